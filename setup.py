@@ -1,0 +1,71 @@
+"""Metadata of twisted-socksproxy. The tools' settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+TLS = ["Twisted[tls] >= 24.7"]
+TEST = [
+    *TLS,
+    "coverage >= 7.10",  # the first that can follow subprocesses
+    "hypothesis >= 6.100",
+    "pytest >= 8",
+    "pytest-cov >= 6",
+    "pytest-twisted >= 1.14",
+    "PySocks >= 1.7.1",
+    "python-socks >= 2.4",
+]
+DOCS = ["sphinx >= 7"]
+DEV = ["build", "mypy >= 1.11", "mypy-zope >= 1.0.5", "nox", "ruff >= 0.6"]
+
+README = HERE / "README.rst"
+
+setup(
+    name="twisted-socksproxy",
+    version="0.1.0",
+    description="A SOCKS4, SOCKS4a and SOCKS5 server for Twisted.",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/x-rst",
+    license="MIT",
+    license_files=["LICENSE"],
+    keywords=["socks", "socks4", "socks4a", "socks5", "proxy", "twisted"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: No Input/Output (Daemon)",
+        "Framework :: Twisted",
+        "Intended Audience :: Developers",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: Proxy Servers",
+        "Topic :: System :: Networking",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.10",
+    # Without package_dir an editable install hides the plugin from twistd, and
+    # find_packages() would leave twisted.plugins out: there is no __init__.py
+    # in it, because it would replace Twisted's own.
+    package_dir={"": "."},
+    packages=[
+        "socksproxy",
+        "socksproxy.commands",
+        "socksproxy.policy",
+        "socksproxy.relay",
+        "socksproxy.wire",
+        "twisted.plugins",
+    ],
+    package_data={"socksproxy": ["py.typed"]},
+    install_requires=["Twisted >= 24.7", "zope.interface >= 5"],
+    extras_require={
+        "tls": TLS,
+        "test": TEST,
+        "docs": DOCS,
+        "dev": [*TEST, *DOCS, *DEV],
+    },
+)
