@@ -1,0 +1,211 @@
+"""
+The access log: one line per session, appended to a file.
+
+A line is one ``write`` to a descriptor opened for appending, so that several
+processes can share the file and a reader never sees half a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.logger import ILogObserver, LogEvent, Logger
+from zope.interface import implementer
+
+__all__ = ["FIELDS", "FORMATS", "AccessLog", "access_observer"]
+
+#: What a line tells, in this order, after the time.
+FIELDS = (
+    "client",
+    "user",
+    "version",
+    "command",
+    "destination",
+    "reached",
+    "outgoing",
+    "reply",
+    "sent",
+    "received",
+    "handshake_seconds",
+    "resolution_seconds",
+    "connect_seconds",
+    "session_seconds",
+    "ended",
+)
+
+#: Seconds between two warnings that lines cannot be written.
+WARN_EVERY = 60.0
+
+_is_plain = re.compile(r"[!#-<>-\[\]-~]+").fullmatch
+_compact = json.JSONEncoder(separators=(",", ":")).encode
+_quote = json.JSONEncoder().encode
+
+
+class _Timestamp:
+    """RFC 3339 times in the local zone; the slow part is done once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+        self._offset = ""
+
+    def __call__(self, seconds: float) -> str:
+        milliseconds = int(seconds * 1000)
+        second, fraction = divmod(milliseconds, 1000)
+        if second != self._second:
+            self._second = second
+            self._spell(second)
+        return f"{self._text}.{fraction:03d}{self._offset}"
+
+    def _spell(self, second: int) -> None:
+        local = time.localtime(second)
+        minutes = local.tm_gmtoff // 60
+        sign = "-" if minutes < 0 else "+"
+        hours, minutes = divmod(abs(minutes), 60)
+        self._text = (
+            f"{local.tm_year:04d}-{local.tm_mon:02d}-{local.tm_mday:02d}T"
+            f"{local.tm_hour:02d}:{local.tm_min:02d}:{local.tm_sec:02d}"
+        )
+        self._offset = f"{sign}{hours:02d}:{minutes:02d}"
+
+
+def _word(value: object) -> str:
+    """
+    One value of a text line.
+
+    It is ``-`` where there is none, plain where that cannot be misread, and
+    a JSON string in double quotes otherwise: no value can pretend to be another field.
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    text = str(value)
+    return text if _is_plain(text) and text != "-" else _quote(text)
+
+
+def _text_line(when: str, event: Mapping[str, Any]) -> str:
+    get = event.get
+    return when + "".join([f" {field}={_word(get(field))}" for field in FIELDS]) + "\n"
+
+
+def _json_line(when: str, event: Mapping[str, Any]) -> str:
+    get = event.get
+    record = {"time": when}
+    for field in FIELDS:
+        record[field] = get(field)
+    return _compact(record) + "\n"
+
+
+#: The formats of a line by the names that the command line knows.
+FORMATS: Mapping[str, Callable[[str, Mapping[str, Any]], str]] = {"text": _text_line, "json": _json_line}
+
+
+@implementer(ILogObserver)
+class AccessLog:
+    """
+    Appends a line per access event to a file.
+
+    A line that cannot be written is lost and the server goes on; a warning
+    says so once in :data:`WARN_EVERY` seconds.
+
+    :param path: the file; it is made if there is none.
+    :param format: a key of :data:`FORMATS`.
+    :param clock: seconds that only go forward, for the warnings.
+    :raises OSError: when the file cannot be opened for appending.
+    :raises ValueError: when there is no such format.
+    """
+
+    _log = Logger()
+
+    def __init__(self, path: str, format: str = "text", clock: Callable[[], float] = time.monotonic) -> None:
+        if format not in FORMATS:
+            raise ValueError(f"{format!r} is none of {', '.join(FORMATS)}")
+        # twistd changes its directory after this.
+        self.path = os.path.abspath(path)
+        self._line = FORMATS[format]
+        self._timestamp = _Timestamp()
+        self._clock = clock
+        self._descriptor = _open(self.path)
+        self._torn = False
+        self._lost = 0
+        self._warned: float | None = None
+
+    def __call__(self, event: LogEvent) -> None:
+        """Append the line of *event*."""
+        data = self._line(self._timestamp(event["log_time"]), event).encode("ascii")
+        if self._torn:
+            data = b"\n" + data
+        try:
+            written = os.write(self._descriptor, data)
+        except OSError as problem:
+            self._missed(problem.strerror or str(problem))
+            return
+        if written != len(data):
+            # The disk is full: the next line must not go on from here.
+            self._torn = True
+            self._missed("only a part of a line could be written")
+            return
+        self._torn = False
+        if self._lost:
+            self._log.info("{path} is written again, {lost} lines are lost", path=self.path, lost=self._lost)
+            self._lost = 0
+            self._warned = None
+
+    def reopen(self) -> None:
+        """Go on in a new file of the same name, after somebody has moved the old one away."""
+        try:
+            fresh = _open(self.path)
+        except OSError as problem:
+            self._log.warn(
+                "{path} cannot be opened again, the old file goes on: {reason}",
+                path=self.path,
+                reason=problem.strerror,
+            )
+            return
+        old, self._descriptor = self._descriptor, fresh
+        self._torn = False
+        if old >= 0:
+            os.close(old)
+
+    def close(self) -> None:
+        """Close the file; lines that come later are lost."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _missed(self, reason: str) -> None:
+        self._lost += 1
+        now = self._clock()
+        if self._warned is not None and now - self._warned < WARN_EVERY:
+            return
+        self._warned = now
+        self._log.warn(
+            "{path} cannot be written, {lost} lines are lost: {reason}",
+            path=self.path,
+            lost=self._lost,
+            reason=reason,
+        )
+
+
+def _open(path: str) -> int:
+    # Not blocking, for a FIFO whose reader is slow or gone must not stop the server.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    return os.open(path, flags, 0o640)
+
+
+def access_observer(path: str, format: str = "text") -> AccessLog:
+    """
+    An observer for ``SOCKSFactory(observer=...)`` that writes a file.
+
+    :param path: the file.
+    :param format: ``text`` or ``json``.
+    :raises OSError: when the file cannot be opened for appending.
+    :raises ValueError: when there is no such format.
+    """
+    return AccessLog(path, format)
