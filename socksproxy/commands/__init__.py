@@ -1,0 +1,3 @@
+"""
+What the server does for a request: one module a command.
+"""

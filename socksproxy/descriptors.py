@@ -1,0 +1,127 @@
+"""
+Living within the limit on open descriptors.
+
+A session that was accepted and cannot dial for want of a descriptor is worse
+than a client that waits in the listen queue. So accepting pauses before the
+descriptors run out, and goes on when sessions have ended.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from typing import Protocol as Shape
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+#: Seconds after which a paused port is tried again, whoever frees the descriptors.
+RETRY = 1.0
+#: Seconds between two warnings.
+_WARN_EVERY = 60.0
+
+
+class Port(Shape):
+    """A listening port that can be paused."""
+
+    def startReading(self) -> None: ...
+
+    def stopReading(self) -> None: ...
+
+
+def raise_limit() -> int:
+    """Raise the soft limit on open descriptors to the hard one, and tell it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def reserve(limit: int) -> int:
+    """How many of *limit* descriptors are kept for logs, look-ups, second attempts and pipes."""
+    return max(16, limit // 32)
+
+
+class DescriptorGate:
+    """
+    Pauses ports while descriptors are short.
+
+    :param clock: for trying again.
+    :param dialing: how many accepted sessions have yet to open their second descriptor.
+    """
+
+    log = Logger(namespace="socksproxy")
+
+    def __init__(self, clock: IReactorTime, dialing: Callable[[], int]) -> None:
+        self._clock = clock
+        self._dialing = dialing
+        self._paused: set[Port] = set()
+        self._retry: IDelayedCall | None = None
+        self._warned: float | None = None
+        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = self._limit - reserve(self._limit)
+
+    @property
+    def paused(self) -> bool:
+        """Whether any port is paused."""
+        return bool(self._paused)
+
+    def accepted(self, port: Port, descriptor: int) -> None:
+        """
+        *port* has accepted a connection as *descriptor*.
+
+        The system gives out the lowest free number, so the number tells how many are in use.
+        """
+        if descriptor + self._dialing() >= self._most:
+            self._check(port, descriptor)
+
+    def exhausted(self, port: Port) -> None:
+        """*port* could not accept for want of descriptors."""
+        self._pause(port, self._limit)
+
+    def freed(self) -> None:
+        """A session has ended."""
+        if self._paused:
+            self._resume()
+
+    def forget(self, port: Port) -> None:
+        """*port* is closed."""
+        self._paused.discard(port)
+
+    def close(self) -> None:
+        """Forget the timer."""
+        self._paused.clear()
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        self._retry = None
+
+    def _check(self, port: Port, descriptor: int) -> None:
+        # The limit may have been raised since.
+        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = self._limit - reserve(self._limit)
+        if descriptor + self._dialing() >= self._most:
+            self._pause(port, descriptor)
+
+    def _pause(self, port: Port, used: int) -> None:
+        port.stopReading()
+        self._paused.add(port)
+        if self._retry is None:
+            self._retry = self._clock.callLater(RETRY, self._tried)
+        now = self._clock.seconds()
+        if self._warned is None or now - self._warned >= _WARN_EVERY:
+            self._warned = now
+            self.log.warn(
+                "descriptors are short: about {used} of {limit} are in use. Accepting pauses until sessions "
+                "end; raise the limit (ulimit -n, LimitNOFILE=) or use --max-sessions",
+                used=used,
+                limit=self._limit,
+            )
+
+    def _tried(self) -> None:
+        self._retry = None
+        self._resume()
+
+    def _resume(self) -> None:
+        paused, self._paused = self._paused, set()
+        for port in paused:
+            port.startReading()

@@ -1,0 +1,135 @@
+"""
+Why a request fails, and what the client is told of it.
+
+One family of exceptions, each with its reply code, and the one table from
+``errno`` and Twisted's connect errors to a reply (RFC 1928, section 6).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+
+from twisted.internet import defer, error
+
+from .wire.words import ProtocolError, Reply, Reply4, SOCKSError
+
+__all__ = [
+    "CommandNotSupported",
+    "ConnectFailed",
+    "ConnectTimedOut",
+    "NameNotFound",
+    "NotAllowed",
+    "ProtocolError",
+    "SOCKSError",
+    "describe",
+    "most_telling",
+    "reply4_for",
+    "reply_for",
+]
+
+
+class NotAllowed(SOCKSError):
+    """The policy denies the request."""
+
+    reply = Reply.NOT_ALLOWED
+
+
+class NameNotFound(SOCKSError):
+    """The name of the destination has no address, or cannot be a name at all."""
+
+    reply = Reply.HOST_UNREACHABLE
+
+
+class CommandNotSupported(SOCKSError):
+    """A command that is unknown or not served here."""
+
+    reply = Reply.COMMAND_NOT_SUPPORTED
+
+
+class ConnectTimedOut(SOCKSError):
+    """
+    The destination did not answer in time.
+
+    RFC 1928 has no reply for this; Dante and Tor tell it as "TTL expired",
+    and clients that retry elsewhere know it as that.
+    """
+
+    reply = Reply.TTL_EXPIRED
+
+
+class ConnectFailed(SOCKSError):
+    """
+    Every address of the destination failed; *reply* is the most telling one.
+
+    :ivar reply: what the client is told.
+    """
+
+    def __init__(self, message: str, reply: Reply) -> None:
+        super().__init__(message)
+        self.reply = reply
+
+
+_REPLY_BY_ERRNO = {
+    errno.ECONNREFUSED: Reply.CONNECTION_REFUSED,
+    errno.ENETUNREACH: Reply.NETWORK_UNREACHABLE,
+    errno.ENETDOWN: Reply.NETWORK_UNREACHABLE,
+    errno.EHOSTUNREACH: Reply.HOST_UNREACHABLE,
+    errno.EHOSTDOWN: Reply.HOST_UNREACHABLE,
+    errno.ETIMEDOUT: Reply.TTL_EXPIRED,
+    # A local packet filter that rejects, or a broadcast address.
+    errno.EACCES: Reply.NOT_ALLOWED,
+    errno.EPERM: Reply.NOT_ALLOWED,
+    errno.EAFNOSUPPORT: Reply.ADDRESS_TYPE_NOT_SUPPORTED,
+}
+
+#: The first of these that any attempt gave is the most telling: an answer
+#: from the host itself says more than silence, and silence more than no route.
+_TELLING = (
+    Reply.CONNECTION_REFUSED,
+    Reply.TTL_EXPIRED,
+    Reply.HOST_UNREACHABLE,
+    Reply.NETWORK_UNREACHABLE,
+    Reply.NOT_ALLOWED,
+    Reply.ADDRESS_TYPE_NOT_SUPPORTED,
+    Reply.GENERAL_FAILURE,
+)
+
+
+def reply_for(problem: BaseException) -> Reply:
+    """The SOCKS5 reply that tells *problem* truthfully."""
+    if isinstance(problem, SOCKSError):
+        return problem.reply
+    if isinstance(problem, (error.TimeoutError, error.TCPTimedOutError, defer.TimeoutError, TimeoutError)):
+        return Reply.TTL_EXPIRED
+    if isinstance(problem, error.DNSLookupError):
+        return Reply.HOST_UNREACHABLE
+    number = problem.errno if isinstance(problem, OSError) else getattr(problem, "osError", None)
+    return _REPLY_BY_ERRNO.get(number, Reply.GENERAL_FAILURE) if number else Reply.GENERAL_FAILURE
+
+
+def reply4_for(reply: Reply) -> Reply4:
+    """SOCKS4's form of *reply*: it knows granted and rejected."""
+    return Reply4.GRANTED if reply is Reply.SUCCEEDED else Reply4.REJECTED
+
+
+def most_telling(replies: Iterable[Reply]) -> Reply:
+    """The reply that says most of several failed attempts."""
+    return min(replies, key=_TELLING.index, default=Reply.GENERAL_FAILURE)
+
+
+def describe(problem: BaseException) -> str:
+    """A few words on *problem* for a log: no traceback, nothing a client sent."""
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror.lower()
+    if isinstance(problem, SOCKSError):
+        return str(problem)
+    return _WORDS[reply_for(problem)]
+
+
+_WORDS = {reply: reply.name.lower().replace("_", " ") for reply in Reply}
+
+
+def words(reply: Reply) -> str:
+    """The name of *reply* as a log shows it."""
+    return _WORDS[reply]

@@ -1,0 +1,78 @@
+"""
+From a destination as a client sent it to one that can be looked up or dialed.
+
+A name that is a literal address counts as that address; other names must be
+such as the DNS allows (RFC 1035, section 2.3.1, with underscores, which are in
+use), or be turned into such by IDNA (RFC 3490, what the C library does).
+"""
+
+from __future__ import annotations
+
+import re
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+from .errors import NameNotFound
+from .wire.words import Address, AddressType
+
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.IGNORECASE)
+# What inet_aton takes: "127.1", "0x7f.1", "2130706433", "0177.0.0.1". A resolver would
+# turn them into addresses that no rule on names or addresses has seen.
+_NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.IGNORECASE)
+_MAX_LENGTH = 253
+_SHOWN = 255
+
+
+def canonical(destination: Address) -> Address:
+    """
+    *destination* with a host that is a literal address or a name in ASCII and lower case.
+
+    :raises NameNotFound: for what cannot be the name of a host.
+    """
+    if destination.type is not AddressType.DOMAIN_NAME:
+        return destination
+    host = destination.host
+    literal = _literal(host)
+    if literal is not None:
+        return Address(literal[0], destination.port, literal[1])
+    return Address(_checked(host), destination.port, AddressType.DOMAIN_NAME)
+
+
+def _literal(host: str) -> tuple[str, AddressType] | None:
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    for family, kind in ((AF_INET, AddressType.IPV4), (AF_INET6, AddressType.IPV6)):
+        try:
+            return inet_ntop(family, inet_pton(family, host)), kind
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _checked(host: str) -> str:
+    try:
+        name = host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise NameNotFound("the destination's name is not one that the DNS allows") from None
+    bare = name[:-1] if name.endswith(".") else name
+    if not bare or len(bare) > _MAX_LENGTH or _NUMERIC.fullmatch(bare):
+        raise NameNotFound("the destination's name is not one that the DNS allows")
+    if not all(_LABEL.fullmatch(label) for label in bare.split(".")):
+        raise NameNotFound("the destination's name is not one that the DNS allows")
+    return name.lower()
+
+
+def printable(text: str) -> str:
+    """*text* for a log: control and undecodable characters escaped, cut at 255 characters."""
+    if text.isascii() and text.isprintable() and len(text) <= _SHOWN:
+        return text
+    shown = "".join(c if c.isprintable() and c != "\\" else _escaped(c) for c in text)
+    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def plain(host: str) -> str:
+    """The literal address *host* without its IPv4-mapped disguise (RFC 4291, section 2.5.5.2)."""
+    return host[7:] if host.startswith("::ffff:") and "." in host else host

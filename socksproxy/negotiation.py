@@ -1,0 +1,262 @@
+"""
+The conversation with a client up to its request and the reply: sans-io.
+
+Bytes go in through :meth:`Negotiation.receive`, a :class:`~.wire.words.Request`
+comes out, and what is to be sent stands in :attr:`Negotiation.output`. No
+Twisted, no clock and no socket: the owner has those.
+
+Strategy: every state that waits for bytes has one reader, a parser and what
+follows from its message. States change only by :data:`TRANSITIONS`; a step that
+the table does not have raises :class:`IllegalStep`, which is a fault of ours and
+never of the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+
+from .errors import ProtocolError, SOCKSError, reply4_for
+from .wire import socks4, socks5
+from .wire.words import UNSPECIFIED, Address, Command, Method, Reply, Reply4, Request, Version
+
+#: The most bytes that are kept for the relay while a request is served.
+MAX_EARLY = 65536
+
+
+class State(Enum):
+    """Where a conversation stands. A name is shown to people; a value means nothing."""
+
+    START = auto()
+    METHODS = auto()
+    REQUEST = auto()
+    REQUEST4 = auto()
+    SERVING = auto()
+    ANNOUNCED = auto()
+    GRANTED = auto()
+    REFUSED = auto()
+
+
+class Step(Enum):
+    """What takes a conversation from one state to the next."""
+
+    SPOKE_SOCKS5 = "the client opens with version 5"
+    SPOKE_SOCKS4 = "the client opens with version 4"
+    CHOSE_METHOD = "a method that both know is chosen"
+    READ_REQUEST = "the request is whole"
+    ANNOUNCE = "the first of BIND's two replies is sent"
+    GRANT = "the reply that grants the request is sent"
+    REFUSE = "the conversation ends in a refusal"
+
+
+TRANSITIONS: dict[State, dict[Step, State]] = {
+    State.START: {
+        Step.SPOKE_SOCKS5: State.METHODS,
+        Step.SPOKE_SOCKS4: State.REQUEST4,
+        Step.REFUSE: State.REFUSED,
+    },
+    State.METHODS: {Step.CHOSE_METHOD: State.REQUEST, Step.REFUSE: State.REFUSED},
+    State.REQUEST: {Step.READ_REQUEST: State.SERVING, Step.REFUSE: State.REFUSED},
+    State.REQUEST4: {Step.READ_REQUEST: State.SERVING, Step.REFUSE: State.REFUSED},
+    State.SERVING: {
+        Step.ANNOUNCE: State.ANNOUNCED,
+        Step.GRANT: State.GRANTED,
+        Step.REFUSE: State.REFUSED,
+    },
+    State.ANNOUNCED: {Step.GRANT: State.GRANTED, Step.REFUSE: State.REFUSED},
+    State.GRANTED: {},
+    State.REFUSED: {},
+}
+
+
+class IllegalStep(Exception):
+    """A step that the present state does not have."""
+
+
+class NotSOCKS(ProtocolError):
+    """The client speaks another protocol: *protocol* says which it looks like."""
+
+    def __init__(self, protocol: str) -> None:
+        super().__init__(f"the client speaks {protocol}, not SOCKS")
+        self.protocol = protocol
+
+
+_HTTP_ANSWER_BODY = b"This is a SOCKS proxy, not an HTTP proxy or a web server. Configure it as SOCKS5 or SOCKS4.\r\n"
+_HTTP_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=us-ascii\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_HTTP_ANSWER_BODY), _HTTP_ANSWER_BODY)
+)
+_TLS_HANDSHAKE = 0x16
+
+
+class Negotiation:
+    """
+    One client's conversation.
+
+    :param methods: the authentication methods that are served, best first.
+    :ivar state: where it stands.
+    :ivar output: what is to be sent now, as one write: real clients read a
+        reply with one ``recv``. The owner takes it with :meth:`take_output`.
+    :ivar version: the client's version, once known.
+    :ivar early: what came behind the request, for the relay.
+    """
+
+    __slots__ = ("early", "methods", "output", "request", "state", "version")
+
+    def __init__(self, methods: tuple[int, ...] = (Method.NO_AUTHENTICATION,)) -> None:
+        self.methods = methods
+        self.state = State.START
+        self.output = b""
+        self.early = b""
+        self.version: Version | None = None
+        self.request: Request | None = None
+
+    def take_output(self) -> bytes:
+        """What is to be sent now; it is given out once."""
+        output, self.output = self.output, b""
+        return output
+
+    def receive(self, data: bytes) -> Request | None:
+        """
+        Take bytes from the client.
+
+        :returns: the request, once, as soon as it is whole.
+        :raises ProtocolError: when the client breaks the protocol. The
+            conversation is over; :attr:`output` has what is to be sent before the close.
+        """
+        data = self.early = self.early + data if self.early else data
+        while data:
+            reader = _READERS.get(self.state)
+            if reader is None:
+                return None
+            try:
+                taken = reader(self, data)
+            except ProtocolError as problem:
+                self._refuse(problem)
+                raise
+            if not taken:
+                return None
+            data = self.early = data[taken:]
+            if self.state is State.SERVING:
+                return self.request
+        return None
+
+    def grant(self, bound: Address) -> bytes:
+        """The reply that grants the request; *bound* is BND.ADDR and BND.PORT."""
+        self._step(Step.GRANT)
+        return self._reply(Reply.SUCCEEDED, bound)
+
+    def announce(self, bound: Address) -> bytes:
+        """BIND's first reply; *bound* is where the peer is to connect."""
+        self._step(Step.ANNOUNCE)
+        return self._reply(Reply.SUCCEEDED, bound)
+
+    def refuse(self, reply: Reply) -> bytes:
+        """The reply that refuses the request with *reply*."""
+        self._step(Step.REFUSE)
+        return self._reply(reply, UNSPECIFIED)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more should be read from the client for now."""
+        return len(self.early) >= MAX_EARLY
+
+    def _step(self, step: Step) -> None:
+        try:
+            self.state = TRANSITIONS[self.state][step]
+        except KeyError:
+            raise IllegalStep(f"{step.name} in state {self.state.name}") from None
+
+    def _reply(self, reply: Reply, bound: Address) -> bytes:
+        if self.version is Version.SOCKS4:
+            return socks4.build_reply(reply4_for(reply), bound)
+        return socks5.build_reply(reply, bound)
+
+    def _refuse(self, problem: ProtocolError) -> None:
+        """End the conversation with the answer that its present state has."""
+        if isinstance(problem, NotSOCKS):
+            self.output = _HTTP_ANSWER if problem.protocol == "HTTP" else b""
+        elif self.state is State.REQUEST4:
+            self.output = socks4.build_reply(Reply4.REJECTED, UNSPECIFIED)
+        elif self.state is State.REQUEST:
+            self.output += socks5.build_reply(problem.reply, UNSPECIFIED)
+        elif self.state is State.METHODS:
+            self.output = socks5.build_choice(Method.NO_ACCEPTABLE)
+        self._step(Step.REFUSE)
+
+    # A reader returns how many bytes it took; 0: it needs more.
+
+    def _read_version(self, data: bytes) -> int:
+        version = data[0]
+        if version == Version.SOCKS5:
+            self.version = Version.SOCKS5
+            self._step(Step.SPOKE_SOCKS5)
+            return self._read_greeting(data)
+        if version == Version.SOCKS4:
+            self.version = Version.SOCKS4
+            self._step(Step.SPOKE_SOCKS4)
+            return self._read_request4(data)
+        raise NotSOCKS(_guess(version))
+
+    def _read_greeting(self, data: bytes) -> int:
+        parsed = socks5.parse_greeting(data)
+        if parsed is None:
+            return 0
+        greeting, taken = parsed
+        for method in self.methods:
+            if method in greeting.methods:
+                self._step(Step.CHOSE_METHOD)
+                self.output += socks5.build_choice(method)
+                return taken
+        raise ProtocolError("no acceptable authentication method")
+
+    def _read_request(self, data: bytes) -> int:
+        return self._take_request(socks5.parse_request(data))
+
+    def _read_request4(self, data: bytes) -> int:
+        return self._take_request(socks4.parse_request(data))
+
+    def _take_request(self, parsed: tuple[Request, int] | None) -> int:
+        if parsed is None:
+            return 0
+        self.request, taken = parsed
+        self._step(Step.READ_REQUEST)
+        return taken
+
+
+_READERS: dict[State, Callable[[Negotiation, bytes], int]] = {
+    State.START: Negotiation._read_version,
+    State.METHODS: Negotiation._read_greeting,
+    State.REQUEST: Negotiation._read_request,
+    State.REQUEST4: Negotiation._read_request4,
+}
+
+
+def _guess(first: int) -> str:
+    """What a client that opens with the byte *first* probably speaks."""
+    if first == _TLS_HANDSHAKE:
+        return "TLS"
+    if 0x41 <= first <= 0x5A:  # GET, CONNECT, POST ...
+        return "HTTP"
+    return "something else"
+
+
+def command_name(command: int) -> str:
+    """The name of *command*, or its number in hexadecimal."""
+    try:
+        return Command(command).name
+    except ValueError:
+        return f"0x{command:02X}"
+
+
+__all__ = [
+    "MAX_EARLY",
+    "TRANSITIONS",
+    "IllegalStep",
+    "Negotiation",
+    "NotSOCKS",
+    "SOCKSError",
+    "State",
+    "Step",
+    "command_name",
+]

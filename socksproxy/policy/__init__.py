@@ -1,0 +1,100 @@
+"""
+Who may reach what.
+
+:class:`IPolicy` is what the server asks; :class:`DefaultPolicy` is what it asks
+when nothing else is given: safe for a proxy whose clients are not all on this machine.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from twisted.internet.defer import Deferred
+from zope.interface import Interface, implementer
+
+from ..wire.words import Address, AddressType, Command
+from .limits import Admission, SessionCount, SessionLimits
+from .listeners import OwnListeners
+from .special import Special, is_loopback, special
+
+__all__ = [
+    "Admission",
+    "Client",
+    "DefaultPolicy",
+    "IPolicy",
+    "OwnListeners",
+    "SessionCount",
+    "SessionLimits",
+    "Special",
+    "is_loopback",
+    "special",
+]
+
+
+class Client(NamedTuple):
+    """
+    Who asks.
+
+    :ivar host: the literal address; None on a Unix socket.
+    :ivar port: the port; 0 on a Unix socket.
+    :ivar user: the user's name, once somebody has vouched for it.
+    """
+
+    host: str | None
+    port: int = 0
+    user: str | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether the client is on this machine: loopback or a Unix socket."""
+        return self.host is None or is_loopback(self.host)
+
+    def __str__(self) -> str:
+        if self.host is None:
+            return "unix"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class IPolicy(Interface):
+    """Decides what a client may do. It is asked in the reactor's thread and must not block."""
+
+    def permits(client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:  # type: ignore[empty-body]
+        """
+        Whether *client* may do *command* with *destination*.
+
+        It is asked for the destination as requested (a name in lower case, or
+        a literal address), and then again for every address that a name
+        resolves to; only an address that it permits is dialed.
+
+        :param client: who asks.
+        :param command: what for.
+        :param destination: a checked name or a literal address, and the port.
+        :returns: the decision, at once or by a Deferred; a failure denies.
+        """
+
+
+@implementer(IPolicy)
+class DefaultPolicy:
+    """
+    Everything is permitted but what is dangerous by surprise.
+
+    Nobody reaches the proxy's own listeners, which would be a loop. A client
+    that is not on this machine does not reach loopback, link-local,
+    unspecified, multicast, broadcast and cloud metadata addresses, in
+    whatever form they come.
+
+    :param listeners: the proxy's own listeners; the factory sets its own where None is given.
+    :param allow_special: permit special addresses to every client.
+    """
+
+    def __init__(self, listeners: OwnListeners | None = None, *, allow_special: bool = False) -> None:
+        self.listeners = listeners
+        self.allow_special = allow_special
+
+    def permits(self, client: Client, command: Command, destination: Address) -> bool:
+        """See :meth:`IPolicy.permits`."""
+        if destination.type is AddressType.DOMAIN_NAME:
+            return True
+        if self.listeners is not None and self.listeners.include(destination.host, destination.port):
+            return False
+        return special(destination.host) is None or self.allow_special or client.local

@@ -1,0 +1,72 @@
+"""
+How many sessions there may be at once, and who has how many.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class SessionLimits(NamedTuple):
+    """
+    The most sessions at once; None: no limit but the system's.
+
+    :ivar sessions: of all clients together.
+    :ivar per_client: of one client address.
+    """
+
+    sessions: int | None = None
+    per_client: int | None = None
+
+
+class Admission(Enum):
+    """What becomes of a new session."""
+
+    SERVE = "serve"
+    #: It is told so by the protocol's own reply, once it has asked.
+    REFUSE = "refuse"
+    #: So many are waiting to be told that this one is closed unheard.
+    DROP = "drop"
+
+
+#: How many sessions over a limit are still listened to, so that they can be told.
+PATIENCE = 32
+
+
+class SessionCount:
+    """Counts sessions against :class:`SessionLimits`. Every :meth:`admit` is paired with a :meth:`release`."""
+
+    def __init__(self, limits: SessionLimits = SessionLimits()) -> None:
+        self.limits = limits
+        self.total = 0
+        self._by_client: dict[str | None, int] = {}
+
+    def admit(self, client: str | None) -> Admission:
+        """
+        Count a session and judge it.
+
+        :param client: the literal address; None: a Unix socket's, which all count
+            as one client; empty: not known yet, which has no limit of its own.
+        """
+        self.total += 1
+        limit = self.limits.sessions
+        over = 0 if limit is None else self.total - limit
+        per_client = self.limits.per_client
+        if per_client is not None and client != "":
+            count = self._by_client[client] = self._by_client.get(client, 0) + 1
+            over = max(over, count - per_client)
+        if over <= 0:
+            return Admission.SERVE
+        return Admission.REFUSE if over <= PATIENCE else Admission.DROP
+
+    def release(self, client: str | None) -> None:
+        """A session of *client* has ended."""
+        self.total -= 1
+        count = self._by_client.get(client)
+        if count is None:
+            return
+        if count == 1:
+            del self._by_client[client]
+        else:
+            self._by_client[client] = count - 1

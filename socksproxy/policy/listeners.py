@@ -1,0 +1,55 @@
+"""
+Which addresses are the proxy's own listeners, so that a client cannot send it to itself.
+"""
+
+from __future__ import annotations
+
+import socket
+from functools import lru_cache
+
+from ..names import plain
+
+_WILDCARDS = frozenset({"0.0.0.0", "::"})
+
+
+class OwnListeners:
+    """The addresses on which this proxy accepts clients."""
+
+    def __init__(self) -> None:
+        self._exact: set[tuple[str, int]] = set()
+        self._everywhere: set[int] = set()
+
+    def add(self, host: str, port: int) -> None:
+        """Clients are accepted on *host* (a literal address, or a wildcard) and *port*."""
+        if host in _WILDCARDS:
+            self._everywhere.add(port)
+        else:
+            self._exact.add((plain(host), port))
+
+    def discard(self, host: str, port: int) -> None:
+        """Clients are no longer accepted there."""
+        if host in _WILDCARDS:
+            self._everywhere.discard(port)
+        else:
+            self._exact.discard((plain(host), port))
+
+    def include(self, host: str, port: int) -> bool:
+        """Whether a connection to the literal address *host* and *port* would come back here."""
+        host = plain(host)
+        if (host, port) in self._exact:
+            return True
+        if host in _WILDCARDS:  # the kernel takes these for loopback
+            return port in self._everywhere or any(port == own for _, own in self._exact)
+        return port in self._everywhere and is_local(host)
+
+
+@lru_cache(maxsize=1024)
+def is_local(host: str) -> bool:
+    """Whether the literal address *host* is one of this machine's own: only these can be bound."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,107 @@
+"""
+Addresses that are not simply somebody's host on the network, in all their disguises.
+
+An address may carry another one inside: IPv4-mapped (RFC 4291), NAT64 (RFC 6052,
+RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380). What counts is what is inside.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+
+class Special(Enum):
+    """What is special about an address."""
+
+    LOOPBACK = "loopback"
+    UNSPECIFIED = "unspecified"
+    LINK_LOCAL = "link-local"
+    MULTICAST = "multicast"
+    BROADCAST = "broadcast"
+    METADATA = "cloud metadata"
+    RESERVED = "reserved"
+
+
+def _networks(*texts: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(IPv6Network(text) if ":" in text else IPv4Network(text) for text in texts)
+
+
+# Metadata before link-local, which holds most of it.
+_SPECIAL: tuple[tuple[Special, tuple[IPv4Network | IPv6Network, ...]], ...] = (
+    (Special.LOOPBACK, _networks("127.0.0.0/8", "::1/128")),
+    (Special.UNSPECIFIED, _networks("0.0.0.0/8", "::/128")),
+    (
+        Special.METADATA,
+        _networks(
+            "169.254.169.254/32",  # most clouds
+            "169.254.170.2/32",  # containers at Amazon
+            "100.100.100.200/32",  # Alibaba
+            "168.63.129.16/32",  # Azure's host agent
+            "192.0.0.192/32",  # Oracle
+            "fd00:ec2::254/128",  # Amazon
+            "fd20:ce::254/128",  # Google
+        ),
+    ),
+    (Special.LINK_LOCAL, _networks("169.254.0.0/16", "fe80::/10")),
+    (Special.MULTICAST, _networks("224.0.0.0/4", "ff00::/8")),
+    (Special.BROADCAST, _networks("255.255.255.255/32")),
+    # Class E; IPv4-compatible IPv6 and site-local, both deprecated.
+    (Special.RESERVED, _networks("240.0.0.0/4", "::/96", "fec0::/10")),
+)
+
+_NAT64 = IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
+
+
+@lru_cache(maxsize=4096)
+def special(host: str) -> Special | None:
+    """
+    What is special about the literal address *host*, or None.
+
+    :raises ValueError: when *host* is not a literal address.
+    """
+    for address in carried(ip_address(host)):
+        for kind, networks in _SPECIAL:
+            if any(address in network for network in networks):
+                return kind
+    return None
+
+
+def carried(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:
+    """The IPv4 addresses that *address* may carry, or *address* itself."""
+    if isinstance(address, IPv4Address):
+        return (address,)
+    inner = address.ipv4_mapped or address.sixtofour
+    if inner is not None:
+        return (inner,)
+    if address.teredo is not None:
+        return (address.teredo[1],)
+    if address in _NAT64:
+        return (IPv4Address(address.packed[12:]),)
+    if address in _LOCAL_NAT64:
+        return _translated(address.packed)
+    return (address,)
+
+
+def _translated(octets: bytes) -> tuple[IPv4Address, ...]:
+    """
+    The readings of an address with a local NAT64 prefix (RFC 6052, section 2.2).
+
+    Nothing tells the length of the prefix: a shorter one is possible where the rest is zero.
+    """
+    readings = [octets[12:]]
+    for length, inner in ((48, octets[6:8] + octets[9:11]), (56, octets[7:8] + octets[9:12]), (64, octets[9:13])):
+        if not any(octets[length // 8 + 5 :]):
+            readings.append(inner)
+    # Where a shorter prefix is possible the last four octets are not the address but padding.
+    return tuple(IPv4Address(reading) for reading in (readings[1:] or readings))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host* is a literal loopback address (or its IPv4-mapped form)."""
+    try:
+        return special(host) is Special.LOOPBACK
+    except ValueError:
+        return False

@@ -1,0 +1,110 @@
+"""
+What is known of a session when it is over: one event for the access log.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import LogLevel
+
+from .names import printable
+from .negotiation import command_name
+from .policy import Client
+from .wire.words import Address, Request
+
+NAMESPACE = "socksproxy.access"
+
+_FORMAT = (
+    "{client} {command} {destination} reply {reply}, {sent} bytes sent, {received} received, "
+    "{session_seconds:.3f} s, ended: {ended}"
+)
+
+
+class AccessRecord:
+    """
+    Filled in as a session goes on.
+
+    Times are the reactor's seconds; None: it did not come to that.
+
+    :ivar client: who asked.
+    :ivar began: when the connection was accepted.
+    :ivar request: what was asked.
+    :ivar requested: when the request was whole.
+    :ivar resolved: when the name had been looked up.
+    :ivar answered: when the reply was sent.
+    :ivar reached: the address that was dialed with success.
+    :ivar outgoing: the address it was dialed from.
+    :ivar reply: the code that was sent, of the client's version.
+    :ivar sent: bytes from the client to the destination.
+    :ivar received: bytes from the destination to the client.
+    """
+
+    __slots__ = (
+        "answered",
+        "began",
+        "client",
+        "outgoing",
+        "reached",
+        "received",
+        "reply",
+        "request",
+        "requested",
+        "resolved",
+        "sent",
+        "version",
+    )
+
+    def __init__(self, client: Client, began: float) -> None:
+        self.client = client
+        self.began = began
+        self.version: int | None = None
+        self.request: Request | None = None
+        self.requested: float | None = None
+        self.resolved: float | None = None
+        self.answered: float | None = None
+        self.reached: Address | None = None
+        self.outgoing: Address | None = None
+        self.reply: int | None = None
+        self.sent = 0
+        self.received = 0
+
+    def event(self, ended: str, now: float, wall: float) -> dict[str, Any]:
+        """
+        The event of a session that is over.
+
+        :param ended: how, in a few words.
+        :param now: the reactor's seconds.
+        :param wall: seconds since the epoch, for ``log_time``.
+        """
+        request = self.request
+        return {
+            "log_namespace": NAMESPACE,
+            "log_level": LogLevel.info,
+            "log_time": wall,
+            "log_format": _FORMAT,
+            "client": str(self.client),
+            "user": None if self.client.user is None else printable(self.client.user),
+            "version": self.version,
+            "command": None if request is None else command_name(request.command),
+            "destination": None if request is None else shown(request.destination),
+            "reached": None if self.reached is None else str(self.reached),
+            "outgoing": None if self.outgoing is None else str(self.outgoing),
+            "reply": self.reply,
+            "sent": self.sent,
+            "received": self.received,
+            "handshake_seconds": _between(self.began, self.requested),
+            "resolution_seconds": _between(self.requested, self.resolved),
+            "connect_seconds": _between(self.resolved or self.requested, self.answered),
+            "session_seconds": round(now - self.began, 6),
+            "ended": ended,
+        }
+
+
+def shown(destination: Address) -> str:
+    """*destination* as a log may show it."""
+    return str(destination._replace(host=printable(destination.host)))
+
+
+def _between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else round(end - start, 6)
