@@ -96,7 +96,7 @@ def _text_line(when: str, event: Mapping[str, Any]) -> str:
 
 def _json_line(when: str, event: Mapping[str, Any]) -> str:
     get = event.get
-    record = {"time": when}
+    record: dict[str, Any] = {"time": when}
     for field in FIELDS:
         record[field] = get(field)
     return _compact(record) + "\n"
