@@ -1,0 +1,92 @@
+"""
+The messages of RFC 1929, username/password authentication, both ways.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .words import ProtocolError
+
+#: The version of the sub-negotiation, not of SOCKS.
+VERSION = 1
+MAX_FIELD = 255
+SUCCESS = 0
+
+
+class Credentials(NamedTuple):
+    """
+    What a client presents. Its ``repr`` does not show the password.
+
+    :ivar username: 1 to 255 bytes.
+    :ivar password: 1 to 255 bytes.
+    """
+
+    username: bytes
+    password: bytes
+
+    def __repr__(self) -> str:
+        return f"Credentials(username={self.username!r}, password=...)"
+
+
+def parse_credentials(data: bytes) -> tuple[Credentials, int] | None:
+    """
+    The client's username and password.
+
+    :raises ProtocolError: for a version other than 1 or an empty field.
+    """
+    _check_version(data)
+    username = _parse_field(data, 1, "username")
+    if username is None:
+        return None
+    password = _parse_field(data, username[1], "password")
+    if password is None:
+        return None
+    return Credentials(username[0], password[0]), password[1]
+
+
+def build_credentials(credentials: Credentials) -> bytes:
+    """
+    *credentials* as a client sends them.
+
+    :raises ValueError: for a field that is empty or has more than 255 bytes.
+    """
+    fields = bytearray((VERSION,))
+    for name, field in zip(Credentials._fields, credentials, strict=True):
+        if not 0 < len(field) <= MAX_FIELD:
+            raise ValueError(f"a {name} has 1 to {MAX_FIELD} bytes, not {len(field)}")
+        fields.append(len(field))
+        fields += field
+    return bytes(fields)
+
+
+def parse_status(data: bytes) -> tuple[int, int] | None:
+    """
+    The server's verdict; 0 is success, anything else failure.
+
+    :raises ProtocolError: for a version other than 1.
+    """
+    _check_version(data)
+    return (data[1], 2) if len(data) >= 2 else None
+
+
+def build_status(status: int) -> bytes:
+    """The verdict *status*."""
+    return bytes((VERSION, status))
+
+
+def _check_version(data: bytes) -> None:
+    if data and data[0] != VERSION:
+        raise ProtocolError(f"sub-negotiation version {data[0]} where 1 was due")
+
+
+def _parse_field(data: bytes, at: int, name: str) -> tuple[bytes, int] | None:
+    if len(data) <= at:
+        return None
+    length = data[at]
+    if not length:
+        raise ProtocolError(f"an empty {name}")
+    end = at + 1 + length
+    if len(data) < end:
+        return None
+    return bytes(data[at + 1 : end]), end

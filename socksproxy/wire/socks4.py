@@ -1,0 +1,126 @@
+"""
+The messages of SOCKS4 and SOCKS4a, as the server and as the client sends them.
+
+The authorities are Ying-Da Lee's notes "SOCKS: A protocol for TCP proxy across
+firewalls" and "SOCKS 4A: A Simple Extension to SOCKS 4 Protocol". They set no
+bounds for USERID and the name; without any, a client fills our memory.
+"""
+
+from __future__ import annotations
+
+from socket import AF_INET, inet_ntoa, inet_pton
+from typing import NamedTuple
+
+from .socks5 import MAX_NAME, port_bytes
+from .words import Address, AddressType, ProtocolError, Request, Version
+
+MAX_USERID = 512
+
+_USERID_AT = 8
+_VERSION = Version.SOCKS4
+# 0.0.0.x, x nonzero: "an inadmissible destination address" that says a name follows.
+_NAME_FOLLOWS = b"\x00\x00\x00\x01"
+
+
+class ReplyMessage(NamedTuple):
+    """
+    An answer to a request.
+
+    :ivar reply: a :class:`~socksproxy.wire.words.Reply4`, or the number of one that is unknown.
+    :ivar address: the DSTIP and DSTPORT fields.
+    """
+
+    reply: int
+    address: Address
+
+
+def parse_request(data: bytes) -> tuple[Request, int] | None:
+    """
+    A request of SOCKS4, or of SOCKS4a where the address is 0.0.0.x with x nonzero.
+
+    :raises ProtocolError: for a version other than 4, a USERID of more than 512
+        bytes, or a name that is empty or has more than 255.
+    """
+    if data and data[0] != _VERSION:
+        raise ProtocolError(f"version {data[0]} where 4 was due")
+    userid_end = _find_nul(data, _USERID_AT, MAX_USERID, "USERID")
+    if userid_end is None:
+        return None
+    port = data[2] << 8 | data[3]
+    userid = bytes(data[_USERID_AT:userid_end])
+    if any(data[4:7]) or not data[7]:
+        address = Address(inet_ntoa(data[4:8]), port, AddressType.IPV4)
+        return Request(_VERSION, data[1], address, userid), userid_end + 1
+    name_end = _find_nul(data, userid_end + 1, MAX_NAME, "name")
+    if name_end is None:
+        return None
+    name = bytes(data[userid_end + 1 : name_end])
+    if not name:
+        raise ProtocolError("an empty name")
+    address = Address(name.decode("utf-8", "surrogateescape"), port, AddressType.DOMAIN_NAME)
+    return Request(_VERSION, data[1], address, userid), name_end + 1
+
+
+def build_request(request: Request) -> bytes:
+    """
+    A request; of SOCKS4a where the destination is a name.
+
+    :raises ValueError: for what cannot be expressed: an IPv6 address, a NUL or too many bytes in a field.
+    """
+    destination = request.destination
+    head = bytes((_VERSION, request.command)) + port_bytes(destination.port)
+    userid = _field(request.userid, MAX_USERID, "USERID")
+    if destination.type is not AddressType.DOMAIN_NAME:
+        return head + _packed(destination) + userid
+    if not destination.host:
+        raise ValueError("a name has at least one byte")
+    name = _field(destination.host.encode("utf-8", "surrogateescape"), MAX_NAME, "name")
+    return head + _NAME_FOLLOWS + userid + name
+
+
+def parse_reply(data: bytes) -> tuple[ReplyMessage, int] | None:
+    """
+    A reply. Its version is 0; servers that send 4 there are understood, too.
+
+    :raises ProtocolError: for any other version.
+    """
+    if data and data[0] not in (0, _VERSION):
+        raise ProtocolError(f"version {data[0]} where 0 was due")
+    if len(data) < 8:
+        return None
+    address = Address(inet_ntoa(data[4:8]), data[2] << 8 | data[3], AddressType.IPV4)
+    return ReplyMessage(data[1], address), 8
+
+
+def build_reply(reply: int, address: Address) -> bytes:
+    """
+    A reply. An address that is not IPv4 is told as 0.0.0.0, with its port.
+
+    :raises ValueError: for a port that cannot be expressed.
+    """
+    packed = _packed(address) if address.type is AddressType.IPV4 else bytes(4)
+    return bytes((0, reply)) + port_bytes(address.port) + packed
+
+
+def _find_nul(data: bytes, start: int, most: int, field: str) -> int | None:
+    if len(data) <= start:
+        return None
+    end = data.find(0, start, start + most + 1)
+    if end >= 0:
+        return end
+    if len(data) > start + most:
+        raise ProtocolError(f"a {field} of more than {most} bytes")
+    return None
+
+
+def _packed(address: Address) -> bytes:
+    try:
+        return inet_pton(AF_INET, address.host)
+    except OSError:
+        raise ValueError(f"SOCKS4 has no form for the address {address.host!r}") from None
+
+
+def _field(value: bytes, most: int, field: str) -> bytes:
+    if len(value) > most or 0 in value:
+        raise ValueError(f"a {field} has at most {most} bytes and no NUL")
+    return value + b"\x00"
