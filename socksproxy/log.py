@@ -41,6 +41,8 @@ FIELDS = (
 #: Seconds between two warnings that lines cannot be written.
 WARN_EVERY = 60.0
 
+_log = Logger(namespace="socksproxy")
+
 _is_plain = re.compile(r"[!#-<>-\[\]-~]+").fullmatch
 _compact = json.JSONEncoder(separators=(",", ":")).encode
 _quote = json.JSONEncoder().encode
@@ -121,8 +123,6 @@ class AccessLog:
     :raises ValueError: when there is no such format.
     """
 
-    _log = Logger()
-
     def __init__(self, path: str, format: str = "text", clock: Callable[[], float] = time.monotonic) -> None:
         if format not in FORMATS:
             raise ValueError(f"{format!r} is none of {', '.join(FORMATS)}")
@@ -153,7 +153,7 @@ class AccessLog:
             return
         self._torn = False
         if self._lost:
-            self._log.info("{path} is written again, {lost} lines are lost", path=self.path, lost=self._lost)
+            _log.info("{path} is written again, {lost} lines are lost", path=self.path, lost=self._lost)
             self._lost = 0
             self._warned = None
 
@@ -162,7 +162,7 @@ class AccessLog:
         try:
             fresh = _open(self.path)
         except OSError as problem:
-            self._log.warn(
+            _log.warn(
                 "{path} cannot be opened again, the old file goes on: {reason}",
                 path=self.path,
                 reason=problem.strerror,
@@ -185,7 +185,7 @@ class AccessLog:
         if self._warned is not None and now - self._warned < WARN_EVERY:
             return
         self._warned = now
-        self._log.warn(
+        _log.warn(
             "{path} cannot be written, {lost} lines are lost: {reason}",
             path=self.path,
             lost=self._lost,

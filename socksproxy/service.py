@@ -27,6 +27,9 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
+from twisted import __version__ as twisted_version
+
+from . import __version__
 from .descriptors import raise_limit
 from .log import FORMATS, AccessLog, access_observer
 from .policy import SessionLimits, is_loopback
@@ -36,6 +39,8 @@ from .server import SOCKSFactory
 from .session import Timeouts
 
 __all__ = ["CannotStart", "Listener", "Options", "SOCKSService", "makeService"]
+
+_log = Logger(namespace="socksproxy")
 
 #: Clients that wait to be accepted; the kernel's own limit may be lower.
 BACKLOG = 1024
@@ -138,6 +143,16 @@ class Options(usage.Options):
     def opt_outgoing(self, address: str) -> None:
         """Local address from which destinations are dialed; one IPv4 and one IPv6 at the most."""
         self["outgoing"].append(address)
+
+    def parseArgs(self, *surplus: str) -> None:
+        """Everything has a name."""
+        if surplus:
+            raise usage.UsageError(f"{surplus[0]}: not an option, and no option's value")
+
+    def opt_version(self) -> None:
+        """Display the versions of this proxy and of Twisted, and exit."""
+        print(f"twisted-socksproxy {__version__}, Twisted {twisted_version}")
+        raise SystemExit(0)
 
     def postOptions(self) -> None:
         """
@@ -261,7 +276,8 @@ def _listener_from(reactor: Any, description: str) -> Listener:
     try:
         return Listener(description, serverFromString(reactor, description))
     except OSError as problem:
-        raise usage.UsageError(f"--listen {description}: {_plain(problem)}") from None
+        file = f": {problem.filename}" if problem.filename else ""
+        raise usage.UsageError(f"--listen {description}: {_plain(problem)}{file}") from None
     except Exception as problem:
         # Each kind of endpoint has its own parser, with its own exceptions.
         raise usage.UsageError(
@@ -288,9 +304,8 @@ def _only_local(host: str) -> bool:
 
 
 def _plain(problem: OSError) -> str:
-    """The system's words for *problem*, with the file if there is one."""
-    words = (problem.strerror or str(problem)).lower()
-    return f"{words}: {problem.filename}" if problem.filename else words
+    """The system's words for *problem*."""
+    return (problem.strerror or str(problem)).lower()
 
 
 def _reason(failure: Failure) -> str:
@@ -317,8 +332,6 @@ class SOCKSService(Service):
     :ivar ports: what listens now.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         reactor: Any,
@@ -337,6 +350,7 @@ class SOCKSService(Service):
         self._waiting: list[Deferred[None]] = []
         self._problem: CannotStart | None = None
         self._listening = False
+        self._starting = False
         self._signal_before: Callable[[int, FrameType | None], Any] | int | None = None
 
     def privilegedStartService(self) -> None:
@@ -367,7 +381,7 @@ class SOCKSService(Service):
         """
         super().stopService()
         self._listening = False
-        for waiting in self._waiting:
+        for waiting in list(self._waiting):
             waiting.cancel()
         ports, self.ports = self.ports, []
         closed = DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
@@ -381,7 +395,7 @@ class SOCKSService(Service):
             self.access_log.close()
 
     def _listen(self) -> None:
-        self._listening = True
+        self._listening = self._starting = True
         self._raise_descriptor_limit()
         for listener in self.listeners:
             waiting: Deferred[Any] = maybeDeferred(listener.endpoint.listen, self.factory)
@@ -391,15 +405,16 @@ class SOCKSService(Service):
             waiting.addBoth(self._settled, waiting)
             if self._problem is not None:
                 raise self._problem
+        self._starting = False
 
     def _raise_descriptor_limit(self) -> None:
         """A session takes two descriptors, and the usual soft limit is 1024."""
         try:
             limit = raise_limit()
         except (OSError, ValueError) as problem:
-            self._log.warn("the limit of descriptors stays as it is: {problem}", problem=problem)
+            _log.warn("the limit of descriptors stays as it is: {problem}", problem=problem)
         else:
-            self._log.info("descriptors: {limit} at the most", limit=limit if limit >= 0 else "any number")
+            _log.info("descriptors: {limit} at the most", limit=limit if limit >= 0 else "any number")
 
     def _settled(self, _: object, waiting: Deferred[Any]) -> None:
         self._waiting.remove(waiting)
@@ -415,11 +430,11 @@ class SOCKSService(Service):
             # Before the first client asks for it: nobody may send the proxy to itself.
             self.factory.sessions.listeners.add(address.host, address.port)
         if not local:
-            self._log.warn(f"{{where}}: {_OPEN}", where=where)
+            _log.warn(f"{{where}}: {_OPEN}", where=where)
         kind = listener.description.partition(":")[0]
         if kind not in ("tcp", "tcp6", "unix"):
             where = f"{where} ({listener.description})"
-        self._log.info("listening on {where}", where=where)
+        _log.info("listening on {where}", where=where)
 
     def _failed(self, failure: Failure, listener: Listener) -> None:
         if not self._listening:
@@ -427,8 +442,8 @@ class SOCKSService(Service):
         problem = failure.value
         if not isinstance(problem, CannotStart):
             problem = CannotStart(f"{listener.description}: {_reason(failure)}")
-        self._log.critical("cannot listen: {problem}", problem=problem)
-        if not self.running:
+        _log.critical("cannot listen: {problem}", problem=problem)
+        if self._starting:
             self._problem = problem
             return
         # The endpoint took its time and the reactor runs: this is how a
