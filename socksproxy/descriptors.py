@@ -15,6 +15,8 @@ from typing import Protocol as Shape
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+_log = Logger(namespace="socksproxy")
+
 #: Seconds after which a paused port is tried again, whoever frees the descriptors.
 RETRY = 1.0
 #: Seconds between two warnings.
@@ -49,8 +51,6 @@ class DescriptorGate:
     :param clock: for trying again.
     :param dialing: how many accepted sessions have yet to open their second descriptor.
     """
-
-    log = Logger(namespace="socksproxy")
 
     def __init__(self, clock: IReactorTime, dialing: Callable[[], int]) -> None:
         self._clock = clock
@@ -110,7 +110,7 @@ class DescriptorGate:
         now = self._clock.seconds()
         if self._warned is None or now - self._warned >= _WARN_EVERY:
             self._warned = now
-            self.log.warn(
+            _log.warn(
                 "descriptors are short: about {used} of {limit} are in use. Accepting pauses until sessions "
                 "end; raise the limit (ulimit -n, LimitNOFILE=) or use --max-sessions",
                 used=used,

@@ -101,7 +101,8 @@ class Race:
         self._running.discard(attempt)
         if self._over:
             return
-        self._problems.append(failure.value)
+        if failure.value is not None:
+            self._problems.append(failure.value)
         if self._left:
             self._hurry()
             self._attempt()
@@ -290,7 +291,7 @@ class TransportDialer:
             destination.host,
             destination.port,
             attempt,
-            timeout=self._timeout,  # type: ignore[arg-type]  # any number will do
+            timeout=self._timeout,
             bindAddress=self._outgoing.source(destination),
         )
         return attempt.result

@@ -81,7 +81,9 @@ class NotSOCKS(ProtocolError):
         self.protocol = protocol
 
 
-_HTTP_ANSWER_BODY = b"This is a SOCKS proxy, not an HTTP proxy or a web server. Configure it as SOCKS5 or SOCKS4.\r\n"
+_HTTP_ANSWER_BODY = (
+    b"This is a SOCKS proxy, not an HTTP proxy or a web server. Configure it as SOCKS5 or SOCKS4.\r\n"
+)
 _HTTP_ANSWER = (
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=us-ascii\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(_HTTP_ANSWER_BODY), _HTTP_ANSWER_BODY)

@@ -10,18 +10,29 @@ that a client's going away cancels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from socket import AF_INET, AF_INET6, inet_pton
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver, IReactorTime
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IReactorTime,
+    IResolutionReceiver,
+)
+from twisted.names.client import Resolver
+from twisted.names.dns import Record_A, Record_AAAA
 from zope.interface import implementer
 
 from .errors import NameNotFound
 from .wire.words import Address, AddressType
 
 _DNS_PORT = 53
+
+#: What a look-up gives: hosts and their types, in the resolver's order.
+Found = tuple[tuple[str, AddressType], ...]
 
 
 def make_resolver(spec: str, reactor: Any) -> IHostnameResolver:
@@ -80,66 +91,56 @@ class DNSResolver:
     """
 
     def __init__(self, reactor: Any, servers: Sequence[tuple[str, int]]) -> None:
-        from twisted.names.client import Resolver
-
-        self._resolver = Resolver(servers=list(servers), timeout=(1, 3, 5), reactor=reactor)
+        self._resolver: Any = Resolver(servers=list(servers), timeout=(1, 3, 5), reactor=reactor)
 
     def resolveHostName(
         self,
         resolutionReceiver: IResolutionReceiver,
         hostName: str,
         portNumber: int = 0,
-        addressTypes: Sequence[type[Any]] | None = None,
+        addressTypes: Sequence[type[IAddress]] | None = None,
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
         """See :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`."""
-        from twisted.internet.defer import gatherResults
-
         resolution = _Resolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
-        found: dict[type[Any], list[str]] = {}
 
-        def remember(kind: type[Any], answer: Any) -> None:
-            found[kind] = [
-                record.payload.dottedQuad() if kind is IPv4Address else _ipv6_text(record.payload.address)
-                for record in answer[0]
-                if record.type == (1 if kind is IPv4Address else 28)
-            ]
-
-        def finish(_: object) -> None:
-            for kind in (IPv6Address, IPv4Address):
-                for host in found.get(kind, ()):
-                    resolutionReceiver.addressResolved(kind(transportSemantics, host, portNumber))
+        def tell(found: list[list[str]]) -> None:
+            for kind, hosts in zip(kinds, found, strict=True):
+                for host in hosts:
+                    resolutionReceiver.addressResolved(kind("TCP", host, portNumber))
             resolutionReceiver.resolutionComplete()
 
-        name = hostName.encode("ascii")
-        lookups = []
-        for kind, lookup in (
-            (IPv4Address, self._resolver.lookupAddress),
-            (IPv6Address, self._resolver.lookupIPV6Address),
-        ):
-            if addressTypes is not None and kind not in addressTypes:
-                continue
-            asked = lookup(name)
-            asked.addCallback(lambda answer, kind=kind: remember(kind, answer))
-            # One family may fail alone; no address at all is told by resolutionComplete.
-            asked.addErrback(lambda failure: None)
-            lookups.append(asked)
-        gatherResults(lookups).addCallback(finish)
+        kinds = [kind for kind in _LOOKUPS if addressTypes is None or kind in addressTypes]
+        lookups: list[Deferred[list[str]]] = [self._lookup(kind, hostName) for kind in kinds]
+        gatherResults(lookups).addCallback(tell)
         return resolution
 
+    def _lookup(self, kind: type[IPv4Address | IPv6Address], name: str) -> Deferred[list[str]]:
+        lookup, record_type = _LOOKUPS[kind]
+        asked: Deferred[Any] = getattr(self._resolver, lookup)(name.encode("ascii"))
+        # One family may fail alone; that there is no address at all is told by there being none.
+        return asked.addCallbacks(_hosts, lambda _: [], callbackArgs=(record_type,))
 
-def _ipv6_text(packed: bytes) -> str:
-    from socket import inet_ntop
 
-    return inet_ntop(AF_INET6, packed)
+#: IPv6 first, as RFC 6724 has it for two addresses that are otherwise equal.
+_LOOKUPS: dict[type[IPv4Address | IPv6Address], tuple[str, type[Any]]] = {
+    IPv6Address: ("lookupIPV6Address", Record_AAAA),
+    IPv4Address: ("lookupAddress", Record_A),
+}
+
+
+def _hosts(answer: Any, record_type: type[Any]) -> list[str]:
+    payloads = [record.payload for record in answer[0]]
+    family = AF_INET if record_type is Record_A else AF_INET6
+    return [inet_ntop(family, payload.address) for payload in payloads if isinstance(payload, record_type)]
 
 
 @implementer(IResolutionReceiver)
 class _Collector:
     """Gathers one look-up's addresses in the resolver's order, without repeats."""
 
-    def __init__(self, complete: Callable[[tuple[tuple[str, AddressType], ...]], None]) -> None:
+    def __init__(self, complete: Callable[[Found], None]) -> None:
         self._complete = complete
         self._found: dict[tuple[str, AddressType], None] = {}
 
@@ -178,8 +179,8 @@ class Names:
         self._clock = clock
         self._keep = keep
         self._most = most
-        self._known: dict[str, tuple[float, tuple[tuple[str, AddressType], ...]]] = {}
-        self._waiting: dict[str, list[Deferred[tuple[tuple[str, AddressType], ...]]]] = {}
+        self._known: dict[str, tuple[float, Found]] = {}
+        self._waiting: dict[str, list[Deferred[Found]]] = {}
 
     def lookup(self, name: str, port: int) -> Deferred[list[Address]]:
         """
@@ -195,8 +196,8 @@ class Names:
             answer = self._ask(name)
         return answer.addCallback(_with_port, name, port)
 
-    def _ask(self, name: str) -> Deferred[tuple[tuple[str, AddressType], ...]]:
-        answer: Deferred[tuple[tuple[str, AddressType], ...]] = Deferred(lambda gone: self._forget(name, gone))
+    def _ask(self, name: str) -> Deferred[Found]:
+        answer: Deferred[Found] = Deferred(lambda gone: self._forget(name, gone))
         waiting = self._waiting.get(name)
         if waiting is not None:
             waiting.append(answer)
@@ -205,12 +206,12 @@ class Names:
         self._resolver.resolveHostName(_Collector(lambda found: self._answered(name, found)), name)
         return answer
 
-    def _forget(self, name: str, gone: Deferred[tuple[tuple[str, AddressType], ...]]) -> None:
+    def _forget(self, name: str, gone: Deferred[Found]) -> None:
         waiting = self._waiting.get(name)
         if waiting is not None and gone in waiting:
             waiting.remove(gone)
 
-    def _answered(self, name: str, found: tuple[tuple[str, AddressType], ...]) -> None:
+    def _answered(self, name: str, found: Found) -> None:
         if found and self._keep:
             self._known.pop(name, None)
             if len(self._known) >= self._most:
@@ -220,7 +221,7 @@ class Names:
             answer.callback(found)
 
 
-def _with_port(found: tuple[tuple[str, AddressType], ...], name: str, port: int) -> list[Address]:
+def _with_port(found: Found, name: str, port: int) -> list[Address]:
     if not found:
         raise NameNotFound("name not found")
     return [Address(host, port, kind) for host, kind in found]

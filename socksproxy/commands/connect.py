@@ -19,7 +19,7 @@ from ..policy import Client, IPolicy
 from ..resolve import Names
 from ..wire.words import Address, AddressType, Command
 
-_log = Logger()
+_log = Logger(namespace="socksproxy")
 
 
 class Means(NamedTuple):

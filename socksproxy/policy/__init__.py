@@ -58,7 +58,7 @@ class Client(NamedTuple):
 class IPolicy(Interface):
     """Decides what a client may do. It is asked in the reactor's thread and must not block."""
 
-    def permits(client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:  # type: ignore[empty-body]
+    def permits(client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
         """
         Whether *client* may do *command* with *destination*.
 

@@ -92,8 +92,12 @@ def _translated(octets: bytes) -> tuple[IPv4Address, ...]:
     Nothing tells the length of the prefix: a shorter one is possible where the rest is zero.
     """
     readings = [octets[12:]]
-    for length, inner in ((48, octets[6:8] + octets[9:11]), (56, octets[7:8] + octets[9:12]), (64, octets[9:13])):
-        if not any(octets[length // 8 + 5 :]):
+    for inner, rest in (
+        (octets[6:8] + octets[9:11], octets[11:]),
+        (octets[7:8] + octets[9:12], octets[12:]),
+        (octets[9:13], octets[13:]),
+    ):
+        if not any(rest):
             readings.append(inner)
     # Where a shorter prefix is possible the last four octets are not the address but padding.
     return tuple(IPv4Address(reading) for reading in (readings[1:] or readings))

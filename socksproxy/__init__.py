@@ -1,0 +1,29 @@
+"""
+A SOCKS4, SOCKS4a and SOCKS5 server for Twisted.
+
+What is named here is the public interface; everything else may change.
+"""
+
+from .errors import SOCKSError
+from .policy import Client, DefaultPolicy, IPolicy, SessionLimits
+from .resolve import make_resolver
+from .server import SOCKSFactory, SOCKSProtocol
+from .session import Timeouts
+from .wire.words import Address, Command, Reply
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Address",
+    "Client",
+    "Command",
+    "DefaultPolicy",
+    "IPolicy",
+    "Reply",
+    "SOCKSError",
+    "SOCKSFactory",
+    "SOCKSProtocol",
+    "SessionLimits",
+    "Timeouts",
+    "make_resolver",
+]

@@ -1,0 +1,230 @@
+"""
+Accepting straight into the relay engine.
+
+A Twisted transport is made for a long life: making one for each client costs
+more than the whole SOCKS conversation. Where the relay engine can be used, a
+plain TCP or Unix port keeps everything of Twisted's (its life, its pausing, its
+place in the reactor) but its ``doRead``, which is replaced: clients are
+accepted as plain sockets and speak with their session through a
+:class:`SocketChannel`. Measured gain: see ``docs/performance.rst``.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from socket import SocketType
+from struct import pack
+from typing import Any
+
+from twisted.internet import tcp, unix
+
+from .descriptors import DescriptorGate
+from .dial import Destination, adopted
+from .names import plain
+from .policy import Client
+from .relay.outcome import IRelay
+from .relay.transports import TransportsRelay
+from .session import Session, Sessions
+
+#: What a session's sockets are registered for, once and for all.
+EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+
+_READABLE = EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR
+_GONE = EPOLLHUP | EPOLLERR
+_RESET = pack("ii", 1, 0)
+#: Bytes of one read: no request is longer, and little comes behind one.
+_READ = 4096
+#: Clients accepted in one turn of the reactor, so that others have theirs.
+_BUDGET = 64
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class SocketChannel:
+    """
+    A client's plain socket, until the relay takes it.
+
+    :param engine: tells what happens on the socket.
+    :param reactor: makes a transport of the socket, should that be needed.
+    :param client: the socket, non-blocking.
+    """
+
+    __slots__ = ("_engine", "_eof", "_paused", "_reactor", "_socket", "session")
+
+    detachable = True
+
+    def __init__(self, engine: Any, reactor: Any, client: SocketType) -> None:
+        self._engine = engine
+        self._reactor = reactor
+        self._socket: SocketType | None = client
+        self._paused = False
+        self._eof = False
+        self.session: Session | None = None
+
+    def event(self, mask: int) -> None:
+        """Something happened on the socket."""
+        if self._eof:
+            if mask & _GONE:
+                self._lost(bool(mask & EPOLLERR))
+        elif mask & _READABLE and not self._paused:
+            self._read(mask & (_GONE | EPOLLRDHUP))
+
+    def _read(self, ending: int) -> None:
+        session = self.session
+        assert session is not None
+        while self._socket is not None and not self._paused:
+            try:
+                data = self._socket.recv(_READ)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._lost(True)
+                return
+            if not data:
+                self._eof = True
+                session.read_closed()
+                return
+            session.received(data)
+            # A short read has emptied the socket, unless an end stands behind it in the same edge.
+            if len(data) < _READ and not ending:
+                return
+
+    def write(self, data: bytes) -> None:
+        """See :meth:`socksproxy.session.Channel.write`."""
+        if self._socket is None:
+            return
+        try:
+            whole = self._socket.send(data) == len(data)
+        except OSError:
+            whole = False
+        # An empty send buffer has room for every reply: a client for which it has not is gone.
+        if not whole:
+            self._lost(True)
+
+    def finish(self) -> None:
+        """See :meth:`socksproxy.session.Channel.finish`."""
+        if self._socket is None:
+            return
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._lost(True)
+            return
+        if self._paused:
+            self._paused = False
+            self._engine.soon(self._resume)
+
+    def _resume(self) -> None:
+        # What came while reading paused has had its edge: read to the end, whatever it is.
+        if self._socket is not None and not self._eof:
+            self._read(EPOLLRDHUP)
+
+    def close(self) -> None:
+        """See :meth:`socksproxy.session.Channel.close`."""
+        self._lost(False)
+
+    def abort(self) -> None:
+        """See :meth:`socksproxy.session.Channel.abort`."""
+        if self._socket is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._lost(False)
+
+    def pause(self) -> None:
+        """See :meth:`socksproxy.session.Channel.pause`."""
+        self._paused = True
+
+    def detach(self) -> SocketType | None:
+        """See :meth:`socksproxy.session.Channel.detach`."""
+        client, self._socket, self.session = self._socket, None, None
+        return client
+
+    def join(
+        self, destination: Destination, ended: Callable[[IRelay], None], idle: float | None
+    ) -> TransportsRelay:
+        """See :meth:`socksproxy.session.Channel.join`."""
+        client = self.detach()
+        assert client is not None
+        self._engine.forget(client.fileno())
+        link = adopted(self._reactor, client)
+        relay = TransportsRelay(link.transport, destination.transport, self._reactor, ended, idle)
+        link.end, destination.end = relay.client, relay.destination
+        return relay
+
+    def _lost(self, reset: bool) -> None:
+        client, session = self._socket, self.session
+        self._socket = self.session = None
+        if client is None:
+            return
+        self._engine.forget(client.fileno())
+        client.close()
+        if session is not None:
+            session.lost(reset)
+
+
+class Acceptor:
+    """
+    Accepts a port's clients as plain sockets.
+
+    :param port: a listening port; its ``doRead`` becomes this one's.
+    :param sessions: where the clients' sessions begin.
+    :param gate: pauses the port while descriptors are short.
+    """
+
+    def __init__(self, port: tcp.Port, sessions: Sessions, gate: DescriptorGate) -> None:
+        self._port = port
+        self._sessions = sessions
+        self._gate = gate
+        listening: socket.socket = port.socket
+        self._family = listening.family
+        # Without the Python layer of socket.accept(), which costs as much as the system call.
+        self._accept: Callable[[], tuple[int, Any]] = listening._accept  # type: ignore[attr-defined]
+        if self._family != socket.AF_UNIX:
+            # Accepted sockets inherit these on Linux, so that none of them has to set its own.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def doRead(self) -> None:
+        """The port has clients waiting."""
+        for _ in range(_BUDGET):
+            if self._gate.paused:
+                return
+            try:
+                descriptor, peer = self._accept()
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                if problem.errno in _SHORT:
+                    self._gate.exhausted(self._port)
+                    return
+                continue  # the client went away in the queue, or a packet filter said no
+            client = SocketType(self._family, socket.SOCK_STREAM, 0, descriptor)
+            client.setblocking(False)
+            self._begin(client, peer)
+            self._gate.accepted(self._port, descriptor)
+
+    def _begin(self, client: SocketType, peer: Any) -> None:
+        sessions = self._sessions
+        engine = sessions.engine
+        channel = SocketChannel(engine, sessions.reactor, client)
+        who = Client(None) if self._family == socket.AF_UNIX else Client(plain(peer[0]), peer[1])
+        channel.session = sessions.begin(channel, who)
+        if channel.session is None:
+            channel.abort()
+            return
+        engine.register(client.fileno(), channel, EVENTS)
+
+
+def take_over(port: Any, sessions: Sessions, gate: DescriptorGate) -> bool:
+    """
+    Accept *port*'s clients as plain sockets from now on, if it is of a kind that can be.
+
+    Its next ``doRead`` is ours; everything else about it stays Twisted's.
+    """
+    if type(port) not in (tcp.Port, unix.Port) or sessions.engine is None:
+        return False
+    if not hasattr(port.socket, "_accept"):
+        return False
+    port.doRead = Acceptor(port, sessions, gate).doRead
+    return True

@@ -1,0 +1,41 @@
+"""
+How a relay ends, and what every relay can be asked.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from zope.interface import Attribute, Interface
+
+
+class End(Enum):
+    """How a relay ended; the value is the access record's word for it."""
+
+    #: The client closed first, and everything was delivered.
+    CLIENT = "client"
+    #: The destination closed first, and everything was delivered.
+    DESTINATION = "destination"
+    CLIENT_RESET = "client reset"
+    DESTINATION_RESET = "destination reset"
+    #: The connection failed in another way: keepalive unanswered, no route any more.
+    CLIENT_LOST = "client lost"
+    DESTINATION_LOST = "destination lost"
+    IDLE = "idle timeout"
+    ABORTED = "aborted"
+
+
+class IRelay(Interface):
+    """A relay between a client and a destination, from its start to when both sockets are closed."""
+
+    sent = Attribute("Bytes delivered from the client to the destination.")
+    received = Attribute("Bytes delivered from the destination to the client.")
+    how = Attribute("How it ended, an :class:`End`; None while it lives.")
+    errno = Attribute("The error number that ended it; 0 where none did.")
+
+    def abort(how: End) -> None:
+        """
+        Close both ends at once, with a reset. Does nothing when the relay has ended.
+
+        :param how: what the record says of it.
+        """

@@ -1,0 +1,248 @@
+"""
+The relay over Twisted's transports: for TLS, wrapped connections and other platforms.
+
+Each end is the other's producer, so that neither buffers more than one
+transport's worth; a half-close is passed on as a half-close for as long as the
+other direction lives, a reset as a reset.
+"""
+
+from __future__ import annotations
+
+import errno as errno_
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .outcome import End, IRelay
+
+
+@implementer(IPushProducer)
+class RelayEnd:
+    """
+    One end: what its transport's protocol is told comes here.
+
+    :param relay: the relay it belongs to.
+    :param transport: its transport.
+    """
+
+    def __init__(self, relay: TransportsRelay, transport: Any) -> None:
+        self._relay = relay
+        self.transport = transport
+        self.other: RelayEnd = self
+        self.delivered = 0
+        self.read_closed = False
+        self.write_closed = False
+        self.gone = False
+
+    # What the protocol passes on.
+
+    def dataReceived(self, data: bytes) -> None:
+        """The peer sent *data*."""
+        self._relay.active()
+        self.other.send(data)
+
+    def readConnectionLost(self) -> None:
+        """The peer has closed its direction."""
+        if not self.read_closed:
+            self.read_closed = True
+            self._relay.closed_by(self)
+            self.other.finish()
+            if self.write_closed:
+                self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Our direction is closed; nothing to do, the relay closed it."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone."""
+        self.gone = True
+        self._relay.lost(self, reason)
+
+    # What the relay does.
+
+    def send(self, data: bytes) -> None:
+        """Send *data* to the peer."""
+        if not self.write_closed and not self.gone:
+            self.delivered += len(data)
+            self.transport.write(data)
+
+    def finish(self) -> None:
+        """The other end will send no more: close this direction when all is sent."""
+        if self.write_closed or self.gone:
+            return
+        self.write_closed = True
+        self.transport.unregisterProducer()
+        if self.read_closed or not can_half_close(self.transport):
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
+
+    # IPushProducer, for the other end's transport.
+
+    def pauseProducing(self) -> None:
+        """The other end's buffer is full: read no more for now."""
+        if not self.gone and not self.read_closed:
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The other end's buffer has room again."""
+        if not self.gone and not self.read_closed:
+            self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The other end is gone, which its protocol tells, too."""
+
+
+@implementer(IRelay)
+class TransportsRelay:
+    """
+    A relay between two Twisted transports.
+
+    The protocols that own the transports pass what they are told on to
+    :attr:`client` and :attr:`destination`.
+
+    :param client: the client's transport.
+    :param destination: the destination's transport.
+    :param clock: for the idle timeout.
+    :param ended: called once, with this relay, when both connections are gone.
+    :param idle: seconds without a byte after which it ends; None: never.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        destination: Any,
+        clock: IReactorTime,
+        ended: Callable[[IRelay], None],
+        idle: float | None = None,
+    ) -> None:
+        self.client = RelayEnd(self, client)
+        self.destination = RelayEnd(self, destination)
+        self.client.other, self.destination.other = self.destination, self.client
+        self.how: End | None = None
+        self.errno = 0
+        self._clock = clock
+        self._last = 0.0
+        self._ended = ended
+        self._idle = idle
+        self._timer: IDelayedCall | None = None
+
+    @property
+    def sent(self) -> int:
+        """Bytes handed to the destination's transport."""
+        return self.destination.delivered
+
+    @property
+    def received(self) -> int:
+        """Bytes handed to the client's transport."""
+        return self.client.delivered
+
+    def start(self, early: bytes = b"", client_eof: bool = False) -> None:
+        """
+        Begin.
+
+        :param early: what the client sent ahead, for the destination.
+        :param client_eof: the client has closed its direction already.
+        """
+        if self._idle is not None:
+            self._last = self._clock.seconds()
+            self._timer = self._clock.callLater(self._idle, self._check_idle)
+        for end in (self.client, self.destination):
+            end.transport.registerProducer(end.other, True)
+        if early:
+            self.destination.send(early)
+        if client_eof:
+            self.client.readConnectionLost()
+        elif not self.client.gone:
+            self.client.resumeProducing()
+
+    def abort(self, how: End = End.ABORTED) -> None:
+        """See :meth:`socksproxy.relay.outcome.IRelay.abort`."""
+        self._note(how, 0)
+        for end in (self.client, self.destination):
+            if not end.gone:
+                end.transport.abortConnection()
+
+    def closed_by(self, end: RelayEnd) -> None:
+        """*end*'s peer was the first, or the second, to close its direction."""
+        self._note(End.CLIENT if end is self.client else End.DESTINATION, 0)
+
+    def lost(self, end: RelayEnd, reason: Failure) -> None:
+        """*end*'s connection is gone."""
+        other = end.other
+        if isinstance(reason.value, ConnectionDone):
+            if not end.read_closed:  # closed whole, without a half-close being told
+                self.closed_by(end)
+                end.read_closed = True
+                other.finish()
+        else:
+            self._reset_by(end, reason)
+        if other.gone:
+            self._finish()
+
+    def _reset_by(self, end: RelayEnd, reason: Failure) -> None:
+        number = getattr(reason.value, "osError", None) or _errno_of(reason)
+        mine = end is self.client
+        if number in (errno_.ECONNRESET, errno_.EPIPE, 0):
+            how = End.CLIENT_RESET if mine else End.DESTINATION_RESET
+        else:
+            how = End.CLIENT_LOST if mine else End.DESTINATION_LOST
+        # A reset after an orderly close of that side is still what ended the relay.
+        if not end.other.gone:
+            self.how, self.errno = (how, number) if self.how not in _FINAL else (self.how, self.errno)
+            end.other.transport.abortConnection()
+
+    def _note(self, how: End, number: int) -> None:
+        if self.how is None or (how in _FINAL and self.how not in _FINAL):
+            self.how, self.errno = how, number
+
+    def active(self) -> None:
+        """A byte has come."""
+        if self._idle is not None:
+            self._last = self._clock.seconds()
+
+    def _check_idle(self) -> None:
+        self._timer = None
+        assert self._idle is not None
+        left = self._last + self._idle - self._clock.seconds()
+        if left <= 0:
+            self.abort(End.IDLE)
+        else:
+            self._timer = self._clock.callLater(left, self._check_idle)
+
+    def _finish(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        ended, self._ended = self._ended, _nobody
+        ended(self)
+
+
+#: Ends that were decided here; what follows from them does not change the record.
+_FINAL = frozenset({End.IDLE, End.ABORTED})
+
+
+def can_half_close(transport: Any) -> bool:
+    """
+    Whether one direction of *transport* can be closed alone.
+
+    Asked of the class: the wrapper that TLS is passes attributes of the TCP transport on as its own.
+    """
+    return hasattr(transport, "loseWriteConnection") and not hasattr(type(transport), "getPeerCertificate")
+
+
+def _errno_of(reason: Failure) -> int:
+    value = reason.value
+    if isinstance(value, ConnectionLost) and value.args:
+        cause = value.args[0]
+        return cause if isinstance(cause, int) else getattr(cause, "errno", 0) or 0
+    return 0
+
+
+def _nobody(relay: IRelay) -> None:
+    """Whom a relay that has ended tells."""

@@ -1,0 +1,239 @@
+"""
+The SOCKS server as Twisted sees it: a factory, and a protocol on any stream transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from socket import AF_INET, AF_INET6, SocketType, inet_pton
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IHostnameResolver,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import ILogObserver
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .accept import take_over
+from .descriptors import DescriptorGate
+from .dial import Destination, End, Outgoing
+from .names import plain
+from .policy import Client, IPolicy, SessionLimits
+from .relay.detach import detach_socket, is_detachable
+from .relay.outcome import IRelay
+from .relay.transports import TransportsRelay
+from .session import UNIDENTIFIED, Session, Sessions, Timeouts
+
+
+@implementer(IHalfCloseableProtocol)
+class SOCKSProtocol(Protocol):
+    """
+    Carries one client's session on a Twisted transport.
+
+    :param factory: the factory that all sessions share.
+    """
+
+    transport: Any
+    factory: SOCKSFactory
+
+    def __init__(self, factory: SOCKSFactory) -> None:
+        self.factory = factory
+        self.detachable = False
+        self._session: Session | None = None
+        self._end: End | None = None
+        self._unidentified = False
+
+    # What Twisted tells.
+
+    def connectionMade(self) -> None:
+        """See :meth:`twisted.internet.interfaces.IProtocol.connectionMade`."""
+        transport = self.transport
+        self.factory.accepted(transport)
+        self.detachable = is_detachable(transport)
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+        # Behind "haproxy:" the client's own address comes with its first bytes.
+        self._unidentified = isinstance(transport, ProtocolWrapper) and not _speaks_tls(transport)
+        client = UNIDENTIFIED if self._unidentified else client_of(transport.getPeer())
+        self._session = self.factory.sessions.begin(self, client)
+        if self._session is None:
+            transport.abortConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """See :meth:`twisted.internet.interfaces.IProtocol.dataReceived`."""
+        if self._end is not None:
+            self._end.dataReceived(data)
+        elif self._session is not None:
+            if self._unidentified:
+                self._unidentified = False
+                self._session.identify(client_of(self.transport.getPeer()))
+            self._session.received(data)
+
+    def readConnectionLost(self) -> None:
+        """See :meth:`twisted.internet.interfaces.IHalfCloseableProtocol.readConnectionLost`."""
+        if self._end is not None:
+            self._end.readConnectionLost()
+        elif self._session is not None:
+            self._session.read_closed()
+        else:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """See :meth:`twisted.internet.interfaces.IHalfCloseableProtocol.writeConnectionLost`."""
+        if self._end is not None:
+            self._end.writeConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See :meth:`twisted.internet.interfaces.IProtocol.connectionLost`."""
+        if self._end is not None:
+            self._end.connectionLost(reason)
+        elif self._session is not None:
+            self._session.lost(reason.check(ConnectionDone) is None)
+        self._session = None
+
+    # What the session asks of its channel.
+
+    def write(self, data: bytes) -> None:
+        """See :meth:`socksproxy.session.Channel.write`."""
+        self.transport.write(data)
+
+    def finish(self) -> None:
+        """See :meth:`socksproxy.session.Channel.finish`."""
+        self.transport.resumeProducing()
+        # TLS cannot close one direction, though its wrapper would pass the call on to TCP.
+        if _speaks_tls(self.transport):
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
+
+    def close(self) -> None:
+        """See :meth:`socksproxy.session.Channel.close`."""
+        self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """See :meth:`socksproxy.session.Channel.abort`."""
+        self.transport.abortConnection()
+
+    def pause(self) -> None:
+        """See :meth:`socksproxy.session.Channel.pause`."""
+        self.transport.pauseProducing()
+
+    def detach(self) -> SocketType | None:
+        """See :meth:`socksproxy.session.Channel.detach`."""
+        socket = detach_socket(self.transport) if self.detachable else None
+        if socket is not None:
+            self._session = None
+        return socket
+
+    def join(
+        self, destination: Destination, ended: Callable[[IRelay], None], idle: float | None
+    ) -> TransportsRelay:
+        """See :meth:`socksproxy.session.Channel.join`."""
+        relay = TransportsRelay(
+            self.transport, destination.transport, self.factory.reactor, ended, idle
+        )
+        self._end, destination.end = relay.client, relay.destination
+        return relay
+
+
+class SOCKSFactory(Factory):
+    """
+    Serves SOCKS4, SOCKS4a and SOCKS5 on any endpoint.
+
+    ::
+
+        endpoint = serverFromString(reactor, "tcp:1080:interface=127.0.0.1")
+        endpoint.listen(SOCKSFactory(reactor))
+
+    :param reactor: dials, resolves and keeps time.
+    :param policy: who may reach what; None: :class:`~socksproxy.policy.DefaultPolicy`.
+    :param resolver: looks names up; None: the reactor's own. See :func:`~socksproxy.resolve.make_resolver`.
+    :param outgoing: at most one IPv4 and one IPv6 literal address of this
+        machine, from which connections leave.
+    :param timeouts: how long a session may stay in a state.
+    :param limits: how many sessions there may be at once.
+    :param observer: receives one event for each session that has ended; its
+        keys are those of :meth:`~socksproxy.record.AccessRecord.event`.
+    :param engine: False: relay over Twisted's transports even where the relay engine could be used.
+    :raises ValueError: for an outgoing address that is not a literal one, or a second one of its family.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        policy: IPolicy | None = None,
+        resolver: IHostnameResolver | None = None,
+        outgoing: Sequence[str] = (),
+        timeouts: Timeouts = Timeouts(),
+        limits: SessionLimits = SessionLimits(),
+        observer: ILogObserver | None = None,
+        engine: bool = True,
+    ) -> None:
+        self.reactor = reactor
+        self.sessions = Sessions(
+            reactor, policy, resolver, _outgoing(outgoing), timeouts, limits, observer, engine
+        )
+        self._gate = DescriptorGate(reactor, self.sessions.handshakes.__len__)
+        self.sessions.when_ended = self._gate.freed
+
+    def buildProtocol(self, addr: IAddress | None) -> SOCKSProtocol:
+        """See :meth:`twisted.internet.interfaces.IProtocolFactory.buildProtocol`."""
+        return SOCKSProtocol(self)
+
+    def accepted(self, transport: Any) -> None:
+        """A listening port has accepted *transport*."""
+        host = transport.getHost()
+        if hasattr(host, "port"):
+            self.sessions.listeners.add(host.host, host.port)
+        port = getattr(transport, "server", None)
+        if port is not None:
+            self._gate.accepted(port, transport.fileno())
+            take_over(port, self.sessions, self._gate)
+
+    def stop_sessions(self) -> None:
+        """End every session at once."""
+        self.sessions.close()
+
+    def stopFactory(self) -> None:
+        """The last port is closed: nothing is accepted any more."""
+        self._gate.close()
+
+
+def client_of(peer: Any) -> Client:
+    """Who is at *peer*, an address of Twisted's; an IPv4-mapped address counts as the IPv4 address."""
+    host = getattr(peer, "host", None)
+    if not isinstance(host, str):
+        return Client(None)
+    return Client(plain(host), peer.port)
+
+
+def _speaks_tls(transport: object) -> bool:
+    # Asked of the class: wrappers pass attributes of what they wrap on as their own.
+    return hasattr(type(transport), "getPeerCertificate")
+
+
+def _outgoing(hosts: Sequence[str]) -> Outgoing:
+    by_family: dict[int, str] = {}
+    for host in hosts:
+        for family in (AF_INET, AF_INET6):
+            try:
+                inet_pton(family, host)
+            except (OSError, ValueError):
+                continue
+            if family in by_family:
+                raise ValueError(f"{host}: there is one outgoing address of its family already")
+            by_family[family] = host
+            break
+        else:
+            raise ValueError(f"{host!r} is not a literal address")
+    return Outgoing(by_family.get(AF_INET), by_family.get(AF_INET6))

@@ -1,0 +1,447 @@
+"""
+One client's session, from the first byte to the access record.
+
+A :class:`Session` knows the order of things and owns no socket: what carries
+its bytes is a channel (a Twisted protocol, or a plain socket of the relay
+engine), and what all sessions of a factory have in common is in :class:`Sessions`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import Enum, auto
+from socket import SocketType
+from typing import Any, NamedTuple, Protocol as Shape
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHostnameResolver
+from twisted.logger import ILogObserver, Logger
+from twisted.python.failure import Failure
+
+from .commands.connect import Means, connect
+from .deadlines import Deadlines
+from .dial import Destination, Dialed, Outgoing, SocketDialer, TransportDialer, adopted
+from .errors import (
+    CommandNotSupported,
+    ConnectTimedOut,
+    NotAllowed,
+    ProtocolError,
+    SOCKSError,
+    describe,
+    reply_for,
+)
+from .negotiation import MAX_EARLY, Negotiation, NotSOCKS
+from .policy import Admission, Client, DefaultPolicy, IPolicy, OwnListeners, SessionCount, SessionLimits
+from .record import AccessRecord, shown
+from .relay.engine import engine_for
+from .relay.outcome import IRelay
+from .relay.transports import TransportsRelay
+from .resolve import Names
+from .wire.words import Command, Reply, Request
+
+_log = Logger(namespace="socksproxy")
+
+#: Seconds that a client has to read its refusal and close.
+LINGER = 2.0
+
+#: Stands for a client whose address is not known yet.
+UNIDENTIFIED = Client("")
+
+#: Replies whose cause lies here, and not at the destination: an operator wants to see them.
+_OURS = frozenset({Reply.GENERAL_FAILURE, Reply.NOT_ALLOWED})
+
+
+class Timeouts(NamedTuple):
+    """
+    How long a session may stay in a state, in seconds; None: for ever.
+
+    :ivar handshake: from the connection to the whole request.
+    :ivar connect: from the request to the reply: looking up and connecting.
+    :ivar idle: without a byte in either direction of a relay.
+    """
+
+    handshake: float | None = 10.0
+    connect: float | None = 30.0
+    idle: float | None = None
+
+
+class Channel(Shape):
+    """What carries a session's bytes to and from its client."""
+
+    #: Whether :meth:`detach` can be expected to give a socket.
+    detachable: bool
+
+    def write(self, data: bytes) -> None:
+        """Send *data*, as one segment where that can be had."""
+
+    def finish(self) -> None:
+        """Close our direction when all is sent, and go on reading; or both, where it cannot be done apart."""
+
+    def close(self) -> None:
+        """Close both directions when all is sent."""
+
+    def abort(self) -> None:
+        """Close at once, with a reset."""
+
+    def pause(self) -> None:
+        """Read no more for now."""
+
+    def detach(self) -> SocketType | None:
+        """Give up the socket, non-blocking and with nothing left to send; None: it cannot be had."""
+
+    def join(
+        self, destination: Destination, ended: Callable[[IRelay], None], idle: float | None
+    ) -> TransportsRelay:
+        """A relay, not started yet, between this channel's transport and *destination*'s."""
+
+
+class Phase(Enum):
+    """What a session is at."""
+
+    NEGOTIATING = auto()
+    SERVING = auto()
+    RELAYING = auto()
+    FINISHING = auto()
+    OVER = auto()
+
+
+class Sessions:
+    """
+    What the sessions of one factory share. See :class:`~socksproxy.server.SOCKSFactory` for the parameters.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        policy: IPolicy | None,
+        resolver: IHostnameResolver | None,
+        outgoing: Outgoing,
+        timeouts: Timeouts,
+        limits: SessionLimits,
+        observer: ILogObserver | None,
+        use_engine: bool,
+    ) -> None:
+        self.reactor = reactor
+        self.seconds = reactor.seconds
+        self.listeners = OwnListeners()
+        self.policy = DefaultPolicy(self.listeners) if policy is None else policy
+        self.names = Names(reactor.nameResolver if resolver is None else resolver, reactor)
+        self.means = Means(self.policy, self.names, reactor)
+        self.timeouts = timeouts
+        self.count = SessionCount(limits)
+        self.observer = observer
+        self.live: set[Session] = set()
+        self.when_ended: Callable[[], None] = _nothing
+        self.handshakes = Deadlines(reactor, timeouts.handshake, Session.handshake_expired)
+        self.connects = Deadlines(reactor, timeouts.connect, Session.connect_expired)
+        self.lingers = Deadlines(reactor, LINGER, Session.linger_expired)
+        self._outgoing = outgoing
+        self.transport_dialer = TransportDialer(reactor, outgoing)
+        self._use_engine = use_engine
+        self._socket_dialer: SocketDialer | None = None
+
+    @property
+    def engine(self) -> Any:
+        """The reactor's relay engine, or None where there can be none."""
+        return engine_for(self.reactor) if self._use_engine else None
+
+    def dialer(self, channel: Channel) -> Any:
+        """What dials for a session on *channel*: both ends of a relay must be of one kind."""
+        engine = self.engine if channel.detachable else None
+        return self.transport_dialer if engine is None else SocketDialer(engine, self._outgoing)
+
+    def begin(self, channel: Channel, client: Client) -> Session | None:
+        """
+        A client has connected.
+
+        :returns: its session; None: there are too many, and the channel is to be closed unheard.
+        """
+        admission = self.count.admit(client.host)
+        if admission is Admission.DROP:
+            self.count.release(client.host)
+            return None
+        session = Session(self, channel, client, admission)
+        self.live.add(session)
+        self.handshakes.start(session, session.record.began)
+        return session
+
+    def end(self, session: Session, how: str) -> None:
+        """*session* is over: nothing of it is left but its record."""
+        self.live.discard(session)
+        self.handshakes.stop(session)
+        self.connects.stop(session)
+        self.lingers.stop(session)
+        self.count.release(session.record.client.host)
+        if self.observer is not None:
+            self.observer(session.record.event(how, self.seconds(), time.time()))
+        self.when_ended()
+
+    def close(self) -> None:
+        """End every session at once."""
+        for session in list(self.live):
+            session.abort()
+        for deadlines in (self.handshakes, self.connects, self.lingers):
+            deadlines.close()
+
+
+def _nothing() -> None:
+    """What happens when a session has ended, until somebody wants to know."""
+
+
+class Session:
+    """
+    One client.
+
+    :param sessions: what it shares with others.
+    :param channel: what carries its bytes.
+    :param client: who it is.
+    :param admission: whether it is within the limits.
+    """
+
+    __slots__ = (
+        "_admission",
+        "_discarded",
+        "_half_closed",
+        "_how",
+        "_pending",
+        "_relay",
+        "_sessions",
+        "channel",
+        "negotiation",
+        "phase",
+        "record",
+    )
+
+    def __init__(self, sessions: Sessions, channel: Channel, client: Client, admission: Admission) -> None:
+        self._sessions = sessions
+        self._admission = admission
+        self._how: str | None = None
+        self._pending: Deferred[Any] | None = None
+        self._relay: IRelay | None = None
+        self._half_closed = False
+        self._discarded = 0
+        self.channel = channel
+        self.negotiation = Negotiation()
+        self.phase = Phase.NEGOTIATING
+        self.record = AccessRecord(client, sessions.seconds())
+
+    # What the channel tells.
+
+    def identify(self, client: Client) -> None:
+        """The client has turned out to be *client*."""
+        count = self._sessions.count
+        count.release(self.record.client.host)
+        self.record.client = client
+        self._admission = count.admit(client.host)
+        if self._admission is Admission.DROP:
+            self.channel.abort()
+
+    def received(self, data: bytes) -> None:
+        """The client sent *data*."""
+        if self.phase is Phase.NEGOTIATING:
+            self._negotiate(data)
+        elif self.phase is Phase.SERVING:
+            self.negotiation.receive(data)
+            if self.negotiation.full:
+                self.channel.pause()
+        elif self.phase is Phase.FINISHING:
+            self._discarded += len(data)
+            if self._discarded > MAX_EARLY:
+                self.channel.abort()
+
+    def read_closed(self) -> None:
+        """The client has closed its direction."""
+        self._half_closed = True
+        if self.phase is Phase.NEGOTIATING:
+            self._how = "client"
+            self.channel.close()
+        elif self.phase is Phase.SERVING and not self.negotiation.early:
+            # Nothing tells a client that has gone from one that will send no more;
+            # one that has already sent all it had to say may well wait for the answer.
+            self._cancel("client")
+            self.channel.close()
+        elif self.phase is Phase.FINISHING:
+            self.channel.close()
+
+    def lost(self, reset: bool) -> None:
+        """The client's connection is gone; *reset*: not by an orderly close."""
+        self._cancel("client reset" if reset else "client")
+        self._over()
+
+    # What the deadlines tell.
+
+    def handshake_expired(self) -> None:
+        """The request did not come in time."""
+        self._how = "handshake timeout"
+        self.channel.abort()
+
+    def connect_expired(self) -> None:
+        """The destination could not be reached in time."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.cancel()
+            self._refuse(ConnectTimedOut("connect timeout"))
+
+    def linger_expired(self) -> None:
+        """The client has had time to read its refusal."""
+        self.channel.abort()
+
+    def abort(self) -> None:
+        """End the session at once."""
+        if self._relay is not None:
+            self._relay.abort()
+            return
+        self._cancel("aborted")
+        self.channel.abort()
+
+    # The way of a session.
+
+    def _negotiate(self, data: bytes) -> None:
+        negotiation = self.negotiation
+        try:
+            request = negotiation.receive(data)
+        except ProtocolError as problem:
+            self._break_off(problem)
+            return
+        if negotiation.output:
+            self.channel.write(negotiation.take_output())
+        if request is not None and self.phase is Phase.NEGOTIATING:
+            self._serve(request)
+
+    def _break_off(self, problem: ProtocolError) -> None:
+        """The client broke the protocol: the answer that there is, one line in the log."""
+        self.record.version = self.negotiation.version
+        self._sessions.handshakes.stop(self)
+        output = self.negotiation.take_output()
+        if output:
+            self.channel.write(output)
+        _log.info(
+            "{client}: {problem}", client=self.record.client, problem=problem, reply=problem.reply.value
+        )
+        self._finish(f"protocol error: {problem}" if not isinstance(problem, NotSOCKS) else str(problem))
+
+    def _serve(self, request: Request) -> None:
+        sessions, record = self._sessions, self.record
+        self.phase = Phase.SERVING
+        record.version, record.request = request.version, request
+        record.requested = now = sessions.seconds()
+        sessions.handshakes.stop(self)
+        sessions.connects.start(self, now)
+        try:
+            self._pending = pending = self._command(request)
+        except SOCKSError as problem:
+            self._refuse(problem)
+            return
+        pending.addCallbacks(self._connected, self._failed)
+        pending.addErrback(self._broke)
+
+    def _command(self, request: Request) -> Deferred[Dialed]:
+        if self._admission is not Admission.SERVE:
+            raise NotAllowed("too many sessions")
+        if request.command != Command.CONNECT:
+            raise CommandNotSupported("command not supported")
+        sessions = self._sessions
+        dialer = sessions.dialer(self.channel)
+        return connect(sessions.means, self.record.client, request.destination, dialer, self._resolved)
+
+    def _resolved(self) -> None:
+        self.record.resolved = self._sessions.seconds()
+
+    def _connected(self, dialed: Dialed) -> None:
+        sessions, record = self._sessions, self.record
+        self._pending = None
+        sessions.connects.stop(self)
+        record.answered = sessions.seconds()
+        record.reached, record.outgoing = dialed.reached, dialed.outgoing
+        reply = self.negotiation.grant(dialed.outgoing)
+        record.reply = reply[1]
+        self.channel.write(reply)
+        if self.phase is not Phase.SERVING:
+            dialed.abort()  # the client went away under the write
+            return
+        self.phase = Phase.RELAYING
+        self._relay = self._start_relay(dialed)
+
+    def _start_relay(self, dialed: Dialed) -> IRelay:
+        early, idle, link = self.negotiation.early, self._sessions.timeouts.idle, dialed.link
+        self.negotiation = _DONE
+        if not isinstance(link, Destination):
+            socket = self.channel.detach()
+            if socket is not None:
+                del self.channel
+                relay: IRelay = self._sessions.engine.relay(
+                    socket, link, self._relayed, early, self._half_closed, idle
+                )
+                return relay
+            link = adopted(self._sessions.reactor, link)
+        joined = self.channel.join(link, self._relayed, idle)
+        joined.start(early, self._half_closed)
+        return joined
+
+    def _relayed(self, relay: IRelay) -> None:
+        self.record.sent, self.record.received = relay.sent, relay.received
+        self._how = relay.how.value if relay.how is not None else "aborted"
+        self._over()
+
+    def _failed(self, failure: Failure) -> None:
+        if self._pending is None:
+            return  # it was cancelled, and the session has gone on without it
+        self._pending = None
+        problem = failure.value
+        if not isinstance(problem, Exception):
+            failure.raiseException()
+        self._refuse(problem)
+
+    def _broke(self, failure: Failure) -> None:
+        """A fault of ours: it is logged in full, once, and costs this session alone."""
+        _log.failure("{client}: the session failed", failure, client=self.record.client)
+        self._how = "internal error"
+        self.channel.abort()
+
+    def _refuse(self, problem: Exception) -> None:
+        sessions, record = self._sessions, self.record
+        sessions.connects.stop(self)
+        reply = reply_for(problem)
+        record.answered = sessions.seconds()
+        output = self.negotiation.refuse(reply)
+        record.reply = output[1]
+        if reply in _OURS and record.request is not None:
+            _log.info(
+                "{client}: {destination} refused: {problem}",
+                client=record.client,
+                destination=shown(record.request.destination),
+                problem=describe(problem),
+                reply=reply.value,
+            )
+        self.channel.write(output)
+        self._finish(f"refused: {describe(problem)}")
+
+    def _finish(self, how: str) -> None:
+        """Everything is said: give the client time to read it."""
+        if self.phase is Phase.OVER:
+            return
+        self._how = how
+        self.phase = Phase.FINISHING
+        if self._half_closed:
+            self.channel.close()
+            return
+        self._sessions.lingers.start(self, self._sessions.seconds())
+        self.channel.finish()
+
+    def _cancel(self, how: str) -> None:
+        if self._how is None:
+            self._how = how
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.cancel()
+
+    def _over(self) -> None:
+        if self.phase is not Phase.OVER:
+            self.phase = Phase.OVER
+            self._relay = None
+            self._sessions.end(self, self._how or "client")
+
+
+#: Stands for every conversation that has been had: an established session keeps none.
+_DONE = Negotiation()
