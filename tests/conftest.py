@@ -1,7 +1,128 @@
 """What all tests share."""
 
+from __future__ import annotations
+
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A busy machine is no reason to fail: how long an example takes says nothing here.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
+
+#: Seconds that a process of ours may take for anything; far more than it needs.
+PATIENCE = 60.0
+
+# By their functions: where pip puts the scripts depends on how it was called.
+TWISTD = (
+    sys.executable,
+    "-c",
+    "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()",
+)
+TWIST = (sys.executable, "-c", "from twisted.application.twist._twist import Twist; Twist.main()")
+PYTHON_M_TWISTED = (sys.executable, "-m", "twisted")
+
+
+class Program:
+    """
+    A process and what it has said, standard error included.
+
+    :param command: the program and its arguments.
+    :param directory: where it runs.
+    :param environment: added to this process's own.
+    :param more: further arguments of :class:`subprocess.Popen`.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        directory: Path,
+        environment: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        self.output = ""
+        self.process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **more,
+        )
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Read until *pattern* is found in all that was said, and return the match."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            found = re.search(pattern, self.output)
+            if found is not None:
+                return found
+            if not self._read(deadline):
+                raise AssertionError(f"{pattern!r} was not said, but:\n{self.output}")
+
+    def wait(self) -> int:
+        """Read to the end and return the exit status."""
+        deadline = time.monotonic() + PATIENCE
+        while self._read(deadline):
+            pass
+        return self.process.wait(max(1, deadline - time.monotonic()))
+
+    def stop(self) -> int:
+        """End it as an operator would, and return the exit status."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.wait()
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+
+    def _read(self, deadline: float) -> bool:
+        stream = self.process.stdout
+        assert stream is not None
+        if stream.closed:
+            return False
+        ready, _, _ = select.select([stream], [], [], max(0, deadline - time.monotonic()))
+        if not ready:
+            return False
+        data = os.read(stream.fileno(), 65536)
+        self.output += data.decode("utf-8", "replace")
+        return bool(data)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """``start(command, environment)``: start a :class:`Program`; it is stopped after the test."""
+    programs: list[Program] = []
+
+    def started(command: Sequence[str], environment: Mapping[str, str] | None = None, **more: Any) -> Program:
+        program = Program(command, tmp_path, environment, **more)
+        programs.append(program)
+        return program
+
+    yield started
+    for program in programs:
+        program.stop()
+
+
+@pytest.fixture
+def twistd(start: Callable[..., Program]) -> Callable[..., Program]:
+    """``twistd("socks", ...)``: start it in the foreground."""
+
+    def started(*arguments: str, environment: Mapping[str, str] | None = None, **more: Any) -> Program:
+        return start([*TWISTD, "-n", "--pidfile=", *arguments], environment, **more)
+
+    return started
