@@ -14,26 +14,28 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from socket import SocketType
 from struct import pack
 from typing import Any
 
-from twisted.internet import tcp, unix
+from twisted.internet import tcp
 
 from .descriptors import DescriptorGate
 from .dial import Destination, adopted
 from .names import plain
 from .policy import Client
+from .relay.events import BROKEN, ENDING, ERROR, READABLE
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay
 from .session import Session, Sessions
 
-#: What a session's sockets are registered for, once and for all.
-EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+try:
+    from twisted.internet import unix
+except ImportError:  # pragma: no cover - a platform without Unix sockets
+    _PLAIN: tuple[type[Any], ...] = (tcp.Port,)
+else:
+    _PLAIN = (tcp.Port, unix.Port)
 
-_READABLE = EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR
-_GONE = EPOLLHUP | EPOLLERR
 _RESET = pack("ii", 1, 0)
 #: Bytes of one read: no request is longer, and little comes behind one.
 _READ = 4096
@@ -49,9 +51,10 @@ class SocketChannel:
     :param engine: tells what happens on the socket.
     :param reactor: makes a transport of the socket, should that be needed.
     :param client: the socket, non-blocking.
+    :ivar missed: events that are not used up, for the relay that takes the socket over.
     """
 
-    __slots__ = ("_engine", "_eof", "_paused", "_reactor", "_socket", "session")
+    __slots__ = ("_engine", "_eof", "_paused", "_reactor", "_socket", "missed", "session")
 
     detachable = True
 
@@ -61,23 +64,25 @@ class SocketChannel:
         self._socket: SocketType | None = client
         self._paused = False
         self._eof = False
+        self.missed = 0
         self.session: Session | None = None
 
     def event(self, mask: int) -> None:
         """Something happened on the socket."""
+        self.missed |= mask & READABLE
         if self._eof:
-            if mask & _GONE:
-                self._lost(bool(mask & EPOLLERR))
-        elif mask & _READABLE and not self._paused:
-            self._read(mask & (_GONE | EPOLLRDHUP))
+            if mask & BROKEN:
+                self._lost(bool(mask & ERROR))
+        elif self.missed and not self._paused:
+            self._read()
 
-    def _read(self, ending: int) -> None:
+    def _read(self) -> None:
         session = self.session
-        assert session is not None
-        while self._socket is not None and not self._paused:
+        while session is not None and self._socket is not None and not self._paused:
             try:
                 data = self._socket.recv(_READ)
             except BlockingIOError:
+                self.missed = 0
                 return
             except OSError:
                 self._lost(True)
@@ -86,9 +91,12 @@ class SocketChannel:
                 self._eof = True
                 session.read_closed()
                 return
-            session.received(data)
             # A short read has emptied the socket, unless an end stands behind it in the same edge.
-            if len(data) < _READ and not ending:
+            drained = len(data) < _READ and not self.missed & ENDING
+            if drained:
+                self.missed = 0
+            session.received(data)
+            if drained:
                 return
 
     def write(self, data: bytes) -> None:
@@ -117,9 +125,8 @@ class SocketChannel:
             self._engine.soon(self._resume)
 
     def _resume(self) -> None:
-        # What came while reading paused has had its edge: read to the end, whatever it is.
-        if self._socket is not None and not self._eof:
-            self._read(EPOLLRDHUP)
+        if not self._eof:
+            self._read()
 
     def close(self) -> None:
         """See :meth:`socksproxy.session.Channel.close`."""
@@ -157,7 +164,7 @@ class SocketChannel:
         self._socket = self.session = None
         if client is None:
             return
-        self._engine.forget(client.fileno())
+        self._engine.drop(client.fileno())
         client.close()
         if session is not None:
             session.lost(reset)
@@ -213,7 +220,10 @@ class Acceptor:
         if channel.session is None:
             channel.abort()
             return
-        engine.register(client.fileno(), channel, EVENTS)
+        try:
+            engine.register(client.fileno(), channel)
+        except OSError:  # no memory, or over max_user_watches
+            channel.abort()
 
 
 def take_over(port: Any, sessions: Sessions, gate: DescriptorGate) -> bool:
@@ -222,7 +232,7 @@ def take_over(port: Any, sessions: Sessions, gate: DescriptorGate) -> bool:
 
     Its next ``doRead`` is ours; everything else about it stays Twisted's.
     """
-    if type(port) not in (tcp.Port, unix.Port) or sessions.engine is None:
+    if type(port) not in _PLAIN or sessions.engine is None:
         return False
     if not hasattr(port.socket, "_accept"):
         return False

@@ -228,13 +228,6 @@ class Dialed(NamedTuple):
     reached: Address
     outgoing: Address
 
-    def abort(self) -> None:
-        """Close it: nobody wants it any more."""
-        if isinstance(self.link, Destination):
-            self.link.transport.abortConnection()
-        else:
-            self.link.close()
-
 
 class Connects(Shape):
     """What :class:`SocketDialer` needs of the relay engine."""

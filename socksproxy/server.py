@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from socket import AF_INET, AF_INET6, SocketType, inet_pton
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
@@ -29,6 +29,9 @@ from .relay.detach import detach_socket, is_detachable
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay
 from .session import UNIDENTIFIED, Session, Sessions, Timeouts
+
+if TYPE_CHECKING:
+    from .relay.engine import RelayEngine
 
 
 @implementer(IHalfCloseableProtocol)
@@ -183,6 +186,7 @@ class SOCKSFactory(Factory):
         self.sessions = Sessions(
             reactor, policy, resolver, _outgoing(outgoing), timeouts, limits, observer, engine
         )
+        self._engine: RelayEngine | None = None
         self._gate = DescriptorGate(reactor, self.sessions.handshakes.__len__)
         self.sessions.when_ended = self._gate.freed
 
@@ -204,9 +208,18 @@ class SOCKSFactory(Factory):
         """End every session at once."""
         self.sessions.close()
 
+    def startFactory(self) -> None:
+        """The first port is open."""
+        self._engine = self.sessions.engine
+        if self._engine is not None:
+            self._engine.use()
+
     def stopFactory(self) -> None:
         """The last port is closed: nothing is accepted any more."""
         self._gate.close()
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.leave()
 
 
 def client_of(peer: Any) -> Client:

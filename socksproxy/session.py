@@ -34,7 +34,7 @@ from .errors import (
 from .negotiation import MAX_EARLY, Negotiation, NotSOCKS
 from .policy import Admission, Client, DefaultPolicy, IPolicy, OwnListeners, SessionCount, SessionLimits
 from .record import AccessRecord, shown
-from .relay.engine import engine_for
+from .relay import engine_for
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay
 from .resolve import Names
@@ -165,6 +165,15 @@ class Sessions:
         self.live.add(session)
         self.handshakes.start(session, session.record.began)
         return session
+
+    def discard(self, link: SocketType | Destination) -> None:
+        """Nobody wants the connection *link* any more."""
+        if isinstance(link, Destination):
+            link.transport.abortConnection()
+            return
+        if self.engine is not None:
+            self.engine.drop(link.fileno())
+        link.close()
 
     def end(self, session: Session, how: str) -> None:
         """*session* is over: nothing of it is left but its record."""
@@ -358,7 +367,7 @@ class Session:
         record.reply = reply[1]
         self.channel.write(reply)
         if self.phase is not Phase.SERVING:
-            dialed.abort()  # the client went away under the write
+            self._sessions.discard(dialed.link)  # the client went away under the write
             return
         self.phase = Phase.RELAYING
         self._relay = self._start_relay(dialed)
@@ -370,10 +379,9 @@ class Session:
             socket = self.channel.detach()
             if socket is not None:
                 del self.channel
-                relay: IRelay = self._sessions.engine.relay(
-                    socket, link, self._relayed, early, self._half_closed, idle
-                )
+                relay: IRelay = self._sessions.engine.relay(socket, link, self._relayed, early, idle)
                 return relay
+            self._sessions.engine.forget(link.fileno())
             link = adopted(self._sessions.reactor, link)
         joined = self.channel.join(link, self._relayed, idle)
         joined.start(early, self._half_closed)

@@ -1,10 +1,369 @@
-"""Placeholder until the engine lands."""
+"""
+The relay engine: an epoll of its own inside the reactor, and plain sockets in it.
+
+Its descriptor is registered with the reactor once, as a reader; what happens on
+hundreds of sockets then costs the reactor one event. Everything of a session
+that is not Twisted's lives here: its sockets (:mod:`~socksproxy.relay.pump`),
+connections that are being made, and clients that are being talked to.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import errno
+import os
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+from socket import SO_ERROR, SO_KEEPALIVE, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SocketType
+from typing import Any, Protocol as Shape
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from .events import BROKEN, EVERYTHING, READ, READABLE
+from .outcome import End, IRelay
+from .pipes import PipePool
+from .pump import BUFFER_SIZE, EngineRelay, Half
+
+_log = Logger(namespace="socksproxy")
+
+_BATCH = 256
+#: Bytes that bulk streams may move in one turn of the reactor.
+_TURN_BYTES = 4 << 20
+#: Linux: bind the address now, choose the port when connecting (24, or None where there is no such thing).
+_BIND_ADDRESS_NO_PORT = 24
+_SHORTEST_CHECK, _LONGEST_CHECK = 0.1, 15.0
 
 
-def engine_for(reactor: Any) -> Any:
-    """No engine yet."""
-    return None
+class Handler(Shape):
+    """
+    What is told of the events of a descriptor.
+
+    One that may be replaced by a relay keeps, as ``missed``, the events that it has not used up.
+    """
+
+    def event(self, mask: int) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+@implementer(IReadDescriptor)
+class RelayEngine:
+    """
+    The engine of one reactor. Get it with :func:`socksproxy.relay.engine_for`.
+
+    :param reactor: one with :class:`twisted.internet.interfaces.IReactorFDSet`.
+    :param pipes: what to splice through.
+    :param turn_bytes: how much bulk streams may move in one turn of the reactor, all together.
+    :ivar buffer: what small data moves through.
+    """
+
+    def __init__(self, reactor: Any, pipes: PipePool | None = None, turn_bytes: int = _TURN_BYTES) -> None:
+        self.reactor = reactor
+        self.pipes = PipePool() if pipes is None else pipes
+        self.buffer = memoryview(bytearray(BUFFER_SIZE))
+        self.turn_bytes = turn_bytes
+        self.spent = 0
+        self.closed = False
+        self.relays: set[EngineRelay] = set()
+        self._timed: set[EngineRelay] = set()
+        self._idle_timer: IDelayedCall | None = None
+        self._handlers: dict[int, Handler] = {}
+        self._fresh: set[int] = set()
+        self._again: deque[Half] = deque()
+        self._soon: list[Callable[[], None]] = []
+        self._next_turn: IDelayedCall | None = None
+        self._users = 0
+        self._epoll = select.epoll()
+        reactor.addReader(self)
+        self._trigger: Any = reactor.addSystemEventTrigger("during", "shutdown", self._shut_down)
+
+    # What the reactor asks.
+
+    def fileno(self) -> int:
+        """See :meth:`twisted.internet.interfaces.IFileDescriptor.fileno`."""
+        return -1 if self.closed else self._epoll.fileno()
+
+    def logPrefix(self) -> str:
+        """See :meth:`twisted.internet.interfaces.ILoggingContext.logPrefix`."""
+        return "relay"
+
+    def connectionLost(self, reason: object) -> None:
+        """See :meth:`twisted.internet.interfaces.IFileDescriptor.connectionLost`."""
+        self.close()
+
+    def doRead(self) -> None:
+        """See :meth:`twisted.internet.interfaces.IReadDescriptor.doRead`."""
+        self.spent = 0
+        handlers, fresh = self._handlers, self._fresh
+        fresh.clear()
+        for fd, mask in self._epoll.poll(0, _BATCH):
+            handler = handlers.get(fd)
+            # A number that was closed and given out again within this batch: the event is the old one's.
+            if handler is None or (fresh and fd in fresh):
+                continue
+            try:
+                handler.event(mask)
+            except Exception:
+                self._failed(handler)
+
+    # Descriptors.
+
+    def register(self, fd: int, handler: Handler, mask: int = EVERYTHING) -> None:
+        """
+        Tell *handler* of the events of *fd*.
+
+        :raises OSError: when there is no room for another.
+        """
+        self._epoll.register(fd, mask)
+        self._handlers[fd] = handler
+        self._fresh.add(fd)
+
+    def drop(self, fd: int) -> None:
+        """*fd* is about to be closed, which takes it out of the epoll."""
+        self._handlers.pop(fd, None)
+        if not self._handlers and not self._users:
+            self._leave_if_unused()
+
+    def forget(self, fd: int) -> None:
+        """Take *fd* out; it may live on elsewhere."""
+        try:
+            self._epoll.unregister(fd)
+        except (OSError, ValueError):
+            pass  # it was never in, or is closed
+        self.drop(fd)
+
+    # Turns.
+
+    def again(self, half: Half) -> None:
+        """Pump *half* in the next turn of the reactor."""
+        if not half.queued:
+            half.queued = True
+            self._again.append(half)
+            self._want_turn()
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Make *call* in the next turn of the reactor."""
+        self._soon.append(call)
+        self._want_turn()
+
+    def _want_turn(self) -> None:
+        if self._next_turn is None:
+            self._next_turn = self.reactor.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        self._next_turn = None
+        self.spent = 0
+        calls, self._soon = self._soon, []
+        for call in calls:
+            call()
+        again = self._again
+        for _ in range(len(again)):
+            if self.spent > self.turn_bytes:
+                break
+            half = again.popleft()
+            half.queued = False
+            try:
+                half.pump()
+            except Exception:
+                self._failed(half)
+        if again and not self.closed:
+            self._want_turn()
+
+    def _failed(self, handler: Handler) -> None:
+        """A fault of ours: it costs one session, not the engine."""
+        _log.failure("the relay failed in {handler}", handler=type(handler).__name__)
+        handler.abort()
+
+    # Relays.
+
+    def relay(
+        self,
+        client: SocketType,
+        destination: SocketType,
+        ended: Callable[[IRelay], None],
+        early: bytes = b"",
+        idle: float | None = None,
+    ) -> EngineRelay:
+        """
+        Relay between two connected, non-blocking stream sockets, which the engine closes.
+
+        A socket that is registered already, for everything, stays so and is not registered anew.
+
+        :param ended: called once, with the relay, when both sockets are closed.
+        :param early: what the client has sent already, for the destination.
+        :param idle: seconds without a byte after which it ends; None: never.
+        """
+        relay = EngineRelay(self, client, destination, ended, idle)
+        self.relays.add(relay)
+        if idle is not None:
+            self._time(relay)
+        if early:
+            relay.client.send_first(early)
+        for half in (relay.client, relay.destination):
+            missed = self._take_over(half)
+            if missed or (early and half is relay.client):
+                half.event(missed | READ)
+        return relay
+
+    def _take_over(self, half: Half) -> int:
+        """Events of the half's socket come to it from now on; those that came already and were not used up."""
+        before = self._handlers.get(half.fd)
+        if before is None:
+            if half.fd >= 0:
+                self.register(half.fd, half)
+            return 0
+        self._handlers[half.fd] = half
+        missed: int = getattr(before, "missed", READ)
+        return missed
+
+    def forget_relay(self, relay: EngineRelay) -> None:
+        """*relay* has ended."""
+        self.relays.discard(relay)
+        self._timed.discard(relay)
+
+    def _time(self, relay: EngineRelay) -> None:
+        relay.is_idle(self.reactor.seconds())
+        self._timed.add(relay)
+        self._want_check(relay.idle or 0.0)
+
+    def _want_check(self, idle: float) -> None:
+        wait = min(max(idle / 8, _SHORTEST_CHECK), _LONGEST_CHECK)
+        if self._idle_timer is None:
+            self._idle_timer = self.reactor.callLater(wait, self._check_idle)
+        elif self._idle_timer.getTime() > self.reactor.seconds() + wait:
+            self._idle_timer.reset(wait)
+
+    def _check_idle(self) -> None:
+        self._idle_timer = None
+        now = self.reactor.seconds()
+        for relay in [relay for relay in self._timed if relay.is_idle(now)]:
+            relay.abort(End.IDLE)
+        if self._timed:
+            self._want_check(min(relay.idle or 0.0 for relay in self._timed))
+
+    # Connections.
+
+    def connect(
+        self, sockaddr: tuple[str, int], family: int, source: tuple[str, int] | None = None
+    ) -> Deferred[SocketType]:
+        """
+        Connect a stream socket.
+
+        :param sockaddr: a literal address and a port.
+        :param family: ``AF_INET`` or ``AF_INET6``.
+        :param source: the address (and port, or 0) to connect from.
+        :returns: fires with the socket, non-blocking and registered for everything;
+            cancelling it closes the socket. Whoever closes it tells :meth:`drop` first.
+        :raises OSError: (by the Deferred) as the system gives it.
+        """
+        try:
+            link = SocketType(family, SOCK_STREAM | SOCK_NONBLOCK)
+        except OSError as problem:
+            return fail(problem)
+        try:
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            link.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+            if source is not None:
+                _bind(link, source)
+            number = link.connect_ex(sockaddr)
+            if number and number != errno.EINPROGRESS:
+                raise OSError(number, os.strerror(number))
+            attempt = _Connecting(self, link)
+            self.register(link.fileno(), attempt)
+        except OSError as problem:
+            link.close()
+            return fail(problem)
+        return attempt.result if number else succeed(link)
+
+    # Life.
+
+    def use(self) -> None:
+        """Somebody needs the engine until :meth:`leave`."""
+        self._users += 1
+
+    def leave(self) -> None:
+        """Whoever called :meth:`use` needs it no more; the last one's last session takes it along."""
+        self._users -= 1
+        self._leave_if_unused()
+
+    def _leave_if_unused(self) -> None:
+        if not self._users and not self._handlers and not self.closed:
+            self._close()
+
+    def _shut_down(self) -> None:
+        self._trigger = None
+        self.close()
+
+    def close(self) -> None:
+        """End what is left, and the engine."""
+        if self.closed:
+            return
+        for relay in list(self.relays):
+            relay.abort()
+        for handler in list(self._handlers.values()):
+            handler.abort()
+        if not self.closed:
+            self._close()
+
+    def _close(self) -> None:
+        self.closed = True
+        self.reactor.removeReader(self)
+        self._handlers.clear()
+        self._again.clear()
+        for timer in (self._next_turn, self._idle_timer):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._next_turn = self._idle_timer = None
+        self.pipes.close()
+        self._epoll.close()
+        if self._trigger is not None:
+            self.reactor.removeSystemEventTrigger(self._trigger)
+
+
+class _Connecting:
+    """A connection that is being made."""
+
+    __slots__ = ("_engine", "_link", "missed", "result")
+
+    def __init__(self, engine: RelayEngine, link: SocketType) -> None:
+        self._engine = engine
+        self._link: SocketType | None = link
+        self.missed = 0
+        self.result: Deferred[SocketType] = Deferred(self._cancelled)
+
+    def event(self, mask: int) -> None:
+        """The attempt has come to an end, or its socket waits for a relay."""
+        self.missed |= mask & READABLE
+        link, self._link = self._link, None
+        if link is None:
+            return
+        number = link.getsockopt(SOL_SOCKET, SO_ERROR) if mask & BROKEN else 0
+        if number:
+            self._engine.drop(link.fileno())
+            link.close()
+            self.result.errback(OSError(number, os.strerror(number)))
+        else:
+            self.result.callback(link)
+
+    def abort(self) -> None:
+        """Nobody is to have the connection."""
+        self.result.cancel()
+
+    def _cancelled(self, _: object) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            self._engine.drop(link.fileno())
+            link.close()
+
+
+def _bind(link: SocketType, source: tuple[str, int]) -> None:
+    if not source[1]:
+        try:
+            link.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+        except OSError:
+            pass  # an old kernel: the port is chosen now, and there are fewer of them
+    link.bind(source)

@@ -1,0 +1,364 @@
+"""
+One session in the relay engine: two sockets, a pump for each direction.
+
+Strategy: both sockets are registered once, edge-triggered, for everything. An
+edge that is not used up is a session that stalls, so a pump runs until one of
+its two sockets says EAGAIN, or leaves a note with the engine to be called
+again. Small data moves through the engine's one buffer; a direction that fills
+it repeatedly is spliced through a pipe until its source runs dry.
+
+A short read means that the source is empty, but only while no end of it is in
+sight: a FIN comes in the same edge as the data before it, and has no other.
+"""
+
+from __future__ import annotations
+
+import errno as errno_
+import os
+from collections.abc import Callable
+from socket import SHUT_WR, SO_ERROR, SO_LINGER, SOL_SOCKET, SocketType
+from struct import pack
+from typing import TYPE_CHECKING
+
+from zope.interface import implementer
+
+from .events import BROKEN, ENDING, READABLE, WRITE
+from .outcome import End, IRelay
+from .pipes import Pipe
+
+if TYPE_CHECKING:
+    from .engine import RelayEngine
+
+BUFFER_SIZE = 65536
+
+_RESET = pack("ii", 1, 0)
+#: How often a pump turns before others have theirs.
+_TURNS = 4
+#: Full buffers in a row after which a direction is spliced.
+_BULK = 2
+#: The streak of a direction that cannot be spliced.
+_NEVER = -(1 << 60)
+_RESETS = frozenset({errno_.ECONNRESET, errno_.EPIPE})
+
+_SPLICE: Callable[..., int] = os.splice
+_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+
+class Half:
+    """
+    One socket, and the pump from it to the other.
+
+    :ivar moved: bytes that the other socket has taken.
+    :ivar queued: whether the engine has a note to call :meth:`pump`.
+    """
+
+    __slots__ = (
+        "_blocked",
+        "_ending",
+        "_in_pipe",
+        "_pending",
+        "_pipe",
+        "_streak",
+        "eof",
+        "fd",
+        "moved",
+        "other",
+        "queued",
+        "relay",
+        "socket",
+    )
+
+    other: Half
+
+    def __init__(self, relay: EngineRelay, socket: SocketType) -> None:
+        self.relay = relay
+        self.socket = socket
+        self.fd = socket.fileno()
+        self.moved = 0
+        self.eof = False
+        self.queued = False
+        self._pending: memoryview | bytes | None = None
+        self._blocked = False
+        self._ending = False
+        self._streak = 0
+        self._pipe: Pipe | None = None
+        self._in_pipe = 0
+
+    def event(self, mask: int) -> None:
+        """Something happened on the socket."""
+        if mask & ENDING:
+            self._ending = True
+            # A pump that does not read would not come upon the error by itself.
+            if mask & BROKEN and (self.eof or self._blocked) and not self._check():
+                return
+        if mask & READABLE:
+            self.pump()
+        if mask & WRITE:
+            other = self.other
+            if other._blocked and self.fd >= 0:
+                other.pump()
+
+    def pump(self) -> None:
+        """Move what can be moved."""
+        if self.fd < 0 or (self._blocked and not self._unblock()) or self.eof:
+            return
+        if self._pipe is not None:
+            self._stream()
+            return
+        relay = self.relay
+        engine = relay.engine
+        buffer = engine.buffer
+        for _ in range(_TURNS):
+            try:
+                size = self.socket.recv_into(buffer)
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                relay.broken(self, problem)
+                return
+            if not size:
+                self._ended()
+                return
+            try:
+                taken = self.other.socket.send(buffer[:size])
+            except BlockingIOError:
+                taken = 0
+            except OSError as problem:
+                relay.broken(self.other, problem)
+                return
+            self.moved += taken
+            if taken < size:
+                self._pending = bytes(buffer[taken:size])
+                self._blocked = True
+                return
+            if size < BUFFER_SIZE:
+                if self._streak > 0:
+                    self._streak = 0
+                if not self._ending:
+                    return
+                continue
+            self._streak += 1
+            engine.spent += size
+            if self._streak >= _BULK:
+                self._pipe = engine.pipes.take()
+                if self._pipe is not None:
+                    self._stream()
+                    return
+        engine.again(self)
+
+    def send_first(self, early: bytes) -> None:
+        """*early* goes to the other socket before anything that is read here."""
+        self._pending = early
+        self._blocked = True
+
+    def abort(self) -> None:
+        """End the relay at once."""
+        self.relay.abort()
+
+    def close(self) -> None:
+        """Close the socket, once; the engine forgets it first, for its number may be given out again."""
+        if self._pipe is not None:
+            self.relay.engine.pipes.give(self._pipe, empty=not self._in_pipe)
+            self._pipe = None
+        self._pending = None
+        self.relay.engine.drop(self.fd)
+        self.fd = -1
+        self.socket.close()
+
+    def reset(self) -> None:
+        """Close the socket so that its peer gets a reset."""
+        self.socket.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
+        self.close()
+
+    def _unblock(self) -> bool:
+        """Send what waits for the other socket; whether all of it went."""
+        if self._pending is not None:
+            try:
+                taken = self.other.socket.send(self._pending)
+            except BlockingIOError:
+                return False
+            except OSError as problem:
+                self.relay.broken(self.other, problem)
+                return False
+            self.moved += taken
+            if taken < len(self._pending):
+                self._pending = memoryview(self._pending)[taken:]
+                return False
+            self._pending = None
+        if self._in_pipe and not self._drain():
+            return False
+        self._blocked = False
+        return True
+
+    def _stream(self) -> None:
+        """Splice until the source runs dry, the other socket is full, or it is others' turn."""
+        engine = self.relay.engine
+        pipe = self._pipe
+        assert pipe is not None
+        for _ in range(_TURNS):
+            if engine.spent > engine.turn_bytes:
+                break
+            try:
+                size = _SPLICE(self.fd, pipe.write, pipe.size, flags=_FLAGS)
+            except BlockingIOError:
+                self._return_pipe(0)
+                return
+            except OSError as problem:
+                if problem.errno != errno_.EINVAL:
+                    self.relay.broken(self, problem)
+                    return
+                self._return_pipe(_NEVER)  # a socket that cannot be spliced
+                break
+            if not size:
+                self._return_pipe(0)
+                self._ended()
+                return
+            engine.spent += size
+            self._in_pipe = size
+            if not self._drain():
+                return
+        engine.again(self)
+
+    def _drain(self) -> bool:
+        """Splice the pipe's bytes to the other socket; whether all of them went."""
+        pipe = self._pipe
+        assert pipe is not None
+        while self._in_pipe:
+            try:
+                taken = _SPLICE(pipe.read, self.other.fd, self._in_pipe, flags=_FLAGS)
+            except BlockingIOError:
+                self._blocked = True
+                return False
+            except OSError as problem:
+                if problem.errno != errno_.EINVAL:
+                    self.relay.broken(self.other, problem)
+                    return False
+                return self._unsplice(pipe)
+            self._in_pipe -= taken
+            self.moved += taken
+        return True
+
+    def _unsplice(self, pipe: Pipe) -> bool:
+        """The other socket cannot be spliced to: what is in the pipe goes on as a buffer."""
+        pending = bytearray()
+        while len(pending) < self._in_pipe:
+            pending += os.read(pipe.read, self._in_pipe - len(pending))
+        self._in_pipe = 0
+        self._pending = bytes(pending)
+        self._blocked = True
+        self._return_pipe(_NEVER)
+        self.relay.engine.again(self)
+        return False
+
+    def _return_pipe(self, streak: int) -> None:
+        assert self._pipe is not None
+        self.relay.engine.pipes.give(self._pipe, empty=True)
+        self._pipe = None
+        self._streak = streak
+
+    def _ended(self) -> None:
+        """The source has closed its direction, and all that it sent is with the other socket."""
+        self.eof = True
+        relay = self.relay
+        relay.note(End.CLIENT if self is relay.client else End.DESTINATION)
+        if self.other.eof:
+            relay.finish()
+            return
+        try:
+            self.other.socket.shutdown(SHUT_WR)
+        except OSError as problem:
+            relay.broken(self.other, problem)
+
+    def _check(self) -> bool:
+        """The source sends no more, but something happened to it: whether the relay goes on."""
+        number = self.socket.getsockopt(SOL_SOCKET, SO_ERROR)
+        if number:
+            self.relay.broken(self, OSError(number, os.strerror(number)))
+        return not number
+
+
+@implementer(IRelay)
+class EngineRelay:
+    """
+    A relay in the engine. See :meth:`socksproxy.relay.engine.RelayEngine.relay`.
+
+    :ivar idle: seconds without a byte after which it ends; None: never.
+    """
+
+    __slots__ = ("_ended", "_since", "_total", "client", "destination", "engine", "errno", "how", "idle")
+
+    def __init__(
+        self,
+        engine: RelayEngine,
+        client: SocketType,
+        destination: SocketType,
+        ended: Callable[[IRelay], None],
+        idle: float | None,
+    ) -> None:
+        self.engine = engine
+        self.client = Half(self, client)
+        self.destination = Half(self, destination)
+        self.client.other, self.destination.other = self.destination, self.client
+        self.how: End | None = None
+        self.errno = 0
+        self.idle = idle
+        self._ended: Callable[[IRelay], None] | None = ended
+        self._total = -1
+        self._since = 0.0
+
+    @property
+    def sent(self) -> int:
+        """Bytes that the destination's socket has taken."""
+        return self.client.moved
+
+    @property
+    def received(self) -> int:
+        """Bytes that the client's socket has taken."""
+        return self.destination.moved
+
+    def abort(self, how: End = End.ABORTED) -> None:
+        """See :meth:`socksproxy.relay.outcome.IRelay.abort`."""
+        if self._ended is not None:
+            self.how = how
+            self._close(Half.reset)
+
+    def note(self, how: End) -> None:
+        """Remember what came first."""
+        if self.how is None:
+            self.how = how
+
+    def broken(self, half: Half, problem: OSError) -> None:
+        """*half*'s socket has failed: the other one's peer gets a reset."""
+        if self._ended is None:
+            return
+        self.errno = problem.errno or 0
+        reset = self.errno in _RESETS
+        if half is self.client:
+            self.how = End.CLIENT_RESET if reset else End.CLIENT_LOST
+        else:
+            self.how = End.DESTINATION_RESET if reset else End.DESTINATION_LOST
+        self._close(Half.reset)
+
+    def finish(self) -> None:
+        """Both directions are closed."""
+        if self._ended is not None:
+            self._close(Half.close)
+
+    def is_idle(self, now: float) -> bool:
+        """
+        Whether it has moved nothing for its time.
+
+        It is asked now and then, instead of being told of every byte; the first time begins the wait.
+        """
+        total = self.client.moved + self.destination.moved
+        if total != self._total:
+            self._total, self._since = total, now
+        return self.idle is not None and now - self._since >= self.idle
+
+    def _close(self, close: Callable[[Half], None]) -> None:
+        ended, self._ended = self._ended, None
+        close(self.client)
+        close(self.destination)
+        self.engine.forget_relay(self)
+        if ended is not None:
+            ended(self)
