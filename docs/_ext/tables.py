@@ -1,0 +1,98 @@
+"""
+What the documentation takes from the code: tables of plain text.
+
+Without Sphinx, so that the tests can look at them where it is not installed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from functools import cmp_to_key
+
+from socksproxy import errors
+from socksproxy.negotiation import TRANSITIONS
+from socksproxy.policy.special import _SPECIAL, Special
+from socksproxy.wire.words import Reply
+
+Row = tuple[str, ...]
+
+
+def states() -> Iterator[Row]:
+    """State, what happens in it, and the state that follows: the transition table."""
+    yield ("State", "What happens", "Next state")
+    for state, steps in TRANSITIONS.items():
+        if not steps:
+            yield (f"``{state.name}``", "(the conversation is over)", "")
+        for number, (step, following) in enumerate(steps.items()):
+            yield (f"``{state.name}``" if number == 0 else "", step.value, f"``{following.name}``")
+
+
+def replies() -> Iterator[Row]:
+    """Why a request fails, and the code that tells the client of each version."""
+    yield ("What happened", "SOCKS5", "SOCKS4")
+    for kind in (
+        errors.NotAllowed,
+        errors.NameNotFound,
+        errors.CommandNotSupported,
+        errors.ConnectTimedOut,
+    ):
+        yield (_first_line(kind.__doc__), *_codes(kind.reply))
+    for number in sorted(errno.errorcode):
+        reply = errors.reply_for(OSError(number, ""))
+        if reply is not Reply.GENERAL_FAILURE:
+            yield (f"{os.strerror(number)} (``{errno.errorcode[number]}``)", *_codes(reply))
+    yield ("Anything else.", *_codes(Reply.GENERAL_FAILURE))
+
+
+def telling() -> Iterator[Row]:
+    """The replies for attempts that failed, the most telling one first."""
+    yield ("Rank", "Reply of an attempt")
+    failures = [reply for reply in Reply if reply not in (Reply.SUCCEEDED, Reply.COMMAND_NOT_SUPPORTED)]
+    failures.sort(key=cmp_to_key(_by_telling))
+    for rank, reply in enumerate(failures, 1):
+        yield (str(rank), f"{reply.value} ({_words(reply)})")
+
+
+def special_addresses() -> Iterator[Row]:
+    """Which networks are special, and as what."""
+    yield ("Kind", "Networks")
+    networks: dict[Special, list[str]] = {kind: [] for kind in Special}
+    for kind, members in _SPECIAL:
+        networks[kind] += [f"``{str(network).removesuffix('/32').removesuffix('/128')}``" for network in members]
+    for kind, texts in networks.items():
+        yield (kind.value, ", ".join(texts))
+
+
+TABLES = {
+    "states": states,
+    "replies": replies,
+    "telling": telling,
+    "special-addresses": special_addresses,
+}
+
+
+def as_list_table(rows: Iterable[Row]) -> str:
+    """*rows*, the first of them the heading, as reStructuredText."""
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in rows:
+        for number, cell in enumerate(row):
+            lines.append(f"   {'*' if number == 0 else ' '} - {cell}".rstrip())
+    return "\n".join(lines)
+
+
+def _by_telling(one: Reply, other: Reply) -> int:
+    return -1 if errors.most_telling([one, other]) is one else 1
+
+
+def _codes(reply: Reply) -> Row:
+    return f"{reply.value} ({_words(reply)})", str(errors.reply4_for(reply).value)
+
+
+def _words(reply: Reply) -> str:
+    return errors.words(reply)
+
+
+def _first_line(doc: str | None) -> str:
+    return (doc or "").strip().splitlines()[0]
