@@ -1,0 +1,167 @@
+"""
+A relay of either kind between real loopback sockets, for the contract tests.
+
+A scenario is a plain function on two blocking sockets, the client's and the
+destination's; it runs in a thread while the reactor relays.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.threads import deferToThread
+
+from socksproxy.dial import adopted
+from socksproxy.relay.engine import RelayEngine
+from socksproxy.relay.outcome import IRelay
+from socksproxy.relay.transports import TransportsRelay
+
+reactor: Any = _reactor
+
+#: Seconds after which a test that waits has failed.
+PATIENCE = 20.0
+
+KINDS = ["transports"] + (["engine"] if sys.platform == "linux" else [])
+
+
+def socket_pair(family: int = socket.AF_INET) -> tuple[socket.socket, socket.socket]:
+    """Two connected TCP sockets on loopback: the test's, which blocks, and the relay's, which does not."""
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with socket.socket(family) as listening:
+        listening.bind((host, 0))
+        listening.listen(1)
+        mine = socket.create_connection(listening.getsockname()[:2])
+        relays, _ = listening.accept()
+    mine.settimeout(PATIENCE)
+    relays.setblocking(False)
+    return mine, relays
+
+
+def reset(sock: socket.socket) -> None:
+    """Close *sock* with a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def read_to_end(sock: socket.socket) -> bytes:
+    """Everything up to the peer's FIN."""
+    chunks = []
+    while chunk := sock.recv(1 << 18):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def read_exactly(sock: socket.socket, size: int) -> bytes:
+    """*size* bytes, neither more nor less."""
+    data = bytearray()
+    while len(data) < size:
+        chunk = sock.recv(min(size - len(data), 1 << 18))
+        if not chunk:
+            raise EOFError(f"{len(data)} of {size} bytes")
+        data += chunk
+    return bytes(data)
+
+
+def is_reset(sock: socket.socket) -> bool:
+    """Whether the peer ends the connection with a reset, whatever comes before it."""
+    try:
+        read_to_end(sock)
+    except ConnectionResetError:
+        return True
+    return False
+
+
+def raw(sock: socket.socket) -> socket.SocketType:
+    """The C socket of *sock*, as the engine wants it."""
+    family, kind, proto = sock.family, sock.type, sock.proto
+    taken = socket.SocketType(family, kind, proto, sock.detach())
+    taken.setblocking(False)
+    return taken
+
+
+def open_descriptors() -> set[str]:
+    """What this process has open, by number and target."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+        except OSError:
+            continue  # the listing's own
+    return found
+
+
+class Harness:
+    """
+    One relay of *kind*.
+
+    :ivar client: the client's own socket, for the test.
+    :ivar destination: the destination's own socket, for the test.
+    :ivar relay: the relay, once started.
+    :ivar ended: fires with the relay when it has ended; :attr:`endings` counts.
+    """
+
+    def __init__(self, kind: str, engine: RelayEngine | None = None) -> None:
+        self.kind = kind
+        self.engine = engine
+        self.client, self._client = socket_pair()
+        self.destination, self._destination = socket_pair()
+        self.ended: Deferred[IRelay] = Deferred()
+        self.endings = 0
+        self.relay: Any = None
+
+    def start(self, early: bytes = b"", idle: float | None = None, client_eof: bool = False) -> None:
+        """Begin relaying."""
+        if self.kind == "engine":
+            assert self.engine is not None
+            self.relay = self.engine.relay(
+                raw(self._client), raw(self._destination), self._has_ended, early, idle
+            )
+            return
+        client, destination = adopted(reactor, self._client), adopted(reactor, self._destination)
+        self.relay = TransportsRelay(
+            client.transport, destination.transport, reactor, self._has_ended, idle
+        )
+        client.end, destination.end = self.relay.client, self.relay.destination
+        self.relay.start(early, client_eof)
+
+    def _has_ended(self, relay: IRelay) -> None:
+        self.endings += 1
+        if self.endings == 1:
+            self.ended.callback(relay)
+
+    @inlineCallbacks
+    def run(self, scenario: Callable[[socket.socket, socket.socket], Any]) -> Generator[Any, Any, Any]:
+        """Play *scenario* on the two sockets, in a thread; its result."""
+        result = yield deferToThread(scenario, self.client, self.destination)
+        return result
+
+    def finished(self) -> Deferred[IRelay]:
+        """The relay, when it has ended; a failure after a while."""
+        return self.ended.addTimeout(PATIENCE, reactor)
+
+    def close(self) -> None:
+        """Close what the scenario left open."""
+        self.client.close()
+        self.destination.close()
+        if self.relay is None:
+            self._client.close()
+            self._destination.close()
+
+
+@contextmanager
+def an_engine(**options: Any) -> Generator[RelayEngine, None, None]:
+    """An engine of the test's own."""
+    engine = RelayEngine(reactor, **options)
+    engine.use()
+    try:
+        yield engine
+    finally:
+        engine.close()
