@@ -1,0 +1,580 @@
+"""
+What only the engine does: splicing, turns, descriptors, connections, its life.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from .harness import Harness, an_engine, open_descriptors, raw, reactor, read_exactly, read_to_end, socket_pair
+
+if sys.platform != "linux":
+    pytest.skip("the engine is Linux's", allow_module_level=True)
+
+from socksproxy.relay import engine_for, pump
+from socksproxy.relay.engine import RelayEngine
+from socksproxy.relay.events import READ, WRITE
+from socksproxy.relay.outcome import End
+from socksproxy.relay.pipes import PipePool
+
+Playing = Generator[Any, Any, None]
+BULK = os.urandom(1 << 20) * 6
+
+
+@pytest.fixture
+def engine() -> Iterator[RelayEngine]:
+    with an_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def harness(engine: RelayEngine) -> Iterator[Harness]:
+    harness = Harness("engine", engine)
+    yield harness
+    harness.close()
+
+
+def bulk(client: socket.socket, destination: socket.socket) -> str:
+    """Six megabytes upwards and an orderly end; the hash of what arrived."""
+    sender = threading.Thread(target=lambda: (client.sendall(BULK), client.shutdown(socket.SHUT_WR)))
+    sender.start()
+    arrived = hashlib.sha256(read_to_end(destination)).hexdigest()
+    sender.join()
+    destination.close()
+    assert read_to_end(client) == b""
+    return arrived
+
+
+def whole() -> str:
+    return hashlib.sha256(BULK).hexdigest()
+
+
+class TestSplice:
+    """Bulk goes through pipes, and arrives where it cannot."""
+
+    @pytest_twisted.inlineCallbacks
+    def test_bulk_is_spliced(self, harness: Harness, engine: RelayEngine, monkeypatch: pytest.MonkeyPatch) -> Playing:
+        """Without it, bulk costs two copies a byte; afterwards every pipe is back and empty."""
+        spliced: list[int] = []
+
+        def splice(*args: Any, **options: Any) -> int:
+            size = os.splice(*args, **options)
+            spliced.append(size)
+            return size
+
+        monkeypatch.setattr(pump, "_SPLICE", splice)
+        harness.start()
+        assert (yield harness.run(bulk)) == whole()
+        yield harness.finished()
+        assert sum(spliced) > len(BULK)  # in and out: each byte twice, but for the first buffers
+        assert engine.pipes.lent == 0
+
+    @pytest.mark.parametrize("fail_at", [1, 2, 3, 4, 7, 8])
+    @pytest_twisted.inlineCallbacks
+    def test_splice_fails_midway(
+        self, harness: Harness, engine: RelayEngine, monkeypatch: pytest.MonkeyPatch, fail_at: int
+    ) -> Playing:
+        """A kernel or a socket that cannot splice, found out in the middle: no byte is lost."""
+        calls = 0
+
+        def splice(*args: Any, **options: Any) -> int:
+            nonlocal calls
+            calls += 1
+            if calls >= fail_at:
+                raise OSError(errno.EINVAL, "Invalid argument")
+            return os.splice(*args, **options)
+
+        monkeypatch.setattr(pump, "_SPLICE", splice)
+        harness.start()
+        assert (yield harness.run(bulk)) == whole()
+        yield harness.finished()
+        assert calls >= fail_at
+        assert engine.pipes.lent == 0
+
+    @pytest.mark.parametrize(
+        "pool",
+        [PipePool(most=0), PipePool(wanted=1 << 16), PipePool(wanted=4096), PipePool(keep=0)],
+        ids=["none to be had", "64 KiB", "a page", "none kept"],
+    )
+    @pytest_twisted.inlineCallbacks
+    def test_other_pipes(self, pool: PipePool) -> Playing:
+        """The pool exhausted, or the system stingy: it still works."""
+        with an_engine(pipes=pool) as engine:
+            harness = Harness("engine", engine)
+            harness.start()
+            assert (yield harness.run(bulk)) == whole()
+            yield harness.finished()
+            harness.close()
+        assert pool.lent == 0
+
+    @pytest_twisted.inlineCallbacks
+    def test_reset_with_a_full_pipe(self, harness: Harness, engine: RelayEngine) -> Playing:
+        """A pipe with bytes of a dead session in it never serves another one."""
+
+        def stall(client: socket.socket, destination: socket.socket) -> None:
+            """Flow first, so that the direction is spliced, and then no reading any more."""
+            reader = threading.Thread(target=read_exactly, args=(destination, 8 << 20))
+            reader.start()
+            client.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                while True:
+                    client.sendall(BULK)
+            reader.join()
+
+        harness.start()
+        yield harness.run(stall)
+        assert engine.pipes.lent == 1
+        harness.relay.abort()
+        yield harness.finished()
+        assert engine.pipes.lent == 0
+        again = Harness("engine", engine)
+        again.start()
+        assert (yield again.run(bulk)) == whole()
+        yield again.finished()
+        again.close()
+
+
+class TestPipePool:
+    """Pipes are lent, returned and bounded."""
+
+    def test_bound(self) -> None:
+        pool = PipePool(most=2)
+        pipes = [pool.take(), pool.take()]
+        assert None not in pipes
+        assert pool.take() is None
+        for pipe in pipes:
+            assert pipe is not None
+            pool.give(pipe, empty=True)
+        assert pool.take() is not None
+
+    def test_a_dirty_pipe_is_closed(self) -> None:
+        pool = PipePool()
+        pipe = pool.take()
+        assert pipe is not None
+        pool.give(pipe, empty=False)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(pipe.read)
+
+    def test_close(self) -> None:
+        before = open_descriptors()
+        pool = PipePool()
+        pipe = pool.take()
+        assert pipe is not None
+        pool.give(pipe, empty=True)
+        pool.close()
+        assert open_descriptors() == before
+
+    def test_out_of_descriptors(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def none_left(flags: int) -> tuple[int, int]:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(os, "pipe2", none_left)
+        pool = PipePool()
+        assert pool.take() is None
+        assert pool.lent == 0
+
+    def test_over_the_users_share(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Beyond pipe-user-pages-soft F_SETPIPE_SZ is refused and a new pipe holds a page or two."""
+        from socksproxy.relay import pipes
+
+        def refused(descriptor: int, command: int, size: int = 0) -> int:
+            if command == 1031:
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+            return 8192
+
+        before = open_descriptors()
+        monkeypatch.setattr(pipes, "fcntl", refused)
+        assert PipePool().take() is None
+        assert open_descriptors() == before
+
+
+class Recorder:
+    """A handler that remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.masks: list[int] = []
+        self.aborted = 0
+
+    def event(self, mask: int) -> None:
+        self.masks.append(mask)
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+
+class TestDescriptors:
+    """Events reach whom they are for."""
+
+    def test_closed_within_the_batch(self, engine: RelayEngine) -> None:
+        """The first handler closes the second one's descriptor: its event is nobody's."""
+        (a, b), (c, d) = socket_pair(), socket_pair()
+        second = Recorder()
+
+        class First(Recorder):
+            def event(self, mask: int) -> None:
+                super().event(mask)
+                for sock, other in ((b, d), (d, b)):
+                    if engine._handlers.get(sock.fileno()) is self:
+                        engine.drop(other.fileno())
+                        other.close()
+
+        first = First()
+        engine.register(b.fileno(), first, READ)
+        engine.register(d.fileno(), first, READ)
+        a.sendall(b"x")
+        c.sendall(b"x")
+        engine.doRead()
+        assert len(first.masks) == 1
+        assert second.masks == []
+        for sock in (a, b, c, d):
+            sock.close()
+
+    def test_number_given_out_again_within_the_batch(self, engine: RelayEngine) -> None:
+        """A stale event would tell a connection in progress that it is made."""
+        pairs = [socket_pair(), socket_pair()]
+        newcomer = Recorder()
+        opened: list[socket.socket] = []
+
+        class Recycler(Recorder):
+            def event(self, mask: int) -> None:
+                super().event(mask)
+                victim = next(sock for _, sock in pairs if engine._handlers.get(sock.fileno()) is not self)
+                number = victim.fileno()
+                engine.drop(number)
+                victim.close()
+                fresh = socket.socket()
+                assert fresh.fileno() == number
+                opened.append(fresh)
+                engine.register(number, newcomer, WRITE)
+
+        handlers = [Recycler(), Recycler()]
+        for (mine, relays), handler in zip(pairs, handlers, strict=True):
+            engine.register(relays.fileno(), handler, READ)
+            mine.sendall(b"x")
+        engine.doRead()
+        assert sum(len(handler.masks) for handler in handlers) == 1
+        assert newcomer.masks == []
+        for sock in [*opened, *(sock for pair in pairs for sock in pair)]:
+            sock.close()
+
+    def test_a_fault_costs_one_session(self, engine: RelayEngine) -> None:
+        """An exception in one handler is logged, ends that handler, and reaches no other."""
+
+        class Faulty(Recorder):
+            def event(self, mask: int) -> None:
+                raise RuntimeError("a fault")
+
+        faulty, healthy = Faulty(), Recorder()
+        pairs = [socket_pair(), socket_pair()]
+        for (mine, relays), handler in zip(pairs, (faulty, healthy), strict=True):
+            engine.register(relays.fileno(), handler, READ)
+            mine.sendall(b"x")
+        engine.doRead()
+        assert faulty.aborted == 1
+        assert healthy.masks == [READ]
+        for pair in pairs:
+            for sock in pair:
+                sock.close()
+
+    def test_forget_what_was_never_known(self, engine: RelayEngine) -> None:
+        engine.forget(4711)
+        assert not engine.closed
+
+
+class TestTurns:
+    """Bulk does not starve the rest of the application."""
+
+    @pytest_twisted.inlineCallbacks
+    def test_the_reactor_keeps_ticking(self, engine: RelayEngine) -> Playing:
+        """Four bulk streams at full speed, and timers still come within a fraction of a second."""
+        harnesses = [Harness("engine", engine) for _ in range(4)]
+        stop = threading.Event()
+
+        def flood(client: socket.socket, destination: socket.socket) -> None:
+            def sink() -> None:
+                while destination.recv(1 << 20):
+                    pass
+
+            reader = threading.Thread(target=sink)
+            reader.start()
+            while not stop.is_set():
+                client.sendall(BULK)
+            client.shutdown(socket.SHUT_WR)
+            reader.join()
+            destination.close()
+
+        running = []
+        for harness in harnesses:
+            harness.start()
+            running.append(harness.run(flood))
+        worst, last = 0.0, reactor.seconds()
+        for _ in range(50):
+            yield deferLater(reactor, 0.01, lambda: None)
+            now = reactor.seconds()
+            worst, last = max(worst, now - last), now
+        stop.set()
+        for harness, flooding in zip(harnesses, running, strict=True):
+            yield flooding
+            harness.client.close()
+            yield harness.finished()
+            assert harness.relay.sent > 0
+        assert worst < 1.0
+
+    @pytest_twisted.inlineCallbacks
+    def test_budget_is_shared(self) -> Playing:
+        """With a budget of almost nothing a turn, every stream still gets through."""
+        with an_engine(turn_bytes=1) as engine:
+            harnesses = [Harness("engine", engine) for _ in range(3)]
+            for harness in harnesses:
+                harness.start()
+            for running in [harness.run(bulk) for harness in harnesses]:
+                assert (yield running) == whole()
+            for harness in harnesses:
+                yield harness.finished()
+                harness.close()
+
+    @pytest_twisted.inlineCallbacks
+    def test_soon(self, engine: RelayEngine) -> Playing:
+        done: Deferred[str] = Deferred()
+        engine.soon(lambda: done.callback("called"))
+        assert not done.called
+        assert (yield done) == "called"
+
+
+class TestConnect:
+    """Connections without Twisted transports."""
+
+    @pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+    @pytest_twisted.inlineCallbacks
+    def test_connected(self, engine: RelayEngine, family: int, host: str) -> Playing:
+        with socket.socket(family) as listening:
+            listening.bind((host, 0))
+            listening.listen(1)
+            address = listening.getsockname()[:2]
+            link = yield engine.connect(address, family)
+            accepted, peer = listening.accept()
+        assert link.getsockname()[:2] == peer[:2]
+        assert link.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert link.gettimeout() == 0
+        engine.drop(link.fileno())
+        link.close()
+        accepted.close()
+
+    @pytest_twisted.inlineCallbacks
+    def test_source(self, engine: RelayEngine) -> Playing:
+        """``--outgoing``: the destination sees the address that was asked for."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            link = yield engine.connect(listening.getsockname(), socket.AF_INET, ("127.0.0.9", 0))
+            accepted, peer = listening.accept()
+        assert peer[0] == "127.0.0.9"
+        engine.drop(link.fileno())
+        link.close()
+        accepted.close()
+
+    @pytest_twisted.inlineCallbacks
+    def test_refused(self, engine: RelayEngine) -> Playing:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            address = closed.getsockname()
+            before = open_descriptors()
+            with pytest.raises(ConnectionRefusedError):
+                yield engine.connect(address, socket.AF_INET)
+            assert open_descriptors() == before
+
+    @pytest_twisted.inlineCallbacks
+    def test_source_that_is_not_ours(self, engine: RelayEngine) -> Playing:
+        before = open_descriptors()
+        with pytest.raises(OSError, match="assign") as caught:
+            yield engine.connect(("127.0.0.1", 9), socket.AF_INET, ("192.0.2.77", 0))
+        assert caught.value.errno == errno.EADDRNOTAVAIL
+        assert open_descriptors() == before
+
+    @pytest_twisted.inlineCallbacks
+    def test_cancelled(self, engine: RelayEngine) -> Playing:
+        """A client that goes away while we dial leaves no half-open socket."""
+        with socket.socket() as full:
+            # Nobody accepts: with the queue full, a further connection stays in SYN-SENT.
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            fillers = []
+            for _ in range(4):
+                filler = socket.socket()
+                filler.setblocking(False)
+                filler.connect_ex(full.getsockname())
+                fillers.append(filler)
+            yield deferLater(reactor, 0.05, lambda: None)
+            before = open_descriptors()
+            attempt = engine.connect(full.getsockname(), socket.AF_INET)
+            assert not attempt.called
+            attempt.cancel()
+            with pytest.raises(CancelledError):
+                yield attempt
+            assert open_descriptors() == before
+            for filler in fillers:
+                filler.close()
+
+    @pytest_twisted.inlineCallbacks
+    def test_out_of_descriptors(self, engine: RelayEngine) -> Playing:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            highest = max(int(entry.split()[0]) for entry in open_descriptors())
+            spare = [os.dup(0) for _ in range(highest + 1 - len(open_descriptors()))]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), hard))
+            try:
+                with pytest.raises(OSError, match="Too many open files"):
+                    yield engine.connect(listening.getsockname(), socket.AF_INET)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                for descriptor in spare:
+                    os.close(descriptor)
+
+    @pytest_twisted.inlineCallbacks
+    def test_destination_that_speaks_first(self, engine: RelayEngine) -> Playing:
+        """An SSH or SMTP banner may come in the very event that tells of the connection."""
+        mine, relays = socket_pair()
+        ended: Deferred[Any] = Deferred()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+
+            def greet() -> socket.socket:
+                accepted, _ = listening.accept()
+                accepted.sendall(b"220 ready\r\n")
+                return accepted
+
+            greeting = deferToThread(greet)
+            attempt = engine.connect(listening.getsockname(), socket.AF_INET)
+            accepted = yield greeting
+            # The event is due and holds both: that it is connected, and the banner.
+            link = yield attempt
+            engine.relay(raw(relays), link, ended.callback)
+            assert (yield deferToThread(read_exactly, mine, 11)) == b"220 ready\r\n"
+        mine.close()
+        accepted.close()
+        yield ended
+
+
+class TestLife:
+    """One engine for a reactor, for as long as it is needed."""
+
+    def test_one_for_a_reactor(self) -> None:
+        first = engine_for(reactor)
+        assert first is not None
+        assert engine_for(reactor) is first
+        first.close()
+        second = engine_for(reactor)
+        assert second is not None
+        assert second is not first
+        second.close()
+
+    def test_none_for_a_reactor_that_watches_no_descriptors(self) -> None:
+        from twisted.internet.task import Clock
+
+        assert engine_for(Clock()) is None
+
+    @pytest_twisted.inlineCallbacks
+    def test_the_last_user_takes_it_along(self) -> Playing:
+        engine = RelayEngine(reactor)
+        engine.use()
+        harness = Harness("engine", engine)
+        harness.start()
+        engine.leave()
+        assert not engine.closed  # a session still needs it
+        yield harness.run(lambda client, destination: (client.close(), destination.close()))
+        yield harness.finished()
+        assert engine.closed
+        assert engine not in reactor.getReaders()
+
+    @pytest_twisted.inlineCallbacks
+    def test_close_ends_what_is_left(self) -> Playing:
+        engine = RelayEngine(reactor)
+        harness = Harness("engine", engine)
+        harness.start()
+        engine.close()
+        ended = yield harness.finished()
+        assert ended.how is End.ABORTED
+        assert engine.closed
+        harness.close()
+
+
+_OTHER_REACTOR = """
+import sys
+from twisted.internet import {module}
+{module}.install()
+from twisted.internet import reactor
+sys.path.insert(0, {tests!r})
+from twisted.internet.defer import inlineCallbacks
+from relay.harness import Harness, an_engine
+from relay.test_engine import bulk, whole
+
+@inlineCallbacks
+def main():
+    try:
+        with an_engine() as engine:
+            for _ in range(3):
+                harness = Harness("engine", engine)
+                harness.start(idle=60)
+                assert (yield harness.run(bulk)) == whole(), "bytes differ"
+                yield harness.finished()
+                harness.close()
+        print("relayed by", type(reactor).__name__)
+    finally:
+        reactor.stop()
+
+reactor.callWhenRunning(main)
+reactor.run()
+"""
+
+
+@pytest.mark.parametrize("module", ["epollreactor", "pollreactor", "selectreactor", "asyncioreactor"])
+def test_under_every_reactor(module: str) -> None:
+    """The engine is a reader like any other: it works wherever readers do."""
+    tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    done = subprocess.run(
+        [sys.executable, "-c", _OTHER_REACTOR.format(module=module, tests=tests)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "relayed by" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("how", ["shutdown", "fork"])
+def test_process(how: str) -> None:
+    """A reactor that stops with sessions open, and one that forks, end cleanly and do not spin."""
+    script = f"""
+import os, sys
+sys.path.insert(0, {os.path.dirname(os.path.dirname(os.path.abspath(__file__)))!r})
+from twisted.internet import reactor
+from relay.harness import Harness
+from socksproxy.relay import engine_for
+engine = engine_for(reactor)
+harness = Harness("engine", engine)
+harness.start()
+harness.ended.addCallback(lambda relay: print("ended:", relay.how.value))
+if {how!r} == "fork":
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+reactor.callLater(0.2, reactor.stop)
+reactor.run()
+print("cpu", sum(os.times()[:2]) < 20, "closed", engine.closed)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split("\n")[:2] == ["ended: aborted", "cpu True closed True"], done.stdout + done.stderr
