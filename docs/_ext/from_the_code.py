@@ -1,15 +1,18 @@
 """
-Two directives that keep the documentation true: their text comes from the code.
+What keeps the documentation true: text that comes from the code.
 
 ``.. from-the-code:: NAME`` is one of the tables of :mod:`tables`;
 ``.. interface:: MODULE.NAME`` describes a zope interface, which autodoc cannot.
+In signatures autodoc shows an interface as its ``repr()``: here it is its name.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from importlib import import_module
+from typing import Any
 
 from docutils.nodes import Node
 from sphinx.application import Sphinx
@@ -55,8 +58,20 @@ def _body(doc: str) -> str:
     return textwrap.indent(inspect.cleandoc(doc), "   ") + "\n\n"
 
 
+def named(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """See the event ``autodoc-process-signature`` of Sphinx."""
+    return _named(signature), _named(returns)
+
+
+def _named(text: str | None) -> str | None:
+    return text and re.sub(r"<InterfaceClass (?:\w+\.)*(\w+)>", r"\1", text)
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Called by Sphinx."""
     app.add_directive("from-the-code", FromTheCode)
     app.add_directive("interface", Interface)
+    app.connect("autodoc-process-signature", named)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

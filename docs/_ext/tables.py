@@ -60,7 +60,9 @@ def special_addresses() -> Iterator[Row]:
     yield ("Kind", "Networks")
     networks: dict[Special, list[str]] = {kind: [] for kind in Special}
     for kind, members in _SPECIAL:
-        networks[kind] += [f"``{str(network).removesuffix('/32').removesuffix('/128')}``" for network in members]
+        networks[kind] += [
+            f"``{str(network).removesuffix('/32').removesuffix('/128')}``" for network in members
+        ]
     for kind, texts in networks.items():
         yield (kind.value, ", ".join(texts))
 

@@ -1,0 +1,286 @@
+"""The README and the documentation: what they say of the program is what it is."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import json
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from twisted.internet.testing import MemoryReactorClock
+
+import socksproxy
+from socksproxy import Address, Client, Command, service
+from socksproxy.log import FIELDS
+from socksproxy.negotiation import TRANSITIONS, State
+from socksproxy.relay.outcome import End
+from socksproxy.service import Options
+
+from .conftest import TWISTD, Program
+from .test_examples import connected
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+README = ROOT / "README.rst"
+TEXTS = [README, *sorted(DOCS.glob("*.rst"))]
+LISTEN = "tcp:1080:interface=127.0.0.1"
+
+
+def blocks(path: Path, opening: str) -> list[str]:
+    """The indented blocks of *path* that follow *opening*."""
+    found = re.findall(rf"^{re.escape(opening)}\n\n((?:    .*\n|\n)+)", path.read_text("utf-8"), re.MULTILINE)
+    return [textwrap.dedent(block).strip("\n") + "\n" for block in found]
+
+
+def python_blocks() -> list[Any]:
+    found = []
+    for path in TEXTS:
+        for number, block in enumerate(blocks(path, ".. code-block:: python")):
+            found.append(pytest.param(block, id=f"{path.stem}-{number}"))
+    return found
+
+
+def table(path: Path, heading: str) -> list[str]:
+    """The first column of the list-table of *path* with the *heading*."""
+    text = path.read_text("utf-8")
+    rows = text[text.index(f"   * - {heading}\n") :].split("\n\n")[0]
+    return [row.strip("` ") for row in re.findall(r"^   \* - (.*)$", rows, re.MULTILINE)[1:]]
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    """``docs/_ext/tables.py``."""
+    spec = importlib.util.spec_from_file_location("tables", DOCS / "_ext" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# The README.
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python3 -m pip install . && twistd -n socks",
+        "python3 -m pip install -e '.[test]' && python3 -m pytest",
+    ],
+)
+def test_the_two_commands(command: str) -> None:
+    """Who has read nothing else can start it and test it."""
+    assert f"\n    {command}\n" in README.read_text("utf-8")
+
+
+def test_help_in_readme(start: Callable[..., Program]) -> None:
+    """The README's options are those of the program. To mend it: COLUMNS=80 twistd socks --help."""
+    program = start([*TWISTD, "socks", "--help"], {"COLUMNS": "80"})
+    assert program.wait() == 0
+    said = [line.rstrip() for line in program.output.strip("\n").splitlines()]
+    assert blocks(README, "``twistd socks --help``::")[0].splitlines() == said
+
+
+def command_lines() -> list[str]:
+    block = blocks(README, "::")[0]
+    return [line.partition(" # ")[0].strip() for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_command_lines(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the README says one can type is taken."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(service, "is_local", lambda address: True)
+    words = shlex.split(line)
+    assert words[:3] == ["twistd", "-n", "socks"]
+    options = Options(MemoryReactorClock())
+    options.parseOptions(words[3:])
+    assert options["listeners"]
+
+
+def test_readme_renders() -> None:
+    """The package's page on the index shows the README, not its source."""
+    pytest.importorskip("docutils")
+    options = ["--report=1", "--halt=1", "--writer=html5"]
+    command = [sys.executable, "-m", "docutils", *options, str(README)]
+    rendered = subprocess.run(command, text=True, capture_output=True, timeout=60, check=False)
+    assert (rendered.returncode, rendered.stderr) == (0, "")
+    assert "<table" in rendered.stdout
+
+
+# Code in the texts.
+
+
+@pytest.mark.parametrize("block", python_blocks())
+def test_python_compiles(block: str) -> None:
+    """Code that is copied from the documentation is Python."""
+    assert compile(block, "documentation", "exec")
+
+
+def connects(path: Path, program: Program) -> bool:
+    """Whether *program*'s proxy on the Unix socket *path* grants a CONNECT."""
+    with socket.create_server(("127.0.0.1", 0)) as destination, connected(path, program) as client:
+        port = destination.getsockname()[1]
+        client.settimeout(60)
+        client.sendall(b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01" + port.to_bytes(2, "big"))
+        answer = b""
+        while len(answer) < 12 and (data := client.recv(100)):
+            answer += data
+    return answer[:4] == b"\x05\x00\x05\x00"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_readme_code(number: int, tmp_path: Path, start: Callable[..., Program]) -> None:
+    """The README's .tac file and its program are proxies."""
+    code = blocks(README, ".. code-block:: python")[number]
+    assert LISTEN in code
+    path = tmp_path / "socks"
+    file = tmp_path / "code.py"
+    file.write_text(code.replace(LISTEN, f"unix:{path}"), "utf-8")
+    is_tac = "Application(" in code
+    command = [*TWISTD, "--pidfile=", "-ny", str(file)] if is_tac else [sys.executable, str(file)]
+    assert connects(path, start(command))
+
+
+@pytest.mark.parametrize(
+    ("client", "host", "port", "permitted"),
+    [
+        ("192.0.2.1", "example.com", 443, True),
+        ("192.0.2.1", "1.1.1.1", 80, True),
+        ("192.0.2.1", "1.1.1.1", 22, False),
+        ("192.0.2.1", "example.com", 22, False),
+        ("192.0.2.1", "10.0.0.1", 80, False),
+        ("127.0.0.1", "10.0.0.1", 80, False),
+        ("192.0.2.1", "169.254.169.254", 80, False),
+        ("192.0.2.1", "::ffff:127.0.0.1", 80, False),
+        ("127.0.0.1", "1.2.3.4", 443, False),
+    ],
+)
+def test_policy(client: str, host: str, port: int, permitted: bool) -> None:
+    """Who copies the policy is protected by it; the last line is what knowing one's listeners is for."""
+    first, listeners = blocks(DOCS / "embedding.rst", ".. code-block:: python")[:2]
+    names: dict[str, Any] = {"__name__": "documentation"}
+    exec(first + listeners, names)
+    names["factory"].sessions.listeners.add("1.2.3.4", 443)
+    answer = names["policy"].permits(Client(client, 5555), Command.CONNECT, Address.of(host, port))
+    assert answer is permitted
+
+
+# What is explained.
+
+
+def test_options_explained(start: Callable[..., Program]) -> None:
+    """Every option can be looked up, and none that there is not."""
+    program = start([*TWISTD, "socks", "--help"], {"COLUMNS": "80"})
+    assert program.wait() == 0
+    names = set(re.findall(r"^ +(?:-(\w), )?--([\w-]+)", program.output, re.MULTILINE))
+    text = (DOCS / "options.rst").read_text("utf-8")
+    directives = re.findall(r"^\.\. option:: (?:-(\w) [A-Z]+, )?--([\w-]+)", text, re.MULTILINE)
+    assert len(directives) == len(set(directives))
+    assert set(directives) == names
+
+
+def test_public_names_documented() -> None:
+    """Every public name can be looked up."""
+    text = (DOCS / "embedding.rst").read_text("utf-8")
+    found = re.findall(r"^\.\. (?:auto\w+|interface):: socksproxy\.(\w+)$", text, re.MULTILINE)
+    assert sorted(found) == sorted(socksproxy.__all__)
+
+
+def test_state_table(tables: ModuleType) -> None:
+    """The table that a reader sees is the one that the server goes by."""
+    rows = list(tables.states())[1:]
+    seen: list[tuple[str, str, str]] = []
+    for state, what, following in rows:
+        seen.append((state.strip("`") or seen[-1][0], what, following.strip("`")))
+    assert {row for row in seen if row[2]} == {
+        (state.name, step.value, following.name)
+        for state, steps in TRANSITIONS.items()
+        for step, following in steps.items()
+    }
+    assert {row[0] for row in seen} == {state.name for state in State}
+
+
+def test_states_explained() -> None:
+    """No state of the table is left without a word on it."""
+    text = (DOCS / "protocol.rst").read_text("utf-8")
+    assert ".. from-the-code:: states" in text
+    assert re.findall(r"^``([A-Z0-9]+)``$", text, re.MULTILINE) == [state.name for state in State]
+
+
+@pytest.mark.parametrize(
+    ("number", "reply"),
+    [
+        (errno.ECONNREFUSED, "5"),
+        (errno.ENETUNREACH, "3"),
+        (errno.EHOSTUNREACH, "4"),
+        (errno.ETIMEDOUT, "6"),
+        (errno.EACCES, "2"),
+    ],
+)
+def test_replies_table(number: int, reply: str, tables: ModuleType) -> None:
+    """Who looks up a reply finds what caused it."""
+    rows = [row for row in tables.replies() if f"``{errno.errorcode[number]}``" in row[0]]
+    assert [row[1].split()[0] for row in rows] == [reply]
+    assert [row[2] for row in rows] == ["91"]
+
+
+def test_most_telling(tables: ModuleType) -> None:
+    """The order in which replies are told is that of the code: a refusal by the host comes first."""
+    assert next(row for row in tables.telling() if row[0] == "1")[1].startswith("5 ")
+
+
+def test_special_addresses(tables: ModuleType) -> None:
+    """Who looks up what is out of reach finds the addresses that matter most."""
+    kinds = dict(list(tables.special_addresses())[1:])
+    assert "``127.0.0.0/8``" in kinds["loopback"]
+    assert "``169.254.169.254``" in kinds["cloud metadata"]
+    assert all(kinds.values())
+
+
+def test_log_fields() -> None:
+    """Who reads a line of the access log finds every field of it, in its order."""
+    assert table(DOCS / "logging.rst", "Field") == list(FIELDS)
+
+
+def test_log_examples() -> None:
+    """Who writes a parser by the examples has one for the real lines."""
+    lines = blocks(DOCS / "logging.rst", ".. code-block:: none")[0].splitlines()
+    for line in lines:
+        assert tuple(re.findall(r" (\w+)=", line)) == FIELDS
+    record = json.loads(blocks(DOCS / "logging.rst", ".. code-block:: json")[0])
+    assert tuple(record) == ("time", *FIELDS)
+
+
+def test_endings() -> None:
+    """Every way in which a relay ends is explained."""
+    told = {
+        word.strip("` ") for row in table(DOCS / "logging.rst", "How it ended") for word in row.split(",")
+    }
+    assert {end.value for end in End} <= told
+
+
+def test_sphinx(tmp_path: Path) -> None:
+    """The documentation builds without a warning, and what comes from the code is in it."""
+    pytest.importorskip("sphinx")
+    options = ["-W", "--keep-going", "-q", "-b", "html"]
+    command = [sys.executable, "-m", "sphinx", *options, str(DOCS), str(tmp_path)]
+    built = subprocess.run(command, text=True, capture_output=True, timeout=300, check=False)
+    assert (built.returncode, built.stderr) == (0, "")
+    protocol = (tmp_path / "protocol.html").read_text("utf-8")
+    assert "the first of BIND" in protocol
+    assert "ECONNREFUSED" in protocol
+    assert "169.254.169.254" in (tmp_path / "security.html").read_text("utf-8")
+    embedding = (tmp_path / "embedding.html").read_text("utf-8")
+    assert "InterfaceClass" not in embedding
+    assert 'id="socksproxy.IPolicy.permits"' in embedding
