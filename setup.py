@@ -6,7 +6,10 @@ from setuptools import setup
 
 HERE = Path(__file__).parent
 
-TLS = ["Twisted[tls] >= 24.7"]
+# The first whose twistd ends with a status that is not 0 when an option is
+# wrong. All else works with 24.11 and later.
+TWISTED = ">= 26.10"
+TLS = [f"Twisted[tls] {TWISTED}"]
 TEST = [
     *TLS,
     "coverage >= 7.10",  # the first that can follow subprocesses
@@ -61,7 +64,7 @@ setup(
         "twisted.plugins",
     ],
     package_data={"socksproxy": ["py.typed"]},
-    install_requires=["Twisted >= 24.7", "zope.interface >= 5"],
+    install_requires=[f"Twisted {TWISTED}", "zope.interface >= 5"],
     extras_require={
         "tls": TLS,
         "test": TEST,

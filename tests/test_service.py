@@ -507,7 +507,11 @@ def test_daemon(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     number = int((tmp_path / "pid").read_text())
     try:
-        assert connects(socket.AF_UNIX, str(path))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(str(path))
+            client.sendall(b"\x05\x01\x00")
+            assert client.recv(2) == b"\x05\x00"
     finally:
         os.kill(number, signal.SIGTERM)
     deadline = time.monotonic() + PATIENCE
