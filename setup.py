@@ -23,13 +23,11 @@ TEST = [
 DOCS = ["sphinx >= 7"]
 DEV = ["build", "mypy >= 1.11", "mypy-zope >= 1.0.5", "nox", "ruff >= 0.6"]
 
-README = HERE / "README.rst"
-
 setup(
     name="twisted-socksproxy",
     version="0.1.0",
     description="A SOCKS4, SOCKS4a and SOCKS5 server for Twisted.",
-    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",
     license="MIT",
     license_files=["LICENSE"],

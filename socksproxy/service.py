@@ -176,7 +176,8 @@ class Options(usage.Options):
 
     def _listeners(self) -> list[Listener]:
         if not self["listen"]:
-            listeners = [_listener_on(self.reactor, self["interface"] or "127.0.0.1", self._port())]
+            interface = "127.0.0.1" if self["interface"] is None else self["interface"] or "0.0.0.0"
+            listeners = [_listener_on(self.reactor, interface, self._port())]
         elif self["interface"] is not None or self["port"] is not None:
             raise usage.UsageError("--listen says all: leave --interface and --port out, or --listen")
         else:

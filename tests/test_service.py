@@ -137,7 +137,7 @@ def test_several_listeners(tmp_path: Path) -> None:
         (["-p", ""], "--port : not a number"),
         (["-i", "::1::"], "--interface ::1::: not an address"),
         (["-i", "0.0.0.0"], "tcp:0.0.0.0:1080 is not on a loopback address.*add --open"),
-        (["-i", ""], None),
+        (["-i", ""], "add --open"),
         (["-i", "192.0.2.1"], "add --open"),
         (["-i", "::"], "add --open"),
         (["-i", "example.com"], "add --open"),
@@ -182,11 +182,8 @@ def test_several_listeners(tmp_path: Path) -> None:
         (["--color", "red"], "option --color not recognized"),
     ],
 )
-def test_wrong(arguments: list[str], text: str | None) -> None:
+def test_wrong(arguments: list[str], text: str) -> None:
     """The operator is told in one line which option is wrong, and what would be right."""
-    if text is None:
-        assert parsed(*arguments)["listeners"][0].description == "tcp:127.0.0.1:1080"
-        return
     with pytest.raises(UsageError, match=text) as caught:
         parsed(*arguments)
     assert "\n" not in str(caught.value)
