@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import FrameType
 from typing import Any, NamedTuple
 
+from twisted import __version__ as twisted_version
 from twisted.application.service import Service
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -26,8 +27,6 @@ from twisted.internet.interfaces import IHostnameResolver, IListeningPort, IStre
 from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
-
-from twisted import __version__ as twisted_version
 
 from . import __version__
 from .descriptors import raise_limit
