@@ -9,6 +9,7 @@ descriptors run out, and goes on when sessions have ended.
 from __future__ import annotations
 
 import resource
+import sys
 from collections.abc import Callable
 from typing import Protocol as Shape
 
@@ -39,6 +40,12 @@ def raise_limit() -> int:
     return hard
 
 
+def current_limit() -> int:
+    """The soft limit on open descriptors, as a number even where there is none."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
 def reserve(limit: int) -> int:
     """How many of *limit* descriptors are kept for logs, look-ups, second attempts and pipes."""
     return max(16, limit // 32)
@@ -58,7 +65,7 @@ class DescriptorGate:
         self._paused: set[Port] = set()
         self._retry: IDelayedCall | None = None
         self._warned: float | None = None
-        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._limit = current_limit()
         self._most = self._limit - reserve(self._limit)
 
     @property
@@ -97,7 +104,7 @@ class DescriptorGate:
 
     def _check(self, port: Port, descriptor: int) -> None:
         # The limit may have been raised since.
-        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._limit = current_limit()
         self._most = self._limit - reserve(self._limit)
         if descriptor + self._dialing() >= self._most:
             self._pause(port, descriptor)

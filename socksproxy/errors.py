@@ -22,6 +22,7 @@ __all__ = [
     "NotAllowed",
     "ProtocolError",
     "SOCKSError",
+    "TooManySessions",
     "describe",
     "most_telling",
     "reply4_for",
@@ -33,6 +34,10 @@ class NotAllowed(SOCKSError):
     """The policy denies the request."""
 
     reply = Reply.NOT_ALLOWED
+
+
+class TooManySessions(NotAllowed):
+    """The client, or all of them together, has as many sessions as it may."""
 
 
 class NameNotFound(SOCKSError):

@@ -100,15 +100,17 @@ class Negotiation:
     :ivar output: what is to be sent now, as one write: real clients read a
         reply with one ``recv``. The owner takes it with :meth:`take_output`.
     :ivar version: the client's version, once known.
+    :ivar answer: the code that a client which broke the protocol was told; None where it was told none.
     :ivar early: what came behind the request, for the relay.
     """
 
-    __slots__ = ("early", "methods", "output", "request", "state", "version")
+    __slots__ = ("answer", "early", "methods", "output", "request", "state", "version")
 
     def __init__(self, methods: tuple[int, ...] = (Method.NO_AUTHENTICATION,)) -> None:
         self.methods = methods
         self.state = State.START
         self.output = b""
+        self.answer: int | None = None
         self.early = b""
         self.version: Version | None = None
         self.request: Request | None = None
@@ -179,11 +181,14 @@ class Negotiation:
         if isinstance(problem, NotSOCKS):
             self.output = _HTTP_ANSWER if problem.protocol == "HTTP" else b""
         elif self.state is State.REQUEST4:
-            self.output = socks4.build_reply(Reply4.REJECTED, UNSPECIFIED)
+            self.answer = Reply4.REJECTED
+            self.output = socks4.build_reply(self.answer, UNSPECIFIED)
         elif self.state is State.REQUEST:
-            self.output += socks5.build_reply(problem.reply, UNSPECIFIED)
+            self.answer = problem.reply
+            self.output += socks5.build_reply(self.answer, UNSPECIFIED)
         elif self.state is State.METHODS:
-            self.output = socks5.build_choice(Method.NO_ACCEPTABLE)
+            self.answer = Method.NO_ACCEPTABLE
+            self.output = socks5.build_choice(self.answer)
         self._step(Step.REFUSE)
 
     # A reader returns how many bytes it took; 0: it needs more.

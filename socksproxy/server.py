@@ -186,11 +186,13 @@ class SOCKSFactory(Factory):
         self.sessions = Sessions(
             reactor, policy, resolver, _outgoing(outgoing), timeouts, limits, observer, engine
         )
+        #: The proxy's own listeners, as its clients show them; a policy may want to know.
+        self.listeners = self.sessions.listeners
         self._engine: RelayEngine | None = None
         self._gate = DescriptorGate(reactor, self.sessions.handshakes.__len__)
         self.sessions.when_ended = self._gate.freed
 
-    def buildProtocol(self, addr: IAddress | None) -> SOCKSProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
         """See :meth:`twisted.internet.interfaces.IProtocolFactory.buildProtocol`."""
         return SOCKSProtocol(self)
 
@@ -202,7 +204,9 @@ class SOCKSFactory(Factory):
         port = getattr(transport, "server", None)
         if port is not None:
             self._gate.accepted(port, transport.fileno())
-            take_over(port, self.sessions, self._gate)
+            # Behind TLS or "haproxy:" the port belongs to the wrapper's factory, and its bytes are not SOCKS yet.
+            if port.factory is self:
+                take_over(port, self.sessions, self._gate)
 
     def stop_sessions(self) -> None:
         """End every session at once."""

@@ -28,6 +28,7 @@ from .errors import (
     NotAllowed,
     ProtocolError,
     SOCKSError,
+    TooManySessions,
     describe,
     reply_for,
 )
@@ -44,6 +45,9 @@ _log = Logger(namespace="socksproxy")
 
 #: Seconds that a client has to read its refusal and close.
 LINGER = 2.0
+
+#: Seconds between two lines on sessions over the limit.
+_COMPLAIN_EVERY = 60.0
 
 #: Stands for a client whose address is not known yet.
 UNIDENTIFIED = Client("")
@@ -125,7 +129,9 @@ class Sessions:
         self.reactor = reactor
         self.seconds = reactor.seconds
         self.listeners = OwnListeners()
-        self.policy = DefaultPolicy(self.listeners) if policy is None else policy
+        self.policy = DefaultPolicy() if policy is None else policy
+        if isinstance(self.policy, DefaultPolicy) and self.policy.listeners is None:
+            self.policy.listeners = self.listeners
         self.names = Names(reactor.nameResolver if resolver is None else resolver, reactor)
         self.means = Means(self.policy, self.names, reactor)
         self.timeouts = timeouts
@@ -133,6 +139,8 @@ class Sessions:
         self.observer = observer
         self.live: set[Session] = set()
         self.when_ended: Callable[[], None] = _nothing
+        self._complained: float | None = None
+        self._over_limit = 0
         self.handshakes = Deadlines(reactor, timeouts.handshake, Session.handshake_expired)
         self.connects = Deadlines(reactor, timeouts.connect, Session.connect_expired)
         self.lingers = Deadlines(reactor, LINGER, Session.linger_expired)
@@ -185,6 +193,18 @@ class Sessions:
         if self.observer is not None:
             self.observer(session.record.event(how, self.seconds(), time.time()))
         self.when_ended()
+
+    def complain(self) -> None:
+        """Sessions are over the limit: one line a while, however many they are."""
+        self._over_limit += 1
+        now = self.seconds()
+        if self._complained is None or now - self._complained >= _COMPLAIN_EVERY:
+            _log.warn(
+                "too many sessions: {live} are open; {refused} refused since the last such line",
+                live=len(self.live),
+                refused=self._over_limit,
+            )
+            self._complained, self._over_limit = now, 0
 
     def close(self) -> None:
         """End every session at once."""
@@ -321,6 +341,7 @@ class Session:
     def _break_off(self, problem: ProtocolError) -> None:
         """The client broke the protocol: the answer that there is, one line in the log."""
         self.record.version = self.negotiation.version
+        self.record.reply = self.negotiation.answer
         self._sessions.handshakes.stop(self)
         output = self.negotiation.take_output()
         if output:
@@ -347,7 +368,7 @@ class Session:
 
     def _command(self, request: Request) -> Deferred[Dialed]:
         if self._admission is not Admission.SERVE:
-            raise NotAllowed("too many sessions")
+            raise TooManySessions("too many sessions")
         if request.command != Command.CONNECT:
             raise CommandNotSupported("command not supported")
         sessions = self._sessions
@@ -414,7 +435,9 @@ class Session:
         record.answered = sessions.seconds()
         output = self.negotiation.refuse(reply)
         record.reply = output[1]
-        if reply in _OURS and record.request is not None:
+        if isinstance(problem, TooManySessions):
+            sessions.complain()
+        elif reply in _OURS and record.request is not None:
             _log.info(
                 "{client}: {destination} refused: {problem}",
                 client=record.client,

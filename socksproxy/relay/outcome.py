@@ -33,7 +33,7 @@ class IRelay(Interface):
     how = Attribute("How it ended, an :class:`End`; None while it lives.")
     errno = Attribute("The error number that ended it; 0 where none did.")
 
-    def abort(how: End) -> None:
+    def abort(how: End = End.ABORTED) -> None:
         """
         Close both ends at once, with a reset. Does nothing when the relay has ended.
 
