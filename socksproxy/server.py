@@ -139,9 +139,7 @@ class SOCKSProtocol(Protocol):
         self, destination: Destination, ended: Callable[[IRelay], None], idle: float | None
     ) -> TransportsRelay:
         """See :meth:`socksproxy.session.Channel.join`."""
-        relay = TransportsRelay(
-            self.transport, destination.transport, self.factory.reactor, ended, idle
-        )
+        relay = TransportsRelay(self.transport, destination.transport, self.factory.reactor, ended, idle)
         self._end, destination.end = relay.client, relay.destination
         return relay
 

@@ -25,7 +25,6 @@ from .dial import Destination, Dialed, Outgoing, SocketDialer, TransportDialer, 
 from .errors import (
     CommandNotSupported,
     ConnectTimedOut,
-    NotAllowed,
     ProtocolError,
     SOCKSError,
     TooManySessions,

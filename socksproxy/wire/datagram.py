@@ -36,7 +36,7 @@ class Header(NamedTuple):
         return bool(self.fragment & LAST_FRAGMENT)
 
 
-def parse_datagram(data: bytes) -> tuple[Header, int]:
+def parse_datagram(data: bytes | bytearray) -> tuple[Header, int]:
     """
     The header of the datagram *data*, and where its payload begins. RSV may be anything.
 

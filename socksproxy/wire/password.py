@@ -29,7 +29,7 @@ class Credentials(NamedTuple):
         return f"Credentials(username={self.username!r}, password=...)"
 
 
-def parse_credentials(data: bytes) -> tuple[Credentials, int] | None:
+def parse_credentials(data: bytes | bytearray) -> tuple[Credentials, int] | None:
     """
     The client's username and password.
 
@@ -60,7 +60,7 @@ def build_credentials(credentials: Credentials) -> bytes:
     return bytes(fields)
 
 
-def parse_status(data: bytes) -> tuple[int, int] | None:
+def parse_status(data: bytes | bytearray) -> tuple[int, int] | None:
     """
     The server's verdict; 0 is success, anything else failure.
 
@@ -75,12 +75,12 @@ def build_status(status: int) -> bytes:
     return bytes((VERSION, status))
 
 
-def _check_version(data: bytes) -> None:
+def _check_version(data: bytes | bytearray) -> None:
     if data and data[0] != VERSION:
         raise ProtocolError(f"sub-negotiation version {data[0]} where 1 was due")
 
 
-def _parse_field(data: bytes, at: int, name: str) -> tuple[bytes, int] | None:
+def _parse_field(data: bytes | bytearray, at: int, name: str) -> tuple[bytes, int] | None:
     if len(data) <= at:
         return None
     length = data[at]

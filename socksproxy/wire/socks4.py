@@ -18,7 +18,7 @@ MAX_USERID = 512
 
 _USERID_AT = 8
 _VERSION = Version.SOCKS4
-# 0.0.0.x, x nonzero: "an inadmissible destination address" that says a name follows.
+# Of the form 0.0.0.x, x nonzero, that no host has.
 _NAME_FOLLOWS = b"\x00\x00\x00\x01"
 
 
@@ -34,7 +34,7 @@ class ReplyMessage(NamedTuple):
     address: Address
 
 
-def parse_request(data: bytes) -> tuple[Request, int] | None:
+def parse_request(data: bytes | bytearray) -> tuple[Request, int] | None:
     """
     A request of SOCKS4, or of SOCKS4a where the address is 0.0.0.x with x nonzero.
 
@@ -48,7 +48,7 @@ def parse_request(data: bytes) -> tuple[Request, int] | None:
         return None
     port = data[2] << 8 | data[3]
     userid = bytes(data[_USERID_AT:userid_end])
-    if any(data[4:7]) or not data[7]:
+    if not _name_follows(data[4:8]):
         address = Address(inet_ntoa(data[4:8]), port, AddressType.IPV4)
         return Request(_VERSION, data[1], address, userid), userid_end + 1
     name_end = _find_nul(data, userid_end + 1, MAX_NAME, "name")
@@ -65,20 +65,24 @@ def build_request(request: Request) -> bytes:
     """
     A request; of SOCKS4a where the destination is a name.
 
-    :raises ValueError: for what cannot be expressed: an IPv6 address, a NUL or too many bytes in a field.
+    :raises ValueError: for what cannot be expressed: an IPv6 address, one of
+        0.0.0.1 to 0.0.0.255, an empty name, a NUL or too many bytes in a field.
     """
     destination = request.destination
     head = bytes((_VERSION, request.command)) + port_bytes(destination.port)
     userid = _field(request.userid, MAX_USERID, "USERID")
     if destination.type is not AddressType.DOMAIN_NAME:
-        return head + _packed(destination) + userid
+        packed = _packed(destination)
+        if _name_follows(packed):
+            raise ValueError(f"SOCKS4a reads {destination.host} as the sign of a name")
+        return head + packed + userid
     if not destination.host:
         raise ValueError("a name has at least one byte")
     name = _field(destination.host.encode("utf-8", "surrogateescape"), MAX_NAME, "name")
     return head + _NAME_FOLLOWS + userid + name
 
 
-def parse_reply(data: bytes) -> tuple[ReplyMessage, int] | None:
+def parse_reply(data: bytes | bytearray) -> tuple[ReplyMessage, int] | None:
     """
     A reply. Its version is 0; servers that send 4 there are understood, too.
 
@@ -102,7 +106,12 @@ def build_reply(reply: int, address: Address) -> bytes:
     return bytes((0, reply)) + port_bytes(address.port) + packed
 
 
-def _find_nul(data: bytes, start: int, most: int, field: str) -> int | None:
+def _name_follows(packed: bytes | bytearray) -> bool:
+    """Whether the address *packed* is 0.0.0.x with x nonzero."""
+    return packed[3] != 0 and not any(packed[:3])
+
+
+def _find_nul(data: bytes | bytearray, start: int, most: int, field: str) -> int | None:
     if len(data) <= start:
         return None
     end = data.find(0, start, start + most + 1)

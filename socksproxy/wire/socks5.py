@@ -41,7 +41,7 @@ class ReplyMessage(NamedTuple):
     address: Address
 
 
-def parse_greeting(data: bytes) -> tuple[Greeting, int] | None:
+def parse_greeting(data: bytes | bytearray) -> tuple[Greeting, int] | None:
     """
     The client's greeting.
 
@@ -65,7 +65,7 @@ def build_greeting(methods: bytes) -> bytes:
     return bytes((_VERSION, len(methods))) + bytes(methods)
 
 
-def parse_choice(data: bytes) -> tuple[int, int] | None:
+def parse_choice(data: bytes | bytearray) -> tuple[int, int] | None:
     """
     The server's choice of a method.
 
@@ -80,7 +80,7 @@ def build_choice(method: int) -> bytes:
     return bytes((_VERSION, method))
 
 
-def parse_request(data: bytes) -> tuple[Request, int] | None:
+def parse_request(data: bytes | bytearray) -> tuple[Request, int] | None:
     """
     A request (RFC 1928, section 4). A command that is unknown keeps its number; RSV may be anything.
 
@@ -102,7 +102,7 @@ def build_request(command: int, destination: Address) -> bytes:
     return bytes((_VERSION, command, 0)) + build_address(destination)
 
 
-def parse_reply(data: bytes) -> tuple[ReplyMessage, int] | None:
+def parse_reply(data: bytes | bytearray) -> tuple[ReplyMessage, int] | None:
     """
     A reply.
 
@@ -124,12 +124,12 @@ def build_reply(reply: int, bound: Address) -> bytes:
     return bytes((_VERSION, reply, 0)) + build_address(bound)
 
 
-def parse_address(data: bytes, at: int) -> tuple[Address, int] | None:
+def parse_address(data: bytes | bytearray, at: int) -> tuple[Address, int] | None:
     """
     The fields ATYP, ADDR and PORT (RFC 1928, section 5), shared by requests, replies and datagrams.
 
     :param at: where ATYP stands in *data*.
-    :returns: the address and where its last byte is followed by the next; None: more is needed.
+    :returns: the address and the index after its last byte; None: more is needed.
     :raises ProtocolError: for an unknown type (reply 8) or an empty name (reply 4).
     """
     size = len(data)
@@ -152,7 +152,7 @@ def parse_address(data: bytes, at: int) -> tuple[Address, int] | None:
     raise ProtocolError("unknown address type", Reply.ADDRESS_TYPE_NOT_SUPPORTED)
 
 
-def _parse_name(data: bytes, at: int, size: int) -> tuple[Address, int] | None:
+def _parse_name(data: bytes | bytearray, at: int, size: int) -> tuple[Address, int] | None:
     if size <= at:
         return None
     length = data[at]
@@ -198,6 +198,6 @@ def port_bytes(port: int) -> bytes:
     return port.to_bytes(2, "big")
 
 
-def _check_version(data: bytes) -> None:
+def _check_version(data: bytes | bytearray) -> None:
     if data and data[0] != _VERSION:
         raise ProtocolError(f"version {data[0]} where 5 was due")

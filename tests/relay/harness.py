@@ -126,9 +126,7 @@ class Harness:
             )
             return
         client, destination = adopted(reactor, self._client), adopted(reactor, self._destination)
-        self.relay = TransportsRelay(
-            client.transport, destination.transport, reactor, self._has_ended, idle
-        )
+        self.relay = TransportsRelay(client.transport, destination.transport, reactor, self._has_ended, idle)
         client.end, destination.end = self.relay.client, self.relay.destination
         self.relay.start(early, client_eof)
 

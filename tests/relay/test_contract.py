@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
@@ -25,7 +24,6 @@ from .harness import (
     an_engine,
     is_reset,
     open_descriptors,
-    raw,
     reactor,
     read_exactly,
     read_to_end,
@@ -408,6 +406,3 @@ def test_no_descriptor_is_left(kind: str) -> Playing:
             harness.close()
     left = open_descriptors() - before
     assert not {entry for entry in left if "socket:" in entry or "pipe:" in entry or "eventpoll" in entry}
-
-
-

@@ -21,7 +21,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from .harness import Harness, an_engine, open_descriptors, raw, reactor, read_exactly, read_to_end, socket_pair
+from .harness import (
+    Harness,
+    an_engine,
+    open_descriptors,
+    raw,
+    reactor,
+    read_exactly,
+    read_to_end,
+    socket_pair,
+)
 
 if sys.platform != "linux":
     pytest.skip("the engine is Linux's", allow_module_level=True)
@@ -68,7 +77,9 @@ class TestSplice:
     """Bulk goes through pipes, and arrives where it cannot."""
 
     @pytest_twisted.inlineCallbacks
-    def test_bulk_is_spliced(self, harness: Harness, engine: RelayEngine, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    def test_bulk_is_spliced(
+        self, harness: Harness, engine: RelayEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> Playing:
         """Without it, bulk costs two copies a byte; afterwards every pipe is back and empty."""
         spliced: list[int] = []
 
@@ -576,5 +587,9 @@ reactor.callLater(0.2, reactor.stop)
 reactor.run()
 print("cpu", sum(os.times()[:2]) < 20, "closed", engine.closed)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout.split("\n")[:2] == ["ended: aborted", "cpu True closed True"], done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split("\n")[:2] == ["ended: aborted", "cpu True closed True"], (
+        done.stdout + done.stderr
+    )

@@ -1,0 +1,152 @@
+"""
+Origin servers on loopback, in threads: what the clients reach through the proxy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+
+_BLOCK = bytes(range(256)) * 256
+
+
+class Origin:
+    """
+    Accepts connections and gives each to *serve*, in a thread of its own.
+
+    :ivar port: where it listens.
+    :ivar peers: the addresses of those who came, in order.
+    """
+
+    def __init__(self, serve: Callable[[socket.socket], None], host: str = "127.0.0.1") -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._serve = serve
+        self._listening = socket.socket(family)
+        self._listening.bind((host, 0))
+        self._listening.listen(64)
+        self.host = host
+        self.port: int = self._listening.getsockname()[1]
+        self.peers: list[tuple[str, int]] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+
+    def __enter__(self) -> Origin:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Closing alone does not wake a thread that accepts.
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                accepted, peer = self._listening.accept()
+            except OSError:
+                return
+            self.peers.append(peer[:2])
+            threading.Thread(target=self._run, args=(accepted,), daemon=True).start()
+
+    def _run(self, accepted: socket.socket) -> None:
+        with accepted:
+            accepted.settimeout(60)
+            try:
+                self._serve(accepted)
+            except OSError:
+                return  # the client went away, which some tests want
+
+
+def echo(sock: socket.socket) -> None:
+    """Send back what comes, to the end."""
+    while data := sock.recv(65536):
+        sock.sendall(data)
+
+
+def answer_at_the_end(sock: socket.socket) -> None:
+    """Read to the FIN, and only then say how much came, and its hash: a half-close must come through."""
+    size, sha = 0, hashlib.sha256()
+    while data := sock.recv(65536):
+        size += len(data)
+        sha.update(data)
+    sock.sendall(f"{size} {sha.hexdigest()}\n".encode())
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """``/bytes/N``: N bytes."""
+        size = int(self.path.rpartition("/")[2])
+        self.send_response(200)
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+        for piece in blocks(size):
+            self.wfile.write(piece)
+
+    def do_PUT(self) -> None:
+        """Answers with the hash of what was sent."""
+        left, sha = int(self.headers["Content-Length"]), hashlib.sha256()
+        while left:
+            piece = self.rfile.read(min(left, 1 << 16))
+            left -= len(piece)
+            sha.update(piece)
+        body = sha.hexdigest().encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: pytest has its own output."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is none of the test's business."""
+
+
+class _ServerIPv6(_Server):
+    address_family = socket.AF_INET6
+
+
+def blocks(size: int) -> list[bytes]:
+    """*size* bytes, of a pattern, in pieces that share their memory."""
+    whole, rest = divmod(size, len(_BLOCK))
+    return [_BLOCK] * whole + ([_BLOCK[:rest]] if rest else [])
+
+
+def sha256(size: int) -> str:
+    """The hash of what :func:`blocks` gives."""
+    sha = hashlib.sha256()
+    for piece in blocks(size):
+        sha.update(piece)
+    return sha.hexdigest()
+
+
+class HTTPOrigin:
+    """A web server. :ivar port: where it listens."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._server = (_ServerIPv6 if ":" in host else _Server)((host, 0), _Handler)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    def __enter__(self) -> HTTPOrigin:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
