@@ -202,7 +202,7 @@ class SOCKSFactory(Factory):
         port = getattr(transport, "server", None)
         if port is not None:
             self._gate.accepted(port, transport.fileno())
-            # Behind TLS or "haproxy:" the port belongs to the wrapper's factory, and its bytes are not SOCKS yet.
+            # Behind TLS or "haproxy:" the port is the wrapper's, and its bytes are not SOCKS yet.
             if port.factory is self:
                 take_over(port, self.sessions, self._gate)
 

@@ -19,7 +19,8 @@ from twisted.internet.interfaces import IHostnameResolver
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
-from .commands.connect import Means, connect
+from .commands.connect import connect
+from .commands.means import Means
 from .deadlines import Deadlines
 from .dial import Destination, Dialed, Outgoing, SocketDialer, TransportDialer, adopted
 from .errors import (
@@ -38,7 +39,7 @@ from .relay import engine_for
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay
 from .resolve import Names
-from .wire.words import Command, Reply, Request
+from .wire.words import Command, Reply, Request, Version
 
 _log = Logger(namespace="socksproxy")
 
@@ -358,21 +359,26 @@ class Session:
         sessions.handshakes.stop(self)
         sessions.connects.start(self, now)
         try:
-            self._pending = pending = self._command(request)
+            if self._admission is not Admission.SERVE:
+                raise TooManySessions("too many sessions")
+            start = _COMMANDS[request.version].get(request.command)
+            if start is None:
+                raise CommandNotSupported("command not supported")
+            start(self, request)
         except SOCKSError as problem:
             self._refuse(problem)
-            return
-        pending.addCallbacks(self._connected, self._failed)
+
+    def _await(self, pending: Deferred[Any], then: Callable[[Any], None]) -> None:
+        """Go on with *then* when *pending* fires; it is cancelled when the session ends before."""
+        self._pending = pending
+        pending.addCallbacks(then, self._failed)
         pending.addErrback(self._broke)
 
-    def _command(self, request: Request) -> Deferred[Dialed]:
-        if self._admission is not Admission.SERVE:
-            raise TooManySessions("too many sessions")
-        if request.command != Command.CONNECT:
-            raise CommandNotSupported("command not supported")
+    def _connect(self, request: Request) -> None:
         sessions = self._sessions
         dialer = sessions.dialer(self.channel)
-        return connect(sessions.means, self.record.client, request.destination, dialer, self._resolved)
+        pending = connect(sessions.means, self.record.client, request.destination, dialer, self._resolved)
+        self._await(pending, self._connected)
 
     def _resolved(self) -> None:
         self.record.resolved = self._sessions.seconds()
@@ -472,6 +478,12 @@ class Session:
             self._relay = None
             self._sessions.end(self, self._how or "client")
 
+
+#: What begins the service of a request, by the version and the command.
+_COMMANDS: dict[int, dict[int, Callable[[Session, Request], None]]] = {
+    Version.SOCKS4: {Command.CONNECT: Session._connect},
+    Version.SOCKS5: {Command.CONNECT: Session._connect},
+}
 
 #: Stands for every conversation that has been had: an established session keeps none.
 _DONE = Negotiation()

@@ -20,11 +20,11 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 import socksproxy
-from socksproxy import Address, Client, Command, service
+from socksproxy import Address, Client, Command, options as options_module
 from socksproxy.log import FIELDS
 from socksproxy.negotiation import TRANSITIONS, State
+from socksproxy.options import Options
 from socksproxy.relay.outcome import End
-from socksproxy.service import Options
 
 from .conftest import TWISTD, Program
 from .test_examples import connected
@@ -100,7 +100,7 @@ def command_lines() -> list[str]:
 def test_command_lines(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the README says one can type is taken."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(service, "is_local", lambda address: True)
+    monkeypatch.setattr(options_module, "is_local", lambda address: True)
     words = shlex.split(line)
     assert words[:3] == ["twistd", "-n", "socks"]
     options = Options(MemoryReactorClock())

@@ -29,8 +29,9 @@ from twisted.python.usage import UsageError
 from zope.interface.verify import verifyObject
 
 from socksproxy import SessionLimits, SOCKSFactory, Timeouts, service as module
+from socksproxy.options import BACKLOG
 from socksproxy.resolve import DNSResolver
-from socksproxy.service import BACKLOG, CannotStart, Listener, Options, SOCKSService, makeService
+from socksproxy.service import CannotStart, Listener, Options, SOCKSService, makeService
 
 from .conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
 

@@ -35,7 +35,7 @@ PATIENCE = 32
 
 
 class SessionCount:
-    """Counts sessions against :class:`SessionLimits`; every :meth:`admit` is paired with a :meth:`release`."""
+    """Counts sessions against :class:`SessionLimits`; a :meth:`release` follows every :meth:`admit`."""
 
     def __init__(self, limits: SessionLimits = SessionLimits()) -> None:
         self.limits = limits

@@ -77,7 +77,8 @@ def _as_known(transport: Any) -> bool:
     if missing and not _warned:
         _warned = True
         _log.warn(
-            "this Twisted's transports have no {missing}: sessions are relayed over the transports, which is slower",
+            "this Twisted's transports have no {missing}: "
+            "sessions are relayed over the transports, which is slower",
             missing=", ".join(missing),
         )
     return not missing

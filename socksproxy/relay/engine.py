@@ -15,6 +15,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from socket import SO_ERROR, SO_KEEPALIVE, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SocketType
 from typing import Any, Protocol as Shape
 
@@ -50,6 +51,18 @@ class Handler(Shape):
     def abort(self) -> None: ...
 
 
+class Pump(Handler, Shape):
+    """
+    A handler whose work may take several turns of the reactor.
+
+    :ivar queued: whether the engine has a note to call :meth:`pump`.
+    """
+
+    queued: bool
+
+    def pump(self) -> None: ...
+
+
 @implementer(IReadDescriptor)
 class RelayEngine:
     """
@@ -73,7 +86,7 @@ class RelayEngine:
         self._idle_timer: IDelayedCall | None = None
         self._handlers: dict[int, Handler] = {}
         self._fresh: set[int] = set()
-        self._again: deque[Half] = deque()
+        self._again: deque[Pump] = deque()
         self._soon: list[Callable[[], None]] = []
         self._next_turn: IDelayedCall | None = None
         self._users = 0
@@ -130,19 +143,17 @@ class RelayEngine:
 
     def forget(self, fd: int) -> None:
         """Take *fd* out; it may live on elsewhere."""
-        try:
+        with suppress(OSError, ValueError):  # it was never in, or is closed
             self._epoll.unregister(fd)
-        except (OSError, ValueError):
-            pass  # it was never in, or is closed
         self.drop(fd)
 
     # Turns.
 
-    def again(self, half: Half) -> None:
-        """Pump *half* in the next turn of the reactor."""
-        if not half.queued:
-            half.queued = True
-            self._again.append(half)
+    def again(self, pump: Pump) -> None:
+        """Let *pump* go on in the next turn of the reactor."""
+        if not pump.queued:
+            pump.queued = True
+            self._again.append(pump)
             self._want_turn()
 
     def soon(self, call: Callable[[], None]) -> None:
@@ -164,12 +175,12 @@ class RelayEngine:
         for _ in range(len(again)):
             if self.spent > self.turn_bytes:
                 break
-            half = again.popleft()
-            half.queued = False
+            pump = again.popleft()
+            pump.queued = False
             try:
-                half.pump()
+                pump.pump()
             except Exception:
-                self._failed(half)
+                self._failed(pump)
         if again and not self.closed:
             self._want_turn()
 
@@ -210,7 +221,7 @@ class RelayEngine:
         return relay
 
     def _take_over(self, half: Half) -> int:
-        """Events of the half's socket come to it from now on; those that came already and were not used up."""
+        """The half's socket tells it what happens; returned is what happened before and was not used up."""
         before = self._handlers.get(half.fd)
         if before is None:
             if half.fd >= 0:
@@ -362,8 +373,7 @@ class _Connecting:
 
 def _bind(link: SocketType, source: tuple[str, int]) -> None:
     if not source[1]:
-        try:
+        # Without it, on an old kernel, the port is chosen now, and there are fewer of them.
+        with suppress(OSError):
             link.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
-        except OSError:
-            pass  # an old kernel: the port is chosen now, and there are fewer of them
     link.bind(source)

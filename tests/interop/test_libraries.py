@@ -51,8 +51,9 @@ class TestPySocks:
         sock.settimeout(30)
         sock.set_proxy(socks.SOCKS5, "127.0.0.1", proxy.port)
         sock.connect(("::1", echoes6.port))
-        assert sock.get_proxy_sockname()[:2] == echoes6.peers[0]
+        bound = sock.get_proxy_sockname()
         assert echoed(sock) == b"hello"
+        assert bound[:2] == echoes6.peers[0]
 
     def test_refused(self, proxy: Proxy) -> None:
         socks = library("socks")
