@@ -27,6 +27,9 @@ MAX_EARLY = 65536
 class State(Enum):
     """Where a conversation stands. A name is shown to people; a value means nothing."""
 
+    # Enum's own hash is a Python function: it took 2 % of a whole session's time.
+    __hash__ = object.__hash__
+
     START = auto()
     METHODS = auto()
     REQUEST = auto()
@@ -39,6 +42,8 @@ class State(Enum):
 
 class Step(Enum):
     """What takes a conversation from one state to the next."""
+
+    __hash__ = object.__hash__
 
     SPOKE_SOCKS5 = "the client opens with version 5"
     SPOKE_SOCKS4 = "the client opens with version 4"

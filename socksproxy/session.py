@@ -147,17 +147,22 @@ class Sessions:
         self._outgoing = outgoing
         self.transport_dialer = TransportDialer(reactor, outgoing)
         self._use_engine = use_engine
+        self._engine: Any = None
         self._socket_dialer: SocketDialer | None = None
 
     @property
     def engine(self) -> Any:
         """The reactor's relay engine, or None where there can be none."""
-        return engine_for(self.reactor) if self._use_engine else None
+        if self._engine is None or self._engine.closed:
+            self._engine = engine_for(self.reactor) if self._use_engine else None
+            self._socket_dialer = None if self._engine is None else SocketDialer(self._engine, self._outgoing)
+        return self._engine
 
     def dialer(self, channel: Channel) -> Any:
         """What dials for a session on *channel*: both ends of a relay must be of one kind."""
-        engine = self.engine if channel.detachable else None
-        return self.transport_dialer if engine is None else SocketDialer(engine, self._outgoing)
+        if self.engine is None or not channel.detachable:
+            return self.transport_dialer
+        return self._socket_dialer
 
     def begin(self, channel: Channel, client: Client) -> Session | None:
         """
