@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from socket import gaierror
 
 from twisted.internet import defer, error
 
@@ -88,6 +89,18 @@ _REPLY_BY_ERRNO = {
     errno.EAFNOSUPPORT: Reply.ADDRESS_TYPE_NOT_SUPPORTED,
 }
 
+# For what has no number, or one that is not of errno.
+_REPLY_BY_KIND: tuple[tuple[tuple[type[BaseException], ...], Reply], ...] = (
+    (
+        (error.TimeoutError, error.TCPTimedOutError, defer.TimeoutError, TimeoutError),
+        Reply.TTL_EXPIRED,
+    ),
+    ((error.DNSLookupError, error.UnknownHostError, gaierror), Reply.HOST_UNREACHABLE),
+    ((error.ConnectionRefusedError, ConnectionRefusedError), Reply.CONNECTION_REFUSED),
+    ((error.NoRouteError,), Reply.NETWORK_UNREACHABLE),
+    ((PermissionError,), Reply.NOT_ALLOWED),
+)
+
 #: The first of these that any attempt gave is the most telling: an answer
 #: from the host itself says more than silence, and silence more than no route.
 _TELLING = (
@@ -97,6 +110,7 @@ _TELLING = (
     Reply.NETWORK_UNREACHABLE,
     Reply.NOT_ALLOWED,
     Reply.ADDRESS_TYPE_NOT_SUPPORTED,
+    Reply.COMMAND_NOT_SUPPORTED,
     Reply.GENERAL_FAILURE,
 )
 
@@ -105,10 +119,9 @@ def reply_for(problem: BaseException) -> Reply:
     """The SOCKS5 reply that tells *problem* truthfully."""
     if isinstance(problem, SOCKSError):
         return problem.reply
-    if isinstance(problem, (error.TimeoutError, error.TCPTimedOutError, defer.TimeoutError, TimeoutError)):
-        return Reply.TTL_EXPIRED
-    if isinstance(problem, error.DNSLookupError):
-        return Reply.HOST_UNREACHABLE
+    for kinds, reply in _REPLY_BY_KIND:
+        if isinstance(problem, kinds):
+            return reply
     number = problem.errno if isinstance(problem, OSError) else getattr(problem, "osError", None)
     return _REPLY_BY_ERRNO.get(number, Reply.GENERAL_FAILURE) if number else Reply.GENERAL_FAILURE
 
@@ -127,7 +140,7 @@ def describe(problem: BaseException) -> str:
     """A few words on *problem* for a log: no traceback, nothing a client sent."""
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror.lower()
-    if isinstance(problem, SOCKSError):
+    if isinstance(problem, SOCKSError) and str(problem):
         return str(problem)
     return _WORDS[reply_for(problem)]
 

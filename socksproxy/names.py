@@ -26,23 +26,37 @@ def canonical(destination: Address) -> Address:
     """
     *destination* with a host that is a literal address or a name in ASCII and lower case.
 
+    An IPv4-mapped IPv6 address becomes the IPv4 address that it is.
+
     :raises NameNotFound: for what cannot be the name of a host.
     """
-    if destination.type is not AddressType.DOMAIN_NAME:
+    if destination.type is AddressType.IPV4:
         return destination
-    host = destination.host
+    host, port = destination.host, destination.port
+    if destination.type is AddressType.IPV6:
+        return unmapped(host, port)
     literal = _literal(host)
     if literal is not None:
-        return Address(literal[0], destination.port, literal[1])
-    return Address(_checked(host), destination.port, AddressType.DOMAIN_NAME)
+        return unmapped(literal, port)
+    return Address(_checked(host), port, AddressType.DOMAIN_NAME)
 
 
-def _literal(host: str) -> tuple[str, AddressType] | None:
+def unmapped(host: str, port: int) -> Address:
+    """
+    The literal address *host* and *port*, of the family that its packets have.
+
+    An IPv4-mapped address would go round the rules and the outgoing address for IPv4.
+    """
+    host = plain(host)
+    return Address(host, port, AddressType.IPV6 if ":" in host else AddressType.IPV4)
+
+
+def _literal(host: str) -> str | None:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    for family, kind in ((AF_INET, AddressType.IPV4), (AF_INET6, AddressType.IPV6)):
+    for family in (AF_INET, AF_INET6):
         try:
-            return inet_ntop(family, inet_pton(family, host)), kind
+            return inet_ntop(family, inet_pton(family, host))
         except (OSError, ValueError):
             continue
     return None
@@ -62,8 +76,8 @@ def _checked(host: str) -> str:
 
 
 def printable(text: str) -> str:
-    """*text* for a log: control and undecodable characters escaped, cut at 255 characters."""
-    if text.isascii() and text.isprintable() and len(text) <= _SHOWN:
+    """*text* for a log: backslashes, control and undecodable characters escaped, cut at 255 characters."""
+    if text.isascii() and text.isprintable() and "\\" not in text and len(text) <= _SHOWN:
         return text
     shown = "".join(c if c.isprintable() and c != "\\" else _escaped(c) for c in text)
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
