@@ -12,6 +12,9 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+_log = Logger(namespace="socksproxy")
 
 T = TypeVar("T")
 
@@ -38,9 +41,10 @@ class Deadlines(Generic[T]):
         return len(self._due)
 
     def start(self, thing: T, now: float) -> None:
-        """*thing*'s wait begins at *now* (the clock's seconds)."""
+        """*thing*'s wait begins, or begins anew, at *now* (the clock's seconds)."""
         if self._seconds is None:
             return
+        self._due.pop(thing, None)  # to the end of the queue
         self._due[thing] = now + self._seconds
         if self._timer is None:
             self._timer = self._clock.callLater(self._seconds, self._check)
@@ -58,7 +62,7 @@ class Deadlines(Generic[T]):
         self._timer = None
 
     def _check(self) -> None:
-        self._timer = None
+        # The timer that has fired stays in its place, lest :meth:`start` makes a second one.
         now = self._clock.seconds()
         while self._due:
             thing, due = next(iter(self._due.items()))
@@ -66,4 +70,9 @@ class Deadlines(Generic[T]):
                 self._timer = self._clock.callLater(due - now, self._check)
                 return
             del self._due[thing]
-            self._expired(thing)
+            try:
+                self._expired(thing)
+            except Exception:
+                # A fault of ours: it costs one session, not the timeouts of all others.
+                _log.failure("a timeout failed")
+        self._timer = None

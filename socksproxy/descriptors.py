@@ -65,8 +65,7 @@ class DescriptorGate:
         self._paused: set[Port] = set()
         self._retry: IDelayedCall | None = None
         self._warned: float | None = None
-        self._limit = current_limit()
-        self._most = self._limit - reserve(self._limit)
+        self._learn_limit()
 
     @property
     def paused(self) -> bool:
@@ -84,6 +83,7 @@ class DescriptorGate:
 
     def exhausted(self, port: Port) -> None:
         """*port* could not accept for want of descriptors."""
+        self._learn_limit()
         self._pause(port, self._limit)
 
     def freed(self) -> None:
@@ -102,10 +102,13 @@ class DescriptorGate:
             self._retry.cancel()
         self._retry = None
 
-    def _check(self, port: Port, descriptor: int) -> None:
-        # The limit may have been raised since.
+    def _learn_limit(self) -> None:
+        """The limit as it is now: it may have been raised since."""
         self._limit = current_limit()
         self._most = self._limit - reserve(self._limit)
+
+    def _check(self, port: Port, descriptor: int) -> None:
+        self._learn_limit()
         if descriptor + self._dialing() >= self._most:
             self._pause(port, descriptor)
 

@@ -148,7 +148,7 @@ class TestNames:
         ],
     )
     def test_refused(self, host: str) -> None:
-        """Each could be misread in a log, by a resolver or by a rule; the reply says that there is no host."""
+        """Each could be misread in a log, by a resolver or by a rule."""
         with pytest.raises(NameNotFound) as caught:
             canonical(named(host))
         assert str(caught.value) == "the destination's name is not one that the DNS allows"
@@ -174,7 +174,7 @@ class TestNames:
     @example("0x7f.1")
     @example("1.0xf.")
     def test_no_name_is_an_address_in_disguise(self, host: str) -> None:
-        """The C library's own reading is the judge: what inet_aton takes never goes to a resolver as a name."""
+        """The C library is the judge: what inet_aton takes never goes to a resolver as a name."""
         try:
             found = canonical(named(host))
         except NameNotFound:

@@ -1,0 +1,218 @@
+"""One timer for many waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, strategies as st
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
+
+from socksproxy.deadlines import Deadlines
+
+
+class Waits:
+    """Deadlines of ten seconds on a clock, and what has expired."""
+
+    def __init__(self, seconds: float | None = 10.0) -> None:
+        self.clock = Clock()
+        self.expired: list[tuple[str, float]] = []
+        self.deadlines: Deadlines[str] = Deadlines(self.clock, seconds, self._has_expired)
+
+    def _has_expired(self, thing: str) -> None:
+        self.expired.append((thing, self.clock.seconds()))
+
+    def start(self, thing: str) -> None:
+        self.deadlines.start(thing, self.clock.seconds())
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()
+
+
+@pytest.fixture
+def logged() -> Iterator[list[LogEvent]]:
+    """What is logged during the test."""
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+
+
+def test_expires_when_due(waits: Waits) -> None:
+    waits.start("a")
+    waits.clock.advance(9.9)
+    assert waits.expired == []
+    waits.clock.advance(0.1)
+    assert waits.expired == [("a", 10.0)]
+    assert len(waits.deadlines) == 0
+
+
+def test_each_at_its_own_time(waits: Waits) -> None:
+    """The one timer does for all: not a moment too late for the second, nor too soon."""
+    for thing in "abc":
+        waits.start(thing)
+        waits.clock.advance(1)
+    assert len(waits.deadlines) == 3
+    waits.clock.pump([1] * 20)
+    assert waits.expired == [("a", 10.0), ("b", 11.0), ("c", 12.0)]
+
+
+def test_at_once(waits: Waits) -> None:
+    """A turn that comes late finds several whose time has come, in the order in which they began."""
+    for thing in "abc":
+        waits.start(thing)
+        waits.clock.advance(1)
+    waits.clock.advance(60)
+    assert [thing for thing, _ in waits.expired] == ["a", "b", "c"]
+
+
+def test_one_timer(waits: Waits) -> None:
+    for number in range(1000):
+        waits.start(str(number))
+    assert len(waits.clock.getDelayedCalls()) == 1
+
+
+def test_stopped(waits: Waits) -> None:
+    waits.start("a")
+    waits.start("b")
+    waits.deadlines.stop("a")
+    waits.deadlines.stop("never here")
+    waits.clock.advance(10)
+    assert [thing for thing, _ in waits.expired] == ["b"]
+
+
+def test_begins_again_after_all_have_ended(waits: Waits) -> None:
+    waits.start("a")
+    waits.deadlines.stop("a")
+    waits.clock.advance(10)
+    assert waits.clock.getDelayedCalls() == []
+    waits.start("b")
+    waits.clock.advance(10)
+    assert waits.expired == [("b", 20.0)]
+
+
+def test_the_old_timer_does_not_end_a_younger_wait(waits: Waits) -> None:
+    waits.start("a")
+    waits.clock.advance(8)
+    waits.deadlines.stop("a")
+    waits.start("b")
+    waits.clock.advance(9.5)
+    assert waits.expired == []
+    waits.clock.advance(0.5)
+    assert waits.expired == [("b", 18.0)]
+
+
+def test_started_again(waits: Waits) -> None:
+    """Its wait begins anew, and those behind it are not held up."""
+    waits.start("a")
+    waits.clock.advance(1)
+    waits.start("b")
+    waits.clock.advance(4)
+    waits.start("a")
+    waits.clock.pump([0.5] * 40)
+    assert waits.expired == [("b", 11.0), ("a", 15.0)]
+
+
+def test_for_ever() -> None:
+    waits = Waits(None)
+    waits.start("a")
+    assert len(waits.deadlines) == 0
+    assert waits.clock.getDelayedCalls() == []
+    waits.deadlines.stop("a")
+
+
+def test_close(waits: Waits) -> None:
+    waits.start("a")
+    waits.deadlines.close()
+    waits.deadlines.close()
+    assert waits.clock.getDelayedCalls() == []
+    assert len(waits.deadlines) == 0
+    waits.clock.advance(60)
+    assert waits.expired == []
+
+
+@pytest.mark.parametrize("act", ["stop the next", "close", "start another"])
+def test_what_expiring_may_do(act: str) -> None:
+    """A session that ends takes others with it, or makes room for one that has waited."""
+    clock, expired = Clock(), []
+
+    def has_expired(thing: str) -> None:
+        expired.append(thing)
+        if thing != "a":
+            return
+        if act == "stop the next":
+            deadlines.stop("b")
+        elif act == "close":
+            deadlines.close()
+        else:
+            deadlines.start("d", clock.seconds())
+
+    deadlines = Deadlines(clock, 10, has_expired)
+    for thing in "abc":
+        deadlines.start(thing, clock.seconds())
+    for _ in range(30):
+        clock.advance(1)
+        assert len(clock.getDelayedCalls()) <= 1
+    assert (
+        expired
+        == {
+            "stop the next": ["a", "c"],
+            "close": ["a"],
+            "start another": ["a", "b", "c", "d"],
+        }[act]
+    )
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_fault_costs_one(logged: list[LogEvent]) -> None:
+    """Else one session's fault would let all others wait for ever."""
+    clock, expired = Clock(), []
+
+    def has_expired(thing: str) -> None:
+        if thing == "a":
+            raise ZeroDivisionError
+        expired.append(thing)
+
+    deadlines = Deadlines(clock, 10, has_expired)
+    deadlines.start("a", clock.seconds())
+    deadlines.start("b", clock.seconds())
+    clock.advance(1)
+    deadlines.start("c", clock.seconds())
+    clock.pump([1] * 10)
+    assert expired == ["b", "c"]
+    assert [event["log_failure"].type for event in logged if "log_failure" in event] == [ZeroDivisionError]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["start", "stop", "wait"]), st.sampled_from("abc"), st.integers(0, 25)),
+        max_size=60,
+    )
+)
+def test_any_order(acts: list[tuple[str, str, int]]) -> None:
+    """Against the plain way: a time for each, looked at every second."""
+    waits = Waits()
+    due: dict[str, float] = {}
+    expected: list[tuple[str, float]] = []
+    for act, thing, seconds in acts:
+        if act == "start":
+            waits.start(thing)
+            due.pop(thing, None)
+            due[thing] = waits.clock.seconds() + 10
+        elif act == "stop":
+            waits.deadlines.stop(thing)
+            due.pop(thing, None)
+        else:
+            for _ in range(seconds):
+                waits.clock.advance(1)
+                now = waits.clock.seconds()
+                gone = [thing for thing, when in due.items() if when <= now]
+                expected += [(thing, now) for thing in gone]
+                for thing in gone:
+                    del due[thing]
+        assert len(waits.deadlines) == len(due)
+        assert len(waits.clock.getDelayedCalls()) <= 1
+    assert waits.expired == expected

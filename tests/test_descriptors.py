@@ -1,0 +1,216 @@
+"""Pausing before descriptors run out, and going on."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
+
+from socksproxy import descriptors
+from socksproxy.descriptors import RETRY, DescriptorGate, current_limit, reserve
+
+LIMIT = 1024
+#: The number of a descriptor from which on accepting pauses, while nobody is dialing.
+MOST = LIMIT - 32
+
+
+class FakePort:
+    """A port that knows whether it reads, and how often it was told so."""
+
+    def __init__(self) -> None:
+        self.reading = True
+        self.started = 0
+
+    def startReading(self) -> None:
+        self.reading = True
+        self.started += 1
+
+    def stopReading(self) -> None:
+        self.reading = False
+
+
+class Setting:
+    """A gate and what belongs to it."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.dialing = 0
+        self.port, self.other = FakePort(), FakePort()
+        self.gate = DescriptorGate(self.clock, lambda: self.dialing)
+
+
+@pytest.fixture
+def setting(monkeypatch: pytest.MonkeyPatch) -> Setting:
+    monkeypatch.setattr(descriptors, "current_limit", lambda: LIMIT)
+    return Setting()
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[LogEvent]]:
+    """What is logged during the test."""
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(64, 16), (256, 16), (512, 16), (1024, 32), (65536, 2048)])
+def test_reserve(limit: int, kept: int) -> None:
+    assert reserve(limit) == kept
+
+
+class TestPausing:
+    """A client in the listen queue waits; one that was accepted and cannot dial fails."""
+
+    def test_plenty(self, setting: Setting) -> None:
+        setting.gate.accepted(setting.port, 10)
+        setting.gate.accepted(setting.port, MOST - 1)
+        assert setting.port.reading
+        assert not setting.gate.paused
+        assert setting.clock.getDelayedCalls() == []
+
+    def test_short(self, setting: Setting) -> None:
+        setting.gate.accepted(setting.port, MOST)
+        assert not setting.port.reading
+        assert setting.gate.paused
+
+    def test_those_that_will_dial_count(self, setting: Setting) -> None:
+        """Each has yet to open its second descriptor."""
+        setting.dialing = 100
+        setting.gate.accepted(setting.port, MOST - 101)
+        assert setting.port.reading
+        setting.gate.accepted(setting.port, MOST - 100)
+        assert not setting.port.reading
+
+    def test_exhausted(self, setting: Setting) -> None:
+        """Something else in the process took them: the number of the last one told nothing."""
+        setting.gate.exhausted(setting.port)
+        assert not setting.port.reading
+        assert setting.gate.paused
+
+    def test_limit_raised_since(self, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(descriptors, "current_limit", lambda: 2 * LIMIT)
+        setting.gate.accepted(setting.port, MOST)
+        assert setting.port.reading
+        setting.gate.accepted(setting.port, 2 * LIMIT - 64)
+        assert not setting.port.reading
+
+    def test_only_the_port_that_accepted(self, setting: Setting) -> None:
+        setting.gate.accepted(setting.port, MOST)
+        assert setting.other.reading
+
+
+class TestGoingOn:
+    """A pause ends with a session, or after a while, whoever freed the descriptors."""
+
+    def test_when_a_session_ends(self, setting: Setting) -> None:
+        setting.gate.accepted(setting.port, MOST)
+        setting.gate.exhausted(setting.other)
+        setting.gate.freed()
+        assert setting.port.reading
+        assert setting.other.reading
+        assert not setting.gate.paused
+
+    def test_nothing_is_started_that_was_not_paused(self, setting: Setting) -> None:
+        """A port that somebody else has stopped stays so."""
+        setting.gate.freed()
+        setting.gate.accepted(setting.port, MOST)
+        setting.gate.freed()
+        setting.gate.freed()
+        assert setting.port.started == 1
+        assert setting.other.started == 0
+
+    def test_after_a_while(self, setting: Setting) -> None:
+        setting.gate.exhausted(setting.port)
+        setting.clock.advance(RETRY - 0.01)
+        assert not setting.port.reading
+        setting.clock.advance(0.01)
+        assert setting.port.reading
+
+    def test_again_and_again(self, setting: Setting) -> None:
+        """Once in a second, and no more: it does not spin."""
+        for _ in range(10):
+            setting.gate.exhausted(setting.port)
+            setting.gate.exhausted(setting.port)
+            assert len(setting.clock.getDelayedCalls()) == 1
+            setting.clock.advance(RETRY)
+        assert setting.port.started == 10
+        assert setting.clock.getDelayedCalls() == []
+
+    def test_a_closed_port_stays_closed(self, setting: Setting) -> None:
+        setting.gate.exhausted(setting.port)
+        setting.gate.exhausted(setting.other)
+        setting.gate.forget(setting.port)
+        setting.gate.forget(FakePort())
+        setting.clock.advance(RETRY)
+        assert not setting.port.reading
+        assert setting.other.reading
+
+    def test_close(self, setting: Setting) -> None:
+        setting.gate.exhausted(setting.port)
+        setting.gate.close()
+        setting.gate.close()
+        assert setting.clock.getDelayedCalls() == []
+        assert not setting.gate.paused
+        setting.gate.freed()
+        assert not setting.port.reading
+
+
+class TestWarning:
+    """An operator is told, in one line a minute, with what helps."""
+
+    def test_once_a_minute(self, setting: Setting, warnings: list[LogEvent]) -> None:
+        for _ in range(90):
+            setting.gate.exhausted(setting.port)
+            setting.clock.advance(RETRY)
+        assert len(warnings) == 2
+
+    def test_numbers(self, setting: Setting, warnings: list[LogEvent]) -> None:
+        setting.gate.accepted(setting.port, MOST + 3)
+        (event,) = warnings
+        assert (event["used"], event["limit"]) == (MOST + 3, LIMIT)
+
+    def test_limit_raised_since(
+        self, setting: Setting, warnings: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The factory is made before the service raises the limit."""
+        monkeypatch.setattr(descriptors, "current_limit", lambda: 4096)
+        setting.gate.exhausted(setting.port)
+        (event,) = warnings
+        assert (event["used"], event["limit"]) == (4096, 4096)
+
+
+class TestLimit:
+    """The limit is the process's, so other processes try it."""
+
+    @staticmethod
+    def run(soft: int, hard: int, statements: str) -> str:
+        script = (
+            "import resource\n"
+            f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
+            "from socksproxy.descriptors import current_limit, raise_limit\n" + statements
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout.strip()
+
+    def test_raised(self) -> None:
+        statements = "print(current_limit(), raise_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))"
+        assert self.run(64, 256, statements) == "64 256 (256, 256)"
+
+    def test_nothing_to_raise(self) -> None:
+        assert self.run(256, 256, "print(raise_limit(), current_limit())") == "256 256"
+
+    def test_real(self) -> None:
+        assert current_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    def test_no_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Elsewhere than on Linux there may be none: it is a number that nothing reaches."""
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert current_limit() == sys.maxsize
