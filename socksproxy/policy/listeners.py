@@ -4,12 +4,14 @@ Which addresses are the proxy's own listeners, so that a client cannot send it t
 
 from __future__ import annotations
 
+import errno
 import socket
 from functools import lru_cache
 
 from ..names import plain
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class OwnListeners:
@@ -21,17 +23,19 @@ class OwnListeners:
 
     def add(self, host: str, port: int) -> None:
         """Clients are accepted on *host* (a literal address, or a wildcard) and *port*."""
+        host = plain(host)
         if host in _WILDCARDS:
             self._everywhere.add(port)
         else:
-            self._exact.add((plain(host), port))
+            self._exact.add((host, port))
 
     def discard(self, host: str, port: int) -> None:
         """Clients are no longer accepted there."""
+        host = plain(host)
         if host in _WILDCARDS:
             self._everywhere.discard(port)
         else:
-            self._exact.discard((plain(host), port))
+            self._exact.discard((host, port))
 
     def include(self, host: str, port: int) -> bool:
         """Whether a connection to the literal address *host* and *port* would come back here."""
@@ -43,13 +47,22 @@ class OwnListeners:
         return port in self._everywhere and is_local(host)
 
 
-@lru_cache(maxsize=1024)
 def is_local(host: str) -> bool:
-    """Whether the literal address *host* is one of this machine's own: only these can be bound."""
+    """Whether the literal address *host* is one of this machine's own, or may be: only these can be bound."""
+    try:
+        return _binds(host)
+    except OSError:
+        return True  # out of descriptors: nobody can tell, and nothing is remembered
+
+
+@lru_cache(maxsize=1024)
+def _binds(host: str) -> bool:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((host, 0))
-    except OSError:
+    except OSError as problem:
+        if problem.errno in _SHORTAGES:
+            raise
         return False
     return True

@@ -1,8 +1,9 @@
 """
 Addresses that are not simply somebody's host on the network, in all their disguises.
 
-An address may carry another one inside: IPv4-mapped (RFC 4291), NAT64 (RFC 6052,
-RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380). What counts is what is inside.
+An address may carry another one inside: IPv4-mapped (RFC 4291), IPv4-translated
+(RFC 2765), NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380). What
+counts is what is inside.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ _SPECIAL: tuple[tuple[Special, tuple[IPv4Network | IPv6Network, ...]], ...] = (
             "168.63.129.16/32",  # Azure's host agent
             "192.0.0.192/32",  # Oracle
             "fd00:ec2::254/128",  # Amazon
+            "fd00:ec2::23/128",  # containers at Amazon
             "fd20:ce::254/128",  # Google
+            "fd00:42::42/128",  # Scaleway
         ),
     ),
     (Special.LINK_LOCAL, _networks("169.254.0.0/16", "fe80::/10")),
@@ -52,6 +55,7 @@ _SPECIAL: tuple[tuple[Special, tuple[IPv4Network | IPv6Network, ...]], ...] = (
 )
 
 _NAT64 = IPv6Network("64:ff9b::/96")
+_TRANSLATED = IPv6Network("::ffff:0:0:0/96")
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 
 
@@ -78,7 +82,7 @@ def carried(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Addre
         return (inner,)
     if address.teredo is not None:
         return (address.teredo[1],)
-    if address in _NAT64:
+    if address in _NAT64 or address in _TRANSLATED:
         return (IPv4Address(address.packed[12:]),)
     if address in _LOCAL_NAT64:
         return _translated(address.packed)
@@ -103,9 +107,17 @@ def _translated(octets: bytes) -> tuple[IPv4Address, ...]:
     return tuple(IPv4Address(reading) for reading in (readings[1:] or readings))
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
-    """Whether *host* is a literal loopback address (or its IPv4-mapped form)."""
+    """
+    Whether *host* is a literal loopback address, or the IPv4-mapped form of one.
+
+    A loopback address in another disguise is somebody's on the network.
+    """
     try:
-        return special(host) is Special.LOOPBACK
+        address = ip_address(host)
     except ValueError:
         return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback

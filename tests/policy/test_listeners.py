@@ -1,0 +1,121 @@
+"""Whether a destination is the proxy itself."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from socksproxy.policy import listeners
+from socksproxy.policy.listeners import OwnListeners, is_local
+
+OTHERS = "192.0.2.1"  # for documentation: nobody's, so not this machine's
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> Iterator[None]:
+    listeners._binds.cache_clear()
+    yield
+    listeners._binds.cache_clear()
+
+
+@pytest.fixture
+def own() -> OwnListeners:
+    return OwnListeners()
+
+
+def test_none(own: OwnListeners) -> None:
+    assert not own.include("127.0.0.1", 1080)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "192.0.2.7", "2001:db8::7"])
+def test_one_address(own: OwnListeners, host: str) -> None:
+    own.add(host, 1080)
+    assert own.include(host, 1080)
+    assert not own.include(host, 1081)
+    assert not own.include("127.0.0.2", 1080)
+    own.discard(host, 1080)
+    assert not own.include(host, 1080)
+
+
+@pytest.mark.parametrize("listening", ["127.0.0.1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("destination", ["127.0.0.1", "::ffff:127.0.0.1"])
+def test_mapped(own: OwnListeners, listening: str, destination: str) -> None:
+    own.add(listening, 1080)
+    assert own.include(destination, 1080)
+    own.discard(destination, 1080)
+    assert not own.include(listening, 1080)
+
+
+@pytest.mark.parametrize("destination", ["0.0.0.0", "::", "::ffff:0.0.0.0"])
+@pytest.mark.parametrize("listening", ["127.0.0.1", "0.0.0.0", "::"])
+def test_wildcard_as_destination(own: OwnListeners, listening: str, destination: str) -> None:
+    """The kernel connects these to loopback."""
+    own.add(listening, 1080)
+    assert own.include(destination, 1080)
+    assert not own.include(destination, 1081)
+
+
+@pytest.mark.parametrize("listening", ["0.0.0.0", "::", "::ffff:0.0.0.0"])
+def test_wildcard_listener(own: OwnListeners, listening: str) -> None:
+    """Every address of this machine leads to it, and no other's does."""
+    own.add(listening, 1080)
+    for host in ("127.0.0.1", "127.8.8.8", "::ffff:127.0.0.1"):
+        assert own.include(host, 1080)
+        assert not own.include(host, 1081)
+    assert not own.include(OTHERS, 1080)
+    assert not own.include("2001:db8::1", 1080)
+    own.discard(listening, 1080)
+    assert not own.include("127.0.0.1", 1080)
+
+
+def test_discarding_what_is_not_there(own: OwnListeners) -> None:
+    own.discard("127.0.0.1", 1080)
+    own.discard("0.0.0.0", 1080)
+
+
+class TestIsLocal:
+    """Asked of the kernel, which alone knows."""
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "127.200.1.1"])
+    def test_ours(self, host: str) -> None:
+        assert is_local(host)
+
+    def test_ours_ipv6(self) -> None:
+        table = Path("/proc/net/if_inet6")
+        assert is_local("::1") is (table.exists() and " lo\n" in table.read_text())
+
+    @pytest.mark.parametrize("host", [OTHERS, "2001:db8::1", "fe80::1"])
+    def test_others(self, host: str) -> None:
+        assert not is_local(host)
+
+    def test_is_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A system call or three less for each session."""
+        assert is_local("127.0.0.1")
+        monkeypatch.setattr(socket, "socket", None)
+        assert is_local("127.0.0.1")
+
+    def test_out_of_descriptors(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Then nobody can tell: it is denied now, and not permitted for ever after."""
+
+        def none_left(*args: object) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", none_left)
+            assert is_local("127.0.0.1")
+            assert is_local(OTHERS)
+        assert is_local("127.0.0.1")
+        assert not is_local(OTHERS)
+
+    def test_no_ipv6(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a machine without IPv6 no such address is ours."""
+
+        def unsupported(*args: object) -> None:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+        monkeypatch.setattr(socket, "socket", unsupported)
+        assert not is_local("2001:db8::5")
