@@ -14,7 +14,7 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
@@ -22,12 +22,16 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IResolutionReceiver,
 )
+from twisted.logger import Logger
 from twisted.names.client import Resolver
 from twisted.names.dns import Record_A, Record_AAAA
 from zope.interface import implementer
 
 from .errors import NameNotFound
+from .names import unmapped
 from .wire.words import Address, AddressType
+
+_log = Logger(namespace="socksproxy")
 
 _DNS_PORT = 53
 
@@ -81,6 +85,17 @@ class _Resolution:
         """The look-up goes on; nobody waits for it."""
 
 
+class _Resolver(Resolver):
+    def queryUDP(self, queries: Any, timeout: Any = None) -> Deferred[Any]:
+        """
+        Fail by the Deferred.
+
+        What :class:`Resolver` raises when descriptors are short would leave the name as one that
+        is being asked for, and everybody who asks for it from then on would wait for ever.
+        """
+        return maybeDeferred(super().queryUDP, queries, timeout)
+
+
 @implementer(IHostnameResolver)
 class DNSResolver:
     """
@@ -91,7 +106,7 @@ class DNSResolver:
     """
 
     def __init__(self, reactor: Any, servers: Sequence[tuple[str, int]]) -> None:
-        self._resolver: Any = Resolver(servers=list(servers), timeout=(1, 3, 5), reactor=reactor)
+        self._resolver: Any = _Resolver(servers=list(servers), timeout=(1, 3, 5), reactor=reactor)
 
     def resolveHostName(
         self,
@@ -152,7 +167,8 @@ class _Collector:
             self._found[(address.host, AddressType.IPV4)] = None
         elif isinstance(address, IPv6Address):
             # A scoped address ("fe80::1%eth0") has no form on the wire.
-            self._found[(address.host.partition("%")[0], AddressType.IPV6)] = None
+            host, _, kind = unmapped(address.host.partition("%")[0], 0)
+            self._found[(host, kind)] = None
 
     def resolutionComplete(self) -> None:
         self._complete(tuple(self._found))
@@ -203,7 +219,12 @@ class Names:
             waiting.append(answer)
             return answer
         self._waiting[name] = [answer]
-        self._resolver.resolveHostName(_Collector(lambda found: self._answered(name, found)), name)
+        try:
+            self._resolver.resolveHostName(_Collector(lambda found: self._answered(name, found)), name)
+        except Exception:
+            # An embedder's resolver may raise anything; whatever it is, there is no address.
+            _log.failure("the resolver failed")
+            self._answered(name, ())
         return answer
 
     def _forget(self, name: str, gone: Deferred[Found]) -> None:
@@ -218,7 +239,8 @@ class Names:
                 del self._known[next(iter(self._known))]
             self._known[name] = (self._clock.seconds() + self._keep, found)
         for answer in self._waiting.pop(name, ()):
-            answer.callback(found)
+            if not answer.called:  # it may have been cancelled by what an earlier one has led to
+                answer.callback(found)
 
 
 def _with_port(found: Found, name: str, port: int) -> list[Address]:

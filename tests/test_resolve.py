@@ -1,0 +1,492 @@
+"""From names to addresses."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor as _reactor
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.names import client as names_client
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from socksproxy.errors import NameNotFound
+from socksproxy.resolve import DNSResolver, Names, make_resolver
+from socksproxy.wire.words import Address
+
+from .support.names import NameServer
+
+reactor: Any = _reactor
+Playing = Generator[Any, Any, None]
+
+HOSTS = {
+    "dual.test": ["192.0.2.1", "2001:db8::1", "192.0.2.2"],
+    "four.test": ["192.0.2.4"],
+    "six.test": ["2001:db8::6"],
+    "nothing.test": [],
+}
+
+
+@pytest.fixture
+def server() -> Iterator[NameServer]:
+    with NameServer(dict(HOSTS)) as server:
+        yield server
+
+
+@pytest.fixture
+def logged() -> Iterator[list[LogEvent]]:
+    """What is logged during the test."""
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+
+
+class TestMakeResolver:
+    """The option ``--resolver``."""
+
+    def test_system(self) -> None:
+        assert make_resolver("system", reactor) is reactor.nameResolver
+
+    @pytest.mark.parametrize(
+        ("spec", "server"),
+        [
+            ("dns:192.0.2.53", ("192.0.2.53", 53)),
+            ("dns:192.0.2.53:5353", ("192.0.2.53", 5353)),
+            ("dns:192.0.2.53:65535", ("192.0.2.53", 65535)),
+            ("dns:[::1]", ("::1", 53)),
+            ("dns:[2001:db8::53]:5353", ("2001:db8::53", 5353)),
+        ],
+    )
+    def test_dns(self, spec: str, server: tuple[str, int]) -> None:
+        resolver = make_resolver(spec, reactor)
+        assert isinstance(resolver, DNSResolver)
+        assert resolver._resolver.servers == [server]
+
+    @pytest.mark.parametrize("spec", ["", "dns", "System", "system:", "doh:192.0.2.53", "192.0.2.53"])
+    def test_neither(self, spec: str) -> None:
+        with pytest.raises(
+            ValueError, match="is neither 'system' nor 'dns:HOST' nor 'dns:HOST:PORT'"
+        ) as caught:
+            make_resolver(spec, reactor)
+        assert repr(spec) in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "spec",
+        [
+            *("dns:", "dns::53", "dns:localhost", "dns:127.1", "dns:::1", "dns:[::1", "dns:[]", "dns:[]:53"),
+            *("dns:[localhost]:53", "dns:2001:db8::53", "dns:\x00", "dns:\udcff"),
+        ],
+    )
+    def test_no_address(self, spec: str) -> None:
+        with pytest.raises(ValueError, match="the DNS server must be a literal address"):
+            make_resolver(spec, reactor)
+
+    @pytest.mark.parametrize(
+        "port", [":", ":0", ":65536", ":-1", ":+53", ":domain", ": 53", ":5_3", ":\u0665\u0663", "::53"]
+    )
+    @pytest.mark.parametrize("host", ["192.0.2.53", "[::1]"])
+    def test_no_port(self, host: str, port: str) -> None:
+        with pytest.raises(ValueError, match="the port must be a number from 1 to 65535"):
+            make_resolver(f"dns:{host}{port}", reactor)
+
+    def test_port_without_a_colon(self) -> None:
+        with pytest.raises(ValueError, match="the port must be a number from 1 to 65535"):
+            make_resolver("dns:[::1]53", reactor)
+
+
+@implementer(IResolutionReceiver)
+class Receiver:
+    """Takes what a resolver tells. :ivar complete: fires with the addresses."""
+
+    def __init__(self) -> None:
+        self.began: IHostResolution | None = None
+        self.addresses: list[Any] = []
+        self.complete: Deferred[list[Any]] = Deferred()
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        assert self.began is None
+        self.began = resolutionInProgress
+
+    def addressResolved(self, address: Any) -> None:
+        self.addresses.append(address)
+
+    def resolutionComplete(self) -> None:
+        self.complete.callback(self.addresses)
+
+
+def resolved(resolver: IHostnameResolver, name: str, **options: Any) -> Deferred[list[Any]]:
+    receiver = Receiver()
+    resolution = resolver.resolveHostName(receiver, name, **options)
+    assert receiver.began is resolution
+    assert resolution.name == name
+    return receiver.complete.addTimeout(60, reactor)
+
+
+class TestDNSResolver:
+    """Against a real server, by real packets."""
+
+    @pytest.fixture
+    def resolver(self, server: NameServer) -> DNSResolver:
+        return DNSResolver(reactor, [("127.0.0.1", server.port)])
+
+    def test_interface(self, resolver: DNSResolver) -> None:
+        verifyObject(IHostnameResolver, resolver)
+
+    @pytest_twisted.inlineCallbacks
+    def test_both_families(self, resolver: DNSResolver, server: NameServer) -> Playing:
+        """Both are asked for at once, IPv6 comes first, and a family's own order stays."""
+        found = yield resolved(resolver, "dual.test", portNumber=80)
+        assert found == [
+            IPv6Address("TCP", "2001:db8::1", 80),
+            IPv4Address("TCP", "192.0.2.1", 80),
+            IPv4Address("TCP", "192.0.2.2", 80),
+        ]
+        assert sorted(server.asked) == [("dual.test", 1), ("dual.test", 28)]
+
+    @pytest.mark.parametrize(
+        ("name", "found"),
+        [
+            ("four.test", [IPv4Address("TCP", "192.0.2.4", 0)]),
+            ("six.test", [IPv6Address("TCP", "2001:db8::6", 0)]),
+            ("nothing.test", []),
+            ("unknown.test", []),
+        ],
+    )
+    @pytest_twisted.inlineCallbacks
+    def test_one_family_or_none(self, resolver: DNSResolver, name: str, found: list[Any]) -> Playing:
+        assert (yield resolved(resolver, name)) == found
+
+    @pytest.mark.parametrize(
+        ("types", "kinds", "asked"),
+        [([IPv4Address], [IPv4Address] * 2, [1]), ([IPv6Address], [IPv6Address], [28]), ([], [], [])],
+    )
+    @pytest_twisted.inlineCallbacks
+    def test_address_types(
+        self, resolver: DNSResolver, server: NameServer, types: list[Any], kinds: list[Any], asked: list[int]
+    ) -> Playing:
+        found = yield resolved(resolver, "dual.test", addressTypes=types)
+        assert [type(address) for address in found] == kinds
+        assert [kind for _, kind in server.asked] == asked
+
+    @pytest_twisted.inlineCallbacks
+    def test_nobody_waits(self, resolver: DNSResolver) -> Playing:
+        """Giving up is no error: the answer is still told."""
+        receiver = Receiver()
+        resolver.resolveHostName(receiver, "four.test").cancel()
+        assert (yield receiver.complete.addTimeout(60, reactor)) == [IPv4Address("TCP", "192.0.2.4", 0)]
+
+    @pytest_twisted.inlineCallbacks
+    def test_no_answer(self) -> Playing:
+        """A server that is dead: no address, after a few tries, and no error that nobody takes."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            resolver = DNSResolver(reactor, [silent.getsockname()])
+            resolver._resolver.timeout = (0, 0)
+            assert (yield resolved(resolver, "four.test")) == []
+
+    @pytest_twisted.inlineCallbacks
+    def test_out_of_descriptors(self, resolver: DNSResolver, monkeypatch: pytest.MonkeyPatch) -> Playing:
+        """A name that was asked for when there were none is found again when there are."""
+
+        def none_left(*args: object, **options: object) -> None:
+            raise CannotListenError("", 5353, OSError(errno.EMFILE, "Too many open files"))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(reactor, "listenUDP", none_left)
+            assert (yield resolved(resolver, "four.test")) == []
+        assert (yield resolved(resolver, "four.test")) == [IPv4Address("TCP", "192.0.2.4", 0)]
+
+    @pytest_twisted.inlineCallbacks
+    def test_names(self, resolver: DNSResolver) -> Playing:
+        """As the commands use it."""
+        names = Names(resolver, reactor)
+        found = yield names.lookup("dual.test", 443)
+        assert found == [
+            Address.of("2001:db8::1", 443),
+            Address.of("192.0.2.1", 443),
+            Address.of("192.0.2.2", 443),
+        ]
+        with pytest.raises(NameNotFound):
+            yield names.lookup("unknown.test", 443)
+
+    def test_configuration_is_not_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The server that was named is asked, and none that /etc/resolv.conf names."""
+        monkeypatch.setattr(names_client.Resolver, "_openFile", None)
+        resolver = DNSResolver(reactor, [("192.0.2.53", 53)])
+        assert resolver._resolver.servers == [("192.0.2.53", 53)]
+        assert resolver._resolver.dynServers == ()
+
+
+@pytest_twisted.inlineCallbacks
+def test_system_resolver() -> Playing:
+    """The one that everybody has: a literal address needs no server, so nothing leaves this machine."""
+    names = Names(make_resolver("system", reactor), reactor)
+    found = yield names.lookup("127.0.0.1", 80)
+    assert found == [Address.of("127.0.0.1", 80)]
+
+
+@implementer(IHostnameResolver)
+class FakeResolver:
+    """Answers when the test wants it. :ivar asked: the names, in order."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self._receivers: list[IResolutionReceiver] = []
+
+    def resolveHostName(
+        self, resolutionReceiver: IResolutionReceiver, hostName: str, *args: Any, **options: Any
+    ) -> Any:
+        self.asked.append(hostName)
+        self._receivers.append(resolutionReceiver)
+        resolutionReceiver.resolutionBegan(None)
+
+    def answer(self, *hosts: str) -> None:
+        """Answer the oldest question."""
+        receiver = self._receivers.pop(0)
+        for host in hosts:
+            kind = IPv6Address if ":" in host else IPv4Address
+            receiver.addressResolved(kind("TCP", host, 0))
+        receiver.resolutionComplete()
+
+
+class Setting:
+    """Names, and what they ask and go by."""
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = Clock()
+        self.resolver = FakeResolver()
+        self.names = Names(self.resolver, self.clock, **options)
+
+    def lookup(self, name: str = "a.test", port: int = 80) -> list[Any]:
+        """Ask; the list has the answer, or the failure's value, when it is there."""
+        results: list[Any] = []
+        self.names.lookup(name, port).addCallbacks(
+            results.append, lambda failure: results.append(failure.value)
+        )
+        return results
+
+
+@pytest.fixture
+def setting() -> Setting:
+    return Setting()
+
+
+ONE, OTHER = "192.0.2.1", "2001:db8::1"
+
+
+class TestNames:
+    """Asked once for many, remembered for a moment, given up without harm."""
+
+    def test_order(self, setting: Setting) -> None:
+        """The resolver's order is the system administrator's (gai.conf): it stays."""
+        results = setting.lookup()
+        setting.resolver.answer(ONE, OTHER, "192.0.2.0")
+        assert results == [[Address.of(ONE, 80), Address.of(OTHER, 80), Address.of("192.0.2.0", 80)]]
+
+    def test_repeats(self, setting: Setting) -> None:
+        """The C library gives an address once for each kind of socket."""
+        results = setting.lookup()
+        setting.resolver.answer(ONE, OTHER, ONE, OTHER)
+        assert results == [[Address.of(ONE, 80), Address.of(OTHER, 80)]]
+
+    def test_scope(self, setting: Setting) -> None:
+        results = setting.lookup()
+        setting.resolver.answer("fe80::1%lo")
+        assert results == [[Address.of("fe80::1", 80)]]
+
+    def test_mapped(self, setting: Setting) -> None:
+        """Else a rule on the IPv4 address, and ``--outgoing``, are gone round by who owns the name."""
+        results = setting.lookup()
+        setting.resolver.answer("::ffff:192.0.2.1", ONE)
+        assert results == [[Address.of(ONE, 80)]]
+
+    def test_what_is_no_address(self, setting: Setting) -> None:
+        results = setting.lookup()
+        (receiver,) = setting.resolver._receivers
+        receiver.addressResolved(object())
+        setting.resolver.answer(ONE)
+        assert results == [[Address.of(ONE, 80)]]
+
+    def test_not_found(self, setting: Setting) -> None:
+        results = setting.lookup()
+        setting.resolver.answer()
+        assert [type(result) for result in results] == [NameNotFound]
+
+    def test_not_found_is_not_remembered(self, setting: Setting) -> None:
+        """A name that has just been made, or a resolver that just came back, is there at once."""
+        setting.lookup()
+        setting.resolver.answer()
+        results = setting.lookup()
+        setting.resolver.answer(ONE)
+        assert results == [[Address.of(ONE, 80)]]
+
+    def test_shared(self, setting: Setting) -> None:
+        """A browser opens many connections to one host at once; each has its own port."""
+        first, second = setting.lookup(port=80), setting.lookup(port=443)
+        assert setting.resolver.asked == ["a.test"]
+        setting.resolver.answer(ONE)
+        assert (first, second) == ([[Address.of(ONE, 80)]], [[Address.of(ONE, 443)]])
+
+    def test_not_found_is_shared(self, setting: Setting) -> None:
+        first, second = setting.lookup(), setting.lookup()
+        setting.resolver.answer()
+        assert [type(result) for result in first + second] == [NameNotFound] * 2
+
+    def test_another_name_is_another_question(self, setting: Setting) -> None:
+        first, second = setting.lookup("a.test"), setting.lookup("b.test")
+        assert setting.resolver.asked == ["a.test", "b.test"]
+        setting.resolver.answer(ONE)
+        setting.resolver.answer(OTHER)
+        assert (first, second) == ([[Address.of(ONE, 80)]], [[Address.of(OTHER, 80)]])
+
+    def test_remembered(self, setting: Setting) -> None:
+        setting.lookup()
+        setting.resolver.answer(ONE)
+        setting.clock.advance(1.9)
+        assert setting.lookup(port=81) == [[Address.of(ONE, 81)]]
+        assert setting.resolver.asked == ["a.test"]
+
+    def test_not_for_long(self, setting: Setting) -> None:
+        """From the answer on, however often it is used: DNS has moved on."""
+        setting.lookup()
+        setting.clock.advance(5)
+        setting.resolver.answer(ONE)
+        setting.clock.advance(1)
+        setting.lookup()
+        setting.clock.advance(1)
+        assert setting.lookup() == []
+        assert setting.resolver.asked == ["a.test"] * 2
+        setting.resolver.answer(OTHER)
+        assert setting.lookup() == [[Address.of(OTHER, 80)]]
+
+    def test_answers_can_be_changed(self, setting: Setting) -> None:
+        """What one session does with its list is no other's business."""
+        first = setting.lookup()
+        setting.resolver.answer(ONE, OTHER)
+        first[0].clear()
+        assert len(setting.lookup()[0]) == 2
+
+    def test_remembering_nothing(self) -> None:
+        setting = Setting(keep=0)
+        setting.lookup()
+        setting.resolver.answer(ONE)
+        assert setting.lookup() == []
+        assert setting.resolver.asked == ["a.test"] * 2
+
+    def test_bound(self) -> None:
+        """A client that asks for names without end does not fill the memory; the oldest goes first."""
+        setting = Setting(most=3)
+        for name in ("a.test", "b.test", "c.test", "d.test"):
+            setting.lookup(name)
+            setting.resolver.answer(ONE)
+        assert len(setting.names._known) == 3
+        assert setting.lookup("b.test") != []
+        assert setting.lookup("a.test") == []
+
+    def test_a_new_answer_takes_no_other_name_s_place(self) -> None:
+        setting = Setting(most=2)
+        for name in ("a.test", "b.test"):
+            setting.lookup(name)
+            setting.resolver.answer(ONE)
+        setting.clock.advance(3)
+        for name in ("b.test", "a.test"):
+            setting.lookup(name)
+            setting.resolver.answer(OTHER)
+        assert setting.lookup("a.test") == setting.lookup("b.test") == [[Address.of(OTHER, 80)]]
+
+    def test_one_gives_up(self, setting: Setting) -> None:
+        """Those who share the question with him get their answer."""
+        gone = setting.names.lookup("a.test", 80)
+        results = setting.lookup()
+        gone.cancel()
+        setting.resolver.answer(ONE)
+        assert results == [[Address.of(ONE, 80)]]
+        gone.addErrback(lambda failure: failure.trap(CancelledError))
+
+    def test_all_give_up(self, setting: Setting) -> None:
+        """The answer comes, is remembered, and who asks meanwhile waits for it."""
+        for _ in range(2):
+            gone = setting.names.lookup("a.test", 80)
+            gone.addErrback(lambda failure: failure.trap(CancelledError))
+            gone.cancel()
+        results = setting.lookup()
+        assert setting.resolver.asked == ["a.test"]
+        setting.resolver.answer(ONE)
+        assert results == [[Address.of(ONE, 80)]]
+
+    def test_giving_up_twice(self, setting: Setting) -> None:
+        gone = setting.names.lookup("a.test", 80)
+        gone.addErrback(lambda failure: failure.trap(CancelledError))
+        gone.cancel()
+        gone.cancel()
+        setting.resolver.answer(ONE)
+        gone.cancel()
+
+    def test_an_answer_that_makes_another_give_up(self, setting: Setting) -> None:
+        """One session's end may be another's; a third still gets its answer."""
+        first = setting.names.lookup("a.test", 80)
+        second = setting.names.lookup("a.test", 80)
+        third = setting.lookup()
+        first.addCallback(lambda _: second.cancel())
+        second.addErrback(lambda failure: failure.trap(CancelledError))
+        setting.resolver.answer(ONE)
+        assert third == [[Address.of(ONE, 80)]]
+
+    def test_asking_again_from_the_answer(self, setting: Setting) -> None:
+        again: list[Any] = []
+        answered = setting.names.lookup("a.test", 80)
+        answered.addCallback(lambda _: again.extend(setting.lookup()))
+        setting.resolver.answer(ONE)
+        assert again == [[Address.of(ONE, 80)]]
+
+    @pytest.mark.parametrize("when", ["first", "second"])
+    def test_resolver_that_raises(self, setting: Setting, logged: list[LogEvent], when: str) -> None:
+        """An embedder's own may; the name is not found, the log says why, and the next question is asked."""
+        ask: Callable[..., Any] = setting.resolver.resolveHostName
+
+        def broken(receiver: IResolutionReceiver, name: str) -> None:
+            if when == "second":
+                receiver.resolutionBegan(None)
+            raise ZeroDivisionError
+
+        setting.resolver.resolveHostName = broken
+        assert [type(result) for result in setting.lookup()] == [NameNotFound]
+        assert [event["log_failure"].type for event in logged] == [ZeroDivisionError]
+        setting.resolver.resolveHostName = ask
+        results = setting.lookup()
+        setting.resolver.answer(ONE)
+        assert results == [[Address.of(ONE, 80)]]
+
+    def test_resolver_that_answers_at_once(self) -> None:
+        """As one with a table of its own does."""
+
+        @implementer(IHostnameResolver)
+        class Table:
+            def resolveHostName(self, receiver: IResolutionReceiver, name: str, *args: Any) -> Any:
+                receiver.resolutionBegan(None)
+                receiver.addressResolved(IPv4Address("TCP", ONE, 0))
+                receiver.resolutionComplete()
+
+        results: list[Any] = []
+        Names(Table(), Clock()).lookup("a.test", 80).addCallback(results.append)
+        assert results == [[Address.of(ONE, 80)]]
+
+
+@pytest_twisted.inlineCallbacks
+def test_many_at_once(server: NameServer) -> Playing:
+    """A hundred sessions for one name: a question for each family."""
+    names = Names(DNSResolver(reactor, [("127.0.0.1", server.port)]), reactor)
+    found = yield gatherResults([names.lookup("dual.test", port) for port in range(1, 101)])
+    assert [addresses[0].port for addresses in found] == list(range(1, 101))
+    assert len(server.asked) == 2
