@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from socket import AF_INET, AF_INET6, SocketType
 from typing import Any, NamedTuple, Protocol as Shape, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IConnector,
     IDelayedCall,
@@ -88,7 +88,7 @@ class Race:
             self._next = self._clock.callLater(ATTEMPT_DELAY, self._attempt)
         else:
             self._next = None
-        attempt = self._connect(address)
+        attempt: Deferred[Any] = maybeDeferred(self._connect, address)
         self._running.add(attempt)
         attempt.addCallbacks(self._won, self._lost, callbackArgs=(attempt,), errbackArgs=(attempt,))
 
