@@ -31,6 +31,7 @@ _RELIED_ON = (
     "connected",
     "dataBuffer",
     "disconnected",
+    "disconnecting",
     "doWrite",
     "fileno",
     "protocol",
@@ -54,9 +55,11 @@ def detach_socket(transport: Any) -> SocketType | None:
     nothing: no ``connectionLost`` comes.
 
     :returns: the socket, non-blocking; None when it cannot be had: the
-        transport is of another kind, speaks TLS, or could not send everything.
+        transport is of another kind, speaks TLS, is closing, or could not send everything.
     """
-    if not is_detachable(transport) or not _as_known(transport) or not _flushed(transport):
+    if not is_detachable(transport) or not _as_known(transport):
+        return None
+    if transport.disconnecting or not transport.connected or not _flushed(transport):
         return None
     transport.stopReading()
     transport.stopWriting()
@@ -87,7 +90,7 @@ def _as_known(transport: Any) -> bool:
 def _flushed(transport: Any) -> bool:
     if transport.dataBuffer or transport._tempDataBuffer:
         transport.doWrite()
-    return not (transport.dataBuffer or transport._tempDataBuffer) and transport.connected
+    return not (transport.dataBuffer or transport._tempDataBuffer)
 
 
 def _no_descriptor() -> int:

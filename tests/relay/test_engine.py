@@ -160,60 +160,6 @@ class TestSplice:
         again.close()
 
 
-class TestPipePool:
-    """Pipes are lent, returned and bounded."""
-
-    def test_bound(self) -> None:
-        pool = PipePool(most=2)
-        pipes = [pool.take(), pool.take()]
-        assert None not in pipes
-        assert pool.take() is None
-        for pipe in pipes:
-            assert pipe is not None
-            pool.give(pipe, empty=True)
-        assert pool.take() is not None
-
-    def test_a_dirty_pipe_is_closed(self) -> None:
-        pool = PipePool()
-        pipe = pool.take()
-        assert pipe is not None
-        pool.give(pipe, empty=False)
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(pipe.read)
-
-    def test_close(self) -> None:
-        before = open_descriptors()
-        pool = PipePool()
-        pipe = pool.take()
-        assert pipe is not None
-        pool.give(pipe, empty=True)
-        pool.close()
-        assert open_descriptors() == before
-
-    def test_out_of_descriptors(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def none_left(flags: int) -> tuple[int, int]:
-            raise OSError(errno.EMFILE, "Too many open files")
-
-        monkeypatch.setattr(os, "pipe2", none_left)
-        pool = PipePool()
-        assert pool.take() is None
-        assert pool.lent == 0
-
-    def test_over_the_users_share(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Beyond pipe-user-pages-soft F_SETPIPE_SZ is refused and a new pipe holds a page or two."""
-        from socksproxy.relay import pipes
-
-        def refused(descriptor: int, command: int, size: int = 0) -> int:
-            if command == 1031:
-                raise PermissionError(errno.EPERM, "Operation not permitted")
-            return 8192
-
-        before = open_descriptors()
-        monkeypatch.setattr(pipes, "fcntl", refused)
-        assert PipePool().take() is None
-        assert open_descriptors() == before
-
-
 class Recorder:
     """A handler that remembers what it is told."""
 
