@@ -117,6 +117,19 @@ class Harness:
         self.endings = 0
         self.relay: Any = None
 
+    def limit_buffers(self, size: int) -> int:
+        """Bound the kernel's buffers on the way from the client to the destination; their sum in bytes."""
+        total = 0
+        for sock, option in (
+            (self.client, socket.SO_SNDBUF),
+            (self._client, socket.SO_RCVBUF),
+            (self._destination, socket.SO_SNDBUF),
+            (self.destination, socket.SO_RCVBUF),
+        ):
+            sock.setsockopt(socket.SOL_SOCKET, option, size)
+            total += sock.getsockopt(socket.SOL_SOCKET, option)
+        return total
+
     def start(self, early: bytes = b"", idle: float | None = None, client_eof: bool = False) -> None:
         """Begin relaying."""
         if self.kind == "engine":

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import select
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -20,6 +21,7 @@ from socksproxy.relay.outcome import End
 
 from .harness import (
     KINDS,
+    PATIENCE,
     Harness,
     an_engine,
     is_reset,
@@ -122,18 +124,31 @@ def client_resets_after_half_close(client: socket.socket, destination: socket.so
     assert read_to_end(destination) == b""
     reset(client)
     # A FIN has come through already, so that only writing tells the destination.
-    with pytest.raises(OSError):
-        for _ in range(10_000):
-            destination.sendall(b"is anybody there?" * 100)
+    assert is_refused(destination)
+
+
+def client_gone(client: socket.socket, destination: socket.socket) -> None:
+    """A browser's stop button: the kernel answers what still comes with a reset."""
+    client.close()
+    assert is_refused(destination)
 
 
 def client_gone_with_data_unread(client: socket.socket, destination: socket.socket) -> None:
-    """A browser's stop button: the kernel answers what still comes with a reset."""
-    destination.sendall(pattern(3_000_000)) if False else None
+    """The same while an answer is on its way: there is no FIN before the reset."""
+    destination.sendall(bytes(100_000))
+    assert read_exactly(client, 1) == b"\x00"
     client.close()
-    with pytest.raises(OSError):
-        for _ in range(10_000):
-            destination.sendall(bytes(65536))
+    assert is_refused(destination)
+
+
+def is_refused(sock: socket.socket) -> bool:
+    """Whether what is written comes to be refused, as it is once a reset has come."""
+    for _ in range(10_000):
+        try:
+            sock.sendall(bytes(65_536))
+        except (ConnectionResetError, BrokenPipeError):
+            return True
+    return False
 
 
 @pytest.mark.parametrize(
@@ -147,6 +162,7 @@ def client_gone_with_data_unread(client: socket.socket, destination: socket.sock
         (client_resets, {End.CLIENT_RESET}),
         (destination_resets, {End.DESTINATION_RESET}),
         (client_resets_after_half_close, {End.CLIENT_RESET}),
+        (client_gone, {End.CLIENT_RESET}),
         (client_gone_with_data_unread, {End.CLIENT_RESET}),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
@@ -252,19 +268,15 @@ def test_half_close_with_bytes_in_flight(relay: Harness) -> Playing:
 @pytest_twisted.inlineCallbacks
 def test_slow_reader_stops_the_sender(relay: Harness) -> Playing:
     """64 MB towards a reader that does not read stay with the sender: memory is bounded."""
+    # Else the kernel's own buffers grow with their use, to tens of megabytes on some machines.
+    kernel = relay.limit_buffers(1 << 17)
 
     def fill(client: socket.socket, destination: socket.socket) -> int:
         client.setblocking(False)
         taken, chunk = 0, bytes(1 << 16)
-        quiet = threading.Event()
-        while taken < 64 << 20:
-            try:
-                taken += client.send(chunk)
-            except BlockingIOError:
-                # Whatever still moves within this time is the kernel's and the relay's buffers filling.
-                if quiet.wait(0.3) or not _writable(client):
-                    break
-        client.settimeout(20)
+        while taken < 64 << 20 and select.select([], [client], [], 1.0)[1]:
+            taken += client.send(chunk)
+        client.settimeout(PATIENCE)
         return taken
 
     def drain(client: socket.socket, destination: socket.socket) -> int:
@@ -275,15 +287,10 @@ def test_slow_reader_stops_the_sender(relay: Harness) -> Playing:
 
     relay.start()
     taken = yield relay.run(fill)
-    assert taken < 24 << 20
+    # What the kernel holds, and as much again as it may be over; a pipe; the relay's buffers.
+    assert taken <= 2 * kernel + (1 << 20) + (1 << 19)
     assert (yield relay.run(drain)) == taken
     yield relay.finished()
-
-
-def _writable(sock: socket.socket) -> bool:
-    import select
-
-    return bool(select.select([], [sock], [], 0)[1])
 
 
 @pytest.mark.parametrize("size", [1, 300, 65_536])
