@@ -9,12 +9,13 @@ from .policy import Client, DefaultPolicy, IPolicy, SessionLimits
 from .resolve import make_resolver
 from .server import SOCKSFactory, SOCKSProtocol
 from .session import Timeouts
-from .wire.words import Address, Command, Reply
+from .wire.words import Address, AddressType, Command, Reply
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Address",
+    "AddressType",
     "Client",
     "Command",
     "DefaultPolicy",

@@ -81,11 +81,12 @@ class Options(usage.Options):
         multiUse=["listen", "outgoing"],
         mutuallyExclusive=[("listen", "interface"), ("listen", "port")],
         optActions={
-            "interface": usage.CompleteNetInterfaces(),
+            "interface": usage.CompleteList(["127.0.0.1", r"\:\:1"]),
             "log": usage.CompleteFiles("*.log"),
             "log-format": usage.CompleteList(FORMATS),
-            "resolver": usage.CompleteList(["system", "dns:"]),
-            "listen": usage.CompleteList(["tcp:", "unix:", "ssl:", "systemd:", "haproxy:tcp:"]),
+            # zsh ends a list at a colon that has no backslash.
+            "resolver": usage.CompleteList(["system", r"dns\:"]),
+            "listen": usage.CompleteList([r"tcp\:", r"unix\:", r"ssl\:", r"systemd\:", r"haproxy\:tcp\:"]),
         },
     )
 

@@ -22,13 +22,32 @@ settings.load_profile("default")
 #: Seconds that a process of ours may take for anything; far more than it needs.
 PATIENCE = 60.0
 
+# What a process has run counts for coverage, although a signal ends it and so
+# none of its exit functions is called.
+_COUNTED = """
+import sys
+from twisted.application import app
+
+def counted(number, end=app._exitWithSignal):
+    coverage = sys.modules.get("coverage")
+    running = coverage and coverage.Coverage.current()
+    if running:
+        running.save()
+    end(number)
+
+app._exitWithSignal = counted
+"""
 # By their functions: where pip puts the scripts depends on how it was called.
 TWISTD = (
     sys.executable,
     "-c",
-    "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()",
+    f"{_COUNTED}\nsys.argv[0] = 'twistd'\nfrom twisted.scripts.twistd import run\nrun()",
 )
-TWIST = (sys.executable, "-c", "from twisted.application.twist._twist import Twist; Twist.main()")
+TWIST = (
+    sys.executable,
+    "-c",
+    f"{_COUNTED}\nfrom twisted.application.twist._twist import Twist\nTwist.main()",
+)
 PYTHON_M_TWISTED = (sys.executable, "-m", "twisted")
 
 

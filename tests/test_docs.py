@@ -145,7 +145,7 @@ def test_readme_code(number: int, tmp_path: Path, start: Callable[..., Program])
     code = blocks(README, ".. code-block:: python")[number]
     assert LISTEN in code
     path = tmp_path / "socks"
-    file = tmp_path / "code.py"
+    file = tmp_path / "from_the_readme.py"  # not the name of a module that twistd imports, such as code
     file.write_text(code.replace(LISTEN, f"unix:{path}"), "utf-8")
     is_tac = "Application(" in code
     command = [*TWISTD, "--pidfile=", "-ny", str(file)] if is_tac else [sys.executable, str(file)]

@@ -59,8 +59,9 @@ def connected(path: Path, program: Program) -> socket.socket:
         if client.connect_ex(str(path)) == 0:
             return client
         client.close()
-        assert program.process.poll() is None
-        assert time.monotonic() < deadline
+        ended = program.process.poll() is not None
+        assert not ended, f"it ended with {program.wait()}:\n{program.output}"
+        assert time.monotonic() < deadline, f"nothing listens on {path}"
         time.sleep(0.01)
 
 

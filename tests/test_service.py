@@ -707,3 +707,7 @@ def test_zsh_completion(start: Callable[..., Program]) -> None:
     assert "--log-format" in program.output
     assert "text json" in program.output
     assert "Traceback" not in program.output
+    # zsh takes what follows a plain colon for another argument, and complains of a list without an end.
+    lists = re.findall(r"(?<!\\):(\(.*\))'", program.output)
+    assert len(lists) >= 4
+    assert not [words for words in lists if re.search(r"(?<!\\):", words)]

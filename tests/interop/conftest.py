@@ -27,15 +27,8 @@ class Proxy:
         self._program = Program(
             [
                 *TWISTD,
-                "-n",
-                "--pidfile=",
-                "socks",
-                "--port",
-                "0",
-                "-l",
-                str(self._records),
-                "--log-format",
-                "json",
+                *("-n", "--pidfile=", "socks", "--port", "0"),
+                *("-l", str(self._records), "--log-format", "json"),
                 *options,
             ],
             directory,
@@ -45,23 +38,48 @@ class Proxy:
 
     def records(self) -> list[dict[str, Any]]:
         """The access records so far."""
-        return [json.loads(line) for line in self._records.read_text().splitlines()]
+        whole, _, _ = self._records.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
-    def record_of(self, destination: str) -> dict[str, Any]:
-        """The record of the session to *destination*, as soon as it is written."""
+    def record_of(self, destination: str, **fields: object) -> dict[str, Any]:
+        """The record of the session to *destination* that has these *fields*, as soon as it is written."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            for record in self.records():
-                if record["destination"] == destination:
+            there = [record for record in self.records() if record["destination"] == destination]
+            for record in there:
+                if fields.items() <= record.items():
                     return record
             time.sleep(0.02)
-        raise AssertionError(f"no record of a session to {destination}")
+        raise AssertionError(f"no record of a session to {destination} with {fields}, but {there}")
+
+    def check_record(
+        self, origin: Origin | HTTPOrigin, version: int, name: str | None = None, **fields: object
+    ) -> None:
+        """
+        Wait for the record of the session that *origin* has seen last: it is granted, and true.
+
+        :param version: the protocol's.
+        :param name: what the client has asked for; None: the address.
+        """
+        self.record_of(
+            _place(name or origin.host, origin.port),
+            reached=_place(origin.host, origin.port),
+            outgoing=_place(*origin.peers[-1]),
+            version=version,
+            command="CONNECT",
+            reply=90 if version == 4 else 0,
+            **fields,
+        )
 
     def stop(self) -> None:
         """End it; whatever it said must not be a traceback."""
         self._program.stop()
         assert "Traceback" not in self._program.output, self._program.output
         assert "Unhandled" not in self._program.output, self._program.output
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @pytest.fixture(scope="session")

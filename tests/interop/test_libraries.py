@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.origin import Origin
-from tests.support.programs import missing, require, run
+from tests.support.origin import HTTPOrigin, Origin, sha256
+from tests.support.programs import missing, run
 
 from .conftest import Proxy
 
 HERE = Path(__file__).parent
+
+#: How the libraries that speak HTTP are told the way, and what is asked of the proxy then.
+SCHEMES = [("socks4", 4, "127.0.0.1"), ("socks5", 5, "127.0.0.1"), ("socks5", 5, "::1")]
 
 
 def library(name: str) -> Any:
@@ -32,18 +37,19 @@ def echoed(sock: socket.socket) -> bytes:
 
 
 class TestPySocks:
-    @pytest.mark.parametrize("kind", ["SOCKS4", "SOCKS5"])
+    @pytest.mark.parametrize("version", [4, 5])
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-    def test_connect(self, proxy: Proxy, echoes: Origin, kind: str, host: str) -> None:
+    def test_connect(self, proxy: Proxy, echoes: Origin, version: int, host: str) -> None:
         socks = library("socks")
         sock = socks.socksocket()
         sock.settimeout(30)
-        sock.set_proxy(getattr(socks, kind), "127.0.0.1", proxy.port, rdns=True)
+        sock.set_proxy(getattr(socks, f"SOCKS{version}"), "127.0.0.1", proxy.port, rdns=True)
         sock.connect((host, echoes.port))
         # PySocks tells BND.ADDR: it is the address that the destination has seen.
         bound = sock.get_proxy_sockname()
         assert echoed(sock) == b"hello"
         assert bound == echoes.peers[0]
+        proxy.check_record(echoes, version, host, sent=5, received=5)
 
     def test_ipv6(self, proxy: Proxy, echoes6: Origin) -> None:
         socks = library("socks")
@@ -54,28 +60,31 @@ class TestPySocks:
         bound = sock.get_proxy_sockname()
         assert echoed(sock) == b"hello"
         assert bound[:2] == echoes6.peers[0]
+        proxy.check_record(echoes6, 5, sent=5, received=5)
 
     def test_refused(self, proxy: Proxy) -> None:
         socks = library("socks")
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
+            port = closed.getsockname()[1]
             sock = socks.socksocket()
             sock.set_proxy(socks.SOCKS5, "127.0.0.1", proxy.port)
             with pytest.raises(socks.GeneralProxyError) as caught:
-                sock.connect(closed.getsockname())
+                sock.connect(("127.0.0.1", port))
             assert "0x05" in str(caught.value)
             sock.close()
+        proxy.record_of(f"127.0.0.1:{port}", version=5, reply=5)
 
 
 class TestPythonSocks:
-    @pytest.mark.parametrize("kind", ["socks4", "socks5"])
-    @pytest.mark.parametrize("remote", [False, True], ids=["by address", "by name"])
-    def test_sync(self, proxy: Proxy, echoes: Origin, kind: str, remote: bool) -> None:
+    @pytest.mark.parametrize("version", [4, 5])
+    @pytest.mark.parametrize("name", [None, "localhost"])
+    def test_sync(self, proxy: Proxy, echoes: Origin, version: int, name: str | None) -> None:
         sync = library("python_socks.sync")
-        client = sync.Proxy.from_url(f"{kind}://127.0.0.1:{proxy.port}", rdns=remote)
-        host = "localhost" if remote else "127.0.0.1"
-        sock = client.connect(dest_host=host, dest_port=echoes.port, timeout=30)
+        client = sync.Proxy.from_url(f"socks{version}://127.0.0.1:{proxy.port}", rdns=name is not None)
+        sock = client.connect(dest_host=name or "127.0.0.1", dest_port=echoes.port, timeout=30)
         assert echoed(sock) == b"hello"
+        proxy.check_record(echoes, version, name, sent=5, received=5)
 
     def test_asyncio(self, proxy: Proxy, echoes: Origin) -> None:
         module = library("python_socks.async_.asyncio")
@@ -88,26 +97,88 @@ class TestPythonSocks:
             writer.write_eof()
             data = await reader.read()
             writer.close()
-            return data
+            await writer.wait_closed()
+            return bytes(data)
 
         assert asyncio.run(converse()) == b"hello"
+        proxy.check_record(echoes, 5, sent=5, received=5)
 
 
-@pytest.mark.parametrize(
-    ("kind", "host"), [("4", "127.0.0.1"), ("4", "localhost"), ("5", "127.0.0.1"), ("5", "localhost")]
-)
-def test_node(proxy: Proxy, echoes: Origin, kind: str, host: str) -> None:
+class TestWeb:
+    """The libraries that bring SOCKS to clients of the web."""
+
+    @pytest.mark.parametrize(
+        ("scheme", "version", "host"),
+        [*SCHEMES, ("socks4a", 4, "localhost"), ("socks5h", 5, "localhost")],
+    )
+    def test_requests(
+        self, proxy: Proxy, web: HTTPOrigin, web6: HTTPOrigin, scheme: str, version: int, host: str
+    ) -> None:
+        library("socks")
+        requests = library("requests")
+        origin = web6 if host == "::1" else web
+        with requests.Session() as session:
+            session.trust_env = False
+            session.proxies = {"http": f"{scheme}://127.0.0.1:{proxy.port}"}
+            body = session.get(_url(host, origin), timeout=30).content
+        assert hashlib.sha256(body).hexdigest() == sha256(70_001)
+        proxy.check_record(origin, version, host)
+
+    @pytest.mark.parametrize(("scheme", "version", "host"), [*SCHEMES, ("socks5", 5, "localhost")])
+    def test_aiohttp(
+        self, proxy: Proxy, web: HTTPOrigin, web6: HTTPOrigin, scheme: str, version: int, host: str
+    ) -> None:
+        aiohttp, aiohttp_socks = library("aiohttp"), library("aiohttp_socks")
+        origin = web6 if host == "::1" else web
+
+        async def get() -> bytes:
+            way = aiohttp_socks.ProxyConnector.from_url(f"{scheme}://127.0.0.1:{proxy.port}", rdns=True)
+            async with (
+                aiohttp.ClientSession(connector=way) as session,
+                session.get(_url(host, origin)) as got,
+            ):
+                return bytes(await got.read())
+
+        body = asyncio.run(asyncio.wait_for(get(), 30))
+        assert hashlib.sha256(body).hexdigest() == sha256(70_001)
+        proxy.check_record(origin, version, host)
+
+    @pytest.mark.parametrize(("scheme", "version", "host"), [*SCHEMES, ("socks5", 5, "localhost")])
+    def test_httpx(
+        self, proxy: Proxy, web: HTTPOrigin, web6: HTTPOrigin, scheme: str, version: int, host: str
+    ) -> None:
+        httpx, httpx_socks = library("httpx"), library("httpx_socks")
+        origin = web6 if host == "::1" else web
+        way = httpx_socks.SyncProxyTransport.from_url(f"{scheme}://127.0.0.1:{proxy.port}", rdns=True)
+        with httpx.Client(transport=way, timeout=30) as client:
+            body = client.get(_url(host, origin)).content
+        assert hashlib.sha256(body).hexdigest() == sha256(70_001)
+        proxy.check_record(origin, version, host)
+
+
+def _url(host: str, origin: HTTPOrigin) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{origin.port}/bytes/70001"
+
+
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_node(proxy: Proxy, echoes: Origin, version: int, host: str) -> None:
     """npm's ``socks``."""
-    node = require("node")
-    if not (HERE / "node_modules" / "socks").is_dir():
-        missing("npm's socks (npm install --prefix tests/interop)")
-    done = run([node, str(HERE / "clients.mjs"), str(proxy.port), kind, host, str(echoes.port)])
-    assert done.stdout == b"hello from node\n", done.stderr
+    _node(proxy, echoes, version, host)
 
 
 def test_node_ipv6(proxy: Proxy, echoes6: Origin) -> None:
-    node = require("node")
+    _node(proxy, echoes6, 5, "::1")
+
+
+def _node(proxy: Proxy, origin: Origin, version: int, host: str) -> None:
+    # Not in apt-packages.txt: npm comes with hundreds of packages.
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("node and npm are not here")
     if not (HERE / "node_modules" / "socks").is_dir():
         missing("npm's socks (npm install --prefix tests/interop)")
-    done = run([node, str(HERE / "clients.mjs"), str(proxy.port), "5", "::1", str(echoes6.port)])
+    arguments = [str(proxy.port), str(version), host, str(origin.port)]
+    done = run([node, str(HERE / "clients.mjs"), *arguments])
     assert done.stdout == b"hello from node\n", done.stderr
+    proxy.check_record(origin, version, host, sent=16, received=16)

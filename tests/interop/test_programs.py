@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
+import pwd
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,65 +37,35 @@ def openbsd_nc() -> str:
 class TestNetcat:
     """The answer comes after our FIN: whoever cuts the session at a half-close fails here."""
 
-    @pytest.mark.parametrize("version", ["4", "5"])
-    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-    def test_openbsd(self, proxy: Proxy, answers: Origin, version: str, host: str) -> None:
-        if (version, host) == ("4", "localhost"):
-            host = "127.0.0.1"  # nc's SOCKS4 resolves by itself, and may take ::1
-        done = run(
-            [openbsd_nc(), "-N", "-X", version, "-x", f"127.0.0.1:{proxy.port}", host, str(answers.port)],
-            data=UPLOAD,
-        )
+    # nc -X 4 looks a name up itself.
+    @pytest.mark.parametrize(("version", "host"), [(4, "127.0.0.1"), (5, "127.0.0.1"), (5, "localhost")])
+    def test_openbsd(self, proxy: Proxy, answers: Origin, version: int, host: str) -> None:
+        way = ["-N", "-X", str(version), "-x", f"127.0.0.1:{proxy.port}"]
+        done = run([openbsd_nc(), *way, host, str(answers.port)], data=UPLOAD)
         assert done.stdout == expected(), done.stderr
+        proxy.check_record(answers, version, host, sent=len(UPLOAD), received=len(expected()))
 
     def test_openbsd_ipv6(self, proxy: Proxy, answers6: Origin) -> None:
-        done = run(
-            [openbsd_nc(), "-N", "-X", "5", "-x", f"127.0.0.1:{proxy.port}", "::1", str(answers6.port)],
-            data=UPLOAD,
-        )
+        way = ["-N", "-X", "5", "-x", f"127.0.0.1:{proxy.port}"]
+        done = run([openbsd_nc(), *way, "::1", str(answers6.port)], data=UPLOAD)
         assert done.stdout == expected(), done.stderr
+        proxy.check_record(answers6, 5, sent=len(UPLOAD))
 
-    @pytest.mark.parametrize("kind", ["socks4", "socks5"])
-    def test_ncat(self, proxy: Proxy, answers: Origin, kind: str) -> None:
-        done = run(
-            [
-                require("ncat"),
-                "--proxy",
-                f"127.0.0.1:{proxy.port}",
-                "--proxy-type",
-                kind,
-                "127.0.0.1",
-                str(answers.port),
-            ],
-            data=UPLOAD,
-        )
+    @pytest.mark.parametrize(("version", "host"), [(4, "127.0.0.1"), (5, "127.0.0.1"), (5, "localhost")])
+    def test_ncat(self, proxy: Proxy, answers: Origin, version: int, host: str) -> None:
+        way = ["--proxy", f"127.0.0.1:{proxy.port}", "--proxy-type", f"socks{version}"]
+        by_name = ["--proxy-dns", "remote"] if host == "localhost" else []
+        done = run([require("ncat"), *way, *by_name, host, str(answers.port)], data=UPLOAD)
         assert done.stdout == expected(), done.stderr
-
-    def test_ncat_by_name(self, proxy: Proxy, answers: Origin) -> None:
-        done = run(
-            [
-                require("ncat"),
-                "--proxy",
-                f"127.0.0.1:{proxy.port}",
-                "--proxy-type",
-                "socks5",
-                "--proxy-dns",
-                "remote",
-                "localhost",
-                str(answers.port),
-            ],
-            data=UPLOAD,
-        )
-        assert done.stdout == expected(), done.stderr
+        proxy.check_record(answers, version, host, sent=len(UPLOAD), received=len(expected()))
 
 
 @pytest.mark.parametrize(("kind", "host"), [("SOCKS4", "127.0.0.1"), ("SOCKS4A", "localhost")])
 def test_socat(proxy: Proxy, answers: Origin, kind: str, host: str) -> None:
-    done = run(
-        [require("socat"), "-t", "30", "-", f"{kind}:127.0.0.1:{host}:{answers.port},socksport={proxy.port}"],
-        data=UPLOAD,
-    )
+    way = f"{kind}:127.0.0.1:{host}:{answers.port},socksport={proxy.port}"
+    done = run([require("socat"), "-t", "30", "-", way], data=UPLOAD)
     assert done.stdout == expected(), done.stderr
+    proxy.check_record(answers, 4, host, sent=len(UPLOAD), received=len(expected()))
 
 
 _ECHO = """
@@ -109,81 +80,75 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as sock:
 class TestWrappers:
     """Programs that put other programs, here a few lines of Python, behind a proxy."""
 
-    def test_proxychains(self, proxy: Proxy, echoes: Origin, tmp_path: Path) -> None:
-        for kind in ("socks4", "socks5"):
-            config = tmp_path / "proxychains.conf"
-            config.write_text(f"strict_chain\n[ProxyList]\n{kind} 127.0.0.1 {proxy.port}\n")
-            done = run(
-                [
-                    require("proxychains4"),
-                    "-q",
-                    "-f",
-                    str(config),
-                    sys.executable,
-                    "-c",
-                    _ECHO,
-                    "127.0.0.1",
-                    str(echoes.port),
-                ]
-            )
-            assert done.stdout == b"hello", done.stderr
-        assert len(echoes.peers) == 2
+    @pytest.mark.parametrize("version", [4, 5])
+    @pytest.mark.parametrize("name", [None, "echo.test"])
+    def test_proxychains(self, own_names: Proxy, tmp_path: Path, version: int, name: str | None) -> None:
+        """Names go by a false address, of which only proxychains knows the name; with SOCKS4 it speaks 4a."""
+        config = tmp_path / "proxychains.conf"
+        config.write_text(
+            f"strict_chain\nproxy_dns\n[ProxyList]\nsocks{version} 127.0.0.1 {own_names.port}\n"
+        )
+        _through(own_names, [require("proxychains4"), "-q", "-f", str(config)], {}, version, name)
 
-    @pytest.mark.parametrize("version", ["4", "5"])
-    def test_tsocks(self, proxy: Proxy, tmp_path: Path, version: str) -> None:
-        program = require("tsocks")
+    @pytest.mark.parametrize("version", [4, 5])
+    def test_tsocks(self, proxy: Proxy, tmp_path: Path, version: int) -> None:
+        """tsocks takes loopback for local, and goes there by itself."""
         config = tmp_path / "tsocks.conf"
         config.write_text(f"server = 127.0.0.1\nserver_port = {proxy.port}\nserver_type = {version}\n")
-        self._through(proxy, [program], {"TSOCKS_CONF_FILE": str(config)}, int(version))
+        environment = {"TSOCKS_CONF_FILE": str(config)}
+        _through(proxy, [require("tsocks")], environment, version, address=_own_address())
 
     def test_torsocks(self, proxy: Proxy, tmp_path: Path) -> None:
-        """torsocks checks that the reply is complete and truthful in every field."""
+        """
+        torsocks checks that the reply is complete and truthful in every field.
+
+        It lets nobody connect to loopback.
+        """
         config = tmp_path / "torsocks.conf"
         config.write_text(
             f"TorAddress 127.0.0.1\nTorPort {proxy.port}\nOnionAddrRange 127.42.42.0/24\n"
             "AllowOutboundLocalhost 0\nAllowInbound 1\n"
         )
-        self._through(proxy, [require("torsocks")], {"TORSOCKS_CONF_FILE": str(config)}, 5)
+        environment = {"TORSOCKS_CONF_FILE": str(config)}
+        _through(proxy, [require("torsocks")], environment, 5, address=_own_address())
 
-    @pytest.mark.parametrize("protocol", ["socks_v4", "socks_v5"])
-    def test_socksify(self, own_names: Proxy, tmp_path: Path, protocol: str) -> None:
-        """Dante's client, the strictest of them; it goes to the machine's own networks directly, but not to names."""
+    # By a name it goes with SOCKS5 alone: Dante's client does not speak SOCKS4a, and finds no route.
+    @pytest.mark.parametrize(("version", "name"), [(4, None), (5, None), (5, "echo.test")])
+    def test_socksify(self, own_names: Proxy, tmp_path: Path, version: int, name: str | None) -> None:
+        """Dante's client, the strictest of them."""
         config = tmp_path / "socks.conf"
         config.write_text(
-            "resolveprotocol: fake\nroute {\n  from: 0.0.0.0/0 to: 0.0.0.0/0 via: 127.0.0.1 port = %d\n  proxyprotocol: %s\n"
-            "  protocol: tcp\n  method: none\n  command: connect\n}\n" % (own_names.port, protocol)
+            "resolveprotocol: fake\n"
+            "route {\n"
+            f"  from: 0.0.0.0/0 to: 0.0.0.0/0 via: 127.0.0.1 port = {own_names.port}\n"
+            f"  proxyprotocol: socks_v{version}\n"
+            "  protocol: tcp\n"
+            "  method: none\n"
+            "  command: connect\n"
+            "}\n"
         )
-        wrapper, environment = [require("socksify")], {"SOCKS_CONF": str(config)}
-        self._through(own_names, wrapper, environment, int(protocol[-1]), "echo.test", "127.0.0.1")
+        # Otherwise it goes to the machine's own networks, loopback among them, by itself.
+        environment = {"SOCKS_CONF": str(config), "SOCKS_AUTOADD_LANROUTES": "no"}
+        _through(own_names, [require("socksify")], environment, version, name)
 
-    def _through(
-        self,
-        proxy: Proxy,
-        wrapper: list[str],
-        environment: dict[str, str],
-        version: int,
-        name: str | None = None,
-        address: str | None = None,
-    ) -> None:
-        """These take loopback for local and go there by themselves: another address of this machine it is."""
-        address = address or _own_address()
-        name = name or address
-        with Origin(echo, address) as origin:
-            done = run(
-                [*wrapper, sys.executable, "-c", _ECHO, name, str(origin.port)], environment=environment
-            )
-            assert done.stdout == b"hello", done.stderr
-            record = proxy.record_of(f"{name}:{origin.port}")
-        assert (record["version"], record["sent"]) == (version, 5)
-        assert record["reached"] == f"{address}:{origin.port}"
-        host, port = origin.peers[0]
-        assert record["outgoing"] == f"{host}:{port}"
+
+def _through(
+    proxy: Proxy,
+    wrapper: list[str],
+    environment: dict[str, str],
+    version: int,
+    name: str | None = None,
+    address: str = "127.0.0.1",
+) -> None:
+    with Origin(echo, address) as origin:
+        client = [sys.executable, "-c", _ECHO, name or address, str(origin.port)]
+        done = run([*wrapper, *client], environment=environment)
+        assert done.stdout == b"hello", done.stderr
+        proxy.check_record(origin, version, name, sent=5, received=5)
 
 
 def _own_address() -> str:
-    """An address of this machine that is not loopback: some clients never send 127/8 to a proxy."""
-    import socket
-
+    """An address of this machine that is not loopback; nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
@@ -197,64 +162,42 @@ class TestSSH:
     """ssh with a ProxyCommand: a long conversation both ways, in which the server speaks first."""
 
     @pytest.fixture
-    def server(self, tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    def server(self, tmp_path: Path) -> Iterator[Origin]:
+        """sshd for each that comes, its keys in *tmp_path*."""
         sshd, keygen = require("sshd"), require("ssh-keygen")
         for name in ("host", "user"):
             run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)])
         (tmp_path / "authorized").write_bytes((tmp_path / "user.pub").read_bytes())
-        os.makedirs("/run/sshd", exist_ok=True) if os.getuid() == 0 else None
-        port = _free_port()
+        if os.getuid() == 0:
+            os.makedirs("/run/sshd", exist_ok=True)
         config = tmp_path / "sshd_config"
         config.write_text(
-            f"ListenAddress 127.0.0.1:{port}\nHostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/authorized\n"
-            f"PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
+            f"HostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/authorized\nPidFile none\n"
+            "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
         )
-        process = subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=subprocess.PIPE)
-        assert process.stderr is not None
-        try:
-            said = b""
-            while b"listening on" not in said:
-                line = process.stderr.readline()
-                assert line, f"sshd does not start: {said.decode()}"
-                said += line
-            yield port, tmp_path
-        finally:
-            process.terminate()
-            process.communicate()
+        log = tmp_path / "sshd.log"
 
-    def test_proxy_command(self, proxy: Proxy, server: tuple[int, Path]) -> None:
-        port, directory = server
-        nc = openbsd_nc()
-        done = run(
-            [
-                require("ssh"),
-                "-F",
-                "none",
-                "-i",
-                str(directory / "user"),
-                "-p",
-                str(port),
-                "-o",
-                f"ProxyCommand={nc} -X 5 -x 127.0.0.1:{proxy.port} %h %p",
-                "-o",
-                "StrictHostKeyChecking=no",
-                "-o",
-                "UserKnownHostsFile=/dev/null",
-                "-o",
-                "BatchMode=yes",
-                f"{getpass.getuser()}@127.0.0.1",
-                "sha256sum",
-            ],
-            data=UPLOAD,
-        )
-        assert done.stdout.split()[:1] == [hashlib.sha256(UPLOAD).hexdigest().encode()], done.stderr
+        def serve(sock: socket.socket) -> None:
+            # sshd listens by itself only on a port that somebody else has chosen.
+            sock.setblocking(True)
+            command = [sshd, "-i", "-f", str(config), "-E", str(log)]
+            subprocess.run(command, stdin=sock, stdout=sock, timeout=60, check=False)
 
+        with Origin(serve) as origin:
+            yield origin
 
-def _free_port() -> int:
-    """sshd cannot be asked which port the kernel chose, so the kernel chooses here."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    def test_proxy_command(self, proxy: Proxy, server: Origin, tmp_path: Path) -> None:
+        options = {
+            "ProxyCommand": f"{openbsd_nc()} -X 5 -x 127.0.0.1:{proxy.port} %h %p",
+            "StrictHostKeyChecking": "no",
+            "UserKnownHostsFile": "/dev/null",
+            "BatchMode": "yes",
+        }
+        user = pwd.getpwuid(os.getuid()).pw_name
+        command = [require("ssh"), "-F", "none", "-i", str(tmp_path / "user"), "-p", str(server.port)]
+        for name, value in options.items():
+            command += ["-o", f"{name}={value}"]
+        done = run([*command, f"{user}@127.0.0.1", "sha256sum"], data=UPLOAD)
+        said = done.stderr.decode() + (tmp_path / "sshd.log").read_text()
+        assert done.stdout.split()[:1] == [hashlib.sha256(UPLOAD).hexdigest().encode()], said
+        proxy.check_record(server, 5)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
+from typing import Any
 
 _BLOCK = bytes(range(256)) * 256
 
@@ -109,6 +110,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, host: str) -> None:
+        super().__init__((host, 0), _Handler)
+        self.peers: list[tuple[str, int]] = []
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """A thread for each."""
+        self.peers.append(client_address[:2])
+        super().process_request(request, client_address)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is none of the test's business."""
@@ -133,10 +144,17 @@ def sha256(size: int) -> str:
 
 
 class HTTPOrigin:
-    """A web server. :ivar port: where it listens."""
+    """
+    A web server.
+
+    :ivar port: where it listens.
+    :ivar peers: the addresses of those who came, in order.
+    """
 
     def __init__(self, host: str = "127.0.0.1") -> None:
-        self._server = (_ServerIPv6 if ":" in host else _Server)((host, 0), _Handler)
+        self._server = (_ServerIPv6 if ":" in host else _Server)(host)
+        self.host = host
+        self.peers = self._server.peers
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
