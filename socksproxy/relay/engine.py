@@ -170,7 +170,10 @@ class RelayEngine:
         self.spent = 0
         calls, self._soon = self._soon, []
         for call in calls:
-            call()
+            try:
+                call()
+            except Exception:
+                _log.failure("the relay failed in a call")
         again = self._again
         for _ in range(len(again)):
             if self.spent > self.turn_bytes:

@@ -22,6 +22,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from .harness import (
+    PATIENCE,
     Harness,
     an_engine,
     open_descriptors,
@@ -311,6 +312,30 @@ class TestTurns:
         engine.soon(lambda: done.callback("called"))
         assert not done.called
         assert (yield done) == "called"
+
+    @pytest_twisted.inlineCallbacks
+    def test_a_call_that_fails(self, engine: RelayEngine) -> Playing:
+        """The calls and the streams that wait behind it have their turn all the same."""
+
+        class Stream:
+            queued = False
+
+            def __init__(self) -> None:
+                self.pumped: Deferred[None] = Deferred()
+
+            def pump(self) -> None:
+                self.pumped.callback(None)
+
+        def fails() -> None:
+            raise ZeroDivisionError
+
+        done: Deferred[None] = Deferred()
+        stream: Any = Stream()
+        engine.soon(fails)
+        engine.soon(lambda: done.callback(None))
+        engine.again(stream)
+        yield done.addTimeout(PATIENCE, reactor)
+        yield stream.pumped.addTimeout(PATIENCE, reactor)
 
 
 class TestConnect:
