@@ -27,6 +27,10 @@ _WARN_EVERY = 60.0
 class Port(Shape):
     """A listening port that can be paused."""
 
+    @property
+    def connected(self) -> int:
+        """Whether it still listens."""
+
     def startReading(self) -> None: ...
 
     def stopReading(self) -> None: ...
@@ -134,4 +138,5 @@ class DescriptorGate:
     def _resume(self) -> None:
         paused, self._paused = self._paused, set()
         for port in paused:
-            port.startReading()
+            if port.connected:
+                port.startReading()

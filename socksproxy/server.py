@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import ILogObserver
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from .accept import take_over
 from .descriptors import DescriptorGate
@@ -27,7 +27,7 @@ from .names import plain
 from .policy import Client, IPolicy, SessionLimits
 from .relay.detach import detach_socket, is_detachable
 from .relay.outcome import IRelay
-from .relay.transports import TransportsRelay
+from .relay.transports import TransportsRelay, can_half_close
 from .session import UNIDENTIFIED, Session, Sessions, Timeouts
 
 if TYPE_CHECKING:
@@ -63,11 +63,19 @@ class SOCKSProtocol(Protocol):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
         # Behind "haproxy:" the client's own address comes with its first bytes.
-        self._unidentified = isinstance(transport, ProtocolWrapper) and not _speaks_tls(transport)
+        self._unidentified = isinstance(transport, ProtocolWrapper) and not _is_tls(transport)
+        if self._unidentified and is_detachable(transport.transport):
+            self._hear_half_closes(transport)
         client = UNIDENTIFIED if self._unidentified else client_of(transport.getPeer())
         self._session = self.factory.sessions.begin(self, client)
         if self._session is None:
             transport.abortConnection()
+
+    def _hear_half_closes(self, wrapper: Any) -> None:
+        """Twisted's wrapper says that it cannot be told of them, and a half-close would be the end."""
+        wrapper.readConnectionLost = self.readConnectionLost
+        wrapper.writeConnectionLost = self.writeConnectionLost
+        alsoProvides(wrapper, IHalfCloseableProtocol)
 
     def dataReceived(self, data: bytes) -> None:
         """See :meth:`twisted.internet.interfaces.IProtocol.dataReceived`."""
@@ -111,10 +119,10 @@ class SOCKSProtocol(Protocol):
         """See :meth:`socksproxy.session.Channel.finish`."""
         self.transport.resumeProducing()
         # TLS cannot close one direction, though its wrapper would pass the call on to TCP.
-        if _speaks_tls(self.transport):
-            self.transport.loseConnection()
-        else:
+        if can_half_close(self.transport):
             self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
 
     def close(self) -> None:
         """See :meth:`socksproxy.session.Channel.close`."""
@@ -187,7 +195,7 @@ class SOCKSFactory(Factory):
         #: The proxy's own listeners, as its clients show them; a policy may want to know.
         self.listeners = self.sessions.listeners
         self._engine: RelayEngine | None = None
-        self._gate = DescriptorGate(reactor, self.sessions.handshakes.__len__)
+        self._gate = DescriptorGate(reactor, self.sessions.underway)
         self.sessions.when_ended = self._gate.freed
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -232,7 +240,7 @@ def client_of(peer: Any) -> Client:
     return Client(plain(host), peer.port)
 
 
-def _speaks_tls(transport: object) -> bool:
+def _is_tls(transport: object) -> bool:
     # Asked of the class: wrappers pass attributes of what they wrap on as their own.
     return hasattr(type(transport), "getPeerCertificate")
 
