@@ -166,9 +166,11 @@ def serve_as() -> Iterator[Serve]:
         return proxy.start().addCallback(lambda _: proxy)
 
     yield started
-    for proxy in reversed(proxies):
-        if proxy.port is not None:
-            pytest_twisted.blockon(proxy.stop())
+    running = [proxy for proxy in proxies if proxy.port is not None]
+    for proxy in running:
+        pytest_twisted.blockon(proxy.stop())
+    for proxy in running:
+        pytest_twisted.blockon(proxy.gone())
 
 
 @pytest.fixture(params=KINDS)

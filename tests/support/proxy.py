@@ -20,13 +20,14 @@ from twisted.internet.threads import deferToThread
 from zope.interface import directlyProvides, providedBy
 
 from socksproxy import SOCKSFactory
+from socksproxy.relay import _engines
 from socksproxy.wire import socks4, socks5
 from socksproxy.wire.words import Address, Command, Request, Version
 
 reactor: Any = _reactor
 
 #: Seconds after which a test that waits has failed.
-PATIENCE = 30.0
+PATIENCE = 8.0
 
 #: How a session is carried: by Twisted's transports alone; by a transport whose socket the
 #: engine takes for the relay; by a plain socket from the start; by a transport that is wrapped,
@@ -104,12 +105,16 @@ class Proxy:
 
     @inlineCallbacks
     def stop(self) -> Playing:
-        """Close everything; nothing may be left."""
-        engine = self.sessions.engine
+        """Close everything; no session may be left."""
         yield self.port.stopListening()
         self.factory.stop_sessions()
         yield until(lambda: not self.sessions.live)
         assert self.sessions.count.total == 0
+
+    @inlineCallbacks
+    def gone(self) -> Playing:
+        """When all proxies are stopped, nothing may be left of the engine, and no descriptor."""
+        engine = _engines.get(self.factory.reactor)
         yield until(lambda: engine is None or engine.closed)
         yield until(lambda: open_descriptors() <= self._before)
 
