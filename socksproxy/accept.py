@@ -240,3 +240,18 @@ def take_over(port: Any, sessions: Sessions, gate: DescriptorGate) -> bool:
         return False
     port.doRead = Acceptor(port, sessions, gate).doRead
     return True
+
+
+def pace(port: tcp.Port) -> None:
+    """
+    Let Twisted accept *port*'s clients one in a turn, so that the gate judges after each.
+
+    By itself it takes a hundred, and closes those for whom there is no descriptor.
+    """
+    accept = port.doRead
+
+    def accept_one() -> None:
+        port.numberAccepts = 1
+        accept()
+
+    port.doRead = accept_one  # type: ignore[method-assign]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from socket import AF_INET, AF_INET6, SocketType, inet_pton
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet import tcp
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
@@ -20,7 +21,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from .accept import take_over
+from .accept import pace, take_over
 from .descriptors import DescriptorGate
 from .dial import Destination, End, Outgoing
 from .names import plain
@@ -195,7 +196,7 @@ class SOCKSFactory(Factory):
         #: The proxy's own listeners, as its clients show them; a policy may want to know.
         self.listeners = self.sessions.listeners
         self._engine: RelayEngine | None = None
-        self._gate = DescriptorGate(reactor, self.sessions.underway)
+        self._gate = DescriptorGate(reactor, self.sessions.underway, self.sessions.needed)
         self.sessions.when_ended = self._gate.freed
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -210,9 +211,19 @@ class SOCKSFactory(Factory):
         port = getattr(transport, "server", None)
         if port is not None:
             self._gate.accepted(port, transport.fileno())
-            # Behind TLS or "haproxy:" the port is the wrapper's, and its bytes are not SOCKS yet.
-            if port.factory is self:
-                take_over(port, self.sessions, self._gate)
+            self.opened(port)
+
+    def opened(self, port: Any) -> None:
+        """
+        Accept *port*'s clients as the engine and the descriptors allow.
+
+        A port's first client brings this about by itself; called before, it is ready for a crowd of them.
+        """
+        if not isinstance(port, tcp.Port) or "doRead" in vars(port):
+            return
+        # Behind TLS or "haproxy:" the port is the wrapper's, and its bytes are not SOCKS yet.
+        if port.factory is not self or not take_over(port, self.sessions, self._gate):
+            pace(port)
 
     def stop_sessions(self) -> None:
         """End every session at once."""

@@ -208,6 +208,10 @@ class Sessions:
         """How many sessions may yet open their second descriptor."""
         return len(self.handshakes) + len(self.connects)
 
+    def needed(self) -> int:
+        """How many descriptors the sessions have, once each has its two."""
+        return 2 * len(self.live)
+
     def complain(self) -> None:
         """Sessions are over the limit: one line a while, however many they are."""
         self._over_limit += 1
