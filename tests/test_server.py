@@ -29,6 +29,7 @@ from .relay.harness import is_reset, read_to_end
 from .support.certificates import self_signed
 from .support.hosts import Hosts
 from .support.origin import Origin, answer_at_the_end, echo
+from .support.policy import Policy
 from .support.proxy import (
     PATIENCE,
     Playing,
@@ -207,7 +208,7 @@ def test_tls(serve_as: Serve, listen: str, tmp_path: Path) -> Playing:
 
     proxy.sessions.policy = DefaultPolicy(allow_special=True)
     proxy.sessions.means = proxy.sessions.means._replace(
-        policy=_Deny("192.0.2.1"),
+        policy=Policy({"192.0.2.1": False}),
         names=type(proxy.sessions.names)(Hosts({"origin.example": ["127.0.0.1"]}), reactor),
     )
     with Origin(echo) as origin:
@@ -219,14 +220,6 @@ def test_tls(serve_as: Serve, listen: str, tmp_path: Path) -> Playing:
     assert (records[1]["sent"], records[1]["received"]) == (300_000, 300_000)
     if listen.startswith("haproxy"):
         assert records[1]["client"] == f"{FOREIGN}:1234"
-
-
-class _Deny:
-    def __init__(self, host: str) -> None:
-        self.host = host
-
-    def permits(self, client: Any, command: int, destination: Any) -> bool:
-        return bool(destination.host != self.host)
 
 
 def test_client_of() -> None:
@@ -466,7 +459,7 @@ def test_several_factories(serve: Serve) -> Playing:
     """Each has its own sessions, policy and end, though the engine is one."""
     with Origin(echo) as origin:
         first: Proxy = yield serve()
-        second: Proxy = yield serve(policy=_Deny("127.0.0.1"))
+        second: Proxy = yield serve(policy=Policy({"127.0.0.1": False}))
         with first.connect() as one, second.connect() as two:
             assert (yield first.play(ask5, one, "127.0.0.1", origin.port))[0] == 0
             assert (yield second.play(ask5, two, "127.0.0.1", origin.port))[0] == 2

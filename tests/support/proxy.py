@@ -205,9 +205,9 @@ def ask5(sock: socket.socket, host: str, port: int, command: int = Command.CONNE
     return reply5(sock)
 
 
-def reply5(sock: socket.socket) -> tuple[int, Address]:
-    """A SOCKS5 reply, whole in one ``recv``."""
-    data = sock.recv(1000)
+def reply5(sock: socket.socket, most: int = 1000) -> tuple[int, Address]:
+    """A SOCKS5 reply, whole in one ``recv`` of *most* bytes."""
+    data = sock.recv(most)
     parsed = socks5.parse_reply(data)
     assert parsed is not None, f"not a whole reply: {data!r}"
     message, taken = parsed
