@@ -417,7 +417,11 @@ class Session:
             self._sessions.discard(dialed.link)  # the client went away under the write
             return
         self.phase = Phase.RELAYING
-        self._relay = self._start_relay(dialed)
+        try:
+            self._relay = self._start_relay(dialed)
+        except Exception:
+            sessions.discard(dialed.link)
+            raise
 
     def _start_relay(self, dialed: Dialed) -> IRelay:
         early, idle, link = self.negotiation.early, self._sessions.timeouts.idle, dialed.link
