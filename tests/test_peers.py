@@ -465,7 +465,7 @@ def test_form_of_replies(serve: Serve) -> Playing:
 
 @pytest_twisted.inlineCallbacks
 def test_accept_runs_out(serve_as: Serve) -> Playing:
-    """An accept that fails with EMFILE kills one server; here it is a pause, and then the client is served."""
+    """An accept that fails with EMFILE kills one server; here it is a pause; then the client is served."""
     clock = Clock()
     proxy: Proxy = yield serve_as("accepted", clock=clock)
     acceptor = proxy.port.doRead.__self__

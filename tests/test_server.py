@@ -362,7 +362,7 @@ def test_patience(serve: Serve, said: list[dict[str, Any]]) -> Playing:
         else:
             assert proxy.records == []
         for sock, reply in ((socks[-1], 2), (socks[0], 5)):
-            assert sock.recv(2) == b"\x05\x00"
+            assert (yield proxy.play(sock.recv, 2)) == b"\x05\x00"
             sock.sendall(request5("127.0.0.1", closed_port()))
             assert (yield proxy.play(reply5, sock))[0] == reply
 
