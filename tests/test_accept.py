@@ -24,6 +24,7 @@ from socksproxy.session import Phase
 from .conftest import Serve
 from .relay.harness import an_engine, is_reset, raw, read_to_end, reset, socket_pair
 from .support.origin import Origin, answer_at_the_end, echo
+from .support.policy import Policy
 from .support.proxy import (
     PATIENCE,
     Playing,
@@ -582,9 +583,10 @@ def test_not_detachable_after_all(serve_as: Serve, monkeypatch: pytest.MonkeyPat
     assert record["ended"] == "client"
 
 
+@pytest.mark.parametrize("refused", [False, True], ids=["granted", "refused"])
 @pytest_twisted.inlineCallbacks
-def test_gone_under_the_reply(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Playing:
-    """A client that is found gone when its success is told: the fresh connection is closed, too."""
+def test_gone_under_the_reply(serve: Serve, refused: bool, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """A client that is found gone when it is told: its new connection is closed, the record is true."""
     closed: list[bool] = []
 
     def until_the_end(sock: socket.socket) -> None:
@@ -593,7 +595,7 @@ def test_gone_under_the_reply(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> 
         closed.append(True)
 
     with Origin(until_the_end) as origin:
-        proxy: Proxy = yield serve()
+        proxy: Proxy = yield serve(policy=Policy({"127.0.0.1": not refused}))
         with proxy.connect() as sock:
             yield proxy.play(greet, sock)
             (session,) = proxy.sessions.live
@@ -608,6 +610,8 @@ def test_gone_under_the_reply(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> 
             record = yield proxy.record()
             monkeypatch.undo()
             session.channel.abort()
-        yield until(lambda: closed)
+        if not refused:
+            yield until(lambda: closed)
     assert record["ended"] == "client reset"
-    assert record["reached"] == f"127.0.0.1:{origin.port}"
+    assert record["reached"] == (None if refused else f"127.0.0.1:{origin.port}")
+    assert record["reply"] == (2 if refused else 0)

@@ -848,3 +848,48 @@ def test_observer_raises(serve: Serve) -> Playing:
     with proxy.connect() as sock:
         yield proxy.play(ask5, sock, "127.0.0.1", closed_port())
     yield proxy.record(4)
+
+
+class Fatal(BaseException):
+    """What is no exception of anybody's request."""
+
+
+@pytest_twisted.inlineCallbacks
+def test_fault_of_ours(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """It costs the one session in which it happens, which ends and says so."""
+    proxy: Proxy = yield serve()
+    with monkeypatch.context() as patch, proxy.connect() as sock:
+        patch.setattr(proxy.sessions, "dialer", lambda channel: lambda destination: fail(Fatal()))
+        yield proxy.play(greet, sock)
+        sock.sendall(request5("192.0.2.1", 80))
+        assert (yield proxy.play(is_reset, sock))
+        record = yield proxy.record()
+        yield until(lambda: not proxy.sessions.live)
+    assert record["ended"] == "internal error"
+    with proxy.connect() as sock:
+        assert (yield proxy.play(ask5, sock, "127.0.0.1", closed_port()))[0] == 5
+
+
+@pytest_twisted.inlineCallbacks
+def test_policy_that_cannot_be_cancelled(serve: Serve) -> Playing:
+    """A policy's own fault while it is cancelled keeps no other session beyond its deadline."""
+    waiting: list[Deferred[bool]] = []
+
+    def cannot(_: object) -> None:
+        raise ZeroDivisionError("a fault in a canceller")
+
+    def answer() -> Deferred[bool]:
+        waiting.append(Deferred(cannot))
+        return waiting[-1]
+
+    clock = Clock()
+    proxy: Proxy = yield serve(clock=clock, policy=Policy({"192.0.2.1": answer}))
+    with proxy.connect() as first, proxy.connect() as second:
+        for sock in (first, second):
+            yield proxy.play(greet, sock)
+            sock.sendall(request5("192.0.2.1", 80))
+        yield until(lambda: len(waiting) == 2)
+        clock.advance(30)
+        for sock in (first, second):
+            assert (yield proxy.play(reply5, sock))[0] == 6
+    yield proxy.record(1)
