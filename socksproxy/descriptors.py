@@ -9,6 +9,7 @@ descriptors run out, and goes on when sessions have ended.
 from __future__ import annotations
 
 import resource
+import socket
 import sys
 from collections.abc import Callable
 from typing import Protocol as Shape
@@ -24,8 +25,21 @@ RETRY = 1.0
 _WARN_EVERY = 60.0
 
 
+def _next_descriptor() -> int | None:
+    """The number that the next descriptor gets; None: there is no more to be had."""
+    try:
+        with socket.socket() as probe:
+            return probe.fileno()
+    except OSError:
+        return None
+
+
 class Port(Shape):
     """A listening port that can be paused."""
+
+    @property
+    def connected(self) -> int:
+        """Whether it still listens."""
 
     def startReading(self) -> None: ...
 
@@ -57,11 +71,15 @@ class DescriptorGate:
 
     :param clock: for trying again.
     :param dialing: how many accepted sessions have yet to open their second descriptor.
+    :param needed: how many descriptors all sessions together have or will have.
     """
 
-    def __init__(self, clock: IReactorTime, dialing: Callable[[], int]) -> None:
+    def __init__(
+        self, clock: IReactorTime, dialing: Callable[[], int], needed: Callable[[], int] = lambda: 0
+    ) -> None:
         self._clock = clock
         self._dialing = dialing
+        self._needed = needed
         self._paused: set[Port] = set()
         self._retry: IDelayedCall | None = None
         self._warned: float | None = None
@@ -76,9 +94,9 @@ class DescriptorGate:
         """
         *port* has accepted a connection as *descriptor*.
 
-        The system gives out the lowest free number, so the number tells how many are in use.
+        The system gives out the lowest free number, so the number tells how many are in use at the least.
         """
-        if descriptor + self._dialing() >= self._most:
+        if self._is_short(descriptor):
             self._check(port, descriptor)
 
     def exhausted(self, port: Port) -> None:
@@ -109,8 +127,11 @@ class DescriptorGate:
 
     def _check(self, port: Port, descriptor: int) -> None:
         self._learn_limit()
-        if descriptor + self._dialing() >= self._most:
+        if self._is_short(descriptor):
             self._pause(port, descriptor)
+
+    def _is_short(self, descriptor: int) -> bool:
+        return descriptor + self._dialing() >= self._most or self._needed() >= self._most
 
     def _pause(self, port: Port, used: int) -> None:
         port.stopReading()
@@ -129,9 +150,18 @@ class DescriptorGate:
 
     def _tried(self) -> None:
         self._retry = None
-        self._resume()
+        if not self._paused:
+            return
+        self._learn_limit()
+        free = _next_descriptor()
+        if free is None or self._is_short(free):
+            # To accept one more now and then would use up what is kept for those who are here.
+            self._retry = self._clock.callLater(RETRY, self._tried)
+        else:
+            self._resume()
 
     def _resume(self) -> None:
         paused, self._paused = self._paused, set()
         for port in paused:
-            port.startReading()
+            if port.connected:
+                port.startReading()

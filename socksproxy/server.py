@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from socket import AF_INET, AF_INET6, SocketType, inet_pton
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet import tcp
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
@@ -18,16 +19,16 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import ILogObserver
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
-from .accept import take_over
+from .accept import pace, take_over
 from .descriptors import DescriptorGate
 from .dial import Destination, End, Outgoing
 from .names import plain
 from .policy import Client, IPolicy, SessionLimits
 from .relay.detach import detach_socket, is_detachable
 from .relay.outcome import IRelay
-from .relay.transports import TransportsRelay
+from .relay.transports import TransportsRelay, can_half_close
 from .session import UNIDENTIFIED, Session, Sessions, Timeouts
 
 if TYPE_CHECKING:
@@ -63,11 +64,19 @@ class SOCKSProtocol(Protocol):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
         # Behind "haproxy:" the client's own address comes with its first bytes.
-        self._unidentified = isinstance(transport, ProtocolWrapper) and not _speaks_tls(transport)
+        self._unidentified = isinstance(transport, ProtocolWrapper) and not _is_tls(transport)
+        if self._unidentified and is_detachable(transport.transport):
+            self._hear_half_closes(transport)
         client = UNIDENTIFIED if self._unidentified else client_of(transport.getPeer())
         self._session = self.factory.sessions.begin(self, client)
         if self._session is None:
             transport.abortConnection()
+
+    def _hear_half_closes(self, wrapper: Any) -> None:
+        """Twisted's wrapper says that it cannot be told of them, and a half-close would be the end."""
+        wrapper.readConnectionLost = self.readConnectionLost
+        wrapper.writeConnectionLost = self.writeConnectionLost
+        alsoProvides(wrapper, IHalfCloseableProtocol)
 
     def dataReceived(self, data: bytes) -> None:
         """See :meth:`twisted.internet.interfaces.IProtocol.dataReceived`."""
@@ -111,10 +120,10 @@ class SOCKSProtocol(Protocol):
         """See :meth:`socksproxy.session.Channel.finish`."""
         self.transport.resumeProducing()
         # TLS cannot close one direction, though its wrapper would pass the call on to TCP.
-        if _speaks_tls(self.transport):
-            self.transport.loseConnection()
-        else:
+        if can_half_close(self.transport):
             self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
 
     def close(self) -> None:
         """See :meth:`socksproxy.session.Channel.close`."""
@@ -187,7 +196,7 @@ class SOCKSFactory(Factory):
         #: The proxy's own listeners, as its clients show them; a policy may want to know.
         self.listeners = self.sessions.listeners
         self._engine: RelayEngine | None = None
-        self._gate = DescriptorGate(reactor, self.sessions.handshakes.__len__)
+        self._gate = DescriptorGate(reactor, self.sessions.underway, self.sessions.needed)
         self.sessions.when_ended = self._gate.freed
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -202,9 +211,19 @@ class SOCKSFactory(Factory):
         port = getattr(transport, "server", None)
         if port is not None:
             self._gate.accepted(port, transport.fileno())
-            # Behind TLS or "haproxy:" the port is the wrapper's, and its bytes are not SOCKS yet.
-            if port.factory is self:
-                take_over(port, self.sessions, self._gate)
+            self.opened(port)
+
+    def opened(self, port: Any) -> None:
+        """
+        Accept *port*'s clients as the engine and the descriptors allow.
+
+        A port's first client brings this about by itself; called before, it is ready for a crowd of them.
+        """
+        if not isinstance(port, tcp.Port) or "doRead" in vars(port):
+            return
+        # Behind TLS or "haproxy:" the port is the wrapper's, and its bytes are not SOCKS yet.
+        if port.factory is not self or not take_over(port, self.sessions, self._gate):
+            pace(port)
 
     def stop_sessions(self) -> None:
         """End every session at once."""
@@ -232,7 +251,7 @@ def client_of(peer: Any) -> Client:
     return Client(plain(host), peer.port)
 
 
-def _speaks_tls(transport: object) -> bool:
+def _is_tls(transport: object) -> bool:
     # Asked of the class: wrappers pass attributes of what they wrap on as their own.
     return hasattr(type(transport), "getPeerCertificate")
 

@@ -154,6 +154,7 @@ class SOCKSService(Service):
             port.stopListening()
             raise CannotStart(f"{where} is not a loopback address, and {OPEN_TO_ALL}: add --open")
         self.ports.append(port)
+        self.factory.opened(port)
         address: Any = port.getHost()
         if hasattr(address, "port"):
             # Before the first client asks for it: nobody may send the proxy to itself.

@@ -173,6 +173,7 @@ class Sessions:
         admission = self.count.admit(client.host)
         if admission is Admission.DROP:
             self.count.release(client.host)
+            self.complain()
             return None
         session = Session(self, channel, client, admission)
         self.live.add(session)
@@ -196,8 +197,20 @@ class Sessions:
         self.lingers.stop(session)
         self.count.release(session.record.client.host)
         if self.observer is not None:
-            self.observer(session.record.event(how, self.seconds(), time.time()))
+            try:
+                self.observer(session.record.event(how, self.seconds(), time.time()))
+            except Exception:
+                # An embedder's observer may raise anything; it costs this event and nothing else.
+                _log.failure("the observer of sessions failed; an event is lost")
         self.when_ended()
+
+    def underway(self) -> int:
+        """How many sessions may yet open their second descriptor."""
+        return len(self.handshakes) + len(self.connects)
+
+    def needed(self) -> int:
+        """How many descriptors the sessions have, once each has its two."""
+        return 2 * len(self.live)
 
     def complain(self) -> None:
         """Sessions are over the limit: one line a while, however many they are."""
@@ -269,6 +282,9 @@ class Session:
         self.record.client = client
         self._admission = count.admit(client.host)
         if self._admission is Admission.DROP:
+            self._sessions.complain()
+            self._how = "refused: too many sessions"
+            self.phase = Phase.FINISHING
             self.channel.abort()
 
     def received(self, data: bytes) -> None:
@@ -401,7 +417,11 @@ class Session:
             self._sessions.discard(dialed.link)  # the client went away under the write
             return
         self.phase = Phase.RELAYING
-        self._relay = self._start_relay(dialed)
+        try:
+            self._relay = self._start_relay(dialed)
+        except Exception:
+            sessions.discard(dialed.link)
+            raise
 
     def _start_relay(self, dialed: Dialed) -> IRelay:
         early, idle, link = self.negotiation.early, self._sessions.timeouts.idle, dialed.link
@@ -409,8 +429,8 @@ class Session:
         if not isinstance(link, Destination):
             socket = self.channel.detach()
             if socket is not None:
-                del self.channel
                 relay: IRelay = self._sessions.engine.relay(socket, link, self._relayed, early, idle)
+                del self.channel
                 return relay
             self._sessions.engine.forget(link.fileno())
             link = adopted(self._sessions.reactor, link)
@@ -437,6 +457,7 @@ class Session:
         _log.failure("{client}: the session failed", failure, client=self.record.client)
         self._how = "internal error"
         self.channel.abort()
+        self._over()  # a channel that had given up its socket tells nothing
 
     def _refuse(self, problem: Exception) -> None:
         sessions, record = self._sessions, self.record

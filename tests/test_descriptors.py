@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ class FakePort:
     def __init__(self) -> None:
         self.reading = True
         self.started = 0
+        self.connected = True
 
     def startReading(self) -> None:
         self.reading = True
@@ -41,7 +44,8 @@ class Setting:
         self.clock = Clock()
         self.dialing = 0
         self.port, self.other = FakePort(), FakePort()
-        self.gate = DescriptorGate(self.clock, lambda: self.dialing)
+        self.needed = 0
+        self.gate = DescriptorGate(self.clock, lambda: self.dialing, lambda: self.needed)
 
 
 @pytest.fixture
@@ -85,6 +89,15 @@ class TestPausing:
         setting.gate.accepted(setting.port, MOST - 101)
         assert setting.port.reading
         setting.gate.accepted(setting.port, MOST - 100)
+        assert not setting.port.reading
+
+    def test_low_numbers_deceive(self, setting: Setting) -> None:
+        """Sessions that have ended leave free numbers below those in use: the sessions count, too."""
+        setting.needed = MOST - 1
+        setting.gate.accepted(setting.port, 10)
+        assert setting.port.reading
+        setting.needed = MOST
+        setting.gate.accepted(setting.port, 11)
         assert not setting.port.reading
 
     def test_exhausted(self, setting: Setting) -> None:
@@ -142,6 +155,42 @@ class TestGoingOn:
         assert setting.port.started == 10
         assert setting.clock.getDelayedCalls() == []
 
+    @pytest.mark.parametrize("free", [None, MOST, MOST - 5])
+    def test_not_while_they_are_short(
+        self, setting: Setting, free: int | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """To accept one in every pause would use up what is kept for those who are here."""
+        numbers = [free, free, MOST - 6]
+        monkeypatch.setattr(descriptors, "_next_descriptor", lambda: numbers.pop(0))
+        setting.dialing = 5
+        setting.gate.exhausted(setting.port)
+        for _ in range(2):
+            setting.clock.advance(RETRY)
+            assert not setting.port.reading
+            assert len(setting.clock.getDelayedCalls()) == 1
+        setting.clock.advance(RETRY)
+        assert setting.port.reading
+        assert setting.clock.getDelayedCalls() == []
+
+    def test_nothing_is_tried_when_all_goes_on(
+        self, setting: Setting, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A session has ended before: the timer finds nothing to do and is not set again."""
+        monkeypatch.setattr(descriptors, "_next_descriptor", lambda: 1 // 0)
+        setting.gate.exhausted(setting.port)
+        setting.gate.freed()
+        setting.clock.advance(RETRY)
+        assert setting.clock.getDelayedCalls() == []
+
+    def test_a_port_closed_meanwhile(self, setting: Setting) -> None:
+        """Its descriptor is gone: to read from it would fail, and hold up those behind it."""
+        ports = [FakePort() for _ in range(5)]
+        for port in ports:
+            setting.gate.exhausted(port)
+        ports[2].connected = False
+        setting.gate.freed()
+        assert [port.reading for port in ports] == [True, True, False, True, True]
+
     def test_a_closed_port_stays_closed(self, setting: Setting) -> None:
         setting.gate.exhausted(setting.port)
         setting.gate.exhausted(setting.other)
@@ -183,6 +232,22 @@ class TestWarning:
         setting.gate.exhausted(setting.port)
         (event,) = warnings
         assert (event["used"], event["limit"]) == (4096, 4096)
+
+
+class TestNextDescriptor:
+    """The system gives out the lowest free number."""
+
+    def test_free(self) -> None:
+        number = descriptors._next_descriptor()
+        with socket.socket() as next_one:
+            assert next_one.fileno() == number
+
+    def test_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def no_more() -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(socket, "socket", no_more)
+        assert descriptors._next_descriptor() is None
 
 
 class TestLimit:

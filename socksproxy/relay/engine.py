@@ -218,7 +218,11 @@ class RelayEngine:
         if early:
             relay.client.send_first(early)
         for half in (relay.client, relay.destination):
-            missed = self._take_over(half)
+            try:
+                missed = self._take_over(half)
+            except OSError as problem:  # no memory, or over max_user_watches
+                relay.broken(half, problem)
+                break
             if missed or (early and half is relay.client):
                 half.event(missed | READ)
         return relay

@@ -15,6 +15,7 @@ from typing import Any
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -228,12 +229,21 @@ _FINAL = frozenset({End.IDLE, End.ABORTED})
 
 
 def can_half_close(transport: Any) -> bool:
+    """Whether one direction of *transport* can be closed alone."""
+    return hasattr(transport, "loseWriteConnection") and not speaks_tls(transport)
+
+
+def speaks_tls(transport: Any) -> bool:
     """
-    Whether one direction of *transport* can be closed alone.
+    Whether *transport* is TLS's, or one around it.
 
     Asked of the class: the wrapper that TLS is passes attributes of the TCP transport on as its own.
     """
-    return hasattr(transport, "loseWriteConnection") and not hasattr(type(transport), "getPeerCertificate")
+    while not hasattr(type(transport), "getPeerCertificate"):
+        if not isinstance(transport, ProtocolWrapper):
+            return False
+        transport = transport.transport
+    return True
 
 
 def _errno_of(reason: Failure) -> int:
