@@ -42,7 +42,6 @@ _CHARTS = {
     "bulk": "Bulk data",
     "memory": "Memory of idle sessions",
     "udp": "UDP",
-    "workers": "Worker processes",
 }
 
 

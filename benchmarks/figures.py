@@ -86,7 +86,7 @@ class Figure:
     :ivar unit: of the number.
     :ivar key: socksload's name for it.
     :ivar more_is_better: or less is.
-    :ivar chart: the picture that it is drawn in.
+    :ivar chart: the picture that it is drawn in; none where there is nothing to be seen side by side.
     :ivar beside: for a figure of this server with something more to do, the one to compare it with.
     """
 
@@ -96,7 +96,7 @@ class Figure:
     run: Run
     key: str
     more_is_better: bool
-    chart: str
+    chart: str = ""
     beside: str | None = None
 
 
@@ -130,7 +130,6 @@ FIGURES = (
         _LOGGED,
         "per_s",
         True,
-        "connections",
         beside="rate64",
     ),
     Figure("rtt64", "Echoes over 64 sessions", "per second", _ECHOES, "per_s", True, "echoes"),
@@ -145,7 +144,7 @@ FIGURES = (
     Figure("idle", "Memory of an idle session", "KiB", Run("idle", 500, 3000, 1), "kb_per", False, "memory"),
     Figure("udp64", "Datagrams echoed, 64 in flight", "per second", _UDP, "per_s", True, "udp"),
     Figure("udp64cpu", "Processor time of one such echo", "µs", _UDP, "cpu_us_per", False, "udp"),
-    Figure("worker1", "New connections, one process", "per second", _ONE_WORKER, "per_s", True, "workers"),
+    Figure("worker1", "New connections, one process", "per second", _ONE_WORKER, "per_s", True),
     Figure(
         "worker2",
         "New connections, --workers 2",
@@ -153,7 +152,6 @@ FIGURES = (
         _TWO_WORKERS,
         "per_s",
         True,
-        "workers",
         beside="worker1",
     ),
 )

@@ -15,7 +15,7 @@ _BAR = 16
 _GAP = 8
 _TITLE = 34
 _MARGIN = 12
-_OURS, _THEIRS, _SPREAD, _BAD = "#1b6ca8", "#b4bcc4", "#30363c", "#b3261e"
+_OURS, _THEIRS, _SPREAD, _BAD = "#5aa2dc", "#b4bcc4", "#30363c", "#b3261e"
 _TEXT, _HINT = "#1f2328", "#5a636b"
 
 
