@@ -67,31 +67,34 @@ def build() -> Path:
     return unfinished.replace(binary)
 
 
-def run(
-    load: Path,
-    arguments: Sequence[str],
-    port: int,
-    pid: int = 0,
-    cpus: Collection[int] = (),
-    patience: float = PATIENCE,
-) -> Outcome:
+def begin(
+    load: Path, arguments: Sequence[str], port: int, pid: int = 0, cpus: Collection[int] = ()
+) -> subprocess.Popen[str]:
     """
-    Run the load against a server.
+    Start the load against a server.
 
     :param load: what :func:`build` gave.
     :param arguments: the mode and its options.
     :param port: the server's.
     :param pid: its process, whose time and memory are looked at, its descendants included.
     :param cpus: the cores the load may use; none: any.
-    :param patience: seconds.
     """
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [load, *arguments, "-p", str(port), "-P", str(pid)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=pinned(cpus),
     )
+
+
+def finish(process: subprocess.Popen[str], patience: float = PATIENCE) -> Outcome:
+    """
+    Wait for the load.
+
+    :param process: what :func:`begin` gave.
+    :param patience: seconds.
+    """
     try:
         said, complaint = process.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
@@ -101,6 +104,11 @@ def run(
         process.wait()
     figures = read(said)
     return Outcome(figures, "" if figures else _last_line(complaint) or "nothing was measured")
+
+
+def run(load: Path, arguments: Sequence[str], port: int, pid: int = 0, cpus: Collection[int] = ()) -> Outcome:
+    """:func:`begin`, and :func:`finish`."""
+    return finish(begin(load, arguments, port, pid, cpus))
 
 
 def read(line: str) -> dict[str, float]:

@@ -9,7 +9,7 @@ from figures import Figure
 from measure import Results, Sample
 from peers import OURS, Peer
 
-HEADER = ".. Written by benchmarks/compare.py; changes here are lost.\n"
+HEADER = ".. Written by benchmarks/; changes here are lost.\n"
 
 
 class Comparison(NamedTuple):
