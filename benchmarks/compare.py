@@ -27,7 +27,7 @@ import report
 import syscalls
 from figures import Figure
 from measure import Measurement, Results
-from paths import BUILD, DOCS
+from paths import DOCS
 from peers import Peer
 
 RESULTS = "performance-results.rst"
@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--scale", type=float, default=1.0, help="how much of each run to do [%(default)s]")
     made.add_argument("--sessions", type=_positive, default=1000, help=f"of {CONNECTIONS} [%(default)s]")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures there too")
     made.add_argument("--output", type=Path, default=DOCS, help="the directory for the results [docs]")
     return made
 
@@ -153,7 +154,8 @@ def _compare(
     pictures = _draw(wanted, measurement.results, servers, options.output)
     text = report.document(facts, wanted, measurement.results, servers, pictures)
     _write(options.output / RESULTS, text)
-    _write(BUILD / "results.json", _json(facts, measurement.results))
+    if options.json is not None:
+        _write(options.json, _json(facts, measurement.results))
     for figure in wanted:
         print(_line(figure, measurement.results, servers))
     return True

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import twisted
-from paths import ROOT
 
 import socksproxy
+from paths import ROOT
 
 OURS = "socksproxy"
 

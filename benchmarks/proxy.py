@@ -9,8 +9,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import react
+from twisted.web.resource import Resource
 from twisted.web.server import Site
-from twisted.web.static import Data
 
 from socksproxy import SOCKSFactory
 
@@ -18,12 +18,20 @@ from socksproxy import SOCKSFactory
 BODY = b"Here I am.\n"
 
 
+class Page(Resource):
+    """A web server's only page."""
+
+    isLeaf = True
+
+    def render_GET(self, request: object) -> bytes:
+        """See :meth:`twisted.web.resource.Resource.render`."""
+        return BODY
+
+
 async def main(reactor: Any, port: int, web_port: int | None, engine: bool) -> None:
     """Serve until a signal comes."""
     if web_port is not None:
-        page = Data(BODY, "text/plain")
-        page.isLeaf = True
-        await _endpoint(reactor, web_port).listen(Site(page))
+        await _endpoint(reactor, web_port).listen(Site(Page()))
     await _endpoint(reactor, port).listen(SOCKSFactory(reactor, engine=engine))
     await Deferred()
 
