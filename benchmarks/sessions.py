@@ -13,7 +13,7 @@ import hashlib
 import random
 import socket
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 _CHUNK = 1 << 16
@@ -60,9 +60,11 @@ class Stream(NamedTuple):
 
     def digest(self, size: int) -> bytes:
         """The hash of the first *size* bytes."""
-        sha = hashlib.sha256()
-        for start in range(0, size, _CHUNK):
-            sha.update(self.piece(start, size - start))
+        sha, done = hashlib.sha256(), 0
+        while done < size:
+            piece = self.piece(done, size - done)
+            sha.update(piece)
+            done += len(piece)
         return sha.digest()
 
 
@@ -183,7 +185,7 @@ class Session:
         self._quiet_since = self._loop.time()
         self._sockets: list[socket.socket] = []
         self._visited: asyncio.Future[socket.socket] = self._loop.create_future()
-        self._request = choose_request(self.random)
+        self._request = self.random.choice(world.requests)
 
     def __str__(self) -> str:
         return f"session {self.number} ({self.kind}, {self._request.name})"
@@ -358,7 +360,7 @@ def _two(port: int) -> bytes:
 
 _GREETING = b"\x05\x01\x00"
 _LOCALHOST = b"localhost"
-_REQUESTS = (
+REQUESTS = (
     Request("SOCKS5", _GREETING, lambda port: b"\x05\x01\x00\x01\x7f\x00\x00\x01" + _two(port)),
     Request(
         "SOCKS5, IPv6", _GREETING, lambda port: b"\x05\x01\x00\x04" + bytes(15) + b"\x01" + _two(port), True
@@ -373,11 +375,6 @@ _REQUESTS = (
 )
 
 
-def choose_request(source: random.Random) -> Request:
-    """One of the ways to ask."""
-    return source.choice(_REQUESTS)
-
-
 class World:
     """
     What all sessions share: the proxy's port, the origin's doors, and the bytes.
@@ -386,6 +383,7 @@ class World:
     :param seed: of everything that is random.
     :param largest: bytes of the largest transfers.
     :param haste: what all pauses are multiplied with.
+    :param requests: the ways in which the origin is asked for.
     :ivar visitors: sessions that wait for their connection to arrive at the origin.
     :ivar closed_port: a port where nobody is.
     """
@@ -393,11 +391,19 @@ class World:
     #: So many doors, because a pair of addresses has only so many ports.
     DOORS = 8
 
-    def __init__(self, proxy_port: int, seed: int, largest: int = 32 << 20, haste: float = 1.0) -> None:
+    def __init__(
+        self,
+        proxy_port: int,
+        seed: int,
+        largest: int = 32 << 20,
+        haste: float = 1.0,
+        requests: Sequence[Request] = REQUESTS,
+    ) -> None:
         self.proxy_port = proxy_port
         self.seed = seed
         self.largest = largest
         self.haste = haste
+        self.requests = requests
         self.block = Block(seed)
         self.visitors: dict[int, asyncio.Future[socket.socket]] = {}
         self._loop = asyncio.get_running_loop()
