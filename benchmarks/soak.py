@@ -43,7 +43,7 @@ _ENOUGH = 10
 _SETTLE = 20.0
 
 #: Bytes by which the proxy's own memory may grow after the warm-up. The heap takes some minutes to find its
-#: size, and grows by 3 MiB on the way; a hundred bytes kept of each of the 50,000 sessions of a whole run are 5.
+#: size, and grows by 3 MiB on the way; a hundred bytes kept of each session of a whole run are 5 MiB.
 _GROWTH = 5 << 20
 
 #: Descriptors of pipes that the proxy may keep for later.
