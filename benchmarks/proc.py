@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 
+class Gone(Exception):
+    """The process has ended."""
+
+
 class Holding(NamedTuple):
     """
     What a process holds.
@@ -33,11 +37,17 @@ def holding(pid: int) -> Holding:
     """
     What process *pid* holds now.
 
-    :raises OSError: when it has ended.
+    :raises Gone: when it has ended, though nobody may have asked for its status yet.
     """
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        descriptors = _descriptors(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        raise Gone(pid) from None
     sizes = {name: int(size) * 1024 for name, size in re.findall(r"^(\w+): +(\d+) kB$", text, re.MULTILINE)}
-    return Holding(_descriptors(pid), sizes["Anonymous"], sizes["Rss"], sizes["Pss"])
+    if not sizes:
+        raise Gone(pid)
+    return Holding(descriptors, sizes["Anonymous"], sizes["Rss"], sizes["Pss"])
 
 
 def _descriptors(pid: int) -> Counter[str]:

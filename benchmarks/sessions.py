@@ -403,12 +403,13 @@ class World:
         self.seed = seed
         self.largest = largest
         self.haste = haste
-        self.requests = requests
         self.block = Block(seed)
         self.visitors: dict[int, asyncio.Future[socket.socket]] = {}
         self._loop = asyncio.get_running_loop()
         self._doors = [_listening(socket.AF_INET, "127.0.0.1") for _ in range(self.DOORS)]
-        self._doors_ipv6 = [_listening(socket.AF_INET6, "::1") for _ in range(self.DOORS)]
+        ipv6 = _has_ipv6()
+        self._doors_ipv6 = [_listening(socket.AF_INET6, "::1") for _ in range(self.DOORS if ipv6 else 0)]
+        self.requests = [request for request in requests if ipv6 or not request.ipv6]
         self._arriving: set[asyncio.Task[None]] = set()
         # Bound, and so nobody else's; but it does not listen.
         self._closed = socket.socket()
@@ -459,6 +460,15 @@ class World:
             sock.close()
         else:
             waiting.set_result(sock)
+
+
+def _has_ipv6() -> bool:
+    """Whether there is an IPv6 loopback: containers may have none."""
+    try:
+        _listening(socket.AF_INET6, "::1").close()
+    except OSError:
+        return False
+    return True
 
 
 def _listening(family: int, host: str) -> socket.socket:

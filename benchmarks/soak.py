@@ -248,8 +248,8 @@ def main(words: Sequence[str]) -> int:
     with server:
         try:
             failures = asyncio.run(soak(server, options.seconds, options.sessions, seed))
-        except FileNotFoundError:  # in /proc
-            failures = []
+        except proc.Gone:
+            failures = []  # dismiss() knows why
         failures += dismiss(server)
     for failure in failures:
         print(f"FAILED: {failure}", file=sys.stderr)

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+import peers
 import proc
 import soak
 from mix import KINDS
+from peers import Peer
 from proc import Holding
 from processes import Server
 from sessions import REQUESTS, Block, Session, Stream, Unexpected, World, together
@@ -319,3 +321,15 @@ def test_a_proxy_that_died() -> None:
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
         assert "has ended by itself with status -9" in soak.dismiss(server)[0]
+
+
+def test_a_proxy_that_dies_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The run ends then, as failed, with the reason."""
+    dies = PROGRAM + "    listening.accept(); listening.accept(); sys.exit('out of memory')\n"
+    broken = Peer("", "", lambda _, port, there: [sys.executable, "-c", dies.format(port=port, last=0)], "")
+    monkeypatch.setattr(peers, "ours", lambda: broken)
+    assert soak.main(["--seconds", "2", "--sessions", "3"]) == 1
+    said = capfd.readouterr().err
+    assert "the proxy has ended by itself with status 1:\nout of memory" in said
