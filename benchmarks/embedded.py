@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""
+How fast a Twisted web server answers while the proxy, in the same process, moves bulk data.
+
+    python benchmarks/embedded.py
+
+It fails when an answer is missing or wrong, or when no data moved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import load
+import machine
+from paths import DOCS, HERE
+from peers import OURS, runtime
+from processes import CannotStart, Server, free_port
+from proxy import BODY
+from report import HEADER, listing, number
+
+RESULTS = "performance-embedded.rst"
+
+#: Seconds between an answer and the next request, and those that an answer may take.
+_BETWEEN = 0.002
+_PATIENCE = 30.0
+
+_OK = b"HTTP/1.1 200 OK\r\n"
+_REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+class WrongAnswer(Exception):
+    """The web server does not do what it should."""
+
+
+class Latency(NamedTuple):
+    """How long answers took, in microseconds."""
+
+    answers: int
+    median: float
+    p99: float
+    longest: float
+
+
+def ask(sock: socket.socket) -> None:
+    """
+    One request on a connection that stays open.
+
+    :raises WrongAnswer: unless the answer is the right one.
+    """
+    sock.sendall(_REQUEST)
+    answer = b""
+    while not answer.endswith(BODY):
+        more = sock.recv(4096)
+        if not more:
+            raise WrongAnswer(f"the connection ended after {answer!r}")
+        answer += more
+        if not answer.startswith(_OK[: len(answer)]):
+            raise WrongAnswer(repr(answer))
+
+
+def probe(port: int, seconds: float) -> Latency:
+    """Ask a web server over and over, for so many seconds."""
+    taken = []
+    with socket.create_connection(("127.0.0.1", port), _PATIENCE) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ask(sock)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            began = time.perf_counter()
+            ask(sock)
+            taken.append((time.perf_counter() - began) * 1e6)
+            time.sleep(_BETWEEN)
+    taken.sort()
+    return Latency(len(taken), taken[len(taken) // 2], taken[int(len(taken) * 0.99)], taken[-1])
+
+
+def measure(
+    binary: Path, seconds: float, streams: int, engine: bool
+) -> tuple[Latency, Latency, load.Outcome]:
+    """
+    The answers without and with a load, and what the load moved.
+
+    :param binary: the load generator.
+    :param seconds: of each of the two.
+    :param streams: downloads at a time.
+    :param engine: False: the proxy relays over Twisted's transports.
+    """
+    cores = machine.cores()
+    web_port = free_port()
+    more = [] if engine else ["--no-engine"]
+
+    def command(port: int, directory: Path) -> list[str]:
+        ports = ["--port", str(port), "--web-port", str(web_port)]
+        return [sys.executable, str(HERE / "proxy.py"), *ports, *more]
+
+    with Server(command, (cores.server,)) as server:
+        _keep_out_of_the_way((cores.load,))
+        quiet = probe(web_port, seconds)
+        # It begins before the probing and ends after it.
+        words = ["down", "-c", str(streams), "-n", str(streams), "-b", str(1 << 50), "-t", str(seconds + 1)]
+        bulk = load.begin(binary, words, server.port, cpus=(cores.load,))
+        time.sleep(0.5)
+        try:
+            busy = probe(web_port, seconds)
+        finally:
+            outcome = load.finish(bulk)
+    return quiet, busy, outcome
+
+
+def _keep_out_of_the_way(cpus: Sequence[int]) -> None:
+    """Share the load's core, and go first there: who asks shall not wait for the load."""
+    os.sched_setaffinity(0, cpus)
+    # Without the right to do so, the figures are a little too high.
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+
+
+def document(quiet: Latency, busy: Latency, gbit: float, about: str) -> str:
+    """
+    The table, to be included.
+
+    :param about: how and where it was measured.
+    """
+    rows = [
+        [name, f"{latency.answers:,}", *(number(value) for value in latency[1:])]
+        for name, latency in (("no load", quiet), (f"{gbit:.1f} Gbit/s through the proxy", busy))
+    ]
+    table = listing("Time of one web request (µs)", ["", "requests", "median", "99 %", "longest"], rows)
+    return f"{HEADER}\n{table}\n{about}\n"
+
+
+def main(words: Sequence[str]) -> int:
+    """Do it; the exit status."""
+    options = parser().parse_args(words)
+    facts = machine.facts()
+    try:
+        binary = load.build()
+        quiet, busy, outcome = measure(binary, options.seconds, options.streams, not options.no_engine)
+    except (load.NoCompiler, CannotStart, WrongAnswer, OSError) as problem:
+        print(f"FAILED: {problem}", file=sys.stderr)
+        return 1
+    gbit = outcome.figures.get("gbit", 0)
+    for name, latency in (("without load", quiet), ("with load", busy)):
+        figures = (
+            f"median {latency.median:.0f} µs, p99 {latency.p99:.0f} µs, longest {latency.longest:.0f} µs"
+        )
+        print(f"{name}: {latency.answers:,} answers, {figures}")
+    print(f"{options.streams} streams through {OURS}: {gbit:.1f} Gbit/s")
+    if outcome.failed or not gbit:
+        print(f"FAILED: {outcome.problem or f'{outcome.failed} streams failed'}", file=sys.stderr)
+        return 1
+    if options.output is not None:
+        command = shlex.join(["python", "benchmarks/embedded.py", *words])
+        about = f"``{command}``: {runtime()}, {facts['Processor']}, {facts['Kernel']}."
+        (options.output / RESULTS).write_text(document(quiet, busy, gbit, about), "utf-8")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    made.add_argument(
+        "--seconds", type=float, default=10, help="without load, and again with it [%(default)s]"
+    )
+    made.add_argument("--streams", type=int, default=16, help="downloads at a time [%(default)s]")
+    made.add_argument("--no-engine", action="store_true", help="relay over Twisted's transports")
+    made.add_argument("--output", type=Path, help=f"write {RESULTS} into this directory, such as {DOCS.name}")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

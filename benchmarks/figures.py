@@ -1,0 +1,174 @@
+"""What is measured: the runs of the load generator, and the figures that come of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from machine import Cores
+
+
+class Placing(Enum):
+    """Which cores the server and the load have."""
+
+    APART = "the server on one, the load on the other"
+    SERVER_PINNED = "the server on one, the load on both"
+    TOGETHER = "the server and the load on both"
+
+    def server(self, cores: Cores) -> tuple[int, ...]:
+        """The server's cores."""
+        return cores.both if self is Placing.TOGETHER else (cores.server,)
+
+    def load(self, cores: Cores) -> tuple[int, ...]:
+        """The load's cores."""
+        return (cores.load,) if self is Placing.APART else cores.both
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    One run of the load against one server; see ``socksload.c``.
+
+    :ivar mode: what sessions do.
+    :ivar concurrency: so many at a time.
+    :ivar count: sessions, echoes or datagrams in all.
+    :ivar size: bytes of a bulk stream.
+    :ivar by_name: the origin is asked for as "localhost".
+    :ivar options: this server's own, beside those that all runs have; such a run is not for its peers.
+    :ivar placing: on which cores.
+    """
+
+    mode: str
+    concurrency: int
+    count: int
+    size: int = 0
+    by_name: bool = False
+    options: tuple[str, ...] = ()
+    placing: Placing = Placing.APART
+
+    @property
+    def label(self) -> str:
+        """What it is, in short."""
+        words = [self.mode, str(self.concurrency)]
+        words += ["by name"] if self.by_name else []
+        words += ["pinned"] if self.placing is Placing.SERVER_PINNED else []
+        return " ".join([*words, *self.options[:1]])
+
+    @property
+    def only_ours(self) -> bool:
+        """Whether it is of no use to measure peers so."""
+        return bool(self.options) or self.placing is not Placing.APART
+
+    def arguments(self, scale: float, socks4: bool) -> list[str]:
+        """
+        Of socksload.
+
+        :param scale: how much of it to do; 1 is all.
+        :param socks4: whether the server speaks nothing newer.
+        """
+        # Bulk streams become shorter, all else fewer.
+        count = self.count if self.size > 1 else max(self.concurrency, round(self.count * scale))
+        size = round(self.size * scale) if self.size > 1 else 1
+        words = [self.mode, "-c", str(min(self.concurrency, count)), "-n", str(count), "-b", str(size)]
+        words += ["-H", "localhost"] if self.by_name else []
+        words += ["-4"] if socks4 else []
+        return words
+
+
+@dataclass(frozen=True)
+class Figure:
+    """
+    A number that a run brings.
+
+    :ivar name: what ``--modes`` calls it.
+    :ivar title: what it is.
+    :ivar unit: of the number.
+    :ivar key: socksload's name for it.
+    :ivar more_is_better: or less is.
+    :ivar chart: the picture that it is drawn in; none where there is nothing to be seen side by side.
+    :ivar beside: for a figure of this server with something more to do, the one to compare it with.
+    """
+
+    name: str
+    title: str
+    unit: str
+    run: Run
+    key: str
+    more_is_better: bool
+    chart: str = ""
+    beside: str | None = None
+
+
+_RATE = Run("rate", 64, 20_000)
+_ECHOES = Run("rtt", 64, 300_000)
+# With --workers there is more load than one core can make.
+_ONE_WORKER = Run("rate", 64, 20_000, placing=Placing.SERVER_PINNED)
+_TWO_WORKERS = Run("rate", 64, 20_000, options=("--workers", "2"), placing=Placing.TOGETHER)
+_LOGGED = Run("rate", 64, 20_000, options=("--log", "{directory}/access.log"))
+_UDP = Run("udp", 64, 300_000)
+
+FIGURES = (
+    Figure("rate64", "New connections, 64 at a time", "per second", _RATE, "per_s", True, "connections"),
+    Figure(
+        "rate64cpu", "Processor time of one such session", "µs", _RATE, "cpu_us_per", False, "connections"
+    ),
+    Figure(
+        "rate64name",
+        "New connections by name",
+        "per second",
+        Run("rate", 64, 20_000, by_name=True),
+        "per_s",
+        True,
+        "connections",
+        beside="rate64",
+    ),
+    Figure(
+        "rate64log",
+        "New connections with an access log",
+        "per second",
+        _LOGGED,
+        "per_s",
+        True,
+        beside="rate64",
+    ),
+    Figure("rtt64", "Echoes over 64 sessions", "per second", _ECHOES, "per_s", True, "echoes"),
+    Figure("rtt64p99", "One of these echoes, 99th percentile", "µs", _ECHOES, "p99us", False, "echoes"),
+    Figure("rtt1", "One session's echo, median", "µs", Run("rtt", 1, 10_000), "p50us", False, "echoes"),
+    Figure("down1", "Download, 1 stream", "Gbit/s", Run("down", 1, 1, 3_000_000_000), "gbit", True, "bulk"),
+    Figure(
+        "down16", "Download, 16 streams", "Gbit/s", Run("down", 16, 16, 300_000_000), "gbit", True, "bulk"
+    ),
+    Figure("up16", "Upload, 16 streams", "Gbit/s", Run("up", 16, 16, 300_000_000), "gbit", True, "bulk"),
+    # One of the peers has six descriptors for each session: 3,000 fit into the usual hard limit.
+    Figure("idle", "Memory of an idle session", "KiB", Run("idle", 500, 3000, 1), "kb_per", False, "memory"),
+    Figure("udp64", "Datagrams echoed, 64 in flight", "per second", _UDP, "per_s", True, "udp"),
+    Figure("udp64cpu", "Processor time of one such echo", "µs", _UDP, "cpu_us_per", False, "udp"),
+    Figure("worker1", "New connections, one process", "per second", _ONE_WORKER, "per_s", True),
+    Figure(
+        "worker2",
+        "New connections, --workers 2",
+        "per second",
+        _TWO_WORKERS,
+        "per_s",
+        True,
+        beside="worker1",
+    ),
+)
+
+#: Short for several.
+GROUPS = {"workers": ("worker1", "worker2")}
+
+
+def named(names: Sequence[str]) -> list[Figure]:
+    """
+    The figures that *names* mean, in their usual order.
+
+    :raises ValueError: for one that there is not.
+    """
+    by_name = {figure.name: figure for figure in FIGURES}
+    wanted = {figure for name in names for figure in GROUPS.get(name, (name,))}
+    unknown = wanted - set(by_name)
+    if unknown:
+        raise ValueError(f"{', '.join(sorted(unknown))}: not one of {', '.join([*by_name, *GROUPS])}")
+    return [figure for figure in FIGURES if figure.name in wanted]

@@ -1,0 +1,155 @@
+"""Rounds of runs, in which the servers take turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import load
+import processes
+from figures import Figure, Run
+from machine import Cores
+from peers import Peer
+from progress import Progress
+
+#: Runs of one kind without any figure after which a server is not asked again.
+_TRIES = 2
+
+
+class Step(NamedTuple):
+    """One server, started for one run."""
+
+    peer: Peer
+    run: Run
+
+    @property
+    def key(self) -> tuple[str, Run]:
+        """What it has in common with its likes in other rounds."""
+        return self.peer.name, self.run
+
+
+@dataclass
+class Sample:
+    """
+    What the rounds brought for one figure of one server.
+
+    :ivar values: one for each round that brought one.
+    :ivar failed: sessions that failed, in all rounds.
+    :ivar problem: why there are no values.
+    """
+
+    values: list[float] = field(default_factory=list)
+    failed: int = 0
+    problem: str = ""
+
+    @property
+    def median(self) -> float | None:
+        """The figure; None: there is none."""
+        return statistics.median(self.values) if self.values else None
+
+
+#: By the figure's name and the server's.
+Results = dict[tuple[str, str], Sample]
+
+
+class Measurement:
+    """
+    Measures.
+
+    :param binary: the load generator.
+    :param servers: who is compared.
+    :param figures: what is measured.
+    :param cores: on which cores.
+    :param rounds: how often.
+    :param scale: how much of each run to do; 1 is all.
+    :ivar results: what is known so far.
+    :ivar complete: rounds that are done.
+    """
+
+    def __init__(
+        self,
+        binary: Path,
+        servers: Sequence[Peer],
+        figures: Sequence[Figure],
+        cores: Cores,
+        rounds: int,
+        scale: float = 1.0,
+    ) -> None:
+        self.results: Results = defaultdict(Sample)
+        self.complete = 0
+        self._binary = binary
+        self._figures = figures
+        self._cores = cores
+        self._rounds = rounds
+        self._scale = scale
+        self._steps = list(_steps(servers, figures))
+        self._seconds: dict[tuple[str, Run], float] = {}
+        self._fruitless: dict[tuple[str, Run], int] = defaultdict(int)
+
+    def run(self) -> None:
+        """Measure all of it; an interrupt leaves what is known so far."""
+        progress = Progress(self._rounds * len(self._steps))
+        try:
+            for number in range(self._rounds):
+                self._round(number, progress)
+                self.complete += 1
+        finally:
+            progress.close()
+
+    def _round(self, number: int, progress: Progress) -> None:
+        for position, step in enumerate(self._steps):
+            what = f"round {number + 1} of {self._rounds}, {step.run.label}, {step.peer.name}"
+            progress.begin(what, self._left(number, position))
+            if self._fruitless[step.key] < _TRIES:
+                began = time.monotonic()
+                outcome = self._measure(step)
+                self._seconds[step.key] = time.monotonic() - began
+                self._record(step, outcome, progress)
+            else:
+                self._seconds[step.key] = 0
+            progress.end()
+
+    def _measure(self, step: Step) -> load.Outcome:
+        peer, run = step
+        arguments = run.arguments(self._scale, peer.socks4)
+        try:
+            with processes.start(peer, run.placing.server(self._cores), run.options) as server:
+                cpus = run.placing.load(self._cores)
+                return load.run(self._binary, arguments, server.port, server.process.pid, cpus)
+        except processes.CannotStart as problem:
+            return load.Outcome({}, f"does not start: {problem}")
+
+    def _record(self, step: Step, outcome: load.Outcome, progress: Progress) -> None:
+        if not outcome.figures:
+            self._fruitless[step.key] += 1
+            if self._fruitless[step.key] == 1:
+                progress.note(f"{step.peer.name}, {step.run.label}: {outcome.problem}")
+        if outcome.failed:
+            progress.note(f"{step.peer.name}, {step.run.label}: {outcome.failed} failed")
+        for figure in self._figures:
+            if figure.run == step.run:
+                sample = self.results[figure.name, step.peer.name]
+                sample.failed += outcome.failed
+                sample.problem = sample.problem or outcome.problem
+                if figure.key in outcome.figures:
+                    sample.values.append(outcome.figures[figure.key])
+
+    def _left(self, number: int, position: int) -> float | None:
+        """Seconds from this step on; what has not been measured yet is taken for average."""
+        if not self._seconds:
+            return None
+        average = statistics.mean(self._seconds.values())
+        each = [self._seconds.get(step.key, average) for step in self._steps]
+        return sum(each[position:]) + sum(each) * (self._rounds - number - 1)
+
+
+def _steps(servers: Sequence[Peer], figures: Sequence[Figure]) -> Iterator[Step]:
+    for run in dict.fromkeys(figure.run for figure in figures):
+        for peer in servers:
+            if peer.is_ours or not (run.only_ours or (peer.socks4 and run.mode == "udp")):
+                yield Step(peer, run)

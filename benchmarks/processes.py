@@ -1,0 +1,141 @@
+"""A server as a process: started on its cores, looked at, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from machine import pinned
+from paths import ROOT
+from peers import Peer
+
+#: Seconds in which a server must listen, and those it has to settle then.
+PATIENCE = 20.0
+SETTLE = 0.5
+
+
+class CannotStart(Exception):
+    """A server does not listen; what it said last."""
+
+
+def free_port() -> int:
+    """A port on loopback that nobody uses."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Server:
+    """
+    A running server, in a directory of its own.
+
+    :param command: gets the port and the directory, and says what to run.
+    :param cpus: the cores that the server may use; none: any.
+    :ivar port: where it listens, on 127.0.0.1.
+    :raises CannotStart: when it does not listen after a while.
+    """
+
+    def __init__(self, command: Callable[[int, Path], Sequence[str]], cpus: Collection[int] = ()) -> None:
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="socks-benchmark-"))
+        self._log = self.directory / "output"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command(self.port, self.directory),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env=environment(),
+                start_new_session=True,
+                preexec_fn=pinned(cpus),
+            )
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes."""
+        return [self.process.pid, *descendants(self.process.pid)]
+
+    @property
+    def output(self) -> str:
+        """What it has said so far."""
+        return self._log.read_text("utf-8", "replace")
+
+    def stop(self) -> None:
+        """End it, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                time.sleep(SETTLE)
+                return
+        said = self.output.strip().splitlines()
+        raise CannotStart(said[-1] if said else "it does not listen")
+
+
+def start(peer: Peer, cpus: Collection[int] = (), options: Sequence[str] = ()) -> Server:
+    """
+    Start *peer*.
+
+    :param cpus: the cores that it may use.
+    :param options: further arguments; ``{directory}`` in them is the server's own directory.
+    :raises CannotStart: when it does not listen.
+    """
+
+    def command(port: int, directory: Path) -> list[str]:
+        more = [option.format(directory=directory) for option in options]
+        return [*peer.command(peer.binary, port, directory), *more]
+
+    return Server(command, cpus)
+
+
+def environment() -> dict[str, str]:
+    """For a process that is to run this checkout's code."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def descendants(pid: int) -> list[int]:
+    """The children of a process, and theirs."""
+    found = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *descendants(child)]
+    except OSError:
+        return found  # it has ended meanwhile
+    return found
