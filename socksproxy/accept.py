@@ -70,7 +70,7 @@ class SocketChannel:
     def event(self, mask: int) -> None:
         """Something happened on the socket."""
         self.missed |= mask & READABLE
-        if self._eof:
+        if self._eof or self._paused:
             if mask & BROKEN:
                 self._lost(bool(mask & ERROR))
         elif self.missed and not self._paused:
