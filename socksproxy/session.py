@@ -38,11 +38,11 @@ from .errors import (
 from .listen import Take, for_engine, for_transports
 from .negotiation import MAX_EARLY, Negotiation, NotSOCKS
 from .policy import Admission, Client, DefaultPolicy, IPolicy, OwnListeners, SessionCount, SessionLimits
+from .ports import Advertised
 from .record import AccessRecord, shown
 from .relay import engine_for
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay
-from .ports import Advertised
 from .resolve import Names
 from .reverse import reverse_lookups
 from .wire.words import Address, AddressType, Command, Reply, Request, Version
@@ -472,12 +472,12 @@ class Session:
         self._go_on(dialed, dialed.outgoing)
 
     def _accepted(self, dialed: Dialed) -> None:
+        self._sessions.peers.stop(self)
         self._go_on(dialed, dialed.reached)
 
     def _grant(self, told: Address) -> None:
         sessions, record = self._sessions, self.record
         sessions.connects.stop(self)
-        sessions.peers.stop(self)
         record.answered = sessions.seconds()
         reply = self.negotiation.grant(told)
         record.reply = reply[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import select
@@ -13,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_twisted
 from hypothesis import HealthCheck, settings
+from twisted.internet.defer import Deferred
+
+from .support.proxy import KINDS, Proxy
 
 # A busy machine is no reason to fail: how long an example takes says nothing here.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -126,3 +131,28 @@ def twistd(start: Callable[..., Program]) -> Callable[..., Program]:
         return start([*TWISTD, "-n", "--pidfile=", *arguments], environment, **more)
 
     return started
+
+
+Serve = Callable[..., "Deferred[Proxy]"]
+
+
+@pytest.fixture
+def serve_as() -> Iterator[Serve]:
+    """``yield serve_as(kind, ...)``: start a :class:`Proxy`; it is stopped after the test and leaves nothing."""
+    proxies: list[Proxy] = []
+
+    def started(kind: str = "accepted", **options: Any) -> Deferred[Proxy]:
+        proxy = Proxy(kind, **options)
+        proxies.append(proxy)
+        return proxy.start().addCallback(lambda _: proxy)
+
+    yield started
+    for proxy in reversed(proxies):
+        if proxy.port is not None:
+            pytest_twisted.blockon(proxy.stop())
+
+
+@pytest.fixture(params=KINDS)
+def serve(request: pytest.FixtureRequest, serve_as: Serve) -> Serve:
+    """``yield serve(...)``: start a :class:`Proxy` of every kind in turn."""
+    return functools.partial(serve_as, request.param)
