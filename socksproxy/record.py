@@ -69,7 +69,7 @@ class AccessRecord:
         self.answered: float | None = None
         self.reached: Address | None = None
         self.outgoing: Address | None = None
-        self.announced: Address | None = None
+        self.announced: str | None = None
         self.strangers: int | None = None
         self.reply: int | None = None
         self.sent = 0
@@ -96,7 +96,7 @@ class AccessRecord:
             "destination": None if request is None else shown(request.destination),
             "reached": None if self.reached is None else str(self.reached),
             "outgoing": None if self.outgoing is None else str(self.outgoing),
-            "announced": None if self.announced is None else shown(self.announced),
+            "announced": self.announced,
             "strangers": self.strangers,
             "reply": self.reply,
             "sent": self.sent,

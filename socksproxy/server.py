@@ -169,8 +169,8 @@ class SOCKSFactory(Factory):
     :param advertise: addresses that clients are told in place of those that
         our sockets have, as ``ADDRESS`` or, for the clients of a network, ``ADDRESS@NETWORK``.
     :param resolve_commands: whether RESOLVE and RESOLVE_PTR are served.
-    :raises ValueError: for an address or a network that is not a literal one, or a second
-        outgoing or listening address of a family.
+    :raises ValueError: for an address or a network that is not a literal one, a second
+        outgoing or listening address of a family, or a range of ports that is none.
     """
 
     noisy = False

@@ -36,6 +36,7 @@ from .errors import (
     reply_for,
 )
 from .listen import Take, for_engine, for_transports
+from .names import printable
 from .negotiation import MAX_EARLY, Negotiation, NotSOCKS
 from .policy import Admission, Client, DefaultPolicy, IPolicy, OwnListeners, SessionCount, SessionLimits
 from .ports import Advertised
@@ -455,7 +456,7 @@ class Session:
         sessions = self._sessions
         sessions.connects.stop(self)
         sessions.peers.start(self, sessions.seconds())
-        self.record.announced = bound.address
+        self.record.announced = str(bound.address)
         announcement = self.negotiation.announce(bound.address)
         # Before the write, under which the client may turn out to be gone.
         self._await(bound.accepted, self._accepted)
@@ -464,7 +465,7 @@ class Session:
     def _answered(self, answer: Address) -> None:
         """RESOLVE has an answer, and the conversation is over with it."""
         self._pending = None
-        self.record.announced = answer
+        self.record.announced = printable(answer.host)
         self._grant(answer)
         self._finish("answered")
 

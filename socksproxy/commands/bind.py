@@ -94,6 +94,7 @@ class Binds:
     :param addresses: what to listen on.
     :param advertised: what clients are told in place of that.
     :param outgoing: the addresses that connections leave from, and so those that peers know.
+    :raises ValueError: for a range of ports that is none.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Binds:
         self._means = means
         self._reactor = reactor
         self._settings = settings
-        self._ports = None if settings.ports is None else PortRange(*settings.ports)
+        self._ports = None if settings.ports is None else PortRange.parse("{}-{}".format(*settings.ports))
         self._addresses = addresses
         self._advertised = advertised
         self._outgoing = outgoing
