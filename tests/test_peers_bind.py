@@ -40,8 +40,8 @@ def test_first_reply_names_the_listener(serve: Serve, version: int) -> Playing:
         assert address.port not in (0, 21, proxy.address[1])
         assert address.host == "127.0.0.1"
         with meet(address, "127.0.0.2") as peer:
-            peer.sendall(b"150 here it comes")
             assert again(sock)[0] == code
+            peer.sendall(b"150 here it comes")
             assert read_exactly(sock, 17) == b"150 here it comes"
 
     with proxy.connect() as sock:
