@@ -124,8 +124,7 @@ class Options(usage.Options):
         self["outgoing"].append(address)
 
     def opt_bind_address(self, address: str) -> None:
-        """Local address on which BIND listens; one IPv4 and one IPv6 at the most.
-        [default: the one from which the peer would be dialed]"""
+        """Local address on which BIND listens; one IPv4 and one IPv6 at the most."""
         self["bind-address"].append(address)
 
     def opt_advertise(self, address: str) -> None:
