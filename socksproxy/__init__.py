@@ -4,6 +4,7 @@ A SOCKS4, SOCKS4a and SOCKS5 server for Twisted.
 What is named here is the public interface; everything else may change.
 """
 
+from .commands.bind import BindSettings
 from .errors import SOCKSError
 from .policy import Client, DefaultPolicy, IPolicy, SessionLimits
 from .resolve import make_resolver
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Address",
     "AddressType",
+    "BindSettings",
     "Client",
     "Command",
     "DefaultPolicy",

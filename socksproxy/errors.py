@@ -16,13 +16,16 @@ from twisted.internet import defer, error
 from .wire.words import ProtocolError, Reply, Reply4, SOCKSError
 
 __all__ = [
+    "AddressTypeNotSupported",
     "CommandNotSupported",
     "ConnectFailed",
     "ConnectTimedOut",
     "NameNotFound",
+    "NoFreePort",
     "NotAllowed",
     "ProtocolError",
     "SOCKSError",
+    "TooManyBinds",
     "TooManySessions",
     "describe",
     "most_telling",
@@ -39,6 +42,20 @@ class NotAllowed(SOCKSError):
 
 class TooManySessions(NotAllowed):
     """The client, or all of them together, has as many sessions as it may."""
+
+
+class TooManyBinds(NotAllowed):
+    """The client has as many listeners as it may."""
+
+
+class NoFreePort(SOCKSError):
+    """Every port that may be opened is taken."""
+
+
+class AddressTypeNotSupported(SOCKSError):
+    """The client's version of the protocol has no form for the address."""
+
+    reply = Reply.ADDRESS_TYPE_NOT_SUPPORTED
 
 
 class NameNotFound(SOCKSError):

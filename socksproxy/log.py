@@ -28,6 +28,8 @@ FIELDS = (
     "destination",
     "reached",
     "outgoing",
+    "announced",
+    "strangers",
     "reply",
     "sent",
     "received",

@@ -18,9 +18,11 @@ from twisted.internet.interfaces import IHostnameResolver, IStreamServerEndpoint
 from twisted.python import usage
 
 from . import __version__
+from .commands.bind import BindSettings
 from .log import FORMATS, AccessLog, access_observer
 from .policy import SessionLimits, is_loopback
 from .policy.listeners import is_local
+from .ports import Advertised, PortRange
 from .resolve import make_resolver
 from .session import Timeouts
 
@@ -47,8 +49,8 @@ class Options(usage.Options):
     """
     What the operator may say.
 
-    The keys ``listeners``, ``timeouts``, ``limits``, ``name_resolver`` and
-    ``access_log`` hold what the options mean, once they are parsed.
+    The keys ``listeners``, ``timeouts``, ``limits``, ``bind``, ``name_resolver``
+    and ``access_log`` hold what the options mean, once they are parsed.
 
     :param reactor: for endpoints and resolvers; None: the global one.
     """
@@ -71,14 +73,20 @@ class Options(usage.Options):
         ["idle-timeout", None, "0", "Seconds without data after which a session ends; 0: never."],
         ["max-sessions", None, None, "Most sessions at once."],
         ["max-sessions-per-client", None, None, "Most sessions at once of one client address."],
+        ["bind-ports", None, None, "Ports on which BIND listens, such as 40000-40999. [default: any]"],
+        ["bind-timeout", None, "120", "Seconds in which the peer of a BIND must have come."],
+        ["max-binds-per-client", None, "32", "Most BINDs that wait at once, of one client address."],
     ]
 
     optFlags = [
         ["open", None, "Accept clients from other machines although nothing says who may use the proxy."],
+        ["bind-any-peer", None, "Let clients of other machines leave open whom their BIND waits for."],
+        ["bind-check-port", None, "Accept a BIND's peer only from the port that the client names."],
+        ["no-resolve-commands", None, "Do not serve RESOLVE and RESOLVE_PTR, which Tor's clients use."],
     ]
 
     compData = usage.Completions(
-        multiUse=["listen", "outgoing"],
+        multiUse=["listen", "outgoing", "bind-address", "advertise"],
         mutuallyExclusive=[("listen", "interface"), ("listen", "port")],
         optActions={
             "interface": usage.CompleteList(["127.0.0.1", r"\:\:1"]),
@@ -95,6 +103,8 @@ class Options(usage.Options):
         self._reactor = reactor
         self["listen"] = []
         self["outgoing"] = []
+        self["bind-address"] = []
+        self["advertise"] = []
 
     @property
     def reactor(self) -> Any:
@@ -113,6 +123,15 @@ class Options(usage.Options):
     def opt_outgoing(self, address: str) -> None:
         """Local address from which destinations are dialed; one IPv4 and one IPv6 at the most."""
         self["outgoing"].append(address)
+
+    def opt_bind_address(self, address: str) -> None:
+        """Local address on which BIND listens; one IPv4 and one IPv6 at the most."""
+        self["bind-address"].append(address)
+
+    def opt_advertise(self, address: str) -> None:
+        """Address that clients are told in place of this machine's own, behind NAT or in a container;
+        ADDRESS@NETWORK for the clients of a network. Repeatable."""
+        self["advertise"].append(address)
 
     def parseArgs(self, *surplus: str) -> None:
         """Everything has a name."""
@@ -139,7 +158,9 @@ class Options(usage.Options):
             sessions=_count(self, "max-sessions"),
             per_client=_count(self, "max-sessions-per-client"),
         )
-        _check_outgoing(self["outgoing"])
+        _check_addresses("outgoing", self["outgoing"])
+        _check_advertised(self["advertise"])
+        self["bind"] = _bind_settings(self)
         self["listeners"] = self._listeners()
         self["name_resolver"] = self._name_resolver()
         self["access_log"] = self._access_log()
@@ -217,17 +238,40 @@ def _literal(text: str) -> IPv4Address | IPv6Address | None:
         return None
 
 
-def _check_outgoing(addresses: Sequence[str]) -> None:
+def _check_addresses(name: str, addresses: Sequence[str]) -> None:
     families = set()
     for text in addresses:
         address = _literal(text)
         if address is None:
-            raise usage.UsageError(f"--outgoing {text}: not a literal IPv4 or IPv6 address")
+            raise usage.UsageError(f"--{name} {text}: not a literal IPv4 or IPv6 address")
         if address.version in families:
-            raise usage.UsageError(f"--outgoing {text}: one IPv{address.version} address is enough")
+            raise usage.UsageError(f"--{name} {text}: one IPv{address.version} address is enough")
         if not is_local(text):
-            raise usage.UsageError(f"--outgoing {text}: not an address of this machine")
+            raise usage.UsageError(f"--{name} {text}: not an address of this machine")
         families.add(address.version)
+
+
+def _check_advertised(entries: Sequence[str]) -> None:
+    try:
+        Advertised(entries)
+    except ValueError as problem:
+        raise usage.UsageError(f"--advertise {problem}") from None
+
+
+def _bind_settings(options: Options) -> BindSettings:
+    _check_addresses("bind-address", options["bind-address"])
+    try:
+        ports = None if options["bind-ports"] is None else PortRange.parse(options["bind-ports"])
+    except ValueError as problem:
+        raise usage.UsageError(f"--bind-ports {problem}") from None
+    return BindSettings(
+        ports=ports,
+        addresses=tuple(options["bind-address"]),
+        per_client=_count(options, "max-binds-per-client"),
+        timeout=_seconds(options, "bind-timeout"),
+        any_peer=True if options["bind-any-peer"] else None,
+        check_port=bool(options["bind-check-port"]),
+    )
 
 
 def _listener_on(reactor: Any, interface: str, port: int) -> Listener:

@@ -35,12 +35,15 @@ class AccessRecord:
     :ivar answered: when the reply was sent.
     :ivar reached: the address that was dialed with success.
     :ivar outgoing: the address it was dialed from.
+    :ivar announced: where the peer of a BIND was to connect; the answer of RESOLVE and RESOLVE_PTR.
+    :ivar strangers: how many came to a BIND's listener who were not the peer; None: there was none.
     :ivar reply: the code that was sent, of the client's version.
     :ivar sent: bytes from the client to the destination.
     :ivar received: bytes from the destination to the client.
     """
 
     __slots__ = (
+        "announced",
         "answered",
         "began",
         "client",
@@ -52,6 +55,7 @@ class AccessRecord:
         "requested",
         "resolved",
         "sent",
+        "strangers",
         "version",
     )
 
@@ -65,6 +69,8 @@ class AccessRecord:
         self.answered: float | None = None
         self.reached: Address | None = None
         self.outgoing: Address | None = None
+        self.announced: str | None = None
+        self.strangers: int | None = None
         self.reply: int | None = None
         self.sent = 0
         self.received = 0
@@ -90,6 +96,8 @@ class AccessRecord:
             "destination": None if request is None else shown(request.destination),
             "reached": None if self.reached is None else str(self.reached),
             "outgoing": None if self.outgoing is None else str(self.outgoing),
+            "announced": self.announced,
+            "strangers": self.strangers,
             "reply": self.reply,
             "sent": self.sent,
             "received": self.received,

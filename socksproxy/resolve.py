@@ -10,6 +10,7 @@ that a client's going away cancels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
 
@@ -24,11 +25,12 @@ from twisted.internet.interfaces import (
 )
 from twisted.logger import Logger
 from twisted.names.client import Resolver
-from twisted.names.dns import Record_A, Record_AAAA
+from twisted.names.dns import Record_A, Record_AAAA, Record_PTR
 from zope.interface import implementer
 
 from .errors import NameNotFound
 from .names import unmapped
+from .reverse import IReverseResolver, ReverseLookups
 from .wire.words import Address, AddressType
 
 _log = Logger(namespace="socksproxy")
@@ -96,10 +98,10 @@ class _Resolver(Resolver):
         return maybeDeferred(super().queryUDP, queries, timeout)
 
 
-@implementer(IHostnameResolver)
+@implementer(IHostnameResolver, IReverseResolver)
 class DNSResolver:
     """
-    Asks DNS servers directly, by :mod:`twisted.names`: A and AAAA at once.
+    Asks DNS servers directly, by :mod:`twisted.names`: A and AAAA at once, or PTR.
 
     :param reactor: for sockets and timeouts.
     :param servers: pairs of a literal address and a port.
@@ -131,6 +133,11 @@ class DNSResolver:
         gatherResults(lookups).addCallback(tell)
         return resolution
 
+    def resolveAddress(self, host: str) -> Deferred[str]:
+        """See :meth:`socksproxy.reverse.IReverseResolver.resolveAddress`."""
+        asked: Deferred[Any] = self._resolver.lookupPointer(ip_address(host).reverse_pointer.encode("ascii"))
+        return asked.addCallback(_pointer)
+
     def _lookup(self, kind: type[IPv4Address | IPv6Address], name: str) -> Deferred[list[str]]:
         lookup, record_type = _LOOKUPS[kind]
         asked: Deferred[Any] = getattr(self._resolver, lookup)(name.encode("ascii"))
@@ -149,6 +156,14 @@ def _hosts(answer: Any, record_type: type[Any]) -> list[str]:
     payloads = [record.payload for record in answer[0]]
     family = AF_INET if record_type is Record_A else AF_INET6
     return [inet_ntop(family, payload.address) for payload in payloads if isinstance(payload, record_type)]
+
+
+def _pointer(answer: Any) -> str:
+    for record in answer[0]:
+        if isinstance(record.payload, Record_PTR) and record.payload.name is not None:
+            name: bytes = record.payload.name.name
+            return name.decode("ascii", "backslashreplace")
+    raise NameNotFound("name not found")
 
 
 @implementer(IResolutionReceiver)
@@ -186,12 +201,19 @@ class Names:
     :param clock: for the age of answers.
     :param keep: seconds; 0 remembers nothing.
     :param most: how many names are remembered at the most.
+    :param reverse: finds the names of addresses.
     """
 
     def __init__(
-        self, resolver: IHostnameResolver, clock: IReactorTime, keep: float = 2.0, most: int = 4096
+        self,
+        resolver: IHostnameResolver,
+        clock: IReactorTime,
+        keep: float = 2.0,
+        most: int = 4096,
+        reverse: ReverseLookups = ReverseLookups(),
     ) -> None:
         self._resolver = resolver
+        self._reverse = reverse
         self._clock = clock
         self._keep = keep
         self._most = most
@@ -211,6 +233,15 @@ class Names:
         else:
             answer = self._ask(name)
         return answer.addCallback(_with_port, name, port)
+
+    def reverse(self, host: str) -> Deferred[str]:
+        """
+        The name of the literal address *host*.
+
+        :returns: fires with a name that the DNS allows; it can be cancelled.
+        :raises NameNotFound: (by the Deferred) when there is none.
+        """
+        return self._reverse.lookup(host)
 
     def _ask(self, name: str) -> Deferred[Found]:
         answer: Deferred[Found] = Deferred(lambda gone: self._forget(name, gone))

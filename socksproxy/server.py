@@ -22,10 +22,12 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from .accept import pace, take_over
+from .commands.bind import BindSettings
 from .descriptors import DescriptorGate
 from .dial import Destination, End, Outgoing
 from .names import plain
 from .policy import Client, IPolicy, SessionLimits
+from .ports import Advertised
 from .relay.detach import detach_socket, is_detachable
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay, can_half_close
@@ -172,7 +174,12 @@ class SOCKSFactory(Factory):
     :param observer: receives one event for each session that has ended; its
         keys are those of :meth:`~socksproxy.record.AccessRecord.event`.
     :param engine: False: relay over Twisted's transports even where the relay engine could be used.
-    :raises ValueError: for an outgoing address that is not a literal one, or a second one of its family.
+    :param bind: how BIND is served.
+    :param advertise: addresses that clients are told in place of those that
+        our sockets have, as ``ADDRESS`` or, for the clients of a network, ``ADDRESS@NETWORK``.
+    :param resolve_commands: whether RESOLVE and RESOLVE_PTR are served.
+    :raises ValueError: for an address or a network that is not a literal one, a second
+        outgoing or listening address of a family, or a range of ports that is none.
     """
 
     noisy = False
@@ -188,10 +195,24 @@ class SOCKSFactory(Factory):
         limits: SessionLimits = SessionLimits(),
         observer: ILogObserver | None = None,
         engine: bool = True,
+        bind: BindSettings = BindSettings(),
+        advertise: Sequence[str] = (),
+        resolve_commands: bool = True,
     ) -> None:
         self.reactor = reactor
         self.sessions = Sessions(
-            reactor, policy, resolver, _outgoing(outgoing), timeouts, limits, observer, engine
+            reactor,
+            policy,
+            resolver,
+            _of_each_family("outgoing", outgoing),
+            timeouts,
+            limits,
+            observer,
+            engine,
+            bind,
+            _of_each_family("listening", bind.addresses),
+            Advertised(advertise),
+            resolve_commands,
         )
         #: The proxy's own listeners, as its clients show them; a policy may want to know.
         self.listeners = self.sessions.listeners
@@ -256,7 +277,7 @@ def _is_tls(transport: object) -> bool:
     return hasattr(type(transport), "getPeerCertificate")
 
 
-def _outgoing(hosts: Sequence[str]) -> Outgoing:
+def _of_each_family(kind: str, hosts: Sequence[str]) -> Outgoing:
     by_family: dict[int, str] = {}
     for host in hosts:
         for family in (AF_INET, AF_INET6):
@@ -265,7 +286,7 @@ def _outgoing(hosts: Sequence[str]) -> Outgoing:
             except (OSError, ValueError):
                 continue
             if family in by_family:
-                raise ValueError(f"{host}: there is one outgoing address of its family already")
+                raise ValueError(f"{host}: there is one {kind} address of its family already")
             by_family[family] = host
             break
         else:

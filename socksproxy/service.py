@@ -232,6 +232,9 @@ def makeService(options: Options) -> SOCKSService:
         timeouts=options["timeouts"],
         limits=options["limits"],
         observer=options["access_log"],
+        bind=options["bind"],
+        advertise=options["advertise"],
+        resolve_commands=not options["no-resolve-commands"],
     )
     return SOCKSService(
         options.reactor,

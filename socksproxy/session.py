@@ -19,27 +19,34 @@ from twisted.internet.interfaces import IHostnameResolver
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
+from .commands.bind import Binds, BindSettings, Bound, Wanted
 from .commands.connect import connect
 from .commands.means import Means
+from .commands.resolve import resolve, resolve_pointer
 from .deadlines import Deadlines
 from .dial import Destination, Dialed, Outgoing, SocketDialer, TransportDialer, adopted
 from .errors import (
     CommandNotSupported,
     ConnectTimedOut,
+    NoFreePort,
     ProtocolError,
     SOCKSError,
     TooManySessions,
     describe,
     reply_for,
 )
+from .listen import Take, for_engine, for_transports
+from .names import printable
 from .negotiation import MAX_EARLY, Negotiation, NotSOCKS
 from .policy import Admission, Client, DefaultPolicy, IPolicy, OwnListeners, SessionCount, SessionLimits
+from .ports import Advertised
 from .record import AccessRecord, shown
 from .relay import engine_for
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay
 from .resolve import Names
-from .wire.words import Command, Reply, Request, Version
+from .reverse import reverse_lookups
+from .wire.words import Address, AddressType, Command, Reply, Request, Version
 
 _log = Logger(namespace="socksproxy")
 
@@ -125,6 +132,10 @@ class Sessions:
         limits: SessionLimits,
         observer: ILogObserver | None,
         use_engine: bool,
+        bind: BindSettings,
+        bind_addresses: Outgoing,
+        advertised: Advertised,
+        resolve_commands: bool,
     ) -> None:
         self.reactor = reactor
         self.seconds = reactor.seconds
@@ -132,8 +143,14 @@ class Sessions:
         self.policy = DefaultPolicy() if policy is None else policy
         if isinstance(self.policy, DefaultPolicy) and self.policy.listeners is None:
             self.policy.listeners = self.listeners
-        self.names = Names(reactor.nameResolver if resolver is None else resolver, reactor)
+        self.names = Names(
+            reactor.nameResolver if resolver is None else resolver,
+            reactor,
+            reverse=reverse_lookups(resolver, reactor),
+        )
         self.means = Means(self.policy, self.names, reactor)
+        self.binds = Binds(self.means, reactor, bind, bind_addresses, advertised, outgoing)
+        self.resolve_commands = resolve_commands
         self.timeouts = timeouts
         self.count = SessionCount(limits)
         self.observer = observer
@@ -143,6 +160,7 @@ class Sessions:
         self._over_limit = 0
         self.handshakes = Deadlines(reactor, timeouts.handshake, Session.handshake_expired)
         self.connects = Deadlines(reactor, timeouts.connect, Session.connect_expired)
+        self.peers = Deadlines(reactor, bind.timeout, Session.peer_expired)
         self.lingers = Deadlines(reactor, LINGER, Session.linger_expired)
         self._outgoing = outgoing
         self.transport_dialer = TransportDialer(reactor, outgoing)
@@ -163,6 +181,21 @@ class Sessions:
         if self.engine is None or not channel.detachable:
             return self.transport_dialer
         return self._socket_dialer
+
+    def take(self, channel: Channel) -> Take:
+        """What makes a relay's end of a connection that comes to a session on *channel*."""
+        engine = self.engine if channel.detachable else None
+        return for_transports(self.reactor) if engine is None else for_engine(engine)
+
+    def spoken(self, client: Client, host: str) -> AddressType | None:
+        """The family in which *client* has reached *host*, a name, in a session that goes on."""
+        for session in self.live:
+            record = session.record
+            if record.reached is None or record.request is None or record.client.host != client.host:
+                continue
+            if record.request.destination.host.lower() == host:
+                return record.reached.type
+        return None
 
     def begin(self, channel: Channel, client: Client) -> Session | None:
         """
@@ -194,6 +227,7 @@ class Sessions:
         self.live.discard(session)
         self.handshakes.stop(session)
         self.connects.stop(session)
+        self.peers.stop(session)
         self.lingers.stop(session)
         self.count.release(session.record.client.host)
         if self.observer is not None:
@@ -228,7 +262,7 @@ class Sessions:
         """End every session at once."""
         for session in list(self.live):
             session.abort()
-        for deadlines in (self.handshakes, self.connects, self.lingers):
+        for deadlines in (self.handshakes, self.connects, self.peers, self.lingers):
             deadlines.close()
 
 
@@ -306,7 +340,7 @@ class Session:
         if self.phase is Phase.NEGOTIATING:
             self._how = "client"
             self.channel.close()
-        elif self.phase is Phase.SERVING and not self.negotiation.early:
+        elif self.phase is Phase.SERVING and not (self.negotiation.early and self._waits_for_answer()):
             # Nothing tells a client that has gone from one that will send no more;
             # one that has already sent all it had to say may well wait for the answer.
             self._cancel("client")
@@ -332,6 +366,13 @@ class Session:
         if pending is not None:
             pending.cancel()
             self._refuse(ConnectTimedOut("connect timeout"))
+
+    def peer_expired(self) -> None:
+        """The peer of a BIND did not come in time."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.cancel()
+            self._refuse(ConnectTimedOut("the peer did not come in time"))
 
     def linger_expired(self) -> None:
         """The client has had time to read its refusal."""
@@ -401,18 +442,69 @@ class Session:
         pending = connect(sessions.means, self.record.client, request.destination, dialer, self._resolved)
         self._await(pending, self._connected)
 
+    def _bind(self, request: Request) -> None:
+        sessions, client = self._sessions, self.record.client
+        wanted = Wanted(
+            client,
+            request.destination,
+            request.version is Version.SOCKS4,
+            lambda host: sessions.spoken(client, host),
+        )
+        self.record.strangers = 0
+        take = sessions.take(self.channel)
+        self._await(sessions.binds.bind(wanted, take, self._resolved, self._stranger), self._bound)
+
+    def _stranger(self) -> None:
+        self.record.strangers = (self.record.strangers or 0) + 1
+
+    def _resolve(self, request: Request) -> None:
+        sessions = self._sessions
+        if not sessions.resolve_commands:
+            raise CommandNotSupported("command not supported")
+        start = resolve if request.command == Command.RESOLVE else resolve_pointer
+        pending = start(sessions.means, self.record.client, request, self._resolved)
+        self._await(pending, self._answered)
+
     def _resolved(self) -> None:
         self.record.resolved = self._sessions.seconds()
 
-    def _connected(self, dialed: Dialed) -> None:
-        sessions, record = self._sessions, self.record
+    def _bound(self, bound: Bound) -> None:
+        sessions = self._sessions
+        sessions.connects.stop(self)
+        sessions.peers.start(self, sessions.seconds())
+        self.record.announced = str(bound.address)
+        announcement = self.negotiation.announce(bound.address)
+        # Before the write, under which the client may turn out to be gone.
+        self._await(bound.accepted, self._accepted)
+        self.channel.write(announcement)
+
+    def _answered(self, answer: Address) -> None:
+        """RESOLVE has an answer, and the conversation is over with it."""
         self._pending = None
+        self.record.announced = printable(answer.host)
+        self._grant(answer)
+        self._finish("answered")
+
+    def _connected(self, dialed: Dialed) -> None:
+        self._go_on(dialed, dialed.outgoing)
+
+    def _accepted(self, dialed: Dialed) -> None:
+        self._sessions.peers.stop(self)
+        self._go_on(dialed, dialed.reached)
+
+    def _grant(self, told: Address) -> None:
+        sessions, record = self._sessions, self.record
         sessions.connects.stop(self)
         record.answered = sessions.seconds()
-        record.reached, record.outgoing = dialed.reached, dialed.outgoing
-        reply = self.negotiation.grant(dialed.outgoing)
+        reply = self.negotiation.grant(told)
         record.reply = reply[1]
         self.channel.write(reply)
+
+    def _go_on(self, dialed: Dialed, told: Address) -> None:
+        """There is a connection: the client is told, and bytes are relayed from now on."""
+        self._pending = None
+        self.record.reached, self.record.outgoing = dialed.reached, dialed.outgoing
+        self._grant(told)
         if self.phase is not Phase.SERVING:
             self._sessions.discard(dialed.link)  # the client went away under the write
             return
@@ -420,7 +512,7 @@ class Session:
         try:
             self._relay = self._start_relay(dialed)
         except Exception:
-            sessions.discard(dialed.link)
+            self._sessions.discard(dialed.link)
             raise
 
     def _start_relay(self, dialed: Dialed) -> IRelay:
@@ -462,13 +554,14 @@ class Session:
     def _refuse(self, problem: Exception) -> None:
         sessions, record = self._sessions, self.record
         sessions.connects.stop(self)
+        sessions.peers.stop(self)
         reply = reply_for(problem)
         record.answered = sessions.seconds()
         output = self.negotiation.refuse(reply)
         record.reply = output[1]
         if isinstance(problem, TooManySessions):
             sessions.complain()
-        elif reply in _OURS and record.request is not None:
+        elif reply in _OURS and record.request is not None and not isinstance(problem, NoFreePort):
             _log.info(
                 "{client}: {destination} refused: {problem}",
                 client=record.client,
@@ -478,6 +571,11 @@ class Session:
             )
         self.channel.write(output)
         self._finish(f"refused: {describe(problem)}")
+
+    def _waits_for_answer(self) -> bool:
+        """Whether a client that has closed its direction may still be there; after BIND it has gone."""
+        request = self.record.request
+        return request is None or request.command != Command.BIND
 
     def _finish(self, how: str) -> None:
         """Everything is said: give the client time to read it."""
@@ -507,8 +605,17 @@ class Session:
 
 #: What begins the service of a request, by the version and the command.
 _COMMANDS: dict[int, dict[int, Callable[[Session, Request], None]]] = {
-    Version.SOCKS4: {Command.CONNECT: Session._connect},
-    Version.SOCKS5: {Command.CONNECT: Session._connect},
+    Version.SOCKS4: {
+        Command.CONNECT: Session._connect,
+        Command.BIND: Session._bind,
+        Command.RESOLVE: Session._resolve,
+    },
+    Version.SOCKS5: {
+        Command.CONNECT: Session._connect,
+        Command.BIND: Session._bind,
+        Command.RESOLVE: Session._resolve,
+        Command.RESOLVE_PTR: Session._resolve,
+    },
 }
 
 #: Stands for every conversation that has been had: an established session keeps none.

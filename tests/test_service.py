@@ -108,6 +108,9 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
         "timeouts": options["timeouts"],
         "limits": options["limits"],
         "observer": None,
+        "bind": options["bind"],
+        "advertise": [],
+        "resolve_commands": True,
     }
 
 

@@ -37,6 +37,8 @@ def replies() -> Iterator[Row]:
         errors.NameNotFound,
         errors.CommandNotSupported,
         errors.ConnectTimedOut,
+        errors.NoFreePort,
+        errors.TooManyBinds,
     ):
         yield (_first_line(kind.__doc__), *_codes(kind.reply))
     for number in sorted(errno.errorcode):

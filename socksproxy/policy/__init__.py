@@ -81,7 +81,8 @@ class DefaultPolicy:
     Nobody reaches the proxy's own listeners, which would be a loop. A client
     that is not on this machine does not reach loopback, link-local,
     unspecified, multicast, broadcast and cloud metadata addresses, in
-    whatever form they come.
+    whatever form they come; nor does it accept connections from there. Who may
+    leave open whom it accepts is for the settings of BIND to say.
 
     :param listeners: the proxy's own listeners; the factory sets its own where None is given.
     :param allow_special: permit special addresses to every client.
@@ -95,6 +96,15 @@ class DefaultPolicy:
         """See :meth:`IPolicy.permits`."""
         if destination.type is AddressType.DOMAIN_NAME:
             return True
-        if self.listeners is not None and self.listeners.include(destination.host, destination.port):
+        if self._is_own(command, destination):
             return False
-        return special(destination.host) is None or self.allow_special or client.local
+        kind = special(destination.host)
+        if kind is Special.UNSPECIFIED and command is Command.BIND:
+            return True
+        return kind is None or self.allow_special or client.local
+
+    def _is_own(self, command: Command, destination: Address) -> bool:
+        # Only who connects can come back here: a BIND's destination is whom it waits for.
+        if self.listeners is None or command is not Command.CONNECT:
+            return False
+        return self.listeners.include(destination.host, destination.port)

@@ -1,0 +1,312 @@
+"""
+BIND: a listener for one connection, from a peer that the client names (RFC 1928, section 4; SOCKS4; SOCKS4a).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Generator, Sequence
+from random import SystemRandom
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..dial import Dialed, Outgoing
+from ..errors import AddressTypeNotSupported, NoFreePort, NotAllowed, TooManyBinds
+from ..listen import Listener, Take, listening_socket
+from ..names import canonical
+from ..policy import Client
+from ..policy.listeners import is_local
+from ..ports import Advertised, PortRange, opened
+from ..wire.words import Address, AddressType, Command
+from .means import Means, ask, permitted_addresses
+
+_log = Logger(namespace="socksproxy")
+
+_WILDCARDS = {AddressType.IPV4: "0.0.0.0", AddressType.IPV6: "::"}
+#: Hosts far away, to ask the system by which address of ours it would go there. Nothing is sent to them.
+_FAR_AWAY = {AddressType.IPV4: "192.0.2.1", AddressType.IPV6: "2001:db8::1"}
+_ANY_PORT = 9
+#: Seconds between two lines on ports that have run out.
+_COMPLAIN_EVERY = 60.0
+
+
+class BindSettings(NamedTuple):
+    """
+    How BIND is served.
+
+    :ivar ports: the first and the last port on which listeners open; None: any that the system chooses.
+    :ivar addresses: at most one IPv4 and one IPv6 literal address to listen
+        on; where there is none, the one from which this machine would go to the peer.
+    :ivar per_client: the most listeners at once of one client address; None: no limit.
+    :ivar timeout: seconds in which the peer must have come; None: for ever.
+    :ivar any_peer: whether a client may leave open who comes (0.0.0.0 or ::); None: those on this machine.
+    :ivar check_port: whether the peer must come from the port that the client names, if it names one.
+    """
+
+    ports: tuple[int, int] | None = None
+    addresses: Sequence[str] = ()
+    per_client: int | None = 32
+    timeout: float | None = 120.0
+    any_peer: bool | None = None
+    check_port: bool = False
+
+
+class Wanted(NamedTuple):
+    """
+    What a client asks for.
+
+    :ivar client: who asks.
+    :ivar destination: the peer as the client names it.
+    :ivar ipv4_only: the client cannot be told another address (SOCKS4).
+    :ivar spoken: the type of the address by which the client has reached a
+        destination of this name already; None: it has not.
+    """
+
+    client: Client
+    destination: Address
+    ipv4_only: bool
+    spoken: Callable[[str], AddressType | None]
+
+
+class Bound(NamedTuple):
+    """
+    A listener is open.
+
+    :ivar address: where the peer is to connect.
+    :ivar accepted: fires with the peer's connection; cancelling it closes the listener.
+    """
+
+    address: Address
+    accepted: Deferred[Dialed]
+
+
+class Binds:
+    """
+    Serves BIND for the clients of one factory.
+
+    :param means: what every command works with.
+    :param reactor: watches the listeners.
+    :param settings: how BIND is served; its addresses are in *addresses*.
+    :param addresses: what to listen on.
+    :param advertised: what clients are told in place of that.
+    :param outgoing: the addresses that connections leave from, and so those that peers know.
+    :raises ValueError: for a range of ports that is none.
+    """
+
+    def __init__(
+        self,
+        means: Means,
+        reactor: Any,
+        settings: BindSettings,
+        addresses: Outgoing,
+        advertised: Advertised,
+        outgoing: Outgoing,
+    ) -> None:
+        self._means = means
+        self._reactor = reactor
+        self._settings = settings
+        self._ports = None if settings.ports is None else PortRange.parse("{}-{}".format(*settings.ports))
+        self._addresses = addresses
+        self._advertised = advertised
+        self._outgoing = outgoing
+        self._count: dict[str | None, int] = {}
+        self._chance = SystemRandom().randrange
+        self._complained: float | None = None
+        self._refused = 0
+
+    def bind(
+        self, wanted: Wanted, take: Take, resolved: Callable[[], None], stranger: Callable[[], None]
+    ) -> Deferred[Bound]:
+        """
+        Open a listener.
+
+        :param take: makes of the connection what the relay takes.
+        :param resolved: called when a name has been looked up.
+        :param stranger: called when somebody has come who is not the peer.
+        :returns: fires when it is open; cancelling it leaves nothing behind.
+        :raises NameNotFound: at once or by the Deferred, when there is no such host.
+        :raises NotAllowed: likewise, when the policy or the settings deny it.
+        :raises NoFreePort: by the Deferred.
+        :raises OSError: by the Deferred, when the system denies it.
+        """
+        host = wanted.client.host
+        wanted = wanted._replace(destination=canonical(wanted.destination))
+        self._begin(host)
+        pending = self._bind(wanted, take, resolved, stranger)
+        pending.addErrback(self._give_up, host)
+        return pending
+
+    @inlineCallbacks
+    def _bind(
+        self, wanted: Wanted, take: Take, resolved: Callable[[], None], stranger: Callable[[], None]
+    ) -> Generator[Any, Any, Bound]:
+        client, destination, means = wanted.client, wanted.destination, self._means
+        if is_any(destination) and not self._permits_any(client):
+            raise NotAllowed("a peer must be named")
+        answer = ask(means.policy, client, Command.BIND, destination)
+        addresses: list[Address] = yield permitted_addresses(
+            means, client, Command.BIND, destination, answer, resolved
+        )
+        told, listening = self._open(wanted, addresses)
+        admits = self._judge(destination, addresses, stranger)
+        try:
+            listener = Listener(self._reactor, listening, admits, take)
+        except BaseException:
+            listening.close()
+            raise
+        listener.accepted.addBoth(self._over, client.host)
+        return Bound(told._replace(port=listener.port), listener.accepted)
+
+    # Who may.
+
+    def _permits_any(self, client: Client) -> bool:
+        return client.local if self._settings.any_peer is None else self._settings.any_peer
+
+    def _judge(
+        self, destination: Address, addresses: Sequence[Address], stranger: Callable[[], None]
+    ) -> Callable[[Address], bool]:
+        hosts = None if is_any(destination) else {address.host for address in addresses}
+        port = destination.port if self._settings.check_port else 0
+
+        def admits(peer: Address) -> bool:
+            if (hosts is None or peer.host in hosts) and port in (0, peer.port):
+                return True
+            stranger()
+            return False
+
+        return admits
+
+    # Where.
+
+    def _open(self, wanted: Wanted, addresses: Sequence[Address]) -> tuple[Address, socket.socket]:
+        """The address to tell, without its port, and a socket that listens there."""
+        problem: OSError | None = None
+        for towards in _one_of_each_family(wanted, addresses):
+            try:
+                told, host = self._place(wanted.client, towards)
+            except OSError as no_way:
+                problem = problem or no_way
+                continue
+            return Address(told, 0, towards.type), self._listen(host)
+        raise problem or AddressTypeNotSupported("SOCKS4 has no form for the peer's address")
+
+    def _place(self, client: Client, towards: Address) -> tuple[str, str]:
+        """
+        The address that a client is told, and the one to listen on.
+
+        :raises OSError: when there is no way to *towards*.
+        """
+        wildcard = _WILDCARDS[towards.type]
+        source = self._addresses.source(towards)
+        own = None if source is None else source[0]
+        told = self._advertised.address(client.host, towards.type)
+        if told is not None:
+            return told, own or (told if is_local(told) else wildcard)
+        if own is not None and own != wildcard:
+            return own, own
+        told = self._own_address(towards)
+        return told, own or told
+
+    def _own_address(self, towards: Address) -> str:
+        """
+        The address that a connection to *towards* would come from.
+
+        :raises OSError: when there is no way there.
+        """
+        source = self._outgoing.source(towards)
+        if source is not None:
+            return source[0]
+        if not is_any(towards):
+            return _address_towards(towards.host, towards.port)
+        try:
+            return _address_towards(_FAR_AWAY[towards.type], _ANY_PORT)
+        except OSError as problem:
+            if problem.errno not in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL):
+                raise
+            return towards.host  # there is nothing better
+
+    def _listen(self, host: str) -> socket.socket:
+        try:
+            return opened(self._ports, lambda port: listening_socket(host, port), self._chance)
+        except OSError as problem:
+            if problem.errno != errno.EADDRINUSE:
+                raise
+        self._complain()
+        raise NoFreePort("no port is free for BIND")
+
+    # How many.
+
+    def _begin(self, host: str | None) -> None:
+        count = self._count.get(host, 0)
+        most = self._settings.per_client
+        if most is not None and count >= most:
+            raise TooManyBinds("too many BINDs at once")
+        self._count[host] = count + 1
+
+    def _end(self, host: str | None) -> None:
+        if self._count[host] == 1:
+            del self._count[host]
+        else:
+            self._count[host] -= 1
+
+    def _give_up(self, failure: Failure, host: str | None) -> Failure:
+        self._end(host)
+        return failure
+
+    def _over(self, result: Any, host: str | None) -> Any:
+        self._end(host)
+        return result
+
+    def _complain(self) -> None:
+        self._refused += 1
+        now = self._means.clock.seconds()
+        if self._complained is not None and now - self._complained < _COMPLAIN_EVERY:
+            return
+        _log.warn(
+            "no port is free for BIND, {refused} refused since the last such line: "
+            "all ports from {first} to {last} are taken",
+            refused=self._refused,
+            first=self._ports.first if self._ports else 1,
+            last=self._ports.last if self._ports else 65535,
+        )
+        self._complained, self._refused = now, 0
+
+
+def is_any(destination: Address) -> bool:
+    """Whether *destination* leaves open who the peer is."""
+    return destination.host == _WILDCARDS.get(destination.type)
+
+
+def _one_of_each_family(wanted: Wanted, addresses: Sequence[Address]) -> list[Address]:
+    """
+    Those of *addresses* by which a listener's family can be chosen, best first.
+
+    The resolver's order decides, but for a client that has spoken with the
+    peer: FTP servers connect in the family of their control connection only.
+    """
+    first: dict[AddressType, Address] = {}
+    for address in addresses:
+        first.setdefault(address.type, address)
+    if wanted.ipv4_only:
+        first.pop(AddressType.IPV6, None)
+    if len(first) > 1:
+        spoken = wanted.spoken(wanted.destination.host)
+        return sorted(first.values(), key=lambda address: address.type is not (spoken or address.type))
+    return list(first.values())
+
+
+def _address_towards(host: str, port: int) -> str:
+    """
+    The address of ours from which the system would go to *host*: nothing is sent.
+
+    :raises OSError: when there is no way there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, port or _ANY_PORT))
+        own: str = probe.getsockname()[0]
+    return own.partition("%")[0]

@@ -1,0 +1,62 @@
+"""
+RESOLVE and RESOLVE_PTR: a name's address, an address's name (Tor's extension; torspec, socks-extensions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+from twisted.internet.defer import inlineCallbacks
+
+from ..errors import NameNotFound, NotAllowed
+from ..names import canonical
+from ..policy import Client
+from ..wire.words import Address, AddressType, Command, Request, Version
+from .means import Means, ask, permitted_addresses
+
+
+@inlineCallbacks
+def resolve(
+    means: Means, client: Client, request: Request, resolved: Callable[[], None]
+) -> Generator[Any, Any, Address]:
+    """
+    An address of the name that *client* asks for, with port 0: of those that the
+    policy permits the first IPv4 one, or else the first. A literal address is its own answer.
+
+    torsocks expects IPv4 whatever it asks for, and a SOCKS4 client can be told nothing else.
+
+    :param resolved: called when a name has been looked up.
+    :raises NameNotFound: (by the Deferred) when there is no address that the client can be told.
+    :raises NotAllowed: (by the Deferred) when the policy denies the name or all of its addresses.
+    """
+    destination = canonical(request.destination)
+    answer = ask(means.policy, client, Command.RESOLVE, destination)
+    addresses: list[Address] = yield permitted_addresses(
+        means, client, Command.RESOLVE, destination, answer, resolved
+    )
+    ipv4 = [address for address in addresses if address.type is AddressType.IPV4]
+    if request.version is Version.SOCKS4 and not ipv4:
+        raise NameNotFound("the name has no IPv4 address, and SOCKS4 no form for another")
+    return (ipv4 or addresses)[0]._replace(port=0)
+
+
+@inlineCallbacks
+def resolve_pointer(
+    means: Means, client: Client, request: Request, resolved: Callable[[], None]
+) -> Generator[Any, Any, Address]:
+    """
+    The name of the address that *client* asks for, with port 0.
+
+    :param resolved: called when it has been looked up.
+    :raises NameNotFound: (by the Deferred) when there is none, or what was asked for is no address.
+    :raises NotAllowed: (by the Deferred) when the policy denies the address.
+    """
+    destination = canonical(request.destination)
+    if destination.type is AddressType.DOMAIN_NAME:
+        raise NameNotFound("only an address can be looked up in reverse")
+    if not (yield ask(means.policy, client, Command.RESOLVE_PTR, destination)):
+        raise NotAllowed("the policy denies it")
+    name: str = yield means.names.reverse(destination.host)
+    resolved()
+    return Address(name, 0, AddressType.DOMAIN_NAME)

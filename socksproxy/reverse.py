@@ -1,0 +1,150 @@
+"""
+From an address to its name.
+
+:class:`ReverseLookups` is what the commands ask. Reverse look-ups are slow where
+nobody has cared for them, and what waits for a client that is gone is wasted: so
+there are few at once, and not many wait.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from socket import NI_NAMEREQD, getnameinfo
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.interfaces import IHostnameResolver
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+from zope.interface import Interface, implementer
+
+from .errors import NameNotFound
+from .names import canonical
+from .wire.words import Address, AddressType
+
+#: Look-ups at once: with the system's resolver, each holds a thread of the reactor's ten.
+AT_ONCE = 4
+#: Look-ups that wait for their turn.
+WAITING = 64
+
+
+class IReverseResolver(Interface):
+    """What a resolver may provide besides :class:`twisted.internet.interfaces.IHostnameResolver`."""
+
+    def resolveAddress(host: str) -> Deferred[str]:
+        """
+        Look up the name of an address.
+
+        :param host: a literal IPv4 or IPv6 address.
+        :returns: fires with the name; a failure says that there is none.
+        """
+
+
+@implementer(IReverseResolver)
+class SystemReverse:
+    """
+    Asks the C library, in threads of the reactor's.
+
+    :param reactor: one with :class:`twisted.internet.interfaces.IReactorThreads`.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def resolveAddress(self, host: str) -> Deferred[str]:
+        """See :meth:`IReverseResolver.resolveAddress`."""
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), _name_of, host)
+
+
+def _name_of(host: str) -> str:
+    return getnameinfo((host, 0), NI_NAMEREQD)[0]
+
+
+def reverse_lookups(resolver: IHostnameResolver | None, reactor: Any) -> ReverseLookups:
+    """The reverse look-ups that go with *resolver*; None: the reactor's own."""
+    if resolver is None or resolver is getattr(reactor, "nameResolver", None):
+        return ReverseLookups(SystemReverse(reactor).resolveAddress)
+    if IReverseResolver.providedBy(resolver):
+        return ReverseLookups(IReverseResolver(resolver).resolveAddress)
+    return ReverseLookups()
+
+
+class ReverseLookups:
+    """
+    Finds the names of addresses, a few at once.
+
+    :param ask: looks one up; None: there is nobody to ask, and no address has a name.
+    :param at_once: how many look-ups go on at once.
+    :param waiting: how many more wait; any above are not made.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[str], Deferred[str]] | None = None,
+        at_once: int = AT_ONCE,
+        waiting: int = WAITING,
+    ) -> None:
+        self._ask = ask
+        self._at_once = at_once
+        self._most = waiting
+        self._running = 0
+        self._waiting: deque[tuple[str, Deferred[str]]] = deque()
+
+    def lookup(self, host: str) -> Deferred[str]:
+        """
+        The name of the literal address *host*.
+
+        :returns: fires with a name that the DNS allows. When it is cancelled, a
+            look-up that goes on is left to end in its own time.
+        :raises NameNotFound: (by the Deferred) when there is none, or nobody to ask.
+        """
+        if self._ask is None:
+            return fail(NameNotFound("the resolver knows no names of addresses"))
+        if len(self._waiting) >= self._most:
+            return fail(NameNotFound("too many look-ups at once"))
+        answer: Deferred[str] = Deferred(self._forget)
+        self._waiting.append((host, answer))
+        self._next()
+        return answer
+
+    def _next(self) -> None:
+        while self._waiting and self._running < self._at_once:
+            host, answer = self._waiting.popleft()
+            self._running += 1
+            assert self._ask is not None
+            asked = maybeDeferred(self._ask, host)
+            asked.addBoth(self._ended).addCallback(_name).addErrback(_not_found)
+            asked.addBoth(_tell, answer)
+
+    def _ended(self, result: Any) -> Any:
+        self._running -= 1
+        self._next()
+        return result
+
+    def _forget(self, answer: Deferred[str]) -> None:
+        for entry in self._waiting:
+            if entry[1] is answer:
+                self._waiting.remove(entry)
+                return
+
+
+def _name(text: str) -> str:
+    """*text* if it can be a host's name; what stands in the DNS is anybody's."""
+    name = canonical(Address(text.removesuffix("."), 0, AddressType.DOMAIN_NAME))
+    if name.type is not AddressType.DOMAIN_NAME:
+        raise NameNotFound("the name is an address")
+    return name.host
+
+
+def _not_found(failure: Failure) -> Failure:
+    failure.trap(Exception)
+    if failure.check(NameNotFound):
+        return failure
+    return Failure(NameNotFound("name not found"))
+
+
+def _tell(result: Any, answer: Deferred[str]) -> None:
+    # It has been called if it was cancelled.
+    if not answer.called:
+        answer.callback(result)
