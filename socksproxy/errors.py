@@ -20,9 +20,11 @@ __all__ = [
     "ConnectFailed",
     "ConnectTimedOut",
     "NameNotFound",
+    "NoFreePort",
     "NotAllowed",
     "ProtocolError",
     "SOCKSError",
+    "TooManyAssociations",
     "TooManySessions",
     "describe",
     "most_telling",
@@ -39,6 +41,14 @@ class NotAllowed(SOCKSError):
 
 class TooManySessions(NotAllowed):
     """The client, or all of them together, has as many sessions as it may."""
+
+
+class TooManyAssociations(NotAllowed):
+    """The client has as many associations as it may."""
+
+
+class NoFreePort(SOCKSError):
+    """There is no free port for what the client wants."""
 
 
 class NameNotFound(SOCKSError):

@@ -25,10 +25,12 @@ from .descriptors import DescriptorGate
 from .dial import Destination, End, Outgoing
 from .names import plain
 from .policy import Client, IPolicy, SessionLimits
+from .ports import Advertised
 from .relay.detach import detach_socket, is_detachable
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay
 from .session import UNIDENTIFIED, Session, Sessions, Timeouts
+from .udp.settings import UDPSettings
 
 if TYPE_CHECKING:
     from .relay.engine import RelayEngine
@@ -128,6 +130,15 @@ class SOCKSProtocol(Protocol):
         """See :meth:`socksproxy.session.Channel.pause`."""
         self.transport.pauseProducing()
 
+    def local(self) -> str | None:
+        """See :meth:`socksproxy.session.Channel.local`."""
+        transport = self.transport
+        # Behind "haproxy:" the wrapper tells the balancer's address, on which we cannot listen.
+        while isinstance(transport, ProtocolWrapper):
+            transport = transport.transport
+        host = getattr(transport.getHost(), "host", None)
+        return plain(host) if isinstance(host, str) else None
+
     def detach(self) -> SocketType | None:
         """See :meth:`socksproxy.session.Channel.detach`."""
         socket = detach_socket(self.transport) if self.detachable else None
@@ -163,7 +174,11 @@ class SOCKSFactory(Factory):
     :param observer: receives one event for each session that has ended; its
         keys are those of :meth:`~socksproxy.record.AccessRecord.event`.
     :param engine: False: relay over Twisted's transports even where the relay engine could be used.
-    :raises ValueError: for an outgoing address that is not a literal one, or a second one of its family.
+    :param advertise: addresses that clients are told in place of our own, behind NAT or in a
+        container: ``ADDRESS``, or ``ADDRESS@NETWORK`` for clients from there.
+    :param udp: how UDP ASSOCIATE is served.
+    :raises ValueError: for an outgoing address that is not a literal one, or a second one of its family,
+        for a wrong *advertise*, or for *udp* settings that make no sense.
     """
 
     noisy = False
@@ -179,10 +194,21 @@ class SOCKSFactory(Factory):
         limits: SessionLimits = SessionLimits(),
         observer: ILogObserver | None = None,
         engine: bool = True,
+        advertise: Sequence[str] = (),
+        udp: UDPSettings = UDPSettings(),
     ) -> None:
         self.reactor = reactor
         self.sessions = Sessions(
-            reactor, policy, resolver, _outgoing(outgoing), timeouts, limits, observer, engine
+            reactor,
+            policy,
+            resolver,
+            _outgoing(outgoing),
+            timeouts,
+            limits,
+            observer,
+            engine,
+            Advertised(advertise),
+            udp,
         )
         #: The proxy's own listeners, as its clients show them; a policy may want to know.
         self.listeners = self.sessions.listeners
