@@ -21,8 +21,10 @@ from . import __version__
 from .log import FORMATS, AccessLog, access_observer
 from .policy import SessionLimits, is_loopback
 from .policy.listeners import is_local
+from .ports import Advertised, PortRange
 from .resolve import make_resolver
 from .session import Timeouts
+from .udp.settings import Filtering, UDPSettings
 
 #: Clients that wait to be accepted; the kernel's own limit may be lower.
 BACKLOG = 1024
@@ -71,15 +73,27 @@ class Options(usage.Options):
         ["idle-timeout", None, "0", "Seconds without data after which a session ends; 0: never."],
         ["max-sessions", None, None, "Most sessions at once."],
         ["max-sessions-per-client", None, None, "Most sessions at once of one client address."],
+        ["udp-ports", None, None, "Range of UDP ports that clients send to, such as 40000-40999; one each."],
+        ["udp-port", None, None, "One UDP port that all clients send to."],
+        ["udp-filter", None, "address-dependent", "From whom UDP is passed to the client (RFC 4787)."],
+        [
+            "udp-idle-timeout",
+            None,
+            "120",
+            "Seconds without a datagram after which an association ends; 0: never.",
+        ],
+        ["udp-grace", None, "0", "Seconds for which an association outlives its TCP connection."],
+        ["max-associations-per-client", None, "100", "Most UDP associations at once of one client address."],
     ]
 
     optFlags = [
         ["open", None, "Accept clients from other machines although nothing says who may use the proxy."],
+        ["udp-relatch", None, "Let a client's datagrams come from another port of its address than before."],
     ]
 
     compData = usage.Completions(
-        multiUse=["listen", "outgoing"],
-        mutuallyExclusive=[("listen", "interface"), ("listen", "port")],
+        multiUse=["listen", "outgoing", "advertise"],
+        mutuallyExclusive=[("listen", "interface"), ("listen", "port"), ("udp-port", "udp-ports")],
         optActions={
             "interface": usage.CompleteList(["127.0.0.1", r"\:\:1"]),
             "log": usage.CompleteFiles("*.log"),
@@ -87,6 +101,7 @@ class Options(usage.Options):
             # zsh ends a list at a colon that has no backslash.
             "resolver": usage.CompleteList(["system", r"dns\:"]),
             "listen": usage.CompleteList([r"tcp\:", r"unix\:", r"ssl\:", r"systemd\:", r"haproxy\:tcp\:"]),
+            "udp-filter": usage.CompleteList([filtering.value for filtering in Filtering]),
         },
     )
 
@@ -95,6 +110,7 @@ class Options(usage.Options):
         self._reactor = reactor
         self["listen"] = []
         self["outgoing"] = []
+        self["advertise"] = []
 
     @property
     def reactor(self) -> Any:
@@ -113,6 +129,11 @@ class Options(usage.Options):
     def opt_outgoing(self, address: str) -> None:
         """Local address from which destinations are dialed; one IPv4 and one IPv6 at the most."""
         self["outgoing"].append(address)
+
+    def opt_advertise(self, entry: str) -> None:
+        """Address that clients are told to connect or send to, in place of ours: ADDRESS, or
+        ADDRESS@NETWORK for clients from there. Repeatable."""
+        self["advertise"].append(entry)
 
     def parseArgs(self, *surplus: str) -> None:
         """Everything has a name."""
@@ -140,9 +161,31 @@ class Options(usage.Options):
             per_client=_count(self, "max-sessions-per-client"),
         )
         _check_outgoing(self["outgoing"])
+        try:
+            Advertised(self["advertise"])
+        except ValueError as problem:
+            raise usage.UsageError(f"--advertise {problem}") from None
+        self["udp"] = self._udp()
         self["listeners"] = self._listeners()
         self["name_resolver"] = self._name_resolver()
         self["access_log"] = self._access_log()
+
+    def _udp(self) -> UDPSettings:
+        ports, port, filtering = self["udp-ports"], self["udp-port"], self["udp-filter"]
+        if ports is not None and port is not None:
+            raise usage.UsageError("--udp-ports has a port for each client, --udp-port one for all: not both")
+        if filtering not in [kind.value for kind in Filtering]:
+            kinds = ", ".join(kind.value for kind in Filtering)
+            raise usage.UsageError(f"--udp-filter {filtering}: none of {kinds}")
+        return UDPSettings(
+            ports=None if ports is None else _ports(self, "udp-ports"),
+            port=_count(self, "udp-port", most=65535),
+            filtering=Filtering(filtering),
+            relatch=bool(self["udp-relatch"]),
+            idle=_seconds(self, "udp-idle-timeout", or_never=True) or None,
+            grace=_seconds(self, "udp-grace", or_never=True),
+            per_client=_count(self, "max-associations-per-client"),
+        )
 
     def _listeners(self) -> list[Listener]:
         if not self["listen"]:
@@ -201,13 +244,21 @@ def _seconds(options: Options, name: str, or_never: bool = False) -> float:
     raise usage.UsageError(f"--{name} {text}: not {wanted}")
 
 
-def _count(options: Options, name: str) -> int | None:
+def _count(options: Options, name: str, most: int | None = None) -> int | None:
     text = options[name]
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise usage.UsageError(f"--{name} {text}: not a whole number above 0")
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= (most or int(text))):
+        wanted = "not a whole number above 0" if most is None else f"not a number from 1 to {most}"
+        raise usage.UsageError(f"--{name} {text}: {wanted}")
     return int(text)
+
+
+def _ports(options: Options, name: str) -> PortRange:
+    try:
+        return PortRange.parse(options[name])
+    except ValueError as problem:
+        raise usage.UsageError(f"--{name} {problem}") from None
 
 
 def _literal(text: str) -> IPv4Address | IPv6Address | None:

@@ -231,6 +231,8 @@ def makeService(options: Options) -> SOCKSService:
         timeouts=options["timeouts"],
         limits=options["limits"],
         observer=options["access_log"],
+        advertise=options["advertise"],
+        udp=options["udp"],
     )
     return SOCKSService(
         options.reactor,

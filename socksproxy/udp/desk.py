@@ -100,7 +100,7 @@ class SharedDesk:
         return sum(map(len, self._by_host.values()))
 
     def add(self, association: Association) -> None:
-        """See :meth:`Desk.add`. One whose port another one has already gets its port by its first datagram."""
+        """See :meth:`Desk.add`. Where another one has its port already, its first datagram tells it."""
         host, port = association.host, association.port
         self._by_host.setdefault(host, {})[association] = None
         if port is None or (host, port) in self._by_peer:

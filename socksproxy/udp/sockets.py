@@ -442,7 +442,7 @@ def _datagram(batch: Batch, slot: int, most: int = 1 << 16) -> bytes:
 
 
 def _key(batch: Batch, slot: int) -> tuple[bytes, int]:
-    """The header of the client's datagram in *slot*, and how much of it is in the slot; empty if it has none."""
+    """The header of the client's datagram in *slot*, if it has one, and how much of it is in the slot."""
     head, size = batch.head(slot), batch.sizes[slot]
     if head[3] == AddressType.IPV4 and size >= HEAD:
         return head, 0
@@ -461,7 +461,7 @@ def _alike(batch: Batch, start: int, stop: int) -> bool:
 
 
 def _run(batch: Batch, start: int, stop: int, extra: int) -> int:
-    """Up to where, before *stop*, the client's datagrams are equally long and have the header of the first."""
+    """Up to where, before *stop*, the client's datagrams have the length and the header of the first."""
     sizes, view, head = batch.sizes, batch.view, batch.head(start)
     at = batch.at(start)
     rest, size = bytes(view[at : at + extra]), sizes[start]
