@@ -36,15 +36,20 @@ from .settings import Filtering, UDPSettings
 
 _log = Logger(namespace="socksproxy")
 
-#: Seconds for which the policy's word on a destination, and a name's address, hold.
+#: Seconds for which the policy's word on a destination holds.
 LIFETIME = 30.0
+#: Seconds for which a name's address does: a short TTL is none of what a resolver tells.
+NAME_LIFETIME = 5.0
 #: What may wait for names and for a policy that takes its time: datagrams and bytes of an association.
 MAX_WAITING = 64
 MAX_WAITING_BYTES = 131072
 #: Names and decisions of an association that may be waited for at once.
 MAX_ASKED = 32
 
-_IPV4_END, _IPV6_END, _NAME_AT = 10, 22, 4
+#: No datagram is longer.
+LONGEST = 65535
+
+_IPV4_END, _IPV6_END, _TYPE_AT, _NAME_AT = 10, 22, 3, 4
 _NOWHERE = frozenset({Special.UNSPECIFIED, Special.MULTICAST, Special.BROADCAST})
 
 
@@ -86,8 +91,8 @@ class Target:
     :ivar sockaddr: a checked literal address and a port; None: nowhere, or not known yet.
     :ivar ipv6: the family of *sockaddr*.
     :ivar until: the clock's seconds up to which this holds.
-    :ivar used: whether it was of use since somebody last looked.
-    :ivar segments: whether the system takes several datagrams at once for it.
+    :ivar used: whether it was of use again since somebody last looked.
+    :ivar segments: the longest datagrams of which the system takes several at once for it.
     :ivar waiting: what goes there as soon as it is known where; None: nothing is being waited for.
     """
 
@@ -110,7 +115,7 @@ class Target:
         self.ipv6 = False
         self.until = 0.0
         self.used = False
-        self.segments = True
+        self.segments = LONGEST
         self.waiting: list[bytes] | None = None
         self.pending: Deferred[Any] | None = None
         self.drop = Drop.DENIED
@@ -140,11 +145,13 @@ class Terms(NamedTuple):
     :ivar means: the policy, names, and the clock.
     :ivar settings: what the operator said.
     :ivar reassemblies: ends sets of fragments that take too long.
+    :ivar over: called with each association whose sockets are closed, before the association's own *ended*.
     """
 
     means: Means
     settings: UDPSettings
     reassemblies: Deadlines[Association]
+    over: Callable[[Association], None]
 
 
 class Association:
@@ -254,13 +261,12 @@ class Association:
         target = self.targets.get(key)
         if target is None:
             target = self._add_target(key)
-            if target is None:
-                return
-        elif target.until <= self._terms.means.clock.seconds():
-            target = self._renewed(target)
-            if target is None:
-                return
-        target.used = True
+        else:
+            target.used = True
+            if target.until <= self._terms.means.clock.seconds():
+                target = self._renewed(target)
+        if target is None:
+            return
         if target.sockaddr is not None and self.outlet is not None:
             self.outlet.send(target, payload)
         elif target.waiting is not None:
@@ -408,10 +414,11 @@ class Association:
         if target.pending is not None:
             target.pending = None
             self._asked -= 1
-            target.until = self._terms.means.clock.seconds() + LIFETIME
+            named = target.key[_TYPE_AT] == AddressType.DOMAIN_NAME
+            target.until = self._terms.means.clock.seconds() + (NAME_LIFETIME if named else LIFETIME)
         self._leave(target)
         waiting, target.waiting = target.waiting, None
-        target.segments = True
+        target.segments = LONGEST
         if address is None:
             target.sockaddr, target.drop = None, otherwise
         else:
@@ -507,6 +514,7 @@ class Association:
         self.sources.clear()
         if outlet is not None:
             outlet.close()
+        self._terms.over(self)
         ended(self)
 
 
@@ -515,7 +523,7 @@ def header_end(data: bytes | memoryview) -> int:
     size = len(data)
     if size < _IPV4_END - 2:  # the shortest: a name of one letter
         return 0
-    kind = data[3]
+    kind = data[_TYPE_AT]
     if kind == AddressType.IPV4:
         end = _IPV4_END
     elif kind == AddressType.IPV6:

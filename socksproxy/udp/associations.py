@@ -44,12 +44,14 @@ class Port(Shape):
     What clients send to.
 
     :ivar address: the host and the port that it is bound to.
+    :ivar closed: whether its last association has left it, and it is closed.
     """
 
     @property
     def address(self) -> tuple[str, int]: ...
 
-    def close(self) -> None: ...
+    @property
+    def closed(self) -> bool: ...
 
 
 class Kind(Shape):
@@ -62,8 +64,8 @@ class Kind(Shape):
         :raises OSError: as the system gives it.
         """
 
-    def outlet(self, association: Association, port: Any, release: Callable[[], None]) -> Outlet:
-        """The sockets of *association*, of which *port* is one; *release* is called when they are closed."""
+    def outlet(self, association: Association, port: Any) -> Outlet:
+        """The sockets of *association*, of which *port* is one."""
 
 
 class Associations:
@@ -89,7 +91,7 @@ class Associations:
         self._outgoing = outgoing
         self._ports = None if settings.ports is None else PortRange(*settings.ports)
         self._reassemblies = Deadlines(reactor, TIME, Association.fragments_expired)
-        self._terms = Terms(means, settings, self._reassemblies)
+        self._terms = Terms(means, settings, self._reassemblies, self._over)
         self._by_client: dict[str | None, int] = {}
         self._shared: dict[str, tuple[Port, SharedDesk]] = {}
         self._timer: IDelayedCall | None = None
@@ -121,9 +123,7 @@ class Associations:
         if most is not None and self._by_client.get(client.host, 0) >= most:
             raise TooManyAssociations("too many associations")
         host, ours = _hosts(client, local, hint)
-        association = Association(
-            self._terms, client, host, _port_of(hint, host), lambda one: self._ended(one, ended)
-        )
+        association = Association(self._terms, client, host, _port_of(hint, host), ended)
         bound = self._bind(association, ours, engine)
         self.live.add(association)
         self._by_client[client.host] = self._by_client.get(client.host, 0) + 1
@@ -145,7 +145,7 @@ class Associations:
             self._complain(ours)
             raise NoFreePort("no free UDP port") from None
         desk.add(association)
-        association.outlet = kind.outlet(association, port, lambda: self._release(association, port, desk))
+        association.outlet = kind.outlet(association, port)
         address = Address.of(*port.address)
         told = self._advertised.address(association.client.host, address.type)
         return address if told is None else address._replace(host=told)
@@ -159,21 +159,12 @@ class Associations:
 
     def _share(self, kind: Kind, ours: str, number: int) -> tuple[Port, Desk]:
         shared = self._shared.get(ours)
-        if shared is None:
+        if shared is None or shared[0].closed:
             desk = SharedDesk()
             shared = self._shared[ours] = kind.open(ours, number, desk), desk
         return shared
 
-    def _release(self, association: Association, port: Port, desk: Desk) -> None:
-        """*association* needs *port* no more."""
-        desk.remove(association)
-        if isinstance(desk, SharedDesk):
-            if len(desk):
-                return
-            self._shared = {host: shared for host, shared in self._shared.items() if shared[1] is not desk}
-        port.close()
-
-    def _ended(self, association: Association, ended: Callable[[Association], None]) -> None:
+    def _over(self, association: Association) -> None:
         self.live.discard(association)
         host = association.client.host
         left = self._by_client[host] - 1
@@ -181,7 +172,6 @@ class Associations:
             self._by_client[host] = left
         else:
             del self._by_client[host]
-        ended(association)
 
     def _complain(self, ours: str) -> None:
         now = self._reactor.seconds()

@@ -22,8 +22,8 @@ class Desk(Shape):
     def add(self, association: Association) -> None:
         """*association* is served here."""
 
-    def remove(self, association: Association) -> None:
-        """It is not any more."""
+    def remove(self, association: Association) -> bool:
+        """It is not any more. Returned is whether any other one is."""
 
     def whose(self, host: str, port: int, data: bytes) -> Association | None:
         """
@@ -50,9 +50,10 @@ class OwnDesk:
         """See :meth:`Desk.add`."""
         self._association = association
 
-    def remove(self, association: Association) -> None:
+    def remove(self, association: Association) -> bool:
         """See :meth:`Desk.remove`."""
         self._association = None
+        return False
 
     def whose(self, host: str, port: int, data: bytes) -> Association | None:
         """See :meth:`Desk.whose`."""
@@ -96,9 +97,6 @@ class SharedDesk:
         self._by_host: dict[str, dict[Association, None]] = {}
         self._waiting: dict[str, dict[Association, None]] = {}
 
-    def __len__(self) -> int:
-        return sum(map(len, self._by_host.values()))
-
     def add(self, association: Association) -> None:
         """See :meth:`Desk.add`. Where another one has its port already, its first datagram tells it."""
         host, port = association.host, association.port
@@ -109,7 +107,7 @@ class SharedDesk:
         else:
             self._seat(association, port)
 
-    def remove(self, association: Association) -> None:
+    def remove(self, association: Association) -> bool:
         """See :meth:`Desk.remove`."""
         peer = self._peers.pop(association, None)
         if peer is not None:
@@ -121,6 +119,7 @@ class SharedDesk:
                 if not of_host:
                     del table[association.host]
         self.changed()
+        return bool(self._by_host)
 
     def whose(self, host: str, port: int, data: bytes) -> Association | None:
         """See :meth:`Desk.whose`."""

@@ -13,7 +13,6 @@ together what streams may move; the rest waits in the kernel, whose buffers are 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from socket import (
     AF_INET,
     AF_INET6,
@@ -36,7 +35,7 @@ from ..dial import Outgoing
 from ..names import plain
 from ..relay.engine import RelayEngine
 from ..wire.words import AddressType
-from .association import Association, Drop, Target, header_end
+from .association import LONGEST, Association, Drop, Target, header_end
 from .batch import HEAD, MASK, NAME_SIZES, SLOTS, Batch
 from .desk import Desk
 
@@ -48,8 +47,6 @@ _COST = 2048
 BUFFERS = 1 << 20
 #: Of RSV, FRAG, ATYP, a name and a port.
 _LONGEST_HEADER = 4 + 1 + 255 + 2
-#: Client addresses that a shared port remembers; it can find out again.
-_MOST_KNOWN = 4096
 _FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -140,13 +137,15 @@ class ClientPort(Readable):
     :param desk: knows whose a datagram is.
     """
 
-    __slots__ = ("_desk", "_known")
+    __slots__ = ("_desk", "_name", "_outlet")
 
     def __init__(self, engine: RelayEngine, link: SocketType, desk: Desk) -> None:
         super().__init__(engine, link, True)
         self._desk = desk
-        self._known: dict[bytes, SocketOutlet] = {}
-        desk.changed = self._known.clear
+        # The last one to speak is likely to be the next.
+        self._name: bytes | None = None
+        self._outlet: SocketOutlet | None = None
+        desk.changed = self._forget
 
     @property
     def address(self) -> tuple[str, int]:
@@ -163,7 +162,7 @@ class ClientPort(Readable):
         start = 0
         while start < count:
             name = batch.name(start)
-            outlet = self._known.get(name) or self._whose(batch, start, name)
+            outlet = self._outlet if name == self._name else self._whose(batch, start, name)
             stop = start + 1
             if batch.names_are(name, start, count):
                 stop = count
@@ -179,11 +178,22 @@ class ClientPort(Readable):
         outlet = association.outlet if association is not None else None
         if not isinstance(outlet, SocketOutlet):
             return None
-        if len(self._known) >= _MOST_KNOWN:
-            self._known.clear()
-        self._known[name] = outlet
+        self._name, self._outlet = name, outlet
         outlet.client = peer
         return outlet
+
+    def _forget(self) -> None:
+        self._name = self._outlet = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether its last association has left it."""
+        return self._fd < 0
+
+    def leave(self, association: Association) -> None:
+        """*association* is over; without any other the socket is closed."""
+        if not self._desk.remove(association):
+            self.close()
 
 
 class WorldPort(Readable):
@@ -216,11 +226,10 @@ class SocketOutlet:
     :param association: whose they are.
     :param port: what the client sends to, and replies leave from.
     :param outgoing: where datagrams to destinations leave from.
-    :param release: called when *port* is not needed any more.
     :ivar client: where replies go, as a socket takes it; None: not known yet.
     """
 
-    __slots__ = ("_engine", "_outgoing", "_port", "_release", "_segments", "_world", "association", "client")
+    __slots__ = ("_engine", "_outgoing", "_port", "_segments", "_world", "association", "client")
 
     def __init__(
         self,
@@ -228,7 +237,6 @@ class SocketOutlet:
         association: Association,
         port: ClientPort,
         outgoing: Outgoing,
-        release: Callable[[], None],
     ) -> None:
         self.association = association
         self.client: tuple[Any, ...] | None = None
@@ -237,8 +245,7 @@ class SocketOutlet:
         self._engine = engine
         self._outgoing = outgoing
         self._port = port
-        self._release = release
-        self._segments = True
+        self._segments = LONGEST
         self._world: list[WorldPort | None] = [None, None]
 
     def abort(self) -> None:
@@ -250,7 +257,7 @@ class SocketOutlet:
         for port in self._world:
             if port is not None:
                 port.close()
-        self._release()
+        self._port.leave(self.association)
 
     # To destinations.
 
@@ -293,7 +300,7 @@ class SocketOutlet:
             association.drop(Drop.UNREACHABLE, stop - start)
             return
         sent = stop - start
-        if target.segments:
+        if size <= target.segments:
             try:
                 if batch.send(link, to, start, stop, offset, size):
                     association.datagrams_sent += sent
@@ -301,7 +308,8 @@ class SocketOutlet:
                     return
             except OSError as problem:
                 # Longer than the way takes in one piece, or an interface that cannot: one by one, then.
-                target.segments = problem.errno in _FULL
+                if problem.errno not in _FULL:
+                    target.segments = size - 1
         sent = self._send_each(batch, start, stop, link, to, offset, size)
         association.datagrams_sent += sent
         association.sent += sent * size
@@ -367,14 +375,15 @@ class SocketOutlet:
         batch.stamp(header, start, stop)
         offset, whole = -len(header), size + len(header)
         passed = stop - start
-        if self._segments:
+        if whole <= self._segments:
             try:
                 if batch.send(link, to, start, stop, offset, whole):
                     association.datagrams_received += passed
                     association.received += passed * size
                     return
             except OSError as problem:
-                self._segments = problem.errno in _FULL
+                if problem.errno not in _FULL:
+                    self._segments = whole - 1
         passed = self._send_each(batch, start, stop, link, to, offset, whole)
         association.datagrams_received += passed
         association.received += passed * size
@@ -396,9 +405,9 @@ class EngineSockets:
         """See :meth:`socksproxy.udp.associations.Kind.open`."""
         return ClientPort(self._engine, bound(host, port), desk)
 
-    def outlet(self, association: Association, port: Any, release: Callable[[], None]) -> SocketOutlet:
+    def outlet(self, association: Association, port: Any) -> SocketOutlet:
         """See :meth:`socksproxy.udp.associations.Kind.outlet`."""
-        return SocketOutlet(self._engine, association, port, self._outgoing, release)
+        return SocketOutlet(self._engine, association, port, self._outgoing)
 
 
 def bound(host: str, port: int) -> SocketType:

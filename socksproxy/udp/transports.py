@@ -4,7 +4,6 @@ Associations on Twisted's UDP transports: for other platforms and reactors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import CannotListenError, MessageLengthError
@@ -26,6 +25,7 @@ class ClientTransport(DatagramProtocol):
 
     :param desk: knows whose a datagram is.
     :ivar port: the listening port.
+    :ivar closed: whether its last association has left it.
     """
 
     noisy = False
@@ -34,6 +34,7 @@ class ClientTransport(DatagramProtocol):
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self.port: Any = None
+        self.closed = False
 
     @property
     def address(self) -> tuple[str, int]:
@@ -49,9 +50,11 @@ class ClientTransport(DatagramProtocol):
             association.outlet.client = addr
             association.from_client(data)
 
-    def close(self) -> None:
-        """Close the socket."""
-        self.port.stopListening()
+    def leave(self, association: Association) -> None:
+        """*association* is over; without any other the port is closed."""
+        if not self._desk.remove(association):
+            self.closed = True
+            self.port.stopListening()
 
 
 class WorldTransport(DatagramProtocol):
@@ -80,7 +83,6 @@ class TransportOutlet:
     :param association: whose they are.
     :param port: what the client sends to, and replies leave from.
     :param outgoing: where datagrams to destinations leave from.
-    :param release: called when *port* is not needed any more.
     :ivar client: where replies go, as a socket takes it; None: not known yet.
     """
 
@@ -90,7 +92,6 @@ class TransportOutlet:
         association: Association,
         port: ClientTransport,
         outgoing: Outgoing,
-        release: Callable[[], None],
     ) -> None:
         self.client: tuple[Any, ...] | None = None
         if association.port is not None:
@@ -99,14 +100,13 @@ class TransportOutlet:
         self._association = association
         self._port = port
         self._outgoing = outgoing
-        self._release = release
         self._world: dict[bool, Any] = {}
 
     def close(self) -> None:
         """See :meth:`socksproxy.udp.association.Outlet.close`."""
         for port in self._world.values():
             port.stopListening()
-        self._release()
+        self._port.leave(self._association)
 
     def send(self, target: Target, payload: bytes | memoryview) -> None:
         """See :meth:`socksproxy.udp.association.Outlet.send`."""
@@ -170,9 +170,9 @@ class TransportSockets:
         protocol.port = listen(self._reactor, protocol, host, port)
         return protocol
 
-    def outlet(self, association: Association, port: Any, release: Callable[[], None]) -> TransportOutlet:
+    def outlet(self, association: Association, port: Any) -> TransportOutlet:
         """See :meth:`socksproxy.udp.associations.Kind.outlet`."""
-        return TransportOutlet(self._reactor, association, port, self._outgoing, release)
+        return TransportOutlet(self._reactor, association, port, self._outgoing)
 
 
 def listen(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> Any:
