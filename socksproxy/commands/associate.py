@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import NameNotFound
-from ..names import canonical, plain
+from ..names import canonical
 from ..policy import Client
 from ..udp.association import Association
 from ..udp.associations import Associations
@@ -39,5 +39,4 @@ def associate(
         hint = canonical(requested)
     except NameNotFound:
         hint = UNSPECIFIED  # many clients fill the field with anything
-    hint = hint._replace(host=plain(hint.host))
     return associations.open(client, local, hint, engine, ended)

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from ..commands.means import Means, ask, permitted_addresses
 from ..deadlines import Deadlines
 from ..errors import NameNotFound, NotAllowed
-from ..names import canonical, plain
+from ..names import canonical
 from ..policy import Client, Special, special
 from ..relay.outcome import End
 from ..wire.datagram import LAST_FRAGMENT, build_header, parse_datagram
@@ -396,7 +396,7 @@ class Association:
         pending.addErrback(self._broke, target)
 
     def _found(self, addresses: list[Address], target: Target) -> None:
-        usable = [address for address in map(_undisguised, addresses) if not _leads_nowhere(address)]
+        usable = [address for address in map(canonical, addresses) if not _leads_nowhere(address)]
         self._settle(target, _best(usable, target.sockaddr), Drop.DENIED)
 
     def _not_found(self, failure: Failure, target: Target) -> None:
@@ -541,18 +541,10 @@ def _destination(key: bytes) -> Address:
 
     :raises NameNotFound: for what cannot be the name of a host.
     """
-    address = _undisguised(canonical(parse_datagram(key)[0].address))
+    address = canonical(parse_datagram(key)[0].address)
     if not address.port:
         raise ProtocolError("port 0 is no destination")
     return address
-
-
-def _undisguised(address: Address) -> Address:
-    """*address*, as an IPv4 address if it is IPv4-mapped."""
-    if address.type is not AddressType.IPV6:
-        return address
-    host = plain(address.host)
-    return address if host == address.host else Address(host, address.port, AddressType.IPV4)
 
 
 def _leads_nowhere(address: Address) -> bool:
