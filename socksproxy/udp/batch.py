@@ -177,12 +177,13 @@ class Batch:
         count = stop - start
         if count < 2 or not size or count * size > _MOST_BYTES:
             return False
-        run = (start, stop, offset, size)
+        run, views = (start, offset, size), self._views
         if run != self._run:
-            first = start * _STRIDE + ROOM + offset
-            view = self.view
-            self._views = [view[at : at + size] for at in range(first, first + count * _STRIDE, _STRIDE)]
-            self._control = [(_SOL_UDP, _UDP_SEGMENT, pack("H", size))]
-            self._run = run
-        link.sendmsg(self._views, self._control, 0, to)
+            self._run, self._control = run, [(_SOL_UDP, _UDP_SEGMENT, pack("H", size))]
+            views.clear()
+        if count > len(views):
+            first, view = start * _STRIDE + ROOM + offset, self.view
+            for at in range(first + len(views) * _STRIDE, first + count * _STRIDE, _STRIDE):
+                views.append(view[at : at + size])
+        link.sendmsg(views[:count], self._control, 0, to)
         return True

@@ -94,7 +94,8 @@ def test_dns_under_socksify(tmp_path_factory: pytest.TempPathFactory, tmp_path: 
         proxy = Proxy(tmp_path_factory.mktemp("dns"), "--resolver", f"dns:127.0.0.1:{server.port}")
         config = tmp_path / "socks.conf"
         config.write_text(
-            f"resolveprotocol: fake\nroute {{\n  from: 0.0.0.0/0 to: 0.0.0.0/0 via: 127.0.0.1 port = {proxy.port}\n"
+            "resolveprotocol: fake\nroute {\n"
+            f"  from: 0.0.0.0/0 to: 0.0.0.0/0 via: 127.0.0.1 port = {proxy.port}\n"
             "  proxyprotocol: socks_v5\n  protocol: udp\n  method: none\n  command: udpassociate\n}\n"
         )
         try:
