@@ -130,7 +130,7 @@ class Reached:
 
 def test_ten_thousand_datagrams(proxy: Proxy, echo: Echo) -> None:
     """None is lost, doubled, changed or out of order, of several lengths and to two destinations."""
-    with Echo() as second, Client(Reached(proxy)) as client:  # type: ignore[arg-type]
+    with Echo() as second, Client(Reached(proxy)) as client:
         destinations = [echo.address, second.address]
         received: dict[int, list[int]] = {address[1]: [] for address in destinations}
         sent = threading.Semaphore(WINDOW)
@@ -240,7 +240,7 @@ def test_quic(proxy: Proxy) -> None:
         port = server._transport.get_extra_info("sockname")[1]
         client_side = configuration(is_client=True, alpn_protocols=["test"], verify_mode=0)
         client = quic.QuicConnectionProtocol(connection.QuicConnection(configuration=client_side))
-        with Client(Reached(proxy)) as association:  # type: ignore[arg-type]
+        with Client(Reached(proxy)) as association:
             transport, _ = await loop.create_datagram_endpoint(
                 lambda: Unwrap(client, association.relay), local_addr=("127.0.0.1", 0)
             )

@@ -100,11 +100,12 @@ class Client:
     :param host: the address that TCP and UDP come from.
     :param hint: DST.ADDR and DST.PORT; None: zeros; ``True``: the UDP socket's own.
     :param udp: False: makes no UDP socket.
+    :ivar answer: what the proxy has answered on TCP.
     :ivar bound: BND.ADDR and BND.PORT.
     """
 
     def __init__(
-        self, proxy: Proxy, host: str = "127.0.0.1", hint: Address | bool | None = None, relay: Any = None
+        self, proxy: Any, host: str = "127.0.0.1", hint: Address | bool | None = None, relay: Any = None
     ) -> None:
         address = proxy.address
         if isinstance(address, tuple):
@@ -122,6 +123,7 @@ class Client:
         data = self._read()
         while (parsed := parse_reply(data[2:])) is None:
             data += self._read()
+        self.answer = data
         if parsed[0].reply:
             self.close()
             raise Refused(parsed[0].reply)

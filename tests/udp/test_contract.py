@@ -948,7 +948,7 @@ def several_addresses(proxy: Proxy, shared: int | None) -> None:
     """The address that the client has reached is the one that answers."""
     with Echo() as echo:
         for host in ("127.0.0.1", "127.0.0.5"):
-            with Client(Front(proxy, host), "127.0.0.1") as client:  # type: ignore[arg-type]
+            with Client(Front(proxy, host), "127.0.0.1") as client:
                 assert client.bound.host == host
                 assert shared in (None, client.bound.port)
                 assert client.ask(b"x", echo.address) == b"x"  # which looks at where it comes from
