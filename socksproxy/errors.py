@@ -48,7 +48,7 @@ class TooManyAssociations(NotAllowed):
 
 
 class NoFreePort(SOCKSError):
-    """There is no free port for what the client wants."""
+    """Every port that may be opened is taken."""
 
 
 class NameNotFound(SOCKSError):

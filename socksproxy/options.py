@@ -122,18 +122,17 @@ class Options(usage.Options):
         return self._reactor
 
     def opt_listen(self, endpoint: str) -> None:
-        """Listen on this endpoint instead of -i and -p, such as tcp:1080:interface=127.0.0.1 or
-        unix:/run/socks. Repeatable."""
+        """Listen on an endpoint, such as tcp:1080:interface=127.0.0.1, instead of -i and -p. Repeatable."""
         self["listen"].append(endpoint)
 
     def opt_outgoing(self, address: str) -> None:
         """Local address from which destinations are dialed; one IPv4 and one IPv6 at the most."""
         self["outgoing"].append(address)
 
-    def opt_advertise(self, entry: str) -> None:
-        """Address that clients are told to connect or send to, in place of ours: ADDRESS, or
-        ADDRESS@NETWORK for clients from there. Repeatable."""
-        self["advertise"].append(entry)
+    def opt_advertise(self, address: str) -> None:
+        """Address that clients are told in place of this machine's own, behind NAT or in a container;
+        ADDRESS@NETWORK for the clients of a network. Repeatable."""
+        self["advertise"].append(address)
 
     def parseArgs(self, *surplus: str) -> None:
         """Everything has a name."""
@@ -161,10 +160,7 @@ class Options(usage.Options):
             per_client=_count(self, "max-sessions-per-client"),
         )
         _check_outgoing(self["outgoing"])
-        try:
-            Advertised(self["advertise"])
-        except ValueError as problem:
-            raise usage.UsageError(f"--advertise {problem}") from None
+        _check_advertised(self["advertise"])
         self["udp"] = self._udp()
         self["listeners"] = self._listeners()
         self["name_resolver"] = self._name_resolver()
@@ -279,6 +275,13 @@ def _check_outgoing(addresses: Sequence[str]) -> None:
         if not is_local(text):
             raise usage.UsageError(f"--outgoing {text}: not an address of this machine")
         families.add(address.version)
+
+
+def _check_advertised(entries: Sequence[str]) -> None:
+    try:
+        Advertised(entries)
+    except ValueError as problem:
+        raise usage.UsageError(f"--advertise {problem}") from None
 
 
 def _listener_on(reactor: Any, interface: str, port: int) -> Listener:
