@@ -58,6 +58,7 @@ setup(
         "socksproxy.commands",
         "socksproxy.policy",
         "socksproxy.relay",
+        "socksproxy.udp",
         "socksproxy.wire",
         "twisted.plugins",
     ],

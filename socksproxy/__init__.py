@@ -10,6 +10,7 @@ from .policy import Client, DefaultPolicy, IPolicy, SessionLimits
 from .resolve import make_resolver
 from .server import SOCKSFactory, SOCKSProtocol
 from .session import Timeouts
+from .udp.settings import Filtering, UDPSettings
 from .wire.words import Address, AddressType, Command, Reply
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __all__ = [
     "Client",
     "Command",
     "DefaultPolicy",
+    "Filtering",
     "IPolicy",
     "Reply",
     "SOCKSError",
@@ -28,5 +30,6 @@ __all__ = [
     "SOCKSProtocol",
     "SessionLimits",
     "Timeouts",
+    "UDPSettings",
     "make_resolver",
 ]

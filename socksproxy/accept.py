@@ -142,6 +142,12 @@ class SocketChannel:
         """See :meth:`socksproxy.session.Channel.pause`."""
         self._paused = True
 
+    def local(self) -> str | None:
+        """See :meth:`socksproxy.session.Channel.local`."""
+        if self._socket is None or self._socket.family == socket.AF_UNIX:
+            return None
+        return plain(self._socket.getsockname()[0])
+
     def detach(self) -> SocketType | None:
         """See :meth:`socksproxy.session.Channel.detach`."""
         client, self._socket, self.session = self._socket, None, None

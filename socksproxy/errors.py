@@ -25,6 +25,7 @@ __all__ = [
     "NotAllowed",
     "ProtocolError",
     "SOCKSError",
+    "TooManyAssociations",
     "TooManyBinds",
     "TooManySessions",
     "describe",
@@ -46,6 +47,10 @@ class TooManySessions(NotAllowed):
 
 class TooManyBinds(NotAllowed):
     """The client has as many listeners as it may."""
+
+
+class TooManyAssociations(NotAllowed):
+    """The client has as many associations as it may."""
 
 
 class NoFreePort(SOCKSError):

@@ -33,6 +33,9 @@ FIELDS = (
     "reply",
     "sent",
     "received",
+    "datagrams_sent",
+    "datagrams_received",
+    "dropped",
     "handshake_seconds",
     "resolution_seconds",
     "connect_seconds",
@@ -85,6 +88,8 @@ def _word(value: object) -> str:
     It is ``-`` where there is none, plain where that cannot be misread, and
     a JSON string in double quotes otherwise: no value can pretend to be another field.
     """
+    if isinstance(value, Mapping):
+        value = ",".join(f"{key}:{count}" for key, count in value.items()) or None
     if value is None:
         return "-"
     if isinstance(value, float):

@@ -25,6 +25,7 @@ from .policy.listeners import is_local
 from .ports import Advertised, PortRange
 from .resolve import make_resolver
 from .session import Timeouts
+from .udp.settings import Filtering, UDPSettings
 
 #: Clients that wait to be accepted; the kernel's own limit may be lower.
 BACKLOG = 1024
@@ -76,18 +77,30 @@ class Options(usage.Options):
         ["bind-ports", None, None, "Ports on which BIND listens, such as 40000-40999. [default: any]"],
         ["bind-timeout", None, "120", "Seconds in which the peer of a BIND must have come."],
         ["max-binds-per-client", None, "32", "Most BINDs that wait at once, of one client address."],
+        ["udp-ports", None, None, "Range of UDP ports that clients send to, such as 40000-40999; one each."],
+        ["udp-port", None, None, "One UDP port that all clients send to."],
+        ["udp-filter", None, "address-dependent", "From whom UDP is passed to the client (RFC 4787)."],
+        [
+            "udp-idle-timeout",
+            None,
+            "120",
+            "Seconds without a datagram after which an association ends; 0: never.",
+        ],
+        ["udp-grace", None, "0", "Seconds for which an association outlives its TCP connection."],
+        ["max-associations-per-client", None, "100", "Most UDP associations at once of one client address."],
     ]
 
     optFlags = [
         ["open", None, "Accept clients from other machines although nothing says who may use the proxy."],
         ["bind-any-peer", None, "Let clients of other machines leave open whom their BIND waits for."],
         ["bind-check-port", None, "Accept a BIND's peer only from the port that the client names."],
+        ["udp-relatch", None, "Let a client's datagrams come from another port of its address than before."],
         ["no-resolve-commands", None, "Do not serve RESOLVE and RESOLVE_PTR, which Tor's clients use."],
     ]
 
     compData = usage.Completions(
         multiUse=["listen", "outgoing", "bind-address", "advertise"],
-        mutuallyExclusive=[("listen", "interface"), ("listen", "port")],
+        mutuallyExclusive=[("listen", "interface"), ("listen", "port"), ("udp-port", "udp-ports")],
         optActions={
             "interface": usage.CompleteList(["127.0.0.1", r"\:\:1"]),
             "log": usage.CompleteFiles("*.log"),
@@ -95,6 +108,7 @@ class Options(usage.Options):
             # zsh ends a list at a colon that has no backslash.
             "resolver": usage.CompleteList(["system", r"dns\:"]),
             "listen": usage.CompleteList([r"tcp\:", r"unix\:", r"ssl\:", r"systemd\:", r"haproxy\:tcp\:"]),
+            "udp-filter": usage.CompleteList([filtering.value for filtering in Filtering]),
         },
     )
 
@@ -116,8 +130,7 @@ class Options(usage.Options):
         return self._reactor
 
     def opt_listen(self, endpoint: str) -> None:
-        """Listen on this endpoint instead of -i and -p, such as tcp:1080:interface=127.0.0.1 or
-        unix:/run/socks. Repeatable."""
+        """Listen on an endpoint, such as tcp:1080:interface=127.0.0.1, instead of -i and -p. Repeatable."""
         self["listen"].append(endpoint)
 
     def opt_outgoing(self, address: str) -> None:
@@ -129,8 +142,7 @@ class Options(usage.Options):
         self["bind-address"].append(address)
 
     def opt_advertise(self, address: str) -> None:
-        """Address that clients are told in place of this machine's own, behind NAT or in a container;
-        ADDRESS@NETWORK for the clients of a network. Repeatable."""
+        """Address that clients are told in place of ours; ADDRESS@NETWORK for clients from there. Repeatable."""
         self["advertise"].append(address)
 
     def parseArgs(self, *surplus: str) -> None:
@@ -160,10 +172,39 @@ class Options(usage.Options):
         )
         _check_addresses("outgoing", self["outgoing"])
         _check_advertised(self["advertise"])
-        self["bind"] = _bind_settings(self)
+        self["bind"] = self._bind()
+        self["udp"] = self._udp()
         self["listeners"] = self._listeners()
         self["name_resolver"] = self._name_resolver()
         self["access_log"] = self._access_log()
+
+    def _bind(self) -> BindSettings:
+        _check_addresses("bind-address", self["bind-address"])
+        return BindSettings(
+            ports=_ports(self, "bind-ports"),
+            addresses=tuple(self["bind-address"]),
+            per_client=_count(self, "max-binds-per-client"),
+            timeout=_seconds(self, "bind-timeout"),
+            any_peer=True if self["bind-any-peer"] else None,
+            check_port=bool(self["bind-check-port"]),
+        )
+
+    def _udp(self) -> UDPSettings:
+        filtering = self["udp-filter"]
+        if self["udp-ports"] is not None and self["udp-port"] is not None:
+            raise usage.UsageError("--udp-ports has a port for each client, --udp-port one for all: not both")
+        if filtering not in [kind.value for kind in Filtering]:
+            kinds = ", ".join(kind.value for kind in Filtering)
+            raise usage.UsageError(f"--udp-filter {filtering}: none of {kinds}")
+        return UDPSettings(
+            ports=_ports(self, "udp-ports"),
+            port=_count(self, "udp-port", most=65535),
+            filtering=Filtering(filtering),
+            relatch=bool(self["udp-relatch"]),
+            idle=_seconds(self, "udp-idle-timeout", or_never=True) or None,
+            grace=_seconds(self, "udp-grace", or_never=True),
+            per_client=_count(self, "max-associations-per-client"),
+        )
 
     def _listeners(self) -> list[Listener]:
         if not self["listen"]:
@@ -222,13 +263,23 @@ def _seconds(options: Options, name: str, or_never: bool = False) -> float:
     raise usage.UsageError(f"--{name} {text}: not {wanted}")
 
 
-def _count(options: Options, name: str) -> int | None:
+def _count(options: Options, name: str, most: int | None = None) -> int | None:
     text = options[name]
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise usage.UsageError(f"--{name} {text}: not a whole number above 0")
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= (most or int(text))):
+        wanted = "not a whole number above 0" if most is None else f"not a number from 1 to {most}"
+        raise usage.UsageError(f"--{name} {text}: {wanted}")
     return int(text)
+
+
+def _ports(options: Options, name: str) -> PortRange | None:
+    if options[name] is None:
+        return None
+    try:
+        return PortRange.parse(options[name])
+    except ValueError as problem:
+        raise usage.UsageError(f"--{name} {problem}") from None
 
 
 def _literal(text: str) -> IPv4Address | IPv6Address | None:
@@ -256,22 +307,6 @@ def _check_advertised(entries: Sequence[str]) -> None:
         Advertised(entries)
     except ValueError as problem:
         raise usage.UsageError(f"--advertise {problem}") from None
-
-
-def _bind_settings(options: Options) -> BindSettings:
-    _check_addresses("bind-address", options["bind-address"])
-    try:
-        ports = None if options["bind-ports"] is None else PortRange.parse(options["bind-ports"])
-    except ValueError as problem:
-        raise usage.UsageError(f"--bind-ports {problem}") from None
-    return BindSettings(
-        ports=ports,
-        addresses=tuple(options["bind-address"]),
-        per_client=_count(options, "max-binds-per-client"),
-        timeout=_seconds(options, "bind-timeout"),
-        any_peer=True if options["bind-any-peer"] else None,
-        check_port=bool(options["bind-check-port"]),
-    )
 
 
 def _listener_on(reactor: Any, interface: str, port: int) -> Listener:

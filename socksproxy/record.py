@@ -40,6 +40,8 @@ class AccessRecord:
     :ivar reply: the code that was sent, of the client's version.
     :ivar sent: bytes from the client to the destination.
     :ivar received: bytes from the destination to the client.
+    :ivar datagrams_sent: likewise, of an association; :attr:`datagrams_received`.
+    :ivar dropped: datagrams of an association that were not passed on, by reason.
     """
 
     __slots__ = (
@@ -47,6 +49,9 @@ class AccessRecord:
         "answered",
         "began",
         "client",
+        "datagrams_received",
+        "datagrams_sent",
+        "dropped",
         "outgoing",
         "reached",
         "received",
@@ -74,6 +79,9 @@ class AccessRecord:
         self.reply: int | None = None
         self.sent = 0
         self.received = 0
+        self.datagrams_sent: int | None = None
+        self.datagrams_received: int | None = None
+        self.dropped: dict[str, int] | None = None
 
     def event(self, ended: str, now: float, wall: float) -> dict[str, Any]:
         """
@@ -101,6 +109,9 @@ class AccessRecord:
             "reply": self.reply,
             "sent": self.sent,
             "received": self.received,
+            "datagrams_sent": self.datagrams_sent,
+            "datagrams_received": self.datagrams_received,
+            "dropped": self.dropped,
             "handshake_seconds": _between(self.began, self.requested),
             "resolution_seconds": _between(self.requested, self.resolved),
             "connect_seconds": _between(self.resolved or self.requested, self.answered),

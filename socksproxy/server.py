@@ -32,6 +32,7 @@ from .relay.detach import detach_socket, is_detachable
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay, can_half_close
 from .session import UNIDENTIFIED, Session, Sessions, Timeouts
+from .udp.settings import UDPSettings
 
 if TYPE_CHECKING:
     from .relay.engine import RelayEngine
@@ -139,6 +140,15 @@ class SOCKSProtocol(Protocol):
         """See :meth:`socksproxy.session.Channel.pause`."""
         self.transport.pauseProducing()
 
+    def local(self) -> str | None:
+        """See :meth:`socksproxy.session.Channel.local`."""
+        transport = self.transport
+        # Behind "haproxy:" the wrapper tells the balancer's address, on which we cannot listen.
+        while isinstance(transport, ProtocolWrapper):
+            transport = transport.transport
+        host = getattr(transport.getHost(), "host", None)
+        return plain(host) if isinstance(host, str) else None
+
     def detach(self) -> SocketType | None:
         """See :meth:`socksproxy.session.Channel.detach`."""
         socket = detach_socket(self.transport) if self.detachable else None
@@ -175,11 +185,12 @@ class SOCKSFactory(Factory):
         keys are those of :meth:`~socksproxy.record.AccessRecord.event`.
     :param engine: False: relay over Twisted's transports even where the relay engine could be used.
     :param bind: how BIND is served.
-    :param advertise: addresses that clients are told in place of those that
-        our sockets have, as ``ADDRESS`` or, for the clients of a network, ``ADDRESS@NETWORK``.
+    :param udp: how UDP ASSOCIATE is served.
+    :param advertise: addresses that clients are told in place of our own, behind NAT or in a
+        container: ``ADDRESS``, or ``ADDRESS@NETWORK`` for clients from there.
     :param resolve_commands: whether RESOLVE and RESOLVE_PTR are served.
     :raises ValueError: for an address or a network that is not a literal one, a second
-        outgoing or listening address of a family, or a range of ports that is none.
+        outgoing or listening address of a family, or settings that make no sense.
     """
 
     noisy = False
@@ -196,6 +207,7 @@ class SOCKSFactory(Factory):
         observer: ILogObserver | None = None,
         engine: bool = True,
         bind: BindSettings = BindSettings(),
+        udp: UDPSettings = UDPSettings(),
         advertise: Sequence[str] = (),
         resolve_commands: bool = True,
     ) -> None:
@@ -211,6 +223,7 @@ class SOCKSFactory(Factory):
             engine,
             bind,
             _of_each_family("listening", bind.addresses),
+            udp,
             Advertised(advertise),
             resolve_commands,
         )

@@ -233,6 +233,7 @@ def makeService(options: Options) -> SOCKSService:
         limits=options["limits"],
         observer=options["access_log"],
         bind=options["bind"],
+        udp=options["udp"],
         advertise=options["advertise"],
         resolve_commands=not options["no-resolve-commands"],
     )

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IHostnameResolver
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
+from .commands.associate import associate
 from .commands.bind import Binds, BindSettings, Bound, Wanted
 from .commands.connect import connect
 from .commands.means import Means
@@ -42,16 +43,22 @@ from .policy import Admission, Client, DefaultPolicy, IPolicy, OwnListeners, Ses
 from .ports import Advertised
 from .record import AccessRecord, shown
 from .relay import engine_for
-from .relay.outcome import IRelay
+from .relay.outcome import End, IRelay
 from .relay.transports import TransportsRelay
 from .resolve import Names
 from .reverse import reverse_lookups
+from .udp.association import Association
+from .udp.associations import Associations
+from .udp.settings import UDPSettings
 from .wire.words import Address, AddressType, Command, Reply, Request, Version
 
 _log = Logger(namespace="socksproxy")
 
 #: Seconds that a client has to read its refusal and close.
 LINGER = 2.0
+
+#: Bytes that a client may send on the connection of an association, where nothing is due.
+MAX_IDLE_TALK = 1 << 20
 
 #: Seconds between two lines on sessions over the limit.
 _COMPLAIN_EVERY = 60.0
@@ -98,6 +105,9 @@ class Channel(Shape):
     def pause(self) -> None:
         """Read no more for now."""
 
+    def local(self) -> str | None:
+        """The literal address of ours that the client has reached; None: a Unix socket."""
+
     def detach(self) -> SocketType | None:
         """Give up the socket, non-blocking and with nothing left to send; None: it cannot be had."""
 
@@ -113,6 +123,7 @@ class Phase(Enum):
     NEGOTIATING = auto()
     SERVING = auto()
     RELAYING = auto()
+    ASSOCIATED = auto()
     FINISHING = auto()
     OVER = auto()
 
@@ -134,6 +145,7 @@ class Sessions:
         use_engine: bool,
         bind: BindSettings,
         bind_addresses: Outgoing,
+        udp: UDPSettings,
         advertised: Advertised,
         resolve_commands: bool,
     ) -> None:
@@ -162,7 +174,9 @@ class Sessions:
         self.connects = Deadlines(reactor, timeouts.connect, Session.connect_expired)
         self.peers = Deadlines(reactor, bind.timeout, Session.peer_expired)
         self.lingers = Deadlines(reactor, LINGER, Session.linger_expired)
+        self.graces = Deadlines(reactor, udp.grace, Session.grace_expired)
         self._outgoing = outgoing
+        self.associations = Associations(reactor, self.means, udp, advertised, outgoing)
         self.transport_dialer = TransportDialer(reactor, outgoing)
         self._use_engine = use_engine
         self._engine: Any = None
@@ -229,6 +243,7 @@ class Sessions:
         self.connects.stop(session)
         self.peers.stop(session)
         self.lingers.stop(session)
+        self.graces.stop(session)
         self.count.release(session.record.client.host)
         if self.observer is not None:
             try:
@@ -262,7 +277,8 @@ class Sessions:
         """End every session at once."""
         for session in list(self.live):
             session.abort()
-        for deadlines in (self.handshakes, self.connects, self.peers, self.lingers):
+        self.associations.close()
+        for deadlines in (self.handshakes, self.connects, self.peers, self.lingers, self.graces):
             deadlines.close()
 
 
@@ -282,6 +298,7 @@ class Session:
 
     __slots__ = (
         "_admission",
+        "_association",
         "_discarded",
         "_half_closed",
         "_how",
@@ -300,6 +317,7 @@ class Session:
         self._how: str | None = None
         self._pending: Deferred[Any] | None = None
         self._relay: IRelay | None = None
+        self._association: Association | None = None
         self._half_closed = False
         self._discarded = 0
         self.channel = channel
@@ -333,6 +351,12 @@ class Session:
             self._discarded += len(data)
             if self._discarded > MAX_EARLY:
                 self.channel.abort()
+        elif self.phase is Phase.ASSOCIATED:
+            # Nothing is due here, but a byte now and then is no harm.
+            self._discarded += len(data)
+            if self._discarded > MAX_IDLE_TALK and self._association is not None:
+                self._how = "protocol error: data on the connection of an association"
+                self._association.abort()
 
     def read_closed(self) -> None:
         """The client has closed its direction."""
@@ -347,10 +371,17 @@ class Session:
             self.channel.close()
         elif self.phase is Phase.FINISHING:
             self.channel.close()
+        elif self.phase is Phase.ASSOCIATED:
+            self._leave("client")
+            self.channel.close()
 
     def lost(self, reset: bool) -> None:
         """The client's connection is gone; *reset*: not by an orderly close."""
-        self._cancel("client reset" if reset else "client")
+        how = "client reset" if reset else "client"
+        if self._association is not None:
+            self._leave(how)
+            return
+        self._cancel(how)
         self._over()
 
     # What the deadlines tell.
@@ -378,10 +409,18 @@ class Session:
         """The client has had time to read its refusal."""
         self.channel.abort()
 
+    def grace_expired(self) -> None:
+        """The client has been gone for as long as its association may outlive it."""
+        if self._association is not None:
+            self._association.abort(End.CLIENT)
+
     def abort(self) -> None:
         """End the session at once."""
         if self._relay is not None:
             self._relay.abort()
+            return
+        if self._association is not None:
+            self._association.abort()
             return
         self._cancel("aborted")
         self.channel.abort()
@@ -427,7 +466,7 @@ class Session:
             if start is None:
                 raise CommandNotSupported("command not supported")
             start(self, request)
-        except SOCKSError as problem:
+        except (SOCKSError, OSError) as problem:
             self._refuse(problem)
 
     def _await(self, pending: Deferred[Any], then: Callable[[Any], None]) -> None:
@@ -535,6 +574,52 @@ class Session:
         self._how = relay.how.value if relay.how is not None else "aborted"
         self._over()
 
+    def _associate(self, request: Request) -> None:
+        sessions, record = self._sessions, self.record
+        self._association, bound = associate(
+            sessions.associations,
+            record.client,
+            self.channel.local(),
+            request.destination,
+            sessions.engine,
+            self._dissociated,
+        )
+        self.phase = Phase.ASSOCIATED
+        sessions.connects.stop(self)
+        record.answered = sessions.seconds()
+        reply = self.negotiation.grant(bound)
+        record.reply = reply[1]
+        self.negotiation = _DONE
+        self.channel.write(reply)
+
+    def _leave(self, how: str) -> None:
+        """The client's connection is closing: its association ends, or has some time yet."""
+        association, sessions = self._association, self._sessions
+        if association is None or self._how is not None:
+            return
+        self._how = how
+        if sessions.associations.settings.grace:
+            sessions.graces.start(self, sessions.seconds())
+        else:
+            association.abort(End.CLIENT)
+
+    def _dissociated(self, association: Association) -> None:
+        self._association = None
+        record = self.record
+        record.sent, record.received = association.sent, association.received
+        record.datagrams_sent, record.datagrams_received = (
+            association.datagrams_sent,
+            association.datagrams_received,
+        )
+        record.dropped = {reason.value: count for reason, count in association.dropped.items()}
+        if self._how is None and association.how is not None:
+            self._how = association.how.value
+        if association.how is End.ABORTED:
+            self.channel.abort()
+        else:
+            self.channel.close()
+        self._over()
+
     def _failed(self, failure: Failure) -> None:
         if self._pending is None:
             return  # it was cancelled, and the session has gone on without it
@@ -561,7 +646,9 @@ class Session:
         record.reply = output[1]
         if isinstance(problem, TooManySessions):
             sessions.complain()
-        elif reply in _OURS and record.request is not None and not isinstance(problem, NoFreePort):
+        elif isinstance(problem, NoFreePort):
+            pass  # there is one line for many of these
+        elif reply in _OURS and record.request is not None:
             _log.info(
                 "{client}: {destination} refused: {problem}",
                 client=record.client,
@@ -613,6 +700,7 @@ _COMMANDS: dict[int, dict[int, Callable[[Session, Request], None]]] = {
     Version.SOCKS5: {
         Command.CONNECT: Session._connect,
         Command.BIND: Session._bind,
+        Command.UDP_ASSOCIATE: Session._associate,
         Command.RESOLVE: Session._resolve,
         Command.RESOLVE_PTR: Session._resolve,
     },

@@ -35,6 +35,9 @@ EVENT: dict[str, Any] = {
     "reply": 0,
     "sent": 512,
     "received": 81920,
+    "datagrams_sent": None,
+    "datagrams_received": None,
+    "dropped": None,
     "handshake_seconds": 0.001,
     "resolution_seconds": None,
     "connect_seconds": 0.01,
@@ -82,8 +85,8 @@ def test_text(tmp_path: Path) -> None:
     assert path.read_text() == 2 * (
         "2023-11-14T18:43:20.125-03:30 client=192.0.2.1:5555 user=- version=5 command=CONNECT "
         "destination=example.com:80 reached=93.184.216.34:80 outgoing=192.0.2.7:40000 announced=- "
-        "strangers=- reply=0 sent=512 "
-        "received=81920 handshake_seconds=0.001000 resolution_seconds=- connect_seconds=0.010000 "
+        "strangers=- reply=0 sent=512 received=81920 datagrams_sent=- datagrams_received=- dropped=- "
+        "handshake_seconds=0.001000 resolution_seconds=- connect_seconds=0.010000 "
         'session_seconds=1.500000 ended="client reset"\n'
     )
 
@@ -107,6 +110,8 @@ def test_json(tmp_path: Path) -> None:
     ("value", "word"),
     [
         (None, "-"),
+        ({}, "-"),
+        ({"denied": 3, "too_big": 1}, "denied:3,too_big:1"),
         ("-", '"-"'),
         ("", '""'),
         ("bob", "bob"),

@@ -28,7 +28,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python.usage import UsageError
 from zope.interface.verify import verifyObject
 
-from socksproxy import SessionLimits, SOCKSFactory, Timeouts, service as module
+from socksproxy import Filtering, SessionLimits, SOCKSFactory, Timeouts, UDPSettings, service as module
 from socksproxy.options import BACKLOG
 from socksproxy.resolve import DNSResolver
 from socksproxy.service import CannotStart, Listener, Options, SOCKSService, makeService
@@ -109,9 +109,30 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
         "limits": options["limits"],
         "observer": None,
         "bind": options["bind"],
+        "udp": UDPSettings(),
         "advertise": [],
         "resolve_commands": True,
     }
+
+
+def test_everything_said_of_udp() -> None:
+    """Likewise of UDP ASSOCIATE, and its defaults are those of the class."""
+    assert parsed()["udp"] == UDPSettings()
+    options = parsed(
+        *("--udp-ports", "40000-40999", "--udp-filter", "endpoint-independent", "--udp-relatch"),
+        *("--udp-idle-timeout", "0", "--udp-grace", "2.5", "--max-associations-per-client", "7"),
+        *("--advertise", "203.0.113.7", "--advertise", "198.51.100.7@10.0.0.0/8"),
+    )
+    assert options["udp"] == UDPSettings(
+        ports=(40000, 40999),
+        filtering=Filtering.ENDPOINT_INDEPENDENT,
+        relatch=True,
+        idle=None,
+        grace=2.5,
+        per_client=7,
+    )
+    assert options["advertise"] == ["203.0.113.7", "198.51.100.7@10.0.0.0/8"]
+    assert parsed("--udp-port", "1080")["udp"] == UDPSettings(port=1080)
 
 
 @pytest.mark.parametrize("interface", ["::1", "[::1]"])
@@ -135,6 +156,19 @@ def test_several_listeners(tmp_path: Path) -> None:
     ("arguments", "text"),
     [
         (["-p", "x"], "--port x: not a number from 0 to 65535"),
+        (["--udp-port", "0"], "--udp-port 0: not a number from 1 to 65535"),
+        (["--udp-port", "65536"], "--udp-port 65536: not a number from 1 to 65535"),
+        (["--udp-port", "x"], "--udp-port x: not a number from 1 to 65535"),
+        (["--udp-ports", "5-4"], "--udp-ports '5-4': ports are 1 to 65535, the lower one first"),
+        (["--udp-ports", "a-b"], "--udp-ports 'a-b' is not a range of ports"),
+        (["--udp-ports", "5-6", "--udp-port", "5"], "--udp-ports has a port for each client.*not both"),
+        (["--udp-filter", "none"], "--udp-filter none: none of endpoint-independent, address-dependent, "),
+        (["--udp-idle-timeout", "-1"], "--udp-idle-timeout -1: not a number of seconds, or 0"),
+        (["--udp-grace", "soon"], "--udp-grace soon: not a number of seconds"),
+        (["--max-associations-per-client", "0"], "--max-associations-per-client 0: not a whole number"),
+        (["--advertise", "proxy.test"], "--advertise 'proxy.test': 'proxy.test' is not a literal address"),
+        (["--advertise", "::"], "--advertise '::': nobody can reach ::"),
+        (["--advertise", "192.0.2.1@x"], "--advertise '192.0.2.1@x': 'x' is not a network"),
         (["-p", "65536"], "--port 65536: not a number"),
         (["-p", "-1"], "--port -1: not a number"),
         (["-p", "٣"], "--port ٣: not a number"),

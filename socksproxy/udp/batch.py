@@ -1,0 +1,189 @@
+"""
+Many datagrams with one system call: ``recvmmsg``, and segmentation by the kernel (UDP_SEGMENT).
+
+Python has neither by name; the first is called through ctypes, the second is a
+control message. Both are Linux's. Measured gain: see ``docs/udp-and-bind.rst``.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from struct import pack
+from typing import Any
+
+from ..relay.events import READ
+
+try:
+    import ctypes
+
+    _receive: Any = ctypes.CDLL(None, use_errno=True).recvmmsg if sys.platform == "linux" else None
+except (
+    ImportError,
+    OSError,
+    AttributeError,
+):  # pragma: no cover - a Python without ctypes, a C library without it
+    _receive = None
+
+#: Datagrams of one system call.
+SLOTS = 64
+#: Bytes of the client's datagrams that are kept apart: the header of an IPv4 destination.
+HEAD = 10
+#: Room before a payload, for the header of a reply.
+ROOM = 32
+_LARGEST = 65536
+# A power of two would have all slots fight for the same lines of the processor's cache.
+_STRIDE = _LARGEST + 192
+#: Level-triggered: what a turn leaves is told again.
+MASK = READ
+
+_SOL_UDP, _UDP_SEGMENT = 17, 103
+#: What the kernel takes as one for segmentation, less the headers.
+_MOST_BYTES = 65000
+NAME_SIZES = {socket.AF_INET: 16, socket.AF_INET6: 28}
+
+
+def available() -> bool:
+    """Whether this system has what a :class:`Batch` needs."""
+    return _receive is not None
+
+
+if _receive is not None:
+
+    class _IOVec(ctypes.Structure):
+        _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+    class _Header(ctypes.Structure):
+        _fields_ = (
+            ("name", ctypes.c_void_p),
+            ("name_size", ctypes.c_uint),
+            ("vectors", ctypes.c_void_p),
+            ("count", ctypes.c_size_t),
+            ("control", ctypes.c_void_p),
+            ("control_size", ctypes.c_size_t),
+            ("flags", ctypes.c_int),
+        )
+
+    class _Message(ctypes.Structure):
+        _fields_ = (("header", _Header), ("size", ctypes.c_uint))
+
+    _receive.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
+
+
+def _address(buffer: bytearray) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+class Batch:
+    """
+    Room for :data:`SLOTS` datagrams of any size, which all sockets of an engine share.
+
+    Memory that no datagram has touched costs nothing.
+
+    :param family: of the sockets that it is for.
+    :param apart: whether the first :data:`HEAD` bytes go to :attr:`heads`.
+    :ivar names: the sources' addresses as the kernel has them, :attr:`name_size` bytes each.
+    :ivar heads: the first bytes, :data:`HEAD` each.
+    :ivar view: what follows them, in slots; see :meth:`at`.
+    :ivar sizes: how long each datagram is, :attr:`heads` included.
+    """
+
+    def __init__(self, family: int, apart: bool) -> None:
+        self.name_size = NAME_SIZES[socket.AddressFamily(family)]
+        self.names = bytearray(SLOTS * self.name_size)
+        self.heads = bytearray(SLOTS * HEAD)
+        self._slots = bytearray(SLOTS * _STRIDE)
+        self.view = memoryview(self._slots)
+        self.sizes: list[int] = []
+        self._stamped: tuple[bytes, int] = (b"", 0)
+        self._run: tuple[int, ...] = ()
+        self._views: list[memoryview] = []
+        self._control: list[tuple[int, int, bytes]] = []
+        self._describe(apart)
+
+    def _describe(self, apart: bool) -> None:
+        """Tell the kernel where everything goes, once."""
+        each = 2 if apart else 1
+        self._vectors = (_IOVec * (each * SLOTS))()
+        self._messages = (_Message * SLOTS)()
+        names, heads, slots = _address(self.names), _address(self.heads), _address(self._slots)
+        vectors, size = ctypes.addressof(self._vectors), ctypes.sizeof(_IOVec)
+        for slot in range(SLOTS):
+            first = slot * each
+            if apart:
+                self._vectors[first] = _IOVec(heads + slot * HEAD, HEAD)
+            self._vectors[first + each - 1] = _IOVec(slots + self.at(slot), _LARGEST)
+            header = self._messages[slot].header
+            header.name, header.name_size = names + slot * self.name_size, self.name_size
+            header.vectors, header.count = vectors + first * size, each
+        self._where = ctypes.addressof(self._messages)
+        words = ctypes.sizeof(_Message) // 4
+        self._sizes = memoryview(self._messages).cast("B").cast("I")[_Message.size.offset // 4 :: words]
+
+    def receive(self, descriptor: int) -> int:
+        """How many datagrams *descriptor* had to give; 0: none, or an error, which is gone now."""
+        count: int = _receive(descriptor, self._where, SLOTS, 0, None)
+        if count <= 0:
+            return 0
+        self.sizes = self._sizes[:count].tolist()
+        return count
+
+    def at(self, slot: int) -> int:
+        """Where in :attr:`view` the datagram of *slot* begins."""
+        return slot * _STRIDE + ROOM
+
+    def name(self, slot: int) -> bytes:
+        """The source of the datagram of *slot*, as the kernel has it."""
+        size = self.name_size
+        return bytes(self.names[slot * size : (slot + 1) * size])
+
+    def names_are(self, name: bytes, start: int, stop: int) -> bool:
+        """Whether the datagrams from *start* to before *stop* are all from *name*."""
+        size = self.name_size
+        return self.names.startswith(name * (stop - start), start * size)
+
+    def head(self, slot: int) -> bytes:
+        """The first bytes of the datagram of *slot*."""
+        return bytes(self.heads[slot * HEAD : (slot + 1) * HEAD])
+
+    def heads_are(self, head: bytes, start: int, stop: int) -> bool:
+        """Whether the datagrams from *start* to before *stop* all begin with *head*."""
+        return self.heads.startswith(head * (stop - start), start * HEAD)
+
+    def stamp(self, header: bytes, start: int, stop: int) -> None:
+        """Write *header* before the datagrams from *start* to before *stop*, if it is not there yet."""
+        stamped, upto = self._stamped
+        if header == stamped and stop <= upto:
+            return
+        view, size = self.view, len(header)
+        for slot in range(start, stop):
+            at = slot * _STRIDE + ROOM
+            view[at - size : at] = header
+        if not start:
+            self._stamped = (header, stop)
+        elif header != stamped:
+            self._stamped = (stamped, min(upto, start))
+
+    def send(self, link: socket.SocketType, to: Any, start: int, stop: int, offset: int, size: int) -> bool:
+        """
+        Send a part of each of several datagrams to one address, all with one call.
+
+        :param to: the address, as :meth:`socket.socket.sendto` takes it.
+        :param offset: where in the slot, from the datagram's beginning, the part starts; it may be before it.
+        :param size: of the parts; they are all equally long.
+        :returns: False where that cannot be had; then, and after an error, none of them was sent.
+        :raises OSError: as the system gives it.
+        """
+        count = stop - start
+        if count < 2 or not size or count * size > _MOST_BYTES:
+            return False
+        run, views = (start, offset, size), self._views
+        if run != self._run:
+            self._run, self._control = run, [(_SOL_UDP, _UDP_SEGMENT, pack("H", size))]
+            views.clear()
+        if count > len(views):
+            first, view = start * _STRIDE + ROOM + offset, self.view
+            for at in range(first + len(views) * _STRIDE, first + count * _STRIDE, _STRIDE):
+                views.append(view[at : at + size])
+        link.sendmsg(views[:count], self._control, 0, to)
+        return True

@@ -1,0 +1,483 @@
+"""
+Associations on plain sockets in the relay engine.
+
+A socket is read in batches (:mod:`~socksproxy.udp.batch`). Neighbours in a batch
+that have the same source, header and length are a run: what is known of the
+first is known of all, and the kernel takes them all at once. What is not known
+yet goes to the :class:`~socksproxy.udp.association.Association`, one by one.
+
+A socket gives at most a few batches in a turn of the reactor, and all of them
+together what streams may move; the rest waits in the kernel, whose buffers are bounded.
+"""
+
+from __future__ import annotations
+
+import errno
+from socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_IPV6,
+    IPV6_V6ONLY,
+    SO_RCVBUF,
+    SO_SNDBUF,
+    SOCK_DGRAM,
+    SOCK_NONBLOCK,
+    SOL_SOCKET,
+    SocketType,
+    inet_ntoa,
+    inet_ntop,
+)
+from struct import unpack
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from ..dial import Outgoing
+from ..names import plain
+from ..relay.engine import RelayEngine
+from ..wire.words import AddressType
+from .association import LONGEST, Association, Drop, Target, header_end
+from .batch import HEAD, MASK, NAME_SIZES, SLOTS, Batch
+from .desk import Desk
+
+#: Batches of one socket in a turn.
+_TURNS = 4
+#: What a datagram counts of the bytes of a turn, beside its own.
+_COST = 2048
+#: The kernel's buffers: room for some of the largest datagrams. It may give less.
+BUFFERS = 1 << 20
+#: Of RSV, FRAG, ATYP, a name and a port.
+_LONGEST_HEADER = 4 + 1 + 255 + 2
+_FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Batches:
+    """The room for the datagrams of one engine."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, bool], Batch] = {}
+
+    def get(self, family: int, apart: bool) -> Batch:
+        """The room for sockets of *family*; see :class:`~socksproxy.udp.batch.Batch`."""
+        batch = self._made.get((family, apart))
+        if batch is None:
+            batch = self._made[family, apart] = Batch(family, apart)
+        return batch
+
+
+_batches: WeakKeyDictionary[RelayEngine, Batches] = WeakKeyDictionary()
+
+
+class Readable:
+    """
+    A UDP socket in the engine.
+
+    :param engine: tells when there is something to read.
+    :param link: bound and non-blocking.
+    :param apart: see :class:`~socksproxy.udp.batch.Batch`.
+    :raises OSError: when the engine has no room for it; the socket is closed then.
+    :ivar queued: whether the engine has a note to call :meth:`pump`.
+    """
+
+    __slots__ = ("__weakref__", "_batch", "_engine", "_fd", "link", "queued")
+
+    def __init__(self, engine: RelayEngine, link: SocketType, apart: bool) -> None:
+        self.link = link
+        self.queued = False
+        self._engine = engine
+        self._fd = link.fileno()
+        self._batch = _batches.setdefault(engine, Batches()).get(link.family, apart)
+        try:
+            engine.register(self._fd, self, MASK)
+        except OSError:
+            link.close()
+            raise
+
+    def event(self, mask: int) -> None:
+        """There is something to read."""
+        if not self.queued:
+            self.pump()
+
+    def pump(self) -> None:
+        """Take what there is, or as much as others leave time for."""
+        engine, batch = self._engine, self._batch
+        for _ in range(_TURNS):
+            if self._fd < 0:
+                return
+            if engine.spent > engine.turn_bytes:
+                engine.again(self)
+                return
+            count = batch.receive(self._fd)
+            if not count:
+                return
+            engine.spent += count * _COST + sum(batch.sizes)
+            self.take(batch, count)
+            if count < SLOTS:
+                return
+
+    def take(self, batch: Batch, count: int) -> None:
+        """*count* datagrams are in *batch*."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """The engine closes, or the socket's owner has failed."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._fd >= 0:
+            self._engine.drop(self._fd)
+            self._fd = -1
+            self.link.close()
+
+
+class ClientPort(Readable):
+    """
+    A socket that clients send to.
+
+    :param desk: knows whose a datagram is.
+    """
+
+    __slots__ = ("_desk", "_name", "_outlet")
+
+    def __init__(self, engine: RelayEngine, link: SocketType, desk: Desk) -> None:
+        super().__init__(engine, link, True)
+        self._desk = desk
+        # The last one to speak is likely to be the next.
+        self._name: bytes | None = None
+        self._outlet: SocketOutlet | None = None
+        desk.changed = self._forget
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and the port that it is bound to."""
+        name = self.link.getsockname()
+        return name[0].partition("%")[0], name[1]
+
+    def abort(self) -> None:
+        """See :meth:`Readable.abort`."""
+        self._desk.abort()
+
+    def take(self, batch: Batch, count: int) -> None:
+        """See :meth:`Readable.take`."""
+        start = 0
+        while start < count:
+            name = batch.name(start)
+            outlet = self._outlet if name == self._name else self._whose(batch, start, name)
+            stop = start + 1
+            if batch.names_are(name, start, count):
+                stop = count
+            if outlet is None:
+                stop = start + 1  # what the next one says may make it the client's
+            else:
+                outlet.from_client(batch, start, stop)
+            start = stop
+
+    def _whose(self, batch: Batch, slot: int, name: bytes) -> SocketOutlet | None:
+        peer = _peer(name)
+        association = self._desk.whose(plain(peer[0]), peer[1], _datagram(batch, slot, _LONGEST_HEADER))
+        outlet = association.outlet if association is not None else None
+        if not isinstance(outlet, SocketOutlet):
+            return None
+        self._name, self._outlet = name, outlet
+        outlet.client = peer
+        return outlet
+
+    def _forget(self) -> None:
+        self._name = self._outlet = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether its last association has left it."""
+        return self._fd < 0
+
+    def leave(self, association: Association) -> None:
+        """*association* is over; without any other the socket is closed."""
+        if not self._desk.remove(association):
+            self.close()
+
+
+class WorldPort(Readable):
+    """
+    The socket from which an association's datagrams leave, of one family.
+
+    :param outlet: the association's.
+    """
+
+    __slots__ = ("_outlet",)
+
+    def __init__(self, engine: RelayEngine, link: SocketType, outlet: SocketOutlet) -> None:
+        super().__init__(engine, link, False)
+        self._outlet = outlet
+
+    def abort(self) -> None:
+        """See :meth:`Readable.abort`."""
+        self._outlet.abort()
+
+    def take(self, batch: Batch, count: int) -> None:
+        """See :meth:`Readable.take`."""
+        self._outlet.from_world(batch, count)
+
+
+class SocketOutlet:
+    """
+    The sockets of an association.
+
+    :param engine: for the sockets to come.
+    :param association: whose they are.
+    :param port: what the client sends to, and replies leave from.
+    :param outgoing: where datagrams to destinations leave from.
+    :ivar client: where replies go, as a socket takes it; None: not known yet.
+    """
+
+    __slots__ = ("_engine", "_outgoing", "_port", "_segments", "_world", "association", "client")
+
+    def __init__(
+        self,
+        engine: RelayEngine,
+        association: Association,
+        port: ClientPort,
+        outgoing: Outgoing,
+    ) -> None:
+        self.association = association
+        self.client: tuple[Any, ...] | None = None
+        if association.port is not None:
+            self.client = (association.host, association.port)
+        self._engine = engine
+        self._outgoing = outgoing
+        self._port = port
+        self._segments = LONGEST
+        self._world: list[WorldPort | None] = [None, None]
+
+    def abort(self) -> None:
+        """The engine closes."""
+        self.association.abort()
+
+    def close(self) -> None:
+        """See :meth:`socksproxy.udp.association.Outlet.close`."""
+        for port in self._world:
+            if port is not None:
+                port.close()
+        self._port.leave(self.association)
+
+    # To destinations.
+
+    def send(self, target: Target, payload: bytes | memoryview) -> None:
+        """See :meth:`socksproxy.udp.association.Outlet.send`."""
+        link, association, to = self._link(target), self.association, target.sockaddr
+        if link is None or to is None:
+            association.drop(Drop.UNREACHABLE)
+            return
+        try:
+            link.sendto(payload, to)
+        except OSError as problem:
+            association.failed(problem)
+            return
+        association.datagrams_sent += 1
+        association.sent += len(payload)
+
+    def from_client(self, batch: Batch, start: int, stop: int) -> None:
+        """The datagrams of *batch* from *start* to before *stop* are the client's."""
+        association, sizes = self.association, batch.sizes
+        targets, now = association.targets, self._engine.reactor.seconds()
+        alike = _alike(batch, start, stop)
+        while start < stop and association.outlet is self:
+            key, extra = _key(batch, start)
+            target = targets.get(key)
+            if target is None or target.sockaddr is None or target.until <= now:
+                # The first of its kind, or one whose time has come.
+                association.from_client(_datagram(batch, start))
+                start += 1
+                continue
+            size = sizes[start]
+            end = stop if alike and not extra else _run(batch, start, stop, extra)
+            target.used = True
+            self._send_run(batch, start, end, target, extra, size - len(key))
+            start = end
+
+    def _send_run(self, batch: Batch, start: int, stop: int, target: Target, offset: int, size: int) -> None:
+        link, association, to = self._link(target), self.association, target.sockaddr
+        if link is None:
+            association.drop(Drop.UNREACHABLE, stop - start)
+            return
+        sent = stop - start
+        if size <= target.segments:
+            try:
+                if batch.send(link, to, start, stop, offset, size):
+                    association.datagrams_sent += sent
+                    association.sent += sent * size
+                    return
+            except OSError as problem:
+                # Longer than the way takes in one piece, or an interface that cannot: one by one, then.
+                if problem.errno not in _FULL:
+                    target.segments = size - 1
+        sent = self._send_each(batch, start, stop, link, to, offset, size)
+        association.datagrams_sent += sent
+        association.sent += sent * size
+
+    def _send_each(
+        self, batch: Batch, start: int, stop: int, link: SocketType, to: Any, offset: int, size: int
+    ) -> int:
+        sent, view = 0, batch.view
+        for slot in range(start, stop):
+            at = batch.at(slot) + offset
+            try:
+                link.sendto(view[at : at + size], to)
+                sent += 1
+            except OSError as problem:
+                self.association.failed(problem)
+        return sent
+
+    def _link(self, target: Target) -> SocketType | None:
+        port = self._world[target.ipv6]
+        return port.link if port is not None else self._open(target)
+
+    def _open(self, target: Target) -> SocketType | None:
+        host = self._outgoing.ipv6 or "::" if target.ipv6 else self._outgoing.ipv4 or "0.0.0.0"
+        try:
+            link = bound(host, 0)
+            port = WorldPort(self._engine, link, self)
+        except OSError:
+            return None  # no descriptor, or no such family here
+        self._world[target.ipv6] = port
+        return link
+
+    # To the client.
+
+    def from_world(self, batch: Batch, count: int) -> None:
+        """*count* datagrams in *batch* have come from destinations, or from strangers."""
+        association, sizes = self.association, batch.sizes
+        start = 0
+        while start < count and association.outlet is self:
+            name = batch.name(start)
+            header = association.sources.get(name)
+            if header is None:
+                host, port = _peer(name)[:2]
+                header = association.header_for(name, plain(host), port)
+            if header is None or self.client is None:
+                if header is not None:
+                    association.drop(Drop.FILTERED)
+                start += 1
+                continue
+            size = sizes[start]
+            if batch.names_are(name, start, count):
+                stop = start + 1
+                while stop < count and sizes[stop] == size:
+                    stop += 1
+            else:
+                stop = start + 1
+                while stop < count and sizes[stop] == size and batch.names_are(name, stop, stop + 1):
+                    stop += 1
+            self._reply_run(batch, start, stop, header, size)
+            start = stop
+
+    def _reply_run(self, batch: Batch, start: int, stop: int, header: bytes, size: int) -> None:
+        association, link, to = self.association, self._port.link, self.client
+        batch.stamp(header, start, stop)
+        offset, whole = -len(header), size + len(header)
+        passed = stop - start
+        if whole <= self._segments:
+            try:
+                if batch.send(link, to, start, stop, offset, whole):
+                    association.datagrams_received += passed
+                    association.received += passed * size
+                    return
+            except OSError as problem:
+                if problem.errno not in _FULL:
+                    self._segments = whole - 1
+        passed = self._send_each(batch, start, stop, link, to, offset, whole)
+        association.datagrams_received += passed
+        association.received += passed * size
+
+
+class EngineSockets:
+    """
+    Makes what an association needs in *engine*. See :class:`~socksproxy.udp.associations.Kind`.
+
+    :param engine: tells what happens on the sockets.
+    :param outgoing: where datagrams to destinations leave from.
+    """
+
+    def __init__(self, engine: RelayEngine, outgoing: Outgoing) -> None:
+        self._engine = engine
+        self._outgoing = outgoing
+
+    def open(self, host: str, port: int, desk: Desk) -> ClientPort:
+        """See :meth:`socksproxy.udp.associations.Kind.open`."""
+        return ClientPort(self._engine, bound(host, port), desk)
+
+    def outlet(self, association: Association, port: Any) -> SocketOutlet:
+        """See :meth:`socksproxy.udp.associations.Kind.outlet`."""
+        return SocketOutlet(self._engine, association, port, self._outgoing)
+
+
+def bound(host: str, port: int) -> SocketType:
+    """
+    A UDP socket on *host* and *port*, non-blocking, with room for some of the largest datagrams.
+
+    :param host: a literal address.
+    :raises OSError: as the system gives it.
+    """
+    family = AF_INET6 if ":" in host else AF_INET
+    link = SocketType(family, SOCK_DGRAM | SOCK_NONBLOCK)
+    try:
+        enlarge(link)
+        if family == AF_INET6:
+            link.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
+        link.bind((host, port))
+    except OSError:
+        link.close()
+        raise
+    return link
+
+
+def enlarge(link: Any) -> None:
+    """Give the UDP socket *link* room; the system may give less than is asked for."""
+    for option in (SO_RCVBUF, SO_SNDBUF):
+        link.setsockopt(SOL_SOCKET, option, BUFFERS)
+
+
+def _peer(name: bytes) -> tuple[Any, ...]:
+    """The kernel's address *name*, as a socket of Python's takes it."""
+    port = name[2] << 8 | name[3]
+    if len(name) == NAME_SIZES[AF_INET]:
+        return inet_ntoa(name[4:8]), port
+    return inet_ntop(AF_INET6, name[8:24]), port, 0, unpack("I", name[24:28])[0]
+
+
+def _datagram(batch: Batch, slot: int, most: int = 1 << 16) -> bytes:
+    """A copy of the client's datagram in *slot*, *most* bytes at the most."""
+    size, at = min(batch.sizes[slot], most), batch.at(slot)
+    return batch.head(slot)[:size] + batch.view[at : at + max(0, size - HEAD)]
+
+
+def _key(batch: Batch, slot: int) -> tuple[bytes, int]:
+    """The header of the client's datagram in *slot*, if it has one, and how much of it is in the slot."""
+    head, size = batch.head(slot), batch.sizes[slot]
+    if head[3] == AddressType.IPV4 and size >= HEAD:
+        return head, 0
+    start = _datagram(batch, slot, _LONGEST_HEADER)
+    end = header_end(start)
+    # A header shorter than what is kept apart, of a very short name, leaves the payload in two places.
+    return (start[:end], end - HEAD) if end >= HEAD else (b"", 0)
+
+
+def _alike(batch: Batch, start: int, stop: int) -> bool:
+    """Whether all datagrams of the client from *start* to before *stop* begin alike and are equally long."""
+    size = batch.sizes[start]
+    return batch.sizes[start:stop].count(size) == stop - start and batch.heads_are(
+        batch.head(start), start, stop
+    )
+
+
+def _run(batch: Batch, start: int, stop: int, extra: int) -> int:
+    """Up to where, before *stop*, the client's datagrams have the length and the header of the first."""
+    sizes, view, head = batch.sizes, batch.view, batch.head(start)
+    at = batch.at(start)
+    rest, size = bytes(view[at : at + extra]), sizes[start]
+    end = start + 1
+    while end < stop and sizes[end] == size and batch.heads_are(head, end, end + 1):
+        at = batch.at(end)
+        if extra and view[at : at + extra] != rest:
+            break
+        end += 1
+    return end

@@ -1,0 +1,196 @@
+"""
+Associations on Twisted's UDP transports: for other platforms and reactors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import CannotListenError, MessageLengthError
+from twisted.internet.protocol import DatagramProtocol
+
+from ..dial import Outgoing
+from ..names import plain
+from .association import Association, Drop, Target
+from .desk import Desk
+from .sockets import enlarge
+
+#: Bytes of the largest datagram, and more.
+_LARGEST = 65536
+
+
+class ClientTransport(DatagramProtocol):
+    """
+    What clients send to.
+
+    :param desk: knows whose a datagram is.
+    :ivar port: the listening port.
+    :ivar closed: whether its last association has left it.
+    """
+
+    noisy = False
+    transport: Any
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self.port: Any = None
+        self.closed = False
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and the port that it is bound to."""
+        host = self.port.getHost()
+        return host.host.partition("%")[0], host.port
+
+    def datagramReceived(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        """See :meth:`twisted.internet.protocol.DatagramProtocol.datagramReceived`."""
+        host, port = _host(addr)
+        association = self._desk.whose(host, port, data)
+        if association is not None and association.outlet is not None:
+            association.outlet.client = addr
+            association.from_client(data)
+
+    def leave(self, association: Association) -> None:
+        """*association* is over; without any other the port is closed."""
+        if not self._desk.remove(association):
+            self.closed = True
+            self.port.stopListening()
+
+
+class WorldTransport(DatagramProtocol):
+    """
+    From where an association's datagrams leave, of one family.
+
+    :param outlet: the association's.
+    """
+
+    noisy = False
+    transport: Any
+
+    def __init__(self, outlet: TransportOutlet) -> None:
+        self._outlet = outlet
+
+    def datagramReceived(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        """See :meth:`twisted.internet.protocol.DatagramProtocol.datagramReceived`."""
+        self._outlet.from_world(data, *_host(addr))
+
+
+class TransportOutlet:
+    """
+    The transports of an association.
+
+    :param reactor: makes them.
+    :param association: whose they are.
+    :param port: what the client sends to, and replies leave from.
+    :param outgoing: where datagrams to destinations leave from.
+    :ivar client: where replies go, as a socket takes it; None: not known yet.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        association: Association,
+        port: ClientTransport,
+        outgoing: Outgoing,
+    ) -> None:
+        self.client: tuple[Any, ...] | None = None
+        if association.port is not None:
+            self.client = (association.host, association.port)
+        self._reactor = reactor
+        self._association = association
+        self._port = port
+        self._outgoing = outgoing
+        self._world: dict[bool, Any] = {}
+
+    def close(self) -> None:
+        """See :meth:`socksproxy.udp.association.Outlet.close`."""
+        for port in self._world.values():
+            port.stopListening()
+        self._port.leave(self._association)
+
+    def send(self, target: Target, payload: bytes | memoryview) -> None:
+        """See :meth:`socksproxy.udp.association.Outlet.send`."""
+        association = self._association
+        port = self._world.get(target.ipv6) or self._open(target)
+        if port is None:
+            association.drop(Drop.UNREACHABLE)
+        elif self._write(port, payload, target.sockaddr):
+            association.datagrams_sent += 1
+            association.sent += len(payload)
+
+    def from_world(self, data: bytes, host: str, port: int) -> None:
+        """*data* has come from a destination, or from a stranger."""
+        association, source = self._association, (host, port)
+        if association.outlet is not self:
+            return
+        header = association.sources.get(source) or association.header_for(source, host, port)
+        if header is None:
+            return
+        if self.client is None:
+            association.drop(Drop.FILTERED)
+        elif self._write(self._port.port, header + data, self.client):
+            association.datagrams_received += 1
+            association.received += len(data)
+
+    def _write(self, port: Any, data: bytes | memoryview, to: Any) -> bool:
+        try:
+            port.write(data, to)
+        except MessageLengthError:
+            self._association.drop(Drop.TOO_BIG)
+        except OSError as problem:
+            self._association.failed(problem)
+        else:
+            return True
+        return False
+
+    def _open(self, target: Target) -> Any:
+        host = self._outgoing.ipv6 or "::" if target.ipv6 else self._outgoing.ipv4 or "0.0.0.0"
+        try:
+            port = self._world[target.ipv6] = listen(self._reactor, WorldTransport(self), host, 0)
+        except OSError:
+            return None  # no descriptor, or no such family here
+        return port
+
+
+class TransportSockets:
+    """
+    Makes what an association needs with Twisted's transports. See :class:`~socksproxy.udp.associations.Kind`.
+
+    :param reactor: one with :class:`twisted.internet.interfaces.IReactorUDP`.
+    :param outgoing: where datagrams to destinations leave from.
+    """
+
+    def __init__(self, reactor: Any, outgoing: Outgoing) -> None:
+        self._reactor = reactor
+        self._outgoing = outgoing
+
+    def open(self, host: str, port: int, desk: Desk) -> ClientTransport:
+        """See :meth:`socksproxy.udp.associations.Kind.open`."""
+        protocol = ClientTransport(desk)
+        protocol.port = listen(self._reactor, protocol, host, port)
+        return protocol
+
+    def outlet(self, association: Association, port: Any) -> TransportOutlet:
+        """See :meth:`socksproxy.udp.associations.Kind.outlet`."""
+        return TransportOutlet(self._reactor, association, port, self._outgoing)
+
+
+def listen(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> Any:
+    """
+    Open a UDP port.
+
+    :raises OSError: as the system gives it.
+    """
+    try:
+        opened = reactor.listenUDP(port, protocol, interface=host, maxPacketSize=_LARGEST)
+    except CannotListenError as problem:
+        raise problem.socketError from None
+    link = getattr(opened, "socket", None)
+    if link is not None:
+        enlarge(link)
+    return opened
+
+
+def _host(addr: tuple[Any, ...]) -> tuple[str, int]:
+    """The literal address and the port of *addr*, without a scope and without an IPv4-mapped disguise."""
+    return plain(addr[0].partition("%")[0]), addr[1]

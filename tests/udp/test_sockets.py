@@ -1,0 +1,331 @@
+"""Sockets in the engine: batches, runs, turns, and what an association costs."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import resource
+import socket
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.task import deferLater
+
+from socksproxy import UDPSettings
+from socksproxy.relay.engine import RelayEngine
+from socksproxy.udp import associations, batch as batch_module, sockets
+from socksproxy.udp.batch import HEAD, SLOTS, Batch
+from socksproxy.udp.sockets import EngineSockets
+from socksproxy.udp.transports import TransportSockets
+
+from .harness import Client, Echo, Proxy, reactor, udp_socket, wait_for
+from .test_contract import serving
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no engine")
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """Two sockets, the second of which does not block."""
+    one, other = udp_socket(request.param), udp_socket(request.param)
+    other.setblocking(False)
+    yield one, other
+    one.close()
+    other.close()
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_receive(pair: Pair, apart: bool) -> None:
+    """Sizes, sources and contents are each datagram's own."""
+    one, other = pair
+    batch = Batch(one.family, apart)
+    assert batch.receive(other.fileno()) == 0
+    sent = [b"", b"a", b"0123456789", b"0123456789abc", bytes(65000), b"x" * 70]
+    for payload in sent:
+        one.sendto(payload, other.getsockname())
+    assert batch.receive(other.fileno()) == len(sent)
+    assert batch.sizes == [len(payload) for payload in sent]
+    for slot, payload in enumerate(sent):
+        at, size = batch.at(slot), len(payload)
+        if apart:
+            assert batch.head(slot)[:size] == payload[:HEAD]
+            assert batch.view[at : at + max(0, size - HEAD)] == payload[HEAD:]
+        else:
+            assert batch.view[at : at + size] == payload
+    assert sockets._peer(batch.name(0)) == one.getsockname()
+    assert batch.names_are(batch.name(0), 0, len(sent))
+
+
+def test_more_than_a_batch(pair: Pair) -> None:
+    one, other = pair
+    batch = Batch(one.family, False)
+    for number in range(SLOTS + 3):
+        one.sendto(bytes([number]), other.getsockname())
+    assert batch.receive(other.fileno()) == SLOTS
+    assert batch.receive(other.fileno()) == 3
+    assert [batch.view[batch.at(slot)] for slot in range(3)] == [SLOTS, SLOTS + 1, SLOTS + 2]
+
+
+def test_sources_differ(pair: Pair) -> None:
+    one, other = pair
+    with udp_socket(one.getsockname()[0]) as third:
+        batch = Batch(one.family, False)
+        for sock in (one, one, third, one):
+            sock.sendto(b"x", other.getsockname())
+        batch.receive(other.fileno())
+        name = batch.name(0)
+        found = [batch.names_are(name, slot, slot + 1) for slot in range(4)]
+        assert found == [True, True, False, True]
+        assert batch.names_are(name, 0, 2)
+        assert not batch.names_are(name, 0, 4)
+
+
+def test_send_several(pair: Pair) -> None:
+    """Headers are written before each of them, and the kernel cuts the whole where it must."""
+    one, other = pair
+    batch = Batch(one.family, False)
+    link = sockets.bound(one.getsockname()[0], 0)
+    for header in (b"first-header", b"2nd"):
+        payloads = [bytes([number]) * 20 for number in range(40)]
+        for payload in payloads:
+            one.sendto(payload, other.getsockname())
+        batch.receive(other.fileno())
+        for start, stop in ((10, 20), (0, 10), (20, 40), (0, 5)):
+            batch.stamp(header, start, stop)
+            assert batch.send(link, one.getsockname(), start, stop, -len(header), 20 + len(header))
+            expected = [header + payload for payload in payloads[start:stop]]
+            assert [one.recv(100) for _ in expected] == expected
+    assert not batch.send(link, one.getsockname(), 0, 1, 0, 20), "one alone"
+    assert not batch.send(link, one.getsockname(), 0, 5, 0, 0), "nothing cannot be cut"
+    assert not batch.send(link, one.getsockname(), 0, 40, 0, 60000), "more than one datagram can be"
+    broadcast = "127.255.255.255" if ":" not in one.getsockname()[0] else "::ffff:127.255.255.255"
+    with pytest.raises(OSError):  # noqa: PT011
+        batch.send(link, (broadcast, 9), 0, 5, 0, 20)
+    link.close()
+
+
+# When the kernel does not do it.
+
+
+def many(proxy: Proxy, size: int) -> None:
+    with Echo() as echo, Client(proxy) as client:
+        for start in range(0, 256, 32):
+            payloads = [bytes([number]) * size for number in range(start, start + 32)]
+            for payload in payloads:
+                client.send(payload, echo.address)
+            assert [client.receive()[1] for _ in payloads] == payloads
+        client.close()
+        assert proxy.record()["dropped"] == {}
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO, errno.EAGAIN])
+@pytest_twisted.ensureDeferred
+async def test_without_segmentation(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interface that cannot, a way that is too narrow: one by one, in order, none lost."""
+    refused = []
+
+    def send(self: Batch, link: Any, to: Any, start: int, stop: int, offset: int, size: int) -> bool:
+        if stop - start < 2:
+            return False
+        refused.append(size)
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(Batch, "send", send)
+    async with serving("engine") as proxy:
+        # All of it waits when it is read, or there would be nothing to send together.
+        monkeypatch.setattr(proxy.factory.sessions.engine, "turn_bytes", 1 << 30)
+        await proxy.run(many, 100)
+        if number != errno.EAGAIN:
+            assert len(refused) <= 2, "it is tried again and again"
+
+
+@pytest_twisted.ensureDeferred
+async def test_sizes_beyond_segmentation() -> None:
+    async with serving("engine") as proxy:
+        await proxy.run(many, 9000)
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_ctypes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python without it has Twisted's transports, and everything still works."""
+    monkeypatch.setattr(batch_module, "_receive", None)
+    async with serving("engine") as proxy:
+        kind = proxy.factory.sessions.associations._kind(proxy.factory.sessions.engine)
+        assert isinstance(kind, TransportSockets)
+        await proxy.run(many, 100)
+
+
+def test_with_everything() -> None:
+    """Else all tests of the engine's sockets are tests of the transports."""
+    assert batch_module.available()
+    assert associations.batch is batch_module
+
+
+# Turns.
+
+
+def crowd(proxy: Proxy) -> None:
+    """Floods wait in the kernel's buffers, and everybody has a turn."""
+    with ExitStack() as stack:
+        sink = stack.enter_context(udp_socket())
+        echo = stack.enter_context(Echo())
+        floods = [stack.enter_context(Client(proxy)) for _ in range(4)]
+        quiet = stack.enter_context(Client(proxy))
+        for _ in range(10):
+            for client in floods:
+                for _ in range(100):
+                    client.send(bytes(500), sink.getsockname())
+            assert quiet.ask(b"x", echo.address) == b"x"
+        live = proxy.factory.sessions.associations.live
+        wait_for(lambda: all(association.datagrams_sent for association in live))
+
+
+@pytest_twisted.ensureDeferred
+async def test_turns_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a budget of less than one batch for all of them."""
+    async with serving("engine") as proxy:
+        engine = proxy.factory.sessions.engine
+        monkeypatch.setattr(engine, "turn_bytes", 4096)
+        await proxy.run(crowd)
+
+
+class Reader(sockets.Readable):
+    """Notes when it has its turn."""
+
+    def __init__(self, engine: RelayEngine, link: socket.SocketType, turns: list[Any]) -> None:
+        super().__init__(engine, link, False)
+        self.turns = turns
+
+    def take(self, batch: Batch, count: int) -> None:
+        self.turns.append((self, count))
+
+    def abort(self) -> None:
+        self.close()
+
+
+def test_a_turn_has_a_bound() -> None:
+    """One that always has more goes on in the next turn, behind those who waited."""
+    engine = RelayEngine(reactor, turn_bytes=3 * SLOTS * sockets._COST)
+    turns: list[Any] = []
+    readers = [Reader(engine, sockets.bound("127.0.0.1", 0), turns) for _ in range(3)]
+    with udp_socket() as source:
+        for reader in readers:
+            for _ in range(SLOTS * sockets._TURNS * 2):
+                source.sendto(b"", reader.link.getsockname())
+    engine.doRead()
+    assert sum(count for _, count in turns) <= 5 * SLOTS
+    assert {reader for reader in readers if reader.queued}, "somebody waits for the next turn"
+    for _ in range(4):
+        engine._turn()
+        if engine._next_turn is not None and engine._next_turn.active():
+            engine._next_turn.cancel()
+        engine._next_turn = None
+    assert {reader for reader, _ in turns} == set(readers)
+    engine.close()
+    assert all(reader._fd == -1 for reader in readers)
+
+
+# A failure of ours.
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_fault_costs_one_association(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scenario(proxy: Proxy) -> None:
+        with Echo() as echo, Client(proxy) as client, Client(proxy) as other:
+            assert client.ask(b"x", echo.address) == b"x"
+            assert other.ask(b"x", echo.address) == b"x"
+            monkeypatch.setattr(sockets.SocketOutlet, "from_world", lambda *_: 1 / 0)
+            client.send(b"x", echo.address)
+            assert client.closed()
+            monkeypatch.undo()
+            assert other.ask(b"x", echo.address) == b"x"
+
+    async with serving("engine") as proxy:
+        await proxy.run(scenario)
+        assert proxy.records[0]["ended"] == "aborted"
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_room_in_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is told, and no port is left open."""
+    from .harness import Refused
+
+    def scenario(proxy: Proxy) -> int:
+        with pytest.raises(Refused) as caught:
+            Client(proxy)
+        return int(caught.value.args[0])
+
+    async with serving("engine") as proxy:
+        engine = proxy.factory.sessions.engine
+        real = engine.register
+
+        def register(fd: int, handler: Any, *mask: int) -> None:
+            if isinstance(handler, sockets.Readable):
+                raise OSError(errno.ENOSPC, "no space left")
+            real(fd, handler, *mask)
+
+        monkeypatch.setattr(engine, "register", register)
+        assert await proxy.run(scenario) == 1
+        assert not proxy.factory.sessions.associations.live
+        assert isinstance(proxy.factory.sessions.associations._kind(engine), EngineSockets)
+
+
+# Cost.
+
+ASSOCIATIONS = 2000
+
+
+def open_many(proxy: Proxy, echo: Echo, clients: list[Client]) -> None:
+    for _ in range(ASSOCIATIONS):
+        client = Client(proxy)
+        clients.append(client)
+        assert client.ask(b"hello", echo.address) == b"hello"
+
+
+@pytest.mark.slow
+@pytest_twisted.ensureDeferred
+async def test_two_thousand_associations() -> None:
+    """Each has sent and received, and costs at most 4 KiB of Python's memory; the kernel's is apart."""
+    wanted = 6 * ASSOCIATIONS + 200
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"{wanted} descriptors are needed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    clients: list[Client] = []
+    try:
+        with Echo() as echo:
+            async with serving("engine", udp=UDPSettings(per_client=None)) as proxy:
+                warm = await proxy.run(Client)
+                await proxy.run(lambda _: warm.ask(b"x", echo.address))
+                gc.collect()
+                tracemalloc.start()
+                await proxy.run(open_many, echo, clients)
+                gc.collect()
+                await deferLater(reactor, 0, lambda: None)
+                ours = tracemalloc.take_snapshot().filter_traces(
+                    [
+                        tracemalloc.Filter(False, "*/tests/*"),
+                        tracemalloc.Filter(False, socket.__file__),  # the test's own sockets
+                    ]
+                )
+                tracemalloc.stop()
+                assert len(proxy.factory.sessions.associations.live) == ASSOCIATIONS + 1
+                each = sum(trace.size for trace in ours.traces) / ASSOCIATIONS
+                print(f"\n{each:.0f} bytes of Python memory for each association")
+                assert each <= 4096
+                # All of them still work.
+                for client in clients[:: ASSOCIATIONS // 50]:
+                    assert await proxy.run(lambda _, client=client: client.ask(b"y", echo.address)) == b"y"
+            assert len(proxy.records) == ASSOCIATIONS + 1
+            warm.close()
+    finally:
+        for client in clients:
+            client.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
