@@ -199,5 +199,7 @@ class TestSSH:
             command += ["-o", f"{name}={value}"]
         done = run([*command, f"{user}@127.0.0.1", "sha256sum"], data=UPLOAD)
         said = done.stderr.decode() + (tmp_path / "sshd.log").read_text()
+        if "account is locked" in said:
+            pytest.skip("sshd lets nobody into an account that is locked, as this one is")
         assert done.stdout.split()[:1] == [hashlib.sha256(UPLOAD).hexdigest().encode()], said
         proxy.check_record(server, 5)
