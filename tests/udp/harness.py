@@ -99,13 +99,21 @@ class Client:
     :param proxy: where to.
     :param host: the address that TCP and UDP come from.
     :param hint: DST.ADDR and DST.PORT; None: zeros; ``True``: the UDP socket's own.
-    :param udp: False: makes no UDP socket.
+    :param relay: where datagrams are sent to; None: what the reply says.
+    :param first: what is sent before the greeting.
+    :param udp: the address that UDP comes from; None: *host*.
     :ivar answer: what the proxy has answered on TCP.
     :ivar bound: BND.ADDR and BND.PORT.
     """
 
     def __init__(
-        self, proxy: Any, host: str = "127.0.0.1", hint: Address | bool | None = None, relay: Any = None
+        self,
+        proxy: Any,
+        host: str = "127.0.0.1",
+        hint: Address | bool | None = None,
+        relay: tuple[str, int] | None = None,
+        first: bytes = b"",
+        udp: str | None = None,
     ) -> None:
         address = proxy.address
         if isinstance(address, tuple):
@@ -114,11 +122,15 @@ class Client:
             self.tcp = socket.socket(socket.AF_UNIX)
             self.tcp.connect(address)
         self.tcp.settimeout(PATIENCE)
-        self.udp = udp_socket(host)
+        self.udp = udp_socket(udp or host)
         if hint is True:
             hint = Address.of(*self.udp.getsockname()[:2])
         self.tcp.sendall(
-            b"\5\1\0" + b"\5" + bytes((Command.UDP_ASSOCIATE,)) + build_header(hint or UNSPECIFIED)[2:]
+            first
+            + b"\5\1\0"
+            + b"\5"
+            + bytes((Command.UDP_ASSOCIATE,))
+            + build_header(hint or UNSPECIFIED)[2:]
         )
         data = self._read()
         while (parsed := parse_reply(data[2:])) is None:

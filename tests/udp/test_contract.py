@@ -999,6 +999,24 @@ async def test_unix_socket(kind: str, tmp_path: Path) -> None:
         await proxy.run(by_unix_socket)
 
 
+def behind_a_balancer(proxy: Proxy) -> None:
+    """The balancer connects from 127.0.0.1 to an address that only it has; the client is 127.0.0.7."""
+    first = b"PROXY TCP4 127.0.0.7 192.0.2.80 5000 1080\r\n"
+    with Echo() as echo, Client(proxy, first=first, udp="127.0.0.7") as client, udp_socket() as balancer:
+        assert client.bound.host == "127.0.0.1"
+        client.send(b"stolen", echo.address, through=balancer)
+        assert is_silent(balancer)
+        assert client.ask(b"x", echo.address) == b"x"
+
+
+@kinds
+@pytest_twisted.ensureDeferred
+async def test_behind_a_balancer(kind: str) -> None:
+    """The client's datagrams come from where the PROXY header says, and to where we really are."""
+    async with serving(kind, listen="haproxy:tcp:0:interface=127.0.0.1") as proxy:
+        await proxy.run(behind_a_balancer)
+
+
 def from_outgoing(proxy: Proxy) -> None:
     with Echo() as echo, Client(proxy) as client:
         assert client.ask(b"x", echo.address) == b"x"
