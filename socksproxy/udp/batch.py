@@ -164,26 +164,35 @@ class Batch:
         elif header != stamped:
             self._stamped = (stamped, min(upto, start))
 
-    def send(self, link: socket.SocketType, to: Any, start: int, stop: int, offset: int, size: int) -> bool:
+    def equally_long(self, start: int, stop: int) -> bool:
+        """Whether the datagrams from *start* to before *stop* are."""
+        return self.sizes[start:stop].count(self.sizes[start]) == stop - start
+
+    def send(self, link: socket.SocketType, to: Any, start: int, stop: int, offset: int, longer: int) -> bool:
         """
-        Send a part of each of several datagrams to one address, all with one call.
+        Send a run of datagrams to one address, all with one call.
+
+        All are equally long, but for the last, which may be shorter.
 
         :param to: the address, as :meth:`socket.socket.sendto` takes it.
-        :param offset: where in the slot, from the datagram's beginning, the part starts; it may be before it.
-        :param size: of the parts; they are all equally long.
+        :param offset: from where in their slots they go out; it may be before their beginning.
+        :param longer: how much longer they go out than they came in.
         :returns: False where that cannot be had; then, and after an error, none of them was sent.
         :raises OSError: as the system gives it.
         """
-        count = stop - start
-        if count < 2 or not size or count * size > _MOST_BYTES:
+        count, size, last = stop - start, self.sizes[start] + longer, self.sizes[stop - 1] + longer
+        if count < 2 or not last or count * size > _MOST_BYTES:
             return False
         run, views = (start, offset, size), self._views
         if run != self._run:
             self._run, self._control = run, [(_SOL_UDP, _UDP_SEGMENT, pack("H", size))]
             views.clear()
-        if count > len(views):
-            first, view = start * _STRIDE + ROOM + offset, self.view
-            for at in range(first + len(views) * _STRIDE, first + count * _STRIDE, _STRIDE):
-                views.append(view[at : at + size])
-        link.sendmsg(views[:count], self._control, 0, to)
+        at = start * _STRIDE + ROOM + offset
+        for place in range(at + len(views) * _STRIDE, at + count * _STRIDE, _STRIDE):
+            views.append(self.view[place : place + size])
+        parts = views[:count]
+        if last != size:
+            at += (count - 1) * _STRIDE
+            parts[-1] = self.view[at : at + last]
+        link.sendmsg(parts, self._control, 0, to)
         return True

@@ -13,6 +13,7 @@ together what streams may move; the rest waits in the kernel, whose buffers are 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from socket import (
     AF_INET,
     AF_INET6,
@@ -277,7 +278,7 @@ class SocketOutlet:
 
     def from_client(self, batch: Batch, start: int, stop: int) -> None:
         """The datagrams of *batch* from *start* to before *stop* are the client's."""
-        association, sizes = self.association, batch.sizes
+        association = self.association
         targets, now = association.targets, self._engine.reactor.seconds()
         alike = _alike(batch, start, stop)
         while start < stop and association.outlet is self:
@@ -288,44 +289,64 @@ class SocketOutlet:
                 association.from_client(_datagram(batch, start))
                 start += 1
                 continue
-            size = sizes[start]
-            end = stop if alike and not extra else _run(batch, start, stop, extra)
+            end = stop if alike and not extra else _run(batch, start, stop, extra, len(key))
             target.used = True
-            self._send_run(batch, start, end, target, extra, size - len(key))
+            self._send_run(batch, start, end, target, extra, len(key))
             start = end
 
-    def _send_run(self, batch: Batch, start: int, stop: int, target: Target, offset: int, size: int) -> None:
-        link, association, to = self._link(target), self.association, target.sockaddr
+    def _send_run(
+        self, batch: Batch, start: int, stop: int, target: Target, offset: int, header: int
+    ) -> None:
+        link, association = self._link(target), self.association
         if link is None:
             association.drop(Drop.UNREACHABLE, stop - start)
             return
-        sent = stop - start
-        if size <= target.segments:
+        passed, octets, target.segments = self._pass_on(
+            batch, start, stop, link, target.sockaddr, offset, -header, target.segments
+        )
+        association.datagrams_sent += passed
+        association.sent += octets
+
+    def _pass_on(
+        self,
+        batch: Batch,
+        start: int,
+        stop: int,
+        link: SocketType,
+        to: Any,
+        offset: int,
+        longer: int,
+        segments: int,
+    ) -> tuple[int, int, int]:
+        """
+        Send a run, at once if that can be had.
+
+        :param offset: from where in their slots the datagrams go out.
+        :param longer: how much longer they go out than they came in.
+        :param segments: the longest of which the system takes several at once.
+        :returns: how many were taken, their bytes, and *segments* as it is now.
+        """
+        sizes, size = batch.sizes, batch.sizes[start] + longer
+        if size <= segments:
             try:
-                if batch.send(link, to, start, stop, offset, size):
-                    association.datagrams_sent += sent
-                    association.sent += sent * size
-                    return
+                if batch.send(link, to, start, stop, offset, longer):
+                    last = sizes[stop - 1] + longer
+                    return stop - start, size * (stop - start - 1) + last, segments
             except OSError as problem:
                 # Longer than the way takes in one piece, or an interface that cannot: one by one, then.
                 if problem.errno not in _FULL:
-                    target.segments = size - 1
-        sent = self._send_each(batch, start, stop, link, to, offset, size)
-        association.datagrams_sent += sent
-        association.sent += sent * size
-
-    def _send_each(
-        self, batch: Batch, start: int, stop: int, link: SocketType, to: Any, offset: int, size: int
-    ) -> int:
-        sent, view = 0, batch.view
+                    segments = size - 1
+        passed = octets = 0
         for slot in range(start, stop):
-            at = batch.at(slot) + offset
+            at, size = batch.at(slot) + offset, sizes[slot] + longer
             try:
-                link.sendto(view[at : at + size], to)
-                sent += 1
+                link.sendto(batch.view[at : at + size], to)
             except OSError as problem:
                 self.association.failed(problem)
-        return sent
+                continue
+            passed += 1
+            octets += size
+        return passed, octets, segments
 
     def _link(self, target: Target) -> SocketType | None:
         port = self._world[target.ipv6]
@@ -345,7 +366,7 @@ class SocketOutlet:
 
     def from_world(self, batch: Batch, count: int) -> None:
         """*count* datagrams in *batch* have come from destinations, or from strangers."""
-        association, sizes = self.association, batch.sizes
+        association = self.association
         start = 0
         while start < count and association.outlet is self:
             name = batch.name(start)
@@ -358,35 +379,18 @@ class SocketOutlet:
                     association.drop(Drop.FILTERED)
                 start += 1
                 continue
-            size = sizes[start]
-            if batch.names_are(name, start, count):
-                stop = start + 1
-                while stop < count and sizes[stop] == size:
-                    stop += 1
-            else:
-                stop = start + 1
-                while stop < count and sizes[stop] == size and batch.names_are(name, stop, stop + 1):
-                    stop += 1
-            self._reply_run(batch, start, stop, header, size)
+            stop = _run_of_replies(batch, start, count, name)
+            self._reply_run(batch, start, stop, header)
             start = stop
 
-    def _reply_run(self, batch: Batch, start: int, stop: int, header: bytes, size: int) -> None:
-        association, link, to = self.association, self._port.link, self.client
+    def _reply_run(self, batch: Batch, start: int, stop: int, header: bytes) -> None:
+        association, longer = self.association, len(header)
         batch.stamp(header, start, stop)
-        offset, whole = -len(header), size + len(header)
-        passed = stop - start
-        if whole <= self._segments:
-            try:
-                if batch.send(link, to, start, stop, offset, whole):
-                    association.datagrams_received += passed
-                    association.received += passed * size
-                    return
-            except OSError as problem:
-                if problem.errno not in _FULL:
-                    self._segments = whole - 1
-        passed = self._send_each(batch, start, stop, link, to, offset, whole)
+        passed, octets, self._segments = self._pass_on(
+            batch, start, stop, self._port.link, self.client, -longer, longer, self._segments
+        )
         association.datagrams_received += passed
-        association.received += passed * size
+        association.received += octets - passed * longer
 
 
 class EngineSockets:
@@ -463,21 +467,41 @@ def _key(batch: Batch, slot: int) -> tuple[bytes, int]:
 
 def _alike(batch: Batch, start: int, stop: int) -> bool:
     """Whether all datagrams of the client from *start* to before *stop* begin alike and are equally long."""
-    size = batch.sizes[start]
-    return batch.sizes[start:stop].count(size) == stop - start and batch.heads_are(
-        batch.head(start), start, stop
-    )
+    return batch.equally_long(start, stop) and batch.heads_are(batch.head(start), start, stop)
 
 
-def _run(batch: Batch, start: int, stop: int, extra: int) -> int:
-    """Up to where, before *stop*, the client's datagrams have the length and the header of the first."""
-    sizes, view, head = batch.sizes, batch.view, batch.head(start)
+def _run(batch: Batch, start: int, stop: int, extra: int, header: int) -> int:
+    """
+    Up to where, before *stop*, the client's datagrams are a run: all have the first one's header and length.
+
+    The last of a run may be shorter, as long as something is left of it.
+
+    :param extra: how much of the header is in the slot.
+    :param header: how long it is.
+    """
+    view, head = batch.view, batch.head(start)
     at = batch.at(start)
-    rest, size = bytes(view[at : at + extra]), sizes[start]
+    rest = view[at : at + extra]
+
+    def alike(slot: int) -> bool:
+        at = batch.at(slot)
+        return batch.heads_are(head, slot, slot + 1) and (not extra or view[at : at + extra] == rest)
+
+    return _end(batch.sizes, start, stop, alike, header)
+
+
+def _run_of_replies(batch: Batch, start: int, stop: int, name: bytes) -> int:
+    """Likewise for datagrams to the client, all from *name*."""
+    if batch.equally_long(start, stop) and batch.names_are(name, start, stop):
+        return stop
+    return _end(batch.sizes, start, stop, lambda slot: batch.names_are(name, slot, slot + 1), 0)
+
+
+def _end(sizes: list[int], start: int, stop: int, alike: Callable[[int], bool], least: int) -> int:
+    size = sizes[start]
     end = start + 1
-    while end < stop and sizes[end] == size and batch.heads_are(head, end, end + 1):
-        at = batch.at(end)
-        if extra and view[at : at + extra] != rest:
-            break
+    while end < stop and alike(end):
+        if sizes[end] != size:
+            return end + 1 if least < sizes[end] < size else end
         end += 1
     return end

@@ -93,22 +93,54 @@ def test_send_several(pair: Pair) -> None:
     batch = Batch(one.family, False)
     link = sockets.bound(one.getsockname()[0], 0)
     for header in (b"first-header", b"2nd"):
-        payloads = [bytes([number]) * 20 for number in range(40)]
+        payloads = [bytes([number]) * 20 for number in range(39)] + [b"shorter"]
         for payload in payloads:
             one.sendto(payload, other.getsockname())
         batch.receive(other.fileno())
-        for start, stop in ((10, 20), (0, 10), (20, 40), (0, 5)):
+        for start, stop in ((10, 20), (0, 10), (20, 40), (0, 5), (0, 12), (0, 40)):
             batch.stamp(header, start, stop)
-            assert batch.send(link, one.getsockname(), start, stop, -len(header), 20 + len(header))
+            assert batch.send(link, one.getsockname(), start, stop, -len(header), len(header))
             expected = [header + payload for payload in payloads[start:stop]]
             assert [one.recv(100) for _ in expected] == expected
-    assert not batch.send(link, one.getsockname(), 0, 1, 0, 20), "one alone"
-    assert not batch.send(link, one.getsockname(), 0, 5, 0, 0), "nothing cannot be cut"
-    assert not batch.send(link, one.getsockname(), 0, 40, 0, 60000), "more than one datagram can be"
+    assert not batch.send(link, one.getsockname(), 0, 1, 0, 0), "one alone"
+    assert not batch.send(link, one.getsockname(), 0, 5, 0, -20), "nothing cannot be cut"
+    assert not batch.send(link, one.getsockname(), 30, 40, 0, -7), "nor can nothing be the last"
+    assert not batch.send(link, one.getsockname(), 0, 39, 0, 60000), "more than one datagram can be"
     broadcast = "127.255.255.255" if ":" not in one.getsockname()[0] else "::ffff:127.255.255.255"
     with pytest.raises(OSError):  # noqa: PT011
-        batch.send(link, (broadcast, 9), 0, 5, 0, 20)
+        batch.send(link, (broadcast, 9), 0, 5, 0, 0)
     link.close()
+
+
+def all_lengths(proxy: Proxy) -> None:
+    """Runs that end in a shorter one, in an empty one, in a longer one, in another destination."""
+    with Echo() as echo, Echo("::1") as other, Client(proxy) as client:
+        for destination in (echo, other):
+            assert client.ask(b"x", destination.address) == b"x"
+        lengths = [5, 5, 5, 4, 5, 0, 0, 5, 6, 6, 1, 1, 0, 9, 8, 7, 6, 5, 5, 0, 5, 5] * 3
+        for destinations in ([echo], [other], [echo, echo, echo, other, other, echo]):
+            for start in range(0, len(lengths), 22):
+                sent: dict[int, list[bytes]] = {}
+                for number, length in enumerate(lengths[start : start + 22]):
+                    address = destinations[number % len(destinations)].address
+                    sent.setdefault(address[1], []).append(bytes([number]) * length)
+                    client.send(bytes([number]) * length, address)
+                came: dict[int, list[bytes]] = {}
+                for _ in range(22):
+                    source, payload = client.receive()
+                    came.setdefault(source.port, []).append(payload)
+                assert came == sent
+        client.close()
+        record = proxy.record()
+        assert record["dropped"] == {}
+        assert record["sent"] == record["received"] == 2 + 9 * sum(lengths[:22])
+        assert record["datagrams_sent"] == record["datagrams_received"] == 2 + 9 * 22
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_lengths() -> None:
+    async with serving("engine") as proxy:
+        await proxy.run(all_lengths)
 
 
 # When the kernel does not do it.
@@ -131,10 +163,10 @@ async def test_without_segmentation(number: int, monkeypatch: pytest.MonkeyPatch
     """An interface that cannot, a way that is too narrow: one by one, in order, none lost."""
     refused = []
 
-    def send(self: Batch, link: Any, to: Any, start: int, stop: int, offset: int, size: int) -> bool:
+    def send(self: Batch, link: Any, to: Any, start: int, stop: int, offset: int, longer: int) -> bool:
         if stop - start < 2:
             return False
-        refused.append(size)
+        refused.append(self.sizes[start] + longer)
         raise OSError(number, "no")
 
     monkeypatch.setattr(Batch, "send", send)
