@@ -44,6 +44,8 @@ from .desk import Desk
 _TURNS = 4
 #: What a datagram counts of the bytes of a turn, beside its own.
 _COST = 2048
+#: Likewise, one that has to be parsed, and whose destination the policy may be asked about.
+_COST_OF_THE_FIRST = 16384
 #: The kernel's buffers: room for some of the largest datagrams. It may give less.
 BUFFERS = 1 << 20
 #: Of RSV, FRAG, ATYP, a name and a port.
@@ -286,6 +288,7 @@ class SocketOutlet:
             target = targets.get(key)
             if target is None or target.sockaddr is None or target.until <= now:
                 # The first of its kind, or one whose time has come.
+                self._engine.spent += _COST_OF_THE_FIRST
                 association.from_client(_datagram(batch, start))
                 start += 1
                 continue
