@@ -190,7 +190,7 @@ def test_tls(serve_as: Serve, listen: str, tmp_path: Path) -> Playing:
 
     def secured() -> ssl.SSLSocket:
         plain = socket.create_connection(proxy.address, PATIENCE)
-        sock = context.wrap_socket(plain, server_hostname="localhost")
+        sock = context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False)
         if listen.startswith("haproxy"):
             sock.sendall(f"PROXY TCP4 {FOREIGN} 127.0.0.1 1234 1080\r\n".encode())
         return sock

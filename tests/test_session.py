@@ -479,6 +479,7 @@ def test_handshake_deadline_ends_with_the_handshake(serve: Serve) -> Playing:
         proxy: Proxy = yield serve(clock=clock)
         with proxy.connect() as sock:
             yield proxy.play(ask5, sock, "127.0.0.1", origin.port)
+            assert proxy.sessions.underway() == 0
             for _ in range(10):
                 clock.advance(100)
             yield proxy.play(echoes, sock)
@@ -845,9 +846,15 @@ def test_observer_raises(serve: Serve) -> Playing:
             assert (yield proxy.play(is_reset, second))
         yield until(lambda: not proxy.sessions.live)
         assert [event["ended"] for event in observer.seen[number - 1 :]] == ["handshake timeout"] * 2
-    with proxy.connect() as sock:
-        yield proxy.play(ask5, sock, "127.0.0.1", closed_port())
-    yield proxy.record(4)
+    resumed: list[None] = []
+    proxy.sessions.when_ended = lambda: resumed.append(None)
+    with proxy.connect() as first, proxy.connect() as second:
+        yield until(lambda: len(proxy.sessions.live) == 2)
+        proxy.factory.stop_sessions()
+        assert (yield proxy.play(is_reset, first))
+        assert (yield proxy.play(is_reset, second))
+        yield until(lambda: len(resumed) == 2)
+    assert [event["ended"] for event in observer.seen[4:]] == ["aborted"] * 2
 
 
 class Fatal(BaseException):
