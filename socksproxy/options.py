@@ -142,7 +142,7 @@ class Options(usage.Options):
         self["bind-address"].append(address)
 
     def opt_advertise(self, address: str) -> None:
-        """Address that clients are told in place of ours; ADDRESS@NETWORK for clients from there. Repeatable."""
+        """Address that clients are told in place of ours; ADDRESS@NETWORK for its clients. Repeatable."""
         self["advertise"].append(address)
 
     def parseArgs(self, *surplus: str) -> None:
