@@ -28,7 +28,7 @@ from .machine import Ending, Worker
 _log = Logger(namespace="socksproxy")
 
 #: Bytes of a line of a worker's log; more is cut off.
-LONGEST_LINE = 16384
+LONGEST_LINE = 65536
 
 READY = b"ready"
 DRAIN, END, REOPEN = b"drain", b"end", b"reopen"

@@ -26,8 +26,8 @@ from .counts import SharedCount, SharedTable
 from .handover import InheritedOpening
 from .process import DRAIN, END, LONGEST_LINE, READY, REOPEN, Lines, Orders
 
-#: Characters of one event: in JSON, where a line is at the most twice as long, they fit in a line.
-_LONGEST_EVENT = LONGEST_LINE // 2 - 64
+#: Characters of one event: in JSON, where one takes six bytes at the most, they fit in a line.
+_LONGEST_EVENT = LONGEST_LINE // 6 - 64
 
 
 @implementer(ILogObserver)
@@ -44,7 +44,8 @@ class Reporter:
     def __call__(self, event: LogEvent) -> None:
         """See :class:`twisted.logger.ILogObserver`."""
         level = event.get("log_level", LogLevel.info)
-        if level < LogLevel.warn and not event.get("log_namespace", "").startswith("socksproxy"):
+        ours = event.get("log_namespace", "").startswith("socksproxy")
+        if level < (LogLevel.info if ours else LogLevel.warn):
             return  # such as what Twisted says of ports that open and close; the supervisor has its own
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
         if len(text) > _LONGEST_EVENT:
@@ -200,7 +201,10 @@ def main() -> None:
     # The terminal and service managers send these to all processes; the supervisor says what is to be done.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    orders = read_orders(control)
+    try:
+        orders = read_orders(control)
+    except EOFError as problem:
+        raise SystemExit(str(problem)) from None
     with suppress(ImportError, AttributeError):
         importlib.import_module(orders.reactor).install()
     from twisted.internet import reactor
