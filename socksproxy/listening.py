@@ -236,7 +236,8 @@ class ListeningService(Service):
         if first:
             before(number, frame)
         else:
-            self.reactor.callFromThread(self._end_at_once)
+            # Behind what the first one has asked the reactor for, or is about to.
+            self.reactor.callFromThread(self.reactor.callLater, 0, self._end_at_once)
 
     def _end_at_once(self) -> None:
         self.end_now()

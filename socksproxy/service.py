@@ -55,6 +55,11 @@ class SOCKSService(ListeningService):
         """See :meth:`ListeningService.accepting`."""
         self.factory.sessions.listeners.add(host, port)
 
+    def startService(self) -> None:
+        """See :meth:`ListeningService.startService`."""
+        self._at_once = False
+        super().startService()
+
     def stopService(self) -> Deferred[None]:
         """
         Close the listeners, let sessions finish for as long as ``drain`` says, and end the rest.
@@ -62,7 +67,6 @@ class SOCKSService(ListeningService):
         :returns: fires when all is closed.
         """
         super().stopService()
-        self._at_once = False
         return self.close_ports().addCallback(self._drain).addCallback(lambda _: self.finish())
 
     def end_now(self) -> None:

@@ -190,7 +190,11 @@ def _worker_machine() -> Callable[[WorkerCore], Worker]:
     def begin(worker: Worker, core: WorkerCore) -> None:
         core.state = State.STARTING
         core.wait(START_TIMEOUT, worker.late)
-        core.process = core.spawn(worker, core.number)
+        try:
+            core.process = core.spawn(worker, core.number)
+        except OSError as problem:
+            # No process, no memory or no descriptor is left; that may be another way in a moment.
+            worker.ended(Ending(problem.strerror or str(problem)))
 
     @starting.upon(Worker.ready).to(running)
     def is_ready(worker: Worker, core: WorkerCore) -> None:
@@ -220,7 +224,7 @@ def _worker_machine() -> Callable[[WorkerCore], Worker]:
         back_off(worker, core, ending, 0 if ending.orderly else 1)
 
     def back_off(worker: Worker, core: WorkerCore, ending: Ending, failures: int) -> None:
-        pid = core.process.pid if core.process is not None else None
+        pid = None if core.process is None else core.process.pid
         core.state, core.process = State.BACKING_OFF, None
         core.failures += failures
         core.owner.worker_died(core, ending)

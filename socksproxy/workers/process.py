@@ -127,6 +127,7 @@ class WorkerProcess(ProcessProtocol):
         self._number = number
         self._worker = worker
         self._control = control
+        self._listens = True
         self._lines = {1: Lines(self._logged), 2: Lines(self._said), status: Lines(self._told)}
         #: The last line of its standard error: it may tell why it ended.
         self._last = ""
@@ -134,8 +135,9 @@ class WorkerProcess(ProcessProtocol):
     # What the supervisor asks.
 
     def send(self, line: bytes) -> None:
-        """Tell the worker something."""
-        self.transport.writeToChild(self._control, line + b"\n")
+        """Tell the worker something, if it still listens."""
+        if self._listens:
+            self.transport.writeToChild(self._control, line + b"\n")
 
     def drain(self) -> None:
         """See :class:`~socksproxy.workers.machine.Process`."""
@@ -162,7 +164,9 @@ class WorkerProcess(ProcessProtocol):
 
     def childConnectionLost(self, childFD: int) -> None:
         """See :meth:`twisted.internet.interfaces.IProcessProtocol.childConnectionLost`."""
-        if childFD in self._lines:
+        if childFD == self._control:
+            self._listens = False
+        else:
             self._lines[childFD].end()
 
     def processEnded(self, reason: Failure) -> None:
@@ -217,8 +221,10 @@ def spawn(
     :param descriptors: what it inherits besides, by the numbers there.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
-    if not any(number in descriptors for number in range(3, control)):
-        environment.pop("LISTEN_PID", None)
+    if any(number < control for number in descriptors):
+        # Twisted has taken these out of the environment when it read them.
+        count = environment.get("LISTEN_FDNAMES", "").count(":") + 1
+        environment.update(LISTEN_PID="the worker's", LISTEN_FDS=str(count))
     nothing = os.open(os.devnull, os.O_RDONLY)
     try:
         children: dict[int, Any] = {

@@ -209,6 +209,23 @@ def test_slow_start_is_killed() -> None:
     assert setting.told == ["died", "failed: signal SIGKILL"]
 
 
+def test_no_process_can_be_had() -> None:
+    """A system that has no room for another process may have it later."""
+    setting = Setting()
+
+    def spawn(worker: Worker, number: int) -> FakeProcess:
+        setting.core.spawn = setting.spawn
+        raise OSError(11, "Resource temporarily unavailable")
+
+    setting.core.spawn = spawn
+    setting.worker_died = lambda worker, ending: setting.told.append(ending.how)  # type: ignore[method-assign]
+    setting.starting()
+    assert setting.told == ["Resource temporarily unavailable", "failed: Resource temporarily unavailable"]
+    setting.clock.advance(0)
+    assert setting.core.state is State.STARTING
+    assert len(setting.processes) == 1
+
+
 def test_ready_in_time_is_not_killed() -> None:
     """The limit for starting does not hold for what comes then."""
     setting = Setting()

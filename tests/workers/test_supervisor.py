@@ -374,7 +374,7 @@ def test_port_in_use(twistd: Callable[..., Program]) -> None:
         program = twistd("socks", "-p", str(number), "--workers", "2")
         assert program.wait() == 1
     assert f"cannot listen: tcp:127.0.0.1:{number}: address already in use" in program.output
-    assert "worker" not in program.output
+    assert "worker 1" not in program.output
     assert "Traceback" not in program.output
 
 
@@ -437,7 +437,7 @@ def test_daemon_dies_at_start(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, timeout=PATIENCE, capture_output=True, text=True)
     assert done.returncode == 1
     assert "the workers end before they can serve" in done.stderr
-    assert not (tmp_path / "pid").exists()
+    until(lambda: not (tmp_path / "pid").exists())
 
 
 def test_gives_up_later(tmp_path: Path, start: Callable[..., Program]) -> None:
@@ -539,9 +539,20 @@ def test_tls(tmp_path: Path, twistd: Callable[..., Program]) -> None:
             assert client.recv(2) == b"\x05\x00"
 
 
+def python_of_others() -> bool:
+    """Whether somebody else may run this Python and this package."""
+    command = [sys.executable, "-c", "import socksproxy.workers.worker"]
+    try:
+        return subprocess.run(command, user=65534, group=65534, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_without_privileges(tmp_path: Path, twistd: Callable[..., Program], origin: Origin) -> None:
     """What only root may open is opened; workers are not root, nor are those that come later."""
+    if not python_of_others():
+        pytest.skip("nobody else can run this Python")
     tmp_path.chmod(stat.S_IRWXU)
     log = tmp_path / "access.log"
     pem = tmp_path / "proxy.pem"
