@@ -83,8 +83,8 @@ class ListeningService(Service):
 
     # For those who inherit.
 
-    def accepting(self, host: str, port: int) -> None:
-        """Clients are about to be accepted on *host* and *port*."""
+    def opened(self, port: IListeningPort) -> None:
+        """*port* listens, and has not accepted anybody yet."""
 
     def announce(self, where: str, local: bool, by: str) -> None:
         """
@@ -189,10 +189,7 @@ class ListeningService(Service):
             port.stopListening()
             raise CannotStart(f"{where} is not a loopback address, and {OPEN_TO_ALL}: add --open")
         self.ports.append(port)
-        address: Any = port.getHost()
-        if hasattr(address, "port"):
-            # Before the first client asks for it: nobody may send the proxy to itself.
-            self.accepting(address.host, address.port)
+        self.opened(port)
         kind = listener.description.partition(":")[0]
         self.announce(where, local, "" if kind in ("tcp", "tcp6", "unix") else f" ({listener.description})")
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
 
 from .listening import CannotStart, ListeningService
 from .log import AccessLog
@@ -51,9 +52,13 @@ class SOCKSService(ListeningService):
         self.drain = drain
         self._at_once = False
 
-    def accepting(self, host: str, port: int) -> None:
-        """See :meth:`ListeningService.accepting`."""
-        self.factory.sessions.listeners.add(host, port)
+    def opened(self, port: IListeningPort) -> None:
+        """See :meth:`ListeningService.opened`."""
+        self.factory.opened(port)
+        address: Any = port.getHost()
+        if hasattr(address, "port"):
+            # Before the first client asks for it: nobody may send the proxy to itself.
+            self.factory.sessions.listeners.add(address.host, address.port)
 
     def startService(self) -> None:
         """See :meth:`ListeningService.startService`."""
