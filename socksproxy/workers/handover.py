@@ -6,6 +6,11 @@ the reactor that an endpoint listens with. The supervisor's opens ports and
 accepts nobody, and notes them; a worker's takes the next of these ports for
 each that the endpoint asks for. So all that an endpoint does besides, such as TLS
 or the PROXY protocol, is the endpoint's own work in the worker.
+
+All workers accept from one socket. With a socket for each (SO_REUSEPORT), clients in the queue
+of a worker that was killed waited until it was replaced (0.47 s against 0.10 s at the most, under
+load) and would wait through its back-off; and it was no cheaper: 182 to 243 µs of processor time for
+a session against 172 to 222, 3,200 sessions/s against 3,700 (two workers and the load on two busy cores).
 """
 
 from __future__ import annotations

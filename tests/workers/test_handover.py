@@ -24,7 +24,7 @@ from socksproxy.workers import handover as module
 from socksproxy.workers.handover import InheritedOpening, SharedOpening, SharedUNIXPort
 
 from ..conftest import PATIENCE
-from ..test_service import self_signed
+from ..support.certificates import self_signed
 
 TCP = "tcp:0:interface=127.0.0.1:backlog=7"
 

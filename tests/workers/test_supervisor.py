@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from ..conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
+from ..support.certificates import self_signed
 from ..support.origin import Origin, echo
-from ..test_service import SYSTEMD, self_signed
+from ..test_service import SYSTEMD
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at processes in /proc")
 
