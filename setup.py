@@ -60,10 +60,11 @@ setup(
         "socksproxy.relay",
         "socksproxy.udp",
         "socksproxy.wire",
+        "socksproxy.workers",
         "twisted.plugins",
     ],
     package_data={"socksproxy": ["py.typed"]},
-    install_requires=[f"Twisted {TWISTED}", "zope.interface >= 5"],
+    install_requires=[f"Twisted {TWISTED}", "automat >= 24.8.1", "zope.interface >= 5"],
     extras_require={
         "tls": TLS,
         "test": TEST,

@@ -32,9 +32,9 @@ from .session import Session, Sessions
 try:
     from twisted.internet import unix
 except ImportError:  # pragma: no cover - a platform without Unix sockets
-    _PLAIN: tuple[type[Any], ...] = (tcp.Port,)
+    _PLAIN: list[type[Any]] = [tcp.Port]
 else:
-    _PLAIN = (tcp.Port, unix.Port)
+    _PLAIN = [tcp.Port, unix.Port]
 
 _RESET = pack("ii", 1, 0)
 #: Bytes of one read: no request is longer, and little comes behind one.
@@ -232,6 +232,12 @@ class Acceptor:
             engine.register(client.fileno(), channel)
         except OSError:  # no memory, or over max_user_watches
             channel.session.abort()
+
+
+def also_plain(kind: type[Any]) -> type[Any]:
+    """A class decorator: ports of this *kind* accept just as those that it inherits from."""
+    _PLAIN.append(kind)
+    return kind
 
 
 def take_over(port: Any, sessions: Sessions, gate: DescriptorGate) -> bool:

@@ -126,11 +126,18 @@ class AccessLog:
     :param path: the file; it is made if there is none.
     :param format: a key of :data:`FORMATS`.
     :param clock: seconds that only go forward, for the warnings.
+    :param descriptor: the file, if somebody has opened it already.
     :raises OSError: when the file cannot be opened for appending.
     :raises ValueError: when there is no such format.
     """
 
-    def __init__(self, path: str, format: str = "text", clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: str,
+        format: str = "text",
+        clock: Callable[[], float] = time.monotonic,
+        descriptor: int | None = None,
+    ) -> None:
         if format not in FORMATS:
             raise ValueError(f"{format!r} is none of {', '.join(FORMATS)}")
         # twistd changes its directory after this.
@@ -138,10 +145,14 @@ class AccessLog:
         self._line = FORMATS[format]
         self._timestamp = _Timestamp()
         self._clock = clock
-        self._descriptor = _open(self.path)
+        self._descriptor = _open(self.path) if descriptor is None else descriptor
         self._torn = False
         self._lost = 0
         self._warned: float | None = None
+
+    def fileno(self) -> int:
+        """The descriptor of the open file."""
+        return self._descriptor
 
     def __call__(self, event: LogEvent) -> None:
         """Append the line of *event*."""

@@ -8,27 +8,34 @@ Whatever can be found wrong while they are read is a
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, NamedTuple
 
 from twisted import __version__ as twisted_version
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IHostnameResolver, IStreamServerEndpoint
 from twisted.python import usage
 
 from . import __version__
 from .commands.bind import BindSettings
-from .log import FORMATS, AccessLog, access_observer
+from .log import FORMATS, AccessLog
+from .opening import Opening
 from .policy import SessionLimits, is_loopback
 from .policy.listeners import is_local
 from .ports import Advertised, PortRange
 from .resolve import make_resolver
 from .session import Timeouts
 from .udp.settings import Filtering, UDPSettings
+from .workers.handover import SharedOpening
 
 #: Clients that wait to be accepted; the kernel's own limit may be lower.
 BACKLOG = 1024
+
+#: Processes are not free, and each has its place in every client's row of the shared counts.
+MOST_WORKERS = 256
 
 #: Why a listener that others can reach is not opened by itself.
 OPEN_TO_ALL = "there is no authentication and no rule, so everybody who reaches it could use the proxy"
@@ -50,10 +57,14 @@ class Options(usage.Options):
     """
     What the operator may say.
 
-    The keys ``listeners``, ``timeouts``, ``limits``, ``bind``, ``name_resolver``
-    and ``access_log`` hold what the options mean, once they are parsed.
+    The keys ``listeners``, ``timeouts``, ``limits``, ``bind``, ``udp``, ``name_resolver``,
+    ``access_log``, ``drain_seconds`` and ``worker_count`` hold what the options mean, once
+    they are parsed.
 
     :param reactor: for endpoints and resolvers; None: the global one.
+    :param opening: opens what the options name; None: what fits the number of workers.
+    :ivar opening: that one, once they are parsed.
+    :ivar arguments: what was parsed, for a worker to parse it again.
     """
 
     synopsis = "[-i ADDRESS] [-p PORT] [-l FILE] [options]"
@@ -80,14 +91,11 @@ class Options(usage.Options):
         ["udp-ports", None, None, "Range of UDP ports that clients send to, such as 40000-40999; one each."],
         ["udp-port", None, None, "One UDP port that all clients send to."],
         ["udp-filter", None, "address-dependent", "From whom UDP is passed to the client (RFC 4787)."],
-        [
-            "udp-idle-timeout",
-            None,
-            "120",
-            "Seconds without a datagram after which an association ends; 0: never.",
-        ],
+        ["udp-idle-timeout", None, "120", "Seconds without a datagram that end an association; 0: never."],
         ["udp-grace", None, "0", "Seconds for which an association outlives its TCP connection."],
         ["max-associations-per-client", None, "100", "Most UDP associations at once of one client address."],
+        ["drain", None, "0", "Seconds that sessions may go on after SIGTERM; another one ends them."],
+        ["workers", None, "1", "Processes that serve clients, or auto: one for each core."],
     ]
 
     optFlags = [
@@ -107,14 +115,17 @@ class Options(usage.Options):
             "log-format": usage.CompleteList(FORMATS),
             # zsh ends a list at a colon that has no backslash.
             "resolver": usage.CompleteList(["system", r"dns\:"]),
+            "workers": usage.CompleteList(["auto", "2", "4", "8"]),
             "listen": usage.CompleteList([r"tcp\:", r"unix\:", r"ssl\:", r"systemd\:", r"haproxy\:tcp\:"]),
             "udp-filter": usage.CompleteList([filtering.value for filtering in Filtering]),
         },
     )
 
-    def __init__(self, reactor: Any = None) -> None:
+    def __init__(self, reactor: Any = None, opening: Opening | None = None) -> None:
         super().__init__()
         self._reactor = reactor
+        self._opening = opening
+        self.arguments: list[str] = []
         self["listen"] = []
         self["outgoing"] = []
         self["bind-address"] = []
@@ -128,6 +139,19 @@ class Options(usage.Options):
 
             self._reactor = reactor
         return self._reactor
+
+    @property
+    def opening(self) -> Opening:
+        """What opens endpoints and files."""
+        if self._opening is None:
+            kind = SharedOpening if self["worker_count"] > 1 else Opening
+            self._opening = kind(self.reactor)
+        return self._opening
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """See :meth:`twisted.python.usage.Options.parseOptions`."""
+        self.arguments = list(sys.argv[1:] if options is None else options)
+        super().parseOptions(self.arguments)
 
     def opt_listen(self, endpoint: str) -> None:
         """Listen on an endpoint, such as tcp:1080:interface=127.0.0.1, instead of -i and -p. Repeatable."""
@@ -164,12 +188,14 @@ class Options(usage.Options):
         self["timeouts"] = Timeouts(
             handshake=_seconds(self, "handshake-timeout"),
             connect=_seconds(self, "connect-timeout"),
-            idle=_seconds(self, "idle-timeout", or_never=True) or None,
+            idle=_seconds(self, "idle-timeout", or_zero="for never") or None,
         )
         self["limits"] = SessionLimits(
             sessions=_count(self, "max-sessions"),
             per_client=_count(self, "max-sessions-per-client"),
         )
+        self["drain_seconds"] = _seconds(self, "drain", or_zero="for none")
+        self["worker_count"] = _workers(self["workers"])
         _check_addresses("outgoing", self["outgoing"])
         _check_advertised(self["advertise"])
         self["bind"] = self._bind()
@@ -193,6 +219,8 @@ class Options(usage.Options):
         filtering = self["udp-filter"]
         if self["udp-ports"] is not None and self["udp-port"] is not None:
             raise usage.UsageError("--udp-ports has a port for each client, --udp-port one for all: not both")
+        if self["udp-port"] is not None and self["worker_count"] > 1:
+            raise usage.UsageError("--udp-port: the processes of --workers cannot share one, use --udp-ports")
         if filtering not in [kind.value for kind in Filtering]:
             kinds = ", ".join(kind.value for kind in Filtering)
             raise usage.UsageError(f"--udp-filter {filtering}: none of {kinds}")
@@ -201,19 +229,22 @@ class Options(usage.Options):
             port=_count(self, "udp-port", most=65535),
             filtering=Filtering(filtering),
             relatch=bool(self["udp-relatch"]),
-            idle=_seconds(self, "udp-idle-timeout", or_never=True) or None,
-            grace=_seconds(self, "udp-grace", or_never=True),
+            idle=_seconds(self, "udp-idle-timeout", or_zero="for never") or None,
+            grace=_seconds(self, "udp-grace", or_zero="for none"),
             per_client=_count(self, "max-associations-per-client"),
         )
 
     def _listeners(self) -> list[Listener]:
         if not self["listen"]:
             interface = "127.0.0.1" if self["interface"] is None else self["interface"] or "0.0.0.0"
-            listeners = [_listener_on(self.reactor, interface, self._port())]
+            listeners = [_listener_on(self.opening.reactor_for(0), interface, self._port())]
         elif self["interface"] is not None or self["port"] is not None:
             raise usage.UsageError("--listen says all: leave --interface and --port out, or --listen")
         else:
-            listeners = [_listener_from(self.reactor, description) for description in self["listen"]]
+            listeners = [
+                _listener_from(self.opening, number, description)
+                for number, description in enumerate(self["listen"])
+            ]
         for description, endpoint in listeners:
             host = _interface_of(endpoint)
             if host is not None and not _only_local(host) and not self["open"]:
@@ -246,20 +277,20 @@ class Options(usage.Options):
                 raise usage.UsageError("--log-format needs --log FILE")
             return None
         try:
-            return access_observer(self["log"], format or "text")
+            return self.opening.access_log(self["log"], format or "text")
         except OSError as problem:
             raise usage.UsageError(f"--log {self['log']}: {in_words(problem)}") from None
 
 
-def _seconds(options: Options, name: str, or_never: bool = False) -> float:
+def _seconds(options: Options, name: str, or_zero: str = "") -> float:
     text = options[name]
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if math.isfinite(seconds) and (seconds > 0 or (or_never and seconds == 0)):
+    if math.isfinite(seconds) and (seconds > 0 or (or_zero and seconds == 0)):
         return seconds
-    wanted = "a number of seconds, or 0 for never" if or_never else "a number of seconds above 0"
+    wanted = f"a number of seconds, or 0 {or_zero}" if or_zero else "a number of seconds above 0"
     raise usage.UsageError(f"--{name} {text}: not {wanted}")
 
 
@@ -280,6 +311,21 @@ def _ports(options: Options, name: str) -> PortRange | None:
         return PortRange.parse(options[name])
     except ValueError as problem:
         raise usage.UsageError(f"--{name} {problem}") from None
+
+
+def _workers(text: str) -> int:
+    if text == "auto":
+        return cores()
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= MOST_WORKERS):
+        raise usage.UsageError(f"--workers {text}: neither auto nor a number from 1 to {MOST_WORKERS}")
+    return int(text)
+
+
+def cores() -> int:
+    """How many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    return min(os.cpu_count() or 1, MOST_WORKERS)
 
 
 def _literal(text: str) -> IPv4Address | IPv6Address | None:
@@ -322,9 +368,9 @@ def _listener_on(reactor: Any, interface: str, port: int) -> Listener:
     )
 
 
-def _listener_from(reactor: Any, description: str) -> Listener:
+def _listener_from(opening: Opening, number: int, description: str) -> Listener:
     try:
-        return Listener(description, serverFromString(reactor, description))
+        return Listener(description, opening.endpoint(number, description))
     except OSError as problem:
         file = f": {problem.filename}" if problem.filename else ""
         raise usage.UsageError(f"--listen {description}: {in_words(problem)}{file}") from None

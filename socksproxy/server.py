@@ -9,6 +9,7 @@ from socket import AF_INET, AF_INET6, SocketType, inet_pton
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
@@ -262,6 +263,18 @@ class SOCKSFactory(Factory):
     def stop_sessions(self) -> None:
         """End every session at once."""
         self.sessions.close()
+
+    def drain(self, seconds: float) -> Deferred[None]:
+        """
+        Let sessions come to their end.
+
+        Clients that have not asked for anything yet are closed at once. Stop
+        listening first: clients that come later are served as before.
+
+        :param seconds: after which the sessions that are left are ended; the last call counts.
+        :returns: fires when no session is left.
+        """
+        return self.sessions.drain(seconds)
 
     def startFactory(self) -> None:
         """The first port is open."""

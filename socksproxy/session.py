@@ -15,7 +15,7 @@ from socket import SocketType
 from typing import Any, NamedTuple, Protocol as Shape
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHostnameResolver
+from twisted.internet.interfaces import IDelayedCall, IHostnameResolver
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
@@ -59,6 +59,8 @@ LINGER = 2.0
 
 #: Bytes that a client may send on the connection of an association, where nothing is due.
 MAX_IDLE_TALK = 1 << 20
+#: Seconds that sessions which have been ended may take for it.
+_LAST = 1.0
 
 #: Seconds between two lines on sessions over the limit.
 _COMPLAIN_EVERY = 60.0
@@ -168,6 +170,9 @@ class Sessions:
         self.observer = observer
         self.live: set[Session] = set()
         self.when_ended: Callable[[], None] = _nothing
+        self._after_end = self.when_ended
+        self._drained: list[Deferred[None]] | None = None
+        self._drain_timer: IDelayedCall | None = None
         self._complained: float | None = None
         self._over_limit = 0
         self.handshakes = Deadlines(reactor, timeouts.handshake, Session.handshake_expired)
@@ -272,6 +277,53 @@ class Sessions:
                 refused=self._over_limit,
             )
             self._complained, self._over_limit = now, 0
+
+    def drain(self, seconds: float) -> Deferred[None]:
+        """Let sessions come to their end. See :meth:`~socksproxy.server.SOCKSFactory.drain`."""
+        if self._drained is None:
+            self._drained = []
+            self._after_end, self.when_ended = self.when_ended, self._ended_while_draining
+        drained: Deferred[None] = Deferred()
+        self._drained.append(drained)
+        for session in list(self.live):
+            if session.phase is Phase.NEGOTIATING:
+                session.abort()
+        if seconds > 0:
+            self._set_drain_timer(seconds, self._end_drain)
+        else:
+            self._end_drain()
+        self._check_drained()
+        return drained
+
+    def _ended_while_draining(self) -> None:
+        self._after_end()
+        self._check_drained()
+
+    def _end_drain(self) -> None:
+        self.close()
+        # What is left on Twisted's transports ends in a later turn of the reactor.
+        self._set_drain_timer(_LAST, self._leave_rest)
+
+    def _leave_rest(self) -> None:
+        self.live.clear()
+        self._check_drained()
+
+    def _set_drain_timer(self, seconds: float, call: Callable[[], None]) -> None:
+        self._stop_drain_timer()
+        self._drain_timer = self.reactor.callLater(seconds, call)
+
+    def _stop_drain_timer(self) -> None:
+        timer, self._drain_timer = self._drain_timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _check_drained(self) -> None:
+        if self.live or not self._drained:
+            return
+        self._stop_drain_timer()
+        drained, self._drained = self._drained, []
+        for waiting in drained:
+            waiting.callback(None)
 
     def close(self) -> None:
         """End every session at once."""

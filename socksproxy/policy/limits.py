@@ -34,6 +34,13 @@ class Admission(Enum):
 PATIENCE = 32
 
 
+def judged(over: int) -> Admission:
+    """What becomes of a session that makes them *over* more than there may be."""
+    if over <= 0:
+        return Admission.SERVE
+    return Admission.REFUSE if over <= PATIENCE else Admission.DROP
+
+
 class SessionCount:
     """Counts sessions against :class:`SessionLimits`; a :meth:`release` follows every :meth:`admit`."""
 
@@ -56,9 +63,7 @@ class SessionCount:
         if per_client is not None and client != "":
             count = self._by_client[client] = self._by_client.get(client, 0) + 1
             over = max(over, count - per_client)
-        if over <= 0:
-            return Admission.SERVE
-        return Admission.REFUSE if over <= PATIENCE else Admission.DROP
+        return judged(over)
 
     def release(self, client: str | None) -> None:
         """A session of *client* has ended."""

@@ -1,0 +1,216 @@
+"""
+A worker: a process that accepts clients from the supervisor's listeners and serves them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, globalLogBeginner
+from twisted.python.usage import UsageError
+from zope.interface import implementer
+
+from ..options import Options
+from ..service import SOCKSService, makeFactory
+from .counts import SharedCount, SharedTable
+from .handover import InheritedOpening
+from .process import DRAIN, END, LONGEST_LINE, READY, REOPEN, Lines, Orders
+
+#: Characters of one event: in JSON, where one takes six bytes at the most, they fit in a line.
+_LONGEST_EVENT = LONGEST_LINE // 6 - 64
+
+
+@implementer(ILogObserver)
+class Reporter:
+    """
+    Writes events for the supervisor to log.
+
+    :param descriptor: where to.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __call__(self, event: LogEvent) -> None:
+        """See :class:`twisted.logger.ILogObserver`."""
+        level = event.get("log_level", LogLevel.info)
+        ours = event.get("log_namespace", "").startswith("socksproxy")
+        if level < (LogLevel.info if ours else LogLevel.warn):
+            return  # such as what Twisted says of ports that open and close; the supervisor has its own
+        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        if len(text) > _LONGEST_EVENT:
+            # Of a traceback, what it ends with says most.
+            text = f"{text[:200]} [...] {text[-_LONGEST_EVENT + 300 :]}"
+        with suppress(OSError):  # there is no supervisor any more
+            os.write(self._descriptor, json.dumps([level.name, text], ensure_ascii=False).encode() + b"\n")
+
+
+@implementer(IReadDescriptor)
+class Commands:
+    """
+    What the supervisor says.
+
+    :param reactor: watches the pipe.
+    :param descriptor: the pipe.
+    :param commands: what to do for each line.
+    :param ended: called when there is no supervisor any more.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        descriptor: int,
+        commands: Mapping[bytes, Callable[[], None]],
+        ended: Callable[[], None],
+    ) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._commands = commands
+        self._ended = ended
+        self._lines = Lines(self._received)
+        os.set_blocking(descriptor, False)
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """See :meth:`twisted.internet.interfaces.IFileDescriptor.fileno`."""
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        """See :meth:`twisted.internet.interfaces.ILoggingContext.logPrefix`."""
+        return "supervisor"
+
+    def doRead(self) -> None:
+        """See :meth:`twisted.internet.interfaces.IReadDescriptor.doRead`."""
+        try:
+            data = os.read(self._descriptor, 65536)
+        except BlockingIOError:
+            return
+        if data:
+            self._lines.feed(data)
+        else:
+            self.connectionLost(None)
+
+    def connectionLost(self, reason: object) -> None:
+        """See :meth:`twisted.internet.interfaces.IFileDescriptor.connectionLost`."""
+        self._reactor.removeReader(self)
+        self._ended()
+
+    def _received(self, line: bytes) -> None:
+        command = self._commands.get(line)
+        if command is not None:
+            command()
+
+
+class WorkerService(SOCKSService):
+    """Serves clients of listeners that the supervisor has opened and told of."""
+
+    def announce(self, where: str, local: bool, by: str) -> None:
+        """See :meth:`~socksproxy.listening.ListeningService.announce`."""
+
+    def raise_descriptor_limit(self) -> None:
+        """The supervisor has raised it."""
+
+
+def read_orders(descriptor: int) -> Orders:
+    """
+    The first line that the supervisor sends.
+
+    :raises EOFError: when there is no supervisor any more.
+    """
+    line = b""
+    while not line.endswith(b"\n"):
+        # Byte by byte, as what comes behind it is for the reactor to read.
+        data = os.read(descriptor, 1)
+        if not data:
+            raise EOFError("the supervisor is gone")
+        line += data
+    return Orders.parse(line)
+
+
+def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
+    """
+    The service that *orders* ask for.
+
+    :raises twisted.python.usage.UsageError: when an option is wrong here, and was not for the supervisor.
+    """
+    log = None if orders.log is None else (orders.log[0], orders.log[1])
+    options = Options(reactor, InheritedOpening(reactor, orders.listeners, orders.files, log))
+    options.parseOptions(orders.arguments)
+    factory = makeFactory(options)
+    if orders.counts is not None:
+        descriptor, columns, secret = orders.counts
+        table = SharedTable(descriptor, columns, bytes.fromhex(secret))
+        factory.sessions.count = SharedCount(options["limits"], table, orders.number - 1)
+    return WorkerService(
+        reactor,
+        factory,
+        options["listeners"],
+        open=True,
+        access_log=options["access_log"],
+        drain=options["drain_seconds"],
+    )
+
+
+def run(orders: Orders, control: int, reactor: Any) -> None:
+    """
+    Serve until the end.
+
+    :param orders: what to serve.
+    :param control: where commands come.
+    :param reactor: the one that is installed.
+    """
+    service = make_worker_service(orders, reactor)
+
+    def drain() -> None:
+        with suppress(ReactorNotRunning):
+            reactor.stop()
+
+    def end() -> None:
+        service.end_now()
+        drain()
+
+    signals = 0
+
+    def terminated(number: int, frame: FrameType | None) -> None:
+        nonlocal signals
+        signals += 1
+        reactor.callFromThread(drain if signals == 1 else end)
+
+    signal.signal(signal.SIGTERM, terminated)
+    service.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    Commands(reactor, control, {DRAIN: drain, END: end, REOPEN: service.reopen_log}, drain)
+    reactor.callWhenRunning(os.write, orders.status, READY + b"\n")
+    # With the reactor's own handlers a signal that comes with a command would be one too many.
+    reactor.run(installSignalHandlers=False)
+
+
+def main() -> None:
+    """What a worker's process runs."""
+    control = int(sys.argv[-1])
+    # The terminal and service managers send these to all processes; the supervisor says what is to be done.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        orders = read_orders(control)
+    except EOFError as problem:
+        raise SystemExit(str(problem)) from None
+    with suppress(ImportError, AttributeError):
+        importlib.import_module(orders.reactor).install()
+    from twisted.internet import reactor
+
+    globalLogBeginner.beginLoggingTo([Reporter(1)], discardBuffer=True, redirectStandardIO=False)
+    try:
+        run(orders, control, reactor)
+    except UsageError as problem:
+        raise SystemExit(str(problem)) from None

@@ -1,0 +1,293 @@
+"""What supervisor and workers say to each other: :mod:`socksproxy.workers.process` and ``worker``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from hypothesis import given, strategies as st
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.logger import Logger, LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.python.usage import UsageError
+
+from socksproxy.policy import SessionCount, SessionLimits
+from socksproxy.workers.counts import SharedCount, new_table
+from socksproxy.workers.machine import Ending
+from socksproxy.workers.process import LONGEST_LINE, Lines, Orders, WorkerProcess
+from socksproxy.workers.worker import Commands, Reporter, make_worker_service, read_orders
+
+
+def orders(**changes: Any) -> Orders:
+    given: dict[str, Any] = {
+        "number": 2,
+        "reactor": "twisted.internet.pollreactor",
+        "arguments": ["-p", "0", "--workers", "2"],
+        "listeners": [[9, 10], []],
+        "files": {"/a:b": 11},
+        "log": (12, "/access.log"),
+        "counts": (13, 2, "00ff"),
+        "status": 4,
+    }
+    return Orders(**{**given, **changes})
+
+
+@given(pieces=st.lists(st.binary(max_size=5).map(lambda data: data.replace(b"\x00", b"\n"))))
+def test_lines(pieces: list[bytes]) -> None:
+    """However it is cut, what was said is the same lines."""
+    said: list[bytes] = []
+    lines = Lines(said.append)
+    for piece in pieces:
+        lines.feed(piece)
+    lines.end()
+    whole = b"".join(pieces).split(b"\n")
+    assert said == (whole if whole[-1] else whole[:-1])
+
+
+@pytest.mark.parametrize("size", [1, 1000, 10**6])
+def test_endless_line(size: int) -> None:
+    """A line without end takes no memory without end; the next line is whole again."""
+    said: list[bytes] = []
+    lines = Lines(said.append)
+    data = b"x" * 100_000 + b"\nnext\n"
+    for start in range(0, len(data), size):
+        lines.feed(data[start : start + size])
+        assert len(lines._rest) <= LONGEST_LINE
+    assert said == [b"x" * LONGEST_LINE, b"next"]
+
+
+def test_orders() -> None:
+    """A worker is told all that it was to be told, and what comes behind that is left for later."""
+    read, write = os.pipe()
+    os.write(write, orders().line() + b"drain\n")
+    received = read_orders(read)
+    assert json.loads(received.line()) == json.loads(orders().line())
+    assert received.files == {"/a:b": 11}
+    assert os.read(read, 100) == b"drain\n"
+    os.write(write, b'{"numb')
+    os.close(write)
+    with pytest.raises(EOFError):
+        read_orders(read)
+    os.close(read)
+
+
+# The worker's log.
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def reported(pipe: tuple[int, int], log: Any, namespace: str = "socksproxy") -> list[Any]:
+    reporter = Reporter(pipe[1])
+    log(Logger(namespace=namespace, observer=reporter))
+    os.write(pipe[1], b"\n")
+    return [json.loads(line) for line in os.read(pipe[0], 65536).splitlines() if line]
+
+
+def test_reports(pipe: tuple[int, int]) -> None:
+    """An event is a line, whatever is in it."""
+    said = reported(pipe, lambda log: log.warn("two\nlines of {what}", what="ü"))
+    assert said == [["warn", "two\nlines of ü"]]
+
+
+def test_reports_traceback(pipe: tuple[int, int]) -> None:
+    """A fault is reported in full."""
+
+    def fault(log: Logger) -> None:
+        try:
+            raise ValueError("broken")
+        except ValueError:
+            log.failure("it failed")
+
+    (level, text) = reported(pipe, fault)[0]
+    assert level == "critical"
+    assert text.startswith("it failed\nTraceback")
+    assert "ValueError: broken" in text
+
+
+@pytest.mark.parametrize("character", ["x", "\n", '"', "\x01"])
+def test_reports_long(character: str, pipe: tuple[int, int]) -> None:
+    """What is too long keeps its beginning and its end, and fits into a line."""
+    text = "begin" + character * 100_000 + "end"
+    reporter = Reporter(pipe[1])
+    Logger(namespace="socksproxy", observer=reporter).error("{text}", text=text)
+    line = os.read(pipe[0], 100_000)
+    assert len(line) <= LONGEST_LINE + 1
+    _, said = json.loads(line)
+    assert said.startswith("begin")
+    assert said.endswith("end")
+
+
+def test_reports_what_matters(pipe: tuple[int, int]) -> None:
+    """Of Twisted's own lines those that warn are passed on."""
+    assert reported(pipe, lambda log: log.info("starting"), "log_legacy") == []
+    assert reported(pipe, lambda log: log.error("broken"), "log_legacy") == [["error", "broken"]]
+    assert reported(pipe, lambda log: log.debug("detail")) == []
+
+
+def test_reports_to_nobody() -> None:
+    """Without a supervisor a worker goes on until it knows."""
+    read, write = os.pipe()
+    os.close(read)
+    Logger(namespace="socksproxy", observer=Reporter(write)).error("is anybody there?")
+    os.close(write)
+
+
+# The supervisor's end.
+
+
+class Told:
+    """Stands for a worker's machine."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def ready(self) -> None:
+        self.told.append("ready")
+
+    def ended(self, ending: Ending) -> None:
+        self.told.append(ending)
+
+
+@pytest.fixture
+def logged() -> Iterator[list[tuple[LogLevel, str]]]:
+    seen: list[Any] = []
+
+    def observe(event: Any) -> None:
+        if event.get("log_namespace") == "socksproxy":
+            seen.append((event["log_level"], event["log_format"].format(**event)))
+
+    globalLogPublisher.addObserver(observe)
+    yield seen
+    globalLogPublisher.removeObserver(observe)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def process(told: Told) -> WorkerProcess:
+    machine: Any = told
+    return WorkerProcess(3, machine, 4, 5)
+
+
+def test_says_ready(process: WorkerProcess, told: Told) -> None:
+    """A worker is ready when it says so, in however many pieces, and not when it says something else."""
+    process.childDataReceived(5, b"steady\nre")
+    assert told.told == []
+    process.childDataReceived(5, b"ady\n")
+    assert told.told == ["ready"]
+
+
+def test_logs(process: WorkerProcess, logged: list[Any]) -> None:
+    """What a worker logs keeps its level, and gets its number."""
+    process.childDataReceived(1, b'["error","a fault"]\nprinted\n["nonsense","x"]\n')
+    process.childDataReceived(2, b"Traceback\n\nlast words")
+    process.childConnectionLost(2)
+    assert logged == [
+        (LogLevel.error, "worker 3: a fault"),
+        (LogLevel.info, "worker 3: printed"),
+        (LogLevel.info, 'worker 3: ["nonsense","x"]'),
+        (LogLevel.warn, "worker 3: Traceback"),
+        (LogLevel.warn, "worker 3: last words"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reason", "ending"),
+    [
+        (ProcessDone(0), Ending("exit status 0", orderly=True)),
+        (ProcessTerminated(1), Ending("exit status 1 (no such key)")),
+        (ProcessTerminated(signal=signal.SIGKILL), Ending("signal SIGKILL")),
+        (ProcessTerminated(signal=99), Ending("signal 99")),
+    ],
+)
+def test_ending(reason: Exception, ending: Ending, process: WorkerProcess, told: Told) -> None:
+    """An operator reads what ended a worker, with its last words where it had some."""
+    process.childDataReceived(2, b"no such key\n")
+    process.processEnded(Failure(reason))
+    assert told.told == [ending]
+
+
+# The worker's end.
+
+
+@pytest_twisted.ensureDeferred
+async def test_commands() -> None:
+    """Commands are followed in their order; unknown ones are those of a later version."""
+    read, write = os.pipe()
+    followed: list[str] = []
+    ended: Deferred[None] = Deferred()
+    Commands(
+        reactor,
+        read,
+        {b"drain": lambda: followed.append("drain"), b"end": lambda: followed.append("end")},
+        lambda: ended.callback(None),
+    )
+    os.write(write, b"drain\nsing\nen")
+    os.write(write, b"d\n")
+    os.close(write)
+    await ended
+    assert followed == ["drain", "end"]
+    os.close(read)
+
+
+def test_counts_alone_without_limits() -> None:
+    """Without limits a worker counts as a process by itself does, which costs next to nothing."""
+    service = make_worker_service(orders(listeners=[[]], files={}, log=None, counts=None), reactor)
+    assert type(service.factory.sessions.count) is SessionCount
+
+
+def test_counts_with_the_others() -> None:
+    """With limits its sessions are counted in its own column."""
+    given = orders(
+        number=2,
+        arguments=["--max-sessions", "3"],
+        listeners=[[]],
+        files={},
+        log=None,
+        counts=(new_table(2), 2, "00" * 16),
+    )
+    count = make_worker_service(given, reactor).factory.sessions.count
+    assert isinstance(count, SharedCount)
+    assert count.limits == SessionLimits(sessions=3)
+    count.admit(None)
+    assert list(count._cells[-2:]) == [0, 1]
+
+
+def test_option_wrong_in_the_worker() -> None:
+    """What the supervisor could parse and the worker cannot is told as ever."""
+    with pytest.raises(UsageError, match="not an address of this machine"):
+        make_worker_service(
+            orders(arguments=["--outgoing", "192.0.2.1"], listeners=[[]], files={}, log=None, counts=None),
+            reactor,
+        )
+
+
+def test_without_a_supervisor(tmp_path: Path) -> None:
+    """A worker that is started by itself, or whose supervisor dies at once, ends."""
+    read, write = os.pipe()
+    os.close(write)
+    program = "from socksproxy.workers.worker import main; main()"
+    command = [sys.executable, "-c", program, str(read)]
+    done = subprocess.run(command, pass_fds=[read], cwd=tmp_path, capture_output=True, timeout=60)
+    os.close(read)
+    assert done.returncode == 1
+    assert done.stderr == b"the supervisor is gone\n"
