@@ -426,6 +426,18 @@ class TestNames:
         setting.resolver.answer(ONE)
         assert results == [[Address.of(ONE, 80)]]
 
+    def test_who_gave_up_is_forgotten(self, setting: Setting) -> None:
+        """A client that comes again and again does not fill the memory while a name server is slow."""
+        results = setting.lookup()
+        for _ in range(100):
+            gone = setting.names.lookup("a.test", 80)
+            gone.addErrback(lambda failure: failure.trap(CancelledError))
+            gone.cancel()
+        assert len(setting.names._waiting["a.test"]) == 1
+        setting.resolver.answer(ONE)
+        assert results == [[Address.of(ONE, 80)]]
+        assert setting.names._waiting == {}
+
     def test_giving_up_twice(self, setting: Setting) -> None:
         gone = setting.names.lookup("a.test", 80)
         gone.addErrback(lambda failure: failure.trap(CancelledError))
@@ -440,9 +452,12 @@ class TestNames:
         second = setting.names.lookup("a.test", 80)
         third = setting.lookup()
         first.addCallback(lambda _: second.cancel())
+        problems: list[Any] = []
+        first.addErrback(problems.append)
         second.addErrback(lambda failure: failure.trap(CancelledError))
         setting.resolver.answer(ONE)
         assert third == [[Address.of(ONE, 80)]]
+        assert problems == []
 
     def test_asking_again_from_the_answer(self, setting: Setting) -> None:
         again: list[Any] = []
