@@ -37,6 +37,8 @@ def test_whole() -> None:
         "destination": "example.test:443",
         "reached": "[2001:db8::1]:443",
         "outgoing": "[2001:db8::2]:40000",
+        "announced": None,
+        "strangers": None,
         "reply": 0,
         "sent": 70,
         "received": 7000,

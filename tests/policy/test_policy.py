@@ -63,6 +63,8 @@ class TestSpecial:
     @pytest.mark.parametrize("client", REMOTE, ids=ids)
     @pytest.mark.parametrize("host", SPECIAL)
     def test_denied_to_others(self, command: Command, client: Client, host: str) -> None:
+        if command is Command.BIND and host in ("0.0.0.0", "::"):
+            pytest.skip("names no destination: whom a BIND waits for has its own rule")
         assert not DefaultPolicy().permits(client, command, Address.of(host, 80))
         assert not DefaultPolicy(OwnListeners()).permits(client, command, Address.of(host, 80))
 
