@@ -792,25 +792,36 @@ def test_policy_is_awaited(serve: Serve) -> Playing:
 
 
 @pytest_twisted.inlineCallbacks
-def test_only_checked_addresses_are_dialed(serve: Serve) -> Playing:
+def test_only_checked_addresses_are_dialed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Playing:
     """A name may resolve to what its owner likes, and anew each time: only permitted addresses are dialed."""
     policy = Policy({"127.0.0.2": False, "127.0.0.3": lambda: succeed(False)})
     hosts = Hosts({"rebind.example": ["127.0.0.2", "127.0.0.3", "127.0.0.1"]})
-    with socket.socket() as denied, Origin(echo) as origin:
-        denied.bind(("127.0.0.2", origin.port))
-        denied.listen()
-        denied.setblocking(False)
-        proxy: Proxy = yield serve(policy=policy, resolver=hosts)
+    dialed: list[str] = []
+    clock = Clock()
+    with Origin(echo) as origin:
+        proxy: Proxy = yield serve(policy=policy, resolver=hosts, clock=clock)
+        real = proxy.sessions.dialer
+
+        def dialer(channel: Any) -> Callable[[Address], Deferred[Any]]:
+            def attempt(destination: Address) -> Deferred[Any]:
+                dialed.append(destination.host)
+                return real(channel)(destination)
+
+            return attempt
+
+        monkeypatch.setattr(proxy.sessions, "dialer", dialer)
         with proxy.connect() as sock:
             assert (yield proxy.play(ask5, sock, "rebind.example", origin.port))[0] == 0
             yield proxy.play(echoes, sock)
-        hosts.hosts["rebind.example"] = ["127.0.0.2"]
-        proxy.sessions.names._known.clear()
+        yield proxy.record()
+        hosts.hosts["rebind.example"] = ["127.0.0.2", "127.0.0.3"]
+        clock.advance(60)  # answers are remembered for a moment
         with proxy.connect() as sock:
             assert (yield proxy.play(ask5, sock, "rebind.example", origin.port))[0] == 2
         record = yield proxy.record(1)
-        with pytest.raises(BlockingIOError):
-            denied.accept()
+        clock.advance(60)
+    assert hosts.asked == ["rebind.example"] * 2
+    assert dialed == ["127.0.0.1"]
     assert record["ended"] == "refused: the policy denies every address of the name"
     assert proxy.records[0]["reached"] == f"127.0.0.1:{origin.port}"
 
