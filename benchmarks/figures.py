@@ -154,10 +154,12 @@ FIGURES = (
         True,
         beside="worker1",
     ),
+    Figure("worker2cpu", "Their processor time of one session", "µs", _TWO_WORKERS, "cpu_us_per", False),
+    Figure("worker2load", "The load's own, on the same cores", "µs", _TWO_WORKERS, "load_us_per", False),
 )
 
 #: Short for several.
-GROUPS = {"workers": ("worker1", "worker2")}
+GROUPS = {"workers": ("worker1", "worker2", "worker2cpu", "worker2load")}
 
 
 def named(names: Sequence[str]) -> list[Figure]:

@@ -18,9 +18,9 @@ from machine import pinned
 from paths import ROOT
 from peers import Peer
 
-#: Seconds in which a server must listen, and those it has to settle then.
+#: Seconds in which a server must listen, and those in which it should then come to rest.
 PATIENCE = 20.0
-SETTLE = 0.5
+REST = 10.0
 
 
 class CannotStart(Exception):
@@ -101,10 +101,21 @@ class Server:
             except OSError:
                 time.sleep(0.05)
             else:
-                time.sleep(SETTLE)
+                self._rest()
                 return
         said = self.output.strip().splitlines()
         raise CannotStart(said[-1] if said else "it does not listen")
+
+    def _rest(self) -> None:
+        """Wait until the processes do nothing: some of them may not be ready yet."""
+        deadline = time.monotonic() + REST
+        before = -1.0
+        while time.monotonic() < deadline:
+            now = cpu_time(self.pids)
+            if now == before:
+                return
+            before = now
+            time.sleep(0.4)
 
 
 def start(peer: Peer, cpus: Collection[int] = (), options: Sequence[str] = ()) -> Server:
@@ -127,6 +138,19 @@ def environment() -> dict[str, str]:
     """For a process that is to run this checkout's code."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def cpu_time(pids: Sequence[int]) -> float:
+    """Seconds of processor time that processes have taken."""
+    ticks = 0
+    for pid in pids:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            continue  # it has ended meanwhile
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        ticks += int(user) + int(system)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def descendants(pid: int) -> list[int]:

@@ -36,6 +36,7 @@
  *     kb_per               KiB of memory (PSS) for each idle session
  *     cpu pss_mb           the processes' time in seconds, their memory in MiB at the end
  *     load_cpu             seconds of processor time that the load and its origin took themselves
+ *     load_us_per          microseconds of that for each session, echo or datagram
  *
  * The status is 0 when no session failed.
  */
@@ -936,10 +937,12 @@ static int run_udp(void)
     long got = exchange(fd, datagram, header, &quiet);
     double seconds = now() - began - quiet;
     struct usage after = usage_of(options.pid);
-    double cpu = after.cpu - before.cpu;
-    printf("mode=udp conc=%ld ok=%ld fail=%ld secs=%.3f per_s=%.0f cpu_us_per=%.1f cpu=%.2f pss_mb=%.1f load_cpu=%.2f\n",
-           options.concurrency, got, options.count - got, seconds, got / seconds, cpu / (got ? got : 1) * 1e6, cpu,
-           after.pss, own_cpu(kid));
+    double cpu = after.cpu - before.cpu, load = own_cpu(kid);
+    long each = got ? got : 1;
+    printf("mode=udp conc=%ld ok=%ld fail=%ld secs=%.3f per_s=%.0f", options.concurrency, got, options.count - got,
+           seconds, got / seconds);
+    printf(" cpu_us_per=%.1f load_us_per=%.1f cpu=%.2f pss_mb=%.1f load_cpu=%.2f\n", cpu / each * 1e6,
+           load / each * 1e6, cpu, after.pss, load);
     kill(kid, SIGKILL);
     return got != options.count;
 }
@@ -962,16 +965,16 @@ static double percentile(double part)
 static void print_figures(double seconds, struct usage before, struct usage after, pid_t kid)
 {
     const char *mode = options.mode->name;
-    double cpu = after.cpu - before.cpu, gigabytes = moved / 1e9;
+    double cpu = after.cpu - before.cpu, load = own_cpu(kid), gigabytes = moved / 1e9;
     printf("mode=%s conc=%ld ok=%ld fail=%ld secs=%.3f", mode, options.concurrency, done - failed, failed, seconds);
     if (moved)
         printf(" gbit=%.2f cpu_s_per_gb=%.3f", gigabytes * 8 / seconds, cpu / gigabytes);
     if (timed)
-        printf(" per_s=%.0f p50us=%.1f p99us=%.1f cpu_us_per=%.1f", timed / seconds, percentile(.5),
-               percentile(.99), cpu / timed * 1e6);
+        printf(" per_s=%.0f p50us=%.1f p99us=%.1f cpu_us_per=%.1f load_us_per=%.1f", timed / seconds,
+               percentile(.5), percentile(.99), cpu / timed * 1e6, load / timed * 1e6);
     if (!strcmp(mode, "idle"))
         printf(" pss_mb_before=%.1f kb_per=%.2f", before.pss, (after.pss - before.pss) * 1024 / (done ? done : 1));
-    printf(" cpu=%.2f pss_mb=%.1f load_cpu=%.2f\n", cpu, after.pss, own_cpu(kid));
+    printf(" cpu=%.2f pss_mb=%.1f load_cpu=%.2f\n", cpu, after.pss, load);
 }
 
 /* ------------------------------------------------------------------ */

@@ -223,7 +223,7 @@ def test_names_of_figures_are_their_own() -> None:
     names = [figure.name for figure in FIGURES]
     assert len(set(names)) == len(names)
     assert figures.named(names) == list(FIGURES)
-    assert [figure.name for figure in figures.named(["workers"])] == ["worker1", "worker2"]
+    assert [figure.name for figure in figures.named(["workers"])] == [*figures.GROUPS["workers"]]
     assert {figure.beside for figure in FIGURES} - {None} <= set(names)
 
 
