@@ -27,7 +27,8 @@ from .policy import Client
 from .relay.events import BROKEN, ENDING, ERROR, READABLE
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay
-from .session import Session, Sessions
+from .session import Session
+from .sessions import Sessions
 
 try:
     from twisted.internet import unix
@@ -100,7 +101,7 @@ class SocketChannel:
                 return
 
     def write(self, data: bytes) -> None:
-        """See :meth:`socksproxy.session.Channel.write`."""
+        """See :meth:`socksproxy.channel.Channel.write`."""
         if self._socket is None:
             return
         try:
@@ -112,7 +113,7 @@ class SocketChannel:
             self._lost(True)
 
     def finish(self) -> None:
-        """See :meth:`socksproxy.session.Channel.finish`."""
+        """See :meth:`socksproxy.channel.Channel.finish`."""
         if self._socket is None:
             return
         try:
@@ -129,34 +130,34 @@ class SocketChannel:
             self._read()
 
     def close(self) -> None:
-        """See :meth:`socksproxy.session.Channel.close`."""
+        """See :meth:`socksproxy.channel.Channel.close`."""
         self._lost(False)
 
     def abort(self) -> None:
-        """See :meth:`socksproxy.session.Channel.abort`."""
+        """See :meth:`socksproxy.channel.Channel.abort`."""
         if self._socket is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._lost(False)
 
     def pause(self) -> None:
-        """See :meth:`socksproxy.session.Channel.pause`."""
+        """See :meth:`socksproxy.channel.Channel.pause`."""
         self._paused = True
 
     def local(self) -> str | None:
-        """See :meth:`socksproxy.session.Channel.local`."""
+        """See :meth:`socksproxy.channel.Channel.local`."""
         if self._socket is None or self._socket.family == socket.AF_UNIX:
             return None
         return plain(self._socket.getsockname()[0])
 
     def detach(self) -> SocketType | None:
-        """See :meth:`socksproxy.session.Channel.detach`."""
+        """See :meth:`socksproxy.channel.Channel.detach`."""
         client, self._socket, self.session = self._socket, None, None
         return client
 
     def join(
         self, destination: Destination, ended: Callable[[IRelay], None], idle: float | None
     ) -> TransportsRelay:
-        """See :meth:`socksproxy.session.Channel.join`."""
+        """See :meth:`socksproxy.channel.Channel.join`."""
         client = self.detach()
         assert client is not None
         self._engine.forget(client.fileno())

@@ -32,7 +32,8 @@ from .ports import Advertised
 from .relay.detach import detach_socket, is_detachable
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay, can_half_close
-from .session import UNIDENTIFIED, Session, Sessions, Timeouts
+from .session import UNIDENTIFIED, Session, Timeouts
+from .sessions import Sessions
 from .udp.settings import UDPSettings
 
 if TYPE_CHECKING:
@@ -117,11 +118,11 @@ class SOCKSProtocol(Protocol):
     # What the session asks of its channel.
 
     def write(self, data: bytes) -> None:
-        """See :meth:`socksproxy.session.Channel.write`."""
+        """See :meth:`socksproxy.channel.Channel.write`."""
         self.transport.write(data)
 
     def finish(self) -> None:
-        """See :meth:`socksproxy.session.Channel.finish`."""
+        """See :meth:`socksproxy.channel.Channel.finish`."""
         self.transport.resumeProducing()
         # TLS cannot close one direction, though its wrapper would pass the call on to TCP.
         if can_half_close(self.transport):
@@ -130,19 +131,19 @@ class SOCKSProtocol(Protocol):
             self.transport.loseConnection()
 
     def close(self) -> None:
-        """See :meth:`socksproxy.session.Channel.close`."""
+        """See :meth:`socksproxy.channel.Channel.close`."""
         self.transport.loseConnection()
 
     def abort(self) -> None:
-        """See :meth:`socksproxy.session.Channel.abort`."""
+        """See :meth:`socksproxy.channel.Channel.abort`."""
         self.transport.abortConnection()
 
     def pause(self) -> None:
-        """See :meth:`socksproxy.session.Channel.pause`."""
+        """See :meth:`socksproxy.channel.Channel.pause`."""
         self.transport.pauseProducing()
 
     def local(self) -> str | None:
-        """See :meth:`socksproxy.session.Channel.local`."""
+        """See :meth:`socksproxy.channel.Channel.local`."""
         transport = self.transport
         # Behind "haproxy:" the wrapper tells the balancer's address, on which we cannot listen.
         while isinstance(transport, ProtocolWrapper):
@@ -151,7 +152,7 @@ class SOCKSProtocol(Protocol):
         return plain(host) if isinstance(host, str) else None
 
     def detach(self) -> SocketType | None:
-        """See :meth:`socksproxy.session.Channel.detach`."""
+        """See :meth:`socksproxy.channel.Channel.detach`."""
         socket = detach_socket(self.transport) if self.detachable else None
         if socket is not None:
             self._session = None
@@ -160,7 +161,7 @@ class SOCKSProtocol(Protocol):
     def join(
         self, destination: Destination, ended: Callable[[IRelay], None], idle: float | None
     ) -> TransportsRelay:
-        """See :meth:`socksproxy.session.Channel.join`."""
+        """See :meth:`socksproxy.channel.Channel.join`."""
         relay = TransportsRelay(self.transport, destination.transport, self.factory.reactor, ended, idle)
         self._end, destination.end = relay.client, relay.destination
         return relay

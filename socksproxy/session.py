@@ -3,29 +3,26 @@ One client's session, from the first byte to the access record.
 
 A :class:`Session` knows the order of things and owns no socket: what carries
 its bytes is a channel (a Twisted protocol, or a plain socket of the relay
-engine), and what all sessions of a factory have in common is in :class:`Sessions`.
+engine), and what all sessions of a factory have in common is in
+:class:`~socksproxy.sessions.Sessions`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from enum import Enum, auto
-from socket import SocketType
-from typing import Any, NamedTuple, Protocol as Shape
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IHostnameResolver
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .channel import Channel
 from .commands.associate import associate
-from .commands.bind import Binds, BindSettings, Bound, Wanted
+from .commands.bind import Bound, Wanted
 from .commands.connect import connect
-from .commands.means import Means
 from .commands.resolve import resolve, resolve_pointer
-from .deadlines import Deadlines
-from .dial import Destination, Dialed, Outgoing, SocketDialer, TransportDialer, adopted
+from .dial import Destination, Dialed, adopted
 from .errors import (
     CommandNotSupported,
     ConnectTimedOut,
@@ -36,21 +33,16 @@ from .errors import (
     describe,
     reply_for,
 )
-from .listen import Take, for_engine, for_transports
 from .names import printable
 from .negotiation import MAX_EARLY, Negotiation, NotSOCKS
-from .policy import Admission, Client, DefaultPolicy, IPolicy, OwnListeners, SessionCount, SessionLimits
-from .ports import Advertised
+from .policy import Admission, Client
 from .record import AccessRecord, shown
-from .relay import engine_for
 from .relay.outcome import End, IRelay
-from .relay.transports import TransportsRelay
-from .resolve import Names
-from .reverse import reverse_lookups
 from .udp.association import Association
-from .udp.associations import Associations
-from .udp.settings import UDPSettings
-from .wire.words import Address, AddressType, Command, Reply, Request, Version
+from .wire.words import Address, Command, Reply, Request, Version
+
+if TYPE_CHECKING:
+    from .sessions import Sessions
 
 _log = Logger(namespace="socksproxy")
 
@@ -59,11 +51,6 @@ LINGER = 2.0
 
 #: Bytes that a client may send on the connection of an association, where nothing is due.
 MAX_IDLE_TALK = 1 << 20
-#: Seconds that sessions which have been ended may take for it.
-_LAST = 1.0
-
-#: Seconds between two lines on sessions over the limit.
-_COMPLAIN_EVERY = 60.0
 
 #: Stands for a client whose address is not known yet.
 UNIDENTIFIED = Client("")
@@ -86,39 +73,6 @@ class Timeouts(NamedTuple):
     idle: float | None = None
 
 
-class Channel(Shape):
-    """What carries a session's bytes to and from its client."""
-
-    #: Whether :meth:`detach` can be expected to give a socket.
-    detachable: bool
-
-    def write(self, data: bytes) -> None:
-        """Send *data*, as one segment where that can be had."""
-
-    def finish(self) -> None:
-        """Close our direction when all is sent, and go on reading; or both, where it cannot be done apart."""
-
-    def close(self) -> None:
-        """Close both directions when all is sent."""
-
-    def abort(self) -> None:
-        """Close at once, with a reset."""
-
-    def pause(self) -> None:
-        """Read no more for now."""
-
-    def local(self) -> str | None:
-        """The literal address of ours that the client has reached; None: a Unix socket."""
-
-    def detach(self) -> SocketType | None:
-        """Give up the socket, non-blocking and with nothing left to send; None: it cannot be had."""
-
-    def join(
-        self, destination: Destination, ended: Callable[[IRelay], None], idle: float | None
-    ) -> TransportsRelay:
-        """A relay, not started yet, between this channel's transport and *destination*'s."""
-
-
 class Phase(Enum):
     """What a session is at."""
 
@@ -128,214 +82,6 @@ class Phase(Enum):
     ASSOCIATED = auto()
     FINISHING = auto()
     OVER = auto()
-
-
-class Sessions:
-    """
-    What the sessions of one factory share. See :class:`~socksproxy.server.SOCKSFactory` for the parameters.
-    """
-
-    def __init__(
-        self,
-        reactor: Any,
-        policy: IPolicy | None,
-        resolver: IHostnameResolver | None,
-        outgoing: Outgoing,
-        timeouts: Timeouts,
-        limits: SessionLimits,
-        observer: ILogObserver | None,
-        use_engine: bool,
-        bind: BindSettings,
-        bind_addresses: Outgoing,
-        udp: UDPSettings,
-        advertised: Advertised,
-        resolve_commands: bool,
-    ) -> None:
-        self.reactor = reactor
-        self.seconds = reactor.seconds
-        self.listeners = OwnListeners()
-        self.policy = DefaultPolicy() if policy is None else policy
-        if isinstance(self.policy, DefaultPolicy) and self.policy.listeners is None:
-            self.policy.listeners = self.listeners
-        self.names = Names(
-            reactor.nameResolver if resolver is None else resolver,
-            reactor,
-            reverse=reverse_lookups(resolver, reactor),
-        )
-        self.means = Means(self.policy, self.names, reactor)
-        self.binds = Binds(self.means, reactor, bind, bind_addresses, advertised, outgoing)
-        self.resolve_commands = resolve_commands
-        self.timeouts = timeouts
-        self.count = SessionCount(limits)
-        self.observer = observer
-        self.live: set[Session] = set()
-        self.when_ended: Callable[[], None] = _nothing
-        self._after_end = self.when_ended
-        self._drained: list[Deferred[None]] | None = None
-        self._drain_timer: IDelayedCall | None = None
-        self._complained: float | None = None
-        self._over_limit = 0
-        self.handshakes = Deadlines(reactor, timeouts.handshake, Session.handshake_expired)
-        self.connects = Deadlines(reactor, timeouts.connect, Session.connect_expired)
-        self.peers = Deadlines(reactor, bind.timeout, Session.peer_expired)
-        self.lingers = Deadlines(reactor, LINGER, Session.linger_expired)
-        self.graces = Deadlines(reactor, udp.grace, Session.grace_expired)
-        self._outgoing = outgoing
-        self.associations = Associations(reactor, self.means, udp, advertised, outgoing)
-        self.transport_dialer = TransportDialer(reactor, outgoing)
-        self._use_engine = use_engine
-        self._engine: Any = None
-        self._socket_dialer: SocketDialer | None = None
-
-    @property
-    def engine(self) -> Any:
-        """The reactor's relay engine, or None where there can be none."""
-        if self._engine is None or self._engine.closed:
-            self._engine = engine_for(self.reactor) if self._use_engine else None
-            self._socket_dialer = None if self._engine is None else SocketDialer(self._engine, self._outgoing)
-        return self._engine
-
-    def dialer(self, channel: Channel) -> Any:
-        """What dials for a session on *channel*: both ends of a relay must be of one kind."""
-        if self.engine is None or not channel.detachable:
-            return self.transport_dialer
-        return self._socket_dialer
-
-    def take(self, channel: Channel) -> Take:
-        """What makes a relay's end of a connection that comes to a session on *channel*."""
-        engine = self.engine if channel.detachable else None
-        return for_transports(self.reactor) if engine is None else for_engine(engine)
-
-    def spoken(self, client: Client, host: str) -> AddressType | None:
-        """The family in which *client* has reached *host*, a name, in a session that goes on."""
-        for session in self.live:
-            record = session.record
-            if record.reached is None or record.request is None or record.client.host != client.host:
-                continue
-            if record.request.destination.host.lower() == host:
-                return record.reached.type
-        return None
-
-    def begin(self, channel: Channel, client: Client) -> Session | None:
-        """
-        A client has connected.
-
-        :returns: its session; None: there are too many, and the channel is to be closed unheard.
-        """
-        admission = self.count.admit(client.host)
-        if admission is Admission.DROP:
-            self.count.release(client.host)
-            self.complain()
-            return None
-        session = Session(self, channel, client, admission)
-        self.live.add(session)
-        self.handshakes.start(session, session.record.began)
-        return session
-
-    def discard(self, link: SocketType | Destination) -> None:
-        """Nobody wants the connection *link* any more."""
-        if isinstance(link, Destination):
-            link.transport.abortConnection()
-            return
-        if self.engine is not None:
-            self.engine.drop(link.fileno())
-        link.close()
-
-    def end(self, session: Session, how: str) -> None:
-        """*session* is over: nothing of it is left but its record."""
-        self.live.discard(session)
-        self.handshakes.stop(session)
-        self.connects.stop(session)
-        self.peers.stop(session)
-        self.lingers.stop(session)
-        self.graces.stop(session)
-        self.count.release(session.record.client.host)
-        if self.observer is not None:
-            try:
-                self.observer(session.record.event(how, self.seconds(), time.time()))
-            except Exception:
-                # An embedder's observer may raise anything; it costs this event and nothing else.
-                _log.failure("the observer of sessions failed; an event is lost")
-        self.when_ended()
-
-    def underway(self) -> int:
-        """How many sessions may yet open their second descriptor."""
-        return len(self.handshakes) + len(self.connects)
-
-    def needed(self) -> int:
-        """How many descriptors the sessions have, once each has its two."""
-        return 2 * len(self.live)
-
-    def complain(self) -> None:
-        """Sessions are over the limit: one line a while, however many they are."""
-        self._over_limit += 1
-        now = self.seconds()
-        if self._complained is None or now - self._complained >= _COMPLAIN_EVERY:
-            _log.warn(
-                "too many sessions: {live} are open; {refused} refused since the last such line",
-                live=len(self.live),
-                refused=self._over_limit,
-            )
-            self._complained, self._over_limit = now, 0
-
-    def drain(self, seconds: float) -> Deferred[None]:
-        """Let sessions come to their end. See :meth:`~socksproxy.server.SOCKSFactory.drain`."""
-        if self._drained is None:
-            self._drained = []
-            self._after_end, self.when_ended = self.when_ended, self._ended_while_draining
-        drained: Deferred[None] = Deferred()
-        self._drained.append(drained)
-        for session in list(self.live):
-            if session.phase is Phase.NEGOTIATING:
-                session.abort()
-        if seconds > 0:
-            self._set_drain_timer(seconds, self._end_drain)
-        else:
-            self._end_drain()
-        self._check_drained()
-        return drained
-
-    def _ended_while_draining(self) -> None:
-        self._after_end()
-        self._check_drained()
-
-    def _end_drain(self) -> None:
-        self.close()
-        # What is left on Twisted's transports ends in a later turn of the reactor.
-        self._set_drain_timer(_LAST, self._leave_rest)
-
-    def _leave_rest(self) -> None:
-        self.live.clear()
-        self._check_drained()
-
-    def _set_drain_timer(self, seconds: float, call: Callable[[], None]) -> None:
-        self._stop_drain_timer()
-        self._drain_timer = self.reactor.callLater(seconds, call)
-
-    def _stop_drain_timer(self) -> None:
-        timer, self._drain_timer = self._drain_timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-
-    def _check_drained(self) -> None:
-        if self.live or not self._drained:
-            return
-        self._stop_drain_timer()
-        drained, self._drained = self._drained, []
-        for waiting in drained:
-            waiting.callback(None)
-
-    def close(self) -> None:
-        """End every session at once."""
-        for session in list(self.live):
-            session.abort()
-        self.associations.close()
-        for deadlines in (self.handshakes, self.connects, self.peers, self.lingers, self.graces):
-            deadlines.close()
-
-
-def _nothing() -> None:
-    """What happens when a session has ended, until somebody wants to know."""
 
 
 class Session:

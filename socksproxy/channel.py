@@ -1,0 +1,46 @@
+"""
+What a session asks of whatever carries its client's bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from socket import SocketType
+from typing import Protocol as Shape
+
+from .dial import Destination
+from .relay.outcome import IRelay
+from .relay.transports import TransportsRelay
+
+
+class Channel(Shape):
+    """What carries a session's bytes to and from its client."""
+
+    #: Whether :meth:`detach` can be expected to give a socket.
+    detachable: bool
+
+    def write(self, data: bytes) -> None:
+        """Send *data*, as one segment where that can be had."""
+
+    def finish(self) -> None:
+        """Close our direction when all is sent, and go on reading; or both, where it cannot be done apart."""
+
+    def close(self) -> None:
+        """Close both directions when all is sent."""
+
+    def abort(self) -> None:
+        """Close at once, with a reset."""
+
+    def pause(self) -> None:
+        """Read no more for now."""
+
+    def local(self) -> str | None:
+        """The literal address of ours that the client has reached; None: a Unix socket."""
+
+    def detach(self) -> SocketType | None:
+        """Give up the socket, non-blocking and with nothing left to send; None: it cannot be had."""
+
+    def join(
+        self, destination: Destination, ended: Callable[[IRelay], None], idle: float | None
+    ) -> TransportsRelay:
+        """A relay, not started yet, between this channel's transport and *destination*'s."""

@@ -1,0 +1,246 @@
+"""
+What the sessions of one factory have in common, from the first client to the last record.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from socket import SocketType
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IHostnameResolver
+from twisted.logger import ILogObserver, Logger
+
+from .channel import Channel
+from .commands.bind import Binds, BindSettings
+from .commands.means import Means
+from .deadlines import Deadlines
+from .dial import Destination, Outgoing, SocketDialer, TransportDialer
+from .listen import Take, for_engine, for_transports
+from .policy import Admission, Client, DefaultPolicy, IPolicy, OwnListeners, SessionCount, SessionLimits
+from .ports import Advertised
+from .relay import engine_for
+from .resolve import Names
+from .reverse import reverse_lookups
+from .session import LINGER, Phase, Session, Timeouts
+from .udp.associations import Associations
+from .udp.settings import UDPSettings
+from .wire.words import AddressType
+
+_log = Logger(namespace="socksproxy")
+
+#: Seconds that sessions which have been ended may take for it.
+_LAST = 1.0
+
+#: Seconds between two lines on sessions over the limit.
+_COMPLAIN_EVERY = 60.0
+
+
+def _nothing() -> None:
+    """What happens when a session has ended, until somebody wants to know."""
+
+
+class Sessions:
+    """
+    What the sessions of one factory share. See :class:`~socksproxy.server.SOCKSFactory` for the parameters.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        policy: IPolicy | None,
+        resolver: IHostnameResolver | None,
+        outgoing: Outgoing,
+        timeouts: Timeouts,
+        limits: SessionLimits,
+        observer: ILogObserver | None,
+        use_engine: bool,
+        bind: BindSettings,
+        bind_addresses: Outgoing,
+        udp: UDPSettings,
+        advertised: Advertised,
+        resolve_commands: bool,
+    ) -> None:
+        self.reactor = reactor
+        self.seconds = reactor.seconds
+        self.listeners = OwnListeners()
+        self.policy = DefaultPolicy() if policy is None else policy
+        if isinstance(self.policy, DefaultPolicy) and self.policy.listeners is None:
+            self.policy.listeners = self.listeners
+        self.names = Names(
+            reactor.nameResolver if resolver is None else resolver,
+            reactor,
+            reverse=reverse_lookups(resolver, reactor),
+        )
+        self.means = Means(self.policy, self.names, reactor)
+        self.binds = Binds(self.means, reactor, bind, bind_addresses, advertised, outgoing)
+        self.resolve_commands = resolve_commands
+        self.timeouts = timeouts
+        self.count = SessionCount(limits)
+        self.observer = observer
+        self.live: set[Session] = set()
+        self.when_ended: Callable[[], None] = _nothing
+        self._after_end = self.when_ended
+        self._drained: list[Deferred[None]] | None = None
+        self._drain_timer: IDelayedCall | None = None
+        self._complained: float | None = None
+        self._over_limit = 0
+        self.handshakes = Deadlines(reactor, timeouts.handshake, Session.handshake_expired)
+        self.connects = Deadlines(reactor, timeouts.connect, Session.connect_expired)
+        self.peers = Deadlines(reactor, bind.timeout, Session.peer_expired)
+        self.lingers = Deadlines(reactor, LINGER, Session.linger_expired)
+        self.graces = Deadlines(reactor, udp.grace, Session.grace_expired)
+        self._outgoing = outgoing
+        self.associations = Associations(reactor, self.means, udp, advertised, outgoing)
+        self.transport_dialer = TransportDialer(reactor, outgoing)
+        self._use_engine = use_engine
+        self._engine: Any = None
+        self._socket_dialer: SocketDialer | None = None
+
+    @property
+    def engine(self) -> Any:
+        """The reactor's relay engine, or None where there can be none."""
+        if self._engine is None or self._engine.closed:
+            self._engine = engine_for(self.reactor) if self._use_engine else None
+            self._socket_dialer = None if self._engine is None else SocketDialer(self._engine, self._outgoing)
+        return self._engine
+
+    def dialer(self, channel: Channel) -> Any:
+        """What dials for a session on *channel*: both ends of a relay must be of one kind."""
+        if self.engine is None or not channel.detachable:
+            return self.transport_dialer
+        return self._socket_dialer
+
+    def take(self, channel: Channel) -> Take:
+        """What makes a relay's end of a connection that comes to a session on *channel*."""
+        engine = self.engine if channel.detachable else None
+        return for_transports(self.reactor) if engine is None else for_engine(engine)
+
+    def spoken(self, client: Client, host: str) -> AddressType | None:
+        """The family in which *client* has reached *host*, a name, in a session that goes on."""
+        for session in self.live:
+            record = session.record
+            if record.reached is None or record.request is None or record.client.host != client.host:
+                continue
+            if record.request.destination.host.lower() == host:
+                return record.reached.type
+        return None
+
+    def begin(self, channel: Channel, client: Client) -> Session | None:
+        """
+        A client has connected.
+
+        :returns: its session; None: there are too many, and the channel is to be closed unheard.
+        """
+        admission = self.count.admit(client.host)
+        if admission is Admission.DROP:
+            self.count.release(client.host)
+            self.complain()
+            return None
+        session = Session(self, channel, client, admission)
+        self.live.add(session)
+        self.handshakes.start(session, session.record.began)
+        return session
+
+    def discard(self, link: SocketType | Destination) -> None:
+        """Nobody wants the connection *link* any more."""
+        if isinstance(link, Destination):
+            link.transport.abortConnection()
+            return
+        if self.engine is not None:
+            self.engine.drop(link.fileno())
+        link.close()
+
+    def end(self, session: Session, how: str) -> None:
+        """*session* is over: nothing of it is left but its record."""
+        self.live.discard(session)
+        self.handshakes.stop(session)
+        self.connects.stop(session)
+        self.peers.stop(session)
+        self.lingers.stop(session)
+        self.graces.stop(session)
+        self.count.release(session.record.client.host)
+        if self.observer is not None:
+            try:
+                self.observer(session.record.event(how, self.seconds(), time.time()))
+            except Exception:
+                # An embedder's observer may raise anything; it costs this event and nothing else.
+                _log.failure("the observer of sessions failed; an event is lost")
+        self.when_ended()
+
+    def underway(self) -> int:
+        """How many sessions may yet open their second descriptor."""
+        return len(self.handshakes) + len(self.connects)
+
+    def needed(self) -> int:
+        """How many descriptors the sessions have, once each has its two."""
+        return 2 * len(self.live)
+
+    def complain(self) -> None:
+        """Sessions are over the limit: one line a while, however many they are."""
+        self._over_limit += 1
+        now = self.seconds()
+        if self._complained is None or now - self._complained >= _COMPLAIN_EVERY:
+            _log.warn(
+                "too many sessions: {live} are open; {refused} refused since the last such line",
+                live=len(self.live),
+                refused=self._over_limit,
+            )
+            self._complained, self._over_limit = now, 0
+
+    def drain(self, seconds: float) -> Deferred[None]:
+        """Let sessions come to their end. See :meth:`~socksproxy.server.SOCKSFactory.drain`."""
+        if self._drained is None:
+            self._drained = []
+            self._after_end, self.when_ended = self.when_ended, self._ended_while_draining
+        drained: Deferred[None] = Deferred()
+        self._drained.append(drained)
+        for session in list(self.live):
+            if session.phase is Phase.NEGOTIATING:
+                session.abort()
+        if seconds > 0:
+            self._set_drain_timer(seconds, self._end_drain)
+        else:
+            self._end_drain()
+        self._check_drained()
+        return drained
+
+    def _ended_while_draining(self) -> None:
+        self._after_end()
+        self._check_drained()
+
+    def _end_drain(self) -> None:
+        self.close()
+        # What is left on Twisted's transports ends in a later turn of the reactor.
+        self._set_drain_timer(_LAST, self._leave_rest)
+
+    def _leave_rest(self) -> None:
+        self.live.clear()
+        self._check_drained()
+
+    def _set_drain_timer(self, seconds: float, call: Callable[[], None]) -> None:
+        self._stop_drain_timer()
+        self._drain_timer = self.reactor.callLater(seconds, call)
+
+    def _stop_drain_timer(self) -> None:
+        timer, self._drain_timer = self._drain_timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _check_drained(self) -> None:
+        if self.live or not self._drained:
+            return
+        self._stop_drain_timer()
+        drained, self._drained = self._drained, []
+        for waiting in drained:
+            waiting.callback(None)
+
+    def close(self) -> None:
+        """End every session at once."""
+        for session in list(self.live):
+            session.abort()
+        self.associations.close()
+        for deadlines in (self.handshakes, self.connects, self.peers, self.lingers, self.graces):
+            deadlines.close()
