@@ -5,6 +5,7 @@ What only the engine does: splicing, turns, descriptors, connections, its life.
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import os
 import resource
@@ -564,3 +565,27 @@ print("cpu", sum(os.times()[:2]) < 20, "closed", engine.closed)
     assert done.stdout.split("\n")[:2] == ["ended: aborted", "cpu True closed True"], (
         done.stdout + done.stderr
     )
+
+
+@pytest_twisted.inlineCallbacks
+def test_leaves_no_cycles() -> Playing:
+    """A relay that has ended is freed at once; thousands that wait for the collector are much memory."""
+
+    def scenario(client: socket.socket, destination: socket.socket) -> None:
+        client.sendall(b"bye")
+        client.close()
+        assert read_to_end(destination) == b"bye"
+        destination.close()
+
+    with an_engine() as engine:
+        harness = Harness("engine", engine)
+        harness.start()
+        relay = harness.relay
+        yield harness.run(scenario)
+        yield harness.finished()
+        halves = [relay.client, relay.destination]
+        for half in halves:
+            assert not [other for other in gc.get_referents(half) if other is relay or other in halves]
+            half.abort()  # somebody may still have it, and that is no harm
+        assert (relay.sent, relay.received) == (3, 0)
+        harness.close()
