@@ -87,8 +87,8 @@ def test_8000_sessions(twistd: Callable[..., Program], origin: int) -> None:
     """
     8,000 sessions at once in one process: all are opened, all echo, and nothing is left of them.
 
-    The second round must leave no more than the first: what grows for good is a leak,
-    what the allocator keeps for the next time is not. Some is back at once all the same.
+    The second round must need no more than the first: what is left for good is a leak, what the
+    allocator keeps for the next time is not. Some goes back to the system at once all the same.
     """
     program = twistd("socks", "-p", "0")
     crowd = Crowd(listening(program), PATIENCE)
@@ -113,9 +113,9 @@ def test_8000_sessions(twistd: Callable[..., Program], origin: int) -> None:
             after.append(resident(program))
     finally:
         crowd.leave()
-    assert after[1] - after[0] < 1 << 20
-    assert during[0] - after[0] > (during[0] - cold) / 5
-    assert during[0] - cold < SESSIONS * 6 * 1024
+    assert during[1] - during[0] < 2 << 20, (cold, during, after)
+    assert during[0] - after[0] > (during[0] - cold) / 10, (cold, during, after)
+    assert during[0] - cold < SESSIONS * 6 * 1024, (cold, during, after)
     assert program.process.poll() is None
     program.stop()
     assert "Traceback" not in program.output
