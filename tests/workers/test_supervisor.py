@@ -17,11 +17,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from socksproxy.service import makeService
+from socksproxy.workers.machine import State
+from socksproxy.workers.supervisor import SupervisorService
 
 from ..conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
 from ..support.certificates import self_signed
 from ..support.origin import Origin, echo
-from ..test_service import SYSTEMD
+from ..test_service import SYSTEMD, parsed
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at processes in /proc")
 
@@ -311,7 +319,11 @@ def test_drains(twistd: Callable[..., Program], origin: Origin, clients: list[so
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal(
-    second: signal.Signals, twistd: Callable[..., Program], origin: Origin, clients: list[socket.socket]
+    second: signal.Signals,
+    tmp_path: Path,
+    twistd: Callable[..., Program],
+    origin: Origin,
+    clients: list[socket.socket],
 ) -> None:
     """Who will not wait says so again; the sessions' lines are in the access log all the same."""
     program = twistd("socks", "-p", "0", "--workers", "2", "--drain", "600", "-l", "access.log")
@@ -325,6 +337,7 @@ def test_second_signal(
     assert all(map(ended, pids))
     assert "Traceback" not in program.output
     assert "is killed" not in program.output
+    assert (tmp_path / "access.log").read_text().count(" ended=aborted\n") == len(clients)
 
 
 def test_signal_to_all(twistd: Callable[..., Program], origin: Origin, clients: list[socket.socket]) -> None:
@@ -363,6 +376,43 @@ def test_worker_terminated(
     program.wait_for(r"worker 2 \(process \d+\) has ended: exit status 0; another starts at once")
     program.wait_for(r"(?s)has ended: exit status 0.*worker 2 \(process \d+\) accepts clients")
     assert all(echoes(client) for client in by_worker[pids[0]])
+
+
+@pytest_twisted.ensureDeferred
+async def test_starts_again(origin: Origin) -> None:
+    """In a program that runs already it starts without holding that up; and stopped, it can start again."""
+    service = makeService(parsed("-p", "0", "--workers", "2", "--max-sessions", "5", reactor=reactor))
+    assert isinstance(service, SupervisorService)
+    for _ in range(2):
+        service.startService()
+        (port,) = [port.getHost().port for port in service.ports]
+        with await deferToThread(connected, port, origin.port) as client:
+            assert await deferToThread(echoes, client)
+        while any(core.state is not State.RUNNING for core in service.cores):
+            await deferLater(reactor, 0.01)
+        pids = [core.process.pid for core in service.cores if core.process is not None]
+        assert len(set(pids)) == 2
+        await service.stopService()
+        assert all(pid is not None and ended(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_start(number: signal.Signals, tmp_path: Path, start: Callable[..., Program]) -> None:
+    """Ctrl-C while workers take their time to start is the end, and no fault."""
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\necho I sleep >&2\nexec sleep 600\n")
+    slow.chmod(0o755)
+    program = start([*with_python(str(slow)), "-n", "--pidfile=", "socks", "-p", "0", "--workers", "2"])
+    program.wait_for("(?s)(I sleep.*){2}")
+    pids = workers_of(program.process.pid)
+    program.process.send_signal(number)
+    until(lambda: program.process.poll() is not None)
+    for pid in pids:
+        # It has not come to reading its orders: a real one would find that there is no supervisor.
+        os.kill(pid, signal.SIGKILL)
+    assert program.wait() == 1
+    assert f"cannot start: {number.name} came before the workers were ready" in program.output
+    assert "Traceback" not in program.output
 
 
 # What cannot start.
