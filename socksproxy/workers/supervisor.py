@@ -87,9 +87,8 @@ class SupervisorService(ListeningService):
         super().startService()
         if not sys.executable or not os.access(sys.executable, os.X_OK):
             raise self._cannot_start(f"no Python can be started as {sys.executable!r} here")
-        if any(self._options["limits"]):
-            count = len(self.cores)
-            self._table = SharedTable(new_table(count), count, self._secret)
+        count = len(self.cores)
+        self._table = SharedTable(new_table(count), count, self._secret)
         if self._waiting:
             # An endpoint that takes its time: workers are given all ports at their start.
             DeferredList(list(self._waiting)).addCallback(self._start)

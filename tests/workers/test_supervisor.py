@@ -666,6 +666,27 @@ def test_per_client_limit(
         connected(port, origin.port, "127.0.0.2")
 
 
+def binds(port: int, clients: list[socket.socket]) -> int:
+    """Ask for a BIND as 127.0.0.2, and return what the reply says."""
+    client = socket.socket()
+    clients.append(client)
+    client.settimeout(PATIENCE)
+    client.bind(("127.0.0.2", 0))
+    client.connect(("127.0.0.1", port))
+    client.sendall(b"\x05\x01\x00\x05\x02\x00\x01\x7f\x00\x00\x01\x00\x50")
+    return received(client, 12)[3]
+
+
+def test_bind_limit(twistd: Callable[..., Program], clients: list[socket.socket]) -> None:
+    """A client's BINDs are counted over all workers, too."""
+    program = twistd("socks", "-p", "0", "--workers", "3", "--max-binds-per-client", "3")
+    port = int(program.wait_for(LISTENING)[1])
+    assert [binds(port, clients) for _ in range(12)] == 3 * [0] + 9 * [2]
+    for client in clients[:3]:
+        client.close()
+    until(lambda: binds(port, clients) == 0)
+
+
 def test_total_limit(twistd: Callable[..., Program], origin: Origin, clients: list[socket.socket]) -> None:
     """The limit of all sessions is that of all workers, and whoever ends makes room."""
     program = twistd("socks", "-p", "0", "--workers", "2", "--max-sessions", "10")
