@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from ..options import Options
 from ..service import SOCKSService, makeFactory
-from ..session import Sessions
+from ..sessions import Sessions
 from .counts import SharedClientCount, SharedCount, SharedTable
 from .handover import InheritedOpening
 from .process import DRAIN, END, LONGEST_LINE, READY, REOPEN, Lines, Orders
