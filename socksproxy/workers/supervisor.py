@@ -112,10 +112,13 @@ class SupervisorService(ListeningService):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        if signals:
-            raise self._cannot_start(f"{signal.Signals(signals[0]).name} came before the workers were ready")
         if self._gave_up is not None:
             raise CannotStart(self._gave_up)
+        if signals and self._core.state == "starting":
+            raise self._cannot_start(f"{signal.Signals(signals[0]).name} came before the workers were ready")
+        for received in signals:
+            # It came with the last of them: the reactor knows what to do.
+            self.reactor.callWhenRunning(signal.raise_signal, received)
 
     def stopService(self) -> Deferred[None]:
         """
