@@ -19,7 +19,6 @@ from .listening import CannotStart, ListeningService
 from .log import AccessLog
 from .options import Listener, Options
 from .server import SOCKSFactory
-from .workers.supervisor import SupervisorService
 
 __all__ = ["CannotStart", "Listener", "Options", "SOCKSService", "makeFactory", "makeService"]
 
@@ -110,6 +109,9 @@ def makeService(options: Options) -> ListeningService:
     :param options: parsed.
     """
     if options["worker_count"] > 1:
+        # One process does without the machinery for many.
+        from .workers.supervisor import SupervisorService
+
         return SupervisorService(options)
     return SOCKSService(
         options.reactor,

@@ -58,7 +58,10 @@ def test_defaults() -> None:
     assert options["outgoing"] == []
     assert options["access_log"] is None
     assert options["name_resolver"] is None
+    assert options["drain_seconds"] == 0
+    assert options["worker_count"] == 1
     service = makeService(options)
+    assert isinstance(service, SOCKSService)
     service.open = True  # a MemoryReactor says that every port is on 0.0.0.0
     service.privilegedStartService()
     service.startService()
@@ -210,6 +213,10 @@ def test_several_listeners(tmp_path: Path) -> None:
         (["--connect-timeout", "-1"], "--connect-timeout -1: not"),
         (["--connect-timeout", "nan"], "--connect-timeout nan: not"),
         (["--idle-timeout", "inf"], "--idle-timeout inf: not a number of seconds, or 0 for never"),
+        (["--drain", "-1"], "--drain -1: not a number of seconds, or 0 for none"),
+        (["--workers", "0"], "--workers 0: neither auto nor a number from 1 to 256"),
+        (["--workers", "257"], "--workers 257: neither"),
+        (["--workers", "all"], "--workers all: neither"),
         (["--max-sessions", "0"], "--max-sessions 0: not a whole number above 0"),
         (["--max-sessions", "many"], "--max-sessions many: not"),
         (["--max-sessions-per-client", "1.5"], "--max-sessions-per-client 1.5: not"),
@@ -245,6 +252,24 @@ def test_wrong(arguments: list[str], text: str) -> None:
 def test_not_open_to_others(arguments: list[str]) -> None:
     """What only this machine reaches needs no ``--open``."""
     assert len(parsed(*arguments)["listeners"]) == 1
+
+
+@pytest.mark.parametrize(("cores", "count"), [({3}, 1), ({0, 2, 5}, 3), (set(range(1000)), 256)])
+def test_workers_auto(cores: set[int], count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each core that this process may use, which may be fewer than there are."""
+    from twisted.internet import reactor
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cores, raising=False)
+    assert parsed("--workers", "auto", reactor=reactor)["worker_count"] == count
+
+
+def test_workers_auto_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system does not tell, it is the number of cores."""
+    from twisted.internet import reactor
+
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert parsed("--workers", "auto", reactor=reactor)["worker_count"] == 3
 
 
 def test_global_reactor() -> None:
@@ -727,6 +752,7 @@ def test_help(start: Callable[..., Program]) -> None:
     for name in (
         *("interface", "port", "log", "log-format", "listen", "outgoing", "resolver", "open"),
         *("handshake-timeout", "connect-timeout", "idle-timeout", "max-sessions", "max-sessions-per-client"),
+        *("workers", "drain"),
     ):
         assert f"--{name}" in program.output
     assert "SOCKS4, SOCKS4a and SOCKS5 proxy" in program.output

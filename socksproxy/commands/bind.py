@@ -19,6 +19,7 @@ from ..errors import AddressTypeNotSupported, NoFreePort, NotAllowed, TooManyBin
 from ..listen import Listener, Take, listening_socket
 from ..names import canonical
 from ..policy import Client
+from ..policy.limits import ClientCount
 from ..policy.listeners import is_local
 from ..ports import Advertised, PortRange, opened
 from ..wire.words import Address, AddressType, Command
@@ -113,7 +114,7 @@ class Binds:
         self._addresses = addresses
         self._advertised = advertised
         self._outgoing = outgoing
-        self._count: dict[str | None, int] = {}
+        self.count = ClientCount(settings.per_client)
         self._chance = SystemRandom().randrange
         self._complained: float | None = None
         self._refused = 0
@@ -241,24 +242,15 @@ class Binds:
     # How many.
 
     def _begin(self, host: str | None) -> None:
-        count = self._count.get(host, 0)
-        most = self._settings.per_client
-        if most is not None and count >= most:
+        if not self.count.take(host):
             raise TooManyBinds("too many BINDs at once")
-        self._count[host] = count + 1
-
-    def _end(self, host: str | None) -> None:
-        if self._count[host] == 1:
-            del self._count[host]
-        else:
-            self._count[host] -= 1
 
     def _give_up(self, failure: Failure, host: str | None) -> Failure:
-        self._end(host)
+        self.count.give(host)
         return failure
 
     def _over(self, result: Any, host: str | None) -> Any:
-        self._end(host)
+        self.count.give(host)
         return result
 
     def _complain(self) -> None:

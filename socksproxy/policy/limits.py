@@ -75,3 +75,35 @@ class SessionCount:
             del self._by_client[client]
         else:
             self._by_client[client] = count - 1
+
+
+class ClientCount:
+    """
+    Counts what a client address may have only so many of.
+
+    :param most: so many; None: no limit.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self.most = most
+        self.by_client: dict[str | None, int] = {}
+
+    def take(self, client: str | None) -> bool:
+        """
+        Whether *client* may have one more; a :meth:`give` is to follow if so.
+
+        :param client: the literal address; None: a Unix socket's, which all count as one client.
+        """
+        count = self.by_client.get(client, 0)
+        if self.most is not None and count >= self.most:
+            return False
+        self.by_client[client] = count + 1
+        return True
+
+    def give(self, client: str | None) -> None:
+        """*client* has one less."""
+        count = self.by_client[client]
+        if count == 1:
+            del self.by_client[client]
+        else:
+            self.by_client[client] = count - 1

@@ -17,6 +17,7 @@ from ..deadlines import Deadlines
 from ..dial import Outgoing
 from ..errors import NoFreePort, TooManyAssociations
 from ..policy import Client
+from ..policy.limits import ClientCount
 from ..ports import Advertised, PortRange, opened
 from ..relay.outcome import End
 from ..wire.words import Address, AddressType
@@ -92,7 +93,7 @@ class Associations:
         self._ports = None if settings.ports is None else PortRange(*settings.ports)
         self._reassemblies = Deadlines(reactor, TIME, Association.fragments_expired)
         self._terms = Terms(means, settings, self._reassemblies, self._over)
-        self._by_client: dict[str | None, int] = {}
+        self.count = ClientCount(settings.per_client)
         self._shared: dict[str, tuple[Port, SharedDesk]] = {}
         self._timer: IDelayedCall | None = None
         self._renewed = 0.0
@@ -119,14 +120,16 @@ class Associations:
         :raises NoFreePort: when there is none.
         :raises OSError: as the system gives it.
         """
-        most = self.settings.per_client
-        if most is not None and self._by_client.get(client.host, 0) >= most:
+        if not self.count.take(client.host):
             raise TooManyAssociations("too many associations")
-        host, ours = _hosts(client, local, hint)
-        association = Association(self._terms, client, host, _port_of(hint, host), ended)
-        bound = self._bind(association, ours, engine)
+        try:
+            host, ours = _hosts(client, local, hint)
+            association = Association(self._terms, client, host, _port_of(hint, host), ended)
+            bound = self._bind(association, ours, engine)
+        except BaseException:
+            self.count.give(client.host)
+            raise
         self.live.add(association)
-        self._by_client[client.host] = self._by_client.get(client.host, 0) + 1
         self._want_check()
         return association, bound
 
@@ -166,12 +169,7 @@ class Associations:
 
     def _over(self, association: Association) -> None:
         self.live.discard(association)
-        host = association.client.host
-        left = self._by_client[host] - 1
-        if left:
-            self._by_client[host] = left
-        else:
-            del self._by_client[host]
+        self.count.give(association.client.host)
 
     def _complain(self, ours: str) -> None:
         now = self._reactor.seconds()

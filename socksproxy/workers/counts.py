@@ -3,10 +3,11 @@ Limits on sessions that hold across processes.
 
 The workers share a piece of memory. In it each client address has a row, and
 each worker a column in every row: how many sessions of the client that worker
-has. Only the worker itself writes its column, so that when it is killed, the
-supervisor knows what to take away. What a session may be told depends on sums
-over a row; a lock makes adding and summing one step. It is a record lock, which the
-kernel takes from a process that dies.
+has. BINDs and UDP associations of a client have rows of their own. Only the
+worker itself writes its column, so that when it is killed, the supervisor knows
+what to take away. What a session may be told depends on sums over a row; a lock
+makes adding and summing one step. It is a record lock, which the kernel takes
+from a process that dies.
 
 Rows are found by a keyed hash of the address: the first half of it names a
 bucket, and the whole of it is looked for there. A row whose counts are all 0 is
@@ -27,7 +28,7 @@ from hashlib import blake2b
 
 from twisted.logger import Logger
 
-from ..policy.limits import Admission, SessionCount, SessionLimits, judged
+from ..policy.limits import Admission, ClientCount, SessionCount, SessionLimits, judged
 
 _log = Logger(namespace="socksproxy")
 
@@ -94,13 +95,23 @@ class SharedTable:
         """Let them in again."""
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
-    def row(self, client: str) -> int | None:
-        """
-        Where the cells of *client* begin; None: there is no room. To be called with the lock held.
+    def add(self, place: int, column: int) -> int:
+        """One more in a row; returned is the sum over it. To be called with the lock held."""
+        self.cells[place + column] += 1
+        return sum(self.cells[place : place + self.columns])
 
-        The row is the client's while any of its cells is above 0.
+    def remove(self, place: int, column: int) -> int:
+        """One less in a row; returned is what is left in the column."""
+        self.cells[place + column] -= 1
+        return self.cells[place + column]
+
+    def row(self, name: str) -> int | None:
         """
-        key = blake2b(client.encode(), digest_size=_KEY, key=self._secret).digest()
+        Where the cells of *name* begin; None: there is no room. To be called with the lock held.
+
+        The row has that name while any of its cells is above 0.
+        """
+        key = blake2b(name.encode(), digest_size=_KEY, key=self._secret).digest()
         first = int.from_bytes(key[:8], "big") % _BUCKETS * _WAYS
         row = self._find(key, first * _KEY, _KEY)
         if row is None:
@@ -138,6 +149,58 @@ class SharedTable:
         os.close(self._descriptor)
 
 
+class _Rows:
+    """
+    How many each client has, of one thing, in all workers.
+
+    :param table: what they share.
+    :param column: which of its columns is this worker's.
+    :param kind: the thing.
+    """
+
+    def __init__(self, table: SharedTable, column: int, kind: str) -> None:
+        self._table = table
+        self._column = column
+        self._kind = kind
+        #: By client, where its row is, for as long as this worker has any of the client's.
+        self.places: dict[str | None, int] = {}
+        self._alone: dict[str | None, int] = {}
+        self._warned = False
+
+    def add(self, client: str | None) -> int:
+        """*client* has one more; returned is how many. To be called with the lock held."""
+        place = self.places.get(client)
+        if place is None:
+            place = self._table.row(f"{self._kind} {'unix' if client is None else client}")
+            if place is None:
+                return self._add_alone(client)
+            self.places[client] = place
+        return self._table.add(place, self._column)
+
+    def remove(self, client: str | None) -> None:
+        """*client* has one less."""
+        # Without the lock: nobody else writes here, and for the others it ends a moment later.
+        place = self.places.get(client)
+        if place is None:
+            self._remove_alone(client)
+        elif not self._table.remove(place, self._column):
+            del self.places[client]
+
+    def _add_alone(self, client: str | None) -> int:
+        if not self._warned:
+            self._warned = True
+            _log.warn("more clients than the workers can count together: each counts the rest alone")
+        count = self._alone[client] = self._alone.get(client, 0) + 1
+        return count
+
+    def _remove_alone(self, client: str | None) -> None:
+        count = self._alone.get(client, 0)
+        if count > 1:
+            self._alone[client] = count - 1
+        else:
+            self._alone.pop(client, None)
+
+
 class SharedCount(SessionCount):
     """
     Counts sessions of all workers against :class:`~socksproxy.policy.SessionLimits`.
@@ -150,12 +213,8 @@ class SharedCount(SessionCount):
     def __init__(self, limits: SessionLimits, table: SharedTable, column: int) -> None:
         super().__init__(limits)
         self._table = table
-        self._cells = table.cells
-        self._columns = table.columns
         self._column = column
-        #: By client, where its row is, for as long as this worker has sessions of the client.
-        self._rows: dict[str | None, int] = {}
-        self._warned = False
+        self._rows = _Rows(table, column, "session")
 
     def admit(self, client: str | None) -> Admission:
         """See :meth:`SessionCount.admit`."""
@@ -163,9 +222,9 @@ class SharedCount(SessionCount):
         table, of_client = self._table, 0
         table.lock()
         try:
-            total = self._add(table.total)
+            total = table.add(table.total, self._column)
             if per_client is not None and client != "":
-                of_client = self._add_client(client)
+                of_client = self._rows.add(client)
         finally:
             table.unlock()
         over = 0 if limit is None else total - limit
@@ -173,40 +232,39 @@ class SharedCount(SessionCount):
 
     def release(self, client: str | None) -> None:
         """See :meth:`SessionCount.release`."""
-        # Without the lock: nobody else writes here, and for the others the session ends a moment later.
-        self._cells[self._table.total + self._column] -= 1
-        row = self._rows.get(client)
-        if row is None:
-            self._release_alone(client)
-            return
-        place = row + self._column
-        self._cells[place] -= 1
-        if not self._cells[place]:
-            del self._rows[client]
+        self._table.remove(self._table.total, self._column)
+        self._rows.remove(client)
 
-    def _add(self, row: int) -> int:
-        self._cells[row + self._column] += 1
-        return sum(self._cells[row : row + self._columns])
 
-    def _add_client(self, client: str | None) -> int:
-        row = self._rows.get(client)
-        if row is None:
-            row = self._table.row("unix" if client is None else client)
-            if row is None:
-                return self._add_alone(client)
-            self._rows[client] = row
-        return self._add(row)
+class SharedClientCount(ClientCount):
+    """
+    Counts what a client address may have only so many of, in all workers together.
 
-    def _add_alone(self, client: str | None) -> int:
-        if not self._warned:
-            self._warned = True
-            _log.warn("more clients than the workers can count together: each counts the rest alone")
-        count = self._by_client[client] = self._by_client.get(client, 0) + 1
-        return count
+    :param most: so many; None: no limit.
+    :param table: what they share.
+    :param column: which of its columns is this worker's.
+    :param kind: what is counted.
+    """
 
-    def _release_alone(self, client: str | None) -> None:
-        count = self._by_client.get(client, 0)
-        if count > 1:
-            self._by_client[client] = count - 1
-        else:
-            self._by_client.pop(client, None)
+    def __init__(self, most: int | None, table: SharedTable, column: int, kind: str) -> None:
+        super().__init__(most)
+        self._table = table
+        self._rows = _Rows(table, column, kind)
+
+    def take(self, client: str | None) -> bool:
+        """See :meth:`ClientCount.take`."""
+        if self.most is None:
+            return True
+        self._table.lock()
+        try:
+            granted = self._rows.add(client) <= self.most
+        finally:
+            self._table.unlock()
+        if not granted:
+            self._rows.remove(client)
+        return granted
+
+    def give(self, client: str | None) -> None:
+        """See :meth:`ClientCount.give`."""
+        if self.most is not None:
+            self._rows.remove(client)

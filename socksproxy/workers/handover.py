@@ -74,6 +74,9 @@ class _OpeningReactor:
 
     def _keep(self, port: Any, number: int | None = None) -> Any:
         port.stopReading()
+        # Twisted shuts its sockets down when it closes them. This one is the workers', too,
+        # who are about to close theirs, and would wonder what became of it.
+        port._shouldShutdown = False
         self._note(port, number)
         return port
 
@@ -111,6 +114,11 @@ class SharedOpening(Opening):
         """See :meth:`Opening.access_log`."""
         self.log = super().access_log(path, format)
         return self.log
+
+    def forget_ports(self) -> None:
+        """The ports are closed."""
+        for ports in self.ports.values():
+            ports.clear()
 
     def _keep_file(self, name: str) -> None:
         if name in self.files or not (hasattr(os, "memfd_create") and _DESCRIPTORS.is_dir()):

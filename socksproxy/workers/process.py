@@ -54,7 +54,7 @@ class Orders(NamedTuple):
     :ivar files: for names of files, what these hold.
     :ivar log: the access log and where it is, if there is one.
     :ivar counts: the shared counts, how many columns they have, and their secret in hexadecimal digits;
-        None: each process counts for itself.
+        None: each worker counts for itself.
     :ivar status: where it says what it is at.
     """
 

@@ -5,6 +5,7 @@ The supervisor: a service that opens the listeners, and has workers serve their 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -54,17 +55,26 @@ class SupervisorService(ListeningService):
         self._options = options
         self._opening = options.opening
         self._announcements: list[tuple[str, bool, str]] = []
-        self._gave_up: str | None = None
-        self._stopped: Deferred[None] = Deferred()
         self._table: SharedTable | None = None
         self._secret = os.urandom(16)
-        self._core = CrewCore(self._all_started, self._give_up, self._all_stopped)
-        self._crew: Crew = make_crew(self._core)
+        self._hire()
+
+    def _hire(self) -> None:
+        """Have workers, none of which has been started yet."""
+        self._gave_up: str | None = None
+        self._stopped: Deferred[None] = Deferred()
         self.cores = [
-            WorkerCore(number, self.reactor, self._spawn, self, options["drain_seconds"])
-            for number in range(1, options["worker_count"] + 1)
+            WorkerCore(number, self.reactor, self._spawn, self, self._options["drain_seconds"])
+            for number in range(1, self._options["worker_count"] + 1)
         ]
-        self._core.cores, self._core.workers = self.cores, [make_worker(core) for core in self.cores]
+        self._core = CrewCore(
+            self._all_started,
+            self._give_up,
+            self._all_stopped,
+            self.cores,
+            [make_worker(core) for core in self.cores],
+        )
+        self._crew: Crew = make_crew(self._core)
 
     # The life of a service.
 
@@ -77,19 +87,38 @@ class SupervisorService(ListeningService):
         super().startService()
         if not sys.executable or not os.access(sys.executable, os.X_OK):
             raise self._cannot_start(f"no Python can be started as {sys.executable!r} here")
-        if any(self._options["limits"]):
-            count = len(self.cores)
-            self._table = SharedTable(new_table(count), count, self._secret)
+        count = len(self.cores)
+        self._table = SharedTable(new_table(count), count, self._secret)
         if self._waiting:
             # An endpoint that takes its time: workers are given all ports at their start.
             DeferredList(list(self._waiting)).addCallback(self._start)
             return
         self._start(None)
-        while not self.reactor.running and self._core.state == "starting":
-            self.reactor.iterate(_LOOK_EVERY)
-            reapAllProcesses()
+        if not self.reactor.running:
+            self._wait_for_workers()
+
+    def _wait_for_workers(self) -> None:
+        signals: list[int] = []
+        # Without handlers of our own, an interrupt would be an exception in whatever the reactor is at.
+        before = {
+            number: signal.signal(number, lambda number, frame: signals.append(number))
+            for number in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
+        try:
+            while self._core.state == "starting" and not signals:
+                self.reactor.iterate(_LOOK_EVERY)
+                reapAllProcesses()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
         if self._gave_up is not None:
             raise CannotStart(self._gave_up)
+        if signals and self._core.state == "starting":
+            raise self._cannot_start(f"{signal.Signals(signals[0]).name} came before the workers were ready")
+        for received in signals:
+            # It came with the last of them: the reactor knows what to do.
+            self.reactor.callWhenRunning(signal.raise_signal, received)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -124,6 +153,8 @@ class SupervisorService(ListeningService):
 
     def _clear(self) -> None:
         self.finish()
+        self._hire()
+        self._opening.forget_ports()
         if self._table is not None:
             self._table.close()
             self._table = None

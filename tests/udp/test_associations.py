@@ -258,7 +258,7 @@ def test_caps_count_by_client() -> None:
     factory.open()
     for association in list(factory.associations.live):
         association.abort()
-    assert factory.associations._by_client == {}
+    assert factory.associations.count.by_client == {}
 
 
 def test_ports_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

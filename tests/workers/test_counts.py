@@ -15,7 +15,7 @@ from twisted.logger import globalLogPublisher
 from socksproxy.policy import Admission, SessionCount, SessionLimits
 from socksproxy.policy.limits import PATIENCE
 from socksproxy.workers import counts as module
-from socksproxy.workers.counts import SharedCount, SharedTable, new_table
+from socksproxy.workers.counts import SharedClientCount, SharedCount, SharedTable, new_table
 
 SECRET = b"0123456789abcdef"
 
@@ -114,6 +114,40 @@ def test_drops() -> None:
     assert given.count(Admission.DROP) == PATIENCE - 1
 
 
+def test_of_other_kinds() -> None:
+    """BINDs and associations are counted together, too, and apart from sessions and each other."""
+    table = Shared(SessionLimits()).table
+    sessions = SharedCount(SessionLimits(per_client=1), table, 0)
+    binds = [SharedClientCount(2, table, number, "bind") for number in range(2)]
+    associations = SharedClientCount(1, table, 1, "association")
+    assert sessions.admit("192.0.2.1") is Admission.SERVE
+    assert binds[0].take("192.0.2.1")
+    assert binds[1].take("192.0.2.1")
+    assert not binds[0].take("192.0.2.1")
+    assert associations.take("192.0.2.1")
+    assert not associations.take("192.0.2.1")
+    binds[1].give("192.0.2.1")
+    assert binds[0].take("192.0.2.1")
+    assert not binds[1].take("192.0.2.1")
+    assert binds[1].take(None)
+    for client in ("192.0.2.1", "192.0.2.1"):
+        binds[0].give(client)
+    binds[1].give(None)
+    associations.give("192.0.2.1")
+    sessions.release("192.0.2.1")
+    assert not any(table.cells)
+
+
+def test_of_other_kinds_without_limit() -> None:
+    """What has no limit is not counted."""
+    table = Shared(SessionLimits()).table
+    count = SharedClientCount(None, table, 0, "bind")
+    assert all(count.take("192.0.2.1") for _ in range(1000))
+    assert not any(table.cells)
+    count.give("192.0.2.1")
+    assert not any(table.cells)
+
+
 def test_rows_are_given_again(small: None) -> None:
     """A client that is gone leaves its row to another, however many there were."""
     first, second = Shared(SessionLimits(per_client=1)).counts
@@ -177,7 +211,7 @@ for number in range(rounds):
     if count.admit(client) is Admission.SERVE:
         served += 1
     count.release(client)
-print(served, len(count._rows))
+print(served, len(count._rows.places))
 """
 
 

@@ -105,8 +105,10 @@ async def test_tcp() -> None:
     answer = asks(socket.AF_INET, ("127.0.0.1", number))
     another = await inherited(opening, TCP, HelloFactory("another"))
     assert await answer == "another 127.0.0.1"
-    await another.stopListening()
+    # Nor is that of the supervisor the end of a worker.
     await port.stopListening()
+    assert await asks(socket.AF_INET, ("127.0.0.1", number)) == "another 127.0.0.1"
+    await another.stopListening()
 
 
 @pytest_twisted.ensureDeferred

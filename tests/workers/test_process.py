@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
 from socksproxy.policy import SessionCount, SessionLimits
-from socksproxy.workers.counts import SharedCount, new_table
+from socksproxy.workers.counts import SharedClientCount, SharedCount, new_table
 from socksproxy.workers.machine import Ending
 from socksproxy.workers.process import LONGEST_LINE, Lines, Orders, WorkerProcess
 from socksproxy.workers.worker import Commands, Reporter, make_worker_service, read_orders
@@ -250,9 +250,13 @@ async def test_commands() -> None:
 
 
 def test_counts_alone_without_limits() -> None:
-    """Without limits a worker counts as a process by itself does, which costs next to nothing."""
-    service = make_worker_service(orders(listeners=[[]], files={}, log=None, counts=None), reactor)
-    assert type(service.factory.sessions.count) is SessionCount
+    """Without limits on sessions a worker counts as a process by itself does, which costs next to nothing."""
+    given = orders(listeners=[[]], files={}, log=None, counts=(new_table(2), 2, "00" * 16))
+    sessions = make_worker_service(given, reactor).factory.sessions
+    assert type(sessions.count) is SessionCount
+    assert isinstance(sessions.binds.count, SharedClientCount)
+    assert (sessions.binds.count.most, sessions.associations.count.most) == (32, 100)
+    assert isinstance(sessions.associations.count, SharedClientCount)
 
 
 def test_counts_with_the_others() -> None:
@@ -269,7 +273,7 @@ def test_counts_with_the_others() -> None:
     assert isinstance(count, SharedCount)
     assert count.limits == SessionLimits(sessions=3)
     count.admit(None)
-    assert list(count._cells[-2:]) == [0, 1]
+    assert list(count._table.cells[-2:]) == [0, 1]
 
 
 def test_option_wrong_in_the_worker() -> None:

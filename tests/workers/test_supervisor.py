@@ -17,11 +17,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from socksproxy.service import makeService
+from socksproxy.workers.machine import State
+from socksproxy.workers.supervisor import SupervisorService
 
 from ..conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
 from ..support.certificates import self_signed
 from ..support.origin import Origin, echo
-from ..test_service import SYSTEMD
+from ..test_service import SYSTEMD, parsed
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at processes in /proc")
 
@@ -55,6 +63,15 @@ def ended(pid: int) -> bool:
     return text.rpartition(")")[2].split()[0] == "Z"
 
 
+def descriptors_of(pid: int) -> list[str]:
+    """What the descriptors of a process are of."""
+    found = []
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # it has been closed meanwhile
+            found.append(os.readlink(file))
+    return found
+
+
 def inode_at_proxy(client: socket.socket) -> str | None:
     """The inode of the other end of *client*, a connection on IPv4 loopback."""
     ends = [f"{port:04X}" for port in (client.getpeername()[1], client.getsockname()[1])]
@@ -69,10 +86,8 @@ def server_of(client: socket.socket, pids: Sequence[int]) -> int:
     """Which of the processes has the other end of *client*."""
     wanted = f"socket:[{inode_at_proxy(client)}]"
     for pid in pids:
-        for file in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                if os.readlink(file) == wanted:
-                    return pid
+        if wanted in descriptors_of(pid):
+            return pid
     raise AssertionError("no worker has this session")
 
 
@@ -173,20 +188,16 @@ def test_one_is_no_supervisor(twistd: Callable[..., Program]) -> None:
     assert workers_of(program.process.pid) == []
 
 
-@pytest.mark.parametrize("reactor", ["poll", "select", "asyncio"])
-def test_reactor_is_passed_on(reactor: str, start: Callable[..., Program], origin: Origin) -> None:
+@pytest.mark.parametrize(("name", "epolls"), [("epoll", 2), ("poll", 1), ("select", 1), ("asyncio", 2)])
+def test_reactor_is_passed_on(name: str, epolls: int, start: Callable[..., Program], origin: Origin) -> None:
     """A worker's reactor is the one that was asked for."""
-    program = start([*TWISTD, "-r", reactor, "-n", "--pidfile=", "socks", "-p", "0", "--workers", "2"])
+    program = start([*TWISTD, "-r", name, "-n", "--pidfile=", "socks", "-p", "0", "--workers", "2"])
     port = int(program.wait_for(LISTENING)[1])
     with connected(port, origin.port) as client:
         assert echoes(client)
-    asyncio = any(
-        "eventfd" in os.readlink(file) or "eventpoll" in os.readlink(file)
-        for pid in workers_of(program.process.pid)
-        for file in Path(f"/proc/{pid}/fd").iterdir()
-        if file.exists() or file.is_symlink()
-    )
-    assert asyncio  # the relay engine's, at least: the reactor did register it
+    for pid in workers_of(program.process.pid):
+        # One is the relay engine's.
+        assert descriptors_of(pid).count("anon_inode:[eventpoll]") == epolls
     assert program.stop() == -signal.SIGTERM
     assert "Traceback" not in program.output
 
@@ -311,7 +322,11 @@ def test_drains(twistd: Callable[..., Program], origin: Origin, clients: list[so
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal(
-    second: signal.Signals, twistd: Callable[..., Program], origin: Origin, clients: list[socket.socket]
+    second: signal.Signals,
+    tmp_path: Path,
+    twistd: Callable[..., Program],
+    origin: Origin,
+    clients: list[socket.socket],
 ) -> None:
     """Who will not wait says so again; the sessions' lines are in the access log all the same."""
     program = twistd("socks", "-p", "0", "--workers", "2", "--drain", "600", "-l", "access.log")
@@ -325,6 +340,7 @@ def test_second_signal(
     assert all(map(ended, pids))
     assert "Traceback" not in program.output
     assert "is killed" not in program.output
+    assert (tmp_path / "access.log").read_text().count(" ended=aborted\n") == len(clients)
 
 
 def test_signal_to_all(twistd: Callable[..., Program], origin: Origin, clients: list[socket.socket]) -> None:
@@ -363,6 +379,43 @@ def test_worker_terminated(
     program.wait_for(r"worker 2 \(process \d+\) has ended: exit status 0; another starts at once")
     program.wait_for(r"(?s)has ended: exit status 0.*worker 2 \(process \d+\) accepts clients")
     assert all(echoes(client) for client in by_worker[pids[0]])
+
+
+@pytest_twisted.ensureDeferred
+async def test_starts_again(origin: Origin) -> None:
+    """In a program that runs already it starts without holding that up; and stopped, it can start again."""
+    service = makeService(parsed("-p", "0", "--workers", "2", "--max-sessions", "5", reactor=reactor))
+    assert isinstance(service, SupervisorService)
+    for _ in range(2):
+        service.startService()
+        (port,) = [port.getHost().port for port in service.ports]
+        with await deferToThread(connected, port, origin.port) as client:
+            assert await deferToThread(echoes, client)
+        while any(core.state is not State.RUNNING for core in service.cores):
+            await deferLater(reactor, 0.01)
+        pids = [core.process.pid for core in service.cores if core.process is not None]
+        assert len(set(pids)) == 2
+        await service.stopService()
+        assert all(pid is not None and ended(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_start(number: signal.Signals, tmp_path: Path, start: Callable[..., Program]) -> None:
+    """Ctrl-C while workers take their time to start is the end, and no fault."""
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\necho I sleep >&2\nexec sleep 600\n")
+    slow.chmod(0o755)
+    program = start([*with_python(str(slow)), "-n", "--pidfile=", "socks", "-p", "0", "--workers", "2"])
+    program.wait_for("(?s)(I sleep.*){2}")
+    pids = workers_of(program.process.pid)
+    program.process.send_signal(number)
+    until(lambda: program.process.poll() is not None)
+    for pid in pids:
+        # It has not come to reading its orders: a real one would find that there is no supervisor.
+        os.kill(pid, signal.SIGKILL)
+    assert program.wait() == 1
+    assert f"cannot start: {number.name} came before the workers were ready" in program.output
+    assert "Traceback" not in program.output
 
 
 # What cannot start.
@@ -616,6 +669,27 @@ def test_per_client_limit(
         connected(port, origin.port, "127.0.0.2")
 
 
+def binds(port: int, clients: list[socket.socket]) -> int:
+    """Ask for a BIND as 127.0.0.2, and return what the reply says."""
+    client = socket.socket()
+    clients.append(client)
+    client.settimeout(PATIENCE)
+    client.bind(("127.0.0.2", 0))
+    client.connect(("127.0.0.1", port))
+    client.sendall(b"\x05\x01\x00\x05\x02\x00\x01\x7f\x00\x00\x01\x00\x50")
+    return received(client, 12)[3]
+
+
+def test_bind_limit(twistd: Callable[..., Program], clients: list[socket.socket]) -> None:
+    """A client's BINDs are counted over all workers, too."""
+    program = twistd("socks", "-p", "0", "--workers", "3", "--max-binds-per-client", "3")
+    port = int(program.wait_for(LISTENING)[1])
+    assert [binds(port, clients) for _ in range(12)] == 3 * [0] + 9 * [2]
+    for client in clients[:3]:
+        client.close()
+    until(lambda: binds(port, clients) == 0)
+
+
 def test_total_limit(twistd: Callable[..., Program], origin: Origin, clients: list[socket.socket]) -> None:
     """The limit of all sessions is that of all workers, and whoever ends makes room."""
     program = twistd("socks", "-p", "0", "--workers", "2", "--max-sessions", "10")
@@ -668,14 +742,8 @@ def test_access_log(format: str, tmp_path: Path, twistd: Callable[..., Program],
     program.process.send_signal(signal.SIGUSR1)
     until(log.exists)
     until(lambda: (tmp_path / "twistd.log.1").exists())
-    until(
-        lambda: all(
-            os.readlink(file) != str(tmp_path / "old")
-            for pid in workers_of(program.process.pid)
-            for file in Path(f"/proc/{pid}/fd").iterdir()
-            if file.is_symlink()
-        )
-    )
+    pids = workers_of(program.process.pid)
+    until(lambda: not any(str(tmp_path / "old") in descriptors_of(pid) for pid in pids))
     run_some()
     until(lambda: len(lines(log)) == 200)
     pattern = r'\{"time":".*"ended":"\w+"\}' if format == "json" else r"\S+ client=\S+ user=- .* ended=\w+"
