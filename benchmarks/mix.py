@@ -169,6 +169,22 @@ async def kill_negotiation(session: Session) -> None:
     sock.close()
 
 
+async def bind(session: Session) -> None:
+    """The destination connects, as with FTP in active mode, and then one end sends."""
+    ends = list(await session.bind())
+    session.random.shuffle(ends)
+    source, target = ends
+    await _deliver(source, target, session.size())
+    await _deliver(target, source, 0)
+
+
+async def kill_bind(session: Session) -> None:
+    """The client goes away before the peer comes."""
+    sock, _ = await session.announced()
+    await session.pause(THINK)
+    sock.close()
+
+
 async def refused(session: Session) -> None:
     """The destination refuses."""
     await session.refused()
@@ -203,5 +219,7 @@ KINDS = (
     Kind("reset", 3, reset),
     Kind("kill", 3, kill),
     Kind("kill in the negotiation", 2, kill_negotiation),
+    Kind("bind", 2, bind),
+    Kind("kill of a bind", 1, kill_bind),
     Kind("refused", 1, refused),
 )

@@ -22,6 +22,9 @@ _RESET = struct.pack("ii", 1, 0)
 #: Addresses the clients come from, so that ports do not run out.
 _SOURCES = 200
 
+#: Where the peers of BINDs come from, and others who are not wanted.
+_PEER, _STRANGER = "127.0.0.251", "127.0.0.252"
+
 #: Bytes with which a client tells the origin which session it is.
 TOKEN = 8
 
@@ -256,6 +259,61 @@ class Session:
             raise Unexpected('the reply to a CONNECT to a closed port is not "refused"')
         if await self._loop.sock_recv(sock, 1):
             raise Unexpected("there is more after a refusal")
+
+    async def bind(self) -> tuple[End, End]:
+        """
+        A BIND whose peer has come, perhaps behind somebody else: the client's end and the peer's.
+
+        :raises Unexpected: when somebody else is let in, or the client is told another peer.
+        """
+        sock, place = await self.announced()
+        if self.random.random() < 0.3:
+            await self._turned_away(place)
+        peer = await self._come(_PEER, place)
+        if await self._place(sock) != peer.getsockname():
+            raise Unexpected("the second reply does not tell the peer's address")
+        return End(self, sock, self.stream()), End(self, peer, self.stream())
+
+    async def announced(self) -> tuple[socket.socket, tuple[str, int]]:
+        """A BIND that waits: the client's connection, and where the peer is to connect."""
+        sock = await self.dial()
+        host, port = socket.inet_aton(_PEER), _two(21)
+        if self._request.greeting:
+            await self._loop.sock_sendall(sock, self._request.greeting)
+            await self._replies_to_greeting(sock)
+            await self._loop.sock_sendall(sock, b"\x05\x02\x00\x01" + host + port)
+        else:
+            await self._loop.sock_sendall(sock, b"\x04\x02" + port + host + b"soak\x00")
+        return sock, await self._place(sock)
+
+    async def _place(self, sock: socket.socket) -> tuple[str, int]:
+        """The address in a granting reply."""
+        if self._request.greeting:
+            reply = await self._read(sock, 10)
+            if reply[:4] != b"\x05\x00\x00\x01":
+                raise Unexpected(f"SOCKS5 reply {reply[1]} to a BIND")
+            return socket.inet_ntoa(reply[4:8]), int.from_bytes(reply[8:], "big")
+        reply = await self._read(sock, 8)
+        if reply[:2] != b"\x00\x5a":
+            raise Unexpected(f"SOCKS4 reply {reply[1]} to a BIND")
+        return socket.inet_ntoa(reply[4:]), int.from_bytes(reply[2:4], "big")
+
+    async def _come(self, source: str, place: tuple[str, int]) -> socket.socket:
+        sock = self.own(socket.socket())
+        sock.setblocking(False)
+        sock.bind((source, 0))
+        await self._loop.sock_connect(sock, place)
+        self.progress()
+        return sock
+
+    async def _turned_away(self, place: tuple[str, int]) -> None:
+        stranger = await self._come(_STRANGER, place)
+        try:
+            data = await self._loop.sock_recv(stranger, 1)
+        except ConnectionError:
+            data = b""
+        if data:
+            raise Unexpected("somebody else than the peer of a BIND was let in")
 
     def opening(self) -> bytes:
         """All that a client says until it is served."""

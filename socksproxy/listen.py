@@ -139,11 +139,11 @@ class Listener:
             listening.close()
 
 
-def for_engine(engine: Any) -> Take:
-    """What the relay over *engine* takes: the socket, registered."""
+def for_engine(engine: Callable[[], Any]) -> Take:
+    """What the relay over an engine takes: the socket, registered. *engine* gives the present one."""
 
     def take(link: SocketType) -> SocketType:
-        engine.register(link.fileno(), _Waiting())
+        engine().register(link.fileno(), _Waiting())
         return link
 
     return take

@@ -115,8 +115,10 @@ class Sessions:
 
     def take(self, channel: Channel) -> Take:
         """What makes a relay's end of a connection that comes to a session on *channel*."""
-        engine = self.engine if channel.detachable else None
-        return for_transports(self.reactor) if engine is None else for_engine(engine)
+        if self.engine is None or not channel.detachable:
+            return for_transports(self.reactor)
+        # Nothing keeps an engine that has closed its last port until the peer comes.
+        return for_engine(lambda: self.engine)
 
     def spoken(self, client: Client, host: str) -> AddressType | None:
         """The family in which *client* has reached *host*, a name, in a session that goes on."""

@@ -647,6 +647,20 @@ def test_shutdown(serve: Serve) -> Playing:
     assert record["ended"] == "aborted"
 
 
+@pytest.mark.parametrize("kind", ["transports", "detached", "accepted"])
+@pytest_twisted.inlineCallbacks
+def test_peer_comes_after_the_last_port(serve_as: Serve, kind: str) -> Playing:
+    """Stopping to listen ends no session, and none that waits for its peer."""
+    proxy: Proxy = yield serve_as(kind)
+    with proxy.connect() as sock:
+        _, address = yield proxy.play(bind, sock, 5, "127.0.0.1")
+        yield proxy.port.stopListening()
+        with (yield proxy.play(meet, address)) as peer:
+            assert (yield proxy.play(reply5, sock))[0] == Reply.SUCCEEDED
+            peer.sendall(b"late")
+            assert (yield proxy.play(read_exactly, sock, 4)) == b"late"
+
+
 # Ports and addresses.
 
 

@@ -115,6 +115,7 @@ class Binds:
         self._advertised = advertised
         self._outgoing = outgoing
         self.count = ClientCount(settings.per_client)
+        self._listening: set[tuple[str, int]] = set()
         self._chance = SystemRandom().randrange
         self._complained: float | None = None
         self._refused = 0
@@ -154,12 +155,14 @@ class Binds:
         )
         told, listening = self._open(wanted, addresses)
         admits = self._judge(destination, addresses, stranger)
+        place: tuple[str, int] = listening.getsockname()[:2]
         try:
             listener = Listener(self._reactor, listening, admits, take)
         except BaseException:
             listening.close()
             raise
-        listener.accepted.addBoth(self._over, client.host)
+        self._listening.add(place)
+        listener.accepted.addBoth(self._over, client.host, place)
         return Bound(told._replace(port=listener.port), listener.accepted)
 
     # Who may.
@@ -231,8 +234,14 @@ class Binds:
             return towards.host  # there is nothing better
 
     def _listen(self, host: str) -> socket.socket:
+        def listen(port: int) -> socket.socket:
+            # Not to be tried one by one when all of a wide range are ours.
+            if (host, port) in self._listening:
+                raise OSError(errno.EADDRINUSE, "we listen there ourselves")
+            return listening_socket(host, port)
+
         try:
-            return opened(self._ports, lambda port: listening_socket(host, port), self._chance)
+            return opened(self._ports, listen, self._chance)
         except OSError as problem:
             if problem.errno != errno.EADDRINUSE:
                 raise
@@ -249,7 +258,8 @@ class Binds:
         self.count.give(host)
         return failure
 
-    def _over(self, result: Any, host: str | None) -> Any:
+    def _over(self, result: Any, host: str | None, place: tuple[str, int]) -> Any:
+        self._listening.discard(place)
         self.count.give(host)
         return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import random
 import signal
 import socket
 import sys
@@ -134,11 +135,51 @@ class Proxy:
             writer.close()
 
 
-def play(relay: Relay, kind: str, **options: Any) -> list[str]:
-    """What is wrong with some sessions of *kind* through a proxy that relays so."""
+class Binder(Proxy):
+    """
+    SOCKS5's BIND, for a peer at an IPv4 address.
+
+    :param admits: whom it lets in.
+    :param told: the port of the second reply, given the peer's.
+    """
+
+    def __init__(self, admits: Callable[[str], bool], told: Callable[[int], int]) -> None:
+        super().__init__(forward)
+        self._admits = admits
+        self._told = told
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        async def accepted(*ends: Any) -> None:
+            if self._admits(ends[1].get_extra_info("peername")[0]) and not came.done():
+                came.set_result(ends)
+            else:
+                ends[1].close()
+
+        listening = await asyncio.start_server(accepted, "127.0.0.1", 0)
+        try:
+            await reader.readexactly(3)
+            writer.write(b"\x05\x00")
+            await reader.readexactly(10)
+            port: int = listening.sockets[0].getsockname()[1]
+            writer.write(b"\x05\x00\x00\x01\x7f\x00\x00\x01" + port.to_bytes(2, "big"))
+            there = await came
+            host, port = there[1].get_extra_info("peername")
+            address = socket.inet_aton(host) + self._told(port).to_bytes(2, "big")
+            writer.write(b"\x05\x00\x00\x01" + address)
+            await asyncio.gather(self._relay(reader, there[1]), self._relay(there[0], writer))
+            there[1].close()
+        finally:
+            listening.close()
+            writer.close()
+
+
+def play(relay: Relay, kind: str, proxy: Proxy | None = None) -> list[str]:
+    """What is wrong with some sessions of *kind* through *proxy*, or one that relays so."""
 
     async def main() -> list[str]:
-        async with Proxy(relay) as port:
+        async with proxy or Proxy(relay) as port:
             world = World(port, 1, largest=1 << 20, haste=0.01, requests=REQUESTS[:1])
             try:
                 crowd = soak.Crowd(world, 3, [each for each in KINDS if each.name == kind])
@@ -208,6 +249,29 @@ def test_a_refusal_that_is_not_one() -> None:
 
     with pytest.raises(Unexpected):
         asyncio.run(main())
+
+
+def is_peer(host: str) -> bool:
+    return host == "127.0.0.251"
+
+
+def test_a_good_bind() -> None:
+    """What has no fault has none."""
+    assert play(forward, "bind", Binder(is_peer, lambda port: port)) == []
+
+
+def test_another_peer_is_told() -> None:
+    """The second reply is looked at."""
+    failures = play(forward, "bind", Binder(is_peer, lambda port: port ^ 1))
+    assert failures
+    assert all("the second reply does not tell the peer's address" in failure for failure in failures)
+
+
+def test_a_stranger_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer comes in vain, or the stranger is never sent away."""
+    monkeypatch.setattr(soak, "STALLED", 0.5)
+    monkeypatch.setattr(random.Random, "random", lambda self: 0.1)
+    assert play(forward, "bind", Binder(lambda host: True, lambda port: port))
 
 
 def test_pauses_are_no_stalls() -> None:
