@@ -296,11 +296,15 @@ static int listen_ipv6(int port)
 /* A child process that ends with this one. */
 static pid_t child(void)
 {
-    pid_t pid = fork();
+    pid_t parent = getpid(), pid = fork();
     if (pid < 0)
         die("fork");
-    if (!pid)
+    if (!pid) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        /* The parent may have ended before that. */
+        if (getppid() != parent)
+            _exit(0);
+    }
     return pid;
 }
 
