@@ -260,9 +260,8 @@ async def test_many_clients_of_one_address(kind: str, shared: bool) -> None:
 
 
 def free_udp_port() -> int:
-    with udp_socket() as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is free now, and that the system does not give out by itself."""
+    return two_free_ports()[0]
 
 
 # Who may speak.
