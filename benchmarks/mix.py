@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from datagrams import associate
 from sessions import End, Session, Unexpected, together
 
 #: Seconds of the longest pauses.
@@ -222,4 +223,5 @@ KINDS = (
     Kind("bind", 2, bind),
     Kind("kill of a bind", 1, kill_bind),
     Kind("refused", 1, refused),
+    Kind("UDP association", 3, associate),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from struct import pack
 from typing import Any
 
@@ -70,7 +71,7 @@ if _receive is not None:
     _receive.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
 
 
-def _address(buffer: bytearray) -> int:
+def _address(buffer: bytearray | mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
@@ -92,7 +93,8 @@ class Batch:
         self.name_size = NAME_SIZES[socket.AddressFamily(family)]
         self.names = bytearray(SLOTS * self.name_size)
         self.heads = bytearray(SLOTS * HEAD)
-        self._slots = bytearray(SLOTS * _STRIDE)
+        # Not a bytearray: making one touches all of it.
+        self._slots = mmap(-1, SLOTS * _STRIDE, MAP_PRIVATE | MAP_ANONYMOUS)
         self.view = memoryview(self._slots)
         self.sizes: list[int] = []
         self._stamped: tuple[bytes, int] = (b"", 0)

@@ -19,11 +19,8 @@ from socket import (
     AF_INET6,
     IPPROTO_IPV6,
     IPV6_V6ONLY,
-    SO_RCVBUF,
-    SO_SNDBUF,
     SOCK_DGRAM,
     SOCK_NONBLOCK,
-    SOL_SOCKET,
     SocketType,
     inet_ntoa,
     inet_ntop,
@@ -39,6 +36,7 @@ from ..wire.words import AddressType
 from .association import LONGEST, Association, Drop, Target, header_end
 from .batch import HEAD, MASK, NAME_SIZES, SLOTS, Batch
 from .desk import Desk
+from .transports import enlarge
 
 #: Batches of one socket in a turn.
 _TURNS = 4
@@ -46,8 +44,6 @@ _TURNS = 4
 _COST = 2048
 #: Likewise, one that has to be parsed, and whose destination the policy may be asked about.
 _COST_OF_THE_FIRST = 16384
-#: The kernel's buffers: room for some of the largest datagrams. It may give less.
-BUFFERS = 1 << 20
 #: Of RSV, FRAG, ATYP, a name and a port.
 _LONGEST_HEADER = 4 + 1 + 255 + 2
 _FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
@@ -435,12 +431,6 @@ def bound(host: str, port: int) -> SocketType:
         link.close()
         raise
     return link
-
-
-def enlarge(link: Any) -> None:
-    """Give the UDP socket *link* room; the system may give less than is asked for."""
-    for option in (SO_RCVBUF, SO_SNDBUF):
-        link.setsockopt(SOL_SOCKET, option, BUFFERS)
 
 
 def _peer(name: bytes) -> tuple[Any, ...]:

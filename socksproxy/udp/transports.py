@@ -4,6 +4,7 @@ Associations on Twisted's UDP transports: for other platforms and reactors.
 
 from __future__ import annotations
 
+from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
 from twisted.internet.error import CannotListenError, MessageLengthError
@@ -13,8 +14,9 @@ from ..dial import Outgoing
 from ..names import plain
 from .association import Association, Drop, Target
 from .desk import Desk
-from .sockets import enlarge
 
+#: The kernel's buffers: room for some of the largest datagrams. It may give less.
+BUFFERS = 1 << 20
 #: Bytes of the largest datagram, and more.
 _LARGEST = 65536
 
@@ -189,6 +191,12 @@ def listen(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> An
     if link is not None:
         enlarge(link)
     return opened
+
+
+def enlarge(link: Any) -> None:
+    """Give the UDP socket *link* room; the system may give less than is asked for."""
+    for option in (SO_RCVBUF, SO_SNDBUF):
+        link.setsockopt(SOL_SOCKET, option, BUFFERS)
 
 
 def _host(addr: tuple[Any, ...]) -> tuple[str, int]:

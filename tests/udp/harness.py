@@ -101,7 +101,7 @@ class Client:
     :param hint: DST.ADDR and DST.PORT; None: zeros; ``True``: the UDP socket's own.
     :param relay: where datagrams are sent to; None: what the reply says.
     :param first: what is sent before the greeting.
-    :param udp: the address that UDP comes from; None: *host*.
+    :param udp: the address that UDP comes from, or a socket for it; None: *host*.
     :ivar answer: what the proxy has answered on TCP.
     :ivar bound: BND.ADDR and BND.PORT.
     """
@@ -113,16 +113,17 @@ class Client:
         hint: Address | bool | None = None,
         relay: tuple[str, int] | None = None,
         first: bytes = b"",
-        udp: str | None = None,
+        udp: str | socket.socket | None = None,
     ) -> None:
         address = proxy.address
         if isinstance(address, tuple):
-            self.tcp = socket.create_connection(address, PATIENCE, (host, 0))
+            self.tcp = tcp_socket(host)
+            self.tcp.connect(address)
         else:
             self.tcp = socket.socket(socket.AF_UNIX)
+            self.tcp.settimeout(PATIENCE)
             self.tcp.connect(address)
-        self.tcp.settimeout(PATIENCE)
-        self.udp = udp_socket(udp or host)
+        self.udp = udp if isinstance(udp, socket.socket) else udp_socket(udp or host)
         if hint is True:
             hint = Address.of(*self.udp.getsockname()[:2])
         self.tcp.sendall(
@@ -193,6 +194,18 @@ class Client:
             return self.tcp.recv(1) == b""
         except ConnectionResetError:
             return True
+
+
+def tcp_socket(host: str) -> socket.socket:
+    """A blocking TCP socket whose connections come from *host*."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.settimeout(PATIENCE)
+    if host not in ("127.0.0.1", "::1"):
+        # Linux: the port is chosen when it connects, of which there are more: others may use many.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_IP, 24, 1)
+        sock.bind((host, 0))
+    return sock
 
 
 def udp_socket(host: str = "127.0.0.1", port: int = 0) -> socket.socket:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +63,17 @@ def test_settings() -> None:
         "address-dependent",
         "address-and-port-dependent",
     }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is so here anyway")
+def test_imported_where_there_is_no_engine() -> None:
+    """A system without epoll and splice has the transports, which need nothing of the engine."""
+    code = (
+        "import os, select; del os.splice, os.SPLICE_F_MOVE, os.SPLICE_F_NONBLOCK, select.epoll\n"
+        "import socksproxy, socksproxy.udp.transports, sys\n"
+        "assert 'socksproxy.udp.sockets' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 # Whose a datagram is.

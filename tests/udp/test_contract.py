@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 
 from socksproxy import Address, Client as Who, Command, Filtering, UDPSettings, make_resolver
 from socksproxy.session import MAX_IDLE_TALK
-from socksproxy.udp import sockets, transports
+from socksproxy.udp import association as association_module, sockets, transports
 from socksproxy.wire.datagram import build_header
 from socksproxy.wire.words import AddressType
 from tests.support.names import NameServer
@@ -170,7 +170,7 @@ def mapped(proxy: Proxy) -> None:
 @pytest_twisted.ensureDeferred
 async def test_ipv4_mapped_is_ipv4(kind: str) -> None:
     """xray and sing answer such clients from another address."""
-    async with serving(kind, listen=r"tcp6:0:interface=\:\:") as proxy:
+    async with serving(kind, listen=rf"tcp6:{a_tcp_port()}:interface=\:\:") as proxy:
         await proxy.run(lambda proxy: mapped(Front(proxy, "127.0.0.1")))
 
 
@@ -260,9 +260,8 @@ async def test_many_clients_of_one_address(kind: str, shared: bool) -> None:
 
 
 def free_udp_port() -> int:
-    with udp_socket() as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is free now, and that the system does not give out by itself."""
+    return two_free_ports()[0]
 
 
 # Who may speak.
@@ -509,6 +508,38 @@ async def test_every_destination_is_authorized(kind: str) -> None:
     policy.denied.add("denied.test")
     async with serving(kind, policy=policy) as proxy:
         await proxy.run(each_destination_is_asked_for, policy)
+
+
+def changes_its_mind(proxy: Proxy, policy: Ports) -> None:
+    with Echo() as echo, Client(proxy) as client:
+        assert client.ask(b"x", echo.address) == b"x"
+        policy.denied.add(echo.address[1])
+        wait_for(lambda: _is_dropped(proxy, client, echo))
+        assert client.is_silent()
+        policy.denied.clear()
+        wait_for(lambda: not _is_dropped(proxy, client, echo))
+
+
+def _is_dropped(proxy: Proxy, client: Client, echo: Echo) -> bool:
+    """Whether a datagram to *echo* is denied; an answer is read away."""
+    association = one_of(proxy)
+    before = sum(association.dropped.values()), association.datagrams_received
+    client.send(b"x", echo.address)
+    wait_for(lambda: (sum(association.dropped.values()), association.datagrams_received) != before)
+    if sum(association.dropped.values()) > before[0]:
+        return True
+    client.receive()
+    return False
+
+
+@kinds
+@pytest_twisted.ensureDeferred
+async def test_a_policy_that_changes_its_mind(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was allowed once is not allowed for ever, nor is what was denied denied."""
+    monkeypatch.setattr(association_module, "LIFETIME", 0.2)
+    policy = Ports()
+    async with serving(kind, policy=policy) as proxy:
+        await proxy.run(changes_its_mind, policy)
 
 
 def waits_for_the_policy(proxy: Proxy, policy: Ports) -> None:
@@ -877,6 +908,23 @@ def two_free_ports() -> tuple[int, int]:
     raise AssertionError("no two free ports")
 
 
+def a_tcp_port() -> int:
+    """
+    A TCP port that is free on every address, below those that the system gives out by itself.
+
+    After many connections of others, over one address or another, the system may find none.
+    """
+    for _ in range(200):
+        port = random.SystemRandom().randrange(20000, 32000)
+        with socket.socket(socket.AF_INET6) as probe:
+            try:
+                probe.bind(("::", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port")
+
+
 @pytest.fixture
 def warnings() -> Iterator[list[str]]:
     from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
@@ -925,6 +973,25 @@ async def test_one_port_for_all(kind: str) -> None:
         await proxy.run(on_one_port, port)
 
 
+def again_from_the_same_socket(proxy: Proxy) -> None:
+    with Echo() as echo, udp_socket() as udp:
+        for number in range(3):
+            client = Client(proxy, udp=udp)
+            assert client.ask(b"%d" % number, echo.address) == b"%d" % number
+            client.tcp.close()
+            wait_for(lambda number=number: len(proxy.records) == number + 1)
+
+
+@kinds
+@pytest_twisted.ensureDeferred
+async def test_a_client_comes_back(kind: str) -> None:
+    """With the socket that it had before, while others keep the one port open."""
+    async with serving(kind, udp=UDPSettings(port=free_udp_port())) as proxy:
+        other = await proxy.run(lambda proxy: Client(proxy, "127.0.0.2"))
+        await proxy.run(again_from_the_same_socket)
+        other.close()
+
+
 def moves_on_one_port(proxy: Proxy) -> None:
     with Echo() as echo, Client(proxy) as alone, udp_socket() as moved:
         assert alone.ask(b"x", echo.address) == b"x"
@@ -960,7 +1027,7 @@ def several_addresses(proxy: Proxy, shared: int | None) -> None:
 async def test_multihomed(kind: str, shared: bool) -> None:
     """xray, gost and sing answer from another address."""
     port = free_udp_port() if shared else None
-    async with serving(kind, listen="tcp:0", udp=UDPSettings(port=port)) as proxy:
+    async with serving(kind, listen=f"tcp:{a_tcp_port()}", udp=UDPSettings(port=port)) as proxy:
         await proxy.run(several_addresses, port)
 
 

@@ -112,13 +112,29 @@ def test_send_several(pair: Pair) -> None:
     link.close()
 
 
+def test_headers_are_not_taken_for_others(pair: Pair) -> None:
+    """Where two sources take turns, each has its own header, whatever was written before."""
+    one, other = pair
+    batch = Batch(one.family, False)
+    link = sockets.bound(one.getsockname()[0], 0)
+    for number in range(12):
+        one.sendto(bytes([number]), other.getsockname())
+    batch.receive(other.fileno())
+    for header, start, stop in ((b"aa", 0, 12), (b"bb", 4, 8), (b"aa", 0, 12), (b"bb", 0, 6), (b"bb", 3, 12)):
+        batch.stamp(header, start, stop)
+        assert batch.send(link, one.getsockname(), start, stop, -2, 2)
+        expected = [header + bytes([number]) for number in range(start, stop)]
+        assert [one.recv(100) for _ in expected] == expected
+    link.close()
+
+
 def all_lengths(proxy: Proxy) -> None:
     """Runs that end in a shorter one, in an empty one, in a longer one, in another destination."""
-    with Echo() as echo, Echo("::1") as other, Client(proxy) as client:
-        for destination in (echo, other):
+    with Echo() as echo, Echo("::1") as other, Echo("::1") as third, Client(proxy) as client:
+        for destination in (echo, other, third):
             assert client.ask(b"x", destination.address) == b"x"
         lengths = [5, 5, 5, 4, 5, 0, 0, 5, 6, 6, 1, 1, 0, 9, 8, 7, 6, 5, 5, 0, 5, 5] * 3
-        for destinations in ([echo], [other], [echo, echo, echo, other, other, echo]):
+        for destinations in ([echo], [other, third, third], [echo, echo, other, other, third]):
             for start in range(0, len(lengths), 22):
                 sent: dict[int, list[bytes]] = {}
                 for number, length in enumerate(lengths[start : start + 22]):
@@ -133,8 +149,8 @@ def all_lengths(proxy: Proxy) -> None:
         client.close()
         record = proxy.record()
         assert record["dropped"] == {}
-        assert record["sent"] == record["received"] == 2 + 9 * sum(lengths[:22])
-        assert record["datagrams_sent"] == record["datagrams_received"] == 2 + 9 * 22
+        assert record["sent"] == record["received"] == 3 + 9 * sum(lengths[:22])
+        assert record["datagrams_sent"] == record["datagrams_received"] == 3 + 9 * 22
 
 
 @pytest_twisted.ensureDeferred
