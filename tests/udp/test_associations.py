@@ -27,6 +27,7 @@ from socksproxy.udp.association import LIFETIME, Association, Terms
 from socksproxy.udp.associations import Associations
 from socksproxy.udp.desk import OwnDesk, SharedDesk
 from socksproxy.udp.settings import check
+from socksproxy.udp.transports import TransportOutlet
 from socksproxy.wire.datagram import build_header
 from socksproxy.wire.words import UNSPECIFIED, AddressType
 
@@ -346,3 +347,15 @@ def test_the_end() -> None:
     assert set(factory.ended) == set(live)
     assert not any(port.open for port in factory.reactor.opened)
     assert not factory.reactor.getDelayedCalls()
+
+
+def test_what_comes_after_the_end() -> None:
+    """Twisted closes a port in the next turn: until then it may still bring something."""
+    factory = Factory(filtering=Filtering.ENDPOINT_INDEPENDENT)
+    association = factory.open()[0]
+    outlet = association.outlet
+    assert isinstance(outlet, TransportOutlet)
+    association.abort()
+    outlet.from_world(b"late", "198.51.100.1", 53)
+    assert association.sources == {}
+    assert association.dropped == {}
