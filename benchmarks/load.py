@@ -17,7 +17,7 @@ SOURCE = HERE / "socksload.c"
 FLAGS = ("-O2", "-Wall")
 
 #: Seconds that a run may take; socksload itself gives up after 20 without any event.
-PATIENCE = 180.0
+PATIENCE = 60.0
 
 
 class NoCompiler(Exception):
