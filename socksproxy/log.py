@@ -88,12 +88,16 @@ def _word(value: object) -> str:
     It is ``-`` where there is none, plain where that cannot be misread, and
     a JSON string in double quotes otherwise: no value can pretend to be another field.
     """
-    if isinstance(value, Mapping):
-        value = ",".join(f"{key}:{count}" for key, count in value.items()) or None
+    # The kinds that nearly all are first: a line has twenty of these.
     if value is None:
         return "-"
-    if isinstance(value, float):
+    kind = type(value)
+    if kind is int:
+        return str(value)
+    if kind is float:
         return f"{value:.6f}"
+    if kind is not str and isinstance(value, Mapping):
+        return _word(",".join(f"{key}:{count}" for key, count in value.items()) or None)
     text = str(value)
     return text if _is_plain(text) and text != "-" else _quote(text)
 

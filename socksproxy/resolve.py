@@ -227,12 +227,17 @@ class Names:
         :returns: fires with at least one address; cancelling it leaves others who wait alone.
         :raises NameNotFound: (by the Deferred) when there is none.
         """
+        remembered = self.remembered(name, port)
+        if remembered is not None:
+            return succeed(remembered)
+        return self._ask(name).addCallback(_with_port, name, port)
+
+    def remembered(self, name: str, port: int) -> list[Address] | None:
+        """What :meth:`lookup` gives, if it is known already."""
         known = self._known.get(name)
-        if known is not None and known[0] > self._clock.seconds():
-            answer = succeed(known[1])
-        else:
-            answer = self._ask(name)
-        return answer.addCallback(_with_port, name, port)
+        if known is None or known[0] <= self._clock.seconds():
+            return None
+        return _with_port(known[1], name, port)
 
     def reverse(self, host: str) -> Deferred[str]:
         """

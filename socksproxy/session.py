@@ -191,16 +191,12 @@ class Session:
 
     def connect_expired(self) -> None:
         """The destination could not be reached in time."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.cancel()
+        if self._give_up():
             self._refuse(ConnectTimedOut("connect timeout"))
 
     def peer_expired(self) -> None:
         """The peer of a BIND did not come in time."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.cancel()
+        if self._give_up():
             self._refuse(ConnectTimedOut("the peer did not come in time"))
 
     def linger_expired(self) -> None:
@@ -477,9 +473,19 @@ class Session:
     def _cancel(self, how: str) -> None:
         if self._how is None:
             self._how = how
+        self._give_up()
+
+    def _give_up(self) -> bool:
+        """Cancel what is waited for; whether there was anything."""
         pending, self._pending = self._pending, None
-        if pending is not None:
+        if pending is None:
+            return False
+        try:
             pending.cancel()
+        except Exception:
+            # An embedder's policy may raise anything from its Deferred's canceller.
+            _log.failure("{client}: what was under way cannot be cancelled", client=self.record.client)
+        return True
 
     def _over(self) -> None:
         if self.phase is not Phase.OVER:

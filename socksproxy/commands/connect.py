@@ -4,10 +4,10 @@ CONNECT: from a destination to a connection (RFC 1928, section 4; SOCKS4; SOCKS4
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred
 
 from ..dial import Dialed, dial
 from ..names import canonical
@@ -30,27 +30,15 @@ def connect(
     :param resolved: called when a name has been looked up.
     :returns: fires with the connection; cancelling it leaves nothing behind.
     :raises NameNotFound: at once or by the Deferred, when there is no such host.
-    :raises NotAllowed: by the Deferred, when the policy denies the name or all of its addresses.
+    :raises NotAllowed: likewise, when the policy denies the name or all of its addresses.
     """
     destination = canonical(destination)
     answer = ask(means.policy, client, Command.CONNECT, destination)
     if answer is True and destination.type is not AddressType.DOMAIN_NAME:
         # The common case, and the one that is measured: nothing to wait for but the connection.
         return dialer(destination)
-    return _connect_slowly(means, client, destination, answer, dialer, resolved)
-
-
-@inlineCallbacks
-def _connect_slowly(
-    means: Means,
-    client: Client,
-    destination: Address,
-    answer: bool | Deferred[bool],
-    dialer: Callable[[Address], Deferred[Dialed]],
-    resolved: Callable[[], None],
-) -> Generator[Any, Any, Dialed]:
-    addresses: list[Address] = yield permitted_addresses(
-        means, client, Command.CONNECT, destination, answer, resolved
-    )
-    dialed: Dialed = yield dial(addresses, dialer, means.clock)
-    return dialed
+    addresses = permitted_addresses(means, client, Command.CONNECT, destination, answer, resolved)
+    if not isinstance(addresses, Deferred):
+        return dial(addresses, dialer, means.clock)
+    looked_up: Deferred[Any] = addresses
+    return looked_up.addCallback(dial, dialer, means.clock)

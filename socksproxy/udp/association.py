@@ -19,7 +19,7 @@ from enum import Enum
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
 from typing import Any, NamedTuple, Protocol as Shape
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -390,7 +390,9 @@ class Association:
         if target.sockaddr is None:
             target.waiting = []
         self._asked += 1
-        pending = permitted_addresses(means, self.client, Command.UDP_ASSOCIATE, address, answer, _nothing)
+        pending: Deferred[Any] = maybeDeferred(
+            permitted_addresses, means, self.client, Command.UDP_ASSOCIATE, address, answer, _nothing
+        )
         target.pending = pending
         pending.addCallbacks(self._found, self._not_found, callbackArgs=(target,), errbackArgs=(target,))
         pending.addErrback(self._broke, target)

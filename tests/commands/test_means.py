@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -81,7 +81,9 @@ def addresses(policy: Policy, hosts: dict[str, list[str] | None], asked: Address
     means = means_for(policy, hosts)
     resolved: list[None] = []
     answer = ask(policy, CLIENT, Command.CONNECT, asked)
-    found = permitted_addresses(means, CLIENT, Command.CONNECT, asked, answer, lambda: resolved.append(None))
+    found: Deferred[Any] = maybeDeferred(
+        permitted_addresses, means, CLIENT, Command.CONNECT, asked, answer, lambda: resolved.append(None)
+    )
     (result,) = results_of(found)
     return (result.value if isinstance(result, Failure) else result), len(resolved)
 
