@@ -24,6 +24,7 @@ from socksproxy.wire.words import Address, AddressType, Command
 from .conftest import Serve
 from .relay.harness import is_reset, read_exactly, read_to_end, reset
 from .support.hosts import Hosts
+from .support.machine import needs_ipv6
 from .support.origin import Origin, answer_at_the_end, echo
 from .support.proxy import (
     Playing,
@@ -40,10 +41,6 @@ from .support.proxy import (
     request5,
     until,
 )
-
-LOOPBACK6 = Path("/proc/net/if_inet6").exists() and " lo\n" in Path("/proc/net/if_inet6").read_text()
-needs_ipv6 = pytest.mark.skipif(not LOOPBACK6, reason="this machine has no IPv6 loopback")
-
 
 # The protocol, row by row.
 

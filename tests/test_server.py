@@ -28,6 +28,7 @@ from .conftest import Serve
 from .relay.harness import is_reset, read_to_end
 from .support.certificates import self_signed
 from .support.hosts import Hosts
+from .support.machine import needs_ipv6
 from .support.origin import Origin, answer_at_the_end, echo
 from .support.policy import Policy
 from .support.proxy import (
@@ -46,9 +47,6 @@ from .support.proxy import (
 )
 
 FOREIGN = "203.0.113.9"
-LOOPBACK6 = Path("/proc/net/if_inet6").exists() and " lo\n" in Path("/proc/net/if_inet6").read_text()
-needs_ipv6 = pytest.mark.skipif(not LOOPBACK6, reason="this machine has no IPv6 loopback")
-
 PLAIN_KINDS = ("transports", "detached", "accepted")
 
 

@@ -34,9 +34,8 @@ from socksproxy.resolve import DNSResolver
 from socksproxy.service import CannotStart, Listener, Options, SOCKSService, makeService
 
 from .conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
-
-LOOPBACK6 = Path("/proc/net/if_inet6").exists() and " lo\n" in Path("/proc/net/if_inet6").read_text()
-needs_ipv6 = pytest.mark.skipif(not LOOPBACK6, reason="this machine has no IPv6 loopback")
+from .support.certificates import self_signed
+from .support.machine import needs_ipv6
 
 
 def parsed(*arguments: str, reactor: Any = None) -> Options:
@@ -713,36 +712,6 @@ def test_tls(tmp_path: Path, twistd: Callable[..., Program]) -> None:
     ):
         client.sendall(b"\x05\x01\x00")
         assert client.recv(2) == b"\x05\x00"
-
-
-def self_signed() -> bytes:
-    """A private key and its certificate for localhost."""
-    from datetime import datetime, timedelta, timezone
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    ) + certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def test_help(start: Callable[..., Program]) -> None:
