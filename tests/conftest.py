@@ -6,6 +6,7 @@ import functools
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,10 @@ from .support.proxy import KINDS, Proxy
 # A busy machine is no reason to fail: how long an example takes says nothing here.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
+
+# A shell without job control has its background jobs ignore SIGINT, and what the tests start would, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Seconds that a process of ours may take for anything; far more than it needs.
 PATIENCE = 60.0
