@@ -9,8 +9,8 @@ or the PROXY protocol, is the endpoint's own work in the worker.
 
 All workers accept from one socket. With a socket for each (SO_REUSEPORT), clients in the queue
 of a worker that was killed waited until it was replaced (0.47 s against 0.10 s at the most, under
-load) and would wait through its back-off; and it was no cheaper: 182 to 243 µs of processor time for
-a session against 172 to 222, 3,200 sessions/s against 3,700 (two workers and the load on two busy cores).
+load) and would wait through its back-off. Which of the two serves more sessions could not be told
+apart on two cores that the load and other work shared.
 """
 
 from __future__ import annotations
