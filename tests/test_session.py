@@ -911,3 +911,55 @@ def test_policy_that_cannot_be_cancelled(serve: Serve) -> Playing:
         for sock in (first, second):
             assert (yield proxy.play(reply5, sock))[0] == 6
     yield proxy.record(1)
+
+
+@pytest_twisted.inlineCallbacks
+@pytest.mark.parametrize("command", [Command.CONNECT, Command.BIND])
+def test_policy_that_permits_when_it_is_cancelled(serve: Serve, command: Command) -> Playing:
+    """Nothing comes of it: the client has been refused."""
+    waiting: list[Deferred[bool]] = []
+
+    def answer() -> Deferred[bool]:
+        waiting.append(Deferred(lambda answer: answer.callback(True)))
+        return waiting[-1]
+
+    clock = Clock()
+    with Origin(echo) as origin:
+        proxy: Proxy = yield serve(clock=clock, policy=Policy({"127.0.0.1": answer}))
+        with proxy.connect() as sock:
+            yield proxy.play(greet, sock)
+            sock.sendall(request5("127.0.0.1", origin.port, command))
+            yield until(lambda: waiting)
+            clock.advance(30)
+            assert (yield proxy.play(reply5, sock))[0] == 6
+            assert (yield proxy.play(read_to_end, sock)) == b""
+        record = yield proxy.record()
+        assert record["reply"] == 6
+        assert origin.peers == []
+        assert not proxy.sessions.binds.count.by_client
+
+
+@pytest_twisted.inlineCallbacks
+@pytest.mark.parametrize("command", [Command.CONNECT, Command.BIND])
+def test_policy_that_permits_a_client_that_has_gone(serve: Serve, command: Command) -> Playing:
+    """Nor here: no connection, and no listener that nobody would close."""
+    waiting: list[Deferred[bool]] = []
+
+    def cannot(_: object) -> None:
+        raise ZeroDivisionError("a fault in a canceller")
+
+    def answer() -> Deferred[bool]:
+        waiting.append(Deferred(cannot))
+        return waiting[-1]
+
+    with Origin(answer_at_the_end) as origin:
+        proxy: Proxy = yield serve(policy=Policy({"127.0.0.1": answer}))
+        with proxy.connect() as sock:
+            yield proxy.play(greet, sock)
+            sock.sendall(request5("127.0.0.1", origin.port, command))
+            yield until(lambda: waiting)
+        record = yield proxy.record()
+        assert record["ended"] == "client"
+        waiting[0].callback(True)
+        assert origin.peers == []
+        assert not proxy.sessions.binds.count.by_client

@@ -47,8 +47,34 @@ def ask(policy: IPolicy, client: Client, command: Command, destination: Address)
         _log.failure("the policy failed; the request is denied")
         return False
     if isinstance(answer, Deferred):
-        answer.addErrback(_policy_failed)
+        return _cancellable(answer)
     return answer
+
+
+def _cancellable(answer: Deferred[bool]) -> Deferred[bool]:
+    """
+    What *answer* says, until it is cancelled: from then on it says nothing, whatever *answer* does.
+
+    An embedder's policy may raise anything from its Deferred's canceller, or permit there and
+    then, and what a command would do next would be nobody's.
+    """
+    cancelled = False
+
+    def cancel(_: object) -> None:
+        nonlocal cancelled
+        cancelled = True
+        try:
+            answer.cancel()
+        except Exception:
+            _log.failure("the policy's answer cannot be cancelled")
+
+    def tell(result: Any) -> None:
+        if not cancelled:
+            given.callback(result)
+
+    given: Deferred[bool] = Deferred(cancel)
+    answer.addErrback(_policy_failed).addBoth(tell)
+    return given
 
 
 def permitted_addresses(
@@ -101,7 +127,8 @@ def _judged(
     answers = [ask(policy, client, command, address) for address in addresses]
     if any(isinstance(answer, Deferred) for answer in answers):
         each = [answer if isinstance(answer, Deferred) else succeed(answer) for answer in answers]
-        return gatherResults(each).addCallback(_chosen, addresses)
+        # Of several that are cancelled, all but the first would complain that nobody takes their failure.
+        return gatherResults(each, consumeErrors=True).addCallback(_chosen, addresses)
     return _chosen(answers, addresses)
 
 
@@ -115,6 +142,6 @@ def _chosen(answers: Sequence[object], addresses: list[Address]) -> list[Address
 def _policy_failed(failure: Failure) -> bool:
     failure.trap(Exception)
     if failure.check(CancelledError):
-        failure.raiseException()
+        return False  # most likely by us, and then nobody waits for it
     _log.failure("the policy failed; the request is denied", failure=failure)
     return False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from socksproxy import Client
@@ -146,3 +148,23 @@ class TestPermittedAddresses:
         found.cancel()
         assert results[0].check(CancelledError)
         assert means.names._waiting == {"a.example": []}
+
+    def test_cancelled_while_addresses_are_judged(self) -> None:
+        """Nobody waits for the policy's words any more, so that nobody misses them in the log."""
+        policy = Policy(dict.fromkeys(["192.0.2.1", "2001:db8::2", "192.0.2.3"], Deferred))
+        means = means_for(policy, KNOWN)
+        found: Deferred[Any] = maybeDeferred(
+            permitted_addresses, means, CLIENT, Command.CONNECT, NAME, True, lambda: None
+        )
+        results = results_of(found)
+        logged: list[LogEvent] = []
+        globalLogPublisher.addObserver(logged.append)
+        try:
+            found.cancel()
+            del found
+            gc.collect()
+        finally:
+            globalLogPublisher.removeObserver(logged.append)
+        assert len(results) == 1
+        assert isinstance(results[0], Failure)
+        assert logged == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -60,12 +61,13 @@ class Policy:
         self.denied: set[str] = set()
         self.late: dict[str, list[Deferred[bool]]] = {}
         self.asked: list[Address] = []
+        self.canceller: Callable[[Any], None] | None = None
 
     def permits(self, client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
         assert (client, command) == (CLIENT, Command.UDP_ASSOCIATE)
         self.asked.append(destination)
         if destination.host in self.late:
-            answer: Deferred[bool] = Deferred()
+            answer: Deferred[bool] = Deferred(self.canceller)
             self.late[destination.host].append(answer)
             return answer
         return destination.host not in self.denied
@@ -429,6 +431,35 @@ def test_the_end() -> None:
     assert world.sent == []
     world.clock.advance(1000)
     assert not world.clock.getDelayedCalls()
+
+
+def _cannot(_: object) -> None:
+    raise ZeroDivisionError("a fault in a canceller")
+
+
+def test_the_end_with_a_policy_that_cannot_be_cancelled() -> None:
+    """A policy's own fault keeps no socket open, and what it says later is nobody's."""
+    world = World()
+    world.policy.late = {"198.51.100.1": [], "198.51.100.2": []}
+    world.policy.canceller = _cannot
+    world.send("198.51.100.1", b"1")
+    world.send("198.51.100.2", b"2")
+    world.association.abort()
+    assert world.ended == [world.association]
+    assert world.outlet.closed == 1
+    for (answer,) in world.policy.late.values():
+        answer.callback(True)
+    assert world.association._contacts == {}
+    assert world.sent == []
+
+
+def test_filtering_by_a_policy_that_cannot_be_cancelled() -> None:
+    """A stranger's datagram is dropped, and costs nothing else."""
+    world = World(filtering=Filtering.ENDPOINT_INDEPENDENT)
+    world.policy.late = {"198.51.100.1": []}
+    world.policy.canceller = _cannot
+    assert not world.passes("198.51.100.1", 53)
+    assert world.dropped == {"filtered": 1}
 
 
 def test_drops_by_error() -> None:
