@@ -480,11 +480,7 @@ class Session:
         pending, self._pending = self._pending, None
         if pending is None:
             return False
-        try:
-            pending.cancel()
-        except Exception:
-            # An embedder's policy may raise anything from its Deferred's canceller.
-            _log.failure("{client}: what was under way cannot be cancelled", client=self.record.client)
+        pending.cancel()
         return True
 
     def _over(self) -> None:
