@@ -136,7 +136,9 @@ class SOCKSProtocol(Protocol):
 
     def abort(self) -> None:
         """See :meth:`socksproxy.channel.Channel.abort`."""
-        self.transport.abortConnection()
+        # An association outlives its connection, and a TLS transport that is gone takes no abort.
+        if self._session is not None:
+            self.transport.abortConnection()
 
     def pause(self) -> None:
         """See :meth:`socksproxy.channel.Channel.pause`."""

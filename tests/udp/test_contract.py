@@ -8,6 +8,7 @@ import errno
 import os
 import random
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -23,9 +24,10 @@ from socksproxy.session import MAX_IDLE_TALK
 from socksproxy.udp import association as association_module, sockets, transports
 from socksproxy.wire.datagram import build_header
 from socksproxy.wire.words import AddressType
+from tests.support.certificates import self_signed
 from tests.support.names import NameServer
 
-from .harness import KINDS, Client, Echo, Proxy, Refused, is_silent, reactor, udp_socket, wait_for
+from .harness import KINDS, PATIENCE, Client, Echo, Proxy, Refused, is_silent, reactor, udp_socket, wait_for
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -787,6 +789,31 @@ async def test_grace(kind: str) -> None:
     """A NAT that has lost the TCP connection, and a game that goes on."""
     async with serving(kind, udp=UDPSettings(grace=3600)) as proxy:
         await proxy.run(grace)
+
+
+def grace_over_tls(proxy: Proxy, pem: Path) -> None:
+    context = ssl.create_default_context(cafile=str(pem))
+    with socket.create_connection(proxy.address, PATIENCE) as plain:
+        client = context.wrap_socket(plain, server_hostname="localhost")
+        client.sendall(b"\5\1\0\5\3\0\1\0\0\0\0\0\0")
+        while len(client.recv(64)) < 10:
+            pass
+        client.close()
+        wait_for(lambda: len(proxy.factory.sessions.graces) == 1)
+
+
+@kinds
+@pytest_twisted.ensureDeferred
+async def test_stopped_in_the_grace_time_over_tls(kind: str, tmp_path: Path) -> None:
+    """A connection of TLS's that is gone cannot be aborted, and that keeps nothing else from ending."""
+    pem = tmp_path / "proxy.pem"
+    pem.write_bytes(self_signed())
+    listen = f"ssl:0:interface=127.0.0.1:privateKey={pem}"
+    async with serving(kind, listen=listen, udp=UDPSettings(grace=3600)) as proxy:
+        await proxy.run(grace_over_tls, pem)
+        proxy.factory.stop_sessions()
+        assert len(proxy.records) == 1
+        assert not proxy.factory.sessions.live
 
 
 def grace_ends(proxy: Proxy) -> None:
