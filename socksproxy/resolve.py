@@ -36,6 +36,8 @@ from .wire.words import Address, AddressType
 _log = Logger(namespace="socksproxy")
 
 _DNS_PORT = 53
+#: How many addresses of a name count: whoever owns it decides how many there are.
+_MOST_ADDRESSES = 64
 
 #: What a look-up gives: hosts and their types, in the resolver's order.
 Found = tuple[tuple[str, AddressType], ...]
@@ -178,6 +180,8 @@ class _Collector:
         """Nothing to do: answers that nobody waits for any more are still worth remembering."""
 
     def addressResolved(self, address: Any) -> None:
+        if len(self._found) >= _MOST_ADDRESSES:
+            return
         if isinstance(address, IPv4Address):
             self._found[(address.host, AddressType.IPV4)] = None
         elif isinstance(address, IPv6Address):

@@ -301,6 +301,12 @@ class TestNames:
         setting.resolver.answer(ONE, OTHER, ONE, OTHER)
         assert results == [[Address.of(ONE, 80), Address.of(OTHER, 80)]]
 
+    def test_many(self, setting: Setting) -> None:
+        """Each is asked about, and remembered: not as many as the owner of the name likes."""
+        results = setting.lookup()
+        setting.resolver.answer(*(f"192.0.{high}.{low}" for high in range(8) for low in range(256)))
+        assert results == [[Address.of(f"192.0.0.{low}", 80) for low in range(64)]]
+
     def test_scope(self, setting: Setting) -> None:
         results = setting.lookup()
         setting.resolver.answer("fe80::1%lo")
