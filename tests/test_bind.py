@@ -540,6 +540,7 @@ def test_no_timeout_after_the_peer(serve: Serve) -> Playing:
         _, address = yield proxy.play(bind, sock, 5, "127.0.0.1")
         with (yield proxy.play(meet, address)) as peer:
             assert (yield proxy.play(reply5, sock))[0] == 0
+            assert len(proxy.sessions.peers) == 0
             clock.advance(1000)
             peer.sendall(b"still here")
             assert (yield proxy.play(read_exactly, sock, 10)) == b"still here"
@@ -913,7 +914,7 @@ def test_no_network(serve_as: Serve, asked: str, host: str, monkeypatch: pytest.
 
 @pytest_twisted.inlineCallbacks
 def test_no_descriptors_for_the_listener(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Playing:
-    """It costs this request and nothing else."""
+    """It costs this request and nothing else, and it is not ports that are short."""
 
     def fails(host: str, port: int) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -923,6 +924,7 @@ def test_no_descriptors_for_the_listener(serve: Serve, monkeypatch: pytest.Monke
         patch.setattr(module, "listening_socket", fails)
         with proxy.connect() as sock:
             assert (yield proxy.play(bind, sock, 5, "127.0.0.1"))[0] == Reply.GENERAL_FAILURE
+    assert (yield proxy.record())["ended"] == "refused: too many open files"
     with proxy.connect() as sock:
         assert (yield proxy.play(bind, sock, 5, "127.0.0.1"))[0] == Reply.SUCCEEDED
 

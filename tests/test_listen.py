@@ -217,6 +217,16 @@ def test_cannot_listen(host: str, number: int) -> None:
         assert open_descriptors() <= before
 
 
+def test_port_of_a_moment_ago() -> None:
+    """A port whose last connection we have closed serves again, and not only after a minute."""
+    with listening_socket("127.0.0.1", 0) as listening:
+        address = listening.getsockname()
+        with socket.create_connection(address) as peer:
+            listening.accept()[0].close()
+            assert peer.recv(1) == b""
+    listening_socket(*address).close()
+
+
 def test_ipv6_alone() -> None:
     """A listener on :: is not one for IPv4 in disguise."""
     with listening_socket("::", 0) as listening:
