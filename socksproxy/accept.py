@@ -11,7 +11,6 @@ accepted as plain sockets and speak with their session through a
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable
 from socket import SocketType
@@ -22,6 +21,7 @@ from twisted.internet import tcp
 
 from .descriptors import DescriptorGate
 from .dial import Destination, adopted
+from .errors import SHORTAGES
 from .names import plain
 from .policy import Client
 from .relay.events import BROKEN, ENDING, ERROR, READABLE
@@ -42,7 +42,6 @@ _RESET = pack("ii", 1, 0)
 _READ = 4096
 #: Clients accepted in one turn of the reactor, so that others have theirs.
 _BUDGET = 64
-_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class SocketChannel:
@@ -211,7 +210,7 @@ class Acceptor:
             except BlockingIOError:
                 return
             except OSError as problem:
-                if problem.errno in _SHORT:
+                if problem.errno in SHORTAGES:
                     self._gate.exhausted(self._port)
                     return
                 continue  # the client went away in the queue, or a packet filter said no

@@ -18,6 +18,17 @@ _log = Logger(namespace="socksproxy")
 
 T = TypeVar("T")
 
+_SHORTEST_LOOK, _LONGEST_LOOK = 0.1, 15.0
+
+
+def look_every(idle: float | None) -> float:
+    """
+    Seconds between two looks at who is idle, where nobody is told of every byte.
+
+    :param idle: seconds that they may be idle; None: for ever.
+    """
+    return _LONGEST_LOOK if idle is None else min(max(idle / 8, _SHORTEST_LOOK), _LONGEST_LOOK)
+
 
 class Deadlines(Generic[T]):
     """

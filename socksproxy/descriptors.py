@@ -17,12 +17,12 @@ from typing import Protocol as Shape
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from .seldom import Seldom
+
 _log = Logger(namespace="socksproxy")
 
 #: Seconds after which a paused port is tried again, whoever frees the descriptors.
 RETRY = 1.0
-#: Seconds between two warnings.
-_WARN_EVERY = 60.0
 
 
 def _next_descriptor() -> int | None:
@@ -82,7 +82,7 @@ class DescriptorGate:
         self._needed = needed
         self._paused: set[Port] = set()
         self._retry: IDelayedCall | None = None
-        self._warned: float | None = None
+        self._paused_again = Seldom(clock)
         self._learn_limit()
 
     @property
@@ -138,9 +138,7 @@ class DescriptorGate:
         self._paused.add(port)
         if self._retry is None:
             self._retry = self._clock.callLater(RETRY, self._tried)
-        now = self._clock.seconds()
-        if self._warned is None or now - self._warned >= _WARN_EVERY:
-            self._warned = now
+        if self._paused_again.due():
             _log.warn(
                 "descriptors are short: about {used} of {limit} are in use. Accepting pauses until sessions "
                 "end; raise the limit (ulimit -n, LimitNOFILE=) or use --max-sessions",

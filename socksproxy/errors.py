@@ -16,6 +16,7 @@ from twisted.internet import defer, error
 from .wire.words import ProtocolError, Reply, Reply4, SOCKSError
 
 __all__ = [
+    "SHORTAGES",
     "AddressTypeNotSupported",
     "CommandNotSupported",
     "ConnectFailed",
@@ -97,6 +98,9 @@ class ConnectFailed(SOCKSError):
         super().__init__(message)
         self.reply = reply
 
+
+#: The system has no descriptor or no memory left: nothing is said of what was asked for.
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _REPLY_BY_ERRNO = {
     errno.ECONNREFUSED: Reply.CONNECTION_REFUSED,

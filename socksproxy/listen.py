@@ -9,7 +9,6 @@ whoever relays it: a socket for the relay engine, or a Twisted transport.
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable
 from socket import SO_KEEPALIVE, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, SocketType
@@ -20,7 +19,8 @@ from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
 from .dial import Destination, Dialed, adopted
-from .names import plain
+from .errors import SHORTAGES
+from .names import unmapped
 from .relay.events import READABLE
 from .wire.words import Address
 
@@ -28,7 +28,6 @@ from .wire.words import Address
 _BACKLOG = 16
 #: How many are looked at in one turn of the reactor, so that others have theirs.
 _BUDGET = 16
-_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 #: Makes of an accepted socket, non-blocking, what the relay takes.
 Take = Callable[[SocketType], "SocketType | Destination"]
@@ -105,7 +104,7 @@ class Listener:
             except BlockingIOError:
                 return
             except OSError as problem:
-                if problem.errno in _SHORT:
+                if problem.errno in SHORTAGES:
                     self._close()
                     self.accepted.errback(problem)
                     return
@@ -172,4 +171,4 @@ class _Waiting:
 
 
 def _address(sockaddr: Any) -> Address:
-    return Address.of(plain(sockaddr[0].partition("%")[0]), sockaddr[1])
+    return unmapped(sockaddr[0].partition("%")[0], sockaddr[1])

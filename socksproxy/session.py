@@ -369,22 +369,18 @@ class Session:
         self._over()
 
     def _associate(self, request: Request) -> None:
-        sessions, record = self._sessions, self.record
+        sessions = self._sessions
         self._association, bound = associate(
             sessions.associations,
-            record.client,
+            self.record.client,
             self.channel.local(),
             request.destination,
             sessions.engine,
             self._dissociated,
         )
         self.phase = Phase.ASSOCIATED
-        sessions.connects.stop(self)
-        record.answered = sessions.seconds()
-        reply = self.negotiation.grant(bound)
-        record.reply = reply[1]
+        self._grant(bound)
         self.negotiation = _DONE
-        self.channel.write(reply)
 
     def _leave(self, how: str) -> None:
         """The client's connection is closing: its association ends, or has some time yet."""

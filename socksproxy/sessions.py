@@ -24,6 +24,7 @@ from .ports import Advertised
 from .relay import engine_for
 from .resolve import Names
 from .reverse import reverse_lookups
+from .seldom import Seldom
 from .session import LINGER, Phase, Session, Timeouts
 from .udp.associations import Associations
 from .udp.settings import UDPSettings
@@ -33,9 +34,6 @@ _log = Logger(namespace="socksproxy")
 
 #: Seconds that sessions which have been ended may take for it.
 _LAST = 1.0
-
-#: Seconds between two lines on sessions over the limit.
-_COMPLAIN_EVERY = 60.0
 
 
 def _nothing() -> None:
@@ -85,8 +83,7 @@ class Sessions:
         self._after_end = self.when_ended
         self._drained: list[Deferred[None]] | None = None
         self._drain_timer: IDelayedCall | None = None
-        self._complained: float | None = None
-        self._over_limit = 0
+        self._over_limit = Seldom(reactor)
         self.handshakes = Deadlines(reactor, timeouts.handshake, Session.handshake_expired)
         self.connects = Deadlines(reactor, timeouts.connect, Session.connect_expired)
         self.peers = Deadlines(reactor, bind.timeout, Session.peer_expired)
@@ -182,15 +179,13 @@ class Sessions:
 
     def complain(self) -> None:
         """Sessions are over the limit: one line a while, however many they are."""
-        self._over_limit += 1
-        now = self.seconds()
-        if self._complained is None or now - self._complained >= _COMPLAIN_EVERY:
+        refused = self._over_limit.due()
+        if refused:
             _log.warn(
                 "too many sessions: {live} are open; {refused} refused since the last such line",
                 live=len(self.live),
-                refused=self._over_limit,
+                refused=refused,
             )
-            self._complained, self._over_limit = now, 0
 
     def drain(self, seconds: float) -> Deferred[None]:
         """Let sessions come to their end. See :meth:`~socksproxy.server.SOCKSFactory.drain`."""

@@ -22,6 +22,7 @@ from ..policy import Client
 from ..policy.limits import ClientCount
 from ..policy.listeners import is_local
 from ..ports import Advertised, PortRange, opened
+from ..seldom import Seldom
 from ..wire.words import Address, AddressType, Command
 from .means import Means, ask, permitted_addresses
 
@@ -31,8 +32,6 @@ _WILDCARDS = {AddressType.IPV4: "0.0.0.0", AddressType.IPV6: "::"}
 #: Hosts far away, to ask the system by which address of ours it would go there. Nothing is sent to them.
 _FAR_AWAY = {AddressType.IPV4: "192.0.2.1", AddressType.IPV6: "2001:db8::1"}
 _ANY_PORT = 9
-#: Seconds between two lines on ports that have run out.
-_COMPLAIN_EVERY = 60.0
 
 
 class BindSettings(NamedTuple):
@@ -117,8 +116,7 @@ class Binds:
         self.count = ClientCount(settings.per_client)
         self._listening: set[tuple[str, int]] = set()
         self._chance = SystemRandom().randrange
-        self._complained: float | None = None
-        self._refused = 0
+        self._without_port = Seldom(means.clock)
 
     def bind(
         self, wanted: Wanted, take: Take, resolved: Callable[[], None], stranger: Callable[[], None]
@@ -264,18 +262,16 @@ class Binds:
         return result
 
     def _complain(self) -> None:
-        self._refused += 1
-        now = self._means.clock.seconds()
-        if self._complained is not None and now - self._complained < _COMPLAIN_EVERY:
+        refused = self._without_port.due()
+        if not refused:
             return
         _log.warn(
             "no port is free for BIND, {refused} refused since the last such line: "
             "all ports from {first} to {last} are taken",
-            refused=self._refused,
+            refused=refused,
             first=self._ports.first if self._ports else 1,
             last=self._ports.last if self._ports else 65535,
         )
-        self._complained, self._refused = now, 0
 
 
 def is_any(destination: Address) -> bool:

@@ -4,14 +4,13 @@ Which addresses are the proxy's own listeners, so that a client cannot send it t
 
 from __future__ import annotations
 
-import errno
 import socket
 from functools import lru_cache
 
+from ..errors import SHORTAGES
 from ..names import plain
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
-_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class OwnListeners:
@@ -62,7 +61,7 @@ def _binds(host: str) -> bool:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((host, 0))
     except OSError as problem:
-        if problem.errno in _SHORTAGES:
+        if problem.errno in SHORTAGES:
             raise
         return False
     return True

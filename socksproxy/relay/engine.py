@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from ..deadlines import look_every
 from .events import BROKEN, EVERYTHING, READ, READABLE
 from .outcome import End, IRelay
 from .pipes import PipePool
@@ -36,7 +37,6 @@ _BATCH = 256
 _TURN_BYTES = 4 << 20
 #: Linux: bind the address now, choose the port when connecting (24, or None where there is no such thing).
 _BIND_ADDRESS_NO_PORT = 24
-_SHORTEST_CHECK, _LONGEST_CHECK = 0.1, 15.0
 
 
 class Handler(Shape):
@@ -249,7 +249,7 @@ class RelayEngine:
         self._want_check(relay.idle or 0.0)
 
     def _want_check(self, idle: float) -> None:
-        wait = min(max(idle / 8, _SHORTEST_CHECK), _LONGEST_CHECK)
+        wait = look_every(idle)
         if self._idle_timer is None:
             self._idle_timer = self.reactor.callLater(wait, self._check_idle)
         elif self._idle_timer.getTime() > self.reactor.seconds() + wait:

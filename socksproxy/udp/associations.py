@@ -13,13 +13,14 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from ..commands.means import Means
-from ..deadlines import Deadlines
+from ..deadlines import Deadlines, look_every
 from ..dial import Outgoing
 from ..errors import NoFreePort, TooManyAssociations
 from ..policy import Client
 from ..policy.limits import ClientCount
 from ..ports import Advertised, PortRange, opened
 from ..relay.outcome import End
+from ..seldom import Seldom
 from ..wire.words import Address, AddressType
 from . import batch
 from .association import LIFETIME, Association, Outlet, Terms
@@ -32,10 +33,6 @@ _log = Logger(namespace="socksproxy")
 
 _LOOPBACK = {AddressType.IPV4: "127.0.0.1", AddressType.IPV6: "::1"}
 _ANY = {AddressType.IPV4: "0.0.0.0", AddressType.IPV6: "::"}
-#: Seconds between two looks at who is idle, at the least and at the most.
-_SHORTEST_CHECK, _LONGEST_CHECK = 0.1, 15.0
-#: Seconds between two lines on ports that are taken.
-_COMPLAIN_EVERY = 60.0
 
 _random = SystemRandom()
 
@@ -97,7 +94,7 @@ class Associations:
         self._shared: dict[str, tuple[Port, SharedDesk]] = {}
         self._timer: IDelayedCall | None = None
         self._renewed = 0.0
-        self._complained: float | None = None
+        self._without_port = Seldom(reactor)
 
     def open(
         self,
@@ -172,9 +169,7 @@ class Associations:
         self.count.give(association.client.host)
 
     def _complain(self, ours: str) -> None:
-        now = self._reactor.seconds()
-        if self._complained is None or now - self._complained >= _COMPLAIN_EVERY:
-            self._complained = now
+        if self._without_port.due():
             _log.warn(
                 "no free UDP port on {host} for an association; {live} are open",
                 host=ours,
@@ -195,8 +190,7 @@ class Associations:
     def _want_check(self) -> None:
         if self._timer is None and self.live:
             idle = self.settings.idle
-            wait = _LONGEST_CHECK if idle is None else min(max(idle / 8, _SHORTEST_CHECK), _LONGEST_CHECK)
-            self._timer = self._reactor.callLater(wait, self._check)
+            self._timer = self._reactor.callLater(look_every(idle), self._check)
 
     def _check(self) -> None:
         self._timer = None

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.origin import Origin, echo
-from tests.support.programs import missing, require, run
+from tests.support.programs import ECHO, missing, require, run
 
 from .conftest import Proxy
 
@@ -66,15 +66,6 @@ def test_socat(proxy: Proxy, answers: Origin, kind: str, host: str) -> None:
     done = run([require("socat"), "-t", "30", "-", way], data=UPLOAD)
     assert done.stdout == expected(), done.stderr
     proxy.check_record(answers, 4, host, sent=len(UPLOAD), received=len(expected()))
-
-
-_ECHO = """
-import socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as sock:
-    sock.sendall(b"hello")
-    sock.shutdown(socket.SHUT_WR)
-    print(sock.makefile().read(), end="")
-"""
 
 
 class TestWrappers:
@@ -141,7 +132,7 @@ def _through(
     address: str = "127.0.0.1",
 ) -> None:
     with Origin(echo, address) as origin:
-        client = [sys.executable, "-c", _ECHO, name or address, str(origin.port)]
+        client = [sys.executable, "-c", ECHO, name or address, str(origin.port)]
         done = run([*wrapper, *client], environment=environment)
         assert done.stdout == b"hello", done.stderr
         proxy.check_record(origin, version, name, sent=5, received=5)

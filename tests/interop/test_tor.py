@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import PATIENCE
 from tests.support.names import NameServer
 from tests.support.origin import Origin, echo
-from tests.support.programs import missing, require, run
+from tests.support.programs import ECHO, missing, require, run
 
 from .conftest import Proxy
 
@@ -112,14 +112,6 @@ for name in sys.argv[1:]:
         print("not found")
 """
 
-_ECHO = """
-import socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as sock:
-    sock.sendall(b"hello")
-    sock.shutdown(socket.SHUT_WR)
-    print(sock.makefile().read(), end="")
-"""
-
 
 class TestTorsocks:
     @pytest.fixture
@@ -146,7 +138,7 @@ class TestTorsocks:
         command, environment = wrapped
         address = own_address()
         with Origin(echo, address) as origin:
-            done = run([*command, _ECHO, "here.test", str(origin.port)], environment=environment)
+            done = run([*command, ECHO, "here.test", str(origin.port)], environment=environment)
             assert done.stdout == b"hello", done.stderr
             record = names.record_of(f"{address}:{origin.port}")
         assert (record["command"], record["sent"], record["received"]) == ("CONNECT", 5, 5)

@@ -16,6 +16,15 @@ import pytest
 #: Seconds that a client may take for anything.
 PATIENCE = 60.0
 
+#: A client in Python, for programs that put others behind a proxy: HOST PORT.
+ECHO = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as sock:
+    sock.sendall(b"hello")
+    sock.shutdown(socket.SHUT_WR)
+    print(sock.makefile().read(), end="")
+"""
+
 
 def missing(what: str) -> NoReturn:
     """Skip the test because *what* is not here, or fail it where everything must be."""

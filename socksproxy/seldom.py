@@ -1,0 +1,38 @@
+"""
+Log lines on what may happen thousands of times: one a while, that says how often.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTime
+
+#: Seconds between two lines.
+EVERY = 60.0
+
+
+class Seldom:
+    """
+    Counts something, and says when a line on it is due: the first time, and then once in :data:`EVERY`.
+
+    :param clock: tells the time.
+    """
+
+    __slots__ = ("_clock", "_count", "_last")
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._count = 0
+        self._last: float | None = None
+
+    def due(self) -> int:
+        """
+        It has happened once more.
+
+        :returns: how often since the last line, where another one is due; 0: it is not.
+        """
+        self._count += 1
+        now = self._clock.seconds()
+        if self._last is not None and now - self._last < EVERY:
+            return 0
+        count, self._count, self._last = self._count, 0, now
+        return count
