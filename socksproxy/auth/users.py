@@ -1,0 +1,74 @@
+"""
+Who a client turns out to be: the avatar that a portal gives for its credentials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.cred.checkers import ANONYMOUS
+from twisted.cred.portal import IRealm
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface, implementer
+
+if TYPE_CHECKING:
+    from ..policy import Client
+    from ..wire.words import Address, Command
+
+
+class ISOCKSUser(Interface):
+    """A user of the proxy: the avatar that the portal's realm gives."""
+
+    name = Attribute("The name, for logs and rules; None: nobody knows.")
+
+    def permits(client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
+        """
+        Whether the user may do this; the server's policy is asked too, and both have to permit it.
+
+        See :meth:`socksproxy.policy.IPolicy.permits`, which is asked for the same things.
+        """
+
+
+@implementer(ISOCKSUser)
+class User:
+    """
+    A user who may do whatever the server's policy permits.
+
+    :param name: None: nobody knows who it is.
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+
+    def permits(self, client: Client, command: Command, destination: Address) -> bool:
+        """See :meth:`ISOCKSUser.permits`."""
+        return True
+
+
+@implementer(IRealm)
+class Realm:
+    """Every name that a checker vouches for is a user, and who shows nothing is one without a name."""
+
+    def requestAvatar(
+        self, avatarId: Any, mind: object, *interfaces: Any
+    ) -> tuple[Any, ISOCKSUser, Callable[[], None]]:
+        """
+        See :meth:`twisted.cred.portal.IRealm.requestAvatar`.
+
+        :param mind: the :class:`~socksproxy.policy.Client` who asks.
+        """
+        if ISOCKSUser not in interfaces:
+            raise NotImplementedError("the only avatars here are ISOCKSUsers")
+        return ISOCKSUser, User(None if avatarId is ANONYMOUS else name_of(avatarId)), _nothing
+
+
+def name_of(avatar_id: str | bytes) -> str:
+    """A checker's *avatar_id* as text; bytes that are not UTF-8 keep their values (surrogateescape)."""
+    return avatar_id if isinstance(avatar_id, str) else avatar_id.decode("utf-8", "surrogateescape")
+
+
+def _nothing() -> None:
+    """There is nothing to end with the session."""
