@@ -7,12 +7,14 @@ destination's; it runs in a thread while the reactor relays.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
 import sys
+import termios
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from twisted.internet import reactor as _reactor
@@ -22,6 +24,7 @@ from twisted.internet.threads import deferToThread
 from socksproxy.dial import adopted
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.relay.outcome import IRelay
+from socksproxy.relay.pump import BUFFER_SIZE
 from socksproxy.relay.transports import TransportsRelay
 
 reactor: Any = _reactor
@@ -87,6 +90,17 @@ def raw(sock: socket.socket) -> socket.SocketType:
     return taken
 
 
+def send_what_fits(sock: socket.socket, data: bytes) -> int:
+    """Send *data* until there is no room for more at the moment; how much that was."""
+    patience, sent = sock.gettimeout(), 0
+    sock.setblocking(False)
+    with suppress(BlockingIOError):
+        while sent < len(data):
+            sent += sock.send(memoryview(data)[sent:])
+    sock.settimeout(patience)
+    return sent
+
+
 def open_descriptors() -> set[str]:
     """What this process has open, by number and target."""
     found = set()
@@ -129,6 +143,22 @@ class Harness:
             sock.setsockopt(socket.SOL_SOCKET, option, size)
             total += sock.getsockopt(socket.SOL_SOCKET, option)
         return total
+
+    def fill(self, data: bytes) -> int:
+        """
+        Let as much of *data* as fits wait for the relay to begin: it is bulk then, whoever is the faster one.
+
+        :returns: how much of it is sent.
+        """
+        self.limit_buffers(1 << 20)
+        sent = send_what_fits(self.client, data)
+        # Two full buffers tell the relay that it is bulk, and there is more.
+        assert self.waiting() > 3 * BUFFER_SIZE
+        return sent
+
+    def waiting(self) -> int:
+        """Bytes of the client that have come to the relay's socket and that it has not read."""
+        return int(struct.unpack("i", fcntl.ioctl(self._client, termios.FIONREAD, bytes(4)))[0])
 
     def start(self, early: bytes = b"", idle: float | None = None, client_eof: bool = False) -> None:
         """Begin relaying."""
