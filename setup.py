@@ -55,6 +55,7 @@ setup(
     package_dir={"": "."},
     packages=[
         "socksproxy",
+        "socksproxy.auth",
         "socksproxy.commands",
         "socksproxy.policy",
         "socksproxy.relay",

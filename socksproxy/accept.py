@@ -17,8 +17,10 @@ from socket import SocketType
 from struct import pack
 from typing import Any
 
+from twisted.cred.credentials import ICredentials
 from twisted.internet import tcp
 
+from .auth.peercred import credentials_of
 from .descriptors import DescriptorGate
 from .dial import Destination, adopted
 from .errors import SHORTAGES
@@ -147,6 +149,17 @@ class SocketChannel:
         if self._socket is None or self._socket.family == socket.AF_UNIX:
             return None
         return plain(self._socket.getsockname()[0])
+
+    def local_address(self) -> tuple[str, int] | None:
+        """See :meth:`socksproxy.channel.Channel.local_address`."""
+        if self._socket is None or self._socket.family == socket.AF_UNIX:
+            return None
+        host, port = self._socket.getsockname()[:2]
+        return plain(host), port
+
+    def shows(self) -> ICredentials | None:
+        """See :meth:`socksproxy.channel.Channel.shows`."""
+        return None if self._socket is None else credentials_of(self._socket)
 
     def detach(self) -> SocketType | None:
         """See :meth:`socksproxy.channel.Channel.detach`."""

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from socket import SocketType
 from typing import Protocol as Shape
 
+from twisted.cred.credentials import ICredentials
+
 from .dial import Destination
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay
@@ -36,6 +38,12 @@ class Channel(Shape):
 
     def local(self) -> str | None:
         """The literal address of ours that the client has reached; None: a Unix socket."""
+
+    def local_address(self) -> tuple[str, int] | None:
+        """Likewise, with the port; the client's own identd knows the connection by it."""
+
+    def shows(self) -> ICredentials | None:
+        """What the transport knows of who the client is: a certificate, a local user; None: nothing."""
 
     def detach(self) -> SocketType | None:
         """Give up the socket, non-blocking and with nothing left to send; None: it cannot be had."""

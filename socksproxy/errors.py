@@ -11,6 +11,7 @@ import errno
 from collections.abc import Iterable
 from socket import gaierror
 
+from twisted.cred.error import UnauthorizedLogin
 from twisted.internet import defer, error
 
 from .wire.words import ProtocolError, Reply, Reply4, SOCKSError
@@ -24,6 +25,7 @@ __all__ = [
     "NameNotFound",
     "NoFreePort",
     "NotAllowed",
+    "NotAuthenticated",
     "ProtocolError",
     "SOCKSError",
     "TooManyAssociations",
@@ -40,6 +42,10 @@ class NotAllowed(SOCKSError):
     """The policy denies the request."""
 
     reply = Reply.NOT_ALLOWED
+
+
+class NotAuthenticated(NotAllowed, UnauthorizedLogin):
+    """The client has not shown who it is."""
 
 
 class TooManySessions(NotAllowed):
@@ -152,9 +158,9 @@ def reply_for(problem: BaseException) -> Reply:
     return _REPLY_BY_ERRNO.get(number, Reply.GENERAL_FAILURE) if number else Reply.GENERAL_FAILURE
 
 
-def reply4_for(reply: Reply) -> Reply4:
-    """SOCKS4's form of *reply*: it knows granted and rejected."""
-    return Reply4.GRANTED if reply is Reply.SUCCEEDED else Reply4.REJECTED
+def reply4_for(problem: BaseException) -> Reply4:
+    """The SOCKS4 reply that tells *problem*."""
+    return problem.reply4 if isinstance(problem, SOCKSError) else Reply4.REJECTED
 
 
 def most_telling(replies: Iterable[Reply]) -> Reply:

@@ -23,6 +23,7 @@ __all__ = ["FIELDS", "FORMATS", "AccessLog", "access_observer"]
 FIELDS = (
     "client",
     "user",
+    "method",
     "version",
     "command",
     "destination",

@@ -3,7 +3,9 @@ The conversation with a client up to its request and the reply: sans-io.
 
 Bytes go in through :meth:`Negotiation.receive`, a :class:`~.wire.words.Request`
 comes out, and what is to be sent stands in :attr:`Negotiation.output`. No
-Twisted, no clock and no socket: the owner has those.
+clock and no socket: the owner has those. Who the client is, a method finds out
+(:mod:`~socksproxy.auth.methods`); what it cannot do by itself stands in
+:attr:`Negotiation.move`, and the conversation waits until the owner has done it.
 
 Strategy: every state that waits for bytes has one reader, a parser and what
 follows from its message. States change only by :data:`TRANSITIONS`; a step that
@@ -13,12 +15,17 @@ never of the client.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
-from .errors import ProtocolError, SOCKSError, reply4_for
+from .auth.methods import IExchange, IMethod, Immediate, IWrapping, LogIn, Move, Say, Waiting
+from .errors import ProtocolError, SOCKSError, reply4_for, reply_for
 from .wire import socks4, socks5
 from .wire.words import UNSPECIFIED, Address, Command, Method, Reply, Reply4, Request, Version
+
+if TYPE_CHECKING:
+    from .policy import Client
 
 #: The most bytes that are kept for the relay while a request is served.
 MAX_EARLY = 65536
@@ -32,6 +39,8 @@ class State(Enum):
 
     START = auto()
     METHODS = auto()
+    EXCHANGE = auto()
+    JUDGING = auto()
     REQUEST = auto()
     REQUEST4 = auto()
     SERVING = auto()
@@ -47,7 +56,11 @@ class Step(Enum):
 
     SPOKE_SOCKS5 = "the client opens with version 5"
     SPOKE_SOCKS4 = "the client opens with version 4"
+    NEEDS_NO_METHOD = "nobody is asked who they are"
     CHOSE_METHOD = "a method that both know is chosen"
+    ASKED = "the method waits for somebody's word"
+    WENT_ON = "the method goes on"
+    GRANTED_USER = "the portal knows the client"
     READ_REQUEST = "the request is whole"
     ANNOUNCE = "the first of BIND's two replies is sent"
     GRANT = "the reply that grants the request is sent"
@@ -60,7 +73,17 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
         Step.SPOKE_SOCKS4: State.REQUEST4,
         Step.REFUSE: State.REFUSED,
     },
-    State.METHODS: {Step.CHOSE_METHOD: State.REQUEST, Step.REFUSE: State.REFUSED},
+    State.METHODS: {
+        Step.NEEDS_NO_METHOD: State.REQUEST,
+        Step.CHOSE_METHOD: State.EXCHANGE,
+        Step.REFUSE: State.REFUSED,
+    },
+    State.EXCHANGE: {Step.ASKED: State.JUDGING, Step.REFUSE: State.REFUSED},
+    State.JUDGING: {
+        Step.WENT_ON: State.EXCHANGE,
+        Step.GRANTED_USER: State.REQUEST,
+        Step.REFUSE: State.REFUSED,
+    },
     State.REQUEST: {Step.READ_REQUEST: State.SERVING, Step.REFUSE: State.REFUSED},
     State.REQUEST4: {Step.READ_REQUEST: State.SERVING, Step.REFUSE: State.REFUSED},
     State.SERVING: {
@@ -100,25 +123,46 @@ class Negotiation:
     """
     One client's conversation.
 
-    :param methods: the authentication methods that are served, best first.
+    :param offers: gives the client, and the authentication methods that it may choose from, best first;
+        None: nobody is asked who they are.
     :ivar state: where it stands.
     :ivar output: what is to be sent now, as one write: real clients read a
         reply with one ``recv``. The owner takes it with :meth:`take_output`.
     :ivar version: the client's version, once known.
     :ivar answer: the code that a client which broke the protocol was told; None where it was told none.
     :ivar early: what came behind the request, for the relay.
+    :ivar move: what the owner is to do before the conversation goes on: ask the portal and tell
+        :meth:`judge`, or wait for a Deferred and tell :meth:`go_on`.
+    :ivar method: the method that was chosen.
+    :ivar wrapping: how bytes are encapsulated from now on, both ways; :meth:`receive` sees to the client's.
     """
 
-    __slots__ = ("answer", "early", "methods", "output", "request", "state", "version")
+    __slots__ = (
+        "_exchange",
+        "_offers",
+        "answer",
+        "early",
+        "method",
+        "move",
+        "output",
+        "request",
+        "state",
+        "version",
+        "wrapping",
+    )
 
-    def __init__(self, methods: tuple[int, ...] = (Method.NO_AUTHENTICATION,)) -> None:
-        self.methods = methods
+    def __init__(self, offers: Callable[[], tuple[Client, Sequence[IMethod]]] | None = None) -> None:
+        self._offers = offers
+        self._exchange: IExchange | None = None
         self.state = State.START
         self.output = b""
         self.answer: int | None = None
         self.early = b""
         self.version: Version | None = None
         self.request: Request | None = None
+        self.method: IMethod | None = None
+        self.move: LogIn | Waiting | None = None
+        self.wrapping: IWrapping | None = None
 
     def take_output(self) -> bytes:
         """What is to be sent now; it is given out once."""
@@ -127,12 +171,14 @@ class Negotiation:
 
     def receive(self, data: bytes) -> Request | None:
         """
-        Take bytes from the client.
+        Take bytes from the client; none, to go on with those that came before.
 
         :returns: the request, once, as soon as it is whole.
         :raises ProtocolError: when the client breaks the protocol. The
             conversation is over; :attr:`output` has what is to be sent before the close.
         """
+        if self.wrapping is not None and data:
+            data = self._unwrapped(data)
         data = self.early = self.early + data if self.early else data
         while data:
             reader = _READERS.get(self.state)
@@ -150,20 +196,49 @@ class Negotiation:
                 return self.request
         return None
 
+    def take_move(self) -> LogIn | Waiting | None:
+        """What the owner is to do; it is given out once."""
+        move, self.move = self.move, None
+        return move
+
+    def go_on(self, move: Say | LogIn) -> None:
+        """The method's Deferred has fired with *move*; :meth:`receive` goes on."""
+        self._step(Step.WENT_ON)
+        self._follow(move)
+
+    def judge(self, granted: bool) -> None:
+        """
+        The portal has decided; :meth:`receive` goes on once :attr:`output` is sent.
+
+        :raises ProtocolError: as :meth:`receive` does.
+        """
+        assert self._exchange is not None
+        self.output += self._exchange.judged(granted)
+        if not granted:
+            self._step(Step.REFUSE)
+            return
+        self._step(Step.GRANTED_USER)
+        self.wrapping = self._exchange.wrapping()
+        if self.wrapping is not None and self.early:
+            data, self.early = self.early, b""
+            self.early = self._unwrapped(data)
+
     def grant(self, bound: Address) -> bytes:
         """The reply that grants the request; *bound* is BND.ADDR and BND.PORT."""
         self._step(Step.GRANT)
-        return self._reply(Reply.SUCCEEDED, bound)
+        return self._succeeded(bound)
 
     def announce(self, bound: Address) -> bytes:
         """BIND's first reply; *bound* is where the peer is to connect."""
         self._step(Step.ANNOUNCE)
-        return self._reply(Reply.SUCCEEDED, bound)
+        return self._succeeded(bound)
 
-    def refuse(self, reply: Reply) -> bytes:
-        """The reply that refuses the request with *reply*."""
+    def refuse(self, problem: BaseException) -> bytes:
+        """The reply that refuses the request because of *problem*."""
         self._step(Step.REFUSE)
-        return self._reply(reply, UNSPECIFIED)
+        if self.version is Version.SOCKS4:
+            return socks4.build_reply(reply4_for(problem), UNSPECIFIED)
+        return socks5.build_reply(reply_for(problem), UNSPECIFIED)
 
     @property
     def full(self) -> bool:
@@ -176,10 +251,18 @@ class Negotiation:
         except KeyError:
             raise IllegalStep(f"{step.name} in state {self.state.name}") from None
 
-    def _reply(self, reply: Reply, bound: Address) -> bytes:
+    def _succeeded(self, bound: Address) -> bytes:
         if self.version is Version.SOCKS4:
-            return socks4.build_reply(reply4_for(reply), bound)
-        return socks5.build_reply(reply, bound)
+            return socks4.build_reply(Reply4.GRANTED, bound)
+        return socks5.build_reply(Reply.SUCCEEDED, bound)
+
+    def _unwrapped(self, data: bytes) -> bytes:
+        assert self.wrapping is not None
+        try:
+            return self.wrapping.unwrap(data)
+        except ProtocolError:
+            self._step(Step.REFUSE)  # there is no answer that the client could read
+            raise
 
     def _refuse(self, problem: ProtocolError) -> None:
         """End the conversation with the answer that its present state has."""
@@ -194,6 +277,9 @@ class Negotiation:
         elif self.state is State.METHODS:
             self.answer = Method.NO_ACCEPTABLE
             self.output = socks5.build_choice(self.answer)
+        elif self.state is State.EXCHANGE:
+            assert self._exchange is not None
+            self.output += self._exchange.judged(False)
         self._step(Step.REFUSE)
 
     # A reader returns how many bytes it took; 0: it needs more.
@@ -215,12 +301,43 @@ class Negotiation:
         if parsed is None:
             return 0
         greeting, taken = parsed
-        for method in self.methods:
-            if method in greeting.methods:
-                self._step(Step.CHOSE_METHOD)
-                self.output += socks5.build_choice(method)
-                return taken
+        if self._offers is None:
+            if Method.NO_AUTHENTICATION not in greeting.methods:
+                raise ProtocolError("no acceptable authentication method")
+            self._step(Step.NEEDS_NO_METHOD)
+            self.output += _NO_AUTHENTICATION
+            return taken
+        client, methods = self._offers()
+        for method in methods:
+            if method.number in greeting.methods:
+                return taken + self._begin_exchange(method, client, data[taken:])
         raise ProtocolError("no acceptable authentication method")
+
+    def _begin_exchange(self, method: IMethod, client: Client, rest: bytes) -> int:
+        self._step(Step.CHOSE_METHOD)
+        self.method = method
+        self._exchange = method.begin(client)
+        # Where nothing is asked, there is still time to refuse the method itself.
+        if not isinstance(self._exchange, Immediate):
+            self.output += socks5.build_choice(method.number)
+        return self._read_exchange(rest)
+
+    def _read_exchange(self, data: bytes) -> int:
+        assert self._exchange is not None
+        total = 0
+        while True:
+            taken, move = self._exchange.receive(data[total:])
+            self._follow(move)
+            total += taken
+            if not isinstance(move, Say) or total == len(data):
+                return total
+
+    def _follow(self, move: Move) -> None:
+        if isinstance(move, Say):
+            self.output += move.data
+        elif move is not None:
+            self._step(Step.ASKED)
+            self.move = move
 
     def _read_request(self, data: bytes) -> int:
         return self._take_request(socks5.parse_request(data))
@@ -239,9 +356,13 @@ class Negotiation:
 _READERS: dict[State, Callable[[Negotiation, bytes], int]] = {
     State.START: Negotiation._read_version,
     State.METHODS: Negotiation._read_greeting,
+    State.EXCHANGE: Negotiation._read_exchange,
     State.REQUEST: Negotiation._read_request,
     State.REQUEST4: Negotiation._read_request4,
 }
+
+
+_NO_AUTHENTICATION = socks5.build_choice(Method.NO_AUTHENTICATION)
 
 
 def _guess(first: int) -> str:

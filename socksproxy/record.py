@@ -28,6 +28,7 @@ class AccessRecord:
     Times are the reactor's seconds; None: it did not come to that.
 
     :ivar client: who asked.
+    :ivar method: by what it has shown who it is; None: nobody asked.
     :ivar began: when the connection was accepted.
     :ivar request: what was asked.
     :ivar requested: when the request was whole.
@@ -52,6 +53,7 @@ class AccessRecord:
         "datagrams_received",
         "datagrams_sent",
         "dropped",
+        "method",
         "outgoing",
         "reached",
         "received",
@@ -67,6 +69,7 @@ class AccessRecord:
     def __init__(self, client: Client, began: float) -> None:
         self.client = client
         self.began = began
+        self.method: str | None = None
         self.version: int | None = None
         self.request: Request | None = None
         self.requested: float | None = None
@@ -99,6 +102,7 @@ class AccessRecord:
             "log_format": _FORMAT,
             "client": str(self.client),
             "user": None if self.client.user is None else printable(self.client.user),
+            "method": self.method,
             "version": self.version,
             "command": None if request is None else command_name(request.command),
             "destination": None if request is None else shown(request.destination),

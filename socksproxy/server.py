@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from socket import AF_INET, AF_INET6, SocketType, inet_pton
 from typing import TYPE_CHECKING, Any
 
+from twisted.cred.credentials import ICredentials
+from twisted.cred.portal import Portal
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -23,6 +25,10 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from .accept import pace, take_over
+from .auth.authentication import Authentication, AuthSettings
+from .auth.credentials import Certificate
+from .auth.methods import IMethod
+from .auth.peercred import credentials_of
 from .commands.bind import BindSettings
 from .descriptors import DescriptorGate
 from .dial import Destination, End, Outgoing
@@ -153,6 +159,23 @@ class SOCKSProtocol(Protocol):
         host = getattr(transport.getHost(), "host", None)
         return plain(host) if isinstance(host, str) else None
 
+    def local_address(self) -> tuple[str, int] | None:
+        """See :meth:`socksproxy.channel.Channel.local_address`."""
+        # Behind "haproxy:" it is the balancer's, just as the client's address is the one that reached it.
+        address = self.transport.getHost()
+        host = getattr(address, "host", None)
+        return (plain(host), address.port) if isinstance(host, str) else None
+
+    def shows(self) -> ICredentials | None:
+        """See :meth:`socksproxy.channel.Channel.shows`."""
+        transport = self.transport
+        while isinstance(transport, ProtocolWrapper) and not _is_tls(transport):
+            transport = transport.transport
+        if _is_tls(transport):
+            certificate = transport.getPeerCertificate()
+            return None if certificate is None else Certificate(certificate)
+        return credentials_of(transport.socket) if hasattr(transport, "socket") else None
+
     def detach(self) -> SocketType | None:
         """See :meth:`socksproxy.channel.Channel.detach`."""
         socket = detach_socket(self.transport) if self.detachable else None
@@ -179,6 +202,10 @@ class SOCKSFactory(Factory):
         endpoint.listen(SOCKSFactory(reactor))
 
     :param reactor: dials, resolves and keeps time.
+    :param portal: knows who clients are; its avatars are :class:`~socksproxy.auth.users.ISOCKSUser`, and
+        what its checkers can check, clients may show. None: nobody is asked.
+    :param methods: authentication methods beside ours, best first; they need a *portal*.
+    :param auth: how clients are asked.
     :param policy: who may reach what; None: :class:`~socksproxy.policy.DefaultPolicy`.
     :param resolver: looks names up; None: the reactor's own. See :func:`~socksproxy.resolve.make_resolver`.
     :param outgoing: at most one IPv4 and one IPv6 literal address of this
@@ -194,7 +221,8 @@ class SOCKSFactory(Factory):
         container: ``ADDRESS``, or ``ADDRESS@NETWORK`` for clients from there.
     :param resolve_commands: whether RESOLVE and RESOLVE_PTR are served.
     :raises ValueError: for an address or a network that is not a literal one, a second
-        outgoing or listening address of a family, or settings that make no sense.
+        outgoing or listening address of a family, or settings that make no sense; for methods without
+        a portal.
     """
 
     noisy = False
@@ -203,6 +231,9 @@ class SOCKSFactory(Factory):
         self,
         reactor: Any,
         *,
+        portal: Portal | None = None,
+        methods: Sequence[IMethod] = (),
+        auth: AuthSettings = AuthSettings(),
         policy: IPolicy | None = None,
         resolver: IHostnameResolver | None = None,
         outgoing: Sequence[str] = (),
@@ -215,9 +246,12 @@ class SOCKSFactory(Factory):
         advertise: Sequence[str] = (),
         resolve_commands: bool = True,
     ) -> None:
+        if methods and portal is None:
+            raise ValueError("methods need a portal that judges their credentials")
         self.reactor = reactor
         self.sessions = Sessions(
             reactor,
+            None if portal is None else Authentication(portal, methods, auth, reactor),
             policy,
             resolver,
             _of_each_family("outgoing", outgoing),

@@ -9,14 +9,18 @@ engine), and what all sessions of a factory have in common is in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from twisted.cred.credentials import ICredentials
+from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .auth.authentication import Granted
+from .auth.methods import IMethod, LogIn, Say, Waiting
 from .channel import Channel
 from .commands.associate import associate
 from .commands.bind import Bound, Wanted
@@ -27,6 +31,7 @@ from .errors import (
     CommandNotSupported,
     ConnectTimedOut,
     NoFreePort,
+    NotAuthenticated,
     ProtocolError,
     SOCKSError,
     TooManySessions,
@@ -77,6 +82,7 @@ class Phase(Enum):
     """What a session is at."""
 
     NEGOTIATING = auto()
+    AUTHENTICATING = auto()
     SERVING = auto()
     RELAYING = auto()
     ASSOCIATED = auto()
@@ -100,6 +106,7 @@ class Session:
         "_discarded",
         "_half_closed",
         "_how",
+        "_logout",
         "_pending",
         "_relay",
         "_sessions",
@@ -116,10 +123,11 @@ class Session:
         self._pending: Deferred[Any] | None = None
         self._relay: IRelay | None = None
         self._association: Association | None = None
+        self._logout: Callable[[], None] | None = None
         self._half_closed = False
         self._discarded = 0
         self.channel = channel
-        self.negotiation = Negotiation()
+        self.negotiation = Negotiation(None if sessions.authentication is None else self._offers)
         self.phase = Phase.NEGOTIATING
         self.record = AccessRecord(client, sessions.seconds())
 
@@ -141,10 +149,8 @@ class Session:
         """The client sent *data*."""
         if self.phase is Phase.NEGOTIATING:
             self._negotiate(data)
-        elif self.phase is Phase.SERVING:
-            self.negotiation.receive(data)
-            if self.negotiation.full:
-                self.channel.pause()
+        elif self.phase is Phase.SERVING or self.phase is Phase.AUTHENTICATING:
+            self._keep(data)
         elif self.phase is Phase.FINISHING:
             self._discarded += len(data)
             if self._discarded > MAX_EARLY:
@@ -159,8 +165,8 @@ class Session:
     def read_closed(self) -> None:
         """The client has closed its direction."""
         self._half_closed = True
-        if self.phase is Phase.NEGOTIATING:
-            self._how = "client"
+        if self.phase is Phase.NEGOTIATING or self.phase is Phase.AUTHENTICATING:
+            self._cancel("client")
             self.channel.close()
         elif self.phase is Phase.SERVING and not (self.negotiation.early and self._waits_for_answer()):
             # Nothing tells a client that has gone from one that will send no more;
@@ -230,13 +236,144 @@ class Session:
             return
         if negotiation.output:
             self.channel.write(negotiation.take_output())
-        if request is not None and self.phase is Phase.NEGOTIATING:
+        if self.phase is not Phase.NEGOTIATING:
+            return  # the client went away under the write
+        if request is not None:
+            self._requested(request)
+        elif negotiation.move is not None:
+            self._authenticate(negotiation.take_move())
+
+    def _keep(self, data: bytes) -> None:
+        """The client goes on speaking while something is waited for."""
+        negotiation = self.negotiation
+        try:
+            negotiation.receive(data)
+        except ProtocolError as problem:  # what it encapsulates cannot be read
+            self._cancel(f"protocol error: {problem}")
+            self.channel.abort()
+            return
+        if not negotiation.full:
+            return
+        if self.phase is Phase.SERVING:
+            self.channel.pause()
+        else:
+            self._cancel("protocol error: data instead of a request")
+            self.channel.abort()
+
+    def _say(self, data: bytes) -> None:
+        wrapping = self.negotiation.wrapping
+        self.channel.write(data if wrapping is None else wrapping.wrap(data))
+
+    # Who the client is.
+
+    def _offers(self) -> tuple[Client, Sequence[IMethod]]:
+        authentication = self._sessions.authentication
+        assert authentication is not None
+        return self.record.client, authentication.methods_for(self.channel.shows)
+
+    def _authenticate(self, move: LogIn | Waiting | None) -> None:
+        self.phase = Phase.AUTHENTICATING
+        method = self.negotiation.method
+        assert method is not None
+        self.record.method = method.name
+        if isinstance(move, LogIn):
+            self._log_in(method.name, move.credentials)
+        elif move is not None:
+            self._await(move, self._method_goes_on, self._method_failed)
+
+    def _method_goes_on(self, move: Say | LogIn) -> None:
+        self._pending = None
+        self.phase = Phase.NEGOTIATING
+        self.negotiation.go_on(move)
+        self._negotiate(b"")
+
+    def _method_failed(self, problem: Exception) -> None:
+        if isinstance(problem, (SOCKSError, UnauthorizedLogin)):
+            _log.info(
+                "{client}: authentication by {method} failed: {problem}",
+                client=self.record.client,
+                method=self.record.method,
+                problem=problem,
+            )
+        else:
+            _log.failure("the method {method} failed", Failure(problem), method=self.record.method)
+        self._denied(problem)
+
+    def _log_in(self, method: str, credentials: ICredentials) -> None:
+        authentication = self._sessions.authentication
+        assert authentication is not None
+        try:
+            granted = authentication.log_in(self.record.client, method, credentials)
+        except UnauthorizedLogin as problem:
+            self._denied(problem)
+            return
+        if isinstance(granted, Deferred):
+            self._await(granted, self._known, self._denied)
+        else:
+            self._known(granted)
+
+    def _known(self, granted: Granted) -> None:
+        """The portal knows the client."""
+        user, self._logout = granted
+        self._pending = None
+        self.record.client = self.record.client._replace(user=user.name, avatar=user)
+        request = self.negotiation.request
+        if request is not None:
             self._serve(request)
+            return
+        negotiation = self.negotiation
+        try:
+            negotiation.judge(True)
+        except ProtocolError as problem:
+            self._break_off(problem)
+            return
+        self.channel.write(negotiation.take_output())
+        if self.phase is Phase.AUTHENTICATING:
+            self.phase = Phase.NEGOTIATING
+            self._negotiate(b"")
+
+    def _denied(self, problem: Exception) -> None:
+        """The client is not who it says, or says nothing; a line in the log has told it."""
+        if self.negotiation.request is not None:
+            self._refuse(problem)
+            return
+        self.negotiation.judge(False)
+        self.record.version = self.negotiation.version
+        self._sessions.handshakes.stop(self)
+        output = self.negotiation.take_output()
+        if output:
+            self.channel.write(output)
+        self._finish("refused: not authenticated")
+
+    def _requested(self, request: Request) -> None:
+        if request.version is Version.SOCKS4 and self._sessions.authentication is not None:
+            self._identify4(request)
+        else:
+            self._serve(request)
+
+    def _identify4(self, request: Request) -> None:
+        """SOCKS4 has its userid in the request, and no password."""
+        self.phase = Phase.AUTHENTICATING
+        self.record.version, self.record.request = request.version, request
+        channel, authentication = self.channel, self._sessions.authentication
+        assert authentication is not None
+        found = authentication.for_socks4(
+            request.userid, self.record.client, channel.local_address, channel.shows
+        )
+        if found is None:
+            self._refuse(NotAuthenticated("SOCKS4 has no password"))
+            return
+        self.record.method, credentials = found
+        self._log_in(self.record.method, credentials)
+
+    # The service of a request.
 
     def _break_off(self, problem: ProtocolError) -> None:
         """The client broke the protocol: the answer that there is, one line in the log."""
         self.record.version = self.negotiation.version
         self.record.reply = self.negotiation.answer
+        if self.negotiation.method is not None:
+            self.record.method = self.negotiation.method.name
         self._sessions.handshakes.stop(self)
         output = self.negotiation.take_output()
         if output:
@@ -263,10 +400,19 @@ class Session:
         except (SOCKSError, OSError) as problem:
             self._refuse(problem)
 
-    def _await(self, pending: Deferred[Any], then: Callable[[Any], None]) -> None:
-        """Go on with *then* when *pending* fires; it is cancelled when the session ends before."""
+    def _await(
+        self,
+        pending: Deferred[Any],
+        then: Callable[[Any], None],
+        otherwise: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """
+        Go on with *then* when *pending* fires; it is cancelled when the session ends before.
+
+        :param otherwise: what a failure leads to; None: the request is refused.
+        """
         self._pending = pending
-        pending.addCallbacks(then, self._failed)
+        pending.addCallbacks(then, self._failed, errbackArgs=(otherwise or self._refuse,))
         pending.addErrback(self._broke)
 
     def _connect(self, request: Request) -> None:
@@ -309,7 +455,7 @@ class Session:
         announcement = self.negotiation.announce(bound.address)
         # Before the write, under which the client may turn out to be gone.
         self._await(bound.accepted, self._accepted)
-        self.channel.write(announcement)
+        self._say(announcement)
 
     def _answered(self, answer: Address) -> None:
         """RESOLVE has an answer, and the conversation is over with it."""
@@ -331,7 +477,7 @@ class Session:
         record.answered = sessions.seconds()
         reply = self.negotiation.grant(told)
         record.reply = reply[1]
-        self.channel.write(reply)
+        self._say(reply)
 
     def _go_on(self, dialed: Dialed, told: Address) -> None:
         """There is a connection: the client is told, and bytes are relayed from now on."""
@@ -410,14 +556,14 @@ class Session:
             self.channel.close()
         self._over()
 
-    def _failed(self, failure: Failure) -> None:
+    def _failed(self, failure: Failure, otherwise: Callable[[Exception], None]) -> None:
         if self._pending is None:
             return  # it was cancelled, and the session has gone on without it
         self._pending = None
         problem = failure.value
         if not isinstance(problem, Exception):
             failure.raiseException()
-        self._refuse(problem)
+        otherwise(problem)
 
     def _broke(self, failure: Failure) -> None:
         """A fault of ours: it is logged in full, once, and costs this session alone."""
@@ -430,14 +576,15 @@ class Session:
         sessions, record = self._sessions, self.record
         sessions.connects.stop(self)
         sessions.peers.stop(self)
+        sessions.handshakes.stop(self)
         reply = reply_for(problem)
         record.answered = sessions.seconds()
-        output = self.negotiation.refuse(reply)
+        output = self.negotiation.refuse(problem)
         record.reply = output[1]
         if isinstance(problem, TooManySessions):
             sessions.complain()
-        elif isinstance(problem, NoFreePort):
-            pass  # there is one line for many of these
+        elif isinstance(problem, (NoFreePort, UnauthorizedLogin)):
+            pass  # another line has told it
         elif reply in _OURS and record.request is not None:
             _log.info(
                 "{client}: {destination} refused: {problem}",
@@ -446,7 +593,7 @@ class Session:
                 problem=describe(problem),
                 reply=reply.value,
             )
-        self.channel.write(output)
+        self._say(output)
         self._finish(f"refused: {describe(problem)}")
 
     def _waits_for_answer(self) -> bool:
@@ -483,7 +630,18 @@ class Session:
         if self.phase is not Phase.OVER:
             self.phase = Phase.OVER
             self._relay = None
+            self._log_out()
             self._sessions.end(self, self._how or "client")
+
+    def _log_out(self) -> None:
+        logout, self._logout = self._logout, None
+        if logout is None:
+            return
+        try:
+            logout()
+        except Exception:
+            # An embedder's realm may raise anything; it costs a line in the log and nothing else.
+            _log.failure("{client}: the logout failed", client=self.record.client)
 
 
 #: What begins the service of a request, by the version and the command.

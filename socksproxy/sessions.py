@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IHostnameResolver
 from twisted.logger import ILogObserver, Logger
 
+from .auth.authentication import Authentication
 from .channel import Channel
 from .commands.bind import Binds, BindSettings
 from .commands.means import Means
@@ -48,6 +49,7 @@ class Sessions:
     def __init__(
         self,
         reactor: Any,
+        authentication: Authentication | None,
         policy: IPolicy | None,
         resolver: IHostnameResolver | None,
         outgoing: Outgoing,
@@ -63,6 +65,7 @@ class Sessions:
     ) -> None:
         self.reactor = reactor
         self.seconds = reactor.seconds
+        self.authentication = authentication
         self.listeners = OwnListeners()
         self.policy = DefaultPolicy() if policy is None else policy
         if isinstance(self.policy, DefaultPolicy) and self.policy.listeners is None:

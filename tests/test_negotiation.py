@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import example, given, strategies as st
 
-from socksproxy.errors import ProtocolError
+from socksproxy.errors import ConnectFailed, ProtocolError
 from socksproxy.negotiation import (
     MAX_EARLY,
     TRANSITIONS,
@@ -66,11 +66,9 @@ class Outcome(NamedTuple):
     answer: int | None = None
 
 
-def converse(
-    segments: Iterable[bytes], methods: tuple[int, ...] = (Method.NO_AUTHENTICATION,)
-) -> tuple[Negotiation, Outcome]:
+def converse(segments: Iterable[bytes]) -> tuple[Negotiation, Outcome]:
     """Play *segments* in as the server does: what is to be sent is taken at once, an error ends it."""
-    negotiation = Negotiation(methods)
+    negotiation = Negotiation()
     said, request, problem = b"", None, None
     for segment in segments:
         try:
@@ -254,22 +252,13 @@ def test_nothing_received() -> None:
 class TestMethods:
     """The method is ours to choose, among those that the client offers."""
 
-    @pytest.mark.parametrize(
-        ("served", "offered", "chosen"),
-        [
-            ((0,), b"\x00", 0),
-            ((0,), b"\x02\x01\x00", 0),
-            ((2, 0), b"\x00\x02", 2),
-            ((2, 0), b"\x00", 0),
-            ((0, 2), b"\x02\x00", 0),
-            ((2,), b"\x02\x02", 2),
-        ],
-    )
-    def test_chosen(self, served: tuple[int, ...], offered: bytes, chosen: int) -> None:
+    @pytest.mark.parametrize("offered", [b"\x00", b"\x02\x01\x00", b"\x00\x00"])
+    def test_nobody_is_asked(self, offered: bytes) -> None:
         for segments in splits(b"\x05" + bytes((len(offered),)) + offered):
-            negotiation, outcome = converse(segments, served)
-            assert outcome == Outcome(State.REQUEST, Version.SOCKS5, said=bytes((5, chosen)))
+            negotiation, outcome = converse(segments)
+            assert outcome == Outcome(State.REQUEST, Version.SOCKS5, said=b"\x05\x00")
             assert negotiation.early == b""
+            assert negotiation.method is None
 
     @pytest.mark.parametrize("offered", [b"", b"\x02", b"\x01\x02\x80", bytes(range(1, 256))])
     def test_no_acceptable(self, offered: bytes) -> None:
@@ -439,8 +428,14 @@ class TestSteps:
             ("START", "SPOKE_SOCKS5", "METHODS"),
             ("START", "SPOKE_SOCKS4", "REQUEST4"),
             ("START", "REFUSE", "REFUSED"),
-            ("METHODS", "CHOSE_METHOD", "REQUEST"),
+            ("METHODS", "NEEDS_NO_METHOD", "REQUEST"),
+            ("METHODS", "CHOSE_METHOD", "EXCHANGE"),
             ("METHODS", "REFUSE", "REFUSED"),
+            ("EXCHANGE", "ASKED", "JUDGING"),
+            ("EXCHANGE", "REFUSE", "REFUSED"),
+            ("JUDGING", "WENT_ON", "EXCHANGE"),
+            ("JUDGING", "GRANTED_USER", "REQUEST"),
+            ("JUDGING", "REFUSE", "REFUSED"),
             ("REQUEST", "READ_REQUEST", "SERVING"),
             ("REQUEST", "REFUSE", "REFUSED"),
             ("REQUEST4", "READ_REQUEST", "SERVING"),
@@ -469,7 +464,7 @@ class TestSteps:
         [
             (lambda negotiation: negotiation.grant(BOUND), Step.GRANT, 0),
             (lambda negotiation: negotiation.announce(BOUND), Step.ANNOUNCE, 0),
-            (lambda negotiation: negotiation.refuse(Reply.CONNECTION_REFUSED), Step.REFUSE, 5),
+            (lambda negotiation: negotiation.refuse(ConnectionRefusedError()), Step.REFUSE, 5),
         ],
         ids=["grant", "announce", "refuse"],
     )
@@ -510,8 +505,9 @@ class TestReplies:
     @pytest.mark.parametrize("reply", [reply for reply in Reply if reply is not Reply.SUCCEEDED])
     @pytest.mark.parametrize("state", [State.SERVING, State.ANNOUNCED])
     def test_refuse(self, reply: Reply, state: State) -> None:
-        assert in_state(state, Version.SOCKS5).refuse(reply) == refusal5(reply)
-        assert in_state(state, Version.SOCKS4).refuse(reply) == REFUSAL4
+        problem = ConnectFailed("all of them", reply)
+        assert in_state(state, Version.SOCKS5).refuse(problem) == refusal5(reply)
+        assert in_state(state, Version.SOCKS4).refuse(problem) == REFUSAL4
 
 
 def test_early_data_has_a_bound() -> None:

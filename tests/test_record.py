@@ -14,6 +14,7 @@ from socksproxy.wire.words import Address, AddressType, Command, Request, Versio
 def whole_record() -> AccessRecord:
     """The record of a session in which everything went its way."""
     record = AccessRecord(Client("192.0.2.9", 5000, "fred"), 100.0)
+    record.method = "password"
     record.version = Version.SOCKS5
     record.request = Request(Version.SOCKS5, Command.CONNECT, Address.of("example.test", 443))
     record.requested, record.resolved, record.answered = 100.25, 101.0, 103.5
@@ -32,6 +33,7 @@ def test_whole() -> None:
         "log_format": whole_record().event("client", 110.0, 0.0)["log_format"],
         "client": "192.0.2.9:5000",
         "user": "fred",
+        "method": "password",
         "version": 5,
         "command": "CONNECT",
         "destination": "example.test:443",

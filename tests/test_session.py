@@ -373,6 +373,7 @@ def test_record_of_a_session(serve: Serve) -> Playing:
     expected = {
         "client": own,
         "user": None,
+        "method": None,
         "version": 5,
         "command": "CONNECT",
         "destination": f"Origin.example:{origin.port}",

@@ -14,8 +14,9 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface, implementer
 
 from ..wire.password import SUCCESS, build_status, parse_credentials
-from ..wire.words import Method, ProtocolError
-from .credentials import Anonymous, Password
+from ..wire.socks5 import build_choice
+from ..wire.words import Method
+from .credentials import Anonymous, IAnonymous, IUsernamePassword, Password
 
 
 class Say(NamedTuple):
@@ -30,9 +31,11 @@ class LogIn(NamedTuple):
     credentials: ICredentials
 
 
-#: What an exchange wants done next. None: it needs more bytes. A Deferred fires with one of the others;
-#: no bytes are given to the exchange before, and its failure ends the conversation.
-Move: TypeAlias = "Say | LogIn | Deferred[Say | LogIn] | None"
+#: Something that takes time; no bytes are given to the exchange before, and a failure ends the conversation.
+Waiting: TypeAlias = "Deferred[Say | LogIn]"
+
+#: What an exchange wants done next. None: it needs more bytes.
+Move: TypeAlias = "Say | LogIn | Waiting | None"
 
 
 class IWrapping(Interface):
@@ -71,7 +74,7 @@ class IExchange(Interface):
         Take bytes from the client.
 
         It is first called with what has come behind the greeting, which may be
-        nothing; then whenever there is more, with what was not taken before.
+        nothing; then whenever there is more, or with what was not taken when it last had something to say.
 
         :returns: how many bytes were taken, and what is to be done.
         :raises ProtocolError: when the client breaks the method's protocol; :meth:`judged` is then asked
@@ -98,3 +101,91 @@ class IMethod(Interface):
 
         :param client: the :class:`~socksproxy.policy.Client`.
         """
+
+
+@implementer(IExchange)
+class Immediate:
+    """Nothing is asked: the credentials are there before the method is chosen."""
+
+    __slots__ = ("_credentials",)
+
+    def __init__(self, credentials: ICredentials) -> None:
+        self._credentials = credentials
+
+    def receive(self, data: bytes) -> tuple[int, Move]:
+        """See :meth:`IExchange.receive`."""
+        return 0, LogIn(self._credentials)
+
+    def judged(self, granted: bool) -> bytes:
+        """See :meth:`IExchange.judged`: the choice of the method, or that there is none."""
+        return _CHOSEN if granted else _NONE_CHOSEN
+
+    def wrapping(self) -> IWrapping | None:
+        """See :meth:`IExchange.wrapping`."""
+        return None
+
+
+_CHOSEN = build_choice(Method.NO_AUTHENTICATION)
+_NONE_CHOSEN = build_choice(Method.NO_ACCEPTABLE)
+
+
+@implementer(IMethod)
+class NoAuthentication:
+    """
+    Method 0: the client has nothing to say.
+
+    :param shown: what is known of it without that.
+    :param name: how that is called in the access record.
+    """
+
+    number = Method.NO_AUTHENTICATION
+    credentials = IAnonymous
+
+    def __init__(self, shown: ICredentials | None = None, name: str = "anonymous") -> None:
+        self.name = name
+        self._shown = Anonymous() if shown is None else shown
+
+    def begin(self, client: Any) -> IExchange:
+        """See :meth:`IMethod.begin`."""
+        return Immediate(self._shown)
+
+
+@implementer(IExchange)
+class _AskPassword:
+    """The sub-negotiation of RFC 1929."""
+
+    __slots__ = ()
+
+    def receive(self, data: bytes) -> tuple[int, Move]:
+        """See :meth:`IExchange.receive`."""
+        parsed = parse_credentials(data)
+        if parsed is None:
+            return 0, None
+        (username, password), taken = parsed
+        return taken, LogIn(Password(username, password))
+
+    def judged(self, granted: bool) -> bytes:
+        """See :meth:`IExchange.judged`."""
+        return _GRANTED if granted else _DENIED
+
+    def wrapping(self) -> IWrapping | None:
+        """See :meth:`IExchange.wrapping`."""
+        return None
+
+
+_GRANTED = build_status(SUCCESS)
+_DENIED = build_status(1)
+_ASK_PASSWORD = _AskPassword()
+
+
+@implementer(IMethod)
+class UsernamePassword:
+    """Method 2: a username and password (RFC 1929)."""
+
+    number = Method.USERNAME_PASSWORD
+    name = "password"
+    credentials = IUsernamePassword
+
+    def begin(self, client: Any) -> IExchange:
+        """See :meth:`IMethod.begin`."""
+        return _ASK_PASSWORD

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..auth.users import ISOCKSUser
 from ..errors import NotAllowed
 from ..policy import Client, IPolicy
 from ..resolve import Names
@@ -36,12 +37,31 @@ class Means(NamedTuple):
 
 def ask(policy: IPolicy, client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
     """
-    Whether *policy* permits it, at once or by a Deferred; a policy that fails denies.
+    Whether *policy* and the client's user permit it, at once or by a Deferred; one that fails denies.
 
     :param destination: as :meth:`~socksproxy.policy.IPolicy.permits` takes it.
     """
+    answer = _ask_one(policy, client, command, destination)
+    if client.avatar is None or not answer:
+        return answer
+    also = _ask_one(client.avatar, client, command, destination)
+    if not isinstance(answer, Deferred):
+        return also
+    if not isinstance(also, Deferred):
+        return answer if also else False
+    return _both(answer, also)
+
+
+def _both(answer: Deferred[bool], also: Deferred[bool]) -> Deferred[bool]:
+    both: Deferred[Any] = gatherResults([answer, also], consumeErrors=True)
+    return both.addCallback(all)
+
+
+def _ask_one(
+    judge: IPolicy | ISOCKSUser, client: Client, command: Command, destination: Address
+) -> bool | Deferred[bool]:
     try:
-        answer = policy.permits(client, command, destination)
+        answer = judge.permits(client, command, destination)
     except Exception:
         # An embedder's policy may raise anything; whatever it is, it denies.
         _log.failure("the policy failed; the request is denied")

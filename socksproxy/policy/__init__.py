@@ -7,7 +7,7 @@ when nothing else is given: safe for a proxy whose clients are not all on this m
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
@@ -16,6 +16,9 @@ from ..wire.words import Address, AddressType, Command
 from .limits import Admission, SessionCount, SessionLimits
 from .listeners import OwnListeners
 from .special import Special, is_loopback, special
+
+if TYPE_CHECKING:
+    from ..auth.users import ISOCKSUser
 
 __all__ = [
     "Admission",
@@ -38,11 +41,13 @@ class Client(NamedTuple):
     :ivar host: the literal address; None on a Unix socket.
     :ivar port: the port; 0 on a Unix socket.
     :ivar user: the user's name, once somebody has vouched for it.
+    :ivar avatar: what the portal gave for the user; it is asked beside the policy.
     """
 
     host: str | None
     port: int = 0
     user: str | None = None
+    avatar: ISOCKSUser | None = None
 
     @property
     def local(self) -> bool:

@@ -1,0 +1,126 @@
+"""
+What the sessions of a factory have to find out who their clients are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from twisted.cred.credentials import IAnonymous, ICredentials
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred
+
+from .credentials import (
+    Anonymous,
+    ICertificate,
+    IPeerCredentials,
+    IUserid,
+    Userid,
+)
+from .gate import Gate
+from .methods import IMethod, NoAuthentication, UsernamePassword
+from .penalties import Penalties
+from .users import ISOCKSUser
+
+if TYPE_CHECKING:
+    from ..policy import Client
+
+#: What a transport may know of its client, and how that is called in the access record.
+_BY_TRANSPORT: tuple[tuple[Any, str], ...] = ((ICertificate, "certificate"), (IPeerCredentials, "peercred"))
+
+#: A user, and what is called once when the session ends.
+Granted = tuple[ISOCKSUser, Callable[[], None]]
+
+
+class AuthSettings(NamedTuple):
+    """
+    How clients are asked who they are.
+
+    :ivar timeout: seconds in which the portal must have decided.
+    :ivar failures: wrong passwords in a minute after which an address is refused for a while;
+        None: any number.
+    """
+
+    timeout: float = 8.0
+    failures: int | None = 10
+
+
+class Authentication:
+    """
+    Asks clients who they are.
+
+    :param portal: what its checkers can check, clients may show.
+    :param methods: methods beside ours, best first; those that a checker brings along (``checker.methods()``)
+        come after them.
+    :param reactor: keeps time.
+    """
+
+    def __init__(
+        self, portal: Portal, methods: Iterable[IMethod], settings: AuthSettings, reactor: Any
+    ) -> None:
+        self._gate = Gate(portal, reactor, settings.timeout, Penalties(reactor, settings.failures))
+        known = set(portal.listCredentialsInterfaces())
+        brought = [
+            method
+            for checker in dict.fromkeys(portal.checkers.values())
+            for method in getattr(checker, "methods", tuple)()
+        ]
+        ours = [UsernamePassword(), NoAuthentication()]
+        self._methods: tuple[IMethod, ...] = tuple(
+            method for method in (*methods, *brought, *ours) if method.credentials in known
+        )
+        self._asks_transport = any(interface in known for interface, _ in _BY_TRANSPORT)
+        self._known = known
+
+    def methods_for(self, shown: Callable[[], ICredentials | None]) -> Sequence[IMethod]:
+        """
+        What a client may choose from, best first.
+
+        :param shown: what the client's transport knows of it.
+        """
+        known = self._transport_shows(shown)
+        if known is None:
+            return self._methods
+        name, credentials = known
+        return (NoAuthentication(credentials, name), *self._methods)
+
+    def for_socks4(
+        self,
+        userid: bytes,
+        client: Client,
+        local: Callable[[], tuple[str, int] | None],
+        shown: Callable[[], ICredentials | None],
+    ) -> tuple[str, ICredentials] | None:
+        """
+        What a client can show who has no password, and how it is called; None: nothing.
+
+        :param userid: of its request.
+        :param local: where it has reached us.
+        :param shown: what its transport knows of it.
+        """
+        known = self._transport_shows(shown)
+        if known is not None:
+            return known
+        if IUserid in self._known:
+            return "userid", Userid(userid, client, local())
+        if IAnonymous in self._known:
+            return "anonymous", Anonymous()
+        return None
+
+    def log_in(self, client: Client, method: str, credentials: ICredentials) -> Granted | Deferred[Granted]:
+        """
+        The user of *credentials*. See :meth:`socksproxy.auth.gate.Gate.log_in`.
+
+        :raises UnauthorizedLogin: at once or by the Deferred; a line in the log has told it.
+        """
+        return self._gate.log_in(client, method, credentials)
+
+    def _transport_shows(self, shown: Callable[[], ICredentials | None]) -> tuple[str, ICredentials] | None:
+        credentials = shown() if self._asks_transport else None
+        if credentials is None:
+            return None
+        for interface, name in _BY_TRANSPORT:
+            if interface in self._known and interface.providedBy(credentials):
+                return name, credentials
+        return None
