@@ -11,6 +11,7 @@ import errno
 from collections.abc import Iterable
 from socket import gaierror
 
+from twisted.cred.error import UnauthorizedLogin
 from twisted.internet import defer, error
 
 from .wire.words import ProtocolError, Reply, Reply4, SOCKSError
@@ -21,9 +22,12 @@ __all__ = [
     "CommandNotSupported",
     "ConnectFailed",
     "ConnectTimedOut",
+    "IdentMismatch",
+    "IdentUnreachable",
     "NameNotFound",
     "NoFreePort",
     "NotAllowed",
+    "NotAuthenticated",
     "ProtocolError",
     "SOCKSError",
     "TooManyAssociations",
@@ -40,6 +44,22 @@ class NotAllowed(SOCKSError):
     """The policy denies the request."""
 
     reply = Reply.NOT_ALLOWED
+
+
+class NotAuthenticated(NotAllowed, UnauthorizedLogin):
+    """The client has not shown who it is."""
+
+
+class IdentUnreachable(NotAuthenticated):
+    """The identd of the client's machine does not tell who the client is."""
+
+    reply4 = Reply4.NO_IDENT
+
+
+class IdentMismatch(NotAuthenticated):
+    """The identd of the client's machine tells another user than the request."""
+
+    reply4 = Reply4.IDENT_MISMATCH
 
 
 class TooManySessions(NotAllowed):

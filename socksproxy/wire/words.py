@@ -126,10 +126,12 @@ class SOCKSError(Exception):
     """
     The root of every error that ends a client's request.
 
-    :cvar reply: what the client is told: the SOCKS5 code; SOCKS4's follows from it.
+    :cvar reply: what a client that speaks SOCKS5 is told.
+    :cvar reply4: what a client that speaks SOCKS4 is told.
     """
 
     reply: Reply = Reply.GENERAL_FAILURE
+    reply4: Reply4 = Reply4.REJECTED
 
 
 class ProtocolError(SOCKSError):
