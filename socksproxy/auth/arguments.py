@@ -33,10 +33,12 @@ def arguments(
         if part.start() != end + 1:
             break
         end = part.end()
-        name, equals, value = part[0].partition("=")
-        if name not in found or not equals or not value:
-            known = " and ".join(f"{known}=" for known in names)
-            raise InvalidAuthArgumentString(f"{kind}: {part[0]} is not an argument, but {known} are")
+        name, _, value = part[0].partition("=")
+        if name not in found:
+            known = " or ".join(f"{known}=" for known in names)
+            raise InvalidAuthArgumentString(f"{kind}: {part[0]} is not {known} and a value")
+        if not value:
+            raise InvalidAuthArgumentString(f"{kind}: {name}= has no value")
         if found[name] and name not in repeatable:
             raise InvalidAuthArgumentString(f"{kind}: {name}= is there twice, and once is enough")
         found[name].append(_QUOTED.sub(r"\1", value))
