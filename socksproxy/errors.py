@@ -22,6 +22,8 @@ __all__ = [
     "CommandNotSupported",
     "ConnectFailed",
     "ConnectTimedOut",
+    "IdentMismatch",
+    "IdentUnreachable",
     "NameNotFound",
     "NoFreePort",
     "NotAllowed",
@@ -46,6 +48,18 @@ class NotAllowed(SOCKSError):
 
 class NotAuthenticated(NotAllowed, UnauthorizedLogin):
     """The client has not shown who it is."""
+
+
+class IdentUnreachable(NotAuthenticated):
+    """The identd of the client's machine does not tell who the client is."""
+
+    reply4 = Reply4.NO_IDENT
+
+
+class IdentMismatch(NotAuthenticated):
+    """The identd of the client's machine tells another user than the request."""
+
+    reply4 = Reply4.IDENT_MISMATCH
 
 
 class TooManySessions(NotAllowed):
