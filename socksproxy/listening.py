@@ -55,6 +55,7 @@ class ListeningService(Service):
     :param factory: is given the listeners' clients.
     :param listeners: where they are accepted.
     :param open: whether that may be where others than this machine's own programs reach it.
+    :param guarded: whether everybody has to show who they are; then it may be so anyway.
     :param access_log: opened again when SIGUSR1 comes, and closed at the end.
     :ivar ports: what listens now.
     """
@@ -66,12 +67,14 @@ class ListeningService(Service):
         listeners: Sequence[Listener],
         *,
         open: bool = False,
+        guarded: bool = False,
         access_log: AccessLog | None = None,
     ) -> None:
         self.reactor = reactor
         self.factory = factory
         self.listeners = listeners
         self.open = open
+        self.guarded = guarded
         self.access_log = access_log
         self.ports: list[IListeningPort] = []
         self._waiting: list[Deferred[None]] = []
@@ -94,7 +97,7 @@ class ListeningService(Service):
         :param local: whether only this machine reaches it.
         :param by: what listens there, if that is not plain from the address.
         """
-        if not local:
+        if not (local or self.guarded):
             _log.warn(f"{{where}}: {OPEN_TO_ALL}", where=where)
         _log.info("listening on {where}{by}", where=where, by=by)
 
@@ -185,9 +188,9 @@ class ListeningService(Service):
 
     def _opened(self, port: IListeningPort, listener: Listener) -> None:
         where, local = _place(port)
-        if not local and not self.open:
+        if not (local or self.open or self.guarded):
             port.stopListening()
-            raise CannotStart(f"{where} is not a loopback address, and {OPEN_TO_ALL}: add --open")
+            raise CannotStart(f"{where} is not a loopback address, and {OPEN_TO_ALL}: add --auth, or --open")
         self.ports.append(port)
         self.opened(port)
         kind = listener.description.partition(":")[0]

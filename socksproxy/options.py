@@ -15,11 +15,30 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, NamedTuple
 
 from twisted import __version__ as twisted_version
+from twisted.cred.portal import Portal
+from twisted.cred.strcred import (
+    AuthOptionMixin,
+    InvalidAuthArgumentString,
+    InvalidAuthType,
+    UnsupportedInterfaces,
+    makeChecker,
+)
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IHostnameResolver, IStreamServerEndpoint
 from twisted.python import usage
 
 from . import __version__
+from .auth.authentication import AuthSettings
+from .auth.credentials import (
+    IAnonymous,
+    ICertificate,
+    IGSSAPIName,
+    IPeerCredentials,
+    IUserid,
+    IUsernamePassword,
+)
+from .auth.portal import TrustedUserid, portal_of
+from .auth.twisteds import adapted
 from .commands.bind import BindSettings
 from .log import FORMATS, AccessLog
 from .opening import Opening
@@ -38,7 +57,7 @@ BACKLOG = 1024
 MOST_WORKERS = 256
 
 #: Why a listener that others can reach is not opened by itself.
-OPEN_TO_ALL = "there is no authentication and no rule, so everybody who reaches it could use the proxy"
+OPEN_TO_ALL = "nobody has to show who they are, so everybody who reaches it could use the proxy"
 
 
 class Listener(NamedTuple):
@@ -53,13 +72,13 @@ class Listener(NamedTuple):
     endpoint: IStreamServerEndpoint
 
 
-class Options(usage.Options):
+class Options(usage.Options, AuthOptionMixin):
     """
     What the operator may say.
 
     The keys ``listeners``, ``timeouts``, ``limits``, ``bind``, ``udp``, ``name_resolver``,
-    ``access_log``, ``drain_seconds`` and ``worker_count`` hold what the options mean, once
-    they are parsed.
+    ``access_log``, ``drain_seconds``, ``worker_count``, ``portal``, ``auth_settings`` and ``guarded`` hold
+    what the options mean, once they are parsed.
 
     :param reactor: for endpoints and resolvers; None: the global one.
     :param opening: opens what the options name; None: what fits the number of workers.
@@ -70,7 +89,7 @@ class Options(usage.Options):
     synopsis = "[-i ADDRESS] [-p PORT] [-l FILE] [options]"
     longdesc = (
         "A SOCKS4, SOCKS4a and SOCKS5 proxy. Clients on this machine reach it on 127.0.0.1, port 1080, "
-        "where nothing else is said. A listener that others can reach needs --open. "
+        "where nothing else is said. A listener that others can reach needs --auth, or --open. "
         "With -l, SIGUSR1 opens the file again, for log rotation."
     )
 
@@ -83,6 +102,10 @@ class Options(usage.Options):
         ["handshake-timeout", None, "10", "Seconds in which a client must have made its request."],
         ["connect-timeout", None, "30", "Seconds in which the destination must be reached."],
         ["idle-timeout", None, "0", "Seconds without data after which a session ends; 0: never."],
+        ["auth-timeout", None, "8", "Seconds in which it must be known who a client is."],
+        ["auth-cache", None, "60", "Seconds for which a right password is remembered; 0: not at all."],
+        ["auth-failures", None, "10", "Wrong passwords in a minute for which an address is refused; 0: any."],
+        ["socks4-userid", None, None, "trust: take the userid of SOCKS4 for the user's name, unverified."],
         ["max-sessions", None, None, "Most sessions at once."],
         ["max-sessions-per-client", None, None, "Most sessions at once of one client address."],
         ["bind-ports", None, None, "Ports on which BIND listens, such as 40000-40999. [default: any]"],
@@ -107,7 +130,7 @@ class Options(usage.Options):
     ]
 
     compData = usage.Completions(
-        multiUse=["listen", "outgoing", "bind-address", "advertise"],
+        multiUse=["auth", "listen", "outgoing", "bind-address", "advertise"],
         mutuallyExclusive=[("listen", "interface"), ("listen", "port"), ("udp-port", "udp-ports")],
         optActions={
             "interface": usage.CompleteList(["127.0.0.1", r"\:\:1"]),
@@ -115,10 +138,20 @@ class Options(usage.Options):
             "log-format": usage.CompleteList(FORMATS),
             # zsh ends a list at a colon that has no backslash.
             "resolver": usage.CompleteList(["system", r"dns\:"]),
+            "socks4-userid": usage.CompleteList(["trust"]),
             "workers": usage.CompleteList(["auto", "2", "4", "8"]),
             "listen": usage.CompleteList([r"tcp\:", r"unix\:", r"ssl\:", r"systemd\:", r"haproxy\:tcp\:"]),
             "udp-filter": usage.CompleteList([filtering.value for filtering in Filtering]),
         },
+    )
+
+    supportedInterfaces = (
+        IAnonymous,
+        IUsernamePassword,
+        ICertificate,
+        IPeerCredentials,
+        IUserid,
+        IGSSAPIName,
     )
 
     def __init__(self, reactor: Any = None, opening: Opening | None = None) -> None:
@@ -130,6 +163,7 @@ class Options(usage.Options):
         self["outgoing"] = []
         self["bind-address"] = []
         self["advertise"] = []
+        self["credCheckers"] = []
 
     @property
     def reactor(self) -> Any:
@@ -152,6 +186,19 @@ class Options(usage.Options):
         """See :meth:`twisted.python.usage.Options.parseOptions`."""
         self.arguments = list(sys.argv[1:] if options is None else options)
         super().parseOptions(self.arguments)
+
+    def opt_auth(self, description: str) -> None:
+        """Ask clients who they are: TYPE or TYPE:ARGUMENTS, see --help-auth. Repeatable."""
+        kind = description.partition(":")[0]
+        try:
+            self.addChecker(adapted(makeChecker(description)))
+        except UnsupportedInterfaces:
+            raise usage.UsageError(f"--auth {kind}: not for a SOCKS client, see --help-auth") from None
+        except InvalidAuthType:
+            raise usage.UsageError(f"--auth {kind}: no such type, see --help-auth") from None
+        except Exception as problem:
+            # Each type has its own parser, with its own exceptions.
+            raise usage.UsageError(f"--auth {kind}: {str(problem).removeprefix(f'{kind}: ')}") from None
 
     def opt_listen(self, endpoint: str) -> None:
         """Listen on an endpoint, such as tcp:1080:interface=127.0.0.1, instead of -i and -p. Repeatable."""
@@ -198,11 +245,32 @@ class Options(usage.Options):
         self["worker_count"] = _workers(self["workers"])
         _check_addresses("outgoing", self["outgoing"])
         _check_advertised(self["advertise"])
+        self["portal"] = self._portal()
+        self["auth_settings"] = AuthSettings(
+            timeout=_seconds(self, "auth-timeout"),
+            failures=_count(self, "auth-failures", or_zero="for any number") or None,
+        )
         self["bind"] = self._bind()
         self["udp"] = self._udp()
         self["listeners"] = self._listeners()
         self["name_resolver"] = self._name_resolver()
         self["access_log"] = self._access_log()
+
+    def _portal(self) -> Portal | None:
+        userid = self["socks4-userid"]
+        if userid not in (None, "trust"):
+            raise usage.UsageError(f"--socks4-userid {userid}: trust is all there is, else leave it out")
+        if userid is not None and not self["credCheckers"]:
+            raise usage.UsageError("--socks4-userid trust: without --auth nobody is asked who they are")
+        if userid is not None and IUserid in self["credInterfaces"]:
+            raise usage.UsageError("--socks4-userid trust: --auth ident verifies it: leave one of them out")
+        remember = _seconds(self, "auth-cache", or_zero="for not at all")
+        self["guarded"] = bool(self["credCheckers"]) and userid is None
+        if not self["credCheckers"]:
+            return None
+        self["guarded"] &= IAnonymous not in self["credInterfaces"]
+        checkers = [*self["credCheckers"], *([TrustedUserid()] if userid else [])]
+        return portal_of(checkers, self.reactor, remember)
 
     def _bind(self) -> BindSettings:
         _check_addresses("bind-address", self["bind-address"])
@@ -247,12 +315,26 @@ class Options(usage.Options):
             ]
         for description, endpoint in listeners:
             host = _interface_of(endpoint)
-            if host is not None and not _only_local(host) and not self["open"]:
+            if host is not None and not _only_local(host) and not (self["open"] or self["guarded"]):
                 raise usage.UsageError(
                     f"{description} is not on a loopback address, and {OPEN_TO_ALL}: "
-                    "listen on 127.0.0.1, [::1] or a Unix socket, or add --open"
+                    "listen on 127.0.0.1, [::1] or a Unix socket, add --auth, or --open"
                 )
+        self._ask_for_certificates(listeners)
         return listeners
+
+    def _ask_for_certificates(self, listeners: Sequence[Listener]) -> None:
+        for checker in self["credCheckers"]:
+            if ICertificate not in checker.credentialInterfaces:
+                continue
+            from .auth.certificate import ask_for_certificates
+
+            try:
+                asking = [ask_for_certificates(endpoint, checker.ca_file) for _, endpoint in listeners]
+            except InvalidAuthArgumentString as problem:
+                raise usage.UsageError(f"--auth {problem}") from None
+            if not any(asking):
+                raise usage.UsageError("--auth tls: there is no listener with TLS, such as --listen ssl:...")
 
     def _port(self) -> int:
         text = "1080" if self["port"] is None else self["port"]
@@ -294,12 +376,15 @@ def _seconds(options: Options, name: str, or_zero: str = "") -> float:
     raise usage.UsageError(f"--{name} {text}: not {wanted}")
 
 
-def _count(options: Options, name: str, most: int | None = None) -> int | None:
+def _count(options: Options, name: str, most: int | None = None, or_zero: str = "") -> int | None:
     text = options[name]
     if text is None:
         return None
+    if or_zero and text == "0":
+        return 0
     if not (text.isascii() and text.isdecimal() and 0 < int(text) <= (most or int(text))):
-        wanted = "not a whole number above 0" if most is None else f"not a number from 1 to {most}"
+        zero = f", or 0 {or_zero}" if or_zero else ""
+        wanted = f"not a whole number above 0{zero}" if most is None else f"not a number from 1 to {most}"
         raise usage.UsageError(f"--{name} {text}: {wanted}")
     return int(text)
 

@@ -31,6 +31,7 @@ class SOCKSService(ListeningService):
     :param factory: serves the clients.
     :param listeners: where they are accepted.
     :param open: whether that may be where others than this machine's own programs reach it.
+    :param guarded: whether everybody has to show who they are; then it may be so anyway.
     :param access_log: opened again when SIGUSR1 comes, and closed at the end.
     :param drain: how many seconds sessions may go on when the service stops.
     """
@@ -44,10 +45,11 @@ class SOCKSService(ListeningService):
         listeners: Sequence[Listener],
         *,
         open: bool = False,
+        guarded: bool = False,
         access_log: AccessLog | None = None,
         drain: float = 0.0,
     ) -> None:
-        super().__init__(reactor, factory, listeners, open=open, access_log=access_log)
+        super().__init__(reactor, factory, listeners, open=open, guarded=guarded, access_log=access_log)
         self.drain = drain
         self._at_once = False
 
@@ -90,6 +92,8 @@ def makeFactory(options: Options) -> SOCKSFactory:
     """
     return SOCKSFactory(
         options.reactor,
+        portal=options["portal"],
+        auth=options["auth_settings"],
         resolver=options["name_resolver"],
         outgoing=options["outgoing"],
         timeouts=options["timeouts"],
@@ -118,6 +122,7 @@ def makeService(options: Options) -> ListeningService:
         makeFactory(options),
         options["listeners"],
         open=bool(options["open"]),
+        guarded=bool(options["guarded"]),
         access_log=options["access_log"],
         drain=options["drain_seconds"],
     )

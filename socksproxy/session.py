@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .auth.authentication import Granted
+from .auth.gate import Granted
 from .auth.methods import IMethod, LogIn, Say, Waiting
 from .channel import Channel
 from .commands.associate import associate

@@ -11,26 +11,16 @@ from twisted.cred.credentials import IAnonymous, ICredentials
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 
-from .credentials import (
-    Anonymous,
-    ICertificate,
-    IPeerCredentials,
-    IUserid,
-    Userid,
-)
-from .gate import Gate
+from .credentials import Anonymous, ICertificate, IPeerCredentials, IUserid, Userid
+from .gate import Gate, Granted
 from .methods import IMethod, NoAuthentication, UsernamePassword
 from .penalties import Penalties
-from .users import ISOCKSUser
 
 if TYPE_CHECKING:
     from ..policy import Client
 
 #: What a transport may know of its client, and how that is called in the access record.
 _BY_TRANSPORT: tuple[tuple[Any, str], ...] = ((ICertificate, "certificate"), (IPeerCredentials, "peercred"))
-
-#: A user, and what is called once when the session ends.
-Granted = tuple[ISOCKSUser, Callable[[], None]]
 
 
 class AuthSettings(NamedTuple):

@@ -14,6 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .methods import IMethod
+
 _log = Logger(namespace="socksproxy")
 
 
@@ -51,6 +53,10 @@ class Chain:
     def version(self) -> int:
         """It grows whenever what one of them knows has changed."""
         return sum(getattr(checker, "version", 0) for checker in self.checkers)
+
+    def methods(self) -> list[IMethod]:
+        """The authentication methods that the checkers bring along."""
+        return [method for checker in self.checkers for method in getattr(checker, "methods", list)()]
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         """

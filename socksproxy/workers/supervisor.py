@@ -49,6 +49,7 @@ class SupervisorService(ListeningService):
             Supervisor(),
             options["listeners"],
             open=bool(options["open"]),
+            guarded=bool(options["guarded"]),
             access_log=options["access_log"],
         )
         assert isinstance(options.opening, SharedOpening)

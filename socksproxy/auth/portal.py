@@ -1,0 +1,34 @@
+"""
+The portal that the operator's checkers make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.portal import Portal
+from twisted.internet.interfaces import IReactorTime
+
+from .cache import Remembering
+from .chain import chained
+from .credentials import IUsernamePassword
+from .ident import TrustedUserid
+from .users import Realm
+
+__all__ = ["TrustedUserid", "portal_of"]
+
+
+def portal_of(checkers: Iterable[ICredentialsChecker], clock: IReactorTime, remember: float = 60.0) -> Portal:
+    """
+    A portal of several checkers, in the order in which they are asked; its users are plain ones.
+
+    :param clock: tells the time.
+    :param remember: seconds for which a right password is not checked again.
+    """
+    portal = Portal(Realm())
+    for chain in chained(checkers):
+        (interface,) = chain.credentialInterfaces
+        asked = Remembering(chain, clock, remember) if interface is IUsernamePassword else chain
+        portal.registerChecker(asked, interface)
+    return portal
