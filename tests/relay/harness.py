@@ -19,6 +19,7 @@ from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
 from socksproxy.dial import adopted
@@ -116,15 +117,17 @@ class Harness:
     """
     One relay of *kind*.
 
+    :param clock: of the transports relay; the engine has its own.
     :ivar client: the client's own socket, for the test.
     :ivar destination: the destination's own socket, for the test.
     :ivar relay: the relay, once started.
     :ivar ended: fires with the relay when it has ended; :attr:`endings` counts.
     """
 
-    def __init__(self, kind: str, engine: RelayEngine | None = None) -> None:
+    def __init__(self, kind: str, engine: RelayEngine | None = None, clock: Any = reactor) -> None:
         self.kind = kind
         self.engine = engine
+        self.clock = clock
         self.client, self._client = socket_pair()
         self.destination, self._destination = socket_pair()
         self.ended: Deferred[IRelay] = Deferred()
@@ -169,7 +172,9 @@ class Harness:
             )
             return
         client, destination = adopted(reactor, self._client), adopted(reactor, self._destination)
-        self.relay = TransportsRelay(client.transport, destination.transport, reactor, self._has_ended, idle)
+        self.relay = TransportsRelay(
+            client.transport, destination.transport, self.clock, self._has_ended, idle
+        )
         client.end, destination.end = self.relay.client, self.relay.destination
         self.relay.start(early, client_eof)
 
@@ -197,10 +202,21 @@ class Harness:
             self._destination.close()
 
 
+class Timed:
+    """The reactor, but for what is later, which is up to *clock*."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.callLater = clock.callLater
+        self.seconds = clock.seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+
 @contextmanager
-def an_engine(**options: Any) -> Generator[RelayEngine, None, None]:
+def an_engine(in_reactor: Any = reactor, **options: Any) -> Generator[RelayEngine, None, None]:
     """An engine of the test's own."""
-    engine = RelayEngine(reactor, **options)
+    engine = RelayEngine(in_reactor, **options)
     engine.use()
     try:
         yield engine

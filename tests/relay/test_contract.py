@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
 from socksproxy.relay.outcome import End
@@ -23,10 +23,10 @@ from .harness import (
     KINDS,
     PATIENCE,
     Harness,
+    Timed,
     an_engine,
     is_reset,
     open_descriptors,
-    reactor,
     read_exactly,
     read_to_end,
     reset,
@@ -345,15 +345,24 @@ def test_abort(relay: Harness) -> Playing:
     assert (yield deferToThread(is_reset, relay.destination))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest_twisted.inlineCallbacks
-def test_idle_timeout(relay: Harness) -> Playing:
+def test_idle_timeout(kind: str) -> Playing:
     """A session without a byte for its time ends, and one with a byte now and then does not."""
-    relay.start(idle=0.6)
-    for _ in range(4):
-        yield deferLater(reactor, 0.3, lambda: None)
-        yield relay.run(lambda client, destination: (client.sendall(b"."), read_exactly(destination, 1)))
-    assert relay.endings == 0
-    ended = yield relay.finished()
+    clock = Clock()
+    with an_engine(Timed(clock)) as engine:
+        harness = Harness(kind, engine, clock)
+        harness.start(idle=60)
+        for _ in range(4):
+            clock.advance(40)
+            yield harness.run(
+                lambda client, destination: (client.sendall(b"."), read_exactly(destination, 1))
+            )
+        clock.advance(40)
+        assert harness.endings == 0
+        clock.advance(60)
+        ended = yield harness.finished()
+        harness.close()
     assert ended.how is End.IDLE
     assert ended.sent == 4
 
