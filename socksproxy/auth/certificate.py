@@ -13,11 +13,8 @@ from cryptography.x509.oid import NameOID
 from OpenSSL.crypto import X509
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.strcred import InvalidAuthArgumentString
+from twisted.internet import ssl
 from twisted.internet.defer import Deferred, execute
-from twisted.internet.ssl import (
-    CertificateOptions,
-    trustRootFromCertificates,
-)
 from zope.interface import implementer
 
 from ..errors import NotAuthenticated
@@ -45,16 +42,16 @@ def ask_for_certificates(endpoint: object, ca_file: str) -> bool:
     if inner is not None:
         return ask_for_certificates(inner, ca_file)
     options = getattr(endpoint, "_sslContextFactory", None)
-    if not isinstance(options, CertificateOptions):
+    if not isinstance(options, ssl.CertificateOptions):
         return False
     authorities = _authorities(ca_file)
-    if options.verify and options.caCerts != authorities:
+    if options.verify and [known.to_cryptography() for known in options.caCerts or ()] != authorities:
         raise InvalidAuthArgumentString(
             f"tls: ca={ca_file} comes second, and one file has to name all authorities"
         )
     # Its context, with an id of sessions that certificates need, is made of these when it listens.
-    options.caCerts = authorities
-    options.trustRoot = trustRootFromCertificates(authorities)
+    options.caCerts = [X509.from_cryptography(authority) for authority in authorities]
+    options.trustRoot = ssl.trustRootFromCertificates(map(ssl.Certificate, options.caCerts))
     options.verify = True
     options.requireCertificate = False
     return True
@@ -139,12 +136,11 @@ NAMES: dict[str, Names] = {
 }
 
 
-def _authorities(ca_file: str) -> list[X509]:
+def _authorities(ca_file: str) -> list[x509.Certificate]:
     try:
-        found = x509.load_pem_x509_certificates(Path(ca_file).read_bytes())
+        return x509.load_pem_x509_certificates(Path(ca_file).read_bytes())
     except OSError as problem:
         reason = (problem.strerror or str(problem)).lower()
         raise InvalidAuthArgumentString(f"tls: ca={ca_file}: {reason}") from None
     except ValueError:
         raise InvalidAuthArgumentString(f"tls: ca={ca_file} has no certificates in PEM") from None
-    return [X509.from_cryptography(certificate) for certificate in found]
