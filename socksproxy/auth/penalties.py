@@ -1,14 +1,235 @@
 """
-Who has failed too often.
+Who has failed too often: what keeps passwords from being guessed by trying.
+
+An address that fails too often is refused for a while, which grows as long as it
+goes on. Nobody can lock somebody else out:
+
+* A user's name has a bound of its own, but nobody is refused for the name: once it
+  is passed, an address that has not lately logged in as that user may fail only once
+  instead of as often as others. Whoever knows the password gets in at the first attempt.
+* Who shares an address (behind NAT, a balancer, on loopback) with one that is refused, and has
+  lately logged in from there, still may. One failure ends that, lest it be a way to go on guessing.
+* A success forgives the failures of that user from that address and no others: an
+  account of one's own is no help with those of others.
+* On a Unix socket there is no address: there, a user's name is refused, at its own
+  bound, except to a user who has lately logged in.
+
+Everything is kept in tables that do not grow: what was there longest makes room, but
+for those whose penalty has grown only others of whom that is true.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from ipaddress import IPv6Address
+from typing import NamedTuple, TypeAlias
+
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.interfaces import IReactorTime
+
+__all__ = ["Penalties", "TooManyFailures", "network_of"]
+
+#: Seconds in which failures are counted.
+WINDOW = 60.0
+
+#: How often as many failures a user's name bears as an address.
+PER_NAME = 10
+
+#: Seconds of the first penalty and the longest; each is twice the one before.
+FIRST, LONGEST = 60.0, 3600.0
+
+#: Seconds without a failure, after the penalty, until it is forgotten that there was one.
+QUIET = 3600.0
+
+#: Seconds for which it is remembered who has logged in from where.
+LATELY = 86400.0
+
+# A penalty of the last level is the longest: 60 s, 120, 240, 480, 960, 1920, 3600.
+_LEVELS = 7
+
+#: Whose failures are counted together: those of a network, or on a Unix socket of a user's name.
+Source: TypeAlias = "str | int"
+
+
+class TooManyFailures(UnauthorizedLogin):
+    """Nothing was checked: there were too many failures from there."""
+
+
+class _Record:
+    """
+    What a source has done.
+
+    :ivar failures: when, and as whom, since the last penalty.
+    :ivar level: how many penalties there were.
+    :ivar until: when the last one ends.
+    """
+
+    __slots__ = ("failures", "level", "until")
+
+    def __init__(self) -> None:
+        self.failures: list[tuple[float, int]] = []
+        self.level = 0
+        self.until = 0.0
+
+
+class _Bucket(NamedTuple):
+    """How many failures a name has at the time *when*; they seep away as time goes on."""
+
+    fill: float
+    when: float
 
 
 class Penalties:
-    """Failures."""
+    """
+    Counts failures, and says who is refused for them.
 
-    def __init__(self, clock: Any, failures: int | None = 10) -> None:
-        self.failures = failures
+    :param clock: tells the time.
+    :param failures: how many in :data:`WINDOW` seconds an address may have, an IPv6 network of /64 together;
+        None: any number.
+    :param most: entries of each of its tables, of which there is one for every length of a penalty.
+    """
+
+    def __init__(self, clock: IReactorTime, failures: int | None = 10, most: int = 4096) -> None:
+        self._clock = clock
+        self._failures = failures
+        self._most = most
+        self._records: dict[Source, _Record] = {}
+        # The sources of each level, the one that has failed last at the end.
+        self._levels: tuple[dict[Source, None], ...] = tuple({} for _ in range(_LEVELS + 1))
+        self._names: dict[int, _Bucket] = {}
+        self._logins: dict[tuple[Source, int], float] = {}
+
+    @property
+    def entries(self) -> int:
+        """How many of everything are kept."""
+        return len(self._records) + len(self._names) + len(self._logins)
+
+    def refuses(self, host: str | None, username: bytes) -> bool:
+        """
+        Whether an attempt is to be refused without a check.
+
+        :param host: the client's literal address; None: it is on a Unix socket.
+        :param username: whom it claims to be.
+        """
+        if not self._records:
+            return False
+        name = hash(username)
+        source = network_of(host) or name
+        record = self._records.get(source)
+        if record is None:
+            return False
+        now = self._clock.seconds()
+        return now < record.until and not self._is_familiar(source, name, now)
+
+    def failed(self, host: str | None, username: bytes) -> float:
+        """
+        A check has failed.
+
+        :param host: as for :meth:`refuses`.
+        :param username: as for :meth:`refuses`.
+        :returns: the seconds for which others from there are refused from now on; 0: they are not.
+        """
+        if self._failures is None:
+            return 0.0
+        # A name itself might be as long as 255 bytes, and nothing here needs it.
+        name = hash(username)
+        network = network_of(host)
+        now = self._clock.seconds()
+        over = self._count_name(name, self._failures * PER_NAME, now)
+        if network is None:
+            return self._failed_without_address(name, over, now)
+        familiar = self._is_familiar(network, name, now)
+        record = self._record(network, now)
+        if now < record.until:
+            # It was under way already, or one who was let in nevertheless.
+            self._logins.pop((network, name), None)
+            return 0.0
+        record.failures = [known for known in record.failures if now - known[0] < WINDOW]
+        record.failures.append((now, name))
+        allowance = 1 if over and not familiar else self._failures
+        return self._punish(network, record, now) if len(record.failures) >= allowance else 0.0
+
+    def succeeded(self, host: str | None, username: bytes) -> None:
+        """
+        A check has succeeded.
+
+        :param host: as for :meth:`refuses`.
+        :param username: as for :meth:`refuses`.
+        """
+        if self._failures is None:
+            return
+        name = hash(username)
+        source = network_of(host) or name
+        pair = source, name
+        if self._logins.pop(pair, None) is None and len(self._logins) >= self._most:
+            del self._logins[next(iter(self._logins))]
+        self._logins[pair] = self._clock.seconds()
+        record = self._records.get(source)
+        if record is not None and record.failures:
+            record.failures = [known for known in record.failures if known[1] != name]
+
+    def _failed_without_address(self, name: int, over: bool, now: float) -> float:
+        if not over:
+            return 0.0
+        record = self._record(name, now)
+        return self._punish(name, record, now) if now >= record.until else 0.0
+
+    def _is_familiar(self, source: Source, name: int, now: float) -> bool:
+        when = self._logins.get((source, name))
+        return when is not None and now - when < LATELY
+
+    def _count_name(self, name: int, bound: float, now: float) -> bool:
+        """Count a failure as *name*; whether there are more than *bound*."""
+        known = self._names.pop(name, None)
+        if known is None and len(self._names) >= self._most:
+            del self._names[next(iter(self._names))]
+        fill = 1.0
+        if known is not None:
+            fill += max(0.0, known.fill - (now - known.when) * bound / WINDOW)
+        self._names[name] = _Bucket(min(fill, bound), now)
+        return fill > bound
+
+    def _record(self, source: Source, now: float) -> _Record:
+        """The record of *source*, which has just failed."""
+        record = self._records.get(source)
+        if record is None:
+            record = self._records[source] = _Record()
+        elif record.until and now - record.until >= QUIET:
+            del self._levels[record.level][source]
+            record.level = 0
+        self._enter(source, record)
+        return record
+
+    def _punish(self, source: Source, record: _Record, now: float) -> float:
+        del self._levels[record.level][source]
+        record.level = min(record.level + 1, _LEVELS)
+        self._enter(source, record)
+        record.failures = []
+        seconds = min(FIRST * 2.0 ** (record.level - 1), LONGEST)
+        record.until = now + seconds
+        return seconds
+
+    def _enter(self, source: Source, record: _Record) -> None:
+        """Put *source* behind the others of its level, and let the first make room if there are too many."""
+        level = self._levels[record.level]
+        level.pop(source, None)
+        level[source] = None
+        if len(level) > self._most:
+            first = next(iter(level))
+            del level[first], self._records[first]
+
+
+@lru_cache(maxsize=4096)
+def network_of(host: str | None) -> str | None:
+    """
+    Whose failures count together with those of the literal address *host*: its own, or for IPv6 its /64's.
+
+    :returns: a literal address or network; None for None.
+    """
+    if host is None or ":" not in host:
+        return host
+    address = IPv6Address(host.partition("%")[0])
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    prefix = int(address) >> 64 << 64
+    return f"{IPv6Address(prefix)}/64"
