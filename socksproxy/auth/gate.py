@@ -1,44 +1,333 @@
 """
-The way through the portal.
+The way through the portal: credentials go in, and a user or a refusal comes out.
+
+A portal, its checkers and its realm are the embedder's: they may raise anything, hang, or answer when nobody
+wants to know any more. Every refusal is one line in the log, that begins with the client's address and has
+what the client has chosen in quotes behind it, so that a program can read it (docs/examples/fail2ban). No
+line has a secret, nor what an exception says that is not ours: it may have one.
 """
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from twisted.cred.credentials import ICredentials
+from twisted.cred.credentials import ICredentials, IUsernameHashedPassword, IUsernamePassword
+from twisted.cred.error import LoginDenied, UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .penalties import Penalties
-from .users import ISOCKSUser
+from ..names import printable
+from ..seldom import Seldom
+from ..wire.words import SOCKSError
+from .credentials import IGSSAPIName, IUserid
+from .penalties import Penalties, TooManyFailures
+from .users import ISOCKSUser, name_of
 
 if TYPE_CHECKING:
     from ..policy import Client
 
-Granted = tuple[ISOCKSUser, Callable[[], None]]
+__all__ = ["Gate", "Granted"]
+
+_log = Logger(namespace="socksproxy")
+
+#: A user, and what is to be called once when they go.
+Granted: TypeAlias = "tuple[ISOCKSUser, Callable[[], None]]"
+
+#: Stands for an answer that has not come.
+_NOTHING = object()
 
 
 class Gate:
-    """A portal, for sessions."""
+    """
+    Asks a portal who a client is.
+
+    :param portal: decides.
+    :param reactor: tells the time.
+    :param timeout: seconds that the portal has; after that it is no.
+    :param penalties: knows who has tried too often.
+    """
 
     def __init__(self, portal: Portal, reactor: Any, timeout: float, penalties: Penalties) -> None:
+        self.reactor = reactor
+        self.timeout = timeout
         self._portal = portal
+        self._penalties = penalties
+        self._refused = Seldom(reactor)
+        self._faulty = Seldom(reactor)
 
     def log_in(self, client: Client, method: str, credentials: ICredentials) -> Granted | Deferred[Granted]:
-        """The user of *credentials*."""
-        pending: Deferred[Any] = self._portal.login(credentials, client, ISOCKSUser)
-        if not pending.called or pending.paused:
-            return pending.addCallback(lambda avatar: avatar[1:])
-        result: Any = None
+        """
+        The user of *credentials*, at once or by a Deferred; what comes with it is called when they go.
 
-        def keep(outcome: Any) -> None:
-            nonlocal result
-            result = outcome
+        The Deferred can be cancelled. Then nothing comes of it: an avatar that the realm still gives is
+        logged out, and nobody has failed.
 
-        pending.addBoth(keep)
-        if isinstance(result, Failure):
-            result.raiseException()
-        return result[1], result[2]
+        :param client: who shows them; the realm gets it as the *mind*.
+        :param method: the name of the way in which they came, for the log.
+        :raises UnauthorizedLogin: (at once or by the Deferred) when there is none; the log has told why.
+        """
+        guessed = _guessed(credentials)
+        attempt = _Attempt(self, client, method, credentials, guessed)
+        if guessed is not None and self._penalties.refuses(client.host, guessed):
+            raise self._refuse(attempt)
+        try:
+            asked = self._portal.login(credentials, client, ISOCKSUser)
+        except Exception:
+            raise self._broken(attempt, Failure()) from None
+        asked.addBoth(attempt.answered)
+        if attempt.answer is _NOTHING:
+            return attempt.wait(asked, self._checker_of(credentials))
+        return self.judge(attempt, attempt.answer)
+
+    # What attempts tell.
+
+    def judge(self, attempt: _Attempt, answer: Any) -> Granted:
+        """
+        What comes of the portal's *answer*.
+
+        :raises UnauthorizedLogin: when it is no.
+        """
+        if isinstance(answer, Failure):
+            raise self._denied(attempt, answer)
+        try:
+            _, user, logout = answer
+        except (TypeError, ValueError):
+            raise self._broken(attempt, Failure()) from None
+        if attempt.guessed is not None:
+            self._penalties.succeeded(attempt.client.host, attempt.guessed)
+        return user, logout
+
+    def judge_late(self, attempt: _Attempt, answer: Any) -> Granted:
+        """
+        What comes of the portal's *answer* that was waited for.
+
+        Whoever asks a thousand at once learns no more than one who asks one after the other: a
+        penalty that has come meanwhile counts.
+
+        :raises UnauthorizedLogin: when it is no.
+        """
+        guessed = attempt.guessed
+        if guessed is None or not self._penalties.refuses(attempt.client.host, guessed):
+            return self.judge(attempt, answer)
+        self.forget(answer)
+        raise self._refuse(attempt)
+
+    def hangs(self, attempt: _Attempt, checker: str) -> UnauthorizedLogin:
+        """The portal has not answered in time."""
+        _log.error(
+            "authentication impossible: {attempt}: {checker} has not answered for {seconds:g} seconds",
+            attempt=attempt,
+            checker=checker,
+            seconds=self.timeout,
+        )
+        return UnauthorizedLogin()
+
+    def forget(self, answer: Any) -> None:
+        """Nobody wants the portal's *answer* any more."""
+        if not isinstance(answer, tuple) or len(answer) != 3:
+            return
+        try:
+            answer[2]()
+        except Exception:
+            _log.error("a logout failed: {problem}", problem=_told(Failure()))
+
+    # What becomes of refusals.
+
+    def _refuse(self, attempt: _Attempt) -> UnauthorizedLogin:
+        count = self._refused.due()
+        if count:
+            # Whoever is refused has failed so often that there are lines enough on that.
+            _log.info(
+                "authentication refused unchecked: {attempt}: too many failures ({count} such attempts)",
+                attempt=attempt,
+                count=count,
+            )
+        return TooManyFailures()
+
+    def _denied(self, attempt: _Attempt, failure: Failure) -> UnauthorizedLogin:
+        problem = failure.value
+        if isinstance(problem, LoginDenied):
+            _log.info("authentication denied: {attempt}: the realm does not want it", attempt=attempt)
+            return UnauthorizedLogin()
+        if not isinstance(problem, UnauthorizedLogin):
+            return self._broken(attempt, failure)
+        seconds = 0.0
+        if attempt.guessed is not None:
+            seconds = self._penalties.failed(attempt.client.host, attempt.guessed)
+        _log.info(
+            "authentication failed: {attempt}: {reason}{penalty}",
+            attempt=attempt,
+            reason=printable(str(problem)) if isinstance(problem, SOCKSError) else "wrong",
+            penalty=f", and refused for {seconds:g} seconds" if seconds else "",
+        )
+        # Its frames may hold a password.
+        return problem.with_traceback(None)
+
+    def _broken(self, attempt: _Attempt, failure: Failure) -> UnauthorizedLogin:
+        where = f"\n{_frames(failure)}" if self._faulty.due() else ""
+        _log.error(
+            "authentication impossible: {attempt}: {problem}{where}",
+            attempt=attempt,
+            problem=_told(failure),
+            where=where,
+        )
+        return UnauthorizedLogin()
+
+    def _checker_of(self, credentials: ICredentials) -> str:
+        """What is asked about *credentials*, for the log."""
+        for interface, checker in self._portal.checkers.items():
+            if interface.providedBy(credentials):
+                return type(getattr(checker, "checker", checker)).__name__
+        return type(self._portal).__name__
+
+
+class _Attempt:
+    """
+    One client's attempt; it keeps no secret.
+
+    :ivar guessed: the name whose password it may be guessing; None: there is nothing to guess.
+    :ivar answer: the portal's, if it came at once.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_checker",
+        "_given",
+        "_over",
+        "_timer",
+        "answer",
+        "client",
+        "gate",
+        "guessed",
+        "method",
+        "name",
+    )
+
+    def __init__(
+        self, gate: Gate, client: Client, method: str, credentials: ICredentials, guessed: bytes | None
+    ) -> None:
+        self.gate = gate
+        self.client = client
+        self.method = method
+        self.name = guessed if guessed is not None else _claimed(credentials)
+        self.guessed = guessed
+        self.answer: Any = _NOTHING
+        self._given: Deferred[Granted] | None = None
+        self._over = False
+
+    def __str__(self) -> str:
+        host, port = self.client.host, self.client.port
+        where = "unix" if host is None else f"{host} port {port}"
+        name = "" if self.name is None else f", user {_quoted(self.name)}"
+        return f"{where}, method {self.method}{name}"
+
+    def wait(self, asked: Deferred[Any], checker: str) -> Deferred[Granted]:
+        """
+        Wait for the portal.
+
+        :param asked: its answer.
+        :param checker: what it asks, for the log.
+        """
+        self._asked = asked
+        self._checker = checker
+        self._given = Deferred(self._cancelled)
+        self._timer: IDelayedCall = self.gate.reactor.callLater(self.gate.timeout, self._expired)
+        return self._given
+
+    def answered(self, answer: Any) -> None:
+        """The portal has answered; a :class:`Failure` is a no."""
+        if self._over:
+            self.gate.forget(answer)
+            return
+        if self._given is None:
+            self.answer = answer
+            return
+        self._over = True
+        self._timer.cancel()
+        try:
+            granted = self.gate.judge_late(self, answer)
+        except UnauthorizedLogin as problem:
+            self._given.errback(problem)
+            return
+        self._given.callback(granted)
+
+    def _expired(self) -> None:
+        assert self._given is not None
+        self._give_up()
+        self._given.errback(self.gate.hangs(self, self._checker))
+
+    def _cancelled(self, _: object) -> None:
+        self._timer.cancel()
+        self._give_up()
+
+    def _give_up(self) -> None:
+        self._over = True
+        try:
+            _cancel(self._asked)
+        except Exception:
+            # Somebody else's, and nobody waits for it any more.
+            _log.error("a portal's answer cannot be cancelled: {problem}", problem=_told(Failure()))
+
+
+def _cancel(asked: Deferred[Any]) -> None:
+    """
+    Cancel what *asked* waits for.
+
+    What has no canceller would go on, and Twisted would throw away what it gives in the end: an avatar that
+    nobody logs out.
+    """
+    innermost: Any = asked
+    while isinstance(getattr(innermost, "result", None), Deferred):
+        innermost = innermost.result
+    if innermost._canceller is not None:
+        asked.cancel()
+
+
+def _guessed(credentials: ICredentials) -> bytes | None:
+    """The name whose password *credentials* may guess; None: there is nothing to guess."""
+    if IUsernamePassword.providedBy(credentials) or IUsernameHashedPassword.providedBy(credentials):
+        name: bytes = credentials.username
+        return name
+    return None
+
+
+def _claimed(credentials: Any) -> bytes | str | None:
+    """Whom other *credentials* are of; None: that is in no name."""
+    if IUserid.providedBy(credentials):
+        userid: bytes = credentials.userid
+        return userid
+    if IGSSAPIName.providedBy(credentials):
+        principal: str = credentials.principal
+        return principal
+    return None
+
+
+def _quoted(name: bytes | str) -> str:
+    """*name* in quotes, that ends where it seems to: a quote within has a backslash before it."""
+    return '"' + printable(name_of(name)).replace('"', '\\"') + '"'
+
+
+def _told(failure: Failure) -> str:
+    """
+    What *failure* is, without a secret.
+
+    What an exception says may hold the password that it is about, but for the system's errors and ours.
+    """
+    problem = failure.value
+    name = type(problem).__name__
+    if isinstance(problem, SOCKSError):
+        return printable(f"{name}: {problem}")
+    if isinstance(problem, OSError) and isinstance(problem.errno, int):
+        return f"{name}: {os.strerror(problem.errno)}"
+    return name
+
+
+def _frames(failure: Failure) -> str:
+    """Where *failure* comes from: lines of code, and none of what was in its variables."""
+    return "".join(traceback.format_list(traceback.extract_tb(failure.getTracebackObject()))).rstrip()
