@@ -256,7 +256,7 @@ class TestTables:
         assert setting.penalties.entries <= 10 * 8 + 10
 
     def test_offenders_stay(self) -> None:
-        """A flood of addresses that fail once, or are refused once, does not hide who has gone on for long."""
+        """A flood of addresses that fail once, or are refused once, hides nobody who has gone on for long."""
         setting = Setting(most=50)
         for _ in range(2):
             (seconds,) = setting.fail(10)
