@@ -1,0 +1,597 @@
+"""The way through the portal: see :mod:`socksproxy.auth.gate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies
+from twisted.cred.checkers import ANONYMOUS
+from twisted.cred.credentials import IAnonymous, IUsernamePassword, UsernamePassword
+from twisted.cred.error import LoginDenied, UnauthorizedLogin
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from socksproxy.auth.cache import Remembering
+from socksproxy.auth.credentials import Anonymous, GSSAPIName, IGSSAPIName, IUserid, Password, Userid
+from socksproxy.auth.gate import Gate
+from socksproxy.auth.penalties import Penalties, TooManyFailures
+from socksproxy.auth.users import ISOCKSUser, Realm, User
+from socksproxy.errors import NotAuthenticated, SOCKSError
+from socksproxy.policy import Client
+
+HERE = Client("192.0.2.7", 4711)
+BOB = Password(b"bob", b"sesame")
+WRONG = Password(b"bob", b"wrong-7391")
+TIMEOUT = 8.0
+
+
+class Checker:
+    """Does as the test says; keeps what it is asked."""
+
+    credentialInterfaces = (IUsernamePassword, IAnonymous, IUserid, IGSSAPIName)
+
+    def __init__(self) -> None:
+        self.answer: Callable[[], Any] | None = None
+        self.asked: list[Any] = []
+
+    def requestAvatarId(self, credentials: Any) -> Any:
+        self.asked.append(credentials)
+        if self.answer is not None:
+            return self.answer()
+        if credentials.password == b"sesame":
+            return succeed(credentials.username)
+        return fail(UnauthorizedLogin("no: " + repr(credentials.password)))
+
+
+@implementer(IRealm)
+class Users:
+    """A realm that counts; it gives what the test says."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[Any], Any] | None = None
+        self.minds: list[Any] = []
+        self.gone = 0
+
+    def requestAvatar(self, avatarId: Any, mind: object, *interfaces: Any) -> Any:
+        self.minds.append(mind)
+        triple = ISOCKSUser, User(avatarId.decode()), self.logout
+        return triple if self.answer is None else self.answer(triple)
+
+    def logout(self) -> None:
+        self.gone += 1
+
+
+class Setting:
+    def __init__(self, failures: int | None = 10) -> None:
+        self.clock = Clock()
+        self.checker = Checker()
+        self.realm = Users()
+        self.penalties = Penalties(self.clock, failures)
+        self.gate = Gate(Portal(self.realm, [self.checker]), self.clock, TIMEOUT, self.penalties)
+
+    def log_in(self, credentials: Any = BOB, client: Client = HERE, method: str = "password") -> list[Any]:
+        """What comes of it, once it has: what it gave, or the exception."""
+        results: list[Any] = []
+        try:
+            answer = self.gate.log_in(client, method, credentials)
+        except Exception as problem:
+            return [problem]
+        if not isinstance(answer, Deferred):
+            return [answer]
+        answer.addBoth(lambda result: results.append(result.value if isinstance(result, Failure) else result))
+        return results
+
+
+@pytest.fixture
+def setting() -> Setting:
+    return Setting()
+
+
+@pytest.fixture
+def log() -> Iterator[list[LogEvent]]:
+    """What is logged meanwhile."""
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+
+
+def lines(log: list[LogEvent]) -> list[str]:
+    return [formatEvent(event) for event in log]
+
+
+class TestGranted:
+    def test_at_once(self, setting: Setting, log: list[LogEvent]) -> None:
+        """What is known at once takes no Deferred."""
+        ((user, logout),) = setting.log_in()
+        assert user.name == "bob"
+        assert logout == setting.realm.logout
+        assert setting.realm.minds == [HERE]
+        assert setting.realm.gone == 0
+        assert log == []
+
+    @pytest.mark.parametrize("who", ["checker", "realm"])
+    def test_later(self, setting: Setting, log: list[LogEvent], who: str) -> None:
+        waits: Deferred[Any] = Deferred()
+        if who == "checker":
+            setting.checker.answer = lambda: waits
+            setting.realm.answer = None
+            answer: Any = b"bob"
+        else:
+            triples: list[Any] = []
+            setting.realm.answer = lambda triple: triples.append(triple) or waits
+            answer = ISOCKSUser, User("bob"), setting.realm.logout
+        results = setting.log_in()
+        assert results == []
+        waits.callback(answer)
+        ((user, logout),) = results
+        assert (user.name, logout) == ("bob", setting.realm.logout)
+        setting.clock.advance(2 * TIMEOUT)
+        assert len(results) == 1
+        assert setting.realm.gone == 0
+        assert log == []
+        assert setting.clock.getDelayedCalls() == []
+
+    def test_a_realm_of_ours(self) -> None:
+        clock = Clock()
+        checker = Checker()
+        checker.answer = lambda: ANONYMOUS
+        gate = Gate(Portal(Realm(), [checker]), clock, TIMEOUT, Penalties(clock))
+        answer = gate.log_in(HERE, "none", Anonymous())
+        assert not isinstance(answer, Deferred)
+        assert answer[0].name is None
+
+    def test_remembered(self) -> None:
+        """With a cache in front of a slow checker, the second log-in is there at once."""
+        clock = Clock()
+        checker = Checker()
+        waits: Deferred[bytes] = Deferred()
+        checker.answer = lambda: waits
+        gate = Gate(Portal(Realm(), [Remembering(checker, clock)]), clock, TIMEOUT, Penalties(clock))
+        assert isinstance(gate.log_in(HERE, "password", BOB), Deferred)
+        waits.callback(b"bob")
+        assert not isinstance(gate.log_in(HERE, "password", BOB), Deferred)
+        assert len(checker.asked) == 1
+
+
+class TestRefused:
+    def test_line(self, setting: Setting, log: list[LogEvent]) -> None:
+        """One line, which others read: it does not change."""
+        (problem,) = setting.log_in(WRONG)
+        assert type(problem) is UnauthorizedLogin
+        assert lines(log) == [
+            'authentication failed: 192.0.2.7 port 4711, method password, user "bob": wrong'
+        ]
+        assert log[0]["log_namespace"] == "socksproxy"
+        assert log[0]["log_level"] is LogLevel.info
+
+    def test_later(self, setting: Setting, log: list[LogEvent]) -> None:
+        waits: Deferred[bytes] = Deferred()
+        setting.checker.answer = lambda: waits
+        results = setting.log_in(WRONG)
+        waits.errback(UnauthorizedLogin())
+        assert type(results[0]) is UnauthorizedLogin
+        setting.clock.advance(2 * TIMEOUT)
+        assert len(lines(log)) == 1
+
+    @pytest.mark.parametrize(
+        ("client", "where"),
+        [
+            (Client("2001:db8::7", 1), "2001:db8::7 port 1"),
+            (Client(None), "unix"),
+        ],
+    )
+    def test_where(self, setting: Setting, log: list[LogEvent], client: Client, where: str) -> None:
+        setting.log_in(WRONG, client)
+        assert lines(log) == [f'authentication failed: {where}, method password, user "bob": wrong']
+
+    @pytest.mark.parametrize(
+        ("name", "shown"),
+        [
+            (b"b\xc3\xbcb", "büb"),
+            (b"\xff", r"\udcff"),
+            (b'a", "b', r"a\", \"b"),
+            (b"a\\", r"a\\"),
+            (b"a\r\nb\0\x1b[2J", r"a\r\nb\x00\x1b[2J"),
+            ("a\u2028b\u202e".encode(), r"a\u2028b\u202e"),
+        ],
+    )
+    def test_names(self, setting: Setting, log: list[LogEvent], name: bytes, shown: str) -> None:
+        setting.log_in(Password(name, b"x"))
+        assert lines(log) == [
+            f'authentication failed: 192.0.2.7 port 4711, method password, user "{shown}": wrong'
+        ]
+
+    @given(strategies.binary(min_size=1, max_size=255))
+    def test_any_name_is_one_line(self, name: bytes) -> None:
+        """It is in quotes, and nothing in it ends them; nor is it the end of the line."""
+        log: list[LogEvent] = []
+        globalLogPublisher.addObserver(log.append)
+        try:
+            Setting().log_in(Password(name, b"x"))
+        finally:
+            globalLogPublisher.removeObserver(log.append)
+        (line,) = lines(log)
+        assert len(line.splitlines()) == 1
+        head, tail = 'authentication failed: 192.0.2.7 port 4711, method password, user "', '": wrong'
+        assert line.startswith(head)
+        assert line.endswith(tail)
+        quoted = line[len(head) : -len(tail)]
+        assert '"' not in quoted.replace("\\\\", "").replace('\\"', "")
+
+    def test_kinds(self, log: list[LogEvent]) -> None:
+        """Other credentials have names too, or none."""
+        setting = Setting()
+        setting.checker.answer = lambda: fail(UnauthorizedLogin())
+        setting.log_in(Anonymous(), method="none")
+        setting.log_in(Userid(b"joe", HERE, None), method="userid")
+        setting.log_in(GSSAPIName("bob@EXAMPLE.ORG"), method="gssapi")
+        assert [line.partition("4711, ")[2] for line in lines(log)] == [
+            "method none: wrong",
+            'method userid, user "joe": wrong',
+            'method gssapi, user "bob@EXAMPLE.ORG": wrong',
+        ]
+
+    def test_subclass(self, setting: Setting, log: list[LogEvent]) -> None:
+        """What a checker has raised comes out: it may know what to tell the client. Ours say why in the log."""
+
+        class Mismatch(NotAuthenticated):
+            pass
+
+        problem = Mismatch("the host knows\nno such user")
+        setting.checker.answer = lambda: fail(problem)
+        assert setting.log_in(Userid(b"joe", HERE, None), method="userid") == [problem]
+        assert lines(log)[0].endswith(r', user "joe": the host knows\nno such user')
+
+    def test_words_of_others(self, setting: Setting, log: list[LogEvent]) -> None:
+        """A checker's own words may hold the password."""
+        setting.log_in(WRONG)
+        assert "7391" not in lines(log)[0]
+
+    def test_realm(self, setting: Setting, log: list[LogEvent]) -> None:
+        """The realm may not want somebody whose password is right: that is no attempt at guessing."""
+
+        def deny(_: object) -> Any:
+            raise LoginDenied("full up with sesame")
+
+        setting.realm.answer = deny
+        for _ in range(20):
+            (problem,) = setting.log_in()
+            assert type(problem) is UnauthorizedLogin
+        (line,) = set(lines(log))
+        assert line.startswith('authentication denied: 192.0.2.7 port 4711, method password, user "bob": ')
+        assert not setting.penalties.refuses(HERE.host, b"bob")
+
+    def test_no_frames(self, setting: Setting) -> None:
+        """What is raised does not lead to the checker's variables."""
+
+        def check() -> Any:
+            password = "wrong-7391"  # noqa: F841
+            raise UnauthorizedLogin
+
+        setting.checker.answer = check
+        (problem,) = setting.log_in(WRONG)
+        traceback = problem.__traceback__
+        while traceback is not None:
+            assert traceback.tb_frame.f_code.co_name != "check"
+            traceback = traceback.tb_next
+
+
+class TestFaults:
+    """Whatever a checker or a realm does, it is a no, a line, and no guess of the client's."""
+
+    def broken(self, setting: Setting, log: list[LogEvent]) -> str:
+        """The one line of a refusal, which is no failure of the client's."""
+        (problem,) = setting.log_in(WRONG)
+        assert type(problem) is UnauthorizedLogin
+        assert setting.penalties.entries == 0
+        (line,) = lines(log)
+        assert log[0]["log_level"] is LogLevel.error
+        assert "7391" not in line
+        start = 'authentication impossible: 192.0.2.7 port 4711, method password, user "bob": '
+        assert line.startswith(start)
+        return line[len(start) :]
+
+    def test_raises(self, setting: Setting, log: list[LogEvent]) -> None:
+        def check_it() -> Any:
+            raise ValueError(f"{WRONG.password!r} is too odd")
+
+        setting.checker.answer = check_it
+        line = self.broken(setting, log)
+        assert line.startswith("ValueError\n")
+        assert "check_it" in line
+
+    def test_fails(self, setting: Setting, log: list[LogEvent]) -> None:
+        setting.checker.answer = lambda: fail(KeyError(WRONG.password))
+        assert self.broken(setting, log).startswith("KeyError")
+
+    def test_system(self, setting: Setting, log: list[LogEvent]) -> None:
+        """The system's own words are without secrets, and tell an operator most."""
+        setting.checker.answer = lambda: fail(ConnectionRefusedError(111, "7391"))
+        assert self.broken(setting, log).startswith("ConnectionRefusedError: Connection refused")
+
+    def test_ours(self, setting: Setting, log: list[LogEvent]) -> None:
+        setting.checker.answer = lambda: fail(SOCKSError("PAM is\nbusy"))
+        assert self.broken(setting, log).startswith(r"SOCKSError: PAM is\nbusy")
+
+    def test_realm(self, setting: Setting, log: list[LogEvent]) -> None:
+        def fall(_: object) -> Any:
+            raise ZeroDivisionError
+
+        setting.checker.answer = lambda: succeed(b"bob")
+        setting.realm.answer = fall
+        assert self.broken(setting, log).startswith("ZeroDivisionError")
+
+    @pytest.mark.parametrize("answer", [None, (), (1, 2), "abcd"])
+    def test_no_avatar(self, setting: Setting, log: list[LogEvent], answer: object) -> None:
+        setting.checker.answer = lambda: succeed(b"bob")
+        setting.realm.answer = lambda _: answer
+        assert "Error" in self.broken(setting, log)
+
+    def test_no_avatar_later(self, setting: Setting, log: list[LogEvent]) -> None:
+        waits: Deferred[Any] = Deferred()
+        setting.realm.answer = lambda _: waits
+        results = setting.log_in()
+        waits.callback(None)
+        assert type(results[0]) is UnauthorizedLogin
+        assert len(log) == 1
+
+    def test_nobody_checks_it(self, log: list[LogEvent]) -> None:
+        clock = Clock()
+        gate = Gate(Portal(Realm(), []), clock, TIMEOUT, Penalties(clock))
+        with pytest.raises(UnauthorizedLogin):
+            gate.log_in(HERE, "password", BOB)
+        assert "UnhandledCredentials" in lines(log)[0]
+
+    def test_portal(self, log: list[LogEvent]) -> None:
+        class Odd(Portal):
+            def login(self, *_: Any) -> Any:
+                raise ZeroDivisionError
+
+        clock = Clock()
+        gate = Gate(Odd(Realm(), []), clock, TIMEOUT, Penalties(clock))
+        with pytest.raises(UnauthorizedLogin):
+            gate.log_in(HERE, "password", BOB)
+        assert "ZeroDivisionError" in lines(log)[0]
+
+    def test_traceback_once_a_while(self, setting: Setting, log: list[LogEvent]) -> None:
+        def check_it() -> Any:
+            raise ZeroDivisionError
+
+        setting.checker.answer = check_it
+        for _ in range(5):
+            setting.log_in(WRONG)
+        assert [len(line.splitlines()) > 1 for line in lines(log)] == [True, False, False, False, False]
+        setting.clock.advance(60)
+        setting.log_in(WRONG)
+        assert "check_it" in lines(log)[-1]
+
+
+class TestHanging:
+    def test_too_long(self, setting: Setting, log: list[LogEvent]) -> None:
+        cancelled: list[Any] = []
+        setting.checker.answer = lambda: Deferred(cancelled.append)
+        results = setting.log_in()
+        setting.clock.advance(TIMEOUT - 0.1)
+        assert (results, cancelled) == ([], [])
+        setting.clock.advance(0.2)
+        assert type(results[0]) is UnauthorizedLogin
+        assert len(cancelled) == 1
+        (line,) = lines(log)
+        assert line == (
+            'authentication impossible: 192.0.2.7 port 4711, method password, user "bob": '
+            "Checker has not answered for 8 seconds"
+        )
+        assert log[0]["log_level"] is LogLevel.error
+        assert setting.penalties.entries == 0
+
+    def test_which(self, log: list[LogEvent]) -> None:
+        """Behind a cache there is one that is meant."""
+        clock = Clock()
+        checker = Checker()
+        checker.answer = Deferred
+        gate = Gate(Portal(Realm(), [Remembering(checker, clock)]), clock, TIMEOUT, Penalties(clock))
+        answer = gate.log_in(HERE, "password", BOB)
+        assert isinstance(answer, Deferred)
+        answer.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
+        clock.advance(TIMEOUT)
+        assert "Checker has not answered" in lines(log)[0]
+
+    @pytest.mark.parametrize("how", ["cancelled", "timed out"])
+    @pytest.mark.parametrize("who", ["checker", "realm"])
+    def test_avatar_that_comes_too_late(
+        self, setting: Setting, log: list[LogEvent], how: str, who: str
+    ) -> None:
+        """Nobody has it: it is logged out, once, though Twisted throws away what comes after a cancel()."""
+        waits: Deferred[Any] = Deferred()
+        answer: Any = b"bob"
+        if who == "checker":
+            setting.checker.answer = lambda: waits
+        else:
+            setting.realm.answer = lambda _: waits
+            answer = ISOCKSUser, User("bob"), setting.realm.logout
+        self.give_up(setting, how)
+        told = len(log)
+        waits.callback(answer)
+        assert setting.realm.gone == 1
+        assert len(log) == told == (how == "timed out")
+
+    @pytest.mark.parametrize("how", ["cancelled", "timed out"])
+    def test_avatar_from_the_canceller(self, setting: Setting, how: str) -> None:
+        triple = ISOCKSUser, User("bob"), setting.realm.logout
+        setting.realm.answer = lambda _: Deferred(lambda waits: waits.callback(triple))
+        self.give_up(setting, how)
+        assert setting.realm.gone == 1
+
+    @pytest.mark.parametrize("how", ["cancelled", "timed out"])
+    def test_logout_that_fails(self, setting: Setting, log: list[LogEvent], how: str) -> None:
+        def logout() -> None:
+            raise ValueError("sesame")
+
+        triple = ISOCKSUser, User("bob"), logout
+        setting.realm.answer = lambda _: Deferred(lambda waits: waits.callback(triple))
+        self.give_up(setting, how)
+        assert lines(log)[0] == "a logout failed: ValueError"
+
+    def give_up(self, setting: Setting, how: str) -> None:
+        answer = setting.gate.log_in(HERE, "password", BOB)
+        assert isinstance(answer, Deferred)
+        ended: list[Failure] = []
+        answer.addErrback(ended.append)
+        if how == "cancelled":
+            answer.cancel()
+            assert ended[0].check(CancelledError)
+        else:
+            setting.clock.advance(TIMEOUT)
+            assert ended[0].check(UnauthorizedLogin)
+        assert setting.clock.getDelayedCalls() == []
+
+
+class TestCancelled:
+    def test_is_no_failure(self, setting: Setting, log: list[LogEvent]) -> None:
+        cancelled: list[Any] = []
+        setting.checker.answer = lambda: Deferred(cancelled.append)
+        for _ in range(20):
+            answer = setting.gate.log_in(HERE, "password", WRONG)
+            assert isinstance(answer, Deferred)
+            answer.addErrback(lambda failure: failure.trap(CancelledError) and None)
+            answer.cancel()
+        assert len(cancelled) == 20
+        assert setting.penalties.entries == 0
+        assert log == []
+        assert setting.clock.getDelayedCalls() == []
+
+    def test_late_no(self, setting: Setting, log: list[LogEvent]) -> None:
+        """What the portal says afterwards is nobody's failure either."""
+        waits: Deferred[Any] = Deferred()
+        setting.checker.answer = lambda: waits
+        answer = setting.gate.log_in(HERE, "password", WRONG)
+        assert isinstance(answer, Deferred)
+        answer.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        answer.cancel()
+        waits.errback(UnauthorizedLogin())
+        assert setting.penalties.entries == 0
+        assert log == []
+
+    def test_canceller_that_fails(self, setting: Setting, log: list[LogEvent]) -> None:
+        def cancel(_: object) -> None:
+            raise ValueError("sesame")
+
+        setting.checker.answer = lambda: Deferred(cancel)
+        answer = setting.gate.log_in(HERE, "password", BOB)
+        assert isinstance(answer, Deferred)
+        answer.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        answer.cancel()
+        assert lines(log) == ["a portal's answer cannot be cancelled: ValueError"]
+
+    def test_by_somebody_else(self, setting: Setting, log: list[LogEvent]) -> None:
+        """A checker whose answer is cancelled, though not by us, has not said no."""
+        setting.checker.answer = lambda: fail(CancelledError())
+        (problem,) = setting.log_in(WRONG)
+        assert type(problem) is UnauthorizedLogin
+        assert setting.penalties.entries == 0
+        assert lines(log)[0].startswith("authentication impossible: ")
+
+
+class TestPenalties:
+    def test_too_many(self, setting: Setting, log: list[LogEvent]) -> None:
+        for _ in range(10):
+            setting.log_in(WRONG)
+        ends = [line.partition(": wrong")[2] for line in lines(log)]
+        assert ends == [""] * 9 + [", and refused for 60 seconds"]
+        asked = len(setting.checker.asked)
+        (problem,) = setting.log_in()
+        assert type(problem) is TooManyFailures
+        assert len(setting.checker.asked) == asked
+        setting.clock.advance(60)
+        ((user, _),) = setting.log_in()
+        assert user.name == "bob"
+
+    def test_lines(self, setting: Setting, log: list[LogEvent]) -> None:
+        """Whoever goes on while refused does not fill the disk."""
+        for _ in range(1000):
+            setting.log_in(WRONG)
+        assert len(log) == 11
+        assert lines(log)[-1] == (
+            'authentication refused unchecked: 192.0.2.7 port 4711, method password, user "bob": '
+            "too many failures (1 such attempts)"
+        )
+        setting.clock.advance(59)
+        setting.log_in(WRONG)
+        assert len(log) == 11
+
+    def test_passwords_only(self, setting: Setting) -> None:
+        """What nobody can guess at is not counted, and is not refused for others' guesses."""
+        setting.checker.answer = lambda: fail(UnauthorizedLogin())
+        for _ in range(20):
+            setting.log_in(Anonymous(), method="none")
+            setting.log_in(Userid(b"bob", HERE, None), method="userid")
+        assert setting.penalties.entries == 0
+        for _ in range(20):
+            setting.log_in(WRONG)
+        asked = len(setting.checker.asked)
+        setting.log_in(Anonymous(), method="none")
+        assert len(setting.checker.asked) == asked + 1
+
+    def test_passwords_of_twisted(self, setting: Setting) -> None:
+        """Whatever the class: a method of somebody else's may have its own."""
+        for _ in range(10):
+            setting.log_in(UsernamePassword(b"bob", b"wrong"), method="odd")
+        assert setting.penalties.refuses(HERE.host, b"bob")
+
+    def test_success(self, setting: Setting) -> None:
+        for _ in range(3):
+            for _ in range(9):
+                setting.log_in(WRONG)
+            assert len(setting.log_in()[0]) == 2
+
+    def test_many_at_once(self, setting: Setting, log: list[LogEvent]) -> None:
+        """Who asks for a thousand at once learns no more than from ten; not even whether one was right."""
+        waiting: list[Deferred[bytes]] = []
+
+        def wait() -> Deferred[bytes]:
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        setting.checker.answer = wait
+        results = [setting.log_in(WRONG) for _ in range(100)]
+        for one in waiting[:50]:
+            one.errback(UnauthorizedLogin())
+        for one in waiting[50:]:
+            one.callback(b"bob")
+        kinds = [type(outcome) for (outcome,) in results]
+        assert kinds == [UnauthorizedLogin] * 10 + [TooManyFailures] * 90
+        assert setting.realm.gone == 50
+        assert len(log) == 11
+
+    def test_off(self) -> None:
+        setting = Setting(failures=None)
+        for _ in range(100):
+            setting.log_in(WRONG)
+        assert len(setting.log_in()[0]) == 2
+
+
+def test_no_secret_is_shown(log: list[LogEvent]) -> None:
+    """Neither in what is raised, nor in the log with all its keys, nor in what an attempt shows of itself."""
+    setting = Setting()
+    problems = [setting.log_in(WRONG)]
+
+    def check() -> Any:
+        raise ValueError(WRONG.password)
+
+    setting.checker.answer = check
+    problems.append(setting.log_in(WRONG))
+    setting.checker.answer = Deferred
+    problems.append(setting.log_in(WRONG))
+    setting.clock.advance(TIMEOUT)
+    for event in log:
+        shown = [formatEvent(event), *(f"{value!s} {value!r}" for value in event.values())]
+        assert "7391" not in "".join(shown)
+    assert len(log) == 3
+    assert all("7391" not in repr(Failure(problem)) for (problem,) in problems[1:])
