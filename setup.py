@@ -10,8 +10,13 @@ HERE = Path(__file__).parent
 # wrong. All else works with 24.11 and later.
 TWISTED = ">= 26.10"
 TLS = [f"Twisted[tls] {TWISTED}"]
+HTPASSWD = ["bcrypt >= 4.1", "libpass >= 1.9"]
+# The last version for Python 3.10 does not say that it needs six.
+PAM = ["python-pam >= 2.0.2", "six; python_version < '3.11'"]
 TEST = [
     *TLS,
+    *HTPASSWD,
+    *PAM,
     "coverage >= 7.10",  # the first that can follow subprocesses
     "hypothesis >= 6.100",
     "pytest >= 8",
@@ -56,6 +61,7 @@ setup(
     packages=[
         "socksproxy",
         "socksproxy.auth",
+        "socksproxy.command",
         "socksproxy.commands",
         "socksproxy.policy",
         "socksproxy.relay",
@@ -66,8 +72,11 @@ setup(
     ],
     package_data={"socksproxy": ["py.typed"]},
     install_requires=[f"Twisted {TWISTED}", "automat >= 24.8.1", "zope.interface >= 5"],
+    entry_points={"console_scripts": ["socksproxy = socksproxy.command:main"]},
     extras_require={
         "tls": TLS,
+        "htpasswd": HTPASSWD,
+        "pam": PAM,
         "test": TEST,
         "docs": DOCS,
         "dev": [*TEST, *DOCS, *DEV],

@@ -112,6 +112,23 @@ def check_starts(environment: Environment, how: str) -> None:
     expect("Traceback" not in said, f"{how}: {said}")
 
 
+def check_command(environment: Environment, how: str) -> None:
+    """The command is there, says what it is for, and what it lacks without the extra."""
+    for command in ([environment.programs / "socksproxy"], [environment.python, "-m", "socksproxy"]):
+        said = run(*command, "--help")
+        expect("passwd" in said, f"{how}: {command} --help says:\n{said}")
+    said = run(
+        "sh", "-c", "! \"$0\" passwd --delete nowhere nobody 2>&1", environment.programs / "socksproxy"
+    )
+    expect("twisted-socksproxy[htpasswd]" in said, f"{how}: passwd without its packages says:\n{said}")
+    listed = run(
+        environment.python,
+        "-c",
+        "from twisted.cred.strcred import findCheckerFactories as f; print(*[c.authType for c in f()])",
+    ).split()
+    expect({"htpasswd", "pam"} <= set(listed), f"{how}: the checkers that are found are {listed}")
+
+
 def check_gone(environment: Environment, how: str, before: dict[str, str]) -> None:
     """After an uninstall Twisted is as it was."""
     environment.pip("uninstall", "-y", NAME)
@@ -132,6 +149,7 @@ def check(how: str, arguments: Sequence[object], directory: Path) -> None:
     expect(before.items() <= during.items(), f"{how}: an installation replaces files of Twisted's")
     check_ours(environment, how)
     check_starts(environment, how)
+    check_command(environment, how)
     typed = run(
         environment.python,
         "-c",
@@ -160,10 +178,10 @@ def check_contents(wheel: Path, sdist: Path) -> None:
         packed = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {
         str(path.relative_to(ROOT))
-        for place in ("tests", "docs/examples", ".ci")
+        for place in ("tests", "docs/examples", ".ci", "twisted")
         for path in (ROOT / place).rglob("*")
         if path.is_file() and not {"__pycache__", "node_modules", "dropin.cache"} & set(path.parts)
-    } | {"setup.py", "pyproject.toml", "LICENSE", "twisted/plugins/socksproxy_service.py"}
+    } | {"setup.py", "pyproject.toml", "LICENSE"}
     expect(wanted <= packed, f"the source distribution lacks {sorted(wanted - packed)}")
 
 

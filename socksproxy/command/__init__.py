@@ -1,0 +1,41 @@
+"""
+The command ``socksproxy``: what an operator does besides running the server.
+
+Each subcommand is a module with ``add_to``, which describes its arguments, and a
+function for what it does, which returns nothing or raises :class:`CommandFailed`.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+from .. import __version__
+from . import passwd
+from .failure import CommandFailed
+
+__all__ = ["CommandFailed", "main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Do what *arguments* say; None: the process's own.
+
+    :returns: the exit status: 0, or 1 when it failed, which one line on standard error explains.
+    :raises SystemExit: (with status 2) when the arguments make no sense.
+    """
+    parser = ArgumentParser("socksproxy", description="Tools for the SOCKS proxy. It runs as: twistd socks")
+    parser.add_argument("--version", action="version", version=f"twisted-socksproxy {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    passwd.add_to(commands)
+    parsed = parser.parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except CommandFailed as problem:
+        print(f"socksproxy: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    return 0
