@@ -10,10 +10,13 @@ HERE = Path(__file__).parent
 # wrong. All else works with 24.11 and later.
 TWISTED = ">= 26.10"
 TLS = [f"Twisted[tls] {TWISTED}"]
+GSSAPI = ["gssapi >= 1.8"]
 TEST = [
     *TLS,
+    *GSSAPI,
     "coverage >= 7.10",  # the first that can follow subprocesses
     "hypothesis >= 6.100",
+    "k5test >= 0.10",
     "pytest >= 8",
     "pytest-cov >= 6",
     "pytest-twisted >= 1.14",
@@ -68,6 +71,7 @@ setup(
     install_requires=[f"Twisted {TWISTED}", "automat >= 24.8.1", "zope.interface >= 5"],
     extras_require={
         "tls": TLS,
+        "gssapi": GSSAPI,
         "test": TEST,
         "docs": DOCS,
         "dev": [*TEST, *DOCS, *DEV],

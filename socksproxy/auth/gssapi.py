@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol as Shape, TypeAlias, TypeVar
 from gssapi import raw
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
 from ..names import printable
@@ -42,6 +43,8 @@ MAX_ROUNDS = 8
 
 # Not IAKERB: the server would talk to the KDC for clients whom nobody knows yet.
 _MECHANISMS = [raw.MechType.kerberos, raw.OID.from_int_seq("1.3.6.1.5.5.2")]
+
+_ARGUMENTS = ("service", "keytab", "protection", "realm")
 
 _T = TypeVar("_T")
 
@@ -241,18 +244,13 @@ class GSSAPIExchange:
         try:
             wanted = token if bare else raw.unwrap(self._context, token).message
             level = self._level = self._method.protection.choose(_level_of(wanted))
-            self._check(level)
+            _check(self._context, level)
             answer = bytes((level,))
             if not bare:
                 answer = raw.wrap(self._context, answer, False).message
         except raw.GSSError as problem:
             raise ProtocolError(f"GSSAPI: {describe(problem)}") from None
         self._answer = build_message(MessageType.PROTECTION_LEVEL, answer)
-
-    def _check(self, level: Level) -> None:
-        flags: Any = raw.inquire_context(self._context).flags
-        if level is Level.CONFIDENTIALITY and raw.RequirementFlag.confidentiality not in flags:
-            raise ProtocolError("GSSAPI: the mechanism cannot keep anything confidential")
 
     def judged(self, granted: bool) -> bytes:
         """See :meth:`socksproxy.auth.methods.IExchange.judged`."""
@@ -357,6 +355,72 @@ class GSSAPIChecker:
         return principal if self._realm is None else stripped(principal, self._realm)
 
 
+def make_checker(arguments: str, pool: Pool | None = None) -> GSSAPIChecker:
+    """
+    The checker that ``--auth gssapi:ARGUMENTS`` asks for.
+
+    :param pool: where the library may block; None: the reactor's threads.
+    :raises ValueError: for arguments that make no sense; the text says what would.
+    """
+    given = _arguments(arguments)
+    services = given.get("service", ",".join(SERVICES)).split(",")
+    if not all(map(_is_service, services)):
+        raise ValueError(f"service={given['service']}: names of services are due, such as rcmd,socks")
+    protection = _choice(given, "protection", Protection.INTEGRITY.value, [each.value for each in Protection])
+    keep = _choice(given, "realm", "strip", ["strip", "keep"]) == "keep"
+    keytab = given.get("keytab")
+    if keytab is not None:
+        _check_readable(keytab)
+    try:
+        acceptor = Acceptor(keytab, services)
+    except ValueError as problem:
+        where = f"keytab={keytab}" if keytab else "the system's keytab"
+        raise ValueError(f"{where}: no key for service={','.join(services)}: {problem}") from None
+    try:
+        realm = None if keep else local_realm()
+    except ValueError as problem:
+        raise ValueError(f"realm=strip: krb5.conf must have a default_realm: {problem}") from None
+    return GSSAPIChecker(GSSAPIMethod(acceptor, pool or _ReactorThreads(), Protection(protection)), realm)
+
+
+def _arguments(text: str) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for argument in filter(None, text.split(":")):
+        name, found, value = argument.partition("=")
+        if name not in _ARGUMENTS or not found or not value:
+            raise ValueError(f"{argument!r} is none of {', '.join(f'{each}=...' for each in _ARGUMENTS)}")
+        if name in given:
+            raise ValueError(f"{argument}: {name}= is given twice")
+        given[name] = value
+    return given
+
+
+def _choice(given: dict[str, str], name: str, default: str, choices: list[str]) -> str:
+    value = given.get(name, default)
+    if value not in choices:
+        raise ValueError(f"{name}={value}: one of {', '.join(choices)} is due")
+    return value
+
+
+def _is_service(name: str) -> bool:
+    return name.isascii() and name.isprintable() and bool(name) and not set(name) & set("/@ ")
+
+
+def _check_readable(path: str) -> None:
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as problem:
+        raise ValueError(f"keytab={path}: it cannot be read: {problem.strerror}") from None
+
+
+class _ReactorThreads:
+    """The reactor's own pool, for who brings no other."""
+
+    def run(self, function: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
+        return deferToThread(function, *arguments)
+
+
 def stripped(principal: str, realm: str) -> str:
     """*principal* without the *realm*, if it is of it; a name of another one is kept whole."""
     name = principal.removesuffix(f"@{realm}")
@@ -389,6 +453,12 @@ def describe(problem: raw.GSSError) -> str:
 
 def _text(name: raw.Name) -> str:
     return raw.display_name(name, name_type=False).name.decode("utf-8", "surrogateescape")
+
+
+def _check(context: _Context, level: Level) -> None:
+    flags: Any = raw.inquire_context(context).flags
+    if level is Level.CONFIDENTIALITY and raw.RequirementFlag.confidentiality not in flags:
+        raise ProtocolError("GSSAPI: the mechanism cannot keep anything confidential")
 
 
 def _level_of(data: bytes) -> Level:

@@ -408,7 +408,8 @@ class SocketOutlet:
 
     def _wrap(self, batch: Batch, start: int, stop: int, header: bytes) -> None:
         """Likewise, where each of them is to be encapsulated."""
-        association = self.association
+        association, to = self.association, self.client
+        assert to is not None
         for slot in range(start, stop):
             self._engine.spent += _COST_OF_THE_FIRST
             at, size = batch.at(slot), batch.sizes[slot]
@@ -416,7 +417,7 @@ class SocketOutlet:
             if datagram is None:
                 continue
             try:
-                self._port.link.sendto(datagram, self.client)
+                self._port.link.sendto(datagram, to)
             except OSError as problem:
                 association.failed(problem)
                 continue

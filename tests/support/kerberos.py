@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from socksproxy.wire.gssapi import Message, MessageType, build_message, parse_message
+
 from .programs import missing, require
 
 #: How often a port is chosen anew that somebody else has taken in the meantime.
@@ -138,3 +140,72 @@ def _free_port() -> int:
                 continue
         if number < 65500:
             return number
+
+
+class Initiator:
+    """
+    The client's side of RFC 1961, without its socket.
+
+    The process must have the realm's ``KRB5_CONFIG``.
+
+    :param environment: of :meth:`Realm.log_in`.
+    :param service: whom the ticket is for.
+    :param flags: further ones of the context's.
+    :param mutual: whether the server has to show who it is, too.
+    """
+
+    def __init__(
+        self,
+        environment: dict[str, str],
+        service: str = "rcmd@localhost",
+        flags: tuple[int, ...] = (),
+        mutual: bool = True,
+    ) -> None:
+        from gssapi import MechType, Name, NameType, RequirementFlag, SecurityContext, raw
+
+        found = raw.acquire_cred_from({"ccache": environment["KRB5CCNAME"]}, usage="initiate")
+        asked = [RequirementFlag.replay_detection, *flags]
+        if mutual:
+            asked.append(RequirementFlag.mutual_authentication)
+        self.context: Any = SecurityContext(
+            name=Name(service, NameType.hostbased_service),
+            creds=found.creds,
+            mech=MechType.kerberos,
+            flags=asked,
+            usage="initiate",
+        )
+
+    def first(self) -> bytes:
+        """The message that begins the exchange."""
+        return build_message(MessageType.AUTHENTICATION, self.context.step())
+
+    def next(self, answer: bytes) -> bytes:
+        """What the server's token in the message *answer* is answered with; it may be nothing."""
+        message = whole_message(answer)
+        assert message.type is MessageType.AUTHENTICATION
+        token = self.context.step(message.token)
+        return build_message(MessageType.AUTHENTICATION, token) if token else b""
+
+    def ask(self, level: int, bare: bool = False) -> bytes:
+        """The message that asks for the protection *level*; *bare*: as NEC's clients do."""
+        token = bytes((level,))
+        if not bare:
+            token = self.context.wrap(token, False).message
+        return build_message(MessageType.PROTECTION_LEVEL, token)
+
+    def told(self, answer: bytes, bare: bool = False) -> int:
+        """The level in the server's message *answer*."""
+        message = whole_message(answer)
+        assert message.type is MessageType.PROTECTION_LEVEL
+        token = message.token if bare else self.context.unwrap(message.token).message
+        (level,) = token
+        return int(level)
+
+
+def whole_message(data: bytes) -> Message:
+    """The one message that *data* is."""
+    parsed = parse_message(data)
+    assert parsed is not None, f"not a whole message: {data!r}"
+    message, taken = parsed
+    assert taken == len(data), f"something stands behind the message: {data!r}"
+    return message
