@@ -13,6 +13,8 @@ TLS = [f"Twisted[tls] {TWISTED}"]
 HTPASSWD = ["bcrypt >= 4.1", "libpass >= 1.9"]
 # The last version for Python 3.10 does not say that it needs six.
 PAM = ["python-pam >= 2.0.2", "six; python_version < '3.11'"]
+# It has to be compiled, with what Debian calls libkrb5-dev: no test needs it that has nothing to do with it.
+GSSAPI = ["gssapi >= 1.8"]
 TEST = [
     *TLS,
     *HTPASSWD,
@@ -26,7 +28,7 @@ TEST = [
     "python-socks >= 2.4",
 ]
 DOCS = ["sphinx >= 7"]
-DEV = ["build", "mypy >= 1.11", "mypy-zope >= 1.0.5", "nox", "ruff >= 0.6"]
+DEV = [*GSSAPI, "build", "k5test >= 0.10", "mypy >= 1.11", "mypy-zope >= 1.0.5", "nox", "ruff >= 0.6"]
 
 setup(
     name="twisted-socksproxy",
@@ -77,6 +79,7 @@ setup(
         "tls": TLS,
         "htpasswd": HTPASSWD,
         "pam": PAM,
+        "gssapi": GSSAPI,
         "test": TEST,
         "docs": DOCS,
         "dev": [*TEST, *DOCS, *DEV],

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..auth.methods import IWrapping
 from ..errors import NameNotFound
 from ..names import canonical
 from ..policy import Client
@@ -22,6 +23,7 @@ def associate(
     requested: Address,
     engine: Any,
     ended: Callable[[Association], None],
+    wrapping: IWrapping | None = None,
 ) -> tuple[Association, Address]:
     """
     Begin an association for *client*.
@@ -31,6 +33,7 @@ def associate(
         Nothing is ever sent there because of it.
     :param engine: the relay engine, or None.
     :param ended: called once, with the association, when it is over.
+    :param wrapping: how the client's datagrams are encapsulated; None: they are not.
     :returns: the association, and BND.ADDR and BND.PORT.
     :raises SOCKSError: when there can be none.
     :raises OSError: when the system says so.
@@ -39,4 +42,4 @@ def associate(
         hint = canonical(requested)
     except NameNotFound:
         hint = UNSPECIFIED  # many clients fill the field with anything
-    return associations.open(client, local, hint, engine, ended)
+    return associations.open(client, local, hint, engine, ended, wrapping)

@@ -21,6 +21,8 @@ class End(Enum):
     #: The connection failed in another way: keepalive unanswered, no route any more.
     CLIENT_LOST = "client lost"
     DESTINATION_LOST = "destination lost"
+    #: What the client sends is not what was agreed on with it.
+    BROKEN = "protocol error"
     IDLE = "idle timeout"
     ABORTED = "aborted"
 

@@ -15,11 +15,15 @@ from typing import Any
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..wire.words import ProtocolError
 from .outcome import End, IRelay
+
+_log = Logger(namespace="socksproxy")
 
 
 @implementer(IPushProducer)
@@ -99,6 +103,43 @@ class RelayEnd:
         """The other end is gone, which its protocol tells, too."""
 
 
+class WrappedEnd(RelayEnd):
+    """
+    An end whose peer has agreed on a wrapping: all that it sends and gets is encapsulated.
+
+    A message that cannot be taken out ends the relay: what would come behind it is worth nothing.
+
+    :param wrapping: the :class:`~socksproxy.auth.methods.IWrapping`.
+    """
+
+    def __init__(self, relay: TransportsRelay, transport: Any, wrapping: Any) -> None:
+        super().__init__(relay, transport)
+        self._wrapping = wrapping
+
+    def dataReceived(self, data: bytes) -> None:
+        """The peer sent *data*."""
+        try:
+            whole = self._wrapping.unwrap(data)
+        except ProtocolError as problem:
+            self._relay.broken(self, problem)
+            return
+        self._relay.active()
+        if whole:
+            self.other.send(whole)
+
+    def send(self, data: bytes) -> None:
+        """Send *data* to the peer."""
+        if self.write_closed or self.gone:
+            return
+        try:
+            wrapped = self._wrapping.wrap(data)
+        except ProtocolError as problem:
+            self._relay.broken(self, problem)
+            return
+        self.delivered += len(data)
+        self.transport.write(wrapped)
+
+
 @implementer(IRelay)
 class TransportsRelay:
     """
@@ -112,6 +153,8 @@ class TransportsRelay:
     :param clock: for the idle timeout.
     :param ended: called once, with this relay, when both connections are gone.
     :param idle: seconds without a byte after which it ends; None: never.
+    :param wrapping: what was agreed on with the client, an :class:`~socksproxy.auth.methods.IWrapping`;
+        None: its bytes are as they are.
     """
 
     def __init__(
@@ -121,8 +164,9 @@ class TransportsRelay:
         clock: IReactorTime,
         ended: Callable[[IRelay], None],
         idle: float | None = None,
+        wrapping: Any = None,
     ) -> None:
-        self.client = RelayEnd(self, client)
+        self.client = RelayEnd(self, client) if wrapping is None else WrappedEnd(self, client, wrapping)
         self.destination = RelayEnd(self, destination)
         self.client.other, self.destination.other = self.destination, self.client
         self.how: End | None = None
@@ -168,6 +212,13 @@ class TransportsRelay:
         for end in (self.client, self.destination):
             if not end.gone:
                 end.transport.abortConnection()
+
+    def broken(self, end: RelayEnd, problem: ProtocolError) -> None:
+        """*end*'s peer, or the context with it, has broken what was agreed on."""
+        if self.how is not End.BROKEN:
+            peer = end.transport.getPeer()
+            _log.info("{client}: {problem}", client=f"{peer.host}:{peer.port}", problem=problem)
+        self.abort(End.BROKEN)
 
     def closed_by(self, end: RelayEnd) -> None:
         """*end*'s peer was the first, or the second, to close its direction."""
@@ -225,7 +276,7 @@ class TransportsRelay:
 
 
 #: Ends that were decided here; what follows from them does not change the record.
-_FINAL = frozenset({End.IDLE, End.ABORTED})
+_FINAL = frozenset({End.IDLE, End.ABORTED, End.BROKEN})
 
 
 def can_half_close(transport: Any) -> bool:

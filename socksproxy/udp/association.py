@@ -23,6 +23,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..auth.methods import IWrapping
 from ..commands.means import Means, ask, permitted_addresses
 from ..deadlines import Deadlines
 from ..errors import NameNotFound, NotAllowed
@@ -163,6 +164,8 @@ class Association:
     :param host: the literal address that the client's datagrams come from.
     :param port: the port that they come from; None: the first good one tells.
     :param ended: called once, with the association, when its sockets are closed.
+    :param wrapping: what was agreed on with the client: each datagram is encapsulated, header and
+        all; None: they are as they are.
     :ivar outlet: its sockets.
     :ivar targets: by the headers of the client's datagrams.
     :ivar sources: the headers for replies, by what the outlet knows their sources by.
@@ -179,6 +182,7 @@ class Association:
         "_seen",
         "_since",
         "_terms",
+        "_unwrapped",
         "_waiting",
         "_waiting_bytes",
         "client",
@@ -194,6 +198,7 @@ class Association:
         "sent",
         "sources",
         "targets",
+        "wrapping",
     )
 
     def __init__(
@@ -203,6 +208,7 @@ class Association:
         host: str,
         port: int | None,
         ended: Callable[[Association], None],
+        wrapping: IWrapping | None = None,
     ) -> None:
         self.client = client
         self.host = host
@@ -214,6 +220,8 @@ class Association:
         self.dropped: dict[Drop, int] = {}
         self.how: End | None = None
         self.errno = 0
+        self.wrapping = wrapping
+        self._unwrapped: bytes | None = None
         self._terms = terms
         self._ended: Callable[[Association], None] | None = ended
         self._contacts: dict[object, int] = {}
@@ -230,12 +238,19 @@ class Association:
 
         If so, *port* is the client's from now on.
 
+        Of one that is encapsulated nobody else can be the sender. It can be taken out only once, and
+        :meth:`from_client` is given it next.
+
         :param host: the source's literal address, without an IPv4-mapped disguise.
+        :param data: the datagram, or its beginning where it is not encapsulated.
         """
         if host != self.host or not (port == self.port or self.open_to_latch):
             self.drop(Drop.FOREIGN)
             return False
+        if self.wrapping is not None:
+            data = self._unwrapped = self._unwrap(self.wrapping, data)
         if not header_end(data):
+            self._unwrapped = None
             self.drop(Drop.MALFORMED)
             return False
         self.port = port
@@ -248,6 +263,9 @@ class Association:
 
     def from_client(self, data: bytes | memoryview) -> None:
         """The client has sent *data*."""
+        if self.wrapping is not None:
+            latched, self._unwrapped = self._unwrapped, None
+            data = self._unwrap(self.wrapping, bytes(data)) if latched is None else latched
         end = header_end(data)
         if not end:
             self.drop(Drop.MALFORMED)
@@ -255,6 +273,13 @@ class Association:
             self._take_fragment(data, end)
         else:
             self.send(bytes(data[:end]), data[end:])
+
+    def _unwrap(self, wrapping: IWrapping, data: bytes) -> bytes:
+        """What is encapsulated in *data*; nothing, if that cannot be had."""
+        try:
+            return wrapping.unwrap_datagram(data)
+        except ProtocolError:
+            return b""
 
     def send(self, key: bytes, payload: bytes | memoryview) -> None:
         """The client has sent *payload* with the header *key*, which is whole and has no FRAG."""
@@ -327,6 +352,17 @@ class Association:
             self.sources.clear()
         header = self.sources[source] = build_header(Address.of(host, port))
         return header
+
+    def to_client(self, header: bytes, payload: bytes) -> bytes | None:
+        """The datagram for the client, as it is to get it; None: it cannot be had, and is counted."""
+        data = header + payload
+        if self.wrapping is None:
+            return data
+        try:
+            return self.wrapping.wrap_datagram(data)
+        except ProtocolError:
+            self.drop(Drop.TOO_BIG)
+            return None
 
     def _passes(self, host: str, port: int) -> bool:
         filtering = self._terms.settings.filtering

@@ -12,6 +12,7 @@ from typing import Any, Protocol as Shape
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from ..auth.methods import IWrapping
 from ..commands.means import Means
 from ..deadlines import Deadlines, look_every
 from ..dial import Outgoing
@@ -103,6 +104,7 @@ class Associations:
         hint: Address,
         engine: Any,
         ended: Callable[[Association], None],
+        wrapping: IWrapping | None = None,
     ) -> tuple[Association, Address]:
         """
         Begin an association.
@@ -112,6 +114,7 @@ class Associations:
         :param hint: the request's DST.ADDR and DST.PORT.
         :param engine: the relay engine, or None.
         :param ended: called once, with the association, when it is over.
+        :param wrapping: how the client's datagrams are encapsulated; None: they are not.
         :returns: the association, and where the client is to send to.
         :raises TooManyAssociations: when the client has as many as it may.
         :raises NoFreePort: when there is none.
@@ -121,7 +124,7 @@ class Associations:
             raise TooManyAssociations("too many associations")
         try:
             host, ours = _hosts(client, local, hint)
-            association = Association(self._terms, client, host, _port_of(hint, host), ended)
+            association = Association(self._terms, client, host, _port_of(hint, host), ended, wrapping)
             bound = self._bind(association, ours, engine)
         except BaseException:
             self.count.give(client.host)

@@ -173,7 +173,8 @@ class ClientPort(Readable):
 
     def _whose(self, batch: Batch, slot: int, name: bytes) -> SocketOutlet | None:
         peer = _peer(name)
-        association = self._desk.whose(plain(peer[0]), peer[1], _datagram(batch, slot, _LONGEST_HEADER))
+        # The whole of it: one that is encapsulated is the client's or not as a whole.
+        association = self._desk.whose(plain(peer[0]), peer[1], _datagram(batch, slot))
         outlet = association.outlet if association is not None else None
         if not isinstance(outlet, SocketOutlet):
             return None
@@ -277,6 +278,9 @@ class SocketOutlet:
     def from_client(self, batch: Batch, start: int, stop: int) -> None:
         """The datagrams of *batch* from *start* to before *stop* are the client's."""
         association = self.association
+        if association.wrapping is not None:
+            self._unwrap(batch, start, stop)
+            return
         targets, now = association.targets, self._engine.reactor.seconds()
         alike = _alike(batch, start, stop)
         while start < stop and association.outlet is self:
@@ -292,6 +296,14 @@ class SocketOutlet:
             target.used = True
             self._send_run(batch, start, end, target, extra, len(key))
             start = end
+
+    def _unwrap(self, batch: Batch, start: int, stop: int) -> None:
+        """Likewise, where each of them is encapsulated: none is like another."""
+        for slot in range(start, stop):
+            if self.association.outlet is not self:
+                return
+            self._engine.spent += _COST_OF_THE_FIRST
+            self.association.from_client(_datagram(batch, slot))
 
     def _send_run(
         self, batch: Batch, start: int, stop: int, target: Target, offset: int, header: int
@@ -384,12 +396,33 @@ class SocketOutlet:
 
     def _reply_run(self, batch: Batch, start: int, stop: int, header: bytes) -> None:
         association, longer = self.association, len(header)
+        if association.wrapping is not None:
+            self._wrap(batch, start, stop, header)
+            return
         batch.stamp(header, start, stop)
         passed, octets, self._segments = self._pass_on(
             batch, start, stop, self._port.link, self.client, -longer, longer, self._segments
         )
         association.datagrams_received += passed
         association.received += octets - passed * longer
+
+    def _wrap(self, batch: Batch, start: int, stop: int, header: bytes) -> None:
+        """Likewise, where each of them is to be encapsulated."""
+        association, to = self.association, self.client
+        assert to is not None
+        for slot in range(start, stop):
+            self._engine.spent += _COST_OF_THE_FIRST
+            at, size = batch.at(slot), batch.sizes[slot]
+            datagram = association.to_client(header, bytes(batch.view[at : at + size]))
+            if datagram is None:
+                continue
+            try:
+                self._port.link.sendto(datagram, to)
+            except OSError as problem:
+                association.failed(problem)
+                continue
+            association.datagrams_received += 1
+            association.received += size
 
 
 class EngineSockets:

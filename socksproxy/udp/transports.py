@@ -130,7 +130,9 @@ class TransportOutlet:
             return
         if self.client is None:
             association.drop(Drop.FILTERED)
-        elif self._write(self._port.port, header + data, self.client):
+            return
+        datagram = association.to_client(header, data)
+        if datagram is not None and self._write(self._port.port, datagram, self.client):
             association.datagrams_received += 1
             association.received += len(data)
 

@@ -27,13 +27,15 @@ from socksproxy.relay.engine import RelayEngine
 from socksproxy.relay.outcome import IRelay
 from socksproxy.relay.pump import BUFFER_SIZE
 from socksproxy.relay.transports import TransportsRelay
+from tests.support.wrapping import Swapped, WrappedSocket
 
 reactor: Any = _reactor
 
 #: Seconds after which a test that waits has failed.
 PATIENCE = 20.0
 
-KINDS = ["transports"] + (["engine"] if sys.platform == "linux" else [])
+#: "wrapped": over transports, and the client's end is encapsulated.
+KINDS = ["transports", "wrapped"] + (["engine"] if sys.platform == "linux" else [])
 
 
 def socket_pair(family: int = socket.AF_INET) -> tuple[socket.socket, socket.socket]:
@@ -128,7 +130,11 @@ class Harness:
         self.kind = kind
         self.engine = engine
         self.clock = clock
+        self.client: Any
         self.client, self._client = socket_pair()
+        self._wrapping: Any = None
+        if kind == "wrapped":
+            self.client, self._wrapping = WrappedSocket(self.client, Swapped()), Swapped()
         self.destination, self._destination = socket_pair()
         self.ended: Deferred[IRelay] = Deferred()
         self.endings = 0
@@ -173,7 +179,7 @@ class Harness:
             return
         client, destination = adopted(reactor, self._client), adopted(reactor, self._destination)
         self.relay = TransportsRelay(
-            client.transport, destination.transport, self.clock, self._has_ended, idle
+            client.transport, destination.transport, self.clock, self._has_ended, idle, self._wrapping
         )
         client.end, destination.end = self.relay.client, self.relay.destination
         self.relay.start(early, client_eof)

@@ -1,0 +1,66 @@
+"""``--auth gssapi``: the checker is imported when it is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.cred.strcred import ICheckerFactory, InvalidAuthArgumentString
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from socksproxy.auth.credentials import IGSSAPIName
+
+_HELP = """
+Users are known by their Kerberos tickets (GSS-API, RFC 1961): a client shows one for the
+service on this machine, and no password goes over the network.
+
+  gssapi[:service=NAMES][:keytab=FILE][:protection=LEVEL][:realm=strip|keep]
+
+service=rcmd,socks
+    The services whose tickets are accepted, with commas between them. The default has
+    rcmd, which curl and Dante ask for unless told otherwise, and socks.
+keytab=FILE
+    Has the keys of the services: of rcmd/proxy.example.org, say. The default is the
+    system's, /etc/krb5.keytab or what KRB5_KTNAME says. It has to be readable for the
+    user that the server runs as.
+protection=integrity
+    What all bytes after the login, and all datagrams, are protected against:
+      none             nothing, whatever the client asks for. curl needs it: it knows
+                       no protection, and goes away when it gets one.
+      optional         as the client asks, nothing included.
+      integrity        at least being changed on the way; confidentiality for clients
+                       that ask for it. The default.
+      confidentiality  being read, too.
+realm=strip
+    Users of this machine's own realm, as in krb5.conf, are known without it: bob, not
+    bob@EXAMPLE.ORG; others are always known by the whole principal. With realm=keep,
+    all are.
+
+Needs the extra [gssapi]: pip install "twisted-socksproxy[gssapi]".
+"""
+
+
+@implementer(ICheckerFactory, IPlugin)
+class GSSAPIFactory:
+    """Makes the checker of ``--auth gssapi``."""
+
+    authType = "gssapi"
+    authHelp = _HELP
+    argStringFormat = "[service=NAMES][:keytab=FILE][:protection=LEVEL][:realm=strip|keep]"
+    credentialInterfaces = (IGSSAPIName,)
+
+    def generateChecker(self, argstring: str) -> Any:
+        """See :meth:`twisted.cred.strcred.ICheckerFactory.generateChecker`."""
+        try:
+            from socksproxy.auth.gssapi import make_checker
+        except ImportError as problem:
+            raise InvalidAuthArgumentString(
+                f'gssapi: the extra [gssapi] is missing (pip install "twisted-socksproxy[gssapi]"): {problem}'
+            ) from None
+        try:
+            return make_checker(argstring or "")
+        except ValueError as problem:
+            raise InvalidAuthArgumentString(f"gssapi: {problem}") from None
+
+
+gssapi = GSSAPIFactory()
