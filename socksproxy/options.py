@@ -191,7 +191,7 @@ class Options(usage.Options, AuthOptionMixin):
         """Ask clients who they are: TYPE or TYPE:ARGUMENTS, see --help-auth. Repeatable."""
         kind = description.partition(":")[0]
         try:
-            self.addChecker(adapted(makeChecker(description)))
+            self.addChecker(adapted(makeChecker(description), self.reactor))
         except UnsupportedInterfaces:
             raise usage.UsageError(f"--auth {kind}: not for a SOCKS client, see --help-auth") from None
         except InvalidAuthType:
