@@ -11,8 +11,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from enum import IntEnum
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
@@ -49,37 +52,50 @@ WARN_EVERY = 60.0
 
 _log = Logger(namespace="socksproxy")
 
-_is_plain = re.compile(r"[!#-<>-\[\]-~]+").fullmatch
+_PLAIN = r"[!#-<>-\[\]-~]+"
+_is_plain = re.compile(_PLAIN).fullmatch
 _compact = json.JSONEncoder(separators=(",", ":")).encode
 _quote = json.JSONEncoder().encode
+_NOTHING = dict.fromkeys(FIELDS)
+_values: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*FIELDS)
+_NONE = type(None)
+#: So many combinations of kinds of values are remembered; there are a dozen or so.
+_SHAPES = 256
 
 
 class _Timestamp:
-    """RFC 3339 times in the local zone; the slow part is done once a second."""
+    """RFC 3339 times in the local zone; the slow part is done once a second, the rest once a millisecond."""
 
     def __init__(self) -> None:
+        self._millisecond = -1
         self._second = -1
+        self._form = ""
         self._text = ""
-        self._offset = ""
 
     def __call__(self, seconds: float) -> str:
-        milliseconds = int(seconds * 1000)
-        second, fraction = divmod(milliseconds, 1000)
+        millisecond = int(seconds * 1000)
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            self._text = self._spelled(*divmod(millisecond, 1000))
+        return self._text
+
+    def _spelled(self, second: int, millisecond: int) -> str:
         if second != self._second:
             self._second = second
-            self._spell(second)
-        return f"{self._text}.{fraction:03d}{self._offset}"
+            self._form = _form(second)
+        return self._form % millisecond
 
-    def _spell(self, second: int) -> None:
-        local = time.localtime(second)
-        minutes = local.tm_gmtoff // 60
-        sign = "-" if minutes < 0 else "+"
-        hours, minutes = divmod(abs(minutes), 60)
-        self._text = (
-            f"{local.tm_year:04d}-{local.tm_mon:02d}-{local.tm_mday:02d}T"
-            f"{local.tm_hour:02d}:{local.tm_min:02d}:{local.tm_sec:02d}"
-        )
-        self._offset = f"{sign}{hours:02d}:{minutes:02d}"
+
+def _form(second: int) -> str:
+    local = time.localtime(second)
+    minutes = local.tm_gmtoff // 60
+    sign = "-" if minutes < 0 else "+"
+    hours, minutes = divmod(abs(minutes), 60)
+    return (
+        f"{local.tm_year:04d}-{local.tm_mon:02d}-{local.tm_mday:02d}T"
+        f"{local.tm_hour:02d}:{local.tm_min:02d}:{local.tm_sec:02d}"
+        f".%03d{sign}{hours:02d}:{minutes:02d}"
+    )
 
 
 def _word(value: object) -> str:
@@ -89,35 +105,110 @@ def _word(value: object) -> str:
     It is ``-`` where there is none, plain where that cannot be misread, and
     a JSON string in double quotes otherwise: no value can pretend to be another field.
     """
-    # The kinds that nearly all are first: a line has twenty of these.
     if value is None:
         return "-"
-    kind = type(value)
-    if kind is int:
-        return str(value)
-    if kind is float:
+    if isinstance(value, int):
+        return f"{value:d}"
+    if isinstance(value, float):
         return f"{value:.6f}"
-    if kind is not str and isinstance(value, Mapping):
+    if isinstance(value, Mapping):
         return _word(",".join(f"{key}:{count}" for key, count in value.items()) or None)
     text = str(value)
     return text if _is_plain(text) and text != "-" else _quote(text)
 
 
-def _text_line(when: str, event: Mapping[str, Any]) -> str:
-    get = event.get
-    return when + "".join([f" {field}={_word(get(field))}" for field in FIELDS]) + "\n"
+def _text_line(when: str, values: Iterable[Any]) -> str:
+    words = [f" {field}={_word(value)}" for field, value in zip(FIELDS, values, strict=True)]
+    return f"{when}{''.join(words)}\n"
 
 
-def _json_line(when: str, event: Mapping[str, Any]) -> str:
-    get = event.get
-    record: dict[str, Any] = {"time": when}
-    for field in FIELDS:
-        record[field] = get(field)
-    return _compact(record) + "\n"
+def _json_line(when: str, values: Iterable[Any]) -> str:
+    return _compact({"time": when, **dict(zip(FIELDS, values, strict=True))}) + "\n"
 
+
+class _Shape(NamedTuple):
+    """
+    How a line looks whose values are of such and such kinds.
+
+    :ivar template: is filled in with the time and with what :attr:`present` gives.
+    :ivar texts: gives those of the values that are texts.
+    :ivar are_plain: looks at these, a line each: just as many lines, and plain.
+    :ivar present: gives the values that are not None.
+    """
+
+    template: str
+    texts: Callable[[tuple[Any, ...]], tuple[str, ...]]
+    are_plain: Callable[[str], object]
+    present: Callable[[tuple[Any, ...]], tuple[Any, ...]]
+
+
+class _Lines:
+    """
+    Makes the lines of one format.
+
+    Strategy: most lines are alike but for plain texts and numbers. What is alike is put
+    together once, as a template; one regular expression then looks at all of the texts.
+
+    :param line: makes any line, slowly.
+    :param head: the template's beginning.
+    :param field: the template's part for a field, which has the field's name and its value's form.
+    :param tail: the template's end.
+    :param forms: the forms of values, by their kinds.
+    """
+
+    def __init__(
+        self,
+        line: Callable[[str, Iterable[Any]], str],
+        head: str,
+        field: str,
+        tail: str,
+        forms: Mapping[type[Any], str],
+    ) -> None:
+        self._line = line
+        self._head = head
+        self._field = field
+        self._tail = tail
+        self._forms = forms
+        self._shape = lru_cache(_SHAPES)(self._shape_of)
+
+    def __call__(self, when: str, event: Mapping[str, Any]) -> str:
+        """The line of *event*, which ended at *when*."""
+        try:
+            values = _values(event)
+        except KeyError:
+            values = _values({**_NOTHING, **event})
+        shape = self._shape(tuple(map(type, values)))
+        if shape is not None:
+            texts = shape.texts(values)
+            if shape.are_plain("\n".join(texts)) and "-" not in texts:
+                return shape.template % (when, *shape.present(values))
+        return self._line(when, values)
+
+    def _shape_of(self, kinds: tuple[type[Any], ...]) -> _Shape | None:
+        kinds = tuple(int if issubclass(kind, IntEnum) else kind for kind in kinds)
+        texts = [index for index, kind in enumerate(kinds) if kind is str]
+        # One alone would not come as a tuple.
+        if len(texts) < 2 or not self._forms.keys() >= set(kinds):
+            return None
+        fields = [
+            self._field.format(field, self._forms[kind]) for field, kind in zip(FIELDS, kinds, strict=True)
+        ]
+        present = [index for index, kind in enumerate(kinds) if kind is not _NONE]
+        return _Shape(
+            self._head + "".join(fields) + self._tail,
+            itemgetter(*texts),
+            re.compile("\n".join([_PLAIN] * len(texts))).fullmatch,
+            itemgetter(*present),
+        )
+
+
+_as_text = _Lines(_text_line, "%s", " {}={}", "\n", {_NONE: "-", int: "%d", float: "%.6f", str: "%s"})
+_as_json = _Lines(
+    _json_line, '{"time":"%s"', ',"{}":{}', "}\n", {_NONE: "null", int: "%d", float: "%r", str: '"%s"'}
+)
 
 #: The formats of a line by the names that the command line knows.
-FORMATS: Mapping[str, Callable[[str, Mapping[str, Any]], str]] = {"text": _text_line, "json": _json_line}
+FORMATS: Mapping[str, Callable[[str, Mapping[str, Any]], str]] = {"text": _as_text, "json": _as_json}
 
 
 @implementer(ILogObserver)

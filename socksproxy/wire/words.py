@@ -70,6 +70,9 @@ class AddressType(IntEnum):
     IPV6 = 0x04
 
 
+_IPV6 = AddressType.IPV6
+
+
 class Address(NamedTuple):
     """
     A host and a port as a message carries them.
@@ -97,9 +100,8 @@ class Address(NamedTuple):
         return cls(host, port, AddressType.DOMAIN_NAME)
 
     def __str__(self) -> str:
-        if self.type is AddressType.IPV6:
-            return f"[{self.host}]:{self.port}"
-        return f"{self.host}:{self.port}"
+        host, port, kind = self
+        return f"[{host}]:{port}" if kind is _IPV6 else f"{host}:{port}"
 
 
 #: What a reply carries where there is no address to tell.
