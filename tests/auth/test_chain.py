@@ -112,6 +112,16 @@ class TestChained:
             portal.login(credentials, None, ISOCKSUser).addCallback(lambda found: names.append(found[1].name))
         assert names == ["büb", None]
 
+    def test_methods(self) -> None:
+        """What the checkers bring along, in their order."""
+
+        class Bringing(Checker):
+            def methods(self) -> list[Any]:
+                return [self.answer]
+
+        [chain] = chained([Bringing(1), Checker(), Bringing(2)])
+        assert chain.methods() == [1, 2]
+
 
 class TestOrder:
     def test_the_first_who_grants(self) -> None:
