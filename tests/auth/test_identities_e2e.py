@@ -264,6 +264,17 @@ def test_peercred(
     proxy.has(4, client="unix", user=ME, method="peercred", version=4, reply=90)
 
 
+def test_peercred_behind_a_balancer(twistd: Callable[..., Program], tmp_path: Path) -> None:
+    """The user at the other end is the balancer's, and that is nobody's who comes through it."""
+    path = tmp_path / "socks"
+    proxy = Served(twistd, tmp_path, "--listen", f"haproxy:unix:{path}", "--auth", "peercred")
+    for number in range(2):
+        sock = unix(path)
+        sock.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 1234 1080\r\n")
+        assert refused5(sock)
+        proxy.has(number, client="192.0.2.7:1234", user=None)
+
+
 def test_peercred_on_tcp(twistd: Callable[..., Program], tmp_path: Path) -> None:
     """Nothing is known of who comes by TCP."""
     proxy = Served(twistd, tmp_path, "-p", "0", "--auth", "peercred")
