@@ -6,6 +6,8 @@ import grp
 import json
 import os
 import pwd
+import re
+import shlex
 import socket
 import ssl
 import time
@@ -16,8 +18,10 @@ from typing import Any
 import pytest
 import pytest_twisted
 from cryptography import x509
+from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 
+from socksproxy.options import Options
 from socksproxy.wire.password import Credentials, build_credentials
 from socksproxy.wire.words import Reply4
 from tests.conftest import Program
@@ -290,3 +294,23 @@ def test_peercred_of_another_group(twistd: Callable[..., Program], tmp_path: Pat
     assert refused5(unix(path))
     assert socks4(unix(path), origin) == 91
     proxy.program.wait_for(f"{ME} is in no group that may use this")
+
+
+# What one can read.
+
+TEXT = (Path(__file__).parent.parent.parent / "docs" / "authentication-identities.rst").read_text("utf-8")
+
+
+@pytest.mark.parametrize("line", re.findall(r"^    (twistd .*)$", TEXT, re.MULTILINE))
+def test_command_lines(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the documentation says one can type is taken, and nobody has to add --open."""
+    monkeypatch.chdir(tmp_path)
+    authority = Authority(tmp_path, "clients-ca")
+    authority.issue("proxy", usage=SERVER).rename("proxy.pem")
+    monkeypatch.setattr(grp, "getgrnam", lambda name: grp.getgrgid(os.getegid()))
+    words = shlex.split(line)
+    assert words[:3] == ["twistd", "-n", "socks"]
+    options = Options(MemoryReactorClock())
+    options.parseOptions(words[3:])
+    assert options["guarded"]
+    assert options["portal"].listCredentialsInterfaces()
