@@ -174,7 +174,9 @@ class SOCKSProtocol(Protocol):
         if _is_tls(transport):
             certificate = transport.getPeerCertificate()
             return None if certificate is None else Certificate(certificate)
-        return credentials_of(transport.socket) if hasattr(transport, "socket") else None
+        # Behind "haproxy:" the program at the other end is the balancer.
+        direct = transport is self.transport and hasattr(transport, "socket")
+        return credentials_of(transport.socket) if direct else None
 
     def detach(self) -> SocketType | None:
         """See :meth:`socksproxy.channel.Channel.detach`."""

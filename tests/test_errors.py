@@ -6,14 +6,18 @@ import errno
 import socket
 
 import pytest
+from twisted.cred.error import UnauthorizedLogin
 from twisted.internet import defer, error
 
 from socksproxy.errors import (
     CommandNotSupported,
     ConnectFailed,
     ConnectTimedOut,
+    IdentMismatch,
+    IdentUnreachable,
     NameNotFound,
     NotAllowed,
+    NotAuthenticated,
     ProtocolError,
     SOCKSError,
     TooManySessions,
@@ -98,6 +102,21 @@ def test_every_kind(problem: BaseException, reply: Reply) -> None:
 def test_socks4(problem: Exception) -> None:
     """SOCKS4 has one word for every refusal; 92 and 93 speak of ident alone."""
     assert reply4_for(problem) is Reply4.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("problem", "reply"),
+    [
+        (IdentUnreachable("no identd"), Reply4.NO_IDENT),
+        (IdentMismatch("somebody else"), Reply4.IDENT_MISMATCH),
+        (NotAuthenticated("who?"), Reply4.REJECTED),
+    ],
+)
+def test_who_are_you(problem: Exception, reply: Reply4) -> None:
+    """SOCKS4 tells why; SOCKS5 has one word for it. And cred knows them as refusals."""
+    assert reply4_for(problem) is reply
+    assert reply_for(problem) is Reply.NOT_ALLOWED
+    assert isinstance(problem, UnauthorizedLogin)
 
 
 class TestMostTelling:

@@ -10,20 +10,24 @@ from typing import Any
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..seldom import Seldom
+from .faults import frames, told
 from .methods import IMethod
 
 _log = Logger(namespace="socksproxy")
 
 
-def chained(checkers: Iterable[ICredentialsChecker]) -> list[Chain]:
+def chained(checkers: Iterable[ICredentialsChecker], clock: IReactorTime | None = None) -> list[Chain]:
     """
     For each kind of credentials that *checkers* know, one checker that asks those who know it.
 
     :param checkers: in the order in which they are asked; each is asked once.
+    :param clock: for log lines that come seldom; None: the reactor.
     """
     by_interface: dict[Any, list[ICredentialsChecker]] = {}
     for checker in checkers:
@@ -31,7 +35,7 @@ def chained(checkers: Iterable[ICredentialsChecker]) -> list[Chain]:
             known = by_interface.setdefault(interface, [])
             if not any(checker is other for other in known):
                 known.append(checker)
-    return [Chain(interface, known) for interface, known in by_interface.items()]
+    return [Chain(interface, known, clock) for interface, known in by_interface.items()]
 
 
 @implementer(ICredentialsChecker)
@@ -39,15 +43,21 @@ class Chain:
     """
     Asks one checker after the other, until one vouches for somebody.
 
-    One that fails in another way than by refusing costs a log line, and counts as a refusal.
+    One that fails in another way than by refusing costs a log line, and counts as a refusal. If none has
+    refused, the last one's failure is what comes of it: then nobody knows whether the client was wrong.
 
     :param interface: of the credentials.
     :param checkers: in the order in which they are asked.
+    :param clock: for log lines that come seldom; None: the reactor.
     """
 
-    def __init__(self, interface: Any, checkers: Sequence[ICredentialsChecker]) -> None:
+    def __init__(
+        self, interface: Any, checkers: Sequence[ICredentialsChecker], clock: IReactorTime | None = None
+    ) -> None:
         self.credentialInterfaces = (interface,)
         self.checkers = tuple(checkers)
+        self._clock = clock
+        self._faulty: Seldom | None = None
 
     @property
     def version(self) -> int:
@@ -65,19 +75,37 @@ class Chain:
         :raises UnauthorizedLogin: (by the Deferred) when all refuse: the last one's that says
             more than that, if there is one.
         """
-        return _Asking(self.checkers, credentials).start()
+        return _Asking(self, credentials).start()
+
+    def failed(self, checker: ICredentialsChecker, failure: Failure) -> None:
+        """*checker* has neither vouched for the client nor refused it."""
+        if self._faulty is None:
+            self._faulty = Seldom(self._clock or _reactor())
+        _log.error(
+            "authentication goes on without {checker}: {problem}{where}",
+            checker=type(checker).__name__,
+            problem=told(failure),
+            where=f"\n{frames(failure)}" if self._faulty.due() else "",
+        )
 
 
 class _Asking:
-    """One look at credentials, by one checker after the other."""
+    """
+    One look at credentials, by one checker after the other.
 
-    __slots__ = ("_answer", "_checkers", "_credentials", "_current", "_over", "_refusal")
+    :param chain: has the checkers, and is told of those that fail.
+    """
 
-    def __init__(self, checkers: Sequence[ICredentialsChecker], credentials: Any) -> None:
-        self._checkers = iter(checkers)
+    __slots__ = ("_answer", "_chain", "_credentials", "_current", "_fault", "_left", "_over", "_refusal")
+
+    def __init__(self, chain: Chain, credentials: Any) -> None:
+        self._chain = chain
+        self._left = iter(chain.checkers)
         self._credentials = credentials
         self._current: Deferred[Any] | None = None
-        self._refusal = UnauthorizedLogin()
+        self._refusal: UnauthorizedLogin | None = None
+        #: The last failure, which is not told yet.
+        self._fault: tuple[ICredentialsChecker, Failure] | None = None
         self._over = False
         self._answer: Deferred[Any] = Deferred(lambda _: self._cancel())
 
@@ -86,35 +114,60 @@ class _Asking:
         return self._answer
 
     def _next(self) -> None:
-        checker = next(self._checkers, None)
+        checker = next(self._left, None)
         if checker is None:
-            self._over = True
-            self._answer.errback(self._refusal)
+            self._end()
             return
         self._current = maybeDeferred(checker.requestAvatarId, self._credentials)
         self._current.addCallbacks(self._granted, self._denied, errbackArgs=(checker,))
 
     def _granted(self, avatar_id: Any) -> None:
-        if not self._over:
-            self._over = True
-            self._answer.callback(avatar_id)
+        if self._over:
+            return  # nobody waits any more
+        self._over = True
+        self._tell_fault()
+        self._answer.callback(avatar_id)
 
     def _denied(self, failure: Failure, checker: ICredentialsChecker) -> None:
         if self._over:
-            return  # nobody waits any more
+            return
         problem = failure.value
         if isinstance(problem, UnauthorizedLogin):
-            if type(problem) is not UnauthorizedLogin or type(self._refusal) is UnauthorizedLogin:
+            if _says_more(problem) or not _says_more(self._refusal):
                 self._refusal = problem
         elif isinstance(problem, Exception):
-            _log.failure("{checker} failed", failure, checker=type(checker).__name__)
+            self._tell_fault()
+            self._fault = checker, failure
         else:
             self._over = True
             self._answer.errback(failure)
             return
         self._next()
 
+    def _end(self) -> None:
+        self._over = True
+        if self._refusal is None and self._fault is not None:
+            self._answer.errback(self._fault[1])  # whoever has asked tells it
+            return
+        self._tell_fault()
+        self._answer.errback(self._refusal or UnauthorizedLogin())
+
+    def _tell_fault(self) -> None:
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            self._chain.failed(*fault)
+
     def _cancel(self) -> None:
         self._over = True
         if self._current is not None:
             self._current.cancel()
+
+
+def _says_more(refusal: UnauthorizedLogin | None) -> bool:
+    return refusal is not None and type(refusal) is not UnauthorizedLogin
+
+
+def _reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor

@@ -9,8 +9,6 @@ line has a secret, nor what an exception says that is not ours: it may have one.
 
 from __future__ import annotations
 
-import os
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,6 +24,7 @@ from ..names import printable
 from ..seldom import Seldom
 from ..wire.words import SOCKSError
 from .credentials import IGSSAPIName, IUserid
+from .faults import frames, told
 from .penalties import Penalties, TooManyFailures
 from .users import ISOCKSUser, name_of
 
@@ -135,7 +134,7 @@ class Gate:
         try:
             answer[2]()
         except Exception:
-            _log.error("a logout failed: {problem}", problem=_told(Failure()))
+            _log.error("a logout failed: {problem}", problem=told(Failure()))
 
     # What becomes of refusals.
 
@@ -170,11 +169,11 @@ class Gate:
         return problem.with_traceback(None)
 
     def _broken(self, attempt: _Attempt, failure: Failure) -> UnauthorizedLogin:
-        where = f"\n{_frames(failure)}" if self._faulty.due() else ""
+        where = f"\n{frames(failure)}" if self._faulty.due() else ""
         _log.error(
             "authentication impossible: {attempt}: {problem}{where}",
             attempt=attempt,
-            problem=_told(failure),
+            problem=told(failure),
             where=where,
         )
         return UnauthorizedLogin()
@@ -272,7 +271,7 @@ class _Attempt:
             _cancel(self._asked)
         except Exception:
             # Somebody else's, and nobody waits for it any more.
-            _log.error("a portal's answer cannot be cancelled: {problem}", problem=_told(Failure()))
+            _log.error("a portal's answer cannot be cancelled: {problem}", problem=told(Failure()))
 
 
 def _cancel(asked: Deferred[Any]) -> None:
@@ -311,23 +310,3 @@ def _claimed(credentials: Any) -> bytes | str | None:
 def _quoted(name: bytes | str) -> str:
     """*name* in quotes, that ends where it seems to: a quote within has a backslash before it."""
     return '"' + printable(name_of(name)).replace('"', '\\"') + '"'
-
-
-def _told(failure: Failure) -> str:
-    """
-    What *failure* is, without a secret.
-
-    What an exception says may hold the password that it is about, but for the system's errors and ours.
-    """
-    problem = failure.value
-    name = type(problem).__name__
-    if isinstance(problem, SOCKSError):
-        return printable(f"{name}: {problem}")
-    if isinstance(problem, OSError) and isinstance(problem.errno, int):
-        return f"{name}: {os.strerror(problem.errno)}"
-    return name
-
-
-def _frames(failure: Failure) -> str:
-    """Where *failure* comes from: lines of code, and none of what was in its variables."""
-    return "".join(traceback.format_list(traceback.extract_tb(failure.getTracebackObject()))).rstrip()

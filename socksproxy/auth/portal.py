@@ -27,7 +27,7 @@ def portal_of(checkers: Iterable[ICredentialsChecker], clock: IReactorTime, reme
     :param remember: seconds for which a right password is not checked again.
     """
     portal = Portal(Realm())
-    for chain in chained(checkers):
+    for chain in chained(checkers, clock):
         (interface,) = chain.credentialInterfaces
         asked = Remembering(chain, clock, remember) if interface is IUsernamePassword else chain
         portal.registerChecker(asked, interface)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from twisted.cred.credentials import IAnonymous, ICredentials, IUsernameHashedPa
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -18,6 +20,7 @@ from socksproxy.auth.chain import Chain, chained
 from socksproxy.auth.credentials import Anonymous, Password
 from socksproxy.auth.users import ISOCKSUser, Realm
 from socksproxy.errors import IdentMismatch, IdentUnreachable
+from socksproxy.seldom import EVERY
 
 BOB = Password(b"bob", b"secret-word")
 
@@ -56,16 +59,17 @@ def ask(*checkers: Any, credentials: Any = BOB) -> tuple[Deferred[Any], list[Any
 
 
 @pytest.fixture
-def failures() -> Any:
-    """What is logged as a failure of somebody's."""
-    events: list[Any] = []
+def faults() -> Iterator[list[str]]:
+    """What is logged."""
+    lines: list[str] = []
 
     def observe(event: Any) -> None:
-        if event.get("log_namespace") == "socksproxy" and event["log_level"] is LogLevel.critical:
-            events.append(event)
+        if event.get("log_namespace") == "socksproxy":
+            assert event["log_level"] is LogLevel.error
+            lines.append(formatEvent(event))
 
     globalLogPublisher.addObserver(observe)
-    yield events
+    yield lines
     globalLogPublisher.removeObserver(observe)
 
 
@@ -107,6 +111,16 @@ class TestChained:
         for credentials in (BOB, Anonymous()):
             portal.login(credentials, None, ISOCKSUser).addCallback(lambda found: names.append(found[1].name))
         assert names == ["büb", None]
+
+    def test_methods(self) -> None:
+        """What the checkers bring along, in their order."""
+
+        class Bringing(Checker):
+            def methods(self) -> list[Any]:
+                return [self.answer]
+
+        [chain] = chained([Bringing(1), Checker(), Bringing(2)])
+        assert chain.methods() == [1, 2]
 
 
 class TestOrder:
@@ -165,32 +179,60 @@ class TestRefused:
 
 
 class TestBroken:
-    @pytest.mark.parametrize("answer", [ZeroDivisionError("raised"), OSError("raised")])
-    def test_counts_as_refusal(self, failures: list[Any], answer: Any) -> None:
-        """One line, and the next is asked; the credentials are not in it."""
+    @pytest.mark.parametrize(
+        ("answer", "told"),
+        [
+            (ZeroDivisionError("secret-word"), "ZeroDivisionError"),
+            (OSError(2, "secret-word"), "FileNotFoundError: No such file or directory"),
+        ],
+    )
+    def test_the_next_is_asked(self, faults: list[str], answer: Any, told: str) -> None:
+        """One line, without what the exception says: that may be a secret."""
         assert ask(refusing(answer), Checker())[1] == [b"bob"]
-        [event] = failures
-        assert event["log_failure"].value is answer
-        assert event["checker"] == "Checker"
-        assert "secret-word" not in event["log_failure"].getTraceback()
+        [fault] = faults
+        assert fault.startswith(f"authentication goes on without Checker: {told}\n")
+        assert "secret-word" not in fault
 
-    def test_by_deferred(self, failures: list[Any]) -> None:
+    def test_by_deferred(self, faults: list[str]) -> None:
         broken: Deferred[Any] = Deferred()
-        fired = ask(Checker(broken))[1]
+        fired = ask(Checker(broken), Checker())[1]
         broken.errback(ZeroDivisionError())
-        assert type(fired[0].value) is UnauthorizedLogin
-        assert len(failures) == 1
+        assert fired == [b"bob"]
+        assert len(faults) == 1
 
-    def test_refusals_are_not_logged(self, failures: list[Any]) -> None:
-        ask(refusing(), refusing(IdentMismatch("no")))
-        assert not failures
+    @pytest.mark.parametrize("problems", [(ZeroDivisionError(), None), (None, ZeroDivisionError())])
+    def test_one_refuses(self, faults: list[str], problems: Any) -> None:
+        """That may be a wrong password: it is a refusal, and who guesses gains nothing."""
+        assert type(ask(*map(refusing, problems))[1][0].value) is UnauthorizedLogin
+        assert len(faults) == 1
 
-    def test_an_end_of_the_program(self, failures: list[Any]) -> None:
+    def test_none_refuses(self, faults: list[str]) -> None:
+        """Then it is no refusal. The last failure is told by whoever gets it, and by nobody else."""
+        last = OSError("last")
+        assert ask(refusing(ZeroDivisionError()), refusing(last))[1][0].value is last
+        assert [fault.partition("\n")[0] for fault in faults] == [
+            "authentication goes on without Checker: ZeroDivisionError"
+        ]
+
+    def test_often(self, faults: list[str]) -> None:
+        """Where it comes from is told once in a while."""
+        clock = Clock()
+        [chain] = chained([refusing(ZeroDivisionError()), Checker()], clock)
+        for seconds in (0, 0, EVERY):
+            clock.advance(seconds)
+            chain.requestAvatarId(BOB)
+        assert [" raise self.answer" in fault for fault in faults] == [True, False, True]
+
+    def test_refusals_are_not_told(self, faults: list[str]) -> None:
+        ask(refusing(), refusing(IdentMismatch("no")))[1].clear()
+        assert not faults
+
+    def test_an_end_of_the_program(self, faults: list[str]) -> None:
         """That is not the checker's to decide, nor ours to keep from anybody."""
         last = Checker()
         assert ask(refusing(KeyboardInterrupt()), last)[1][0].type is KeyboardInterrupt
         assert not last.asked
-        assert not failures
+        assert not faults
 
 
 class TestCancelled:
@@ -206,13 +248,13 @@ class TestCancelled:
         assert not last.asked
 
     @pytest.mark.parametrize("outcome", [UnauthorizedLogin(), ZeroDivisionError()])
-    def test_cancelled_with_another_error(self, failures: list[Any], outcome: Exception) -> None:
+    def test_cancelled_with_another_error(self, faults: list[str], outcome: Exception) -> None:
         last = Checker()
         asking, fired = ask(Checker(Deferred(lambda waiting: waiting.errback(outcome))), last)
         asking.cancel()
         assert fired[0].check(CancelledError)
         assert not last.asked
-        assert not failures
+        assert not faults
 
     def test_cancelled_in_vain(self) -> None:
         """One that grants all the same is not heard."""
