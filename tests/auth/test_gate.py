@@ -239,7 +239,7 @@ class TestRefused:
         ]
 
     def test_subclass(self, setting: Setting, log: list[LogEvent]) -> None:
-        """What a checker has raised comes out: it may know what to tell the client. Ours say why in the log."""
+        """What a checker has raised comes out: it may know what to tell the client. Ours say why."""
 
         class Mismatch(NotAuthenticated):
             pass
