@@ -117,9 +117,7 @@ def check_command(environment: Environment, how: str) -> None:
     for command in ([environment.programs / "socksproxy"], [environment.python, "-m", "socksproxy"]):
         said = run(*command, "--help")
         expect("passwd" in said, f"{how}: {command} --help says:\n{said}")
-    said = run(
-        "sh", "-c", "! \"$0\" passwd --delete nowhere nobody 2>&1", environment.programs / "socksproxy"
-    )
+    said = run("sh", "-c", '! "$0" passwd --delete nowhere nobody 2>&1', environment.programs / "socksproxy")
     expect("twisted-socksproxy[htpasswd]" in said, f"{how}: passwd without its packages says:\n{said}")
     listed = run(
         environment.python,
