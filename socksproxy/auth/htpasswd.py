@@ -32,7 +32,7 @@ try:
     # Here and not with the first password: it is tried out, which takes a while.
     bcrypt.set_backend("bcrypt")
 except MissingBackendError:
-    raise ImportError("the package bcrypt is not installed", name="bcrypt") from None
+    raise ImportError("the package bcrypt is not installed") from None
 
 _log = Logger(namespace="socksproxy")
 

@@ -27,8 +27,6 @@ from .failure import CommandFailed
 
 #: Seconds to wait for somebody else who changes the file.
 PATIENCE = 10.0
-#: Bytes that bcrypt looks at.
-BCRYPT_MOST = 72
 #: What bcrypt's cost may be, as htpasswd has it.
 COSTS = range(4, 18)
 
@@ -114,6 +112,8 @@ def checked_password(password: bytes) -> bytes:
 
     :raises CommandFailed: when no client could send it, or bcrypt would not look at all of it.
     """
+    from ..auth.htpasswd import BCRYPT_MOST
+
     if not password:
         raise CommandFailed("the password is empty")
     if len(password) > MAX_FIELD:
@@ -130,9 +130,9 @@ def checked_password(password: bytes) -> bytes:
 def _htpasswd() -> Any:
     try:
         from ..auth import htpasswd
-    except ImportError as problem:
+    except ImportError:
         raise CommandFailed(
-            f"the package {problem.name} is missing, pip install 'twisted-socksproxy[htpasswd]' brings it"
+            "the packages libpass and bcrypt are needed, pip install 'twisted-socksproxy[htpasswd]' brings them"
         ) from None
     return htpasswd
 

@@ -44,10 +44,10 @@ class _Htpasswd:
             raise InvalidAuthArgumentString("htpasswd: no file is named, as in htpasswd:/etc/socks.htpasswd")
         try:
             from socksproxy.auth.htpasswd import HtpasswdChecker, Unusable
-        except ImportError as problem:
+        except ImportError:
             raise InvalidAuthArgumentString(
-                f"htpasswd:{argstring}: the package {problem.name} is missing, "
-                "pip install 'twisted-socksproxy[htpasswd]' brings it"
+                f"htpasswd:{argstring}: the packages libpass and bcrypt are needed, "
+                "pip install 'twisted-socksproxy[htpasswd]' brings them"
             ) from None
         try:
             return HtpasswdChecker(argstring)

@@ -42,9 +42,9 @@ class _PAM:
             raise InvalidAuthArgumentString("pam: no service is named, as in pam:login")
         try:
             from socksproxy.auth.pam import NoService, PAMChecker
-        except ImportError as problem:
+        except ImportError:
             raise InvalidAuthArgumentString(
-                f"pam:{argstring}: the package {problem.name} is missing, "
+                f"pam:{argstring}: the package python-pam is needed, "
                 "pip install 'twisted-socksproxy[pam]' brings it"
             ) from None
         try:
