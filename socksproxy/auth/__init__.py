@@ -5,4 +5,53 @@ A method (RFC 1928, section 3) turns a conversation into credentials; the portal
 turns credentials into an avatar, an :class:`~socksproxy.auth.users.ISOCKSUser`.
 What is known of a client without a word of SOCKS (its TLS certificate, the local
 user behind a Unix socket, what its identd says) are credentials too.
+
+What is named in ``__all__`` is public, beside what :mod:`socksproxy` names.
 """
+
+from .authentication import AuthSettings
+from .cache import Remembering
+from .credentials import (
+    Anonymous,
+    Certificate,
+    GSSAPIName,
+    ICertificate,
+    IGSSAPIName,
+    IPeerCredentials,
+    IUserid,
+    Password,
+    PeerCredentials,
+    Userid,
+)
+from .methods import IExchange, IMethod, IWrapping, LogIn, NoAuthentication, Say, UsernamePassword
+from .portal import portal_of
+from .threads import Checks, Threaded
+from .users import ISOCKSUser, Realm, User
+
+__all__ = [
+    "Anonymous",
+    "AuthSettings",
+    "Certificate",
+    "Checks",
+    "GSSAPIName",
+    "ICertificate",
+    "IExchange",
+    "IGSSAPIName",
+    "IMethod",
+    "IPeerCredentials",
+    "ISOCKSUser",
+    "IUserid",
+    "IWrapping",
+    "LogIn",
+    "NoAuthentication",
+    "Password",
+    "PeerCredentials",
+    "Realm",
+    "Remembering",
+    "Say",
+    "Threaded",
+    "User",
+    "Userid",
+    "UsernamePassword",
+    "portal_of",
+]

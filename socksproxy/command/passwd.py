@@ -132,7 +132,7 @@ def _htpasswd() -> Any:
         from ..auth import htpasswd
     except ImportError:
         raise CommandFailed(
-            "the packages libpass and bcrypt are needed, pip install 'twisted-socksproxy[htpasswd]' brings them"
+            "libpass and bcrypt are needed: pip install 'twisted-socksproxy[htpasswd]' brings them"
         ) from None
     return htpasswd
 
