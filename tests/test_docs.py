@@ -101,7 +101,8 @@ def test_command_lines(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """What the README says one can type is taken."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(options_module, "is_local", lambda address: True)
-    words = shlex.split(line)
+    (tmp_path / "users").write_text("bob:$2y$04$sjS4Fd6DIVw3yO1.FqKOMuQB4sRgqnPWTXW0uUuFj8f5Wd2FCOp0m\n")
+    words = shlex.split(line.replace("/etc/socks.users", str(tmp_path / "users")))
     assert words[:3] == ["twistd", "-n", "socks"]
     options = Options(MemoryReactorClock())
     options.parseOptions(words[3:])
