@@ -85,8 +85,6 @@ class _Question(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """See :meth:`twisted.internet.interfaces.IProtocol.dataReceived`."""
-        if self._over:
-            return
         self._received += data
         line, end, _ = self._received.partition(b"\n")
         if len(line) > _LONGEST:
@@ -203,13 +201,11 @@ def _too_late(outcome: object, timeout: float) -> None:
 
 def _failed(failure: Failure) -> Failure:
     problem = failure.value
-    if isinstance(problem, IdentUnreachable):
-        return failure
     if isinstance(problem, ConnectingCancelledError | CancelledError):
         raise CancelledError
-    if not isinstance(problem, Exception):
-        return failure
-    raise IdentUnreachable(f"identd: {describe(problem)}")
+    if isinstance(problem, Exception) and not isinstance(problem, IdentUnreachable):
+        raise IdentUnreachable(f"identd: {describe(problem)}")
+    return failure
 
 
 def _port(text: str) -> int:
