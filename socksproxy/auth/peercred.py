@@ -12,19 +12,22 @@ from typing import Any, NamedTuple
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.strcred import InvalidAuthArgumentString
-from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import NotAuthenticated
 from .arguments import arguments
 from .credentials import IPeerCredentials, PeerCredentials
+from .threads import Checks
 
 #: Seconds for which a user's name and groups are remembered.
 TTL = 60.0
 #: Users that are remembered.
 MOST = 256
+
+#: Users that are looked up at once.
+_THREADS = 2
 
 #: pid, uid and gid (unix(7)).
 _UCRED = Struct("iII")
@@ -60,14 +63,15 @@ class PeerCredentialsChecker:
     the system cannot tell.
 
     :param groups: numbers of groups; only members of one of them are known. None: all users are.
-    :param reactor: gives threads, for the system's databases can be slow, and the time; None: the global one.
+    :param reactor: tells the time, and is told what threads find; None: the global one.
     """
 
     credentialInterfaces = (IPeerCredentials,)
 
     def __init__(self, groups: frozenset[int] | None = None, reactor: Any = None) -> None:
         self.groups = groups
-        self._reactor = reactor
+        # The system's databases may be on the network; threads of our own can hang with them.
+        self._checks = Checks(reactor, name="local users", threads=_THREADS)
         self._known: OrderedDict[int, tuple[float, _User | None]] = OrderedDict()
         self._waiting: dict[int, list[Deferred[Any]]] = {}
 
@@ -95,34 +99,26 @@ class PeerCredentialsChecker:
         return user.name
 
     def _user(self, uid: int) -> Deferred[Any]:
-        asked: Deferred[Any] = Deferred()
         expires, user = self._known.get(uid, (0.0, None))
-        if uid == _NOBODY or expires > self._clock().seconds():
-            asked.callback(user)
-            return asked
+        if uid == _NOBODY or expires > self._checks.reactor.seconds():
+            return succeed(user)
+        first = uid not in self._waiting
         waiting = self._waiting.setdefault(uid, [])
+        asked: Deferred[Any] = Deferred(waiting.remove)
         waiting.append(asked)
-        if len(waiting) == 1:
-            clock = self._clock()
-            deferToThreadPool(clock, clock.getThreadPool(), _look_up, uid).addBoth(self._found, uid)
+        if first:
+            self._checks.run(_look_up, uid).addBoth(self._found, uid)
         return asked
 
     def _found(self, user: Any, uid: int) -> None:
         if not isinstance(user, Failure):
-            self._known[uid] = self._clock().seconds() + TTL, user
+            self._known[uid] = self._checks.reactor.seconds() + TTL, user
             self._known.move_to_end(uid)
             if len(self._known) > MOST:
                 self._known.popitem(last=False)
-        for asked in self._waiting.pop(uid):
-            # One that was cancelled takes this without a word.
-            asked.callback(user)
-
-    def _clock(self) -> Any:
-        if self._reactor is None:
-            from twisted.internet import reactor
-
-            self._reactor = reactor
-        return self._reactor
+        waiting = self._waiting.pop(uid)
+        while waiting:
+            waiting.pop(0).callback(user)
 
 
 def _look_up(uid: int) -> _User | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import grp
 import os
 import pwd
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from zope.interface.verify import verifyObject
 from socksproxy.auth import peercred as module
 from socksproxy.auth.credentials import IPeerCredentials, PeerCredentials
 from socksproxy.auth.peercred import MOST, TTL, PeerCredentialsChecker, credentials_of
+from socksproxy.auth.threads import DEADLINE, NotChecked
 from socksproxy.errors import NotAuthenticated
 from tests.support.proxy import PATIENCE, ClockedReactor
 
@@ -213,7 +216,7 @@ class TestCache:
         users.broken = True
         checker = PeerCredentialsChecker()
         for asking in [checker.requestAvatarId(shown(1)) for _ in range(2)]:
-            with pytest.raises(OSError, match="broken"):
+            with pytest.raises(NotChecked):
                 await asking
         users.broken = False
         assert await checker.requestAvatarId(shown(1)) == "alice"
@@ -246,6 +249,37 @@ class TestSlow:
         users.open.set()
         assert await second == "alice"
         assert users.asked == [1]
+
+    @pytest_twisted.ensureDeferred
+    async def test_all_cancelled(self, database: Callable[..., Database]) -> None:
+        """The look-up goes on, and who comes meanwhile waits for it too; those who went are forgotten."""
+        users = database({1: "alice"})
+        users.open.clear()
+        checker = PeerCredentialsChecker()
+        gone = [checker.requestAvatarId(shown(1)).addErrback(lambda failure: None) for _ in range(3)]
+        forgotten = [weakref.ref(asking) for asking in gone]
+        for asking in gone:
+            asking.cancel()
+        del asking, gone
+        gc.collect()
+        assert [reference() for reference in forgotten] == [None] * 3
+        last = checker.requestAvatarId(shown(1))
+        users.open.set()
+        assert await last == "alice"
+        assert users.asked == [1]
+
+    @pytest_twisted.ensureDeferred
+    async def test_hanging(self, database: Callable[..., Database]) -> None:
+        """After a while the user is refused; nothing is remembered of that."""
+        users, clock = database({1: "alice"}), Clock()
+        users.open.clear()
+        checker = PeerCredentialsChecker(reactor=ClockedReactor(clock))
+        asking = checker.requestAvatarId(shown(1))
+        clock.advance(DEADLINE)
+        with pytest.raises(NotChecked):
+            await asking
+        users.open.set()
+        assert await checker.requestAvatarId(shown(1)) == "alice"
 
 
 # The command line.
