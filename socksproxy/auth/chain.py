@@ -18,6 +18,7 @@ from zope.interface import implementer
 from ..seldom import Seldom
 from .faults import frames, told
 from .methods import IMethod
+from .threads import NotChecked
 
 _log = Logger(namespace="socksproxy")
 
@@ -43,8 +44,8 @@ class Chain:
     """
     Asks one checker after the other, until one vouches for somebody.
 
-    One that fails in another way than by refusing costs a log line, and counts as a refusal. If none has
-    refused, the last one's failure is what comes of it: then nobody knows whether the client was wrong.
+    One that fails in another way than by refusing, or could not check, is passed over, and costs a log line. If
+    none has refused, the last one's failure is what comes of it: then nobody knows whether the client was wrong.
 
     :param interface: of the credentials.
     :param checkers: in the order in which they are asked.
@@ -132,7 +133,7 @@ class _Asking:
         if self._over:
             return
         problem = failure.value
-        if isinstance(problem, UnauthorizedLogin):
+        if isinstance(problem, UnauthorizedLogin) and not isinstance(problem, NotChecked):
             if _says_more(problem) or not _says_more(self._refusal):
                 self._refusal = problem
         elif isinstance(problem, Exception):
@@ -154,7 +155,7 @@ class _Asking:
 
     def _tell_fault(self) -> None:
         fault, self._fault = self._fault, None
-        if fault is not None:
+        if fault is not None and not isinstance(fault[1].value, NotChecked):  # that has been told already
             self._chain.failed(*fault)
 
     def _cancel(self) -> None:

@@ -18,6 +18,7 @@ from zope.interface.verify import verifyObject
 
 from socksproxy.auth.chain import Chain, chained
 from socksproxy.auth.credentials import Anonymous, Password
+from socksproxy.auth.threads import NotChecked
 from socksproxy.auth.users import ISOCKSUser, Realm
 from socksproxy.errors import IdentMismatch, IdentUnreachable
 from socksproxy.seldom import EVERY
@@ -213,6 +214,19 @@ class TestBroken:
         assert [fault.partition("\n")[0] for fault in faults] == [
             "authentication goes on without Checker: ZeroDivisionError"
         ]
+
+    @pytest.mark.parametrize("others", [(refusing, None), (None, refusing)])
+    def test_not_checked(self, faults: list[str], others: Any) -> None:
+        """A password that another one has found wrong was a guess, and must count as one."""
+        wrong = UnauthorizedLogin("wrong")
+        checkers = [refusing(NotChecked("busy")) if other is None else refusing(wrong) for other in others]
+        assert ask(*checkers)[1][0].value is wrong
+        assert not faults
+
+    def test_not_checked_by_any(self, faults: list[str]) -> None:
+        busy = NotChecked("busy")
+        assert ask(refusing(NotChecked("busy, too")), refusing(busy))[1][0].value is busy
+        assert not faults
 
     def test_often(self, faults: list[str]) -> None:
         """Where it comes from is told once in a while."""
