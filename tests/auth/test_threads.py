@@ -304,6 +304,7 @@ import sys, time
 from socksproxy.auth.threads import Checks
 checks = Checks(threads=1)
 assert "twisted.internet.reactor" not in sys.modules
+from twisted.internet import reactor
 def ask():
     checks.run(time.sleep, 3600).addErrback(lambda failure: print(failure.value, flush=True))
     reactor.callLater(0, reactor.stop)
