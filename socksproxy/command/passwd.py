@@ -236,7 +236,7 @@ def _lock(descriptor: int, deadline: float) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise CommandFailed("somebody else is changing the file, and has not ended") from None
-            time.sleep(0.05)
+            time.sleep(0.02)
 
 
 def _is_at(path: str, descriptor: int) -> bool:
