@@ -23,6 +23,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .faults import told
+from .threads import NotChecked
+
 _log = Logger(namespace="socksproxy")
 
 #: What a checker says of somebody whom it knows.
@@ -156,8 +159,8 @@ class Remembering:
         try:
             check.asked.cancel()
         except Exception:
-            # It is somebody else's; whoever has cancelled need not know.
-            _log.error("the check of a password cannot be cancelled")
+            # It is somebody else's, and nobody waits for it any more.
+            _log.error("the check of a password cannot be cancelled: {problem}", problem=told(Failure()))
 
     def _right(self, avatar_id: AvatarId, check: _Check) -> None:
         self._over(check)
@@ -169,7 +172,7 @@ class Remembering:
 
     def _wrong(self, failure: Failure, check: _Check) -> None:
         self._over(check)
-        if failure.check(UnauthorizedLogin):
+        if failure.check(UnauthorizedLogin) and not failure.check(NotChecked):
             # Somebody else's wrong password costs the user one check, and no more.
             self._verified.pop(check.username, None)
         for answer in check.answered():

@@ -60,6 +60,7 @@ class Gate:
         self._penalties = penalties
         self._refused = Seldom(reactor)
         self._faulty = Seldom(reactor)
+        self._unseen = Seldom(reactor)
 
     def log_in(self, client: Client, method: str, credentials: ICredentials) -> Granted | Deferred[Granted]:
         """
@@ -158,9 +159,7 @@ class Gate:
         if not isinstance(problem, UnauthorizedLogin):
             return self._broken(attempt, failure)
         if isinstance(problem, NotChecked):
-            # It says nothing of the client, who may wait behind a crowd of others.
-            _log.info("authentication impossible: {attempt}: {problem}", attempt=attempt, problem=problem)
-            return problem.with_traceback(None)
+            return self._unchecked(attempt, problem)
         seconds = 0.0
         if attempt.guessed is not None:
             seconds = self._penalties.failed(attempt.client.host, attempt.guessed)
@@ -171,6 +170,18 @@ class Gate:
             penalty=f", and refused for {seconds:g} seconds" if seconds else "",
         )
         # Its frames may hold a password.
+        return problem.with_traceback(None)
+
+    def _unchecked(self, attempt: _Attempt, problem: NotChecked) -> UnauthorizedLogin:
+        """Nobody has looked at the password: it is no wrong one."""
+        count = self._unseen.due()
+        if count:
+            _log.warn(
+                "authentication impossible: {attempt}: {problem} ({count} such attempts)",
+                attempt=attempt,
+                problem=type(problem).__name__,
+                count=count,
+            )
         return problem.with_traceback(None)
 
     def _broken(self, attempt: _Attempt, failure: Failure) -> UnauthorizedLogin:
@@ -187,7 +198,7 @@ class Gate:
         """What is asked about *credentials*, for the log."""
         for interface, checker in self._portal.checkers.items():
             if interface.providedBy(credentials):
-                return type(getattr(checker, "checker", checker)).__name__
+                return _named(checker)
         return type(self._portal).__name__
 
 
@@ -310,6 +321,13 @@ def _claimed(credentials: Any) -> bytes | str | None:
         principal: str = credentials.principal
         return principal
     return None
+
+
+def _named(checker: Any) -> str:
+    """*checker*, for the log: what it stands before is meant."""
+    behind = getattr(checker, "checkers", None) or (getattr(checker, "checker", None),)
+    names = [_named(one) for one in behind if one is not None]
+    return " or ".join(names) or type(checker).__name__
 
 
 def _quoted(name: bytes | str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies
-from twisted.cred.checkers import ANONYMOUS
+from twisted.cred.checkers import ANONYMOUS, FilePasswordDB
 from twisted.cred.credentials import IAnonymous, IUsernamePassword, UsernamePassword
 from twisted.cred.error import LoginDenied, UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from socksproxy.auth.cache import Remembering
+from socksproxy.auth.chain import Chain
 from socksproxy.auth.credentials import Anonymous, GSSAPIName, IGSSAPIName, IUserid, Password, Userid
 from socksproxy.auth.gate import Gate
 from socksproxy.auth.penalties import Penalties, TooManyFailures
@@ -384,6 +385,19 @@ class TestFaults:
         setting.log_in(WRONG)
         assert "check_it" in lines(log)[-1]
 
+    def test_not_checked(self, setting: Setting, log: list[LogEvent]) -> None:
+        """Nobody has looked: that is no wrong password, and who fills the queue fills no disk."""
+        problem = TooManyChecks("sesame")
+        setting.checker.answer = lambda: fail(problem)
+        for _ in range(30):
+            assert setting.log_in(WRONG) == [problem]
+        assert setting.penalties.entries == 0
+        (line,) = lines(log)
+        assert line == (
+            'authentication impossible: 192.0.2.7 port 4711, method password, user "bob": '
+            "TooManyChecks (1 such attempts)"
+        )
+
 
 class TestHanging:
     def test_too_long(self, setting: Setting, log: list[LogEvent]) -> None:
@@ -404,16 +418,17 @@ class TestHanging:
         assert setting.penalties.entries == 0
 
     def test_which(self, log: list[LogEvent]) -> None:
-        """Behind a cache there is one that is meant."""
+        """Behind a cache and a chain there are those that are meant."""
         clock = Clock()
-        checker = Checker()
+        checker, other = Checker(), FilePasswordDB("/nonexistent")
         checker.answer = Deferred
-        gate = Gate(Portal(Realm(), [Remembering(checker, clock)]), clock, TIMEOUT, Penalties(clock))
+        chain = Chain(IUsernamePassword, [checker, other], clock)
+        gate = Gate(Portal(Realm(), [Remembering(chain, clock)]), clock, TIMEOUT, Penalties(clock))
         answer = gate.log_in(HERE, "password", BOB)
         assert isinstance(answer, Deferred)
         answer.addErrback(lambda failure: failure.trap(UnauthorizedLogin) and None)
         clock.advance(TIMEOUT)
-        assert "Checker has not answered" in lines(log)[0]
+        assert ": Checker or FilePasswordDB has not answered" in lines(log)[0]
 
     @pytest.mark.parametrize("how", ["cancelled", "timed out"])
     @pytest.mark.parametrize("who", ["checker", "realm"])
