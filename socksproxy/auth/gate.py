@@ -26,7 +26,6 @@ from ..wire.words import SOCKSError
 from .credentials import IGSSAPIName, IUserid
 from .faults import frames, told
 from .penalties import Penalties, TooManyFailures
-from .threads import NotChecked
 from .users import ISOCKSUser, name_of
 
 if TYPE_CHECKING:
@@ -157,10 +156,6 @@ class Gate:
             return UnauthorizedLogin()
         if not isinstance(problem, UnauthorizedLogin):
             return self._broken(attempt, failure)
-        if isinstance(problem, NotChecked):
-            # It says nothing of the client, who may wait behind a crowd of others.
-            _log.info("authentication impossible: {attempt}: {problem}", attempt=attempt, problem=problem)
-            return problem.with_traceback(None)
         seconds = 0.0
         if attempt.guessed is not None:
             seconds = self._penalties.failed(attempt.client.host, attempt.guessed)

@@ -132,7 +132,7 @@ def _htpasswd() -> Any:
         from ..auth import htpasswd
     except ImportError:
         raise CommandFailed(
-            "libpass and bcrypt are needed: pip install 'twisted-socksproxy[htpasswd]' brings them"
+            "the packages libpass and bcrypt are needed, pip install 'twisted-socksproxy[htpasswd]' brings them"
         ) from None
     return htpasswd
 

@@ -21,7 +21,6 @@ from socksproxy.auth.cache import Remembering
 from socksproxy.auth.credentials import Anonymous, GSSAPIName, IGSSAPIName, IUserid, Password, Userid
 from socksproxy.auth.gate import Gate
 from socksproxy.auth.penalties import Penalties, TooManyFailures
-from socksproxy.auth.threads import TooManyChecks
 from socksproxy.auth.users import ISOCKSUser, Realm, User
 from socksproxy.errors import NotAuthenticated, SOCKSError
 from socksproxy.policy import Client
@@ -249,17 +248,6 @@ class TestRefused:
         setting.checker.answer = lambda: fail(problem)
         assert setting.log_in(Userid(b"joe", HERE, None), method="userid") == [problem]
         assert lines(log)[0].endswith(r', user "joe": the host knows\nno such user')
-
-    def test_not_checked(self, setting: Setting, log: list[LogEvent]) -> None:
-        """Who waits behind a crowd has not guessed wrong: no penalty, and no line that a ban would follow."""
-        setting.checker.answer = lambda: fail(TooManyChecks("as many checks wait as may"))
-        for _ in range(50):
-            (problem,) = setting.log_in(WRONG)
-            assert isinstance(problem, TooManyChecks)
-        assert {line.split(":")[0] for line in lines(log)} == {"authentication impossible"}
-        setting.checker.answer = None
-        ((user, _),) = setting.log_in()
-        assert user.name == "bob"
 
     def test_words_of_others(self, setting: Setting, log: list[LogEvent]) -> None:
         """A checker's own words may hold the password."""
