@@ -179,7 +179,7 @@ class Gate:
             _log.warn(
                 "authentication impossible: {attempt}: {problem} ({count} such attempts)",
                 attempt=attempt,
-                problem=type(problem).__name__,
+                problem=printable(str(problem)),
                 count=count,
             )
         return problem.with_traceback(None)
