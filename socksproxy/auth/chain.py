@@ -44,9 +44,9 @@ class Chain:
     """
     Asks one checker after the other, until one vouches for somebody.
 
-    One that fails in another way than by refusing, or could not check, is passed over, and costs
-    a log line. If none has refused, the last one's failure is what comes of it: then nobody knows
-    whether the client was wrong.
+    One that fails in another way than by refusing, or could not check, is passed over, and costs a log
+    line. If none has refused, the last one's failure is what comes of it: then nobody knows whether
+    the client was wrong.
 
     :param interface: of the credentials.
     :param checkers: in the order in which they are asked.
