@@ -506,8 +506,7 @@ def test_without_its_packages(path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "socksproxy: the packages libpass and bcrypt are needed, "
-        "pip install 'twisted-socksproxy[htpasswd]' brings them\n"
+        "socksproxy: libpass and bcrypt are needed: pip install 'twisted-socksproxy[htpasswd]' brings them\n"
     )
 
 
