@@ -231,7 +231,7 @@ class PasswordFile:
 
     def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.version = 0
-        self._path = path
+        self._path = os.path.abspath(path)  # twistd changes its directory before the first check
         self._shown = path.encode("utf-8", "backslashreplace").decode()
         self._clock = clock
         self._looking = Lock()

@@ -18,6 +18,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from ..errors import NotAuthenticated
 from .threads import CheckFailed, Checks
 
 #: Checks at once. They wait more than they compute: pam_unix takes two seconds to refuse.
@@ -26,13 +27,13 @@ THREADS = 8
 #: Where services are described: pam.d(5).
 FOLDERS = ("/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d")
 
-#: What says something of the user. Anything else says that nobody could be asked.
+#: Another password than the user's, or no such user.
+_WRONG = frozenset({pam.PAM_AUTH_ERR, pam.PAM_USER_UNKNOWN})
+#: Somebody whom the service does not let in now. Anything else says that nobody could be asked.
 _REFUSALS = frozenset(
     {
         pam.PAM_PERM_DENIED,
-        pam.PAM_AUTH_ERR,
         pam.PAM_CRED_INSUFFICIENT,
-        pam.PAM_USER_UNKNOWN,
         pam.PAM_MAXTRIES,
         pam.PAM_NEW_AUTHTOK_REQD,
         pam.PAM_ACCT_EXPIRED,
@@ -95,8 +96,10 @@ class PAMChecker:
         asked = pam.PamAuthenticator()  # one each: it is not for several threads
         # Latin-1 is for PAM's own messages, which may be in any language. The credentials of this
         # process, which setcred might change, are not the client's.
-        if not asked.authenticate(
+        if asked.authenticate(
             name, credentials.password, self._service, encoding="latin-1", resetcreds=False
         ):
-            raise (UnauthorizedLogin if asked.code in _REFUSALS else CheckFailed)(f"PAM: {asked.reason}")
-        return name
+            return name
+        if asked.code in _WRONG:
+            raise UnauthorizedLogin("no such user, or another password")
+        raise (NotAuthenticated if asked.code in _REFUSALS else CheckFailed)(f"PAM: {asked.reason}")

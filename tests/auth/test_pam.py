@@ -28,6 +28,7 @@ from socksproxy.auth import pam as module
 from socksproxy.auth.credentials import Password
 from socksproxy.auth.pam import PAMChecker
 from socksproxy.auth.threads import CheckFailed, Checks, CheckTimedOut
+from socksproxy.errors import NotAuthenticated
 
 from ..support.logs import heard
 from ..support.programs import missing, require, run
@@ -153,15 +154,15 @@ def test_unix(make: Make, service: Callable[[str], str], user: str) -> Waiting:
     checker = make(service(UNIX))
     name = user.encode()
     assert (yield checker.requestAvatarId(Password(name, PASSWORD))) == name
-    with pytest.raises(UnauthorizedLogin, match="failure"):
+    with pytest.raises(UnauthorizedLogin, match="another password"):
         yield checker.requestAvatarId(Password(name, PASSWORD[:-1]))
     change([require("usermod"), "--expiredate", "1970-01-02", user])
-    with pytest.raises(UnauthorizedLogin, match="expired"):
+    with pytest.raises(NotAuthenticated, match=r"PAM: .*expired"):
         yield checker.requestAvatarId(Password(name, PASSWORD))
     change([require("usermod"), "--expiredate", "", user])
     assert (yield checker.requestAvatarId(Password(name, PASSWORD))) == name
     change([require("chage"), "--lastday", "0", user])
-    with pytest.raises(UnauthorizedLogin, match="token"):
+    with pytest.raises(NotAuthenticated, match=r"PAM: .*token"):
         yield checker.requestAvatarId(Password(name, PASSWORD))
     change([require("chage"), "--lastday", "-1", user])
     change([require("usermod"), "--lock", user])
