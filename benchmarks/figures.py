@@ -35,6 +35,7 @@ class Run:
     :ivar count: sessions, echoes or datagrams in all.
     :ivar size: bytes of a bulk stream.
     :ivar by_name: the origin is asked for as "localhost".
+    :ivar login: the user and the password with which each session begins: ``USER:PASSWORD``; none: without.
     :ivar options: this server's own, beside those that all runs have; such a run is not for its peers.
     :ivar placing: on which cores.
     """
@@ -44,6 +45,7 @@ class Run:
     count: int
     size: int = 0
     by_name: bool = False
+    login: str = ""
     options: tuple[str, ...] = ()
     placing: Placing = Placing.APART
 
@@ -73,6 +75,7 @@ class Run:
         words = [self.mode, "-c", str(min(self.concurrency, count)), "-n", str(count), "-b", str(size)]
         words += ["-H", "localhost"] if self.by_name else []
         words += ["-4"] if socks4 else []
+        words += ["-u", self.login] if self.login else []
         return words
 
 
@@ -106,6 +109,8 @@ _ECHOES = Run("rtt", 64, 300_000)
 _ONE_WORKER = Run("rate", 64, 20_000, placing=Placing.SERVER_PINNED)
 _TWO_WORKERS = Run("rate", 64, 20_000, options=("--workers", "2"), placing=Placing.TOGETHER)
 _LOGGED = Run("rate", 64, 20_000, options=("--log", "{directory}/access.log"))
+_LOGIN = "bench:sesame"
+_AUTHENTICATED = Run("rate", 64, 20_000, login=_LOGIN, options=("--auth", f"memory:{_LOGIN}"))
 _UDP = Run("udp", 64, 300_000)
 
 FIGURES = (
@@ -131,6 +136,24 @@ FIGURES = (
         "per_s",
         True,
         beside="rate64",
+    ),
+    Figure(
+        "rate64auth",
+        "New connections with a password",
+        "per second",
+        _AUTHENTICATED,
+        "per_s",
+        True,
+        beside="rate64",
+    ),
+    Figure(
+        "rate64authcpu",
+        "Processor time of one such session",
+        "µs",
+        _AUTHENTICATED,
+        "cpu_us_per",
+        False,
+        beside="rate64cpu",
     ),
     Figure("rtt64", "Echoes over 64 sessions", "per second", _ECHOES, "per_s", True, "echoes"),
     Figure("rtt64p99", "One of these echoes, 99th percentile", "µs", _ECHOES, "p99us", False, "echoes"),
