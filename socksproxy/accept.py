@@ -20,6 +20,7 @@ from typing import Any
 from twisted.cred.credentials import ICredentials
 from twisted.internet import tcp
 
+from .auth.methods import IWrapping
 from .auth.peercred import credentials_of
 from .descriptors import DescriptorGate
 from .dial import Destination, adopted
@@ -167,14 +168,18 @@ class SocketChannel:
         return client
 
     def join(
-        self, destination: Destination, ended: Callable[[IRelay], None], idle: float | None
+        self,
+        destination: Destination,
+        ended: Callable[[IRelay], None],
+        idle: float | None,
+        wrapping: IWrapping | None,
     ) -> TransportsRelay:
         """See :meth:`socksproxy.channel.Channel.join`."""
         client = self.detach()
         assert client is not None
         self._engine.forget(client.fileno())
         link = adopted(self._reactor, client)
-        relay = TransportsRelay(link.transport, destination.transport, self._reactor, ended, idle)
+        relay = TransportsRelay(link.transport, destination.transport, self._reactor, ended, idle, wrapping)
         link.end, destination.end = relay.client, relay.destination
         return relay
 

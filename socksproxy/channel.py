@@ -10,6 +10,7 @@ from typing import Protocol as Shape
 
 from twisted.cred.credentials import ICredentials
 
+from .auth.methods import IWrapping
 from .dial import Destination
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay
@@ -49,6 +50,14 @@ class Channel(Shape):
         """Give up the socket, non-blocking and with nothing left to send; None: it cannot be had."""
 
     def join(
-        self, destination: Destination, ended: Callable[[IRelay], None], idle: float | None
+        self,
+        destination: Destination,
+        ended: Callable[[IRelay], None],
+        idle: float | None,
+        wrapping: IWrapping | None,
     ) -> TransportsRelay:
-        """A relay, not started yet, between this channel's transport and *destination*'s."""
+        """
+        A relay, not started yet, between this channel's transport and *destination*'s.
+
+        :param wrapping: how the client's bytes are encapsulated; None: they are not.
+        """

@@ -27,7 +27,7 @@ from zope.interface import alsoProvides, implementer
 from .accept import pace, take_over
 from .auth.authentication import Authentication, AuthSettings
 from .auth.credentials import Certificate
-from .auth.methods import IMethod
+from .auth.methods import IMethod, IWrapping
 from .auth.peercred import credentials_of
 from .commands.bind import BindSettings
 from .descriptors import DescriptorGate
@@ -186,10 +186,16 @@ class SOCKSProtocol(Protocol):
         return socket
 
     def join(
-        self, destination: Destination, ended: Callable[[IRelay], None], idle: float | None
+        self,
+        destination: Destination,
+        ended: Callable[[IRelay], None],
+        idle: float | None,
+        wrapping: IWrapping | None,
     ) -> TransportsRelay:
         """See :meth:`socksproxy.channel.Channel.join`."""
-        relay = TransportsRelay(self.transport, destination.transport, self.factory.reactor, ended, idle)
+        relay = TransportsRelay(
+            self.transport, destination.transport, self.factory.reactor, ended, idle, wrapping
+        )
         self._end, destination.end = relay.client, relay.destination
         return relay
 

@@ -262,7 +262,13 @@ class Session:
 
     def _say(self, data: bytes) -> None:
         wrapping = self.negotiation.wrapping
-        self.channel.write(data if wrapping is None else wrapping.wrap(data))
+        try:
+            data = data if wrapping is None else wrapping.wrap(data)
+        except ProtocolError as problem:  # nothing can be said any more
+            self._cancel(f"protocol error: {problem}")
+            self.channel.abort()
+            return
+        self.channel.write(data)
 
     # Who the client is.
 
@@ -496,16 +502,18 @@ class Session:
 
     def _start_relay(self, dialed: Dialed) -> IRelay:
         early, idle, link = self.negotiation.early, self._sessions.timeouts.idle, dialed.link
+        wrapping = self.negotiation.wrapping
         self.negotiation = _DONE
         if not isinstance(link, Destination):
-            socket = self.channel.detach()
+            # The engine moves bytes as they are.
+            socket = self.channel.detach() if wrapping is None else None
             if socket is not None:
                 relay: IRelay = self._sessions.engine.relay(socket, link, self._relayed, early, idle)
                 del self.channel
                 return relay
             self._sessions.engine.forget(link.fileno())
             link = adopted(self._sessions.reactor, link)
-        joined = self.channel.join(link, self._relayed, idle)
+        joined = self.channel.join(link, self._relayed, idle, wrapping)
         joined.start(early, self._half_closed)
         return joined
 
@@ -523,6 +531,7 @@ class Session:
             request.destination,
             sessions.engine,
             self._dissociated,
+            self.negotiation.wrapping,
         )
         self.phase = Phase.ASSOCIATED
         self._grant(bound)

@@ -10,16 +10,18 @@ Needs the package ``gssapi``, the extra ``[gssapi]``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol as Shape, TypeAlias, TypeVar
 
 from gssapi import raw
 from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.strcred import InvalidAuthArgumentString
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
+from ..errors import NotAuthenticated
 from ..names import printable
 from ..wire.gssapi import (
     MAX_TOKEN,
@@ -33,11 +35,15 @@ from ..wire.gssapi import (
     parse_message,
 )
 from ..wire.words import Method, ProtocolError
+from .arguments import arguments
 from .credentials import GSSAPIName, IGSSAPIName
 from .methods import IExchange, IMethod, IWrapping, LogIn, Move, Say
+from .threads import Checks
 
 #: ``rcmd`` is what curl and Dante ask tickets for unless told otherwise, ``socks`` what is registered.
 SERVICES = ("rcmd", "socks")
+#: Tokens that are looked at at once: what takes time is the disk, with the cache against replays.
+THREADS = 4
 #: Tokens of a client before there is a context. Kerberos needs one, or two.
 MAX_ROUNDS = 8
 
@@ -110,7 +116,8 @@ class Acceptor:
 
     def __init__(self, keytab: str | None = None, services: Sequence[str] = SERVICES) -> None:
         self._services = tuple(services)
-        self._store: dict[bytes | str, bytes | str] | None = None if keytab is None else {"keytab": keytab}
+        # Bytes: of a str the package makes them itself, and lets go of them before they are used.
+        self._store = None if keytab is None else {b"keytab": os.fsencode(keytab)}
         problems = [self._problem_with(service) for service in services]
         if None not in problems:
             raise ValueError("; ".join(dict.fromkeys(filter(None, problems))) or "no service")
@@ -126,23 +133,24 @@ class Acceptor:
     def _acquire(self, name: raw.Name | None) -> raw.Creds:
         if self._store is None:
             return raw.acquire_cred(name, mechs=_MECHANISMS, usage="accept").creds
-        return raw.acquire_cred_from(self._store, name, mechs=_MECHANISMS, usage="accept").creds
+        store: Any = self._store
+        return raw.acquire_cred_from(store, name, mechs=_MECHANISMS, usage="accept").creds
 
     def accept(self, token: bytes, context: _Context | None) -> Accepted:
         """
         Take a client's *token*.
 
         :param context: what came of the tokens before.
-        :raises ProtocolError: when it is not accepted; the text is the library's.
+        :raises NotAuthenticated: when it is not accepted; the text is the library's.
         """
         try:
             result = raw.accept_sec_context(token, self._keys, context)
             principal = None if result.more_steps else self._initiator(result.context)
         except raw.GSSError as problem:
-            raise ProtocolError(f"GSSAPI: {describe(problem)}") from None
+            raise NotAuthenticated(describe(problem)) from None
         answer = result.token or b""
         if len(answer) > MAX_TOKEN:
-            raise ProtocolError("GSSAPI: the answer is too long for a message")
+            raise NotAuthenticated("the answer is too long for a message")
         return Accepted(result.context, answer, principal)
 
     def _initiator(self, context: _Context) -> str:
@@ -150,11 +158,11 @@ class Acceptor:
         target, initiator = _text(found.target_name), _text(found.initiator_name)
         if target.partition("/")[0] not in self._services:
             wanted = " or ".join(self._services)
-            raise ProtocolError(f"GSSAPI: the ticket is for {printable(target)}, not for {wanted}")
+            raise NotAuthenticated(f"the ticket is for {printable(target)}, not for {wanted}")
         if raw.RequirementFlag.anonymity in found.flags:
-            raise ProtocolError("GSSAPI: the client is anonymous")
+            raise NotAuthenticated("the client is anonymous")
         if raw.RequirementFlag.integrity not in found.flags:
-            raise ProtocolError("GSSAPI: the mechanism cannot protect anything")
+            raise NotAuthenticated("the mechanism cannot protect anything")
         return initiator
 
 
@@ -355,70 +363,59 @@ class GSSAPIChecker:
         return principal if self._realm is None else stripped(principal, self._realm)
 
 
-def make_checker(arguments: str, pool: Pool | None = None) -> GSSAPIChecker:
+def make_checker(text: str, pool: Pool | None = None) -> GSSAPIChecker:
     """
-    The checker that ``--auth gssapi:ARGUMENTS`` asks for.
+    The checker that ``--auth gssapi:TEXT`` asks for.
 
-    :param pool: where the library may block; None: the reactor's threads.
-    :raises ValueError: for arguments that make no sense; the text says what would.
+    :param pool: where the library may block; None: threads of the checker's own.
+    :raises InvalidAuthArgumentString: when the text makes no sense here; it says what would.
     """
-    given = _arguments(arguments)
-    services = given.get("service", ",".join(SERVICES)).split(",")
-    if not all(map(_is_service, services)):
-        raise ValueError(f"service={given['service']}: names of services are due, such as rcmd,socks")
+    given = arguments("gssapi", text, _ARGUMENTS)
+    keytab = _one(given, "keytab", None)
+    services = str(_one(given, "service", ",".join(SERVICES))).split(",")
     protection = _choice(given, "protection", Protection.INTEGRITY.value, [each.value for each in Protection])
-    keep = _choice(given, "realm", "strip", ["strip", "keep"]) == "keep"
-    keytab = given.get("keytab")
-    if keytab is not None:
-        _check_readable(keytab)
+    realm = _choice(given, "realm", "strip", ["strip", "keep"])
+    if not all(map(_is_service, services)):
+        raise _wrong(f"service={','.join(services)}: names of services are due, such as rcmd,socks")
+    method = GSSAPIMethod(
+        _acceptor(keytab, services), pool or Checks(name="gssapi", threads=THREADS), Protection(protection)
+    )
     try:
-        acceptor = Acceptor(keytab, services)
+        return GSSAPIChecker(method, local_realm() if realm == "strip" else None)
     except ValueError as problem:
-        where = f"keytab={keytab}" if keytab else "the system's keytab"
-        raise ValueError(f"{where}: no key for service={','.join(services)}: {problem}") from None
+        raise _wrong(f"realm=strip: krb5.conf must have a default_realm: {problem}") from None
+
+
+def _acceptor(keytab: str | None, services: Sequence[str]) -> Acceptor:
     try:
-        realm = None if keep else local_realm()
+        if keytab is not None:
+            with open(keytab, "rb"):
+                pass
+        return Acceptor(keytab, services)
+    except OSError as problem:
+        raise _wrong(f"keytab={keytab}: it cannot be read: {problem.strerror}") from None
     except ValueError as problem:
-        raise ValueError(f"realm=strip: krb5.conf must have a default_realm: {problem}") from None
-    return GSSAPIChecker(GSSAPIMethod(acceptor, pool or _ReactorThreads(), Protection(protection)), realm)
+        where = "the system's keytab" if keytab is None else f"keytab={keytab}"
+        raise _wrong(f"{where}: no key for service={','.join(services)}: {problem}") from None
 
 
-def _arguments(text: str) -> dict[str, str]:
-    given: dict[str, str] = {}
-    for argument in filter(None, text.split(":")):
-        name, found, value = argument.partition("=")
-        if name not in _ARGUMENTS or not found or not value:
-            raise ValueError(f"{argument!r} is none of {', '.join(f'{each}=...' for each in _ARGUMENTS)}")
-        if name in given:
-            raise ValueError(f"{argument}: {name}= is given twice")
-        given[name] = value
-    return given
+def _one(given: dict[str, list[str]], name: str, default: str | None) -> str | None:
+    return given[name][0] if given[name] else default
 
 
-def _choice(given: dict[str, str], name: str, default: str, choices: list[str]) -> str:
-    value = given.get(name, default)
+def _choice(given: dict[str, list[str]], name: str, default: str, choices: list[str]) -> str:
+    value = str(_one(given, name, default))
     if value not in choices:
-        raise ValueError(f"{name}={value}: one of {', '.join(choices)} is due")
+        raise _wrong(f"{name}={value}: one of {', '.join(choices)} is due")
     return value
+
+
+def _wrong(problem: str) -> InvalidAuthArgumentString:
+    return InvalidAuthArgumentString(f"gssapi: {problem}")
 
 
 def _is_service(name: str) -> bool:
     return name.isascii() and name.isprintable() and bool(name) and not set(name) & set("/@ ")
-
-
-def _check_readable(path: str) -> None:
-    try:
-        with open(path, "rb"):
-            pass
-    except OSError as problem:
-        raise ValueError(f"keytab={path}: it cannot be read: {problem.strerror}") from None
-
-
-class _ReactorThreads:
-    """The reactor's own pool, for who brings no other."""
-
-    def run(self, function: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
-        return deferToThread(function, *arguments)
 
 
 def stripped(principal: str, realm: str) -> str:

@@ -238,23 +238,34 @@ class Association:
 
         If so, *port* is the client's from now on.
 
-        Of one that is encapsulated nobody else can be the sender. It can be taken out only once, and
-        :meth:`from_client` is given it next.
+        If it is encapsulated, nobody else can be the sender. :meth:`from_client` is given it next.
 
         :param host: the source's literal address, without an IPv4-mapped disguise.
         :param data: the datagram, or its beginning where it is not encapsulated.
         """
         if host != self.host or not (port == self.port or self.open_to_latch):
+            self._unwrapped = None
             self.drop(Drop.FOREIGN)
             return False
         if self.wrapping is not None:
-            data = self._unwrapped = self._unwrap(self.wrapping, data)
+            self.opens(data)
+            data = self._unwrapped or b""
         if not header_end(data):
             self._unwrapped = None
             self.drop(Drop.MALFORMED)
             return False
         self.port = port
         return True
+
+    def opens(self, data: bytes) -> bool:
+        """
+        Whether *data* can be taken out of its cover, if it has to have one.
+
+        That can be done only once, so it is kept for :meth:`latch` and :meth:`from_client`.
+        """
+        if self.wrapping is not None and self._unwrapped is None:
+            self._unwrapped = self._unwrap(self.wrapping, data) or None
+        return self.wrapping is None or self._unwrapped is not None
 
     @property
     def open_to_latch(self) -> bool:

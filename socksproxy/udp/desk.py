@@ -79,8 +79,9 @@ class SharedDesk:
 
     A client's port is that of its request, or that of the first datagram that no
     other association has: it goes to the oldest one of its address that has no
-    port yet. When all have one, a client with one association may change its
-    port, if that is allowed at all; of several, nobody could tell which.
+    port yet; where datagrams are encapsulated, to the one that can open it. When
+    all have one, a client with one association may change its port, if that is
+    allowed at all; of several, nobody could tell which.
 
     It knows the clients of this process alone. Several processes on one port
     would need their kernel to give each client's datagrams to the process
@@ -126,23 +127,24 @@ class SharedDesk:
         known = self._by_peer.get((host, port))
         if known is not None:
             return known
-        association = self._candidate(host)
-        if association is None:
+        candidates = self._candidates(host)
+        if not candidates:
             self.foreign += 1
             return None
+        association = next((each for each in candidates if each.opens(data)), candidates[0])
         if not association.latch(host, port, data):
             return None
         self._seat(association, port)
         self.changed()
         return association
 
-    def _candidate(self, host: str) -> Association | None:
+    def _candidates(self, host: str) -> list[Association]:
         waiting = self._waiting.get(host)
         if waiting:
-            return next(iter(waiting))
+            return list(waiting)
         of_host = self._by_host.get(host, {})
         only = next(iter(of_host), None)
-        return only if only is not None and len(of_host) == 1 and only.open_to_latch else None
+        return [only] if only is not None and len(of_host) == 1 and only.open_to_latch else []
 
     def _seat(self, association: Association, port: int) -> None:
         before = self._peers.pop(association, None)

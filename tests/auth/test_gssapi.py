@@ -20,6 +20,7 @@ from zope.interface.verify import verifyObject
 from socksproxy.auth.credentials import GSSAPIName, IGSSAPIName
 from socksproxy.auth.methods import IExchange, IMethod, IWrapping, LogIn, Say
 from socksproxy.auth.users import ISOCKSUser, Realm as Users
+from socksproxy.errors import NotAuthenticated
 from socksproxy.names import printable
 from socksproxy.wire.gssapi import (
     MAX_TOKEN,
@@ -125,7 +126,7 @@ def establish(
 
 def refused(conversation: Conversation, data: bytes) -> str:
     """Why *data* ends the conversation, and nothing but FF is said."""
-    with pytest.raises(ProtocolError) as caught:
+    with pytest.raises((ProtocolError, NotAuthenticated)) as caught:
         conversation.hear(data)
     assert conversation.who is None
     assert conversation.exchange.judged(False) == b"\x01\xff"
@@ -235,7 +236,7 @@ def test_byte_by_byte(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
 
 def test_no_ticket_at_all(acceptor: gssapi.Acceptor) -> None:
     reason = refused(Conversation(acceptor), build_message(MessageType.AUTHENTICATION, b"let me in"))
-    assert reason == "GSSAPI: Invalid token was supplied"
+    assert reason == "Invalid token was supplied"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -262,7 +263,7 @@ def test_a_token_that_was_changed(
     try:
         conversation.hear(build_message(MessageType.AUTHENTICATION, bytes(token)))
         conversation.hear(build_message(MessageType.PROTECTION_LEVEL, b"\x02"))
-    except ProtocolError:
+    except (ProtocolError, NotAuthenticated):
         assert conversation.who is None
     else:
         assert conversation.who.principal == "bob@SOCKS.TEST"
@@ -277,7 +278,7 @@ def test_a_replay(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
 def test_clock_skew(acceptor: gssapi.Acceptor, realm: Realm) -> None:
     message = Initiator(realm.log_in_with_wrong_clock("bob", 3600)).first()
     reason = refused(Conversation(acceptor), message)
-    assert reason.startswith("GSSAPI: Unspecified GSS failure")
+    assert reason.startswith("Unspecified GSS failure")
     assert reason.endswith("Clock skew too great")
 
 
@@ -288,7 +289,7 @@ def test_another_service(realm: Realm, bob: dict[str, str], tmp_path: Path) -> N
     realm.add_service("host/here", keytab)
     acceptor = gssapi.Acceptor(str(keytab))
     reason = refused(Conversation(acceptor), Initiator(bob, "host@here").first())
-    assert reason == "GSSAPI: the ticket is for host/here@SOCKS.TEST, not for rcmd or socks"
+    assert reason == "the ticket is for host/here@SOCKS.TEST, not for rcmd or socks"
     assert Conversation(acceptor).hear(Initiator(bob, "rcmd@here").first())
     other = gssapi.Acceptor(str(keytab), ["host"])
     assert Conversation(other).hear(Initiator(bob, "host@here").first())
@@ -560,10 +561,10 @@ def test_the_keytab_of_the_system(realm: Realm, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ("gssapi:protektion=none", r"'protektion=none' is none of service=\.\.\., keytab=\.\.\., "),
-        ("gssapi:rcmd", "'rcmd' is none of "),
-        ("gssapi:keytab=", "'keytab=' is none of "),
-        ("gssapi:realm=keep:realm=strip", "realm=strip: realm= is given twice"),
+        ("gssapi:protektion=none", "protektion=none is not service= or keytab= or "),
+        ("gssapi:rcmd", "rcmd is not service= or "),
+        ("gssapi:keytab=", "keytab= has no value"),
+        ("gssapi:realm=keep:realm=strip", "realm= is there twice"),
         ("gssapi:realm=lower", "realm=lower: one of strip, keep is due"),
         ("gssapi:protection=2", "protection=2: one of none, optional, integrity, confidentiality is due"),
         ("gssapi:service=rcmd,", "service=rcmd,: names of services are due"),
@@ -590,14 +591,14 @@ def test_without_the_library(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "gssapi", None)
     monkeypatch.delitem(sys.modules, "socksproxy.auth.gssapi")
     monkeypatch.delattr("socksproxy.auth.gssapi")
-    with pytest.raises(InvalidAuthArgumentString, match=r"the extra \[gssapi\] is missing"):
+    with pytest.raises(InvalidAuthArgumentString, match="the package gssapi is needed"):
         makeChecker(f"gssapi:keytab={realm.keytab}")
 
 
 def test_texts_for_a_log(acceptor: gssapi.Acceptor) -> None:
     """Both statuses on one line, though the library's have full stops and gaps."""
     with pytest.raises(library.raw.GSSError) as caught:
-        library.raw.acquire_cred_from({"keytab": os.devnull}, usage="accept")
+        library.raw.acquire_cred_from({b"keytab": os.devnull.encode()}, usage="accept")
     text = gssapi.describe(caught.value)
     assert text == printable(text)
     assert text.startswith("No credentials were supplied")

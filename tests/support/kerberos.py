@@ -7,13 +7,15 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from socksproxy.wire.gssapi import Message, MessageType, build_message, parse_message
+from socksproxy.wire.gssapi import Level, Message, MessageType, build_message, parse_message
 
 from .programs import missing, require
+from .wrapping import WrappedSocket
 
 #: How often a port is chosen anew that somebody else has taken in the meantime.
 _ATTEMPTS = 10
@@ -163,7 +165,9 @@ class Initiator:
     ) -> None:
         from gssapi import MechType, Name, NameType, RequirementFlag, SecurityContext, raw
 
-        found = raw.acquire_cred_from({"ccache": environment["KRB5CCNAME"]}, usage="initiate")
+        # Bytes: what the package makes of a str is gone when it is used.
+        store: Any = {b"ccache": os.fsencode(environment["KRB5CCNAME"])}
+        found = raw.acquire_cred_from(store, mechs=[MechType.kerberos], usage="initiate")
         asked = [RequirementFlag.replay_detection, *flags]
         if mutual:
             asked.append(RequirementFlag.mutual_authentication)
@@ -209,3 +213,41 @@ def whole_message(data: bytes) -> Message:
     message, taken = parsed
     assert taken == len(data), f"something stands behind the message: {data!r}"
     return message
+
+
+def agree(
+    sock: socket.socket,
+    initiator: Initiator,
+    level: int = Level.CONFIDENTIALITY,
+    bare: bool = False,
+    send: Callable[[bytes], object] | None = None,
+) -> Any:
+    """
+    A client's whole exchange on *sock*; then a socket that encapsulates, or *sock*, as was agreed on.
+
+    :param send: sends, if it is not ``sock.sendall``.
+    """
+    from socksproxy.auth.gssapi import GSSAPIWrapping
+
+    send = send or sock.sendall
+    send(b"\x05\x01\x01")
+    assert sock.recv(100) == b"\x05\x01"
+    message = initiator.first()
+    while message:
+        send(message)
+        message = initiator.next(read_message(sock)) if not initiator.context.complete else b""
+    send(initiator.ask(level, bare))
+    told = initiator.told(read_message(sock), bare)
+    if not told:
+        return sock
+    return WrappedSocket(sock, GSSAPIWrapping(initiator.context, told == Level.CONFIDENTIALITY))
+
+
+def read_message(sock: socket.socket) -> bytes:
+    """One message, and nothing behind it."""
+    data = b""
+    while parse_message(data) is None:
+        piece = sock.recv(65536)
+        assert piece, f"the end, after {data!r}"
+        data += piece
+    return data
