@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ class Proxy:
     """
     A running ``twistd socks``.
 
+    :param environment: added to this process's own.
     :ivar port: where it listens.
     """
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, environment: Mapping[str, str] | None = None) -> None:
         self._records = directory / "access.log"
         self._program = Program(
             [
@@ -32,7 +33,9 @@ class Proxy:
                 *options,
             ],
             directory,
+            environment,
         )
+        self.wait_for = self._program.wait_for
         self.port = int(self._program.wait_for(r"listening on tcp:127\.0\.0\.1:(\d+)")[1])
         self.pid = self._program.process.pid
 
