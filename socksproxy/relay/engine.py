@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from ..deadlines import look_every
 from .events import BROKEN, EVERYTHING, READ, READABLE
+from .lingering import lingering_for
 from .outcome import End, IRelay
 from .pipes import PipePool
 from .pump import BUFFER_SIZE, EngineRelay, Half
@@ -91,6 +92,7 @@ class RelayEngine:
         self._next_turn: IDelayedCall | None = None
         self._users = 0
         self._epoll = select.epoll()
+        self._lingering = lingering_for(reactor, self._epoll)
         reactor.addReader(self)
         self._trigger: Any = reactor.addSystemEventTrigger("during", "shutdown", self._shut_down)
 
@@ -111,9 +113,24 @@ class RelayEngine:
     def doRead(self) -> None:
         """See :meth:`twisted.internet.interfaces.IReadDescriptor.doRead`."""
         self.spent = 0
+        lingering = self._lingering
+        if lingering is None:
+            self._handle(_BATCH)
+            return
+        lingering.begin()
+        left = _BATCH
+        while True:
+            left -= self._handle(left)
+            # Where much is moved, going back to the reactor costs little beside it.
+            if left <= 0 or self.spent > BUFFER_SIZE or self.closed or not lingering.goes_on():
+                return
+
+    def _handle(self, most: int) -> int:
+        """Handle what has happened, at *most* so many events; how many there were."""
         handlers, fresh = self._handlers, self._fresh
         fresh.clear()
-        for fd, mask in self._epoll.poll(0, _BATCH):
+        events = self._epoll.poll(0, most)
+        for fd, mask in events:
             handler = handlers.get(fd)
             # A number that was closed and given out again within this batch: the event is the old one's.
             if handler is None or (fresh and fd in fresh):
@@ -122,6 +139,7 @@ class RelayEngine:
                 handler.event(mask)
             except Exception:
                 self._failed(handler)
+        return len(events)
 
     # Descriptors.
 
@@ -337,6 +355,8 @@ class RelayEngine:
                 timer.cancel()
         self._next_turn = self._idle_timer = None
         self.pipes.close()
+        if self._lingering is not None:
+            self._lingering.close()
         self._epoll.close()
         if self._trigger is not None:
             self.reactor.removeSystemEventTrigger(self._trigger)

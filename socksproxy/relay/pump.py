@@ -127,6 +127,7 @@ class Half:
                 relay.broken(self.other, problem)
                 return
             self.moved += taken
+            engine.spent += size
             if taken < size:
                 self._pending = bytes(buffer[taken:size])
                 self._blocked = True
@@ -138,7 +139,6 @@ class Half:
                     return
                 continue
             self._streak += 1
-            engine.spent += size
             if self._streak >= _BULK:
                 self._pipe = engine.pipes.take()
                 if self._pipe is not None:
