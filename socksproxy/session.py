@@ -266,6 +266,7 @@ class Session:
             data = data if wrapping is None else wrapping.wrap(data)
         except ProtocolError as problem:  # nothing can be said any more
             self._cancel(f"protocol error: {problem}")
+            self.phase = Phase.FINISHING
             self.channel.abort()
             return
         self.channel.write(data)
@@ -612,7 +613,7 @@ class Session:
 
     def _finish(self, how: str) -> None:
         """Everything is said: give the client time to read it."""
-        if self.phase is Phase.OVER:
+        if self.phase is Phase.OVER or self.phase is Phase.FINISHING:
             return
         self._how = how
         self.phase = Phase.FINISHING

@@ -391,6 +391,8 @@ def _acceptor(keytab: str | None, services: Sequence[str]) -> Acceptor:
         if keytab is not None:
             with open(keytab, "rb"):
                 pass
+            # It is opened for each client, and twistd changes its directory before the first.
+            keytab = os.path.abspath(keytab)
         return Acceptor(keytab, services)
     except OSError as problem:
         raise _wrong(f"keytab={keytab}: it cannot be read: {problem.strerror}") from None

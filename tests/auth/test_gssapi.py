@@ -553,6 +553,17 @@ def test_whole_principals(realm: Realm) -> None:
     assert checker.methods()[0].protection is Protection.INTEGRITY
 
 
+def test_a_relative_path(
+    realm: Realm, bob: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """twistd goes elsewhere once it has read its options."""
+    directory, name = os.path.split(realm.keytab)
+    monkeypatch.chdir(directory)
+    checker: Any = makeChecker(f"gssapi:keytab={name}")
+    monkeypatch.chdir(tmp_path)
+    assert Conversation(checker.methods()[0].acceptor).hear(Initiator(bob).first())
+
+
 def test_the_keytab_of_the_system(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KRB5_KTNAME", realm.keytab)
     assert makeChecker("gssapi")

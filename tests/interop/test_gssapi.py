@@ -27,9 +27,7 @@ PROTECTIONS = ["none", "optional", "integrity", "confidentiality"]
 Started = Callable[..., Proxy]
 
 #: libcurl waits for a length behind FF, which the RFC does not have.
-REFUSED = re.compile(
-    "User was rejected by the SOCKS5 server|Failed to receive GSS-API authentication response"
-)
+REFUSED = re.compile("rejected by the SOCKS5 server|Failed to receive GSS-API authentication response")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections.abc import Generator, Iterator
@@ -15,7 +16,7 @@ from socksproxy.relay.outcome import End
 from socksproxy.wire.words import ProtocolError
 from tests.support.wrapping import MOST, Swapped
 
-from .harness import Harness, is_reset, read_exactly, read_to_end
+from .harness import PATIENCE, Harness, is_reset, read_exactly, read_to_end
 
 Playing = Generator[Any, Any, None]
 
@@ -108,4 +109,38 @@ def test_an_end_within_a_message(relay: Harness) -> Playing:
 
     relay.start()
     assert (yield relay.run(scenario)) == b"whole"
+    yield relay.finished()
+
+
+@pytest_twisted.inlineCallbacks
+def test_slow_client_stops_the_destination(relay: Harness) -> Playing:
+    """What waits for a client that does not read waits with the destination: memory is bounded."""
+    kernel = 0
+    for sock, option in (
+        (relay.destination, socket.SO_SNDBUF),
+        (relay._destination, socket.SO_RCVBUF),
+        (relay._client, socket.SO_SNDBUF),
+        (relay.client, socket.SO_RCVBUF),
+    ):
+        sock.setsockopt(socket.SOL_SOCKET, option, 1 << 17)
+        kernel += sock.getsockopt(socket.SOL_SOCKET, option)
+
+    def fill(client: Any, destination: socket.socket) -> int:
+        destination.setblocking(False)
+        taken, chunk = 0, bytes(1 << 16)
+        while taken < 64 << 20 and select.select([], [destination], [], 1.0)[1]:
+            taken += destination.send(chunk)
+        destination.settimeout(PATIENCE)
+        return taken
+
+    def drain(client: Any, destination: socket.socket) -> int:
+        destination.shutdown(socket.SHUT_WR)
+        arrived = len(read_to_end(client))
+        client.close()
+        return arrived
+
+    relay.start()
+    taken = yield relay.run(fill)
+    assert taken <= 2 * kernel + (1 << 20)
+    assert (yield relay.run(drain)) == taken
     yield relay.finished()
