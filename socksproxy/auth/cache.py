@@ -165,7 +165,7 @@ class Remembering:
     def _right(self, avatar_id: AvatarId, check: _Check) -> None:
         self._over(check)
         until = check.began + self._seconds
-        if self._seconds and self._clock.seconds() < until:
+        if self._clock.seconds() < until:
             self._remember(check.username, _Verified(check.mac, avatar_id, check.version, until))
         for answer in check.answered():
             answer.callback(avatar_id)

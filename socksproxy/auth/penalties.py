@@ -228,7 +228,7 @@ def network_of(host: str | None) -> str | None:
     """
     if host is None or ":" not in host:
         return host
-    address = IPv6Address(host.partition("%")[0])
+    address = IPv6Address(host)
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     prefix = int(address) >> 64 << 64

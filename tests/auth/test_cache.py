@@ -216,6 +216,16 @@ class TestRemembering:
         assert setting.is_remembered(ALICE)
         assert not setting.is_remembered(BOB)
 
+    def test_bound_is_of_users(self) -> None:
+        """Another password of one who is remembered takes nobody else's place."""
+        setting = Setting(most=2)
+        other = Password(b"alice", b"open")
+        setting.checker.right.add((b"alice", b"open"))
+        for credentials in (BOB, ALICE, other):
+            setting.ask(credentials)
+        assert setting.is_remembered(BOB)
+        assert setting.is_remembered(other)
+
     @given(strategies.lists(strategies.binary(min_size=1, max_size=3), min_size=4, max_size=4))
     def test_fields_are_apart(self, fields: list[bytes]) -> None:
         """What is right for one name and password is so for that name and that password alone."""
@@ -267,9 +277,10 @@ class TestSharing:
 
     def test_others_are_others(self) -> None:
         setting = Setting(slow=True)
-        for credentials in (BOB, NOT_BOB, ALICE):
-            setting.ask(credentials)
-        assert len(setting.checker.asked) == 3
+        credentials = BOB, NOT_BOB, ALICE, Password(b"bo", b"bsesame"), Password(b"bobs", b"esame")
+        for one in credentials:
+            setting.ask(one)
+        assert len(setting.checker.asked) == len(credentials)
 
     def test_not_of_an_old_version(self) -> None:
         """Who asks after the change gets no answer from before it."""
@@ -326,11 +337,14 @@ class TestSharing:
             def _cancel(self, _: object) -> None:
                 raise ZeroDivisionError
 
-        cache = Remembering(Stubborn(slow=True), Clock())
+        checker = Stubborn(slow=True)
+        cache = Remembering(checker, Clock())
         waiting = cache.requestAvatarId(BOB)
         ended = results_of(waiting)
         waiting.cancel()
         assert ended[0].check(CancelledError)
+        cache.requestAvatarId(BOB)
+        assert len(checker.asked) == 2
 
     def test_one_cancels_the_next(self) -> None:
         """What one does with the answer may be that another does not want it any more."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies
 from twisted.cred.checkers import ANONYMOUS, FilePasswordDB
-from twisted.cred.credentials import IAnonymous, IUsernamePassword, UsernamePassword
+from twisted.cred.credentials import IAnonymous, IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.error import LoginDenied, UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -36,7 +36,7 @@ TIMEOUT = 8.0
 class Checker:
     """Does as the test says; keeps what it is asked."""
 
-    credentialInterfaces = (IUsernamePassword, IAnonymous, IUserid, IGSSAPIName)
+    credentialInterfaces = (IUsernamePassword, IUsernameHashedPassword, IAnonymous, IUserid, IGSSAPIName)
 
     def __init__(self) -> None:
         self.answer: Callable[[], Any] | None = None
@@ -557,10 +557,17 @@ class TestPenalties:
         setting.log_in(Anonymous(), method="none")
         assert len(setting.checker.asked) == asked + 1
 
-    def test_passwords_of_twisted(self, setting: Setting) -> None:
+    @pytest.mark.parametrize("kind", [IUsernamePassword, IUsernameHashedPassword])
+    def test_passwords_of_others(self, setting: Setting, kind: Any) -> None:
         """Whatever the class: a method of somebody else's may have its own."""
+
+        @implementer(kind)
+        class Credentials:
+            username = b"bob"
+            password = b"wrong"
+
         for _ in range(10):
-            setting.log_in(UsernamePassword(b"bob", b"wrong"), method="odd")
+            setting.log_in(Credentials(), method="odd")
         assert setting.penalties.refuses(HERE.host, b"bob")
 
     def test_success(self, setting: Setting) -> None:

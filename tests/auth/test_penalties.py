@@ -267,6 +267,17 @@ class TestTables:
             setting.fail(count, f"10.0.{count}.{number}", b"%d" % number)
         assert setting.refuses()
 
+    def test_forgotten_is_an_address_like_others(self) -> None:
+        """What was forgotten of an address stays in no table, where it would make room for others."""
+        setting = Setting(2, most=2)
+        setting.fail(2)
+        setting.clock.advance(FIRST + QUIET)
+        setting.fail(1)
+        for number in range(9):
+            setting.fail(2, f"10.0.0.{number}", b"%d" % number)
+        assert setting.fail(1) == [FIRST]
+        assert setting.refuses()
+
     def test_the_one_that_fails_stays(self) -> None:
         """Of those that have not been refused yet, the one that has been quiet for longest goes."""
         setting = Setting(most=3)
