@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
+import importlib.util
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
+
+from socksproxy import Address, Client, Command
+from socksproxy.auth import ISOCKSUser, Password
+from socksproxy.auth.htpasswd import new_hash
 
 from .conftest import PATIENCE, TWISTD, Program
 
@@ -37,18 +46,43 @@ def shouter() -> Iterator[int]:
         thread.join(PATIENCE)
 
 
-def connect_through(client: socket.socket, port: int) -> bytes:
-    """Ask for 127.0.0.1 and *port*, and return what "hello" is answered with."""
-    client.settimeout(PATIENCE)
-    client.sendall(b"\x05\x01\x00")
-    assert client.recv(2) == b"\x05\x00"
-    client.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + port.to_bytes(2, "big"))
-    assert client.recv(10)[:2] == b"\x05\x00"
+def connect_through(client: socket.socket, port: int, login: tuple[bytes, bytes] | None = None) -> bytes:
+    """
+    Ask for 127.0.0.1 and *port*, and return what "hello" is answered with.
+
+    :param login: a name and a password.
+    """
+    assert logged_in(client, login)
+    assert requested(client, port) == 0
     client.sendall(b"hello")
     answer = b""
     while data := client.recv(100):
         answer += data
     return answer
+
+
+def logged_in(client: socket.socket, login: tuple[bytes, bytes] | None) -> bool:
+    client.settimeout(PATIENCE)
+    if login is None:
+        client.sendall(b"\x05\x01\x00")
+        return exactly(client, 2) == b"\x05\x00"
+    client.sendall(b"\x05\x01\x02")
+    assert exactly(client, 2) == b"\x05\x02"
+    client.sendall(b"\x01" + b"".join(bytes((len(word),)) + word for word in login))
+    return exactly(client, 2) == b"\x01\x00"
+
+
+def requested(client: socket.socket, port: int) -> int:
+    """The reply's code."""
+    client.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + port.to_bytes(2, "big"))
+    return exactly(client, 10)[1]
+
+
+def exactly(client: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (more := client.recv(size - len(data))):
+        data += more
+    return data
 
 
 def connected(path: Path, program: Program) -> socket.socket:
@@ -82,3 +116,145 @@ def test_embed(shouter: int, start: Callable[..., Program]) -> None:
     with socket.create_connection(("127.0.0.1", number), PATIENCE) as client:
         assert connect_through(client, shouter) == b"HELLO"
     program.wait_for(rf"127\.0\.0\.1:{shouter} \w+")
+
+
+# With users.
+
+
+@pytest.fixture
+def run_example(
+    start: Callable[..., Program],
+) -> Callable[[str], tuple[Program, Callable[[], socket.socket]]]:
+    """``run_example(name)``: the running program, and what connects to it."""
+
+    def run(name: str) -> tuple[Program, Callable[[], socket.socket]]:
+        program = start([sys.executable, str(EXAMPLES / name), "tcp:0:interface=127.0.0.1"])
+        number = int(program.wait_for(r"listening on .*port=(\d+)")[1])
+        return program, lambda: socket.create_connection(("127.0.0.1", number), PATIENCE)
+
+    return run
+
+
+def test_realm(shouter: int, run_example: Any) -> None:
+    """Each user has rights of their own, and each session is counted to its end."""
+    program, connect = run_example("realm.py")
+    with connect() as client:
+        assert connect_through(client, shouter, (b"alice", b"opensesame")) == b"HELLO"
+    program.wait_for("alice has left, sessions: 0")
+    for name, password, port, reply in [
+        (b"bob", b"hunter2", shouter, 2),
+        (b"bob", b"hunter2", 443, 2),
+        (b"carol", b"swordfish", 443, 2),
+    ]:
+        with connect() as client:
+            assert logged_in(client, (name, password))
+            assert requested(client, port) == reply
+        program.wait_for(f"{name.decode()} has left, sessions: 0")
+    with connect() as client:
+        assert not logged_in(client, (b"alice", b"hunter2"))
+    with connect() as client:
+        assert not logged_in(client, None)
+
+
+def test_realm_waits(shouter: int, run_example: Any) -> None:
+    """The user whose rights somebody else knows gets through, too."""
+    program, connect = run_example("realm.py")
+    with connect() as client:
+        assert connect_through(client, shouter, (b"carol", b"swordfish")) == b"HELLO"
+    program.wait_for("carol has left, sessions: 0")
+
+
+@pytest.fixture
+def realm() -> ModuleType:
+    """``docs/examples/realm.py``."""
+    spec = importlib.util.spec_from_file_location("realm", EXAMPLES / "realm.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("hosts", "port", "permitted"),
+    [
+        (["example.com", "192.0.2.1", "2001:db8::1"], 443, True),
+        (["www.example.com", "192.0.2.1"], 443, True),
+        (["www.example.com"], 80, False),
+        (["notexample.com", "192.0.2.1"], 443, False),
+        (["example.com.example.org"], 443, False),
+        (["192.0.2.1"], 443, False),
+    ],
+)
+def test_realm_by_name(realm: ModuleType, hosts: list[str], port: int, permitted: bool) -> None:
+    """The user who may reach a few names may reach their addresses, if the session has asked for the name."""
+    client = Client("192.0.2.9", 4711)
+    avatars: list[Any] = []
+    portal = realm.make_portal(Clock())
+    portal.login(Password(b"bob", b"hunter2"), client, ISOCKSUser).addCallback(avatars.append)
+    [(_, bob, logout)] = avatars
+    answers = {bob.permits(client, Command.CONNECT, Address.of(host, port)) for host in hosts}
+    assert answers == {permitted}
+    assert not bob.permits(client, Command.UDP_ASSOCIATE, Address.of(hosts[0], port))
+    assert portal.realm.sessions["bob"] == 1
+    logout()
+    assert portal.realm.sessions["bob"] == 0
+
+
+def test_realm_tac(shouter: int, tmp_path: Path, start: Callable[..., Program]) -> None:
+    """Who copies the .tac file has a proxy that knows its users, and the ports of each."""
+    htpasswd, path = tmp_path / "htpasswd", tmp_path / "socks"
+    lines = [f"{name}:{new_hash(b'secret', cost=4).decode()}\n" for name in ("alice", "bob", "eve")]
+    htpasswd.write_text("".join(lines))
+    htpasswd.chmod(0o600)
+    program = start(
+        [*TWISTD, "--pidfile=", "-ny", str(EXAMPLES / "realm.tac")],
+        {"SOCKS_LISTEN": f"unix:{path}", "SOCKS_HTPASSWD": str(htpasswd)},
+    )
+    with connected(path, program) as client:
+        assert connect_through(client, shouter, (b"alice", b"secret")) == b"HELLO"
+    for name in (b"bob", b"eve"):
+        with connected(path, program) as client:
+            assert logged_in(client, (name, b"secret"))
+            assert requested(client, shouter) == 2
+    with connected(path, program) as client:
+        assert not logged_in(client, (b"alice", b"Secret"))
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 20])
+def test_method(shouter: int, run_example: Any, pieces: int) -> None:
+    """A method that we know nothing of, its messages whole and in pieces."""
+    program, connect = run_example("method.py")
+    with connect() as client:
+        client.settimeout(PATIENCE)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.sendall(b"\x05\x03\x00\x02\x80")
+        assert exactly(client, 2) == b"\x05\x80"
+        answer = b"\x03bob" + hmac.digest(b"secret", exactly(client, 16), "sha256")
+        size = -(-len(answer) // pieces)
+        for at in range(0, len(answer), size):
+            client.sendall(answer[at : at + size])
+        assert exactly(client, 1) == b"\x00"
+        assert requested(client, shouter) == 0
+        client.sendall(b"hello")
+        assert exactly(client, 5) == b"HELLO"
+    program.wait_for("bob challenge destination")
+
+
+@pytest.mark.parametrize("name", [b"bob", b"eve"])
+def test_method_wrong(run_example: Any, name: bytes) -> None:
+    """A wrong answer is told in the method's own words; methods that are not there are not chosen."""
+    program, connect = run_example("method.py")
+    with connect() as client:
+        client.settimeout(PATIENCE)
+        client.sendall(b"\x05\x01\x80")
+        assert exactly(client, 2) == b"\x05\x80"
+        exactly(client, 16)
+        client.sendall(bytes((len(name),)) + name + bytes(32))
+        assert client.recv(10) == b"\x01"
+        assert client.recv(10) == b""
+    program.wait_for("None challenge refused: not authenticated")
+    with connect() as client:
+        client.settimeout(PATIENCE)
+        client.sendall(b"\x05\x02\x00\x02")
+        assert exactly(client, 2) == b"\x05\xff"

@@ -1,11 +1,12 @@
-// Usage: node clients.mjs PROXYPORT SOCKSTYPE HOST PORT: echoes a line through npm's "socks" and prints it.
+// Usage: node clients.mjs PROXYPORT SOCKSTYPE HOST PORT MESSAGE [USER [PASSWORD]]
+// Says MESSAGE through npm's "socks", and prints what is answered.
 import { createRequire } from "node:module";
 
 const require = createRequire(import.meta.url);
 const { SocksClient } = require("socks");
-const [proxyPort, type, host, port] = process.argv.slice(2);
+const [proxyPort, type, host, port, message, userId, password] = process.argv.slice(2);
 const { socket } = await SocksClient.createConnection({
-  proxy: { host: "127.0.0.1", port: Number(proxyPort), type: Number(type) },
+  proxy: { host: "127.0.0.1", port: Number(proxyPort), type: Number(type), userId, password },
   command: "connect",
   destination: { host, port: Number(port) },
 });
@@ -13,4 +14,4 @@ socket.on("data", (data) => {
   process.stdout.write(data);
   socket.end();
 });
-socket.write("hello from node\n");
+socket.write(message);

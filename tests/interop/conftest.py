@@ -55,6 +55,16 @@ class Proxy:
             time.sleep(0.02)
         raise AssertionError(f"no record of a session to {destination} with {fields}, but {there}")
 
+    def record_after(self, number: int) -> dict[str, Any]:
+        """The record that comes behind the first *number*, as soon as it is written."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            there = self.records()
+            if len(there) > number:
+                return there[number]
+            time.sleep(0.02)
+        raise AssertionError(f"no record came after {number}")
+
     def check_record(
         self, origin: Origin | HTTPOrigin, version: int, name: str | None = None, **fields: object
     ) -> None:

@@ -172,13 +172,19 @@ def test_node_ipv6(proxy: Proxy, echoes6: Origin) -> None:
 
 
 def _node(proxy: Proxy, origin: Origin, version: int, host: str) -> None:
+    assert node_client(proxy.port, version, host, origin.port, "hello from node") == b"hello from node"
+    proxy.check_record(origin, version, host, sent=15, received=15)
+
+
+def node_client(proxy: int, version: int, host: str, port: int, message: str, *login: str) -> bytes:
+    """What *message* is answered with through npm's ``socks``; *login* is a name, or that and a password."""
     # Not in apt-packages.txt: npm comes with hundreds of packages.
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("node and npm are not here")
     if not (HERE / "node_modules" / "socks").is_dir():
         missing("npm's socks (npm install --prefix tests/interop)")
-    arguments = [str(proxy.port), str(version), host, str(origin.port)]
+    arguments = [str(proxy), str(version), host, str(port), message, *login]
     done = run([node, str(HERE / "clients.mjs"), *arguments])
-    assert done.stdout == b"hello from node\n", done.stderr
-    proxy.check_record(origin, version, host, sent=16, received=16)
+    print(done.stderr.decode())
+    return done.stdout

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.origin import Origin, echo
-from tests.support.programs import ECHO, missing, require, run
+from tests.support.programs import ECHO, missing, own_address, require, run
 
 from .conftest import Proxy
 
@@ -87,7 +87,7 @@ class TestWrappers:
         config = tmp_path / "tsocks.conf"
         config.write_text(f"server = 127.0.0.1\nserver_port = {proxy.port}\nserver_type = {version}\n")
         environment = {"TSOCKS_CONF_FILE": str(config)}
-        _through(proxy, [require("tsocks")], environment, version, address=_own_address())
+        _through(proxy, [require("tsocks")], environment, version, address=own_address())
 
     def test_torsocks(self, proxy: Proxy, tmp_path: Path) -> None:
         """
@@ -101,7 +101,7 @@ class TestWrappers:
             "AllowOutboundLocalhost 0\nAllowInbound 1\n"
         )
         environment = {"TORSOCKS_CONF_FILE": str(config)}
-        _through(proxy, [require("torsocks")], environment, 5, address=_own_address())
+        _through(proxy, [require("torsocks")], environment, 5, address=own_address())
 
     # By a name it goes with SOCKS5 alone: Dante's client does not speak SOCKS4a, and finds no route.
     @pytest.mark.parametrize(("version", "name"), [(4, None), (5, None), (5, "echo.test")])
@@ -136,17 +136,6 @@ def _through(
         done = run([*wrapper, *client], environment=environment)
         assert done.stdout == b"hello", done.stderr
         proxy.check_record(origin, version, name, sent=5, received=5)
-
-
-def _own_address() -> str:
-    """An address of this machine that is not loopback; nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            missing("an address other than loopback")
-        address: str = probe.getsockname()[0]
-        return address
 
 
 class TestSSH:
