@@ -349,11 +349,16 @@ def test_listeners_and_signals(number: signal.Signals) -> None:
     """A process whose engine is never still accepts clients, answers them, and ends when it is told to."""
     tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     process = subprocess.Popen(
-        [sys.executable, "-c", _BUSY.format(tests=tests)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _BUSY.format(tests=tests)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         assert process.stdout is not None
-        port = int(process.stdout.readline())
+        first = process.stdout.readline()
+        assert first.strip().isdigit(), first + process.stdout.read()
+        port = int(first)
         for _ in range(20):
             with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
                 assert client.recv(5, socket.MSG_WAITALL) == b"hello"
