@@ -295,6 +295,31 @@ def test_nul() -> None:
     assert not users.check(b"bob", b"\0")
 
 
+def test_one_at_a_time_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is computed in Python keeps the reactor waiting; two of them would for twice as long."""
+    hash = Hash(b"$apr1$c1TclrVt$iQNBWoYJNxAHfFkLV9j0y/")
+    running: list[int] = []
+    most = 0
+
+    class Handler:
+        @staticmethod
+        def verify(password: bytes, text: str) -> bool:
+            nonlocal most
+            running.append(1)
+            most = max(most, len(running))
+            threading.Event().wait(0.02)
+            running.pop()
+            return True
+
+    monkeypatch.setattr(hash, "_handler", Handler)
+    threads = [threading.Thread(target=hash.verify, args=(b"x",)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
 def test_hashes_are_not_shown() -> None:
     """Neither a hash nor the users show what is in them."""
     users = Users.parse(BOB)
@@ -397,6 +422,17 @@ def test_nobody_left(watched: Watched) -> None:
     lines = watched.look()
     assert lines[-1] == f"{watched.path}: there is no user in it who could log in"
     assert not watched.lets_in(b"bob")
+
+
+def test_path_from_the_start(watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """twistd changes its directory once it has read its options."""
+    monkeypatch.chdir(tmp_path)
+    watched.file = PasswordFile(watched.path.name, watched.clock.seconds)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    watched.write(EVE)
+    watched.look()
+    assert watched.lets_in(b"eve")
 
 
 def test_one_look_at_once(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

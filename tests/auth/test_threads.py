@@ -305,9 +305,11 @@ from socksproxy.auth.threads import Checks
 checks = Checks(threads=1)
 assert "twisted.internet.reactor" not in sys.modules
 from twisted.internet import reactor
+def hang():
+    reactor.callFromThread(reactor.stop)
+    time.sleep(3600)
 def ask():
-    checks.run(time.sleep, 3600).addErrback(lambda failure: print(failure.value, flush=True))
-    reactor.callLater(0, reactor.stop)
+    checks.run(hang).addErrback(lambda failure: print(failure.value, flush=True))
 reactor.callWhenRunning(ask)
 reactor.run()
 """
