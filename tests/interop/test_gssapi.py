@@ -18,7 +18,7 @@ from tests.support.kerberos import Initiator, Realm, agree
 from tests.support.origin import HTTPOrigin, Origin, sha256
 from tests.support.programs import ECHO, missing, require, run
 from tests.support.proxy import reply5, request5
-from tests.udp.harness import Echo
+from tests.udp.harness import Echo, wait_for
 
 from .conftest import Proxy
 
@@ -157,17 +157,24 @@ def test_curl(gssapi_proxy: Started, bob: dict[str, str], web: HTTPOrigin, more:
 
 
 def socksify(
-    directory: Path, proxy: Proxy, encryption: str, *command: str, environment: dict[str, str], protocol: str
+    directory: Path, proxy: Proxy, encryption: str, environment: dict[str, str], program: str, port: int
 ) -> bytes:
+    """Run the Python *program* so that what it does with *port* of 127.0.0.1 goes through *proxy*."""
+    enctypes = encryption.removeprefix("nec ")
+    compatible = "" if enctypes == encryption else "  clientcompatibility: necgssapi\n"
     config = directory / "socks.conf"
+    # The KDC must be reached without the proxy, for which one is asked for a ticket.
     config.write_text(
-        "logoutput: stderr\nresolveprotocol: fake\nroute {\n"
-        f"  from: 0.0.0.0/0 to: 0.0.0.0/0 via: localhost port = {proxy.port}\n"
-        f"  proxyprotocol: socks_v5\n  protocol: {protocol}\n  command: connect udpassociate\n"
-        f"  method: gssapi\n  gssapi.servicename: rcmd\n  gssapi.encryption: {encryption}\n}}\n"
+        "logoutput: stderr\nroute {\n"
+        f"  from: 0.0.0.0/0 to: 127.0.0.1/32 port = {port} via: localhost port = {proxy.port}\n"
+        "  proxyprotocol: socks_v5\n  command: connect udpassociate\n"
+        f"  method: gssapi\n  gssapi.servicename: rcmd\n  gssapi.enctype: {enctypes}\n{compatible}}}\n"
     )
-    program = os.environ.get("SOCKSPROXY_SOCKSIFY") or require("socksify")
-    done = run([program, *command], environment={**environment, "SOCKS_CONF": str(config)})
+    socksified = os.environ.get("SOCKSPROXY_SOCKSIFY") or require("socksify")
+    done = run(
+        [socksified, sys.executable, "-c", program, "127.0.0.1", str(port)],
+        environment={**environment, "SOCKS_CONF": str(config), "SOCKS_AUTOADD_LANROUTES": "no"},
+    )
     if b"must be linked with an external GSSAPI library" in done.stderr:
         pytest.skip("this Dante was built without GSS-API")
     assert done.returncode == 0, done.stderr
@@ -202,8 +209,7 @@ def test_socksify(
 ) -> None:
     """A program that knows nothing of SOCKS; its half-close comes through."""
     proxy = gssapi_proxy(protection)
-    command = [sys.executable, "-c", ECHO, "127.0.0.1", str(answers.port)]
-    said = socksify(tmp_path, proxy, encryption, *command, environment=bob, protocol="tcp")
+    said = socksify(tmp_path, proxy, encryption, bob, ECHO, answers.port)
     assert said == f"5 {hashlib.sha256(b'hello').hexdigest()}\n".encode()
     proxy.check_record(answers, 5, user="bob", method="gssapi", sent=5)
 
@@ -231,8 +237,7 @@ def test_five_megabytes_under_socksify(
     gssapi_proxy: Started, bob: dict[str, str], echoes: Origin, tmp_path: Path, protection: str
 ) -> None:
     proxy = gssapi_proxy(protection)
-    command = [sys.executable, "-c", _TRANSFER, "127.0.0.1", str(echoes.port)]
-    said = socksify(tmp_path, proxy, protection, *command, environment=bob, protocol="tcp")
+    said = socksify(tmp_path, proxy, protection, bob, _TRANSFER, echoes.port)
     assert said == b"5120000\n"
     proxy.check_record(echoes, 5, user="bob", sent=5_120_000, received=5_120_000)
 
@@ -254,11 +259,18 @@ def test_datagrams_under_socksify(
 ) -> None:
     proxy = gssapi_proxy(protection)
     with Echo() as echo:
-        command = [sys.executable, "-c", _DATAGRAMS, "127.0.0.1", str(echo.address[1])]
-        said = socksify(tmp_path, proxy, protection, *command, environment=bob, protocol="udp")
+        said = socksify(tmp_path, proxy, protection, bob, _DATAGRAMS, echo.address[1])
         place = f"127.0.0.1 {echo.address[1]}"
         assert said.decode().splitlines() == [f"{size} {place}" for size in (1, 100, 1400, 8000)]
         assert [len(data) for data, _ in echo.seen] == [1, 100, 1400, 8000]
+
+    def associations() -> list[dict[str, Any]]:
+        return [record for record in proxy.records() if record["command"] == "UDP_ASSOCIATE"]
+
+    wait_for(associations)
+    (record,) = associations()
+    assert (record["user"], record["datagrams_sent"], record["datagrams_received"]) == ("bob", 4, 4)
+    assert not record["dropped"]
 
 
 # A client of our own.
