@@ -210,6 +210,18 @@ class TestCache:
         assert len(users.asked) == MOST + 2
 
     @pytest_twisted.ensureDeferred
+    async def test_looked_up_again(self, database: Callable[..., Database]) -> None:
+        """Then it is the newest, and another one is forgotten."""
+        users, clock = database({number: f"user{number}" for number in range(MOST + 1)}), Clock()
+        checker = PeerCredentialsChecker(reactor=ClockedReactor(clock))
+        for number in range(MOST):
+            await checker.requestAvatarId(shown(number))
+        clock.advance(TTL + 1)
+        for number in (0, MOST, 0):
+            await checker.requestAvatarId(shown(number))
+        assert len(users.asked) == MOST + 2
+
+    @pytest_twisted.ensureDeferred
     async def test_a_database_that_is_broken(self, database: Callable[..., Database]) -> None:
         """That is no answer: it fails, for all who wait, and is not remembered."""
         users = database({1: "alice"})
