@@ -418,7 +418,7 @@ def test_empty(guarded: Proxy, web: HTTPOrigin, tmp_path: Path, client: Client) 
 
 
 def test_curl_offers(tmp_path: Path) -> None:
-    """curl that is built with GSSAPI offers it beside a password, and is asked for a ticket then: --socks5-basic."""
+    """curl that is built with GSSAPI offers it beside a password, unless it is told --socks5-basic."""
     greetings: list[bytes] = []
 
     def refuse(sock: socket.socket) -> None:
