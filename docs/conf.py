@@ -14,7 +14,7 @@ author = "the authors of socksproxy"
 version = release = __version__
 
 extensions = ["sphinx.ext.autodoc", "from_the_code"]
-exclude_patterns = ["_build", "examples", "authentication-*.rst", "performance-*.rst"]
+exclude_patterns = ["_build", "examples", "performance-*.rst"]
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 

@@ -20,7 +20,9 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 import socksproxy
+import socksproxy.auth
 from socksproxy import Address, Client, Command, options as options_module
+from socksproxy.auth.htpasswd import new_hash
 from socksproxy.log import FIELDS
 from socksproxy.negotiation import TRANSITIONS, State
 from socksproxy.options import Options
@@ -177,6 +179,19 @@ def test_policy(client: str, host: str, port: int, permitted: bool) -> None:
     assert answer is permitted
 
 
+@pytest.mark.parametrize(("page", "number"), [("embedding", 2), ("authentication", 0)])
+def test_portals(page: str, number: int, tmp_path: Path) -> None:
+    """Who copies these lines has a factory that asks for passwords."""
+    code = blocks(DOCS / f"{page}.rst", ".. code-block:: python")[number]
+    htpasswd = tmp_path / "htpasswd"
+    htpasswd.write_bytes(b"bob:" + new_hash(b"secret", cost=4) + b"\n")
+    names: dict[str, Any] = {"__name__": "documentation"}
+    assert "/etc/socks.htpasswd" in code
+    exec(code.replace("/etc/socks.htpasswd", str(htpasswd)), names)
+    authentication = names["factory"].sessions.authentication
+    assert [method.name for method in authentication.methods_for(lambda: None)] == ["password"]
+
+
 # What is explained.
 
 
@@ -196,6 +211,24 @@ def test_public_names_documented() -> None:
     text = (DOCS / "embedding.rst").read_text("utf-8")
     found = re.findall(r"^\.\. (?:auto\w+|interface):: socksproxy\.(\w+)$", text, re.MULTILINE)
     assert sorted(found) == sorted(socksproxy.__all__)
+
+
+def test_auth_names_documented() -> None:
+    """So can every public name of authentication."""
+    text = (DOCS / "embedding.rst").read_text("utf-8")
+    found = re.findall(r"^\.\. (?:auto\w+|interface):: socksproxy\.auth\.(\w+)$", text, re.MULTILINE)
+    assert sorted(found) == sorted(socksproxy.auth.__all__)
+
+
+def test_auth_types_documented(start: Callable[..., Program]) -> None:
+    """Every type of --auth is in the table, and none that there is not."""
+    program = start([*TWISTD, "socks", "--help-auth"])
+    assert program.wait() == 0
+    listed = program.output.partition("========")[2]
+    types = re.findall(r"^  ([a-z]\w*)\s", listed, re.MULTILINE)
+    cells = table(DOCS / "authentication.rst", "Type")
+    assert types
+    assert {name.partition(":")[0] for cell in cells for name in cell.split("``, ``")} == set(types)
 
 
 def test_state_table(tables: ModuleType) -> None:

@@ -33,7 +33,7 @@ class FromTheCode(SphinxDirective):
 
 
 class Interface(SphinxDirective):
-    """A zope interface and its methods."""
+    """A zope interface, its attributes and its methods."""
 
     required_arguments = 1
 
@@ -47,10 +47,12 @@ def described(module: str, interface: InterfaceClass) -> str:
     """*interface*, a public name of *module*, in the words of Sphinx's Python domain."""
     name = interface.getName()
     text = f".. py:class:: {module}.{name}\n\n{_body(interface.getDoc())}"
-    for method_name, method in interface.namesAndDescriptions():
-        if isinstance(method, Method):
-            parts = f".. py:method:: {method_name}{method.getSignatureString()}\n\n{_body(method.getDoc())}"
-            text += textwrap.indent(parts, "   ")
+    for part_name, part in interface.namesAndDescriptions():
+        kind, signature = "attribute", ""
+        if isinstance(part, Method):
+            kind, signature = "method", part.getSignatureString()
+        parts = f".. py:{kind}:: {part_name}{signature}\n\n{_body(part.getDoc())}"
+        text += textwrap.indent(parts, "   ")
     return text
 
 

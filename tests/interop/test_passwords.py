@@ -21,7 +21,7 @@ import pytest
 from passlib.hash import sha512_crypt
 
 from socksproxy.auth.htpasswd import new_hash
-from tests.support.origin import HTTPOrigin, blocks
+from tests.support.origin import HTTPOrigin, Origin, blocks
 from tests.support.programs import own_address, require, run
 
 from .conftest import Proxy
@@ -46,6 +46,8 @@ LONGEST = "n" * 255
 USERS = {
     "plain": ("bob", "secret"),
     "utf-8": ("jürgen", "pässwörd-☃"),
+    "127 bytes": ("n" * 127, "p" * 127),
+    "254 bytes": ("n" * 254, "p" * 254),
     "longest": (LONGEST, "p" * 255),
     "signs": ("bob@example.com", ":p@ss/%41?#&+;[]"),
     "space": ("amy", "two words"),
@@ -251,7 +253,9 @@ _LENGTHS = "it writes lengths above 127 as two bytes"
 CANNOT = {
     (proxychains, "space"): "spaces divide the fields of its file",
     (torsocks, "longest"): "its names have 254 bytes at the most",
+    (pysocks, "254 bytes"): _LENGTHS,
     (pysocks, "longest"): _LENGTHS,
+    (requests, "254 bytes"): _LENGTHS,
     (requests, "longest"): _LENGTHS,
     (python_socks, "utf-8"): _ASCII,
     (aiohttp, "utf-8"): _ASCII,
@@ -267,7 +271,8 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         kind: new_hash(USERS[kind][1].encode(), cost=4) for kind in ("plain", "utf-8", "signs", "space")
     }
     # bcrypt takes no more than 72 bytes into account.
-    hashed["longest"] = sha512_crypt.using(rounds=1000).hash(USERS["longest"][1]).encode()
+    for kind in ("127 bytes", "254 bytes", "longest"):
+        hashed[kind] = sha512_crypt.using(rounds=1000).hash(USERS[kind][1]).encode()
     htpasswd, plain = directory / "htpasswd", directory / "plain"
     lines = [USERS[kind][0].encode() + b":" + hash_ + b"\n" for kind, hash_ in hashed.items()]
     htpasswd.write_bytes(b"".join(lines))
@@ -410,6 +415,22 @@ def test_empty(guarded: Proxy, web: HTTPOrigin, tmp_path: Path, client: Client) 
     assert not served
     by_library = client in (pysocks, requests, python_socks)
     assert record["ended"] == (NOT_OFFERED if by_library else "protocol error: an empty password")
+
+
+def test_curl_offers(tmp_path: Path) -> None:
+    """curl that is built with GSSAPI offers it beside a password, unless it is told --socks5-basic."""
+    greetings: list[bytes] = []
+
+    def refuse(sock: socket.socket) -> None:
+        greetings.append(sock.recv(300))
+        sock.sendall(b"\x05\xff")
+
+    with Origin(refuse) as server:
+        way = Way(server.port, tmp_path, *USERS["plain"]).url("socks5")
+        for more in ([], ["--socks5-basic"]):
+            run([require("curl"), "--silent", "--noproxy", "", *more, "--proxy", way, "http://127.0.0.1:9/"])
+    has_gssapi = b"GSS-API" in run([require("curl"), "--version"]).stdout
+    assert greetings == [b"\x05\x03\x00\x01\x02" if has_gssapi else b"\x05\x02\x00\x02", b"\x05\x02\x00\x02"]
 
 
 # Without a name, beside those who have one.
