@@ -169,14 +169,13 @@ class SOCKSProtocol(Protocol):
     def shows(self) -> ICredentials | None:
         """See :meth:`socksproxy.channel.Channel.shows`."""
         transport = self.transport
-        while isinstance(transport, ProtocolWrapper) and not _is_tls(transport):
-            transport = transport.transport
         if _is_tls(transport):
             certificate = transport.getPeerCertificate()
             return None if certificate is None else Certificate(certificate)
-        # Behind "haproxy:" the program at the other end is the balancer.
-        direct = transport is self.transport and hasattr(transport, "socket")
-        return credentials_of(transport.socket) if direct else None
+        # Behind "haproxy:" it is the balancer whom the transport knows.
+        if isinstance(transport, ProtocolWrapper) or not hasattr(transport, "socket"):
+            return None
+        return credentials_of(transport.socket)
 
     def detach(self) -> SocketType | None:
         """See :meth:`socksproxy.channel.Channel.detach`."""

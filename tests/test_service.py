@@ -29,6 +29,7 @@ from twisted.python.usage import UsageError
 from zope.interface.verify import verifyObject
 
 from socksproxy import Filtering, SessionLimits, SOCKSFactory, Timeouts, UDPSettings, service as module
+from socksproxy.auth import AuthSettings
 from socksproxy.options import BACKLOG
 from socksproxy.resolve import DNSResolver
 from socksproxy.service import CannotStart, Listener, Options, SOCKSService, makeService
@@ -105,6 +106,8 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SOCKSFactory", lambda reactor, **more: given.update(more))
     makeService(options)
     assert given == {
+        "portal": None,
+        "auth": AuthSettings(timeout=8.0, failures=10),
         "resolver": options["name_resolver"],
         "outgoing": ["127.0.0.1"],
         "timeouts": options["timeouts"],
@@ -176,14 +179,14 @@ def test_several_listeners(tmp_path: Path) -> None:
         (["-p", "٣"], "--port ٣: not a number"),
         (["-p", ""], "--port : not a number"),
         (["-i", "::1::"], "--interface ::1::: not an address"),
-        (["-i", "0.0.0.0"], "tcp:0.0.0.0:1080 is not on a loopback address.*add --open"),
-        (["-i", ""], "add --open"),
-        (["-i", "192.0.2.1"], "add --open"),
-        (["-i", "::"], "add --open"),
-        (["-i", "example.com"], "add --open"),
-        (["--listen", "tcp:0"], "tcp:0 is not on a loopback address.*add --open"),
-        (["--listen", "tcp6:0"], "tcp6:0 is not on a loopback address.*add --open"),
-        (["--listen", "haproxy:tcp:0"], "haproxy:tcp:0 is not on a loopback address.*add --open"),
+        (["-i", "0.0.0.0"], "tcp:0.0.0.0:1080 is not on a loopback address.*add --auth, or --open"),
+        (["-i", ""], "add --auth, or --open"),
+        (["-i", "192.0.2.1"], "add --auth, or --open"),
+        (["-i", "::"], "add --auth, or --open"),
+        (["-i", "example.com"], "add --auth, or --open"),
+        (["--listen", "tcp:0"], "tcp:0 is not on a loopback address.*add --auth, or --open"),
+        (["--listen", "tcp6:0"], "tcp6:0 is not on a loopback address.*add --auth, or --open"),
+        (["--listen", "haproxy:tcp:0"], "haproxy:tcp:0 is not on a loopback address.*add --auth, or --open"),
         (["--listen", "tcp:0:interface=127.0.0.1", "--listen", "tcp:0"], "tcp:0 is not"),
         (["--listen", "tcp:0:interface=127.0.0.1", "-p", "0"], "--listen says all"),
         (["--listen", "tcp:0:interface=127.0.0.1", "-i", "127.0.0.1"], "--listen says all"),
@@ -356,7 +359,7 @@ async def test_open_warns(logged: list[tuple[str, str]]) -> None:
     number = service.ports[0].getHost().port
     warned = [text for level, text in logged if level == "warn"]
     assert len(warned) == 1
-    assert warned[0].startswith(f"tcp:0.0.0.0:{number}: there is no authentication and no rule")
+    assert warned[0].startswith(f"tcp:0.0.0.0:{number}: nobody has to show who they are")
     await service.stopService()
 
 
@@ -401,7 +404,9 @@ async def test_open_by_surprise(logged: list[tuple[str, str]]) -> None:
         return waiting
 
     service = service_on(listen)
-    with pytest.raises(CannotStart, match=r"tcp:0\.0\.0\.0:\d+ is not a loopback address.*add --open"):
+    with pytest.raises(
+        CannotStart, match=r"tcp:0\.0\.0\.0:\d+ is not a loopback address.*add --auth, or --open"
+    ):
         service.startService()
     assert [level for level, _ in logged if level == "critical"] == ["critical"]
     await service.stopService()

@@ -32,15 +32,12 @@ def ask_for_certificates(endpoint: object, ca_file: str) -> bool:
     A client may do without; a certificate that is not valid, or that nobody in *ca_file* has
     signed, ends the handshake.
 
-    :param endpoint: one with TLS that ``ssl:`` makes, or another one around it, such as ``haproxy:ssl:``.
+    :param endpoint: one with TLS that ``ssl:`` makes. Behind ``haproxy:`` certificates are the balancer's.
     :param ca_file: the certificates of authorities, in PEM.
     :returns: whether *endpoint* does; False: it is without TLS, or with one that we do not know.
     :raises InvalidAuthArgumentString: when there are no such certificates, or *endpoint*
         asks for other ones already: nobody could tell which authority has vouched for whom.
     """
-    inner = getattr(endpoint, "_wrappedEndpoint", None)
-    if inner is not None:
-        return ask_for_certificates(inner, ca_file)
     options = getattr(endpoint, "_sslContextFactory", None)
     if not isinstance(options, ssl.CertificateOptions):
         return False

@@ -199,7 +199,7 @@ def test_one_is_no_supervisor(twistd: Callable[..., Program]) -> None:
     assert workers_of(program.process.pid) == []
 
 
-@pytest.mark.parametrize(("name", "epolls"), [("epoll", 2), ("poll", 1), ("select", 1), ("asyncio", 2)])
+@pytest.mark.parametrize(("name", "epolls"), [("epoll", 3), ("poll", 1), ("select", 1), ("asyncio", 2)])
 def test_reactor_is_passed_on(name: str, epolls: int, start: Callable[..., Program], origin: Origin) -> None:
     """A worker's reactor is the one that was asked for."""
     program = start([*TWISTD, "-r", name, "-n", "--pidfile=", "socks", "-p", "0", "--workers", "2"])
@@ -207,7 +207,7 @@ def test_reactor_is_passed_on(name: str, epolls: int, start: Callable[..., Progr
     with connected(port, origin.port) as client:
         assert echoes(client)
     for pid in workers_of(program.process.pid):
-        # One is the relay engine's.
+        # One is the relay engine's; beside the reactor's own there is one more, that holds both.
         assert descriptors_of(pid).count("anon_inode:[eventpoll]") == epolls
     assert program.stop() == -signal.SIGTERM
     assert "Traceback" not in program.output
@@ -775,7 +775,7 @@ def test_open_warns_once(twistd: Callable[..., Program]) -> None:
     program = twistd("socks", "-i", "0.0.0.0", "-p", "0", "--open", "--workers", "3")
     program.wait_for("listening on tcp:0.0.0.0")
     assert program.stop() == -signal.SIGTERM
-    assert program.output.count("there is no authentication and no rule") == 1
+    assert program.output.count("nobody has to show who they are") == 1
     assert program.output.count("descriptors:") == 1
 
 
