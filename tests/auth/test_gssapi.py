@@ -33,14 +33,9 @@ from socksproxy.wire.gssapi import (
 )
 from socksproxy.wire.words import ProtocolError
 from tests.support.kerberos import Initiator, Realm, whole_message
-from tests.support.programs import missing
 
-try:
-    import gssapi as library
-
-    from socksproxy.auth import gssapi
-except ImportError:
-    missing("the library gssapi")
+library = pytest.importorskip("gssapi")
+gssapi = pytest.importorskip("socksproxy.auth.gssapi")
 
 Protection = gssapi.Protection
 
