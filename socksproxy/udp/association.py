@@ -244,7 +244,6 @@ class Association:
         :param data: the datagram, or its beginning where it is not encapsulated.
         """
         if host != self.host or not (port == self.port or self.open_to_latch):
-            self._unwrapped = None
             self.drop(Drop.FOREIGN)
             return False
         if self.wrapping is not None:

@@ -33,14 +33,9 @@ from socksproxy.wire.gssapi import (
 )
 from socksproxy.wire.words import ProtocolError
 from tests.support.kerberos import Initiator, Realm, whole_message
-from tests.support.programs import missing
 
-try:
-    import gssapi as library
-
-    from socksproxy.auth import gssapi
-except ImportError:
-    missing("the library gssapi")
+library = pytest.importorskip("gssapi")
+gssapi = pytest.importorskip("socksproxy.auth.gssapi")
 
 Protection = gssapi.Protection
 
@@ -363,6 +358,26 @@ def test_encapsulated_levels_that_are_none(
     initiator.next(conversation.hear(initiator.first()))
     token = initiator.context.wrap(wanted, False).message
     refused(conversation, build_message(MessageType.PROTECTION_LEVEL, token))
+
+
+def test_good_tokens_of_the_wrong_type(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
+    """What a message is, its type alone says."""
+    initiator = Initiator(bob)
+    first = initiator.first()
+    refused(Conversation(acceptor), build_encapsulated(first[4:]))
+    conversation = Conversation(acceptor)
+    initiator.next(conversation.hear(first))
+    refused(conversation, build_message(MessageType.AUTHENTICATION, initiator.ask(2)[4:]))
+
+
+@pytest.mark.parametrize("kind", [MessageType.AUTHENTICATION, MessageType.PROTECTION_LEVEL])
+def test_good_data_of_the_wrong_type(
+    acceptor: gssapi.Acceptor, bob: dict[str, str], kind: MessageType
+) -> None:
+    initiator = Initiator(bob)
+    wrapping = establish(acceptor, initiator)[1]
+    with pytest.raises(ProtocolError, match="where 3 was due"):
+        wrapping.unwrap(build_message(kind, closed(initiator, b"data")[4:]))
 
 
 class Endless:

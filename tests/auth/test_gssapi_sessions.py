@@ -26,16 +26,11 @@ from tests.conftest import Serve
 from tests.relay.harness import read_exactly
 from tests.support.kerberos import Initiator, Realm, agree, read_message
 from tests.support.origin import Origin, answer_at_the_end, echo
-from tests.support.programs import missing
 from tests.support.proxy import PATIENCE, Proxy, echoes, reply5, request4, request5
 from tests.udp.harness import Echo, is_silent, udp_socket
 
-try:
-    import gssapi as library
-
-    from socksproxy.auth import gssapi
-except ImportError:
-    missing("the library gssapi")
+library = pytest.importorskip("gssapi")
+gssapi = pytest.importorskip("socksproxy.auth.gssapi")
 
 Playing = Generator[Any, Any, None]
 Protection = gssapi.Protection

@@ -22,6 +22,8 @@ from tests.udp.harness import Echo, wait_for
 
 from .conftest import Proxy
 
+pytest.importorskip("gssapi")
+
 PROTECTIONS = ["none", "optional", "integrity", "confidentiality"]
 
 Started = Callable[..., Proxy]
