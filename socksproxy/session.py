@@ -295,15 +295,10 @@ class Session:
         self._negotiate(b"")
 
     def _method_failed(self, problem: Exception) -> None:
-        if isinstance(problem, (SOCKSError, UnauthorizedLogin)):
-            _log.info(
-                "{client}: authentication by {method} failed: {problem}",
-                client=self.record.client,
-                method=self.record.method,
-                problem=problem,
-            )
-        else:
-            _log.failure("the method {method} failed", Failure(problem), method=self.record.method)
+        authentication, method = self._sessions.authentication, self.negotiation.method
+        assert authentication is not None
+        assert method is not None
+        authentication.failed(self.record.client, method.name, problem)
         self._denied(problem)
 
     def _log_in(self, method: str, credentials: ICredentials) -> None:

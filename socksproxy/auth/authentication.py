@@ -106,6 +106,10 @@ class Authentication:
         """
         return self._gate.log_in(client, method, credentials)
 
+    def failed(self, client: Client, method: str, problem: Exception) -> None:
+        """A method has come to no credentials: see :meth:`socksproxy.auth.gate.Gate.failed`."""
+        self._gate.failed(client, method, problem)
+
     def _transport_shows(self, shown: Callable[[], ICredentials | None]) -> tuple[str, ICredentials] | None:
         credentials = shown() if self._asks_transport else None
         if credentials is None:

@@ -86,6 +86,20 @@ class Gate:
             return attempt.wait(asked, self._checker_of(credentials))
         return self.judge(attempt, attempt.answer)
 
+    def failed(self, client: Client, method: str, problem: Exception) -> None:
+        """
+        A method has come to no credentials; nobody has guessed anything.
+
+        :param problem: why; what is not ours nor a refusal is a fault.
+        """
+        attempt = _Attempt(self, client, method, None, None)
+        if isinstance(problem, (SOCKSError, UnauthorizedLogin)):
+            _log.info(
+                "authentication failed: {attempt}: {reason}", attempt=attempt, reason=printable(str(problem))
+            )
+        else:
+            self._broken(attempt, Failure(problem))
+
     # What attempts tell.
 
     def judge(self, attempt: _Attempt, answer: Any) -> Granted:
@@ -225,7 +239,7 @@ class _Attempt:
     )
 
     def __init__(
-        self, gate: Gate, client: Client, method: str, credentials: ICredentials, guessed: bytes | None
+        self, gate: Gate, client: Client, method: str, credentials: ICredentials | None, guessed: bytes | None
     ) -> None:
         self.gate = gate
         self.client = client

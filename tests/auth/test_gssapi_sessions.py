@@ -78,7 +78,7 @@ def lines() -> Iterator[list[str]]:
     heard: list[str] = []
 
     def observe(event: Any) -> None:
-        if event.get("log_namespace") == "socksproxy" and "problem" in event:
+        if event.get("log_namespace") == "socksproxy" and {"problem", "attempt"} & set(event):
             heard.append(event["log_format"].format(**event))
 
     globalLogPublisher.addObserver(observe)
@@ -337,8 +337,8 @@ def test_a_bad_token(serve: Serve, portal: Portal, lines: list[str]) -> Playing:
     record = yield proxy.record()
     assert record["ended"] == "refused: not authenticated"
     (line,) = lines
-    assert line.endswith("authentication by gssapi failed: Invalid token was supplied")
-    assert line.startswith("127.0.0.1")
+    assert line.endswith("method gssapi: Invalid token was supplied")
+    assert line.startswith("authentication failed: 127.0.0.1 port ")
 
 
 @pytest_twisted.inlineCallbacks
