@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from twisted.cred.credentials import ICredentials
 from twisted.cred.error import UnauthorizedLogin
@@ -41,6 +41,7 @@ from .errors import (
 from .names import printable
 from .negotiation import MAX_EARLY, Negotiation, NotSOCKS
 from .policy import Admission, Client
+from .policy.limits import Timeouts as Timeouts
 from .record import AccessRecord, shown
 from .relay.outcome import End, IRelay
 from .udp.association import Association
@@ -62,20 +63,6 @@ UNIDENTIFIED = Client("")
 
 #: Replies whose cause lies here, and not at the destination: an operator wants to see them.
 _OURS = frozenset({Reply.GENERAL_FAILURE, Reply.NOT_ALLOWED})
-
-
-class Timeouts(NamedTuple):
-    """
-    How long a session may stay in a state, in seconds; None: for ever.
-
-    :ivar handshake: from the connection to the whole request.
-    :ivar connect: from the request to the reply: looking up and connecting.
-    :ivar idle: without a byte in either direction of a relay.
-    """
-
-    handshake: float | None = 10.0
-    connect: float | None = 30.0
-    idle: float | None = None
 
 
 class Phase(Enum):

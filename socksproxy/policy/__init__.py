@@ -19,11 +19,14 @@ from .special import Special, is_loopback, special
 
 if TYPE_CHECKING:
     from ..auth.users import ISOCKSUser
+    from .rules import Decision
 
 __all__ = [
     "Admission",
     "Client",
     "DefaultPolicy",
+    "IDecidingPolicy",
+    "INamePolicy",
     "IPolicy",
     "OwnListeners",
     "SessionCount",
@@ -42,12 +45,20 @@ class Client(NamedTuple):
     :ivar port: the port; 0 on a Unix socket.
     :ivar user: the user's name, once somebody has vouched for it.
     :ivar avatar: what the portal gave for the user; it is asked beside the policy.
+    :ivar groups: the avatar's, if it has any. This and what follows is filled in only for
+        a policy that is an :class:`IDecidingPolicy`.
+    :ivar listener: by which listener it has come: the name, or the address and port that it has
+        reached; ``unix`` for a Unix socket.
+    :ivar version: the version of its request; 4 or 5.
     """
 
     host: str | None
     port: int = 0
     user: str | None = None
     avatar: ISOCKSUser | None = None
+    groups: frozenset[str] = frozenset()
+    listener: str | None = None
+    version: int | None = None
 
     @property
     def local(self) -> bool:
@@ -75,6 +86,37 @@ class IPolicy(Interface):
         :param command: what for.
         :param destination: a checked name or a literal address, and the port.
         :returns: the decision, at once or by a Deferred; a failure denies.
+        """
+
+
+class INamePolicy(IPolicy):
+    """
+    A policy that wants to know of an address why it is asked for it.
+
+    For a name its :meth:`permits` has only to say whether there is a point in looking it up.
+    """
+
+    def permits_address(
+        client: Client, command: Command, destination: Address, name: str | None
+    ) -> bool | Deferred[bool]:
+        """
+        Whether *client* may do *command* with *destination*, which it did not name itself.
+
+        :param destination: a literal address and the port.
+        :param name: the name that was asked for and has this address; None: a client of BIND
+            has left open who comes, and this is who has come. That answer is not waited for.
+        """
+
+
+class IDecidingPolicy(INamePolicy):
+    """A policy that tells more than yes or no, at once."""
+
+    def decide(client: Client, command: Command, destination: Address, name: str | None = None) -> Decision:
+        """
+        What is decided, and by which rule.
+
+        :param destination: as for :meth:`IPolicy.permits`.
+        :param name: the name that was asked for and has this address; None: there is none.
         """
 
 

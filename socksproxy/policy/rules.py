@@ -1,0 +1,445 @@
+"""
+Rules: who may do what with which destination, in the operator's words.
+
+A :class:`Rule` is data and decides nothing by itself:
+:mod:`~socksproxy.policy.matching` says what its conditions mean, and
+:mod:`~socksproxy.policy.compiled` answers quickly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from socket import AF_INET, AF_INET6, inet_pton
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import attrs
+
+from ..errors import NameNotFound
+from ..names import canonical
+from ..wire.words import Address, AddressType, Command
+from .limits import Timeouts
+
+#: What an access record shows where no rule has decided: none matched; the destination is
+#: special, and the rule that permits it does not name it; it is the proxy itself.
+DEFAULT, SPECIAL, OWN = "default", "special", "own-listener"
+RESERVED = frozenset({DEFAULT, SPECIAL, OWN})
+
+#: Among the networks of clients: those on a Unix socket, which have no address.
+UNIX = "unix"
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+COMMANDS: dict[str, tuple[Command, ...]] = {
+    "connect": (Command.CONNECT,),
+    "bind": (Command.BIND,),
+    "associate": (Command.UDP_ASSOCIATE,),
+    "resolve": (Command.RESOLVE, Command.RESOLVE_PTR),
+}
+VERSIONS: dict[str, int] = {"4": 4, "socks4": 4, "5": 5, "socks5": 5}
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+_WORD = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_SPAN = re.compile(r"([0-9]{1,2}):([0-9]{2})-([0-9]{1,2}):([0-9]{2})")
+_GLOB_LABEL = re.compile(r"[a-z0-9_*?-]{1,63}")
+_DAY_MINUTES = 24 * 60
+
+Network = IPv4Network | IPv6Network
+
+
+class Problem(NamedTuple):
+    """
+    One mistake in a rule.
+
+    :ivar rule: its name.
+    :ivar field: the field.
+    :ivar value: what stands there.
+    :ivar right: what would be right.
+    """
+
+    rule: str
+    field: str
+    value: object
+    right: str
+
+    def __str__(self) -> str:
+        return f"rule {self.rule!r}, {self.field}: {self.value!r}: {self.right}"
+
+
+class RuleError(ValueError):
+    """
+    Rules with mistakes.
+
+    :ivar problems: all of them.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)))
+
+
+class Wrong(ValueError):
+    """
+    A value is not what its field takes.
+
+    :ivar value: the value, or the part of it that is wrong.
+    :ivar right: what would be right.
+    """
+
+    def __init__(self, value: object, right: str) -> None:
+        super().__init__(f"{value!r}: {right}")
+        self.value = value
+        self.right = right
+
+
+@attrs.frozen(kw_only=True)
+class Rule:
+    """
+    One rule. A condition that is None always holds; of one with several values, one has to hold.
+
+    *users* and *groups* together are one condition, and so are *names* and *networks*: where both are
+    given, either will do.
+
+    :ivar name: appears in access records; letters, digits, ``_``, ``.``, ``:`` and ``-``.
+    :ivar allow: what it decides.
+    :ivar users: names of users.
+    :ivar groups: names of groups.
+    :ivar authenticated: True: somebody has vouched for the user's name; False: nobody has.
+    :ivar clients: addresses, networks and sets from which clients come, or ``unix``.
+    :ivar listeners: names of listeners, or addresses and ports as in ``192.0.2.1:1080``.
+    :ivar versions: 4 or 5. SOCKS4a is 4.
+    :ivar commands: ``connect``, ``bind``, ``associate``, ``resolve``.
+    :ivar names: names of destinations: ``a.example``, ``*.example`` (what ends so), a glob
+        with ``*`` and ``?``, or ``@`` and the name of a set.
+    :ivar networks: addresses, networks and sets of destinations.
+    :ivar ports: numbers, or ranges as in ``"6000-6063"``.
+    :ivar days: ``mon`` to ``sun``, or ranges as in ``"mon-fri"``.
+    :ivar hours: spans as in ``"08:00-18:00"``; the minute of the end is not in it. One that goes
+        past midnight belongs to the day on which it begins.
+    :ivar zone: the time zone of days and hours, as in ``"Europe/Berlin"``; None: the machine's own.
+    :ivar outgoing: at most one IPv4 and one IPv6 address of this machine that connections leave from.
+    :ivar limits: the name of what limits sessions under this rule; it is carried and not looked at here.
+    :ivar timeouts: in place of the server's, once the rule is known: the idle one.
+    :ivar log: whether a session has an access record.
+    :raises RuleError: for mistakes, all of them.
+    """
+
+    name: str
+    allow: bool
+    users: Collection[str] | None = None
+    groups: Collection[str] | None = None
+    authenticated: bool | None = None
+    clients: Collection[str] | None = None
+    listeners: Collection[str] | None = None
+    versions: Collection[int | str] | None = None
+    commands: Collection[str | Command] | None = None
+    names: Collection[str] | None = None
+    networks: Collection[str] | None = None
+    ports: Collection[int | str | tuple[int, int]] | None = None
+    days: Collection[str] | None = None
+    hours: Collection[str] | None = None
+    zone: str | None = None
+    outgoing: Collection[str] | None = None
+    limits: str | None = None
+    timeouts: Timeouts | None = None
+    log: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        problems = []
+        for field, check in _CHECKS.items():
+            value = getattr(self, field)
+            if value is None:
+                continue
+            try:
+                # Whatever form it was given in, it is compared in one only.
+                object.__setattr__(self, field, check(value))
+            except Wrong as wrong:
+                problems.append(Problem(str(self.name), field, wrong.value, wrong.right))
+        if self.zone is not None and self.days is None and self.hours is None:
+            problems.append(Problem(str(self.name), "zone", self.zone, "only with days or hours"))
+        if problems:
+            raise RuleError(problems)
+
+    @property
+    def timed(self) -> bool:
+        """Whether it depends on the time."""
+        return self.days is not None or self.hours is not None
+
+
+@attrs.frozen
+class Decision:
+    """
+    What a policy of rules has decided.
+
+    :ivar allowed: whether it may be.
+    :ivar rule: the name of the rule, or one of :data:`RESERVED`.
+    :ivar effect: the rule that allows it, for what it says of outgoing addresses, limits, timeouts and
+        records; None where no rule has decided.
+    """
+
+    allowed: bool
+    rule: str
+    effect: Rule | None = None
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+
+#: No rule matched.
+DENIED = Decision(False, DEFAULT)
+
+
+# What the fields take.
+
+
+def _texts(what: str) -> Callable[[Any], tuple[str, ...]]:
+    def check(value: Any) -> tuple[str, ...]:
+        for text in _several(value):
+            if not isinstance(text, str) or not text:
+                raise Wrong(text, f"must be {what}")
+        return tuple(dict.fromkeys(value))
+
+    return check
+
+
+def _several(value: Any) -> Collection[Any]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Collection):
+        raise Wrong(value, "must be a list")
+    if not value:
+        raise Wrong(value, "must not be empty; leave it out where it does not matter")
+    return value
+
+
+def _each(parse: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    return lambda value: tuple(dict.fromkeys(parse(item) for item in _several(value)))
+
+
+def _rule_name(value: Any) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise Wrong(value, "must be 1 to 64 letters, digits, '_', '.', ':' or '-'")
+    if value in RESERVED:
+        raise Wrong(value, f"another name: access records use {', '.join(sorted(RESERVED))} themselves")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Wrong(value, "must be true or false")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise Wrong(value, "must be a name")
+    return value
+
+
+def _version(value: Any) -> int:
+    if str(value) not in VERSIONS:
+        raise Wrong(value, "must be 4 or 5")
+    return VERSIONS[str(value)]
+
+
+def _commands(value: Any) -> tuple[Command, ...]:
+    found: list[Command] = []
+    for item in _several(value):
+        if isinstance(item, Command):
+            found.append(item)
+        elif item in COMMANDS:
+            found += COMMANDS[item]
+        else:
+            raise Wrong(item, f"must be one of {', '.join(COMMANDS)}")
+    return tuple(dict.fromkeys(found))
+
+
+def network_of(text: Any) -> Network:
+    """
+    The network, or the single address, that *text* is.
+
+    :raises Wrong: when it is none.
+    """
+    if not isinstance(text, str):
+        raise Wrong(text, "must be an address, a network or the name of a set")
+    try:
+        network = ip_network(text)
+    except ValueError:
+        pass
+    else:
+        if "%" in text:
+            raise Wrong(text, "an address here has no zone")
+        return _unmapped(network)
+    try:
+        wider = ip_network(text, strict=False)
+    except ValueError:
+        raise Wrong(text, "must be an address or a network such as 192.0.2.0/24") from None
+    raise Wrong(text, f"has bits set behind its prefix: {wider} or {text.partition('/')[0]}")
+
+
+def _unmapped(network: Network) -> Network:
+    """IPv4-mapped networks are of IPv4 addresses, as which they come."""
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        inner = network.network_address.ipv4_mapped
+        if inner is not None:
+            return IPv4Network((inner, network.prefixlen - 96))
+    return network
+
+
+def is_set(text: str) -> bool:
+    """Whether *text*, among networks, is the name of a set."""
+    return _WORD.fullmatch(text) is not None
+
+
+def _network(value: Any) -> str:
+    if isinstance(value, (IPv4Network, IPv6Network)):
+        return str(_unmapped(value))
+    if isinstance(value, str) and is_set(value):
+        return value
+    return str(network_of(str(value) if not isinstance(value, (int, bool)) else value))
+
+
+def _destination_network(value: Any) -> str:
+    if value == UNIX:
+        raise Wrong(value, "is only for clients")
+    return _network(value)
+
+
+def name_pattern(value: Any) -> str:
+    """
+    *value*, a pattern of names, in lower case and ASCII.
+
+    :raises Wrong: when no name can match it.
+    """
+    if not isinstance(value, str) or not value:
+        raise Wrong(value, "must be a name such as a.example or *.example")
+    if value.startswith("@"):
+        if not _WORD.fullmatch(value[1:]):
+            raise Wrong(value, "must be @ and the name of a set")
+        return value
+    if "*" not in value and "?" not in value:
+        return _exact_name(value)
+    if value.startswith("*.") and not set(value[2:]) & set("*?"):
+        return "*." + _exact_name(value[2:])
+    text = value[:-1] if value.endswith(".") else value
+    labels = [label if label.isascii() else _exact_name(label) for label in text.split(".")]
+    glob = ".".join(labels).lower()
+    if len(glob) > 253 or not all(map(_GLOB_LABEL.fullmatch, glob.split("."))):
+        raise Wrong(value, "must be of letters, digits, '-', '_', '.', '*' and '?'")
+    return glob
+
+
+def _exact_name(value: str) -> str:
+    host = value[1:] if value.startswith(".") else value
+    try:
+        found = canonical(Address(host, 0, AddressType.DOMAIN_NAME))
+    except NameNotFound:
+        raise Wrong(value, "is no name that the DNS allows") from None
+    if found.type is not AddressType.DOMAIN_NAME:
+        raise Wrong(value, "is an address, which belongs into networks")
+    if host != value:
+        raise Wrong(value, f"must be {found.host} or *.{found.host}")
+    return bare_name(found.host)
+
+
+def bare_name(name: str) -> str:
+    """*name* without the dot that may stand at its end."""
+    return name[:-1] if name.endswith(".") else name
+
+
+def _ports(value: Any) -> tuple[int, int]:
+    first: Any
+    last: Any
+    if isinstance(value, tuple) and len(value) == 2:
+        first, last = value
+    elif isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?", value):
+        first, _, last = value.partition("-")
+        first, last = int(first), int(last or first)
+    else:
+        first = last = value
+    if not all(isinstance(port, int) and not isinstance(port, bool) for port in (first, last)):
+        raise Wrong(value, "must be a port or a range such as 6000-6063")
+    if not 0 <= first <= last <= 65535:
+        raise Wrong(value, "must be from 0 to 65535, the lower first")
+    return first, last
+
+
+def _days(value: Any) -> tuple[str, ...]:
+    found: set[str] = set()
+    for item in _several(value):
+        first, _, last = item.lower().partition("-") if isinstance(item, str) else ("", "", "")
+        last = last or first
+        if first not in DAYS or last not in DAYS:
+            raise Wrong(item, f"must be one of {', '.join(DAYS)}, or a range such as mon-fri")
+        begin, end = DAYS.index(first), DAYS.index(last)
+        # sat-mon goes over the end of the week.
+        found.update(DAYS[number % 7] for number in range(begin, end + 1 if end >= begin else end + 8))
+    return tuple(day for day in DAYS if day in found)
+
+
+def span_of(text: str) -> tuple[int, int]:
+    """The minutes of the day at which *text*, a span of hours, begins and ends."""
+    matched = _SPAN.fullmatch(text) if isinstance(text, str) else None
+    right = "must be a span such as 08:00-18:00, from 00:00 to 24:00"
+    if matched is None:
+        raise Wrong(text, right)
+    hour, minute, last_hour, last_minute = map(int, matched.groups())
+    begin, end = 60 * hour + minute, 60 * last_hour + last_minute
+    if minute > 59 or last_minute > 59 or begin >= _DAY_MINUTES or end > _DAY_MINUTES:
+        raise Wrong(text, right)
+    if begin == end:
+        raise Wrong(text, "is empty; the whole day is 00:00-24:00")
+    return begin, end
+
+
+def _span(value: Any) -> str:
+    begin, end = span_of(value)
+    return f"{begin // 60:02d}:{begin % 60:02d}-{end // 60:02d}:{end % 60:02d}"
+
+
+def _zone(value: Any) -> str:
+    try:
+        return ZoneInfo(value).key
+    except Exception:  # it raises nearly anything, and what does not matter
+        raise Wrong(value, "must be a time zone that this machine knows, such as Europe/Berlin") from None
+
+
+def _outgoing(value: Any) -> tuple[str, ...]:
+    families = []
+    for host in _several(value):
+        try:
+            families.append(AF_INET6 if ip_address(host).version == 6 else AF_INET)
+            inet_pton(families[-1], host)
+        except (OSError, ValueError, TypeError):
+            raise Wrong(host, "must be a literal address of this machine") from None
+    if len(families) != len(set(families)):
+        raise Wrong(list(value), "must be at most one IPv4 and one IPv6 address")
+    return tuple(value)
+
+
+def _timeouts(value: Any) -> Timeouts:
+    if not isinstance(value, Timeouts):
+        raise Wrong(value, "must be Timeouts")
+    return value
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "name": _rule_name,
+    "allow": _flag,
+    "users": _texts("the name of a user"),
+    "groups": _texts("the name of a group"),
+    "authenticated": _flag,
+    "clients": _each(_network),
+    "listeners": _texts("the name of a listener"),
+    "versions": _each(_version),
+    "commands": _commands,
+    "names": _each(name_pattern),
+    "networks": _each(_destination_network),
+    "ports": _each(_ports),
+    "days": _days,
+    "hours": _each(_span),
+    "zone": _zone,
+    "outgoing": _outgoing,
+    "limits": _text,
+    "timeouts": _timeouts,
+    "log": _flag,
+}
