@@ -8,7 +8,7 @@ Dialing: from checked addresses to one connection (RFC 8305, "Happy Eyeballs").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from socket import AF_INET, AF_INET6, SocketType
 from typing import Any, NamedTuple, Protocol as Shape, TypeVar
 
@@ -160,6 +160,12 @@ class Outgoing(NamedTuple):
         """What to bind to before connecting to *destination*."""
         host = self.ipv6 if destination.type is AddressType.IPV6 else self.ipv4
         return None if host is None else (host, 0)
+
+
+def outgoing_of(hosts: Iterable[str]) -> Outgoing:
+    """What connections leave from, of *hosts*: at most one literal address of each family."""
+    by_family = {":" in host: host for host in hosts}
+    return Outgoing(by_family.get(False), by_family.get(True))
 
 
 class End(Shape):

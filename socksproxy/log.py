@@ -30,6 +30,7 @@ FIELDS = (
     "version",
     "command",
     "destination",
+    "rule",
     "reached",
     "outgoing",
     "announced",

@@ -39,6 +39,8 @@ class AccessRecord:
     :ivar requested: when the request was whole.
     :ivar resolved: when the name had been looked up.
     :ivar answered: when the reply was sent.
+    :ivar rule: the name of the rule that decided, or what decided in place of one; of an association,
+        those that have decided on its destinations, with commas. None: the policy has no rules.
     :ivar reached: the address that was dialed with success.
     :ivar outgoing: the address it was dialed from.
     :ivar announced: where the peer of a BIND was to connect; the answer of RESOLVE and RESOLVE_PTR.
@@ -66,6 +68,7 @@ class AccessRecord:
         "request",
         "requested",
         "resolved",
+        "rule",
         "sent",
         "strangers",
         "version",
@@ -80,6 +83,7 @@ class AccessRecord:
         self.requested: float | None = None
         self.resolved: float | None = None
         self.answered: float | None = None
+        self.rule: str | None = None
         self.reached: Address | None = None
         self.outgoing: Address | None = None
         self.announced: str | None = None
@@ -111,6 +115,7 @@ class AccessRecord:
             "version": self.version,
             "command": None if request is None else _command_name(request.command),
             "destination": None if request is None else shown(request.destination),
+            "rule": self.rule,
             "reached": None if reached is None else str(reached),
             "outgoing": None if outgoing is None else str(outgoing),
             "announced": self.announced,

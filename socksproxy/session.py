@@ -25,8 +25,9 @@ from .channel import Channel
 from .commands.associate import associate
 from .commands.bind import Bound, Wanted
 from .commands.connect import connect
+from .commands.means import Means
 from .commands.resolve import resolve, resolve_pointer
-from .dial import Destination, Dialed, adopted
+from .dial import Destination, Dialed, adopted, outgoing_of
 from .errors import (
     CommandNotSupported,
     ConnectTimedOut,
@@ -40,8 +41,10 @@ from .errors import (
 )
 from .names import printable
 from .negotiation import MAX_EARLY, Negotiation, NotSOCKS
-from .policy import Admission, Client
+from .policy import Admission, Client, IDecidingPolicy
+from .policy.judge import Judge
 from .policy.limits import Timeouts as Timeouts
+from .policy.rules import Rule
 from .record import AccessRecord, shown
 from .relay.outcome import End, IRelay
 from .udp.association import Association
@@ -93,6 +96,7 @@ class Session:
         "_discarded",
         "_half_closed",
         "_how",
+        "_judge",
         "_logout",
         "_pending",
         "_relay",
@@ -111,6 +115,7 @@ class Session:
         self._relay: IRelay | None = None
         self._association: Association | None = None
         self._logout: Callable[[], None] | None = None
+        self._judge: Judge | None = None
         self._half_closed = False
         self._discarded = 0
         self.channel = channel
@@ -385,9 +390,36 @@ class Session:
             start = _COMMANDS[request.version].get(request.command)
             if start is None:
                 raise CommandNotSupported("command not supported")
+            if sessions.deciding is not None:
+                self._consider(sessions.deciding, request)
             start(self, request)
         except (SOCKSError, OSError) as problem:
             self._refuse(problem)
+
+    def _consider(self, policy: IDecidingPolicy, request: Request) -> None:
+        """What a policy that decides wants to know of the client, and where its words are kept."""
+        client, listeners = self.record.client, self._sessions.listeners
+        self.record.client = client._replace(
+            groups=frozenset(getattr(client.avatar, "groups", ())),
+            listener=listeners.name_of(self.channel.local_address()),
+            version=request.version,
+        )
+        self._judge = Judge(policy)
+
+    def _means(self) -> Means:
+        means = self._sessions.means
+        return means if self._judge is None else Means(self._judge, means.names, means.clock)
+
+    def recorded(self) -> bool:
+        """Whether there is to be an access record, in which the rule is noted."""
+        judge, record = self._judge, self.record
+        if judge is None:
+            return True
+        if record.datagrams_sent is None:
+            record.rule, recorded = judge.told(record.reached)
+        else:
+            record.rule, recorded = judge.told_of_all()
+        return recorded
 
     def _await(
         self,
@@ -406,9 +438,22 @@ class Session:
 
     def _connect(self, request: Request) -> None:
         sessions = self._sessions
-        dialer = sessions.dialer(self.channel)
-        pending = connect(sessions.means, self.record.client, request.destination, dialer, self._resolved)
+        dialer = sessions.dialer(self.channel) if self._judge is None else self._dial
+        pending = connect(self._means(), self.record.client, request.destination, dialer, self._resolved)
         self._await(pending, self._connected)
+
+    def _dial(self, address: Address) -> Deferred[Dialed]:
+        """Dial from where the rule says that allows *address*."""
+        sessions, effect = self._sessions, self._effect(address)
+        if effect is None or effect.outgoing is None:
+            dialer = sessions.dialer(self.channel)
+        else:
+            dialer = sessions.dialer_from(self.channel, outgoing_of(effect.outgoing))
+        attempt: Deferred[Dialed] = dialer(address)
+        return attempt
+
+    def _effect(self, reached: Address) -> Rule | None:
+        return None if self._judge is None else self._judge.effect(reached)
 
     def _bind(self, request: Request) -> None:
         sessions, client = self._sessions, self.record.client
@@ -417,6 +462,7 @@ class Session:
             request.destination,
             request.version is Version.SOCKS4,
             lambda host: sessions.spoken(client, host),
+            self._judge,
         )
         self.record.strangers = 0
         take = sessions.take(self.channel)
@@ -430,7 +476,7 @@ class Session:
         if not sessions.resolve_commands:
             raise CommandNotSupported("command not supported")
         start = resolve if request.command == Command.RESOLVE else resolve_pointer
-        pending = start(sessions.means, self.record.client, request, self._resolved)
+        pending = start(self._means(), self.record.client, request, self._resolved)
         self._await(pending, self._answered)
 
     def _resolved(self) -> None:
@@ -484,7 +530,7 @@ class Session:
             raise
 
     def _start_relay(self, dialed: Dialed) -> IRelay:
-        early, idle, link = self.negotiation.early, self._sessions.timeouts.idle, dialed.link
+        early, idle, link = self.negotiation.early, self._idle(dialed.reached), dialed.link
         wrapping = self.negotiation.wrapping
         self.negotiation = _DONE
         if not isinstance(link, Destination):
@@ -499,6 +545,11 @@ class Session:
         joined = self.channel.join(link, self._relayed, idle, wrapping)
         joined.start(early, self._half_closed)
         return joined
+
+    def _idle(self, reached: Address) -> float | None:
+        effect = self._effect(reached)
+        timeouts = self._sessions.timeouts if effect is None else effect.timeouts or self._sessions.timeouts
+        return timeouts.idle
 
     def _relayed(self, relay: IRelay) -> None:
         self.record.sent, self.record.received = relay.sent, relay.received
@@ -516,6 +567,7 @@ class Session:
             self._dissociated,
             self.negotiation.wrapping,
         )
+        self._association.means = self._means()
         self.phase = Phase.ASSOCIATED
         self._grant(bound)
         self.negotiation = _DONE

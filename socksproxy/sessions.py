@@ -20,7 +20,17 @@ from .commands.means import Means
 from .deadlines import Deadlines
 from .dial import Destination, Outgoing, SocketDialer, TransportDialer
 from .listen import Take, for_engine, for_transports
-from .policy import Admission, Client, DefaultPolicy, IPolicy, OwnListeners, SessionCount, SessionLimits
+from .policy import (
+    Admission,
+    Client,
+    DefaultPolicy,
+    IDecidingPolicy,
+    IPolicy,
+    OwnListeners,
+    SessionCount,
+    SessionLimits,
+)
+from .policy.compiled import RulePolicy
 from .ports import Advertised
 from .relay import engine_for
 from .resolve import Names
@@ -68,8 +78,10 @@ class Sessions:
         self.authentication = authentication
         self.listeners = OwnListeners()
         self.policy = DefaultPolicy() if policy is None else policy
-        if isinstance(self.policy, DefaultPolicy) and self.policy.listeners is None:
+        if isinstance(self.policy, (DefaultPolicy, RulePolicy)) and self.policy.listeners is None:
             self.policy.listeners = self.listeners
+        #: The policy, where it tells more than yes or no; None: sessions have nothing to do for it.
+        self.deciding = self.policy if IDecidingPolicy.providedBy(self.policy) else None
         self.names = Names(
             reactor.nameResolver if resolver is None else resolver,
             reactor,
@@ -112,6 +124,13 @@ class Sessions:
         if self.engine is None or not channel.detachable:
             return self.transport_dialer
         return self._socket_dialer
+
+    def dialer_from(self, channel: Channel, outgoing: Outgoing) -> Any:
+        """Likewise, but connections leave from *outgoing*, where that has an address of the family."""
+        ours = Outgoing(outgoing.ipv4 or self._outgoing.ipv4, outgoing.ipv6 or self._outgoing.ipv6)
+        if self.engine is None or not channel.detachable:
+            return TransportDialer(self.reactor, ours)
+        return SocketDialer(self._engine, ours)
 
     def take(self, channel: Channel) -> Take:
         """What makes a relay's end of a connection that comes to a session on *channel*."""
@@ -164,7 +183,7 @@ class Sessions:
         self.lingers.stop(session)
         self.graces.stop(session)
         self.count.release(session.record.client.host)
-        if self.observer is not None:
+        if self.observer is not None and session.recorded():
             try:
                 self.observer(session.record.event(how, self.seconds(), time.time()))
             except Exception:

@@ -18,6 +18,7 @@ def whole_record() -> AccessRecord:
     record.version = Version.SOCKS5
     record.request = Request(Version.SOCKS5, Command.CONNECT, Address.of("example.test", 443))
     record.requested, record.resolved, record.answered = 100.25, 101.0, 103.5
+    record.rule = "web"
     record.reached = Address.of("2001:db8::1", 443)
     record.outgoing = Address.of("2001:db8::2", 40000)
     record.reply = 0
@@ -37,6 +38,7 @@ def test_whole() -> None:
         "version": 5,
         "command": "CONNECT",
         "destination": "example.test:443",
+        "rule": "web",
         "reached": "[2001:db8::1]:443",
         "outgoing": "[2001:db8::2]:40000",
         "announced": None,

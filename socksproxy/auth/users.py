@@ -4,7 +4,7 @@ Who a client turns out to be: the avatar that a portal gives for its credentials
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from twisted.cred.checkers import ANONYMOUS
@@ -21,6 +21,7 @@ class ISOCKSUser(Interface):
     """A user of the proxy: the avatar that the portal's realm gives."""
 
     name = Attribute("The name, for logs and rules; None: nobody knows.")
+    # An avatar may also have groups, an iterable of names, for rules.
 
     def permits(client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
         """
@@ -36,12 +37,14 @@ class User:
     A user who may do whatever the server's policy permits.
 
     :param name: None: nobody knows who it is.
+    :param groups: to which it belongs, for rules.
     """
 
-    __slots__ = ("name",)
+    __slots__ = ("groups", "name")
 
-    def __init__(self, name: str | None) -> None:
+    def __init__(self, name: str | None, groups: Iterable[str] = ()) -> None:
         self.name = name
+        self.groups = frozenset(groups)
 
     def permits(self, client: Client, command: Command, destination: Address) -> bool:
         """See :meth:`ISOCKSUser.permits`."""

@@ -18,13 +18,13 @@ from ..dial import Dialed, Outgoing
 from ..errors import AddressTypeNotSupported, NoFreePort, NotAllowed, TooManyBinds
 from ..listen import Listener, Take, listening_socket
 from ..names import canonical
-from ..policy import Client
+from ..policy import Client, INamePolicy, IPolicy
 from ..policy.limits import ClientCount
 from ..policy.listeners import is_local
 from ..ports import Advertised, PortRange, opened
 from ..seldom import Seldom
 from ..wire.words import Address, AddressType, Command
-from .means import Means, ask, permitted_addresses
+from .means import Means, ask, ask_address, permitted_addresses
 
 _log = Logger(namespace="socksproxy")
 
@@ -64,12 +64,14 @@ class Wanted(NamedTuple):
     :ivar ipv4_only: the client cannot be told another address (SOCKS4).
     :ivar spoken: the type of the address by which the client has reached a
         destination of this name already; None: it has not.
+    :ivar policy: decides for this client; None: the policy of all.
     """
 
     client: Client
     destination: Address
     ipv4_only: bool
     spoken: Callable[[str], AddressType | None]
+    policy: IPolicy | None = None
 
 
 class Bound(NamedTuple):
@@ -145,6 +147,8 @@ class Binds:
         self, wanted: Wanted, take: Take, resolved: Callable[[], None], stranger: Callable[[], None]
     ) -> Generator[Any, Any, Bound]:
         client, destination, means = wanted.client, wanted.destination, self._means
+        if wanted.policy is not None:
+            means = means._replace(policy=wanted.policy)
         if is_any(destination) and not self._permits_any(client):
             raise NotAllowed("a peer must be named")
         answer = ask(means.policy, client, Command.BIND, destination)
@@ -152,7 +156,11 @@ class Binds:
             means, client, Command.BIND, destination, answer, resolved
         )
         told, listening = self._open(wanted, addresses)
-        admits = self._judge(destination, addresses, stranger)
+        if is_any(destination) and INamePolicy.providedBy(means.policy):
+            permitted = self._judge_as_they_come(means.policy, client, destination.port)
+        else:
+            permitted = self._judge(destination, addresses)
+        admits = self._judge_port(destination.port, permitted, stranger)
         place: tuple[str, int] = listening.getsockname()[:2]
         try:
             listener = Listener(self._reactor, listening, admits, take)
@@ -168,14 +176,30 @@ class Binds:
     def _permits_any(self, client: Client) -> bool:
         return client.local if self._settings.any_peer is None else self._settings.any_peer
 
-    def _judge(
-        self, destination: Address, addresses: Sequence[Address], stranger: Callable[[], None]
-    ) -> Callable[[Address], bool]:
+    def _judge(self, destination: Address, addresses: Sequence[Address]) -> Callable[[Address], bool]:
         hosts = None if is_any(destination) else {address.host for address in addresses}
-        port = destination.port if self._settings.check_port else 0
+        return lambda peer: hosts is None or peer.host in hosts
+
+    def _judge_as_they_come(self, policy: IPolicy, client: Client, port: int) -> Callable[[Address], bool]:
+        """A policy that can tell who has come from who was asked for is asked about everybody."""
+
+        def permitted(peer: Address) -> bool:
+            answer = ask_address(policy, client, Command.BIND, peer._replace(port=port), None)
+            if isinstance(answer, Deferred):
+                answer.addErrback(_let_go)
+                answer.cancel()
+                return False
+            return answer
+
+        return permitted
+
+    def _judge_port(
+        self, wanted: int, permitted: Callable[[Address], bool], stranger: Callable[[], None]
+    ) -> Callable[[Address], bool]:
+        port = wanted if self._settings.check_port else 0
 
         def admits(peer: Address) -> bool:
-            if (hosts is None or peer.host in hosts) and port in (0, peer.port):
+            if port in (0, peer.port) and permitted(peer):
                 return True
             stranger()
             return False
@@ -272,6 +296,10 @@ class Binds:
             first=self._ports.first if self._ports else 1,
             last=self._ports.last if self._ports else 65535,
         )
+
+
+def _let_go(_: Failure) -> None:
+    """Nobody waits for it any more."""
 
 
 def is_any(destination: Address) -> bool:

@@ -12,9 +12,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..auth.users import ISOCKSUser
 from ..errors import NotAllowed
-from ..policy import Client, IPolicy
+from ..policy import Client, INamePolicy, IPolicy
 from ..resolve import Names
 from ..wire.words import Address, AddressType, Command
 
@@ -44,6 +43,31 @@ def ask(policy: IPolicy, client: Client, command: Command, destination: Address)
     answer = _ask_one(policy, client, command, destination)
     if client.avatar is None or not answer:
         return answer
+    return _with_user(answer, client, command, destination)
+
+
+def ask_address(
+    policy: IPolicy, client: Client, command: Command, destination: Address, name: str | None
+) -> bool | Deferred[bool]:
+    """
+    Likewise for an address that the client did not name itself.
+
+    :param name: as :meth:`~socksproxy.policy.INamePolicy.permits_address` takes it; policies that do not
+        provide that are asked as ever.
+    """
+    if not INamePolicy.providedBy(policy):
+        return ask(policy, client, command, destination)
+    answer = _ask_one(policy, client, command, destination, name)
+    if client.avatar is None or not answer:
+        return answer
+    return _with_user(answer, client, command, destination)
+
+
+def _with_user(
+    answer: bool | Deferred[bool], client: Client, command: Command, destination: Address
+) -> bool | Deferred[bool]:
+    """*answer*, which does not deny it, together with what the client's user says."""
+    assert client.avatar is not None
     also = _ask_one(client.avatar, client, command, destination)
     if not isinstance(answer, Deferred):
         return also
@@ -58,17 +82,21 @@ def _both(answer: Deferred[bool], also: Deferred[bool]) -> Deferred[bool]:
 
 
 def _ask_one(
-    judge: IPolicy | ISOCKSUser, client: Client, command: Command, destination: Address
+    judge: Any, client: Client, command: Command, destination: Address, *name: str | None
 ) -> bool | Deferred[bool]:
     try:
-        answer = judge.permits(client, command, destination)
+        if name:
+            answer = judge.permits_address(client, command, destination, *name)
+        else:
+            answer = judge.permits(client, command, destination)
     except Exception:
         # An embedder's policy may raise anything; whatever it is, it denies.
         _log.failure("the policy failed; the request is denied")
         return False
     if isinstance(answer, Deferred):
         return _cancellable(answer)
-    return answer
+    permitted: bool = answer
+    return permitted
 
 
 def _cancellable(answer: Deferred[bool]) -> Deferred[bool]:
@@ -131,8 +159,8 @@ def permitted_addresses(
     host, port = destination.host, destination.port
     remembered = means.names.remembered(host, port)
     if remembered is not None:
-        return _judged(remembered, means.policy, client, command, resolved)
-    return means.names.lookup(host, port).addCallback(_judged, means.policy, client, command, resolved)
+        return _judged(remembered, means.policy, client, command, host, resolved)
+    return means.names.lookup(host, port).addCallback(_judged, means.policy, client, command, host, resolved)
 
 
 def _judged(
@@ -140,11 +168,12 @@ def _judged(
     policy: IPolicy,
     client: Client,
     command: Command,
+    name: str,
     resolved: Callable[[], None],
 ) -> list[Address] | Deferred[list[Address]]:
-    """Those of a name's *addresses* that the policy permits."""
+    """Those of the *addresses* of *name* that the policy permits."""
     resolved()
-    answers = [ask(policy, client, command, address) for address in addresses]
+    answers = [ask_address(policy, client, command, address, name) for address in addresses]
     if any(isinstance(answer, Deferred) for answer in answers):
         each = [answer if isinstance(answer, Deferred) else succeed(answer) for answer in answers]
         # Of several that are cancelled, all but the first would complain that nobody takes their failure.

@@ -19,6 +19,25 @@ class OwnListeners:
     def __init__(self) -> None:
         self._exact: set[tuple[str, int]] = set()
         self._everywhere: set[int] = set()
+        self._names: dict[tuple[str, int], str] = {}
+
+    def name(self, host: str, port: int, name: str) -> None:
+        """The listener on *host* (a literal address, or a wildcard) and *port* is called *name* by rules."""
+        host = plain(host)
+        self._names["" if host in _WILDCARDS else host, port] = name
+
+    def name_of(self, reached: tuple[str, int] | None) -> str:
+        """
+        What rules call the listener of a client.
+
+        :param reached: the address and port of ours that it has reached; None: a Unix socket.
+        :returns: the name, or the address and port where it has none; ``unix``.
+        """
+        if reached is None:
+            return "unix"
+        host, port = reached
+        name = self._names.get(reached) or self._names.get(("", port))
+        return name or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
     def add(self, host: str, port: int) -> None:
         """Clients are accepted on *host* (a literal address, or a wildcard) and *port*."""

@@ -50,21 +50,23 @@ Network = IPv4Network | IPv6Network
 
 class Problem(NamedTuple):
     """
-    One mistake in a rule.
+    One mistake in a rule or a set.
 
     :ivar rule: its name.
     :ivar field: the field.
     :ivar value: what stands there.
     :ivar right: what would be right.
+    :ivar kind: ``rule``, or ``set``: then *rule* is the name of a set.
     """
 
     rule: str
     field: str
     value: object
     right: str
+    kind: str = "rule"
 
     def __str__(self) -> str:
-        return f"rule {self.rule!r}, {self.field}: {self.value!r}: {self.right}"
+        return f"{self.kind} {self.rule!r}, {self.field}: {self.value!r}: {self.right}"
 
 
 class RuleError(ValueError):

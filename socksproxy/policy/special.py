@@ -67,10 +67,26 @@ def special(host: str) -> Special | None:
     :raises ValueError: when *host* is not a literal address.
     """
     for address in carried(ip_address(host)):
-        for kind, networks in _SPECIAL:
-            if any(address in network for network in networks):
-                return kind
+        found = special_network(address)
+        if found is not None:
+            return found[0]
     return None
+
+
+def special_network(
+    address: IPv4Address | IPv6Address,
+) -> tuple[Special, IPv4Network | IPv6Network] | None:
+    """What is special about *address* itself, whatever it may carry, and the network that makes it so."""
+    for kind, networks in _SPECIAL:
+        for network in networks:
+            if address in network:
+                return kind, network
+    return None
+
+
+def special_networks(kind: Special) -> tuple[IPv4Network | IPv6Network, ...]:
+    """All networks whose addresses are special in this way."""
+    return next(networks for one, networks in _SPECIAL if one is kind)
 
 
 def carried(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:

@@ -166,6 +166,7 @@ class Association:
     :param ended: called once, with the association, when its sockets are closed.
     :param wrapping: what was agreed on with the client: each datagram is encapsulated, header and
         all; None: they are as they are.
+    :ivar means: what it has of the terms, or what its session has put in place of that.
     :ivar outlet: its sockets.
     :ivar targets: by the headers of the client's datagrams.
     :ivar sources: the headers for replies, by what the outlet knows their sources by.
@@ -192,6 +193,7 @@ class Association:
         "errno",
         "host",
         "how",
+        "means",
         "outlet",
         "port",
         "received",
@@ -211,6 +213,7 @@ class Association:
         wrapping: IWrapping | None = None,
     ) -> None:
         self.client = client
+        self.means = terms.means
         self.host = host
         self.port = port
         self.outlet: Outlet | None = None
@@ -378,7 +381,7 @@ class Association:
         filtering = self._terms.settings.filtering
         if filtering is not Filtering.ENDPOINT_INDEPENDENT:
             return self._contact(host, port) in self._contacts
-        answer = ask(self._terms.means.policy, self.client, Command.UDP_ASSOCIATE, Address.of(host, port))
+        answer = ask(self.means.policy, self.client, Command.UDP_ASSOCIATE, Address.of(host, port))
         if isinstance(answer, Deferred):
             # Nobody is asked about everybody who may happen to send something.
             answer.addErrback(_let_go)
@@ -424,7 +427,7 @@ class Association:
         """Find out where *target* is, and whether the client may send there."""
         if address is None:
             address = _destination(target.key)
-        means = self._terms.means
+        means = self.means
         target.until = means.clock.seconds() + LIFETIME
         if address.type is not AddressType.DOMAIN_NAME and _leads_nowhere(address):
             self._settle(target, None, Drop.DENIED)

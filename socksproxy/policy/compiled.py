@@ -1,0 +1,424 @@
+"""
+Rules made into indexes, and the policy that asks them.
+
+Strategy: a set of rules is one integer with a bit for each, the first rule's lowest. Every
+condition has an index from what a question holds to the rules whose condition that meets,
+those without one included; what matches is the bitwise "and" of a handful of integers,
+and what decides is its lowest bit. A thousand rules are 125 bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from ipaddress import ip_address
+from re import Pattern
+from typing import NamedTuple
+
+from zope.interface import implementer
+
+from ..wire.words import Address, Command
+from . import Client, IDecidingPolicy
+from .listeners import OwnListeners
+from .matching import (
+    WITHOUT_PORT,
+    Question,
+    Schedule,
+    check,
+    glob,
+    protection,
+    question_of,
+    ranges,
+    unruled,
+)
+from .rules import DENIED, UNIX, Decision, Network, Rule, is_set, network_of
+from .sets import HoldsNames, HoldsNetworks, Sets
+from .special import carried
+
+#: Hosts and names of which is remembered what their indexes say.
+_REMEMBERED = 4096
+
+
+class _Words:
+    """
+    An index of words.
+
+    :param values: for each rule, the words that meet its condition; None: it has none.
+    """
+
+    def __init__(self, values: Iterable[Iterable[object] | None]) -> None:
+        self.unconditional = 0
+        self.by_word: dict[object, int] = {}
+        for number, words in enumerate(values):
+            if words is None:
+                self.unconditional |= 1 << number
+            for word in words or ():
+                self.by_word[word] = self.by_word.get(word, 0) | 1 << number
+        #: With those that have no condition.
+        self.with_word = {word: rules | self.unconditional for word, rules in self.by_word.items()}
+
+
+class _Spans:
+    """
+    An index of ranges of numbers.
+
+    :param spans: the first and the last number, and the rule.
+    """
+
+    def __init__(self, spans: Iterable[tuple[int, int, int]]) -> None:
+        events: dict[int, list[tuple[int, int]]] = {}
+        for first, last, number in spans:
+            events.setdefault(first, []).append((number, 1))
+            events.setdefault(last + 1, []).append((number, -1))
+        self._points: list[int] = sorted(events)
+        self._rules: list[int] = []
+        depths: dict[int, int] = {}
+        rules = 0
+        for point in self._points:
+            for number, change in events[point]:
+                depth = depths[number] = depths.get(number, 0) + change
+                rules = rules | 1 << number if depth else rules & ~(1 << number)
+            self._rules.append(rules)
+
+    def at(self, number: int) -> int:
+        """The rules with *number* in a range."""
+        index = bisect_right(self._points, number) - 1
+        return self._rules[index] if index >= 0 else 0
+
+
+class _Networks:
+    """
+    An index of networks.
+
+    :param texts: for each rule, its networks and sets; None: it has none.
+    """
+
+    def __init__(self, texts: Iterable[Iterable[str] | None], sets: Sets) -> None:
+        spans: dict[int, list[tuple[int, int, int]]] = {4: [], 6: []}
+        asked: dict[str, int] = {}
+        for number, entries in enumerate(texts):
+            for text in entries or ():
+                content = _content(text, sets)
+                if not isinstance(content, tuple):
+                    asked[text] = asked.get(text, 0) | 1 << number
+                    continue
+                for network in content:
+                    first, last = int(network.network_address), int(network.broadcast_address)
+                    spans[network.version].append((first, last, number))
+        self._spans4, self._spans6 = _Spans(spans[4]), _Spans(spans[6])
+        self._asked = [(sets.networks[name], rules) for name, rules in asked.items()]
+        self._fixed = lru_cache(_REMEMBERED)(self._at)
+
+    def at(self, number: int, ipv6: bool) -> int:
+        """The rules that have the address *number*."""
+        rules = self._fixed(number, ipv6)
+        for content, asking in self._asked:
+            if rules & asking != asking and _asked(content, number, ipv6):
+                rules |= asking
+        return rules
+
+    def _at(self, number: int, ipv6: bool) -> int:
+        return (self._spans6 if ipv6 else self._spans4).at(number)
+
+
+def _content(text: str, sets: Sets) -> tuple[Network, ...] | HoldsNetworks:
+    if not is_set(text):
+        return (network_of(text),)
+    return () if text == UNIX else sets.networks[text]
+
+
+def _asked(content: tuple[Network, ...] | HoldsNetworks, number: int, ipv6: bool) -> bool:
+    return not isinstance(content, tuple) and content.range_of(number, ipv6) is not None
+
+
+class _Names:
+    """
+    An index of names.
+
+    :param texts: for each rule, its patterns and sets; None: it has none.
+    """
+
+    def __init__(self, texts: Iterable[Iterable[str] | None], sets: Sets) -> None:
+        self._exact: dict[str, int] = {}
+        self._suffixes: dict[str, int] = {}
+        globs: dict[str, int] = {}
+        asked: dict[str, int] = {}
+        for number, patterns in enumerate(texts):
+            for pattern in _patterns(patterns or (), sets):
+                if pattern.startswith("@"):
+                    table, key = asked, pattern[1:]
+                elif not set(pattern) & set("*?"):
+                    table, key = self._exact, pattern
+                elif pattern.startswith("*.") and not set(pattern[1:]) & set("*?"):
+                    table, key = self._suffixes, pattern[1:]
+                else:
+                    table, key = globs, pattern
+                table[key] = table.get(key, 0) | 1 << number
+        # By how the name ends, where that is certain.
+        self._globs: dict[str, list[tuple[Pattern[str], int]]] = {}
+        for pattern, rules in globs.items():
+            last = pattern.rpartition(".")[2]
+            last = "" if set(last) & set("*?") or "." not in pattern else last
+            self._globs.setdefault(last, []).append((glob(pattern), rules))
+        self._asked: list[tuple[HoldsNames, int]] = []
+        for name, rules in asked.items():
+            content = sets.names[name]
+            assert not isinstance(content, tuple)
+            self._asked.append((content, rules))
+        self._fixed = lru_cache(_REMEMBERED)(self._at)
+
+    def at(self, name: str) -> int:
+        """The rules that have *name*."""
+        rules = self._fixed(name)
+        for content, asking in self._asked:
+            if rules & asking != asking and content.holds(name):
+                rules |= asking
+        return rules
+
+    def _at(self, name: str) -> int:
+        rules = self._exact.get(name, 0)
+        dot = name.find(".")
+        while dot >= 0:
+            rules |= self._suffixes.get(name[dot:], 0)
+            dot = name.find(".", dot + 1)
+        last = name.rpartition(".")[2]
+        for ending in {"", last}:
+            for pattern, matching in self._globs.get(ending, ()):
+                if pattern.fullmatch(name):
+                    rules |= matching
+        return rules
+
+
+def _patterns(texts: Iterable[str], sets: Sets) -> Iterable[str]:
+    for text in texts:
+        content = sets.names[text[1:]] if text.startswith("@") else None
+        if isinstance(content, tuple):
+            yield from content
+        else:
+            yield text
+
+
+class _Address(NamedTuple):
+    """
+    An address as numbers.
+
+    :ivar outer: the address itself, and whether it is IPv6.
+    :ivar inner: what it may carry; empty where that is the address itself.
+    """
+
+    outer: tuple[int, bool]
+    inner: tuple[tuple[int, bool], ...]
+
+
+@lru_cache(_REMEMBERED)
+def _numbers(host: str) -> _Address:
+    address = ip_address(host.partition("%")[0])
+    inner = carried(address)
+    return _Address(
+        (int(address), address.version == 6),
+        () if inner == (address,) else tuple((int(one), one.version == 6) for one in inner),
+    )
+
+
+class Compiled:
+    """
+    Says what :class:`~socksproxy.policy.matching.Matcher` says, at once.
+
+    :param rules: in their order.
+    :param sets: what they name.
+    :raises RuleError: as there.
+    """
+
+    def __init__(
+        self, rules: Sequence[Rule], sets: Sets | None = None, own: OwnListeners | None = None
+    ) -> None:
+        self.rules = tuple(rules)
+        self.sets = sets = Sets() if sets is None else sets
+        self.own = own
+        check(self.rules, sets)
+        self._users = _Words(rule.users for rule in self.rules)
+        self._groups = _Words(rule.groups for rule in self.rules)
+        self._anybody = self._users.unconditional & self._groups.unconditional
+        self._listeners = _Words(rule.listeners for rule in self.rules)
+        self._versions = _Words(rule.versions for rule in self.rules)
+        self._commands = _Words(rule.commands for rule in self.rules)
+        self._clients = _Networks((rule.clients for rule in self.rules), sets)
+        self._from_anywhere = self._bits(lambda rule: rule.clients is None)
+        self._from_unix = self._bits(lambda rule: rule.clients is None or UNIX in rule.clients)
+        self._ports = _Spans(
+            (first, last, number) for number, rule in enumerate(self.rules) for first, last in ranges(rule)
+        )
+        self._any_port = self._bits(lambda rule: rule.ports is None)
+        self._identity = {
+            True: self._bits(lambda rule: rule.authenticated is not False),
+            False: self._bits(lambda rule: rule.authenticated is not True),
+        }
+        self._names = _Names((rule.names for rule in self.rules), sets)
+        self._networks = _Networks((rule.networks for rule in self.rules), sets)
+        self._named = any(rule.names is not None for rule in self.rules)
+        self._addressed = self._bits(lambda rule: rule.networks is not None)
+        self._anywhere = self._bits(lambda rule: rule.names is None and rule.networks is None)
+        self._allowing = self._bits(lambda rule: rule.allow)
+        self._decisions = [Decision(rule.allow, rule.name, rule) for rule in self.rules]
+        self._schedules = [
+            (Schedule(rule), 1 << number) for number, rule in enumerate(self.rules) if rule.timed
+        ]
+        self._minute: int | None = None
+        self._waking = 0
+
+    def _bits(self, holds: Callable[[Rule], bool]) -> int:
+        return sum(1 << number for number, rule in enumerate(self.rules) if holds(rule))
+
+    def decide(self, question: Question, now: float) -> Decision:
+        """See :meth:`socksproxy.policy.matching.Matcher.decide`."""
+        if not self.rules:
+            return unruled(question, self.sets, self.own)
+        matching = self._matching(question, now)
+        if question.host is None:
+            return self._with_no_address(question, matching)
+        matching &= self._anywhere | self._by_name(question.name) | self._by_address(question.host)
+        if not matching:
+            return DENIED
+        return self._decided(matching & -matching, question)
+
+    def _with_no_address(self, question: Question, matching: int) -> Decision:
+        certain = matching & (self._anywhere | self._by_name(question.name))
+        first = certain & -certain
+        # Before the first rule that certainly matches, another one may allow some address.
+        possible = matching & self._addressed & self._allowing & ~certain
+        possible &= (first - 1) if first else -1
+        if not first & self._allowing and possible:
+            first = possible & -possible
+        return self._decided(first, question) if first else DENIED
+
+    def _decided(self, bit: int, question: Question) -> Decision:
+        decision = self._decisions[bit.bit_length() - 1]
+        if decision.allowed:
+            against = protection(decision.effect, question, self.sets, self.own)
+            if against is not None:
+                return Decision(False, against)
+        return decision
+
+    def _matching(self, question: Question, now: float) -> int:
+        """The rules all of whose conditions hold, but for the one on the destination."""
+        client, command, _, port, _ = question
+        matching = self._commands.with_word.get(command, self._commands.unconditional)
+        if command in WITHOUT_PORT:
+            matching &= self._any_port
+        else:
+            matching &= self._any_port | self._ports.at(port)
+        matching &= self._identity[client.user is not None]
+        matching &= self._listeners.with_word.get(client.listener, self._listeners.unconditional)
+        matching &= self._versions.with_word.get(client.version, self._versions.unconditional)
+        matching &= self._who(client)
+        if matching & ~self._from_anywhere:
+            matching &= self._from(client.host)
+        if self._schedules and matching:
+            matching &= self._awake(now)
+        return matching
+
+    def _who(self, client: Client) -> int:
+        rules = self._anybody | self._users.by_word.get(client.user, 0)
+        by_group: Mapping[object, int] = self._groups.by_word
+        for group in client.groups:
+            rules |= by_group.get(group, 0)
+        return rules
+
+    def _from(self, host: str | None) -> int:
+        if host is None:
+            return self._from_unix
+        try:
+            number, ipv6 = _numbers(host).outer
+        except ValueError:
+            return self._from_anywhere  # a client that is not known yet
+        return self._from_anywhere | self._clients.at(number, ipv6)
+
+    def _by_name(self, name: str | None) -> int:
+        return self._names.at(name) if self._named and name is not None else 0
+
+    def _by_address(self, host: str) -> int:
+        if not self._addressed:
+            return 0
+        outer, inner = _numbers(host)
+        itself = self._networks.at(*outer)
+        if not inner:
+            return itself
+        some, every = 0, -1
+        for one in inner:
+            rules = self._networks.at(*one)
+            some |= rules
+            every &= rules
+        # What may lead to a denied address is denied; what is allowed must be so wherever it leads.
+        return itself | (every & self._allowing) | (some & ~self._allowing)
+
+    def _awake(self, now: float) -> int:
+        minute = int(now // 60)
+        if minute != self._minute:
+            asleep = sum(bit for schedule, bit in self._schedules if not schedule.holds(now))
+            self._minute, self._waking = minute, ~asleep
+        return self._waking
+
+
+@implementer(IDecidingPolicy)
+class RulePolicy:
+    """
+    Rules decide, the first one that matches; when none does, it is denied.
+
+    Without a rule everything is permitted but what :class:`~socksproxy.DefaultPolicy` denies. What that
+    one protects stays protected under rules: nobody reaches the proxy's own listeners, and a client that
+    is not on this machine reaches special addresses only by a rule whose *networks* name them.
+
+    :param rules: in their order.
+    :param sets: what they name, beside the sets that are always there.
+    :param listeners: the proxy's own listeners; the factory sets its own where None is given.
+    :param clock: seconds since the epoch.
+    :raises RuleError: for rules that do not go together: all mistakes.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        sets: Sets | None = None,
+        listeners: OwnListeners | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._compiled = Compiled(rules, sets, listeners)
+        self._clock = clock
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules, in their order."""
+        return self._compiled.rules
+
+    @property
+    def sets(self) -> Sets:
+        """What they name."""
+        return self._compiled.sets
+
+    @property
+    def listeners(self) -> OwnListeners | None:
+        """The proxy's own listeners."""
+        return self._compiled.own
+
+    @listeners.setter
+    def listeners(self, own: OwnListeners | None) -> None:
+        self._compiled.own = own
+
+    def decide(
+        self, client: Client, command: Command, destination: Address, name: str | None = None
+    ) -> Decision:
+        """See :meth:`socksproxy.policy.IDecidingPolicy.decide`."""
+        return self._compiled.decide(question_of(client, command, destination, name), self._clock())
+
+    def permits(self, client: Client, command: Command, destination: Address) -> bool:
+        """See :meth:`socksproxy.policy.IPolicy.permits`."""
+        return self.decide(client, command, destination).allowed
+
+    def permits_address(
+        self, client: Client, command: Command, destination: Address, name: str | None
+    ) -> bool:
+        """See :meth:`socksproxy.policy.INamePolicy.permits_address`."""
+        return self.decide(client, command, destination, name).allowed

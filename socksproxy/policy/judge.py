@@ -1,0 +1,82 @@
+"""
+What one session has been told by a policy that decides, and by which rules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zope.interface import implementer
+
+from ..wire.words import Address, Command
+from . import Client, IDecidingPolicy, INamePolicy
+
+if TYPE_CHECKING:
+    from .rules import Decision, Rule
+
+#: So many decisions are kept apart, by their addresses.
+_KEPT = 64
+#: The most rules that a record names.
+_MOST_NAMED = 8
+
+
+@implementer(INamePolicy)
+class Judge:
+    """
+    Asks *policy* for one session, and remembers what it says.
+
+    :param policy: decides.
+    """
+
+    __slots__ = ("_by_host", "_latest", "_policy", "_rules", "_settled")
+
+    def __init__(self, policy: IDecidingPolicy) -> None:
+        self._policy = policy
+        self._latest: Decision | None = None
+        self._settled = False
+        self._by_host: dict[str, Decision] = {}
+        self._rules: dict[str, bool] = {}
+
+    def permits(self, client: Client, command: Command, destination: Address) -> bool:
+        """See :meth:`socksproxy.policy.IPolicy.permits`."""
+        decision = self._policy.decide(client, command, destination)
+        self._latest, self._settled = decision, False
+        return self._noted(decision, destination.host)
+
+    def permits_address(
+        self, client: Client, command: Command, destination: Address, name: str | None
+    ) -> bool:
+        """See :meth:`socksproxy.policy.INamePolicy.permits_address`."""
+        decision = self._policy.decide(client, command, destination, name)
+        # Of a name's addresses some are left out; one that is not tells more.
+        if decision.allowed or not self._settled:
+            self._latest, self._settled = decision, decision.allowed
+        return self._noted(decision, destination.host)
+
+    def _noted(self, decision: Decision, host: str) -> bool:
+        if len(self._by_host) < _KEPT:
+            self._by_host[host] = decision
+        if len(self._rules) < _MOST_NAMED:
+            self._rules[decision.rule] = decision.effect is None or decision.effect.log
+        return decision.allowed
+
+    def effect(self, reached: Address) -> Rule | None:
+        """The rule that has allowed the address *reached*."""
+        decision = self._by_host.get(reached.host)
+        return None if decision is None else decision.effect
+
+    def told(self, reached: Address | None) -> tuple[str | None, bool]:
+        """
+        By which rule it was decided, and whether that is to be recorded.
+
+        :param reached: the address that a connection was made to, or from; None: there is no connection.
+        """
+        decision = None if reached is None else self._by_host.get(reached.host)
+        decision = decision or self._latest
+        if decision is None:
+            return None, True
+        return decision.rule, decision.effect is None or decision.effect.log
+
+    def told_of_all(self) -> tuple[str | None, bool]:
+        """Likewise where there are many destinations: by which rules."""
+        return ",".join(self._rules) or None, not self._rules or any(self._rules.values())

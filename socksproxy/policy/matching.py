@@ -1,0 +1,358 @@
+"""
+What the conditions of a rule mean, and what is decided by the first rule that matches.
+
+This is the plain way, one rule after the other: it explains a decision, and it is what
+:mod:`~socksproxy.policy.compiled` is held against.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from enum import Enum
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple, cast
+from zoneinfo import ZoneInfo
+
+from ..names import plain
+from ..wire.words import Address, AddressType, Command
+from . import Client
+from .listeners import OwnListeners
+from .rules import (
+    DAYS,
+    DEFAULT,
+    DENIED,
+    OWN,
+    SPECIAL,
+    UNIX,
+    Decision,
+    Network,
+    Problem,
+    Rule,
+    RuleError,
+    bare_name,
+    is_set,
+    network_of,
+    span_of,
+)
+from .sets import HoldsNetworks, Sets
+from .special import carried, special, special_network
+
+_WILDCARDS = frozenset({"0.0.0.0", "::"})
+WITHOUT_PORT = frozenset({Command.RESOLVE, Command.RESOLVE_PTR})
+
+
+class Question(NamedTuple):
+    """
+    What is to be decided.
+
+    :ivar client: who asks.
+    :ivar command: what for.
+    :ivar host: the literal address; None: it is not known yet.
+    :ivar port: the port.
+    :ivar name: the name that was asked for; None: the client sent an address.
+    """
+
+    client: Client
+    command: Command
+    host: str | None
+    port: int
+    name: str | None
+
+
+def question_of(client: Client, command: Command, destination: Address, name: str | None) -> Question:
+    """The question that :meth:`socksproxy.policy.IDecidingPolicy.decide` is asked."""
+    host, port, kind = destination
+    if kind is AddressType.DOMAIN_NAME:
+        return Question(client, command, None, port, bare_name(host))
+    if command is Command.BIND and name is None and host in _WILDCARDS:
+        return Question(client, command, None, port, None)  # anybody may come
+    return Question(client, command, plain(host), port, None if name is None else bare_name(name))
+
+
+class Verdict(Enum):
+    """Whether a rule matches."""
+
+    YES = "yes"
+    NO = "no"
+    #: It depends on an address that is not known yet.
+    OPEN = "open"
+
+
+class Match(NamedTuple):
+    """
+    How a rule and a question go together.
+
+    :ivar verdict: whether the rule matches.
+    :ivar condition: the first condition that does not hold; None: there is none.
+    """
+
+    verdict: Verdict
+    condition: str | None = None
+
+
+class Schedule:
+    """
+    The days and hours of a rule.
+
+    :param rule: one that has any.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self._zone = None if rule.zone is None else ZoneInfo(rule.zone)
+        self._days = frozenset(range(7) if rule.days is None else map(DAYS.index, rule.days))
+        self._spans = [(0, 24 * 60)] if rule.hours is None else [span_of(text) for text in rule.hours]
+
+    def holds(self, now: float) -> bool:
+        """Whether *now*, in seconds since the epoch, is among them."""
+        local = datetime.fromtimestamp(now, self._zone)
+        minute, today = 60 * local.hour + local.minute, local.weekday()
+        yesterday = (today - 1) % 7
+        for begin, end in self._spans:
+            if begin < end:
+                holds = begin <= minute < end and today in self._days
+            else:  # past midnight, it is still the day on which it began
+                evening = minute >= begin and today in self._days
+                holds = evening or (minute < end and yesterday in self._days)
+            if holds:
+                return True
+        return False
+
+
+@lru_cache(maxsize=4096)
+def glob(pattern: str) -> re.Pattern[str]:
+    """The expression for *pattern*, in which ``*`` is any text and ``?`` any character but a dot."""
+    return re.compile("".join({"*": ".*", "?": "[^.]"}.get(c) or re.escape(c) for c in pattern))
+
+
+class Matcher:
+    """
+    Looks at rules one after the other.
+
+    :param rules: in their order.
+    :param sets: what they name.
+    :param own: the proxy's own listeners; None: nothing is known of them.
+    :raises RuleError: when rules name sets that there are not, or have a name in common.
+    """
+
+    def __init__(
+        self, rules: Sequence[Rule], sets: Sets | None = None, own: OwnListeners | None = None
+    ) -> None:
+        self.rules = tuple(rules)
+        self.sets = Sets() if sets is None else sets
+        self.own = own
+        check(self.rules, self.sets)
+        self._schedules = {rule.name: Schedule(rule) for rule in self.rules if rule.timed}
+        self._conditions: tuple[tuple[str, Callable[[Rule, Question, float], bool]], ...] = (
+            ("users", self._who),
+            ("authenticated", self._authenticated),
+            ("clients", self._clients),
+            ("listeners", self._listeners),
+            ("versions", self._versions),
+            ("commands", self._commands),
+            ("ports", self._ports),
+            ("days", self._time),
+        )
+
+    def decide(self, question: Question, now: float) -> Decision:
+        """
+        What the first rule that matches decides, and no address that is protected.
+
+        Where the address is not known yet, this allows what some address could be allowed.
+        """
+        possible = None
+        for rule in self.rules:
+            verdict = self.match(rule, question, now).verdict
+            if verdict is Verdict.OPEN:
+                if rule.allow and possible is None:
+                    possible = rule
+            elif verdict is Verdict.YES:
+                return self._decided(rule if possible is None or rule.allow else possible, question)
+        if possible is not None:
+            return self._decided(possible, question)
+        return DENIED if self.rules else unruled(question, self.sets, self.own)
+
+    def _decided(self, rule: Rule, question: Question) -> Decision:
+        against = protection(rule, question, self.sets, self.own) if rule.allow else None
+        if against is not None:
+            return Decision(False, against)
+        return Decision(rule.allow, rule.name, rule)
+
+    def match(self, rule: Rule, question: Question, now: float) -> Match:
+        """How *rule* and *question* go together at *now*, in seconds since the epoch."""
+        for name, holds in self._conditions:
+            if not holds(rule, question, now):
+                return Match(Verdict.NO, self._spelled(rule, name))
+        verdict = self._where(rule, question)
+        return Match(verdict, self._spelled(rule, "names") if verdict is Verdict.NO else None)
+
+    def _spelled(self, rule: Rule, condition: str) -> str:
+        """The *condition* by the names of the fields that *rule* has."""
+        fields = {"users": ("users", "groups"), "names": ("names", "networks"), "days": ("days", "hours")}
+        names = fields.get(condition, (condition,))
+        return " or ".join(name for name in names if getattr(rule, name) is not None)
+
+    # Conditions.
+
+    def _who(self, rule: Rule, question: Question, now: float) -> bool:
+        if rule.users is None and rule.groups is None:
+            return True
+        client = question.client
+        return client.user in (rule.users or ()) or not client.groups.isdisjoint(rule.groups or ())
+
+    def _authenticated(self, rule: Rule, question: Question, now: float) -> bool:
+        return rule.authenticated is None or rule.authenticated is (question.client.user is not None)
+
+    def _clients(self, rule: Rule, question: Question, now: float) -> bool:
+        if rule.clients is None:
+            return True
+        host = question.client.host
+        if host is None:
+            return UNIX in rule.clients
+        address = _address(host)
+        return address is not None and self._among(address, rule.clients)
+
+    def _listeners(self, rule: Rule, question: Question, now: float) -> bool:
+        return rule.listeners is None or question.client.listener in rule.listeners
+
+    def _versions(self, rule: Rule, question: Question, now: float) -> bool:
+        return rule.versions is None or question.client.version in rule.versions
+
+    def _commands(self, rule: Rule, question: Question, now: float) -> bool:
+        return rule.commands is None or question.command in rule.commands
+
+    def _ports(self, rule: Rule, question: Question, now: float) -> bool:
+        if rule.ports is None:
+            return True
+        if question.command in WITHOUT_PORT:
+            return False
+        return any(first <= question.port <= last for first, last in ranges(rule))
+
+    def _time(self, rule: Rule, question: Question, now: float) -> bool:
+        return not rule.timed or self._schedules[rule.name].holds(now)
+
+    def _where(self, rule: Rule, question: Question) -> Verdict:
+        if rule.names is None and rule.networks is None:
+            return Verdict.YES
+        if question.name is not None and self._named(question.name, rule.names or ()):
+            return Verdict.YES
+        if rule.networks is None:
+            return Verdict.NO
+        if question.host is None:
+            return Verdict.OPEN
+        address = ip_address(question.host)
+        inner = [self._among(one, rule.networks) for one in carried(address)]
+        # What may lead to a denied address is denied; what is allowed must be so wherever it leads.
+        matches = self._among(address, rule.networks) or (all(inner) if rule.allow else any(inner))
+        return Verdict.YES if matches else Verdict.NO
+
+    def _named(self, name: str, patterns: Iterable[str]) -> bool:
+        for pattern in patterns:
+            if not pattern.startswith("@"):
+                if glob(pattern).fullmatch(name):
+                    return True
+                continue
+            content = self.sets.names[pattern[1:]]
+            if self._named(name, content) if isinstance(content, tuple) else content.holds(name):
+                return True
+        return False
+
+    def _among(self, address: IPv4Address | IPv6Address, texts: Iterable[str]) -> bool:
+        for content in contents(texts, self.sets):
+            if isinstance(content, tuple):
+                if any(address in network for network in content):
+                    return True
+            elif content.range_of(int(address), address.version == 6) is not None:
+                return True
+        return False
+
+
+def check(rules: Sequence[Rule], sets: Sets) -> None:
+    """
+    Look for what is wrong with *rules* together.
+
+    :raises RuleError: for mistakes, all of them.
+    """
+    problems = [problem for rule in rules for problem in sets.problems(rule)]
+    seen: set[str] = set()
+    for rule in rules:
+        if rule.name in seen:
+            problems.append(Problem(rule.name, "name", rule.name, "another name: there is one of this name"))
+        seen.add(rule.name)
+    if problems:
+        raise RuleError(problems)
+
+
+def ranges(rule: Rule) -> tuple[tuple[int, int], ...]:
+    """The ports of *rule*."""
+    return cast("tuple[tuple[int, int], ...]", rule.ports or ())
+
+
+def contents(texts: Iterable[str], sets: Sets) -> Iterator[tuple[Network, ...] | HoldsNetworks]:
+    """What networks, and what sets of them, *texts* are; a set may hold so many that it has to be asked."""
+    for text in texts:
+        if not is_set(text):
+            yield (network_of(text),)
+        elif text != UNIX:
+            yield sets.networks[text]
+
+
+# What no rule permits by the way.
+
+
+def protection(rule: Rule | None, question: Question, sets: Sets, own: OwnListeners | None) -> str | None:
+    """
+    What stands against *question*, though *rule* allows it: :data:`~socksproxy.policy.rules.OWN`,
+    :data:`~socksproxy.policy.rules.SPECIAL`, or None.
+
+    :param rule: None: it is allowed because there are no rules.
+    """
+    host = question.host
+    if host is None:
+        return None
+    if own is not None and question.command is Command.CONNECT and own.include(host, question.port):
+        return OWN
+    if special(host) is None or question.client.local:
+        return None
+    for address in carried(ip_address(host)):
+        found = special_network(address)
+        if found is not None and (rule is None or not _names(rule, address, found[1], sets)):
+            return SPECIAL
+    return None
+
+
+def _names(rule: Rule, address: IPv4Address | IPv6Address, special: Network, sets: Sets) -> bool:
+    """Whether *rule* names *address*, which the network *special* makes special, and nothing beyond that."""
+    for content in contents(rule.networks or (), sets):
+        if isinstance(content, tuple):
+            found = [_ends(network) for network in content if address in network]
+        else:
+            held = content.range_of(int(address), address.version == 6)
+            found = [] if held is None else [held]
+        if any(_within(ends, special) for ends in found):
+            return True
+    return False
+
+
+def _ends(network: Network) -> tuple[int, int]:
+    return int(network.network_address), int(network.broadcast_address)
+
+
+def _within(ends: tuple[int, int], network: Network) -> bool:
+    first, last = _ends(network)
+    return first <= ends[0] and ends[1] <= last
+
+
+def unruled(question: Question, sets: Sets, own: OwnListeners | None) -> Decision:
+    """What is decided where there are no rules at all: as by the default policy."""
+    against = protection(None, question, sets, own)
+    return Decision(against is None, against or DEFAULT)
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host.partition("%")[0])
+    except ValueError:
+        return None  # a client that is not known yet

@@ -1,0 +1,587 @@
+"""
+Named sets of networks and of names, and files that hold a million entries.
+
+Strategy: a table is a few sorted arrays of machine words, searched by bisection, so that a
+million entries take some megabytes. What a file says is read by a thread into a new table, and
+the old one stays in use until the new one is whole: a reader sees one or the other.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from heapq import merge
+from ipaddress import ip_network
+from socket import AF_INET, AF_INET6, inet_pton
+from typing import Any, NamedTuple, Protocol as Shape, cast
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import describe
+from .rules import UNIX, Network, Problem, Rule, RuleError, Wrong, is_set, name_pattern, network_of
+from .special import Special, special_networks
+
+_log = Logger(namespace="socksproxy")
+
+#: Seconds between two looks at a file.
+LOOK_EVERY = 5.0
+#: So many entries are sorted in one go: other threads wait for that long.
+_AT_ONCE = 20_000
+_LOW = (1 << 64) - 1
+#: Names of a hosts file that are the machine's own business.
+_OWN_NAMES = frozenset(
+    {"localhost", "localhost.localdomain", "localdomain", "local", "broadcasthost", "0.0.0.0"}
+)
+_OWN_PREFIX = "ip6-"
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+# Not all names that there may be, but only such: what else there is, is looked at more closely.
+_PLAIN_NAME = re.compile(rf"(?:\*?\.)?(?:{_LABEL}\.){{0,9}}[a-z][a-z0-9_-]{{0,61}}[a-z0-9_]")
+
+
+class HoldsNetworks(Shape):
+    """A set of networks whose content may change."""
+
+    def range_of(self, number: int, ipv6: bool) -> tuple[int, int] | None:
+        """The first and the last address of the range in the set that holds *number*, if there is one."""
+
+
+class HoldsNames(Shape):
+    """A set of names whose content may change."""
+
+    def holds(self, name: str) -> bool:
+        """Whether *name*, in lower case, ASCII and without a dot at its end, is in the set."""
+
+
+# Tables.
+
+
+class NetworkTable:
+    """
+    Networks, as ranges of addresses that do not touch.
+
+    :param ranges4: the first and the last address of each IPv4 range, in any order.
+    :param ranges6: likewise for IPv6.
+    """
+
+    __slots__ = ("_first4", "_first6", "_last4", "_last6")
+
+    def __init__(
+        self, ranges4: Iterable[tuple[int, int]] = (), ranges6: Iterable[tuple[int, int]] = ()
+    ) -> None:
+        self._first4, self._last4 = array("I"), array("I")
+        for first, last in _joined(_in_order(first << 32 | last for first, last in ranges4), 32):
+            self._first4.append(first)
+            self._last4.append(last)
+        # The halves of an address: no machine word holds a whole one.
+        self._first6, self._last6 = (array("Q"), array("Q")), (array("Q"), array("Q"))
+        for first, last in _joined(_in_order(first << 128 | last for first, last in ranges6), 128):
+            for halves, number in ((self._first6, first), (self._last6, last)):
+                halves[0].append(number >> 64)
+                halves[1].append(number & _LOW)
+
+    def __len__(self) -> int:
+        return len(self._first4) + len(self._first6[0])
+
+    def range_of(self, number: int, ipv6: bool) -> tuple[int, int] | None:
+        """See :meth:`HoldsNetworks.range_of`."""
+        if not ipv6:
+            index = bisect_right(self._first4, number) - 1
+            if index < 0 or number > self._last4[index]:
+                return None
+            return self._first4[index], self._last4[index]
+        high, low = number >> 64, number & _LOW
+        highs, lows = self._first6
+        begin = bisect_left(highs, high)
+        index = bisect_right(lows, low, begin, bisect_right(highs, high, begin)) - 1
+        if index < 0:
+            return None
+        last = self._last6[0][index] << 64 | self._last6[1][index]
+        return None if number > last else (highs[index] << 64 | lows[index], last)
+
+
+def _in_order(numbers: Iterable[int]) -> Iterator[int]:
+    """*numbers* in order, without keeping every other thread waiting while they are sorted."""
+    pieces: list[list[int]] = []
+    piece: list[int] = []
+    for number in numbers:
+        piece.append(number)
+        if len(piece) == _AT_ONCE:
+            piece.sort()
+            pieces.append(piece)
+            piece = []
+    piece.sort()
+    return merge(*pieces, piece)
+
+
+def _joined(ranges: Iterable[int], bits: int) -> Iterator[tuple[int, int]]:
+    """What is left of *ranges*, each of them two addresses of so many *bits* in one number, once joined."""
+    mask = (1 << bits) - 1
+    begin = end = -2
+    for packed in ranges:
+        first, last = packed >> bits, packed & mask
+        if first <= end + 1:
+            end = max(end, last)
+            continue
+        if begin >= 0:
+            yield begin, end
+        begin, end = first, last
+    if begin >= 0:
+        yield begin, end
+
+
+class NameTable:
+    """
+    Names, of which only hashes are kept: 64 bits, with a secret of this process (as CPython's own).
+
+    :param patterns: ``a.example``; ``*.example``, all that ends so; ``.example``, both.
+    """
+
+    __slots__ = ("_hashes",)
+
+    def __init__(self, patterns: Iterable[str] = ()) -> None:
+        self._hashes = array("q", _in_order(number for text in patterns for number in _hashes_of(text)))
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def holds(self, name: str) -> bool:
+        """See :meth:`HoldsNames.holds`."""
+        if self._has(hash(name)):
+            return True
+        dot = name.find(".")
+        while dot >= 0:
+            if self._has(hash(name[dot:])):
+                return True
+            dot = name.find(".", dot + 1)
+        return False
+
+    def _has(self, number: int) -> bool:
+        hashes = self._hashes
+        index = bisect_left(hashes, number)
+        return index < len(hashes) and hashes[index] == number
+
+
+def _hashes_of(pattern: str) -> tuple[int, ...]:
+    if pattern.startswith("*."):
+        return (hash(pattern[1:]),)
+    return (hash(pattern), hash(pattern[1:])) if pattern.startswith(".") else (hash(pattern),)
+
+
+# Files.
+
+
+class Unusable(Exception):
+    """A file cannot be taken; its words are for the operator."""
+
+
+class _Signature(NamedTuple):
+    """What of a file changes when its content does."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+
+
+class SetFile:
+    """
+    A set in a file: one entry a line; ``#`` begins a comment.
+
+    It is empty until it has been loaded.
+
+    :param path: the file.
+    """
+
+    #: What its entries are, for the log.
+    kind: str
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+        #: What is in use, or would be, of the file's states.
+        self.taken: _Signature | None = None
+        #: The last state that was seen.
+        self.seen: _Signature | None = None
+
+    def load(self) -> None:
+        """
+        Read the file. It takes a while, and any thread may do it.
+
+        :raises Unusable: when it cannot be taken; what was read before stays.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                before = _signature(os.fstat(file.fileno()))
+                self.seen = self.taken = before
+                if not before.size:
+                    raise Unusable(f"{self.path}: is empty; for an empty set, write a comment")
+                table = self._table(_lines(self.path, file))
+                changed = _signature(os.fstat(file.fileno())) != before
+        except OSError as problem:
+            raise Unusable(f"{self.path}: {describe(problem)}") from None
+        if changed:
+            self.taken = None
+            raise Unusable(f"{self.path}: changes while it is read")
+        self._use(table)
+
+    def changed(self) -> bool:
+        """Whether the file has another content than the last time, and nobody is writing it just now."""
+        try:
+            signature: _Signature | None = _signature(os.stat(self.path))
+        except OSError:
+            signature = None
+        settled = signature == self.seen
+        self.seen = signature
+        return settled and signature is not None and signature != self.taken
+
+    def _table(self, lines: Iterator[tuple[int, str]]) -> Any:
+        raise NotImplementedError
+
+    def _use(self, table: Any) -> None:
+        raise NotImplementedError
+
+    def _wrong(self, number: int, entry: str, right: str) -> Unusable:
+        return Unusable(f"{self.path}, line {number}: {entry[:80]!r}: {right}")
+
+
+def _signature(status: os.stat_result) -> _Signature:
+    return _Signature(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _lines(path: str, file: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+    """The lines that say something, without comments, and their numbers."""
+    for number, line in enumerate(file, 1):
+        try:
+            text = line.partition(b"#")[0].strip().decode("utf-8")
+        except UnicodeDecodeError:
+            raise Unusable(f"{path}, line {number}: {line[:80]!r}: is not UTF-8") from None
+        if text:
+            yield number, text
+
+
+class NetworksFile(SetFile):
+    """A file of addresses, networks and ranges (``192.0.2.1-192.0.2.9``)."""
+
+    kind = "networks"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.table = NetworkTable()
+
+    def range_of(self, number: int, ipv6: bool) -> tuple[int, int] | None:
+        """See :meth:`HoldsNetworks.range_of`."""
+        return self.table.range_of(number, ipv6)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def _table(self, lines: Iterator[tuple[int, str]]) -> NetworkTable:
+        packed4 = array("Q")
+        first6, last6 = (array("Q"), array("Q")), (array("Q"), array("Q"))
+        for number, entry in lines:
+            try:
+                ipv6, first, last = _range(entry)
+            except Wrong as wrong:
+                raise self._wrong(number, entry, wrong.right) from None
+            if not ipv6:
+                packed4.append(first << 32 | last)
+                continue
+            for halves, end in ((first6, first), (last6, last)):
+                halves[0].append(end >> 64)
+                halves[1].append(end & _LOW)
+        ranges4 = ((packed >> 32, packed & 0xFFFFFFFF) for packed in packed4)
+        ranges6 = (
+            (first_high << 64 | first_low, last_high << 64 | last_low)
+            for first_high, first_low, last_high, last_low in zip(*first6, *last6, strict=True)
+        )
+        return NetworkTable(ranges4, ranges6)
+
+    def _use(self, table: NetworkTable) -> None:
+        self.table = table
+
+
+def _range(entry: str) -> tuple[bool, int, int]:
+    """
+    Whether *entry* is IPv6, and its first and last address.
+
+    :raises Wrong: when it is neither an address nor a network nor a range.
+    """
+    host, slash, length = entry.partition("/")
+    if not slash and "-" not in host:
+        try:
+            number = int.from_bytes(inet_pton(AF_INET, host), "big")
+        except (OSError, ValueError):
+            pass
+        else:
+            return False, number, number
+    elif slash and "-" not in host and length.isdecimal():
+        try:
+            number = int.from_bytes(inet_pton(AF_INET, host), "big")
+        except (OSError, ValueError):
+            pass
+        else:
+            mask = 0xFFFFFFFF >> int(length) if int(length) <= 32 else -1
+            if mask >= 0 and not number & mask:
+                return False, number, number | mask
+    if "-" in entry:
+        return _range_between(*entry.split("-", 1))
+    network = network_of(entry)
+    return network.version == 6, int(network.network_address), int(network.broadcast_address)
+
+
+def _range_between(first: str, last: str) -> tuple[bool, int, int]:
+    for family in (AF_INET, AF_INET6):
+        try:
+            begin, end = (int.from_bytes(inet_pton(family, host.strip()), "big") for host in (first, last))
+        except (OSError, ValueError):
+            continue
+        if begin <= end:
+            return family == AF_INET6, begin, end
+    raise Wrong(f"{first}-{last}", "must be two addresses of one family, the lower first")
+
+
+class NamesFile(SetFile):
+    """
+    A file of names (``a.example``, ``*.example`` for what ends so, ``.example`` for both), or a hosts file.
+
+    Of a hosts file (``0.0.0.0 a.example b.example``) the addresses do not matter.
+    """
+
+    kind = "names"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.table = NameTable()
+
+    def holds(self, name: str) -> bool:
+        """See :meth:`HoldsNames.holds`."""
+        return self.table.holds(name)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def _table(self, lines: Iterator[tuple[int, str]]) -> NameTable:
+        return NameTable(self._patterns(lines))
+
+    def _patterns(self, lines: Iterator[tuple[int, str]]) -> Iterator[str]:
+        for number, text in lines:
+            words = text.split()
+            if len(words) > 1:
+                if not _is_address(words[0]):
+                    raise self._wrong(number, text, "must be one name, or an address and names")
+                words = [word for word in words[1:] if not _is_own(word.lower())]
+            for word in words:
+                pattern = word.lower()
+                # In full, for all that is not plainly right.
+                yield pattern if _PLAIN_NAME.fullmatch(pattern) else self._checked(number, word)
+
+    def _checked(self, number: int, word: str) -> str:
+        both = word.startswith(".")
+        try:
+            pattern = name_pattern(word[1:] if both else word)
+        except Wrong as wrong:
+            raise self._wrong(number, word, wrong.right) from None
+        bare = pattern[2:] if pattern.startswith("*.") else pattern
+        if pattern.startswith("@") or set(bare) & set("*?") or (both and bare != pattern):
+            raise self._wrong(number, word, "must be a name, *. and a name, or . and a name")
+        return f".{pattern}" if both else pattern
+
+    def _use(self, table: NameTable) -> None:
+        self.table = table
+
+
+def _is_own(name: str) -> bool:
+    return name in _OWN_NAMES or name.startswith(_OWN_PREFIX)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_network(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+class SetFiles:
+    """
+    Loads files in the reactor's threads, and again when they have changed.
+
+    :param reactor: for time and threads.
+    :param files: the files.
+    :param every: seconds between two looks.
+    """
+
+    def __init__(self, reactor: Any, files: Iterable[SetFile], every: float = LOOK_EVERY) -> None:
+        self._reactor = reactor
+        self._every = every
+        self._timer: Any = None
+        self._stopped = False
+        self.files = list(files)
+
+    def start(self) -> Deferred[None]:
+        """
+        Load all, and look at them from now on.
+
+        :returns: fires when all have been tried; a warning names each that cannot be taken, and
+            those are empty.
+        """
+        self._stopped = False
+        return self._in_thread(self._load_all, self.files)
+
+    def look(self) -> Deferred[None]:
+        """Load those that have changed."""
+        return self._in_thread(self._look)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped = True
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _in_thread(self, work: Callable[..., list[str]], *arguments: Any) -> Deferred[None]:
+        pool = self._reactor.getThreadPool()
+        done: Deferred[Any] = maybeDeferred(deferToThreadPool, self._reactor, pool, work, *arguments)
+        return done.addCallbacks(self._tell, self._broke).addBoth(self._again)
+
+    def _look(self) -> list[str]:
+        return self._load_all([file for file in self.files if file.changed()])
+
+    def _load_all(self, files: Iterable[SetFile]) -> list[str]:
+        told = []
+        for file in files:
+            try:
+                file.load()
+            except Unusable as problem:
+                told.append(str(problem))
+        return told
+
+    def _tell(self, problems: list[str]) -> None:
+        for problem in problems:
+            _log.warn("a set is not read, what was read before stays: {problem}", problem=problem)
+
+    def _broke(self, failure: Failure) -> None:
+        _log.failure("sets cannot be read", failure)
+
+    def _again(self, _: None) -> None:
+        if not self._stopped and self._timer is None:
+            self._timer = self._reactor.callLater(self._every, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self.look()
+
+
+# Sets by their names.
+
+_KINDS = {
+    "loopback": Special.LOOPBACK,
+    "unspecified": Special.UNSPECIFIED,
+    "link-local": Special.LINK_LOCAL,
+    "metadata": Special.METADATA,
+    "multicast": Special.MULTICAST,
+    "broadcast": Special.BROADCAST,
+    "reserved": Special.RESERVED,
+}
+
+
+def _built_in() -> dict[str, tuple[Network, ...]]:
+    named = {name: special_networks(kind) for name, kind in _KINDS.items()}
+    named["special"] = tuple(network for networks in named.values() for network in networks)
+    for name, texts in {
+        "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
+        "shared": ("100.64.0.0/10",),
+        "documentation": ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"),
+    }.items():
+        named[name] = tuple(map(network_of, texts))
+    return named
+
+
+#: Sets of networks that are always there.
+BUILT_IN: Mapping[str, tuple[Network, ...]] = _built_in()
+
+
+class Sets:
+    """
+    Sets that rules name, beside :data:`BUILT_IN`.
+
+    :param networks: of networks: what rules may name, or what holds so many that it is asked.
+    :param names: of names, likewise.
+    :raises RuleError: for mistakes, all of them.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, Iterable[str] | HoldsNetworks] | None = None,
+        names: Mapping[str, Iterable[str] | HoldsNames] | None = None,
+    ) -> None:
+        problems: list[Problem] = []
+        self.networks: dict[str, tuple[Network, ...] | HoldsNetworks] = dict(BUILT_IN)
+        self.names: dict[str, tuple[str, ...] | HoldsNames] = {}
+        for name, content in (networks or {}).items():
+            if not is_set(name) or name in BUILT_IN or name == UNIX:
+                right = "must be a word in lower case, and none of " + ", ".join([*BUILT_IN, UNIX])
+                problems.append(Problem(name, "name", name, right, "set"))
+            elif hasattr(content, "range_of"):
+                self.networks[name] = cast(HoldsNetworks, content)
+            else:
+                self.networks[name] = _checked(name, "networks", content, network_of, problems)
+        for name, patterns in (names or {}).items():
+            if not is_set(name):
+                problems.append(Problem(name, "name", name, "must be a word in lower case", "set"))
+            elif hasattr(patterns, "holds"):
+                self.names[name] = cast(HoldsNames, patterns)
+            else:
+                self.names[name] = _checked(name, "names", patterns, _pattern, problems)
+        if problems:
+            raise RuleError(problems)
+
+    def problems(self, rule: Rule) -> list[Problem]:
+        """The sets that *rule* names and that there are not."""
+        found = []
+        for field in ("clients", "networks", "names"):
+            known: Mapping[str, object] = self.names if field == "names" else self.networks
+            for text in getattr(rule, field) or ():
+                name = text[1:] if field == "names" else text
+                named = text.startswith("@") if field == "names" else is_set(text)
+                if not named or name in known or (field == "clients" and name == UNIX):
+                    continue
+                near = get_close_matches(name, known, 1)
+                mark = "@" if field == "names" else ""
+                right = f"there is no such set; {mark}{near[0]}?" if near else "there is no such set"
+                found.append(Problem(rule.name, field, text, right))
+        return found
+
+
+def _pattern(value: Any) -> str:
+    pattern = name_pattern(value)
+    if pattern.startswith("@"):
+        raise Wrong(value, "must be a name; sets have no sets in them")
+    return pattern
+
+
+def _checked(
+    name: str,
+    field: str,
+    content: Iterable[str],
+    check: Callable[[Any], Any],
+    problems: list[Problem],
+) -> tuple[Any, ...]:
+    entries = []
+    for entry in content:
+        try:
+            entries.append(check(entry))
+        except Wrong as wrong:
+            problems.append(Problem(name, field, wrong.value, wrong.right, "set"))
+    return tuple(entries)
+
+
+# On such a machine names would be mixed up now and then.
+assert sys.hash_info.width >= 64, "sets of names need hashes of 64 bits"
