@@ -89,4 +89,5 @@ def _escaped(character: str) -> str:
 
 def plain(host: str) -> str:
     """The literal address *host* without its IPv4-mapped disguise (RFC 4291, section 2.5.5.2)."""
-    return host[7:] if host.startswith("::ffff:") and "." in host else host
+    # "::ffff:0:192.0.2.1" is another disguise, which stays on.
+    return host[7:] if host.startswith("::ffff:") and "." in host and ":" not in host[7:] else host

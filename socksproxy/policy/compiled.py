@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from re import Pattern
+from socket import AF_INET, inet_pton
 from typing import NamedTuple
 
 from zope.interface import implementer
@@ -214,6 +215,8 @@ class _Address(NamedTuple):
 
 @lru_cache(_REMEMBERED)
 def _numbers(host: str) -> _Address:
+    if ":" not in host:
+        return _Address((int.from_bytes(inet_pton(AF_INET, host), "big"), False), ())
     address = ip_address(host.partition("%")[0])
     inner = carried(address)
     return _Address(
@@ -331,7 +334,7 @@ class Compiled:
             return self._from_unix
         try:
             number, ipv6 = _numbers(host).outer
-        except ValueError:
+        except (OSError, ValueError):
             return self._from_anywhere  # a client that is not known yet
         return self._from_anywhere | self._clients.at(number, ipv6)
 
@@ -386,7 +389,7 @@ class RulePolicy:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._compiled = Compiled(rules, sets, listeners)
-        self._clock = clock
+        self.clock = clock
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -411,7 +414,7 @@ class RulePolicy:
         self, client: Client, command: Command, destination: Address, name: str | None = None
     ) -> Decision:
         """See :meth:`socksproxy.policy.IDecidingPolicy.decide`."""
-        return self._compiled.decide(question_of(client, command, destination, name), self._clock())
+        return self._compiled.decide(question_of(client, command, destination, name), self.clock())
 
     def permits(self, client: Client, command: Command, destination: Address) -> bool:
         """See :meth:`socksproxy.policy.IPolicy.permits`."""

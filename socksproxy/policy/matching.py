@@ -40,6 +40,8 @@ from .rules import (
 from .sets import HoldsNetworks, Sets
 from .special import carried, special, special_network
 
+#: Conditions that several fields make together.
+_FIELDS = {"users": ("users", "groups"), "names": ("names", "networks"), "days": ("days", "hours", "zone")}
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
 WITHOUT_PORT = frozenset({Command.RESOLVE, Command.RESOLVE_PTR})
 
@@ -86,11 +88,11 @@ class Match(NamedTuple):
     How a rule and a question go together.
 
     :ivar verdict: whether the rule matches.
-    :ivar condition: the first condition that does not hold; None: there is none.
+    :ivar fields: those of the first condition that does not hold.
     """
 
     verdict: Verdict
-    condition: str | None = None
+    fields: tuple[str, ...] = ()
 
 
 class Schedule:
@@ -184,15 +186,14 @@ class Matcher:
         """How *rule* and *question* go together at *now*, in seconds since the epoch."""
         for name, holds in self._conditions:
             if not holds(rule, question, now):
-                return Match(Verdict.NO, self._spelled(rule, name))
+                return Match(Verdict.NO, self._fields(rule, name))
         verdict = self._where(rule, question)
-        return Match(verdict, self._spelled(rule, "names") if verdict is Verdict.NO else None)
+        return Match(verdict, self._fields(rule, "names") if verdict is Verdict.NO else ())
 
-    def _spelled(self, rule: Rule, condition: str) -> str:
-        """The *condition* by the names of the fields that *rule* has."""
-        fields = {"users": ("users", "groups"), "names": ("names", "networks"), "days": ("days", "hours")}
-        names = fields.get(condition, (condition,))
-        return " or ".join(name for name in names if getattr(rule, name) is not None)
+    def _fields(self, rule: Rule, condition: str) -> tuple[str, ...]:
+        """The fields of *condition* that *rule* has."""
+        names = _FIELDS.get(condition, (condition,))
+        return tuple(name for name in names if getattr(rule, name) is not None)
 
     # Conditions.
 

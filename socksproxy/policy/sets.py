@@ -15,6 +15,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from heapq import merge
 from ipaddress import ip_network
 from socket import AF_INET, AF_INET6, inet_pton
@@ -71,7 +72,7 @@ class NetworkTable:
     :param ranges6: likewise for IPv6.
     """
 
-    __slots__ = ("_first4", "_first6", "_last4", "_last6")
+    __slots__ = ("_begins4", "_first4", "_first6", "_last4", "_last6")
 
     def __init__(
         self, ranges4: Iterable[tuple[int, int]] = (), ranges6: Iterable[tuple[int, int]] = ()
@@ -80,6 +81,9 @@ class NetworkTable:
         for first, last in _joined(_in_order(first << 32 | last for first, last in ranges4), 32):
             self._first4.append(first)
             self._last4.append(last)
+        # Where each /16 begins: what is left to search is short.
+        self._begins4 = array("I", (bisect_left(self._first4, high << 16) for high in range(0x10000)))
+        self._begins4.append(len(self._first4))
         # The halves of an address: no machine word holds a whole one.
         self._first6, self._last6 = (array("Q"), array("Q")), (array("Q"), array("Q"))
         for first, last in _joined(_in_order(first << 128 | last for first, last in ranges6), 128):
@@ -93,14 +97,17 @@ class NetworkTable:
     def range_of(self, number: int, ipv6: bool) -> tuple[int, int] | None:
         """See :meth:`HoldsNetworks.range_of`."""
         if not ipv6:
-            index = bisect_right(self._first4, number) - 1
+            high = number >> 16
+            begin, end = self._begins4[high], self._begins4[high + 1]
+            index = bisect_right(self._first4, number, begin, end) - 1
             if index < 0 or number > self._last4[index]:
                 return None
             return self._first4[index], self._last4[index]
         high, low = number >> 64, number & _LOW
         highs, lows = self._first6
-        begin = bisect_left(highs, high)
-        index = bisect_right(lows, low, begin, bisect_right(highs, high, begin)) - 1
+        index = bisect_right(highs, high) - 1
+        if index >= 0 and highs[index] == high:
+            index = bisect_right(lows, low, bisect_left(highs, high, 0, index), index + 1) - 1
         if index < 0:
             return None
         last = self._last6[0][index] << 64 | self._last6[1][index]
@@ -141,16 +148,29 @@ class NameTable:
     """
     Names, of which only hashes are kept: 64 bits, with a secret of this process (as CPython's own).
 
+    They are in an open hash table: bisection would go through the memory twenty times for each
+    part of a name.
+
     :param patterns: ``a.example``; ``*.example``, all that ends so; ``.example``, both.
     """
 
-    __slots__ = ("_hashes",)
+    __slots__ = ("_length", "_mask", "_slots")
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
-        self._hashes = array("q", _in_order(number for text in patterns for number in _hashes_of(text)))
+        hashes = array("q", (number for text in patterns for number in _hashes_of(text)))
+        size = 2 << max(4, len(hashes).bit_length())
+        self._mask = mask = size - 1
+        self._slots = slots = array("q", bytes(8 * size))
+        self._length = 0
+        for number in hashes:
+            place = number & mask
+            while slots[place] not in (0, number):
+                place = place + 1 & mask
+            self._length += not slots[place]
+            slots[place] = number
 
     def __len__(self) -> int:
-        return len(self._hashes)
+        return self._length
 
     def holds(self, name: str) -> bool:
         """See :meth:`HoldsNames.holds`."""
@@ -164,12 +184,17 @@ class NameTable:
         return False
 
     def _has(self, number: int) -> bool:
-        hashes = self._hashes
-        index = bisect_left(hashes, number)
-        return index < len(hashes) and hashes[index] == number
+        slots, mask = self._slots, self._mask
+        place = number & mask
+        while slots[place]:
+            if slots[place] == number:
+                return True
+            place = place + 1 & mask
+        return False
 
 
 def _hashes_of(pattern: str) -> tuple[int, ...]:
+    # 0 is an empty slot; that one name in 2**64 is in no set.
     if pattern.startswith("*."):
         return (hash(pattern[1:]),)
     return (hash(pattern), hash(pattern[1:])) if pattern.startswith(".") else (hash(pattern),)
@@ -314,22 +339,20 @@ def _range(entry: str) -> tuple[bool, int, int]:
     :raises Wrong: when it is neither an address nor a network nor a range.
     """
     host, slash, length = entry.partition("/")
-    if not slash and "-" not in host:
-        try:
-            number = int.from_bytes(inet_pton(AF_INET, host), "big")
-        except (OSError, ValueError):
-            pass
-        else:
-            return False, number, number
-    elif slash and "-" not in host and length.isdecimal():
-        try:
-            number = int.from_bytes(inet_pton(AF_INET, host), "big")
-        except (OSError, ValueError):
-            pass
-        else:
-            mask = 0xFFFFFFFF >> int(length) if int(length) <= 32 else -1
-            if mask >= 0 and not number & mask:
-                return False, number, number | mask
+    ipv6 = ":" in host
+    try:
+        number = int.from_bytes(inet_pton(AF_INET6 if ipv6 else AF_INET, host), "big")
+    except (OSError, ValueError):
+        pass  # something else, or nothing
+    else:
+        if ipv6 and number >> 32 == 0xFFFF:
+            pass  # IPv4-mapped: what it means is told below
+        elif not slash:
+            return ipv6, number, number
+        elif length.isdecimal() and int(length) <= (bits := 128 if ipv6 else 32):
+            mask = (1 << bits - int(length)) - 1
+            if not number & mask:
+                return ipv6, number, number | mask
     if "-" in entry:
         return _range_between(*entry.split("-", 1))
     network = network_of(entry)
@@ -401,6 +424,7 @@ def _is_own(name: str) -> bool:
     return name in _OWN_NAMES or name.startswith(_OWN_PREFIX)
 
 
+@lru_cache(maxsize=64)  # a hosts file has two or three
 def _is_address(text: str) -> bool:
     try:
         ip_network(text.partition("%")[0])

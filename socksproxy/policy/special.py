@@ -8,6 +8,7 @@ counts is what is inside.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -54,6 +55,33 @@ _SPECIAL: tuple[tuple[Special, tuple[IPv4Network | IPv6Network, ...]], ...] = (
     (Special.RESERVED, _networks("240.0.0.0/4", "::/96", "fec0::/10")),
 )
 
+_Found = tuple[Special, IPv4Network | IPv6Network] | None
+
+
+def _table(version: int) -> tuple[list[int], list[_Found]]:
+    """Where another answer begins, in order, and the answers: of several networks the first one counts."""
+    all_networks = [
+        (kind, network) for kind, networks in _SPECIAL for network in networks if network.version == version
+    ]
+    points = {0}
+    for _, network in all_networks:
+        points |= {int(network.network_address), int(network.broadcast_address) + 1}
+    in_order = sorted(points)
+    return in_order, [
+        next(
+            (
+                (kind, network)
+                for kind, network in all_networks
+                if int(network.network_address) <= point <= int(network.broadcast_address)
+            ),
+            None,
+        )
+        for point in in_order
+    ]
+
+
+_TABLES = {version: _table(version) for version in (4, 6)}
+
 _NAT64 = IPv6Network("64:ff9b::/96")
 _TRANSLATED = IPv6Network("::ffff:0:0:0/96")
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
@@ -75,13 +103,10 @@ def special(host: str) -> Special | None:
 
 def special_network(
     address: IPv4Address | IPv6Address,
-) -> tuple[Special, IPv4Network | IPv6Network] | None:
+) -> _Found:
     """What is special about *address* itself, whatever it may carry, and the network that makes it so."""
-    for kind, networks in _SPECIAL:
-        for network in networks:
-            if address in network:
-                return kind, network
-    return None
+    points, found = _TABLES[address.version]
+    return found[bisect_right(points, int(address)) - 1]
 
 
 def special_networks(kind: Special) -> tuple[IPv4Network | IPv6Network, ...]:
