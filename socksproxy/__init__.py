@@ -7,6 +7,9 @@ What is named here is the public interface; everything else may change.
 from .commands.bind import BindSettings
 from .errors import SOCKSError
 from .policy import Client, DefaultPolicy, IPolicy, SessionLimits
+from .policy.compiled import RulePolicy
+from .policy.rules import Rule, RuleError
+from .policy.sets import Sets
 from .resolve import make_resolver
 from .server import SOCKSFactory, SOCKSProtocol
 from .session import Timeouts
@@ -25,10 +28,14 @@ __all__ = [
     "Filtering",
     "IPolicy",
     "Reply",
+    "Rule",
+    "RuleError",
+    "RulePolicy",
     "SOCKSError",
     "SOCKSFactory",
     "SOCKSProtocol",
     "SessionLimits",
+    "Sets",
     "Timeouts",
     "UDPSettings",
     "make_resolver",

@@ -241,6 +241,7 @@ class TestPrintable:
         ("::ffff:1:2", "::ffff:1:2"),
         ("::192.0.2.1", "::192.0.2.1"),
         ("64:ff9b::192.0.2.1", "64:ff9b::192.0.2.1"),
+        ("::ffff:0:192.0.2.1", "::ffff:0:192.0.2.1"),
     ],
 )
 def test_plain(host: str, bare: str) -> None:

@@ -76,6 +76,8 @@ class Explanation(NamedTuple):
 
     def __str__(self) -> str:
         said = _NO_RULE.get(self.rule)
+        if self.rule == DEFAULT and self.allowed:
+            said = "there are no rules"
         by = f"by rule {self.rule}" if said is None else f"{self.rule}: {said}"
         lines = [f"{self.destination}: {'allowed' if self.allowed else 'denied'} ({by})"]
         lines += [f"  {number}. {step}" for number, step in enumerate(self.steps, 1)]

@@ -1,0 +1,256 @@
+"""Sets of networks and names, and the files that hold them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from hypothesis import given, strategies as st
+from twisted.internet import reactor as _reactor
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+
+from socksproxy.policy.sets import (
+    NamesFile,
+    NameTable,
+    NetworksFile,
+    NetworkTable,
+    SetFiles,
+    Unusable,
+)
+
+reactor: Any = _reactor
+
+NUMBERS4 = st.integers(0, 2**32 - 1) | st.sampled_from([0, 1, 0xFFFF, 0x10000, 0x10001, 2**32 - 1])
+NUMBERS6 = st.integers(0, 2**128 - 1) | st.builds(
+    lambda high, low: high << 64 | low, st.integers(0, 3), st.sampled_from([0, 1, 2, 2**64 - 1])
+)
+
+
+def ranges(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[list[tuple[int, int]]]:
+    return st.lists(st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair))), max_size=8)
+
+
+@given(ranges(NUMBERS4), ranges(NUMBERS6), st.lists(NUMBERS4), st.lists(NUMBERS6))
+def test_table(
+    ranges4: list[tuple[int, int]], ranges6: list[tuple[int, int]], asked4: list[int], asked6: list[int]
+) -> None:
+    """An address is in the table if it is in a range that was given, and the answer holds it."""
+    table = NetworkTable(ranges4, ranges6)
+    for given_ranges, asked, ipv6 in ((ranges4, asked4, False), (ranges6, asked6, True)):
+        ends = [number + step for pair in given_ranges for number in pair for step in (-1, 0, 1)]
+        for number in [*asked, *ends]:
+            if not 0 <= number < (1 << (128 if ipv6 else 32)):
+                continue
+            found = table.range_of(number, ipv6)
+            held = [pair for pair in given_ranges if pair[0] <= number <= pair[1]]
+            assert (found is not None) is bool(held)
+            if found is not None:
+                assert found[0] <= min(pair[0] for pair in held)
+                assert found[1] >= max(pair[1] for pair in held)
+
+
+LABELS = st.sampled_from(["a", "b", "ads", "x-1"])
+HOSTNAMES = st.lists(LABELS, min_size=1, max_size=4).map(".".join)
+
+
+@given(st.lists(st.builds("{}{}".format, st.sampled_from(["", "*.", "."]), HOSTNAMES)), st.lists(HOSTNAMES))
+def test_names(patterns: list[str], names: list[str]) -> None:
+    table = NameTable(patterns)
+    exact = {pattern.lstrip(".") for pattern in patterns if not pattern.startswith("*")}
+    suffixes = tuple(pattern.lstrip("*") for pattern in patterns if pattern[0] in "*.")
+    for name in names:
+        assert table.holds(name) is (name in exact or name.endswith(suffixes))
+
+
+def write(path: Path, text: str | bytes) -> str:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def test_networks_file(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "nets.txt",
+        "# what is bad\n\n10.0.0.0/8   # all of it\r\n192.0.2.1\n198.51.100.5 - 198.51.100.9\n2001:db8::/32\n"
+        "2001:DB9::1\n::ffff:203.0.113.0/120\n::ffff:203.0.114.1\n0.0.0.0/32\n2001:db7::1-2001:db7::ffff",
+    )
+    networks = NetworksFile(path)
+    networks.load()
+
+    def holds(host: str) -> bool:
+        address = ip_address(host)
+        return networks.range_of(int(address), address.version == 6) is not None
+
+    inside = "10.0.0.0 10.255.255.255 192.0.2.1 198.51.100.5 198.51.100.9 2001:db8::5 2001:db9::1 203.0.113.7"
+    assert all(map(holds, [*inside.split(), "0.0.0.0", "203.0.114.1", "2001:db7::9"]))
+    outside = "9.255.255.255 11.0.0.0 192.0.2.2 198.51.100.4 198.51.100.10 2001:db9::2 203.0.112.255 0.0.0.1"
+    assert not any(map(holds, outside.split()))
+    ten = ip_network("10.0.0.0/8")
+    assert networks.range_of(10 << 24 | 5, False) == (int(ten[0]), int(ten[-1]))
+
+
+def test_names_file(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "names.txt",
+        "# bad\nADS.example.\n*.Tracker.test\n.both.test # and below\nb\u00fccher.example\n_srv.a_b.test\n",
+    )
+    names = NamesFile(path)
+    names.load()
+    inside = "ads.example a.tracker.test a.b.tracker.test both.test x.both.test xn--bcher-kva.example"
+    assert all(map(names.holds, [*inside.split(), "_srv.a_b.test"]))
+    assert not any(map(names.holds, ["x.ads.example", "tracker.test", "example", "test", "a.x.test"]))
+
+
+def test_hosts_file(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "hosts",
+        "127.0.0.1 localhost localhost.localdomain\n::1 ip6-localhost ip6-loopback\nfe80::1%lo0 localhost\n"
+        "0.0.0.0 ads.example Tracker.test # both\n0.0.0.0\tx-1.test\n0.0.0.0 0.0.0.0\n",
+    )
+    names = NamesFile(path)
+    names.load()
+    assert all(map(names.holds, ["ads.example", "tracker.test", "x-1.test"]))
+    assert not any(map(names.holds, ["localhost", "a.ads.example", "ip6-loopback"]))
+    assert len(names) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "told"),
+    [
+        (NetworksFile, "10.0.0.0/8\n10.0.0.1/8\n", "line 2: '10.0.0.1/8': has bits set behind its prefix"),
+        (NetworksFile, "10.0.0.0/33\n", "line 1: '10.0.0.0/33': must be an address or a network"),
+        (NetworksFile, "\n\n10.0.0.9-10.0.0.1", "line 3: '10.0.0.9-10.0.0.1': must be two addresses"),
+        (NetworksFile, "2001:db8::1-10.0.0.1", "line 1: '2001:db8::1-10.0.0.1': must be two addresses"),
+        (NetworksFile, "a.example", "line 1: 'a.example': must be an address or a network"),
+        (NetworksFile, b"10.0.0.1\n\xff\xfe\n", "line 2: b'\\xff\\xfe\\n': is not UTF-8"),
+        (NetworksFile, "", "is empty; for an empty set, write a comment"),
+        (
+            NamesFile,
+            "a.example b.example",
+            "line 1: 'a.example b.example': must be one name, or an address and names",
+        ),
+        (NamesFile, "a..example", "line 1: 'a..example': is no name that the DNS allows"),
+        (NamesFile, "ok.test\n192.0.2.1", "line 2: '192.0.2.1': is an address"),
+        (NamesFile, "a*.example", "line 1: 'a*.example': must be a name, *. and a name, or . and a name"),
+        (NamesFile, "0.0.0.0 ok.test a..b", "line 1: 'a..b': is no name"),
+        (NamesFile, "@ads", "line 1: '@ads': must be a name"),
+    ],
+)
+def test_broken_file(tmp_path: Path, kind: Any, text: str | bytes, told: str) -> None:
+    """What is told has the file, the line and the entry; the old content stays."""
+    path = tmp_path / "set.txt"
+    content = kind(write(path, "10.9.9.9" if kind is NetworksFile else "old.example"))
+    content.load()
+    write(path, text)
+    with pytest.raises(Unusable) as caught:
+        content.load()
+    assert str(caught.value).startswith(f"{path}")
+    assert told in str(caught.value)
+    assert len(content) == 1
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match="no such file"):
+        NamesFile(str(tmp_path / "gone")).load()
+
+
+def test_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a file may be half of this and half of that: it is read once more."""
+    path = tmp_path / "set.txt"
+    names = NamesFile(write(path, "a.example\n"))
+    table_of = NamesFile._table
+
+    def slowly(self: NamesFile, lines: Iterator[tuple[int, str]]) -> NameTable:
+        table = table_of(self, lines)
+        write(path, "a.example\nb.example\n")
+        return table
+
+    monkeypatch.setattr(NamesFile, "_table", slowly)
+    with pytest.raises(Unusable, match="changes while it is read"):
+        names.load()
+    monkeypatch.undo()
+    names.changed()
+    assert names.changed()
+    names.load()
+    assert len(names) == 2
+    assert not names.changed()
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """The warnings."""
+    seen: list[str] = []
+
+    def observe(event: Any) -> None:
+        if event.get("log_namespace") == "socksproxy":
+            seen.append(event["log_format"].format(**event))
+
+    globalLogPublisher.addObserver(observe)
+    yield seen
+    globalLogPublisher.removeObserver(observe)
+
+
+class Clocked(Clock):
+    """Time that is a test's, and the reactor's threads."""
+
+    def getThreadPool(self) -> Any:
+        return reactor.getThreadPool()
+
+    def callFromThread(self, *arguments: Any, **named: Any) -> None:
+        reactor.callFromThread(*arguments, **named)
+
+
+@pytest_twisted.ensureDeferred
+async def test_read_again(tmp_path: Path, told: list[str]) -> None:
+    """A change is read once nobody writes any more; a broken one is told once, and the old content stays."""
+    path = tmp_path / "names.txt"
+    names = NamesFile(write(path, "a.example\n"))
+    files = SetFiles(Clocked(), [names])
+    await files.start()
+    assert names.holds("a.example")
+    write(path, "a.example\nb.exam")
+    await files.look()
+    assert not names.holds("b.exam"), "somebody may be writing yet"
+    write(path, "a.example\nb.example\n")
+    await files.look()
+    assert not names.holds("b.example")
+    await files.look()
+    assert names.holds("b.example")
+    assert told == []
+    write(path, "c.example\nd..example\n")
+    for _ in range(4):
+        await files.look()
+    assert told == [
+        f"a set is not read, what was read before stays: {path}, line 2: "
+        "'d..example': is no name that the DNS allows"
+    ]
+    assert names.holds("b.example")
+    assert not names.holds("c.example")
+    os.unlink(path)
+    for _ in range(3):
+        await files.look()
+    assert names.holds("b.example")
+    write(path, "e.example\n")
+    for _ in range(3):
+        await files.look()
+    assert names.holds("e.example")
+    assert len(told) == 1
+    files.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_looks_by_itself(tmp_path: Path) -> None:
+    clock = Clocked()
+    names = NamesFile(write(tmp_path / "names.txt", "a.example\n"))
+    files = SetFiles(clock, [names], every=5)
+    await files.start()
+    assert [call.getTime() for call in clock.getDelayedCalls()] == [5]
+    files.stop()
+    assert clock.getDelayedCalls() == []
+    await files.look()
+    assert clock.getDelayedCalls() == [], "it has been stopped"
