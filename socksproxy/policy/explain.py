@@ -5,14 +5,16 @@ Why something is decided as it is: which rule did it, and why none before it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 from ..names import canonical
 from ..wire.words import Address, Command
 from . import Client
 from .compiled import RulePolicy
 from .matching import Matcher, Question, Verdict, question_of
-from .rules import DEFAULT, OWN, SPECIAL, Decision, Rule
+from .rules import DAYS, DEFAULT, OWN, SPECIAL, Decision, Rule
 
 _NO_RULE = {
     DEFAULT: "no rule matches",
@@ -140,7 +142,10 @@ def _step(matcher: Matcher, rule: Rule, question: Question, now: float) -> Step:
     if verdict is not Verdict.NO:
         return Step(rule.name, rule.allow, verdict.value)
     wanted = tuple(_shown(value) for field in fields for value in _values(getattr(rule, field)))
-    found = ", ".join(dict.fromkeys(_found(field, question) for field in fields))
+    if "days" in fields or "hours" in fields:
+        found = _moment(rule, now)
+    else:
+        found = ", ".join(dict.fromkeys(_found(field, question) for field in fields))
     return Step(rule.name, rule.allow, verdict.value, fields, wanted, found)
 
 
@@ -172,11 +177,14 @@ def _found(field: str, question: Question) -> str:
         "versions": "any" if client.version is None else str(client.version),
         "commands": _command(command),
         "ports": str(port),
-        "days": "now",
-        "hours": "now",
         "names": name or "a name",
         "networks": host or "an address",
     }[field]
+
+
+def _moment(rule: Rule, now: float) -> str:
+    local = datetime.fromtimestamp(now, None if rule.zone is None else ZoneInfo(rule.zone))
+    return f"{DAYS[local.weekday()]} {local:%H:%M}"
 
 
 def _command(command: Command) -> str:

@@ -44,7 +44,7 @@ def test_text() -> None:
         """\
 a.example:443: allowed (by rule web)
   1. eve (deny): users or groups eve, guests, temps, not bob of staff
-  2. night (deny): days or hours or zone mon, 22:00-06:00, UTC, not now
+  2. night (deny): days or hours or zone mon, 22:00-06:00, UTC, not mon 12:00
   3. mail (deny): ports 25, 465-587, not 443
   4. private (deny): depends on the address
   5. web (allow): matches
@@ -54,13 +54,13 @@ a.example:443: allowed (by rule web)
         """\
 10.0.0.1:443: denied (by rule private)
   1. eve (deny): users or groups eve, guests, temps, not bob of staff
-  2. night (deny): days or hours or zone mon, 22:00-06:00, UTC, not now
+  2. night (deny): days or hours or zone mon, 22:00-06:00, UTC, not mon 12:00
   3. mail (deny): ports 25, 465-587, not 443
   4. private (deny): matches""",
         """\
 198.51.100.1:443: allowed (by rule web)
   1. eve (deny): users or groups eve, guests, temps, not bob of staff
-  2. night (deny): days or hours or zone mon, 22:00-06:00, UTC, not now
+  2. night (deny): days or hours or zone mon, 22:00-06:00, UTC, not mon 12:00
   3. mail (deny): ports 25, 465-587, not 443
   4. private (deny): networks private, not 198.51.100.1
   5. web (allow): matches
@@ -109,7 +109,7 @@ def test_data() -> None:
                 "verdict": "no",
                 "fields": ["days", "hours", "zone"],
                 "wanted": ["mon", "22:00-06:00", "UTC"],
-                "found": "now",
+                "found": "mon 12:00",
             },
             {
                 "rule": "mail",

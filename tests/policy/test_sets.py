@@ -225,10 +225,9 @@ async def test_read_again(tmp_path: Path, told: list[str]) -> None:
     write(path, "c.example\nd..example\n")
     for _ in range(4):
         await files.look()
-    assert told == [
-        f"a set is not read, what was read before stays: {path}, line 2: "
-        "'d..example': is no name that the DNS allows"
-    ]
+    (line,) = told
+    assert line.startswith("a set is not read, what was read before stays: ")
+    assert line.endswith(f"{path}, line 2: 'd..example': is no name that the DNS allows")
     assert names.holds("b.example")
     assert not names.holds("c.example")
     os.unlink(path)
