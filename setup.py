@@ -73,7 +73,7 @@ setup(
         "twisted.plugins",
     ],
     package_data={"socksproxy": ["py.typed"]},
-    install_requires=[f"Twisted {TWISTED}", "automat >= 24.8.1", "zope.interface >= 5"],
+    install_requires=[f"Twisted {TWISTED}", "attrs >= 22.2", "automat >= 24.8.1", "zope.interface >= 5"],
     entry_points={"console_scripts": ["socksproxy = socksproxy.command:main"]},
     extras_require={
         "tls": TLS,

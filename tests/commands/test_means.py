@@ -10,10 +10,12 @@ from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from socksproxy import Client
-from socksproxy.commands.means import Means, ask, permitted_addresses
+from socksproxy.commands.means import Means, ask, ask_address, permitted_addresses
 from socksproxy.errors import NameNotFound, NotAllowed
+from socksproxy.policy import INamePolicy
 from socksproxy.resolve import Names
 from socksproxy.wire.words import Address, Command
 from tests.support.hosts import Hosts
@@ -168,3 +170,48 @@ class TestPermittedAddresses:
         assert len(results) == 1
         assert isinstance(results[0], Failure)
         assert logged == []
+
+
+@implementer(INamePolicy)
+class NamePolicy(Policy):
+    """One that is told names."""
+
+    def permits_address(
+        self, client: Client, command: Command, destination: Address, name: str | None
+    ) -> Any:
+        """See :meth:`socksproxy.policy.INamePolicy.permits_address`."""
+        self.named.append((destination, name))
+        return self.permits(client, command, destination)
+
+    named: list[tuple[Address, str | None]]
+
+
+class TestNames:
+    """A policy that can be told the name is; one with three arguments is asked as ever."""
+
+    def test_told(self) -> None:
+        policy = NamePolicy({"192.0.2.1": False, "2001:db8::2": lambda: succeed(True)})
+        policy.named = []
+        assert addresses(policy, KNOWN) == ([SECOND, THIRD], 1)
+        assert policy.named == [(FIRST, "a.example"), (SECOND, "a.example"), (THIRD, "a.example")]
+        assert policy.asked[0][2] == NAME
+
+    @pytest.mark.parametrize("answer", [failing(ValueError()), lambda: fail(ValueError())])
+    def test_fails(self, answer: Any) -> None:
+        policy = NamePolicy({"192.0.2.1": answer, "192.0.2.3": False})
+        policy.named = []
+        assert addresses(policy, KNOWN) == ([SECOND], 1)
+
+    def test_the_user_is_asked_too(self) -> None:
+        """An avatar has no say in names, and its no counts."""
+        policy, user = NamePolicy({}), Policy({"192.0.2.1": False})
+        policy.named = []
+        client: Any = CLIENT._replace(avatar=user)
+        assert ask_address(policy, client, Command.CONNECT, FIRST, "a.example") is False
+        assert ask_address(policy, client, Command.CONNECT, SECOND, "a.example") is True
+        assert user.asked == [(client, Command.CONNECT, FIRST), (client, Command.CONNECT, SECOND)]
+
+    def test_not_told(self) -> None:
+        policy = Policy({})
+        assert ask_address(policy, CLIENT, Command.CONNECT, FIRST, "a.example") is True
+        assert policy.asked == [(CLIENT, Command.CONNECT, FIRST)]

@@ -119,3 +119,21 @@ class TestIsLocal:
 
         monkeypatch.setattr(socket, "socket", unsupported)
         assert not is_local("2001:db8::5")
+
+
+@pytest.mark.parametrize(
+    ("reached", "name"),
+    [
+        (("192.0.2.1", 1080), "office"),
+        (("192.0.2.2", 1080), "192.0.2.2:1080"),
+        (("192.0.2.2", 1081), "everywhere"),
+        (("2001:db8::1", 1081), "everywhere"),
+        (("2001:db8::1", 1080), "[2001:db8::1]:1080"),
+        (None, "unix"),
+    ],
+)
+def test_names(own: OwnListeners, reached: tuple[str, int] | None, name: str) -> None:
+    """Rules know a listener by its name, or else by where it was reached."""
+    own.name("::ffff:192.0.2.1", 1080, "office")
+    own.name("0.0.0.0", 1081, "everywhere")
+    assert own.name_of(reached) == name
