@@ -25,14 +25,14 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the annotations."""
-    session.install("-e", ".[tls,htpasswd,pam]", "mypy", "mypy-zope")
+    session.install("-e", ".[tls,htpasswd,pam,config]", "mypy", "mypy-zope")
     session.run("mypy")
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
-    session.install("-e", ".[tls,docs]")
+    session.install("-e", ".[tls,config,docs]")
     session.run("sphinx-build", "-W", "-b", "html", "docs", "docs/_build")
 
 
