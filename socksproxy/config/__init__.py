@@ -64,6 +64,7 @@ class Configured:
         self._lines = lines
         self.configuration, misfits = structured(document, Configuration)
         self.said = {key: _as_option(value) for key, value in said(self.configuration) if value is not False}
+        self._left_out = {misfit.path for misfit in misfits if isinstance(misfit.path[-1], int)}
         self.mistakes += [self._misfit(misfit) for misfit in misfits]
 
     def report(self, problems: Iterable[Wrong]) -> list[str]:
@@ -85,8 +86,13 @@ class Configured:
     def _mistake(self, problem: Wrong) -> Mistake:
         path: Path = (_PLACES[problem.name], problem.name)
         if problem.number is not None:
-            path = (*path, problem.number)
+            path = (*path, self._number(path, problem.number))
         return self._about(path, _OPTION.sub(_as_key, problem.reason))
+
+    def _number(self, path: Path, number: int) -> int:
+        """Where in the list at *path* the value stands that is *number* of those that fit."""
+        fitting = [at for at in range(number + 1 + len(self._left_out)) if (*path, at) not in self._left_out]
+        return fitting[number]
 
     def _misfit(self, misfit: Misfit) -> Mistake:
         path = misfit.path
@@ -94,18 +100,25 @@ class Configured:
             return Mistake(self._line(path), None, self._unknown(path))
         if len(path) == 1:
             return Mistake(self._line(path), None, self._no_table(str(path[0])))
-        self.wrong.add(str(path[1]))
+        if len(path) == 2:
+            self.wrong.add(str(path[1]))
         return self._about(path, misfit.reason)
 
     def _about(self, path: Path, reason: str) -> Mistake:
         table, key, *numbers = path
-        index = "".join(f"[{number}]" for number in numbers)
-        return Mistake(self._line(path), None, f"[{table}] {key}{index} = {self._shown(path)}: {reason}")
+        number = numbers[0] if numbers else 0
+        where = f"[{table}] {key}[{number}]" if numbers else f"[{table}] {key}"
+        text = f"{where} = {self._shown(path)}: {reason.removeprefix(f'{self._value(path)!r}').lstrip(': ')}"
+        return Mistake(self._line(path), None, text, int(number))
 
-    def _shown(self, path: Path) -> str:
+    def _value(self, path: Path) -> Any:
         value: Any = self._document
         for step in path:
             value = value[step]
+        return value
+
+    def _shown(self, path: Path) -> str:
+        value = self._value(path)
         if not about(keys_of(tables()[str(path[0])])[str(path[1])]).secret:
             return shown(value)
         if not isinstance(value, str) or len(path) == 2:
@@ -133,7 +146,7 @@ class Configured:
 
     def _unknown_table(self, name: str) -> str:
         value = self._document[name]
-        if not isinstance(value, dict):
+        if not (isinstance(value, dict) or _has_tables(value)):
             key = name if name in _PLACES else nearest(name, _PLACES)
             if key is None:
                 return f"{name}: keys stand in tables, and there is no key of this name"
@@ -142,16 +155,17 @@ class Configured:
             there = f"[{_PLACES[key]}]"
             return f"{name}: this key belongs in {there}" if not meant else f"{name}: no such key{meant}"
         table = nearest(name, tables())
-        self.wrong.update(value)
+        for inside in value if isinstance(value, list) else [value]:
+            self.wrong.update(inside)
         if table is None:
             return f"[{name}]: no such table; there are {listed(tables())}"
         return f"[{name}]: no such table; did you mean [{table}]?"
 
     def _no_table(self, name: str) -> str:
-        if isinstance(self._document[name], list) and name not in _PLACES:
+        if _has_tables(self._document[name]):
             return f"[{name}]: there is one such table, so its name stands in single brackets"
         self.wrong.update(keys_of(tables()[name]))
-        return f"{name} = {shown(self._document[name])}: not a table; its keys stand below a line [{name}]"
+        return f"{name}: not a table; its keys stand below a line [{name}]"
 
     def _line(self, path: Path) -> int | None:
         for length in range(len(path), 0, -1):
@@ -201,6 +215,11 @@ def _syntax(problem: str, text: str) -> Mistake:
 def _place(before: str) -> tuple[int, int]:
     """Line and column of what follows *before*."""
     return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
+def _has_tables(value: Any) -> bool:
+    """Whether *value* comes from tables with double brackets."""
+    return isinstance(value, list) and value != [] and all(isinstance(entry, dict) for entry in value)
 
 
 def _as_option(value: Any) -> Any:

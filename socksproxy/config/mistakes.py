@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 #: Characters of a value that are shown.
 MOST_SHOWN = 60
 
+#: How much two words have in common (of 1) when one may be meant by the other.
+ALIKE = 0.7
+
 
 class Mistake(NamedTuple):
     """
@@ -18,11 +21,13 @@ class Mistake(NamedTuple):
     :ivar line: where, from 1 on; None: unknown.
     :ivar column: likewise, for what is not even TOML.
     :ivar text: the table and key, the value, and what would be right.
+    :ivar number: of several values on one line, which one.
     """
 
     line: int | None
     column: int | None
     text: str
+    number: int = 0
 
     def told(self, file: str) -> str:
         """It as a line about the *file*."""
@@ -32,7 +37,7 @@ class Mistake(NamedTuple):
 
 def in_order(mistakes: Iterable[Mistake]) -> list[Mistake]:
     """*mistakes* as one finds them when one goes through the file."""
-    return sorted(mistakes, key=lambda mistake: (mistake.line or 0, mistake.column or 0))
+    return sorted(mistakes, key=lambda mistake: (mistake.line or 0, mistake.number))
 
 
 def shown(value: Any) -> str:
@@ -43,7 +48,7 @@ def shown(value: Any) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The one of *names* that somebody may have meant who wrote *name*."""
-    found = get_close_matches(name.lower().replace("_", "-"), list(names), 1)
+    found = get_close_matches(name.lower().replace("_", "-"), list(names), 1, ALIKE)
     return found[0] if found else None
 
 

@@ -70,7 +70,8 @@ def structured(document: dict[str, Any], kind: type[T]) -> tuple[T, list[Misfit]
         except BaseValidationError as problem:
             found = list(_misfits(problem, ()))
         misfits += found
-        for misfit in found:
+        # The last first, so that the numbers of the others stay what they are.
+        for misfit in reversed(found):
             document = _without(document, misfit.path)
 
 
@@ -97,14 +98,17 @@ def _steps(problem: BaseException) -> Iterator[str]:
             yield spelled(note.name)
 
 
-def _without(document: dict[str, Any], path: Path) -> dict[str, Any]:
-    """*document* with nothing at *path*; of a list, which is one value, nothing is left."""
-    name, *rest = path
-    assert isinstance(name, str)
-    inner = document.get(name)
-    if rest and isinstance(rest[0], str) and isinstance(inner, dict):
-        return {**document, name: _without(inner, tuple(rest))}
-    return {key: value for key, value in document.items() if key != name}
+def _without(document: Any, path: Path) -> Any:
+    """*document*, a table or a list, with nothing at *path*."""
+    step, *rest = path
+    inner = _without(document[step], tuple(rest)) if rest else None
+    if isinstance(document, list):
+        return [
+            inner if number == step else entry
+            for number, entry in enumerate(document)
+            if rest or number != step
+        ]
+    return {key: inner if key == step else value for key, value in document.items() if rest or key != step}
 
 
 def _plain(value: Any, kind: Any) -> Any:
