@@ -32,7 +32,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
-    session.install("-e", ".[tls,config,docs]")
+    session.install("-e", ".[tls,docs]")
     session.run("sphinx-build", "-W", "-b", "html", "docs", "docs/_build")
 
 

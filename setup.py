@@ -30,7 +30,7 @@ TEST = [
     "PySocks >= 1.7.1",
     "python-socks >= 2.4",
 ]
-DOCS = ["sphinx >= 7"]
+DOCS = [*CONFIG, "sphinx >= 7"]
 DEV = [*GSSAPI, "build", "k5test >= 0.10", "mypy >= 1.11", "mypy-zope >= 1.0.5", "nox", "ruff >= 0.6"]
 
 setup(

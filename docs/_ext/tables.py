@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from functools import cmp_to_key
+from functools import cmp_to_key, partial
+from typing import get_type_hints
 
 from socksproxy import errors
+from socksproxy.config import tables as config
 from socksproxy.negotiation import TRANSITIONS
+from socksproxy.options import Options
 from socksproxy.policy.special import _SPECIAL, Special
 from socksproxy.wire.words import Reply
 
@@ -69,7 +72,40 @@ def special_addresses() -> Iterator[Row]:
         yield (kind.value, ", ".join(texts))
 
 
+def config_keys(name: str) -> Iterator[Row]:
+    """The keys of a table of the configuration file."""
+    yield ("Key", "Type", "Unit", "Default", "Example", "Meaning")
+    kinds = get_type_hints(config.tables()[name])
+    for key, field in config.keys_of(config.tables()[name]).items():
+        known = config.about(field)
+        default, meaning = _option(key)
+        kind = _TYPES[kinds[field.name]]
+        yield (f"``{key}``", kind, known.unit, default, f"``{known.example}``", meaning)
+
+
+def _option(name: str) -> tuple[str, str]:
+    """The default and the explanation of an option, as ``--help`` has them."""
+    for parameter in Options.optParameters:
+        if parameter[0] == name:
+            meaning, _, default = parameter[4].partition(" [default: ")
+            return parameter[2] or default.rstrip("]") or "none", meaning
+    for flag in Options.optFlags:
+        if flag[0] == name:
+            return "false", flag[2]
+    return "``[]``", _first_line(getattr(Options, f"opt_{name.replace('-', '_')}").__doc__)
+
+
+_TYPES = {
+    bool | None: "true or false",
+    int | None: "whole number",
+    float | None: "number",
+    str | None: "text",
+    int | str | None: "whole number or text",
+    tuple[str, ...] | None: "list of texts",
+}
+
 TABLES = {
+    **{f"config-{name}": partial(config_keys, name) for name in config.tables()},
     "states": states,
     "replies": replies,
     "telling": telling,
