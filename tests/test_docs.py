@@ -104,6 +104,7 @@ def test_command_lines(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(options_module, "is_local", lambda address: True)
     (tmp_path / "users").write_text("bob:$2y$04$sjS4Fd6DIVw3yO1.FqKOMuQB4sRgqnPWTXW0uUuFj8f5Wd2FCOp0m\n")
+    line = line.replace("docs/examples", str(DOCS / "examples"))
     words = shlex.split(line.replace("/etc/socks.users", str(tmp_path / "users")))
     assert words[:3] == ["twistd", "-n", "socks"]
     options = Options(MemoryReactorClock())

@@ -75,8 +75,8 @@ def special_addresses() -> Iterator[Row]:
 def config_keys(name: str) -> Iterator[Row]:
     """The keys of a table of the configuration file."""
     yield ("Key", "Type", "Unit", "Default", "Example", "Meaning")
-    kinds = get_type_hints(config.tables()[name])
-    for key, field in config.keys_of(config.tables()[name]).items():
+    kinds = get_type_hints(config.table_classes()[name])
+    for key, field in config.keys_of(config.table_classes()[name]).items():
         known = config.about(field)
         default, meaning = _option(key)
         kind = _TYPES[kinds[field.name]]
@@ -105,7 +105,7 @@ _TYPES = {
 }
 
 TABLES = {
-    **{f"config-{name}": partial(config_keys, name) for name in config.tables()},
+    **{f"config-{name}": partial(config_keys, name) for name in config.table_classes()},
     "states": states,
     "replies": replies,
     "telling": telling,

@@ -17,7 +17,7 @@ from ..values import Wrong
 from .lines import Path, lines_of
 from .mistakes import Mistake, in_order, listed, nearest, printable, shown
 from .structure import Misfit, structured
-from .tables import Configuration, about, keys_of, places, said, tables
+from .tables import Configuration, about, keys_of, places, said, table_classes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -119,7 +119,7 @@ class Configured:
 
     def _shown(self, path: Path) -> str:
         value = self._value(path)
-        if not about(keys_of(tables()[str(path[0])])[str(path[1])]).secret:
+        if not about(keys_of(table_classes()[str(path[0])])[str(path[1])]).secret:
             return shown(value)
         if not isinstance(value, str) or len(path) == 2:
             return "(not shown)"
@@ -132,7 +132,7 @@ class Configured:
         if len(path) == 1:
             return self._unknown_table(name)
         table = str(path[0])
-        keys = list(keys_of(tables()[table]))
+        keys = list(keys_of(table_classes()[table]))
         here = nearest(name, keys)
         if name in _PLACES:
             self.wrong.add(name)
@@ -154,17 +154,17 @@ class Configured:
             meant = "" if key == name else f"; did you mean {key}?"
             there = f"[{_PLACES[key]}]"
             return f"{name}: this key belongs in {there}" if not meant else f"{name}: no such key{meant}"
-        table = nearest(name, tables())
+        table = nearest(name, table_classes())
         for inside in value if isinstance(value, list) else [value]:
             self.wrong.update(inside)
         if table is None:
-            return f"[{name}]: no such table; there are {listed(tables())}"
+            return f"[{name}]: no such table; there are {listed(table_classes())}"
         return f"[{name}]: no such table; did you mean [{table}]?"
 
     def _no_table(self, name: str) -> str:
         if _has_tables(self._document[name]):
             return f"[{name}]: there is one such table, so its name stands in single brackets"
-        self.wrong.update(keys_of(tables()[name]))
+        self.wrong.update(keys_of(table_classes()[name]))
         return f"{name}: not a table; its keys stand below a line [{name}]"
 
     def _line(self, path: Path) -> int | None:

@@ -160,7 +160,7 @@ def about(attribute: Attribute[Any]) -> Key:
     return key
 
 
-def tables() -> dict[str, type]:
+def table_classes() -> dict[str, type]:
     """The tables by their names."""
     empty = Configuration()
     return {spelled(table.name): type(getattr(empty, table.name)) for table in fields(Configuration)}
@@ -168,7 +168,7 @@ def tables() -> dict[str, type]:
 
 def places() -> dict[str, str]:
     """The table of each key."""
-    return {key: table for table, kind in tables().items() for key in keys_of(kind)}
+    return {key: table for table, kind in table_classes().items() for key in keys_of(kind)}
 
 
 def said(configuration: Configuration) -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
 from socksproxy import options as options_module
-from socksproxy.config.tables import about, keys_of, places, tables
+from socksproxy.config.tables import about, keys_of, places, table_classes
 from socksproxy.options import Options
 from socksproxy.workers.handover import file_of
 from socksproxy.workers.worker import make_worker_service
@@ -132,7 +132,7 @@ def test_a_key_for_each_option() -> None:
     """An option without a key, or a key without an option, is forgotten somewhere."""
     names = {name.rstrip("=") for name in Options().longOpt}
     assert set(places()) == names - NO_KEYS
-    assert sum(len(keys_of(table)) for table in tables().values()) == len(places())
+    assert sum(len(keys_of(table)) for table in table_classes().values()) == len(places())
 
 
 def test_each_key_is_tried() -> None:
@@ -233,7 +233,7 @@ def test_examples(key: str) -> None:
     besides = (
         ["--log=a.log"] if key == "log-format" else ["--auth=memory:a:b"] if key == "socks4-userid" else []
     )
-    options = parsed(*besides, config=file(key, about(keys_of(tables()[table])[key]).example))
+    options = parsed(*besides, config=file(key, about(keys_of(table_classes()[table])[key]).example))
     assert options.config is not None
     assert options._configured is not None
     assert options._configured.used == {key}
