@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from functools import cmp_to_key, partial
 from typing import get_type_hints
@@ -80,19 +81,24 @@ def config_keys(name: str) -> Iterator[Row]:
         known = config.about(field)
         default, meaning = _option(key)
         kind = _TYPES[kinds[field.name]]
-        yield (f"``{key}``", kind, known.unit, default, f"``{known.example}``", meaning)
+        yield (f"``{key}``", kind, known.unit, default, f"``{known.example}``", _plainly(meaning))
 
 
 def _option(name: str) -> tuple[str, str]:
     """The default and the explanation of an option, as ``--help`` has them."""
     for parameter in Options.optParameters:
         if parameter[0] == name:
-            meaning, _, default = parameter[4].partition(" [default: ")
+            meaning, _, default = parameter[3].partition(" [default: ")
             return parameter[2] or default.rstrip("]") or "none", meaning
     for flag in Options.optFlags:
         if flag[0] == name:
             return "false", flag[2]
     return "``[]``", _first_line(getattr(Options, f"opt_{name.replace('-', '_')}").__doc__)
+
+
+def _plainly(text: str) -> str:
+    """*text*, in which options are not dashes, nor addresses somebody's."""
+    return re.sub(r"(?<!\S)(--?[a-z][a-z-]*)", r"``\1``", text.replace("@", "\\@"))
 
 
 _TYPES = {
