@@ -97,8 +97,8 @@ def _option(name: str) -> tuple[str, str]:
 
 
 def _plainly(text: str) -> str:
-    """*text*, in which options are not dashes, nor addresses somebody's."""
-    return re.sub(r"(?<!\S)(--?[a-z][a-z-]*)", r"``\1``", text.replace("@", "\\@"))
+    """*text*, in which options are no dashes, and no address is anybody's."""
+    return re.sub(r"(?<!\S)(--?[a-z][a-z-]*|\S+@\w+)", r"``\1``", text)
 
 
 _TYPES = {
