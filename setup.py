@@ -15,8 +15,11 @@ HTPASSWD = ["bcrypt >= 4.1", "libpass >= 1.9"]
 PAM = ["python-pam >= 2.0.2", "six; python_version < '3.11'"]
 # It has to be compiled, with what Debian calls libkrb5-dev: no test needs it that has nothing to do with it.
 GSSAPI = ["gssapi >= 1.8"]
+# attrs comes with Twisted.
+CONFIG = ["attrs >= 23.1", "cattrs >= 23.2", "tomli >= 2; python_version < '3.11'"]
 TEST = [
     *TLS,
+    *CONFIG,
     *HTPASSWD,
     *PAM,
     "coverage >= 7.10",  # the first that can follow subprocesses
@@ -27,7 +30,7 @@ TEST = [
     "PySocks >= 1.7.1",
     "python-socks >= 2.4",
 ]
-DOCS = ["sphinx >= 7"]
+DOCS = [*CONFIG, "sphinx >= 7"]
 DEV = [*GSSAPI, "build", "k5test >= 0.10", "mypy >= 1.11", "mypy-zope >= 1.0.5", "nox", "ruff >= 0.6"]
 
 setup(
@@ -65,6 +68,7 @@ setup(
         "socksproxy.auth",
         "socksproxy.command",
         "socksproxy.commands",
+        "socksproxy.config",
         "socksproxy.policy",
         "socksproxy.relay",
         "socksproxy.udp",
@@ -80,6 +84,7 @@ setup(
         "htpasswd": HTPASSWD,
         "pam": PAM,
         "gssapi": GSSAPI,
+        "config": CONFIG,
         "test": TEST,
         "docs": DOCS,
         "dev": [*TEST, *DOCS, *DEV],

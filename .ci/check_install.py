@@ -119,6 +119,8 @@ def check_command(environment: Environment, how: str) -> None:
         expect("passwd" in said, f"{how}: {command} --help says:\n{said}")
     said = run("sh", "-c", '! "$0" passwd --delete nowhere nobody 2>&1', environment.programs / "socksproxy")
     expect("twisted-socksproxy[htpasswd]" in said, f"{how}: passwd without its packages says:\n{said}")
+    said = run("sh", "-c", '! "$0" check /dev/null 2>&1', environment.programs / "socksproxy")
+    expect("twisted-socksproxy[config]" in said, f"{how}: check without its packages says:\n{said}")
     listed = run(
         environment.python,
         "-c",

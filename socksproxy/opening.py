@@ -7,6 +7,9 @@ workers, and a worker takes what was opened for it (:mod:`~socksproxy.workers.ha
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
@@ -45,3 +48,44 @@ class Opening:
         :raises OSError: when it cannot be opened.
         """
         return access_observer(path, format)
+
+
+class Checking(Opening):
+    """Opens nothing, and still finds what could not be opened."""
+
+    def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint:
+        """See :meth:`Opening.endpoint`."""
+        try:
+            return super().endpoint(listener, description)
+        except (IndexError, KeyError):
+            if not description.startswith("systemd:"):
+                raise
+            # Only systemd's unit knows what it will pass.
+            return super().endpoint(listener, "unix:systemd")
+
+    def access_log(self, path: str, format: str) -> Any:
+        """See :meth:`Opening.access_log`; there is none."""
+        check_access_log(path)
+
+
+def check_access_log(path: str) -> None:
+    """
+    See whether the file of an access log could be opened, and do not make it.
+
+    :param path: the file.
+    :raises OSError: when it could not.
+    """
+    path = os.path.abspath(path)
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            raise _no(errno.EISDIR, path)
+        wanted, there = os.W_OK, path
+    except FileNotFoundError:
+        wanted, there = os.W_OK | os.X_OK, os.path.dirname(path)
+        os.stat(there)
+    if not os.access(there, wanted):
+        raise _no(errno.EACCES, path)
+
+
+def _no(number: int, path: str) -> OSError:
+    return OSError(number, os.strerror(number), path)

@@ -7,12 +7,12 @@ Whatever can be found wrong while they are read is a
 
 from __future__ import annotations
 
-import math
-import os
+import getopt
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted import __version__ as twisted_version
 from twisted.cred.portal import Portal
@@ -41,23 +41,61 @@ from .auth.portal import TrustedUserid, portal_of
 from .auth.twisteds import adapted
 from .commands.bind import BindSettings
 from .log import FORMATS, AccessLog
-from .opening import Opening
+from .opening import Opening, check_access_log
 from .policy import SessionLimits, is_loopback
 from .policy.listeners import is_local
-from .ports import Advertised, PortRange
+from .ports import Advertised
 from .resolve import make_resolver
 from .session import Timeouts
 from .udp.settings import Filtering, UDPSettings
+from .values import Parser, Wrong, WrongListener, count, one_of, port, port_range, seconds, workers
 from .workers.handover import SharedOpening
+
+if TYPE_CHECKING:
+    from .config import Configured
 
 #: Clients that wait to be accepted; the kernel's own limit may be lower.
 BACKLOG = 1024
 
-#: Processes are not free, and each has its place in every client's row of the shared counts.
-MOST_WORKERS = 256
-
 #: Why a listener that others can reach is not opened by itself.
 OPEN_TO_ALL = "nobody has to show who they are, so everybody who reaches it could use the proxy"
+
+#: How the options are read that mean the same whatever else is said.
+_PARSERS: dict[str, Parser] = {
+    "port": port(0),
+    "log-format": one_of(FORMATS, f"neither {' nor '.join(FORMATS)}"),
+    "handshake-timeout": seconds(),
+    "connect-timeout": seconds(),
+    "idle-timeout": seconds(or_zero="for never"),
+    "auth-timeout": seconds(),
+    "auth-cache": seconds(or_zero="for not at all"),
+    "auth-failures": count(or_zero="for any number"),
+    "socks4-userid": one_of(["trust"], "trust is all there is, else leave it out"),
+    "max-sessions": count(),
+    "max-sessions-per-client": count(),
+    "bind-ports": port_range,
+    "bind-timeout": seconds(),
+    "max-binds-per-client": count(),
+    "udp-ports": port_range,
+    "udp-port": port(1),
+    "udp-filter": one_of(
+        [kind.value for kind in Filtering], f"none of {', '.join(kind.value for kind in Filtering)}"
+    ),
+    "udp-idle-timeout": seconds(or_zero="for never"),
+    "udp-grace": seconds(or_zero="for none"),
+    "max-associations-per-client": count(),
+    "drain": seconds(or_zero="for none"),
+    "workers": workers,
+}
+
+#: What an option of the command line leaves unsaid of the configuration file besides its own key.
+_INSTEAD = {
+    "listen": ("interface", "port"),
+    "interface": ("listen",),
+    "port": ("listen",),
+    "udp-port": ("udp-ports",),
+    "udp-ports": ("udp-port",),
+}
 
 
 class Listener(NamedTuple):
@@ -72,6 +110,18 @@ class Listener(NamedTuple):
     endpoint: IStreamServerEndpoint
 
 
+class Mistakes(usage.UsageError):
+    """
+    What is wrong in a configuration file.
+
+    :ivar lines: a line for each mistake.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
 class Options(usage.Options, AuthOptionMixin):
     """
     What the operator may say.
@@ -82,8 +132,10 @@ class Options(usage.Options, AuthOptionMixin):
 
     :param reactor: for endpoints and resolvers; None: the global one.
     :param opening: opens what the options name; None: what fits the number of workers.
+    :param config: what the configuration file holds, for one who must not read it again; None: it is read.
     :ivar opening: that one, once they are parsed.
     :ivar arguments: what was parsed, for a worker to parse it again.
+    :ivar config: what the configuration file holds, or None where there is none.
     """
 
     synopsis = "[-i ADDRESS] [-p PORT] [-l FILE] [options]"
@@ -94,6 +146,7 @@ class Options(usage.Options, AuthOptionMixin):
     )
 
     optParameters = [
+        ["config", None, None, "Configuration file (TOML); what options say goes before it."],
         ["interface", "i", None, "Local address to listen on, IPv4 or IPv6. [default: 127.0.0.1]"],
         ["port", "p", None, "Port to listen on. [default: 1080]"],
         ["log", "l", None, "File to which one line per session is appended."],
@@ -133,6 +186,7 @@ class Options(usage.Options, AuthOptionMixin):
         multiUse=["auth", "listen", "outgoing", "bind-address", "advertise"],
         mutuallyExclusive=[("listen", "interface"), ("listen", "port"), ("udp-port", "udp-ports")],
         optActions={
+            "config": usage.CompleteFiles("*.toml"),
             "interface": usage.CompleteList(["127.0.0.1", r"\:\:1"]),
             "log": usage.CompleteFiles("*.log"),
             "log-format": usage.CompleteList(FORMATS),
@@ -154,11 +208,17 @@ class Options(usage.Options, AuthOptionMixin):
         IGSSAPIName,
     )
 
-    def __init__(self, reactor: Any = None, opening: Opening | None = None) -> None:
+    def __init__(
+        self, reactor: Any = None, opening: Opening | None = None, config: bytes | None = None
+    ) -> None:
         super().__init__()
         self._reactor = reactor
         self._opening = opening
         self.arguments: list[str] = []
+        self.config = config
+        self._configured: Configured | None = None
+        self._wrong: list[Wrong] = []
+        self["auth"] = []
         self["listen"] = []
         self["outgoing"] = []
         self["bind-address"] = []
@@ -189,16 +249,10 @@ class Options(usage.Options, AuthOptionMixin):
 
     def opt_auth(self, description: str) -> None:
         """Ask clients who they are: TYPE or TYPE:ARGUMENTS, see --help-auth. Repeatable."""
-        kind = description.partition(":")[0]
         try:
-            self.addChecker(adapted(makeChecker(description), self.reactor))
-        except UnsupportedInterfaces:
-            raise usage.UsageError(f"--auth {kind}: not for a SOCKS client, see --help-auth") from None
-        except InvalidAuthType:
-            raise usage.UsageError(f"--auth {kind}: no such type, see --help-auth") from None
-        except Exception as problem:
-            # Each type has its own parser, with its own exceptions.
-            raise usage.UsageError(f"--auth {kind}: {str(problem).removeprefix(f'{kind}: ')}") from None
+            self._add_checker(description)
+        except Wrong as problem:
+            raise usage.UsageError(str(problem)) from None
 
     def opt_listen(self, endpoint: str) -> None:
         """Listen on an endpoint, such as tcp:1080:interface=127.0.0.1, instead of -i and -p. Repeatable."""
@@ -230,98 +284,204 @@ class Options(usage.Options, AuthOptionMixin):
         """
         Check all that was said.
 
-        :raises twisted.python.usage.UsageError: at the first thing that is wrong.
+        :raises twisted.python.usage.UsageError: when something is wrong: with all of it that is in the
+            configuration file, a line each; with the first thing, where there is none.
         """
+        self._configure()
+        said = {name: self._meaning(name, parse) for name, parse in _PARSERS.items()}
         self["timeouts"] = Timeouts(
-            handshake=_seconds(self, "handshake-timeout"),
-            connect=_seconds(self, "connect-timeout"),
-            idle=_seconds(self, "idle-timeout", or_zero="for never") or None,
+            handshake=said["handshake-timeout"],
+            connect=said["connect-timeout"],
+            idle=said["idle-timeout"] or None,
         )
         self["limits"] = SessionLimits(
-            sessions=_count(self, "max-sessions"),
-            per_client=_count(self, "max-sessions-per-client"),
+            sessions=said["max-sessions"], per_client=said["max-sessions-per-client"]
         )
-        self["drain_seconds"] = _seconds(self, "drain", or_zero="for none")
-        self["worker_count"] = _workers(self["workers"])
-        _check_addresses("outgoing", self["outgoing"])
-        _check_advertised(self["advertise"])
-        self["portal"] = self._portal()
+        self["drain_seconds"] = said["drain"]
+        self["worker_count"] = said["workers"]
+        self._check_addresses("outgoing")
+        self._check_advertised()
+        self["portal"] = self._portal(said)
         self["auth_settings"] = AuthSettings(
-            timeout=_seconds(self, "auth-timeout"),
-            failures=_count(self, "auth-failures", or_zero="for any number") or None,
+            timeout=said["auth-timeout"], failures=said["auth-failures"] or None
         )
-        self["bind"] = self._bind()
-        self["udp"] = self._udp()
-        self["listeners"] = self._listeners()
+        self["bind"] = self._bind(said)
+        self["udp"] = self._udp(said)
+        self["listeners"] = self._listeners(said)
         self["name_resolver"] = self._name_resolver()
         self["access_log"] = self._access_log()
+        self._report()
 
-    def _portal(self) -> Portal | None:
-        userid = self["socks4-userid"]
-        if userid not in (None, "trust"):
-            raise usage.UsageError(f"--socks4-userid {userid}: trust is all there is, else leave it out")
-        if userid is not None and not self["credCheckers"]:
-            raise usage.UsageError("--socks4-userid trust: without --auth nobody is asked who they are")
-        if userid is not None and IUserid in self["credInterfaces"]:
-            raise usage.UsageError("--socks4-userid trust: --auth ident verifies it: leave one of them out")
-        remember = _seconds(self, "auth-cache", or_zero="for not at all")
-        self["guarded"] = bool(self["credCheckers"]) and userid is None
-        if not self["credCheckers"]:
+    # The configuration file.
+
+    def _configure(self) -> None:
+        """Have what the configuration file says, where no option says it."""
+        if self["config"] is None:
+            return
+        try:
+            from .config import read
+        except ImportError as problem:
+            raise usage.UsageError(
+                f"--config {self['config']}: the package {problem.name} is needed, "
+                "pip install 'twisted-socksproxy[config]' brings it"
+            ) from None
+        if self.config is None:
+            try:
+                self.config = Path(self["config"]).read_bytes()
+            except OSError as problem:
+                raise usage.UsageError(f"--config {self['config']}: {in_words(problem)}") from None
+        self._configured = read(self.config, self["config"])
+        hidden = self._given()
+        hidden |= {name for option in hidden for name in _INSTEAD.get(option, ())}
+        for name in self._configured.said.keys() - hidden:
+            self[name] = self._configured.said[name]
+            self._configured.used.add(name)
+        if "auth" in self._configured.used:
+            for number, description in enumerate(self["auth"]):
+                try:
+                    self._add_checker(description)
+                except Wrong as problem:
+                    self._note(problem, "auth", number)
+
+    def _given(self) -> set[str]:
+        """The names of the options on the command line."""
+        options, _ = getopt.getopt(self.arguments, self.shortOpt, self.longOpt)
+        names = [option.lstrip("-") for option, _ in options]
+        return {self.synonyms.get(name, name).replace("_", "-") for name in names}
+
+    def _note(self, problem: Wrong, name: str, number: int | None = None) -> None:
+        problem.name = name
+        problem.number = number
+        self._wrong.append(problem)
+
+    def _is_wrong(self, *names: str) -> bool:
+        """Whether something is wrong with one of these: then what follows from it is no news."""
+        known = {problem.name for problem in self._wrong}
+        if self._configured is not None:
+            known |= self._configured.wrong
+        return not known.isdisjoint(names)
+
+    def _report(self) -> None:
+        if self._configured is None:
+            if self._wrong:
+                raise usage.UsageError(str(self._wrong[0]))
+            return
+        lines = self._configured.report(self._wrong)
+        if lines:
+            raise Mistakes(lines)
+
+    # What was said, bit by bit.
+
+    def _meaning(self, name: str, parse: Parser) -> Any:
+        """What was said for the option *name*; where that is wrong, what nothing said would mean."""
+        text = self[name]
+        configured = self._configured
+        if configured is not None and name in configured.said.keys() - configured.used:
+            # The command line says something else, but the file shall be right all the same.
+            try:
+                parse(configured.said[name])
+            except Wrong as problem:
+                problem.name = name
+                configured.unused.append(problem)
+        try:
+            return None if text is None else parse(text)
+        except Wrong as problem:
+            self._note(problem, name)
+        default = self.defaults[name]
+        return None if default is None else parse(default)
+
+    def _add_checker(self, description: str) -> None:
+        kind = description.partition(":")[0]
+        try:
+            self.addChecker(adapted(makeChecker(description), self.reactor))
+        except UnsupportedInterfaces:
+            raise Wrong("not for a SOCKS client, see --help-auth", kind, name="auth") from None
+        except InvalidAuthType:
+            raise Wrong("no such type, see --help-auth", kind, name="auth") from None
+        except Exception as problem:
+            # Each type has its own parser, with its own exceptions.
+            raise Wrong(str(problem).removeprefix(f"{kind}: "), kind, name="auth") from None
+
+    def _portal(self, said: Mapping[str, Any]) -> Portal | None:
+        userid = said["socks4-userid"]
+        checkers = self["credCheckers"]
+        if userid is not None and not checkers and not self._is_wrong("auth"):
+            self._note(Wrong("without --auth nobody is asked who they are", userid), "socks4-userid")
+        if userid is not None and checkers and IUserid in self["credInterfaces"]:
+            self._note(Wrong("--auth ident verifies it: leave one of them out", userid), "socks4-userid")
+        self["guarded"] = bool(checkers) and userid is None
+        if not checkers:
             return None
         self["guarded"] &= IAnonymous not in self["credInterfaces"]
-        checkers = [*self["credCheckers"], *([TrustedUserid()] if userid else [])]
-        return portal_of(checkers, self.reactor, remember)
+        return portal_of(
+            [*checkers, *([TrustedUserid()] if userid else [])], self.reactor, said["auth-cache"]
+        )
 
-    def _bind(self) -> BindSettings:
-        _check_addresses("bind-address", self["bind-address"])
+    def _bind(self, said: Mapping[str, Any]) -> BindSettings:
+        self._check_addresses("bind-address")
         return BindSettings(
-            ports=_ports(self, "bind-ports"),
+            ports=said["bind-ports"],
             addresses=tuple(self["bind-address"]),
-            per_client=_count(self, "max-binds-per-client"),
-            timeout=_seconds(self, "bind-timeout"),
+            per_client=said["max-binds-per-client"],
+            timeout=said["bind-timeout"],
             any_peer=True if self["bind-any-peer"] else None,
             check_port=bool(self["bind-check-port"]),
         )
 
-    def _udp(self) -> UDPSettings:
-        filtering = self["udp-filter"]
-        if self["udp-ports"] is not None and self["udp-port"] is not None:
-            raise usage.UsageError("--udp-ports has a port for each client, --udp-port one for all: not both")
-        if self["udp-port"] is not None and self["worker_count"] > 1:
-            raise usage.UsageError("--udp-port: the processes of --workers cannot share one, use --udp-ports")
-        if filtering not in [kind.value for kind in Filtering]:
-            kinds = ", ".join(kind.value for kind in Filtering)
-            raise usage.UsageError(f"--udp-filter {filtering}: none of {kinds}")
+    def _udp(self, said: Mapping[str, Any]) -> UDPSettings:
+        ports, port = said["udp-ports"], said["udp-port"]
+        if ports is not None and port is not None:
+            self._note(Wrong("has a port for each client, --udp-port one for all: not both"), "udp-ports")
+            ports = None
+        if port is not None and self["worker_count"] > 1:
+            self._note(
+                Wrong("cannot be shared by the processes of --workers, use --udp-ports"),
+                "udp-port",
+            )
         return UDPSettings(
-            ports=_ports(self, "udp-ports"),
-            port=_count(self, "udp-port", most=65535),
-            filtering=Filtering(filtering),
+            ports=ports,
+            port=port,
+            filtering=Filtering(said["udp-filter"]),
             relatch=bool(self["udp-relatch"]),
-            idle=_seconds(self, "udp-idle-timeout", or_zero="for never") or None,
-            grace=_seconds(self, "udp-grace", or_zero="for none"),
-            per_client=_count(self, "max-associations-per-client"),
+            idle=said["udp-idle-timeout"] or None,
+            grace=said["udp-grace"],
+            per_client=said["max-associations-per-client"],
         )
 
-    def _listeners(self) -> list[Listener]:
+    def _listeners(self, said: Mapping[str, Any]) -> list[Listener]:
+        listeners = []
         if not self["listen"]:
-            interface = "127.0.0.1" if self["interface"] is None else self["interface"] or "0.0.0.0"
-            listeners = [_listener_on(self.opening.reactor_for(0), interface, self._port())]
-        elif self["interface"] is not None or self["port"] is not None:
-            raise usage.UsageError("--listen says all: leave --interface and --port out, or --listen")
+            name = "interface"
+            host = "127.0.0.1" if self["interface"] is None else self["interface"] or "0.0.0.0"
+            port = 1080 if said["port"] is None else said["port"]
+            try:
+                listeners.append(_listener_on(self.opening.reactor_for(0), host, port))
+            except Wrong as problem:
+                self._note(problem, name)
         else:
-            listeners = [
-                _listener_from(self.opening, number, description)
-                for number, description in enumerate(self["listen"])
-            ]
-        for description, endpoint in listeners:
+            name = "listen"
+            if self["interface"] is not None or self["port"] is not None:
+                self._note(Wrong("says all: leave --interface and --port out, or --listen"), name)
+            for number, description in enumerate(self["listen"]):
+                try:
+                    listeners.append(_listener_from(self.opening, number, description))
+                except Wrong as problem:
+                    self._note(problem, name, number)
+        if not self._is_wrong("auth", "socks4-userid", "open", name):
+            self._check_open(listeners, name)
+        if not self._is_wrong(name):
+            self._ask_for_certificates(listeners)
+        return listeners
+
+    def _check_open(self, listeners: Sequence[Listener], name: str) -> None:
+        for number, (description, endpoint) in enumerate(listeners):
             host = _interface_of(endpoint)
             if host is not None and not _only_local(host) and not (self["open"] or self["guarded"]):
-                raise usage.UsageError(
+                problem = WrongListener(
                     f"{description} is not on a loopback address, and {OPEN_TO_ALL}: "
                     "listen on 127.0.0.1, [::1] or a Unix socket, add --auth, or --open"
                 )
-        self._ask_for_certificates(listeners)
-        return listeners
+                self._note(problem, name, number if name == "listen" else None)
 
     def _ask_for_certificates(self, listeners: Sequence[Listener]) -> None:
         for checker in self["credCheckers"]:
@@ -332,15 +492,12 @@ class Options(usage.Options, AuthOptionMixin):
             try:
                 asking = [ask_for_certificates(endpoint, checker.ca_file) for _, endpoint in listeners]
             except InvalidAuthArgumentString as problem:
-                raise usage.UsageError(f"--auth {problem}") from None
-            if not any(asking):
-                raise usage.UsageError("--auth tls: there is no listener with TLS, such as --listen ssl:...")
-
-    def _port(self) -> int:
-        text = "1080" if self["port"] is None else self["port"]
-        if not (text.isascii() and text.isdecimal() and int(text) < 65536):
-            raise usage.UsageError(f"--port {text}: not a number from 0 to 65535")
-        return int(text)
+                self._note(Wrong(str(problem)), "auth")
+            else:
+                if not any(asking):
+                    self._note(
+                        Wrong("there is no listener with TLS, such as --listen ssl:...", "tls"), "auth"
+                    )
 
     def _name_resolver(self) -> IHostnameResolver | None:
         if self["resolver"] == "system":
@@ -348,69 +505,44 @@ class Options(usage.Options, AuthOptionMixin):
         try:
             return make_resolver(self["resolver"], self.reactor)
         except ValueError as problem:
-            raise usage.UsageError(f"--resolver {problem}") from None
+            self._note(Wrong(str(problem)), "resolver")
+            return None
 
     def _access_log(self) -> AccessLog | None:
-        format = self["log-format"]
-        if format is not None and format not in FORMATS:
-            raise usage.UsageError(f"--log-format {format}: neither {' nor '.join(FORMATS)}")
-        if self["log"] is None:
-            if format is not None:
-                raise usage.UsageError("--log-format needs --log FILE")
+        path, format = self["log"], self["log-format"]
+        if path is None:
+            if format is not None and not self._is_wrong("log", "log-format"):
+                self._note(Wrong("needs --log FILE"), "log-format")
             return None
         try:
-            return self.opening.access_log(self["log"], format or "text")
+            if not self._wrong and not (self._configured and self._configured.mistakes):
+                return self.opening.access_log(path, format or "text")
+            check_access_log(path)  # nothing starts, so no file is made either
         except OSError as problem:
-            raise usage.UsageError(f"--log {self['log']}: {in_words(problem)}") from None
-
-
-def _seconds(options: Options, name: str, or_zero: str = "") -> float:
-    text = options[name]
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if math.isfinite(seconds) and (seconds > 0 or (or_zero and seconds == 0)):
-        return seconds
-    wanted = f"a number of seconds, or 0 {or_zero}" if or_zero else "a number of seconds above 0"
-    raise usage.UsageError(f"--{name} {text}: not {wanted}")
-
-
-def _count(options: Options, name: str, most: int | None = None, or_zero: str = "") -> int | None:
-    text = options[name]
-    if text is None:
+            self._note(Wrong(in_words(problem), path), "log")
+        except ValueError:
+            self._note(Wrong("not a path", path), "log")
         return None
-    if or_zero and text == "0":
-        return 0
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= (most or int(text))):
-        zero = f", or 0 {or_zero}" if or_zero else ""
-        wanted = f"not a whole number above 0{zero}" if most is None else f"not a number from 1 to {most}"
-        raise usage.UsageError(f"--{name} {text}: {wanted}")
-    return int(text)
 
+    def _check_addresses(self, name: str) -> None:
+        families = set()
+        for number, text in enumerate(self[name]):
+            address = _literal(text)
+            if address is None:
+                self._note(Wrong("not a literal IPv4 or IPv6 address", text), name, number)
+                continue
+            if address.version in families:
+                self._note(Wrong(f"one IPv{address.version} address is enough", text), name, number)
+            elif not is_local(text):
+                self._note(Wrong("not an address of this machine", text), name, number)
+            families.add(address.version)
 
-def _ports(options: Options, name: str) -> PortRange | None:
-    if options[name] is None:
-        return None
-    try:
-        return PortRange.parse(options[name])
-    except ValueError as problem:
-        raise usage.UsageError(f"--{name} {problem}") from None
-
-
-def _workers(text: str) -> int:
-    if text == "auto":
-        return cores()
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= MOST_WORKERS):
-        raise usage.UsageError(f"--workers {text}: neither auto nor a number from 1 to {MOST_WORKERS}")
-    return int(text)
-
-
-def cores() -> int:
-    """How many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
-    return min(os.cpu_count() or 1, MOST_WORKERS)
+    def _check_advertised(self) -> None:
+        for number, entry in enumerate(self["advertise"]):
+            try:
+                Advertised([entry])
+            except ValueError as problem:
+                self._note(Wrong(str(problem)), "advertise", number)
 
 
 def _literal(text: str) -> IPv4Address | IPv6Address | None:
@@ -420,26 +552,6 @@ def _literal(text: str) -> IPv4Address | IPv6Address | None:
         return None
 
 
-def _check_addresses(name: str, addresses: Sequence[str]) -> None:
-    families = set()
-    for text in addresses:
-        address = _literal(text)
-        if address is None:
-            raise usage.UsageError(f"--{name} {text}: not a literal IPv4 or IPv6 address")
-        if address.version in families:
-            raise usage.UsageError(f"--{name} {text}: one IPv{address.version} address is enough")
-        if not is_local(text):
-            raise usage.UsageError(f"--{name} {text}: not an address of this machine")
-        families.add(address.version)
-
-
-def _check_advertised(entries: Sequence[str]) -> None:
-    try:
-        Advertised(entries)
-    except ValueError as problem:
-        raise usage.UsageError(f"--advertise {problem}") from None
-
-
 def _listener_on(reactor: Any, interface: str, port: int) -> Listener:
     host = interface[1:-1] if interface.startswith("[") and interface.endswith("]") else interface
     if ":" not in host:
@@ -447,7 +559,7 @@ def _listener_on(reactor: Any, interface: str, port: int) -> Listener:
             f"tcp:{host}:{port}", TCP4ServerEndpoint(reactor, port, backlog=BACKLOG, interface=host)
         )
     if _literal(host.partition("%")[0]) is None:
-        raise usage.UsageError(f"--interface {interface}: not an address")
+        raise Wrong("not an address", interface)
     return Listener(
         f"tcp6:[{host}]:{port}", TCP6ServerEndpoint(reactor, port, backlog=BACKLOG, interface=host)
     )
@@ -458,11 +570,11 @@ def _listener_from(opening: Opening, number: int, description: str) -> Listener:
         return Listener(description, opening.endpoint(number, description))
     except OSError as problem:
         file = f": {problem.filename}" if problem.filename else ""
-        raise usage.UsageError(f"--listen {description}: {in_words(problem)}{file}") from None
+        raise Wrong(f"{in_words(problem)}{file}", description) from None
     except Exception as problem:
         # Each kind of endpoint has its own parser, with its own exceptions.
-        raise usage.UsageError(
-            f"--listen {description}: not an endpoint such as tcp:1080:interface=127.0.0.1 ({problem})"
+        raise Wrong(
+            f"not an endpoint such as tcp:1080:interface=127.0.0.1 ({problem})", description
         ) from None
 
 

@@ -23,6 +23,7 @@ import socksproxy
 import socksproxy.auth
 from socksproxy import Address, Client, Command, options as options_module
 from socksproxy.auth.htpasswd import new_hash
+from socksproxy.config.tables import keys_of, table_classes
 from socksproxy.log import FIELDS
 from socksproxy.negotiation import TRANSITIONS, State
 from socksproxy.options import Options
@@ -104,6 +105,7 @@ def test_command_lines(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(options_module, "is_local", lambda address: True)
     (tmp_path / "users").write_text("bob:$2y$04$sjS4Fd6DIVw3yO1.FqKOMuQB4sRgqnPWTXW0uUuFj8f5Wd2FCOp0m\n")
+    line = line.replace("docs/examples", str(DOCS / "examples"))
     words = shlex.split(line.replace("/etc/socks.users", str(tmp_path / "users")))
     assert words[:3] == ["twistd", "-n", "socks"]
     options = Options(MemoryReactorClock())
@@ -314,7 +316,22 @@ def test_sphinx(tmp_path: Path) -> None:
     protocol = (tmp_path / "protocol.html").read_text("utf-8")
     assert "the first of BIND" in protocol
     assert "ECONNREFUSED" in protocol
+    assert "Seconds without data after which" in (tmp_path / "configuration.html").read_text("utf-8")
     assert "169.254.169.254" in (tmp_path / "security.html").read_text("utf-8")
     embedding = (tmp_path / "embedding.html").read_text("utf-8")
     assert "InterfaceClass" not in embedding
     assert 'id="socksproxy.IPolicy.permits"' in embedding
+
+
+def test_configuration(tables: ModuleType) -> None:
+    """Every key of the configuration file is explained, in its table's section."""
+    text = (DOCS / "configuration.rst").read_text("utf-8")
+    section = r"^\[([a-z]+)\]\n-+\n\n.*\n\n\.\. from-the-code:: config-(\w+)$"
+    sections = re.findall(section, text, re.MULTILINE)
+    assert sections == [(name, name) for name in table_classes()]
+    for name, kind in table_classes().items():
+        heading, *rows = tables.TABLES[f"config-{name}"]()
+        assert [row[0].strip("`") for row in rows] == list(keys_of(kind))
+        assert all(len(row) == len(heading) and row[1] and row[3] and row[4] and row[5] for row in rows)
+    idle = next(row for row in tables.TABLES["config-timeouts"]() if row[0] == "``idle-timeout``")
+    assert idle[1:4] == ("number", "seconds", "0")

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
-from functools import cmp_to_key
+from functools import cmp_to_key, partial
+from typing import get_type_hints
 
 from socksproxy import errors
+from socksproxy.config import tables as config
 from socksproxy.negotiation import TRANSITIONS
+from socksproxy.options import Options
 from socksproxy.policy.special import _SPECIAL, Special
 from socksproxy.wire.words import Reply
 
@@ -69,7 +73,45 @@ def special_addresses() -> Iterator[Row]:
         yield (kind.value, ", ".join(texts))
 
 
+def config_keys(name: str) -> Iterator[Row]:
+    """The keys of a table of the configuration file."""
+    yield ("Key", "Type", "Unit", "Default", "Example", "Meaning")
+    kinds = get_type_hints(config.table_classes()[name])
+    for key, field in config.keys_of(config.table_classes()[name]).items():
+        known = config.about(field)
+        default, meaning = _option(key)
+        kind = _TYPES[kinds[field.name]]
+        yield (f"``{key}``", kind, known.unit, default, f"``{known.example}``", _plainly(meaning))
+
+
+def _option(name: str) -> tuple[str, str]:
+    """The default and the explanation of an option, as ``--help`` has them."""
+    for parameter in Options.optParameters:
+        if parameter[0] == name:
+            meaning, _, default = parameter[3].partition(" [default: ")
+            return parameter[2] or default.rstrip("]") or "none", meaning
+    for flag in Options.optFlags:
+        if flag[0] == name:
+            return "false", flag[2]
+    return "``[]``", _first_line(getattr(Options, f"opt_{name.replace('-', '_')}").__doc__)
+
+
+def _plainly(text: str) -> str:
+    """*text*, in which options are no dashes, and no address is anybody's."""
+    return re.sub(r"(?<!\S)(--?[a-z][a-z-]*|\S+@\w+)", r"``\1``", text)
+
+
+_TYPES = {
+    bool | None: "true or false",
+    int | None: "whole number",
+    float | None: "number",
+    str | None: "text",
+    int | str | None: "whole number or text",
+    tuple[str, ...] | None: "list of texts",
+}
+
 TABLES = {
+    **{f"config-{name}": partial(config_keys, name) for name in config.table_classes()},
     "states": states,
     "replies": replies,
     "telling": telling,

@@ -12,7 +12,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from .. import __version__
-from . import passwd
+from . import check, passwd
 from .failure import CommandFailed
 
 __all__ = ["CommandFailed", "main"]
@@ -22,13 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     Do what *arguments* say; None: the process's own.
 
-    :returns: the exit status: 0, or 1 when it failed, which one line on standard error explains.
+    :returns: the exit status: 0, or 1 when it failed, which standard error explains.
     :raises SystemExit: (with status 2) when the arguments make no sense.
     """
     parser = ArgumentParser("socksproxy", description="Tools for the SOCKS proxy. It runs as: twistd socks")
     parser.add_argument("--version", action="version", version=f"twisted-socksproxy {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     passwd.add_to(commands)
+    check.add_to(commands)
     parsed = parser.parse_args(arguments)
     try:
         parsed.run(parsed)

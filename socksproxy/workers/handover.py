@@ -20,6 +20,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -123,10 +124,7 @@ class SharedOpening(Opening):
     def _keep_file(self, name: str) -> None:
         if name in self.files or not (hasattr(os, "memfd_create") and _DESCRIPTORS.is_dir()):
             return
-        data = Path(name).read_bytes()
-        descriptor = self.files[name] = os.memfd_create("socksproxy")
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(data)
+        self.files[name] = file_of(Path(name).read_bytes())
 
 
 class _InheritedReactor:
@@ -247,6 +245,18 @@ class InheritedOpening(Opening):
     def _kept(self, match: re.Match[str]) -> str:
         descriptor = self._files.get(_unquoted(match[2]))
         return match[0] if descriptor is None else f"{match[1]}={_DESCRIPTORS}/{descriptor}"
+
+
+def file_of(data: bytes) -> int:
+    """The descriptor of a file that holds *data*, in memory where there is such a thing."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("socksproxy")
+    else:
+        with TemporaryFile() as made:
+            descriptor = os.dup(made.fileno())
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+    return descriptor
 
 
 def _unquoted(text: str) -> str:

@@ -56,6 +56,7 @@ class Orders(NamedTuple):
     :ivar counts: the shared counts, how many columns they have, and their secret in hexadecimal digits;
         None: each worker counts for itself.
     :ivar status: where it says what it is at.
+    :ivar config: what the configuration file held when the supervisor read it, if there is one.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Orders(NamedTuple):
     log: tuple[int, str] | None
     counts: tuple[int, int, str] | None
     status: int
+    config: int | None = None
 
     def line(self) -> bytes:
         """The line that says all that."""

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from ..listening import CannotStart, ListeningService
 from .counts import SharedTable, new_table
-from .handover import SharedOpening
+from .handover import SharedOpening, file_of
 from .machine import Crew, CrewCore, Ending, Worker, WorkerCore, make_crew, make_worker
 from .process import REOPEN, Orders, WorkerProcess, spawn
 
@@ -55,6 +55,7 @@ class SupervisorService(ListeningService):
         assert isinstance(options.opening, SharedOpening)
         self._options = options
         self._opening = options.opening
+        self._config: int | None = None
         self._announcements: list[tuple[str, bool, str]] = []
         self._table: SharedTable | None = None
         self._secret = os.urandom(16)
@@ -90,6 +91,8 @@ class SupervisorService(ListeningService):
             raise self._cannot_start(f"no Python can be started as {sys.executable!r} here")
         count = len(self.cores)
         self._table = SharedTable(new_table(count), count, self._secret)
+        if self._options.config is not None:
+            self._config = file_of(self._options.config)
         if self._waiting:
             # An endpoint that takes its time: workers are given all ports at their start.
             DeferredList(list(self._waiting)).addCallback(self._start)
@@ -159,6 +162,9 @@ class SupervisorService(ListeningService):
         if self._table is not None:
             self._table.close()
             self._table = None
+        if self._config is not None:
+            os.close(self._config)
+            self._config = None
 
     def _cannot_start(self, reason: str) -> CannotStart:
         problem = CannotStart(reason)
@@ -228,6 +234,7 @@ class SupervisorService(ListeningService):
             log=None if log is None else (inherit(log.fileno()), log.path),
             counts=None if table is None else (inherit(table.fileno()), table.columns, self._secret.hex()),
             status=status,
+            config=None if self._config is None else inherit(self._config),
         )
         for ports in self._opening.ports.values():
             descriptors.update({fixed: port.fileno() for port, fixed in ports if fixed is not None})

@@ -138,6 +138,11 @@ def read_orders(descriptor: int) -> Orders:
     return Orders.parse(line)
 
 
+def read_config(descriptor: int) -> bytes:
+    """What the supervisor has read, and keeps in the file of *descriptor*, which all workers share."""
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
 def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
     """
     The service that *orders* ask for.
@@ -145,7 +150,8 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
     :raises twisted.python.usage.UsageError: when an option is wrong here, and was not for the supervisor.
     """
     log = None if orders.log is None else (orders.log[0], orders.log[1])
-    options = Options(reactor, InheritedOpening(reactor, orders.listeners, orders.files, log))
+    config = None if orders.config is None else read_config(orders.config)
+    options = Options(reactor, InheritedOpening(reactor, orders.listeners, orders.files, log), config)
     options.parseOptions(orders.arguments)
     factory = makeFactory(options)
     if orders.counts is not None:

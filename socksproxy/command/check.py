@@ -1,0 +1,48 @@
+"""``socksproxy check``: is this configuration file right?"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from typing import Any
+
+from .failure import CommandFailed
+
+_DESCRIPTION = """
+Checks a configuration file for twistd socks --config FILE. It names every mistake
+in it, a line each, and ends with status 1 if there is one. Nothing is started,
+opened or written. What the file names, such as certificates, files of passwords
+and local addresses, is looked at as it is here and for this user.
+"""
+
+
+def add_to(commands: Any) -> None:
+    """Add this one to argparse's subparsers *commands*."""
+    parser = commands.add_parser("check", help="check a configuration file", description=_DESCRIPTION)
+    parser.add_argument("file", metavar="FILE", help="the configuration file (TOML)")
+    parser.set_defaults(run=run)
+
+
+def run(options: Namespace) -> None:
+    """
+    Check a file.
+
+    :raises CommandFailed: when there is a mistake in it.
+    """
+    from twisted.internet import reactor
+    from twisted.python.usage import UsageError
+
+    from ..opening import Checking
+    from ..options import Mistakes, Options
+
+    shown = os.fsencode(options.file).decode("utf-8", "backslashreplace")
+    try:
+        Options(reactor, Checking(reactor)).parseOptions([f"--config={options.file}"])
+    except Mistakes as problem:
+        print(*problem.lines, sep="\n", file=sys.stderr)
+        count = len(problem.lines)
+        raise CommandFailed(f"{shown}: {count} mistakes" if count > 1 else f"{shown}: 1 mistake") from None
+    except UsageError as problem:
+        raise CommandFailed(str(problem).removeprefix("--config ")) from None
+    print(f"{shown}: no mistakes")

@@ -1,0 +1,233 @@
+"""
+The configuration file: TOML that says what the options say, and in time more.
+
+It needs attrs and cattrs, and on Python 3.10 tomli (``twisted-socksproxy[config]``): whoever imports it
+must be ready to do without. What a value means, and whether it is right, is for
+:class:`~socksproxy.options.Options`, as if it had been on the command line.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from ..values import Wrong
+from .lines import Path, lines_of
+from .mistakes import Mistake, in_order, listed, nearest, printable, shown
+from .structure import Misfit, structured
+from .tables import Configuration, about, keys_of, places, said, table_classes
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Configured", "Mistake", "read"]
+
+#: Bytes of a file; nobody writes more by hand, and some files never end.
+MOST_BYTES = 16 << 20
+
+_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+_OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
+_PLACES = places()
+
+
+class Configured:
+    """
+    What a file says.
+
+    :param file: its name.
+    :param document: what is in it.
+    :param lines: where each thing stands.
+    :param mistakes: what is wrong already.
+    :ivar said: what it says for each option, as the command line would: text, texts, or True.
+    :ivar used: the options for which that is what counts.
+    :ivar unused: what is wrong with values that do not count.
+    :ivar wrong: the options for which it says something of which nothing can be known.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        document: dict[str, Any],
+        lines: dict[Path, int],
+        mistakes: Iterable[Mistake] = (),
+    ) -> None:
+        self.file = file
+        self.mistakes = list(mistakes)
+        self.used: set[str] = set()
+        self.unused: list[Wrong] = []
+        self.wrong: set[str] = set()
+        self._document = document
+        self._lines = lines
+        self.configuration, misfits = structured(document, Configuration)
+        self.said = {key: _as_option(value) for key, value in said(self.configuration) if value is not False}
+        self._left_out = {misfit.path for misfit in misfits if isinstance(misfit.path[-1], int)}
+        self.mistakes += [self._misfit(misfit) for misfit in misfits]
+
+    def report(self, problems: Iterable[Wrong]) -> list[str]:
+        """
+        A line for each mistake; those on the command line first.
+
+        :param problems: what is wrong with the values that count.
+        """
+        ours: list[Wrong] = [*self.unused]
+        lines = []
+        for problem in problems:
+            if problem.name in self.used:
+                ours.append(problem)
+            else:
+                lines.append(printable(str(problem)))
+        mistakes = in_order([*self.mistakes, *map(self._mistake, ours)])
+        return [*lines, *(mistake.told(self.file) for mistake in mistakes)]
+
+    def _mistake(self, problem: Wrong) -> Mistake:
+        path: Path = (_PLACES[problem.name], problem.name)
+        if problem.number is not None:
+            path = (*path, self._number(path, problem.number))
+        return self._about(path, _OPTION.sub(_as_key, problem.reason))
+
+    def _number(self, path: Path, number: int) -> int:
+        """Where in the list at *path* the value stands that is *number* of those that fit."""
+        fitting = [at for at in range(number + 1 + len(self._left_out)) if (*path, at) not in self._left_out]
+        return fitting[number]
+
+    def _misfit(self, misfit: Misfit) -> Mistake:
+        path = misfit.path
+        if misfit.reason is None:
+            return Mistake(self._line(path), None, self._unknown(path))
+        if len(path) == 1:
+            return Mistake(self._line(path), None, self._no_table(str(path[0])))
+        if len(path) == 2:
+            self.wrong.add(str(path[1]))
+        return self._about(path, misfit.reason)
+
+    def _about(self, path: Path, reason: str) -> Mistake:
+        table, key, *numbers = path
+        number = numbers[0] if numbers else 0
+        where = f"[{table}] {key}[{number}]" if numbers else f"[{table}] {key}"
+        text = f"{where} = {self._shown(path)}: {reason.removeprefix(f'{self._value(path)!r}').lstrip(': ')}"
+        return Mistake(self._line(path), None, text, int(number))
+
+    def _value(self, path: Path) -> Any:
+        value: Any = self._document
+        for step in path:
+            value = value[step]
+        return value
+
+    def _shown(self, path: Path) -> str:
+        value = self._value(path)
+        if not about(keys_of(table_classes()[str(path[0])])[str(path[1])]).secret:
+            return shown(value)
+        if not isinstance(value, str) or len(path) == 2:
+            return "(not shown)"
+        kind, colon, _ = value.partition(":")
+        return shown(f"{kind}:...") if colon else "(not shown)"
+
+    def _unknown(self, path: Path) -> str:
+        """What to say of a key or a table that there is not. Its value may be a secret."""
+        name = str(path[-1])
+        if len(path) == 1:
+            return self._unknown_table(name)
+        table = str(path[0])
+        keys = list(keys_of(table_classes()[table]))
+        here = nearest(name, keys)
+        if name in _PLACES:
+            self.wrong.add(name)
+            return f"[{table}] {name}: this key belongs in [{_PLACES[name]}]"
+        anywhere = here or nearest(name, _PLACES)
+        if anywhere is None:
+            return f"[{table}] {name}: no such key; there are {listed(keys)}"
+        self.wrong.add(anywhere)
+        there = "" if here else f" in [{_PLACES[anywhere]}]"
+        return f"[{table}] {name}: no such key; did you mean {anywhere}{there}?"
+
+    def _unknown_table(self, name: str) -> str:
+        value = self._document[name]
+        if not (isinstance(value, dict) or _has_tables(value)):
+            key = name if name in _PLACES else nearest(name, _PLACES)
+            if key is None:
+                return f"{name}: keys stand in tables, and there is no key of this name"
+            self.wrong.add(key)
+            meant = "" if key == name else f"; did you mean {key}?"
+            there = f"[{_PLACES[key]}]"
+            return f"{name}: this key belongs in {there}" if not meant else f"{name}: no such key{meant}"
+        table = nearest(name, table_classes())
+        for inside in value if isinstance(value, list) else [value]:
+            self.wrong.update(inside)
+        if table is None:
+            return f"[{name}]: no such table; there are {listed(table_classes())}"
+        return f"[{name}]: no such table; did you mean [{table}]?"
+
+    def _no_table(self, name: str) -> str:
+        if _has_tables(self._document[name]):
+            return f"[{name}]: there is one such table, so its name stands in single brackets"
+        self.wrong.update(keys_of(table_classes()[name]))
+        return f"{name}: not a table; its keys stand below a line [{name}]"
+
+    def _line(self, path: Path) -> int | None:
+        for length in range(len(path), 0, -1):
+            if path[:length] in self._lines:
+                return self._lines[path[:length]]
+        return None
+
+
+def read(data: bytes, file: str) -> Configured:
+    """
+    What the configuration file says that holds *data*.
+
+    :param file: its name.
+    """
+    if len(data) > MOST_BYTES:
+        return _nothing(file, Mistake(None, None, f"more than {MOST_BYTES >> 20} MiB are no configuration"))
+    try:
+        text = data.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as problem:
+        line, column = _place(data[: problem.start].decode("utf-8", "replace"))
+        return _nothing(file, Mistake(line, column, "not UTF-8"))
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        return _nothing(file, _syntax(str(problem), text))
+    except RecursionError:
+        return _nothing(file, Mistake(None, None, "tables or lists are nested too deeply"))
+    except ValueError:
+        return _nothing(file, Mistake(None, None, "there is a number of too many digits"))
+    return Configured(file, document, lines_of(text))
+
+
+def _nothing(file: str, mistake: Mistake) -> Configured:
+    return Configured(file, {}, {}, [mistake])
+
+
+def _syntax(problem: str, text: str) -> Mistake:
+    match = _POSITION.search(problem)
+    reason = _POSITION.sub("", problem)
+    reason = reason[:1].lower() + reason[1:]
+    if match is None:
+        return Mistake(None, None, reason)
+    line, column = _place(text) if match[1] is None else (int(match[1]), int(match[2]))
+    return Mistake(line, column, reason)
+
+
+def _place(before: str) -> tuple[int, int]:
+    """Line and column of what follows *before*."""
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
+def _has_tables(value: Any) -> bool:
+    """Whether *value* comes from tables with double brackets."""
+    return isinstance(value, list) and value != [] and all(isinstance(entry, dict) for entry in value)
+
+
+def _as_option(value: Any) -> Any:
+    """A *value* as the command line has it."""
+    if isinstance(value, tuple):
+        return [str(entry) for entry in value]
+    return value if isinstance(value, bool) else str(value)
+
+
+def _as_key(match: re.Match[str]) -> str:
+    return match[1] if match[1] in _PLACES else match[0]

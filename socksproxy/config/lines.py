@@ -1,0 +1,186 @@
+"""
+On which line of a TOML text each key stands, which ``tomllib`` does not tell.
+
+A light scan of a text that is known to be right: it looks for keys, and skips values.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import NamedTuple
+
+#: From the top: names of tables and keys, and numbers of what is in arrays.
+Path = tuple["str | int", ...]
+
+_TOKEN = re.compile(
+    r"""
+    (?P<space> [ \t\r]+ | \#[^\n]* )
+  | (?P<newline> \n )
+  | (?P<string>
+        \"{3} (?: \\. | [^\\] )*? \"{3} (?!\")
+      | '{3} .*? '{3} (?!')
+      | " (?: \\. | [^"\\\n] )* "
+      | ' [^'\n]* '
+    )
+  | (?P<mark> [\[\]{},=.] )
+  | (?P<bare> [^\s\[\]{},=."'\#]+ )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|.)")
+_ESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "e": "\x1b"}
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    line: int
+
+
+_END = _Token("end", "", 0)
+
+
+def lines_of(text: str) -> dict[Path, int]:
+    """
+    The line, from 1 on, of each table, key and element of an array.
+
+    :param text: valid TOML.
+    """
+    scan = _Scan(text)
+    with suppress(RecursionError):  # what was found is still right
+        scan.document()
+    return scan.found
+
+
+class _Scan:
+    def __init__(self, text: str) -> None:
+        self.found: dict[Path, int] = {}
+        self._tokens = _tokens(text)
+        self._at = 0
+        self._counts: dict[Path, int] = {}
+
+    def document(self) -> None:
+        above: Path = ()
+        while (token := self._skip_newlines()) is not _END:
+            if token.text == "[" and token.kind == "mark":
+                above = self._header()
+            else:
+                self._pair(above)
+
+    def _header(self) -> Path:
+        line = self._next().line
+        several = self._peek().text == "["
+        if several:
+            self._next()
+        *parents, last = self._key()
+        above: Path = ()
+        for name in parents:
+            above = self._into((*above, name), line)
+        path: Path = (*above, last)
+        if several:
+            self.found.setdefault(path, line)
+            self._counts[path] = self._counts.get(path, 0) + 1
+        path = self._into(path, line)
+        while self._peek().text == "]":
+            self._next()
+        return path
+
+    def _into(self, path: Path, line: int) -> Path:
+        """*path*, or the last element of it where it is an array of tables."""
+        if path in self._counts:
+            path = (*path, self._counts[path] - 1)
+        self.found.setdefault(path, line)
+        return path
+
+    def _pair(self, above: Path) -> None:
+        line = self._peek().line
+        for name in self._key():
+            above = (*above, name)
+            self.found.setdefault(above, line)
+        self._next()  # the equals sign
+        self._value(above)
+
+    def _key(self) -> list[str]:
+        names = [_plain(self._next())]
+        while self._peek().text == ".":
+            self._next()
+            names.append(_plain(self._next()))
+        return names
+
+    def _value(self, path: Path) -> None:
+        token = self._peek()
+        if token.kind == "mark" and token.text == "[":
+            self._array(path)
+        elif token.kind == "mark" and token.text == "{":
+            self._inline_table(path)
+        else:
+            self._plain_value()
+
+    def _plain_value(self) -> None:
+        while not _ends_value(self._peek()):
+            self._next()
+
+    def _array(self, path: Path) -> None:
+        self._next()
+        number = 0
+        while (token := self._skip_newlines()).text not in ("]", ""):
+            if token.text == ",":
+                self._next()
+                continue
+            self.found.setdefault((*path, number), token.line)
+            self._value((*path, number))
+            number += 1
+        self._next()
+
+    def _inline_table(self, path: Path) -> None:
+        self._next()
+        while (token := self._skip_newlines()).text not in ("}", ""):
+            if token.text == ",":
+                self._next()
+                continue
+            self._pair(path)
+        self._next()
+
+    def _skip_newlines(self) -> _Token:
+        while self._peek().kind == "newline":
+            self._next()
+        return self._peek()
+
+    def _peek(self) -> _Token:
+        return self._tokens[self._at] if self._at < len(self._tokens) else _END
+
+    def _next(self) -> _Token:
+        token = self._peek()
+        self._at += 1
+        return token
+
+
+def _tokens(text: str) -> list[_Token]:
+    line = 1
+    tokens = []
+    for match in _TOKEN.finditer(text):
+        kind = match.lastgroup or ""
+        if kind != "space":
+            tokens.append(_Token(kind, match[0], line))
+        line += match[0].count("\n")
+    return tokens
+
+
+def _ends_value(token: _Token) -> bool:
+    return token.kind in ("newline", "end") or (token.kind == "mark" and token.text in ",]}")
+
+
+def _plain(token: _Token) -> str:
+    """The name that a key says."""
+    if token.kind != "string":
+        return token.text
+    inner = token.text[1:-1]
+    return inner if token.text[0] == "'" else _ESCAPE.sub(_unescaped, inner)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    escape = match[1]
+    if len(escape) > 1:
+        return chr(int(escape[1:], 16))
+    return _ESCAPED.get(escape, escape)

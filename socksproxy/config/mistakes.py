@@ -1,0 +1,78 @@
+"""How what is wrong in a configuration file is told: one line each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+#: Characters of a value that are shown.
+MOST_SHOWN = 60
+
+#: How much two words have in common (of 1) when one may be meant by the other.
+ALIKE = 0.7
+
+
+class Mistake(NamedTuple):
+    """
+    Something that is wrong.
+
+    :ivar line: where, from 1 on; None: unknown.
+    :ivar column: likewise, for what is not even TOML.
+    :ivar text: the table and key, the value, and what would be right.
+    :ivar number: of several values on one line, which one.
+    """
+
+    line: int | None
+    column: int | None
+    text: str
+    number: int = 0
+
+    def told(self, file: str) -> str:
+        """It as a line about the *file*."""
+        numbers = [str(number) for number in (self.line, self.column) if number is not None]
+        return printable(f"{':'.join([file, *numbers])}: {self.text}")
+
+
+def in_order(mistakes: Iterable[Mistake]) -> list[Mistake]:
+    """*mistakes* as one finds them when one goes through the file."""
+    return sorted(mistakes, key=lambda mistake: (mistake.line or 0, mistake.number))
+
+
+def shown(value: Any) -> str:
+    """A *value* as the file has it, or the beginning of that."""
+    text = _toml(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of *names* that somebody may have meant who wrote *name*."""
+    found = get_close_matches(name.lower().replace("_", "-"), list(names), 1, ALIKE)
+    return found[0] if found else None
+
+
+def listed(names: Iterable[str]) -> str:
+    """*names* as one would say them."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def printable(text: str) -> str:
+    """*text* without anything that a terminal could take for more than a character of this line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # More than enough of it to be cut off.
+        return json.dumps(value[: 2 * MOST_SHOWN], ensure_ascii=False)
+    if isinstance(value, int):
+        return str(value) if value.bit_length() < 8 * MOST_SHOWN else "a number of many digits"
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(entry) for entry in value[:MOST_SHOWN])}]"
+    if isinstance(value, dict):
+        return "{...}"
+    return str(value)

@@ -1,0 +1,298 @@
+"""Mistakes in a configuration file: all of them, each with what would be right."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.usage import UsageError
+
+from socksproxy.command import main
+from socksproxy.config import MOST_BYTES, read
+from socksproxy.config.mistakes import shown
+from socksproxy.config.tables import places, table_classes
+from socksproxy.opening import Checking
+from socksproxy.options import Mistakes, Options
+
+HERE = Path(__file__).parent
+SECRET = "hunter2"
+
+
+def mistakes(data: bytes | str) -> list[str]:
+    """What is said about a file that holds *data*."""
+    reactor = MemoryReactorClock()
+    content = data.encode() if isinstance(data, str) else data
+    try:
+        Options(reactor, Checking(reactor), content).parseOptions(["--config=file"])
+    except Mistakes as problem:
+        return list(problem.lines)
+    return []
+
+
+def test_sixty_mistakes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report, word by word. Nothing of a secret is in it."""
+    monkeypatch.chdir(HERE)
+    assert main(["check", "mistakes.toml"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == Path("mistakes.txt").read_text("utf-8").splitlines()
+    assert len(err.splitlines()) > 60
+    assert SECRET in Path("mistakes.toml").read_text("utf-8")
+    assert SECRET not in err
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),  # the beginning of it, where the rest is somebody else's
+    [
+        ("[listeners\n", "file:1:11: expected ']' at the end of a table declaration"),
+        ("[listeners]\nport =", "file:2:7: invalid value"),
+        ("[listeners]\n\nport = 1\nport = 2", "file:4:9: cannot overwrite a value"),
+        ("[log]\nlog = 'a", 'file:2:9: expected "\'"'),
+        ("port 5", "file:1:6: expected '=' after a key in a key/value pair"),
+        (b"[log]\nlog = '\xff'", "file:2:8: not UTF-8"),
+        ("x = " + "9" * 5000, "file: there is a number of too many digits"),
+        ("x = " + "[" * 50000, "file: tables or lists are nested too deeply"),
+        (b" " * (MOST_BYTES + 1), "file: more than 16 MiB are no configuration"),
+        ("workers = 4", "file:1: workers: not a table; its keys stand below a line [workers]"),
+        ("port = 4", "file:1: port: this key belongs in [listeners]"),
+        ("[[log]]\n", "file:1: [log]: there is one such table, so its name stands in single brackets"),
+        ("[[rooms]]\n", "file:1: [rooms]: no such table; there are listeners, auth"),
+        (
+            "[names]\nmax-sesions = 4",
+            "file:2: [names] max-sesions: no such key; did you mean max-sessions in [limits]?",
+        ),
+        (
+            '[log]\nlog-format = "json"',
+            'file:2: [log] log-format = "json": needs log FILE',
+        ),
+        (
+            '[authentication]\nsocks4-userid = "trust"',
+            'file:2: [authentication] socks4-userid = "trust": without auth nobody is asked who they are',
+        ),
+        (
+            '[udp]\nudp-port = 5\nudp-ports = "5-6"',
+            'file:3: [udp] udp-ports = "5-6": has a port for each client, udp-port one for all: not both',
+        ),
+        (
+            "[udp]\nudp-port = 5\n[workers]\nworkers = 2",
+            "file:2: [udp] udp-port = 5: cannot be shared by the processes of workers, use udp-ports",
+        ),
+        (
+            '[listeners]\nlisten = ["tcp:0:interface=127.0.0.1"]\nport = 5',
+            (
+                'file:2: [listeners] listen = ["tcp:0:interface=127.0.0.1"]: '
+                "says all: leave interface and port out, or listen"
+            ),
+        ),
+        (
+            '[listeners]\nlisten = [\n"tcp:0:interface=127.0.0.1",\n"tcp:0"]',
+            (
+                'file:4: [listeners] listen[1] = "tcp:0": tcp:0 is not on a loopback address, and nobody has '
+                "to show who they are, so everybody who reaches it could use the proxy: listen on 127.0.0.1, "
+                "[::1] or a Unix socket, add auth, or open"
+            ),
+        ),
+        (
+            '[listeners]\ninterface = "0.0.0.0"\nport = 1',
+            (
+                'file:2: [listeners] interface = "0.0.0.0": tcp:0.0.0.0:1 is not on a loopback address, and '
+                "nobody has to show who they are, so everybody who reaches it could use the proxy: listen on "
+                "127.0.0.1, [::1] or a Unix socket, add auth, or open"
+            ),
+        ),
+        ('[log]\nlog = "a\\u001bb/c"', 'file:2: [log] log = "a\\u001bb/c": no such file or directory'),
+    ],
+)
+def test_one(data: bytes | str, text: str) -> None:
+    """Where it is, what is there, and what would be right."""
+    found = mistakes(data)
+    assert len(found) == 1
+    assert found[0].startswith(text)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        # Each has one mistake from which others would follow.
+        '[listeners]\ninterface = "0.0.0.0"\nopne = true',
+        '[listeners]\ninterface = "0.0.0.0"\n[authentication]\nauth = ["nonsense"]',
+        '[listeners]\ninterface = "0.0.0.0"\n[authentication]\nauth = "memory:a:b"',
+        '[listeners]\ninterface = "0.0.0.0"\n[authentification]\nauth = ["memory:a:b"]',
+        '[listeners]\nauth = ["memory:a:b"]\ninterface = "0.0.0.0"',
+        '[authentication]\nsocks4-userid = "trust"\nauth = 5',
+        '[log]\nlog-format = "json"\nlog = 5',
+        "[udp]\nudp-port = 5\n[workers]\nworkers = 'many'",
+        "listeners = 5",
+    ],
+)
+def test_nothing_follows_from_a_mistake(data: str) -> None:
+    """One mistake is told once: it is not told what its effects would be."""
+    assert len(mistakes(data)) == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        f'[authentication]\nauth = ["memory:bob:{SECRET}:x"]',
+        f'[authentication]\nauth = "memory:bob:{SECRET}"',
+        f'[authentication]\nauth = [["memory:bob:{SECRET}"]]',
+        f'[authentication]\nauht = ["memory:bob:{SECRET}"]',
+        f'[log]\nauth = ["memory:bob:{SECRET}"]',
+        f'[autentication]\nauth = ["memory:bob:{SECRET}"]',
+        f'auth = ["memory:bob:{SECRET}"]',
+        f'[authentication]\nauth = ["memory:bob:{SECRET}"',
+        f'authentication = ["memory:bob:{SECRET}"]',
+    ],
+)
+def test_secrets(data: str) -> None:
+    """A report can be shown to somebody who helps."""
+    found = mistakes(data)
+    assert len(found) == 1
+    assert SECRET not in found[0]
+
+
+def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file without mistakes is told to be so, and nothing is made of it."""
+    file = tmp_path / "socks.toml"
+    file.write_text(f'[log]\nlog = "{tmp_path}/log"\n[listeners]\nlisten = ["unix:{tmp_path}/s"]\n', "utf-8")
+    assert main(["check", str(file)]) == 0
+    assert capsys.readouterr() == (f"{file}: no mistakes\n", "")
+    assert list(tmp_path.iterdir()) == [file]
+    assert main(["check", str(tmp_path / "nowhere")]) == 1
+    assert capsys.readouterr() == ("", f"socksproxy: {tmp_path}/nowhere: no such file or directory\n")
+
+
+def test_check_of_systemds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets that systemd will pass cannot be there yet; what is said of them still has to make sense."""
+    monkeypatch.delenv("LISTEN_FDS", raising=False)
+    assert mistakes('[listeners]\nlisten = ["systemd:domain=INET:index=0"]') == []
+    assert mistakes('[listeners]\nlisten = ["systemd:domain=INET:name=socks"]') == []
+    assert len(mistakes('[listeners]\nlisten = ["systemd:domain=INET"]')) == 1
+
+
+@pytest.mark.parametrize(("path", "text"), [(".", "is a directory"), ("a/b", "no such file or directory")])
+def test_logs_that_cannot_be(path: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be found when the log opens is found before."""
+    monkeypatch.chdir(tmp_path)
+    assert mistakes(f'[log]\nlog = "{path}"') == [f'file:2: [log] log = "{path}": {text}']
+
+
+def test_log_with_a_nul() -> None:
+    """No file has such a name."""
+    assert mistakes('[log]\nlog = "a\\u0000b"') == ['file:2: [log] log = "a\\u0000b": not a path']
+
+
+# No value makes a traceback.
+
+scalars = (
+    st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["dns:", "tcp:0", "unix:a", "memory:a:b", "auto", "0", "-1", "1-2", "::1", "127.0.0.1"])
+    | st.datetimes()
+    | st.dates()
+    | st.times()
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(list(places())) | st.text(max_size=5), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+def toml(value: Any) -> str:
+    """*value* as TOML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{quoted(key)} = {toml(inner)}' for key, inner in value.items())}}}"
+    if isinstance(value, (int, float)):
+        return str(value)
+    return str(value.isoformat())
+
+
+def quoted(text: str) -> str:
+    plain = string.ascii_letters + string.digits
+    return '"' + "".join(c if c in plain else f"\\U{ord(c):08x}" for c in text) + '"'
+
+
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+keys = st.sampled_from([(table, key) for key, table in places().items()])
+
+
+def without_surrogates(value: Any) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in toml_text(value))
+
+
+def toml_text(value: Any) -> Iterator[str]:
+    """All characters of all texts in *value*."""
+    if isinstance(value, str):
+        yield from value
+    elif isinstance(value, list):
+        for inner in value:
+            yield from toml_text(inner)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from key
+            yield from toml_text(inner)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever is made, is made here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        yield
+
+
+@given(keys, values.filter(without_surrogates))
+def test_any_value(place: tuple[str, str], value: Any) -> None:
+    """Of a value the proxy makes something, or the operator reads lines of it."""
+    table, key = place
+    for line in mistakes(f"[{table}]\n{key} = {toml(value)}\n"):
+        assert line.startswith("file:")
+        assert line.isprintable()
+
+
+@given(
+    st.dictionaries(st.sampled_from([*table_classes(), *places()]) | texts, values.filter(without_surrogates))
+)
+def test_any_document(document: dict[str, Any]) -> None:
+    """The same for whole files."""
+    for line in mistakes("".join(f"{quoted(key)} = {toml(value)}\n" for key, value in document.items())):
+        assert line.startswith("file:")
+        assert line.isprintable()
+
+
+@given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes(data: bytes) -> None:
+    """The same for what is not even TOML."""
+    for line in mistakes(data):
+        assert line.startswith("file:")
+        assert line.isprintable()
+
+
+@given(values)
+def test_shown(value: Any) -> None:
+    """What is shown of a value is short."""
+    assert len(shown(value)) <= 63
+
+
+def test_read_needs_no_reactor() -> None:
+    """What a file says can be had by itself."""
+    assert read(b"[timeouts]\nidle-timeout = 5", "file").configuration.timeouts.idle_timeout == 5
+    with pytest.raises(UsageError):
+        Options(MemoryReactorClock(), config=b"[").parseOptions(["--config=file"])
