@@ -11,6 +11,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -94,7 +95,12 @@ async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     try:
         await forward(reader, writer)
     except ConnectionError:
-        writer.write_eof()
+        with suppress(OSError, RuntimeError):
+            writer.write_eof()
+        # What is left unread when it closes would be a reset after all.
+        with suppress(OSError):
+            while await reader.read(65536):
+                pass
 
 
 class Proxy:
