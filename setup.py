@@ -31,7 +31,16 @@ TEST = [
     "python-socks >= 2.4",
 ]
 DOCS = [*CONFIG, "sphinx >= 7"]
-DEV = [*GSSAPI, "build", "k5test >= 0.10", "mypy >= 1.11", "mypy-zope >= 1.0.5", "nox", "ruff >= 0.6"]
+DEV = [
+    *GSSAPI,
+    "build",
+    "k5test >= 0.10",
+    "mypy >= 1.11",
+    "mypy-zope >= 1.0.5",
+    "nox",
+    "ruff >= 0.6",
+    "tomli >= 2",
+]
 
 setup(
     name="twisted-socksproxy",
