@@ -11,7 +11,6 @@ import getopt
 import sys
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted import __version__ as twisted_version
@@ -319,7 +318,7 @@ class Options(usage.Options, AuthOptionMixin):
         if self["config"] is None:
             return
         try:
-            from .config import read
+            from .config import MOST_BYTES, read
         except ImportError as problem:
             raise usage.UsageError(
                 f"--config {self['config']}: the package {problem.name} is needed, "
@@ -327,7 +326,8 @@ class Options(usage.Options, AuthOptionMixin):
             ) from None
         if self.config is None:
             try:
-                self.config = Path(self["config"]).read_bytes()
+                with open(self["config"], "rb") as file:
+                    self.config = file.read(MOST_BYTES + 1)
             except OSError as problem:
                 raise usage.UsageError(f"--config {self['config']}: {in_words(problem)}") from None
         self._configured = read(self.config, self["config"])
