@@ -11,7 +11,6 @@ import getopt
 import sys
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted import __version__ as twisted_version
@@ -127,8 +126,8 @@ class Options(usage.Options, AuthOptionMixin):
     What the operator may say.
 
     The keys ``listeners``, ``timeouts``, ``limits``, ``bind``, ``udp``, ``name_resolver``,
-    ``access_log``, ``drain_seconds``, ``worker_count``, ``portal``, ``auth_settings`` and ``guarded`` hold
-    what the options mean, once they are parsed.
+    ``access_log``, ``drain_seconds``, ``worker_count``, ``policy``, ``portal``, ``auth_settings`` and
+    ``guarded`` hold what the options mean, once they are parsed.
 
     :param reactor: for endpoints and resolvers; None: the global one.
     :param opening: opens what the options name; None: what fits the number of workers.
@@ -301,7 +300,10 @@ class Options(usage.Options, AuthOptionMixin):
         self["worker_count"] = said["workers"]
         self._check_addresses("outgoing")
         self._check_advertised()
+        self["policy"] = None if self._configured is None else self._configured.policy
         self["portal"] = self._portal(said)
+        # Rules deny what they do not allow.
+        self["guarded"] |= self["policy"] is not None
         self["auth_settings"] = AuthSettings(
             timeout=said["auth-timeout"], failures=said["auth-failures"] or None
         )
@@ -319,7 +321,7 @@ class Options(usage.Options, AuthOptionMixin):
         if self["config"] is None:
             return
         try:
-            from .config import read
+            from .config import MOST_BYTES, read
         except ImportError as problem:
             raise usage.UsageError(
                 f"--config {self['config']}: the package {problem.name} is needed, "
@@ -327,7 +329,8 @@ class Options(usage.Options, AuthOptionMixin):
             ) from None
         if self.config is None:
             try:
-                self.config = Path(self["config"]).read_bytes()
+                with open(self["config"], "rb") as file:
+                    self.config = file.read(MOST_BYTES + 1)
             except OSError as problem:
                 raise usage.UsageError(f"--config {self['config']}: {in_words(problem)}") from None
         self._configured = read(self.config, self["config"])
@@ -467,7 +470,7 @@ class Options(usage.Options, AuthOptionMixin):
                     listeners.append(_listener_from(self.opening, number, description))
                 except Wrong as problem:
                     self._note(problem, name, number)
-        if not self._is_wrong("auth", "socks4-userid", "open", name):
+        if not self._is_wrong("auth", "socks4-userid", "open", "rule", name):
             self._check_open(listeners, name)
         if not self._is_wrong(name):
             self._ask_for_certificates(listeners)

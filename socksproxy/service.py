@@ -92,6 +92,7 @@ def makeFactory(options: Options) -> SOCKSFactory:
     """
     return SOCKSFactory(
         options.reactor,
+        policy=options["policy"],
         portal=options["portal"],
         auth=options["auth_settings"],
         resolver=options["name_resolver"],

@@ -23,6 +23,7 @@ import socksproxy
 import socksproxy.auth
 from socksproxy import Address, Client, Command, options as options_module
 from socksproxy.auth.htpasswd import new_hash
+from socksproxy.config.rules import RULE_KEYS
 from socksproxy.config.tables import keys_of, table_classes
 from socksproxy.log import FIELDS
 from socksproxy.negotiation import TRANSITIONS, State
@@ -333,5 +334,8 @@ def test_configuration(tables: ModuleType) -> None:
         heading, *rows = tables.TABLES[f"config-{name}"]()
         assert [row[0].strip("`") for row in rows] == list(keys_of(kind))
         assert all(len(row) == len(heading) and row[1] and row[3] and row[4] and row[5] for row in rows)
+    rule = list(tables.TABLES["config-rule"]())
+    assert [row[0].strip("`") for row in rule[1:]] == list(RULE_KEYS)
+    assert all(all(row) for row in rule)
     idle = next(row for row in tables.TABLES["config-timeouts"]() if row[0] == "``idle-timeout``")
     assert idle[1:4] == ("number", "seconds", "0")

@@ -106,6 +106,7 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SOCKSFactory", lambda reactor, **more: given.update(more))
     makeService(options)
     assert given == {
+        "policy": None,
         "portal": None,
         "auth": AuthSettings(timeout=8.0, failures=10),
         "resolver": options["name_resolver"],

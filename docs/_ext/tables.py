@@ -7,18 +7,22 @@ Without Sphinx, so that the tests can look at them where it is not installed.
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cmp_to_key, partial
 from typing import get_type_hints
 
+import attrs
+
 from socksproxy import errors
-from socksproxy.config import tables as config
+from socksproxy.config import rules, tables as config
 from socksproxy.negotiation import TRANSITIONS
 from socksproxy.options import Options
+from socksproxy.policy.rules import Rule
 from socksproxy.policy.special import _SPECIAL, Special
-from socksproxy.wire.words import Reply
+from socksproxy.wire.words import Command, Reply
 
 Row = tuple[str, ...]
 
@@ -84,6 +88,25 @@ def config_keys(name: str) -> Iterator[Row]:
         yield (f"``{key}``", kind, known.unit, default, f"``{known.example}``", _plainly(meaning))
 
 
+def config_rule() -> Iterator[Row]:
+    """The keys of a rule in the configuration file."""
+    yield ("Key", "Type", "Default", "Example", "Meaning")
+    doc = inspect.cleandoc(Rule.__doc__ or "")
+    meanings = dict(re.findall(r"^:ivar (\w+): ((?:.*\n?)(?:    .*\n?)*)", doc, re.MULTILINE))
+    kinds = get_type_hints(Rule)
+    for key, name in rules.RULE_KEYS.items():
+        meaning = " ".join(meanings[name].split())
+        default = next(field for field in attrs.fields(Rule) if field.name == name).default
+        if key == rules.IDLE_TIMEOUT:
+            row = ("number (seconds)", "the server's", "Without data after which its sessions end; 0: never.")
+        elif default is attrs.NOTHING:
+            row = (_RULE_TYPES[kinds[name]], "none: it has to be given", meaning)
+        else:
+            row = (_RULE_TYPES[kinds[name]], "true" if default is True else "does not matter", meaning)
+        kind, otherwise, meaning = row
+        yield (f"``{key}``", kind, otherwise, f"``{rules.RULE_EXAMPLES[key]}``", meaning)
+
+
 def _option(name: str) -> tuple[str, str]:
     """The default and the explanation of an option, as ``--help`` has them."""
     for parameter in Options.optParameters:
@@ -110,7 +133,19 @@ _TYPES = {
     tuple[str, ...] | None: "list of texts",
 }
 
+_RULE_TYPES = {
+    bool: "true or false",
+    str: "text",
+    bool | None: "true or false",
+    str | None: "text",
+    Collection[str] | None: "list of texts",
+    Collection[int | str] | None: "list of whole numbers or texts",
+    Collection[str | Command] | None: "list of texts",
+    Collection[int | str | tuple[int, int]] | None: "list of whole numbers or texts",
+}
+
 TABLES = {
+    "config-rule": config_rule,
     **{f"config-{name}": partial(config_keys, name) for name in config.table_classes()},
     "states": states,
     "replies": replies,

@@ -16,6 +16,7 @@ from typing import Any
 from ..values import Wrong
 from .lines import Path, lines_of
 from .mistakes import Mistake, in_order, listed, nearest, printable, shown
+from .rules import RULE, SETS, Fault, place, policy_of
 from .structure import Misfit, structured
 from .tables import Configuration, about, keys_of, places, said, table_classes
 
@@ -43,6 +44,7 @@ class Configured:
     :param lines: where each thing stands.
     :param mistakes: what is wrong already.
     :ivar said: what it says for each option, as the command line would: text, texts, or True.
+    :ivar policy: what its rules come to; None: it has none, or they are wrong.
     :ivar used: the options for which that is what counts.
     :ivar unused: what is wrong with values that do not count.
     :ivar wrong: the options for which it says something of which nothing can be known.
@@ -62,10 +64,15 @@ class Configured:
         self.wrong: set[str] = set()
         self._document = document
         self._lines = lines
-        self.configuration, misfits = structured(document, Configuration)
+        options = {name: value for name, value in document.items() if name not in (RULE, SETS)}
+        self.configuration, misfits = structured(options, Configuration)
+        self.policy, faults = policy_of(document.get(RULE), document.get(SETS))
         self.said = {key: _as_option(value) for key, value in said(self.configuration) if value is not False}
         self._left_out = {misfit.path for misfit in misfits if isinstance(misfit.path[-1], int)}
         self.mistakes += [self._misfit(misfit) for misfit in misfits]
+        self.mistakes += [self._fault(fault) for fault in faults]
+        if faults:
+            self.wrong.add(RULE)
 
     def report(self, problems: Iterable[Wrong]) -> list[str]:
         """
@@ -103,6 +110,12 @@ class Configured:
         if len(path) == 2:
             self.wrong.add(str(path[1]))
         return self._about(path, misfit.reason)
+
+    def _fault(self, fault: Fault) -> Mistake:
+        value = f" = {shown(self._value(fault.path))}" if fault.shown else ""
+        text = f"{place(fault.path, self._document)}{value}: {fault.reason}"
+        number = fault.path[-1] if len(fault.path) > 3 else 0
+        return Mistake(self._line(fault.path), None, text, int(number))
 
     def _about(self, path: Path, reason: str) -> Mistake:
         table, key, *numbers = path
@@ -154,11 +167,13 @@ class Configured:
             meant = "" if key == name else f"; did you mean {key}?"
             there = f"[{_PLACES[key]}]"
             return f"{name}: this key belongs in {there}" if not meant else f"{name}: no such key{meant}"
-        table = nearest(name, table_classes())
+        table = nearest(name, [*table_classes(), RULE, SETS])
         for inside in value if isinstance(value, list) else [value]:
             self.wrong.update(inside)
+        if table == RULE:
+            self.wrong.add(RULE)
         if table is None:
-            return f"[{name}]: no such table; there are {listed(table_classes())}"
+            return f"[{name}]: no such table; there are {listed([*table_classes(), RULE, SETS])}"
         return f"[{name}]: no such table; did you mean [{table}]?"
 
     def _no_table(self, name: str) -> str:

@@ -11,16 +11,24 @@ import pytest
 from socksproxy.command import main
 
 from ..conftest import PATIENCE, Program
+from ..support.certificates import self_signed
 from ..support.machine import needs_ipv6
 from ..test_examples import connect_through, connected, shouter
 
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples" / "config"
 
+ALL = ["laptop.toml", "sidecar.toml", "exit.toml", "office.toml", "gateway.toml"]
+
 __all__ = ["shouter"]
 
 
-def here(name: str, tmp_path: Path) -> Path:
-    """The example of that *name*, with the addresses and files of this machine."""
+def here(name: str, tmp_path: Path, port: int = 443) -> Path:
+    """
+    The example of that *name*, with the addresses and files of this machine.
+
+    :param port: what rules allow.
+    """
+    (tmp_path / "gateway.pem").write_bytes(self_signed())
     bcrypt = pytest.importorskip("bcrypt")
     (tmp_path / "users").write_bytes(b"bob:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(4)) + b"\n")
     text = (EXAMPLES / name).read_text("utf-8")
@@ -30,6 +38,13 @@ def here(name: str, tmp_path: Path) -> Path:
         ("192.0.2.11", "127.0.0.11"),
         ("2001:db8::11", "::1"),
         ("192.0.2.10", "127.0.0.1"),
+        ("203.0.113.10", "127.0.0.1"),
+        ("192.0.2.0/24", "127.0.0.0/8"),
+        ("files.internal.example", "localhost"),
+        ("dns:10.0.0.53", "system"),
+        ("[22, 443]", f"[{port}]"),
+        ("[80, 443]", f"[{port}]"),
+        ('["private", "special"]', '["private"]'),
     ):
         text = text.replace(there, local)
     path = tmp_path / name
@@ -39,11 +54,11 @@ def here(name: str, tmp_path: Path) -> Path:
 
 def test_all_are_here() -> None:
     """An example that no test starts may be wrong."""
-    assert {path.name for path in EXAMPLES.iterdir()} == {"laptop.toml", "sidecar.toml", "exit.toml"}
+    assert {path.name for path in EXAMPLES.iterdir()} == set(ALL)
 
 
 @needs_ipv6
-@pytest.mark.parametrize("name", ["laptop.toml", "sidecar.toml", "exit.toml"])
+@pytest.mark.parametrize("name", ALL)
 def test_no_mistakes(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """``socksproxy check`` finds nothing."""
     assert main(["check", str(here(name, tmp_path))]) == 0, capsys.readouterr().err
@@ -60,6 +75,60 @@ def test_serves(name: str, shouter: int, tmp_path: Path, twistd: Callable[..., P
         program.wait_for(r'"ended":')
 
 
+def log_in(client: socket.socket) -> None:
+    client.sendall(b"\x05\x01\x02")
+    assert client.recv(2) == b"\x05\x02"
+    client.sendall(b"\x01\x03bob\x06secret")
+    assert client.recv(2) == b"\x01\x00"
+
+
+def answer(client: socket.socket, destination: bytes, port: int) -> int:
+    """The reply to a CONNECT."""
+    client.sendall(b"\x05\x01\x00" + destination + port.to_bytes(2, "big"))
+    return client.recv(100)[1]
+
+
+LITERAL = b"\x01\x7f\x00\x00\x01"
+NAME = b"\x03\x09localhost"
+
+
+def test_office(shouter: int, tmp_path: Path, twistd: Callable[..., Program]) -> None:
+    """Everybody inside reaches the Web's ports, and only users reach others."""
+    config = str(here("office.toml", tmp_path, shouter))
+    program = twistd("socks", "--config", config, "--listen", "tcp:0:interface=127.0.0.1")
+    address = ("127.0.0.1", int(program.wait_for(r"listening on tcp:127.0.0.1:(\d+)")[1]))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with socket.create_connection(address, PATIENCE) as client:
+            client.sendall(b"\x05\x01\x00")
+            assert client.recv(2) == b"\x05\x00"
+            assert answer(client, LITERAL, port) == 2
+        with socket.create_connection(address, PATIENCE) as client:
+            log_in(client)
+            assert answer(client, LITERAL, port) == 0
+    with socket.create_connection(address, PATIENCE) as client:
+        assert connect_through(client, shouter) == b"HELLO"
+    program.stop()
+    log = (tmp_path / "access.log").read_text("utf-8")
+    rules = sorted(word for word in log.split() if word.startswith("rule="))
+    assert rules == ["rule=admins", "rule=default", "rule=web"]
+
+
+def test_gateway(shouter: int, tmp_path: Path, twistd: Callable[..., Program]) -> None:
+    """Who shows a password reaches a server by its name, and not by its address."""
+    config = str(here("gateway.toml", tmp_path, shouter))
+    program = twistd("socks", "--config", config, "--listen", "tcp:0:interface=127.0.0.1")
+    address = ("127.0.0.1", int(program.wait_for(r"listening on tcp:127.0.0.1:(\d+)")[1]))
+    with socket.create_connection(address, PATIENCE) as client:
+        log_in(client)
+        assert answer(client, LITERAL, shouter) == 2
+    with socket.create_connection(address, PATIENCE) as client:
+        log_in(client)
+        assert answer(client, NAME, shouter) == 0
+        client.sendall(b"hello")
+        assert client.recv(100) == b"HELLO"
+
+
 @needs_ipv6
 def test_exit(shouter: int, tmp_path: Path, twistd: Callable[..., Program]) -> None:
     """Users show who they are, leave by the address that the file names, and have records."""
@@ -71,10 +140,7 @@ def test_exit(shouter: int, tmp_path: Path, twistd: Callable[..., Program]) -> N
         assert client.recv(2) == b"\x05\xff"
     with connected(path, program) as client:
         client.settimeout(PATIENCE)
-        client.sendall(b"\x05\x01\x02")
-        assert client.recv(2) == b"\x05\x02"
-        client.sendall(b"\x01\x03bob\x06secret")
-        assert client.recv(2) == b"\x01\x00"
+        log_in(client)
         client.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + shouter.to_bytes(2, "big"))
         reply = client.recv(10)
         assert (reply[1], socket.inet_ntoa(reply[4:8])) == (0, "127.0.0.11")

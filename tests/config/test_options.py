@@ -214,6 +214,12 @@ def test_no_file() -> None:
         parsed("--config=nowhere")
 
 
+def test_no_end() -> None:
+    """A file that never ends is not read to its end."""
+    with pytest.raises(UsageError, match=r"^/dev/zero: more than 16 MiB are no configuration$"):
+        parsed("--config=/dev/zero")
+
+
 @pytest.mark.parametrize("missing", ["cattrs", "tomllib" if sys.version_info >= (3, 11) else "tomli"])
 def test_without_the_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its packages one line says which are needed."""
