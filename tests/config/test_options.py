@@ -250,7 +250,7 @@ def test_examples(key: str) -> None:
 
 def test_worker_takes_what_the_supervisor_has_read(tmp_path: Path) -> None:
     """A worker does not read the file, which may be another one by now."""
-    descriptor = file_of(b"[timeouts]\nidle-timeout = 7\n")
+    descriptor = file_of(b"[timeouts]\nidle-timeout = 7\n[[rule]]\nname = 'web'\nallow = true\n")
     try:
         told = orders(
             arguments=["--config=nowhere"], listeners=[[]], log=None, counts=None, config=descriptor
@@ -261,6 +261,8 @@ def test_worker_takes_what_the_supervisor_has_read(tmp_path: Path) -> None:
         os.close(descriptor)
     assert service.factory.sessions.timeouts.idle == 7
     assert again.factory.sessions.timeouts.idle == 7
+    policy: Any = again.factory.sessions.policy
+    assert [rule.name for rule in policy.rules] == ["web"]
 
 
 def test_worker_restarted_after_an_edit(twistd: Callable[..., Program], tmp_path: Path) -> None:
