@@ -12,7 +12,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from .. import __version__
-from . import check, passwd
+from . import check, explain, passwd
 from .failure import CommandFailed
 
 __all__ = ["CommandFailed", "main"]
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     passwd.add_to(commands)
     check.add_to(commands)
+    explain.add_to(commands)
     parsed = parser.parse_args(arguments)
     try:
         parsed.run(parsed)
