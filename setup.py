@@ -75,7 +75,7 @@ setup(
     packages=[
         "socksproxy",
         "socksproxy.auth",
-        "socksproxy.command",
+        "socksproxy.cli",
         "socksproxy.commands",
         "socksproxy.config",
         "socksproxy.policy",
@@ -87,7 +87,7 @@ setup(
     ],
     package_data={"socksproxy": ["py.typed"]},
     install_requires=[f"Twisted {TWISTED}", "attrs >= 22.2", "automat >= 24.8.1", "zope.interface >= 5"],
-    entry_points={"console_scripts": ["socksproxy = socksproxy.command:main"]},
+    entry_points={"console_scripts": ["socksproxy = socksproxy.cli:main"]},
     extras_require={
         "tls": TLS,
         "htpasswd": HTPASSWD,

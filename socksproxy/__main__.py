@@ -1,10 +1,10 @@
-"""``python -m socksproxy``: see :mod:`socksproxy.command`."""
+"""``python -m socksproxy``: see :mod:`socksproxy.cli`."""
 
 from __future__ import annotations
 
 import sys
 
-from .command import main
+from .cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""``socksproxy passwd``: see :mod:`socksproxy.command.passwd`."""
+"""``socksproxy passwd``: see :mod:`socksproxy.cli.passwd`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from socksproxy.auth.htpasswd import PasswordFile, Users, new_hash
-from socksproxy.command import main, passwd as module
-from socksproxy.command.failure import CommandFailed
-from socksproxy.command.passwd import changed_lines, checked_user
+from socksproxy.cli import main, passwd as module
+from socksproxy.cli.failure import CommandFailed
+from socksproxy.cli.passwd import changed_lines, checked_user
 
 from ..conftest import Program
 from ..support.programs import require, run
@@ -497,7 +497,7 @@ def test_no_terminal(path: Path) -> None:
 
 def test_without_its_packages(path: Path) -> None:
     """It says what to install."""
-    code = "import sys; sys.modules['passlib'] = None; from socksproxy.command import main; sys.exit(main())"
+    code = "import sys; sys.modules['passlib'] = None; from socksproxy.cli import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", code, "passwd", "--stdin", str(path), "bob"],
         capture_output=True,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from socksproxy.command import main
+from socksproxy.cli import main
 
 from ..conftest import PATIENCE, Program
 from ..support.certificates import self_signed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from socksproxy.command import main
+from socksproxy.cli import main
 
 RULES = """
 [[rule]]

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
-from socksproxy.command import main
+from socksproxy.cli import main
 from socksproxy.config import MOST_BYTES, read
 from socksproxy.config.mistakes import shown
 from socksproxy.config.tables import places, table_classes
