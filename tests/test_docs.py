@@ -23,6 +23,7 @@ import socksproxy
 import socksproxy.auth
 from socksproxy import Address, Client, Command, options as options_module
 from socksproxy.auth.htpasswd import new_hash
+from socksproxy.cli import main
 from socksproxy.config.rules import RULE_KEYS
 from socksproxy.config.tables import keys_of, table_classes
 from socksproxy.log import FIELDS
@@ -38,6 +39,8 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.rst"
 TEXTS = [README, *sorted(DOCS.glob("*.rst"))]
 LISTEN = "tcp:1080:interface=127.0.0.1"
+
+_USERS = "bob:$2y$04$sjS4Fd6DIVw3yO1.FqKOMuQB4sRgqnPWTXW0uUuFj8f5Wd2FCOp0m\n"
 
 
 def blocks(path: Path, opening: str) -> list[str]:
@@ -105,13 +108,26 @@ def test_command_lines(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """What the README says one can type is taken."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(options_module, "is_local", lambda address: True)
-    (tmp_path / "users").write_text("bob:$2y$04$sjS4Fd6DIVw3yO1.FqKOMuQB4sRgqnPWTXW0uUuFj8f5Wd2FCOp0m\n")
+    (tmp_path / "users").write_text(_USERS)
     line = line.replace("docs/examples", str(DOCS / "examples"))
     words = shlex.split(line.replace("/etc/socks.users", str(tmp_path / "users")))
     assert words[:3] == ["twistd", "-n", "socks"]
     options = Options(MemoryReactorClock())
     options.parseOptions(words[3:])
     assert options["listeners"]
+
+
+def test_rules_in_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file that the README shows has no mistake, and decides as it says."""
+    users, file = tmp_path / "socks.users", tmp_path / "socks.toml"
+    users.write_text(_USERS)
+    (block,) = blocks(README, ".. code-block:: toml")
+    file.write_text(block.replace("192.0.2.1", "127.0.0.1").replace("/etc/socks.users", str(users)))
+    assert main(["check", str(file)]) == 0
+    capsys.readouterr()
+    (line,) = [line for line in README.read_text("utf-8").splitlines() if "socksproxy explain" in line]
+    assert main([str(file) if word == "socks.toml" else word for word in line.split()[1:]]) == 0
+    assert "example.com:443: allowed (by rule web)" in capsys.readouterr().out
 
 
 def test_readme_renders() -> None:
