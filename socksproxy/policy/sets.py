@@ -252,7 +252,6 @@ class SetFile:
         except OSError as problem:
             raise Unusable(f"{self.path}: {describe(problem)}") from None
         if changed:
-            self.taken = None
             raise Unusable(f"{self.path}: changes while it is read")
         self._use(table)
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from socksproxy.policy import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.matching import Schedule
 from socksproxy.policy.rules import Rule, RuleError
 from socksproxy.policy.sets import Sets
-from socksproxy.wire.words import Command
+from socksproxy.wire.words import Address, Command
 
 
 @pytest.mark.parametrize(
@@ -208,3 +209,14 @@ def test_no_zone_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_time_goes_on() -> None:
+    """What holds at a minute is asked again in the next."""
+    now = [MONDAY]
+    rule = Rule(name="r", allow=True, hours=["00:00-00:01"], zone="UTC")
+    policy = RulePolicy([rule], clock=lambda: now[0])
+    seen = []
+    for now[0] in (MONDAY, MONDAY + 59, MONDAY + 60, MONDAY + DAY):
+        seen.append(policy.permits(Client(None), Command.CONNECT, Address.of("203.0.113.1", 80)))
+    assert seen == [True, True, False, True]
