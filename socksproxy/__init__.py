@@ -8,11 +8,11 @@ from .commands.bind import BindSettings
 from .errors import SOCKSError
 from .policy import Client, DefaultPolicy, IPolicy, SessionLimits
 from .policy.compiled import RulePolicy
+from .policy.limits import Timeouts
 from .policy.rules import Rule, RuleError
 from .policy.sets import Sets
 from .resolve import make_resolver
 from .server import SOCKSFactory, SOCKSProtocol
-from .session import Timeouts
 from .udp.settings import Filtering, UDPSettings
 from .wire.words import Address, AddressType, Command, Reply
 

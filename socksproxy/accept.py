@@ -147,9 +147,8 @@ class SocketChannel:
 
     def local(self) -> str | None:
         """See :meth:`socksproxy.channel.Channel.local`."""
-        if self._socket is None or self._socket.family == socket.AF_UNIX:
-            return None
-        return plain(self._socket.getsockname()[0])
+        address = self.local_address()
+        return None if address is None else address[0]
 
     def local_address(self) -> tuple[str, int] | None:
         """See :meth:`socksproxy.channel.Channel.local_address`."""

@@ -36,16 +36,17 @@ from .auth.credentials import (
     IUserid,
     IUsernamePassword,
 )
-from .auth.portal import TrustedUserid, portal_of
+from .auth.ident import TrustedUserid
+from .auth.portal import portal_of
 from .auth.twisteds import adapted
 from .commands.bind import BindSettings
 from .log import FORMATS, AccessLog
 from .opening import Opening, check_access_log
 from .policy import SessionLimits, is_loopback
+from .policy.limits import Timeouts
 from .policy.listeners import is_local
 from .ports import Advertised
 from .resolve import make_resolver
-from .session import Timeouts
 from .udp.settings import Filtering, UDPSettings
 from .values import Parser, Wrong, WrongListener, count, one_of, port, port_range, seconds, workers
 from .workers.handover import SharedOpening

@@ -34,11 +34,12 @@ from .descriptors import DescriptorGate
 from .dial import Destination, End, Outgoing
 from .names import plain
 from .policy import Client, IPolicy, SessionLimits
+from .policy.limits import Timeouts
 from .ports import Advertised
 from .relay.detach import detach_socket, is_detachable
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay, can_half_close
-from .session import UNIDENTIFIED, Session, Timeouts
+from .session import UNIDENTIFIED, Session
 from .sessions import Sessions
 from .udp.settings import UDPSettings
 

@@ -43,7 +43,6 @@ from .names import printable
 from .negotiation import MAX_EARLY, Negotiation, NotSOCKS
 from .policy import Admission, Client, IDecidingPolicy
 from .policy.judge import Judge
-from .policy.limits import Timeouts as Timeouts
 from .policy.rules import Rule
 from .record import AccessRecord, shown
 from .relay.outcome import End, IRelay
@@ -51,6 +50,7 @@ from .udp.association import Association
 from .wire.words import Address, Command, Reply, Request, Version
 
 if TYPE_CHECKING:
+    from .auth.authentication import Authentication
     from .sessions import Sessions
 
 _log = Logger(namespace="socksproxy")
@@ -265,10 +265,15 @@ class Session:
 
     # Who the client is.
 
-    def _offers(self) -> tuple[Client, Sequence[IMethod]]:
+    @property
+    def _authentication(self) -> Authentication:
+        """What asks clients who they are; nothing here happens where nobody is asked."""
         authentication = self._sessions.authentication
         assert authentication is not None
-        return self.record.client, authentication.methods_for(self.channel.shows)
+        return authentication
+
+    def _offers(self) -> tuple[Client, Sequence[IMethod]]:
+        return self.record.client, self._authentication.methods_for(self.channel.shows)
 
     def _authenticate(self, move: LogIn | Waiting | None) -> None:
         self.phase = Phase.AUTHENTICATING
@@ -287,17 +292,14 @@ class Session:
         self._negotiate(b"")
 
     def _method_failed(self, problem: Exception) -> None:
-        authentication, method = self._sessions.authentication, self.negotiation.method
-        assert authentication is not None
+        method = self.negotiation.method
         assert method is not None
-        authentication.failed(self.record.client, method.name, problem)
+        self._authentication.gate.failed(self.record.client, method.name, problem)
         self._denied(problem)
 
     def _log_in(self, method: str, credentials: ICredentials) -> None:
-        authentication = self._sessions.authentication
-        assert authentication is not None
         try:
-            granted = authentication.log_in(self.record.client, method, credentials)
+            granted = self._authentication.gate.log_in(self.record.client, method, credentials)
         except UnauthorizedLogin as problem:
             self._denied(problem)
             return
@@ -349,9 +351,8 @@ class Session:
         """SOCKS4 has its userid in the request, and no password."""
         self.phase = Phase.AUTHENTICATING
         self.record.version, self.record.request = request.version, request
-        channel, authentication = self.channel, self._sessions.authentication
-        assert authentication is not None
-        found = authentication.for_socks4(
+        channel = self.channel
+        found = self._authentication.for_socks4(
             request.userid, self.record.client, channel.local_address, channel.shows
         )
         if found is None:

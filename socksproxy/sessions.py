@@ -31,12 +31,13 @@ from .policy import (
     SessionLimits,
 )
 from .policy.compiled import RulePolicy
+from .policy.limits import Timeouts
 from .ports import Advertised
 from .relay import engine_for
 from .resolve import Names
 from .reverse import reverse_lookups
 from .seldom import Seldom
-from .session import LINGER, Phase, Session, Timeouts
+from .session import LINGER, Phase, Session
 from .udp.associations import Associations
 from .udp.settings import UDPSettings
 from .wire.words import AddressType

@@ -22,8 +22,9 @@ from twisted.internet.task import Clock
 
 from socksproxy.accept import SocketChannel
 from socksproxy.negotiation import MAX_EARLY
+from socksproxy.policy.limits import Timeouts
 from socksproxy.server import SOCKSProtocol
-from socksproxy.session import LINGER, Phase, Session, Timeouts
+from socksproxy.session import LINGER, Phase, Session
 from socksproxy.wire.words import Address, AddressType, Command, Reply
 
 from .conftest import Serve

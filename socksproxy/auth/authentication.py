@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.cred.credentials import IAnonymous, ICredentials
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred
 
 from .credentials import Anonymous, ICertificate, IPeerCredentials, IUserid, Userid
-from .gate import Gate, Granted
+from .gate import Gate
 from .methods import IMethod, NoAuthentication, UsernamePassword
 from .penalties import Penalties
 
@@ -44,12 +43,13 @@ class Authentication:
     :param methods: methods beside ours, best first; those that a checker brings along (``checker.methods()``)
         come after them.
     :param reactor: keeps time.
+    :ivar gate: asks the portal.
     """
 
     def __init__(
         self, portal: Portal, methods: Iterable[IMethod], settings: AuthSettings, reactor: Any
     ) -> None:
-        self._gate = Gate(portal, reactor, settings.timeout, Penalties(reactor, settings.failures))
+        self.gate = Gate(portal, reactor, settings.timeout, Penalties(reactor, settings.failures))
         known = set(portal.listCredentialsInterfaces())
         brought = [
             method
@@ -97,18 +97,6 @@ class Authentication:
         if IAnonymous in self._known:
             return "anonymous", Anonymous()
         return None
-
-    def log_in(self, client: Client, method: str, credentials: ICredentials) -> Granted | Deferred[Granted]:
-        """
-        The user of *credentials*. See :meth:`socksproxy.auth.gate.Gate.log_in`.
-
-        :raises UnauthorizedLogin: at once or by the Deferred; a line in the log has told it.
-        """
-        return self._gate.log_in(client, method, credentials)
-
-    def failed(self, client: Client, method: str, problem: Exception) -> None:
-        """A method has come to no credentials: see :meth:`socksproxy.auth.gate.Gate.failed`."""
-        self._gate.failed(client, method, problem)
 
     def _transport_shows(self, shown: Callable[[], ICredentials | None]) -> tuple[str, ICredentials] | None:
         credentials = shown() if self._asks_transport else None

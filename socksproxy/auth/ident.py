@@ -7,7 +7,6 @@ bytes, and strips a user's name of what RFC 1413 counts to it.
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -22,6 +21,7 @@ from zope.interface import implementer
 
 from ..errors import IdentMismatch, IdentUnreachable, NotAuthenticated, describe
 from ..names import plain
+from ..values import Parser, Wrong, port, seconds
 from .arguments import arguments
 from .credentials import IUserid, Userid
 from .users import name_of
@@ -144,8 +144,8 @@ class IdentChecker:
         """
         given = arguments("ident", text, ("port", "timeout"))
         return cls(
-            _port(given["port"][0]) if given["port"] else PORT,
-            _seconds(given["timeout"][0]) if given["timeout"] else TIMEOUT,
+            _meaning("port", given["port"][0], port(1)) if given["port"] else PORT,
+            _meaning("timeout", given["timeout"][0], seconds()) if given["timeout"] else TIMEOUT,
         )
 
     def requestAvatarId(self, credentials: Userid) -> Deferred[Any]:
@@ -208,17 +208,8 @@ def _failed(failure: Failure) -> Failure:
     return failure
 
 
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
-        raise InvalidAuthArgumentString(f"ident: port={text} is not a number from 1 to 65535")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
+def _meaning(name: str, text: str, parse: Parser) -> Any:
     try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise InvalidAuthArgumentString(f"ident: timeout={text} is not a number of seconds above 0")
-    return seconds
+        return parse(text)
+    except Wrong as wrong:
+        raise InvalidAuthArgumentString(f"ident: {name}={text} is {wrong.reason}") from None

@@ -13,10 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from .cache import Remembering
 from .chain import chained
 from .credentials import IUsernamePassword
-from .ident import TrustedUserid
 from .users import Realm
-
-__all__ = ["TrustedUserid", "portal_of"]
 
 
 def portal_of(checkers: Iterable[ICredentialsChecker], clock: IReactorTime, remember: float = 60.0) -> Portal:

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..seldom import Seldom
+from ..values import cores
 
 _log = Logger(namespace="socksproxy")
 
@@ -52,8 +53,7 @@ class CheckFailed(NotChecked):
 
 def threads_for_hashing() -> int:
     """How many threads may compute at once: a core is left for the reactor where there are several."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores - 1, 4))
+    return max(1, min(cores() - 1, 4))
 
 
 class _Check:

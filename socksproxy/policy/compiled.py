@@ -28,13 +28,14 @@ from .matching import (
     Question,
     Schedule,
     check,
+    contents,
     glob,
     protection,
     question_of,
     ranges,
     unruled,
 )
-from .rules import DENIED, UNIX, Decision, Network, Rule, is_set, network_of
+from .rules import DENIED, UNIX, Decision, Rule
 from .sets import HoldsNames, HoldsNetworks, Sets
 from .special import carried
 
@@ -98,40 +99,31 @@ class _Networks:
 
     def __init__(self, texts: Iterable[Iterable[str] | None], sets: Sets) -> None:
         spans: dict[int, list[tuple[int, int, int]]] = {4: [], 6: []}
-        asked: dict[str, int] = {}
+        # By identity: somebody else's need not have a hash.
+        asked: dict[int, tuple[HoldsNetworks, int]] = {}
         for number, entries in enumerate(texts):
-            for text in entries or ():
-                content = _content(text, sets)
+            for content in contents(entries or (), sets):
                 if not isinstance(content, tuple):
-                    asked[text] = asked.get(text, 0) | 1 << number
+                    _, rules = asked.get(id(content), (content, 0))
+                    asked[id(content)] = content, rules | 1 << number
                     continue
                 for network in content:
                     first, last = int(network.network_address), int(network.broadcast_address)
                     spans[network.version].append((first, last, number))
         self._spans4, self._spans6 = _Spans(spans[4]), _Spans(spans[6])
-        self._asked = [(sets.networks[name], rules) for name, rules in asked.items()]
+        self._asked = list(asked.values())
         self._fixed = lru_cache(_REMEMBERED)(self._at)
 
     def at(self, number: int, ipv6: bool) -> int:
         """The rules that have the address *number*."""
         rules = self._fixed(number, ipv6)
         for content, asking in self._asked:
-            if rules & asking != asking and _asked(content, number, ipv6):
+            if rules & asking != asking and content.range_of(number, ipv6) is not None:
                 rules |= asking
         return rules
 
     def _at(self, number: int, ipv6: bool) -> int:
         return (self._spans6 if ipv6 else self._spans4).at(number)
-
-
-def _content(text: str, sets: Sets) -> tuple[Network, ...] | HoldsNetworks:
-    if not is_set(text):
-        return (network_of(text),)
-    return () if text == UNIX else sets.networks[text]
-
-
-def _asked(content: tuple[Network, ...] | HoldsNetworks, number: int, ipv6: bool) -> bool:
-    return not isinstance(content, tuple) and content.range_of(number, ipv6) is not None
 
 
 class _Names:
