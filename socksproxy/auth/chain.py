@@ -23,12 +23,12 @@ from .threads import NotChecked
 _log = Logger(namespace="socksproxy")
 
 
-def chained(checkers: Iterable[ICredentialsChecker], clock: IReactorTime | None = None) -> list[Chain]:
+def chained(checkers: Iterable[ICredentialsChecker], clock: IReactorTime) -> list[Chain]:
     """
     For each kind of credentials that *checkers* know, one checker that asks those who know it.
 
     :param checkers: in the order in which they are asked; each is asked once.
-    :param clock: for log lines that come seldom; None: the reactor.
+    :param clock: tells the time, for log lines that come seldom.
     """
     by_interface: dict[Any, list[ICredentialsChecker]] = {}
     for checker in checkers:
@@ -50,16 +50,13 @@ class Chain:
 
     :param interface: of the credentials.
     :param checkers: in the order in which they are asked.
-    :param clock: for log lines that come seldom; None: the reactor.
+    :param clock: tells the time, for log lines that come seldom.
     """
 
-    def __init__(
-        self, interface: Any, checkers: Sequence[ICredentialsChecker], clock: IReactorTime | None = None
-    ) -> None:
+    def __init__(self, interface: Any, checkers: Sequence[ICredentialsChecker], clock: IReactorTime) -> None:
         self.credentialInterfaces = (interface,)
         self.checkers = tuple(checkers)
-        self._clock = clock
-        self._faulty: Seldom | None = None
+        self._faulty = Seldom(clock)
 
     @property
     def version(self) -> int:
@@ -81,8 +78,6 @@ class Chain:
 
     def failed(self, checker: ICredentialsChecker, failure: Failure) -> None:
         """*checker* has neither vouched for the client nor refused it."""
-        if self._faulty is None:
-            self._faulty = Seldom(self._clock or _reactor())
         _log.error(
             "authentication goes on without {checker}: {problem}{where}",
             checker=type(checker).__name__,
@@ -167,9 +162,3 @@ class _Asking:
 
 def _says_more(refusal: UnauthorizedLogin | None) -> bool:
     return refusal is not None and type(refusal) is not UnauthorizedLogin
-
-
-def _reactor() -> Any:
-    from twisted.internet import reactor
-
-    return reactor

@@ -52,7 +52,7 @@ def refusing(problem: BaseException | None = None) -> Checker:
 
 def ask(*checkers: Any, credentials: Any = BOB) -> tuple[Deferred[Any], list[Any]]:
     """The Deferred of a chain of *checkers*, and what it has fired with."""
-    [chain] = chained(checkers)
+    [chain] = chained(checkers, Clock())
     asking = chain.requestAvatarId(credentials)
     fired: list[Any] = []
     asking.addBoth(fired.append)
@@ -80,7 +80,7 @@ class TestChained:
         first = Checker(b"1", IUsernamePassword, IUsernameHashedPassword)
         anonymous = AllowAnonymousAccess()
         second = Checker(b"2", IUsernamePassword)
-        chains = chained([anonymous, first, second])
+        chains = chained([anonymous, first, second], Clock())
         assert [(chain.credentialInterfaces, chain.checkers) for chain in chains] == [
             ((IAnonymous,), (anonymous,)),
             ((IUsernamePassword,), (first, second)),
@@ -98,15 +98,17 @@ class TestChained:
             __hash__ = None  # type: ignore[assignment]
 
         one, other = Alike(), Alike()
-        [chain] = chained([one, other, one])
+        [chain] = chained([one, other, one], Clock())
         assert [checker is one for checker in chain.checkers] == [True, False]
 
     def test_none(self) -> None:
-        assert chained([]) == []
+        assert chained([], Clock()) == []
 
     def test_portal(self) -> None:
         """What they are for."""
-        portal = Portal(Realm(), chained([refusing(), Checker(b"b\xc3\xbcb"), AllowAnonymousAccess()]))
+        portal = Portal(
+            Realm(), chained([refusing(), Checker(b"b\xc3\xbcb"), AllowAnonymousAccess()], Clock())
+        )
         assert set(portal.listCredentialsInterfaces()) == {IUsernamePassword, IAnonymous}
         names: list[Any] = []
         for credentials in (BOB, Anonymous()):
@@ -120,7 +122,7 @@ class TestChained:
             def methods(self) -> list[Any]:
                 return [self.answer]
 
-        [chain] = chained([Bringing(1), Checker(), Bringing(2)])
+        [chain] = chained([Bringing(1), Checker(), Bringing(2)], Clock())
         assert chain.methods() == [1, 2]
 
 
@@ -152,7 +154,7 @@ class TestOrder:
 
     def test_nothing_is_remembered(self) -> None:
         checker = Checker()
-        [chain] = chained([checker])
+        [chain] = chained([checker], Clock())
         for _ in range(2):
             chain.requestAvatarId(BOB)
         assert checker.asked == [BOB, BOB]
@@ -281,10 +283,10 @@ class TestVersion:
     def test_sum(self) -> None:
         """It grows with each of theirs; one without is always the same."""
         first, second = Versioned(), Versioned()
-        [chain] = chained([first, Checker(), second])
+        [chain] = chained([first, Checker(), second], Clock())
         assert chain.version == 2
         second.version = 5
         assert chain.version == 6
 
     def test_none(self) -> None:
-        assert Chain(ICredentials, [Checker()]).version == 0
+        assert Chain(ICredentials, [Checker()], Clock()).version == 0
