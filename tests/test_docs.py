@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 import re
 import shlex
@@ -32,6 +31,7 @@ from socksproxy.options import Options
 from socksproxy.relay.outcome import End
 
 from .conftest import TWISTD, Program
+from .support.modules import module_at
 from .test_examples import connected
 
 ROOT = Path(__file__).parent.parent
@@ -67,12 +67,7 @@ def table(path: Path, heading: str) -> list[str]:
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
     """``docs/_ext/tables.py``."""
-    spec = importlib.util.spec_from_file_location("tables", DOCS / "_ext" / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(DOCS / "_ext" / "tables.py")
 
 
 # The README.

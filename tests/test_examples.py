@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import importlib.util
 import socket
 import sys
 import threading
@@ -22,6 +21,7 @@ from socksproxy.auth import ISOCKSUser, Password
 from socksproxy.auth.htpasswd import new_hash
 
 from .conftest import PATIENCE, TWISTD, Program
+from .support.modules import module_at
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 
@@ -167,12 +167,7 @@ def test_realm_waits(shouter: int, run_example: Any) -> None:
 @pytest.fixture
 def realm() -> ModuleType:
     """``docs/examples/realm.py``."""
-    spec = importlib.util.spec_from_file_location("realm", EXAMPLES / "realm.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(EXAMPLES / "realm.py")
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from socksproxy import log as module
 from socksproxy.log import FIELDS, FORMATS, WARN_EVERY, AccessLog, ILogObserver, access_observer
 from socksproxy.wire.words import Version
+
+from .support.logs import heard
 
 EVENT: dict[str, Any] = {
     "log_time": 1700000000.125,
@@ -66,15 +67,8 @@ def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def warnings() -> Iterator[list[str]]:
     """The texts of what is logged beside the access log."""
-    seen: list[str] = []
-
-    def observe(event: Any) -> None:
-        if event.get("log_namespace") == "socksproxy":
-            seen.append(event["log_format"].format(**event))
-
-    globalLogPublisher.addObserver(observe)
-    yield seen
-    globalLogPublisher.removeObserver(observe)
+    with heard() as lines:
+        yield lines
 
 
 @pytest.mark.usefixtures("zone")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -45,19 +45,6 @@ class Here:
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return maybeDeferred(function, *arguments)
-
-
-@pytest.fixture(scope="module")
-def realm() -> Iterator[Realm]:
-    with pytest.MonkeyPatch.context() as patch, Realm() as running:
-        for name, value in running.environment.items():
-            patch.setenv(name, value)
-        yield running
-
-
-@pytest.fixture(scope="module")
-def bob(realm: Realm) -> dict[str, str]:
-    return realm.log_in("bob")
 
 
 @pytest.fixture(scope="module")

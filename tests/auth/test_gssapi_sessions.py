@@ -39,19 +39,6 @@ levels = pytest.mark.parametrize("level", [Level.INTEGRITY, Level.CONFIDENTIALIT
 
 
 @pytest.fixture(scope="module")
-def realm() -> Iterator[Realm]:
-    with pytest.MonkeyPatch.context() as patch, Realm() as running:
-        for name, value in running.environment.items():
-            patch.setenv(name, value)
-        yield running
-
-
-@pytest.fixture(scope="module")
-def bob(realm: Realm) -> dict[str, str]:
-    return realm.log_in("bob")
-
-
-@pytest.fixture(scope="module")
 def pool() -> Iterator[Checks]:
     checks = Checks(name="gssapi", threads=2)
     yield checks

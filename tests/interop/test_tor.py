@@ -13,20 +13,9 @@ import pytest
 from tests.conftest import PATIENCE
 from tests.support.names import NameServer
 from tests.support.origin import Origin, echo
-from tests.support.programs import ECHO, missing, require, run
+from tests.support.programs import ECHO, own_address, require, run
 
 from .conftest import Proxy
-
-
-def own_address() -> str:
-    """An address of this machine that is not loopback: torsocks never sends 127/8 to a proxy."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            missing("an address other than loopback")
-        address: str = probe.getsockname()[0]
-        return address
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +25,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         "four.test": ["192.0.2.4"],
         "six.test": ["2001:db8::6"],
         "dual.test": ["192.0.2.7", "2001:db8::7"],
-        "here.test": [own_address()],
+        "here.test": [own_address()],  # torsocks never sends 127/8 to a proxy
     }
     pointers = {"192.0.2.4": "four.test", "2001:db8::6": "six.test", "192.0.2.66": "not a name"}
     with NameServer(hosts, pointers) as server:

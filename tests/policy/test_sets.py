@@ -13,7 +13,6 @@ import pytest_twisted
 from hypothesis import given, strategies as st
 from twisted.internet import reactor as _reactor
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
 
 from socksproxy.policy.sets import (
     NamesFile,
@@ -23,6 +22,7 @@ from socksproxy.policy.sets import (
     SetFiles,
     Unusable,
 )
+from tests.support.logs import heard
 
 reactor: Any = _reactor
 
@@ -184,15 +184,8 @@ def test_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def told() -> Iterator[list[str]]:
     """The warnings."""
-    seen: list[str] = []
-
-    def observe(event: Any) -> None:
-        if event.get("log_namespace") == "socksproxy":
-            seen.append(event["log_format"].format(**event))
-
-    globalLogPublisher.addObserver(observe)
-    yield seen
-    globalLogPublisher.removeObserver(observe)
+    with heard() as lines:
+        yield lines
 
 
 class Clocked(Clock):
