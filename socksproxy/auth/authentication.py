@@ -53,7 +53,7 @@ class Authentication:
         known = set(portal.listCredentialsInterfaces())
         brought = [
             method
-            for checker in dict.fromkeys(portal.checkers.values())
+            for checker in {id(checker): checker for checker in portal.checkers.values()}.values()
             for method in getattr(checker, "methods", tuple)()
         ]
         ours = [UsernamePassword(), NoAuthentication()]

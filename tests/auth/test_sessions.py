@@ -517,6 +517,23 @@ def test_method_of_a_third_party(serve: Serve, brought: bool) -> Playing:
     assert house.empty
 
 
+def test_checkers_that_are_no_keys() -> None:
+    """One of somebody else's may be without a hash, and brings its methods once, whatever it checks."""
+
+    class Odd(Knocking):
+        credentialInterfaces = (IKnocked, IUsernamePassword)
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment]
+
+    proxy = Proxy(portal=Portal(Guests(), [Odd()]))
+    assert proxy.sessions.authentication is not None
+    methods = proxy.sessions.authentication.methods_for(lambda: None)
+    assert [method.number for method in methods] == [0x88, 2]
+
+
 def test_methods_need_a_portal() -> None:
     with pytest.raises(ValueError, match="methods need a portal"):
         Proxy(methods=[Knocking()])
