@@ -158,9 +158,43 @@ def test_several_listeners(tmp_path: Path) -> None:
     assert len(listeners) == 2
 
 
+AUTH = ("--auth", "memory:bob:secret")
+
+
+@pytest.mark.parametrize("interface", ["0.0.0.0", "::", "192.0.2.1"])
+def test_who_asks_may_be_reached(interface: str) -> None:
+    """Where everybody has to show who they are, nothing has to be said for others to reach it."""
+    options = parsed("-i", interface, *AUTH)
+    assert options["guarded"]
+    assert options["portal"] is not None
+    assert not parsed("-i", "127.0.0.1")["guarded"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["--auth", "anonymous"], [*AUTH, "--auth", "anonymous"], [*AUTH, "--socks4-userid", "trust"]],
+)
+def test_who_asks_but_not_everybody(more: list[str]) -> None:
+    """A name that nobody vouches for is none."""
+    with pytest.raises(UsageError, match="is not on a loopback address"):
+        parsed("-i", "0.0.0.0", *more)
+    assert not parsed("-i", "0.0.0.0", "--open", *more)["guarded"]
+    assert not parsed(*more)["guarded"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (["--auth", "nonsense"], "--auth nonsense: no such type, see --help-auth"),
+        (["--auth", "memory:bob"], "--auth memory: argstring must be in format"),
+        (["--auth", "file:/nonexistent"], "--auth file: /nonexistent cannot be read"),
+        (["--auth-timeout", "0"], "--auth-timeout 0: not a number of seconds above 0"),
+        (["--auth-failures", "-1"], "--auth-failures -1: not a whole number above 0, or 0 for any number"),
+        (["--auth-cache", "x"], "--auth-cache x: not a number of seconds, or 0"),
+        (["--socks4-userid", "trust"], "--socks4-userid trust: without --auth nobody is asked who they are"),
+        (["--socks4-userid", "believe", *AUTH], "--socks4-userid believe: trust is all there is"),
+        (["--socks4-userid", "trust", "--auth", "ident"], "--socks4-userid trust: --auth ident verifies it"),
+        (["--auth", "tls"], "--auth tls: ca=FILE must name"),
         (["-p", "x"], "--port x: not a number from 0 to 65535"),
         (["--udp-port", "0"], "--udp-port 0: not a number from 1 to 65535"),
         (["--udp-port", "65536"], "--udp-port 65536: not a number from 1 to 65535"),
@@ -361,6 +395,16 @@ async def test_open_warns(logged: list[tuple[str, str]]) -> None:
     warned = [text for level, text in logged if level == "warn"]
     assert len(warned) == 1
     assert warned[0].startswith(f"tcp:0.0.0.0:{number}: nobody has to show who they are")
+    await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_guarded_is_no_surprise(logged: list[tuple[str, str]]) -> None:
+    """Where everybody has to show who they are, it opens to others, and there is nothing to warn of."""
+    service = makeService(real("-i", "0.0.0.0", "-p", "0", *AUTH))
+    service.startService()
+    assert service.ports[0].getHost().host == "0.0.0.0"
+    assert [text for level, text in logged if level == "warn"] == []
     await service.stopService()
 
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from socksproxy.errors import NotAuthenticated
 from ..support.logs import heard
 from ..support.programs import missing, require, run
 from ..support.proxy import ClockedReactor, until
+from ..support.users import change, made_user
 
 Waiting = Generator[Any, Any, None]
 Make = Callable[[str], PAMChecker]
@@ -100,25 +100,8 @@ def pwdfile(tmp_path: Path, service: Callable[[str], str]) -> str:
 @pytest.fixture
 def user() -> Iterator[str]:
     """A user of this machine, whose password is :data:`PASSWORD`."""
-    name = f"socks{os.getpid()}x{next(_numbers)}"
-    change([require("useradd"), "--no-create-home", "--shell", "/usr/sbin/nologin", name])
-    try:
-        change([require("chpasswd"), "--crypt-method", "SHA512"], name.encode() + b":" + PASSWORD + b"\n")
+    with made_user(PASSWORD) as name:
         yield name
-    finally:
-        change([require("userdel"), name])
-
-
-def change(command: list[str], data: bytes = b"") -> None:
-    """Change this machine's users; somebody else may be doing so."""
-    for _ in range(100):
-        done = run(command, data=data)
-        if done.returncode == 0:
-            return
-        if b"lock" not in done.stderr:
-            break
-        time.sleep(0.2)
-    raise AssertionError(done.stderr)
 
 
 UNIX = "auth required pam_unix.so nodelay\naccount required pam_unix.so\n"
