@@ -1,0 +1,9 @@
+"""
+How much there may be: of sessions, of bytes in a second, of bytes in a month.
+
+:class:`Limits` and :class:`ServerLimits` are what an operator says.
+"""
+
+from .terms import Limits, Rate, ServerLimits
+
+__all__ = ["Limits", "Rate", "ServerLimits"]

@@ -1,0 +1,80 @@
+"""
+What an operator says of limits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import attrs
+
+
+class Rate(NamedTuple):
+    """
+    How fast something may go on, for ever.
+
+    :ivar per_second: so much.
+    :ivar burst: how much may come at once after a pause; None: what would have come in a quarter of a second.
+    """
+
+    per_second: float
+    burst: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """
+    How much somebody may have; None: as much as there is.
+
+    :ivar sessions: at once.
+    :ivar binds: BINDs that wait for their peers at once.
+    :ivar associations: UDP associations at once.
+    :ivar new_sessions: sessions that begin.
+    :ivar upload: bytes from clients to destinations, all sessions together.
+    :ivar download: bytes from destinations to clients, likewise.
+    :ivar daily: bytes of both directions in a day.
+    :ivar monthly: bytes of both directions in a month.
+    """
+
+    sessions: int | None = None
+    binds: int | None = None
+    associations: int | None = None
+    new_sessions: Rate | None = None
+    upload: Rate | None = None
+    download: Rate | None = None
+    daily: int | None = None
+    monthly: int | None = None
+
+    def __bool__(self) -> bool:
+        """Whether it limits anything."""
+        return any(value is not None for value in attrs.astuple(self, recurse=False))
+
+    def over(self, template: Limits) -> Limits:
+        """What this says, and what *template* does where this says nothing."""
+        said = {
+            field.name: value
+            for field in attrs.fields(Limits)
+            if (value := getattr(self, field.name)) is not None
+        }
+        return attrs.evolve(template, **said)
+
+
+@attrs.frozen(kw_only=True)
+class ServerLimits:
+    """
+    The limits of a server, beside those of users' records and of rules.
+
+    :ivar server: of all clients together.
+    :ivar network: of each network of clients; all clients on Unix sockets of one local user are one.
+    :ivar user: of each user whose own record says nothing else.
+    :ivar session: of each session; rates only.
+    :ivar ipv4_prefix: bits that addresses of one network have in common; 32: each address is one.
+    :ivar ipv6_prefix: likewise; 64: what one household has.
+    """
+
+    server: Limits = Limits()
+    network: Limits = Limits()
+    user: Limits = Limits()
+    session: Limits = Limits()
+    ipv4_prefix: int = 32
+    ipv6_prefix: int = 128
