@@ -6,11 +6,12 @@ What is named here is the public interface; everything else may change.
 
 from .commands.bind import BindSettings
 from .errors import SOCKSError
-from .policy import Client, DefaultPolicy, IPolicy, SessionLimits
+from .limits.terms import Limits, Rate, ServerLimits
+from .policy import Client, DefaultPolicy, IPolicy
 from .policy.compiled import RulePolicy
-from .policy.limits import Timeouts
 from .policy.rules import Rule, RuleError
 from .policy.sets import Sets
+from .policy.timeouts import Timeouts
 from .resolve import make_resolver
 from .server import SOCKSFactory, SOCKSProtocol
 from .udp.settings import Filtering, UDPSettings
@@ -27,6 +28,8 @@ __all__ = [
     "DefaultPolicy",
     "Filtering",
     "IPolicy",
+    "Limits",
+    "Rate",
     "Reply",
     "Rule",
     "RuleError",
@@ -34,7 +37,7 @@ __all__ = [
     "SOCKSError",
     "SOCKSFactory",
     "SOCKSProtocol",
-    "SessionLimits",
+    "ServerLimits",
     "Sets",
     "Timeouts",
     "UDPSettings",

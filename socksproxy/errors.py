@@ -28,7 +28,9 @@ __all__ = [
     "NoFreePort",
     "NotAllowed",
     "NotAuthenticated",
+    "OverLimit",
     "ProtocolError",
+    "QuotaUsedUp",
     "SOCKSError",
     "TooManyAssociations",
     "TooManyBinds",
@@ -62,16 +64,24 @@ class IdentMismatch(NotAuthenticated):
     reply4 = Reply4.IDENT_MISMATCH
 
 
-class TooManySessions(NotAllowed):
-    """The client, or all of them together, has as many sessions as it may."""
+class OverLimit(NotAllowed):
+    """Somebody has as much as it may."""
 
 
-class TooManyBinds(NotAllowed):
-    """The client has as many listeners as it may."""
+class TooManySessions(OverLimit):
+    """As many sessions as there may be, or as may begin in a while."""
 
 
-class TooManyAssociations(NotAllowed):
-    """The client has as many associations as it may."""
+class TooManyBinds(OverLimit):
+    """As many listeners as there may be."""
+
+
+class TooManyAssociations(OverLimit):
+    """As many associations as there may be."""
+
+
+class QuotaUsedUp(OverLimit):
+    """All the bytes of a day or a month."""
 
 
 class NoFreePort(SOCKSError):

@@ -40,11 +40,12 @@ from .auth.ident import TrustedUserid
 from .auth.portal import portal_of
 from .auth.twisteds import adapted
 from .commands.bind import BindSettings
+from .limits.terms import Limits, ServerLimits
 from .log import FORMATS, AccessLog
 from .opening import Opening, check_access_log
-from .policy import SessionLimits, is_loopback
-from .policy.limits import Timeouts
+from .policy import is_loopback
 from .policy.listeners import is_local
+from .policy.timeouts import Timeouts
 from .ports import Advertised
 from .resolve import make_resolver
 from .udp.settings import Filtering, UDPSettings
@@ -294,8 +295,13 @@ class Options(usage.Options, AuthOptionMixin):
             connect=said["connect-timeout"],
             idle=said["idle-timeout"] or None,
         )
-        self["limits"] = SessionLimits(
-            sessions=said["max-sessions"], per_client=said["max-sessions-per-client"]
+        self["limits"] = ServerLimits(
+            server=Limits(sessions=said["max-sessions"]),
+            client=Limits(
+                sessions=said["max-sessions-per-client"],
+                binds=said["max-binds-per-client"],
+                associations=said["max-associations-per-client"],
+            ),
         )
         self["drain_seconds"] = said["drain"]
         self["worker_count"] = said["workers"]
@@ -426,7 +432,6 @@ class Options(usage.Options, AuthOptionMixin):
         return BindSettings(
             ports=said["bind-ports"],
             addresses=tuple(self["bind-address"]),
-            per_client=said["max-binds-per-client"],
             timeout=said["bind-timeout"],
             any_peer=True if self["bind-any-peer"] else None,
             check_port=bool(self["bind-check-port"]),
@@ -449,7 +454,6 @@ class Options(usage.Options, AuthOptionMixin):
             relatch=bool(self["udp-relatch"]),
             idle=said["udp-idle-timeout"] or None,
             grace=said["udp-grace"],
-            per_client=said["max-associations-per-client"],
         )
 
     def _listeners(self, said: Mapping[str, Any]) -> list[Listener]:

@@ -32,9 +32,10 @@ from .auth.peercred import credentials_of
 from .commands.bind import BindSettings
 from .descriptors import DescriptorGate
 from .dial import Destination, End, Outgoing
+from .limits.terms import ServerLimits
 from .names import plain
-from .policy import Client, IPolicy, SessionLimits
-from .policy.limits import Timeouts
+from .policy import Client, IPolicy
+from .policy.timeouts import Timeouts
 from .ports import Advertised
 from .relay.detach import detach_socket, is_detachable
 from .relay.outcome import IRelay
@@ -219,7 +220,7 @@ class SOCKSFactory(Factory):
     :param outgoing: at most one IPv4 and one IPv6 literal address of this
         machine, from which connections leave.
     :param timeouts: how long a session may stay in a state.
-    :param limits: how many sessions there may be at once.
+    :param limits: how much there may be: of sessions, bytes in a second, and so on.
     :param observer: receives one event for each session that has ended; its
         keys are those of :meth:`~socksproxy.record.AccessRecord.event`.
     :param engine: False: relay over Twisted's transports even where the relay engine could be used.
@@ -246,7 +247,7 @@ class SOCKSFactory(Factory):
         resolver: IHostnameResolver | None = None,
         outgoing: Sequence[str] = (),
         timeouts: Timeouts = Timeouts(),
-        limits: SessionLimits = SessionLimits(),
+        limits: ServerLimits = ServerLimits(),
         observer: ILogObserver | None = None,
         engine: bool = True,
         bind: BindSettings = BindSettings(),

@@ -32,16 +32,20 @@ from .errors import (
     CommandNotSupported,
     ConnectTimedOut,
     NoFreePort,
+    NotAllowed,
     NotAuthenticated,
+    OverLimit,
     ProtocolError,
     SOCKSError,
-    TooManySessions,
     describe,
     reply_for,
 )
+from .limits.admission import Admission
+from .limits.ledger import ASSOCIATIONS, BINDS, Claims, Scope
+from .limits.terms import Limits
 from .names import printable
 from .negotiation import MAX_EARLY, Negotiation, NotSOCKS
-from .policy import Admission, Client, IDecidingPolicy
+from .policy import Client, IDecidingPolicy
 from .policy.judge import Judge
 from .policy.rules import Rule
 from .record import AccessRecord, shown
@@ -87,12 +91,12 @@ class Session:
     :param sessions: what it shares with others.
     :param channel: what carries its bytes.
     :param client: who it is.
-    :param admission: whether it is within the limits.
+    :param claims: what it has of who is limited; None: nobody is.
     """
 
     __slots__ = (
-        "_admission",
         "_association",
+        "_claims",
         "_discarded",
         "_half_closed",
         "_how",
@@ -107,9 +111,9 @@ class Session:
         "record",
     )
 
-    def __init__(self, sessions: Sessions, channel: Channel, client: Client, admission: Admission) -> None:
+    def __init__(self, sessions: Sessions, channel: Channel, client: Client, claims: Claims | None) -> None:
         self._sessions = sessions
-        self._admission = admission
+        self._claims = claims
         self._how: str | None = None
         self._pending: Deferred[Any] | None = None
         self._relay: IRelay | None = None
@@ -127,13 +131,11 @@ class Session:
 
     def identify(self, client: Client) -> None:
         """The client has turned out to be *client*."""
-        count = self._sessions.count
-        count.release(self.record.client.host)
+        self.release()
         self.record.client = client
-        self._admission = count.admit(client.host)
-        if self._admission is Admission.DROP:
-            self._sessions.complain()
-            self._how = "refused: too many sessions"
+        self._claims = claims = self._sessions.ledger.arrive(client)
+        if claims is not None and claims.admission is Admission.DROP:
+            self._how = f"refused: {claims.refusal}"
             self.phase = Phase.FINISHING
             self.channel.abort()
 
@@ -386,8 +388,7 @@ class Session:
         sessions.handshakes.stop(self)
         sessions.connects.start(self, now)
         try:
-            if self._admission is not Admission.SERVE:
-                raise TooManySessions("too many sessions")
+            self._check_limits()
             start = _COMMANDS[request.version].get(request.command)
             if start is None:
                 raise CommandNotSupported("command not supported")
@@ -405,7 +406,60 @@ class Session:
             listener=listeners.name_of(self.channel.local_address()),
             version=request.version,
         )
-        self._judge = Judge(policy)
+        self._judge = Judge(policy, self._enter_rule)
+
+    # What is limited.
+
+    def _check_limits(self) -> None:
+        """
+        Whether there may be the session, by who its client is.
+
+        :raises OverLimit: when there may not.
+        """
+        if self._claims is not None:
+            self._claims.check()
+        client = self.record.client
+        limits = self._user_limits()
+        if limits and client.user is not None:
+            self._claims = self._sessions.ledger.entered(self._claims, Scope.USER, client.user, limits)
+
+    def _user_limits(self) -> Limits:
+        return self._sessions.ledger.user_limits(getattr(self.record.client.avatar, "limits", None))
+
+    def _enter_rule(self, rule: Rule) -> None:
+        if rule.limits:
+            self._claims = self._sessions.ledger.entered(self._claims, Scope.RULE, rule.name, rule.limits)
+
+    def _take(self, kind: str) -> None:
+        """
+        The session is about to have one of *kind*.
+
+        :raises OverLimit: when there are too many.
+        """
+        self._claims = self._sessions.ledger.joined(self._claims, self.record.client, kind)
+        if self._claims is not None:
+            self._claims.take(kind)
+
+    def _give(self, kind: str) -> None:
+        if self._claims is not None:
+            self._claims.give(kind)
+
+    def renew_limits(self) -> None:
+        """The limits may have changed: the session goes on under those that hold now."""
+        record, client = self.record, self.record.client
+        others: list[tuple[Scope, str, Limits]] = []
+        if record.request is not None and client.user is not None:
+            others.append((Scope.USER, client.user, self._user_limits()))
+        effect = None if record.reached is None else self._effect(record.reached)
+        if effect is not None and effect.limits is not None:
+            others.append((Scope.RULE, effect.name, effect.limits))
+        self._claims = self._sessions.ledger.renewed(self._claims, client, others)
+
+    def release(self) -> None:
+        """The session is counted no more."""
+        claims, self._claims = self._claims, None
+        if claims is not None:
+            claims.close()
 
     def _means(self) -> Means:
         means = self._sessions.means
@@ -458,6 +512,7 @@ class Session:
 
     def _bind(self, request: Request) -> None:
         sessions, client = self._sessions, self.record.client
+        self._take(BINDS)
         wanted = Wanted(
             client,
             request.destination,
@@ -505,6 +560,7 @@ class Session:
 
     def _accepted(self, dialed: Dialed) -> None:
         self._sessions.peers.stop(self)
+        self._give(BINDS)
         self._go_on(dialed, dialed.reached)
 
     def _grant(self, told: Address) -> None:
@@ -559,6 +615,7 @@ class Session:
 
     def _associate(self, request: Request) -> None:
         sessions = self._sessions
+        self._take(ASSOCIATIONS)
         self._association, bound = associate(
             sessions.associations,
             self.record.client,
@@ -586,6 +643,7 @@ class Session:
 
     def _dissociated(self, association: Association) -> None:
         self._association = None
+        self._give(ASSOCIATIONS)
         record = self.record
         record.sent, record.received = association.sent, association.received
         record.datagrams_sent, record.datagrams_received = (
@@ -618,17 +676,19 @@ class Session:
         self._over()  # a channel that had given up its socket tells nothing
 
     def _refuse(self, problem: Exception) -> None:
-        sessions, record = self._sessions, self.record
+        sessions, record, judge = self._sessions, self.record, self._judge
         sessions.connects.stop(self)
         sessions.peers.stop(self)
         sessions.handshakes.stop(self)
+        if type(problem) is NotAllowed and judge is not None and judge.over is not None:
+            problem = judge.over
+        for kind in (BINDS, ASSOCIATIONS):
+            self._give(kind)
         reply = reply_for(problem)
         record.answered = sessions.seconds()
         output = self.negotiation.refuse(problem)
         record.reply = output[1]
-        if isinstance(problem, TooManySessions):
-            sessions.complain()
-        elif isinstance(problem, (NoFreePort, UnauthorizedLogin)):
+        if isinstance(problem, (NoFreePort, OverLimit, UnauthorizedLogin)):
             pass  # another line has told it
         elif reply in _OURS and record.request is not None:
             _log.info(

@@ -19,24 +19,23 @@ from .commands.bind import Binds, BindSettings
 from .commands.means import Means
 from .deadlines import Deadlines
 from .dial import Destination, Outgoing, SocketDialer, TransportDialer
+from .limits.admission import Admission
+from .limits.ledger import Ledger
+from .limits.terms import ServerLimits
 from .listen import Take, for_engine, for_transports
 from .policy import (
-    Admission,
     Client,
     DefaultPolicy,
     IDecidingPolicy,
     IPolicy,
     OwnListeners,
-    SessionCount,
-    SessionLimits,
 )
 from .policy.compiled import RulePolicy
-from .policy.limits import Timeouts
+from .policy.timeouts import Timeouts
 from .ports import Advertised
 from .relay import engine_for
 from .resolve import Names
 from .reverse import reverse_lookups
-from .seldom import Seldom
 from .session import LINGER, Phase, Session
 from .udp.associations import Associations
 from .udp.settings import UDPSettings
@@ -65,7 +64,7 @@ class Sessions:
         resolver: IHostnameResolver | None,
         outgoing: Outgoing,
         timeouts: Timeouts,
-        limits: SessionLimits,
+        limits: ServerLimits,
         observer: ILogObserver | None,
         use_engine: bool,
         bind: BindSettings,
@@ -92,14 +91,13 @@ class Sessions:
         self.binds = Binds(self.means, reactor, bind, bind_addresses, advertised, outgoing)
         self.resolve_commands = resolve_commands
         self.timeouts = timeouts
-        self.count = SessionCount(limits)
+        self.ledger = Ledger(reactor, limits)
         self.observer = observer
         self.live: set[Session] = set()
         self.when_ended: Callable[[], None] = _nothing
         self._after_end = self.when_ended
         self._drained: list[Deferred[None]] | None = None
         self._drain_timer: IDelayedCall | None = None
-        self._over_limit = Seldom(reactor)
         self.handshakes = Deadlines(reactor, timeouts.handshake, Session.handshake_expired)
         self.connects = Deadlines(reactor, timeouts.connect, Session.connect_expired)
         self.peers = Deadlines(reactor, bind.timeout, Session.peer_expired)
@@ -156,15 +154,20 @@ class Sessions:
 
         :returns: its session; None: there are too many, and the channel is to be closed unheard.
         """
-        admission = self.count.admit(client.host)
-        if admission is Admission.DROP:
-            self.count.release(client.host)
-            self.complain()
+        claims = self.ledger.arrive(client)
+        if claims is not None and claims.admission is Admission.DROP:
+            claims.close()
             return None
-        session = Session(self, channel, client, admission)
+        session = Session(self, channel, client, claims)
         self.live.add(session)
         self.handshakes.start(session, session.record.began)
         return session
+
+    def set_limits(self, limits: ServerLimits) -> None:
+        """From now on *limits* hold, for the sessions that there are as well."""
+        self.ledger.set(limits)
+        for session in list(self.live):
+            session.renew_limits()
 
     def discard(self, link: SocketType | Destination) -> None:
         """Nobody wants the connection *link* any more."""
@@ -183,7 +186,7 @@ class Sessions:
         self.peers.stop(session)
         self.lingers.stop(session)
         self.graces.stop(session)
-        self.count.release(session.record.client.host)
+        session.release()
         if self.observer is not None and session.recorded():
             try:
                 self.observer(session.record.event(how, self.seconds(), time.time()))
@@ -199,16 +202,6 @@ class Sessions:
     def needed(self) -> int:
         """How many descriptors the sessions have, once each has its two."""
         return 2 * len(self.live)
-
-    def complain(self) -> None:
-        """Sessions are over the limit: one line a while, however many they are."""
-        refused = self._over_limit.due()
-        if refused:
-            _log.warn(
-                "too many sessions: {live} are open; {refused} refused since the last such line",
-                live=len(self.live),
-                refused=refused,
-            )
 
     def drain(self, seconds: float) -> Deferred[None]:
         """Let sessions come to their end. See :meth:`~socksproxy.server.SOCKSFactory.drain`."""

@@ -14,15 +14,17 @@ from twisted.internet import tcp
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import Clock
 
-from socksproxy import SessionLimits, SOCKSFactory
+from socksproxy import Limits, ServerLimits, SOCKSFactory
 from socksproxy.accept import Acceptor, SocketChannel, take_over
 from socksproxy.descriptors import DescriptorGate
-from socksproxy.policy.limits import PATIENCE as HEARD
+from socksproxy.limits.admission import PATIENCE as HEARD
+from socksproxy.limits.ledger import Scope
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.session import Phase
 
 from .conftest import Serve
 from .relay.harness import an_engine, is_reset, raw, read_to_end, reset, socket_pair
+from .support.limits import had
 from .support.origin import Origin, answer_at_the_end, echo
 from .support.policy import Policy
 from .support.proxy import (
@@ -369,12 +371,12 @@ def test_no_room_in_epoll(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_dropped(stack: ExitStack) -> None:
     """One too many to be listened to: a reset, and no session, record or handler."""
-    accepting = Accepting(stack, limits=SessionLimits(sessions=1))
+    accepting = Accepting(stack, limits=ServerLimits(server=Limits(sessions=1)))
     clients = accepting.come(1 + HEARD + 1)
     accepting.acceptor.doRead()
     assert is_reset(clients[-1])
     assert len(accepting.factory.sessions.live) == 1 + HEARD
-    assert accepting.factory.sessions.count.total == 1 + HEARD
+    assert had(accepting.factory.sessions.ledger, Scope.SERVER) == 1 + HEARD
     assert accepting.records == []
 
 

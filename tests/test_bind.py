@@ -21,7 +21,7 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
-from socksproxy import BindSettings, Client, DefaultPolicy, IPolicy
+from socksproxy import BindSettings, Client, DefaultPolicy, IPolicy, Limits, ServerLimits
 from socksproxy.commands import bind as module
 from socksproxy.negotiation import MAX_EARLY, State
 from socksproxy.session import Session
@@ -619,7 +619,7 @@ def test_client_leaves_unread(serve_as: Serve) -> Playing:
 def test_client_leaves_while_looking_up(serve: Serve) -> Playing:
     """There is no listener when the answer comes."""
     hosts = Hosts({NAME: None})
-    proxy: Proxy = yield serve(resolver=hosts, bind=BindSettings(per_client=1))
+    proxy: Proxy = yield serve(resolver=hosts, limits=ServerLimits(client=Limits(binds=1)))
 
     def scenario(sock: socket.socket) -> None:
         greet(sock)
@@ -737,7 +737,7 @@ def test_range(serve_as: Serve, free_port: int) -> Playing:
 @pytest_twisted.inlineCallbacks
 def test_per_client(serve_as: Serve) -> Playing:
     """One client cannot have all listeners; what has met its peer, or is over, is not counted."""
-    proxy: Proxy = yield serve_as("wrapped", bind=BindSettings(per_client=2))
+    proxy: Proxy = yield serve_as("wrapped", limits=ServerLimits(client=Limits(binds=2)))
     first, second_, third, other = [proxy.connect() for _ in range(3)] + [proxy.connect("127.0.0.9")]
     _, address = yield proxy.play(bind, first, 5, "127.0.0.1")
     yield proxy.play(bind, second_, 5, "127.0.0.1")
@@ -760,7 +760,7 @@ def test_per_client(serve_as: Serve) -> Playing:
 @pytest_twisted.inlineCallbacks
 def test_no_cap(serve_as: Serve) -> Playing:
     """None is no limit."""
-    proxy: Proxy = yield serve_as(bind=BindSettings(per_client=None))
+    proxy: Proxy = yield serve_as(limits=ServerLimits(client=Limits(binds=None)))
     socks = [proxy.connect() for _ in range(40)]
     for sock in socks:
         assert (yield proxy.play(bind, sock, 5, "127.0.0.1"))[0] == Reply.SUCCEEDED
@@ -919,7 +919,7 @@ def test_no_descriptors_for_the_listener(serve: Serve, monkeypatch: pytest.Monke
     def fails(host: str, port: int) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    proxy: Proxy = yield serve(bind=BindSettings(per_client=1))
+    proxy: Proxy = yield serve(limits=ServerLimits(client=Limits(binds=1)))
     with monkeypatch.context() as patch:
         patch.setattr(module, "listening_socket", fails)
         with proxy.connect() as sock:

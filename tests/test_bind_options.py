@@ -31,7 +31,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the documentation says: two minutes, any port, 32 at once, no strangers to clients of others."""
     settings = given(monkeypatch)
     assert settings["bind"] == BindSettings()
-    assert settings["bind"] == BindSettings(None, (), 32, 120, None, False)
+    assert settings["bind"] == BindSettings(None, (), 120, None, False)
+    assert settings["limits"].client.binds == 32
     assert (settings["advertise"], settings["resolve_commands"]) == ([], True)
 
 
@@ -46,11 +47,11 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings["bind"] == BindSettings(
         ports=(40000, 40999),
         addresses=("127.0.0.2", "::1"),
-        per_client=3,
         timeout=7.5,
         any_peer=True,
         check_port=True,
     )
+    assert settings["limits"].client.binds == 3
     assert settings["advertise"] == ["203.0.113.5@10.0.0.0/8", "2001:db8::5"]
     assert settings["resolve_commands"] is False
 

@@ -19,8 +19,10 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyClass
 
-from socksproxy import Client, DefaultPolicy, SessionLimits, SOCKSFactory, SOCKSProtocol
-from socksproxy.policy.limits import PATIENCE as HEARD
+from socksproxy import Client, DefaultPolicy, Limits, ServerLimits, SOCKSFactory, SOCKSProtocol
+from socksproxy.errors import TooManySessions
+from socksproxy.limits.admission import PATIENCE as HEARD
+from socksproxy.limits.ledger import Scope
 from socksproxy.server import client_of
 from socksproxy.wire.words import AddressType
 
@@ -28,6 +30,7 @@ from .conftest import Serve
 from .relay.harness import is_reset, read_to_end
 from .support.certificates import self_signed
 from .support.hosts import Hosts
+from .support.limits import had
 from .support.machine import needs_ipv6
 from .support.origin import Origin, answer_at_the_end, echo
 from .support.policy import Policy
@@ -59,13 +62,9 @@ def said() -> Iterator[list[dict[str, Any]]]:
     globalLogPublisher.removeObserver(events.append)
 
 
-def complaints(said: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """The lines about too many sessions: how many are open, how many were refused."""
-    return [
-        (event["live"], event["refused"])
-        for event in said
-        if str(event.get("log_format")).startswith("too many sessions")
-    ]
+def complaints(said: list[dict[str, Any]]) -> list[int]:
+    """The lines about too many sessions: how many were refused."""
+    return [event["refused"] for event in said if isinstance(event.get("problem"), TooManySessions)]
 
 
 # Who the client is.
@@ -88,10 +87,10 @@ def test_behind_a_balancer(serve_as: Serve) -> Playing:
 @pytest_twisted.inlineCallbacks
 def test_balancer_looks_in(serve_as: Serve) -> Playing:
     """A health check that connects and goes, without a header, is harmless and counted for nobody."""
-    proxy: Proxy = yield serve_as("wrapped", limits=SessionLimits(per_client=1))
+    proxy: Proxy = yield serve_as("wrapped", limits=ServerLimits(client=Limits(sessions=1)))
     checks = [socket.create_connection(proxy.address, PATIENCE) for _ in range(3)]
     yield until(lambda: len(proxy.sessions.live) == 3)
-    assert proxy.sessions.count._by_client == {}
+    assert len(proxy.sessions.ledger) == 0
     for check in checks:
         check.close()
     yield proxy.record(2)
@@ -317,7 +316,7 @@ def test_max_sessions(serve: Serve, said: list[dict[str, Any]]) -> Playing:
     """One too many is told so by the protocol, and the operator by one line a minute; then there is room."""
     clock = Clock()
     with Origin(echo) as origin, ExitStack() as stack:
-        proxy: Proxy = yield serve(clock=clock, limits=SessionLimits(sessions=2))
+        proxy: Proxy = yield serve(clock=clock, limits=ServerLimits(server=Limits(sessions=2)))
         socks = [stack.enter_context(proxy.connect()) for _ in range(2)]
         for sock in socks:
             assert (yield proxy.play(ask5, sock, "127.0.0.1", origin.port))[0] == 0
@@ -327,7 +326,7 @@ def test_max_sessions(serve: Serve, said: list[dict[str, Any]]) -> Playing:
                 assert (yield proxy.play(ask5, sock, "127.0.0.1", origin.port))[0] == 2
                 assert (yield proxy.play(sock.recv, 1)) == b""
             yield until(lambda: len(proxy.sessions.live) == 2)
-        assert complaints(said) == [(3, 1), (3, 3)]
+        assert complaints(said) == [1, 3]
         assert {record["ended"] for record in proxy.records} == {"refused: too many sessions"}
         with proxy.connect() as sock:
             assert (yield proxy.play(ask4, sock, "127.0.0.1", origin.port))[0] == 91
@@ -342,7 +341,7 @@ def test_max_sessions(serve: Serve, said: list[dict[str, Any]]) -> Playing:
 def test_patience(serve: Serve, said: list[dict[str, Any]]) -> Playing:
     """Those over the limit are listened to up to a number; who comes then is closed unheard."""
     with ExitStack() as stack:
-        proxy: Proxy = yield serve(limits=SessionLimits(per_client=1))
+        proxy: Proxy = yield serve(limits=ServerLimits(client=Limits(sessions=1)))
 
         def come() -> socket.socket:
             sock = stack.enter_context(proxy.connect())
@@ -350,13 +349,15 @@ def test_patience(serve: Serve, said: list[dict[str, Any]]) -> Playing:
             return sock
 
         socks = [come() for _ in range(1 + HEARD)]
-        yield until(lambda: proxy.sessions.count._by_client == {"127.0.0.1": 1 + HEARD})
+        yield until(lambda: had(proxy.sessions.ledger, Scope.CLIENT, "127.0.0.1") == 1 + HEARD)
         late = come()
         assert (yield proxy.play(is_reset, late))
         yield until(lambda: len(proxy.sessions.live) == 1 + HEARD)
         assert len(complaints(said)) == 1
         if proxy.kind == "wrapped":  # it was not dropped before it was known
-            assert [record["ended"] for record in proxy.records] == ["refused: too many sessions"]
+            assert [record["ended"] for record in proxy.records] == [
+                "refused: too many sessions of client 127.0.0.1"
+            ]
         else:
             assert proxy.records == []
         for sock, reply in ((socks[-1], 2), (socks[0], 5)):
@@ -370,7 +371,9 @@ def test_max_per_client(serve_as: Serve) -> Playing:
     """Each client has its own number, behind a balancer, too, where all come from one address."""
     with Origin(echo) as origin, ExitStack() as stack:
         proxy: Proxy = yield serve_as(
-            "wrapped", limits=SessionLimits(per_client=1), policy=DefaultPolicy(allow_special=True)
+            "wrapped",
+            limits=ServerLimits(client=Limits(sessions=1)),
+            policy=DefaultPolicy(allow_special=True),
         )
         for client, reply in (("203.0.113.1", 0), ("203.0.113.2", 0), ("203.0.113.1", 2), ("203.0.113.3", 0)):
             sock = stack.enter_context(proxy.connect(client))
@@ -381,16 +384,16 @@ def test_max_per_client(serve_as: Serve) -> Playing:
 def test_dropped_sends_on(serve_as: Serve) -> Playing:
     """What a client dropped for its number has sent along with its header is not served."""
     with Origin(echo) as origin, ExitStack() as stack:
-        proxy: Proxy = yield serve_as("wrapped", limits=SessionLimits(per_client=1))
+        proxy: Proxy = yield serve_as("wrapped", limits=ServerLimits(client=Limits(sessions=1)))
         for _ in range(1 + HEARD):
             stack.enter_context(proxy.connect()).sendall(greeting())
-        yield until(lambda: proxy.sessions.count._by_client == {"127.0.0.1": 1 + HEARD})
+        yield until(lambda: had(proxy.sessions.ledger, Scope.CLIENT, "127.0.0.1") == 1 + HEARD)
         with socket.create_connection(proxy.address, PATIENCE) as sock:
             header = f"PROXY TCP4 127.0.0.1 127.0.0.1 1 {proxy.address[1]}\r\n".encode()
             sock.sendall(header + greeting() + request5("127.0.0.1", origin.port))
             assert (yield proxy.play(is_reset, sock))
         record = yield proxy.record()
-        assert record["ended"] == "refused: too many sessions"
+        assert record["ended"] == "refused: too many sessions of client 127.0.0.1"
         assert record["version"] is None
         assert origin.peers == []
 
@@ -472,7 +475,7 @@ def test_several_factories(serve: Serve) -> Playing:
 def test_one_factory_on_two_ports(serve: Serve) -> Playing:
     """Limits and records are common; one port's end is not the factory's; neither is reached by it."""
     with Origin(echo) as origin:
-        proxy: Proxy = yield serve(limits=SessionLimits(sessions=1))
+        proxy: Proxy = yield serve(limits=ServerLimits(server=Limits(sessions=1)))
         other = yield serverFromString(reactor, "tcp:0:interface=127.0.0.2").listen(proxy.factory)
         elsewhere = ("127.0.0.2", other.getHost().port)
         for _ in range(2):

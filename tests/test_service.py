@@ -28,7 +28,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python.usage import UsageError
 from zope.interface.verify import verifyObject
 
-from socksproxy import Filtering, SessionLimits, SOCKSFactory, Timeouts, UDPSettings, service as module
+from socksproxy import Filtering, Limits, ServerLimits, SOCKSFactory, Timeouts, UDPSettings, service as module
 from socksproxy.auth import AuthSettings
 from socksproxy.options import BACKLOG
 from socksproxy.resolve import DNSResolver
@@ -54,7 +54,7 @@ def test_defaults() -> None:
     options = parsed(reactor=reactor)
     assert [listener.description for listener in options["listeners"]] == ["tcp:127.0.0.1:1080"]
     assert options["timeouts"] == Timeouts(handshake=10, connect=30, idle=None)
-    assert options["limits"] == SessionLimits()
+    assert options["limits"] == ServerLimits()
     assert options["outgoing"] == []
     assert options["access_log"] is None
     assert options["name_resolver"] is None
@@ -99,7 +99,9 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
         *("--outgoing", "127.0.0.1", "--resolver", "dns:127.0.0.1:5353"),
     )
     assert options["timeouts"] == Timeouts(handshake=1.5, connect=2, idle=300)
-    assert options["limits"] == SessionLimits(sessions=10, per_client=2)
+    assert options["limits"] == ServerLimits(
+        server=Limits(sessions=10), client=Limits(sessions=2, binds=32, associations=100)
+    )
     assert options["outgoing"] == ["127.0.0.1"]
     assert isinstance(options["name_resolver"], DNSResolver)
     given: dict[str, Any] = {}
@@ -135,8 +137,8 @@ def test_everything_said_of_udp() -> None:
         relatch=True,
         idle=None,
         grace=2.5,
-        per_client=7,
     )
+    assert options["limits"].client == Limits(binds=32, associations=7)
     assert options["advertise"] == ["203.0.113.7", "198.51.100.7@10.0.0.0/8"]
     assert parsed("--udp-port", "1080")["udp"] == UDPSettings(port=1080)
 

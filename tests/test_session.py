@@ -22,7 +22,7 @@ from twisted.internet.task import Clock
 
 from socksproxy.accept import SocketChannel
 from socksproxy.negotiation import MAX_EARLY
-from socksproxy.policy.limits import Timeouts
+from socksproxy.policy.timeouts import Timeouts
 from socksproxy.server import SOCKSProtocol
 from socksproxy.session import LINGER, Phase, Session
 from socksproxy.wire.words import Address, AddressType, Command, Reply
@@ -938,7 +938,7 @@ def test_policy_that_permits_when_it_is_cancelled(serve: Serve, command: Command
         record = yield proxy.record()
         assert record["reply"] == 6
         assert origin.peers == []
-        assert not proxy.sessions.binds.count.by_client
+        assert len(proxy.sessions.ledger) == 0
 
 
 @pytest_twisted.inlineCallbacks
@@ -964,4 +964,4 @@ def test_policy_that_permits_a_client_that_has_gone(serve: Serve, command: Comma
         assert record["ended"] == "client"
         waiting[0].callback(True)
         assert origin.peers == []
-        assert not proxy.sessions.binds.count.by_client
+        assert len(proxy.sessions.ledger) == 0

@@ -6,7 +6,7 @@ from twisted.application import strports
 from twisted.application.service import Application
 from twisted.internet import reactor
 
-from socksproxy import SessionLimits, SOCKSFactory, Timeouts
+from socksproxy import Limits, ServerLimits, SOCKSFactory, Timeouts
 
 #: Any Twisted server endpoint.
 LISTEN = os.environ.get("SOCKS_LISTEN", "tcp:1080:interface=127.0.0.1")
@@ -15,6 +15,6 @@ application = Application("socks")
 factory = SOCKSFactory(
     reactor,
     timeouts=Timeouts(handshake=10, connect=30, idle=3600),
-    limits=SessionLimits(sessions=1000, per_client=100),
+    limits=ServerLimits(server=Limits(sessions=1000), client=Limits(sessions=100)),
 )
 strports.service(LISTEN, factory).setServiceParent(application)

@@ -15,11 +15,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..dial import Dialed, Outgoing
-from ..errors import AddressTypeNotSupported, NoFreePort, NotAllowed, TooManyBinds
+from ..errors import AddressTypeNotSupported, NoFreePort, NotAllowed
 from ..listen import Listener, Take, listening_socket
 from ..names import canonical
 from ..policy import Client, INamePolicy, IPolicy
-from ..policy.limits import ClientCount
 from ..policy.listeners import is_local
 from ..ports import Advertised, PortRange, opened
 from ..seldom import Seldom
@@ -41,7 +40,6 @@ class BindSettings(NamedTuple):
     :ivar ports: the first and the last port on which listeners open; None: any that the system chooses.
     :ivar addresses: at most one IPv4 and one IPv6 literal address to listen
         on; where there is none, the one from which this machine would go to the peer.
-    :ivar per_client: the most listeners at once of one client address; None: no limit.
     :ivar timeout: seconds in which the peer must have come; None: for ever.
     :ivar any_peer: whether a client may leave open who comes (0.0.0.0 or ::); None: those on this machine.
     :ivar check_port: whether the peer must come from the port that the client names, if it names one.
@@ -49,7 +47,6 @@ class BindSettings(NamedTuple):
 
     ports: tuple[int, int] | None = None
     addresses: Sequence[str] = ()
-    per_client: int | None = 32
     timeout: float | None = 120.0
     any_peer: bool | None = None
     check_port: bool = False
@@ -115,7 +112,6 @@ class Binds:
         self._addresses = addresses
         self._advertised = advertised
         self._outgoing = outgoing
-        self.count = ClientCount(settings.per_client)
         self._listening: set[tuple[str, int]] = set()
         self._chance = SystemRandom().randrange
         self._without_port = Seldom(means.clock)
@@ -135,12 +131,8 @@ class Binds:
         :raises NoFreePort: by the Deferred.
         :raises OSError: by the Deferred, when the system denies it.
         """
-        host = wanted.client.host
         wanted = wanted._replace(destination=canonical(wanted.destination))
-        self._begin(host)
-        pending = self._bind(wanted, take, resolved, stranger)
-        pending.addErrback(self._give_up, host)
-        return pending
+        return self._bind(wanted, take, resolved, stranger)
 
     @inlineCallbacks
     def _bind(
@@ -168,7 +160,7 @@ class Binds:
             listening.close()
             raise
         self._listening.add(place)
-        listener.accepted.addBoth(self._over, client.host, place)
+        listener.accepted.addBoth(self._over, place)
         return Bound(told._replace(port=listener.port), listener.accepted)
 
     # Who may.
@@ -270,19 +262,8 @@ class Binds:
         self._complain()
         raise NoFreePort("no port is free for BIND")
 
-    # How many.
-
-    def _begin(self, host: str | None) -> None:
-        if not self.count.take(host):
-            raise TooManyBinds("too many BINDs at once")
-
-    def _give_up(self, failure: Failure, host: str | None) -> Failure:
-        self.count.give(host)
-        return failure
-
-    def _over(self, result: Any, host: str | None, place: tuple[str, int]) -> Any:
+    def _over(self, result: Any, place: tuple[str, int]) -> Any:
         self._listening.discard(place)
-        self.count.give(host)
         return result
 
     def _complain(self) -> None:

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from attrs import fields
 
 from ..policy.compiled import RulePolicy
-from ..policy.limits import Timeouts
 from ..policy.rules import Problem, Rule, RuleError
 from ..policy.sets import Sets
+from ..policy.timeouts import Timeouts
 from ..values import Wrong, seconds
 from .lines import Path
 from .mistakes import listed, nearest

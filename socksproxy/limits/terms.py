@@ -20,6 +20,10 @@ class Rate(NamedTuple):
     per_second: float
     burst: float | None = None
 
+    def __str__(self) -> str:
+        burst = "" if self.burst is None else f", {self.burst:.12g} at once"
+        return f"{self.per_second:.12g}/s{burst}"
+
 
 @attrs.frozen(kw_only=True)
 class Limits:
@@ -45,6 +49,11 @@ class Limits:
     daily: int | None = None
     monthly: int | None = None
 
+    def __str__(self) -> str:
+        values = attrs.asdict(self, recurse=False)
+        words = (f"{name.replace('_', '-')} {value}" for name, value in values.items() if value is not None)
+        return ", ".join(words)
+
     def __bool__(self) -> bool:
         """Whether it limits anything."""
         return any(value is not None for value in attrs.astuple(self, recurse=False))
@@ -65,16 +74,18 @@ class ServerLimits:
     The limits of a server, beside those of users' records and of rules.
 
     :ivar server: of all clients together.
-    :ivar network: of each network of clients; all clients on Unix sockets of one local user are one.
+    :ivar client: of each client address; on Unix sockets, of each local user.
+    :ivar network: of each network of clients, likewise.
     :ivar user: of each user whose own record says nothing else.
     :ivar session: of each session; rates only.
-    :ivar ipv4_prefix: bits that addresses of one network have in common; 32: each address is one.
-    :ivar ipv6_prefix: likewise; 64: what one household has.
+    :ivar ipv4_prefix: bits that the IPv4 addresses of one network have in common.
+    :ivar ipv6_prefix: likewise of IPv6; a household has 64, or fewer.
     """
 
     server: Limits = Limits()
+    client: Limits = Limits(binds=32, associations=100)
     network: Limits = Limits()
     user: Limits = Limits()
     session: Limits = Limits()
-    ipv4_prefix: int = 32
-    ipv6_prefix: int = 128
+    ipv4_prefix: int = 24
+    ipv6_prefix: int = 64

@@ -13,7 +13,6 @@ from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
 from ..wire.words import Address, AddressType, Command
-from .limits import Admission, SessionCount, SessionLimits
 from .listeners import OwnListeners
 from .special import Special, is_loopback, special
 
@@ -22,15 +21,12 @@ if TYPE_CHECKING:
     from .rules import Decision
 
 __all__ = [
-    "Admission",
     "Client",
     "DefaultPolicy",
     "IDecidingPolicy",
     "INamePolicy",
     "IPolicy",
     "OwnListeners",
-    "SessionCount",
-    "SessionLimits",
     "Special",
     "is_loopback",
     "special",
@@ -50,6 +46,7 @@ class Client(NamedTuple):
     :ivar listener: by which listener it has come: the name, or the address and port that it has
         reached; ``unix`` for a Unix socket.
     :ivar version: the version of its request; 4 or 5.
+    :ivar uid: on a Unix socket, the local user whose program it is; None: nobody knows.
     """
 
     host: str | None
@@ -59,6 +56,7 @@ class Client(NamedTuple):
     groups: frozenset[str] = frozenset()
     listener: str | None = None
     version: int | None = None
+    uid: int | None = None
 
     @property
     def local(self) -> bool:

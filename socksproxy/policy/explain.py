@@ -134,7 +134,9 @@ def _with_effect(explanation: Explanation, decision: Decision) -> Explanation:
     if rule is None:
         return explanation
     outgoing = None if rule.outgoing is None else tuple(rule.outgoing)
-    return explanation._replace(outgoing=outgoing, limits=rule.limits, log=rule.log)
+    return explanation._replace(
+        outgoing=outgoing, limits=None if rule.limits is None else str(rule.limits), log=rule.log
+    )
 
 
 def _step(matcher: Matcher, rule: Rule, question: Question, now: float) -> Step:

@@ -4,11 +4,13 @@ What one session has been told by a policy that decides, and by which rules.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
-from ..wire.words import Address, Command
+from ..errors import OverLimit
+from ..wire.words import Address, AddressType, Command
 from . import Client, IDecidingPolicy, INamePolicy
 
 if TYPE_CHECKING:
@@ -26,12 +28,17 @@ class Judge:
     Asks *policy* for one session, and remembers what it says.
 
     :param policy: decides.
+    :param enter: called with each rule with limits that allows an address;
+        it raises :class:`~socksproxy.errors.OverLimit` when they are reached, and then it is denied.
+    :ivar over: the last limit that was reached.
     """
 
-    __slots__ = ("_by_host", "_latest", "_policy", "_rules", "_settled")
+    __slots__ = ("_by_host", "_enter", "_latest", "_policy", "_rules", "_settled", "over")
 
-    def __init__(self, policy: IDecidingPolicy) -> None:
+    def __init__(self, policy: IDecidingPolicy, enter: Callable[[Rule], None] | None = None) -> None:
         self._policy = policy
+        self._enter = enter
+        self.over: OverLimit | None = None
         self._latest: Decision | None = None
         self._settled = False
         self._by_host: dict[str, Decision] = {}
@@ -41,7 +48,9 @@ class Judge:
         """See :meth:`socksproxy.policy.IPolicy.permits`."""
         decision = self._policy.decide(client, command, destination)
         self._latest, self._settled = decision, False
-        return self._noted(decision, destination.host)
+        # The addresses of a name may each be under another rule.
+        known = destination.type is not AddressType.DOMAIN_NAME
+        return self._noted(decision, destination.host, known)
 
     def permits_address(
         self, client: Client, command: Command, destination: Address, name: str | None
@@ -51,13 +60,20 @@ class Judge:
         # Of a name's addresses some are left out; one that is not tells more.
         if decision.allowed or not self._settled:
             self._latest, self._settled = decision, decision.allowed
-        return self._noted(decision, destination.host)
+        return self._noted(decision, destination.host, True)
 
-    def _noted(self, decision: Decision, host: str) -> bool:
+    def _noted(self, decision: Decision, host: str, known: bool) -> bool:
         if len(self._by_host) < _KEPT:
             self._by_host[host] = decision
         if len(self._rules) < _MOST_NAMED:
             self._rules[decision.rule] = decision.effect is None or decision.effect.log
+        effect = decision.effect
+        if known and decision.allowed and effect is not None and effect.limits and self._enter is not None:
+            try:
+                self._enter(effect)
+            except OverLimit as problem:
+                self.over = problem
+                return False
         return decision.allowed
 
     def effect(self, reached: Address) -> Rule | None:

@@ -18,9 +18,10 @@ from zoneinfo import ZoneInfo
 import attrs
 
 from ..errors import NameNotFound
+from ..limits.terms import Limits
 from ..names import canonical
 from ..wire.words import Address, AddressType, Command
-from .limits import Timeouts
+from .timeouts import Timeouts
 
 #: What an access record shows where no rule has decided: none matched; the destination is
 #: special, and the rule that permits it does not name it; it is the proxy itself.
@@ -121,7 +122,7 @@ class Rule:
         past midnight belongs to the day on which it begins.
     :ivar zone: the time zone of days and hours, as in ``"Europe/Berlin"``; None: the machine's own.
     :ivar outgoing: at most one IPv4 and one IPv6 address of this machine that connections leave from.
-    :ivar limits: the name of what limits sessions under this rule; it is carried and not looked at here.
+    :ivar limits: of all sessions under this rule together.
     :ivar timeouts: in place of the server's, once the rule is known: the idle one.
     :ivar log: whether a session has an access record.
     :raises RuleError: for mistakes, all of them.
@@ -143,7 +144,7 @@ class Rule:
     hours: Collection[str] | None = None
     zone: str | None = None
     outgoing: Collection[str] | None = None
-    limits: str | None = None
+    limits: Limits | None = None
     timeouts: Timeouts | None = None
     log: bool = True
 
@@ -231,9 +232,9 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise Wrong(value, "must be a name")
+def _limits(value: Any) -> Limits:
+    if not isinstance(value, Limits):
+        raise Wrong(value, "must be Limits")
     return value
 
 
@@ -441,7 +442,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "hours": _each(_span),
     "zone": _zone,
     "outgoing": _outgoing,
-    "limits": _text,
+    "limits": _limits,
     "timeouts": _timeouts,
     "log": _flag,
 }

@@ -16,9 +16,8 @@ from ..auth.methods import IWrapping
 from ..commands.means import Means
 from ..deadlines import Deadlines, look_every
 from ..dial import Outgoing
-from ..errors import NoFreePort, TooManyAssociations
+from ..errors import NoFreePort
 from ..policy import Client
-from ..policy.limits import ClientCount
 from ..ports import Advertised, PortRange, opened
 from ..relay.outcome import End
 from ..seldom import Seldom
@@ -91,7 +90,6 @@ class Associations:
         self._ports = None if settings.ports is None else PortRange(*settings.ports)
         self._reassemblies = Deadlines(reactor, TIME, Association.fragments_expired)
         self._terms = Terms(means, settings, self._reassemblies, self._over)
-        self.count = ClientCount(settings.per_client)
         self._shared: dict[str, tuple[Port, SharedDesk]] = {}
         self._timer: IDelayedCall | None = None
         self._renewed = 0.0
@@ -116,19 +114,12 @@ class Associations:
         :param ended: called once, with the association, when it is over.
         :param wrapping: how the client's datagrams are encapsulated; None: they are not.
         :returns: the association, and where the client is to send to.
-        :raises TooManyAssociations: when the client has as many as it may.
         :raises NoFreePort: when there is none.
         :raises OSError: as the system gives it.
         """
-        if not self.count.take(client.host):
-            raise TooManyAssociations("too many associations")
-        try:
-            host, ours = _hosts(client, local, hint)
-            association = Association(self._terms, client, host, _port_of(hint, host), ended, wrapping)
-            bound = self._bind(association, ours, engine)
-        except BaseException:
-            self.count.give(client.host)
-            raise
+        host, ours = _hosts(client, local, hint)
+        association = Association(self._terms, client, host, _port_of(hint, host), ended, wrapping)
+        bound = self._bind(association, ours, engine)
         self.live.add(association)
         self._want_check()
         return association, bound
@@ -169,7 +160,6 @@ class Associations:
 
     def _over(self, association: Association) -> None:
         self.live.discard(association)
-        self.count.give(association.client.host)
 
     def _complain(self, ours: str) -> None:
         if self._without_port.due():

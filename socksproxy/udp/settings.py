@@ -30,7 +30,6 @@ class UDPSettings(NamedTuple):
     :ivar relatch: whether a client may go on from another port of its address.
     :ivar idle: seconds without a datagram in either direction after which an association ends; None: never.
     :ivar grace: seconds for which an association outlives its TCP connection.
-    :ivar per_client: the most associations at once of one client address; None: no limit.
     :ivar destinations: how many destinations an association remembers.
     """
 
@@ -40,7 +39,6 @@ class UDPSettings(NamedTuple):
     relatch: bool = False
     idle: float | None = 120.0
     grace: float = 0.0
-    per_client: int | None = 100
     destinations: int = 1024
 
 

@@ -25,10 +25,13 @@ import mmap
 import os
 import tempfile
 from hashlib import blake2b
+from typing import Any
 
 from twisted.logger import Logger
 
-from ..policy.limits import Admission, ClientCount, SessionCount, SessionLimits, judged
+from ..limits.buckets import Bucket
+from ..limits.counting import OwnPace
+from ..limits.terms import Rate
 
 _log = Logger(namespace="socksproxy")
 
@@ -44,7 +47,7 @@ ROWS = _WAYS * _BUCKETS
 
 def new_table(columns: int) -> int:
     """
-    A file in memory for :class:`SharedCount`.
+    A file in memory for :class:`SharedTable`.
 
     :param columns: how many workers there are.
     :returns: its descriptor.
@@ -149,122 +152,75 @@ class SharedTable:
         os.close(self._descriptor)
 
 
-class _Rows:
+class SharedCounter:
     """
-    How many each client has, of one thing, in all workers.
+    How many all workers have of something.
 
+    :param counting: whose it is.
+    :param name: of the thing.
+    """
+
+    __slots__ = ("_counting", "_name", "_place", "_value")
+
+    def __init__(self, counting: SharedCounting, name: str) -> None:
+        self._counting = counting
+        self._name = name
+        self._value = 0
+        #: Where its row is, for as long as this worker has any.
+        self._place: int | None = None
+
+    def add(self) -> int:
+        """See :meth:`socksproxy.limits.counting.Counter.add`."""
+        table, column = self._counting.table, self._counting.column
+        self._value += 1
+        table.lock()
+        try:
+            if self._value == 1:
+                self._place = table.row(self._name)
+            if self._place is not None:
+                return table.add(self._place, column)
+        finally:
+            table.unlock()
+        self._counting.complain()
+        return self._value
+
+    def give(self) -> None:
+        """See :meth:`socksproxy.limits.counting.Counter.give`."""
+        self._value -= 1
+        if self._place is not None:
+            # Without the lock: nobody else writes here, and for the others it ends a moment later.
+            self._counting.table.remove(self._place, self._counting.column)
+
+
+class SharedCounting:
+    """
+    Counts for all workers together.
+
+    :param reactor: keeps time.
     :param table: what they share.
     :param column: which of its columns is this worker's.
-    :param kind: the thing.
     """
 
-    def __init__(self, table: SharedTable, column: int, kind: str) -> None:
-        self._table = table
-        self._column = column
-        self._kind = kind
-        #: By client, where its row is, for as long as this worker has any of the client's.
-        self.places: dict[str | None, int] = {}
-        self._alone: dict[str | None, int] = {}
+    def __init__(self, reactor: Any, table: SharedTable, column: int) -> None:
+        self.table = table
+        self.column = column
+        self._reactor = reactor
         self._warned = False
 
-    def add(self, client: str | None) -> int:
-        """*client* has one more; returned is how many. To be called with the lock held."""
-        place = self.places.get(client)
-        if place is None:
-            place = self._table.row(f"{self._kind} {'unix' if client is None else client}")
-            if place is None:
-                return self._add_alone(client)
-            self.places[client] = place
-        return self._table.add(place, self._column)
+    def counter(self, name: str) -> SharedCounter:
+        """See :meth:`socksproxy.limits.counting.Counting.counter`."""
+        return SharedCounter(self, name)
 
-    def remove(self, client: str | None) -> None:
-        """*client* has one less."""
-        # Without the lock: nobody else writes here, and for the others it ends a moment later.
-        place = self.places.get(client)
-        if place is None:
-            self._remove_alone(client)
-        elif not self._table.remove(place, self._column):
-            del self.places[client]
+    def pace(self, name: str, rate: Rate) -> OwnPace:
+        """See :meth:`socksproxy.limits.counting.Counting.pace`."""
+        return OwnPace(self._reactor, rate)
 
-    def _add_alone(self, client: str | None) -> int:
+    def bucket(self, name: str, rate: Rate) -> Bucket:
+        """See :meth:`socksproxy.limits.counting.Counting.bucket`."""
+        return Bucket(self._reactor, rate)
+
+    def complain(self) -> None:
+        """There is no room in the table."""
         if not self._warned:
             self._warned = True
             _log.warn("more clients than the workers can count together: each counts the rest alone")
-        count = self._alone[client] = self._alone.get(client, 0) + 1
-        return count
-
-    def _remove_alone(self, client: str | None) -> None:
-        count = self._alone.get(client, 0)
-        if count > 1:
-            self._alone[client] = count - 1
-        else:
-            self._alone.pop(client, None)
-
-
-class SharedCount(SessionCount):
-    """
-    Counts sessions of all workers against :class:`~socksproxy.policy.SessionLimits`.
-
-    :param limits: those of all workers together.
-    :param table: what they share.
-    :param column: which of its columns is this worker's.
-    """
-
-    def __init__(self, limits: SessionLimits, table: SharedTable, column: int) -> None:
-        super().__init__(limits)
-        self._table = table
-        self._column = column
-        self._rows = _Rows(table, column, "session")
-
-    def admit(self, client: str | None) -> Admission:
-        """See :meth:`SessionCount.admit`."""
-        limit, per_client = self.limits
-        table, of_client = self._table, 0
-        table.lock()
-        try:
-            total = table.add(table.total, self._column)
-            if per_client is not None and client != "":
-                of_client = self._rows.add(client)
-        finally:
-            table.unlock()
-        over = 0 if limit is None else total - limit
-        return judged(over if per_client is None else max(over, of_client - per_client))
-
-    def release(self, client: str | None) -> None:
-        """See :meth:`SessionCount.release`."""
-        self._table.remove(self._table.total, self._column)
-        self._rows.remove(client)
-
-
-class SharedClientCount(ClientCount):
-    """
-    Counts what a client address may have only so many of, in all workers together.
-
-    :param most: so many; None: no limit.
-    :param table: what they share.
-    :param column: which of its columns is this worker's.
-    :param kind: what is counted.
-    """
-
-    def __init__(self, most: int | None, table: SharedTable, column: int, kind: str) -> None:
-        super().__init__(most)
-        self._table = table
-        self._rows = _Rows(table, column, kind)
-
-    def take(self, client: str | None) -> bool:
-        """See :meth:`ClientCount.take`."""
-        if self.most is None:
-            return True
-        self._table.lock()
-        try:
-            granted = self._rows.add(client) <= self.most
-        finally:
-            self._table.unlock()
-        if not granted:
-            self._rows.remove(client)
-        return granted
-
-    def give(self, client: str | None) -> None:
-        """See :meth:`ClientCount.give`."""
-        if self.most is not None:
-            self._rows.remove(client)

@@ -22,8 +22,7 @@ from zope.interface import implementer
 
 from ..options import Options
 from ..service import SOCKSService, makeFactory
-from ..sessions import Sessions
-from .counts import SharedClientCount, SharedCount, SharedTable
+from .counts import SharedCounting, SharedTable
 from .handover import InheritedOpening
 from .process import DRAIN, END, LONGEST_LINE, READY, REOPEN, Lines, Orders
 
@@ -157,7 +156,7 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
     if orders.counts is not None:
         descriptor, columns, secret = orders.counts
         table = SharedTable(descriptor, columns, bytes.fromhex(secret))
-        _count_together(factory.sessions, options, table, orders.number - 1)
+        factory.sessions.ledger.counting = SharedCounting(reactor, table, orders.number - 1)
     return WorkerService(
         reactor,
         factory,
@@ -166,15 +165,6 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
         access_log=options["access_log"],
         drain=options["drain_seconds"],
     )
-
-
-def _count_together(sessions: Sessions, options: Options, table: SharedTable, column: int) -> None:
-    """Have limits hold for all workers together."""
-    if any(options["limits"]):
-        # Each session costs a little with it.
-        sessions.count = SharedCount(options["limits"], table, column)
-    sessions.binds.count = SharedClientCount(options["bind"].per_client, table, column, "bind")
-    sessions.associations.count = SharedClientCount(options["udp"].per_client, table, column, "association")
 
 
 def run(orders: Orders, control: int, reactor: Any) -> None:

@@ -109,7 +109,7 @@ class Proxy:
         yield self.port.stopListening()
         self.factory.stop_sessions()
         yield until(lambda: not self.sessions.live)
-        assert self.sessions.count.total == 0
+        assert len(self.sessions.ledger) == 0
 
     @inlineCallbacks
     def gone(self) -> Playing:

@@ -18,7 +18,7 @@ from socksproxy.commands.associate import associate
 from socksproxy.commands.means import Means
 from socksproxy.deadlines import Deadlines
 from socksproxy.dial import Outgoing
-from socksproxy.errors import NoFreePort, TooManyAssociations
+from socksproxy.errors import NoFreePort
 from socksproxy.ports import Advertised
 from socksproxy.relay.outcome import End
 from socksproxy.resolve import Names
@@ -258,21 +258,6 @@ def test_advertised() -> None:
     assert factory.open("198.51.100.1")[1].host == "203.0.113.7"
     address = factory.open("2001:db8::1", "2001:db8::80")[1]
     assert (address.host, address.type) == ("2001:db8::7", AddressType.IPV6)
-
-
-def test_caps_count_by_client() -> None:
-    factory = Factory(per_client=2)
-    first = factory.open()[0]
-    factory.open()
-    with pytest.raises(TooManyAssociations):
-        factory.open()
-    factory.open("192.0.2.2")
-    factory.open(None, None)
-    first.abort()
-    factory.open()
-    for association in list(factory.associations.live):
-        association.abort()
-    assert factory.associations.count.by_client == {}
 
 
 def test_ports_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

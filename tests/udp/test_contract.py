@@ -19,7 +19,16 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from socksproxy import Address, Client as Who, Command, Filtering, UDPSettings, make_resolver
+from socksproxy import (
+    Address,
+    Client as Who,
+    Command,
+    Filtering,
+    Limits,
+    ServerLimits,
+    UDPSettings,
+    make_resolver,
+)
 from socksproxy.session import MAX_IDLE_TALK
 from socksproxy.udp import association as association_module, sockets, transports
 from socksproxy.wire.datagram import build_header
@@ -900,7 +909,7 @@ def capped(proxy: Proxy) -> None:
 @kinds
 @pytest_twisted.ensureDeferred
 async def test_most_associations_of_a_client(kind: str) -> None:
-    async with serving(kind, udp=UDPSettings(per_client=3)) as proxy:
+    async with serving(kind, limits=ServerLimits(client=Limits(associations=3))) as proxy:
         await proxy.run(capped)
 
 

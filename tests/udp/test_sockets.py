@@ -16,7 +16,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import deferLater
 
-from socksproxy import UDPSettings
+from socksproxy import Limits, ServerLimits
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.udp import associations, batch as batch_module, sockets
 from socksproxy.udp.batch import HEAD, SLOTS, Batch
@@ -349,7 +349,7 @@ async def test_two_thousand_associations() -> None:
     clients: list[Client] = []
     try:
         with Echo() as echo:
-            async with serving("engine", udp=UDPSettings(per_client=None)) as proxy:
+            async with serving("engine", limits=ServerLimits(client=Limits())) as proxy:
                 warm = await proxy.run(Client)
                 await proxy.run(lambda _: warm.ask(b"x", echo.address))
                 gc.collect()

@@ -10,23 +10,53 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, strategies as st
+from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
-from socksproxy.policy import Admission, SessionCount, SessionLimits
-from socksproxy.policy.limits import PATIENCE
+from socksproxy import Client, Limits, ServerLimits
+from socksproxy.limits.admission import PATIENCE, Admission
+from socksproxy.limits.counting import Counting
+from socksproxy.limits.ledger import Claims, Ledger
 from socksproxy.workers import counts as module
-from socksproxy.workers.counts import SharedClientCount, SharedCount, SharedTable, new_table
+from socksproxy.workers.counts import SharedCounting, SharedTable, new_table
 
 SECRET = b"0123456789abcdef"
+
+
+def each(sessions: int | None = None, per_client: int | None = None) -> ServerLimits:
+    return ServerLimits(server=Limits(sessions=sessions), client=Limits(sessions=per_client))
+
+
+class Count:
+    """A process's ledger, and what its sessions have."""
+
+    def __init__(self, limits: ServerLimits, counting: Counting | None = None) -> None:
+        self.ledger = Ledger(Clock(), limits, counting)
+        self._inside: list[tuple[str | None, Claims | None]] = []
+
+    def admit(self, host: str | None) -> Admission:
+        claims = self.ledger.arrive(Client(host, 1))
+        self._inside.append((host, claims))
+        return Admission.SERVE if claims is None else claims.admission
+
+    def release(self, host: str | None) -> None:
+        number = [inside for inside, _ in self._inside].index(host)
+        _, claims = self._inside.pop(number)
+        if claims is not None:
+            claims.close()
+
+
+def shared_count(limits: ServerLimits, table: SharedTable, column: int) -> Count:
+    return Count(limits, SharedCounting(Clock(), table, column))
 
 
 class Shared:
     """Several workers' counts, in this process."""
 
-    def __init__(self, limits: SessionLimits, workers: int = 2) -> None:
+    def __init__(self, limits: ServerLimits, workers: int = 2) -> None:
         self.descriptor = new_table(workers)
         self.table = SharedTable(self.descriptor, workers, SECRET)
-        self.counts = [SharedCount(limits, self.table, number) for number in range(workers)]
+        self.counts = [shared_count(limits, self.table, number) for number in range(workers)]
 
 
 @pytest.fixture
@@ -39,7 +69,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_per_client() -> None:
     """A client has as many sessions as it may have, wherever they are."""
-    first, second = Shared(SessionLimits(per_client=2)).counts
+    first, second = Shared(each(per_client=2)).counts
     assert first.admit("192.0.2.1") is Admission.SERVE
     assert second.admit("192.0.2.1") is Admission.SERVE
     assert first.admit("192.0.2.1") is Admission.REFUSE
@@ -55,7 +85,7 @@ def test_per_client() -> None:
 
 def test_total() -> None:
     """The limit of all sessions is one for all workers."""
-    first, second = Shared(SessionLimits(sessions=2)).counts
+    first, second = Shared(each(sessions=2)).counts
     assert first.admit("192.0.2.1") is Admission.SERVE
     assert second.admit("192.0.2.2") is Admission.SERVE
     assert second.admit("192.0.2.3") is Admission.REFUSE
@@ -68,12 +98,12 @@ CLIENTS = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "fe80::1%eth0", None, ""]
 
 
 @given(
-    limits=st.builds(SessionLimits, st.none() | st.integers(1, 5), st.none() | st.integers(1, 3)),
+    limits=st.builds(each, st.none() | st.integers(1, 5), st.none() | st.integers(1, 3)),
     steps=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(CLIENTS), st.booleans()), max_size=60),
 )
-def test_as_one_process(limits: SessionLimits, steps: list[tuple[int, str | None, bool]]) -> None:
+def test_as_one_process(limits: ServerLimits, steps: list[tuple[int, str | None, bool]]) -> None:
     """Three workers decide what one process would have decided."""
-    shared, alone = Shared(limits, 3), SessionCount(limits)
+    shared, alone = Shared(limits, 3), Count(limits)
     open_sessions: list[tuple[int, str | None]] = []
     for worker, client, begins in steps:
         if begins or not open_sessions:
@@ -91,13 +121,13 @@ def test_as_one_process(limits: SessionLimits, steps: list[tuple[int, str | None
 
 def test_worker_killed() -> None:
     """The sessions of a worker that is gone count no more; those of the others do."""
-    shared = Shared(SessionLimits(sessions=4, per_client=2))
+    shared = Shared(each(4, 2))
     first, second = shared.counts
     first.admit("192.0.2.1")
     second.admit("192.0.2.1")
     second.admit("192.0.2.2")
     shared.table.clear(0)
-    replacement = SharedCount(first.limits, shared.table, 0)
+    replacement = shared_count(first.ledger.limits, shared.table, 0)
     assert replacement.admit("192.0.2.1") is Admission.SERVE
     assert replacement.admit("192.0.2.1") is Admission.REFUSE
     assert replacement.admit("192.0.2.2") is Admission.REFUSE  # the fifth of all
@@ -107,50 +137,28 @@ def test_worker_killed() -> None:
 
 def test_drops() -> None:
     """A flood over the limit is not listened to, even where every worker sees a half of it."""
-    first, second = Shared(SessionLimits(per_client=1)).counts
+    first, second = Shared(each(per_client=1)).counts
     given = [count.admit("192.0.2.1") for _ in range(PATIENCE) for count in (first, second)]
     assert given.count(Admission.SERVE) == 1
     assert given.count(Admission.REFUSE) == PATIENCE
     assert given.count(Admission.DROP) == PATIENCE - 1
 
 
-def test_of_other_kinds() -> None:
-    """BINDs and associations are counted together, too, and apart from sessions and each other."""
-    table = Shared(SessionLimits()).table
-    sessions = SharedCount(SessionLimits(per_client=1), table, 0)
-    binds = [SharedClientCount(2, table, number, "bind") for number in range(2)]
-    associations = SharedClientCount(1, table, 1, "association")
-    assert sessions.admit("192.0.2.1") is Admission.SERVE
-    assert binds[0].take("192.0.2.1")
-    assert binds[1].take("192.0.2.1")
-    assert not binds[0].take("192.0.2.1")
-    assert associations.take("192.0.2.1")
-    assert not associations.take("192.0.2.1")
-    binds[1].give("192.0.2.1")
-    assert binds[0].take("192.0.2.1")
-    assert not binds[1].take("192.0.2.1")
-    assert binds[1].take(None)
-    for client in ("192.0.2.1", "192.0.2.1"):
-        binds[0].give(client)
-    binds[1].give(None)
-    associations.give("192.0.2.1")
-    sessions.release("192.0.2.1")
-    assert not any(table.cells)
-
-
-def test_of_other_kinds_without_limit() -> None:
-    """What has no limit is not counted."""
-    table = Shared(SessionLimits()).table
-    count = SharedClientCount(None, table, 0, "bind")
-    assert all(count.take("192.0.2.1") for _ in range(1000))
-    assert not any(table.cells)
-    count.give("192.0.2.1")
+def test_kinds() -> None:
+    """Each name is counted by itself."""
+    table = Shared(ServerLimits()).table
+    first, second = (SharedCounting(Clock(), table, number) for number in range(2))
+    binds = [counting.counter("client 192.0.2.1 binds") for counting in (first, second)]
+    associations = second.counter("client 192.0.2.1 associations")
+    assert [counter.add() for counter in (*binds, *binds, associations)] == [1, 2, 3, 4, 1]
+    for counter in (*binds, *binds, associations):
+        counter.give()
     assert not any(table.cells)
 
 
 def test_rows_are_given_again(small: None) -> None:
     """A client that is gone leaves its row to another, however many there were."""
-    first, second = Shared(SessionLimits(per_client=1)).counts
+    first, second = Shared(each(per_client=1)).counts
     for number in range(100):
         client = f"192.0.2.{number}"
         assert first.admit(client) is Admission.SERVE
@@ -162,7 +170,7 @@ def test_rows_are_given_again(small: None) -> None:
 def test_no_room(small: None) -> None:
     """A client for which there is no row has its limit in each worker, and the log says so once."""
     warned: list[str] = []
-    shared = Shared(SessionLimits(per_client=1))
+    shared = Shared(each(per_client=1))
     first, second = shared.counts
     first.admit("192.0.2.1")
     second.admit("192.0.2.2")
@@ -191,7 +199,7 @@ def test_no_room(small: None) -> None:
 @pytest.mark.parametrize("noise", [b"\x00" * 8 + b"k" * 16 + b"\x00" * 8, b"k" * 24 + b"\x00" * 8])
 def test_found_where_a_row_begins(noise: bytes, small: None) -> None:
     """Bytes that look like a key, but lie across two, are none."""
-    table = Shared(SessionLimits()).table
+    table = Shared(ServerLimits()).table
     table._memory[: len(noise)] = noise
     assert table._find(b"k" * 16, 0, 16) == (0 if noise.startswith(b"k") else None)
 
@@ -199,19 +207,19 @@ def test_found_where_a_row_begins(noise: bytes, small: None) -> None:
 #: Admits and releases, and tells how many it could have served.
 WORKER = """
 import sys
-from socksproxy.policy import Admission, SessionLimits
-from socksproxy.workers.counts import SharedCount, SharedTable
+from twisted.internet.task import Clock
+from socksproxy.workers.counts import SharedCounting, SharedTable
 descriptor, columns, column, rounds = map(int, sys.argv[1:])
 table = SharedTable(descriptor, columns, b"0123456789abcdef")
-count = SharedCount(SessionLimits(per_client=3), table, column)
+counting = SharedCounting(Clock(), table, column)
+counters = [counting.counter(f"client 192.0.2.{number} sessions") for number in range(5)]
 served = 0
 print("ready", flush=True)
 for number in range(rounds):
-    client = f"192.0.2.{number % 5}"
-    if count.admit(client) is Admission.SERVE:
-        served += 1
-    count.release(client)
-print(served, len(count._rows.places))
+    counter = counters[number % 5]
+    served += counter.add() <= 3
+    counter.give()
+print(served)
 """
 
 
@@ -236,7 +244,7 @@ def test_processes(table: SharedTable) -> None:
     workers = [spawned(table, column, 20_000) for column in range(3)]
     for worker in workers:
         out, _ = worker.communicate(timeout=120)
-        assert out.split() == ["ready", "20000", "0"]
+        assert out.split() == ["ready", "20000"]
     assert not any(table.cells)
 
 
@@ -246,7 +254,7 @@ def test_killed_with_the_lock(table: SharedTable) -> None:
         worker = spawned(table, 0, 10**9)
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
-        other = SharedCount(SessionLimits(per_client=2), table, 1)
+        other = shared_count(each(per_client=2), table, 1)
         for _ in range(1000):
             other.admit("192.0.2.1")
             other.release("192.0.2.1")
@@ -260,6 +268,6 @@ def test_killed_with_the_lock(table: SharedTable) -> None:
 def test_without_memfd(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that knows no files in memory has a nameless file."""
     monkeypatch.delattr(os, "memfd_create", raising=False)
-    first, second = Shared(SessionLimits(per_client=1)).counts
+    first, second = Shared(each(per_client=1)).counts
     assert first.admit("192.0.2.1") is Admission.SERVE
     assert second.admit("192.0.2.1") is Admission.REFUSE

@@ -21,8 +21,8 @@ from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
-from socksproxy.policy import SessionCount, SessionLimits
-from socksproxy.workers.counts import SharedClientCount, SharedCount, new_table
+from socksproxy import Client
+from socksproxy.workers.counts import SharedCounting, new_table
 from socksproxy.workers.machine import Ending
 from socksproxy.workers.process import LONGEST_LINE, Lines, Orders, WorkerProcess
 from socksproxy.workers.worker import Commands, Reporter, make_worker_service, read_orders
@@ -249,18 +249,8 @@ async def test_commands() -> None:
     os.close(read)
 
 
-def test_counts_alone_without_limits() -> None:
-    """Without limits on sessions a worker counts as a process by itself does, which costs next to nothing."""
-    given = orders(listeners=[[]], files={}, log=None, counts=(new_table(2), 2, "00" * 16))
-    sessions = make_worker_service(given, reactor).factory.sessions
-    assert type(sessions.count) is SessionCount
-    assert isinstance(sessions.binds.count, SharedClientCount)
-    assert (sessions.binds.count.most, sessions.associations.count.most) == (32, 100)
-    assert isinstance(sessions.associations.count, SharedClientCount)
-
-
 def test_counts_with_the_others() -> None:
-    """With limits its sessions are counted in its own column."""
+    """What is limited is counted in its own column; what is not costs nothing."""
     given = orders(
         number=2,
         arguments=["--max-sessions", "3"],
@@ -269,11 +259,18 @@ def test_counts_with_the_others() -> None:
         log=None,
         counts=(new_table(2), 2, "00" * 16),
     )
-    count = make_worker_service(given, reactor).factory.sessions.count
-    assert isinstance(count, SharedCount)
-    assert count.limits == SessionLimits(sessions=3)
-    count.admit(None)
-    assert list(count._table.cells[-2:]) == [0, 1]
+    ledger = make_worker_service(given, reactor).factory.sessions.ledger
+    counting = ledger.counting
+    assert isinstance(counting, SharedCounting)
+    assert ledger.limits.server.sessions == 3
+    assert not any(counting.table.cells)
+    claims = ledger.arrive(Client(None))
+    assert claims is not None
+    columns = counting.table.columns
+    cells = counting.table.cells
+    assert [sum(cells[column::columns]) for column in range(columns)] == [0, 1]
+    claims.close()
+    assert not any(cells)
 
 
 def test_option_wrong_in_the_worker() -> None:

@@ -1,0 +1,191 @@
+"""Limits in a server: who is refused, what the client is told, and what is left when sessions end."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.portal import IRealm, Portal
+from zope.interface import implementer
+
+from socksproxy import Limits, Rate, Reply, Rule, RulePolicy, ServerLimits
+from socksproxy.auth.users import ISOCKSUser, User
+from socksproxy.limits.ledger import ASSOCIATIONS, BINDS, Scope
+from socksproxy.wire.words import Command
+from tests.conftest import Serve
+from tests.support.limits import had
+from tests.support.logs import heard
+from tests.support.origin import Origin, echo
+from tests.support.proxy import Playing, Proxy, ask4, ask5, echoes, reply5, request5, until
+from tests.udp.harness import Client as Datagrams, Echo, Refused
+from tests.udp.test_contract import serving
+
+
+class Limited(User):
+    """A user with limits of its own."""
+
+    limits: Limits | None = None
+
+
+@implementer(IRealm)
+class Users:
+    """Users who may have so much."""
+
+    def __init__(self, **limits: Limits | None) -> None:
+        self.limits = limits
+
+    def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+        user = Limited(avatarId.decode())
+        user.limits = self.limits[user.name or ""]
+        return ISOCKSUser, user, lambda: None
+
+
+def portal_of(**limits: Limits | None) -> Portal:
+    checker = InMemoryUsernamePasswordDatabaseDontUse(**dict.fromkeys(limits, b"secret"))
+    return Portal(Users(**limits), [checker])
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin(echo) as origin:
+        yield origin
+
+
+def asks_as(sock: socket.socket, user: bytes, port: int) -> int:
+    sock.sendall(b"\x05\x01\x02")
+    assert sock.recv(2) == b"\x05\x02"
+    sock.sendall(b"\x01" + bytes([len(user)]) + user + b"\x06secret")
+    assert sock.recv(2) == b"\x01\x00"
+    sock.sendall(request5("127.0.0.1", port))
+    return reply5(sock)[0]
+
+
+@pytest_twisted.inlineCallbacks
+def test_user(serve: Serve, origin: Origin) -> Playing:
+    """Of one user, wherever they are; the reply is truthful, and the log has one line however often it is."""
+    portal = portal_of(bob=Limits(sessions=1), ann=None)
+    proxy: Proxy = yield serve(portal=portal, limits=ServerLimits(user=Limits(sessions=2)))
+    with heard() as lines, proxy.connect() as first, proxy.connect() as second, proxy.connect() as third:
+        assert (yield proxy.play(asks_as, first, b"bob", origin.port)) == 0
+        for number in range(3):
+            with proxy.connect() as refused:
+                assert (yield proxy.play(asks_as, refused, b"bob", origin.port)) == Reply.NOT_ALLOWED
+            record = yield proxy.record(number)
+            assert record["ended"] == "refused: too many sessions of user bob"
+        for other in (second, third):
+            assert (yield proxy.play(asks_as, other, b"ann", origin.port)) == 0
+        with proxy.connect() as refused:
+            assert (yield proxy.play(asks_as, refused, b"ann", origin.port)) == Reply.NOT_ALLOWED
+        assert had(proxy.sessions.ledger, Scope.USER, "bob") == 1
+        assert had(proxy.sessions.ledger, Scope.USER, "ann") == 2
+    yield until(lambda: not proxy.sessions.live)
+    assert [line for line in lines if "too many" in line] == [
+        "too many sessions of user bob: 1 refused since the last such line",
+        "too many sessions of user ann: 1 refused since the last such line",
+    ]
+    with proxy.connect() as again:
+        assert (yield proxy.play(asks_as, again, b"bob", origin.port)) == 0
+
+
+@pytest.mark.parametrize(("ask", "served", "refused"), [(ask5, 0, 2), (ask4, 90, 91)])
+@pytest_twisted.inlineCallbacks
+def test_rule(serve: Serve, origin: Origin, ask: Any, served: int, refused: int) -> Playing:
+    """Of all sessions under a rule; those under another are not concerned."""
+    with Origin(echo) as other:
+        rules = [
+            Rule(name="few", allow=True, ports=[origin.port], limits=Limits(sessions=1)),
+            Rule(name="many", allow=True),
+        ]
+        proxy: Proxy = yield serve(policy=RulePolicy(rules))
+        with proxy.connect() as first, proxy.connect() as second:
+            assert (yield proxy.play(ask, first, "127.0.0.1", origin.port))[0] == served
+            assert (yield proxy.play(ask, second, "127.0.0.1", origin.port))[0] == refused
+            record = yield proxy.record()
+            assert (record["rule"], record["ended"]) == ("few", "refused: too many sessions of rule few")
+            with proxy.connect() as third:
+                assert (yield proxy.play(ask, third, "127.0.0.1", other.port))[0] == served
+            yield proxy.play(echoes, first)
+        yield until(lambda: not proxy.sessions.live)
+        assert len(proxy.sessions.ledger) == 0
+        with proxy.connect() as again:
+            assert (yield proxy.play(ask, again, "127.0.0.1", origin.port))[0] == served
+
+
+@pytest_twisted.inlineCallbacks
+def test_new_sessions(serve: Serve, origin: Origin) -> Playing:
+    """What begins too soon is told so."""
+    limits = ServerLimits(network=Limits(new_sessions=Rate(0.001, 2)))
+    proxy: Proxy = yield serve(limits=limits)
+    codes = []
+    # The first client of a port may have come before.
+    for _ in range(3):
+        with proxy.connect() as sock:
+            code, _ = yield proxy.play(ask5, sock, "127.0.0.1", origin.port)
+            codes.append(code)
+    assert codes[-1] == Reply.NOT_ALLOWED
+    assert codes == sorted(codes)
+    assert 0 in codes
+    yield until(lambda: not proxy.sessions.live)
+    assert proxy.sessions.ledger.refusing == 0
+
+
+@pytest_twisted.inlineCallbacks
+def test_binds_at_once(serve: Serve) -> Playing:
+    """A BIND counts as long as it waits; then its session is one like any other."""
+    proxy: Proxy = yield serve(limits=ServerLimits(client=Limits(binds=1)))
+
+    def bound(sock: socket.socket) -> tuple[int, Any]:
+        return ask5(sock, "127.0.0.1", 0, Command.BIND)
+
+    with proxy.connect() as first, proxy.connect() as second, proxy.connect() as third:
+        code, place = yield proxy.play(bound, first)
+        assert code == 0
+        code, _ = yield proxy.play(bound, second)
+        assert code == Reply.NOT_ALLOWED
+        record = yield proxy.record()
+        assert record["ended"] == "refused: too many BINDs of client 127.0.0.1"
+        assert had(proxy.sessions.ledger, Scope.CLIENT, "127.0.0.1", BINDS) == 1
+        with socket.create_connection((place.host, place.port)):
+            assert (yield proxy.play(reply5, first))[0] == 0
+            assert had(proxy.sessions.ledger, Scope.CLIENT, "127.0.0.1", BINDS) == 0
+            code, _ = yield proxy.play(bound, third)
+            assert code == 0
+
+
+def associations(proxy: Any) -> None:
+    ledger = proxy.factory.sessions.ledger
+    with Echo() as destination, Datagrams(proxy) as client:
+        assert client.ask(b"x", destination.address) == b"x"
+        assert had(ledger, Scope.NETWORK, "127.0.0.0/24", ASSOCIATIONS) == 1
+        with pytest.raises(Refused) as caught:
+            Datagrams(proxy)
+        assert caught.value.args == (Reply.NOT_ALLOWED,)
+        client.close()
+        assert proxy.record(1)["ended"] == "client"
+        assert had(ledger, Scope.NETWORK, "127.0.0.0/24", ASSOCIATIONS) == 0
+
+
+@pytest.mark.parametrize("kind", ["engine", "transports"])
+@pytest_twisted.ensureDeferred
+async def test_associations_at_once(kind: str) -> None:
+    limits = ServerLimits(network=Limits(associations=1))
+    async with serving(kind, limits=limits) as proxy:
+        await proxy.run(associations)
+
+
+@pytest_twisted.inlineCallbacks
+def test_rule_of_a_name(serve: Serve, origin: Origin) -> Playing:
+    """What a name's addresses have in common is the name's rule, and it counts the session once."""
+    from tests.support.hosts import Hosts
+
+    hosts = Hosts({"host.example": ["127.0.0.1", "127.0.0.2"]})
+    rules = [Rule(name="named", allow=True, names=["host.example"], limits=Limits(sessions=1))]
+    proxy: Proxy = yield serve(policy=RulePolicy(rules), resolver=hosts)
+    with proxy.connect() as first, proxy.connect() as second:
+        assert (yield proxy.play(ask5, first, "host.example", origin.port))[0] == 0
+        assert had(proxy.sessions.ledger, Scope.RULE, "named") == 1
+        assert (yield proxy.play(ask5, second, "host.example", origin.port))[0] == Reply.NOT_ALLOWED
