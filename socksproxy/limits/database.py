@@ -1,0 +1,233 @@
+"""
+Who has moved how many bytes in which day and month, in an SQLite file.
+
+Everything here blocks: it is for a thread. Several processes may have the same file open.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from .days import Day
+
+#: What marks the file as one of ours: "SOCK".
+APPLICATION = 0x534F434B
+#: The layout of the file; to be raised when that changes.
+VERSION = 1
+#: Seconds for which another process may hold the file.
+BUSY = 2.0
+#: Days for which a day is kept after it has ended. Of months, this one and the last are kept.
+DAYS_KEPT = 8
+#: Rows that are deleted in one go.
+_DELETED_AT_ONCE = 1000
+
+_SCHEMA = """
+    CREATE TABLE usage (
+        period TEXT NOT NULL,
+        holder TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        PRIMARY KEY (period, holder)
+    ) WITHOUT ROWID
+"""
+_ADD = """
+    INSERT INTO usage (period, holder, bytes) VALUES (?, ?, ?)
+    ON CONFLICT (period, holder) DO UPDATE SET bytes = bytes + excluded.bytes
+"""
+_READ = "SELECT bytes FROM usage WHERE period = ? AND holder = ?"
+_LARGEST = "SELECT holder, bytes FROM usage WHERE period = ? ORDER BY bytes DESC LIMIT ?"
+_FORGET = """
+    DELETE FROM usage WHERE (period, holder) IN
+        (SELECT period, holder FROM usage WHERE period < ? AND length(period) = ? LIMIT ?)
+"""
+
+
+class Unusable(Exception):
+    """The file cannot be used; its words are for the operator."""
+
+
+class Amount(NamedTuple):
+    """So many *bytes* of *holder* in the *day*; none: they are only asked for."""
+
+    holder: str
+    day: str
+    bytes: int
+
+
+class Totals(NamedTuple):
+    """All the bytes of a holder, from all processes."""
+
+    of_day: int
+    of_month: int
+
+
+class Database:
+    """
+    The file.
+
+    :param path: where it is; it is made if it is not there, its directory is not.
+    """
+
+    def __init__(self, path: str) -> None:
+        # Absolute, because SQLite has a meaning of its own for some names.
+        self.path = os.path.abspath(path)
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._pruned = ""
+
+    def open(self) -> None:
+        """
+        Open the file, unless it is open.
+
+        :raises Unusable: when it cannot be, or is not ours.
+        """
+        if self._connection is not None and _identity(self.path) == self._identity:
+            return
+        self.close()
+        try:
+            self._open()
+        except (sqlite3.Error, OSError) as problem:
+            self.close()
+            raise Unusable(f"{self.path}: {_said(problem)}") from None
+        except Unusable:
+            self.close()
+            raise
+
+    def add(self, amounts: Sequence[Amount]) -> list[Totals]:
+        """
+        Add *amounts*, all or none.
+
+        :returns: what there is of each then.
+        :raises Unusable: when it did not work.
+        """
+        self.open()
+        assert self._connection is not None
+        try:
+            return self._add(self._connection, amounts)
+        except (sqlite3.Error, OSError) as problem:
+            # Whatever is wrong with the connection: the next one begins afresh.
+            self.close()
+            raise Unusable(f"{self.path}: {_said(problem)}") from None
+
+    def largest(self, day: Day, most: int) -> list[tuple[str, Totals]]:
+        """
+        Those *most* who have moved the most in the month of *day*.
+
+        :raises Unusable: when it did not work.
+        """
+        self.open()
+        assert self._connection is not None
+        try:
+            of_month = self._connection.execute(_LARGEST, (day.month, most)).fetchall()
+            of_day = dict(self._connection.execute(_LARGEST, (day.name, most)).fetchall())
+        except sqlite3.Error as problem:
+            self.close()
+            raise Unusable(f"{self.path}: {_said(problem)}") from None
+        return [(holder, Totals(of_day.get(holder, 0), total)) for holder, total in of_month]
+
+    def prune(self, day: Day) -> None:
+        """Delete some of what is too old to matter on that *day*."""
+        if self._pruned == day.name or self._connection is None:
+            return
+        first_day = day.before(DAYS_KEPT)
+        last_month = day.before(int(day.name[8:]))[:7]
+        try:
+            deleted = [
+                self._connection.execute(_FORGET, (first, len(first), _DELETED_AT_ONCE)).rowcount
+                for first in (first_day, last_month)
+            ]
+        except sqlite3.Error:
+            return  # there is time
+        if not any(deleted):
+            self._pruned = day.name
+
+    def close(self) -> None:
+        """Close the file."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _open(self) -> None:
+        with suppress(FileExistsError):
+            # Made here, because SQLite would let others read it; not opened
+            # where it is there: closing it again would drop SQLite's locks.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        if os.path.isdir(self.path):
+            raise Unusable(f"{self.path}: is a directory")
+        if not os.access(self.path, os.R_OK | os.W_OK):
+            raise Unusable(f"{self.path}: may not be read and written by this process")
+        self._identity = _identity(self.path)
+        self._connection = connection = sqlite3.connect(
+            self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
+        )
+        if _is_new(connection):
+            self._make(connection)
+        self._check(connection)
+        # What is in its log outlives the process, if not the machine, without being synchronized each time.
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    def _make(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        if _is_new(connection):  # no other process has been faster
+            connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA application_id = {APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        if _pragma(connection, "application_id") != APPLICATION:
+            raise Unusable(f"{self.path}: is the database of another program")
+        version = _pragma(connection, "user_version")
+        if version != VERSION:
+            raise Unusable(
+                f"{self.path}: has format {version}, and this version of the proxy knows {VERSION}"
+            )
+
+    def _add(self, connection: sqlite3.Connection, amounts: Sequence[Amount]) -> list[Totals]:
+        added = [amount for amount in amounts if amount.bytes]
+        connection.execute("BEGIN IMMEDIATE" if added else "BEGIN")
+        connection.executemany(_ADD, _rows(added))
+        totals = [
+            Totals(_total(connection, day, holder), _total(connection, day[:7], holder))
+            for holder, day, _ in amounts
+        ]
+        connection.execute("COMMIT")
+        return totals
+
+
+def _rows(amounts: Iterable[Amount]) -> Iterable[tuple[str, str, int]]:
+    for holder, day, count in amounts:
+        yield day, holder, count
+        yield day[:7], holder, count
+
+
+def _total(connection: sqlite3.Connection, period: str, holder: str) -> int:
+    row = connection.execute(_READ, (period, holder)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _is_new(connection: sqlite3.Connection) -> bool:
+    return _pragma(connection, "application_id") == 0 and _pragma(connection, "schema_version") == 0
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _said(problem: Exception) -> str:
+    if isinstance(problem, OSError):
+        return problem.strerror or str(problem)
+    return "is no SQLite database" if "not a database" in str(problem) else str(problem)

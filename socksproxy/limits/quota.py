@@ -1,0 +1,89 @@
+"""
+How many bytes somebody may move in a day and in a month.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .usage import UsageFile, Used
+
+_NO_END = 1 << 62
+
+
+class Quota:
+    """
+    What is left of a day and of a month: an :class:`~socksproxy.limits.buckets.Allowance`.
+
+    It costs nothing while nothing is moved: that a new day has begun is seen when somebody looks.
+
+    :param usage: where it is kept what has been used.
+    :param name: of the holder, such as ``user bob``.
+    :param daily: bytes in a day, both directions together; None: any number. It may be changed.
+    :param monthly: likewise in a month.
+    """
+
+    __slots__ = ("_daily", "_monthly", "_usage", "_used", "_wall", "name")
+
+    def __init__(
+        self, usage: UsageFile, name: str, daily: int | None = None, monthly: int | None = None
+    ) -> None:
+        self._usage = usage
+        self._wall = usage.wall
+        self.name = name
+        self.daily = daily
+        self.monthly = monthly
+        # Where the file has not been read yet for this holder, there seems to be more left than there
+        # is, for as long as reading takes; it shows with the next bytes, and none of them goes uncounted.
+        self._used = usage.of(name)
+
+    @property
+    def daily(self) -> int | None:
+        """Bytes in a day; None: any number."""
+        return None if self._daily == _NO_END else self._daily
+
+    @daily.setter
+    def daily(self, most: int | None) -> None:
+        self._daily = _NO_END if most is None else most
+
+    @property
+    def monthly(self) -> int | None:
+        """Bytes in a month; None: any number."""
+        return None if self._monthly == _NO_END else self._monthly
+
+    @monthly.setter
+    def monthly(self, most: int | None) -> None:
+        self._monthly = _NO_END if most is None else most
+
+    def allowance(self) -> int:
+        """Bytes that may be moved now."""
+        used = self._now()
+        return max(0, min(self._daily - used.of_day, self._monthly - used.of_month))
+
+    def spend(self, amount: int) -> None:
+        """So many bytes were moved; they count at once, here, and soon in all processes."""
+        used = self._used
+        if not used.begins <= self._wall() < used.ends:
+            used = self._now()
+        used.of_day += amount
+        used.of_month += amount
+        if not used.unsaid:
+            self._usage.spent(used)
+        used.unsaid += amount
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left, before another day or month begins."""
+        return not self.allowance()
+
+    def wait(self, waiter: Any) -> None:
+        """Nobody is to wait for another day: whoever finds it exhausted ends."""
+
+    def leave(self, waiter: Any) -> None:
+        """See :meth:`wait`."""
+
+    def _now(self) -> Used:
+        used = self._used
+        if not used.begins <= self._wall() < used.ends:
+            used = self._used = self._usage.of(self.name)
+        return used

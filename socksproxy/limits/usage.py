@@ -1,0 +1,341 @@
+"""
+What the holders of quotas have used, kept in a file.
+
+The reactor's thread only counts; a thread of its own writes and reads. There
+is never more than one thing for it to do: what is spent meanwhile is added up.
+Amounts are written as increments, and the totals then read back are the truth: so
+several processes can share the file, and each knows of the others' bytes after its next write.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import tzinfo
+from itertools import islice
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from ..seldom import Seldom
+from .database import Amount, Database, Totals
+from .days import Day, day_at
+
+_log = Logger(namespace="socksproxy")
+
+#: Seconds from when bytes are spent to when they are written.
+WRITE_AFTER = 1.0
+#: Seconds after which it is tried again when the file could not be written.
+RETRY_AFTER = 2.0
+#: Seconds that the last write may take.
+STOP_WITHIN = 5.0
+#: Holders of whom it is known what they have used, whether they are there or not.
+MOST_KNOWN = 16384
+#: Holders whose bytes are kept while the file cannot be written.
+MOST_KEPT = 65536
+#: Holders whose bytes are written in one transaction.
+MOST_AT_ONCE = 1000
+
+
+class Used:
+    """
+    What one holder has used in one day, and in the month that it is in.
+
+    :ivar begins: when the day does; seconds since the epoch.
+    :ivar ends: likewise.
+    :ivar of_day: bytes, those of other processes included as far as they are known.
+    :ivar of_month: likewise.
+    :ivar unsaid: of these, what the thread has not been given yet.
+    """
+
+    __slots__ = ("begins", "day", "ends", "name", "of_day", "of_month", "unsaid")
+
+    def __init__(self, name: str, day: Day, of_month: int = 0) -> None:
+        self.name = name
+        self.day = day
+        self.begins = day.begins
+        self.ends = day.ends
+        self.of_day = 0
+        self.of_month = of_month
+        self.unsaid = 0
+
+    def know(self, totals: Totals) -> None:
+        """The file says so."""
+        self.of_day = totals.of_day + self.unsaid
+        self.of_month = totals.of_month + self.unsaid
+
+
+class UsageFile:
+    """
+    Keeps what holders have used in a file; for the reactor's thread.
+
+    :param reactor: for time and threads.
+    :param path: of the file; it is made if it is not there, its directory is not.
+    :param wall: tells the seconds since the epoch.
+    :param zone: whose midnights count; None: the machine's own.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        path: str,
+        *,
+        wall: Callable[[], float] = time.time,
+        zone: tzinfo | None = None,
+    ) -> None:
+        self.path = path
+        self.wall = wall
+        self._reactor = reactor
+        self._zone = zone
+        self._today = Day("", 0.0, 0.0)
+        self._known: dict[str, Used] = {}
+        self._waiting: dict[Used, None] = {}
+        self._timer: IDelayedCall | None = None
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._database = Database(path)
+        self._running = False
+        self._busy = True
+        self._urgent = False
+        self._writing = 0
+        self._stopped: Deferred[None] | None = None
+        self._failing = False
+        self._failures = Seldom(reactor)
+        self._losses = Seldom(reactor)
+
+    # For the server.
+
+    def start(self) -> Deferred[None]:
+        """
+        Open the file and read what has been used so far.
+
+        It is to be called by the user and in the process that serve.
+
+        :returns: fires when that is known; fails with
+            :class:`~socksproxy.limits.database.Unusable`, which names the file, when it cannot be.
+        """
+        day = self.today()
+        started: Deferred[None] = Deferred()
+
+        def opened(largest: list[tuple[str, Totals]]) -> None:
+            self._learn(day, largest)
+            self._ended()
+            started.callback(None)
+
+        def failed(problem: Exception) -> None:
+            self._end()
+            started.errback(problem)
+
+        self._running = True
+        # A disk that hangs must not keep the process alive.
+        Thread(target=self._serve, name="quotas", daemon=True).start()
+        self._do(lambda: self._database.largest(day, MOST_KNOWN), opened, failed)
+        return started
+
+    def stop(self) -> Deferred[None]:
+        """
+        Write what is left and close the file; what is spent from now on is not written.
+
+        :returns: fires when that is done, or has failed, which the log says.
+        """
+        if self._stopped is not None or not self._running:
+            return succeed(None)
+        self._stopped = Deferred()
+        self._cancel()
+        self._timer = self._reactor.callLater(STOP_WITHIN, self._end)
+        if not self._busy:
+            self._finish()
+        return self._stopped
+
+    # For quotas.
+
+    def today(self) -> Day:
+        """The day that it is."""
+        now = self.wall()
+        if not self._today.begins <= now < self._today.ends:
+            self._today = day_at(now, self._zone)
+        return self._today
+
+    def of(self, name: str) -> Used:
+        """
+        What the holder of that *name* has used today and this month.
+
+        What this process has written or read last is known at once, and read again soon. Of
+        holders that are not known nothing is: until the file has been read, within milliseconds
+        unless the disk is slow, they have used nothing.
+        """
+        name = name.encode("utf-8", "backslashreplace").decode("utf-8")
+        day = self.today()
+        used = self._known.pop(name, None)  # to the end
+        if used is None or used.day != day:
+            same_month = used is not None and used.day.month == day.month
+            used = Used(name, day, used.of_month if used is not None and same_month else 0)
+            self._urgent = True
+        self._remember(used)
+        self._await(used)
+        return used
+
+    def spent(self, used: Used) -> None:
+        """Something is about to be :attr:`Used.unsaid` where nothing was."""
+        self._await(used)
+
+    # How.
+
+    def _remember(self, used: Used) -> None:
+        self._known[used.name] = used
+        if len(self._known) > MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+
+    def _learn(self, day: Day, largest: list[tuple[str, Totals]]) -> None:
+        for name, totals in reversed(largest):
+            used = self._known.get(name)
+            if used is None:
+                used = Used(name, day)
+                self._remember(used)
+            if used.day == day:
+                used.know(totals)
+
+    def _await(self, used: Used) -> None:
+        """There is something to write or to read of it."""
+        if self._stopped is not None:
+            return
+        self._waiting[used] = None
+        if len(self._waiting) > MOST_KEPT:
+            self._lose(next(iter(self._waiting)))
+        if not self._busy and not self._failing:
+            self._schedule()
+
+    def _lose(self, used: Used) -> None:
+        del self._waiting[used]
+        if not used.unsaid:
+            return
+        used.unsaid = 0
+        lost = self._losses.due()
+        if lost:
+            _log.error(
+                "{path}: what {lost} holders of quotas have used is lost: no more of them can be kept",
+                path=self.path,
+                lost=lost,
+            )
+
+    def _schedule(self) -> None:
+        at_once = self._urgent or len(self._waiting) >= MOST_AT_ONCE
+        if self._timer is None:
+            self._timer = self._reactor.callLater(0.0 if at_once else WRITE_AFTER, self._write)
+        elif at_once:
+            self._timer.reset(0.0)
+
+    def _cancel(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _write(self) -> None:
+        if self._stopped is None:
+            self._timer = None
+        self._urgent = False
+        given = list(islice(self._waiting, MOST_AT_ONCE))
+        amounts = [Amount(used.name, used.day.name, used.unsaid) for used in given]
+        for used in given:
+            del self._waiting[used]
+            self._writing += used.unsaid
+            used.unsaid = 0
+        day = self.today()
+
+        def work() -> list[Totals]:
+            totals = self._database.add(amounts)
+            self._database.prune(day)
+            return totals
+
+        def written(totals: list[Totals]) -> None:
+            self._written(given, totals)
+
+        def failed(problem: Exception) -> None:
+            self._failed(given, amounts, problem)
+
+        self._do(work, written, failed)
+
+    def _written(self, given: Sequence[Used], totals: Sequence[Totals]) -> None:
+        self._writing = 0
+        for used, known in zip(given, totals, strict=True):
+            used.know(known)
+        if self._failing:
+            self._failing = False
+            _log.info("{path}: what quotas have been used is written again", path=self.path)
+        self._ended()
+
+    def _failed(self, given: Sequence[Used], amounts: Sequence[Amount], problem: Exception) -> None:
+        self._writing = 0
+        for used, amount in zip(given, amounts, strict=True):
+            used.unsaid += amount.bytes
+            self._waiting[used] = None
+        for used in list(islice(self._waiting, max(0, len(self._waiting) - MOST_KEPT))):
+            self._lose(used)
+        self._failing = True
+        times = self._failures.due()
+        if times:
+            _log.warn(
+                "what quotas have been used cannot be written, is kept and tried again: "
+                "{problem} ({times} times since the last such line)",
+                problem=str(problem),
+                times=times,
+            )
+        self._busy = False
+        if self._stopped is not None:
+            self._close()
+        else:
+            self._timer = self._reactor.callLater(RETRY_AFTER, self._write)
+
+    def _ended(self) -> None:
+        """The thread has nothing to do."""
+        self._busy = False
+        if self._stopped is not None:
+            self._finish()
+        elif self._waiting:
+            self._schedule()
+
+    def _finish(self) -> None:
+        if self._waiting:
+            self._write()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        self._do(self._database.close, lambda _: self._end(), lambda _: self._end())
+
+    def _end(self) -> None:
+        if not self._running:
+            return
+        self._running = False
+        self._cancel()
+        self._jobs.put(None)
+        lost = self._writing + sum(used.unsaid for used in self._waiting)
+        if lost:
+            _log.error("{path}: {lost} bytes that were used are not written", path=self.path, lost=lost)
+        if self._stopped is not None:
+            self._stopped.callback(None)
+
+    # The thread.
+
+    def _do(
+        self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]
+    ) -> None:
+        self._busy = True
+
+        def job() -> None:
+            try:
+                result = work()
+            except Exception as problem:
+                self._reactor.callFromThread(failed, problem)
+            else:
+                self._reactor.callFromThread(done, result)
+
+        self._jobs.put(job)
+
+    def _serve(self) -> None:
+        for job in iter(self._jobs.get, None):
+            job()
+        self._database.close()
