@@ -1,0 +1,375 @@
+"""
+Token buckets: how many bytes may be moved now, and who has to wait.
+
+Strategy: a bucket fills by the time that has gone by, so that a timer that comes
+late costs nothing. Nobody is asked while there is enough for all. Where there is
+not, those who want more stand in a queue, one timer is set for when there is
+enough to be worth the while, and they are served in turn. Whose turn it is, is
+reckoned in bytes: each has a place on a line that everybody moves along by what
+he was given, and the hindmost is next. So all who never stop get the same, and
+one who comes with a little does not wait for those who want much.
+
+A session is under several buckets at once, and has its turn at one of them at a
+time. What it was given by those behind it is held for it until the others agree,
+or is given back: see :class:`Meter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import NamedTuple, Protocol as Shape
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from .terms import Rate
+
+_log = Logger(namespace="socksproxy")
+
+#: Seconds' worth of a bucket that holds what it holds by default; and no less than a datagram.
+_BURST_SECONDS, _LEAST_BURST = 0.25, 1500.0
+#: Seconds' worth, and bytes, that a timer waits for.
+_QUANTUM_SECONDS, _LEAST_QUANTUM = 0.02, 2048.0
+#: Bytes that a turn gives at the least, if the timer has waited for as many.
+_LEAST_SHARE = 16384.0
+#: Bytes for which nobody has to wait for a timer.
+_LEAST_AT_ONCE = 512.0
+#: Bytes that are held of one bucket, at the most, for a session that goes to wait for another one.
+_HELD = 16384
+#: Those who have left the queue and are remembered, beside as many as are in it.
+_REMEMBERED = 64
+
+_ENDLESS = 1 << 40
+
+
+class Waiter(Shape):
+    """Who waits for an :class:`Allowance`."""
+
+    def resume(self) -> None:
+        """There is something again: what the allowance says during this call is this waiter's."""
+
+
+class Allowance(Shape):
+    """
+    Bytes that may be moved, of which there are only so many.
+
+    :ivar exhausted: there will be none any more.
+    """
+
+    @property
+    def exhausted(self) -> bool: ...
+
+    def allowance(self) -> int:
+        """Bytes that may be moved now; 0: none, wait."""
+
+    def spend(self, amount: int) -> None:
+        """*amount* bytes were moved, or are about to be; less than 0: they were not after all."""
+
+    def wait(self, waiter: Waiter) -> None:
+        """Call *waiter*, once, when there is something; never from within this call."""
+
+    def leave(self, waiter: Waiter) -> None:
+        """Do not, and forget it."""
+
+
+class Bucket:
+    """
+    A token bucket: bytes that come with time. It is full at first.
+
+    :param clock: the source of time.
+    :param rate: how many come; it can be set in place.
+    """
+
+    __slots__ = (
+        "_burst",
+        "_clock",
+        "_filled",
+        "_front",
+        "_left",
+        "_next",
+        "_numbers",
+        "_per_second",
+        "_quantum",
+        "_queue",
+        "_rate",
+        "_served",
+        "_serving",
+        "_share",
+        "_timer",
+        "_tokens",
+        "_waiting",
+    )
+
+    exhausted = False
+
+    def __init__(self, clock: IReactorTime, rate: Rate) -> None:
+        self._clock = clock
+        self._filled = clock.seconds()
+        self._timer: IDelayedCall | None = None
+        # The queue: where on the line each stands, and a number, which is left in it by those who leave.
+        self._queue: list[tuple[float, int]] = []
+        self._numbers: dict[Waiter, int] = {}
+        self._waiting: dict[int, Waiter] = {}
+        self._next = count()
+        # Up to where the line is served, and where those stand who are not in the queue just now.
+        self._front = 0.0
+        self._left: dict[Waiter, float] = {}
+        self._serving: Waiter | None = None
+        self._share = self._served = 0.0
+        self._set(rate)
+        self._tokens = self._burst
+
+    @property
+    def rate(self) -> Rate:
+        """How many bytes come."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: Rate) -> None:
+        self._fill()
+        self._set(rate)
+        # A debt was made by the measure of before, and is not to last by that of now.
+        self._tokens = min(max(self._tokens, -self._burst), self._burst)
+        self._stop_timer()
+        self._want_timer()
+
+    def _set(self, rate: Rate) -> None:
+        self._rate = rate
+        self._per_second = max(rate.per_second, 0.0)
+        burst = rate.burst
+        if burst is None:
+            burst = max(self._per_second * _BURST_SECONDS, _LEAST_BURST)
+        self._burst = max(burst, 1.0)
+        # Half a bucket: what comes while a timer is late has room in it.
+        self._quantum = min(max(self._per_second * _QUANTUM_SECONDS, _LEAST_QUANTUM), self._burst / 2)
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    # Allowance.
+
+    def allowance(self) -> int:
+        """See :meth:`Allowance.allowance`."""
+        if self._serving is not None:
+            return max(int(self._share - self._served), 0)
+        if self._waiting:
+            return 0
+        self._fill()
+        return int(self._tokens) if self._tokens >= min(_LEAST_AT_ONCE, self._quantum) else 0
+
+    def spend(self, amount: int) -> None:
+        """See :meth:`Allowance.spend`."""
+        self._tokens = min(self._tokens - amount, self._burst)
+        self._served += amount
+
+    def wait(self, waiter: Waiter) -> None:
+        """See :meth:`Allowance.wait`."""
+        if waiter in self._numbers:
+            return
+        stands = self._front + self._served if waiter is self._serving else self._left.pop(waiter, 0.0)
+        number = self._numbers[waiter] = next(self._next)
+        self._waiting[number] = waiter
+        heappush(self._queue, (max(stands, self._front), number))
+        if self._serving is None:
+            self._want_timer()
+
+    def leave(self, waiter: Waiter) -> None:
+        """See :meth:`Allowance.leave`."""
+        self._left.pop(waiter, None)
+        if waiter is self._serving:
+            self._serving = None
+        number = self._numbers.pop(waiter, None)
+        if number is None:
+            return
+        del self._waiting[number]
+        if not self._waiting:
+            self._queue.clear()
+            self._stop_timer()
+        elif len(self._queue) > 2 * len(self._waiting) + _REMEMBERED:
+            self._queue = [entry for entry in self._queue if entry[1] in self._waiting]
+            heapify(self._queue)
+
+    # Time.
+
+    def _fill(self) -> None:
+        now = self._clock.seconds()
+        self._tokens = min(self._tokens + (now - self._filled) * self._per_second, self._burst)
+        self._filled = now
+
+    def _want_timer(self) -> None:
+        if self._timer is None and self._waiting and self._per_second:
+            self._fill()
+            wait = max(self._quantum - self._tokens, 0.0) / self._per_second
+            self._timer = self._clock.callLater(wait, self._wake)
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._fill()
+        least = min(self._quantum, _LEAST_SHARE)
+        for _ in range(len(self._waiting)):
+            # Half a byte: what is due at a time is not quite there at that time, in floating numbers.
+            if not self._waiting or self._tokens + 0.5 < least:
+                break
+            self._serve(max(least, self._tokens / len(self._waiting)))
+        if not self._waiting:
+            self._left.clear()
+            self._front = 0.0
+        elif len(self._left) > len(self._waiting) + _REMEMBERED:
+            self._left = {who: stands for who, stands in self._left.items() if stands > self._front}
+        self._want_timer()
+
+    def _serve(self, share: float) -> None:
+        """Give the hindmost its turn."""
+        waiter = None
+        while waiter is None:
+            stands, number = heappop(self._queue)
+            waiter = self._waiting.pop(number, None)
+        del self._numbers[waiter]
+        self._front = stands
+        self._serving, self._share, self._served = waiter, share + 0.5, 0.0
+        try:
+            waiter.resume()
+        except Exception:
+            _log.failure("a session that waited for its turn failed")
+        if self._serving is not None and waiter not in self._numbers:
+            self._left[waiter] = stands + self._served
+        self._serving = None
+
+
+class _Place:
+    """
+    What a meter has to do with one of its allowances.
+
+    :ivar held: bytes of it that are the meter's already.
+    """
+
+    __slots__ = ("_meter", "allowance", "held")
+
+    def __init__(self, meter: Meter, allowance: Allowance) -> None:
+        self._meter = meter
+        self.allowance = allowance
+        self.held = 0
+
+    def resume(self) -> None:
+        """See :meth:`Waiter.resume`."""
+        self.hold(self.allowance.allowance())
+        self._meter.has_turn()
+
+    def hold(self, amount: int) -> None:
+        """*amount* bytes are the meter's."""
+        if amount > 0:
+            self.allowance.spend(amount)
+            self.held += amount
+
+    def give_back(self) -> None:
+        """What is held is not used."""
+        held, self.held = self.held, 0
+        if held:
+            self.allowance.spend(-held)
+
+    def spend(self, amount: int) -> None:
+        """*amount* bytes were moved."""
+        of_held = min(self.held, amount)
+        self.held -= of_held
+        if amount > of_held:
+            self.allowance.spend(amount - of_held)
+
+
+class Meter:
+    """
+    One direction of a session, and all that it is under.
+
+    It waits for one allowance at a time. What those before it have given is held meanwhile, at most
+    one turn's worth of each, and what those behind it have given goes back to them: so nobody keeps a
+    server's bytes from others while it waits for its own.
+
+    :param allowances: the narrowest first: of the session, of the user, of the whole server.
+    :ivar owner: whom to call when there is something again.
+    :ivar waiting: whether it waits.
+    """
+
+    __slots__ = ("_places", "owner", "waiting")
+
+    def __init__(self, allowances: Iterable[Allowance]) -> None:
+        self._places = [_Place(self, allowance) for allowance in allowances]
+        self.owner: Waiter | None = None
+        self.waiting = False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there will be nothing any more."""
+        return any(place.allowance.exhausted for place in self._places)
+
+    def take(self) -> int:
+        """Bytes that may be moved now; 0: none, and :attr:`owner` is called when there are."""
+        if self.waiting:
+            return 0
+        most = _ENDLESS
+        for number, place in enumerate(self._places):
+            some = place.held or place.allowance.allowance()
+            if some <= 0:
+                self._wait_at(number, most)
+                return 0
+            most = min(most, some)
+        return most
+
+    def _wait_at(self, number: int, most: int) -> None:
+        place = self._places[number]
+        for behind in self._places[:number]:
+            if not behind.held:
+                behind.hold(min(most, _HELD))
+        for ahead in self._places[number:]:
+            ahead.give_back()
+        if not place.allowance.exhausted:
+            self.waiting = True
+            place.allowance.wait(place)
+
+    def has_turn(self) -> None:
+        """What it waited for is there."""
+        self.waiting = False
+        if self.owner is not None:
+            self.owner.resume()
+
+    def spend(self, amount: int) -> None:
+        """*amount* bytes were moved, be it more than might be."""
+        for place in self._places:
+            place.spend(amount)
+
+    def rest(self) -> None:
+        """There is nothing to be moved just now: what is held goes back."""
+        for place in self._places:
+            if place.held:
+                place.give_back()
+
+    def leave(self) -> None:
+        """There will be nothing to be moved any more."""
+        self.waiting, self.owner = False, None
+        for place in self._places:
+            place.give_back()
+            place.allowance.leave(place)
+
+
+class Meters(NamedTuple):
+    """
+    What one session is under; None: a direction is under nothing.
+
+    :ivar up: from the client to its destination.
+    :ivar down: from the destination to the client.
+    """
+
+    up: Meter | None = None
+    down: Meter | None = None
+
+    def leave(self) -> None:
+        """See :meth:`Meter.leave`."""
+        for meter in self:
+            if meter is not None:
+                meter.leave()
