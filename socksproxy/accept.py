@@ -25,6 +25,7 @@ from .auth.peercred import credentials_of
 from .descriptors import DescriptorGate
 from .dial import Destination, adopted
 from .errors import SHORTAGES
+from .limits import Meters
 from .names import plain
 from .policy import Client
 from .relay.events import BROKEN, ENDING, ERROR, READABLE
@@ -172,13 +173,16 @@ class SocketChannel:
         ended: Callable[[IRelay], None],
         idle: float | None,
         wrapping: IWrapping | None,
+        meters: Meters | None = None,
     ) -> TransportsRelay:
         """See :meth:`socksproxy.channel.Channel.join`."""
         client = self.detach()
         assert client is not None
         self._engine.forget(client.fileno())
         link = adopted(self._reactor, client)
-        relay = TransportsRelay(link.transport, destination.transport, self._reactor, ended, idle, wrapping)
+        relay = TransportsRelay(
+            link.transport, destination.transport, self._reactor, ended, idle, wrapping, meters
+        )
         link.end, destination.end = relay.client, relay.destination
         return relay
 

@@ -12,6 +12,7 @@ from twisted.cred.credentials import ICredentials
 
 from .auth.methods import IWrapping
 from .dial import Destination
+from .limits import Meters
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay
 
@@ -55,9 +56,11 @@ class Channel(Shape):
         ended: Callable[[IRelay], None],
         idle: float | None,
         wrapping: IWrapping | None,
+        meters: Meters | None = None,
     ) -> TransportsRelay:
         """
         A relay, not started yet, between this channel's transport and *destination*'s.
 
         :param wrapping: how the client's bytes are encapsulated; None: they are not.
+        :param meters: see :meth:`socksproxy.relay.outcome.IRelay.meter`.
         """

@@ -32,6 +32,7 @@ from .auth.peercred import credentials_of
 from .commands.bind import BindSettings
 from .descriptors import DescriptorGate
 from .dial import Destination, End, Outgoing
+from .limits import Meters
 from .limits.terms import ServerLimits
 from .names import plain
 from .policy import Client, IPolicy
@@ -192,10 +193,11 @@ class SOCKSProtocol(Protocol):
         ended: Callable[[IRelay], None],
         idle: float | None,
         wrapping: IWrapping | None,
+        meters: Meters | None = None,
     ) -> TransportsRelay:
         """See :meth:`socksproxy.channel.Channel.join`."""
         relay = TransportsRelay(
-            self.transport, destination.transport, self.factory.reactor, ended, idle, wrapping
+            self.transport, destination.transport, self.factory.reactor, ended, idle, wrapping, meters
         )
         self._end, destination.end = relay.client, relay.destination
         return relay

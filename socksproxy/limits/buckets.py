@@ -17,7 +17,7 @@ or is given back: see :class:`Meter`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import NamedTuple, Protocol as Shape
 
@@ -48,7 +48,7 @@ class Waiter(Shape):
     """Who waits for an :class:`Allowance`."""
 
     def resume(self) -> None:
-        """There is something again: what :meth:`Allowance.allowance` says in this call is this waiter's."""
+        """There is something again: what the allowance says during this call is this waiter's."""
 
 
 class Allowance(Shape):
@@ -88,7 +88,8 @@ class Bucket:
         "_filled",
         "_front",
         "_left",
-        "_order",
+        "_next",
+        "_numbers",
         "_per_second",
         "_quantum",
         "_queue",
@@ -107,10 +108,11 @@ class Bucket:
         self._clock = clock
         self._filled = clock.seconds()
         self._timer: IDelayedCall | None = None
-        # The queue: where on the line, who of those at the same point came first, and who it is.
-        self._queue: list[_Entry] = []
-        self._waiting: dict[Waiter, _Entry] = {}
-        self._order = count()
+        # The queue: where on the line each stands, and a number, which is left in it by those who leave.
+        self._queue: list[tuple[float, int]] = []
+        self._numbers: dict[Waiter, int] = {}
+        self._waiting: dict[int, Waiter] = {}
+        self._next = count()
         # Up to where the line is served, and where those stand who are not in the queue just now.
         self._front = 0.0
         self._left: dict[Waiter, float] = {}
@@ -171,24 +173,30 @@ class Bucket:
 
     def wait(self, waiter: Waiter) -> None:
         """See :meth:`Allowance.wait`."""
-        if waiter in self._waiting:
+        if waiter in self._numbers:
             return
         stands = self._front + self._served if waiter is self._serving else self._left.pop(waiter, 0.0)
-        entry = self._waiting[waiter] = _Entry(max(stands, self._front), next(self._order), waiter)
-        heappush(self._queue, entry)
+        number = self._numbers[waiter] = next(self._next)
+        self._waiting[number] = waiter
+        heappush(self._queue, (max(stands, self._front), number))
         if self._serving is None:
             self._want_timer()
 
     def leave(self, waiter: Waiter) -> None:
         """See :meth:`Allowance.leave`."""
         self._left.pop(waiter, None)
-        entry = self._waiting.pop(waiter, None)
-        if entry is None:
+        if waiter is self._serving:
+            self._serving = None
+        number = self._numbers.pop(waiter, None)
+        if number is None:
             return
-        self._queue.remove(entry)
-        self._queue.sort()  # a sorted list is a heap
+        del self._waiting[number]
         if not self._waiting:
+            self._queue.clear()
             self._stop_timer()
+        elif len(self._queue) > 2 * len(self._waiting) + _REMEMBERED:
+            self._queue = [entry for entry in self._queue if entry[1] in self._waiting]
+            heapify(self._queue)
 
     # Time.
 
@@ -226,27 +234,20 @@ class Bucket:
 
     def _serve(self, share: float) -> None:
         """Give the hindmost its turn."""
-        entry = heappop(self._queue)
-        waiter = entry.waiter
-        del self._waiting[waiter]
-        self._front = entry.stands
+        waiter = None
+        while waiter is None:
+            stands, number = heappop(self._queue)
+            waiter = self._waiting.pop(number, None)
+        del self._numbers[waiter]
+        self._front = stands
         self._serving, self._share, self._served = waiter, share + 0.5, 0.0
         try:
             waiter.resume()
         except Exception:
             _log.failure("a session that waited for its turn failed")
-        finally:
-            self._serving = None
-        if waiter not in self._waiting:
-            self._left[waiter] = entry.stands + self._served
-
-
-class _Entry(NamedTuple):
-    """A place in a bucket's queue."""
-
-    stands: float
-    number: int
-    waiter: Waiter
+        if self._serving is not None and waiter not in self._numbers:
+            self._left[waiter] = stands + self._served
+        self._serving = None
 
 
 class _Place:
@@ -301,11 +302,10 @@ class Meter:
     :ivar waiting: whether it waits.
     """
 
-    __slots__ = ("_awaited", "_places", "owner", "waiting")
+    __slots__ = ("_places", "owner", "waiting")
 
     def __init__(self, allowances: Iterable[Allowance]) -> None:
         self._places = [_Place(self, allowance) for allowance in allowances]
-        self._awaited: _Place | None = None
         self.owner: Waiter | None = None
         self.waiting = False
 
@@ -335,12 +335,12 @@ class Meter:
         for ahead in self._places[number:]:
             ahead.give_back()
         if not place.allowance.exhausted:
-            self.waiting, self._awaited = True, place
+            self.waiting = True
             place.allowance.wait(place)
 
     def has_turn(self) -> None:
         """What it waited for is there."""
-        self.waiting, self._awaited = False, None
+        self.waiting = False
         if self.owner is not None:
             self.owner.resume()
 
@@ -357,7 +357,7 @@ class Meter:
 
     def leave(self) -> None:
         """There will be nothing to be moved any more."""
-        self.waiting, self._awaited, self.owner = False, None, None
+        self.waiting, self.owner = False, None
         for place in self._places:
             place.give_back()
             place.allowance.leave(place)

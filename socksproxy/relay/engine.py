@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..deadlines import look_every
+from ..limits.buckets import Meters
 from .events import BROKEN, EVERYTHING, READ, READABLE
 from .lingering import lingering_for
 from .outcome import End, IRelay
@@ -198,12 +199,16 @@ class RelayEngine:
                 break
             pump = again.popleft()
             pump.queued = False
-            try:
-                pump.pump()
-            except Exception:
-                self._failed(pump)
+            self.run(pump)
         if again and not self.closed:
             self._want_turn()
+
+    def run(self, pump: Pump) -> None:
+        """Let *pump* go on now."""
+        try:
+            pump.pump()
+        except Exception:
+            self._failed(pump)
 
     def _failed(self, handler: Handler) -> None:
         """A fault of ours: it costs one session, not the engine."""
@@ -219,6 +224,7 @@ class RelayEngine:
         ended: Callable[[IRelay], None],
         early: bytes = b"",
         idle: float | None = None,
+        meters: Meters | None = None,
     ) -> EngineRelay:
         """
         Relay between two connected, non-blocking stream sockets, which the engine closes.
@@ -228,11 +234,14 @@ class RelayEngine:
         :param ended: called once, with the relay, when both sockets are closed.
         :param early: what the client has sent already, for the destination.
         :param idle: seconds without a byte after which it ends; None: never.
+        :param meters: see :meth:`socksproxy.relay.outcome.IRelay.meter`.
         """
         relay = EngineRelay(self, client, destination, ended, idle)
         self.relays.add(relay)
         if idle is not None:
             self._time(relay)
+        if meters is not None:
+            relay.meter(meters)
         if early:
             relay.client.send_first(early)
         for half in (relay.client, relay.destination):

@@ -8,6 +8,8 @@ from enum import Enum
 
 from zope.interface import Attribute, Interface
 
+from ..limits.buckets import Meters
+
 
 class End(Enum):
     """How a relay ended; the value is the access record's word for it."""
@@ -24,6 +26,8 @@ class End(Enum):
     #: What the client sends is not what was agreed on with it.
     BROKEN = "protocol error"
     IDLE = "idle timeout"
+    #: One of its allowances is exhausted.
+    QUOTA = "quota used up"
     ABORTED = "aborted"
 
 
@@ -40,4 +44,11 @@ class IRelay(Interface):
         Close both ends at once, with a reset. Does nothing when the relay has ended.
 
         :param how: what the record says of it.
+        """
+
+    def meter(meters: Meters | None) -> None:
+        """
+        Relay as fast as *meters* allow from now on.
+
+        :param meters: no other relay's; None: as fast as it goes.
         """

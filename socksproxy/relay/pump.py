@@ -7,6 +7,9 @@ its two sockets says EAGAIN, or leaves a note with the engine to be called
 again. Small data moves through the engine's one buffer; a direction that fills
 it repeatedly is spliced through a pipe until its source runs dry.
 
+Where a meter says how much may be moved, a pump that has to wait for it is like
+one whose other socket is full: it is told when to go on, and goes on as ever.
+
 A short read means that the source is empty, but only while no end of it is in
 sight: a FIN comes in the same edge as the data before it, and has no other.
 """
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
+from ..limits.buckets import Meter, Meters
 from .events import BROKEN, ENDING, READABLE, WRITE
 from .outcome import End, IRelay
 from .pipes import Pipe
@@ -48,6 +52,7 @@ class Half:
     """
     One socket, and the pump from it to the other.
 
+    :ivar meter: how much may be moved; None: whatever there is.
     :ivar moved: bytes that the other socket has taken.
     :ivar queued: whether the engine has a note to call :meth:`pump`.
     """
@@ -56,11 +61,13 @@ class Half:
         "_blocked",
         "_ending",
         "_in_pipe",
+        "_owed",
         "_pending",
         "_pipe",
         "_streak",
         "eof",
         "fd",
+        "meter",
         "moved",
         "other",
         "queued",
@@ -77,6 +84,9 @@ class Half:
         self.moved = 0
         self.eof = False
         self.queued = False
+        self.meter: Meter | None = None
+        # Of what is pending, bytes that the meter has not been asked about.
+        self._owed = 0
         self._pending: memoryview | bytes | None = None
         self._blocked = False
         self._ending = False
@@ -100,6 +110,9 @@ class Half:
 
     def pump(self) -> None:
         """Move what can be moved."""
+        if self.meter is not None:
+            self._pump_within(self.meter)
+            return
         if self.fd < 0 or (self._blocked and not self._unblock()) or self.eof:
             return
         if self._pipe is not None:
@@ -150,6 +163,29 @@ class Half:
         """*early* goes to the other socket before anything that is read here."""
         self._pending = early
         self._blocked = True
+        if self.meter is not None:
+            self._owed = len(early)
+
+    def set_meter(self, meter: Meter | None) -> None:
+        """Move as much as *meter* allows from now on."""
+        before = self.meter
+        if meter is before:
+            return
+        waiting = False
+        if before is not None:
+            waiting = before.waiting
+            before.leave()
+        if meter is None:
+            self._owed = 0
+        else:
+            meter.owner = self
+        self.meter = meter
+        if waiting:
+            self.relay.engine.again(self)
+
+    def resume(self) -> None:
+        """See :meth:`socksproxy.limits.buckets.Waiter.resume`."""
+        self.relay.engine.run(self)
 
     def abort(self) -> None:
         """End the relay at once."""
@@ -161,6 +197,9 @@ class Half:
         if self._pipe is not None:
             self.relay.engine.pipes.give(self._pipe, empty=not self._in_pipe)
             self._pipe = None
+        if self.meter is not None:
+            self.meter.leave()
+            self.meter = None
         self._pending = None
         self.relay.engine.drop(self.fd)
         self.fd = -1
@@ -170,6 +209,117 @@ class Half:
         """Close the socket so that its peer gets a reset."""
         self.socket.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
         self.close()
+
+    def _pump_within(self, meter: Meter) -> None:
+        """Move what can be moved, as far as *meter* allows."""
+        if self.fd < 0 or meter.waiting or (self._blocked and not self._unblock_within(meter)) or self.eof:
+            return
+        engine = self.relay.engine
+        for _ in range(_TURNS):
+            if engine.spent > engine.turn_bytes:
+                break
+            most = meter.take()
+            if not most:
+                self._wait_for(meter)
+                return
+            size = self._move(most)
+            if size > 0:
+                engine.spent += size
+                meter.spend(size)
+            drained = self._pipe is None and 0 < size < min(most, BUFFER_SIZE) and not self._ending
+            if size < 0 or drained or self._blocked or self.fd < 0:
+                meter.rest()
+                return
+        engine.again(self)
+
+    def _unblock_within(self, meter: Meter) -> bool:
+        """Send what waits for the meter, and for the other socket; whether all of it went."""
+        while self._owed:
+            most = meter.take()
+            if not most:
+                self._wait_for(meter)
+                return False
+            assert self._pending is not None
+            owed = memoryview(self._pending)
+            try:
+                taken = self.other.socket.send(owed[:most])
+            except BlockingIOError:
+                meter.rest()
+                return False
+            except OSError as problem:
+                self.relay.broken(self.other, problem)
+                return False
+            meter.spend(taken)
+            self.moved += taken
+            self._owed -= taken
+            self._pending = owed[taken:] if self._owed else None
+        return self._unblock()
+
+    def _wait_for(self, meter: Meter) -> None:
+        """There is nothing to be had of *meter* just now."""
+        if self._pipe is not None:
+            self._return_pipe(_BULK)
+        if meter.exhausted:
+            self.relay.abort(End.QUOTA)
+        else:
+            self._blocked = True
+
+    def _move(self, most: int) -> int:
+        """Move at most *most* bytes; how many were read. Less than 0: there is nothing to be read now."""
+        if self._pipe is None and self._streak >= _BULK and most > BUFFER_SIZE:
+            self._pipe = self.relay.engine.pipes.take()
+        return self._copy(min(most, BUFFER_SIZE)) if self._pipe is None else self._splice(self._pipe, most)
+
+    def _copy(self, most: int) -> int:
+        """See :meth:`_move`: through the buffer."""
+        buffer = self.relay.engine.buffer
+        try:
+            size = self.socket.recv_into(buffer, most)
+        except BlockingIOError:
+            return -1
+        except OSError as problem:
+            self.relay.broken(self, problem)
+            return -1
+        if not size:
+            self._ended()
+            return -1
+        try:
+            taken = self.other.socket.send(buffer[:size])
+        except BlockingIOError:
+            taken = 0
+        except OSError as problem:
+            self.relay.broken(self.other, problem)
+            return size
+        self.moved += taken
+        if taken < size:
+            self._pending = bytes(buffer[taken:size])
+            self._blocked = True
+        if size == BUFFER_SIZE:
+            self._streak += 1
+        elif size < most and self._streak > 0:
+            self._streak = 0
+        return size
+
+    def _splice(self, pipe: Pipe, most: int) -> int:
+        """See :meth:`_move`: through *pipe*."""
+        try:
+            size = _SPLICE(self.fd, pipe.write, min(most, pipe.size), flags=_FLAGS)
+        except BlockingIOError:
+            self._return_pipe(0)
+            return -1
+        except OSError as problem:
+            if problem.errno != errno_.EINVAL:
+                self.relay.broken(self, problem)
+                return -1
+            self._return_pipe(_NEVER)  # a socket that cannot be spliced
+            return 0
+        if not size:
+            self._return_pipe(0)
+            self._ended()
+            return -1
+        self._in_pipe = size
+        self._drain()
+        return size
 
     def _unblock(self) -> bool:
         """Send what waits for the other socket; whether all of it went."""
@@ -199,25 +349,13 @@ class Half:
         for _ in range(_TURNS):
             if engine.spent > engine.turn_bytes:
                 break
-            try:
-                size = _SPLICE(self.fd, pipe.write, pipe.size, flags=_FLAGS)
-            except BlockingIOError:
-                self._return_pipe(0)
+            size = self._splice(pipe, pipe.size)
+            if size > 0:
+                engine.spent += size
+            if size < 0 or self._blocked or self.fd < 0:
                 return
-            except OSError as problem:
-                if problem.errno != errno_.EINVAL:
-                    self.relay.broken(self, problem)
-                    return
-                self._return_pipe(_NEVER)  # a socket that cannot be spliced
-                break
             if not size:
-                self._return_pipe(0)
-                self._ended()
-                return
-            engine.spent += size
-            self._in_pipe = size
-            if not self._drain():
-                return
+                break
         engine.again(self)
 
     def _drain(self) -> bool:
@@ -322,6 +460,13 @@ class EngineRelay:
         if self._ended is not None:
             self.how = how
             self._close(Half.reset)
+
+    def meter(self, meters: Meters | None) -> None:
+        """See :meth:`socksproxy.relay.outcome.IRelay.meter`."""
+        if self._ended is not None:
+            up, down = (None, None) if meters is None else meters
+            self.client.set_meter(up)
+            self.destination.set_meter(down)
 
     def note(self, how: End) -> None:
         """Remember what came first."""

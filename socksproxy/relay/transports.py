@@ -20,10 +20,14 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..limits.buckets import Meter, Meters
 from ..wire.words import ProtocolError
 from .outcome import End, IRelay
 
 _log = Logger(namespace="socksproxy")
+
+#: Bytes that a transport reads at a time, and at the least.
+_MOST_READ, _LEAST_READ = 65536, 512
 
 
 @implementer(IPushProducer)
@@ -33,6 +37,7 @@ class RelayEnd:
 
     :param relay: the relay it belongs to.
     :param transport: its transport.
+    :ivar meter: how much it may have sent; None: whatever it sends.
     """
 
     def __init__(self, relay: TransportsRelay, transport: Any) -> None:
@@ -43,17 +48,32 @@ class RelayEnd:
         self.read_closed = False
         self.write_closed = False
         self.gone = False
+        self.meter: Meter | None = None
+        # The other end's buffer is full.
+        self._full = False
+        # What the peer sent ahead and the meter has not let pass, and whether an end stands behind it.
+        self._ahead = b""
+        self._ends_ahead = False
 
     # What the protocol passes on.
 
     def dataReceived(self, data: bytes) -> None:
         """The peer sent *data*."""
         self._relay.active()
+        self.pass_on(data)
+
+    def pass_on(self, data: bytes) -> None:
+        """*data* goes to the other end, and as much is read next as may be."""
         self.other.send(data)
+        if self.meter is not None:
+            self.meter.spend(len(data))
+            self.resume()
 
     def readConnectionLost(self) -> None:
         """The peer has closed its direction."""
-        if not self.read_closed:
+        if self._ahead:
+            self._ends_ahead = True
+        elif not self.read_closed:
             self.read_closed = True
             self._relay.closed_by(self)
             self.other.finish()
@@ -69,6 +89,63 @@ class RelayEnd:
         self._relay.lost(self, reason)
 
     # What the relay does.
+
+    def came_ahead(self, data: bytes, ends: bool) -> None:
+        """The peer has sent *data* before the relay began, and nothing more if it *ends*."""
+        self._ahead, self._ends_ahead = data, ends
+
+    def set_meter(self, meter: Meter | None) -> None:
+        """Let through what *meter* allows from now on."""
+        before = self.meter
+        if meter is before:
+            return
+        if before is not None:
+            before.leave()
+        if meter is not None:
+            meter.owner = self
+        self.meter = meter
+        self._read_at_most(_MOST_READ)
+        self.resume()
+
+    def resume(self) -> None:
+        """See :meth:`socksproxy.limits.buckets.Waiter.resume`."""
+        if self.gone or self.read_closed:
+            return
+        most = self._let_ahead()
+        if not most:
+            self._wait()
+            return
+        if self.meter is not None:
+            self._read_at_most(max(min(most, _MOST_READ), _LEAST_READ))
+        if self._ends_ahead:
+            self._ends_ahead = False
+            self.readConnectionLost()
+        elif not self._full:
+            self.transport.resumeProducing()
+
+    def _let_ahead(self) -> int:
+        """Send what came ahead, as far as it may pass; how much may be read then."""
+        meter = self.meter
+        most = _MOST_READ if meter is None else meter.take()
+        while most and self._ahead:
+            part, self._ahead = self._ahead[:most], self._ahead[most:]
+            self.other.send(part)
+            if meter is not None:
+                meter.spend(len(part))
+                most = meter.take()
+        return most
+
+    def _read_at_most(self, size: int) -> None:
+        """Read no more than *size* bytes at a time, where that can be said."""
+        inner = innermost(self.transport)
+        if hasattr(inner, "bufferSize"):
+            inner.bufferSize = size
+
+    def _wait(self) -> None:
+        if self.meter is not None and self.meter.exhausted:
+            self._relay.abort(End.QUOTA)
+        else:
+            self.transport.pauseProducing()
 
     def send(self, data: bytes) -> None:
         """Send *data* to the peer."""
@@ -91,11 +168,15 @@ class RelayEnd:
 
     def pauseProducing(self) -> None:
         """The other end's buffer is full: read no more for now."""
+        self._full = True
         if not self.gone and not self.read_closed:
             self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """The other end's buffer has room again."""
+        self._full = False
+        if self.meter is not None and self.meter.waiting:
+            return
         if not self.gone and not self.read_closed:
             self.transport.resumeProducing()
 
@@ -125,7 +206,7 @@ class WrappedEnd(RelayEnd):
             return
         self._relay.active()
         if whole:
-            self.other.send(whole)
+            self.pass_on(whole)
 
     def send(self, data: bytes) -> None:
         """Send *data* to the peer."""
@@ -155,6 +236,7 @@ class TransportsRelay:
     :param idle: seconds without a byte after which it ends; None: never.
     :param wrapping: what was agreed on with the client, an :class:`~socksproxy.auth.methods.IWrapping`;
         None: its bytes are as they are.
+    :param meters: see :meth:`meter`.
     """
 
     def __init__(
@@ -165,6 +247,7 @@ class TransportsRelay:
         ended: Callable[[IRelay], None],
         idle: float | None = None,
         wrapping: Any = None,
+        meters: Meters | None = None,
     ) -> None:
         self.client = RelayEnd(self, client) if wrapping is None else WrappedEnd(self, client, wrapping)
         self.destination = RelayEnd(self, destination)
@@ -176,6 +259,9 @@ class TransportsRelay:
         self._ended = ended
         self._idle = idle
         self._timer: IDelayedCall | None = None
+        self._over = False
+        self._started = False
+        self._meters = meters
 
     @property
     def sent(self) -> int:
@@ -199,12 +285,20 @@ class TransportsRelay:
             self._timer = self._clock.callLater(self._idle, self._check_idle)
         for end in (self.client, self.destination):
             end.transport.registerProducer(end.other, True)
-        if early:
-            self.destination.send(early)
-        if client_eof:
-            self.client.readConnectionLost()
-        elif not self.client.gone:
-            self.client.resumeProducing()
+        self._started = True
+        self.client.came_ahead(early, client_eof)
+        if self._meters is not None:
+            self.meter(self._meters)
+        if self.client.meter is None:
+            self.client.resume()
+
+    def meter(self, meters: Meters | None) -> None:
+        """See :meth:`socksproxy.relay.outcome.IRelay.meter`."""
+        self._meters = meters
+        if self._started and not self._over:
+            up, down = (None, None) if meters is None else meters
+            self.client.set_meter(up)
+            self.destination.set_meter(down)
 
     def abort(self, how: End = End.ABORTED) -> None:
         """See :meth:`socksproxy.relay.outcome.IRelay.abort`."""
@@ -271,17 +365,29 @@ class TransportsRelay:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+        self._over = True
+        for end in (self.client, self.destination):
+            if end.meter is not None:
+                end.meter.leave()
+                end.meter = None
         ended, self._ended = self._ended, _nobody
         ended(self)
 
 
 #: Ends that were decided here; what follows from them does not change the record.
-_FINAL = frozenset({End.IDLE, End.ABORTED, End.BROKEN})
+_FINAL = frozenset({End.IDLE, End.ABORTED, End.BROKEN, End.QUOTA})
 
 
 def can_half_close(transport: Any) -> bool:
     """Whether one direction of *transport* can be closed alone."""
     return hasattr(transport, "loseWriteConnection") and not speaks_tls(transport)
+
+
+def innermost(transport: Any) -> Any:
+    """What reads and writes, of *transport* and what is wrapped in it."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    return transport
 
 
 def speaks_tls(transport: Any) -> bool:

@@ -21,7 +21,7 @@ from tests.support.limits import had
 from tests.support.logs import heard
 from tests.support.origin import Origin, echo
 from tests.support.proxy import Playing, Proxy, ask4, ask5, echoes, reply5, request5, until
-from tests.udp.harness import Client as Datagrams, Echo, Refused
+from tests.udp.harness import Client as Datagrams, Echo, Refused, wait_for
 from tests.udp.test_contract import serving
 
 
@@ -165,7 +165,8 @@ def associations(proxy: Any) -> None:
             Datagrams(proxy)
         assert caught.value.args == (Reply.NOT_ALLOWED,)
         client.close()
-        assert proxy.record(1)["ended"] == "client"
+        wait_for(lambda: len(proxy.records) == 2)
+        assert proxy.records[0]["ended"] == "refused: too many associations of network 127.0.0.0/24"
         assert had(ledger, Scope.NETWORK, "127.0.0.0/24", ASSOCIATIONS) == 0
 
 
