@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import attrs
 
 from ..errors import NameNotFound
+from ..limits.terms import Limits
 from ..names import canonical
 from ..wire.words import Address, AddressType, Command
 from .limits import Timeouts
@@ -121,8 +122,8 @@ class Rule:
         past midnight belongs to the day on which it begins.
     :ivar zone: the time zone of days and hours, as in ``"Europe/Berlin"``; None: the machine's own.
     :ivar outgoing: at most one IPv4 and one IPv6 address of this machine that connections leave from.
-    :ivar limits: the name of what limits sessions under this rule; it is carried and not looked at here.
-    :ivar timeouts: in place of the server's, once the rule is known: the idle one.
+    :ivar limits: of all sessions under this rule together.
+    :ivar timeouts: in place of the server's, once the rule is known.
     :ivar log: whether a session has an access record.
     :raises RuleError: for mistakes, all of them.
     """
@@ -143,7 +144,7 @@ class Rule:
     hours: Collection[str] | None = None
     zone: str | None = None
     outgoing: Collection[str] | None = None
-    limits: str | None = None
+    limits: Limits | None = None
     timeouts: Timeouts | None = None
     log: bool = True
 
@@ -228,12 +229,6 @@ def _rule_name(value: Any) -> str:
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise Wrong(value, "must be true or false")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise Wrong(value, "must be a name")
     return value
 
 
@@ -418,6 +413,12 @@ def _outgoing(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _limits(value: Any) -> Limits:
+    if not isinstance(value, Limits):
+        raise Wrong(value, "must be Limits")
+    return value
+
+
 def _timeouts(value: Any) -> Timeouts:
     if not isinstance(value, Timeouts):
         raise Wrong(value, "must be Timeouts")
@@ -441,7 +442,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "hours": _each(_span),
     "zone": _zone,
     "outgoing": _outgoing,
-    "limits": _text,
+    "limits": _limits,
     "timeouts": _timeouts,
     "log": _flag,
 }

@@ -89,7 +89,7 @@ def test_forms(field: str, given: Any, kept: Any) -> None:
         ("hours", ["08:00-08:00"], "08:00-08:00", "00:00-24:00"),
         ("outgoing", ["a.example"], "a.example", "literal address"),
         ("outgoing", ["192.0.2.1", "192.0.2.2"], ["192.0.2.1", "192.0.2.2"], "at most one"),
-        ("limits", "", "", "a name"),
+        ("limits", "slow", "slow", "must be Limits"),
         ("timeouts", 5, 5, "Timeouts"),
         ("log", None, None, "ok"),
     ],
