@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 from attrs import fields
 
 from ..policy.compiled import RulePolicy
-from ..policy.limits import Timeouts
-from ..policy.rules import Problem, Rule, RuleError
+from ..policy.rules import Problem, Rule, RuleError, RuleTimeouts
 from ..policy.sets import Sets
 from ..values import Wrong, seconds
 from .lines import Path
@@ -161,10 +160,10 @@ def _sets(sets: Any, faults: list[Fault]) -> Sets | None:
     return known if len(faults) == before else None
 
 
-def _idle_timeout(value: Any) -> Timeouts:
+def _idle_timeout(value: Any) -> RuleTimeouts:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise Wrong("not a number")
-    return Timeouts(idle=_idle(str(value)) or None)
+    return RuleTimeouts(idle=_idle(str(value)))
 
 
 def _simple(value: Any) -> Any:
