@@ -87,3 +87,48 @@ class Deadlines(Generic[T]):
                 # A fault of ours: it costs one session, not the timeouts of all others.
                 _log.failure("a timeout failed")
         self._timer = None
+
+
+class OwnDeadlines(Deadlines[T]):
+    """Likewise, and a thing may have a time of its own; that costs a timer."""
+
+    __slots__ = ("_own",)
+
+    def __init__(self, clock: IReactorTime, seconds: float | None, expired: Callable[[T], None]) -> None:
+        super().__init__(clock, seconds, expired)
+        self._own: dict[T, IDelayedCall | None] = {}
+
+    def __len__(self) -> int:
+        return super().__len__() + len(self._own)
+
+    def start_own(self, thing: T, seconds: float | None) -> None:
+        """
+        In place of the wait that *thing* has, one of *seconds* begins, if that was not its own already.
+
+        :param seconds: how long it may stay; None: for ever.
+        """
+        if thing in self._own:
+            return
+        self.stop(thing)
+        self._own[thing] = None if seconds is None else self._clock.callLater(seconds, self._own_over, thing)
+
+    def stop(self, thing: T) -> None:
+        """See :meth:`Deadlines.stop`."""
+        super().stop(thing)
+        if self._own:
+            _cancel(self._own.pop(thing, None))
+
+    def close(self) -> None:
+        """See :meth:`Deadlines.close`."""
+        super().close()
+        while self._own:
+            _cancel(self._own.popitem()[1])
+
+    def _own_over(self, thing: T) -> None:
+        del self._own[thing]
+        self._expired(thing)
+
+
+def _cancel(timer: IDelayedCall | None) -> None:
+    if timer is not None and timer.active():
+        timer.cancel()

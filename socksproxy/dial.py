@@ -161,6 +161,10 @@ class Outgoing(NamedTuple):
         host = self.ipv6 if destination.type is AddressType.IPV6 else self.ipv4
         return None if host is None else (host, 0)
 
+    def over(self, other: Outgoing) -> Outgoing:
+        """These addresses, and *other*'s where there is none."""
+        return Outgoing(self.ipv4 or other.ipv4, self.ipv6 or other.ipv6)
+
 
 def outgoing_of(hosts: Iterable[str]) -> Outgoing:
     """What connections leave from, of *hosts*: at most one literal address of each family."""

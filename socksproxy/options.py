@@ -301,7 +301,7 @@ class Options(usage.Options, AuthOptionMixin):
         self["worker_count"] = said["workers"]
         self._check_addresses("outgoing")
         self._check_advertised()
-        self["policy"] = self._configured and self._configured.policy_under(self["timeouts"])
+        self["policy"] = None if self._configured is None else self._configured.policy
         self["portal"] = self._portal(said)
         # Rules deny what they do not allow.
         self["guarded"] |= self["policy"] is not None

@@ -27,7 +27,7 @@ from .commands.bind import Bound, Wanted
 from .commands.connect import connect
 from .commands.means import Means
 from .commands.resolve import resolve, resolve_pointer
-from .dial import Destination, Dialed, adopted, outgoing_of
+from .dial import Destination, Dialed, Outgoing, adopted, outgoing_of
 from .errors import (
     CommandNotSupported,
     ConnectTimedOut,
@@ -50,7 +50,7 @@ from .policy.judge import Judge
 from .policy.rules import Rule
 from .record import AccessRecord, shown
 from .relay.outcome import End, IRelay
-from .udp.association import Association
+from .udp.association import Association, Way
 from .wire.words import Address, Command, Reply, Request, Version
 
 if TYPE_CHECKING:
@@ -492,20 +492,41 @@ class Session:
         pending.addErrback(self._broke)
 
     def _connect(self, request: Request) -> None:
-        sessions = self._sessions
-        dialer = sessions.dialer(self.channel) if self._judge is None else self._dial
-        pending = connect(self._means(), self.record.client, request.destination, dialer, self._resolved)
+        sessions, client = self._sessions, self.record.client
+        as_all = self._judge is None and client.avatar is None
+        dialer = sessions.dialer(self.channel) if as_all else self._dial
+        pending = connect(self._means(), client, request.destination, dialer, self._resolved)
         self._await(pending, self._connected)
 
     def _dial(self, address: Address) -> Deferred[Dialed]:
-        """Dial from where the rule says that allows *address*."""
+        """Dial *address* as the rule says that allows it."""
         sessions, effect = self._sessions, self._effect(address)
-        if effect is None or effect.outgoing is None:
+        if effect is not None and effect.timeouts is not None and effect.timeouts.connect is not None:
+            sessions.connects.start_own(self, effect.timeouts.connect or None)
+        outgoing = self._outgoing(effect)
+        if outgoing is None:
             dialer = sessions.dialer(self.channel)
         else:
-            dialer = sessions.dialer_from(self.channel, outgoing_of(effect.outgoing))
+            dialer = sessions.dialer_from(self.channel, outgoing)
         attempt: Deferred[Dialed] = dialer(address)
         return attempt
+
+    def _outgoing(self, rule: Rule | None) -> Outgoing | None:
+        """From where *rule*, or else the user, says that connections leave; None: neither says anything."""
+        of_rule = None if rule is None else rule.outgoing
+        of_user = getattr(self.record.client.avatar, "outgoing", None)
+        if not (of_rule or of_user):
+            return None
+        return outgoing_of(of_rule or ()).over(outgoing_of(of_user or ()))
+
+    def _way(self, address: Address, name: str | None) -> Way:
+        """How datagrams go to *address*, one of *name*'s, if that was asked for."""
+        judge, client = self._judge, self.record.client
+        rule = None if judge is None else judge.rule_for(client, Command.UDP_ASSOCIATE, address, name)
+        outgoing = self._outgoing(rule)
+        source = None if outgoing is None else outgoing.source(address)
+        timeouts = None if rule is None else rule.timeouts
+        return Way(None if source is None else source[0], None if timeouts is None else timeouts.idle)
 
     def _effect(self, reached: Address) -> Rule | None:
         return None if self._judge is None else self._judge.effect(reached)
@@ -519,6 +540,7 @@ class Session:
             request.version is Version.SOCKS4,
             lambda host: sessions.spoken(client, host),
             self._judge,
+            lambda address: self._outgoing(self._effect(address)),
         )
         self.record.strangers = 0
         take = sessions.take(self.channel)
@@ -605,8 +627,8 @@ class Session:
 
     def _idle(self, reached: Address) -> float | None:
         effect = self._effect(reached)
-        timeouts = self._sessions.timeouts if effect is None else effect.timeouts or self._sessions.timeouts
-        return timeouts.idle
+        said = None if effect is None or effect.timeouts is None else effect.timeouts.idle
+        return self._sessions.timeouts.idle if said is None else said or None
 
     def _relayed(self, relay: IRelay) -> None:
         self.record.sent, self.record.received = relay.sent, relay.received
@@ -626,6 +648,8 @@ class Session:
             self.negotiation.wrapping,
         )
         self._association.means = self._means()
+        if self._judge is not None or self.record.client.avatar is not None:
+            self._association.way = self._way
         self.phase = Phase.ASSOCIATED
         self._grant(bound)
         self.negotiation = _DONE

@@ -17,7 +17,7 @@ from .auth.authentication import Authentication
 from .channel import Channel
 from .commands.bind import Binds, BindSettings
 from .commands.means import Means
-from .deadlines import Deadlines
+from .deadlines import Deadlines, OwnDeadlines
 from .dial import Destination, Outgoing, SocketDialer, TransportDialer
 from .limits.admission import Admission
 from .limits.ledger import Ledger
@@ -99,7 +99,7 @@ class Sessions:
         self._drained: list[Deferred[None]] | None = None
         self._drain_timer: IDelayedCall | None = None
         self.handshakes = Deadlines(reactor, timeouts.handshake, Session.handshake_expired)
-        self.connects = Deadlines(reactor, timeouts.connect, Session.connect_expired)
+        self.connects = OwnDeadlines(reactor, timeouts.connect, Session.connect_expired)
         self.peers = Deadlines(reactor, bind.timeout, Session.peer_expired)
         self.lingers = Deadlines(reactor, LINGER, Session.linger_expired)
         self.graces = Deadlines(reactor, udp.grace, Session.grace_expired)
@@ -126,7 +126,7 @@ class Sessions:
 
     def dialer_from(self, channel: Channel, outgoing: Outgoing) -> Any:
         """Likewise, but connections leave from *outgoing*, where that has an address of the family."""
-        ours = Outgoing(outgoing.ipv4 or self._outgoing.ipv4, outgoing.ipv6 or self._outgoing.ipv6)
+        ours = outgoing.over(self._outgoing)
         if self.engine is None or not channel.detachable:
             return TransportDialer(self.reactor, ours)
         return SocketDialer(self._engine, ours)

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
-from socksproxy.deadlines import Deadlines
+from socksproxy.deadlines import Deadlines, OwnDeadlines
 
 
 class Waits:
@@ -216,3 +216,53 @@ def test_any_order(acts: list[tuple[str, str, int]]) -> None:
         assert len(waits.deadlines) == len(due)
         assert len(waits.clock.getDelayedCalls()) <= 1
     assert waits.expired == expected
+
+
+# Things with a time of their own.
+
+
+class OwnWaits(Waits):
+    """Likewise, and each may have another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deadlines: OwnDeadlines[str] = OwnDeadlines(self.clock, 10.0, self._has_expired)
+
+
+def test_a_time_of_its_own() -> None:
+    """It begins when it is given, and takes the place of the wait that there was."""
+    waits = OwnWaits()
+    for thing in "abcd":
+        waits.start(thing)
+    waits.clock.advance(5)
+    waits.deadlines.start_own("a", 2)
+    waits.deadlines.start_own("b", 20)
+    waits.deadlines.start_own("c", None)
+    assert len(waits.deadlines) == 4
+    waits.clock.pump([1] * 100)
+    assert waits.expired == [("a", 7.0), ("d", 10.0), ("b", 25.0)]
+    assert len(waits.deadlines) == 1
+    waits.deadlines.stop("c")
+    assert len(waits.deadlines) == 0
+
+
+def test_the_first_of_its_own_counts() -> None:
+    waits = OwnWaits()
+    waits.deadlines.start_own("a", 2)
+    waits.clock.advance(1)
+    waits.deadlines.start_own("a", 2)
+    waits.clock.advance(1)
+    assert waits.expired == [("a", 2.0)]
+
+
+def test_nothing_is_left_of_its_own() -> None:
+    waits = OwnWaits()
+    waits.deadlines.start_own("a", 2)
+    waits.deadlines.stop("a")
+    assert not waits.clock.getDelayedCalls()
+    waits.deadlines.start_own("a", 2)
+    waits.deadlines.start_own("b", None)
+    waits.start("c")
+    waits.deadlines.close()
+    assert not waits.clock.getDelayedCalls()
+    assert len(waits.deadlines) == 0

@@ -21,7 +21,8 @@ class ISOCKSUser(Interface):
     """A user of the proxy: the avatar that the portal's realm gives."""
 
     name = Attribute("The name, for logs and rules; None: nobody knows.")
-    # An avatar may also have groups, an iterable of names, for rules.
+    # An avatar may also have groups, an iterable of names, for rules; and outgoing, at most one IPv4 and
+    # one IPv6 address of this machine that its connections and datagrams leave from.
 
     def permits(client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
         """

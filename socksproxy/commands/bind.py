@@ -62,6 +62,7 @@ class Wanted(NamedTuple):
     :ivar spoken: the type of the address by which the client has reached a
         destination of this name already; None: it has not.
     :ivar policy: decides for this client; None: the policy of all.
+    :ivar outgoing: the addresses of ours that are for a peer; None: those for all peers are.
     """
 
     client: Client
@@ -69,6 +70,7 @@ class Wanted(NamedTuple):
     ipv4_only: bool
     spoken: Callable[[str], AddressType | None]
     policy: IPolicy | None = None
+    outgoing: Callable[[Address], Outgoing | None] = lambda _: None
 
 
 class Bound(NamedTuple):
@@ -205,23 +207,23 @@ class Binds:
         problem: OSError | None = None
         for towards in _one_of_each_family(wanted, addresses):
             try:
-                told, host = self._place(wanted.client, towards)
+                told, host = self._place(wanted, towards)
             except OSError as no_way:
                 problem = problem or no_way
                 continue
             return Address(told, 0, towards.type), self._listen(host)
         raise problem or AddressTypeNotSupported("SOCKS4 has no form for the peer's address")
 
-    def _place(self, client: Client, towards: Address) -> tuple[str, str]:
+    def _place(self, wanted: Wanted, towards: Address) -> tuple[str, str]:
         """
         The address that a client is told, and the one to listen on.
 
         :raises OSError: when there is no way to *towards*.
         """
         wildcard = _WILDCARDS[towards.type]
-        source = self._addresses.source(towards)
+        source = (wanted.outgoing(towards) or Outgoing()).over(self._addresses).source(towards)
         own = None if source is None else source[0]
-        told = self._advertised.address(client.host, towards.type)
+        told = self._advertised.address(wanted.client.host, towards.type)
         if told is not None:
             return told, own or (told if is_local(told) else wildcard)
         if own is not None and own != wildcard:

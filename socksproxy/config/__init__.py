@@ -11,15 +11,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..policy.timeouts import Timeouts
 from ..values import Wrong
 from .faults import OTHERS, RULE, SETS, Fault, place
 from .limits import SCOPES, check_quota_file, server_limits
 from .lines import Path, lines_of
 from .mistakes import Mistake, in_order, listed, nearest, printable, shown
-from .rules import policy_of, policy_under
+from .rules import policy_of
 from .structure import Misfit, structured
 from .tables import Configuration, about, keys_of, places, said, table_classes
 
@@ -27,9 +26,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-if TYPE_CHECKING:
-    from ..policy.compiled import RulePolicy
 
 __all__ = ["Configured", "Mistake", "read"]
 
@@ -91,16 +87,6 @@ class Configured:
         if len(faults) > known:
             self.wrong.add(RULE)
         self.mistakes += [self._fault(fault) for fault in faults]
-
-    def policy_under(self, timeouts: Timeouts) -> RulePolicy | None:
-        """
-        The policy, whose rules have of *timeouts* what they do not say themselves.
-
-        :param timeouts: the server's.
-        """
-        if self.policy is None or self.mistakes:
-            return self.policy
-        return policy_under(self.policy, self._document[RULE], timeouts)
 
     def report(self, problems: Iterable[Wrong]) -> list[str]:
         """

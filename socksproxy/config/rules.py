@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import evolve, fields
+from attrs import fields
 
 from ..policy.compiled import RulePolicy
-from ..policy.rules import Problem, Rule, RuleError
+from ..policy.rules import Problem, Rule, RuleError, RuleTimeouts
 from ..policy.sets import Sets
-from ..policy.timeouts import Timeouts
 from ..values import Parser, Wrong, seconds
 from .faults import RULE, SETS, Fault, Reader, no_such, plain, read_table
 from .limits import limits_reader
@@ -85,21 +84,6 @@ def policy_of(rules: Any, sets: Any, quota_file: bool, faults: list[Fault]) -> R
         return None
 
 
-def policy_under(policy: RulePolicy, rules: Any, timeouts: Timeouts) -> RulePolicy:
-    """
-    *policy*, whose rules have of *timeouts* what they do not say themselves.
-
-    :param rules: what the policy was made of.
-    """
-    if not any(_timeouts(table) for table in rules):
-        return policy
-    changed = []
-    for rule, table in zip(policy.rules, rules, strict=True):
-        said = _timeouts(table)
-        changed.append(evolve(rule, timeouts=timeouts._replace(**said)) if said else rule)
-    return RulePolicy(changed, policy.sets)
-
-
 def _rules(rules: Any, quota_file: bool, faults: list[Fault]) -> dict[int, Rule | None]:
     if rules is None:
         return {}
@@ -123,8 +107,8 @@ def _rule(path: Path, rules: Any, readers: Mapping[str, Reader], faults: list[Fa
     before = len(faults)
     found = read_table(table, path, readers, faults)
     given = {RULE_KEYS[key]: value for key, value in found.items() if RULE_KEYS[key] != "timeouts"}
-    if len(faults) == before and (said := _timeouts(table)):
-        given["timeouts"] = Timeouts()._replace(**said)
+    if len(faults) == before:
+        given["timeouts"] = _timeouts(table)
     missing = [key for key in ("name", "allow") if key not in table]
     faults += [Fault(path, f"{key} is missing", False) for key in missing]
     # What is missing or wrong already is no reason not to look at the rest.
@@ -177,14 +161,12 @@ def _timeout_by(parse: Parser) -> Callable[[Any], float]:
     return read
 
 
-def _timeouts(table: dict[str, Any]) -> dict[str, float | None]:
-    """What the *table* of a rule says of timeouts, by the names that these have."""
-    said: dict[str, float | None] = {}
-    if CONNECT_TIMEOUT in table:
-        said["connect"] = float(table[CONNECT_TIMEOUT])
-    if IDLE_TIMEOUT in table:
-        said["idle"] = float(table[IDLE_TIMEOUT]) or None
-    return said
+def _timeouts(table: dict[str, Any]) -> RuleTimeouts | None:
+    """What the *table* of a rule says of timeouts."""
+    if not {CONNECT_TIMEOUT, IDLE_TIMEOUT} & table.keys():
+        return None
+    connect, idle = table.get(CONNECT_TIMEOUT), table.get(IDLE_TIMEOUT)
+    return RuleTimeouts(*(None if value is None else float(value) for value in (connect, idle)))
 
 
 def _simple(value: Any) -> Any:

@@ -16,8 +16,8 @@ from . import Client, IDecidingPolicy, INamePolicy
 if TYPE_CHECKING:
     from .rules import Decision, Rule
 
-#: So many decisions are kept apart, by their addresses.
-_KEPT = 64
+#: So many decisions are kept apart, by their addresses; no name has so many.
+_KEPT = 128
 #: The most rules that a record names.
 _MOST_NAMED = 8
 
@@ -63,8 +63,10 @@ class Judge:
         return self._noted(decision, destination.host, True)
 
     def _noted(self, decision: Decision, host: str, known: bool) -> bool:
-        if len(self._by_host) < _KEPT:
-            self._by_host[host] = decision
+        if len(self._by_host) >= _KEPT:
+            # Of many who come to a BIND the last one is the peer.
+            del self._by_host[next(iter(self._by_host))]
+        self._by_host[host] = decision
         if len(self._rules) < _MOST_NAMED:
             self._rules[decision.rule] = decision.effect is None or decision.effect.log
         effect = decision.effect
@@ -80,6 +82,16 @@ class Judge:
         """The rule that has allowed the address *reached*."""
         decision = self._by_host.get(reached.host)
         return None if decision is None else decision.effect
+
+    def rule_for(
+        self, client: Client, command: Command, destination: Address, name: str | None
+    ) -> Rule | None:
+        """
+        The rule that allows *destination*, where there are more than can be kept; nothing is noted.
+
+        :param name: as for :meth:`socksproxy.policy.IDecidingPolicy.decide`.
+        """
+        return self._policy.decide(client, command, destination, name).effect
 
     def told(self, reached: Address | None) -> tuple[str | None, bool]:
         """

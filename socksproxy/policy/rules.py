@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from math import inf
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -21,7 +22,6 @@ from ..errors import NameNotFound
 from ..limits.terms import Limits
 from ..names import canonical
 from ..wire.words import Address, AddressType, Command
-from .timeouts import Timeouts
 
 #: What an access record shows where no rule has decided: none matched; the destination is
 #: special, and the rule that permits it does not name it; it is the proxy itself.
@@ -96,6 +96,18 @@ class Wrong(ValueError):
         self.right = right
 
 
+class RuleTimeouts(NamedTuple):
+    """
+    What a rule says of time, in seconds. None: nothing, and the server's word counts; 0: for ever.
+
+    :ivar connect: from when the rule is known to the reply: connecting.
+    :ivar idle: without a byte in either direction of a relay, without a datagram of an association.
+    """
+
+    connect: float | None = None
+    idle: float | None = None
+
+
 @attrs.frozen(kw_only=True)
 class Rule:
     """
@@ -121,7 +133,8 @@ class Rule:
     :ivar hours: spans as in ``"08:00-18:00"``; the minute of the end is not in it. One that goes
         past midnight belongs to the day on which it begins.
     :ivar zone: the time zone of days and hours, as in ``"Europe/Berlin"``; None: the machine's own.
-    :ivar outgoing: at most one IPv4 and one IPv6 address of this machine that connections leave from.
+    :ivar outgoing: at most one IPv4 and one IPv6 address of this machine that connections and datagrams leave
+        from, and on which BIND listens.
     :ivar limits: of all sessions under this rule together.
     :ivar timeouts: in place of the server's, once the rule is known.
     :ivar log: whether a session has an access record.
@@ -145,7 +158,7 @@ class Rule:
     zone: str | None = None
     outgoing: Collection[str] | None = None
     limits: Limits | None = None
-    timeouts: Timeouts | None = None
+    timeouts: RuleTimeouts | None = None
     log: bool = True
 
     def __attrs_post_init__(self) -> None:
@@ -419,10 +432,17 @@ def _limits(value: Any) -> Limits:
     return value
 
 
-def _timeouts(value: Any) -> Timeouts:
-    if not isinstance(value, Timeouts):
-        raise Wrong(value, "must be Timeouts")
+def _timeouts(value: Any) -> RuleTimeouts:
+    if not isinstance(value, RuleTimeouts):
+        raise Wrong(value, "must be RuleTimeouts; the handshake is over when a rule is known")
+    for seconds in value:
+        if seconds is not None and not (_is_number(seconds) and 0 <= seconds < inf):
+            raise Wrong(seconds, "must be a number of seconds, or 0 for ever")
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {

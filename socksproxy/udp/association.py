@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from enum import Enum
+from math import inf
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
 from typing import Any, NamedTuple, Protocol as Shape
 
@@ -94,6 +95,7 @@ class Target:
     :ivar until: the clock's seconds up to which this holds.
     :ivar used: whether it was of use again since somebody last looked.
     :ivar segments: the longest datagrams of which the system takes several at once for it.
+    :ivar source: the literal address of ours that they leave from; None: that of all.
     :ivar waiting: what goes there as soon as it is known where; None: nothing is being waited for.
     """
 
@@ -105,6 +107,7 @@ class Target:
         "pending",
         "segments",
         "sockaddr",
+        "source",
         "until",
         "used",
         "waiting",
@@ -117,10 +120,23 @@ class Target:
         self.until = 0.0
         self.used = False
         self.segments = LONGEST
+        self.source: str | None = None
         self.waiting: list[bytes] | None = None
         self.pending: Deferred[Any] | None = None
         self.drop = Drop.DENIED
         self.contact: object = None
+
+
+class Way(NamedTuple):
+    """
+    What is said of how datagrams go to a destination.
+
+    :ivar source: the literal address that they leave from; None: that of all.
+    :ivar idle: seconds that the association may be without a datagram, 0: for ever; None: as all may.
+    """
+
+    source: str | None = None
+    idle: float | None = None
 
 
 class Outlet(Shape):
@@ -147,12 +163,14 @@ class Terms(NamedTuple):
     :ivar settings: what the operator said.
     :ivar reassemblies: ends sets of fragments that take too long.
     :ivar over: called with each association whose sockets are closed, before the association's own *ended*.
+    :ivar look: called with the seconds that an association may be idle, where those are its own.
     """
 
     means: Means
     settings: UDPSettings
     reassemblies: Deadlines[Association]
     over: Callable[[Association], None]
+    look: Callable[[float], None] = lambda _: None
 
 
 class Association:
@@ -167,6 +185,8 @@ class Association:
     :param wrapping: what was agreed on with the client: each datagram is encapsulated, header and
         all; None: they are as they are.
     :ivar means: what it has of the terms, or what its session has put in place of that.
+    :ivar way: tells of an address, and of the name that was asked for, how datagrams go there; None: as to
+        all others.
     :ivar outlet: its sockets.
     :ivar targets: by the headers of the client's datagrams.
     :ivar sources: the headers for replies, by what the outlet knows their sources by.
@@ -180,6 +200,8 @@ class Association:
         "_contacts",
         "_ended",
         "_fragments",
+        "_idle",
+        "_idle_as_all",
         "_seen",
         "_since",
         "_terms",
@@ -200,6 +222,7 @@ class Association:
         "sent",
         "sources",
         "targets",
+        "way",
         "wrapping",
     )
 
@@ -224,6 +247,9 @@ class Association:
         self.how: End | None = None
         self.errno = 0
         self.wrapping = wrapping
+        self.way: Callable[[Address, str | None], Way] | None = None
+        self._idle = 0.0
+        self._idle_as_all = False
         self._unwrapped: bytes | None = None
         self._terms = terms
         self._ended: Callable[[Association], None] | None = ended
@@ -475,6 +501,8 @@ class Association:
         else:
             target.sockaddr = (address.host, address.port)
             target.ipv6 = address.type is AddressType.IPV6
+            if self.way is not None:
+                self._take_way(target, self.way(address, _name_of(target.key)))
             contact = target.contact = self._contact(address.host, address.port)
             self._contacts[contact] = self._contacts.get(contact, 0) + 1
         for payload in waiting or ():
@@ -484,6 +512,15 @@ class Association:
                 self.drop(otherwise)
             elif self.outlet is not None:
                 self.outlet.send(target, payload)
+
+    def _take_way(self, target: Target, way: Way) -> None:
+        target.source = way.source
+        if way.idle is None:
+            self._idle_as_all = True
+            return
+        idle = way.idle or inf
+        self._idle = max(self._idle, idle)
+        self._terms.look(idle)
 
     def _wait(self, target: Target, payload: bytes) -> None:
         assert target.waiting is not None
@@ -542,12 +579,18 @@ class Association:
         self.sources.clear()
 
     def is_idle(self, now: float) -> bool:
-        """Whether no datagram has passed for the time that the settings give; it is asked now and then."""
+        """
+        Whether no datagram has passed for as long as its destinations allow, the most patient one of them.
+
+        It is asked now and then.
+        """
         passed = self.datagrams_sent + self.datagrams_received
         if passed != self._seen:
             self._seen, self._since = passed, now
-        idle = self._terms.settings.idle
-        return idle is not None and now - self._since >= idle
+        idle = self._idle
+        if self._idle_as_all or not idle:
+            idle = max(idle, self._terms.settings.idle or inf)
+        return now - self._since >= idle
 
     def abort(self, how: End = End.ABORTED) -> None:
         """See :meth:`socksproxy.relay.outcome.IRelay.abort`."""
@@ -596,6 +639,12 @@ def _destination(key: bytes) -> Address:
     if not address.port:
         raise ProtocolError("port 0 is no destination")
     return address
+
+
+def _name_of(key: bytes) -> str | None:
+    """The name in the header *key*; None: it has an address."""
+    address = _destination(key)
+    return address.host if address.type is AddressType.DOMAIN_NAME else None
 
 
 def _leads_nowhere(address: Address) -> bool:

@@ -89,9 +89,10 @@ class Associations:
         self._outgoing = outgoing
         self._ports = None if settings.ports is None else PortRange(*settings.ports)
         self._reassemblies = Deadlines(reactor, TIME, Association.fragments_expired)
-        self._terms = Terms(means, settings, self._reassemblies, self._over)
+        self._terms = Terms(means, settings, self._reassemblies, self._over, self._look)
         self._shared: dict[str, tuple[Port, SharedDesk]] = {}
         self._timer: IDelayedCall | None = None
+        self._shortest: float | None = None
         self._renewed = 0.0
         self._without_port = Seldom(reactor)
 
@@ -181,9 +182,21 @@ class Associations:
     # Idleness: one timer for all, and no bookkeeping for a datagram.
 
     def _want_check(self) -> None:
-        if self._timer is None and self.live:
-            idle = self.settings.idle
-            self._timer = self._reactor.callLater(look_every(idle), self._check)
+        if not self.live:
+            self._shortest = None
+        elif self._timer is None:
+            every = min(look_every(self.settings.idle), look_every(self._shortest))
+            self._timer = self._reactor.callLater(every, self._check)
+
+    def _look(self, idle: float) -> None:
+        """An association may be idle for *idle* seconds."""
+        if self._shortest is not None and self._shortest <= idle:
+            return
+        self._shortest = idle
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        self._want_check()
 
     def _check(self) -> None:
         self._timer = None

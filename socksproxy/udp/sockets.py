@@ -229,7 +229,7 @@ class SocketOutlet:
     :ivar client: where replies go, as a socket takes it; None: not known yet.
     """
 
-    __slots__ = ("_engine", "_outgoing", "_port", "_segments", "_world", "association", "client")
+    __slots__ = ("_engine", "_others", "_outgoing", "_port", "_segments", "_world", "association", "client")
 
     def __init__(
         self,
@@ -247,6 +247,8 @@ class SocketOutlet:
         self._port = port
         self._segments = LONGEST
         self._world: list[WorldPort | None] = [None, None]
+        # By the addresses that single destinations want them to have.
+        self._others: dict[str, WorldPort] = {}
 
     def abort(self) -> None:
         """The engine closes."""
@@ -254,7 +256,7 @@ class SocketOutlet:
 
     def close(self) -> None:
         """See :meth:`socksproxy.udp.association.Outlet.close`."""
-        for port in self._world:
+        for port in (*self._world, *self._others.values()):
             if port is not None:
                 port.close()
         self._port.leave(self.association)
@@ -360,17 +362,20 @@ class SocketOutlet:
         return passed, octets, segments
 
     def _link(self, target: Target) -> SocketType | None:
-        port = self._world[target.ipv6]
+        port = self._world[target.ipv6] if target.source is None else self._others.get(target.source)
         return port.link if port is not None else self._open(target)
 
     def _open(self, target: Target) -> SocketType | None:
         host = self._outgoing.ipv6 or "::" if target.ipv6 else self._outgoing.ipv4 or "0.0.0.0"
         try:
-            link = bound(host, 0)
+            link = bound(target.source or host, 0)
             port = WorldPort(self._engine, link, self)
         except OSError:
-            return None  # no descriptor, or no such family here
-        self._world[target.ipv6] = port
+            return None  # no descriptor, no such family here, or not our address
+        if target.source is None:
+            self._world[target.ipv6] = port
+        else:
+            self._others[target.source] = port
         return link
 
     # To the client.

@@ -102,7 +102,8 @@ class TransportOutlet:
         self._association = association
         self._port = port
         self._outgoing = outgoing
-        self._world: dict[bool, Any] = {}
+        # By the family, or by the address that single destinations want them to have.
+        self._world: dict[bool | str, Any] = {}
 
     def close(self) -> None:
         """See :meth:`socksproxy.udp.association.Outlet.close`."""
@@ -113,7 +114,7 @@ class TransportOutlet:
     def send(self, target: Target, payload: bytes | memoryview) -> None:
         """See :meth:`socksproxy.udp.association.Outlet.send`."""
         association = self._association
-        port = self._world.get(target.ipv6) or self._open(target)
+        port = self._world.get(target.source or target.ipv6) or self._open(target)
         if port is None:
             association.drop(Drop.UNREACHABLE)
         elif self._write(port, payload, target.sockaddr):
@@ -150,9 +151,10 @@ class TransportOutlet:
     def _open(self, target: Target) -> Any:
         host = self._outgoing.ipv6 or "::" if target.ipv6 else self._outgoing.ipv4 or "0.0.0.0"
         try:
-            port = self._world[target.ipv6] = listen(self._reactor, WorldTransport(self), host, 0)
+            port = listen(self._reactor, WorldTransport(self), target.source or host, 0)
         except OSError:
-            return None  # no descriptor, or no such family here
+            return None  # no descriptor, no such family here, or not our address
+        self._world[target.source or target.ipv6] = port
         return port
 
 

@@ -8,14 +8,11 @@ from typing import Any
 import pytest
 from attrs import fields
 from hypothesis import given, strategies as st
-from twisted.internet.testing import MemoryReactorClock
 
 from socksproxy.config import Configured, read
 from socksproxy.config.limits import LIMIT_KEYS, PREFIX_KEYS, SCOPES
 from socksproxy.limits import Limits, Rate, ServerLimits
-from socksproxy.opening import Checking
-from socksproxy.options import Options
-from socksproxy.policy.timeouts import Timeouts
+from socksproxy.policy.rules import RuleTimeouts
 
 from .test_mistakes import elsewhere, mistakes, toml, values, without_surrogates
 
@@ -98,27 +95,26 @@ def test_of_a_rule() -> None:
         assert policy.rules[0].limits == Limits(sessions=3, download=Rate(1e6))
 
 
-def timeouts_of(text: str, *options: str) -> list[Timeouts | None]:
-    reactor = MemoryReactorClock()
-    parsed = Options(reactor, Checking(reactor), text.encode())
-    parsed.parseOptions(["--config=file", *options])
-    return [rule.timeouts for rule in parsed["policy"].rules]
-
-
 def test_timeouts_of_rules() -> None:
-    """What a rule does not say of timeouts is the server's, which the command line may say."""
-    rules = "".join(
-        f"[[rule]]\nname = 'r{number}'\nallow = true\n{text}\n"
-        for number, text in enumerate(["connect-timeout = 5", "idle-timeout = 7", "idle-timeout = 0", ""])
-    )
-    server = "[timeouts]\nconnect-timeout = 11\nidle-timeout = 12\n"
-    for options, connect in ((), 11), (("--connect-timeout=13",), 13):
-        assert timeouts_of(server + rules, *options) == [
-            Timeouts(10, 5, 12),
-            Timeouts(10, connect, 7),
-            Timeouts(10, connect, None),
-            None,
-        ]
+    """What a rule does not say of timeouts is the server's; 0 is for ever."""
+    said = [
+        "connect-timeout = 5",
+        "idle-timeout = 7",
+        "idle-timeout = 0",
+        "idle-timeout = 1\nconnect-timeout = 2",
+        "",
+    ]
+    policy = configured(
+        "".join(f"[[rule]]\nname = 'r{number}'\nallow = true\n{text}\n" for number, text in enumerate(said))
+    ).policy
+    assert policy is not None
+    assert [rule.timeouts for rule in policy.rules] == [
+        RuleTimeouts(5, None),
+        RuleTimeouts(None, 7),
+        RuleTimeouts(None, 0),
+        RuleTimeouts(2, 1),
+        None,
+    ]
 
 
 def test_keys() -> None:

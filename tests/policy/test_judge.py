@@ -55,9 +55,23 @@ def test_many_destinations() -> None:
     for number in range(1, 100):
         judge.permits(CLIENT, Command.UDP_ASSOCIATE, Address.of(f"203.0.113.{number}", number))
     assert judge.told_of_all() == ("r1,r2,r3,r4,r5,r6,r7,r8", False)
-    assert len(judge._by_host) <= 64
+    assert judge.effect(Address.of("203.0.113.99", 99)).name == "r99"  # type: ignore[union-attr]
+    for number in range(1, 100):
+        judge.permits(CLIENT, Command.UDP_ASSOCIATE, Address.of(f"203.0.114.{number}", number))
+    assert judge.effect(Address.of("203.0.114.99", 99)).name == "r99"  # type: ignore[union-attr]
+    assert judge.effect(Address.of("203.0.113.1", 1)) is None
+    assert len(judge._by_host) <= 128
     judge = Judge(POLICY)
     judge.permits(CLIENT, Command.UDP_ASSOCIATE, Address.of("203.0.113.1", 53))
     assert judge.told_of_all() == ("no", False)
     judge.permits(CLIENT, Command.UDP_ASSOCIATE, Address.of("203.0.113.99", 53))
     assert judge.told_of_all() == ("no,some", True)
+
+
+def test_asked_apart() -> None:
+    """Nothing is noted of what is asked again."""
+    judge = Judge(POLICY)
+    rule = judge.rule_for(CLIENT, Command.UDP_ASSOCIATE, Address.of("198.51.100.1", 53), "a.example")
+    assert rule is POLICY.rules[2]
+    assert judge.rule_for(CLIENT, Command.UDP_ASSOCIATE, Address.of("198.51.100.1", 53), None) is None
+    assert judge.told_of_all() == (None, True)

@@ -14,7 +14,7 @@ from twisted.cred.portal import IRealm, Portal
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from socksproxy import BindSettings, Timeouts
+from socksproxy import BindSettings
 from socksproxy.auth.users import ISOCKSUser, User
 from socksproxy.commands.means import Means, ask, permitted_addresses
 from socksproxy.errors import NotAllowed
@@ -25,7 +25,6 @@ from socksproxy.policy.rules import Rule
 from socksproxy.resolve import Names
 from socksproxy.wire.words import Address, Command, Reply
 from tests.conftest import Serve
-from tests.relay.harness import is_reset
 from tests.support.hosts import Hosts
 from tests.support.origin import Origin, echo
 from tests.support.proxy import PATIENCE, Playing, Proxy, ask4, ask5, echoes, reply5, request5
@@ -219,18 +218,6 @@ def test_listener_and_version(serve: Serve, origin: Origin) -> Playing:
 
 
 @pytest_twisted.inlineCallbacks
-def test_outgoing(serve: Serve, origin: Origin) -> Playing:
-    """A rule says where connections leave from; of one family, the other's stays as it was."""
-    with Origin(echo, "::1") as six:
-        rules = [Rule(name="out", allow=True, outgoing=["127.0.0.9"])]
-        proxy: Proxy = yield serve(policy=RulePolicy(rules), outgoing=["127.0.0.8"])
-        assert (yield proxy.play(outcome, proxy, "127.0.0.1", origin.port)) == 0
-        assert (yield proxy.play(outcome, proxy, "::1", six.port)) == 0
-    assert [host for host, _ in origin.peers] == ["127.0.0.9"]
-    assert [host for host, _ in six.peers] == ["::1"]
-
-
-@pytest_twisted.inlineCallbacks
 def test_not_recorded(serve: Serve, origin: Origin) -> Playing:
     rules = [
         Rule(name="quiet", allow=True, ports=[origin.port], log=False),
@@ -243,21 +230,6 @@ def test_not_recorded(serve: Serve, origin: Origin) -> Playing:
     record = yield proxy.record()
     assert record["rule"] == "default"
     assert len(proxy.records) == 1
-
-
-@pytest_twisted.inlineCallbacks
-def test_idle(serve: Serve, origin: Origin) -> Playing:
-    """A rule's idle timeout counts in place of the server's."""
-    clock = Clock()
-    rules = [Rule(name="short", allow=True, timeouts=Timeouts(idle=60))]
-    proxy: Proxy = yield serve(clock=clock, policy=RulePolicy(rules), timeouts=Timeouts(idle=6000))
-    with proxy.connect() as sock:
-        yield proxy.play(ask5, sock, "127.0.0.1", origin.port)
-        yield proxy.play(echoes, sock)
-        for _ in range(12):
-            clock.advance(10)
-        assert (yield proxy.play(is_reset, sock))
-    assert (yield proxy.record())["ended"] == "idle timeout"
 
 
 def anybody(proxy: Proxy, port: int = 0) -> int:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from socksproxy import Timeouts
 from socksproxy.policy import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.matching import Schedule
-from socksproxy.policy.rules import Rule, RuleError
+from socksproxy.policy.rules import Rule, RuleError, RuleTimeouts
 from socksproxy.policy.sets import Sets
 from socksproxy.wire.words import Address, Command
 
@@ -90,7 +91,12 @@ def test_forms(field: str, given: Any, kept: Any) -> None:
         ("outgoing", ["a.example"], "a.example", "literal address"),
         ("outgoing", ["192.0.2.1", "192.0.2.2"], ["192.0.2.1", "192.0.2.2"], "at most one"),
         ("limits", "slow", "slow", "must be Limits"),
-        ("timeouts", 5, 5, "Timeouts"),
+        ("timeouts", 5, 5, "RuleTimeouts"),
+        ("timeouts", Timeouts(), Timeouts(), "the handshake is over"),
+        ("timeouts", RuleTimeouts(idle=-1), -1, "a number of seconds"),
+        ("timeouts", RuleTimeouts(connect=float("inf")), float("inf"), "0 for ever"),
+        ("timeouts", RuleTimeouts(connect=True), True, "a number of seconds"),
+        ("timeouts", RuleTimeouts(0, 0.5), None, "ok"),
         ("log", None, None, "ok"),
     ],
 )
