@@ -16,7 +16,7 @@ or is given back: see :class:`Meter`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import NamedTuple, Protocol as Shape
@@ -348,6 +348,22 @@ class Meter:
         """*amount* bytes were moved, be it more than might be."""
         for place in self._places:
             place.spend(amount)
+
+    def let(self, sizes: Sequence[int]) -> int:
+        """
+        How many of the datagrams that are *sizes* long, the first of them, may pass; their bytes are spent.
+
+        A datagram passes as a whole where there is anything to be had. Those that do not pass do not wait,
+        but the meter does, so that others have their turn in time.
+        """
+        passed = 0
+        while passed < len(sizes) and (most := self.take()):
+            octets = 0
+            while passed < len(sizes) and octets < most:
+                octets += sizes[passed]
+                passed += 1
+            self.spend(octets)
+        return passed
 
     def rest(self) -> None:
         """There is nothing to be moved just now: what is held goes back."""

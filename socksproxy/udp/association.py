@@ -14,7 +14,7 @@ whatever is remembered, is in a bounded table. No datagram ends an association.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
 from typing import Any, NamedTuple, Protocol as Shape
@@ -27,6 +27,7 @@ from ..auth.methods import IWrapping
 from ..commands.means import Means, ask, permitted_addresses
 from ..deadlines import Deadlines
 from ..errors import NameNotFound, NotAllowed
+from ..limits.buckets import Meter, Meters
 from ..names import canonical
 from ..policy import Client, Special, special
 from ..relay.outcome import End
@@ -69,6 +70,8 @@ class Drop(Enum):
     OVERFLOW = "overflow"
     #: From somebody whom the client has not sent to.
     FILTERED = "filtered"
+    #: It came faster than its association's bytes may.
+    LIMITED = "limited"
     TOO_BIG = "too_big"
     UNREACHABLE = "unreachable"
 
@@ -89,6 +92,7 @@ class Target:
     Where the datagrams of one header go.
 
     :ivar key: the header.
+    :ivar meters: how much may be sent there, in place of the association's own; None: that.
     :ivar sockaddr: a checked literal address and a port; None: nowhere, or not known yet.
     :ivar ipv6: the family of *sockaddr*.
     :ivar until: the clock's seconds up to which this holds.
@@ -102,6 +106,7 @@ class Target:
         "drop",
         "ipv6",
         "key",
+        "meters",
         "pending",
         "segments",
         "sockaddr",
@@ -121,6 +126,7 @@ class Target:
         self.pending: Deferred[Any] | None = None
         self.drop = Drop.DENIED
         self.contact: object = None
+        self.meters: Meters | None = None
 
 
 class Outlet(Shape):
@@ -167,6 +173,7 @@ class Association:
     :param wrapping: what was agreed on with the client: each datagram is encapsulated, header and
         all; None: they are as they are.
     :ivar means: what it has of the terms, or what its session has put in place of that.
+    :ivar meters: how much of datagrams' payload may pass; None: whatever comes. See :meth:`meter`.
     :ivar outlet: its sockets.
     :ivar targets: by the headers of the client's datagrams.
     :ivar sources: the headers for replies, by what the outlet knows their sources by.
@@ -194,6 +201,7 @@ class Association:
         "host",
         "how",
         "means",
+        "meters",
         "outlet",
         "port",
         "received",
@@ -224,6 +232,7 @@ class Association:
         self.how: End | None = None
         self.errno = 0
         self.wrapping = wrapping
+        self.meters: Meters | None = None
         self._unwrapped: bytes | None = None
         self._terms = terms
         self._ended: Callable[[Association], None] | None = ended
@@ -393,6 +402,37 @@ class Association:
         filtering = self._terms.settings.filtering
         return (host, port) if filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT else host
 
+    # How much may pass, for outlets: they ask only where there are meters.
+
+    def meter(self, meters: Meters | None) -> None:
+        """
+        Pass on as much as *meters* allow from now on; what comes beyond that is dropped.
+
+        :param meters: nobody else's; None: whatever comes.
+        """
+        before, self.meters = self.meters, None if self._ended is None else meters
+        if before is not None and before is not meters:
+            before.leave()
+
+    def let_up(self, target: Target, sizes: Sequence[int]) -> int:
+        """How many of the datagrams to *target* whose payloads are *sizes* long pass; the rest is counted."""
+        meters = target.meters or self.meters
+        return self._let(None if meters is None else meters.up, sizes)
+
+    def let_down(self, sizes: Sequence[int]) -> int:
+        """Likewise, to the client."""
+        return self._let(None if self.meters is None else self.meters.down, sizes)
+
+    def _let(self, meter: Meter | None, sizes: Sequence[int]) -> int:
+        if meter is None:
+            return len(sizes)
+        passed = meter.let(sizes)
+        if passed < len(sizes):
+            self.drop(Drop.LIMITED, len(sizes) - passed)
+            if meter.exhausted:
+                self.abort(End.QUOTA)
+        return passed
+
     # Counting, for outlets.
 
     def drop(self, reason: Drop, count: int = 1) -> None:
@@ -533,6 +573,9 @@ class Association:
             self._waiting_bytes -= len(payload)
             self.drop(Drop.OVERFLOW)
         target.waiting = None
+        if target.meters is not None:
+            target.meters.leave()
+            target.meters = None
         self._leave(target)
 
     # Life.
@@ -555,6 +598,7 @@ class Association:
         if ended is None:
             return
         self.how = how
+        self.meter(None)
         self._terms.reassemblies.stop(self)
         if self._fragments is not None:
             self.fragments_expired()
