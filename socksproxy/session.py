@@ -41,6 +41,7 @@ from .errors import (
     reply_for,
 )
 from .limits.admission import Admission
+from .limits.buckets import Meters
 from .limits.ledger import ASSOCIATIONS, BINDS, Claims, Scope
 from .limits.terms import Limits
 from .names import printable
@@ -444,6 +445,24 @@ class Session:
         if self._claims is not None:
             self._claims.give(kind)
 
+    def _meters(self, reached: Address | None) -> Meters | None:
+        """
+        What measures the bytes.
+
+        :param reached: where they go; None: to many places.
+        """
+        ledger = self._sessions.ledger
+        if self._claims is None:
+            if not ledger.limits.session:
+                return None
+            self._claims = Claims(ledger)
+        if reached is None:
+            return self._claims.meters()
+        effect = self._effect(reached)
+        rule = None if effect is None else effect.name
+        self._claims.settle(rule)
+        return self._claims.meters(() if rule is None else (rule,))
+
     def renew_limits(self) -> None:
         """The limits may have changed: the session goes on under those that hold now."""
         record, client = self.record, self.record.client
@@ -454,6 +473,10 @@ class Session:
         if effect is not None and effect.limits is not None:
             others.append((Scope.RULE, effect.name, effect.limits))
         self._claims = self._sessions.ledger.renewed(self._claims, client, others)
+        if self._relay is not None:
+            self._relay.meter(self._meters(record.reached))
+        elif self._association is not None:
+            self._association.meter(self._meters(None))
 
     def release(self) -> None:
         """The session is counted no more."""
@@ -526,7 +549,13 @@ class Session:
         outgoing = self._outgoing(rule)
         source = None if outgoing is None else outgoing.source(address)
         timeouts = None if rule is None else rule.timeouts
-        return Way(None if source is None else source[0], None if timeouts is None else timeouts.idle)
+        return Way(
+            None if source is None else source[0],
+            None if timeouts is None else timeouts.idle,
+            None
+            if rule is None or not rule.limits or self._claims is None
+            else self._claims.meters((rule.name,)),
+        )
 
     def _effect(self, reached: Address) -> Rule | None:
         return None if self._judge is None else self._judge.effect(reached)
@@ -610,18 +639,18 @@ class Session:
 
     def _start_relay(self, dialed: Dialed) -> IRelay:
         early, idle, link = self.negotiation.early, self._idle(dialed.reached), dialed.link
-        wrapping = self.negotiation.wrapping
+        wrapping, meters = self.negotiation.wrapping, self._meters(dialed.reached)
         self.negotiation = _DONE
         if not isinstance(link, Destination):
             # The engine moves bytes as they are.
             socket = self.channel.detach() if wrapping is None else None
             if socket is not None:
-                relay: IRelay = self._sessions.engine.relay(socket, link, self._relayed, early, idle)
+                relay: IRelay = self._sessions.engine.relay(socket, link, self._relayed, early, idle, meters)
                 del self.channel
                 return relay
             self._sessions.engine.forget(link.fileno())
             link = adopted(self._sessions.reactor, link)
-        joined = self.channel.join(link, self._relayed, idle, wrapping)
+        joined = self.channel.join(link, self._relayed, idle, wrapping, meters)
         joined.start(early, self._half_closed)
         return joined
 
@@ -648,6 +677,7 @@ class Session:
             self.negotiation.wrapping,
         )
         self._association.means = self._means()
+        self._association.meter(self._meters(None))
         if self._judge is not None or self.record.client.avatar is not None:
             self._association.way = self._way
         self.phase = Phase.ASSOCIATED

@@ -6,7 +6,7 @@ late costs nothing. Nobody is asked while there is enough for all. Where there i
 not, those who want more stand in a queue, one timer is set for when there is
 enough to be worth the while, and they are served in turn. Whose turn it is, is
 reckoned in bytes: each has a place on a line that everybody moves along by what
-he was given, and the hindmost is next. So all who never stop get the same, and
+he was given, and who would be the hindmost after another turn is next. So all who never stop get the same, and
 one who comes with a little does not wait for those who want much.
 
 A session is under several buckets at once, and has its turn at one of them at a
@@ -16,7 +16,7 @@ or is given back: see :class:`Meter`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import NamedTuple, Protocol as Shape
@@ -55,8 +55,13 @@ class Allowance(Shape):
     """
     Bytes that may be moved, of which there are only so many.
 
+    :ivar in_turn: whether it makes those who want more wait for their turn; what it gave them is
+        held for them, then, while they wait for others.
     :ivar exhausted: there will be none any more.
     """
+
+    @property
+    def in_turn(self) -> bool: ...
 
     @property
     def exhausted(self) -> bool: ...
@@ -97,19 +102,22 @@ class Bucket:
         "_served",
         "_serving",
         "_share",
+        "_stands",
         "_timer",
         "_tokens",
         "_waiting",
     )
 
+    in_turn = True
     exhausted = False
 
     def __init__(self, clock: IReactorTime, rate: Rate) -> None:
         self._clock = clock
         self._filled = clock.seconds()
         self._timer: IDelayedCall | None = None
-        # The queue: where on the line each stands, and a number, which is left in it by those who leave.
-        self._queue: list[tuple[float, int]] = []
+        # The queue: up to where each is due to be served, a number, and where on the line it stands.
+        # Who leaves, leaves the number in it.
+        self._queue: list[tuple[float, int, float]] = []
         self._numbers: dict[Waiter, int] = {}
         self._waiting: dict[int, Waiter] = {}
         self._next = count()
@@ -117,7 +125,7 @@ class Bucket:
         self._front = 0.0
         self._left: dict[Waiter, float] = {}
         self._serving: Waiter | None = None
-        self._share = self._served = 0.0
+        self._stands = self._share = self._served = 0.0
         self._set(rate)
         self._tokens = self._burst
 
@@ -145,7 +153,8 @@ class Bucket:
         # Half a bucket: what comes while a timer is late has room in it.
         self._quantum = min(max(self._per_second * _QUANTUM_SECONDS, _LEAST_QUANTUM), self._burst / 2)
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
         """How many wait."""
         return len(self._waiting)
 
@@ -175,10 +184,13 @@ class Bucket:
         """See :meth:`Allowance.wait`."""
         if waiter in self._numbers:
             return
-        stands = self._front + self._served if waiter is self._serving else self._left.pop(waiter, 0.0)
+        goes_on = waiter is self._serving
+        stands = self._stands + self._served if goes_on else self._left.pop(waiter, 0.0)
+        stands = max(stands, self._front)
         number = self._numbers[waiter] = next(self._next)
         self._waiting[number] = waiter
-        heappush(self._queue, (max(stands, self._front), number))
+        # Who has used up a turn will use up another one; who comes may want little.
+        heappush(self._queue, (stands + self._share if goes_on else stands, number, stands))
         if self._serving is None:
             self._want_timer()
 
@@ -236,11 +248,11 @@ class Bucket:
         """Give the hindmost its turn."""
         waiter = None
         while waiter is None:
-            stands, number = heappop(self._queue)
+            _, number, stands = heappop(self._queue)
             waiter = self._waiting.pop(number, None)
         del self._numbers[waiter]
-        self._front = stands
-        self._serving, self._share, self._served = waiter, share + 0.5, 0.0
+        self._front = max(self._front, stands)
+        self._serving, self._stands, self._share, self._served = waiter, stands, share + 0.5, 0.0
         try:
             waiter.resume()
         except Exception:
@@ -330,7 +342,7 @@ class Meter:
     def _wait_at(self, number: int, most: int) -> None:
         place = self._places[number]
         for behind in self._places[:number]:
-            if not behind.held:
+            if behind.allowance.in_turn and not behind.held:
                 behind.hold(min(most, _HELD))
         for ahead in self._places[number:]:
             ahead.give_back()
@@ -348,6 +360,22 @@ class Meter:
         """*amount* bytes were moved, be it more than might be."""
         for place in self._places:
             place.spend(amount)
+
+    def let(self, sizes: Sequence[int]) -> int:
+        """
+        How many of the datagrams that are *sizes* long, the first of them, may pass; their bytes are spent.
+
+        A datagram passes as a whole where there is anything to be had. Those that do not pass do not wait,
+        but the meter does, so that others have their turn in time.
+        """
+        passed = 0
+        while passed < len(sizes) and (most := self.take()):
+            octets = 0
+            while passed < len(sizes) and octets < most:
+                octets += sizes[passed]
+                passed += 1
+            self.spend(octets)
+        return passed
 
     def rest(self) -> None:
         """There is nothing to be moved just now: what is held goes back."""

@@ -25,6 +25,8 @@ class Quota:
 
     __slots__ = ("_daily", "_monthly", "_usage", "_used", "_wall", "name")
 
+    in_turn = False
+
     def __init__(
         self, usage: UsageFile, name: str, daily: int | None = None, monthly: int | None = None
     ) -> None:

@@ -14,7 +14,7 @@ whatever is remembered, is in a bounded table. No datagram ends an association.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from math import inf
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
@@ -28,6 +28,7 @@ from ..auth.methods import IWrapping
 from ..commands.means import Means, ask, permitted_addresses
 from ..deadlines import Deadlines
 from ..errors import NameNotFound, NotAllowed
+from ..limits.buckets import Meter, Meters
 from ..names import canonical
 from ..policy import Client, Special, special
 from ..relay.outcome import End
@@ -70,6 +71,8 @@ class Drop(Enum):
     OVERFLOW = "overflow"
     #: From somebody whom the client has not sent to.
     FILTERED = "filtered"
+    #: It came faster than its association's bytes may.
+    LIMITED = "limited"
     TOO_BIG = "too_big"
     UNREACHABLE = "unreachable"
 
@@ -90,6 +93,7 @@ class Target:
     Where the datagrams of one header go.
 
     :ivar key: the header.
+    :ivar meters: how much may be sent there, in place of the association's own; None: that.
     :ivar sockaddr: a checked literal address and a port; None: nowhere, or not known yet.
     :ivar ipv6: the family of *sockaddr*.
     :ivar until: the clock's seconds up to which this holds.
@@ -104,6 +108,7 @@ class Target:
         "drop",
         "ipv6",
         "key",
+        "meters",
         "pending",
         "segments",
         "sockaddr",
@@ -125,6 +130,7 @@ class Target:
         self.pending: Deferred[Any] | None = None
         self.drop = Drop.DENIED
         self.contact: object = None
+        self.meters: Meters | None = None
 
 
 class Way(NamedTuple):
@@ -133,10 +139,12 @@ class Way(NamedTuple):
 
     :ivar source: the literal address that they leave from; None: that of all.
     :ivar idle: seconds that the association may be without a datagram, 0: for ever; None: as all may.
+    :ivar meters: how much may pass, nobody else's, in place of the association's own; None: that.
     """
 
     source: str | None = None
     idle: float | None = None
+    meters: Meters | None = None
 
 
 class Outlet(Shape):
@@ -187,6 +195,9 @@ class Association:
     :ivar means: what it has of the terms, or what its session has put in place of that.
     :ivar way: tells of an address, and of the name that was asked for, how datagrams go there; None: as to
         all others.
+    :ivar meters: how much of datagrams' payload may pass; None: whatever comes. See :meth:`meter`.
+    :ivar reply_meters: likewise of what comes from destinations that have meters of their own, by the
+        headers for replies.
     :ivar outlet: its sockets.
     :ivar targets: by the headers of the client's datagrams.
     :ivar sources: the headers for replies, by what the outlet knows their sources by.
@@ -204,6 +215,7 @@ class Association:
         "_idle_as_all",
         "_seen",
         "_since",
+        "_some_metered",
         "_terms",
         "_unwrapped",
         "_waiting",
@@ -216,9 +228,11 @@ class Association:
         "host",
         "how",
         "means",
+        "meters",
         "outlet",
         "port",
         "received",
+        "reply_meters",
         "sent",
         "sources",
         "targets",
@@ -250,6 +264,9 @@ class Association:
         self.way: Callable[[Address, str | None], Way] | None = None
         self._idle = 0.0
         self._idle_as_all = False
+        self._some_metered = False
+        self.meters: Meters | None = None
+        self.reply_meters: dict[bytes, Meters] = {}
         self._unwrapped: bytes | None = None
         self._terms = terms
         self._ended: Callable[[Association], None] | None = ended
@@ -388,8 +405,11 @@ class Association:
             self.drop(Drop.FILTERED)
             return None
         if len(self.sources) >= self._terms.settings.destinations:
-            self.sources.clear()
+            self._forget_sources()
         header = self.sources[source] = build_header(Address.of(host, port))
+        for target in self.targets.values() if self._some_metered else ():
+            if target.meters is not None and target.sockaddr == (host, port):
+                self.reply_meters[header] = target.meters
         return header
 
     def to_client(self, header: bytes, payload: bytes) -> bytes | None:
@@ -418,6 +438,38 @@ class Association:
     def _contact(self, host: str, port: int) -> object:
         filtering = self._terms.settings.filtering
         return (host, port) if filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT else host
+
+    # How much may pass, for outlets: they ask only where there are meters.
+
+    def meter(self, meters: Meters | None) -> None:
+        """
+        Pass on as much as *meters* allow from now on; what comes beyond that is dropped.
+
+        :param meters: nobody else's; None: whatever comes.
+        """
+        before, self.meters = self.meters, None if self._ended is None else meters
+        if before is not None and before is not meters:
+            before.leave()
+
+    def let_up(self, target: Target, sizes: Sequence[int]) -> int:
+        """How many of the datagrams to *target* whose payloads are *sizes* long pass; the rest is counted."""
+        meters = target.meters or self.meters
+        return self._let(None if meters is None else meters.up, sizes)
+
+    def let_down(self, header: bytes, sizes: Sequence[int]) -> int:
+        """Likewise of those for the client that get *header*."""
+        meters = self.reply_meters.get(header) or self.meters
+        return self._let(None if meters is None else meters.down, sizes)
+
+    def _let(self, meter: Meter | None, sizes: Sequence[int]) -> int:
+        if meter is None:
+            return len(sizes)
+        passed = meter.let(sizes)
+        if passed < len(sizes):
+            self.drop(Drop.LIMITED, len(sizes) - passed)
+            if meter.exhausted:
+                self.abort(End.QUOTA)
+        return passed
 
     # Counting, for outlets.
 
@@ -515,6 +567,11 @@ class Association:
 
     def _take_way(self, target: Target, way: Way) -> None:
         target.source = way.source
+        if way.meters is not None or target.meters is not None:
+            _leave_meters(target)
+            target.meters = way.meters
+            self._some_metered = True
+            self._forget_sources()
         if way.idle is None:
             self._idle_as_all = True
             return
@@ -541,7 +598,7 @@ class Association:
             self._contacts[contact] = left
             return
         del self._contacts[contact]
-        self.sources.clear()
+        self._forget_sources()
 
     def _make_room(self) -> None:
         """
@@ -570,13 +627,18 @@ class Association:
             self._waiting_bytes -= len(payload)
             self.drop(Drop.OVERFLOW)
         target.waiting = None
+        _leave_meters(target)
         self._leave(target)
 
     # Life.
 
+    def _forget_sources(self) -> None:
+        self.sources.clear()
+        self.reply_meters.clear()
+
     def renew(self) -> None:
         """Look at everybody who replies anew."""
-        self.sources.clear()
+        self._forget_sources()
 
     def is_idle(self, now: float) -> bool:
         """
@@ -598,6 +660,7 @@ class Association:
         if ended is None:
             return
         self.how = how
+        self.meter(None)
         self._terms.reassemblies.stop(self)
         if self._fragments is not None:
             self.fragments_expired()
@@ -605,11 +668,17 @@ class Association:
         for target in self.targets.values():
             self._forget(target)
         self.targets.clear()
-        self.sources.clear()
+        self._forget_sources()
         if outlet is not None:
             outlet.close()
         self._terms.over(self)
         ended(self)
+
+
+def _leave_meters(target: Target) -> None:
+    meters, target.meters = target.meters, None
+    if meters is not None:
+        meters.leave()
 
 
 def header_end(data: bytes | memoryview) -> int:

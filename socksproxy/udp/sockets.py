@@ -265,7 +265,10 @@ class SocketOutlet:
 
     def send(self, target: Target, payload: bytes | memoryview) -> None:
         """See :meth:`socksproxy.udp.association.Outlet.send`."""
-        link, association, to = self._link(target), self.association, target.sockaddr
+        association = self.association
+        if (association.meters or target.meters) and not association.let_up(target, (len(payload),)):
+            return
+        link, to = self._link(target), target.sockaddr
         if link is None or to is None:
             association.drop(Drop.UNREACHABLE)
             return
@@ -310,7 +313,12 @@ class SocketOutlet:
     def _send_run(
         self, batch: Batch, start: int, stop: int, target: Target, offset: int, header: int
     ) -> None:
-        link, association = self._link(target), self.association
+        association = self.association
+        if association.meters is not None or target.meters is not None:
+            stop = start + association.let_up(target, [size - header for size in batch.sizes[start:stop]])
+            if start == stop or association.outlet is not self:
+                return
+        link = self._link(target)
         if link is None:
             association.drop(Drop.UNREACHABLE, stop - start)
             return
@@ -401,6 +409,10 @@ class SocketOutlet:
 
     def _reply_run(self, batch: Batch, start: int, stop: int, header: bytes) -> None:
         association, longer = self.association, len(header)
+        if association.meters is not None or association.reply_meters:
+            stop = start + association.let_down(header, batch.sizes[start:stop])
+            if start == stop or association.outlet is not self:
+                return
         if association.wrapping is not None:
             self._wrap(batch, start, stop, header)
             return

@@ -114,6 +114,8 @@ class TransportOutlet:
     def send(self, target: Target, payload: bytes | memoryview) -> None:
         """See :meth:`socksproxy.udp.association.Outlet.send`."""
         association = self._association
+        if (association.meters or target.meters) and not association.let_up(target, (len(payload),)):
+            return
         port = self._world.get(target.source or target.ipv6) or self._open(target)
         if port is None:
             association.drop(Drop.UNREACHABLE)
@@ -131,6 +133,9 @@ class TransportOutlet:
             return
         if self.client is None:
             association.drop(Drop.FILTERED)
+            return
+        metered = association.meters is not None or association.reply_meters
+        if metered and not association.let_down(header, (len(data),)):
             return
         datagram = association.to_client(header, data)
         if datagram is not None and self._write(self._port.port, datagram, self.client):
