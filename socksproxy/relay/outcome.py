@@ -24,6 +24,8 @@ class End(Enum):
     #: What the client sends is not what was agreed on with it.
     BROKEN = "protocol error"
     IDLE = "idle timeout"
+    #: New rules or users do not allow what old ones did.
+    FORBIDDEN = "no longer permitted"
     ABORTED = "aborted"
 
 
@@ -34,6 +36,9 @@ class IRelay(Interface):
     received = Attribute("Bytes delivered from the destination to the client.")
     how = Attribute("How it ended, an :class:`End`; None while it lives.")
     errno = Attribute("The error number that ended it; 0 where none did.")
+
+    def local_address() -> tuple[str, int] | None:
+        """The literal address and the port of ours that the client has reached; None: a Unix socket."""
 
     def abort(how: End = End.ABORTED) -> None:
         """

@@ -16,12 +16,13 @@ from __future__ import annotations
 import errno as errno_
 import os
 from collections.abc import Callable
-from socket import SHUT_WR, SO_ERROR, SO_LINGER, SOL_SOCKET, SocketType
+from socket import AF_UNIX, SHUT_WR, SO_ERROR, SO_LINGER, SOL_SOCKET, SocketType
 from struct import pack
 from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
+from ..names import plain
 from .events import BROKEN, ENDING, READABLE, WRITE
 from .outcome import End, IRelay
 from .pipes import Pipe
@@ -322,6 +323,13 @@ class EngineRelay:
         if self._ended is not None:
             self.how = how
             self._close(Half.reset)
+
+    def local_address(self) -> tuple[str, int] | None:
+        """See :meth:`socksproxy.relay.outcome.IRelay.local_address`."""
+        if self.client.socket.family == AF_UNIX:
+            return None
+        host, port = self.client.socket.getsockname()[:2]
+        return plain(host), port
 
     def note(self, how: End) -> None:
         """Remember what came first."""
