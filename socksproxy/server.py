@@ -377,6 +377,10 @@ class SOCKSFactory(Factory):
         if port.factory is not self or not take_over(port, self.sessions, self._gate):
             pace(port)
 
+    def closed(self, port: Any) -> None:
+        """*port* is about to close, while others go on."""
+        self._gate.forget(port)
+
     def stop_sessions(self) -> None:
         """End every session at once."""
         self.sessions.close()

@@ -74,6 +74,10 @@ class Configured:
         if faults:
             self.wrong.add(RULE)
 
+    def unread(self, problem: str) -> None:
+        """A file that it names cannot be taken, because of *problem*."""
+        self.mistakes.append(Mistake(None, None, problem))
+
     def report(self, problems: Iterable[Wrong]) -> list[str]:
         """
         A line for each mistake; those on the command line first.
