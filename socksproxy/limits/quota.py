@@ -60,7 +60,9 @@ class Quota:
     def allowance(self) -> int:
         """Bytes that may be moved now."""
         used = self._now()
-        return max(0, min(self._daily - used.of_day, self._monthly - used.of_month))
+        of_day, of_month = self._daily - used.of_day, self._monthly - used.of_month
+        left = of_day if of_day < of_month else of_month
+        return left if left > 0 else 0
 
     def spend(self, amount: int) -> None:
         """So many bytes were moved; they count at once, here, and soon in all processes."""
