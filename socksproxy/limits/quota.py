@@ -65,7 +65,7 @@ class Quota:
         return left if left > 0 else 0
 
     def spend(self, amount: int) -> None:
-        """So many bytes were moved; they count at once, here, and soon in all processes."""
+        """So many bytes were moved, or, below 0, were not after all; it counts at once, elsewhere soon."""
         used = self._used
         if not used.begins <= self._wall() < used.ends:
             used = self._now()

@@ -111,6 +111,17 @@ def test_one_at_a_time(usage: UsageFile, desk: Desk, path: Path) -> None:
     assert quota.allowance() == PLENTY - 101
 
 
+def test_given_back(usage: UsageFile, desk: Desk, path: Path) -> None:
+    """What turns out not to have been used is taken out of the file, too."""
+    quota = bob(usage, desk)
+    quota.spend(16384)
+    desk.pass_by(WRITE_AFTER)
+    quota.spend(-16000)
+    desk.pass_by(WRITE_AFTER)
+    assert of_bob(path) == 384
+    assert quota.allowance() == PLENTY - 384
+
+
 def test_many(usage: UsageFile, desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One transaction does not take more than so many holders; the others follow at once."""
     monkeypatch.setattr(module, "MOST_AT_ONCE", 10)
