@@ -72,13 +72,17 @@ class Quota:
         used.of_day += amount
         used.of_month += amount
         if not used.unsaid:
-            self._usage.spent(used)
+            self._usage.attend(used)
         used.unsaid += amount
 
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left, before another day or month begins."""
-        return not self.allowance()
+        if self.allowance():
+            return False
+        # The operator may have deleted what the file says of it, and nobody would write and so read it again.
+        self._usage.attend(self._used)
+        return True
 
     def wait(self, waiter: Any) -> None:
         """Nobody is to wait for another day: whoever finds it exhausted ends."""

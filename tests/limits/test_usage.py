@@ -186,6 +186,19 @@ def test_others(usage: UsageFile, desk: Desk, path: Path) -> None:
     assert of_bob(path) == 1001
 
 
+def test_deleted_by_hand(usage: UsageFile, desk: Desk, path: Path) -> None:
+    """Who is let in again by the operator is, when it has asked; nobody looks before."""
+    quota = bob(usage, desk)
+    quota.spend(PLENTY)
+    desk.pass_by(WRITE_AFTER)
+    with closing(sqlite3.connect(path, isolation_level=None)) as by_hand:
+        by_hand.execute("DELETE FROM usage WHERE holder = 'user bob'")
+    assert desk.getDelayedCalls() == []
+    assert quota.exhausted
+    desk.pass_by(WRITE_AFTER)
+    assert not quota.exhausted
+
+
 @pytest.mark.usefixtures("hasty")
 def test_locked(usage: UsageFile, desk: Desk, path: Path) -> None:
     """The file cannot be written for a while: amounts count and are kept, and the log says so once."""
