@@ -158,35 +158,29 @@ class Database:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         if os.path.isdir(self.path):
             raise Unusable(f"{self.path}: is a directory")
-        if not os.access(self.path, os.R_OK | os.W_OK):
-            raise Unusable(f"{self.path}: may not be read and written by this process")
+        if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise Unusable(f"{self.path}: this process may not read and write it")
         self._identity = _identity(self.path)
         self._connection = connection = sqlite3.connect(
             self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
         )
+        connection.execute("BEGIN IMMEDIATE")  # it fails where nothing can be written
         if _is_new(connection):
-            self._make(connection)
-        self._check(connection)
-        # What is in its log outlives the process, if not the machine, without being synchronized each time.
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
-        connection.execute("PRAGMA synchronous = NORMAL")
-
-    def _make(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        if _is_new(connection):  # no other process has been faster
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
+        self._check(connection)
         connection.execute("COMMIT")
+        # What is in its log outlives the process, if not the machine, without being synchronized each time.
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        connection.execute("PRAGMA synchronous = NORMAL")
 
     def _check(self, connection: sqlite3.Connection) -> None:
         if _pragma(connection, "application_id") != APPLICATION:
             raise Unusable(f"{self.path}: is the database of another program")
         version = _pragma(connection, "user_version")
         if version != VERSION:
-            raise Unusable(
-                f"{self.path}: has format {version}, and this version of the proxy knows {VERSION}"
-            )
+            raise Unusable(f"{self.path}: has format {version}, and this proxy knows format {VERSION}")
 
     def _add(self, connection: sqlite3.Connection, amounts: Sequence[Amount]) -> list[Totals]:
         added = [amount for amount in amounts if amount.bytes]

@@ -60,23 +60,29 @@ class Quota:
     def allowance(self) -> int:
         """Bytes that may be moved now."""
         used = self._now()
-        return max(0, min(self._daily - used.of_day, self._monthly - used.of_month))
+        of_day, of_month = self._daily - used.of_day, self._monthly - used.of_month
+        left = of_day if of_day < of_month else of_month
+        return left if left > 0 else 0
 
     def spend(self, amount: int) -> None:
-        """So many bytes were moved; they count at once, here, and soon in all processes."""
+        """So many bytes were moved, or, below 0, were not after all; it counts at once, elsewhere soon."""
         used = self._used
         if not used.begins <= self._wall() < used.ends:
             used = self._now()
         used.of_day += amount
         used.of_month += amount
         if not used.unsaid:
-            self._usage.spent(used)
+            self._usage.attend(used)
         used.unsaid += amount
 
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left, before another day or month begins."""
-        return not self.allowance()
+        if self.allowance():
+            return False
+        # The operator may have deleted what the file says of it, and nobody would write and so read it again.
+        self._usage.attend(self._used)
+        return True
 
     def wait(self, waiter: Any) -> None:
         """Nobody is to wait for another day: whoever finds it exhausted ends."""

@@ -175,12 +175,18 @@ class UsageFile:
             used = Used(name, day, used.of_month if used is not None and same_month else 0)
             self._urgent = True
         self._remember(used)
-        self._await(used)
+        self.attend(used)
         return used
 
-    def spent(self, used: Used) -> None:
-        """Something is about to be :attr:`Used.unsaid` where nothing was."""
-        self._await(used)
+    def attend(self, used: Used) -> None:
+        """There is something to write of it, or perhaps to read: soon, once for all that comes meanwhile."""
+        if self._stopped is not None:
+            return
+        self._waiting[used] = None
+        if len(self._waiting) > MOST_KEPT:
+            self._lose(next(iter(self._waiting)))
+        if not self._busy and not self._failing:
+            self._schedule()
 
     # How.
 
@@ -197,16 +203,6 @@ class UsageFile:
                 self._remember(used)
             if used.day == day:
                 used.know(totals)
-
-    def _await(self, used: Used) -> None:
-        """There is something to write or to read of it."""
-        if self._stopped is not None:
-            return
-        self._waiting[used] = None
-        if len(self._waiting) > MOST_KEPT:
-            self._lose(next(iter(self._waiting)))
-        if not self._busy and not self._failing:
-            self._schedule()
 
     def _lose(self, used: Used) -> None:
         del self._waiting[used]

@@ -17,7 +17,7 @@ from ..test_examples import connect_through, connected, shouter
 
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples" / "config"
 
-ALL = ["laptop.toml", "sidecar.toml", "exit.toml", "office.toml", "gateway.toml"]
+ALL = ["laptop.toml", "sidecar.toml", "exit.toml", "office.toml", "gateway.toml", "limits.toml"]
 
 __all__ = ["shouter"]
 
@@ -35,6 +35,7 @@ def here(name: str, tmp_path: Path, port: int = 443) -> Path:
     for there, local in (
         ("/etc/socks/", f"{tmp_path}/"),
         ("/var/log/socks/", f"{tmp_path}/"),
+        ("/var/lib/socks/", f"{tmp_path}/"),
         ("192.0.2.11", "127.0.0.11"),
         ("2001:db8::11", "::1"),
         ("192.0.2.10", "127.0.0.1"),
