@@ -6,8 +6,9 @@ late costs nothing. Nobody is asked while there is enough for all. Where there i
 not, those who want more stand in a queue, one timer is set for when there is
 enough to be worth the while, and they are served in turn. Whose turn it is, is
 reckoned in bytes: each has a place on a line that everybody moves along by what
-he was given, and who would be the hindmost after another turn is next. So all who never stop get the same, and
-one who comes with a little does not wait for those who want much.
+he was given, and who would be the hindmost after another turn is next. So all
+who never stop get the same, and one who comes with a little does not wait for
+those who want much.
 
 A session is under several buckets at once, and has its turn at one of them at a
 time. What it was given by those behind it is held for it until the others agree,

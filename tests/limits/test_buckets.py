@@ -104,7 +104,7 @@ def test_equal_parts() -> None:
     pass_time(clock, 1)
     before = [mover.moved for mover in movers]
     pass_time(clock, 10)
-    for mover, moved in zip(movers, before):
+    for mover, moved in zip(movers, before, strict=True):
         assert mover.moved - moved == pytest.approx(2e6, rel=0.05)
 
 

@@ -23,6 +23,7 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
 from socksproxy.dial import adopted
+from socksproxy.limits import Meters
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.relay.outcome import IRelay
 from socksproxy.relay.pump import BUFFER_SIZE
@@ -169,17 +170,29 @@ class Harness:
         """Bytes of the client that have come to the relay's socket and that it has not read."""
         return int(struct.unpack("i", fcntl.ioctl(self._client, termios.FIONREAD, bytes(4)))[0])
 
-    def start(self, early: bytes = b"", idle: float | None = None, client_eof: bool = False) -> None:
+    def start(
+        self,
+        early: bytes = b"",
+        idle: float | None = None,
+        client_eof: bool = False,
+        meters: Meters | None = None,
+    ) -> None:
         """Begin relaying."""
         if self.kind == "engine":
             assert self.engine is not None
             self.relay = self.engine.relay(
-                raw(self._client), raw(self._destination), self._has_ended, early, idle
+                raw(self._client), raw(self._destination), self._has_ended, early, idle, meters
             )
             return
         client, destination = adopted(reactor, self._client), adopted(reactor, self._destination)
         self.relay = TransportsRelay(
-            client.transport, destination.transport, self.clock, self._has_ended, idle, self._wrapping
+            client.transport,
+            destination.transport,
+            self.clock,
+            self._has_ended,
+            idle,
+            self._wrapping,
+            meters,
         )
         client.end, destination.end = self.relay.client, self.relay.destination
         self.relay.start(early, client_eof)
