@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .chain import knows
 from .faults import told
 from .threads import NotChecked
 
@@ -109,6 +110,10 @@ class Remembering:
     def remembered(self) -> int:
         """How many users' passwords are."""
         return len(self._verified)
+
+    def knows(self, avatar_id: str | bytes) -> bool | None:
+        """What the other checker says; None: it cannot tell."""
+        return knows(self.checker, avatar_id)
 
     def requestAvatarId(self, credentials: Any) -> Any:
         """

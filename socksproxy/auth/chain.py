@@ -39,6 +39,17 @@ def chained(checkers: Iterable[ICredentialsChecker], clock: IReactorTime) -> lis
     return [Chain(interface, known, clock) for interface, known in by_interface.items()]
 
 
+def knows(checker: Any, avatar_id: str | bytes) -> bool | None:
+    """
+    Whether *checker* knows the user whom it has vouched for once; None: it cannot tell.
+
+    :param checker: may have a method of this name, which is asked.
+    """
+    ask = getattr(checker, "knows", None)
+    answer: bool | None = None if ask is None else ask(avatar_id)
+    return answer
+
+
 @implementer(ICredentialsChecker)
 class Chain:
     """
@@ -62,6 +73,13 @@ class Chain:
     def version(self) -> int:
         """It grows whenever what one of them knows has changed."""
         return sum(getattr(checker, "version", 0) for checker in self.checkers)
+
+    def knows(self, avatar_id: str | bytes) -> bool | None:
+        """Whether one of them knows such a user; None: one that could cannot tell."""
+        answers = [knows(checker, avatar_id) for checker in self.checkers]
+        if True in answers:
+            return True
+        return None if None in answers else False
 
     def methods(self) -> list[IMethod]:
         """The authentication methods that the checkers bring along."""

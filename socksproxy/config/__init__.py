@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..policy.timeouts import Timeouts
 from ..values import Wrong
-from .faults import OTHERS, RULE, SETS, Fault, place
+from .faults import GROUPS, OTHERS, RULE, SETS, USERS, Fault, place
 from .limits import SCOPES, check_quota_file, server_limits
 from .lines import Path, lines_of
 from .mistakes import Mistake, in_order, listed, nearest, printable, shown
 from .rules import policy_of, policy_under
 from .structure import Misfit, structured
 from .tables import Configuration, about, keys_of, places, said, table_classes
+from .users import check_groups, directory_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,6 +30,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
+    from ..auth.directory import Directory
     from ..policy.compiled import RulePolicy
 
 __all__ = ["Configured", "Mistake", "read"]
@@ -52,6 +54,7 @@ class Configured:
     :ivar said: what it says for each option, as the command line would: text, texts, or True.
     :ivar limits: what it says of limits that no option says.
     :ivar quota_file: what keeps how much of the daily and monthly ones is used; None: there are none.
+    :ivar directory: its users' records; None: it has none, or they are wrong.
     :ivar policy: what its rules come to; None: it has none, or they are wrong.
     :ivar used: the options for which that is what counts.
     :ivar unused: what is wrong with values that do not count.
@@ -86,8 +89,16 @@ class Configured:
                 self.mistakes.append(self._about(("limits", "quota-file"), problem.reason))
         counted = self.quota_file is not None or "quota-file" in self.wrong
         self.limits = server_limits(scopes, counted, faults)
+        rules, groups = document.get(RULE), document.get(GROUPS)
         known = len(faults)
-        self.policy = policy_of(document.get(RULE), document.get(SETS), counted, faults)
+        self.directory: Directory | None = directory_of(document.get(USERS), groups, counted, faults)
+        if len(faults) > known:
+            self.wrong.add(USERS)
+        known = len(faults)
+        self.policy = policy_of(rules, document.get(SETS), counted, faults)
+        for number, table in enumerate(rules if isinstance(rules, list) else ()):
+            if isinstance(table, dict):
+                check_groups(table.get("groups"), (RULE, number, "groups"), groups, faults)
         if len(faults) > known:
             self.wrong.add(RULE)
         self.mistakes += [self._fault(fault) for fault in faults]
@@ -198,8 +209,8 @@ class Configured:
         table = nearest(name, [*table_classes(), *OTHERS])
         for inside in value if isinstance(value, list) else [value]:
             self.wrong.update(inside)
-        if table == RULE:
-            self.wrong.add(RULE)
+        if table in OTHERS:
+            self.wrong.add(str(table))
         if table is None:
             return f"[{name}]: no such table; there are {listed([*table_classes(), *OTHERS])}"
         return f"[{name}]: no such table; did you mean [{table}]?"

@@ -14,8 +14,8 @@ from .lines import Path
 from .mistakes import listed, nearest
 
 #: Names of what stands at the top of the file, beside the tables of options.
-RULE, SETS = "rule", "sets"
-OTHERS = (RULE, SETS)
+USERS, GROUPS, RULE, SETS = "users", "groups", "rule", "sets"
+OTHERS = (USERS, GROUPS, RULE, SETS)
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -32,6 +32,10 @@ class Fault(NamedTuple):
     path: Path
     reason: str
     shown: bool = True
+
+
+class Hidden(Wrong):
+    """Something is wrong with a value that is nobody's business."""
 
 
 class Noted(Exception):
@@ -69,7 +73,8 @@ def read_table(value: Any, path: Path, readers: Mapping[str, Reader], faults: li
         except Noted:
             pass
         except Wrong as problem:
-            faults.append(Fault((*path, key), problem.reason))
+            at: Path = (*path, key) if problem.number is None else (*path, key, problem.number)
+            faults.append(Fault(at, problem.reason, not isinstance(problem, Hidden)))
     return found
 
 
