@@ -8,6 +8,7 @@ must be ready to do without. What a value means, and whether it is right, is for
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -51,6 +52,7 @@ class Configured:
     :param document: what is in it.
     :param lines: where each thing stands.
     :param mistakes: what is wrong already.
+    :param directory: from where it names files.
     :ivar said: what it says for each option, as the command line would: text, texts, or True.
     :ivar limits: what it says of limits that no option says.
     :ivar quota_file: what keeps how much of the daily and monthly ones is used; None: there are none.
@@ -67,6 +69,7 @@ class Configured:
         document: dict[str, Any],
         lines: dict[Path, int],
         mistakes: Iterable[Mistake] = (),
+        directory: str = "",
     ) -> None:
         self.file = file
         self.mistakes = list(mistakes)
@@ -84,7 +87,7 @@ class Configured:
         faults: list[Fault] = []
         if self.quota_file is not None:
             try:
-                check_quota_file(self.quota_file)
+                check_quota_file(os.path.join(directory, self.quota_file))
             except Wrong as problem:
                 self.mistakes.append(self._about(("limits", "quota-file"), problem.reason))
         counted = self.quota_file is not None or "quota-file" in self.wrong
@@ -95,7 +98,7 @@ class Configured:
         if len(faults) > known:
             self.wrong.add(USERS)
         known = len(faults)
-        self.policy = policy_of(rules, document.get(SETS), counted, faults)
+        self.policy = policy_of(rules, document.get(SETS), counted, directory, faults)
         for number, table in enumerate(rules if isinstance(rules, list) else ()):
             if isinstance(table, dict):
                 check_groups(table.get("groups"), (RULE, number, "groups"), groups, faults)
@@ -228,11 +231,12 @@ class Configured:
         return None
 
 
-def read(data: bytes, file: str) -> Configured:
+def read(data: bytes, file: str, directory: str = "") -> Configured:
     """
-    What the configuration file says that holds *data*.
+    What the configuration file says that holds *data*. Files of sets that it names are loaded.
 
     :param file: its name.
+    :param directory: from where it names files; empty: from where the process is.
     """
     if len(data) > MOST_BYTES:
         return _nothing(file, Mistake(None, None, f"more than {MOST_BYTES >> 20} MiB are no configuration"))
@@ -249,7 +253,7 @@ def read(data: bytes, file: str) -> Configured:
         return _nothing(file, Mistake(None, None, "tables or lists are nested too deeply"))
     except ValueError:
         return _nothing(file, Mistake(None, None, "there is a number of too many digits"))
-    return Configured(file, document, lines_of(text))
+    return Configured(file, document, lines_of(text), directory=directory)
 
 
 def _parts(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

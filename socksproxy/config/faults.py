@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from ..policy.rules import Problem
 from ..values import Wrong
 from .lines import Path
 from .mistakes import listed, nearest
@@ -95,6 +96,25 @@ def each(parse: Callable[[Any], Any]) -> Reader:
         return tuple(found)
 
     return read
+
+
+def fault_of(problem: Problem, path: Path, table: Mapping[str, Any], key: str) -> Fault:
+    """
+    Where a *problem* of a rule or a set is.
+
+    :param path: of the *table* that it is about.
+    :param key: in that.
+    """
+    value = table.get(key)
+    if isinstance(value, list) and problem.value is not value:
+        number = next((at for at, entry in enumerate(value) if _same(entry, problem.value)), None)
+        if number is not None:
+            return Fault((*path, key, number), problem.right)
+    return Fault((*path, key), problem.right)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other)
 
 
 def flag(value: Any) -> bool:
