@@ -39,8 +39,10 @@ from .auth.credentials import (
     IUserid,
     IUsernamePassword,
 )
+from .auth.directory import Directory, DirectoryRealm
 from .auth.ident import TrustedUserid
 from .auth.portal import portal_of
+from .auth.threads import Checks
 from .auth.twisteds import adapted
 from .commands.bind import BindSettings
 from .limits.terms import Limits, ServerLimits
@@ -132,8 +134,8 @@ class Options(usage.Options, AuthOptionMixin):
     What the operator may say.
 
     The keys ``listeners``, ``timeouts``, ``limits``, ``bind``, ``udp``, ``name_resolver``,
-    ``access_log``, ``drain_seconds``, ``worker_count``, ``policy``, ``portal``, ``auth_settings`` and
-    ``guarded`` hold what the options mean, once they are parsed.
+    ``access_log``, ``drain_seconds``, ``worker_count``, ``policy``, ``directory``, ``portal``,
+    ``auth_settings`` and ``guarded`` hold what the options mean, once they are parsed.
 
     :param reactor: for endpoints and resolvers; None: the global one.
     :param opening: opens what the options name; None: what fits the number of workers.
@@ -235,6 +237,7 @@ class Options(usage.Options, AuthOptionMixin):
         self["bind-address"] = []
         self["advertise"] = []
         self["credCheckers"] = []
+        self["directory"] = None
 
     @property
     def reactor(self) -> Any:
@@ -370,6 +373,18 @@ class Options(usage.Options, AuthOptionMixin):
                     self._add_checker(description)
                 except Wrong as problem:
                     self._note(problem, "auth", number)
+        self._add_directory(self._configured.directory)
+
+    def _add_directory(self, directory: Directory | None) -> None:
+        """Have the *directory* of users; if it has passwords, it is asked before any other checker."""
+        self["directory"] = directory
+        if directory is not None and directory.passwords():
+            from .auth.records import RecordsChecker
+
+            self.addChecker(
+                RecordsChecker(directory, Checks(self.reactor, name="passwords of users' records"))
+            )
+            self["credCheckers"].insert(0, self["credCheckers"].pop())
 
     def _given(self) -> set[str]:
         """The names of the options on the command line."""
@@ -433,7 +448,7 @@ class Options(usage.Options, AuthOptionMixin):
     def _portal(self, said: Mapping[str, Any]) -> Portal | None:
         userid = said["socks4-userid"]
         checkers = self["credCheckers"]
-        if userid is not None and not checkers and not self._is_wrong("auth"):
+        if userid is not None and not checkers and not self._is_wrong("auth", "users"):
             self._note(Wrong("without --auth nobody is asked who they are", userid), "socks4-userid")
         if userid is not None and checkers and IUserid in self["credInterfaces"]:
             self._note(Wrong("--auth ident verifies it: leave one of them out", userid), "socks4-userid")
@@ -441,8 +456,12 @@ class Options(usage.Options, AuthOptionMixin):
         if not checkers:
             return None
         self["guarded"] &= IAnonymous not in self["credInterfaces"]
+        directory = self["directory"]
         return portal_of(
-            [*checkers, *([TrustedUserid()] if userid else [])], self.reactor, said["auth-cache"]
+            [*checkers, *([TrustedUserid()] if userid else [])],
+            self.reactor,
+            said["auth-cache"],
+            None if directory is None else DirectoryRealm(directory),
         )
 
     def _limits(self, said: Mapping[str, Any]) -> ServerLimits:
@@ -519,7 +538,7 @@ class Options(usage.Options, AuthOptionMixin):
                     listeners.append(_listener_from(self.opening, number, description))
                 except Wrong as problem:
                     self._note(problem, name, number)
-        if not self._is_wrong("auth", "socks4-userid", "open", "rule", name):
+        if not self._is_wrong("auth", "socks4-userid", "open", "rule", "users", name):
             self._check_open(listeners, name)
         if not self._is_wrong(name):
             self._ask_for_certificates(listeners)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from typing import Any
 
 from .ports import PortRange
@@ -117,6 +118,24 @@ def one_of(words: Iterable[str], wanted: str) -> Parser:
         return text
 
     return parse
+
+
+def addresses(hosts: Iterable[Any]) -> tuple[str, ...]:
+    """Reads what connections leave from: at most one address of each family."""
+    if isinstance(hosts, (str, bytes)) or not isinstance(hosts, Iterable):
+        raise Wrong("not a list")
+    found: dict[int, str] = {}
+    for number, host in enumerate(hosts):
+        try:
+            version = ip_address(host).version if isinstance(host, str) and "%" not in host else None
+        except ValueError:
+            version = None
+        if version is None:
+            raise Wrong("not a literal IPv4 or IPv6 address", number=number)
+        if version in found:
+            raise Wrong(f"one IPv{version} address is enough", number=number)
+        found[version] = host
+    return tuple(found.values())
 
 
 def port_range(text: str) -> PortRange:

@@ -23,6 +23,7 @@ from .credentials import (
     PeerCredentials,
     Userid,
 )
+from .directory import Directory, DirectoryRealm, GroupRecord, UserRecord
 from .methods import IExchange, IMethod, IWrapping, LogIn, NoAuthentication, Say, UsernamePassword
 from .portal import portal_of
 from .threads import Checks, Threaded
@@ -33,7 +34,10 @@ __all__ = [
     "AuthSettings",
     "Certificate",
     "Checks",
+    "Directory",
+    "DirectoryRealm",
     "GSSAPIName",
+    "GroupRecord",
     "ICertificate",
     "IExchange",
     "IGSSAPIName",
@@ -51,6 +55,7 @@ __all__ = [
     "Say",
     "Threaded",
     "User",
+    "UserRecord",
     "Userid",
     "UsernamePassword",
     "portal_of",

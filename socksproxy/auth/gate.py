@@ -190,7 +190,9 @@ class Gate:
     def _denied(self, attempt: _Attempt, failure: Failure) -> UnauthorizedLogin:
         problem = failure.value
         if isinstance(problem, LoginDenied):
-            _log.info("authentication denied: {attempt}: the realm does not want it", attempt=attempt)
+            ours = isinstance(problem, SOCKSError)
+            reason = printable(str(problem)) if ours else "the realm does not want it"
+            _log.info("authentication denied: {attempt}: {reason}", attempt=attempt, reason=reason)
             return UnauthorizedLogin()
         if not isinstance(problem, UnauthorizedLogin):
             return self._broken(attempt, failure)

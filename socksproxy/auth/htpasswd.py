@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from ..errors import describe
 from .threads import Checks
+from .users import bytes_of
 
 try:
     # Here and not with the first password: it is tried out, which takes a while.
@@ -165,9 +166,14 @@ class Users(NamedTuple):
                 refused.append((number, str(problem)))
             except ValueError:
                 raise Unusable(f"the hash in line {number} is not whole") from None
+        return cls.of(hashes, refused)
+
+    @classmethod
+    def of(cls, hashes: dict[bytes, Hash], refused: Iterable[tuple[int, str]] = ()) -> Users:
+        """Users with these *hashes*."""
         common = [kind for kind, _ in Counter(hash.kind for hash in hashes.values()).most_common(1)]
         stand_in = next((hash for hash in hashes.values() if hash.kind in common), None)
-        return cls(hashes, stand_in, refused)
+        return cls(hashes, stand_in, list(refused))
 
     def check(self, username: bytes, password: bytes) -> bool:
         """Whether *password* is *username*'s; it takes as long if there is no such user."""
@@ -241,6 +247,10 @@ class PasswordFile:
         self._users = Users({}, None, [])
         self._said: dict[str, str] = {}
         self._read()
+
+    def has(self, username: bytes) -> bool:
+        """Whether there was such a user at the last look."""
+        return username in self._users.hashes
 
     def check(self, username: bytes, password: bytes) -> bool:
         """Whether *password* is *username*'s; the file is looked at first, if it is time."""
@@ -347,6 +357,10 @@ class HtpasswdChecker:
             self._looks = True
             self._checks.run(self._file.look).addBoth(self._looked)
         return self._file.version
+
+    def knows(self, avatar_id: str | bytes) -> bool:
+        """Whether there is such a user in the file, as of the last look."""
+        return self._file.has(bytes_of(avatar_id))
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""

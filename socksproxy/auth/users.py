@@ -21,8 +21,9 @@ class ISOCKSUser(Interface):
     """A user of the proxy: the avatar that the portal's realm gives."""
 
     name = Attribute("The name, for logs and rules; None: nobody knows.")
-    # An avatar may also have groups, an iterable of names, for rules; and outgoing, at most one IPv4 and
-    # one IPv6 address of this machine that its connections and datagrams leave from.
+    # An avatar may also have groups, an iterable of names, for rules; outgoing, at most one IPv4 and one IPv6
+    # address of this machine that its connections and datagrams leave from; and limits, which are
+    # socksproxy.limits.Limits.
 
     def permits(client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
         """
@@ -66,12 +67,25 @@ class Realm:
         """
         if ISOCKSUser not in interfaces:
             raise NotImplementedError("the only avatars here are ISOCKSUsers")
-        return ISOCKSUser, User(None if avatarId is ANONYMOUS else name_of(avatarId)), _nothing
+        return ISOCKSUser, self.user(None if avatarId is ANONYMOUS else name_of(avatarId)), _nothing
+
+    def user(self, name: str | None) -> User:
+        """
+        The user of that *name*.
+
+        :param name: None: nobody knows who it is.
+        """
+        return User(name)
 
 
 def name_of(avatar_id: str | bytes) -> str:
     """A checker's *avatar_id* as text; bytes that are not UTF-8 keep their values (surrogateescape)."""
     return avatar_id if isinstance(avatar_id, str) else avatar_id.decode("utf-8", "surrogateescape")
+
+
+def bytes_of(name: str | bytes) -> bytes:
+    """The bytes that :func:`name_of` gives *name* for."""
+    return name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
 
 
 def _nothing() -> None:

@@ -8,24 +8,29 @@ must be ready to do without. What a value means, and whether it is right, is for
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..values import Wrong
-from .faults import OTHERS, RULE, SETS, Fault, place
+from .faults import GROUPS, OTHERS, RULE, SETS, USERS, Fault, place
 from .limits import SCOPES, check_quota_file, server_limits
 from .lines import Path, lines_of
 from .mistakes import Mistake, in_order, listed, nearest, printable, shown
 from .rules import policy_of
 from .structure import Misfit, structured
 from .tables import Configuration, about, keys_of, places, said, table_classes
+from .users import check_groups, directory_of
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from ..auth.directory import Directory
 
 __all__ = ["Configured", "Mistake", "read"]
 
@@ -45,9 +50,11 @@ class Configured:
     :param document: what is in it.
     :param lines: where each thing stands.
     :param mistakes: what is wrong already.
+    :param directory: from where it names files.
     :ivar said: what it says for each option, as the command line would: text, texts, or True.
     :ivar limits: what it says of limits that no option says.
     :ivar quota_file: what keeps how much of the daily and monthly ones is used; None: there are none.
+    :ivar directory: its users' records; None: it has none, or they are wrong.
     :ivar policy: what its rules come to; None: it has none, or they are wrong.
     :ivar used: the options for which that is what counts.
     :ivar unused: what is wrong with values that do not count.
@@ -60,6 +67,7 @@ class Configured:
         document: dict[str, Any],
         lines: dict[Path, int],
         mistakes: Iterable[Mistake] = (),
+        directory: str = "",
     ) -> None:
         self.file = file
         self.mistakes = list(mistakes)
@@ -77,13 +85,21 @@ class Configured:
         faults: list[Fault] = []
         if self.quota_file is not None:
             try:
-                check_quota_file(self.quota_file)
+                check_quota_file(os.path.join(directory, self.quota_file))
             except Wrong as problem:
                 self.mistakes.append(self._about(("limits", "quota-file"), problem.reason))
         counted = self.quota_file is not None or "quota-file" in self.wrong
         self.limits = server_limits(scopes, counted, faults)
+        rules, groups = document.get(RULE), document.get(GROUPS)
         known = len(faults)
-        self.policy = policy_of(document.get(RULE), document.get(SETS), counted, faults)
+        self.directory: Directory | None = directory_of(document.get(USERS), groups, counted, faults)
+        if len(faults) > known:
+            self.wrong.add(USERS)
+        known = len(faults)
+        self.policy = policy_of(rules, document.get(SETS), counted, directory, faults)
+        for number, table in enumerate(rules if isinstance(rules, list) else ()):
+            if isinstance(table, dict):
+                check_groups(table.get("groups"), (RULE, number, "groups"), groups, faults)
         if len(faults) > known:
             self.wrong.add(RULE)
         self.mistakes += [self._fault(fault) for fault in faults]
@@ -188,8 +204,8 @@ class Configured:
         table = nearest(name, [*table_classes(), *OTHERS])
         for inside in value if isinstance(value, list) else [value]:
             self.wrong.update(inside)
-        if table == RULE:
-            self.wrong.add(RULE)
+        if table in OTHERS:
+            self.wrong.add(str(table))
         if table is None:
             return f"[{name}]: no such table; there are {listed([*table_classes(), *OTHERS])}"
         return f"[{name}]: no such table; did you mean [{table}]?"
@@ -207,11 +223,12 @@ class Configured:
         return None
 
 
-def read(data: bytes, file: str) -> Configured:
+def read(data: bytes, file: str, directory: str = "") -> Configured:
     """
-    What the configuration file says that holds *data*.
+    What the configuration file says that holds *data*. Files of sets that it names are loaded.
 
     :param file: its name.
+    :param directory: from where it names files; empty: from where the process is.
     """
     if len(data) > MOST_BYTES:
         return _nothing(file, Mistake(None, None, f"more than {MOST_BYTES >> 20} MiB are no configuration"))
@@ -228,7 +245,7 @@ def read(data: bytes, file: str) -> Configured:
         return _nothing(file, Mistake(None, None, "tables or lists are nested too deeply"))
     except ValueError:
         return _nothing(file, Mistake(None, None, "there is a number of too many digits"))
-    return Configured(file, document, lines_of(text))
+    return Configured(file, document, lines_of(text), directory=directory)
 
 
 def _parts(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from ..policy.rules import Problem
 from ..values import Wrong
 from .lines import Path
 from .mistakes import listed, nearest
 
 #: Names of what stands at the top of the file, beside the tables of options.
-RULE, SETS = "rule", "sets"
-OTHERS = (RULE, SETS)
+USERS, GROUPS, RULE, SETS = "users", "groups", "rule", "sets"
+OTHERS = (USERS, GROUPS, RULE, SETS)
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -32,6 +33,10 @@ class Fault(NamedTuple):
     path: Path
     reason: str
     shown: bool = True
+
+
+class Hidden(Wrong):
+    """Something is wrong with a value that is nobody's business."""
 
 
 class Noted(Exception):
@@ -69,7 +74,8 @@ def read_table(value: Any, path: Path, readers: Mapping[str, Reader], faults: li
         except Noted:
             pass
         except Wrong as problem:
-            faults.append(Fault((*path, key), problem.reason))
+            at: Path = (*path, key) if problem.number is None else (*path, key, problem.number)
+            faults.append(Fault(at, problem.reason, not isinstance(problem, Hidden)))
     return found
 
 
@@ -90,6 +96,25 @@ def each(parse: Callable[[Any], Any]) -> Reader:
         return tuple(found)
 
     return read
+
+
+def fault_of(problem: Problem, path: Path, table: Mapping[str, Any], key: str) -> Fault:
+    """
+    Where a *problem* of a rule or a set is.
+
+    :param path: of the *table* that it is about.
+    :param key: in that.
+    """
+    value = table.get(key)
+    if isinstance(value, list) and problem.value is not value:
+        number = next((at for at, entry in enumerate(value) if _same(entry, problem.value)), None)
+        if number is not None:
+            return Fault((*path, key, number), problem.right)
+    return Fault((*path, key), problem.right)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other)
 
 
 def flag(value: Any) -> bool:

@@ -14,12 +14,11 @@ from attrs import fields
 
 from ..policy.compiled import RulePolicy
 from ..policy.rules import Problem, Rule, RuleError, RuleTimeouts
-from ..policy.sets import Sets
 from ..values import Parser, Wrong, seconds
-from .faults import RULE, SETS, Fault, Reader, no_such, plain, read_table
+from .faults import RULE, Fault, Reader, fault_of, plain, read_table
 from .limits import limits_reader
 from .lines import Path
-from .mistakes import listed
+from .sets import sets_of
 from .tables import spelled
 
 #: In place of the field *timeouts*.
@@ -53,23 +52,25 @@ RULE_EXAMPLES = {
     CONNECT_TIMEOUT: "5",
     IDLE_TIMEOUT: "600",
 }
-SET_KEYS = ("networks", "names")
 
 _PLAIN_RULE_KEYS = [key for key, field in RULE_KEYS.items() if field not in ("limits", "timeouts")]
 _connect = seconds()
 _idle = seconds(or_zero="for never")
 
 
-def policy_of(rules: Any, sets: Any, quota_file: bool, faults: list[Fault]) -> RulePolicy | None:
+def policy_of(
+    rules: Any, sets: Any, quota_file: bool, directory: str, faults: list[Fault]
+) -> RulePolicy | None:
     """
     The policy, or None where there is no rule, or something is wrong.
 
     :param rules: what stands as ``rule``; None: nothing.
     :param sets: likewise as ``sets``.
     :param quota_file: whether there is one, without which there are no quotas.
+    :param directory: from where files are named.
     :param faults: what is wrong is added to them.
     """
-    known = _sets(sets, faults)
+    known = sets_of(sets, directory, faults)
     found = _rules(rules, quota_file, faults)
     if not found:
         return None
@@ -121,36 +122,6 @@ def _rule(path: Path, rules: Any, readers: Mapping[str, Reader], faults: list[Fa
     return rule if len(faults) == before else None
 
 
-def _sets(sets: Any, faults: list[Fault]) -> Sets | None:
-    if sets is None:
-        return Sets()
-    if not isinstance(sets, dict):
-        faults.append(Fault((SETS,), "each set has a table: it begins with [sets.NAME]", False))
-        return None
-    before = len(faults)
-    contents: dict[str, dict[str, Any]] = {key: {} for key in SET_KEYS}
-    for name, table in sets.items():
-        if not isinstance(table, dict):
-            faults.append(Fault((SETS, name), f"not a table: it begins with [sets.{name}]", False))
-            continue
-        if not table:
-            faults.append(Fault((SETS, name), f"there must be {listed(SET_KEYS)}, or one of them", False))
-        for key, value in table.items():
-            path = (SETS, name, key)
-            if key not in SET_KEYS:
-                faults.append(Fault(path, no_such(key, SET_KEYS), False))
-            elif not isinstance(value, list):
-                faults.append(Fault(path, "not a list in brackets"))
-            else:
-                contents[key][name] = value
-    try:
-        known = Sets(contents["networks"], contents["names"])
-    except RuleError as problem:
-        faults += [_fault((SETS, each.rule), sets, each) for each in problem.problems]
-        return None
-    return known if len(faults) == before else None
-
-
 def _timeout_by(parse: Parser) -> Callable[[Any], float]:
     def read(value: Any) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -180,19 +151,7 @@ def _simple(value: Any) -> Any:
     return value
 
 
-def _fault(path: Path, document: Any, problem: Problem) -> Fault:
-    """Where *problem* is, which is about what stands at *path*."""
-    if problem.kind == "set" and problem.field == "name":
-        return Fault(path, problem.right, False)
+def _fault(path: Path, rules: Any, problem: Problem) -> Fault:
+    """Where *problem* is, which is about the rule at *path*."""
     key = next((key for key, field in RULE_KEYS.items() if field == problem.field), problem.field)
-    path = (*path, key)
-    value = document[path[1]].get(key)
-    if isinstance(value, list) and problem.value is not value:
-        number = next((at for at, entry in enumerate(value) if _same(entry, problem.value)), None)
-        if number is not None:
-            return Fault((*path, number), problem.right)
-    return Fault(path, problem.right)
-
-
-def _same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and bool(one == other)
+    return fault_of(problem, path, rules[path[1]], key)

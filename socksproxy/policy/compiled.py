@@ -29,14 +29,13 @@ from .matching import (
     Schedule,
     check,
     contents,
-    glob,
     protection,
     question_of,
     ranges,
     unruled,
 )
 from .rules import DENIED, UNIX, Decision, Rule
-from .sets import HoldsNames, HoldsNetworks, Sets
+from .sets import HoldsNames, HoldsNetworks, Sets, glob
 from .special import carried
 
 #: Hosts and names of which is remembered what their indexes say.

@@ -7,11 +7,9 @@ This is the plain way, one rule after the other: it explains a decision, and it 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import Enum
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, cast
 from zoneinfo import ZoneInfo
@@ -37,7 +35,7 @@ from .rules import (
     network_of,
     span_of,
 )
-from .sets import HoldsNetworks, Sets
+from .sets import HoldsNetworks, Sets, glob
 from .special import carried, special, special_network
 
 #: Conditions that several fields make together.
@@ -121,12 +119,6 @@ class Schedule:
             if holds:
                 return True
         return False
-
-
-@lru_cache(maxsize=4096)
-def glob(pattern: str) -> re.Pattern[str]:
-    """The expression for *pattern*, in which ``*`` is any text and ``?`` any character but a dot."""
-    return re.compile("".join({"*": ".*", "?": "[^.]"}.get(c) or re.escape(c) for c in pattern))
 
 
 class Matcher:

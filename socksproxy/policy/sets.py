@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
@@ -19,7 +20,7 @@ from functools import lru_cache
 from heapq import merge
 from ipaddress import ip_network
 from socket import AF_INET, AF_INET6, inet_pton
-from typing import Any, NamedTuple, Protocol as Shape, cast
+from typing import Any, NamedTuple, Protocol as Shape
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
@@ -242,8 +243,11 @@ class SetFile:
         :raises Unusable: when it cannot be taken; what was read before stays.
         """
         try:
-            with open(self.path, "rb") as file:
-                before = _signature(os.fstat(file.fileno()))
+            with open(self.path, "rb", opener=_without_waiting) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise Unusable(f"{self.path}: is not a file")
+                before = _signature(status)
                 self.seen = self.taken = before
                 if not before.size:
                     raise Unusable(f"{self.path}: is empty; for an empty set, write a comment")
@@ -273,6 +277,11 @@ class SetFile:
 
     def _wrong(self, number: int, entry: str, right: str) -> Unusable:
         return Unusable(f"{self.path}, line {number}: {entry[:80]!r}: {right}")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # To open a FIFO would take until somebody writes to it.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _signature(status: os.stat_result) -> _Signature:
@@ -536,20 +545,72 @@ def _built_in() -> dict[str, tuple[Network, ...]]:
 BUILT_IN: Mapping[str, tuple[Network, ...]] = _built_in()
 
 
+@lru_cache(maxsize=4096)
+def glob(pattern: str) -> re.Pattern[str]:
+    """The expression for *pattern*, in which ``*`` is any text and ``?`` any character but a dot."""
+    return re.compile("".join({"*": ".*", "?": "[^.]"}.get(c) or re.escape(c) for c in pattern))
+
+
+class _Networks:
+    """
+    Networks, and what holds others.
+
+    :param networks: a few.
+    :param others: each is asked.
+    """
+
+    def __init__(self, networks: Iterable[Network], others: Iterable[HoldsNetworks]) -> None:
+        self._ends = [
+            (network.version == 6, int(network.network_address), int(network.broadcast_address))
+            for network in networks
+        ]
+        self._others = tuple(others)
+
+    def range_of(self, number: int, ipv6: bool) -> tuple[int, int] | None:
+        """See :meth:`HoldsNetworks.range_of`; of several ranges it is the smallest."""
+        found = [(first, last) for six, first, last in self._ends if six is ipv6 and first <= number <= last]
+        found += [
+            held for held in (other.range_of(number, ipv6) for other in self._others) if held is not None
+        ]
+        return min(found, key=lambda ends: ends[1] - ends[0], default=None)
+
+
+class _Names:
+    """
+    Patterns of names, and what holds others.
+
+    :param patterns: a few.
+    :param others: each is asked.
+    """
+
+    def __init__(self, patterns: Iterable[str], others: Iterable[HoldsNames]) -> None:
+        self._globs = [glob(pattern) for pattern in patterns]
+        self._others = tuple(others)
+
+    def holds(self, name: str) -> bool:
+        """See :meth:`HoldsNames.holds`."""
+        return any(pattern.fullmatch(name) for pattern in self._globs) or any(
+            other.holds(name) for other in self._others
+        )
+
+
 class Sets:
     """
     Sets that rules name, beside :data:`BUILT_IN`.
 
-    :param networks: of networks: what rules may name, or what holds so many that it is asked.
+    :param networks: of networks: what rules may name, or what holds so many that it is asked; or both,
+        and several of that, in a list.
     :param names: of names, likewise.
     :raises RuleError: for mistakes, all of them.
+    :ivar files: those that are sets, or parts of some.
     """
 
     def __init__(
         self,
-        networks: Mapping[str, Iterable[str] | HoldsNetworks] | None = None,
-        names: Mapping[str, Iterable[str] | HoldsNames] | None = None,
+        networks: Mapping[str, Iterable[str | HoldsNetworks] | HoldsNetworks] | None = None,
+        names: Mapping[str, Iterable[str | HoldsNames] | HoldsNames] | None = None,
     ) -> None:
+        self.files: list[SetFile] = []
         problems: list[Problem] = []
         self.networks: dict[str, tuple[Network, ...] | HoldsNetworks] = dict(BUILT_IN)
         self.names: dict[str, tuple[str, ...] | HoldsNames] = {}
@@ -557,19 +618,30 @@ class Sets:
             if not is_set(name) or name in BUILT_IN or name == UNIX:
                 right = "must be a word in lower case, and none of " + ", ".join([*BUILT_IN, UNIX])
                 problems.append(Problem(name, "name", name, right, "set"))
-            elif hasattr(content, "range_of"):
-                self.networks[name] = cast(HoldsNetworks, content)
-            else:
-                self.networks[name] = _checked(name, "networks", content, network_of, problems)
+                continue
+            texts, others = self._parts(content, "range_of")
+            fixed = _checked(name, "networks", texts, network_of, problems)
+            several = bool(texts) or len(others) > 1
+            self.networks[name] = (_Networks(fixed, others) if several else others[0]) if others else fixed
         for name, patterns in (names or {}).items():
             if not is_set(name):
                 problems.append(Problem(name, "name", name, "must be a word in lower case", "set"))
-            elif hasattr(patterns, "holds"):
-                self.names[name] = cast(HoldsNames, patterns)
-            else:
-                self.names[name] = _checked(name, "names", patterns, _pattern, problems)
+                continue
+            texts, others = self._parts(patterns, "holds")
+            fixed = _checked(name, "names", texts, _pattern, problems)
+            several = bool(texts) or len(others) > 1
+            self.names[name] = (_Names(fixed, others) if several else others[0]) if others else fixed
         if problems:
             raise RuleError(problems)
+
+    def _parts(self, content: Any, asked: str) -> tuple[list[Any], list[Any]]:
+        """The entries in *content*, and what has a method *asked* of its own; files are kept."""
+        parts = [content] if hasattr(content, asked) else list(content)
+        others = [part for part in parts if hasattr(part, asked)]
+        for part in others:
+            if isinstance(part, SetFile) and not any(part is file for file in self.files):
+                self.files.append(part)
+        return [part for part in parts if not hasattr(part, asked)], others
 
     def problems(self, rule: Rule) -> list[Problem]:
         """The sets that *rule* names and that there are not."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from twisted.cred.checkers import AllowAnonymousAccess
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import InvalidAuthArgumentString, makeChecker
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.plugins.cred_file import theFileCheckerFactory
 
 from socksproxy.auth import twisteds
 from socksproxy.auth.credentials import Password
@@ -60,8 +62,10 @@ def test_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Playing:
             yield checker.requestAvatarId(Password(name, password))
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twisted would start and let nobody in."""
+    # It warns where standard error was when the first of these tests imported it.
+    monkeypatch.setattr(theFileCheckerFactory, "errorOutput", StringIO())
     path = tmp_path / "nowhere"
     with pytest.raises(InvalidAuthArgumentString, match=f"{path} cannot be read"):
         adapted(makeChecker(f"file:{path}"), reactor)

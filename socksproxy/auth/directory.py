@@ -1,0 +1,211 @@
+"""
+What is known of users besides their names: records, their groups' records, and the realm that goes by them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time as time_of_day, timedelta
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs.converters import optional
+from twisted.cred.error import LoginDenied, UnauthorizedLogin
+
+from ..limits.terms import Limits
+from ..values import Wrong, addresses
+from ..wire.words import SOCKSError
+from .users import Realm, User
+
+if TYPE_CHECKING:
+    from ..policy import Client
+    from ..wire.words import Address, Command
+
+
+class Barred(SOCKSError, LoginDenied, UnauthorizedLogin):
+    """A user whom the realm knows may not be one now; its words are for the operator."""
+
+
+def expiry(value: Any) -> datetime:
+    """
+    When it is over with what expires at *value*, with a time zone: a day is over when it ends.
+
+    :param value: without a time zone the machine's own counts.
+    :raises Wrong: when it is no time that this machine can tell.
+    """
+    if not isinstance(value, date):
+        raise Wrong("not a date such as 2027-01-31, or a date and time such as 2027-01-31T18:00:00")
+    try:
+        if not isinstance(value, datetime):
+            value = datetime.combine(value + timedelta(days=1), time_of_day())
+        until: datetime = value.astimezone() if value.tzinfo is None else value
+    except (OverflowError, OSError, ValueError):
+        raise Wrong("a time that this machine cannot tell") from None
+    return until
+
+
+def _addresses(hosts: Any) -> tuple[str, ...]:
+    return addresses(hosts)
+
+
+@attrs.frozen(kw_only=True)
+class GroupRecord:
+    """
+    What each member of a group has whose own record says nothing else.
+
+    :ivar expires: from when on nobody can log in; a date is over when the day is.
+    :ivar disabled: whether nobody can log in.
+    :ivar outgoing: at most one IPv4 and one IPv6 address of this machine that connections leave from.
+    :ivar limits: of each, all sessions together.
+    """
+
+    expires: datetime | None = attrs.field(default=None, converter=optional(expiry))
+    disabled: bool | None = None
+    outgoing: tuple[str, ...] | None = attrs.field(default=None, converter=optional(_addresses))
+    limits: Limits = Limits()
+
+
+@attrs.frozen(kw_only=True)
+class UserRecord:
+    """
+    What is known of a user.
+
+    :ivar password: its hash, as an htpasswd file has it; None: another checker knows the user.
+    :ivar groups: of which the user is a member. What the record leaves out, the first of them says
+        that does.
+    :ivar expires: from when on the user cannot log in; a date is over when the day is.
+    :ivar disabled: whether the user cannot log in.
+    :ivar outgoing: at most one IPv4 and one IPv6 address of this machine that connections leave from.
+    :ivar limits: of the user, all sessions together.
+    """
+
+    password: str | None = attrs.field(default=None, repr=False)
+    groups: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    expires: datetime | None = attrs.field(default=None, converter=optional(expiry))
+    disabled: bool | None = None
+    outgoing: tuple[str, ...] | None = attrs.field(default=None, converter=optional(_addresses))
+    limits: Limits = Limits()
+
+    def over(self, template: GroupRecord) -> UserRecord:
+        """What this says, and what *template* does where this says nothing."""
+        said = {
+            name: value
+            for name in ("expires", "disabled", "outgoing")
+            if getattr(self, name) is None and (value := getattr(template, name)) is not None
+        }
+        return attrs.evolve(self, limits=self.limits.over(template.limits), **said)
+
+
+class NoSuchGroup(ValueError):
+    """
+    Users are members of groups that there are not.
+
+    :ivar members: who, and of which.
+    """
+
+    def __init__(self, members: Iterable[tuple[str, str]]) -> None:
+        self.members = tuple(members)
+        super().__init__("; ".join(f"{user!r} is in {group!r}" for user, group in self.members))
+
+
+class Directory:
+    """
+    Users' records, by their names.
+
+    :param users: what is known of each.
+    :param groups: what each group's members have.
+    :raises NoSuchGroup: when a user is in a group that is not among them.
+    """
+
+    def __init__(
+        self, users: Mapping[str, UserRecord] | None = None, groups: Mapping[str, GroupRecord] | None = None
+    ) -> None:
+        users, groups = users or {}, groups or {}
+        unknown = [
+            (name, group) for name, record in users.items() for group in record.groups if group not in groups
+        ]
+        if unknown:
+            raise NoSuchGroup(unknown)
+        self._records = {name: _merged(record, groups) for name, record in users.items()}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def find(self, name: str) -> UserRecord | None:
+        """What is known of the user *name*, the groups' words included; None: nothing."""
+        return self._records.get(name)
+
+    def passwords(self) -> dict[str, str]:
+        """The hash of each user's password who has one here."""
+        return {
+            name: record.password for name, record in self._records.items() if record.password is not None
+        }
+
+
+def _merged(record: UserRecord, groups: Mapping[str, GroupRecord]) -> UserRecord:
+    for group in record.groups:
+        record = record.over(groups[group])
+    return record
+
+
+class RecordedUser(User):
+    """
+    A user of whom there is a record.
+
+    :param record: with the groups' words.
+    :param clock: tells seconds since the epoch.
+    :ivar outgoing: where connections leave from, if the record says so.
+    :ivar limits: of the user.
+    """
+
+    __slots__ = ("_clock", "_until", "limits", "outgoing", "record")
+
+    def __init__(self, name: str, record: UserRecord, clock: Callable[[], float]) -> None:
+        super().__init__(name, record.groups)
+        self.record = record
+        self.outgoing = record.outgoing
+        self.limits = record.limits
+        self._clock = clock
+        self._until = math.inf if record.expires is None else record.expires.timestamp()
+
+    @property
+    def expired(self) -> bool:
+        """Whether it is too late for the user."""
+        return self._clock() >= self._until
+
+    def permits(self, client: Client, command: Command, destination: Address) -> bool:
+        """See :meth:`~socksproxy.auth.users.ISOCKSUser.permits`: yes, until it is too late."""
+        return self._clock() < self._until
+
+
+class DirectoryRealm(Realm):
+    """
+    Like :class:`~socksproxy.auth.users.Realm`, but users have what their records say.
+
+    Who has no record is a plain user. Who is disabled or expired is none.
+
+    :param directory: has the records.
+    :param clock: tells seconds since the epoch.
+    """
+
+    def __init__(self, directory: Directory, clock: Callable[[], float] = time.time) -> None:
+        self.directory = directory
+        self._clock = clock
+
+    def user(self, name: str | None) -> User:
+        """
+        See :meth:`~socksproxy.auth.users.Realm.user`.
+
+        :raises Barred: when the record says that there is none now.
+        """
+        record = None if name is None else self.directory.find(name)
+        if name is None or record is None:
+            return super().user(name)
+        if record.disabled:
+            raise Barred("the user is disabled")
+        user = RecordedUser(name, record, self._clock)
+        if user.expired:
+            raise Barred(f"the user has expired, {record.expires:%Y-%m-%d %H:%M}")
+        return user
