@@ -86,8 +86,12 @@ class ListeningService(Service):
 
     # For those who inherit.
 
-    def opened(self, port: IListeningPort) -> None:
-        """*port* listens, and has not accepted anybody yet."""
+    def opened(self, port: IListeningPort, name: str | None) -> None:
+        """
+        *port* listens, and has not accepted anybody yet.
+
+        :param name: what rules call it, beside its address.
+        """
 
     def announce(self, where: str, local: bool, by: str) -> None:
         """
@@ -192,7 +196,7 @@ class ListeningService(Service):
             port.stopListening()
             raise CannotStart(f"{where} is not a loopback address, and {OPEN_TO_ALL}: add --auth, or --open")
         self.ports.append(port)
-        self.opened(port)
+        self.opened(port, listener.name)
         kind = listener.description.partition(":")[0]
         self.announce(where, local, "" if kind in ("tcp", "tcp6", "unix") else f" ({listener.description})")
 

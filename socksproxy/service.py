@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 
 from .listening import CannotStart, ListeningService
 from .log import AccessLog
 from .options import Listener, Options
+from .policy.listeners import path_of
 from .server import SOCKSFactory
 
 __all__ = ["CannotStart", "Listener", "Options", "SOCKSService", "makeFactory", "makeService"]
@@ -53,13 +55,18 @@ class SOCKSService(ListeningService):
         self.drain = drain
         self._at_once = False
 
-    def opened(self, port: IListeningPort) -> None:
+    def opened(self, port: IListeningPort, name: str | None) -> None:
         """See :meth:`ListeningService.opened`."""
         self.factory.opened(port)
         address: Any = port.getHost()
+        listeners = self.factory.sessions.listeners
         if hasattr(address, "port"):
             # Before the first client asks for it: nobody may send the proxy to itself.
-            self.factory.sessions.listeners.add(address.host, address.port)
+            listeners.add(address.host, address.port)
+            if name is not None:
+                listeners.name(address.host, address.port, name)
+        elif isinstance(address, UNIXAddress) and name is not None:
+            listeners.name_unix(path_of(address.name), name)
 
     def startService(self) -> None:
         """See :meth:`ListeningService.startService`."""

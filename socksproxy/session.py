@@ -400,11 +400,13 @@ class Session:
 
     def _consider(self, policy: IDecidingPolicy, request: Request) -> None:
         """What a policy that decides wants to know of the client, and where its words are kept."""
-        client, listeners = self.record.client, self._sessions.listeners
+        client = self.record.client
+        listener, *aliases = self._sessions.listeners.words_for(self.channel.reached())
         self.record.client = client._replace(
             groups=frozenset(getattr(client.avatar, "groups", ())),
-            listener=listeners.name_of(self.channel.local_address()),
+            listener=listener,
             version=request.version,
+            aliases=tuple(aliases),
         )
         self._judge = Judge(policy, self._enter_rule)
 
@@ -648,8 +650,7 @@ class Session:
             self.negotiation.wrapping,
         )
         self._association.means = self._means()
-        if self._judge is not None or self.record.client.avatar is not None:
-            self._association.way = self._way
+        self._association.way = self._way
         self.phase = Phase.ASSOCIATED
         self._grant(bound)
         self.negotiation = _DONE
