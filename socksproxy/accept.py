@@ -21,13 +21,14 @@ from twisted.cred.credentials import ICredentials
 from twisted.internet import tcp
 
 from .auth.methods import IWrapping
-from .auth.peercred import credentials_of
+from .auth.peercred import credentials_of, user_of
 from .descriptors import DescriptorGate
 from .dial import Destination, adopted
 from .errors import SHORTAGES
 from .limits import Meters
 from .names import plain
 from .policy import Client
+from .policy.listeners import Place, path_of
 from .relay.events import BROKEN, ENDING, ERROR, READABLE
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay
@@ -158,6 +159,13 @@ class SocketChannel:
         host, port = self._socket.getsockname()[:2]
         return plain(host), port
 
+    def reached(self) -> Place:
+        """See :meth:`socksproxy.channel.Channel.reached`."""
+        address = self.local_address()
+        if address is not None:
+            return address
+        return "" if self._socket is None else path_of(self._socket.getsockname())
+
     def shows(self) -> ICredentials | None:
         """See :meth:`socksproxy.channel.Channel.shows`."""
         return None if self._socket is None else credentials_of(self._socket)
@@ -244,7 +252,10 @@ class Acceptor:
         sessions = self._sessions
         engine = sessions.engine
         channel = SocketChannel(engine, sessions.reactor, client)
-        who = Client(None) if self._family == socket.AF_UNIX else Client(plain(peer[0]), peer[1])
+        if self._family == socket.AF_UNIX:
+            who = Client(None, uid=user_of(client))
+        else:
+            who = Client(plain(peer[0]), peer[1])
         channel.session = sessions.begin(channel, who)
         if channel.session is None:
             channel.abort()

@@ -13,6 +13,7 @@ from twisted.cred.credentials import ICredentials
 from .auth.methods import IWrapping
 from .dial import Destination
 from .limits import Meters
+from .policy.listeners import Place
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay
 
@@ -43,6 +44,9 @@ class Channel(Shape):
 
     def local_address(self) -> tuple[str, int] | None:
         """Likewise, with the port; the client's own identd knows the connection by it."""
+
+    def reached(self) -> Place:
+        """Which listener of ours the client has reached; behind a balancer, the balancer has."""
 
     def shows(self) -> ICredentials | None:
         """What the transport knows of who the client is: a certificate, a local user; None: nothing."""

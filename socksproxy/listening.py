@@ -103,8 +103,12 @@ class ListeningService(Service):
 
     # For those who inherit.
 
-    def opened(self, port: IListeningPort) -> None:
-        """*port* listens, and has not accepted anybody yet."""
+    def opened(self, port: IListeningPort, name: str | None) -> None:
+        """
+        *port* listens, and has not accepted anybody yet.
+
+        :param name: what rules call it, beside its address.
+        """
 
     def closed(self, port: IListeningPort) -> None:
         """*port* is about to close, for nobody is to be accepted there any more."""
@@ -268,7 +272,7 @@ class ListeningService(Service):
         self.ports = [port for port, _ in prepared.ports]
         changes = []
         for port, listener in prepared.ports:
-            self.opened(port)
+            self.opened(port, listener.name)
             if port in doors.fresh:
                 self._announce(port, listener)
                 changes.append(f"opened {_place(port)[0]}")
@@ -292,7 +296,7 @@ class ListeningService(Service):
             port.stopListening()
             raise
         self.ports.append(port)
-        self.opened(port)
+        self.opened(port, listener.name)
         self._announce(port, listener)
 
     def _announce(self, port: IListeningPort, listener: Listener) -> None:

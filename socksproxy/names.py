@@ -35,9 +35,9 @@ def canonical(destination: Address) -> Address:
     host, port = destination.host, destination.port
     if destination.type is AddressType.IPV6:
         return unmapped(host, port)
-    literal = _literal(host)
-    if literal is not None:
-        return unmapped(literal, port)
+    address = literal(host)
+    if address is not None:
+        return unmapped(address, port)
     return Address(_checked(host), port, AddressType.DOMAIN_NAME)
 
 
@@ -51,7 +51,8 @@ def unmapped(host: str, port: int) -> Address:
     return Address(host, port, AddressType.IPV6 if ":" in host else AddressType.IPV4)
 
 
-def _literal(host: str) -> str | None:
+def literal(host: str) -> str | None:
+    """*host*, if it is a literal address, as the system writes it; None: it is none."""
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     for family in (AF_INET, AF_INET6):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getopt
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -49,7 +50,7 @@ from .limits.terms import Limits, ServerLimits
 from .log import FORMATS, AccessLog
 from .opening import Opening, check_access_log
 from .policy import is_loopback
-from .policy.listeners import is_local
+from .policy.listeners import UNIX, is_local
 from .policy.sets import SetFile, Unusable
 from .policy.timeouts import Timeouts
 from .ports import Advertised
@@ -66,6 +67,9 @@ BACKLOG = 1024
 
 #: Why a listener that others can reach is not opened by itself.
 OPEN_TO_ALL = "nobody has to show who they are, so everybody who reaches it could use the proxy"
+
+#: It stands before the description, with "=".
+_LISTENER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 #: How the options are read that mean the same whatever else is said.
 _PARSERS: dict[str, Parser] = {
@@ -111,10 +115,12 @@ class Listener(NamedTuple):
 
     :ivar description: the endpoint as the operator wrote it.
     :ivar endpoint: what listens.
+    :ivar name: what rules call it, beside its address.
     """
 
     description: str
     endpoint: IStreamServerEndpoint
+    name: str | None = None
 
 
 class Mistakes(usage.UsageError):
@@ -283,7 +289,7 @@ class Options(usage.Options, AuthOptionMixin):
             raise usage.UsageError(str(problem)) from None
 
     def opt_listen(self, endpoint: str) -> None:
-        """Listen on an endpoint, such as tcp:1080:interface=127.0.0.1, instead of -i and -p. Repeatable."""
+        """Listen on [NAME=]ENDPOINT, such as tcp:1080:interface=127.0.0.1; not on -i and -p. Repeatable."""
         self["listen"].append(endpoint)
 
     def opt_outgoing(self, address: str) -> None:
@@ -545,7 +551,7 @@ class Options(usage.Options, AuthOptionMixin):
         return listeners
 
     def _check_open(self, listeners: Sequence[Listener], name: str) -> None:
-        for number, (description, endpoint) in enumerate(listeners):
+        for number, (description, endpoint, _) in enumerate(listeners):
             host = _interface_of(endpoint)
             if host is not None and not _only_local(host) and not (self["open"] or self["guarded"]):
                 problem = WrongListener(
@@ -561,7 +567,7 @@ class Options(usage.Options, AuthOptionMixin):
             from .auth.certificate import ask_for_certificates
 
             try:
-                asking = [ask_for_certificates(endpoint, checker.ca_file) for _, endpoint in listeners]
+                asking = [ask_for_certificates(each.endpoint, checker.ca_file) for each in listeners]
             except InvalidAuthArgumentString as problem:
                 self._note(Wrong(str(problem)), "auth")
             else:
@@ -636,9 +642,10 @@ def _listener_on(reactor: Any, interface: str, port: int) -> Listener:
     )
 
 
-def _listener_from(opening: Opening, number: int, description: str) -> Listener:
+def _listener_from(opening: Opening, number: int, text: str) -> Listener:
+    name, description = _named(text)
     try:
-        return Listener(description, opening.endpoint(number, description))
+        return Listener(description, opening.endpoint(number, description), name)
     except OSError as problem:
         file = f": {problem.filename}" if problem.filename else ""
         raise Wrong(f"{in_words(problem)}{file}", description) from None
@@ -647,6 +654,19 @@ def _listener_from(opening: Opening, number: int, description: str) -> Listener:
         raise Wrong(
             f"not an endpoint such as tcp:1080:interface=127.0.0.1 ({problem})", description
         ) from None
+
+
+def _named(text: str) -> tuple[str | None, str]:
+    """The name and the description in *text*."""
+    name, separator, description = text.partition("=")
+    if not separator or ":" in name:
+        return None, text
+    if not _LISTENER_NAME.fullmatch(name) or name == UNIX:
+        raise Wrong(
+            "a listener's name is of letters, digits, '-' and '_', begins with a letter, and is not unix",
+            name,
+        )
+    return name, description
 
 
 def _interface_of(endpoint: object) -> str | None:

@@ -28,19 +28,20 @@ from .accept import pace, take_over
 from .auth.authentication import Authentication, AuthSettings
 from .auth.credentials import Certificate
 from .auth.methods import IMethod, IWrapping
-from .auth.peercred import credentials_of
+from .auth.peercred import credentials_of, user_of
 from .commands.bind import BindSettings, check as check_bind
 from .descriptors import DescriptorGate
 from .dial import Destination, End, Outgoing
 from .limits import Meters
 from .limits.terms import ServerLimits
-from .names import plain
+from .names import literal, plain
 from .policy import Client, IPolicy
+from .policy.listeners import Place
 from .policy.timeouts import Timeouts
 from .ports import Advertised
 from .relay.detach import detach_socket, is_detachable
 from .relay.outcome import IRelay
-from .relay.transports import TransportsRelay, can_half_close
+from .relay.transports import TransportsRelay, can_half_close, place_of
 from .session import UNIDENTIFIED, Session
 from .sessions import Sessions
 from .udp.settings import UDPSettings, check as check_udp
@@ -85,7 +86,7 @@ class SOCKSProtocol(Protocol):
         self._unidentified = isinstance(transport, ProtocolWrapper) and not _is_tls(transport)
         if self._unidentified and is_detachable(transport.transport):
             self._hear_half_closes(transport)
-        client = UNIDENTIFIED if self._unidentified else client_of(transport.getPeer())
+        client = UNIDENTIFIED if self._unidentified else _client_on(transport)
         self._session = self.factory.sessions.begin(self, client)
         if self._session is None:
             transport.abortConnection()
@@ -172,6 +173,10 @@ class SOCKSProtocol(Protocol):
         address = self.transport.getHost()
         host = getattr(address, "host", None)
         return (plain(host), address.port) if isinstance(host, str) else None
+
+    def reached(self) -> Place:
+        """See :meth:`socksproxy.channel.Channel.reached`."""
+        return place_of(self.transport)
 
     def shows(self) -> ICredentials | None:
         """See :meth:`socksproxy.channel.Channel.shows`."""
@@ -418,7 +423,18 @@ def client_of(peer: Any) -> Client:
     host = getattr(peer, "host", None)
     if not isinstance(host, str):
         return Client(None)
-    return Client(plain(host), peer.port)
+    # A balancer may write it in any form, and what counts clients takes it literally.
+    return Client(plain(literal(host) or host), peer.port)
+
+
+def _client_on(transport: Any) -> Client:
+    """Who is at the other end of *transport*."""
+    client = client_of(transport.getPeer())
+    sock = getattr(transport, "socket", None)
+    # Through a wrapper it would be the socket of what is wrapped.
+    if client.host is not None or sock is None or isinstance(transport, ProtocolWrapper):
+        return client
+    return client._replace(uid=user_of(sock))
 
 
 def _is_tls(transport: object) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
@@ -19,6 +20,7 @@ from twisted.python.failure import Failure
 from .listening import CannotStart, ListeningService, Prepared
 from .log import AccessLog
 from .options import Listener, Options
+from .policy.listeners import Place, path_of
 from .policy.sets import SetFiles
 from .reload import CannotReload
 from .server import SOCKSFactory
@@ -67,13 +69,19 @@ class SOCKSService(ListeningService):
         self._set_files: SetFiles | None = None
         self._at_once = False
 
-    def opened(self, port: IListeningPort) -> None:
+    def opened(self, port: IListeningPort, name: str | None) -> None:
         """See :meth:`ListeningService.opened`."""
         self.factory.opened(port)
         address: Any = port.getHost()
+        listeners = self.factory.sessions.listeners
+        listeners.unname(_place(address))
         if hasattr(address, "port"):
             # Before the first client asks for it: nobody may send the proxy to itself.
-            self.factory.sessions.listeners.add(address.host, address.port)
+            listeners.add(address.host, address.port)
+            if name is not None:
+                listeners.name(address.host, address.port, name)
+        elif isinstance(address, UNIXAddress) and name is not None:
+            listeners.name_unix(path_of(address.name), name)
 
     def startService(self) -> None:
         """See :meth:`ListeningService.startService`."""
@@ -100,8 +108,10 @@ class SOCKSService(ListeningService):
         """See :meth:`ListeningService.closed`."""
         self.factory.closed(port)
         address: Any = port.getHost()
+        listeners = self.factory.sessions.listeners
+        listeners.unname(_place(address))
         if hasattr(address, "port"):
-            self.factory.sessions.listeners.discard(address.host, address.port)
+            listeners.discard(address.host, address.port)
 
     def reload(self, options: Options) -> Deferred[list[str]]:
         """See :meth:`ListeningService.reload`."""
@@ -148,6 +158,12 @@ class SOCKSService(ListeningService):
 
     def _drain(self, _: object) -> Deferred[None]:
         return self.factory.drain(0 if self._at_once else self.drain)
+
+
+def _place(address: Any) -> Place:
+    if hasattr(address, "port"):
+        return address.host, address.port
+    return path_of(getattr(address, "name", None))
 
 
 def makeFactory(options: Options) -> SOCKSFactory:

@@ -423,20 +423,31 @@ class Session:
             if start is None:
                 raise CommandNotSupported("command not supported")
             if sessions.deciding is not None:
-                self._consider(sessions.deciding, request)
+                self._consider(sessions.deciding, self._enter_rule)
             start(self, request)
         except (SOCKSError, OSError) as problem:
             self._refuse(problem)
 
-    def _consider(self, policy: IDecidingPolicy, request: Request) -> None:
+    def _consider(self, policy: IDecidingPolicy, enter: Callable[[Rule], None] | None) -> None:
         """What a policy that decides wants to know of the client, and where its words are kept."""
-        client, listeners = self.record.client, self._sessions.listeners
+        client = self.record.client
+        listener, *aliases = self._listener()
         self.record.client = client._replace(
             groups=frozenset(getattr(client.avatar, "groups", ())),
-            listener=listeners.name_of(self.channel.local_address()),
-            version=request.version,
+            listener=listener,
+            aliases=tuple(aliases),
+            version=self.record.version,
         )
-        self._judge = Judge(policy, self._enter_rule)
+        self._judge = Judge(policy, enter)
+
+    def _listener(self) -> tuple[str, ...]:
+        """What rules call the listener by which the client has come."""
+        relay, client = self._relay, self.record.client
+        try:
+            reached = self.channel.reached() if relay is None else relay.reached()
+        except (OSError, AttributeError):  # the client's connection is closed already
+            return (client.listener or "", *client.aliases)
+        return self._sessions.listeners.words_for(reached)
 
     # What is limited.
 
@@ -721,8 +732,7 @@ class Session:
         )
         self._association.means = self._means()
         self._association.meter(self._meters(None))
-        if self._judge is not None or self.record.client.avatar is not None:
-            self._association.way = self._way
+        self._association.way = self._way
         self.phase = Phase.ASSOCIATED
         self._grant(bound)
         self.negotiation = _DONE
@@ -893,28 +903,11 @@ class Session:
         return ask_again(policy, client, Command(request.command), request.destination, reached or ())
 
     def _consider_again(self, enter: Callable[[Rule], None] | None) -> None:
-        policy, record = self._sessions.deciding, self.record
+        policy = self._sessions.deciding
         if policy is None:
             self._judge = None
-            return
-        record.client = record.client._replace(
-            groups=frozenset(getattr(record.client.avatar, "groups", ())),
-            listener=self._listener(),
-            version=record.version,
-        )
-        self._judge = Judge(policy, enter)
-
-    def _listener(self) -> str:
-        client, relay = self.record.client, self._relay
-        if client.listener is not None:
-            return client.listener
-        try:
-            address = self.channel.local_address() if relay is None else relay.local_address()
-        except (OSError, AttributeError):
-            address = None  # the client's connection is closed already
-        if address is None and client.host is not None:
-            return ""
-        return self._sessions.listeners.name_of(address)
+        else:
+            self._consider(policy, enter)
 
     def _judged_again(self, permitted: bool) -> None:
         self._asked = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
@@ -130,7 +131,7 @@ def test_unix_socket(serve_as: Serve, kind: str, tmp_path: Path) -> Playing:
             sock.shutdown(socket.SHUT_WR)
             assert (yield proxy.play(read_to_end, sock)).startswith(b"200000 ")
         record = yield proxy.record()
-    assert record["client"] == "unix"
+    assert record["client"] == f"unix:{os.geteuid()}"
     assert record["sent"] == 200_000
 
 

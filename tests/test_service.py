@@ -160,7 +160,26 @@ def test_several_listeners(tmp_path: Path) -> None:
     assert len(listeners) == 2
 
 
+def test_named_listeners(tmp_path: Path) -> None:
+    """Several may have one name: one for each family."""
+    path = tmp_path / "socks"
+    said = [f"front={TCP}", f"front={TCP}", TCP, f"Staff_1=unix:{path}", f"unix:{path}", f"x=haproxy:{TCP}"]
+    listeners = parsed(*(f"--listen={text}" for text in said))["listeners"]
+    assert [listener.name for listener in listeners] == ["front", "front", None, "Staff_1", None, "x"]
+    assert [listener.description for listener in listeners] == [
+        *(TCP, TCP, TCP),
+        *(f"unix:{path}", f"unix:{path}", f"haproxy:{TCP}"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["unix", "", "1a", "a b", "a.b", "a" * 65])
+def test_no_name_for_a_listener(name: str) -> None:
+    with pytest.raises(UsageError, match="a listener's name is of letters"):
+        parsed("--listen", f"{name}={TCP}")
+
+
 AUTH = ("--auth", "memory:bob:secret")
+TCP = "tcp:0:interface=127.0.0.1"
 
 
 @pytest.mark.parametrize("interface", ["0.0.0.0", "::", "192.0.2.1"])

@@ -54,6 +54,12 @@ def credentials_of(sock: socket.SocketType) -> PeerCredentials | None:
     return None if uid == _NO_ID else PeerCredentials(pid, uid, gid)
 
 
+def user_of(sock: socket.SocketType) -> int | None:
+    """Likewise, the number of the user alone."""
+    credentials = credentials_of(sock)
+    return None if credentials is None else credentials.uid
+
+
 @implementer(ICredentialsChecker)
 class PeerCredentialsChecker:
     """

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import NameNotFound
 from ..policy import Client
 from ..policy.compiled import RulePolicy
+from ..policy.listeners import UNIX
 from ..wire.words import Address, Command
 from .failure import CommandFailed
 
@@ -59,6 +60,7 @@ def run(options: Namespace) -> None:
         frozenset(options.group),
         options.listener,
         options.version,
+        aliases=(UNIX,) if (options.listener or "").startswith(f"{UNIX}:") else (),
     )
     addresses = [_literal("--address", text) for text in options.address]
     try:

@@ -43,10 +43,11 @@ class Client(NamedTuple):
     :ivar avatar: what the portal gave for the user; it is asked beside the policy.
     :ivar groups: the avatar's, if it has any. This and what follows is filled in only for
         a policy that is an :class:`IDecidingPolicy`.
-    :ivar listener: by which listener it has come: the name, or the address and port that it has
-        reached; ``unix`` for a Unix socket.
+    :ivar listener: by which listener of ours it has come: the name, or the address and port that it has
+        reached, or ``unix:`` and the path.
     :ivar version: the version of its request; 4 or 5.
     :ivar uid: on a Unix socket, the local user whose program it is; None: nobody knows.
+    :ivar aliases: what else rules may call that listener: where it has a name, its address; ``unix``.
     """
 
     host: str | None
@@ -57,6 +58,7 @@ class Client(NamedTuple):
     listener: str | None = None
     version: int | None = None
     uid: int | None = None
+    aliases: tuple[str, ...] = ()
 
     @property
     def local(self) -> bool:
@@ -65,7 +67,7 @@ class Client(NamedTuple):
 
     def __str__(self) -> str:
         if self.host is None:
-            return "unix"
+            return "unix" if self.uid is None else f"unix:{self.uid}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 

@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from ..wire.words import Address, Command
 from . import Client, IDecidingPolicy
-from .listeners import OwnListeners
+from .listeners import UNIX, OwnListeners
 from .matching import (
     WITHOUT_PORT,
     Question,
@@ -34,7 +34,7 @@ from .matching import (
     ranges,
     unruled,
 )
-from .rules import DENIED, UNIX, Decision, Rule
+from .rules import DENIED, Decision, Rule
 from .sets import HoldsNames, HoldsNetworks, Sets, glob
 from .special import carried
 
@@ -304,7 +304,7 @@ class Compiled:
         else:
             matching &= self._any_port | self._ports.at(port)
         matching &= self._identity[client.user is not None]
-        matching &= self._listeners.with_word.get(client.listener, self._listeners.unconditional)
+        matching &= self._by_listener(client)
         matching &= self._versions.with_word.get(client.version, self._versions.unconditional)
         matching &= self._who(client)
         if matching & ~self._from_anywhere:
@@ -312,6 +312,12 @@ class Compiled:
         if self._schedules and matching:
             matching &= self._awake(now)
         return matching
+
+    def _by_listener(self, client: Client) -> int:
+        rules = self._listeners.with_word.get(client.listener, self._listeners.unconditional)
+        for alias in client.aliases:
+            rules |= self._listeners.by_word.get(alias, 0)
+        return rules
 
     def _who(self, client: Client) -> int:
         rules = self._anybody | self._users.by_word.get(client.user, 0)

@@ -176,7 +176,7 @@ def _found(field: str, question: Question) -> str:
     return {
         "authenticated": str(client.user is not None),
         "clients": client.host or "unix",
-        "listeners": client.listener or "any",
+        "listeners": " or ".join((client.listener, *client.aliases)) if client.listener else "any",
         "versions": "any" if client.version is None else str(client.version),
         "commands": _command(command),
         "ports": str(port),

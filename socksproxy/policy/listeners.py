@@ -4,11 +4,18 @@ Which addresses are the proxy's own listeners, so that a client cannot send it t
 
 from __future__ import annotations
 
+import os
 import socket
 from functools import lru_cache
 
 from ..errors import SHORTAGES
 from ..names import plain
+
+#: What rules call every Unix socket.
+UNIX = "unix"
+
+#: Where a listener is: a literal address and a port, or the path of a Unix socket.
+Place = tuple[str, int] | str
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
 
@@ -19,25 +26,40 @@ class OwnListeners:
     def __init__(self) -> None:
         self._exact: set[tuple[str, int]] = set()
         self._everywhere: set[int] = set()
-        self._names: dict[tuple[str, int], str] = {}
+        self._names: dict[Place, str] = {}
 
     def name(self, host: str, port: int, name: str) -> None:
         """The listener on *host* (a literal address, or a wildcard) and *port* is called *name* by rules."""
         host = plain(host)
         self._names["" if host in _WILDCARDS else host, port] = name
 
-    def name_of(self, reached: tuple[str, int] | None) -> str:
-        """
-        What rules call the listener of a client.
+    def name_unix(self, path: str, name: str) -> None:
+        """The listener on the Unix socket *path* is called *name* by rules."""
+        self._names[path] = name
 
-        :param reached: the address and port of ours that it has reached; None: a Unix socket.
-        :returns: the name, or the address and port where it has none; ``unix``.
+    def unname(self, reached: Place) -> None:
+        """The listener on the address (a wildcard for any) and port, or the path, has no name any more."""
+        if isinstance(reached, str):
+            self._names.pop(reached, None)
+            return
+        host = plain(reached[0])
+        self._names.pop(("" if host in _WILDCARDS else host, reached[1]), None)
+
+    def words_for(self, reached: Place) -> tuple[str, ...]:
         """
-        if reached is None:
-            return "unix"
-        host, port = reached
-        name = self._names.get(reached) or self._names.get(("", port))
-        return name or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        What rules may call the listener of a client.
+
+        :param reached: the address and port of ours that it has reached, or the path of a Unix socket.
+        :returns: the name, where it has one; the address and port, or ``unix:`` and the path, and ``unix``.
+        """
+        name = self._names.get(reached)
+        if isinstance(reached, str):
+            words = (f"unix:{reached}", UNIX) if reached else (UNIX,)
+        else:
+            host, port = reached
+            name = name or self._names.get(("", port))
+            words = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}",)
+        return words if name is None else (name, *words)
 
     def add(self, host: str, port: int) -> None:
         """Clients are accepted on *host* (a literal address, or a wildcard) and *port*."""
@@ -63,6 +85,12 @@ class OwnListeners:
         if host in _WILDCARDS:  # the kernel takes these for loopback
             return port in self._everywhere or any(port == own for _, own in self._exact)
         return port in self._everywhere and is_local(host)
+
+
+def path_of(name: str | bytes | None) -> str:
+    """The path of a Unix socket whose *name* the system tells; ``@`` begins one that is in no directory."""
+    path = os.fsdecode(name or b"")
+    return f"@{path[1:]}" if path.startswith("\0") else path
 
 
 def is_local(host: str) -> bool:

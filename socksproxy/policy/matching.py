@@ -17,14 +17,13 @@ from zoneinfo import ZoneInfo
 from ..names import plain
 from ..wire.words import Address, AddressType, Command
 from . import Client
-from .listeners import OwnListeners
+from .listeners import UNIX, OwnListeners
 from .rules import (
     DAYS,
     DEFAULT,
     DENIED,
     OWN,
     SPECIAL,
-    UNIX,
     Decision,
     Network,
     Problem,
@@ -208,7 +207,10 @@ class Matcher:
         return address is not None and self._among(address, rule.clients)
 
     def _listeners(self, rule: Rule, question: Question, now: float) -> bool:
-        return rule.listeners is None or question.client.listener in rule.listeners
+        if rule.listeners is None:
+            return True
+        client = question.client
+        return any(word in rule.listeners for word in (client.listener, *client.aliases))
 
     def _versions(self, rule: Rule, question: Question, now: float) -> bool:
         return rule.versions is None or question.client.version in rule.versions

@@ -22,14 +22,12 @@ from ..errors import NameNotFound
 from ..limits.terms import Limits
 from ..names import canonical
 from ..wire.words import Address, AddressType, Command
+from .listeners import UNIX
 
 #: What an access record shows where no rule has decided: none matched; the destination is
 #: special, and the rule that permits it does not name it; it is the proxy itself.
 DEFAULT, SPECIAL, OWN = "default", "special", "own-listener"
 RESERVED = frozenset({DEFAULT, SPECIAL, OWN})
-
-#: Among the networks of clients: those on a Unix socket, which have no address.
-UNIX = "unix"
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 COMMANDS: dict[str, tuple[Command, ...]] = {
@@ -121,8 +119,10 @@ class Rule:
     :ivar users: names of users.
     :ivar groups: names of groups.
     :ivar authenticated: True: somebody has vouched for the user's name; False: nobody has.
-    :ivar clients: addresses, networks and sets from which clients come, or ``unix``.
-    :ivar listeners: names of listeners, or addresses and ports as in ``192.0.2.1:1080``.
+    :ivar clients: addresses, networks and sets from which clients come, or ``unix``: those on a Unix
+        socket, which have no address.
+    :ivar listeners: names of listeners, addresses and ports as in ``192.0.2.1:1080``, ``unix:`` and a
+        path, or ``unix`` for every Unix socket.
     :ivar versions: 4 or 5. SOCKS4a is 4.
     :ivar commands: ``connect``, ``bind``, ``associate``, ``resolve``.
     :ivar names: names of destinations: ``a.example``, ``*.example`` (what ends so), a glob

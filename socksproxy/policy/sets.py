@@ -28,7 +28,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import describe
-from .rules import UNIX, Network, Problem, Rule, RuleError, Wrong, is_set, name_pattern, network_of
+from .listeners import UNIX
+from .rules import Network, Problem, Rule, RuleError, Wrong, is_set, name_pattern, network_of
 from .special import Special, special_networks
 
 _log = Logger(namespace="socksproxy")

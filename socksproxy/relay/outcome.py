@@ -9,6 +9,7 @@ from enum import Enum
 from zope.interface import Attribute, Interface
 
 from ..limits.buckets import Meters
+from ..policy.listeners import Place
 
 
 class End(Enum):
@@ -41,8 +42,8 @@ class IRelay(Interface):
     how = Attribute("How it ended, an :class:`End`; None while it lives.")
     errno = Attribute("The error number that ended it; 0 where none did.")
 
-    def local_address() -> tuple[str, int] | None:
-        """The literal address and the port of ours that the client has reached; None: a Unix socket."""
+    def reached() -> Place:
+        """Which listener of ours the client has reached; behind a balancer, the balancer has."""
 
     def abort(how: End = End.ABORTED) -> None:
         """

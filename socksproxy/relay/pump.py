@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from ..limits.buckets import Meter, Meters
 from ..names import plain
+from ..policy.listeners import Place, path_of
 from .events import BROKEN, ENDING, READABLE, WRITE
 from .outcome import End, IRelay
 from .pipes import Pipe
@@ -469,12 +470,11 @@ class EngineRelay:
             self.client.set_meter(up)
             self.destination.set_meter(down)
 
-    def local_address(self) -> tuple[str, int] | None:
-        """See :meth:`socksproxy.relay.outcome.IRelay.local_address`."""
-        if self.client.socket.family == AF_UNIX:
-            return None
-        host, port = self.client.socket.getsockname()[:2]
-        return plain(host), port
+    def reached(self) -> Place:
+        """See :meth:`socksproxy.relay.outcome.IRelay.reached`."""
+        link = self.client.socket
+        name = link.getsockname()
+        return path_of(name) if link.family == AF_UNIX else (plain(name[0]), name[1])
 
     def note(self, how: End) -> None:
         """Remember what came first."""

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from ..limits.buckets import Meter, Meters
 from ..names import plain
+from ..policy.listeners import Place, path_of
 from ..wire.words import ProtocolError
 from .outcome import End, IRelay
 
@@ -308,11 +309,9 @@ class TransportsRelay:
             if not end.gone:
                 end.transport.abortConnection()
 
-    def local_address(self) -> tuple[str, int] | None:
-        """See :meth:`socksproxy.relay.outcome.IRelay.local_address`."""
-        address = self.client.transport.getHost()
-        host = getattr(address, "host", None)
-        return (plain(host), address.port) if isinstance(host, str) else None
+    def reached(self) -> Place:
+        """See :meth:`socksproxy.relay.outcome.IRelay.reached`."""
+        return place_of(self.client.transport)
 
     def broken(self, end: RelayEnd, problem: ProtocolError) -> None:
         """*end*'s peer, or the context with it, has broken what was agreed on."""
@@ -383,6 +382,15 @@ class TransportsRelay:
 
 #: Ends that were decided here; what follows from them does not change the record.
 _FINAL = frozenset({End.IDLE, End.FORBIDDEN, End.ABORTED, End.BROKEN, End.QUOTA})
+
+
+def place_of(transport: Any) -> Place:
+    """Where *transport*'s client has reached us; behind a balancer, the balancer has."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    address = transport.getHost()
+    host = getattr(address, "host", None)
+    return (plain(host), address.port) if isinstance(host, str) else path_of(getattr(address, "name", None))
 
 
 def can_half_close(transport: Any) -> bool:

@@ -263,9 +263,9 @@ def test_peercred(
     proxy = Served(twistd, tmp_path, "--listen", f"unix:{path}", "--auth", "peercred", *workers)
     for number in range(4):
         assert socks5(unix(path), origin) == 0
-        proxy.has(number, client="unix", user=ME, method="peercred", version=5, reply=0)
+        proxy.has(number, client=f"unix:{os.geteuid()}", user=ME, method="peercred", version=5, reply=0)
     assert socks4(unix(path), origin, b"somebody") == 90
-    proxy.has(4, client="unix", user=ME, method="peercred", version=4, reply=90)
+    proxy.has(4, client=f"unix:{os.geteuid()}", user=ME, method="peercred", version=4, reply=90)
 
 
 def test_peercred_behind_a_balancer(twistd: Callable[..., Program], tmp_path: Path) -> None:

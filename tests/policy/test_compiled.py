@@ -95,7 +95,7 @@ RULES = st.lists(
             "groups": some(GROUPS),
             "authenticated": st.sampled_from([None, None, None, True, False]),
             "clients": some(("192.0.2.0/24", "192.0.2.7", "unix", "2001:db8::/32", "loopback", "many")),
-            "listeners": some(("front", "unix")),
+            "listeners": some(("front", "unix", "192.0.2.1:1080", "unix:/run/a")),
             "versions": some((4, 5)),
             "commands": some(("connect", "bind", "associate", "resolve")),
             "names": some(PATTERNS),
@@ -114,8 +114,10 @@ CLIENTS = st.builds(
     st.sampled_from([None, *USERS]),
     st.none(),
     st.frozensets(st.sampled_from(GROUPS)),
-    st.sampled_from([None, "front", "unix"]),
+    st.sampled_from([None, "front", "unix", "unix:/run/a"]),
     st.sampled_from([4, 5]),
+    st.none(),
+    st.sampled_from([(), ("unix",), ("192.0.2.1:1080",), ("unix:/run/a", "unix")]),
 )
 PORTS = st.sampled_from([0, 79, 80, 90, 443, 1080, 65535])
 QUESTIONS = st.builds(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from socksproxy.policy import listeners
-from socksproxy.policy.listeners import OwnListeners, is_local
+from socksproxy.policy.listeners import OwnListeners, Place, is_local, path_of
 
 OTHERS = "192.0.2.1"  # for documentation: nobody's, so not this machine's
 
@@ -122,18 +122,29 @@ class TestIsLocal:
 
 
 @pytest.mark.parametrize(
-    ("reached", "name"),
+    ("reached", "words"),
     [
-        (("192.0.2.1", 1080), "office"),
-        (("192.0.2.2", 1080), "192.0.2.2:1080"),
-        (("192.0.2.2", 1081), "everywhere"),
-        (("2001:db8::1", 1081), "everywhere"),
-        (("2001:db8::1", 1080), "[2001:db8::1]:1080"),
-        (None, "unix"),
+        (("192.0.2.1", 1080), ("office", "192.0.2.1:1080")),
+        (("192.0.2.2", 1080), ("192.0.2.2:1080",)),
+        (("192.0.2.2", 1081), ("everywhere", "192.0.2.2:1081")),
+        (("2001:db8::1", 1081), ("everywhere", "[2001:db8::1]:1081")),
+        (("2001:db8::1", 1080), ("[2001:db8::1]:1080",)),
+        ("/run/socks", ("staff", "unix:/run/socks", "unix")),
+        ("/run/other", ("unix:/run/other", "unix")),
+        ("", ("unix",)),
     ],
 )
-def test_names(own: OwnListeners, reached: tuple[str, int] | None, name: str) -> None:
-    """Rules know a listener by its name, or else by where it was reached."""
+def test_names(own: OwnListeners, reached: Place, words: tuple[str, ...]) -> None:
+    """Rules know a listener by its name, and by where it was reached."""
     own.name("::ffff:192.0.2.1", 1080, "office")
     own.name("0.0.0.0", 1081, "everywhere")
-    assert own.name_of(reached) == name
+    own.name_unix("/run/socks", "staff")
+    assert own.words_for(reached) == words
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("/run/s", "/run/s"), (b"/run/\xff", "/run/\udcff"), (b"\0socks", "@socks"), ("", ""), (None, "")],
+)
+def test_paths(name: str | bytes | None, path: str) -> None:
+    assert path_of(name) == path
