@@ -78,6 +78,7 @@ setup(
         "socksproxy.cli",
         "socksproxy.commands",
         "socksproxy.config",
+        "socksproxy.limits",
         "socksproxy.policy",
         "socksproxy.relay",
         "socksproxy.udp",

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from attrs import evolve
 from twisted import __version__ as twisted_version
 from twisted.cred.portal import Portal
 from twisted.cred.strcred import (
@@ -295,19 +296,12 @@ class Options(usage.Options, AuthOptionMixin):
             connect=said["connect-timeout"],
             idle=said["idle-timeout"] or None,
         )
-        self["limits"] = ServerLimits(
-            server=Limits(sessions=said["max-sessions"]),
-            client=Limits(
-                sessions=said["max-sessions-per-client"],
-                binds=said["max-binds-per-client"],
-                associations=said["max-associations-per-client"],
-            ),
-        )
+        self["limits"] = self._limits(said)
         self["drain_seconds"] = said["drain"]
         self["worker_count"] = said["workers"]
         self._check_addresses("outgoing")
         self._check_advertised()
-        self["policy"] = None if self._configured is None else self._configured.policy
+        self["policy"] = self._configured and self._configured.policy_under(self["timeouts"])
         self["portal"] = self._portal(said)
         # Rules deny what they do not allow.
         self["guarded"] |= self["policy"] is not None
@@ -425,6 +419,20 @@ class Options(usage.Options, AuthOptionMixin):
         self["guarded"] &= IAnonymous not in self["credInterfaces"]
         return portal_of(
             [*checkers, *([TrustedUserid()] if userid else [])], self.reactor, said["auth-cache"]
+        )
+
+    def _limits(self, said: Mapping[str, Any]) -> ServerLimits:
+        limits = ServerLimits() if self._configured is None else self._configured.limits
+        sessions = [most for most in (said["max-sessions"], limits.server.sessions) if most is not None]
+        of_clients = Limits(
+            sessions=said["max-sessions-per-client"],
+            binds=said["max-binds-per-client"],
+            associations=said["max-associations-per-client"],
+        )
+        return evolve(
+            limits,
+            server=evolve(limits.server, sessions=min(sessions, default=None)),
+            client=of_clients.over(limits.client),
         )
 
     def _bind(self, said: Mapping[str, Any]) -> BindSettings:

@@ -18,6 +18,7 @@ import pytest
 import pytest_twisted
 from hypothesis import HealthCheck, settings
 from twisted.internet.defer import Deferred
+from twisted.plugins import cred_file  # noqa: F401 - it keeps the stderr of when it is imported, and a test's is closed
 
 from .support.proxy import KINDS, Proxy
 

@@ -23,6 +23,7 @@ import socksproxy.auth
 from socksproxy import Address, Client, Command, options as options_module
 from socksproxy.auth.htpasswd import new_hash
 from socksproxy.cli import main
+from socksproxy.config.limits import LIMIT_KEYS, PREFIX_KEYS
 from socksproxy.config.rules import RULE_KEYS
 from socksproxy.config.tables import keys_of, table_classes
 from socksproxy.log import FIELDS
@@ -348,5 +349,8 @@ def test_configuration(tables: ModuleType) -> None:
     rule = list(tables.TABLES["config-rule"]())
     assert [row[0].strip("`") for row in rule[1:]] == list(RULE_KEYS)
     assert all(all(row) for row in rule)
+    limits = list(tables.TABLES["config-limit-keys"]())
+    assert [row[0].strip("`") for row in limits[1:]] == [*LIMIT_KEYS, *PREFIX_KEYS]
+    assert all(row[1] and row[3] and row[4] and row[5] for row in limits)
     idle = next(row for row in tables.TABLES["config-timeouts"]() if row[0] == "``idle-timeout``")
     assert idle[1:4] == ("number", "seconds", "0")

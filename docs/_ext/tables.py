@@ -17,7 +17,8 @@ from typing import get_type_hints
 import attrs
 
 from socksproxy import errors
-from socksproxy.config import rules, tables as config
+from socksproxy.config import limits, rules, tables as config
+from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.negotiation import TRANSITIONS
 from socksproxy.options import Options
 from socksproxy.policy.rules import Rule
@@ -83,28 +84,47 @@ def config_keys(name: str) -> Iterator[Row]:
     kinds = get_type_hints(config.table_classes()[name])
     for key, field in config.keys_of(config.table_classes()[name]).items():
         known = config.about(field)
-        default, meaning = _option(key)
+        default, meaning = ("none", known.meaning) if known.meaning else _option(key)
         kind = _TYPES[kinds[field.name]]
         yield (f"``{key}``", kind, known.unit, default, f"``{known.example}``", _plainly(meaning))
+
+
+def config_limits() -> Iterator[Row]:
+    """The keys of limits in the configuration file."""
+    yield ("Key", "Type", "Unit", "Default", "Example", "Meaning")
+    for kind, keys in ((Limits, limits.LIMIT_KEYS), (ServerLimits, limits.PREFIX_KEYS)):
+        meanings, kinds = _meanings(kind), get_type_hints(kind)
+        for key, known in keys.items():
+            name = key.replace("-", "_")
+            default = next(field for field in attrs.fields(kind) if field.name == name).default
+            shown = "none" if default is None else str(default)
+            type_ = _LIMIT_TYPES.get(key) or _LIMIT_TYPES[kinds[name]]
+            yield (f"``{key}``", type_, known.unit, shown, f"``{known.example}``", meanings[name])
 
 
 def config_rule() -> Iterator[Row]:
     """The keys of a rule in the configuration file."""
     yield ("Key", "Type", "Default", "Example", "Meaning")
-    doc = inspect.cleandoc(Rule.__doc__ or "")
-    meanings = dict(re.findall(r"^:ivar (\w+): ((?:.*\n?)(?:    .*\n?)*)", doc, re.MULTILINE))
+    meanings = _meanings(Rule)
     kinds = get_type_hints(Rule)
     for key, name in rules.RULE_KEYS.items():
-        meaning = " ".join(meanings[name].split())
+        meaning = meanings[name]
         default = next(field for field in attrs.fields(Rule) if field.name == name).default
-        if key == rules.IDLE_TIMEOUT:
-            row = ("number (seconds)", "the server's", "Without data after which its sessions end; 0: never.")
+        if key in _RULE_TIMEOUTS:
+            row = ("number (seconds)", "the server's", _RULE_TIMEOUTS[key])
         elif default is attrs.NOTHING:
             row = (_RULE_TYPES[kinds[name]], "none: it has to be given", meaning)
         else:
             row = (_RULE_TYPES[kinds[name]], "true" if default is True else "does not matter", meaning)
         kind, otherwise, meaning = row
         yield (f"``{key}``", kind, otherwise, f"``{rules.RULE_EXAMPLES[key]}``", meaning)
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """What the docstring of *kind* says of its attributes."""
+    doc = inspect.cleandoc(kind.__doc__ or "")
+    found = re.findall(r"^:ivar (\w+): ((?:.*\n?)(?:    .*\n?)*)", doc, re.MULTILINE)
+    return {name: " ".join(meaning.split()) for name, meaning in found}
 
 
 def _option(name: str) -> tuple[str, str]:
@@ -133,7 +153,13 @@ _TYPES = {
     tuple[str, ...] | None: "list of texts",
 }
 
+_RULE_TIMEOUTS = {
+    rules.CONNECT_TIMEOUT: "In which the destination must be reached.",
+    rules.IDLE_TIMEOUT: "Without data after which its sessions end; 0: never.",
+}
+
 _RULE_TYPES = {
+    Limits | None: "table of limits",
     bool: "true or false",
     str: "text",
     bool | None: "true or false",
@@ -144,7 +170,16 @@ _RULE_TYPES = {
     Collection[int | str | tuple[int, int]] | None: "list of whole numbers or texts",
 }
 
+_LIMIT_TYPES = {
+    int: "whole number",
+    int | None: "whole number",
+    Rate | None: "number, text or table",
+    "daily": "whole number or text",
+    "monthly": "whole number or text",
+}
+
 TABLES = {
+    "config-limit-keys": config_limits,
     "config-rule": config_rule,
     **{f"config-{name}": partial(config_keys, name) for name in config.table_classes()},
     "states": states,

@@ -11,12 +11,15 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..policy.timeouts import Timeouts
 from ..values import Wrong
+from .faults import OTHERS, RULE, SETS, Fault, place
+from .limits import SCOPES, check_quota_file, server_limits
 from .lines import Path, lines_of
 from .mistakes import Mistake, in_order, listed, nearest, printable, shown
-from .rules import RULE, SETS, Fault, place, policy_of
+from .rules import policy_of, policy_under
 from .structure import Misfit, structured
 from .tables import Configuration, about, keys_of, places, said, table_classes
 
@@ -24,6 +27,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from ..policy.compiled import RulePolicy
 
 __all__ = ["Configured", "Mistake", "read"]
 
@@ -44,6 +50,8 @@ class Configured:
     :param lines: where each thing stands.
     :param mistakes: what is wrong already.
     :ivar said: what it says for each option, as the command line would: text, texts, or True.
+    :ivar limits: what it says of limits that no option says.
+    :ivar quota_file: what keeps how much of the daily and monthly ones is used; None: there are none.
     :ivar policy: what its rules come to; None: it has none, or they are wrong.
     :ivar used: the options for which that is what counts.
     :ivar unused: what is wrong with values that do not count.
@@ -64,15 +72,35 @@ class Configured:
         self.wrong: set[str] = set()
         self._document = document
         self._lines = lines
-        options = {name: value for name, value in document.items() if name not in (RULE, SETS)}
+        options, scopes = _parts(document)
         self.configuration, misfits = structured(options, Configuration)
-        self.policy, faults = policy_of(document.get(RULE), document.get(SETS))
         self.said = {key: _as_option(value) for key, value in said(self.configuration) if value is not False}
         self._left_out = {misfit.path for misfit in misfits if isinstance(misfit.path[-1], int)}
         self.mistakes += [self._misfit(misfit) for misfit in misfits]
-        self.mistakes += [self._fault(fault) for fault in faults]
-        if faults:
+        self.quota_file = self.configuration.limits.quota_file
+        faults: list[Fault] = []
+        if self.quota_file is not None:
+            try:
+                check_quota_file(self.quota_file)
+            except Wrong as problem:
+                self.mistakes.append(self._about(("limits", "quota-file"), problem.reason))
+        counted = self.quota_file is not None or "quota-file" in self.wrong
+        self.limits = server_limits(scopes, counted, faults)
+        known = len(faults)
+        self.policy = policy_of(document.get(RULE), document.get(SETS), counted, faults)
+        if len(faults) > known:
             self.wrong.add(RULE)
+        self.mistakes += [self._fault(fault) for fault in faults]
+
+    def policy_under(self, timeouts: Timeouts) -> RulePolicy | None:
+        """
+        The policy, whose rules have of *timeouts* what they do not say themselves.
+
+        :param timeouts: the server's.
+        """
+        if self.policy is None or self.mistakes:
+            return self.policy
+        return policy_under(self.policy, self._document[RULE], timeouts)
 
     def report(self, problems: Iterable[Wrong]) -> list[str]:
         """
@@ -114,8 +142,8 @@ class Configured:
     def _fault(self, fault: Fault) -> Mistake:
         value = f" = {shown(self._value(fault.path))}" if fault.shown else ""
         text = f"{place(fault.path, self._document)}{value}: {fault.reason}"
-        number = fault.path[-1] if len(fault.path) > 3 else 0
-        return Mistake(self._line(fault.path), None, text, int(number))
+        number = fault.path[-1]
+        return Mistake(self._line(fault.path), None, text, number if isinstance(number, int) else 0)
 
     def _about(self, path: Path, reason: str) -> Mistake:
         table, key, *numbers = path
@@ -145,7 +173,7 @@ class Configured:
         if len(path) == 1:
             return self._unknown_table(name)
         table = str(path[0])
-        keys = list(keys_of(table_classes()[table]))
+        keys = [*keys_of(table_classes()[table]), *(SCOPES if table == "limits" else ())]
         here = nearest(name, keys)
         if name in _PLACES:
             self.wrong.add(name)
@@ -167,13 +195,13 @@ class Configured:
             meant = "" if key == name else f"; did you mean {key}?"
             there = f"[{_PLACES[key]}]"
             return f"{name}: this key belongs in {there}" if not meant else f"{name}: no such key{meant}"
-        table = nearest(name, [*table_classes(), RULE, SETS])
+        table = nearest(name, [*table_classes(), *OTHERS])
         for inside in value if isinstance(value, list) else [value]:
             self.wrong.update(inside)
         if table == RULE:
             self.wrong.add(RULE)
         if table is None:
-            return f"[{name}]: no such table; there are {listed([*table_classes(), RULE, SETS])}"
+            return f"[{name}]: no such table; there are {listed([*table_classes(), *OTHERS])}"
         return f"[{name}]: no such table; did you mean [{table}]?"
 
     def _no_table(self, name: str) -> str:
@@ -211,6 +239,16 @@ def read(data: bytes, file: str) -> Configured:
     except ValueError:
         return _nothing(file, Mistake(None, None, "there is a number of too many digits"))
     return Configured(file, document, lines_of(text))
+
+
+def _parts(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tables that say what options say, and those within ``[limits]``."""
+    options = {name: value for name, value in document.items() if name not in OTHERS}
+    limits = options.get("limits")
+    if not isinstance(limits, dict):
+        return options, {}
+    options["limits"] = {key: value for key, value in limits.items() if key not in SCOPES}
+    return options, {key: value for key, value in limits.items() if key in SCOPES}
 
 
 def _nothing(file: str, mistake: Mistake) -> Configured:

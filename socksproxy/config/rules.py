@@ -7,30 +7,30 @@ Which values are right is for :class:`~socksproxy.policy.rules.Rule` and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from attrs import fields
+from attrs import evolve, fields
 
 from ..policy.compiled import RulePolicy
 from ..policy.rules import Problem, Rule, RuleError
 from ..policy.sets import Sets
 from ..policy.timeouts import Timeouts
-from ..values import Wrong, seconds
+from ..values import Parser, Wrong, seconds
+from .faults import RULE, SETS, Fault, Reader, no_such, plain, read_table
+from .limits import limits_reader
 from .lines import Path
-from .mistakes import listed, nearest
+from .mistakes import listed
 from .tables import spelled
 
-#: Names of what stands at the top of the file.
-RULE, SETS = "rule", "sets"
-
 #: In place of the field *timeouts*.
-IDLE_TIMEOUT = "idle-timeout"
+CONNECT_TIMEOUT, IDLE_TIMEOUT = "connect-timeout", "idle-timeout"
 
-#: By the names that the file has for them. What limits a rule has cannot be said yet.
-RULE_KEYS = {
-    spelled(field.name): field.name for field in fields(Rule) if field.name not in ("limits", "timeouts")
-} | {IDLE_TIMEOUT: "timeouts"}
+#: By the names that the file has for them.
+RULE_KEYS = {spelled(field.name): field.name for field in fields(Rule) if field.name != "timeouts"} | {
+    CONNECT_TIMEOUT: "timeouts",
+    IDLE_TIMEOUT: "timeouts",
+}
 #: A value of each, as the file has it.
 RULE_EXAMPLES = {
     "name": '"web"',
@@ -49,76 +49,82 @@ RULE_EXAMPLES = {
     "hours": '["08:00-18:00"]',
     "zone": '"Europe/Berlin"',
     "outgoing": '["192.0.2.7", "2001:db8::7"]',
+    "limits": '{ sessions = 50, download = "2 MB/s" }',
     "log": "false",
+    CONNECT_TIMEOUT: "5",
     IDLE_TIMEOUT: "600",
 }
 SET_KEYS = ("networks", "names")
 
+_PLAIN_RULE_KEYS = [key for key, field in RULE_KEYS.items() if field not in ("limits", "timeouts")]
+_connect = seconds()
 _idle = seconds(or_zero="for never")
 
 
-class Fault(NamedTuple):
+def policy_of(rules: Any, sets: Any, quota_file: bool, faults: list[Fault]) -> RulePolicy | None:
     """
-    Something wrong.
-
-    :ivar path: where.
-    :ivar reason: what would be right.
-    :ivar shown: whether there is a value to be shown.
-    """
-
-    path: Path
-    reason: str
-    shown: bool = True
-
-
-def policy_of(rules: Any, sets: Any) -> tuple[RulePolicy | None, list[Fault]]:
-    """
-    The policy, or None where there is no rule, and all that is wrong.
+    The policy, or None where there is no rule, or something is wrong.
 
     :param rules: what stands as ``rule``; None: nothing.
     :param sets: likewise as ``sets``.
+    :param quota_file: whether there is one, without which there are no quotas.
+    :param faults: what is wrong is added to them.
     """
-    faults: list[Fault] = []
     known = _sets(sets, faults)
-    found = _rules(rules, faults)
+    found = _rules(rules, quota_file, faults)
     if not found:
-        return None, faults
+        return None
     if known is None:
         # Nobody can tell which of the sets that rules name there are.
-        return None, faults
+        return None
     try:
-        policy = RulePolicy([rule for rule in found.values() if rule is not None], known)
+        return RulePolicy([rule for rule in found.values() if rule is not None], known)
     except RuleError as problem:
         numbers = {rule.name: number for number, rule in found.items() if rule is not None}
         faults += [_fault((RULE, numbers[each.rule]), rules, each) for each in problem.problems]
-        return None, faults
-    return policy, faults
+        return None
 
 
-def _rules(rules: Any, faults: list[Fault]) -> dict[int, Rule | None]:
+def policy_under(policy: RulePolicy, rules: Any, timeouts: Timeouts) -> RulePolicy:
+    """
+    *policy*, whose rules have of *timeouts* what they do not say themselves.
+
+    :param rules: what the policy was made of.
+    """
+    if not any(_timeouts(table) for table in rules):
+        return policy
+    changed = []
+    for rule, table in zip(policy.rules, rules, strict=True):
+        said = _timeouts(table)
+        changed.append(evolve(rule, timeouts=timeouts._replace(**said)) if said else rule)
+    return RulePolicy(changed, policy.sets)
+
+
+def _rules(rules: Any, quota_file: bool, faults: list[Fault]) -> dict[int, Rule | None]:
     if rules is None:
         return {}
     if not isinstance(rules, list):
         faults.append(Fault((RULE,), "there may be many rules: each begins with [[rule]]", False))
         return {}
-    return {number: _rule((RULE, number), rules, faults) for number, _ in enumerate(rules)}
+    readers: dict[str, Reader] = {
+        **dict.fromkeys(_PLAIN_RULE_KEYS, plain(_simple)),
+        "limits": limits_reader(quota_file),
+        CONNECT_TIMEOUT: plain(_timeout_by(_connect)),
+        IDLE_TIMEOUT: plain(_timeout_by(_idle)),
+    }
+    return {number: _rule((RULE, number), rules, readers, faults) for number, _ in enumerate(rules)}
 
 
-def _rule(path: Path, rules: Any, faults: list[Fault]) -> Rule | None:
+def _rule(path: Path, rules: Any, readers: Mapping[str, Reader], faults: list[Fault]) -> Rule | None:
     table = rules[path[1]]
     if not isinstance(table, dict):
         faults.append(Fault(path, "not a table: a rule begins with [[rule]]", False))
         return None
     before = len(faults)
-    given: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in RULE_KEYS:
-            faults.append(Fault((*path, key), _no_such(key, RULE_KEYS), False))
-            continue
-        try:
-            given[RULE_KEYS[key]] = _idle_timeout(value) if key == IDLE_TIMEOUT else _simple(value)
-        except Wrong as problem:
-            faults.append(Fault((*path, key), problem.reason))
+    found = read_table(table, path, readers, faults)
+    given = {RULE_KEYS[key]: value for key, value in found.items() if RULE_KEYS[key] != "timeouts"}
+    if len(faults) == before and (said := _timeouts(table)):
+        given["timeouts"] = Timeouts()._replace(**said)
     missing = [key for key in ("name", "allow") if key not in table]
     faults += [Fault(path, f"{key} is missing", False) for key in missing]
     # What is missing or wrong already is no reason not to look at the rest.
@@ -148,7 +154,7 @@ def _sets(sets: Any, faults: list[Fault]) -> Sets | None:
         for key, value in table.items():
             path = (SETS, name, key)
             if key not in SET_KEYS:
-                faults.append(Fault(path, _no_such(key, SET_KEYS), False))
+                faults.append(Fault(path, no_such(key, SET_KEYS), False))
             elif not isinstance(value, list):
                 faults.append(Fault(path, "not a list in brackets"))
             else:
@@ -161,10 +167,24 @@ def _sets(sets: Any, faults: list[Fault]) -> Sets | None:
     return known if len(faults) == before else None
 
 
-def _idle_timeout(value: Any) -> Timeouts:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise Wrong("not a number")
-    return Timeouts(idle=_idle(str(value)) or None)
+def _timeout_by(parse: Parser) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise Wrong("not a number")
+        found: float = parse(str(value))
+        return found
+
+    return read
+
+
+def _timeouts(table: dict[str, Any]) -> dict[str, float | None]:
+    """What the *table* of a rule says of timeouts, by the names that these have."""
+    said: dict[str, float | None] = {}
+    if CONNECT_TIMEOUT in table:
+        said["connect"] = float(table[CONNECT_TIMEOUT])
+    if IDLE_TIMEOUT in table:
+        said["idle"] = float(table[IDLE_TIMEOUT]) or None
+    return said
 
 
 def _simple(value: Any) -> Any:
@@ -194,23 +214,3 @@ def _fault(path: Path, document: Any, problem: Problem) -> Fault:
 
 def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
-
-
-def _no_such(key: str, keys: Iterable[str]) -> str:
-    near = nearest(key, keys)
-    return f"no such key; did you mean {near}?" if near else f"no such key; there are {listed(keys)}"
-
-
-def place(path: Path, document: Mapping[str, Any]) -> str:
-    """How *path* is told: the table with its name, and the key in it."""
-    table, *rest = path
-    if table == SETS:
-        where = f"[{'.'.join(map(str, path[:2]))}]"
-    elif not rest:
-        where = f"[[{table}]]"
-    else:
-        rule = document[RULE][rest[0]]
-        name = rule.get("name") if isinstance(rule, dict) else None
-        where = f'[[{table}]] "{name}"' if isinstance(name, str) else f"[[{table}]] number {int(rest[0]) + 1}"
-    inner = [f" {step}" if isinstance(step, str) else f"[{step}]" for step in path[2:]]
-    return where + "".join(inner)

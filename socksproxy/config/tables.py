@@ -22,15 +22,17 @@ class Key(NamedTuple):
     :ivar example: a value, as the file has it.
     :ivar unit: what a number counts, if it is not plain.
     :ivar secret: whether its value is nobody's business.
+    :ivar meaning: what it says, where no option says the same.
     """
 
     example: str
     unit: str = ""
     secret: bool = False
+    meaning: str = ""
 
 
-def _key(example: str, unit: str = "", *, secret: bool = False) -> Any:
-    return field(default=None, kw_only=True, metadata={_KEY: Key(example, unit, secret)})
+def _key(example: str, unit: str = "", *, secret: bool = False, meaning: str = "") -> Any:
+    return field(default=None, kw_only=True, metadata={_KEY: Key(example, unit, secret, meaning)})
 
 
 @frozen
@@ -117,6 +119,9 @@ class Limits:
     max_sessions_per_client: int | None = _key("200", "sessions")
     max_binds_per_client: int | None = _key("8", "BINDs")
     max_associations_per_client: int | None = _key("20", "associations")
+    quota_file: str | None = _key(
+        '"/var/lib/socks/usage.sqlite"', meaning="File that keeps what of daily and monthly limits is used."
+    )
 
 
 @frozen
@@ -177,5 +182,5 @@ def said(configuration: Configuration) -> Iterator[tuple[str, Any]]:
         values = getattr(configuration, table.name)
         for attribute in fields(type(values)):
             value = getattr(values, attribute.name)
-            if value is not None:
+            if value is not None and not about(attribute).meaning:
                 yield spelled(attribute.name), value

@@ -20,10 +20,6 @@ class Rate(NamedTuple):
     per_second: float
     burst: float | None = None
 
-    def __str__(self) -> str:
-        burst = "" if self.burst is None else f", {self.burst:.12g} at once"
-        return f"{self.per_second:.12g}/s{burst}"
-
 
 @attrs.frozen(kw_only=True)
 class Limits:
@@ -48,11 +44,6 @@ class Limits:
     download: Rate | None = None
     daily: int | None = None
     monthly: int | None = None
-
-    def __str__(self) -> str:
-        values = attrs.asdict(self, recurse=False)
-        words = (f"{name.replace('_', '-')} {value}" for name, value in values.items() if value is not None)
-        return ", ".join(words)
 
     def __bool__(self) -> bool:
         """Whether it limits anything."""

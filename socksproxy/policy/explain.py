@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from .. import amounts
+from ..limits.terms import Limits
 from ..names import canonical
 from ..wire.words import Address, Command
 from . import Client
@@ -60,7 +62,7 @@ class Explanation(NamedTuple):
     :ivar rule: the rule that decides, or what does in place of one.
     :ivar steps: the rules that were looked at, in their order.
     :ivar outgoing: where connections leave from, if the rule says so.
-    :ivar limits: the name of what limits it, if the rule says so.
+    :ivar limits: of all sessions under the rule, if it says so.
     :ivar log: whether there is an access record.
     """
 
@@ -69,12 +71,13 @@ class Explanation(NamedTuple):
     rule: str
     steps: tuple[Step, ...]
     outgoing: tuple[str, ...] | None = None
-    limits: str | None = None
+    limits: Limits | None = None
     log: bool = True
 
     def data(self) -> dict[str, Any]:
         """For JSON: plain types only."""
-        return {**self._asdict(), "steps": [step._asdict() for step in self.steps]}
+        limits = None if self.limits is None else amounts.data(self.limits)
+        return {**self._asdict(), "steps": [step._asdict() for step in self.steps], "limits": limits}
 
     def __str__(self) -> str:
         said = _NO_RULE.get(self.rule)
@@ -85,7 +88,7 @@ class Explanation(NamedTuple):
         lines += [f"  {number}. {step}" for number, step in enumerate(self.steps, 1)]
         if self.allowed:
             lines += [f"  from {', '.join(self.outgoing)}"] if self.outgoing else []
-            lines += [f"  limits: {self.limits}"] if self.limits else []
+            lines += [f"  limits: {amounts.told(self.limits)}"] if self.limits else []
         return "\n".join(lines + ([] if self.log else ["  without an access record"]))
 
 
@@ -134,9 +137,7 @@ def _with_effect(explanation: Explanation, decision: Decision) -> Explanation:
     if rule is None:
         return explanation
     outgoing = None if rule.outgoing is None else tuple(rule.outgoing)
-    return explanation._replace(
-        outgoing=outgoing, limits=None if rule.limits is None else str(rule.limits), log=rule.log
-    )
+    return explanation._replace(outgoing=outgoing, limits=rule.limits, log=rule.log)
 
 
 def _step(matcher: Matcher, rule: Rule, question: Question, now: float) -> Step:

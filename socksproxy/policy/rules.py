@@ -123,7 +123,7 @@ class Rule:
     :ivar zone: the time zone of days and hours, as in ``"Europe/Berlin"``; None: the machine's own.
     :ivar outgoing: at most one IPv4 and one IPv6 address of this machine that connections leave from.
     :ivar limits: of all sessions under this rule together.
-    :ivar timeouts: in place of the server's, once the rule is known: the idle one.
+    :ivar timeouts: in place of the server's, once the rule is known.
     :ivar log: whether a session has an access record.
     :raises RuleError: for mistakes, all of them.
     """
@@ -229,12 +229,6 @@ def _rule_name(value: Any) -> str:
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise Wrong(value, "must be true or false")
-    return value
-
-
-def _limits(value: Any) -> Limits:
-    if not isinstance(value, Limits):
-        raise Wrong(value, "must be Limits")
     return value
 
 
@@ -417,6 +411,12 @@ def _outgoing(value: Any) -> tuple[str, ...]:
     if len(families) != len(set(families)):
         raise Wrong(list(value), "must be at most one IPv4 and one IPv6 address")
     return tuple(value)
+
+
+def _limits(value: Any) -> Limits:
+    if not isinstance(value, Limits):
+        raise Wrong(value, "must be Limits")
+    return value
 
 
 def _timeouts(value: Any) -> Timeouts:

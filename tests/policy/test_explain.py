@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import given
 
-from socksproxy.limits import Limits
+from socksproxy.limits import Limits, Rate
 from socksproxy.policy import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.explain import explain
@@ -28,7 +28,7 @@ POLICY = RulePolicy(
             names=["*.example"],
             networks=["203.0.113.0/24"],
             outgoing=["192.0.2.9"],
-            limits=Limits(sessions=5),
+            limits=Limits(sessions=20, download=Rate(1_000_000, 4e6)),
             log=False,
         ),
         Rule(name="dns", allow=True, commands=["associate"], ports=[53]),
@@ -50,7 +50,7 @@ a.example:443: allowed (by rule web)
   4. private (deny): depends on the address
   5. web (allow): matches
   from 192.0.2.9
-  limits: sessions 5
+  limits: sessions 20, download 1 MB/s (burst 4 MB)
   without an access record""",
         """\
 10.0.0.1:443: denied (by rule private)
@@ -66,7 +66,7 @@ a.example:443: allowed (by rule web)
   4. private (deny): networks private, not 198.51.100.1
   5. web (allow): matches
   from 192.0.2.9
-  limits: sessions 5
+  limits: sessions 20, download 1 MB/s (burst 4 MB)
   without an access record""",
     ]
 
@@ -131,7 +131,7 @@ def test_data() -> None:
             {"rule": "web", "allow": True, "verdict": "yes", "fields": [], "wanted": [], "found": ""},
         ],
         "outgoing": ["192.0.2.9"],
-        "limits": "sessions 5",
+        "limits": {"sessions": 20, "download": {"per_second": 1_000_000, "burst": 4e6}},
         "log": False,
     }
 

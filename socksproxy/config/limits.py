@@ -1,0 +1,176 @@
+"""
+Limits: the tables ``[limits.server]`` and so on, and ``limits`` of users, groups and rules.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ..amounts import byte_rate, event_rate, size, whole
+from ..errors import describe
+from ..limits.terms import Limits, Rate, ServerLimits
+from ..values import Wrong
+from .faults import Fault, Noted, Reader, plain, read_table
+from .lines import Path
+from .tables import Key
+
+#: Tables within ``[limits]``: those of whom limits are.
+SCOPES = ("server", "client", "network", "user", "session")
+#: What a single session cannot have many of.
+_NOT_OF_SESSIONS = ("sessions", "binds", "associations", "new-sessions", "daily", "monthly")
+#: What an option says of client addresses.
+_OF_CLIENTS = ("sessions", "binds", "associations")
+#: What is counted from one day, and one month, to the next.
+_QUOTAS = ("daily", "monthly")
+
+#: What is to be known of each key; the rest is said by the class.
+LIMIT_KEYS = {
+    "sessions": Key("100"),
+    "binds": Key("8"),
+    "associations": Key("20"),
+    "new-sessions": Key('{ rate = "10/s", burst = 50 }', "a second"),
+    "upload": Key('"1 MB/s"', "bytes a second"),
+    "download": Key('{ rate = "10 MB/s", burst = "40 MB" }', "bytes a second"),
+    "daily": Key('"5 GB"', "bytes"),
+    "monthly": Key('"100 GB"', "bytes"),
+}
+#: Likewise, of those that only networks of clients have.
+PREFIX_KEYS = {"ipv4-prefix": Key("24", "bits"), "ipv6-prefix": Key("64", "bits")}
+
+
+def limits_reader(quota_file: bool) -> Reader:
+    """
+    Reads the limits of a user, a group or a rule.
+
+    :param quota_file: whether there is one, without which there are no quotas.
+    """
+    readers = _readers(quota_file)
+
+    def read(value: Any, path: Path, faults: list[Fault]) -> Limits:
+        known = len(faults)
+        found = read_table(value, path, readers, faults)
+        if len(faults) > known:
+            raise Noted
+        return Limits(**_fields(found))
+
+    return read
+
+
+def server_limits(tables: dict[str, Any], quota_file: bool, faults: list[Fault]) -> ServerLimits:
+    """
+    What the tables within ``[limits]`` say.
+
+    :param tables: by their names, of which there are no others than :data:`SCOPES`.
+    :param quota_file: whether there is one, without which there are no quotas.
+    :param faults: what is wrong is added to them.
+    """
+    said: dict[str, Any] = {}
+    for scope, table in tables.items():
+        path: Path = ("limits", scope)
+        known = len(faults)
+        try:
+            found = read_table(table, path, _readers(quota_file, scope), faults)
+        except Wrong:
+            faults.append(Fault(path, f"not a table: it begins with [limits.{scope}]", False))
+        if len(faults) > known:
+            continue
+        said |= _fields({key: found.pop(key) for key in _PREFIXES if key in found})
+        said[scope] = Limits(**_fields(found))
+    return ServerLimits(**said)
+
+
+def _readers(quota_file: bool, scope: str = "") -> dict[str, Reader]:
+    readers = dict(_READERS)
+    if not quota_file:
+        readers |= dict.fromkeys(_QUOTAS, plain(_without_file))
+    if scope == "session":
+        readers |= dict.fromkeys(_NOT_OF_SESSIONS, plain(_not_of_sessions))
+    if scope == "client":
+        readers |= {key: plain(_of_clients(key)) for key in _OF_CLIENTS}
+    return readers | _PREFIXES if scope == "network" else readers
+
+
+def _fields(found: dict[str, Any]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in found.items()}
+
+
+def check_quota_file(path: str) -> None:
+    """
+    See whether there could be a file at *path* that keeps what is used.
+
+    :raises Wrong: when there could not.
+    """
+    file = os.path.abspath(path)
+    folder = os.path.dirname(file)
+    try:
+        os.stat(folder)
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.stat(file).st_mode):
+                raise Wrong("not a file")
+        # SQLite has a journal beside the file.
+        for there, wanted in ((folder, os.W_OK | os.X_OK), (file, os.R_OK | os.W_OK)):
+            if os.path.exists(there) and not os.access(there, wanted):
+                raise Wrong("permission denied")
+    except OSError as problem:
+        raise Wrong(describe(problem)) from None
+    except ValueError:
+        raise Wrong("not a path") from None
+
+
+def _rate(rate: Callable[[Any], float], burst: Callable[[Any], float]) -> Reader:
+    """Reads a rate, or a table with ``rate`` and ``burst``."""
+    readers = {"rate": plain(rate), "burst": plain(burst)}
+
+    def read(value: Any, path: Path, faults: list[Fault]) -> Rate:
+        if not isinstance(value, dict):
+            return Rate(rate(value))
+        known = len(faults)
+        found = read_table(value, path, readers, faults)
+        if "rate" not in value:
+            faults.append(Fault(path, "rate is missing", False))
+        if len(faults) > known:
+            raise Noted
+        return Rate(found["rate"], found.get("burst"))
+
+    return read
+
+
+def _prefix(most: int) -> Reader:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+            raise Wrong(f"not a whole number from 0 to {most}")
+        return value
+
+    return plain(read)
+
+
+def _without_file(value: Any) -> None:
+    raise Wrong("needs quota-file in [limits], where what has been used is kept")
+
+
+def _of_clients(key: str) -> Callable[[Any], None]:
+    def read(value: Any) -> None:
+        raise Wrong(f"max-{key}-per-client in [limits] says it")
+
+    return read
+
+
+def _not_of_sessions(value: Any) -> None:
+    raise Wrong("not of a single session, which has upload and download only")
+
+
+_READERS: dict[str, Reader] = {
+    "sessions": plain(whole),
+    "binds": plain(whole),
+    "associations": plain(whole),
+    "new-sessions": _rate(event_rate, whole),
+    "upload": _rate(byte_rate, size),
+    "download": _rate(byte_rate, size),
+    "daily": plain(size),
+    "monthly": plain(size),
+}
+_PREFIXES = {"ipv4-prefix": _prefix(32), "ipv6-prefix": _prefix(128)}
