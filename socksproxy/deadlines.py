@@ -39,7 +39,7 @@ class Deadlines(Generic[T]):
     :param expired: called with each thing that stays longer; it is no longer here then.
     """
 
-    __slots__ = ("_clock", "_due", "_expired", "_seconds", "_timer")
+    __slots__ = ("_before", "_clock", "_due", "_expired", "_seconds", "_timer")
 
     def __init__(self, clock: IReactorTime, seconds: float | None, expired: Callable[[T], None]) -> None:
         self._clock = clock
@@ -47,12 +47,33 @@ class Deadlines(Generic[T]):
         self._expired = expired
         self._due: dict[T, float] = {}
         self._timer: IDelayedCall | None = None
+        #: Waits of another length, which began before it was changed.
+        self._before: list[Deadlines[T]] = []
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._due) + sum(map(len, self._before))
+
+    @property
+    def seconds(self) -> float | None:
+        """How long a thing may stay whose wait begins now; None: for ever."""
+        return self._seconds
+
+    @seconds.setter
+    def seconds(self, seconds: float | None) -> None:
+        if seconds == self._seconds:
+            return
+        self._stop_timer()
+        # With waits of two lengths in it, a queue would not be in order any more.
+        before = Deadlines(self._clock, self._seconds, self._expired)
+        before._due, self._due = self._due, before._due
+        self._before = [each for each in (*self._before, before) if each]
+        self._seconds = seconds
+        before._check()
 
     def start(self, thing: T, now: float) -> None:
         """*thing*'s wait begins, or begins anew, at *now* (the clock's seconds)."""
+        if self._before:
+            self.stop(thing)
         if self._seconds is None:
             return
         self._due.pop(thing, None)  # to the end of the queue
@@ -64,10 +85,18 @@ class Deadlines(Generic[T]):
         """*thing*'s wait is over, if it has one."""
         # The timer stays: it finds out whose turn it is when it comes.
         self._due.pop(thing, None)
+        for before in self._before:
+            before.stop(thing)
 
     def close(self) -> None:
         """Forget everything and the timer."""
         self._due.clear()
+        for before in self._before:
+            before.close()
+        self._before.clear()
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None

@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
@@ -25,8 +25,9 @@ from twisted.python.failure import Failure
 
 from .descriptors import raise_limit
 from .log import AccessLog
-from .options import OPEN_TO_ALL, Listener, in_words
+from .options import OPEN_TO_ALL, Listener, Options, in_words
 from .policy import is_loopback
+from .reload import CannotReload, Reloading
 
 _log = Logger(namespace="socksproxy")
 
@@ -45,6 +46,18 @@ class CannotStart(SystemExit, Exception):
         self.code = 1
 
 
+class Prepared(NamedTuple):
+    """
+    What is about to be in force.
+
+    :ivar options: what it comes from.
+    :ivar ports: what listens for each of its listeners.
+    """
+
+    options: Options
+    ports: list[tuple[IListeningPort, Listener]]
+
+
 class ListeningService(Service):
     """
     Opens listeners, and closes them. What becomes of the clients is for those who inherit from it.
@@ -57,6 +70,7 @@ class ListeningService(Service):
     :param open: whether that may be where others than this machine's own programs reach it.
     :param guarded: whether everybody has to show who they are; then it may be so anyway.
     :param access_log: opened again when SIGUSR1 comes, and closed at the end.
+    :param options: what all this comes from, to be read again when SIGHUP comes; None: it is not.
     :ivar ports: what listens now.
     """
 
@@ -69,7 +83,9 @@ class ListeningService(Service):
         open: bool = False,
         guarded: bool = False,
         access_log: AccessLog | None = None,
+        options: Options | None = None,
     ) -> None:
+        self.options = options
         self.reactor = reactor
         self.factory = factory
         self.listeners = listeners
@@ -83,11 +99,25 @@ class ListeningService(Service):
         self._starting = False
         self._signalled = False
         self._handlers: dict[int, tuple[Any, Any]] = {}
+        self.reloading = Reloading(reactor, self._current, self.reload)
 
     # For those who inherit.
 
     def opened(self, port: IListeningPort) -> None:
         """*port* listens, and has not accepted anybody yet."""
+
+    def closed(self, port: IListeningPort) -> None:
+        """*port* is about to close, for nobody is to be accepted there any more."""
+
+    def reload(self, options: Options) -> Deferred[list[str]]:
+        """
+        Have *options* in force instead of those that were.
+
+        :param options: parsed, and made by :meth:`~socksproxy.options.Options.again`.
+        :returns: fires with what has changed, in a few words each.
+        :raises CannotReload: (by the Deferred) when it cannot be; then nothing has changed.
+        """
+        raise NotImplementedError
 
     def announce(self, where: str, local: bool, by: str) -> None:
         """
@@ -132,6 +162,9 @@ class ListeningService(Service):
             self._listen()
         if self.access_log is not None and hasattr(signal, "SIGUSR1"):
             self._handle(signal.SIGUSR1, self._reopen)
+        if self.options is not None and hasattr(signal, "SIGHUP"):
+            self.reloading.start()
+            self._handle(signal.SIGHUP, self._reload)
         self.reactor.callWhenRunning(self._watch_stop_signals)
 
     def close_ports(self) -> Deferred[Any]:
@@ -141,6 +174,7 @@ class ListeningService(Service):
         :returns: fires when all ports are closed.
         """
         self._listening = False
+        self.reloading.stop()
         for waiting in list(self._waiting):
             waiting.cancel()
         ports, self.ports = self.ports, []
@@ -148,7 +182,7 @@ class ListeningService(Service):
 
     def finish(self) -> None:
         """All is over: signals are handled as before, and the access log is closed."""
-        self._restore(getattr(signal, "SIGUSR1", 0))
+        self._restore(getattr(signal, "SIGUSR1", 0), getattr(signal, "SIGHUP", 0))
         if signal.SIGTERM in self._handlers or signal.SIGINT in self._handlers:
             # It does not come to that when the process ends: a signal that comes meanwhile is still ours.
             self.reactor.callLater(0, self._restore, signal.SIGTERM, signal.SIGINT)
@@ -183,16 +217,86 @@ class ListeningService(Service):
         else:
             _log.info("descriptors: {limit} at the most", limit=limit if limit >= 0 else "any number")
 
+    @inlineCallbacks
+    def prepare(self, options: Options) -> Generator[Any, Any, Prepared]:
+        """
+        Open the listeners of *options* that are not open yet; nobody is accepted there so far.
+
+        :returns: fires with what :meth:`enter` or :meth:`abandon` is to be given next.
+        :raises CannotReload: (by the Deferred) when one cannot be opened; those that could are closed again.
+        """
+        listeners: Sequence[Listener] = options["listeners"]
+        prepared = Prepared(options, [])
+        problems = []
+        for listener in listeners:
+            waiting: Deferred[Any] = maybeDeferred(listener.endpoint.listen, self.factory)
+            self._waiting.append(waiting)
+            try:
+                port = yield waiting
+                prepared.ports.append((port, listener))
+                _check_place(port, bool(options["open"]), bool(options["guarded"]))
+            except CannotStart as problem:
+                problems.append(str(problem))
+            except Exception:
+                problems.append(f"cannot listen: {listener.description}: {_reason(Failure())}")
+            finally:
+                self._waiting.remove(waiting)
+        if not self._listening:
+            problems = ["the service has stopped meanwhile"]
+        if problems:
+            self.abandon(prepared)
+            raise CannotReload(problems)
+        return prepared
+
+    def abandon(self, prepared: Prepared) -> None:
+        """Close what was opened for *prepared*; all stays as it was."""
+        for port in prepared.options.opening.doors.fresh:
+            _close(port)
+
+    def enter(self, prepared: Prepared) -> list[str]:
+        """
+        Accept clients where *prepared* says, and nowhere else.
+
+        :returns: what has changed, in a few words each.
+        """
+        options = prepared.options
+        doors = options.opening.doors
+        left = doors.enter()
+        self.options = options
+        self.listeners = options["listeners"]
+        self.open, self.guarded = bool(options["open"]), bool(options["guarded"])
+        self.ports = [port for port, _ in prepared.ports]
+        changes = []
+        for port, listener in prepared.ports:
+            self.opened(port)
+            if port in doors.fresh:
+                self._announce(port, listener)
+                changes.append(f"opened {_place(port)[0]}")
+        for port in left:
+            changes.append(f"closed {_place(port)[0]}")
+            self.closed(port)
+            _close(port)
+        return changes
+
+    def _current(self) -> Options:
+        assert self.options is not None
+        return self.options
+
     def _settled(self, _: object, waiting: Deferred[Any]) -> None:
         self._waiting.remove(waiting)
 
     def _opened(self, port: IListeningPort, listener: Listener) -> None:
-        where, local = _place(port)
-        if not (local or self.open or self.guarded):
+        try:
+            _check_place(port, self.open, self.guarded)
+        except CannotStart:
             port.stopListening()
-            raise CannotStart(f"{where} is not a loopback address, and {OPEN_TO_ALL}: add --auth, or --open")
+            raise
         self.ports.append(port)
         self.opened(port)
+        self._announce(port, listener)
+
+    def _announce(self, port: IListeningPort, listener: Listener) -> None:
+        where, local = _place(port)
         kind = listener.description.partition(":")[0]
         self.announce(where, local, "" if kind in ("tcp", "tcp6", "unix") else f" ({listener.description})")
 
@@ -219,6 +323,13 @@ class ListeningService(Service):
     def _reopen(self, number: int, frame: FrameType | None) -> None:
         """Open the access log again on SIGUSR1, after which ``twistd`` rotates its own log."""
         self.reactor.callFromThread(self.reopen_log)
+        before = self._handlers[number][1]
+        if callable(before):
+            before(number, frame)
+
+    def _reload(self, number: int, frame: FrameType | None) -> None:
+        """Read the configuration again on SIGHUP."""
+        self.reactor.callFromThread(self.reloading.want)
         before = self._handlers[number][1]
         if callable(before):
             before(number, frame)
@@ -253,6 +364,23 @@ def _reason(failure: Failure) -> str:
     if isinstance(problem, OSError):
         return in_words(problem)
     return " ".join(str(problem).split()) or type(problem).__name__
+
+
+def _check_place(port: IListeningPort, open: bool, guarded: bool) -> None:
+    """
+    See that *port* is where it may be.
+
+    :raises CannotStart: when it is not.
+    """
+    where, local = _place(port)
+    if not (local or open or guarded):
+        raise CannotStart(f"{where} is not a loopback address, and {OPEN_TO_ALL}: add --auth, or --open")
+
+
+def _close(port: IListeningPort) -> None:
+    maybeDeferred(port.stopListening).addErrback(
+        lambda failure: _log.failure("a port fails to close", failure)
+    )
 
 
 def _place(port: IListeningPort) -> tuple[str, bool]:

@@ -239,6 +239,7 @@ class AccessLog:
             raise ValueError(f"{format!r} is none of {', '.join(FORMATS)}")
         # twistd changes its directory after this.
         self.path = os.path.abspath(path)
+        self.format = format
         self._line = FORMATS[format]
         self._timestamp = _Timestamp()
         self._clock = clock

@@ -15,6 +15,7 @@ from typing import Any
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 
+from .doors import Doors
 from .log import AccessLog, access_observer
 
 
@@ -23,14 +24,24 @@ class Opening:
     Opens what is named.
 
     :param reactor: listens.
+    :param before: what opened things for the configuration before this one; what is open stays so.
+    :ivar doors: the ports that are open.
+    :ivar log: the access log, or None.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, before: Opening | None = None) -> None:
         self.reactor = reactor
+        self.doors: Doors = Doors(None if before is None else before.doors)
+        self.log: AccessLog | None = None
+        self._log_before = None if before is None else before.log
+
+    def again(self) -> Opening:
+        """What opens things for the configuration after this one."""
+        return Opening(self.reactor, self)
 
     def reactor_for(self, listener: int) -> Any:
         """What the endpoint of the *listener* of that number is to listen with."""
-        return self.reactor
+        return self.doors.reactor(self.reactor)
 
     def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint:
         """
@@ -39,15 +50,21 @@ class Opening:
         :param description: as :func:`~twisted.internet.endpoints.serverFromString` knows it.
         """
         endpoint: IStreamServerEndpoint = serverFromString(self.reactor_for(listener), description)
+        self.doors.prepare(endpoint)
         return endpoint
 
     def access_log(self, path: str, format: str) -> AccessLog:
         """
-        The access log.
+        The access log; the one that is open, where that is the same.
 
         :raises OSError: when it cannot be opened.
         """
-        return access_observer(path, format)
+        before = self._log_before
+        if before is not None and (before.path, before.format) == (os.path.abspath(path), format):
+            self.log = before
+        else:
+            self.log = access_observer(path, format)
+        return self.log
 
 
 class Checking(Opening):

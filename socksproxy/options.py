@@ -8,8 +8,10 @@ Whatever can be found wrong while they are read is a
 from __future__ import annotations
 
 import getopt
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +48,7 @@ from .log import FORMATS, AccessLog
 from .opening import Opening, check_access_log
 from .policy import is_loopback
 from .policy.listeners import is_local
+from .policy.sets import SetFile, Unusable
 from .policy.timeouts import Timeouts
 from .ports import Advertised
 from .resolve import make_resolver
@@ -135,6 +138,7 @@ class Options(usage.Options, AuthOptionMixin):
     :param reactor: for endpoints and resolvers; None: the global one.
     :param opening: opens what the options name; None: what fits the number of workers.
     :param config: what the configuration file holds, for one who must not read it again; None: it is read.
+    :param directory: from where it is named; None: from where the process is now.
     :ivar opening: that one, once they are parsed.
     :ivar arguments: what was parsed, for a worker to parse it again.
     :ivar config: what the configuration file holds, or None where there is none.
@@ -211,13 +215,18 @@ class Options(usage.Options, AuthOptionMixin):
     )
 
     def __init__(
-        self, reactor: Any = None, opening: Opening | None = None, config: bytes | None = None
+        self,
+        reactor: Any = None,
+        opening: Opening | None = None,
+        config: bytes | None = None,
+        directory: str | None = None,
     ) -> None:
         super().__init__()
         self._reactor = reactor
         self._opening = opening
         self.arguments: list[str] = []
         self.config = config
+        self.directory = directory
         self._configured: Configured | None = None
         self._wrong: list[Wrong] = []
         self["auth"] = []
@@ -247,7 +256,21 @@ class Options(usage.Options, AuthOptionMixin):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """See :meth:`twisted.python.usage.Options.parseOptions`."""
         self.arguments = list(sys.argv[1:] if options is None else options)
+        if self.directory is None:
+            # twistd may change it before this is needed again.
+            with suppress(OSError):
+                self.directory = os.getcwd()
         super().parseOptions(self.arguments)
+
+    def again(self) -> Options:
+        """
+        What the same command line means now: all that it names is read anew. Any thread may do it.
+
+        :raises twisted.python.usage.UsageError: as :meth:`parseOptions` does.
+        """
+        options = Options(self.reactor, self.opening.again(), None, self.directory)
+        options.parseOptions(self.arguments)
+        return options
 
     def opt_auth(self, description: str) -> None:
         """Ask clients who they are: TYPE or TYPE:ARGUMENTS, see --help-auth. Repeatable."""
@@ -302,6 +325,7 @@ class Options(usage.Options, AuthOptionMixin):
         self._check_addresses("outgoing")
         self._check_advertised()
         self["policy"] = self._configured and self._configured.policy_under(self["timeouts"])
+        self["set_files"] = self._set_files()
         self["portal"] = self._portal(said)
         # Rules deny what they do not allow.
         self["guarded"] |= self["policy"] is not None
@@ -330,7 +354,7 @@ class Options(usage.Options, AuthOptionMixin):
             ) from None
         if self.config is None:
             try:
-                with open(self["config"], "rb") as file:
+                with open(os.path.join(self.directory or "", self["config"]), "rb") as file:
                     self.config = file.read(MOST_BYTES + 1)
             except OSError as problem:
                 raise usage.UsageError(f"--config {self['config']}: {in_words(problem)}") from None
@@ -434,6 +458,18 @@ class Options(usage.Options, AuthOptionMixin):
             server=evolve(limits.server, sessions=min(sessions, default=None)),
             client=of_clients.over(limits.client),
         )
+
+    def _set_files(self) -> list[SetFile]:
+        """The files of the sets of rules, loaded: an empty one could permit what is denied."""
+        configured, policy = self._configured, self["policy"]
+        files = [] if policy is None else list(getattr(policy.sets, "files", ()))
+        for file in files:
+            try:
+                file.load()
+            except Unusable as problem:
+                assert configured is not None
+                configured.unread(str(problem))
+        return files
 
     def _bind(self, said: Mapping[str, Any]) -> BindSettings:
         self._check_addresses("bind-address")

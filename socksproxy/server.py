@@ -29,7 +29,7 @@ from .auth.authentication import Authentication, AuthSettings
 from .auth.credentials import Certificate
 from .auth.methods import IMethod, IWrapping
 from .auth.peercred import credentials_of
-from .commands.bind import BindSettings
+from .commands.bind import BindSettings, check as check_bind
 from .descriptors import DescriptorGate
 from .dial import Destination, End, Outgoing
 from .limits import Meters
@@ -43,10 +43,14 @@ from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay, can_half_close
 from .session import UNIDENTIFIED, Session
 from .sessions import Sessions
-from .udp.settings import UDPSettings
+from .udp.settings import UDPSettings, check as check_udp
 
 if TYPE_CHECKING:
     from .relay.engine import RelayEngine
+
+
+#: Stands for what is not to change.
+_AS_BEFORE: Any = object()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -257,30 +261,97 @@ class SOCKSFactory(Factory):
         advertise: Sequence[str] = (),
         resolve_commands: bool = True,
     ) -> None:
-        if methods and portal is None:
-            raise ValueError("methods need a portal that judges their credentials")
         self.reactor = reactor
+        self._said: dict[str, Any] = {
+            "portal": portal,
+            "methods": methods,
+            "auth": auth,
+            "policy": policy,
+            "resolver": resolver,
+            "outgoing": outgoing,
+            "timeouts": timeouts,
+            "limits": limits,
+            "observer": observer,
+            "bind": bind,
+            "udp": udp,
+            "advertise": advertise,
+            "resolve_commands": resolve_commands,
+        }
+        self._check_methods(self._said)
         self.sessions = Sessions(
             reactor,
             None if portal is None else Authentication(portal, methods, auth, reactor),
-            policy,
-            resolver,
-            _of_each_family("outgoing", outgoing),
-            timeouts,
-            limits,
-            observer,
-            engine,
-            bind,
-            _of_each_family("listening", bind.addresses),
-            udp,
-            Advertised(advertise),
-            resolve_commands,
+            use_engine=engine,
+            **_meant(self._said),
         )
         #: The proxy's own listeners, as its clients show them; a policy may want to know.
         self.listeners = self.sessions.listeners
         self._engine: RelayEngine | None = None
         self._gate = DescriptorGate(reactor, self.sessions.underway, self.sessions.needed)
         self.sessions.when_ended = self._gate.freed
+
+    def reconfigure(
+        self,
+        *,
+        portal: Portal | None = _AS_BEFORE,
+        methods: Sequence[IMethod] = _AS_BEFORE,
+        auth: AuthSettings = _AS_BEFORE,
+        policy: IPolicy | None = _AS_BEFORE,
+        resolver: IHostnameResolver | None = _AS_BEFORE,
+        outgoing: Sequence[str] = _AS_BEFORE,
+        timeouts: Timeouts = _AS_BEFORE,
+        limits: ServerLimits = _AS_BEFORE,
+        observer: ILogObserver | None = _AS_BEFORE,
+        bind: BindSettings = _AS_BEFORE,
+        udp: UDPSettings = _AS_BEFORE,
+        advertise: Sequence[str] = _AS_BEFORE,
+        resolve_commands: bool = _AS_BEFORE,
+    ) -> None:
+        """
+        Change what is given, while sessions go on; see the class for the parameters.
+
+        New sessions are served as it says from now on. Those that there are go on, except
+        those that another *policy* or *portal* does not permit any more: they end at once, or when a
+        policy's Deferred has fired, and their records say ``no longer permitted``. A user who has logged
+        in is asked for no password again: a checker's ``knows(avatar_id)``, if it has that, tells whether
+        there still is such a user, and the realm gives the avatar anew, of the name in bytes.
+
+        :raises ValueError: as the class does; then nothing has changed.
+        """
+        changes = {
+            "portal": portal,
+            "methods": methods,
+            "auth": auth,
+            "policy": policy,
+            "resolver": resolver,
+            "outgoing": outgoing,
+            "timeouts": timeouts,
+            "limits": limits,
+            "observer": observer,
+            "bind": bind,
+            "udp": udp,
+            "advertise": advertise,
+            "resolve_commands": resolve_commands,
+        }
+        said = self._said | {name: value for name, value in changes.items() if value is not _AS_BEFORE}
+        self._check_methods(said)
+        meant = _meant(said)
+        self.sessions.reconfigure(self._authentication(said), **meant)
+        self._said = said
+
+    def _check_methods(self, said: dict[str, Any]) -> None:
+        if said["methods"] and said["portal"] is None:
+            raise ValueError("methods need a portal that judges their credentials")
+
+    def _authentication(self, said: dict[str, Any]) -> Authentication | None:
+        """What asks clients who they are: the one that there is, where nothing about it changes."""
+        before = self.sessions.authentication
+        if all(said[name] is self._said[name] for name in ("portal", "methods", "auth")):
+            return before
+        if said["portal"] is None:
+            return None
+        penalties = None if before is None else before.penalties
+        return Authentication(said["portal"], said["methods"], said["auth"], self.reactor, penalties)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """See :meth:`twisted.internet.interfaces.IProtocolFactory.buildProtocol`."""
@@ -307,6 +378,10 @@ class SOCKSFactory(Factory):
         # Behind TLS or "haproxy:" the port is the wrapper's, and its bytes are not SOCKS yet.
         if port.factory is not self or not take_over(port, self.sessions, self._gate):
             pace(port)
+
+    def closed(self, port: Any) -> None:
+        """*port* is about to close, while others go on."""
+        self._gate.forget(port)
 
     def stop_sessions(self) -> None:
         """End every session at once."""
@@ -349,6 +424,29 @@ def client_of(peer: Any) -> Client:
 def _is_tls(transport: object) -> bool:
     # Asked of the class: wrappers pass attributes of what they wrap on as their own.
     return hasattr(type(transport), "getPeerCertificate")
+
+
+def _meant(said: dict[str, Any]) -> dict[str, Any]:
+    """
+    What :class:`~socksproxy.sessions.Sessions` is to know of what was *said*.
+
+    :raises ValueError: for what makes no sense.
+    """
+    check_bind(said["bind"])
+    check_udp(said["udp"])
+    return {
+        "policy": said["policy"],
+        "resolver": said["resolver"],
+        "outgoing": _of_each_family("outgoing", said["outgoing"]),
+        "timeouts": said["timeouts"],
+        "limits": said["limits"],
+        "observer": said["observer"],
+        "bind": said["bind"],
+        "bind_addresses": _of_each_family("listening", said["bind"].addresses),
+        "udp": said["udp"],
+        "advertised": Advertised(said["advertise"]),
+        "resolve_commands": said["resolve_commands"],
+    }
 
 
 def _of_each_family(kind: str, hosts: Sequence[str]) -> Outgoing:

@@ -14,10 +14,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
+from twisted.python.failure import Failure
 
-from .listening import CannotStart, ListeningService
+from .listening import CannotStart, ListeningService, Prepared
 from .log import AccessLog
 from .options import Listener, Options
+from .policy.sets import SetFiles
+from .reload import CannotReload
 from .server import SOCKSFactory
 
 __all__ = ["CannotStart", "Listener", "Options", "SOCKSService", "makeFactory", "makeService"]
@@ -34,6 +37,7 @@ class SOCKSService(ListeningService):
     :param guarded: whether everybody has to show who they are; then it may be so anyway.
     :param access_log: opened again when SIGUSR1 comes, and closed at the end.
     :param drain: how many seconds sessions may go on when the service stops.
+    :param options: what all this comes from, to be read again when SIGHUP comes; None: it is not.
     """
 
     factory: SOCKSFactory
@@ -48,9 +52,19 @@ class SOCKSService(ListeningService):
         guarded: bool = False,
         access_log: AccessLog | None = None,
         drain: float = 0.0,
+        options: Options | None = None,
     ) -> None:
-        super().__init__(reactor, factory, listeners, open=open, guarded=guarded, access_log=access_log)
+        super().__init__(
+            reactor,
+            factory,
+            listeners,
+            open=open,
+            guarded=guarded,
+            access_log=access_log,
+            options=options,
+        )
         self.drain = drain
+        self._set_files: SetFiles | None = None
         self._at_once = False
 
     def opened(self, port: IListeningPort) -> None:
@@ -65,6 +79,7 @@ class SOCKSService(ListeningService):
         """See :meth:`ListeningService.startService`."""
         self._at_once = False
         super().startService()
+        self._watch_sets()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -73,12 +88,63 @@ class SOCKSService(ListeningService):
         :returns: fires when all is closed.
         """
         super().stopService()
+        self._leave_sets()
         return self.close_ports().addCallback(self._drain).addCallback(lambda _: self.finish())
 
     def end_now(self) -> None:
         """See :meth:`ListeningService.end_now`."""
         self._at_once = True
         self.factory.stop_sessions()
+
+    def closed(self, port: IListeningPort) -> None:
+        """See :meth:`ListeningService.closed`."""
+        self.factory.closed(port)
+        address: Any = port.getHost()
+        if hasattr(address, "port"):
+            self.factory.sessions.listeners.discard(address.host, address.port)
+
+    def reload(self, options: Options) -> Deferred[list[str]]:
+        """See :meth:`ListeningService.reload`."""
+        return self.prepare(options).addCallbacks(self.enter, self._not_prepared, errbackArgs=(options,))
+
+    def enter(self, prepared: Prepared) -> list[str]:
+        """See :meth:`ListeningService.enter`; what sessions are served by changes first."""
+        options, before = prepared.options, self.options
+        try:
+            self.factory.reconfigure(**_of_factory(options))
+        except ValueError as problem:
+            self.abandon(prepared)
+            raise CannotReload([str(problem)]) from None
+        changes = super().enter(prepared)
+        self.drain = options["drain_seconds"]
+        self._take_log(options["access_log"])
+        self._leave_sets()
+        self._watch_sets()
+        if before is not None and before["worker_count"] != options["worker_count"]:
+            changes.append("but another number of workers takes a restart")
+        return changes
+
+    def _not_prepared(self, failure: Failure, options: Options) -> Failure:
+        log = options["access_log"]
+        if log is not None and log is not self.access_log:
+            log.close()
+        return failure
+
+    def _take_log(self, log: AccessLog | None) -> None:
+        before, self.access_log = self.access_log, log
+        if before is not None and before is not log:
+            before.close()
+
+    def _watch_sets(self) -> None:
+        files = [] if self.options is None else self.options["set_files"]
+        if files:
+            self._set_files = SetFiles(self.reactor, files)
+            self._set_files.watch()
+
+    def _leave_sets(self) -> None:
+        if self._set_files is not None:
+            self._set_files.stop()
+        self._set_files = None
 
     def _drain(self, _: object) -> Deferred[None]:
         return self.factory.drain(0 if self._at_once else self.drain)
@@ -90,21 +156,25 @@ def makeFactory(options: Options) -> SOCKSFactory:
 
     :param options: parsed.
     """
-    return SOCKSFactory(
-        options.reactor,
-        policy=options["policy"],
-        portal=options["portal"],
-        auth=options["auth_settings"],
-        resolver=options["name_resolver"],
-        outgoing=options["outgoing"],
-        timeouts=options["timeouts"],
-        limits=options["limits"],
-        observer=options["access_log"],
-        bind=options["bind"],
-        udp=options["udp"],
-        advertise=options["advertise"],
-        resolve_commands=not options["no-resolve-commands"],
-    )
+    return SOCKSFactory(options.reactor, **_of_factory(options))
+
+
+def _of_factory(options: Options) -> dict[str, Any]:
+    """What a factory, or one that is to change, is given."""
+    return {
+        "policy": options["policy"],
+        "portal": options["portal"],
+        "auth": options["auth_settings"],
+        "resolver": options["name_resolver"],
+        "outgoing": options["outgoing"],
+        "timeouts": options["timeouts"],
+        "limits": options["limits"],
+        "observer": options["access_log"],
+        "bind": options["bind"],
+        "udp": options["udp"],
+        "advertise": options["advertise"],
+        "resolve_commands": not options["no-resolve-commands"],
+    }
 
 
 def makeService(options: Options) -> ListeningService:
@@ -126,4 +196,5 @@ def makeService(options: Options) -> ListeningService:
         guarded=bool(options["guarded"]),
         access_log=options["access_log"],
         drain=options["drain_seconds"],
+        options=options,
     )

@@ -11,21 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.cred.credentials import ICredentials
-from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred
+from twisted.cred.error import LoginFailed, UnauthorizedLogin
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .auth.faults import told
 from .auth.gate import Granted
 from .auth.methods import IMethod, LogIn, Say, Waiting
 from .channel import Channel
 from .commands.associate import associate
 from .commands.bind import Bound, Wanted
 from .commands.connect import connect
-from .commands.means import Means
+from .commands.means import Means, ask_again
 from .commands.resolve import resolve, resolve_pointer
 from .dial import Destination, Dialed, adopted, outgoing_of
 from .errors import (
@@ -45,19 +46,21 @@ from .limits.ledger import ASSOCIATIONS, BINDS, Claims, Scope
 from .limits.terms import Limits
 from .names import printable
 from .negotiation import MAX_EARLY, Negotiation, NotSOCKS
-from .policy import Client, IDecidingPolicy
+from .policy import Client, IDecidingPolicy, IPolicy
 from .policy.judge import Judge
 from .policy.rules import Rule
 from .record import AccessRecord, shown
 from .relay.outcome import End, IRelay
 from .udp.association import Association
-from .wire.words import Address, Command, Reply, Request, Version
+from .wire.words import Address, AddressType, Command, Reply, Request, Version
 
 if TYPE_CHECKING:
     from .auth.authentication import Authentication
     from .sessions import Sessions
 
 _log = Logger(namespace="socksproxy")
+
+T = TypeVar("T")
 
 #: Seconds that a client has to read its refusal and close.
 LINGER = 2.0
@@ -95,6 +98,8 @@ class Session:
     """
 
     __slots__ = (
+        "_asked",
+        "_asked_by",
         "_association",
         "_claims",
         "_discarded",
@@ -102,9 +107,12 @@ class Session:
         "_how",
         "_judge",
         "_logout",
+        "_peers",
         "_pending",
+        "_policy",
         "_relay",
         "_sessions",
+        "_shown",
         "channel",
         "negotiation",
         "phase",
@@ -120,6 +128,14 @@ class Session:
         self._association: Association | None = None
         self._logout: Callable[[], None] | None = None
         self._judge: Judge | None = None
+        #: By which the session has been judged; None: it is to be judged again.
+        self._policy: IPolicy | None = None
+        #: What has asked who the client is, and what kind of credentials it has shown then.
+        self._asked_by = sessions.authentication
+        self._shown: type[Any] | None = None
+        #: Who may come to a BIND's listener that is open.
+        self._peers: Sequence[Address] | None = None
+        self._asked: Deferred[Any] | None = None
         self._half_closed = False
         self._discarded = 0
         self.channel = channel
@@ -270,11 +286,12 @@ class Session:
     @property
     def _authentication(self) -> Authentication:
         """What asks clients who they are; nothing here happens where nobody is asked."""
-        authentication = self._sessions.authentication
+        authentication = self._asked_by
         assert authentication is not None
         return authentication
 
     def _offers(self) -> tuple[Client, Sequence[IMethod]]:
+        self._asked_by = self._sessions.authentication or self._asked_by
         return self.record.client, self._authentication.methods_for(self.channel.shows)
 
     def _authenticate(self, move: LogIn | Waiting | None) -> None:
@@ -300,6 +317,8 @@ class Session:
         self._denied(problem)
 
     def _log_in(self, method: str, credentials: ICredentials) -> None:
+        self._asked_by = self._sessions.authentication or self._asked_by
+        self._shown = type(credentials)
         try:
             granted = self._authentication.gate.log_in(self.record.client, method, credentials)
         except UnauthorizedLogin as problem:
@@ -353,6 +372,7 @@ class Session:
         """SOCKS4 has its userid in the request, and no password."""
         self.phase = Phase.AUTHENTICATING
         self.record.version, self.record.request = request.version, request
+        self._asked_by = self._sessions.authentication
         channel = self.channel
         found = self._authentication.for_socks4(
             request.userid, self.record.client, channel.local_address, channel.shows
@@ -387,6 +407,15 @@ class Session:
         record.requested = now = sessions.seconds()
         sessions.handshakes.stop(self)
         sessions.connects.start(self, now)
+        if self._asked_by is sessions.authentication:
+            self._start(request)
+        else:  # since the client has been asked, or has not
+            self._await(self._known_again(), lambda _: self._start(request), self._refuse_again)
+
+    def _start(self, request: Request) -> None:
+        sessions = self._sessions
+        self._pending = None
+        self._policy = sessions.policy
         try:
             self._check_limits()
             start = _COMMANDS[request.version].get(request.command)
@@ -465,6 +494,10 @@ class Session:
         means = self._sessions.means
         return means if self._judge is None else Means(self._judge, means.names, means.clock)
 
+    def _judged(self) -> tuple[Client, IPolicy]:
+        """The client as it is known now, and what decides for it."""
+        return self.record.client, self._judge or self._sessions.policy
+
     def recorded(self) -> bool:
         """Whether there is to be an access record, in which the rule is noted."""
         judge, record = self._judge, self.record
@@ -518,7 +551,7 @@ class Session:
             request.destination,
             request.version is Version.SOCKS4,
             lambda host: sessions.spoken(client, host),
-            self._judge,
+            self._judged,
         )
         self.record.strangers = 0
         take = sessions.take(self.channel)
@@ -543,20 +576,30 @@ class Session:
         sessions.connects.stop(self)
         sessions.peers.start(self, sessions.seconds())
         self.record.announced = str(bound.address)
-        announcement = self.negotiation.announce(bound.address)
+        self._peers = bound.peers
         # Before the write, under which the client may turn out to be gone.
         self._await(bound.accepted, self._accepted)
-        self._say(announcement)
+        if self._policy is not sessions.policy:
+            self.reconsider()
+        if self.phase is Phase.SERVING:
+            self._say(self.negotiation.announce(bound.address))
 
     def _answered(self, answer: Address) -> None:
         """RESOLVE has an answer, and the conversation is over with it."""
+        if self._policy is not self._sessions.policy:
+            known = [answer] if answer.type is not AddressType.DOMAIN_NAME else []
+            self._confirm(known, answer, self._answered)
+            return
         self._pending = None
         self.record.announced = printable(answer.host)
         self._grant(answer)
         self._finish("answered")
 
     def _connected(self, dialed: Dialed) -> None:
-        self._go_on(dialed, dialed.outgoing)
+        if self._policy is self._sessions.policy:
+            self._go_on(dialed, dialed.outgoing)
+        else:
+            self._confirm([dialed.reached], dialed, self._connected)
 
     def _accepted(self, dialed: Dialed) -> None:
         self._sessions.peers.stop(self)
@@ -653,7 +696,7 @@ class Session:
         record.dropped = {reason.value: count for reason, count in association.dropped.items()}
         if self._how is None and association.how is not None:
             self._how = association.how.value
-        if association.how is End.ABORTED:
+        if association.how in _AT_ONCE:
             self.channel.abort()
         else:
             self.channel.close()
@@ -735,8 +778,135 @@ class Session:
         if self.phase is not Phase.OVER:
             self.phase = Phase.OVER
             self._relay = None
+            self._stop_asking()
             self._log_out()
             self._sessions.end(self, self._how or "client")
+
+    # What changes while it goes on.
+
+    def reconsider(self) -> None:
+        """The policy or the users have changed: a session that is not permitted any more ends."""
+        if self.phase not in _UNDERWAY:
+            return  # it has not asked for anything yet, or is about to end
+        self._stop_asking()
+        self._asked = asked = self._known_again()
+        asked.addCallback(lambda _: self._permitted_again())
+        asked.addCallbacks(self._judged_again, self._not_judged_again)
+        asked.addErrback(self._broke)
+
+    def _stop_asking(self) -> None:
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            asked.cancel()
+
+    def _known_again(self) -> Deferred[Any]:
+        """
+        Find out whether the client is still known, by those who are asked now.
+
+        :raises UnauthorizedLogin: (by the Deferred) when it is not.
+        """
+        authentication = self._sessions.authentication
+        if authentication is None or authentication is self._asked_by:
+            self._asked_by = authentication
+            return succeed(None)
+        again: Deferred[Any] = authentication.still_known(self.record.client, self._shown)
+        return again.addCallback(self._renew, authentication)
+
+    def _renew(self, granted: Granted | None, authentication: Authentication) -> None:
+        self._asked_by = authentication
+        if granted is None:
+            return
+        self._log_out()
+        user, self._logout = granted
+        self.record.client = self.record.client._replace(user=user.name, avatar=user)
+
+    def _permitted_again(self) -> bool | Deferred[bool]:
+        record = self.record
+        if self.phase is Phase.SERVING and self._peers is None:
+            self._policy = None  # what comes of it is judged when it is there
+            return True
+        self._policy = self._sessions.policy
+        self._consider_again(None if self._association is None else self._enter_rule)
+        if self._association is not None:
+            self._association.reconsider(record.client, self._means())
+            return True
+        return self._ask_again(self._peers if record.reached is None else [record.reached])
+
+    def _ask_again(self, reached: Sequence[Address] | None) -> bool | Deferred[bool]:
+        client, policy = self._judged()
+        request = self.record.request
+        assert request is not None
+        return ask_again(policy, client, Command(request.command), request.destination, reached or ())
+
+    def _consider_again(self, enter: Callable[[Rule], None] | None) -> None:
+        policy, record = self._sessions.deciding, self.record
+        if policy is None:
+            self._judge = None
+            return
+        record.client = record.client._replace(
+            groups=frozenset(getattr(record.client.avatar, "groups", ())),
+            listener=self._listener(),
+            version=record.version,
+        )
+        self._judge = Judge(policy, enter)
+
+    def _listener(self) -> str:
+        client, relay = self.record.client, self._relay
+        if client.listener is not None:
+            return client.listener
+        try:
+            address = self.channel.local_address() if relay is None else relay.local_address()
+        except (OSError, AttributeError):
+            address = None  # the client's connection is closed already
+        if address is None and client.host is not None:
+            return ""
+        return self._sessions.listeners.name_of(address)
+
+    def _judged_again(self, permitted: bool) -> None:
+        self._asked = None
+        if permitted:
+            self.renew_limits()
+        else:
+            self._forbid()
+
+    def _not_judged_again(self, failure: Failure) -> None:
+        if self._asked is None:
+            return  # it was cancelled
+        self._asked = None
+        if not failure.check(LoginFailed):
+            _log.error(
+                "{client}: nobody can tell whether it is still permitted, so it is not: {problem}",
+                client=self.record.client,
+                problem=told(failure),
+            )
+        self._forbid()
+
+    def _forbid(self) -> None:
+        if self._relay is not None:
+            self._relay.abort(End.FORBIDDEN)
+        elif self._association is not None:
+            self._how = End.FORBIDDEN.value
+            self._association.abort(End.FORBIDDEN)
+        elif self._give_up():
+            self._refuse_again()
+
+    def _refuse_again(self, problem: object = None) -> None:
+        self._refuse(NotAllowed(End.FORBIDDEN.value))
+
+    def _confirm(self, reached: Sequence[Address], result: T, then: Callable[[T], None]) -> None:
+        """Go on with *result*, which old rules have led to, if those that hold now permit *reached*."""
+        self._policy = self._sessions.policy
+        self._consider_again(self._enter_rule)
+        asked: Deferred[Any] = maybeDeferred(self._ask_again, reached)
+        asked.addCallback(_required, result).addErrback(self._discard, result)
+        self._await(asked, then)
+
+    def _discard(self, failure: Failure, result: object) -> Failure:
+        if isinstance(result, Dialed):
+            self._sessions.discard(result.link)
+        return failure
+
+    # Its end.
 
     def _log_out(self) -> None:
         logout, self._logout = self._logout, None
@@ -747,6 +917,19 @@ class Session:
         except Exception:
             # An embedder's realm may raise anything; it costs a line in the log and nothing else.
             _log.failure("{client}: the logout failed", client=self.record.client)
+
+
+#: Where a session has asked for something, and has it or may yet get it.
+_UNDERWAY = frozenset({Phase.SERVING, Phase.RELAYING, Phase.ASSOCIATED})
+
+#: Ends of an association that its client learns of by a reset.
+_AT_ONCE = frozenset({End.ABORTED, End.FORBIDDEN})
+
+
+def _required(permitted: bool, result: T) -> T:
+    if not permitted:
+        raise NotAllowed(End.FORBIDDEN.value)
+    return result
 
 
 #: What begins the service of a request, by the version and the command.

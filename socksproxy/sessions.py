@@ -46,6 +46,9 @@ _log = Logger(namespace="socksproxy")
 #: Seconds that sessions which have been ended may take for it.
 _LAST = 1.0
 
+#: Sessions that are judged anew in one turn of the reactor.
+_JUDGED_AT_ONCE = 256
+
 
 def _nothing() -> None:
     """What happens when a session has ended, until somebody wants to know."""
@@ -77,16 +80,8 @@ class Sessions:
         self.seconds = reactor.seconds
         self.authentication = authentication
         self.listeners = OwnListeners()
-        self.policy = DefaultPolicy() if policy is None else policy
-        if isinstance(self.policy, (DefaultPolicy, RulePolicy)) and self.policy.listeners is None:
-            self.policy.listeners = self.listeners
-        #: The policy, where it tells more than yes or no; None: sessions have nothing to do for it.
-        self.deciding = self.policy if IDecidingPolicy.providedBy(self.policy) else None
-        self.names = Names(
-            reactor.nameResolver if resolver is None else resolver,
-            reactor,
-            reverse=reverse_lookups(resolver, reactor),
-        )
+        self._set_policy(policy)
+        self._set_resolver(resolver)
         self.means = Means(self.policy, self.names, reactor)
         self.binds = Binds(self.means, reactor, bind, bind_addresses, advertised, outgoing)
         self.resolve_commands = resolve_commands
@@ -105,10 +100,92 @@ class Sessions:
         self.graces = Deadlines(reactor, udp.grace, Session.grace_expired)
         self._outgoing = outgoing
         self.associations = Associations(reactor, self.means, udp, advertised, outgoing)
+        self._unjudged: list[Session] = []
+        self._judging: IDelayedCall | None = None
         self.transport_dialer = TransportDialer(reactor, outgoing)
         self._use_engine = use_engine
         self._engine: Any = None
         self._socket_dialer: SocketDialer | None = None
+
+    def _set_policy(self, policy: IPolicy | None) -> None:
+        self._given_policy = policy
+        self.policy = DefaultPolicy() if policy is None else policy
+        if isinstance(self.policy, (DefaultPolicy, RulePolicy)) and self.policy.listeners is None:
+            self.policy.listeners = self.listeners
+        #: The policy, where it tells more than yes or no; None: sessions have nothing to do for it.
+        self.deciding = self.policy if IDecidingPolicy.providedBy(self.policy) else None
+
+    def _set_resolver(self, resolver: IHostnameResolver | None) -> None:
+        self._given_resolver = resolver
+        self.names = Names(
+            self.reactor.nameResolver if resolver is None else resolver,
+            self.reactor,
+            reverse=reverse_lookups(resolver, self.reactor),
+        )
+
+    def reconfigure(
+        self,
+        authentication: Authentication | None,
+        policy: IPolicy | None,
+        resolver: IHostnameResolver | None,
+        outgoing: Outgoing,
+        timeouts: Timeouts,
+        limits: ServerLimits,
+        observer: ILogObserver | None,
+        bind: BindSettings,
+        bind_addresses: Outgoing,
+        udp: UDPSettings,
+        advertised: Advertised,
+        resolve_commands: bool,
+    ) -> None:
+        """
+        Have all be so from now on. See :class:`~socksproxy.server.SOCKSFactory` for the parameters.
+
+        Sessions that there are go on, but for those that are not permitted any more, where the policy or
+        those who ask clients who they are have become others.
+
+        The settings of BIND and UDP make sense; whoever calls this has checked them.
+        """
+        judged_anew = authentication is not self.authentication or policy is not self._given_policy
+        self.authentication = authentication
+        if policy is not self._given_policy:
+            self._set_policy(policy)
+        if resolver is not self._given_resolver:
+            self._set_resolver(resolver)
+        self.means = Means(self.policy, self.names, self.reactor)
+        self.timeouts = timeouts
+        self.observer = observer
+        self.resolve_commands = resolve_commands
+        self.handshakes.seconds = timeouts.handshake
+        self.connects.seconds = timeouts.connect
+        self.peers.seconds = bind.timeout
+        self.graces.seconds = udp.grace
+        self._set_outgoing(outgoing)
+        self.binds.reconfigure(self.means, bind, bind_addresses, advertised, outgoing)
+        self.associations.reconfigure(self.means, udp, advertised, outgoing)
+        if limits != self.ledger.limits:
+            self.set_limits(limits)
+        if judged_anew:
+            self._reconsider()
+
+    def _set_outgoing(self, outgoing: Outgoing) -> None:
+        self._outgoing = outgoing
+        self.transport_dialer = TransportDialer(self.reactor, outgoing)
+        if self._engine is not None:
+            self._socket_dialer = SocketDialer(self._engine, outgoing)
+
+    def _reconsider(self) -> None:
+        self._unjudged = list(self.live)
+        if self._judging is None:
+            self._reconsider_some()
+
+    def _reconsider_some(self) -> None:
+        """Judge sessions anew, not too many of them in one turn of the reactor."""
+        self._judging = None
+        for _ in range(min(_JUDGED_AT_ONCE, len(self._unjudged))):
+            self._unjudged.pop().reconsider()
+        if self._unjudged:
+            self._judging = self.reactor.callLater(0, self._reconsider_some)
 
     @property
     def engine(self) -> Any:
@@ -254,6 +331,7 @@ class Sessions:
         """End every session at once."""
         for session in list(self.live):
             session.abort()
+        self._unjudged.clear()
         self.associations.close()
         for deadlines in (self.handshakes, self.connects, self.peers, self.lingers, self.graces):
             deadlines.close()

@@ -7,11 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from twisted.cred.checkers import ANONYMOUS
 from twisted.cred.credentials import IAnonymous, ICredentials
+from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred, fail, succeed
 
 from .credentials import Anonymous, ICertificate, IPeerCredentials, IUserid, Userid
 from .gate import Gate
+from .known import knows
 from .methods import IMethod, NoAuthentication, UsernamePassword
 from .penalties import Penalties
 
@@ -42,14 +46,27 @@ class Authentication:
     :param portal: what its checkers can check, clients may show.
     :param methods: methods beside ours, best first; those that a checker brings along (``checker.methods()``)
         come after them.
+    :param settings: how clients are asked.
     :param reactor: keeps time.
+    :param penalties: knows who has tried too often already; None: nobody.
     :ivar gate: asks the portal.
     """
 
     def __init__(
-        self, portal: Portal, methods: Iterable[IMethod], settings: AuthSettings, reactor: Any
+        self,
+        portal: Portal,
+        methods: Iterable[IMethod],
+        settings: AuthSettings,
+        reactor: Any,
+        penalties: Penalties | None = None,
     ) -> None:
-        self.gate = Gate(portal, reactor, settings.timeout, Penalties(reactor, settings.failures))
+        if penalties is None:
+            penalties = Penalties(reactor, settings.failures)
+        else:
+            penalties.allow(settings.failures)
+        self.penalties = penalties
+        self.gate = Gate(portal, reactor, settings.timeout, penalties)
+        self._portal = portal
         known = set(portal.listCredentialsInterfaces())
         brought = [
             method
@@ -97,6 +114,28 @@ class Authentication:
         if IAnonymous in self._known:
             return "anonymous", Anonymous()
         return None
+
+    def still_known(self, client: Client, shown: type[Any] | None) -> Deferred[Any]:
+        """
+        Who a *client* is that somebody else has let in, without a password.
+
+        :param shown: the kind of credentials that it has shown; None: nobody has asked for any.
+        :returns: fires with the user, and what comes with it, as :data:`~socksproxy.auth.gate.Granted`;
+            None: it stays what it is, as nobody can tell.
+        :raises UnauthorizedLogin: (by the Deferred) when nobody vouches for it any more.
+        """
+        kind = Anonymous if shown is None else shown
+        interface = next((known for known in self._portal.checkers if known.implementedBy(kind)), None)
+        if interface is None:
+            return fail(UnauthorizedLogin("nobody can show that any more"))
+        if client.user is None:
+            if not interface.isOrExtends(IAnonymous):
+                return succeed(None)
+            return self.gate.renew(client, ANONYMOUS)
+        avatar_id = client.user.encode("utf-8", "surrogateescape")
+        if knows(self._portal.checkers[interface], avatar_id) is False:
+            return fail(UnauthorizedLogin("there is no such user any more"))
+        return self.gate.renew(client, avatar_id)
 
     def _transport_shows(self, shown: Callable[[], ICredentials | None]) -> tuple[str, ICredentials] | None:
         credentials = shown() if self._asks_transport else None

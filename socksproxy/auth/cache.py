@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .faults import told
+from .known import knows
 from .threads import NotChecked
 
 _log = Logger(namespace="socksproxy")
@@ -109,6 +110,10 @@ class Remembering:
     def remembered(self) -> int:
         """How many users' passwords are."""
         return len(self._verified)
+
+    def knows(self, avatar_id: AvatarId) -> bool | None:
+        """Whether *avatar_id* is still somebody's; None: the checker cannot tell."""
+        return knows(self.checker, avatar_id)
 
     def requestAvatarId(self, credentials: Any) -> Any:
         """

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from ..seldom import Seldom
 from .faults import frames, told
+from .known import knows
 from .methods import IMethod
 from .threads import NotChecked
 
@@ -62,6 +63,11 @@ class Chain:
     def version(self) -> int:
         """It grows whenever what one of them knows has changed."""
         return sum(getattr(checker, "version", 0) for checker in self.checkers)
+
+    def knows(self, avatar_id: Any) -> bool | None:
+        """Whether *avatar_id* is still somebody's whom one of them knows; None: nobody can tell."""
+        answers = {knows(checker, avatar_id) for checker in self.checkers}
+        return True if True in answers else None if None in answers else False
 
     def methods(self) -> list[IMethod]:
         """The authentication methods that the checkers bring along."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from twisted.cred.credentials import ICredentials, IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.error import LoginDenied, UnauthorizedLogin
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -85,6 +85,28 @@ class Gate:
         if attempt.answer is _NOTHING:
             return attempt.wait(asked, self._checker_of(credentials))
         return self.judge(attempt, attempt.answer)
+
+    def renew(self, client: Client, avatar_id: Any) -> Deferred[Granted]:
+        """
+        The user whom the realm gives *avatar_id* now, of a client that has logged in before.
+
+        The Deferred can be cancelled, and nothing comes of it then.
+
+        :raises UnauthorizedLogin: (by the Deferred) when the realm does not want it any more.
+        """
+        asked = maybeDeferred(self._portal.realm.requestAvatar, avatar_id, client, ISOCKSUser)
+        given: Deferred[Granted] = Deferred(lambda _: None)
+
+        def answered(answer: Any) -> None:
+            if given.called:
+                self.forget(answer)
+            elif isinstance(answer, Failure):
+                given.errback(answer)
+            else:
+                given.callback((answer[1], answer[2]))
+
+        asked.addBoth(answered)
+        return given
 
     def failed(self, client: Client, method: str, problem: Exception) -> None:
         """

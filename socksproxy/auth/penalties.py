@@ -104,6 +104,15 @@ class Penalties:
         """How many of everything are kept."""
         return len(self._records) + len(self._names) + len(self._logins)
 
+    def allow(self, failures: int | None) -> None:
+        """From now on an address may have so many *failures*; None: any number, and nobody is refused."""
+        self._failures = failures
+        if failures is None:
+            self._records.clear()
+            self._names.clear()
+            for level in self._levels:
+                level.clear()
+
     def refuses(self, host: str | None, username: bytes) -> bool:
         """
         Whether an attempt is to be refused without a check.

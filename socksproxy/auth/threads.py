@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from ..seldom import Seldom
 from ..values import cores
+from .known import knows
 
 _log = Logger(namespace="socksproxy")
 
@@ -262,6 +263,10 @@ class Threaded:
         """The other checker's; 0, if it has none."""
         version: int = getattr(self.checker, "version", 0)
         return version
+
+    def knows(self, avatar_id: Any) -> bool | None:
+        """Whether *avatar_id* is still somebody's; None: the other checker cannot tell."""
+        return knows(self.checker, avatar_id)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""

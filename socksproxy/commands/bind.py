@@ -52,6 +52,15 @@ class BindSettings(NamedTuple):
     check_port: bool = False
 
 
+def check(settings: BindSettings) -> PortRange | None:
+    """
+    The ports that *settings* give, if they make sense.
+
+    :raises ValueError: for a range of ports that is none.
+    """
+    return None if settings.ports is None else PortRange.parse("{}-{}".format(*settings.ports))
+
+
 class Wanted(NamedTuple):
     """
     What a client asks for.
@@ -61,14 +70,14 @@ class Wanted(NamedTuple):
     :ivar ipv4_only: the client cannot be told another address (SOCKS4).
     :ivar spoken: the type of the address by which the client has reached a
         destination of this name already; None: it has not.
-    :ivar policy: decides for this client; None: the policy of all.
+    :ivar judged: gives the client as it is known now, and what decides for it now.
     """
 
     client: Client
     destination: Address
     ipv4_only: bool
     spoken: Callable[[str], AddressType | None]
-    policy: IPolicy | None = None
+    judged: Callable[[], tuple[Client, IPolicy]]
 
 
 class Bound(NamedTuple):
@@ -76,10 +85,12 @@ class Bound(NamedTuple):
     A listener is open.
 
     :ivar address: where the peer is to connect.
+    :ivar peers: the addresses that it may come from; one that is :func:`is_any` leaves that open.
     :ivar accepted: fires with the peer's connection; cancelling it closes the listener.
     """
 
     address: Address
+    peers: Sequence[Address]
     accepted: Deferred[Dialed]
 
 
@@ -105,16 +116,33 @@ class Binds:
         advertised: Advertised,
         outgoing: Outgoing,
     ) -> None:
-        self._means = means
         self._reactor = reactor
-        self._settings = settings
-        self._ports = None if settings.ports is None else PortRange.parse("{}-{}".format(*settings.ports))
-        self._addresses = addresses
-        self._advertised = advertised
-        self._outgoing = outgoing
         self._listening: set[tuple[str, int]] = set()
         self._chance = SystemRandom().randrange
         self._without_port = Seldom(means.clock)
+        self.reconfigure(means, settings, addresses, advertised, outgoing)
+
+    def reconfigure(
+        self,
+        means: Means,
+        settings: BindSettings,
+        addresses: Outgoing,
+        advertised: Advertised,
+        outgoing: Outgoing,
+    ) -> None:
+        """
+        Have listeners that open from now on be so; the others go on as they are.
+
+        See the class for the parameters.
+
+        :raises ValueError: for a range of ports that is none.
+        """
+        self._ports = check(settings)
+        self._means = means
+        self._settings = settings
+        self._addresses = addresses
+        self._advertised = advertised
+        self._outgoing = outgoing
 
     def bind(
         self, wanted: Wanted, take: Take, resolved: Callable[[], None], stranger: Callable[[], None]
@@ -138,9 +166,8 @@ class Binds:
     def _bind(
         self, wanted: Wanted, take: Take, resolved: Callable[[], None], stranger: Callable[[], None]
     ) -> Generator[Any, Any, Bound]:
-        client, destination, means = wanted.client, wanted.destination, self._means
-        if wanted.policy is not None:
-            means = means._replace(policy=wanted.policy)
+        client, destination = wanted.client, wanted.destination
+        means = self._means._replace(policy=wanted.judged()[1])
         if is_any(destination) and not self._permits_any(client):
             raise NotAllowed("a peer must be named")
         answer = ask(means.policy, client, Command.BIND, destination)
@@ -148,10 +175,10 @@ class Binds:
             means, client, Command.BIND, destination, answer, resolved
         )
         told, listening = self._open(wanted, addresses)
-        if is_any(destination) and INamePolicy.providedBy(means.policy):
-            permitted = self._judge_as_they_come(means.policy, client, destination.port)
+        if is_any(destination):
+            permitted = self._judge_as_they_come(wanted)
         else:
-            permitted = self._judge(destination, addresses)
+            permitted = self._judge(wanted, means.policy, addresses)
         admits = self._judge_port(destination.port, permitted, stranger)
         place: tuple[str, int] = listening.getsockname()[:2]
         try:
@@ -161,27 +188,43 @@ class Binds:
             raise
         self._listening.add(place)
         listener.accepted.addBoth(self._over, place)
-        return Bound(told._replace(port=listener.port), listener.accepted)
+        return Bound(told._replace(port=listener.port), addresses, listener.accepted)
 
     # Who may.
 
     def _permits_any(self, client: Client) -> bool:
         return client.local if self._settings.any_peer is None else self._settings.any_peer
 
-    def _judge(self, destination: Address, addresses: Sequence[Address]) -> Callable[[Address], bool]:
-        hosts = None if is_any(destination) else {address.host for address in addresses}
-        return lambda peer: hosts is None or peer.host in hosts
-
-    def _judge_as_they_come(self, policy: IPolicy, client: Client, port: int) -> Callable[[Address], bool]:
-        """A policy that can tell who has come from who was asked for is asked about everybody."""
+    def _judge(
+        self, wanted: Wanted, before: IPolicy, addresses: Sequence[Address]
+    ) -> Callable[[Address], bool]:
+        """The policy that *addresses* were judged by, *before*, is not asked again; another one is."""
+        hosts = {address.host for address in addresses}
+        destination = wanted.destination
+        name = destination.host if destination.type is AddressType.DOMAIN_NAME else None
 
         def permitted(peer: Address) -> bool:
-            answer = ask_address(policy, client, Command.BIND, peer._replace(port=port), None)
-            if isinstance(answer, Deferred):
-                answer.addErrback(_let_go)
-                answer.cancel()
+            if peer.host not in hosts:
                 return False
-            return answer
+            client, policy = wanted.judged()
+            if policy is before:
+                return True
+            peer = peer._replace(port=destination.port)
+            if name is None:
+                return _at_once(ask(policy, client, Command.BIND, peer))
+            return _at_once(ask_address(policy, client, Command.BIND, peer, name))
+
+        return permitted
+
+    def _judge_as_they_come(self, wanted: Wanted) -> Callable[[Address], bool]:
+        """A policy that can tell who has come from who was asked for is asked about everybody."""
+        port = wanted.destination.port
+
+        def permitted(peer: Address) -> bool:
+            client, policy = wanted.judged()
+            if not INamePolicy.providedBy(policy):
+                return True
+            return _at_once(ask_address(policy, client, Command.BIND, peer._replace(port=port), None))
 
         return permitted
 
@@ -277,6 +320,15 @@ class Binds:
             first=self._ports.first if self._ports else 1,
             last=self._ports.last if self._ports else 65535,
         )
+
+
+def _at_once(answer: bool | Deferred[bool]) -> bool:
+    """*answer*, if it is there; one that takes its time is no."""
+    if isinstance(answer, Deferred):
+        answer.addErrback(_let_go)
+        answer.cancel()
+        return False
+    return answer
 
 
 def _let_go(_: Failure) -> None:

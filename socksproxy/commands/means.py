@@ -13,11 +13,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import NotAllowed
+from ..names import canonical
 from ..policy import Client, INamePolicy, IPolicy
 from ..resolve import Names
 from ..wire.words import Address, AddressType, Command
 
 _log = Logger(namespace="socksproxy")
+
+#: With these a client leaves open whom its BIND waits for.
+WILDCARDS = frozenset({"0.0.0.0", "::"})
 
 
 class Means(NamedTuple):
@@ -61,6 +65,38 @@ def ask_address(
     if client.avatar is None or not answer:
         return answer
     return _with_user(answer, client, command, destination)
+
+
+def ask_again(
+    policy: IPolicy, client: Client, command: Command, destination: Address, reached: Sequence[Address]
+) -> bool | Deferred[bool]:
+    """
+    Likewise of what has been permitted before and goes on: whether it still is, for one of *reached*.
+
+    :param destination: as the client has asked for it.
+    :param reached: the addresses that it has led to; none: they are not known yet.
+    """
+    destination = canonical(destination)
+    answer = ask(policy, client, command, destination)
+    if not answer or not reached:
+        return answer
+    if destination.type is AddressType.DOMAIN_NAME:
+        name: str | None = destination.host
+    elif command is Command.BIND and destination.host in WILDCARDS and INamePolicy.providedBy(policy):
+        name = None
+    else:
+        return answer
+    answers = [
+        ask_address(policy, client, command, address._replace(port=destination.port), name)
+        for address in reached
+        if name is not None or address.host not in WILDCARDS
+    ]
+    if not answers:
+        return answer
+    if not isinstance(answer, Deferred) and not any(isinstance(each, Deferred) for each in answers):
+        return any(answers)
+    each: list[Any] = [one if isinstance(one, Deferred) else succeed(one) for one in (answer, *answers)]
+    return gatherResults(each, consumeErrors=True).addCallback(lambda all: all[0] and any(all[1:]))
 
 
 def _with_user(

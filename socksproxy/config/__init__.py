@@ -102,6 +102,10 @@ class Configured:
             return self.policy
         return policy_under(self.policy, self._document[RULE], timeouts)
 
+    def unread(self, problem: str) -> None:
+        """A file that it names cannot be taken, because of *problem*."""
+        self.mistakes.append(Mistake(None, None, problem))
+
     def report(self, problems: Iterable[Wrong]) -> list[str]:
         """
         A line for each mistake; those on the command line first.

@@ -458,6 +458,11 @@ class SetFiles:
         self._stopped = False
         return self._in_thread(self._load_all, self.files)
 
+    def watch(self) -> None:
+        """Look at them from now on; they are loaded already."""
+        self._stopped = False
+        self._again(None)
+
     def look(self) -> Deferred[None]:
         """Load those that have changed."""
         return self._in_thread(self._look)

@@ -28,6 +28,8 @@ class End(Enum):
     IDLE = "idle timeout"
     #: One of its allowances is exhausted.
     QUOTA = "quota used up"
+    #: New rules or users do not allow what old ones did.
+    FORBIDDEN = "no longer permitted"
     ABORTED = "aborted"
 
 
@@ -38,6 +40,9 @@ class IRelay(Interface):
     received = Attribute("Bytes delivered from the destination to the client.")
     how = Attribute("How it ended, an :class:`End`; None while it lives.")
     errno = Attribute("The error number that ended it; 0 where none did.")
+
+    def local_address() -> tuple[str, int] | None:
+        """The literal address and the port of ours that the client has reached; None: a Unix socket."""
 
     def abort(how: End = End.ABORTED) -> None:
         """

@@ -19,13 +19,14 @@ from __future__ import annotations
 import errno as errno_
 import os
 from collections.abc import Callable
-from socket import SHUT_WR, SO_ERROR, SO_LINGER, SOL_SOCKET, SocketType
+from socket import AF_UNIX, SHUT_WR, SO_ERROR, SO_LINGER, SOL_SOCKET, SocketType
 from struct import pack
 from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
 from ..limits.buckets import Meter, Meters
+from ..names import plain
 from .events import BROKEN, ENDING, READABLE, WRITE
 from .outcome import End, IRelay
 from .pipes import Pipe
@@ -467,6 +468,13 @@ class EngineRelay:
             up, down = (None, None) if meters is None else meters
             self.client.set_meter(up)
             self.destination.set_meter(down)
+
+    def local_address(self) -> tuple[str, int] | None:
+        """See :meth:`socksproxy.relay.outcome.IRelay.local_address`."""
+        if self.client.socket.family == AF_UNIX:
+            return None
+        host, port = self.client.socket.getsockname()[:2]
+        return plain(host), port
 
     def note(self, how: End) -> None:
         """Remember what came first."""

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..limits.buckets import Meter, Meters
+from ..names import plain
 from ..wire.words import ProtocolError
 from .outcome import End, IRelay
 
@@ -307,6 +308,12 @@ class TransportsRelay:
             if not end.gone:
                 end.transport.abortConnection()
 
+    def local_address(self) -> tuple[str, int] | None:
+        """See :meth:`socksproxy.relay.outcome.IRelay.local_address`."""
+        address = self.client.transport.getHost()
+        host = getattr(address, "host", None)
+        return (plain(host), address.port) if isinstance(host, str) else None
+
     def broken(self, end: RelayEnd, problem: ProtocolError) -> None:
         """*end*'s peer, or the context with it, has broken what was agreed on."""
         if self.how is not End.BROKEN:
@@ -375,7 +382,7 @@ class TransportsRelay:
 
 
 #: Ends that were decided here; what follows from them does not change the record.
-_FINAL = frozenset({End.IDLE, End.ABORTED, End.BROKEN, End.QUOTA})
+_FINAL = frozenset({End.IDLE, End.FORBIDDEN, End.ABORTED, End.BROKEN, End.QUOTA})
 
 
 def can_half_close(transport: Any) -> bool:

@@ -535,6 +535,24 @@ class Association:
         target.waiting = None
         self._leave(target)
 
+    def reconsider(self, client: Client, means: Means) -> None:
+        """
+        Ask anew about every destination, when the next datagram goes there or comes from there.
+
+        :param client: whose association it is, as it is known now.
+        :param means: what it has from now on.
+        """
+        self.client, self.means = client, means
+        targets, self.targets = self.targets, {}
+        for target in targets.values():
+            waiting, target.waiting = target.waiting, None
+            self._forget(target)
+            for payload in waiting or ():
+                self._waiting -= 1
+                self._waiting_bytes -= len(payload)
+                self.send(target.key, payload)
+        self.sources.clear()
+
     # Life.
 
     def renew(self) -> None:

@@ -81,19 +81,31 @@ class Associations:
     def __init__(
         self, reactor: Any, means: Means, settings: UDPSettings, advertised: Advertised, outgoing: Outgoing
     ) -> None:
-        check(settings)
-        self.settings = settings
         self.live: set[Association] = set()
         self._reactor = reactor
-        self._advertised = advertised
-        self._outgoing = outgoing
-        self._ports = None if settings.ports is None else PortRange(*settings.ports)
         self._reassemblies = Deadlines(reactor, TIME, Association.fragments_expired)
-        self._terms = Terms(means, settings, self._reassemblies, self._over)
-        self._shared: dict[str, tuple[Port, SharedDesk]] = {}
+        self._shared: dict[tuple[str, int], tuple[Port, SharedDesk]] = {}
         self._timer: IDelayedCall | None = None
         self._renewed = 0.0
         self._without_port = Seldom(reactor)
+        self.reconfigure(means, settings, advertised, outgoing)
+
+    def reconfigure(
+        self, means: Means, settings: UDPSettings, advertised: Advertised, outgoing: Outgoing
+    ) -> None:
+        """
+        Have associations that begin from now on be so; the others go on as they are.
+
+        See the class for the parameters.
+
+        :raises ValueError: for settings that make no sense.
+        """
+        check(settings)
+        self.settings = settings
+        self._advertised = advertised
+        self._outgoing = outgoing
+        self._ports = None if settings.ports is None else PortRange(*settings.ports)
+        self._terms = Terms(means, settings, self._reassemblies, self._over)
 
     def open(
         self,
@@ -152,10 +164,10 @@ class Associations:
         return EngineSockets(engine, self._outgoing)
 
     def _share(self, kind: Kind, ours: str, number: int) -> tuple[Port, Desk]:
-        shared = self._shared.get(ours)
+        shared = self._shared.get((ours, number))
         if shared is None or shared[0].closed:
             desk = SharedDesk()
-            shared = self._shared[ours] = kind.open(ours, number, desk), desk
+            shared = self._shared[ours, number] = kind.open(ours, number, desk), desk
         return shared
 
     def _over(self, association: Association) -> None:

@@ -90,14 +90,12 @@ class SharedOpening(Opening):
         number that its descriptor must have in a worker, or None.
     :ivar files: descriptors with what was read from the files that endpoints
         name. A worker that starts when privileges are gone could not read them.
-    :ivar log: the access log.
     """
 
     def __init__(self, reactor: Any) -> None:
         super().__init__(reactor)
         self.ports: dict[int, list[tuple[Any, int | None]]] = {}
         self.files: dict[str, int] = {}
-        self.log: AccessLog | None = None
 
     def reactor_for(self, listener: int) -> Any:
         """See :meth:`Opening.reactor_for`."""
@@ -110,11 +108,6 @@ class SharedOpening(Opening):
         for _, name in _FILE.findall(description):
             self._keep_file(_unquoted(name))
         return endpoint
-
-    def access_log(self, path: str, format: str) -> AccessLog:
-        """See :meth:`Opening.access_log`."""
-        self.log = super().access_log(path, format)
-        return self.log
 
     def forget_ports(self) -> None:
         """The ports are closed."""

@@ -14,7 +14,7 @@ from ..limits.counting import burst_of
 from ..limits.terms import Rate
 from .tokens import Tokens, Wish
 
-#: Seconds' worth that a worker takes at a time, and the part of the whole bucket that all of them may have then.
+#: Seconds' worth that a worker takes at a time, and the most of a whole bucket that all of them may have so.
 _LEASE_SECONDS, _LEASE_PART = 0.02, 0.25
 #: Seconds after which it gives back what it has not used, before it takes more.
 _KEPT = 0.1

@@ -2,7 +2,8 @@
 Rates that hold across processes.
 
 What a token bucket has is in the memory that workers share. A worker takes some tens of milliseconds'
-worth at a time, so that it seldom needs the lock, and gives back what it has not used when that has become old.
+worth at a time, so that it seldom needs the lock, and gives back what it has not used when that has
+become old.
 
 Where there is not enough for all, each worker's part is set aside for it, in proportion to how many wait
 there: whoever looks first shares out what has come since somebody last did. So nothing depends on who is

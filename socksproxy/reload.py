@@ -1,0 +1,111 @@
+"""
+Reading the configuration again while all goes on: what SIGHUP asks for.
+
+It is read and checked in a thread, together with all that it names. With any mistake nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.usage import UsageError
+
+if TYPE_CHECKING:
+    from .options import Options
+
+_log = Logger(namespace="socksproxy")
+
+
+class CannotReload(Exception):
+    """
+    What was read cannot be put in force, and nothing has changed.
+
+    :ivar lines: why, a line for each reason.
+    """
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class Reloading:
+    """
+    Reads the configuration again, one time after the other.
+
+    :param reactor: has threads.
+    :param current: gives the options that are in force.
+    :param apply: puts others in force; a Deferred of what has changed besides, in a few words or none.
+        It fails with :class:`CannotReload` when they cannot be.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        current: Callable[[], Options],
+        apply: Callable[[Options], Deferred[list[str]]],
+    ) -> None:
+        self._reactor = reactor
+        self._current = current
+        self._apply = apply
+        self._underway = False
+        self._again = False
+        self._stopped = False
+
+    def want(self) -> None:
+        """Read it again; if that is being done, once more after it: something may have changed since."""
+        if self._stopped:
+            return
+        if self._underway:
+            self._again = True
+            return
+        self._underway = True
+        pool = self._reactor.getThreadPool()
+        reading: Deferred[Any] = deferToThreadPool(self._reactor, pool, self._current().again)
+        reading.addCallback(self._read).addCallbacks(self._told, self._failed).addBoth(self._over)
+
+    def start(self) -> None:
+        """It may be wanted from now on."""
+        self._stopped = False
+
+    def stop(self) -> None:
+        """What is being read comes too late."""
+        self._stopped = True
+        self._again = False
+
+    def _read(self, options: Options) -> Deferred[list[str]] | None:
+        return None if self._stopped else self._apply(options)
+
+    def _told(self, changes: list[str] | None) -> None:
+        if changes is None:
+            return
+        what = f"; {', '.join(changes)}" if changes else ""
+        _log.info("reloaded: {source} in force from now on{what}", source=self._source(), what=what)
+
+    def _source(self) -> str:
+        config = self._current()["config"]
+        return "what the options name is" if config is None else f"{config} is"
+
+    def _failed(self, failure: Failure) -> None:
+        problem = failure.value
+        if isinstance(problem, (CannotReload, UsageError)):
+            lines = str(problem).splitlines()
+            _log.error("not reloaded, all stays as it was: {count}", count=_counted(lines))
+            for line in lines:
+                _log.error("{line}", line=line)
+        else:
+            _log.failure("not reloaded, all stays as it was", failure)
+
+    def _over(self, _: object) -> None:
+        self._underway = False
+        again, self._again = self._again, False
+        if again:
+            self.want()
+
+
+def _counted(lines: list[str]) -> str:
+    return "a mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
