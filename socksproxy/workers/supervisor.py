@@ -15,10 +15,10 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from ..listening import CannotStart, ListeningService
-from .counts import SharedTable, new_table
 from .handover import SharedOpening, file_of
 from .machine import Crew, CrewCore, Ending, Worker, WorkerCore, make_crew, make_worker
 from .process import REOPEN, Orders, WorkerProcess, spawn
+from .table import SharedTable, new_table
 
 if TYPE_CHECKING:
     from ..options import Options

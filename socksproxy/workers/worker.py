@@ -22,9 +22,10 @@ from zope.interface import implementer
 
 from ..options import Options
 from ..service import SOCKSService, makeFactory
-from .counts import SharedCounting, SharedTable
+from .counts import SharedCounting
 from .handover import InheritedOpening
 from .process import DRAIN, END, LONGEST_LINE, READY, REOPEN, Lines, Orders
+from .table import SharedTable
 
 #: Characters of one event: in JSON, where one takes six bytes at the most, they fit in a line.
 _LONGEST_EVENT = LONGEST_LINE // 6 - 64

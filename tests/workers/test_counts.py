@@ -11,14 +11,16 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, strategies as st
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
 
 from socksproxy import Client, Limits, ServerLimits
 from socksproxy.limits.admission import PATIENCE, Admission
 from socksproxy.limits.counting import Counting
 from socksproxy.limits.ledger import Claims, Ledger
-from socksproxy.workers import counts as module
-from socksproxy.workers.counts import SharedCounting, SharedTable, new_table
+from socksproxy.workers import table as table_module
+from socksproxy.workers.counts import SharedCounting
+from socksproxy.workers.table import SharedTable, new_table
+
+from ..support.logs import heard
 
 SECRET = b"0123456789abcdef"
 
@@ -62,9 +64,9 @@ class Shared:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table for two clients."""
-    monkeypatch.setattr(module, "_WAYS", 2)
-    monkeypatch.setattr(module, "_BUCKETS", 1)
-    monkeypatch.setattr(module, "ROWS", 2)
+    monkeypatch.setattr(table_module, "_WAYS", 2)
+    monkeypatch.setattr(table_module, "_PARTS", 1)
+    monkeypatch.setattr(table_module, "ROWS", 2)
 
 
 def test_per_client() -> None:
@@ -156,6 +158,22 @@ def test_kinds() -> None:
     assert not any(table.cells)
 
 
+def test_objects_of_one_name() -> None:
+    """A count that is made anew while another of its name is left goes on where that one is."""
+    table = Shared(ServerLimits()).table
+    counting = SharedCounting(Clock(), table, 0)
+    before, after = counting.counter("user bob sessions"), counting.counter("user bob sessions")
+    assert [before.add(), after.add()] == [1, 2]
+    before.give()
+    after.give()
+    other = counting.counter("user eve sessions")
+    assert other.add() == 1
+    assert before.add() == 1
+    before.give()
+    other.give()
+    assert not any(table.cells)
+
+
 def test_rows_are_given_again(small: None) -> None:
     """A client that is gone leaves its row to another, however many there were."""
     first, second = Shared(each(per_client=1)).counts
@@ -169,24 +187,16 @@ def test_rows_are_given_again(small: None) -> None:
 
 def test_no_room(small: None) -> None:
     """A client for which there is no row has its limit in each worker, and the log says so once."""
-    warned: list[str] = []
     shared = Shared(each(per_client=1))
     first, second = shared.counts
     first.admit("192.0.2.1")
     second.admit("192.0.2.2")
-
-    def observe(event: dict[str, object]) -> None:
-        warned.append(str(event["log_format"]))
-
-    globalLogPublisher.addObserver(observe)  # type: ignore[arg-type]
-    try:
+    with heard() as lines:
         assert first.admit("192.0.2.3") is Admission.SERVE
         assert first.admit("192.0.2.3") is Admission.REFUSE
         assert second.admit("192.0.2.3") is Admission.SERVE
         assert first.admit("192.0.2.1") is Admission.REFUSE
-    finally:
-        globalLogPublisher.removeObserver(observe)  # type: ignore[arg-type]
-    assert len([line for line in warned if "more clients than" in line]) == 2  # one each
+    assert len([line for line in lines if "more limits are in use than" in line]) == 1
     for count, client in ((first, "192.0.2.3"), (first, "192.0.2.3"), (second, "192.0.2.3")):
         count.release(client)
     for count, client in ((first, "192.0.2.1"), (first, "192.0.2.1"), (second, "192.0.2.2")):
@@ -208,7 +218,8 @@ def test_found_where_a_row_begins(noise: bytes, small: None) -> None:
 WORKER = """
 import sys
 from twisted.internet.task import Clock
-from socksproxy.workers.counts import SharedCounting, SharedTable
+from socksproxy.workers.counts import SharedCounting
+from socksproxy.workers.table import SharedTable
 descriptor, columns, column, rounds = map(int, sys.argv[1:])
 table = SharedTable(descriptor, columns, b"0123456789abcdef")
 counting = SharedCounting(Clock(), table, column)

@@ -22,9 +22,10 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
 from socksproxy import Client
-from socksproxy.workers.counts import SharedCounting, new_table
+from socksproxy.workers.counts import SharedCounting
 from socksproxy.workers.machine import Ending
 from socksproxy.workers.process import LONGEST_LINE, Lines, Orders, WorkerProcess
+from socksproxy.workers.table import new_table
 from socksproxy.workers.worker import Commands, Reporter, make_worker_service, read_orders
 
 
