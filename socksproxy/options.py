@@ -47,6 +47,7 @@ from .auth.threads import Checks
 from .auth.twisteds import adapted
 from .commands.bind import BindSettings
 from .limits.terms import Limits, ServerLimits
+from .limits.usage import UsageFile
 from .log import FORMATS, AccessLog
 from .opening import Opening, check_access_log
 from .policy import is_loopback
@@ -329,6 +330,7 @@ class Options(usage.Options, AuthOptionMixin):
             idle=said["idle-timeout"] or None,
         )
         self["limits"] = self._limits(said)
+        self["usage"] = self._usage()
         self["drain_seconds"] = said["drain"]
         self["worker_count"] = said["workers"]
         self._check_addresses("outgoing")
@@ -469,6 +471,10 @@ class Options(usage.Options, AuthOptionMixin):
             said["auth-cache"],
             None if directory is None else DirectoryRealm(directory),
         )
+
+    def _usage(self) -> UsageFile | None:
+        path = None if self._configured is None else self._configured.quota_file
+        return None if path is None else UsageFile(self.reactor, os.path.join(self.directory or "", path))
 
     def _limits(self, said: Mapping[str, Any]) -> ServerLimits:
         limits = ServerLimits() if self._configured is None else self._configured.limits

@@ -34,6 +34,7 @@ from .descriptors import DescriptorGate
 from .dial import Destination, End, Outgoing
 from .limits import Meters
 from .limits.terms import ServerLimits
+from .limits.usage import UsageFile
 from .names import literal, plain
 from .policy import Client, IPolicy
 from .policy.listeners import Place
@@ -232,6 +233,8 @@ class SOCKSFactory(Factory):
         machine, from which connections leave.
     :param timeouts: how long a session may stay in a state.
     :param limits: how much there may be: of sessions, bytes in a second, and so on.
+    :param usage: keeps how much of a day's and a month's bytes is used, and is started by whoever made
+        it; None: for quotas there is none. See :class:`~socksproxy.limits.usage.UsageFile`.
     :param observer: receives one event for each session that has ended; its
         keys are those of :meth:`~socksproxy.record.AccessRecord.event`.
     :param engine: False: relay over Twisted's transports even where the relay engine could be used.
@@ -259,6 +262,7 @@ class SOCKSFactory(Factory):
         outgoing: Sequence[str] = (),
         timeouts: Timeouts = Timeouts(),
         limits: ServerLimits = ServerLimits(),
+        usage: UsageFile | None = None,
         observer: ILogObserver | None = None,
         engine: bool = True,
         bind: BindSettings = BindSettings(),
@@ -276,6 +280,7 @@ class SOCKSFactory(Factory):
             "outgoing": outgoing,
             "timeouts": timeouts,
             "limits": limits,
+            "usage": usage,
             "observer": observer,
             "bind": bind,
             "udp": udp,
@@ -306,6 +311,7 @@ class SOCKSFactory(Factory):
         outgoing: Sequence[str] = _AS_BEFORE,
         timeouts: Timeouts = _AS_BEFORE,
         limits: ServerLimits = _AS_BEFORE,
+        usage: UsageFile | None = _AS_BEFORE,
         observer: ILogObserver | None = _AS_BEFORE,
         bind: BindSettings = _AS_BEFORE,
         udp: UDPSettings = _AS_BEFORE,
@@ -332,6 +338,7 @@ class SOCKSFactory(Factory):
             "outgoing": outgoing,
             "timeouts": timeouts,
             "limits": limits,
+            "usage": usage,
             "observer": observer,
             "bind": bind,
             "udp": udp,
@@ -448,6 +455,8 @@ def _meant(said: dict[str, Any]) -> dict[str, Any]:
 
     :raises ValueError: for what makes no sense.
     """
+    if said["usage"] is None and said["limits"].counts_bytes:
+        raise ValueError("quotas need a UsageFile")
     check_bind(said["bind"])
     check_udp(said["udp"])
     return {
@@ -456,6 +465,7 @@ def _meant(said: dict[str, Any]) -> dict[str, Any]:
         "outgoing": _of_each_family("outgoing", said["outgoing"]),
         "timeouts": said["timeouts"],
         "limits": said["limits"],
+        "usage": said["usage"],
         "observer": said["observer"],
         "bind": said["bind"],
         "bind_addresses": _of_each_family("listening", said["bind"].addresses),

@@ -9,14 +9,17 @@ and a status that is not 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .limits.database import Unusable
+from .limits.usage import UsageFile
 from .listening import CannotStart, ListeningService, Prepared
 from .log import AccessLog
 from .options import Listener, Options
@@ -24,6 +27,8 @@ from .policy.listeners import Place, path_of
 from .policy.sets import SetFiles
 from .reload import CannotReload
 from .server import SOCKSFactory
+
+_log = Logger(namespace="socksproxy")
 
 __all__ = ["CannotStart", "Listener", "Options", "SOCKSService", "makeFactory", "makeService"]
 
@@ -67,6 +72,7 @@ class SOCKSService(ListeningService):
         )
         self.drain = drain
         self._set_files: SetFiles | None = None
+        self._usage: UsageFile | None = None
         self._at_once = False
 
     def opened(self, port: IListeningPort, name: str | None) -> None:
@@ -88,6 +94,9 @@ class SOCKSService(ListeningService):
         self._at_once = False
         super().startService()
         self._watch_sets()
+        self._usage = None if self.options is None else self.options["usage"]
+        if self._usage is not None:
+            self._usage.start().addErrback(self._no_usage)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -97,7 +106,8 @@ class SOCKSService(ListeningService):
         """
         super().stopService()
         self._leave_sets()
-        return self.close_ports().addCallback(self._drain).addCallback(lambda _: self.finish())
+        closed = self.close_ports().addCallback(self._drain).addCallback(self._leave_usage)
+        return closed.addCallback(lambda _: self.finish())
 
     def end_now(self) -> None:
         """See :meth:`ListeningService.end_now`."""
@@ -117,6 +127,21 @@ class SOCKSService(ListeningService):
         """See :meth:`ListeningService.reload`."""
         return self.prepare(options).addCallbacks(self.enter, self._not_prepared, errbackArgs=(options,))
 
+    @inlineCallbacks
+    def prepare(self, options: Options) -> Generator[Any, Any, Prepared]:
+        """See :meth:`ListeningService.prepare`."""
+        usage, before = options["usage"], self._usage
+        if usage is not None and before is not None and usage.path == before.path:
+            options["usage"] = usage = before
+        prepared: Prepared = yield super().prepare(options)
+        if usage is not None and usage is not before:
+            try:
+                yield usage.start()
+            except Unusable as problem:
+                self.abandon(prepared)
+                raise CannotReload([str(problem)]) from None
+        return prepared
+
     def enter(self, prepared: Prepared) -> list[str]:
         """See :meth:`ListeningService.enter`; what sessions are served by changes first."""
         options, before = prepared.options, self.options
@@ -130,6 +155,9 @@ class SOCKSService(ListeningService):
         self._take_log(options["access_log"])
         self._leave_sets()
         self._watch_sets()
+        if self._usage is not options["usage"]:
+            self._leave_usage()
+            self._usage = options["usage"]
         if before is not None and before["worker_count"] != options["worker_count"]:
             changes.append("but another number of workers takes a restart")
         return changes
@@ -155,6 +183,15 @@ class SOCKSService(ListeningService):
         if self._set_files is not None:
             self._set_files.stop()
         self._set_files = None
+
+    def _no_usage(self, failure: Failure) -> None:
+        failure.trap(Unusable)
+        _log.critical("{problem}", problem=failure.value)
+        self.end_process()
+
+    def _leave_usage(self, _: object = None) -> Deferred[None]:
+        usage, self._usage = self._usage, None
+        return succeed(None) if usage is None else usage.stop()
 
     def _drain(self, _: object) -> Deferred[None]:
         return self.factory.drain(0 if self._at_once else self.drain)
@@ -185,6 +222,7 @@ def _of_factory(options: Options) -> dict[str, Any]:
         "outgoing": options["outgoing"],
         "timeouts": options["timeouts"],
         "limits": options["limits"],
+        "usage": options["usage"],
         "observer": options["access_log"],
         "bind": options["bind"],
         "udp": options["udp"],

@@ -22,6 +22,7 @@ from .dial import Destination, Outgoing, SocketDialer, TransportDialer
 from .limits.admission import Admission
 from .limits.ledger import Ledger
 from .limits.terms import ServerLimits
+from .limits.usage import UsageFile
 from .listen import Take, for_engine, for_transports
 from .policy import (
     Client,
@@ -68,6 +69,7 @@ class Sessions:
         outgoing: Outgoing,
         timeouts: Timeouts,
         limits: ServerLimits,
+        usage: UsageFile | None,
         observer: ILogObserver | None,
         use_engine: bool,
         bind: BindSettings,
@@ -86,7 +88,7 @@ class Sessions:
         self.binds = Binds(self.means, reactor, bind, bind_addresses, advertised, outgoing)
         self.resolve_commands = resolve_commands
         self.timeouts = timeouts
-        self.ledger = Ledger(reactor, limits)
+        self.ledger = Ledger(reactor, limits, usage)
         self.observer = observer
         self.live: set[Session] = set()
         self.when_ended: Callable[[], None] = _nothing
@@ -131,6 +133,7 @@ class Sessions:
         outgoing: Outgoing,
         timeouts: Timeouts,
         limits: ServerLimits,
+        usage: UsageFile | None,
         observer: ILogObserver | None,
         bind: BindSettings,
         bind_addresses: Outgoing,
@@ -163,8 +166,8 @@ class Sessions:
         self._set_outgoing(outgoing)
         self.binds.reconfigure(self.means, bind, bind_addresses, advertised, outgoing)
         self.associations.reconfigure(self.means, udp, advertised, outgoing)
-        if limits != self.ledger.limits:
-            self.set_limits(limits)
+        if limits != self.ledger.limits or usage is not self.ledger.usage:
+            self._set_limits(limits, usage)
         if judged_anew:
             self._reconsider()
 
@@ -240,9 +243,9 @@ class Sessions:
         self.handshakes.start(session, session.record.began)
         return session
 
-    def set_limits(self, limits: ServerLimits) -> None:
+    def _set_limits(self, limits: ServerLimits, usage: UsageFile | None) -> None:
         """From now on *limits* hold, for the sessions that there are as well."""
-        self.ledger.set(limits)
+        self.ledger.set(limits, usage)
         for session in list(self.live):
             session.renew_limits()
 

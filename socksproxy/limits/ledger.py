@@ -23,13 +23,13 @@ from ..errors import OverLimit, QuotaUsedUp, TooManyAssociations, TooManyBinds, 
 from ..names import printable
 from ..seldom import Seldom
 from .admission import Admission, judged
-from .buckets import Bucket, Meter, Meters
+from .buckets import Allowance, Bucket, Meter, Meters
 from .counting import Counter, Counting, OwnCounting, Pace
+from .quota import Quota
 from .terms import Limits, Rate, ServerLimits
+from .usage import UsageFile
 
 if TYPE_CHECKING:
-    from typing import Any as Quota
-
     from ..policy import Client
 
 _log = Logger(namespace="socksproxy")
@@ -43,9 +43,6 @@ SESSIONS, BINDS, ASSOCIATIONS = "sessions", "binds", "associations"
 
 _REFUSALS = {SESSIONS: TooManySessions, BINDS: TooManyBinds, ASSOCIATIONS: TooManyAssociations}
 _WORDS = {SESSIONS: "sessions", BINDS: "BINDs", ASSOCIATIONS: "associations"}
-
-#: Makes the quota of the holder of that name: bytes a day, and a month.
-Quotas = Callable[[str, "int | None", "int | None"], "Quota"]
 
 
 class Scope(Enum):
@@ -111,12 +108,17 @@ class Account:
         self._change_arrivals(limits.new_sessions)
         self.upload = self._bucket("upload", self.upload, before.upload, limits.upload)
         self.download = self._bucket("download", self.download, before.download, limits.download)
-        if limits.daily is None and limits.monthly is None:
+        if not limits.counts_bytes:
             self.quota = None
         elif self.quota is None:
-            self.quota = self._ledger.quotas(self.name, limits.daily, limits.monthly)
+            self.quota = self._ledger.quota(self.name, limits)
         else:
             self.quota.daily, self.quota.monthly = limits.daily, limits.monthly
+
+    def begin_quota(self) -> None:
+        """What has been used is kept somewhere else from now on."""
+        if self.quota is not None:
+            self.quota = self._ledger.quota(self.name, self.limits)
 
     def _change_arrivals(self, rate: Rate | None) -> None:
         if rate is None:
@@ -268,8 +270,8 @@ class Claims:
         ]
         own_up, own_down = self._own_buckets()
         quotas = [account.quota for account in accounts if account.quota is not None]
-        up = [*quotas, *_present(own_up, *(account.upload for account in accounts))]
-        down = [*quotas, *_present(own_down, *(account.download for account in accounts))]
+        up: list[Allowance] = [*quotas, *_present(own_up, *(account.upload for account in accounts))]
+        down: list[Allowance] = [*quotas, *_present(own_down, *(account.download for account in accounts))]
         if not up and not down:
             return None
         return Meters(Meter(up) if up else None, Meter(down) if down else None)
@@ -377,8 +379,8 @@ class Ledger:
 
     :param reactor: keeps time.
     :param limits: of the server.
+    :param usage: keeps what has been used of quotas; None: nobody has any.
     :param counting: how counts and rates are kept; None: for this process alone.
-    :param quotas: makes quotas; None: nobody has any.
     :ivar refusing: how many sessions are there only to be told that they are too many.
     """
 
@@ -386,21 +388,25 @@ class Ledger:
         self,
         reactor: Any,
         limits: ServerLimits = ServerLimits(),
+        usage: UsageFile | None = None,
         counting: Counting | None = None,
-        quotas: Quotas | None = None,
     ) -> None:
         self.own = OwnCounting(reactor)
         self.counting: Counting = self.own if counting is None else counting
-        self.quotas: Quotas = _no_quota if quotas is None else quotas
+        self.usage = usage
         self.refusing = 0
         self._reactor = reactor
         self._accounts: dict[tuple[Scope, str], Account] = {}
         self._resting: dict[tuple[Scope, str], None] = {}
-        self.set(limits)
+        self.set(limits, usage)
 
-    def set(self, limits: ServerLimits) -> None:
+    def set(self, limits: ServerLimits, usage: UsageFile | None) -> None:
         """From now on *limits* hold; sessions that there are have to renew their claims."""
         self.limits = limits
+        if usage is not self.usage:
+            self.usage = usage
+            for account in self._accounts.values():
+                account.begin_quota()
         self._by_scope = tuple(
             (scope, of_scope)
             for scope, of_scope in (
@@ -497,6 +503,13 @@ class Ledger:
         """What holds for a user whose own record says *record*."""
         return self.limits.user if record is None else record.over(self.limits.user)
 
+    def quota(self, name: str, limits: Limits) -> Quota | None:
+        """The quota of the holder of that *name*; None: nothing keeps what has been used."""
+        if self.usage is None:
+            _log.error("{name}: a quota needs a UsageFile, and without one it does not count", name=name)
+            return None
+        return Quota(self.usage, name, limits.daily, limits.monthly)
+
     def complain(self, account: Account, problem: OverLimit) -> None:
         """Somebody is refused because of *account*: one line a while, however often it is."""
         if account.complaints is None:
@@ -570,7 +583,3 @@ def _check_quota(account: Account) -> None:
 
 def _present(*buckets: Bucket | None) -> list[Bucket]:
     return [bucket for bucket in buckets if bucket is not None]
-
-
-def _no_quota(name: str, daily: int | None, monthly: int | None) -> Quota:
-    raise ValueError(f"{name}: a quota needs a file in which it is kept")

@@ -45,6 +45,11 @@ class Limits:
     daily: int | None = None
     monthly: int | None = None
 
+    @property
+    def counts_bytes(self) -> bool:
+        """Whether it limits what is moved in a day or a month."""
+        return self.daily is not None or self.monthly is not None
+
     def __bool__(self) -> bool:
         """Whether it limits anything."""
         return any(value is not None for value in attrs.astuple(self, recurse=False))
@@ -80,3 +85,8 @@ class ServerLimits:
     session: Limits = Limits()
     ipv4_prefix: int = 24
     ipv6_prefix: int = 64
+
+    @property
+    def counts_bytes(self) -> bool:
+        """Whether anybody is limited in what is moved in a day or a month."""
+        return any(limits.counts_bytes for limits in (self.server, self.client, self.network, self.user))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 
-from socksproxy import Client, Limits, Rate, ServerLimits
+from socksproxy import Client, Limits, Rate, ServerLimits, SOCKSFactory
 from socksproxy.errors import OverLimit, QuotaUsedUp, TooManyAssociations, TooManyBinds, TooManySessions
 from socksproxy.limits import ledger as module
 from socksproxy.limits.admission import PATIENCE, Admission
 from socksproxy.limits.ledger import ASSOCIATIONS, BINDS, Claims, Ledger, Scope
+from socksproxy.limits.usage import UsageFile
 from tests.support.limits import had
+from tests.support.logs import heard
 
 SERVE, REFUSE, DROP = Admission.SERVE, Admission.REFUSE, Admission.DROP
 
@@ -304,37 +308,35 @@ def test_who_comes_back_finds_what_was_left(monkeypatch: pytest.MonkeyPatch) -> 
 # Quotas.
 
 
-class HaveHad:
-    """A quota that is used up."""
-
-    daily: int | None = None
-    monthly: int | None = None
-    exhausted = True
-
-
-def test_used_up() -> None:
-    quotas: dict[str, HaveHad] = {}
-
-    def quota(name: str, daily: int | None, monthly: int | None) -> Any:
-        quotas[name] = HaveHad()
-        return quotas[name]
-
-    door = Door(ServerLimits(client=Limits(daily=5)), quotas=quota)
+def test_used_up(tmp_path: Path) -> None:
+    usage = UsageFile(Clock(), str(tmp_path / "usage"), wall=lambda: 1e9)
+    door = Door(ServerLimits(client=Limits(daily=5)), usage=usage)
     door.admit("192.0.2.1")
     claims = door.inside[0][1]
     assert claims is not None
+    claims.check()
+    meters = claims.meters()
+    assert meters is not None
+    assert meters.up is not None
+    meters.up.spend(5)
     with pytest.raises(QuotaUsedUp, match=r"^the quota of client 192.0.2.1 is used up$"):
         claims.check()
-    quotas["client 192.0.2.1"].exhausted = False
-    claims.check()
+    bob = user("bob", Limits(monthly=7), door.ledger).meters()
+    assert bob is not None
+    assert bob.down is not None
+    bob.down.spend(7)
     with pytest.raises(QuotaUsedUp, match=r"^the quota of user bob is used up$"):
-        user("bob", Limits(monthly=7), door.ledger, claims)
-    assert list(quotas) == ["client 192.0.2.1", "user bob"]
+        user("bob", Limits(monthly=7), door.ledger)
+    user("bob", Limits(monthly=8), door.ledger)
 
 
 def test_without_a_file_there_are_no_quotas() -> None:
-    with pytest.raises(ValueError, match="user bob: a quota needs"):
+    """A factory is told so at once, and the log where it shows later."""
+    with pytest.raises(ValueError, match="quotas need a UsageFile"):
+        SOCKSFactory(MemoryReactorClock(), limits=ServerLimits(user=Limits(daily=1)))
+    with heard() as lines:
         user("bob", Limits(daily=1), Door(ServerLimits()).ledger)
+    assert lines == ["user bob: a quota needs a UsageFile, and without one it does not count"]
 
 
 # Rates.
@@ -391,7 +393,7 @@ def test_lowered() -> None:
     door = Door(each(sessions=3))
     for _ in range(3):
         door.admit("192.0.2.1")
-    door.ledger.set(each(sessions=2, per_client=5))
+    door.ledger.set(each(sessions=2, per_client=5), None)
     door.inside = [(host, renewed(door.ledger, claims)) for host, claims in door.inside]
     assert had(door.ledger, Scope.SERVER) == had(door.ledger, Scope.CLIENT, "192.0.2.1") == 3
     assert door.admit("192.0.2.1") is REFUSE
@@ -403,7 +405,7 @@ def test_lowered() -> None:
 def test_sessions_that_nobody_counted_are_from_now_on() -> None:
     door = Door(ServerLimits())
     door.admit("192.0.2.1")
-    door.ledger.set(each(sessions=1))
+    door.ledger.set(each(sessions=1), None)
     door.inside = [(host, renewed(door.ledger, claims)) for host, claims in door.inside]
     assert door.admit("192.0.2.2") is REFUSE
     door.release("192.0.2.2")
@@ -414,7 +416,7 @@ def test_sessions_that_nobody_counted_are_from_now_on() -> None:
 def test_no_limit_any_more() -> None:
     door = Door(each(sessions=1))
     door.admit("192.0.2.1")
-    door.ledger.set(ServerLimits())
+    door.ledger.set(ServerLimits(), None)
     claims = renewed(door.ledger, door.inside[0][1])
     assert claims is not None
     assert len(door.ledger) == 0
@@ -449,7 +451,7 @@ def test_a_bind_is_counted_on() -> None:
     claims = ledger.joined(None, Client("192.0.2.1", 1), BINDS)
     assert claims is not None
     claims.take(BINDS)
-    ledger.set(ServerLimits(client=Limits(binds=2), server=Limits(binds=1)))
+    ledger.set(ServerLimits(client=Limits(binds=2), server=Limits(binds=1)), None)
     renewed(ledger, claims)
     assert had(ledger, Scope.SERVER, kind=BINDS) == had(ledger, Scope.CLIENT, "192.0.2.1", BINDS) == 1
     claims.close()
