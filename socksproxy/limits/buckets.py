@@ -70,8 +70,12 @@ class Allowance(Shape):
     def allowance(self) -> int:
         """Bytes that may be moved now; 0: none, wait."""
 
-    def spend(self, amount: int) -> None:
-        """*amount* bytes were moved, or are about to be; less than 0: they were not after all."""
+    def spend(self, amount: int, waiter: Waiter | None = None) -> None:
+        """
+        *amount* bytes were moved, or are about to be; less than 0: they were not after all.
+
+        :param waiter: on whose behalf; None: nobody's who ever waits.
+        """
 
     def wait(self, waiter: Waiter) -> None:
         """Call *waiter*, once, when there is something; never from within this call."""
@@ -124,7 +128,7 @@ class Bucket:
         self._next = count()
         # Up to where the line is served, and where those stand who are not in the queue just now.
         self._front = 0.0
-        self._left: dict[Waiter, float] = {}
+        self._left: dict[Waiter | None, float] = {}
         self._serving: Waiter | None = None
         self._stands = self._share = self._served = 0.0
         self._set(rate)
@@ -176,10 +180,13 @@ class Bucket:
         self._fill()
         return int(self._tokens) if self._tokens >= min(_LEAST_AT_ONCE, self._quantum) else 0
 
-    def spend(self, amount: int) -> None:
+    def spend(self, amount: int, waiter: Waiter | None = None) -> None:
         """See :meth:`Allowance.spend`."""
         self._tokens = min(self._tokens - amount, self._burst)
-        self._served += amount
+        if waiter is self._serving:
+            self._served += amount
+        elif waiter in self._left:
+            self._left[waiter] += amount
 
     def wait(self, waiter: Waiter) -> None:
         """See :meth:`Allowance.wait`."""
@@ -285,21 +292,21 @@ class _Place:
     def hold(self, amount: int) -> None:
         """*amount* bytes are the meter's."""
         if amount > 0:
-            self.allowance.spend(amount)
+            self.allowance.spend(amount, self)
             self.held += amount
 
     def give_back(self) -> None:
         """What is held is not used."""
         held, self.held = self.held, 0
         if held:
-            self.allowance.spend(-held)
+            self.allowance.spend(-held, self)
 
     def spend(self, amount: int) -> None:
         """*amount* bytes were moved."""
         of_held = min(self.held, amount)
         self.held -= of_held
         if amount > of_held:
-            self.allowance.spend(amount - of_held)
+            self.allowance.spend(amount - of_held, self)
 
 
 class Meter:

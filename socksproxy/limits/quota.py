@@ -64,7 +64,7 @@ class Quota:
         left = of_day if of_day < of_month else of_month
         return left if left > 0 else 0
 
-    def spend(self, amount: int) -> None:
+    def spend(self, amount: int, waiter: Any = None) -> None:
         """So many bytes were moved, or, below 0, were not after all; it counts at once, elsewhere soon."""
         used = self._used
         if not used.begins <= self._wall() < used.ends:

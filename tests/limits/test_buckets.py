@@ -335,7 +335,7 @@ class Purse:
     def allowance(self) -> int:
         return max(self.left, 0)
 
-    def spend(self, amount: int) -> None:
+    def spend(self, amount: int, waiter: Any = None) -> None:
         assert amount >= 0, "what was only held was told as moved"
         self.left -= amount
 

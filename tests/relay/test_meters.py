@@ -495,7 +495,7 @@ class Purse:
     def allowance(self) -> int:
         return max(self.left, 0)
 
-    def spend(self, amount: int) -> None:
+    def spend(self, amount: int, waiter: Any = None) -> None:
         self.left -= amount
 
     def wait(self, waiter: Any) -> None:
