@@ -78,11 +78,10 @@ class Quota:
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left, before another day or month begins."""
-        if self.allowance():
-            return False
-        # The operator may have deleted what the file says of it, and nobody would write and so read it again.
-        self._usage.attend(self._used)
-        return True
+        # Whoever asks is about to be let in, or not: others may have used it, or the operator may
+        # have deleted what was used, and nobody who moves nothing would hear of it.
+        self._usage.attend(self._now())
+        return not self.allowance()
 
     def wait(self, waiter: Any) -> None:
         """Nobody is to wait for another day: whoever finds it exhausted ends."""
