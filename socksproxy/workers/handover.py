@@ -19,6 +19,8 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -29,6 +31,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from zope.interface import directlyProvides, providedBy
 
 from ..accept import also_plain
+from ..doors import Doors
 from ..log import AccessLog
 from ..opening import Opening
 
@@ -39,24 +42,58 @@ _DESCRIPTORS = Path("/proc/self/fd")
 _FILE = re.compile(r"\b(privateKey|certKey|extraCertChain|dhParameters)=((?:\\.|[^:\\])+)")
 
 
-class _OpeningReactor:
+class _ListeningReactor:
     """
-    A reactor whose listening ports accept nobody.
+    A reactor for endpoints.
 
-    :param reactor: opens them, and does all else.
-    :param note: is told of each port, and of the number that its descriptor must have in a worker, or None.
+    :param reactor: does all but listening.
     """
 
-    def __init__(self, reactor: Any, note: Callable[[Any, int | None], None]) -> None:
+    def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._note = note
         directlyProvides(self, providedBy(reactor))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
+
+class _StillReactor(_ListeningReactor):
+    """A reactor whose listening ports accept nobody."""
+
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
-        return self._keep(self._reactor.listenTCP(port, factory, backlog, interface))
+        return _still(self._reactor.listenTCP(port, factory, backlog, interface))
+
+    def listenUNIX(
+        self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
+    ) -> Any:
+        return _still(self._reactor.listenUNIX(address, factory, backlog, mode, wantPID))
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        return _still(self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory))
+
+
+def _still(port: Any) -> Any:
+    port.stopReading()
+    # Twisted shuts its sockets down when it closes them. This one is the workers', too,
+    # who are about to close theirs, and would wonder what became of it.
+    port._shouldShutdown = False
+    return port
+
+
+class _NotingReactor(_ListeningReactor):
+    """
+    A reactor that tells what listens.
+
+    :param reactor: listens, and does all else.
+    :param note: is told of each port, and of the number that its descriptor must have in a worker, or None.
+    """
+
+    def __init__(self, reactor: Any, note: Callable[[Any, int | None], None]) -> None:
+        super().__init__(reactor)
+        self._note = note
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+        return self._noted(self._reactor.listenTCP(port, factory, backlog, interface))
 
     def listenSSL(
         self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
@@ -66,18 +103,14 @@ class _OpeningReactor:
     def listenUNIX(
         self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
     ) -> Any:
-        return self._keep(self._reactor.listenUNIX(address, factory, backlog, mode, wantPID))
+        return self._noted(self._reactor.listenUNIX(address, factory, backlog, mode, wantPID))
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
         # Whoever passed this descriptor to the process is asked for it by its number, in a worker too.
         port = self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
-        return self._keep(port, fileDescriptor)
+        return self._noted(port, fileDescriptor)
 
-    def _keep(self, port: Any, number: int | None = None) -> Any:
-        port.stopReading()
-        # Twisted shuts its sockets down when it closes them. This one is the workers', too,
-        # who are about to close theirs, and would wonder what became of it.
-        port._shouldShutdown = False
+    def _noted(self, port: Any, number: int | None = None) -> Any:
         self._note(port, number)
         return port
 
@@ -86,21 +119,28 @@ class SharedOpening(Opening):
     """
     Opens things for workers.
 
-    :ivar ports: by listener, the ports that it has opened, each with the
+    :param reactor: listens.
+    :param before: what opened things for the configuration before this one.
+    :ivar ports: by listener, the ports that it has, each with the
         number that its descriptor must have in a worker, or None.
-    :ivar files: descriptors with what was read from the files that endpoints
+    :ivar files: what was read from the files that endpoints
         name. A worker that starts when privileges are gone could not read them.
     """
 
-    def __init__(self, reactor: Any) -> None:
-        super().__init__(reactor)
+    def __init__(self, reactor: Any, before: Opening | None = None) -> None:
+        super().__init__(reactor, before)
         self.ports: dict[int, list[tuple[Any, int | None]]] = {}
-        self.files: dict[str, int] = {}
+        self.files: dict[str, bytes] = {}
+
+    def again(self) -> SharedOpening:
+        """See :meth:`Opening.again`."""
+        return SharedOpening(self.reactor, self)
 
     def reactor_for(self, listener: int) -> Any:
         """See :meth:`Opening.reactor_for`."""
         ports = self.ports[listener] = []
-        return _OpeningReactor(self.reactor, lambda port, number: ports.append((port, number)))
+        listening = self.doors.reactor(_StillReactor(self.reactor))
+        return _NotingReactor(listening, lambda port, number: ports.append((port, number)))
 
     def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint:
         """See :meth:`Opening.endpoint`."""
@@ -117,39 +157,32 @@ class SharedOpening(Opening):
     def _keep_file(self, name: str) -> None:
         if name in self.files or not (hasattr(os, "memfd_create") and _DESCRIPTORS.is_dir()):
             return
-        self.files[name] = file_of(Path(name).read_bytes())
+        self.files[name] = Path(name).read_bytes()
 
 
-class _InheritedReactor:
+class _AdoptingReactor(_ListeningReactor):
     """
     A reactor on which what listens has been opened already.
 
-    :param reactor: listens, and does all else.
-    :param descriptors: the ports, in the order in which they were opened.
+    :ivar descriptor: of what listens next.
     """
 
-    def __init__(self, reactor: Any, descriptors: Iterator[int]) -> None:
-        self._reactor = reactor
-        self._descriptors = descriptors
-        directlyProvides(self, providedBy(reactor))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
+    descriptor = -1
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
-        return self._next(factory, interface, port)
+        return self._adopted(factory)
 
     def listenSSL(
         self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
     ) -> Any:
         from twisted.protocols.tls import TLSMemoryBIOFactory
 
-        return self._next(TLSMemoryBIOFactory(contextFactory, False, factory), interface, port)
+        return self._adopted(TLSMemoryBIOFactory(contextFactory, False, factory))
 
     def listenUNIX(
         self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
     ) -> Any:
-        return self._next(factory, None, address)
+        return self._adopted(factory)
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
         if addressFamily != socket.AF_UNIX:
@@ -160,12 +193,50 @@ class _InheritedReactor:
         port.startListening()
         return port
 
-    def _next(self, factory: Any, interface: Any, port: Any) -> Any:
-        descriptor = next(self._descriptors, None)
-        if descriptor is None:
+    def _adopted(self, factory: Any) -> Any:
+        with socket.socket(fileno=os.dup(self.descriptor)) as listening:
+            return self.adoptStreamPort(self.descriptor, listening.family, factory)
+
+
+class _InheritedReactor(_ListeningReactor):
+    """
+    A reactor that takes what the supervisor has opened, in the order in which it has.
+
+    :param adopting: takes a port that is new here.
+    :param doors: knows those that are not.
+    :param descriptors: the ports; one that has been taken is closed.
+    """
+
+    def __init__(self, adopting: _AdoptingReactor, doors: Doors, descriptors: list[int]) -> None:
+        super().__init__(doors.reactor(adopting))
+        self._adopting = adopting
+        self._descriptors = descriptors
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+        with self._next(interface, port):
+            return self._reactor.listenTCP(port, factory, backlog, interface)
+
+    def listenSSL(
+        self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
+    ) -> Any:
+        with self._next(interface, port):
+            return self._reactor.listenSSL(port, factory, contextFactory, backlog, interface)
+
+    def listenUNIX(
+        self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
+    ) -> Any:
+        with self._next(None, address):
+            return self._reactor.listenUNIX(address, factory, backlog, mode, wantPID)
+
+    @contextmanager
+    def _next(self, interface: Any, port: Any) -> Iterator[None]:
+        if not self._descriptors:
             raise CannotListenError(interface, port, OSError(0, "the supervisor has not opened it"))
-        with socket.socket(fileno=descriptor) as listening:
-            return self.adoptStreamPort(descriptor, listening.family, factory)
+        self._adopting.descriptor = self._descriptors.pop(0)
+        try:
+            yield
+        finally:
+            os.close(self._adopting.descriptor)
 
 
 @also_plain
@@ -206,6 +277,7 @@ class InheritedOpening(Opening):
     :param listeners: by listener, the descriptors of its ports.
     :param files: descriptors with what the files of these names hold.
     :param log: the descriptor of the access log, and where that is.
+    :param before: what took things for the configuration before this one.
     """
 
     def __init__(
@@ -214,15 +286,16 @@ class InheritedOpening(Opening):
         listeners: Sequence[Sequence[int]],
         files: Mapping[str, int],
         log: tuple[int, str] | None,
+        before: Opening | None = None,
     ) -> None:
-        super().__init__(reactor)
-        self._listeners = listeners
+        super().__init__(reactor, before)
+        self._listeners = [list(descriptors) for descriptors in listeners]
         self._files = files
-        self._log = log
+        self._given_log = log
 
     def reactor_for(self, listener: int) -> Any:
         """See :meth:`Opening.reactor_for`."""
-        return _InheritedReactor(self.reactor, iter(self._listeners[listener]))
+        return _InheritedReactor(_AdoptingReactor(self.reactor), self.doors, self._listeners[listener])
 
     def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint:
         """See :meth:`Opening.endpoint`."""
@@ -230,10 +303,27 @@ class InheritedOpening(Opening):
 
     def access_log(self, path: str, format: str) -> AccessLog:
         """See :meth:`Opening.access_log`."""
-        if self._log is None:
+        if self._given_log is None:
             return super().access_log(path, format)
-        descriptor, path = self._log
-        return AccessLog(path, format, descriptor=descriptor)
+        (descriptor, path), self._given_log = self._given_log, None
+        before = self._log_before
+        if before is not None and (before.path, before.format) == (path, format):
+            os.close(descriptor)
+            self.log = before
+        else:
+            self.log = AccessLog(path, format, descriptor=descriptor)
+        return self.log
+
+    def close_rest(self) -> None:
+        """Nothing more is taken of what was given: that is closed."""
+        descriptors = [*chain.from_iterable(self._listeners), *self._files.values()]
+        if self._given_log is not None:
+            descriptors.append(self._given_log[0])
+        for descriptor in descriptors:
+            os.close(descriptor)
+        for ports in self._listeners:
+            ports.clear()
+        self._files, self._given_log = {}, None
 
     def _kept(self, match: re.Match[str]) -> str:
         descriptor = self._files.get(_unquoted(match[2]))

@@ -28,6 +28,8 @@ LONGEST_DELAY = 30.0
 PROVED = 10.0
 #: Seconds in which a worker must be ready.
 START_TIMEOUT = 60.0
+#: Seconds in which a worker must have gone over to another configuration.
+RELOAD_TIMEOUT = 120.0
 #: Seconds beyond those that its sessions have, in which a worker must have ended.
 STOP_TIMEOUT = 5.0
 #: Seconds in which a worker that is to end at once must have ended.
@@ -42,6 +44,8 @@ class State(Enum):
     IDLE = "idle"
     STARTING = "starting"
     RUNNING = "running"
+    RELOADING = "reloading"
+    LEAVING = "leaving"
     BACKING_OFF = "backing off"
     STOPPING = "stopping"
     STOPPED = "stopped"
@@ -67,6 +71,9 @@ class Process(Protocol):
     def pid(self) -> int | None:
         """Its number."""
 
+    def reload(self) -> bool:
+        """Tell it to go over to the configuration that is in force; returned is whether it can be told."""
+
     def drain(self) -> None:
         """Tell it to accept nobody any more, to let its sessions finish, and to end."""
 
@@ -82,6 +89,9 @@ class Owner(Protocol):
 
     def worker_ready(self, worker: WorkerCore) -> None:
         """It accepts clients."""
+
+    def worker_settled(self, worker: WorkerCore) -> None:
+        """It has gone over to the configuration that is in force, or accepts nobody any more."""
 
     def worker_failed(self, worker: WorkerCore, ending: Ending) -> None:
         """It ended before it was ready."""
@@ -101,6 +111,15 @@ class Worker(Protocol):
 
     def ready(self) -> None:
         """It says that it accepts clients."""
+
+    def reload(self) -> None:
+        """It is to go over to another configuration."""
+
+    def reloaded(self) -> None:
+        """It says that it has."""
+
+    def not_reloaded(self) -> None:
+        """It says that it cannot."""
 
     def ended(self, ending: Ending) -> None:
         """Its process has ended."""
@@ -131,6 +150,7 @@ class WorkerCore:
     :ivar process: what runs, if anything does.
     :ivar state: what it is at.
     :ivar failures: how often in a row it has died.
+    :ivar outdated: whether the configuration has changed since it was started, and it does not know.
     """
 
     number: int
@@ -142,7 +162,13 @@ class WorkerCore:
     state: State = State.IDLE
     failures: int = 0
     since: float = 0.0
+    outdated: bool = False
     timer: IDelayedCall | None = None
+
+    @property
+    def serves(self) -> bool:
+        """Whether it accepts clients."""
+        return self.state in (State.RUNNING, State.RELOADING)
 
     def wait(self, seconds: float, call: Callable[[], None]) -> None:
         """Make *call* in so many *seconds*, and no other that was to be made."""
@@ -167,20 +193,30 @@ def _worker_machine() -> Callable[[WorkerCore], Worker]:
     idle = builder.state("Idle")
     starting = builder.state("Starting")
     running = builder.state("Running")
+    reloading = builder.state("Reloading")
+    leaving = builder.state("Leaving")
     backing_off = builder.state("BackingOff")
     stopping = builder.state("Stopping")
     stopped = builder.state("Stopped")
 
     # What makes no difference.
+    told = (Worker.reloaded, Worker.not_reloaded)
+    changes = (Worker.reload, *told)
     for state, inputs in (
-        (idle, (Worker.ready, Worker.ended, Worker.late, Worker.retry)),
-        (starting, (Worker.start, Worker.retry)),
-        (running, (Worker.start, Worker.ready, Worker.late, Worker.retry)),
-        (backing_off, (Worker.start, Worker.ready, Worker.ended, Worker.late)),
-        (stopping, (Worker.start, Worker.ready, Worker.retry, Worker.drain)),
+        (idle, (Worker.ready, Worker.ended, Worker.late, Worker.retry, *changes)),
+        (starting, (Worker.start, Worker.retry, *told)),
+        (running, (Worker.start, Worker.ready, Worker.late, Worker.retry, *told)),
+        (reloading, (Worker.start, Worker.ready, Worker.retry)),
+        # Its replacement is told at its start.
+        (leaving, (Worker.start, Worker.ready, Worker.retry, *changes)),
+        (backing_off, (Worker.start, Worker.ready, Worker.ended, Worker.late, *changes)),
+        (stopping, (Worker.start, Worker.ready, Worker.retry, Worker.drain, *changes)),
         (
             stopped,
-            (Worker.start, Worker.ready, Worker.ended, Worker.late, Worker.retry, Worker.drain, Worker.end),
+            (
+                *(Worker.start, Worker.ready, Worker.ended, Worker.late, Worker.retry),
+                *(Worker.drain, Worker.end, *changes),
+            ),
         ),
     ):
         for input in inputs:
@@ -188,7 +224,7 @@ def _worker_machine() -> Callable[[WorkerCore], Worker]:
 
     @idle.upon(Worker.start).to(starting)
     def begin(worker: Worker, core: WorkerCore) -> None:
-        core.state = State.STARTING
+        core.state, core.outdated = State.STARTING, False
         core.wait(START_TIMEOUT, worker.late)
         try:
             core.process = core.spawn(worker, core.number)
@@ -202,6 +238,56 @@ def _worker_machine() -> Callable[[WorkerCore], Worker]:
         core.stop_waiting()
         core.since = core.clock.seconds()
         core.owner.worker_ready(core)
+        if core.outdated:
+            worker.reload()
+
+    @starting.upon(Worker.reload).loop()
+    def later(worker: Worker, core: WorkerCore) -> None:
+        core.outdated = True
+
+    @running.upon(Worker.reload).to(reloading)
+    def go_over(worker: Worker, core: WorkerCore) -> None:
+        core.state, core.outdated = State.RELOADING, False
+        core.wait(RELOAD_TIMEOUT, worker.late)
+        if core.process is None or not core.process.reload():
+            worker.not_reloaded()
+
+    @reloading.upon(Worker.reload).loop()
+    def once_more(worker: Worker, core: WorkerCore) -> None:
+        core.outdated = True
+
+    @reloading.upon(Worker.reloaded).to(running)
+    def has_gone_over(worker: Worker, core: WorkerCore) -> None:
+        core.state = State.RUNNING
+        core.stop_waiting()
+        if core.outdated:
+            worker.reload()
+        else:
+            core.owner.worker_settled(core)
+
+    @reloading.upon(Worker.not_reloaded).to(leaving)
+    def cannot(worker: Worker, core: WorkerCore) -> None:
+        leave_to_another(worker, core, "cannot go over to the new configuration")
+
+    @reloading.upon(Worker.late).to(leaving)
+    def goes_not(worker: Worker, core: WorkerCore) -> None:
+        leave_to_another(
+            worker, core, f"has not gone over to the new configuration in {RELOAD_TIMEOUT:g} seconds"
+        )
+
+    def leave_to_another(worker: Worker, core: WorkerCore, why: str) -> None:
+        _log.error(
+            "worker {number} {why}: it accepts nobody any more, and another takes its place",
+            number=core.number,
+            why=why,
+        )
+        drain(worker, core)
+        core.state = State.LEAVING
+        core.owner.worker_settled(core)
+
+    @leaving.upon(Worker.ended).to(backing_off)
+    def has_left(worker: Worker, core: WorkerCore, ending: Ending) -> None:
+        back_off(worker, core, ending, 0 if ending.orderly else 1)
 
     @starting.upon(Worker.late).loop()
     def too_slow(worker: Worker, core: WorkerCore) -> None:
@@ -217,7 +303,6 @@ def _worker_machine() -> Callable[[WorkerCore], Worker]:
         back_off(worker, core, ending, 1)
         core.owner.worker_failed(core, ending)
 
-    @running.upon(Worker.ended).to(backing_off)
     def died(worker: Worker, core: WorkerCore, ending: Ending) -> None:
         if ending.orderly or core.clock.seconds() - core.since >= PROVED:
             core.failures = 0
@@ -262,15 +347,19 @@ def _worker_machine() -> Callable[[WorkerCore], Worker]:
     for state in (idle, backing_off):
         for input in (Worker.drain, Worker.end):
             state.upon(input).to(stopped)(leave)
-    for state in (starting, running):
+    for state in (running, reloading):
+        state.upon(Worker.ended).to(backing_off)(died)
+    for state in (starting, running, reloading, leaving):
         state.upon(Worker.drain).to(stopping)(drain)
         state.upon(Worker.end).to(stopping)(end)
     stopping.upon(Worker.end).loop()(end)
 
-    @stopping.upon(Worker.late).loop()
     def too_long(worker: Worker, core: WorkerCore) -> None:
         _log.error("worker {number} does not end, and is killed", number=core.number)
         _kill(core)
+
+    for state in (leaving, stopping):
+        state.upon(Worker.late).loop()(too_long)
 
     @stopping.upon(Worker.ended).to(stopped)
     def gone(worker: Worker, core: WorkerCore, ending: Ending) -> None:
@@ -313,6 +402,9 @@ class Crew(Protocol):
 
     def all_stopped(self) -> None:
         """All of them have."""
+
+    def reload(self) -> None:
+        """They are to go over to another configuration."""
 
     def drain(self) -> None:
         """They are to end when their sessions have."""
@@ -357,11 +449,17 @@ def _crew_machine() -> Callable[[CrewCore], Crew]:
     ready = (Crew.one_ready, Crew.all_ready)
     failed = (Crew.one_failed, Crew.hopeless)
     for state, inputs in (
-        (idle, (*ready, *failed, Crew.one_stopped, Crew.all_stopped)),
+        (idle, (*ready, *failed, Crew.one_stopped, Crew.all_stopped, Crew.reload)),
         (starting, (Crew.start, Crew.one_stopped, Crew.all_stopped)),
         (running, (Crew.start, Crew.all_ready, Crew.one_stopped, Crew.all_stopped)),
-        (draining, (Crew.start, *ready, *failed, Crew.drain)),
-        (stopped, (Crew.start, *ready, *failed, Crew.one_stopped, Crew.all_stopped, Crew.drain, Crew.end)),
+        (draining, (Crew.start, *ready, *failed, Crew.drain, Crew.reload)),
+        (
+            stopped,
+            (
+                *(Crew.start, *ready, *failed, Crew.one_stopped, Crew.all_stopped),
+                *(Crew.drain, Crew.end, Crew.reload),
+            ),
+        ),
     ):
         for input in inputs:
             state.upon(input).loop().returns(None)
@@ -375,7 +473,7 @@ def _crew_machine() -> Callable[[CrewCore], Crew]:
     @starting.upon(Crew.one_ready).loop()
     def one_ready(crew: Crew, core: CrewCore) -> None:
         core.failed_starts = 0
-        core.seen.update(worker.number for worker in core.cores if worker.state is State.RUNNING)
+        core.seen.update(worker.number for worker in core.cores if worker.serves)
         if len(core.seen) == len(core.cores):
             crew.all_ready()
 
@@ -390,7 +488,7 @@ def _crew_machine() -> Callable[[CrewCore], Crew]:
 
     def one_failed(crew: Crew, core: CrewCore, ending: Ending) -> None:
         core.failed_starts += 1
-        if core.failed_starts >= FAILED_STARTS and not any(one.state is State.RUNNING for one in core.cores):
+        if core.failed_starts >= FAILED_STARTS and not any(one.serves for one in core.cores):
             crew.hopeless(ending)
 
     def hopeless(crew: Crew, core: CrewCore, ending: Ending) -> None:
@@ -411,7 +509,12 @@ def _crew_machine() -> Callable[[CrewCore], Crew]:
         core.state = "stopped"
         core.stopped()
 
+    def reload(crew: Crew, core: CrewCore) -> None:
+        for worker in core.workers:
+            worker.reload()
+
     for state in (starting, running):
+        state.upon(Crew.reload).loop()(reload)
         state.upon(Crew.one_failed).loop()(one_failed)
         state.upon(Crew.hopeless).to(draining)(hopeless)
         state.upon(Crew.drain).to(draining)(drain)

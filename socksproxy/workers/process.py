@@ -4,8 +4,9 @@ A worker's process, as the supervisor sees it.
 They speak through two pipes, in lines. The first that the worker reads is its
 :class:`Orders`; then come commands, and the end of that pipe is the end of the
 supervisor, however it came to it: no worker is left behind. What the worker says of
-itself is in the other one. Its log comes by its standard output, one event a
-line; whatever else it says, such as what Python writes when it cannot start, by its standard error.
+itself is in the other one. Orders that come later, when the configuration has
+changed, take another way, on which descriptors go with them. Its log comes by its standard output, one
+event a line; whatever else it says, such as what Python writes when it cannot start, by its standard error.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -30,8 +32,14 @@ _log = Logger(namespace="socksproxy")
 #: Bytes of a line of a worker's log; more is cut off.
 LONGEST_LINE = 65536
 
-READY = b"ready"
+#: Bytes of orders that can be passed on.
+_LONGEST_ORDERS = 1 << 18
+
+READY, RELOADED, NOT_RELOADED = b"ready", b"reloaded", b"not reloaded"
 DRAIN, END, REOPEN = b"drain", b"end", b"reopen"
+
+#: Descriptors that go with one message; the system's own limit is 253. What comes before the last message.
+_TOGETHER, _MORE = 64, b"+"
 
 #: Sockets that were passed to this process keep their numbers (``LISTEN_PID``, sd_listen_fds(3)); and
 #: nothing is imported from the directory in which the worker happens to start.
@@ -45,7 +53,8 @@ _BOOT = (
 
 class Orders(NamedTuple):
     """
-    What a worker is told at its start. Numbers are those of descriptors.
+    What a worker is told at its start, and again when the configuration has changed. Numbers are those
+    of descriptors, or of those that go with it.
 
     :ivar number: which one it is, from 1 on.
     :ivar reactor: the module that installs its reactor.
@@ -57,6 +66,7 @@ class Orders(NamedTuple):
         None: each worker counts for itself.
     :ivar status: where it says what it is at.
     :ivar config: what the configuration file held when the supervisor read it, if there is one.
+    :ivar channel: where further orders come; None: there are none.
     """
 
     number: int
@@ -68,6 +78,7 @@ class Orders(NamedTuple):
     counts: tuple[int, int, str] | None
     status: int
     config: int | None = None
+    channel: int | None = None
 
     def line(self) -> bytes:
         """The line that says all that."""
@@ -77,6 +88,41 @@ class Orders(NamedTuple):
     def parse(cls, line: bytes) -> Orders:
         """What *line* says."""
         return cls(**json.loads(line))
+
+
+def pass_on(channel: socket.socket, orders: Orders, descriptors: Sequence[int]) -> None:
+    """
+    Send *orders*, with the *descriptors* that they speak of.
+
+    :raises OSError: when they cannot be sent; nobody is to use the channel any more then.
+    """
+    rest = list(descriptors)
+    while len(rest) > _TOGETHER:
+        socket.send_fds(channel, [_MORE], rest[:_TOGETHER])
+        del rest[:_TOGETHER]
+    socket.send_fds(channel, [orders.line()], rest)
+
+
+class Inbox:
+    """
+    Takes what :func:`pass_on` sends.
+
+    :param channel: where it comes.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._descriptors: list[int] = []
+
+    def take(self) -> tuple[Orders, list[int]] | None:
+        """Orders and their descriptors; None: they are not all there yet."""
+        flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0) | socket.MSG_DONTWAIT
+        data, descriptors, _, _ = socket.recv_fds(self._channel, _LONGEST_ORDERS, _TOGETHER, flags)
+        self._descriptors += descriptors
+        if data == _MORE:
+            return None
+        descriptors, self._descriptors = self._descriptors, []
+        return Orders.parse(data), descriptors
 
 
 class Lines:
@@ -119,16 +165,28 @@ class WorkerProcess(ProcessProtocol):
     :param worker: is told what becomes of it.
     :param control: the descriptor, in the worker, where it reads its orders.
     :param status: the one where it says what it is at.
+    :param hand_over: passes orders on to it.
     """
 
     transport: Any = None
 
-    def __init__(self, number: int, worker: Worker, control: int, status: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        worker: Worker,
+        control: int,
+        status: int,
+        hand_over: Callable[[WorkerProcess], None],
+    ) -> None:
         #: The process's number, once it runs.
         self.pid: int | None = None
         self._number = number
         self._worker = worker
         self._control = control
+        self._hand_over = hand_over
+        #: This process's end of the way on which orders are passed on, and the worker's.
+        self.channel, self.its_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.channel.setblocking(False)
         self._listens = True
         self._lines = {1: Lines(self._logged), 2: Lines(self._said), status: Lines(self._told)}
         #: The last line of its standard error: it may tell why it ended.
@@ -140,6 +198,19 @@ class WorkerProcess(ProcessProtocol):
         """Tell the worker something, if it still listens."""
         if self._listens:
             self.transport.writeToChild(self._control, line + b"\n")
+
+    def reload(self) -> bool:
+        """See :class:`~socksproxy.workers.machine.Process`."""
+        try:
+            self._hand_over(self)
+        except OSError as problem:
+            _log.error(
+                "worker {number} cannot be told: {problem}",
+                number=self._number,
+                problem=problem.strerror or problem,
+            )
+            return False
+        return True
 
     def drain(self) -> None:
         """See :class:`~socksproxy.workers.machine.Process`."""
@@ -173,7 +244,13 @@ class WorkerProcess(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         """See :meth:`twisted.internet.interfaces.IProcessProtocol.processEnded`."""
+        self.close_channel()
         self._worker.ended(Ending(self._how(reason.value), isinstance(reason.value, ProcessDone)))
+
+    def close_channel(self) -> None:
+        """Nothing is passed on any more."""
+        self.channel.close()
+        self.its_channel.close()
 
     def _how(self, reason: Any) -> str:
         if reason.signal is not None:
@@ -186,6 +263,10 @@ class WorkerProcess(ProcessProtocol):
     def _told(self, line: bytes) -> None:
         if line == READY:
             self._worker.ready()
+        elif line == RELOADED:
+            self._worker.reloaded()
+        elif line == NOT_RELOADED:
+            self._worker.not_reloaded()
 
     def _said(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()
@@ -240,6 +321,10 @@ def spawn(
         name = f"worker {orders.number}"
         command = [sys.executable, "-c", _BOOT, "socksproxy", name, str(control)]
         reactor.spawnProcess(process, sys.executable, command, environment, childFDs=children)
+    except OSError:
+        process.close_channel()
+        raise
     finally:
         os.close(nothing)
+        process.its_channel.close()
     process.transport.writeToChild(control, orders.line())

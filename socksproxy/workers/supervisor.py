@@ -7,17 +7,23 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Generator
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from ..listening import CannotStart, ListeningService
+from ..listening import CannotStart, ListeningService, Prepared
+from ..log import AccessLog
+from ..reload import CannotReload
+from ..service import makeFactory
 from .handover import SharedOpening, file_of
-from .machine import Crew, CrewCore, Ending, Worker, WorkerCore, make_crew, make_worker
-from .process import REOPEN, Orders, WorkerProcess, spawn
+from .machine import Crew, CrewCore, Ending, State, Worker, WorkerCore, make_crew, make_worker
+from .process import REOPEN, Orders, WorkerProcess, pass_on, spawn
 from .table import SharedTable, new_table
 
 if TYPE_CHECKING:
@@ -27,6 +33,10 @@ _log = Logger(namespace="socksproxy")
 
 #: Seconds between looks at what has ended, as long as the reactor does not run and is not told.
 _LOOK_EVERY = 0.05
+
+
+#: Workers in these states have, or are about to have, an old configuration when there is a new one.
+_TO_BE_TOLD = (State.STARTING, State.RUNNING, State.RELOADING)
 
 
 class Supervisor(Factory):
@@ -51,23 +61,27 @@ class SupervisorService(ListeningService):
             open=bool(options["open"]),
             guarded=bool(options["guarded"]),
             access_log=options["access_log"],
+            options=options,
         )
-        assert isinstance(options.opening, SharedOpening)
-        self._options = options
-        self._opening = options.opening
-        self._config: int | None = None
         self._announcements: list[tuple[str, bool, str]] = []
         self._table: SharedTable | None = None
         self._secret = os.urandom(16)
+        #: The workers that have yet to go over to another configuration, and what happens then.
+        self._unsettled: set[int] = set()
+        self._settled_all: Deferred[None] | None = None
         self._hire()
+
+    @property
+    def _opening(self) -> SharedOpening:
+        return _opening_of(self._current())
 
     def _hire(self) -> None:
         """Have workers, none of which has been started yet."""
         self._gave_up: str | None = None
         self._stopped: Deferred[None] = Deferred()
         self.cores = [
-            WorkerCore(number, self.reactor, self._spawn, self, self._options["drain_seconds"])
-            for number in range(1, self._options["worker_count"] + 1)
+            WorkerCore(number, self.reactor, self._spawn, self, self._current()["drain_seconds"])
+            for number in range(1, self._current()["worker_count"] + 1)
         ]
         self._core = CrewCore(
             self._all_started,
@@ -91,8 +105,6 @@ class SupervisorService(ListeningService):
             raise self._cannot_start(f"no Python can be started as {sys.executable!r} here")
         count = len(self.cores)
         self._table = SharedTable(new_table(count), count, self._secret)
-        if self._options.config is not None:
-            self._config = file_of(self._options.config)
         if self._waiting:
             # An endpoint that takes its time: workers are given all ports at their start.
             DeferredList(list(self._waiting)).addCallback(self._start)
@@ -151,6 +163,70 @@ class SupervisorService(ListeningService):
         """See :meth:`ListeningService.announce`; it is told when somebody accepts there."""
         self._announcements.append((where, local, by))
 
+    # Another configuration.
+
+    @inlineCallbacks
+    def reload(self, options: Options) -> Generator[Any, Any, list[str]]:
+        """See :meth:`ListeningService.reload`; it is in force when all workers have gone over to it."""
+        try:
+            prepared = yield self.prepare(options)
+            self._check(prepared)
+        except CannotReload:
+            self._close_log(options["access_log"])
+            raise
+        changes = self.enter(prepared)
+        settled: Deferred[None] = Deferred()
+        self._settled_all = settled
+        self._unsettled = {core.number for core in self.cores if core.state in _TO_BE_TOLD}
+        self._crew.reload()
+        self._see_whether_settled()
+        yield settled
+        if self._core.state == "running":
+            self._all_started()
+        return changes
+
+    def _check(self, prepared: Prepared) -> None:
+        """
+        See what workers would find wrong: they all would, and none would be left.
+
+        :raises CannotReload: when there is something; all stays as it was.
+        """
+        try:
+            makeFactory(prepared.options)
+            _check_passed(prepared.options)
+        except ValueError as problem:
+            self.abandon(prepared)
+            raise CannotReload([str(problem)]) from None
+
+    def enter(self, prepared: Prepared) -> list[str]:
+        """See :meth:`ListeningService.enter`; nobody is accepted here."""
+        changes = super().enter(prepared)
+        ports: list[Any] = list(self.ports)
+        for port in ports:
+            port.stopReading()
+        options, log = prepared.options, self.access_log
+        self.access_log = options["access_log"]
+        self._close_log(log)
+        for core in self.cores:
+            core.drain_seconds = options["drain_seconds"]
+        if len(self.cores) != options["worker_count"]:
+            changes.append("but another number of workers takes a restart")
+        return changes
+
+    def _close_log(self, log: AccessLog | None) -> None:
+        if log is not None and log is not self.access_log:
+            log.close()
+
+    def _settle(self, worker: WorkerCore) -> None:
+        self._unsettled.discard(worker.number)
+        self._see_whether_settled()
+
+    def _see_whether_settled(self) -> None:
+        settled = self._settled_all
+        if settled is not None and not self._unsettled:
+            self._settled_all = None
+            settled.callback(None)
+
     def _start(self, _: object) -> None:
         if self._listening:
             self._crew.start()
@@ -162,9 +238,6 @@ class SupervisorService(ListeningService):
         if self._table is not None:
             self._table.close()
             self._table = None
-        if self._config is not None:
-            os.close(self._config)
-            self._config = None
 
     def _cannot_start(self, reason: str) -> CannotStart:
         problem = CannotStart(reason)
@@ -179,6 +252,10 @@ class SupervisorService(ListeningService):
         _log.info("worker {number} (process {pid}) accepts clients", number=worker.number, pid=pid)
         self._crew.one_ready()
 
+    def worker_settled(self, worker: WorkerCore) -> None:
+        """See :class:`~socksproxy.workers.machine.Owner`."""
+        self._settle(worker)
+
     def worker_failed(self, worker: WorkerCore, ending: Ending) -> None:
         """See :class:`~socksproxy.workers.machine.Owner`."""
         self._crew.one_failed(ending)
@@ -187,6 +264,7 @@ class SupervisorService(ListeningService):
         """See :class:`~socksproxy.workers.machine.Owner`."""
         if self._table is not None:
             self._table.clear(worker.number - 1)
+        self._settle(worker)
 
     def worker_stopped(self, worker: WorkerCore) -> None:
         """See :class:`~socksproxy.workers.machine.Owner`."""
@@ -210,34 +288,89 @@ class SupervisorService(ListeningService):
     # Processes.
 
     def _spawn(self, worker: Worker, number: int) -> WorkerProcess:
-        descriptors: dict[int, int] = {}
-        log, table = self.access_log, self._table
-        kept = [n for ports in self._opening.ports.values() for _, n in ports if n is not None]
-        free = max([2, *kept]) + 1
-        control, status = free, free + 1
+        ports = [entry for ports in self._opening.ports.values() for entry in ports]
+        control = max([2, *(fixed for _, fixed in ports if fixed is not None)]) + 1
+        status, channel = control + 1, control + 2
+        process = WorkerProcess(number, worker, control, status, partial(self._hand_over, number))
+        with ExitStack() as stack:
+            inherited = _Inherited(channel + 1)
+            orders = self._orders(number, inherited, stack)._replace(status=status, channel=channel)
+            inherited.descriptors[channel] = process.its_channel.fileno()
+            inherited.descriptors.update({fixed: port.fileno() for port, fixed in ports if fixed is not None})
+            spawn(self.reactor, process, orders, control, inherited.descriptors)
+        return process
 
-        def inherit(descriptor: int) -> int:
-            place = status + 1 + len(descriptors)
-            descriptors[place] = descriptor
-            return place
+    def _hand_over(self, number: int, process: WorkerProcess) -> None:
+        with ExitStack() as stack:
+            inherited = _Inherited(0)
+            orders = self._orders(number, inherited, stack)
+            pass_on(process.channel, orders, list(inherited.descriptors.values()))
+
+    def _orders(self, number: int, inherit: _Inherited, stack: ExitStack) -> Orders:
+        """
+        What a worker is to do now.
+
+        :param inherit: gives descriptors their numbers there.
+        :param stack: closes what is needed only until the worker has it.
+        """
+        options, opening, log, table = self._current(), self._opening, self.access_log, self._table
+
+        def holding(data: bytes) -> int:
+            descriptor = file_of(data)
+            stack.callback(os.close, descriptor)
+            return inherit(descriptor)
 
         listeners = []
         for listener in range(len(self.listeners)):
-            ports = self._opening.ports.get(listener, [])
+            ports = opening.ports.get(listener, [])
             listeners.append([inherit(port.fileno()) for port, fixed in ports if fixed is None])
-        orders = Orders(
+        counts = None
+        if table is not None:
+            counts = inherit(table.fileno()), table.columns, self._secret.hex()
+        return Orders(
             number=number,
             reactor=type(self.reactor).__module__,
-            arguments=self._options.arguments,
+            arguments=options.arguments,
             listeners=listeners,
-            files={name: inherit(file) for name, file in self._opening.files.items()},
+            files={name: holding(data) for name, data in opening.files.items()},
             log=None if log is None else (inherit(log.fileno()), log.path),
-            counts=None if table is None else (inherit(table.fileno()), table.columns, self._secret.hex()),
-            status=status,
-            config=None if self._config is None else inherit(self._config),
+            counts=counts,
+            status=-1,
+            config=None if options.config is None else holding(options.config),
         )
-        for ports in self._opening.ports.values():
-            descriptors.update({fixed: port.fileno() for port, fixed in ports if fixed is not None})
-        process = WorkerProcess(number, worker, control, status)
-        spawn(self.reactor, process, orders, control, descriptors)
-        return process
+
+
+def _opening_of(options: Options) -> SharedOpening:
+    assert isinstance(options.opening, SharedOpening)
+    return options.opening
+
+
+def _check_passed(options: Options) -> None:
+    """
+    A worker that runs cannot be given a socket under the number that it has here.
+
+    :raises ValueError: when there is a new one.
+    """
+    opening = _opening_of(options)
+    for ports in opening.ports.values():
+        if any(fixed is not None and port in opening.doors.fresh for port, fixed in ports):
+            raise ValueError("a socket of systemd's that was not used before takes a restart")
+
+
+class _Inherited:
+    """
+    The descriptors that a worker is given.
+
+    :param first: the number of the first one.
+    :ivar descriptors: by their numbers there, those here.
+    """
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+        self.descriptors: dict[int, int] = {}
+
+    def __call__(self, descriptor: int) -> int:
+        """The number that *descriptor* has there."""
+        place = self._first + len(self.descriptors)
+        self.descriptors[place] = descriptor
+        return place

@@ -8,15 +8,19 @@ import importlib
 import json
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from twisted.internet.defer import inlineCallbacks
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReadDescriptor
-from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, globalLogBeginner
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText, globalLogBeginner
+from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from zope.interface import implementer
 
@@ -24,8 +28,21 @@ from ..options import Options
 from ..service import SOCKSService, makeFactory
 from .counts import SharedCounting
 from .handover import InheritedOpening
-from .process import DRAIN, END, LONGEST_LINE, READY, REOPEN, Lines, Orders
+from .process import (
+    DRAIN,
+    END,
+    LONGEST_LINE,
+    NOT_RELOADED,
+    READY,
+    RELOADED,
+    REOPEN,
+    Inbox,
+    Lines,
+    Orders,
+)
 from .table import SharedTable
+
+_log = Logger(namespace="socksproxy")
 
 #: Characters of one event: in JSON, where one takes six bytes at the most, they fit in a line.
 _LONGEST_EVENT = LONGEST_LINE // 6 - 64
@@ -112,6 +129,47 @@ class Commands:
             command()
 
 
+@implementer(IReadDescriptor)
+class Channel:
+    """
+    Orders that come when the configuration has changed.
+
+    :param reactor: watches it.
+    :param descriptor: where they come.
+    :param received: called with them, and with the descriptors that they speak of.
+    """
+
+    def __init__(
+        self, reactor: Any, descriptor: int, received: Callable[[Orders, list[int]], object]
+    ) -> None:
+        self._reactor = reactor
+        self._socket = socket.socket(fileno=descriptor)
+        self._inbox = Inbox(self._socket)
+        self._received = received
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """See :meth:`twisted.internet.interfaces.IFileDescriptor.fileno`."""
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        """See :meth:`twisted.internet.interfaces.ILoggingContext.logPrefix`."""
+        return "supervisor"
+
+    def doRead(self) -> None:
+        """See :meth:`twisted.internet.interfaces.IReadDescriptor.doRead`."""
+        try:
+            taken = self._inbox.take()
+        except BlockingIOError:
+            return
+        if taken is not None:
+            self._received(*taken)
+
+    def connectionLost(self, reason: object) -> None:
+        """See :meth:`twisted.internet.interfaces.IFileDescriptor.connectionLost`."""
+        self._reactor.removeReader(self)
+
+
 class WorkerService(SOCKSService):
     """Serves clients of listeners that the supervisor has opened and told of."""
 
@@ -120,6 +178,39 @@ class WorkerService(SOCKSService):
 
     def raise_descriptor_limit(self) -> None:
         """The supervisor has raised it."""
+
+    def _reload(self, number: int, frame: FrameType | None) -> None:
+        """The supervisor is told, too, and says what is to be done."""
+
+    @inlineCallbacks
+    def follow(self, orders: Orders, descriptors: Sequence[int]) -> Generator[Any, Any, None]:
+        """
+        Go over to the configuration of *orders*.
+
+        :param descriptors: those that they speak of; all of them are closed in the end, or used.
+        :returns: fires when that is done.
+        :raises Exception: (by the Deferred) when it cannot be; then all is as it was.
+        """
+        assert self.options is not None
+        log = None if orders.log is None else (descriptors[orders.log[0]], orders.log[1])
+        config = None
+        if orders.config is not None:
+            config = read_config(descriptors[orders.config])
+            os.close(descriptors[orders.config])
+        opening = InheritedOpening(
+            self.reactor,
+            [[descriptors[place] for place in ports] for ports in orders.listeners],
+            {name: descriptors[place] for name, place in orders.files.items()},
+            log,
+            self.options.opening,
+        )
+        try:
+            options = Options(self.reactor, opening, config)
+            pool = self.reactor.getThreadPool()
+            yield deferToThreadPool(self.reactor, pool, options.parseOptions, orders.arguments)
+            yield self.reload(options)
+        finally:
+            opening.close_rest()
 
 
 def read_orders(descriptor: int) -> Orders:
@@ -165,6 +256,7 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
         open=True,
         access_log=options["access_log"],
         drain=options["drain_seconds"],
+        options=options,
     )
 
 
@@ -186,6 +278,15 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
         service.end_now()
         drain()
 
+    def say(what: bytes) -> None:
+        with suppress(OSError):  # there is no supervisor any more
+            os.write(orders.status, what + b"\n")
+
+    def followed(failure: Failure | None) -> None:
+        if failure is not None:
+            _log.failure("the new configuration cannot be followed", failure)
+        say(RELOADED if failure is None else NOT_RELOADED)
+
     signals = 0
 
     def terminated(number: int, frame: FrameType | None) -> None:
@@ -197,7 +298,9 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     Commands(reactor, control, {DRAIN: drain, END: end, REOPEN: service.reopen_log}, drain)
-    reactor.callWhenRunning(os.write, orders.status, READY + b"\n")
+    if orders.channel is not None:
+        Channel(reactor, orders.channel, lambda *taken: service.follow(*taken).addBoth(followed))
+    reactor.callWhenRunning(say, READY)
     # With the reactor's own handlers a signal that comes with a command would be one too many.
     reactor.run(installSignalHandlers=False)
 

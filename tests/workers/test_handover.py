@@ -21,7 +21,7 @@ from twisted.internet.threads import deferToThread
 
 from socksproxy import SOCKSFactory
 from socksproxy.workers import handover as module
-from socksproxy.workers.handover import InheritedOpening, SharedOpening, SharedUNIXPort
+from socksproxy.workers.handover import InheritedOpening, SharedOpening, SharedUNIXPort, file_of
 
 from ..conftest import PATIENCE
 from ..support.certificates import self_signed
@@ -69,7 +69,7 @@ async def opened(description: str) -> tuple[SharedOpening, Any]:
 async def inherited(opening: SharedOpening, description: str, factory: Factory) -> Any:
     """The port of a worker, which is in this process too, and so has descriptors of its own."""
     descriptors = [os.dup(port.fileno()) for port, _ in opening.ports[0]]
-    files = {name: os.dup(descriptor) for name, descriptor in opening.files.items()}
+    files = {name: file_of(data) for name, data in opening.files.items()}
     worker = InheritedOpening(reactor, [descriptors], files, None)
     return await worker.endpoint(0, description).listen(factory)
 

@@ -12,6 +12,7 @@ from socksproxy.workers.machine import (
     KILL_TIMEOUT,
     LONGEST_DELAY,
     PROVED,
+    RELOAD_TIMEOUT,
     START_TIMEOUT,
     STOP_TIMEOUT,
     CrewCore,
@@ -33,6 +34,11 @@ class FakeProcess:
     def __init__(self) -> None:
         self.pid = 4321
         self.asked: list[str] = []
+        self.can_be_told = True
+
+    def reload(self) -> bool:
+        self.asked.append("reload")
+        return self.can_be_told
 
     def drain(self) -> None:
         self.asked.append("drain")
@@ -62,6 +68,9 @@ class Setting:
     def worker_ready(self, worker: WorkerCore) -> None:
         self.told.append("ready")
 
+    def worker_settled(self, worker: WorkerCore) -> None:
+        self.told.append("settled")
+
     def worker_failed(self, worker: WorkerCore, ending: Ending) -> None:
         self.told.append(f"failed: {ending.how}")
 
@@ -85,6 +94,14 @@ class Setting:
         self.starting()
         self.worker.ready()
 
+    def reloading(self) -> None:
+        self.running()
+        self.worker.reload()
+
+    def leaving(self) -> None:
+        self.reloading()
+        self.worker.not_reloaded()
+
     def backing_off(self) -> None:
         self.running()
         self.worker.ended(KILLED)
@@ -98,7 +115,7 @@ class Setting:
         self.worker.ended(LEFT)
 
 
-STATES = ["idle", "starting", "running", "backing_off", "stopping", "stopped"]
+STATES = ["idle", "starting", "running", "reloading", "leaving", "backing_off", "stopping", "stopped"]
 
 #: For each state and input the next state; where there is none, nothing changes.
 NEXT = {
@@ -109,9 +126,19 @@ NEXT = {
     ("starting", "ended"): "backing_off",
     ("starting", "drain"): "stopping",
     ("starting", "end"): "stopping",
+    ("running", "reload"): "reloading",
     ("running", "ended"): "backing_off",
     ("running", "drain"): "stopping",
     ("running", "end"): "stopping",
+    ("reloading", "reloaded"): "running",
+    ("reloading", "not_reloaded"): "leaving",
+    ("reloading", "late"): "leaving",
+    ("reloading", "ended"): "backing_off",
+    ("reloading", "drain"): "stopping",
+    ("reloading", "end"): "stopping",
+    ("leaving", "ended"): "backing_off",
+    ("leaving", "drain"): "stopping",
+    ("leaving", "end"): "stopping",
     ("backing_off", "retry"): "starting",
     ("backing_off", "drain"): "stopped",
     ("backing_off", "end"): "stopped",
@@ -119,7 +146,13 @@ NEXT = {
 }
 
 
-@pytest.mark.parametrize("input", ["start", "ready", "ended", "late", "retry", "drain", "end"])
+@pytest.mark.parametrize(
+    "input",
+    [
+        *("start", "ready", "ended", "late", "retry", "drain", "end"),
+        *("reload", "reloaded", "not_reloaded"),
+    ],
+)
 @pytest.mark.parametrize("state", STATES)
 def test_every_input_in_every_state(state: str, input: str) -> None:
     """Nothing that may happen finds the machine without an answer."""
@@ -266,6 +299,92 @@ def test_no_restart_while_stopping() -> None:
     assert setting.told == ["ready", "died", "stopped"]
 
 
+# Another configuration.
+
+
+def test_goes_over() -> None:
+    """A worker that has gone over has all the time there is, and tells when it has."""
+    setting = Setting()
+    setting.reloading()
+    assert setting.core.serves
+    assert setting.processes[0].asked == ["reload"]
+    assert setting.told == ["ready"]
+    setting.worker.reloaded()
+    setting.clock.advance(10 * RELOAD_TIMEOUT)
+    assert setting.told == ["ready", "settled"]
+    assert setting.processes[0].asked == ["reload"]
+
+
+def test_goes_over_once_it_is_ready() -> None:
+    """A worker that was started with the configuration of before hears of the new one as soon as it can."""
+    setting = Setting()
+    setting.starting()
+    setting.worker.reload()
+    assert setting.processes[0].asked == []
+    setting.worker.ready()
+    assert setting.core.state is State.RELOADING
+    setting.worker.reloaded()
+    assert setting.told == ["ready", "settled"]
+
+
+def test_starts_with_what_is_in_force() -> None:
+    """One that is started after the change knows it already."""
+    setting = Setting()
+    setting.starting()
+    setting.worker.reload()
+    setting.worker.ended(KILLED)
+    setting.clock.advance(0)
+    setting.worker.ready()
+    assert setting.core.state is State.RUNNING
+    assert setting.processes[1].asked == []
+
+
+def test_goes_over_once_more() -> None:
+    """What has changed meanwhile is told, too, before it counts as settled."""
+    setting = Setting()
+    setting.reloading()
+    setting.worker.reload()
+    assert setting.processes[0].asked == ["reload"]
+    setting.worker.reloaded()
+    assert setting.core.state is State.RELOADING
+    assert setting.processes[0].asked == ["reload", "reload"]
+    setting.worker.reloaded()
+    assert setting.told == ["ready", "settled"]
+
+
+@pytest.mark.parametrize("why", ["says so", "cannot be told", "is late"])
+def test_another_takes_its_place(why: str) -> None:
+    """A worker that does not go over lets its sessions finish, and is replaced."""
+    setting = Setting(drain=100)
+    setting.running()
+    setting.processes[0].can_be_told = why != "cannot be told"
+    setting.worker.reload()
+    if why == "says so":
+        setting.worker.not_reloaded()
+    elif why == "is late":
+        setting.clock.advance(RELOAD_TIMEOUT)
+    assert setting.core.state is State.LEAVING
+    assert not setting.core.serves
+    assert setting.processes[0].asked == ["reload", "drain"]
+    assert setting.told == ["ready", "settled"]
+    setting.worker.ended(LEFT)
+    setting.clock.advance(0)
+    setting.worker.ready()
+    assert setting.core.state is State.RUNNING
+    assert setting.told == ["ready", "settled", "died", "ready"]
+
+
+def test_hangs_while_it_leaves() -> None:
+    """One that hangs has the time that its sessions have, and a little more."""
+    setting = Setting(drain=100)
+    setting.leaving()
+    setting.clock.advance(100 + STOP_TIMEOUT)
+    assert setting.processes[0].asked == ["reload", "drain", "kill"]
+    setting.worker.ended(KILLED)
+    setting.clock.advance(0)
+    assert len(setting.processes) == 2
+
+
 # All workers.
 
 
@@ -290,6 +409,9 @@ class All:
 
     def worker_ready(self, worker: WorkerCore) -> None:
         self.crew.one_ready()
+
+    def worker_settled(self, worker: WorkerCore) -> None:
+        pass
 
     def worker_failed(self, worker: WorkerCore, ending: Ending) -> None:
         self.crew.one_failed(ending)
@@ -340,7 +462,7 @@ CREW_NEXT = {
     "input",
     [
         *("start", "one_ready", "all_ready", "one_failed", "hopeless"),
-        *("one_stopped", "all_stopped", "drain", "end"),
+        *("one_stopped", "all_stopped", "reload", "drain", "end"),
     ],
 )
 @pytest.mark.parametrize("state", ["idle", "starting", "running", "draining", "stopped"])
@@ -408,6 +530,19 @@ def test_does_not_give_up_while_one_runs() -> None:
         everybody.workers[0].ended(KILLED)
         everybody.clock.advance(LONGEST_DELAY)
     assert everybody.told == ["started"]
+    assert everybody.core.state == "running"
+
+
+def test_all_go_over() -> None:
+    """Each of them is told, unless it is about to start anew; and goes on to count as one that serves."""
+    everybody = All()
+    everybody.running()
+    everybody.workers[0].ended(KILLED)
+    everybody.crew.reload()
+    assert [everybody.processes[number].asked for number in (1, 2, 3)] == [[], ["reload"], ["reload"]]
+    for _ in range(FAILED_STARTS):
+        everybody.clock.advance(1)
+        everybody.workers[0].ended(KILLED)
     assert everybody.core.state == "running"
 
 

@@ -186,7 +186,7 @@ def told() -> Told:
 @pytest.fixture
 def process(told: Told) -> WorkerProcess:
     machine: Any = told
-    return WorkerProcess(3, machine, 4, 5)
+    return WorkerProcess(3, machine, 4, 5, lambda process: None)
 
 
 def test_says_ready(process: WorkerProcess, told: Told) -> None:
