@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from datetime import timezone
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 
 from socksproxy import Limits, Reply, Rule, RulePolicy, ServerLimits
-from socksproxy.limits.quota import Quota
 from socksproxy.limits.usage import UsageFile
 from socksproxy.wire.words import Reply4
 from tests.conftest import Serve
@@ -62,8 +60,7 @@ def kept(path: Path, wall: Callable[[], float]) -> UsageFile:
 
 def limit(proxy: Any, usage: UsageFile, limits: ServerLimits) -> None:
     """From now on *limits* hold, and *usage* knows what is used of them."""
-    proxy.factory.sessions.ledger.quotas = partial(Quota, usage)
-    proxy.factory.sessions.set_limits(limits)
+    proxy.factory.reconfigure(limits=limits, usage=usage)
 
 
 def flood(sock: socket.socket) -> None:
@@ -199,9 +196,9 @@ def test_raised(serve: Serve, path: Path, wall: Wall) -> Playing:
         with proxy.connect() as sock:
             assert (yield proxy.play(ask5, sock, "127.0.0.1", origin.port))[0] == 0
             yield proxy.play(echoes, sock, b"x" * 900)
-            proxy.sessions.set_limits(ServerLimits(server=Limits(daily=4000)))
+            proxy.factory.reconfigure(limits=ServerLimits(server=Limits(daily=4000)))
             yield proxy.play(echoes, sock, b"x" * 900)
-            proxy.sessions.set_limits(ServerLimits(server=Limits(daily=3000)))
+            proxy.factory.reconfigure(limits=ServerLimits(server=Limits(daily=3000)))
             sock.sendall(b"x")
             yield proxy.play(drain, sock)
         record = yield proxy.record()

@@ -1,0 +1,197 @@
+"""Rates in a server, by real transfers: who shares what, how exactly, and what changes meanwhile."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+import pytest_twisted
+
+from socksproxy import Limits, Rate, Rule, RulePolicy, ServerLimits
+from tests.conftest import Serve
+from tests.support.origin import Origin, echo
+from tests.support.proxy import Playing, Proxy, ask5, echoes, until
+from tests.udp.harness import Client as Datagrams, udp_socket
+from tests.udp.test_contract import serving
+
+from .test_sessions import asks_as, portal_of
+
+RATE = 400_000
+#: Bytes that come at once, before the rate does.
+BURST = RATE // 4
+
+
+def stream(sock: socket.socket) -> None:
+    """Send without end."""
+    with suppress(OSError):
+        while True:
+            sock.sendall(bytes(65536))
+
+
+def stream_when_asked(sock: socket.socket) -> None:
+    """Likewise, when the first byte has come."""
+    sock.recv(1)
+    stream(sock)
+
+
+@pytest.fixture
+def source() -> Iterator[Origin]:
+    with Origin(stream_when_asked) as origin:
+        yield origin
+
+
+class Meter:
+    """Has the source begin, reads from sockets as fast as it can, and counts."""
+
+    def __init__(self, *socks: socket.socket) -> None:
+        self.counts = [0] * len(socks)
+        for number, sock in enumerate(socks):
+            threading.Thread(target=self._read, args=(number, sock), daemon=True).start()
+
+    def _read(self, number: int, sock: socket.socket) -> None:
+        with suppress(OSError):
+            sock.sendall(b"x")
+            while data := sock.recv(1 << 18):
+                self.counts[number] += len(data)
+
+    def rates(self, seconds: float) -> list[float]:
+        """Bytes a second of each socket, from when the burst is over, for so many *seconds*."""
+        time.sleep(0.5)
+        before, began = list(self.counts), time.monotonic()
+        time.sleep(seconds)
+        after, passed = list(self.counts), time.monotonic() - began
+        return [(more - less) / passed for more, less in zip(after, before, strict=True)]
+
+
+@pytest_twisted.inlineCallbacks
+def test_exact_over_ten_seconds(serve_as: Serve, source: Origin) -> Playing:
+    """The burst included."""
+    proxy: Proxy = yield serve_as("accepted", limits=ServerLimits(session=Limits(download=Rate(RATE))))
+    with proxy.connect() as sock:
+        began = time.monotonic()
+        assert (yield proxy.play(ask5, sock, "127.0.0.1", source.port))[0] == 0
+        meter = Meter(sock)
+        yield proxy.play(time.sleep, 10 - (time.monotonic() - began))
+        assert meter.counts[0] == pytest.approx(RATE * (time.monotonic() - began), rel=0.05)
+        assert not proxy.records
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_user_s_sessions_share(serve: Serve, source: Origin) -> Playing:
+    """Equal parts of one rate, and another user has a whole one."""
+    portal = portal_of(bob=Limits(download=Rate(RATE)), ann=None)
+    proxy: Proxy = yield serve(portal=portal, limits=ServerLimits(user=Limits(download=Rate(2 * RATE))))
+    with ExitStack() as stack:
+        socks = [stack.enter_context(proxy.connect()) for _ in range(4)]
+        for sock, user in zip(socks, (b"bob", b"bob", b"bob", b"ann"), strict=True):
+            assert (yield proxy.play(asks_as, sock, user, source.port)) == 0
+        *of_bob, of_ann = yield proxy.play(Meter(*socks).rates, 2)
+    assert sum(of_bob) == pytest.approx(RATE, rel=0.1)
+    assert of_bob == pytest.approx([RATE / 3] * 3, rel=0.2)
+    assert of_ann == pytest.approx(2 * RATE, rel=0.1)
+
+
+@pytest_twisted.inlineCallbacks
+def test_the_narrowest_counts(serve: Serve, source: Origin) -> Playing:
+    """What one session may not use is there for the other, which the server's limit holds as well."""
+    rules = [Rule(name="all", allow=True, limits=Limits(download=Rate(10 * RATE)))]
+    limits = ServerLimits(server=Limits(download=Rate(RATE)))
+    portal = portal_of(bob=Limits(download=Rate(RATE / 4)), ann=Limits(download=Rate(5 * RATE)))
+    proxy: Proxy = yield serve(portal=portal, limits=limits, policy=RulePolicy(rules))
+    with proxy.connect() as first, proxy.connect() as second:
+        assert (yield proxy.play(asks_as, first, b"bob", source.port)) == 0
+        assert (yield proxy.play(asks_as, second, b"ann", source.port)) == 0
+        rates = yield proxy.play(Meter(first, second).rates, 2)
+    assert rates == pytest.approx([RATE / 4, 3 * RATE / 4], rel=0.15)
+
+
+@pytest_twisted.inlineCallbacks
+def test_upload_alone(serve: Serve) -> Playing:
+    """One direction is limited; the answers come as ever."""
+    taken = [0]
+
+    def sink(sock: socket.socket) -> None:
+        while data := sock.recv(1 << 18):
+            taken[0] += len(data)
+
+    def upload(sock: socket.socket) -> float:
+        threading.Thread(target=stream, args=(sock,), daemon=True).start()
+        time.sleep(0.5)
+        before, began = taken[0], time.monotonic()
+        time.sleep(2)
+        return (taken[0] - before) / (time.monotonic() - began)
+
+    proxy: Proxy = yield serve(limits=ServerLimits(client=Limits(upload=Rate(RATE))))
+    with Origin(sink) as origin, proxy.connect() as sock:
+        assert (yield proxy.play(ask5, sock, "127.0.0.1", origin.port))[0] == 0
+        assert (yield proxy.play(upload, sock)) == pytest.approx(RATE, rel=0.1)
+
+
+@pytest_twisted.inlineCallbacks
+def test_in_place(serve: Serve, source: Origin) -> Playing:
+    """A limit that comes, changes and goes while a session goes on."""
+    proxy: Proxy = yield serve()
+    with Origin(echo) as origin, proxy.connect() as sock, proxy.connect() as other:
+        assert (yield proxy.play(ask5, sock, "127.0.0.1", source.port))[0] == 0
+        assert (yield proxy.play(ask5, other, "127.0.0.1", origin.port))[0] == 0
+        meter = Meter(sock)
+        for rate in (RATE, RATE / 4):
+            proxy.factory.reconfigure(limits=ServerLimits(session=Limits(download=Rate(rate))))
+            # What is in the kernel's buffers has come already; the rest keeps to it.
+            yield until(lambda: meter.counts[0])
+            yield proxy.play(time.sleep, 0.5)
+            assert (yield proxy.play(meter.rates, 2)) == pytest.approx([rate], rel=0.1)
+        proxy.factory.reconfigure(limits=ServerLimits())
+        before = meter.counts[0]
+        yield until(lambda: meter.counts[0] - before > 20 * RATE)
+        yield proxy.play(echoes, other)
+
+
+def datagrams(proxy: Any) -> None:
+    """A rule limits what goes to one destination and comes from it, and nothing else."""
+    with udp_socket() as limited, udp_socket() as free, Datagrams(proxy) as client:
+        proxy.factory.reconfigure(
+            policy=RulePolicy(
+                [
+                    Rule(
+                        name="few",
+                        allow=True,
+                        ports=[limited.getsockname()[1]],
+                        limits=Limits(upload=Rate(1000, 3000), download=Rate(1000, 2000)),
+                    ),
+                    Rule(name="rest", allow=True),
+                ]
+            )
+        )
+        for there, sent, back in ((limited, 3, 2), (free, 10, 10)):
+            for _ in range(10):
+                client.send(bytes(1000), there.getsockname())
+            came = received(there)
+            assert len(came) == sent
+            for _ in range(10):
+                there.sendto(bytes(1000), came[0])
+            assert len(received(client.udp)) == back
+        client.close()
+        assert proxy.record()["dropped"] == {"limited": 7 + 8}
+
+
+def received(sock: socket.socket) -> list[Any]:
+    """From whom datagrams have come, until there is silence for as long as a slow machine may take."""
+    came: list[Any] = []
+    sock.settimeout(1)
+    with suppress(TimeoutError):
+        while True:
+            came.append(sock.recvfrom(65535)[1])
+    return came
+
+
+@pytest.mark.parametrize("kind", ["engine", "transports"])
+@pytest_twisted.ensureDeferred
+async def test_datagrams_under_a_rule(kind: str) -> None:
+    async with serving(kind, policy=RulePolicy([Rule(name="rest", allow=True)])) as proxy:
+        await proxy.run(datagrams)
