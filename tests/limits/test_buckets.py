@@ -119,6 +119,50 @@ def test_one_whose_source_pauses_gets_no_more_for_it() -> None:
     assert pausing.moved <= steady.moved * 1.1
 
 
+def test_who_takes_more_than_its_turn_waits_the_longer() -> None:
+    """As with records of TLS, which come as a whole, and later than what said that they might."""
+    clock = Clock()
+    bucket = Bucket(clock, Rate(1e6))
+
+    class Clumsy(Mover):
+        def resume(self) -> None:
+            clock.callLater(0, self.pump)
+
+        def pump(self) -> None:
+            while self.meter.take():
+                self.meter.spend(65_536)
+                self.moved += 65_536
+
+    movers = started([Mover([bucket]), Clumsy([bucket]), Mover([bucket])])
+    pass_time(clock, 1)
+    before = [mover.moved for mover in movers]
+    pass_time(clock, 12)
+    moved = [mover.moved - had for mover, had in zip(movers, before, strict=True)]
+    assert sum(moved) == pytest.approx(12e6, rel=0.05)
+    assert moved == pytest.approx([4e6] * 3, rel=0.05)
+
+
+def test_what_one_does_not_use_is_the_others() -> None:
+    """Whose source is dry when its turn comes gives it back, and nothing of the rate is lost."""
+    clock = Clock()
+    bucket = Bucket(clock, Rate(1e6))
+
+    class Dry(Mover):
+        """Has always something when it asks, and nothing any more in its turn."""
+
+        def pump(self) -> None:
+            self.meter.take()
+            self.meter.rest()
+
+    dry = [Dry([bucket]) for _ in range(10)]
+    busy = Mover([bucket])
+    busy.pump()
+    for _ in range(10_000):
+        clock.advance(0.001)
+        started(dry)
+    assert busy.moved == pytest.approx(10e6, rel=0.05)
+
+
 def test_a_newcomer_with_a_little_does_not_wait_for_all() -> None:
     """With 200 in the queue, a turn of each would take three seconds."""
     clock = Clock()
