@@ -128,7 +128,7 @@ def test_connect(serve: Serve, origin: Everywhere, version: int) -> Playing:
 
 @pytest_twisted.inlineCallbacks
 def test_while_it_is_dialed(serve: Serve) -> Playing:
-    """When one address refuses, the next one of the same answer is tried, and no other answer is asked for."""
+    """When an address refuses, the next one of the same answer is tried, and no other answer is asked for."""
     with socket.socket() as nobody:
         nobody.bind((OTHER, 0))
         port = nobody.getsockname()[1]
