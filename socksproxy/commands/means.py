@@ -24,6 +24,9 @@ _log = Logger(namespace="socksproxy")
 WILDCARDS = frozenset({"0.0.0.0", "::"})
 
 
+_WILDCARDS = frozenset({"0.0.0.0", "::"})
+
+
 class Means(NamedTuple):
     """
     What a command works with.
@@ -209,6 +212,9 @@ def _judged(
 ) -> list[Address] | Deferred[list[Address]]:
     """Those of the *addresses* of *name* that the policy permits."""
     resolved()
+    if command is Command.BIND:
+        # A client may leave open who comes, but no name may do so for it.
+        addresses = [address for address in addresses if address.host not in _WILDCARDS]
     answers = [ask_address(policy, client, command, address, name) for address in addresses]
     if any(isinstance(answer, Deferred) for answer in answers):
         each = [answer if isinstance(answer, Deferred) else succeed(answer) for answer in answers]

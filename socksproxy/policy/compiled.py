@@ -206,7 +206,7 @@ class _Address(NamedTuple):
 
 @lru_cache(_REMEMBERED)
 def _numbers(host: str) -> _Address:
-    if ":" not in host:
+    if ":" not in host and host != "0.0.0.0":
         return _Address((int.from_bytes(inet_pton(AF_INET, host), "big"), False), ())
     address = ip_address(host.partition("%")[0])
     inner = carried(address)

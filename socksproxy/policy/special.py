@@ -3,7 +3,8 @@ Addresses that are not simply somebody's host on the network, in all their disgu
 
 An address may carry another one inside: IPv4-mapped (RFC 4291), IPv4-translated
 (RFC 2765), NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380). What
-counts is what is inside.
+counts is what is inside. One that is IPv4-compatible (RFC 4291) or looks like ISATAP's
+(RFC 5214) may be what it seems, or lead to the one inside: both count.
 """
 
 from __future__ import annotations
@@ -85,6 +86,11 @@ _TABLES = {version: _table(version) for version in (4, 6)}
 _NAT64 = IPv6Network("64:ff9b::/96")
 _TRANSLATED = IPv6Network("::ffff:0:0:0/96")
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
+_COMPATIBLE = IPv6Network("::/96")
+#: Where the kernel connects who wants to connect to "0.0.0.0" or "::".
+_LOOPBACK: dict[int, IPv4Address | IPv6Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
+#: What stands in ISATAP's interface identifiers before a private IPv4 address, and before a global one.
+_ISATAP = frozenset({bytes.fromhex("00005efe"), bytes.fromhex("02005efe")})
 
 
 @lru_cache(maxsize=4096)
@@ -115,7 +121,9 @@ def special_networks(kind: Special) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def carried(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:
-    """The IPv4 addresses that *address* may carry, or *address* itself."""
+    """What *address* may lead to: IPv4 addresses inside, or *address* itself, or both."""
+    if address.is_unspecified:
+        return (address, _LOOPBACK[address.version])
     if isinstance(address, IPv4Address):
         return (address,)
     inner = address.ipv4_mapped or address.sixtofour
@@ -127,6 +135,10 @@ def carried(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Addre
         return (IPv4Address(address.packed[12:]),)
     if address in _LOCAL_NAT64:
         return _translated(address.packed)
+    # "::1" has none inside.
+    compatible = address in _COMPATIBLE and address.packed[12]
+    if compatible or address.packed[8:12] in _ISATAP:
+        return (address, IPv4Address(address.packed[12:]))
     return (address,)
 
 

@@ -93,6 +93,10 @@ RULES: dict[str, list[dict[str, Any]]] = {
         {"name": "not", "allow": False, "networks": ["203.0.113.0/24"]},
         {"name": "rest", "allow": True},
     ],
+    "noloop": [
+        {"name": "noloop", "allow": False, "networks": ["loopback"]},
+        {"name": "rest", "allow": True},
+    ],
     "late": [
         {"name": "net", "allow": True, "networks": ["203.0.113.0/24"]},
         {"name": "bad", "allow": False, "names": ["bad.example"]},

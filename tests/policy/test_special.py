@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from hypothesis import assume, example, given, strategies as st
@@ -101,7 +101,14 @@ def local_nat64(length: int, rest: bytes = bytes(8)) -> object:
     return packed
 
 
+def isatap(number: int) -> object:
+    """RFC 5214: after a prefix of any network's."""
+    return lambda inner: b"\x20\x01\x0d\xb8" + bytes(4) + number.to_bytes(2, "big") + b"\x5e\xfe" + inner
+
+
 DISGUISES = {
+    "ISATAP": isatap(0),
+    "ISATAP global": isatap(0x200),
     "mapped": mapped,
     "translated": translated,
     "NAT64": nat64,
@@ -227,3 +234,25 @@ class TestIsLoopback:
     def test_a_disguise_is_not_local(self, disguise: str) -> None:
         """Such an address is routed: a neighbour can have it, and would have the run of the machine."""
         assert not is_loopback(disguised(disguise, "127.0.0.1"))
+
+
+@pytest.mark.parametrize(
+    ("host", "inner"),
+    [
+        ("::10.0.0.1", "10.0.0.1"),
+        ("fe80::5efe:10.0.0.1", "10.0.0.1"),
+        ("2001:db8::200:5efe:10.0.0.1", "10.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("::", "::1"),
+    ],
+)
+def test_itself_and_another(host: str, inner: str) -> None:
+    """Nobody can tell from such an address where its packets go."""
+    assert carried(ip_address(host)) == (ip_address(host), ip_address(inner))
+
+
+@pytest.mark.parametrize(
+    "host", ["::1", "::2", "2001:db8::100:5efe:a00:1", "2001:db8::5eff:a00:1", "0.0.0.1"]
+)
+def test_itself_alone(host: str) -> None:
+    assert carried(ip_address(host)) == (ip_address(host),)
