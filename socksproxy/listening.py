@@ -25,8 +25,9 @@ from twisted.python.failure import Failure
 
 from .descriptors import raise_limit
 from .log import AccessLog
-from .options import OPEN_TO_ALL, Listener, Options, in_words
+from .options import OPEN_TO_ALL, Listener, Options
 from .policy import is_loopback
+from .reading import in_words
 from .reload import CannotReload, Reloading
 
 _log = Logger(namespace="socksproxy")

@@ -52,9 +52,10 @@ from .log import FORMATS, AccessLog
 from .opening import Opening, check_access_log
 from .policy import is_loopback
 from .policy.listeners import UNIX, is_local
-from .policy.sets import SetFile, Unusable
+from .policy.sets import SetFile
 from .policy.timeouts import Timeouts
 from .ports import Advertised
+from .reading import Unreadable, in_words, read_file
 from .resolve import make_resolver
 from .udp.settings import Filtering, UDPSettings
 from .values import Parser, Wrong, WrongListener, count, one_of, port, port_range, seconds, workers
@@ -357,19 +358,9 @@ class Options(usage.Options, AuthOptionMixin):
         if self["config"] is None:
             return
         try:
-            from .config import MOST_BYTES, read
-        except ImportError as problem:
-            raise usage.UsageError(
-                f"--config {self['config']}: the package {problem.name} is needed, "
-                "pip install 'twisted-socksproxy[config]' brings it"
-            ) from None
-        if self.config is None:
-            try:
-                with open(os.path.join(self.directory or "", self["config"]), "rb") as file:
-                    self.config = file.read(MOST_BYTES + 1)
-            except OSError as problem:
-                raise usage.UsageError(f"--config {self['config']}: {in_words(problem)}") from None
-        self._configured = read(self.config, self["config"])
+            self.config, self._configured = read_file(self["config"], self.config, self.directory or "")
+        except Unreadable as problem:
+            raise usage.UsageError(f"--config {problem}") from None
         hidden = self._given()
         hidden |= {name for option in hidden for name in _INSTEAD.get(option, ())}
         for name in self._configured.said.keys() - hidden:
@@ -477,30 +468,11 @@ class Options(usage.Options, AuthOptionMixin):
         return None if path is None else UsageFile(self.reactor, os.path.join(self.directory or "", path))
 
     def _limits(self, said: Mapping[str, Any]) -> ServerLimits:
-        limits = ServerLimits() if self._configured is None else self._configured.limits
-        sessions = [most for most in (said["max-sessions"], limits.server.sessions) if most is not None]
-        of_clients = Limits(
-            sessions=said["max-sessions-per-client"],
-            binds=said["max-binds-per-client"],
-            associations=said["max-associations-per-client"],
-        )
-        return evolve(
-            limits,
-            server=evolve(limits.server, sessions=min(sessions, default=None)),
-            client=of_clients.over(limits.client),
-        )
+        return limits_of(said, ServerLimits() if self._configured is None else self._configured.limits)
 
     def _set_files(self) -> list[SetFile]:
-        """The files of the sets of rules, loaded: an empty one could permit what is denied."""
-        configured, policy = self._configured, self["policy"]
-        files = [] if policy is None else list(getattr(policy.sets, "files", ()))
-        for file in files:
-            try:
-                file.load()
-            except Unusable as problem:
-                assert configured is not None
-                configured.unread(str(problem))
-        return files
+        """The files of the sets of rules. They have been loaded with the configuration file."""
+        return [] if self["policy"] is None else self["policy"].sets.files
 
     def _bind(self, said: Mapping[str, Any]) -> BindSettings:
         self._check_addresses("bind-address")
@@ -693,6 +665,43 @@ def _only_local(host: str) -> bool:
     return host == "localhost" or is_loopback(host)
 
 
-def in_words(problem: OSError) -> str:
-    """The system's words for *problem*."""
-    return (problem.strerror or str(problem)).lower()
+def meanings(said: Mapping[str, Any]) -> tuple[dict[str, Any], list[Wrong]]:
+    """
+    What a configuration file says of options that mean the same whatever else is said; and what is wrong.
+
+    :param said: of all options of which it says something.
+    """
+    found: dict[str, Any] = {}
+    problems = []
+    for name, parse in _PARSERS.items():
+        try:
+            found[name] = parse(said[name]) if name in said else _default(name)
+        except Wrong as problem:
+            problem.name = name
+            problems.append(problem)
+    return found, problems
+
+
+def _default(name: str) -> Any:
+    text = next(parameter[2] for parameter in Options.optParameters if parameter[0] == name)
+    return None if text is None else _PARSERS[name](text)
+
+
+def limits_of(said: Mapping[str, Any], limits: ServerLimits) -> ServerLimits:
+    """
+    What options say of limits, together with what the configuration file says besides.
+
+    :param said: what options mean.
+    :param limits: the file's.
+    """
+    sessions = [most for most in (said["max-sessions"], limits.server.sessions) if most is not None]
+    of_clients = Limits(
+        sessions=said["max-sessions-per-client"],
+        binds=said["max-binds-per-client"],
+        associations=said["max-associations-per-client"],
+    )
+    return evolve(
+        limits,
+        server=evolve(limits.server, sessions=min(sessions, default=None)),
+        client=of_clients.over(limits.client),
+    )

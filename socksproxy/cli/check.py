@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from argparse import Namespace
 from typing import Any
 
-from .failure import CommandFailed
+from .failure import CommandFailed, shown, with_mistakes
 
 _DESCRIPTION = """
 Checks a configuration file for twistd socks --config FILE. It names every mistake
@@ -36,13 +34,10 @@ def run(options: Namespace) -> None:
     from ..opening import Checking
     from ..options import Mistakes, Options
 
-    shown = os.fsencode(options.file).decode("utf-8", "backslashreplace")
     try:
         Options(reactor, Checking(reactor)).parseOptions([f"--config={options.file}"])
     except Mistakes as problem:
-        print(*problem.lines, sep="\n", file=sys.stderr)
-        count = len(problem.lines)
-        raise CommandFailed(f"{shown}: {count} mistakes" if count > 1 else f"{shown}: 1 mistake") from None
+        raise with_mistakes(options.file, problem.lines) from None
     except UsageError as problem:
         raise CommandFailed(str(problem).removeprefix("--config ")) from None
-    print(f"{shown}: no mistakes")
+    print(f"{shown(options.file)}: no mistakes")

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..auth.directory import Barred, Directory, DirectoryRealm
 from ..errors import NameNotFound
 from ..policy import Client
 from ..policy.compiled import RulePolicy
 from ..policy.listeners import UNIX
+from ..reading import Unreadable, read_file
 from ..wire.words import Address, Command
-from .failure import CommandFailed
+from .failure import CommandFailed, with_mistakes
+
+if TYPE_CHECKING:
+    from ..config import Configured
+    from ..policy.explain import Server
 
 _DESCRIPTION = """
 Explains what the rules of a configuration file decide: which rule does, and why none
-before it. Nothing is started, and no name is looked up: the addresses of a name are
-given with --address. Only the rules of the file count here. Status 0 says that it is
-explained, not that it is allowed.
+before it; from where connections leave, and which limits a session is under. Nothing is
+started, and no name is looked up: the addresses of a name are given with --address.
+What the file says of the user counts, whoever would vouch for the name. Status 0 says
+that it is explained, not that it is allowed.
 """
 
 _COMMANDS = {command.name.lower().replace("udp_", ""): command for command in Command}
@@ -47,26 +53,21 @@ def run(options: Namespace) -> None:
     """
     Explain a decision.
 
-    :raises CommandFailed: when the file has mistakes or no rules, or the question makes no sense.
+    :raises CommandFailed: when the file has mistakes, or the question makes no sense.
     """
     from ..policy.explain import explain
 
-    policy = _policy(options.file)
-    client = Client(
-        None if options.client == "unix" else _literal("--from", options.client),
-        0,
-        options.user,
-        None,
-        frozenset(options.group),
-        options.listener,
-        options.version,
-        aliases=(UNIX,) if (options.listener or "").startswith(f"{UNIX}:") else (),
-    )
+    configured, server = _configured(options.file)
+    destination = _destination(options.destination)
     addresses = [_literal("--address", text) for text in options.address]
     try:
-        told = explain(
-            policy, client, _COMMANDS[options.command], _destination(options.destination), addresses
-        )
+        client = _client(options, configured.directory)
+    except Barred as problem:
+        _tell_barred(options, str(problem))
+        return
+    policy = configured.policy or RulePolicy(())
+    try:
+        told = explain(policy, client, _COMMANDS[options.command], destination, addresses, server=server)
     except NameNotFound:
         raise CommandFailed(f"{options.destination}: the host cannot be the name of one") from None
     if options.json:
@@ -75,23 +76,52 @@ def run(options: Namespace) -> None:
         print(*told, sep="\n")
 
 
-def _policy(file: str) -> RulePolicy:
+def _client(options: Namespace, directory: Directory | None) -> Client:
+    """
+    Who asks.
+
+    :raises Barred: when there is no such user now.
+    """
+    avatar = None if directory is None else DirectoryRealm(directory).user(options.user)
+    groups = frozenset(options.group) | frozenset(() if avatar is None else avatar.groups)
+    host = None if options.client == "unix" else _literal("--from", options.client)
+    return Client(
+        host,
+        0,
+        options.user,
+        avatar,
+        groups,
+        options.listener,
+        options.version,
+        aliases=(UNIX,) if (options.listener or "").startswith(f"{UNIX}:") else (),
+    )
+
+
+def _tell_barred(options: Namespace, reason: str) -> None:
+    """Who cannot log in gets no further."""
+    if options.json:
+        print(
+            json.dumps([{"destination": options.destination, "allowed": False, "barred": reason}], indent=2)
+        )
+    else:
+        print(f"{options.destination}: denied ({options.user} cannot log in: {reason})")
+
+
+def _configured(file: str) -> tuple[Configured, Server]:
+    """What the file says, and what of that holds for all."""
+    from ..options import limits_of, meanings
+    from ..policy.explain import Server
+
     try:
-        from ..config import MOST_BYTES, read
-    except ImportError:
-        raise CommandFailed("cattrs is needed: pip install 'twisted-socksproxy[config]' brings it") from None
-    try:
-        with open(file, "rb") as opened:
-            configured = read(opened.read(MOST_BYTES + 1), file)
-    except OSError as problem:
-        raise CommandFailed(f"{file}: {problem.strerror}") from None
-    mistakes = configured.report([])
-    if mistakes:
-        print(*mistakes, sep="\n", file=sys.stderr)
-        raise CommandFailed(f"{file}: it has mistakes")
-    if configured.policy is None:
-        raise CommandFailed(f"{file}: there are no rules in it")
-    return configured.policy
+        _, configured = read_file(file)
+    except Unreadable as problem:
+        raise CommandFailed(str(problem)) from None
+    said, problems = meanings(configured.said)
+    configured.used.update(configured.said)
+    lines = configured.report(problems)
+    if lines:
+        raise with_mistakes(file, lines)
+    return configured, Server(limits_of(said, configured.limits), tuple(configured.said.get("outgoing", ())))
 
 
 def _destination(text: str) -> Address:

@@ -104,10 +104,6 @@ class Configured:
             self.wrong.add(RULE)
         self.mistakes += [self._fault(fault) for fault in faults]
 
-    def unread(self, problem: str) -> None:
-        """A file that it names cannot be taken, because of *problem*."""
-        self.mistakes.append(Mistake(None, None, problem))
-
     def report(self, problems: Iterable[Wrong]) -> list[str]:
         """
         A line for each mistake; those on the command line first.

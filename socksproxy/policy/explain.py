@@ -4,19 +4,21 @@ Why something is decided as it is: which rule did it, and why none before it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from .. import amounts
-from ..limits.terms import Limits
+from ..limits.ledger import network_of
+from ..limits.terms import Limits, ServerLimits
 from ..names import canonical
 from ..wire.words import Address, Command
 from . import Client
 from .compiled import RulePolicy
 from .matching import Matcher, Question, Verdict, question_of
-from .rules import DAYS, DEFAULT, OWN, SPECIAL, Decision, Rule
+from .rules import DAYS, DEFAULT, OWN, SPECIAL, Rule
 
 _NO_RULE = {
     DEFAULT: "no rule matches",
@@ -53,6 +55,18 @@ class Step(NamedTuple):
         return f"{self.rule} ({verb}): {' or '.join(self.fields)} {', '.join(self.wanted)}, not {self.found}"
 
 
+class Server(NamedTuple):
+    """
+    What holds for all sessions of a server, whatever rules and users say.
+
+    :ivar limits: None: nothing is known of them.
+    :ivar outgoing: where connections leave from.
+    """
+
+    limits: ServerLimits | None = None
+    outgoing: tuple[str, ...] = ()
+
+
 class Explanation(NamedTuple):
     """
     How one question is decided.
@@ -61,8 +75,8 @@ class Explanation(NamedTuple):
     :ivar allowed: the decision; of a name without an address: whether it would be looked up.
     :ivar rule: the rule that decides, or what does in place of one.
     :ivar steps: the rules that were looked at, in their order.
-    :ivar outgoing: where connections leave from, if the rule says so.
-    :ivar limits: of all sessions under the rule, if it says so.
+    :ivar outgoing: where connections leave from, if anything says so.
+    :ivar limits: what a session is under: whose they are, and what they say.
     :ivar log: whether there is an access record.
     """
 
@@ -71,12 +85,12 @@ class Explanation(NamedTuple):
     rule: str
     steps: tuple[Step, ...]
     outgoing: tuple[str, ...] | None = None
-    limits: Limits | None = None
+    limits: tuple[tuple[str, Limits], ...] = ()
     log: bool = True
 
     def data(self) -> dict[str, Any]:
         """For JSON: plain types only."""
-        limits = None if self.limits is None else amounts.data(self.limits)
+        limits = {whose: amounts.data(limits) for whose, limits in self.limits}
         return {**self._asdict(), "steps": [step._asdict() for step in self.steps], "limits": limits}
 
     def __str__(self) -> str:
@@ -88,7 +102,7 @@ class Explanation(NamedTuple):
         lines += [f"  {number}. {step}" for number, step in enumerate(self.steps, 1)]
         if self.allowed:
             lines += [f"  from {', '.join(self.outgoing)}"] if self.outgoing else []
-            lines += [f"  limits: {amounts.told(self.limits)}"] if self.limits else []
+            lines += [f"  limits of {whose}: {amounts.told(limits)}" for whose, limits in self.limits]
         return "\n".join(lines + ([] if self.log else ["  without an access record"]))
 
 
@@ -99,15 +113,17 @@ def explain(
     destination: Address,
     addresses: Sequence[str] = (),
     now: float | None = None,
+    server: Server = Server(),
 ) -> list[Explanation]:
     """
     Explain what *policy* decides.
 
-    :param client: who asks; its groups, listener and version count.
+    :param client: who asks; its groups, listener and version count, and what its avatar has.
     :param command: what for.
     :param destination: as requested; it need not be canonical.
     :param addresses: the literal addresses of *destination*, where that is a name.
     :param now: seconds since the epoch; None: the policy's time.
+    :param server: what holds for all.
     :returns: for what was requested, and then for each of *addresses*.
     :raises NameNotFound: when *destination* cannot be the name of a host.
     """
@@ -118,26 +134,65 @@ def explain(
         questions.append((address, question_of(client, command, address, destination.host)))
     matcher = Matcher(policy.rules, policy.sets, policy.listeners)
     moment = policy.clock() if now is None else now
-    return [_explained(matcher, shown, question, moment) for shown, question in questions]
+    return [_explained(matcher, shown, question, moment, server) for shown, question in questions]
 
 
-def _explained(matcher: Matcher, shown: Address, question: Question, now: float) -> Explanation:
+def _explained(
+    matcher: Matcher, shown: Address, question: Question, now: float, server: Server
+) -> Explanation:
     decision = matcher.decide(question, now)
     steps = []
-    for rule in matcher.rules:
-        step = _step(matcher, rule, question, now)
+    for each in matcher.rules:
+        step = _step(matcher, each, question, now)
         steps.append(step)
         if step.verdict == "yes":
             break
-    return _with_effect(Explanation(str(shown), decision.allowed, decision.rule, tuple(steps)), decision)
+    told = Explanation(str(shown), decision.allowed, decision.rule, tuple(steps))
+    if not decision.allowed:
+        return told
+    rule, client = decision.effect, question.client
+    return told._replace(
+        outgoing=_outgoing(rule, client, server),
+        limits=tuple(_limits(rule, client, server)),
+        log=rule is None or rule.log,
+    )
 
 
-def _with_effect(explanation: Explanation, decision: Decision) -> Explanation:
-    rule = decision.effect
-    if rule is None:
-        return explanation
-    outgoing = None if rule.outgoing is None else tuple(rule.outgoing)
-    return explanation._replace(outgoing=outgoing, limits=rule.limits, log=rule.log)
+def _outgoing(rule: Rule | None, client: Client, server: Server) -> tuple[str, ...] | None:
+    """Of each family the first address that there is: the rule's, the user's, or the server's."""
+    found: dict[int, str] = {}
+    of_rule = None if rule is None else rule.outgoing
+    for hosts in (of_rule, getattr(client.avatar, "outgoing", None), server.outgoing):
+        for host in hosts or ():
+            found.setdefault(ip_address(host).version, host)
+    return tuple(found.values()) or None
+
+
+def _limits(rule: Rule | None, client: Client, server: Server) -> Iterator[tuple[str, Limits]]:
+    """Whose limits a session is under, and what they are."""
+    if rule is not None and rule.limits:
+        yield f"rule {rule.name}", rule.limits
+    limits = server.limits
+    if client.user is not None:
+        own: Limits = getattr(client.avatar, "limits", None) or Limits()
+        if of_user := own.over(Limits() if limits is None else limits.user):
+            yield f"user {client.user}", of_user
+    if limits is None:
+        return
+    for whose, of_scope in (
+        (f"client {client.host or 'unix'}", limits.client),
+        (f"network {_network(client, limits)}", limits.network),
+        ("the server", limits.server),
+        ("each session", limits.session),
+    ):
+        if of_scope:
+            yield whose, of_scope
+
+
+def _network(client: Client, limits: ServerLimits) -> str:
+    if client.host is None:
+        return "unix"
+    return network_of(client.host, limits.ipv4_prefix, limits.ipv6_prefix)
 
 
 def _step(matcher: Matcher, rule: Rule, question: Question, now: float) -> Step:

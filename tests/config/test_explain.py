@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,13 +43,144 @@ def test_text(file: str, capsys: pytest.CaptureFixture[str]) -> None:
 example.com:443: allowed (by rule admins)
   1. inside (deny): depends on the address
   2. admins (allow): matches
+  limits of client 192.0.2.7: binds 32, associations 100
 10.0.0.1:443: denied (by rule inside)
   1. inside (deny): matches
 203.0.113.9:443: allowed (by rule admins)
   1. inside (deny): networks private, not 203.0.113.9
   2. admins (allow): matches
+  limits of client 192.0.2.7: binds 32, associations 100
 """
     )
+
+
+RECORDS = """
+[outgoing]
+outgoing = ["127.0.0.1", "::1"]
+[limits]
+max-sessions = 50
+max-sessions-per-client = 7
+[limits.server]
+upload = "10 MB/s"
+[limits.network]
+sessions = 20
+[limits.user]
+sessions = 5
+new-sessions = "10/s"
+[limits.session]
+download = { rate = "1 MB/s", burst = "4 MB" }
+[users.bob]
+groups = ["staff"]
+limits = { sessions = 9 }
+outgoing = ["127.0.0.3"]
+[users.eve]
+disabled = true
+[users.old]
+expires = 2020-01-01
+[groups.staff]
+limits = { upload = "1 MB/s" }
+outgoing = ["127.0.0.4", "::1"]
+[groups.others]
+[[rule]]
+name = "staff"
+allow = true
+groups = ["staff"]
+limits = { sessions = 100 }
+[[rule]]
+name = "others"
+allow = true
+groups = ["others"]
+outgoing = ["127.0.0.5"]
+"""
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> str:
+    path = tmp_path / "records.toml"
+    path.write_text(RECORDS)
+    return str(path)
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["explain", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_user(records: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The groups, the way out and the limits are those of the record, as in a session."""
+    question = ["--from", "192.0.2.7", "connect", "203.0.113.9:443"]
+    assert (
+        said(capsys, records, "--user", "bob", *question)
+        == """\
+203.0.113.9:443: allowed (by rule staff)
+  1. staff (allow): matches
+  from 127.0.0.3, ::1
+  limits of rule staff: sessions 100
+  limits of user bob: sessions 9, new-sessions 10/s, upload 1 MB/s
+  limits of client 192.0.2.7: sessions 7, binds 32, associations 100
+  limits of network 192.0.2.0/24: sessions 20
+  limits of the server: sessions 50, upload 10 MB/s
+  limits of each session: download 1 MB/s (burst 4 MB)
+"""
+    )
+    assert (
+        said(capsys, records, "--user", "alice", "--group", "others", "--from", "unix", *question[2:])
+        == """\
+203.0.113.9:443: allowed (by rule others)
+  1. staff (allow): groups staff, not alice of others
+  2. others (allow): matches
+  from 127.0.0.5, ::1
+  limits of user alice: sessions 5, new-sessions 10/s
+  limits of client unix: sessions 7, binds 32, associations 100
+  limits of network unix: sessions 20
+  limits of the server: sessions 50, upload 10 MB/s
+  limits of each session: download 1 MB/s (burst 4 MB)
+"""
+    )
+    nobody = said(capsys, records, *question)
+    assert nobody.splitlines()[0] == "203.0.113.9:443: denied (default: no rule matches)"
+    assert "limits" not in nobody
+
+
+def test_user_as_data(records: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (told,) = json.loads(said(capsys, records, "--json", "--user", "bob", "connect", "203.0.113.9:443"))
+    assert told["outgoing"] == ["127.0.0.3", "::1"]
+    assert told["limits"] == {
+        "rule staff": {"sessions": 100},
+        "user bob": {
+            "sessions": 9,
+            "new-sessions": {"per_second": 10, "burst": None},
+            "upload": {"per_second": 1e6, "burst": None},
+        },
+        "client 127.0.0.1": {"sessions": 7, "binds": 32, "associations": 100},
+        "network 127.0.0.0/24": {"sessions": 20},
+        "the server": {"sessions": 50, "upload": {"per_second": 1e7, "burst": None}},
+        "each session": {"download": {"per_second": 1e6, "burst": 4_000_000}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("user", "reason"),
+    [("eve", "the user is disabled"), ("old", "the user has expired, 2020-01-02 00:00")],
+)
+def test_barred(user: str, reason: str, records: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who cannot log in asks for nothing."""
+    question = [records, "--user", user, "connect", "a.example:443"]
+    assert said(capsys, *question) == f"a.example:443: denied ({user} cannot log in: {reason})\n"
+    (told,) = json.loads(said(capsys, "--json", *question))
+    assert told == {"destination": "a.example:443", "allowed": False, "barred": reason}
+
+
+def test_without_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Then what a proxy without rules permits is permitted; the rest of the file holds."""
+    path = tmp_path / "socks.toml"
+    path.write_text('[limits]\nmax-sessions = 7\n[outgoing]\noutgoing = ["192.0.2.9"]\n')
+    assert said(capsys, str(path), "connect", "203.0.113.9:1") == (
+        "203.0.113.9:1: allowed (default: there are no rules)\n  from 192.0.2.9\n"
+        "  limits of client 127.0.0.1: binds 32, associations 100\n  limits of the server: sessions 7\n"
+    )
+    special = said(capsys, str(path), "--from", "192.0.2.7", "connect", "127.0.0.1:1")
+    assert special.startswith("127.0.0.1:1: denied (special: ")
 
 
 def test_json(file: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,19 +211,57 @@ def test_questions_without_sense(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "lines"),
     [
-        ("", "there are no rules in it"),
-        ("[[rule]]\nname = 5\n", "it has mistakes"),
-        ("[[rule\n", "it has mistakes"),
-        (None, "No such file or directory"),
+        (
+            "[[rule]]\nname = 5\n[timeouts]\nidle-timeout = -5",
+            [
+                "FILE:1: [[rule]] number 1: allow is missing",
+                "FILE:2: [[rule]] number 1 name = 5: must be 1 to 64 letters, digits, '_', '.', ':' or '-'",
+                "FILE:4: [timeouts] idle-timeout = -5: not a number of seconds, or 0 for never",
+                "socksproxy: FILE: 3 mistakes",
+            ],
+        ),
+        (
+            "[[rule\n",
+            [
+                "FILE:1:7: expected ']]' at the end of an array declaration",
+                "socksproxy: FILE: 1 mistake",
+            ],
+        ),
+        (None, ["socksproxy: FILE: no such file or directory"]),
     ],
 )
-def test_files_without_rules(
-    tmp_path: Path, text: str | None, said: str, capsys: pytest.CaptureFixture[str]
+def test_mistakes(
+    tmp_path: Path, text: str | None, lines: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """They are told as ``check`` tells them, and nothing is explained."""
     path = tmp_path / "socks.toml"
     if text is not None:
         path.write_text(text)
-    assert main(["explain", str(path), "connect", "a.example:1"]) == 1
-    assert capsys.readouterr().err.rstrip().endswith(said)
+    for command in (["explain", str(path), "connect", "a.example:1"], ["check", str(path)]):
+        assert main(command) == 1
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err.replace(str(path), "FILE").splitlines() == lines
+
+
+def test_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What only the proxy's own machine has, or only its user may read, is not asked for."""
+    path = tmp_path / "socks.toml"
+    path.write_text(
+        '[listeners]\nlisten = ["ssl:1:privateKey=/nonexistent"]\n'
+        '[authentication]\nauth = ["htpasswd:/nonexistent"]\n[outgoing]\noutgoing = ["192.0.2.9"]\n'
+    )
+    assert "allowed" in said(capsys, str(path), "connect", "a.example:1")
+
+
+def test_without_the_packages(file: str) -> None:
+    """Both commands say what is missing in the same words."""
+    code = "import sys; sys.modules['cattrs'] = None; from socksproxy.cli import main; sys.exit(main())"
+    for command in (["explain", file, "connect", "a.example:1"], ["check", file]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *command], capture_output=True, text=True, timeout=60, check=False
+        )
+        reason = "the package cattrs is needed, pip install 'twisted-socksproxy[config]' brings it"
+        assert (done.returncode, done.stderr) == (1, f"socksproxy: {file}: {reason}\n")

@@ -50,7 +50,7 @@ a.example:443: allowed (by rule web)
   4. private (deny): depends on the address
   5. web (allow): matches
   from 192.0.2.9
-  limits: sessions 20, download 1 MB/s (burst 4 MB)
+  limits of rule web: sessions 20, download 1 MB/s (burst 4 MB)
   without an access record""",
         """\
 10.0.0.1:443: denied (by rule private)
@@ -66,7 +66,7 @@ a.example:443: allowed (by rule web)
   4. private (deny): networks private, not 198.51.100.1
   5. web (allow): matches
   from 192.0.2.9
-  limits: sessions 20, download 1 MB/s (burst 4 MB)
+  limits of rule web: sessions 20, download 1 MB/s (burst 4 MB)
   without an access record""",
     ]
 
@@ -131,7 +131,7 @@ def test_data() -> None:
             {"rule": "web", "allow": True, "verdict": "yes", "fields": [], "wanted": [], "found": ""},
         ],
         "outgoing": ["192.0.2.9"],
-        "limits": {"sessions": 20, "download": {"per_second": 1_000_000, "burst": 4e6}},
+        "limits": {"rule web": {"sessions": 20, "download": {"per_second": 1_000_000, "burst": 4e6}}},
         "log": False,
     }
 
