@@ -25,7 +25,7 @@ UPLOAD, DOWNLOAD = 400e3, 1e6
 
 class Faucet:
     """
-    A destination that sends without end, and counts what comes.
+    A destination that sends without end once a byte has come, and counts what comes.
 
     :ivar port: where it listens.
     :ivar received: bytes that have come.
@@ -49,7 +49,6 @@ class Faucet:
         with suppress(OSError):
             while True:
                 sock, _ = self._listening.accept()
-                threading.Thread(target=self._send, args=(sock,), daemon=True).start()
                 threading.Thread(target=self._count, args=(sock,), daemon=True).start()
 
     def _send(self, sock: socket.socket) -> None:
@@ -59,6 +58,8 @@ class Faucet:
 
     def _count(self, sock: socket.socket) -> None:
         with suppress(OSError):
+            sock.recv(1)
+            threading.Thread(target=self._send, args=(sock,), daemon=True).start()
             while chunk := sock.recv(1 << 18):
                 self.received += len(chunk)
 
@@ -77,6 +78,7 @@ def connected(proxy: Proxy, port: int, context: ssl.SSLContext | None = None) ->
     sock.sendall(b"\5\1\0" + request5("127.0.0.1", port))
     assert sock.recv(2) == b"\5\0"
     assert reply5(sock)[0] == 0
+    sock.sendall(b"x")  # lest something stands behind the reply
     return sock
 
 
