@@ -503,6 +503,12 @@ class Session:
         self._claims.settle(rule)
         return self._claims.meters(() if rule is None else (rule,))
 
+    def _rule_meters(self, rule: Rule | None) -> Meters | None:
+        """What measures datagrams under *rule*; None: what measures all others."""
+        if rule is None or not rule.limits or self._claims is None:
+            return None
+        return self._claims.meters((rule.name,))
+
     def renew_limits(self) -> None:
         """The limits may have changed: the session goes on under those that hold now."""
         record, client = self.record, self.record.client
@@ -512,6 +518,8 @@ class Session:
         effect = None if record.reached is None else self._effect(record.reached)
         if effect is not None and effect.limits is not None:
             others.append((Scope.RULE, effect.name, effect.limits))
+        elif self._association is not None and self._claims is not None:
+            others += self._claims.of(Scope.RULE)
         self._claims = self._sessions.ledger.renewed(self._claims, client, others)
         if self._relay is not None:
             self._relay.meter(self._meters(record.reached))
@@ -596,9 +604,7 @@ class Session:
         return Way(
             None if source is None else source[0],
             None if timeouts is None else timeouts.idle,
-            None
-            if rule is None or not rule.limits or self._claims is None
-            else self._claims.meters((rule.name,)),
+            self._rule_meters(rule),
         )
 
     def _effect(self, reached: Address) -> Rule | None:
@@ -892,6 +898,8 @@ class Session:
         self._policy = self._sessions.policy
         self._consider_again(None if self._association is None else self._enter_rule)
         if self._association is not None:
+            if self._claims is not None:
+                self._claims.settle(None)  # the next datagrams are under the rules that hold now
             self._association.reconsider(record.client, self._means())
             return True
         return self._ask_again(self._peers if record.reached is None else [record.reached])

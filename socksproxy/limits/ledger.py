@@ -276,6 +276,10 @@ class Claims:
             return None
         return Meters(Meter(up) if up else None, Meter(down) if down else None)
 
+    def of(self, scope: Scope) -> list[tuple[Scope, str, Limits]]:
+        """The holders of *scope*, and what holds for them."""
+        return [(*place, account.limits) for place, account in self._accounts.items() if place[0] is scope]
+
     def settle(self, rule: str | None) -> None:
         """Of the rules under which it might have gone on, it does so under *rule*."""
         for scope, holder in list(self._accounts):

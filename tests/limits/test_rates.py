@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.threads import blockingCallFromThread
 
 from socksproxy import Limits, Rate, Rule, RulePolicy, ServerLimits
 from tests.conftest import Serve
 from tests.support.origin import Origin, echo
-from tests.support.proxy import Playing, Proxy, ask5, echoes, until
+from tests.support.proxy import Playing, Proxy, ask5, echoes, reactor, until
 from tests.udp.harness import Client as Datagrams, udp_socket
 from tests.udp.test_contract import serving
 
@@ -155,19 +156,14 @@ def test_in_place(serve: Serve, source: Origin) -> Playing:
 def datagrams(proxy: Any) -> None:
     """A rule limits what goes to one destination and comes from it, and nothing else."""
     with udp_socket() as limited, udp_socket() as free, Datagrams(proxy) as client:
-        proxy.factory.reconfigure(
-            policy=RulePolicy(
-                [
-                    Rule(
-                        name="few",
-                        allow=True,
-                        ports=[limited.getsockname()[1]],
-                        limits=Limits(upload=Rate(1000, 3000), download=Rate(1000, 2000)),
-                    ),
-                    Rule(name="rest", allow=True),
-                ]
-            )
+        few = Rule(
+            name="few",
+            allow=True,
+            ports=[limited.getsockname()[1]],
+            limits=Limits(upload=Rate(1000, 3000), download=Rate(1000, 2000)),
         )
+        policy = RulePolicy([few, Rule(name="rest", allow=True)])
+        blockingCallFromThread(reactor, proxy.factory.reconfigure, policy=policy)
         for there, sent, back in ((limited, 3, 2), (free, 10, 10)):
             for _ in range(10):
                 client.send(bytes(1000), there.getsockname())

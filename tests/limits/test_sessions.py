@@ -10,6 +10,7 @@ import pytest
 import pytest_twisted
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import IRealm, Portal
+from twisted.internet.threads import blockingCallFromThread
 from zope.interface import implementer
 
 from socksproxy import Limits, Rate, Reply, Rule, RulePolicy, ServerLimits
@@ -20,7 +21,7 @@ from tests.conftest import Serve
 from tests.support.limits import had
 from tests.support.logs import heard
 from tests.support.origin import Origin, echo
-from tests.support.proxy import Playing, Proxy, ask4, ask5, echoes, reply5, request5, until
+from tests.support.proxy import Playing, Proxy, ask4, ask5, echoes, reactor, reply5, request5, until
 from tests.udp.harness import Client as Datagrams, Echo, Refused, wait_for
 from tests.udp.test_contract import serving
 
@@ -190,3 +191,31 @@ def test_rule_of_a_name(serve: Serve, origin: Origin) -> Playing:
         assert (yield proxy.play(ask5, first, "host.example", origin.port))[0] == 0
         assert had(proxy.sessions.ledger, Scope.RULE, "named") == 1
         assert (yield proxy.play(ask5, second, "host.example", origin.port))[0] == Reply.NOT_ALLOWED
+
+
+def goes_on_under_its_rule(proxy: Any) -> None:
+    ledger = proxy.factory.sessions.ledger
+    with Echo() as destination, Datagrams(proxy) as client:
+        assert client.ask(b"x", destination.address) == b"x"
+        assert had(ledger, Scope.RULE, "few") == 1
+        for limits in (ServerLimits(server=Limits(sessions=9)), ServerLimits()):
+            blockingCallFromThread(reactor, proxy.factory.reconfigure, limits=limits)
+            assert had(ledger, Scope.RULE, "few") == 1
+        assert client.ask(b"y", destination.address) == b"y"
+        proxy.factory.reconfigure(
+            policy=RulePolicy([Rule(name="new", allow=True, limits=Limits(sessions=1))])
+        )
+        assert client.ask(b"z", destination.address) == b"z"
+        assert (had(ledger, Scope.RULE, "few"), had(ledger, Scope.RULE, "new")) == (0, 1)
+        client.close()
+        proxy.record()
+        assert len(ledger) == 0
+
+
+@pytest.mark.parametrize("kind", ["engine", "transports"])
+@pytest_twisted.ensureDeferred
+async def test_association_when_limits_change(kind: str) -> None:
+    """It counts under its rules for as long as these hold, and then under those that hold now."""
+    policy = RulePolicy([Rule(name="few", allow=True, limits=Limits(sessions=1))])
+    async with serving(kind, policy=policy) as proxy:
+        await proxy.run(goes_on_under_its_rule)
