@@ -38,7 +38,12 @@ _ADD = """
     ON CONFLICT (period, holder) DO UPDATE SET bytes = bytes + excluded.bytes
 """
 _READ = "SELECT bytes FROM usage WHERE period = ? AND holder = ?"
-_LARGEST = "SELECT holder, bytes FROM usage WHERE period = ? ORDER BY bytes DESC LIMIT ?"
+_LARGEST = """
+    SELECT of_month.holder, COALESCE(of_day.bytes, 0), of_month.bytes
+    FROM usage AS of_month LEFT JOIN usage AS of_day
+        ON of_day.period = ? AND of_day.holder = of_month.holder
+    WHERE of_month.period = ? ORDER BY of_month.bytes DESC LIMIT ?
+"""
 _FORGET = """
     DELETE FROM usage WHERE (period, holder) IN
         (SELECT period, holder FROM usage WHERE period < ? AND length(period) = ? LIMIT ?)
@@ -121,12 +126,11 @@ class Database:
         self.open()
         assert self._connection is not None
         try:
-            of_month = self._connection.execute(_LARGEST, (day.month, most)).fetchall()
-            of_day = dict(self._connection.execute(_LARGEST, (day.name, most)).fetchall())
+            rows = self._connection.execute(_LARGEST, (day.name, day.month, most)).fetchall()
         except sqlite3.Error as problem:
             self.close()
             raise Unusable(f"{self.path}: {_said(problem)}") from None
-        return [(holder, Totals(of_day.get(holder, 0), total)) for holder, total in of_month]
+        return [(holder, Totals(of_day, of_month)) for holder, of_day, of_month in rows]
 
     def prune(self, day: Day) -> None:
         """Delete some of what is too old to matter on that *day*."""

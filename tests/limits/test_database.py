@@ -78,8 +78,8 @@ def test_private(path: Path, database: Database) -> None:
 def test_largest(database: Database) -> None:
     """Who has moved the most in the month, with what it was today."""
     database.add([Amount("a", "2026-11-01", 5), Amount("b", DAY, 7), Amount("c", DAY, 1)])
-    database.add([Amount("d", "2026-10-31", 100)])
-    assert database.largest(day(DAY), 2) == [("b", (7, 7)), ("a", (0, 5))]
+    database.add([Amount("d", "2026-10-31", 100), Amount("e", "2026-11-01", 50), Amount("e", DAY, 2)])
+    assert database.largest(day(DAY), 3) == [("e", (2, 52)), ("b", (7, 7)), ("a", (0, 5))]
 
 
 def test_prune(path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
