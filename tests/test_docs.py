@@ -196,7 +196,7 @@ def test_policy(client: str, host: str, port: int, permitted: bool) -> None:
     assert answer is permitted
 
 
-@pytest.mark.parametrize(("page", "number"), [("embedding", 2), ("authentication", 0)])
+@pytest.mark.parametrize(("page", "number"), [("embedding", 2), ("authentication", 0), ("authentication", 1)])
 def test_portals(page: str, number: int, tmp_path: Path) -> None:
     """Who copies these lines has a factory that asks for passwords."""
     code = blocks(DOCS / f"{page}.rst", ".. code-block:: python")[number]

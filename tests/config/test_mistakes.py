@@ -14,6 +14,7 @@ from twisted.python.usage import UsageError
 
 from socksproxy.cli import main
 from socksproxy.config import MOST_BYTES, read
+from socksproxy.config.faults import OTHERS
 from socksproxy.config.mistakes import shown
 from socksproxy.config.tables import places, table_classes
 from socksproxy.opening import Checking
@@ -268,7 +269,9 @@ def test_any_value(place: tuple[str, str], value: Any) -> None:
 
 
 @given(
-    st.dictionaries(st.sampled_from([*table_classes(), *places()]) | texts, values.filter(without_surrogates))
+    st.dictionaries(
+        st.sampled_from([*table_classes(), *OTHERS, *places()]) | texts, values.filter(without_surrogates)
+    )
 )
 def test_any_document(document: dict[str, Any]) -> None:
     """The same for whole files."""
