@@ -98,9 +98,9 @@ def _of_text(text: str, units: Mapping[str, Fraction], wanted: str) -> Fraction:
 
 def _no_unit(unit: str, units: Mapping[str, Fraction]) -> str:
     if f"{unit}/s" in units:
-        return f"it is about a second: {unit}/s"
+        return f"must be a rate, in {unit}/s"
     if unit.removesuffix("/s") in units:
-        return f"it is not about a second: {unit.removesuffix('/s')}"
+        return f"must be an amount, in {unit.removesuffix('/s')}"
     same = [known for known in units if known.lower() == unit.lower()]
     near = same or get_close_matches(unit, units, 1, 0.6)
     if near:

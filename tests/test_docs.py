@@ -25,7 +25,9 @@ from socksproxy.auth.htpasswd import new_hash
 from socksproxy.cli import main
 from socksproxy.config.limits import LIMIT_KEYS, PREFIX_KEYS
 from socksproxy.config.rules import RULE_KEYS
+from socksproxy.config.sets import SET_KEYS
 from socksproxy.config.tables import keys_of, table_classes
+from socksproxy.config.users import GROUP_KEYS, USER_KEYS
 from socksproxy.log import FIELDS
 from socksproxy.negotiation import TRANSITIONS, State
 from socksproxy.options import Options
@@ -194,7 +196,7 @@ def test_policy(client: str, host: str, port: int, permitted: bool) -> None:
     assert answer is permitted
 
 
-@pytest.mark.parametrize(("page", "number"), [("embedding", 2), ("authentication", 0)])
+@pytest.mark.parametrize(("page", "number"), [("embedding", 2), ("authentication", 0), ("authentication", 1)])
 def test_portals(page: str, number: int, tmp_path: Path) -> None:
     """Who copies these lines has a factory that asks for passwords."""
     code = blocks(DOCS / f"{page}.rst", ".. code-block:: python")[number]
@@ -349,6 +351,11 @@ def test_configuration(tables: ModuleType) -> None:
     rule = list(tables.TABLES["config-rule"]())
     assert [row[0].strip("`") for row in rule[1:]] == list(RULE_KEYS)
     assert all(all(row) for row in rule)
+    for name, keys in (("users", USER_KEYS), ("groups", GROUP_KEYS), ("sets", SET_KEYS)):
+        assert f".. from-the-code:: config-{name}\n" in text
+        rows = list(tables.TABLES[f"config-{name}"]())
+        assert [row[0].strip("`") for row in rows[1:]] == list(keys)
+        assert all(map(all, rows))
     limits = list(tables.TABLES["config-limit-keys"]())
     assert [row[0].strip("`") for row in limits[1:]] == [*LIMIT_KEYS, *PREFIX_KEYS]
     assert all(row[1] and row[3] and row[4] and row[5] for row in limits)

@@ -10,14 +10,16 @@ import errno
 import inspect
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import datetime
 from functools import cmp_to_key, partial
 from typing import get_type_hints
 
 import attrs
 
 from socksproxy import errors
-from socksproxy.config import limits, rules, tables as config
+from socksproxy.auth.directory import GroupRecord, UserRecord
+from socksproxy.config import limits, rules, sets, tables as config, users
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.negotiation import TRANSITIONS
 from socksproxy.options import Options
@@ -102,6 +104,22 @@ def config_limits() -> Iterator[Row]:
             yield (f"``{key}``", type_, known.unit, shown, f"``{known.example}``", meanings[name])
 
 
+def config_records(kind: type, keys: Mapping[str, config.Key]) -> Iterator[Row]:
+    """The keys of a user's or a group's record in the configuration file."""
+    yield ("Key", "Type", "Default", "Example", "Meaning")
+    meanings, kinds = _meanings(kind), get_type_hints(kind)
+    for key, known in keys.items():
+        yield (f"``{key}``", _RECORD_TYPES[kinds[key]], "none", f"``{known.example}``", meanings[key])
+
+
+def config_sets() -> Iterator[Row]:
+    """The keys of a set in the configuration file."""
+    yield ("Key", "Type", "Default", "Example", "Meaning")
+    for key, known in sets.SET_KEYS.items():
+        kind = "text or list of texts" if key.endswith("-file") else "list of texts"
+        yield (f"``{key}``", kind, "none", f"``{known.example}``", known.meaning)
+
+
 def config_rule() -> Iterator[Row]:
     """The keys of a rule in the configuration file."""
     yield ("Key", "Type", "Default", "Example", "Meaning")
@@ -178,7 +196,19 @@ _LIMIT_TYPES = {
     "monthly": "whole number or text",
 }
 
+_RECORD_TYPES = {
+    str | None: "text",
+    bool | None: "true or false",
+    datetime | None: "date, or date and time",
+    tuple[str, ...]: "list of texts",
+    tuple[str, ...] | None: "list of texts",
+    Limits: "table of limits",
+}
+
 TABLES = {
+    "config-users": partial(config_records, UserRecord, users.USER_KEYS),
+    "config-groups": partial(config_records, GroupRecord, users.GROUP_KEYS),
+    "config-sets": config_sets,
     "config-limit-keys": config_limits,
     "config-rule": config_rule,
     **{f"config-{name}": partial(config_keys, name) for name in config.table_classes()},

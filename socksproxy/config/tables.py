@@ -139,14 +139,14 @@ class Configuration:
 
     listeners: Listeners = field(factory=Listeners, kw_only=True)
     authentication: Authentication = field(factory=Authentication, kw_only=True)
+    limits: Limits = field(factory=Limits, kw_only=True)
+    timeouts: Timeouts = field(factory=Timeouts, kw_only=True)
     names: Names = field(factory=Names, kw_only=True)
     outgoing: Outgoing = field(factory=Outgoing, kw_only=True)
     bind: Bind = field(factory=Bind, kw_only=True)
     udp: UDP = field(factory=UDP, kw_only=True)
     log: Log = field(factory=Log, kw_only=True)
     workers: Workers = field(factory=Workers, kw_only=True)
-    limits: Limits = field(factory=Limits, kw_only=True)
-    timeouts: Timeouts = field(factory=Timeouts, kw_only=True)
 
 
 def spelled(name: str) -> str:

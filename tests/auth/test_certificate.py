@@ -28,7 +28,7 @@ from zope.interface.verify import verifyObject
 from socksproxy.auth.certificate import NAMES, CertificateChecker, ask_for_certificates
 from socksproxy.auth.credentials import Certificate, ICertificate
 from socksproxy.errors import NotAuthenticated
-from socksproxy.workers.handover import InheritedOpening, SharedOpening
+from socksproxy.workers.handover import InheritedOpening, SharedOpening, file_of
 from tests.support.authority import SERVER, Authority
 from tests.support.proxy import PATIENCE
 
@@ -218,7 +218,7 @@ async def test_workers(authority: Authority) -> None:
     endpoint = opening.endpoint(0, description)
     assert ask_for_certificates(endpoint, str(authority.ca_file))
     port: Any = await endpoint.listen(server)
-    files = {name: os.dup(descriptor) for name, descriptor in opening.files.items()}
+    files = {name: file_of(content) for name, content in opening.files.items()}
     worker = InheritedOpening(reactor, [[os.dup(port.fileno())]], files, None)
     await server.listen(worker.endpoint(0, description))
     assert server.port.getHost() == port.getHost()
@@ -228,7 +228,7 @@ async def test_workers(authority: Authority) -> None:
         await server.name(authority.issue("bob", ends=-DAY / 2))
     await server.port.stopListening()
     await port.stopListening()
-    for descriptor in (*files.values(), *opening.files.values()):
+    for descriptor in files.values():
         os.close(descriptor)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,9 @@ def here(name: str, tmp_path: Path, port: int = 443) -> Path:
     """
     (tmp_path / "gateway.pem").write_bytes(self_signed())
     bcrypt = pytest.importorskip("bcrypt")
-    (tmp_path / "users").write_bytes(b"bob:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(4)) + b"\n")
+    hash = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)) + b"\n"
+    (tmp_path / "users").write_bytes(b"bob:" + hash + b"eve:" + hash + b"sue:" + hash)
+    (tmp_path / "malware.txt").write_text("0.0.0.0 localhost.bad.example\n", "utf-8")
     text = (EXAMPLES / name).read_text("utf-8")
     for there, local in (
         ("/etc/socks/", f"{tmp_path}/"),
@@ -38,6 +41,9 @@ def here(name: str, tmp_path: Path, port: int = 443) -> Path:
         ("/var/lib/socks/", f"{tmp_path}/"),
         ("192.0.2.11", "127.0.0.11"),
         ("2001:db8::11", "::1"),
+        ("192.0.2.12", "127.0.0.12"),
+        ("2001:db8::12", "::1"),
+        ("192.0.2.13", "127.0.0.13"),
         ("192.0.2.10", "127.0.0.1"),
         ("203.0.113.10", "127.0.0.1"),
         ("192.0.2.0/24", "127.0.0.0/8"),
@@ -76,10 +82,10 @@ def test_serves(name: str, shouter: int, tmp_path: Path, twistd: Callable[..., P
         program.wait_for(r'"ended":')
 
 
-def log_in(client: socket.socket) -> None:
+def log_in(client: socket.socket, name: bytes = b"bob") -> None:
     client.sendall(b"\x05\x01\x02")
     assert client.recv(2) == b"\x05\x02"
-    client.sendall(b"\x01\x03bob\x06secret")
+    client.sendall(b"\x01\x03" + name + b"\x06secret")
     assert client.recv(2) == b"\x01\x00"
 
 
@@ -130,24 +136,46 @@ def test_gateway(shouter: int, tmp_path: Path, twistd: Callable[..., Program]) -
         assert client.recv(100) == b"HELLO"
 
 
+def way_out(client: socket.socket, name: bytes, port: int) -> str:
+    """From where the user *name* connects."""
+    client.settimeout(PATIENCE)
+    log_in(client, name)
+    client.sendall(b"\x05\x01\x00" + LITERAL + port.to_bytes(2, "big"))
+    reply = client.recv(10)
+    assert reply[1] == 0
+    return socket.inet_ntoa(reply[4:8])
+
+
 @needs_ipv6
 def test_exit(shouter: int, tmp_path: Path, twistd: Callable[..., Program]) -> None:
-    """Users show who they are, leave by the address that the file names, and have records."""
+    """Users show who they are, leave by the address of their group or of all, and have records."""
     path = tmp_path / "socks"
     program = twistd("socks", "--config", str(here("exit.toml", tmp_path)), "--listen", f"unix:{path}")
     with connected(path, program) as client:
         client.settimeout(PATIENCE)
         client.sendall(b"\x05\x01\x00")
         assert client.recv(2) == b"\x05\xff"
+    with socket.create_server(("127.0.0.1", 0)) as other, connected(path, program) as client:
+        assert way_out(client, b"sue", other.getsockname()[1]) == "127.0.0.11"
     with connected(path, program) as client:
-        client.settimeout(PATIENCE)
-        log_in(client)
-        client.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + shouter.to_bytes(2, "big"))
-        reply = client.recv(10)
-        assert (reply[1], socket.inet_ntoa(reply[4:8])) == (0, "127.0.0.11")
+        assert way_out(client, b"bob", shouter) == "127.0.0.12"
         client.sendall(b"hello")
         assert client.recv(100) == b"HELLO"
     program.stop()
     log = (tmp_path / "access.log").read_text("utf-8")
-    assert '"user":"bob"' in log
-    assert '"outgoing":"127.0.0.11:' in log
+    for name, address in (("bob", "127.0.0.12"), ("sue", "127.0.0.11")):
+        assert re.search(rf'"user":"{name}".*"outgoing":"{address}:', log)
+
+
+@needs_ipv6
+def test_exit_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What each of them has, as the file says it."""
+    config = str(here("exit.toml", tmp_path))
+    for name, way, limits in (
+        ("bob", "127.0.0.12, ::1", "sessions 200, download 10 MB/s"),
+        ("backup", "127.0.0.13, ::1", "sessions 4, upload 20 MB/s, download 500 kB/s"),
+        ("sue", "127.0.0.11, ::1", "sessions 20, download 500 kB/s"),
+    ):
+        assert main(["explain", config, "--user", name, "connect", "203.0.113.9:443"]) == 0
+        told = capsys.readouterr().out.splitlines()
+        assert told[1:3] == [f"  from {way}", f"  limits of user {name}: {limits}"]

@@ -178,7 +178,7 @@ def test_examples(key: str) -> None:
             [
                 "file:1: [limits.user] upload: rate is missing",
                 "file:2: [limits.user] upload.rat: no such key; did you mean rate?",
-                'file:3: [limits.user] upload.burst = "1 MB/s": it is not about a second: MB',
+                'file:3: [limits.user] upload.burst = "1 MB/s": must be an amount, in MB',
             ],
         ),
         (
