@@ -157,7 +157,7 @@ class Options(usage.Options, AuthOptionMixin):
     longdesc = (
         "A SOCKS4, SOCKS4a and SOCKS5 proxy. Clients on this machine reach it on 127.0.0.1, port 1080, "
         "where nothing else is said. A listener that others can reach needs --auth, or --open. "
-        "With -l, SIGUSR1 opens the file again, for log rotation."
+        "With -l, SIGUSR1 opens the file again, for log rotation. SIGHUP reads again what is named here."
     )
 
     optParameters = [
