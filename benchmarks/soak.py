@@ -8,7 +8,9 @@ Hundreds of sessions at a time through a real ``twistd socks``, for minutes, in 
 It fails, and says why, when a byte comes otherwise than it was sent, when a
 session stalls, when an end or a reset does not come through, when the proxy
 complains, or when it holds more descriptors or memory at the end than after
-the warm-up. ``mix.py`` has the kinds of session.
+the warm-up. Every few seconds the proxy's configuration becomes another one, with
+rules or without, that permits the same things: no session may be the worse for it.
+``mix.py`` has the kinds of session.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import peers
 import proc
@@ -51,6 +54,27 @@ _PIPES = 64
 
 #: Seconds between two lines on how it goes.
 _EVERY = 5.0
+
+#: Seconds between two changes of the configuration, in a run that is not short.
+_RELOAD_EVERY = 3.0
+
+#: The configurations, in turn. In the second one all that is denied is what nobody asks for.
+_CONFIGURATIONS = (
+    "[timeouts]\nconnect-timeout = 30\n",
+    """
+[[rule]]
+name = "nobody-there"
+allow = false
+networks = ["192.0.2.0/24"]
+[[rule]]
+name = "all"
+allow = true
+networks = ["0.0.0.0/0", "::/0"]
+""",
+)
+
+#: What the proxy says when it goes by another one.
+_RELOADED = "reloaded: "
 
 #: What twistd says when it has stopped all that it ran.
 _LAST_WORDS = "Server Shut Down"
@@ -188,6 +212,51 @@ def compare(idle: Holding, before: Holding, after: Holding) -> list[str]:
     return found
 
 
+class Reloads:
+    """
+    Changes a proxy's configuration now and then.
+
+    :param server: it goes by the file that :func:`configure` has written.
+    :param every: seconds from one change to the next.
+    """
+
+    def __init__(self, server: Server, every: float) -> None:
+        self._server = server
+        self._every = every
+        self._wanted = 0
+
+    async def run(self) -> None:
+        """Do so for ever."""
+        while True:
+            await asyncio.sleep(self._every)
+            self._wanted += 1
+            configure(self._server.directory, self._wanted)
+            self._server.process.send_signal(signal.SIGHUP)
+
+    async def settled(self) -> list[str]:
+        """What is wrong with how it went, as soon as the last one is over."""
+        deadline = time.monotonic() + _SETTLE
+        # One that comes while another one is read may be one with it.
+        while self._done < self._wanted and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+        print(f"{self._done} changes of the configuration")
+        if self._done < self._wanted:
+            return [f"of {self._wanted} changes of the configuration {self._done} came in force"]
+        return []
+
+    @property
+    def _done(self) -> int:
+        return self._server.output.count(_RELOADED)
+
+
+def configure(directory: Path, number: int) -> str:
+    """Write the configuration of that *number*; the file, in which there never is half of it."""
+    file, written = directory / "soak.toml", directory / "soak.toml.new"
+    written.write_text(_CONFIGURATIONS[number % len(_CONFIGURATIONS)], "utf-8")
+    written.replace(file)
+    return str(file)
+
+
 async def soak(server: Server, seconds: float, sessions: int, seed: int) -> list[str]:
     """
     Run it.
@@ -200,6 +269,8 @@ async def soak(server: Server, seconds: float, sessions: int, seed: int) -> list
     world = World(server.port, seed, haste=haste)
     crowd = Crowd(world, sessions)
     warm_up = min(30.0, seconds / 4)
+    reloads = Reloads(server, max(_RELOAD_EVERY * haste, 1.0))
+    reloading = asyncio.ensure_future(reloads.run())
     try:
         idle = proc.holding(pid)
         print(f"idle: {idle}")
@@ -207,13 +278,16 @@ async def soak(server: Server, seconds: float, sessions: int, seed: int) -> list
         before = await settled(pid, idle)
         print(f"after the warm-up: {before}")
         await crowd.run(seconds - warm_up, "soak", pid)
+        reloading.cancel()
+        missed = await reloads.settled()
         after = await settled(pid, idle)
         print(f"at the end: {after}")
     finally:
+        reloading.cancel()
         world.close()
     counted = ", ".join(f"{count:,} {kind}" for kind, count in sorted(crowd.over.items()))
     print(f"{crowd.over.total():,} sessions ({counted}), {crowd.moved / 1e9:.2f} GB")
-    return [*crowd.failures, *compare(idle, before, after)]
+    return [*crowd.failures, *missed, *compare(idle, before, after)]
 
 
 def dismiss(server: Server) -> list[str]:
@@ -241,7 +315,13 @@ def main(words: Sequence[str]) -> int:
     _raise_descriptor_limit()
     ours = peers.ours()
     try:
-        server = Server(lambda port, directory: ours.command(ours.binary, port, directory))
+        server = Server(
+            lambda port, directory: [
+                *ours.command(ours.binary, port, directory),
+                "--config",
+                configure(directory, 0),
+            ]
+        )
     except CannotStart as problem:
         print(f"FAILED: the proxy does not start: {problem}", file=sys.stderr)
         return 1

@@ -52,7 +52,6 @@ from .log import FORMATS, AccessLog
 from .opening import Opening, check_access_log
 from .policy import is_loopback
 from .policy.listeners import UNIX, is_local
-from .policy.sets import SetFile
 from .policy.timeouts import Timeouts
 from .ports import Advertised
 from .reading import Unreadable, in_words, read_file
@@ -158,7 +157,7 @@ class Options(usage.Options, AuthOptionMixin):
     longdesc = (
         "A SOCKS4, SOCKS4a and SOCKS5 proxy. Clients on this machine reach it on 127.0.0.1, port 1080, "
         "where nothing else is said. A listener that others can reach needs --auth, or --open. "
-        "With -l, SIGUSR1 opens the file again, for log rotation."
+        "With -l, SIGUSR1 opens the file again, for log rotation. SIGHUP reads again what is named here."
     )
 
     optParameters = [
@@ -337,7 +336,7 @@ class Options(usage.Options, AuthOptionMixin):
         self._check_addresses("outgoing")
         self._check_advertised()
         self["policy"] = None if self._configured is None else self._configured.policy
-        self["set_files"] = self._set_files()
+        self["set_files"] = [] if self["policy"] is None else self["policy"].sets.files
         self["portal"] = self._portal(said)
         # Rules deny what they do not allow.
         self["guarded"] |= self["policy"] is not None
@@ -469,10 +468,6 @@ class Options(usage.Options, AuthOptionMixin):
 
     def _limits(self, said: Mapping[str, Any]) -> ServerLimits:
         return limits_of(said, ServerLimits() if self._configured is None else self._configured.limits)
-
-    def _set_files(self) -> list[SetFile]:
-        """The files of the sets of rules. They have been loaded with the configuration file."""
-        return [] if self["policy"] is None else self["policy"].sets.files
 
     def _bind(self, said: Mapping[str, Any]) -> BindSettings:
         self._check_addresses("bind-address")

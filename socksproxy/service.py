@@ -145,6 +145,9 @@ class SOCKSService(ListeningService):
     def enter(self, prepared: Prepared) -> list[str]:
         """See :meth:`ListeningService.enter`; what sessions are served by changes first."""
         options, before = prepared.options, self.options
+        if not self._listening:
+            self.abandon(prepared)
+            raise CannotReload(["the service has stopped meanwhile"])
         try:
             self.factory.reconfigure(**_of_factory(options))
         except ValueError as problem:

@@ -9,9 +9,11 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 import pytest_twisted
 from twisted.internet.address import UNIXAddress
@@ -23,12 +25,13 @@ from twisted.internet.threads import deferToThread
 from socksproxy.opening import Opening
 from socksproxy.options import Options
 from socksproxy.service import SOCKSService, makeService
+from socksproxy.wire.password import Credentials, build_credentials
 
 from .conftest import TWISTD, Program
 from .support.certificates import self_signed
 from .support.logs import heard
 from .support.origin import Origin, echo
-from .support.proxy import PATIENCE, ask5, closed_port, echoes, reactor, until
+from .support.proxy import PATIENCE, ask5, closed_port, echoes, reactor, reply5, request5, until
 
 ALL = """
 [[rule]]
@@ -125,6 +128,26 @@ def connected(address: Any, port: int) -> socket.socket:
 def code(address: Any, port: int) -> int:
     with connect(address) as sock:
         return ask5(sock, "127.0.0.1", port)[0]
+
+
+def logged_in(address: Any, name: str, password: str, port: int) -> socket.socket | None:
+    """A user's connection through the proxy; None: the password is wrong."""
+    sock = connect(address)
+    sock.sendall(b"\x05\x01\x02")
+    assert sock.recv(2) == b"\x05\x02"
+    sock.sendall(build_credentials(Credentials(name.encode(), password.encode())))
+    if sock.recv(2) != b"\x01\x00":
+        sock.close()
+        return None
+    sock.sendall(request5("127.0.0.1", port))
+    assert reply5(sock)[0] == 0
+    echoes(sock)
+    return sock
+
+
+@cache
+def hash_of(password: str) -> str:
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
 
 
 def accepts(address: Any) -> bool:
@@ -345,6 +368,93 @@ async def test_another_kind(tmp_path: Path, origin: Origin) -> None:
         assert await deferToThread(code, address, origin.port) == 0
         assert served.service.ports == ports
     assert not accepts(address)
+
+
+@pytest_twisted.ensureDeferred
+async def test_password_file(tmp_path: Path, origin: Origin) -> None:
+    """Who is not in the file any more ends, a new password is asked for at once, and a new user comes in."""
+    file = tmp_path / "users"
+    file.write_text(f"bob:{hash_of('old')}\neve:{hash_of('old')}\n")
+    text = listening(at(0), rest=f'[authentication]\nauth = ["htpasswd:{file}"]\n')
+    async with serving(tmp_path / "socks.toml", text) as served:
+        (address,) = served.addresses
+        bob = await deferToThread(logged_in, address, "bob", "old", origin.port)
+        eve = await deferToThread(logged_in, address, "eve", "old", origin.port)
+        assert bob is not None
+        assert eve is not None
+        file.write_text(f"bob:{hash_of('new')}\nmallory:{hash_of('new')}\n")
+        lines = await served.reload()
+        assert "reloaded: " in lines[-1]
+        assert await deferToThread(ends, eve)
+        await deferToThread(echoes, bob)
+        assert await deferToThread(logged_in, address, "bob", "old", origin.port) is None
+        for user in ("bob", "mallory"):
+            sock = await deferToThread(logged_in, address, user, "new", origin.port)
+            assert sock is not None
+            sock.close()
+        bob.close()
+        eve.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_users(tmp_path: Path, origin: Origin) -> None:
+    """The session of a user who is disabled, has expired or is gone ends; groups count at once."""
+    text = listening(at(0))
+    users = {name: f'[users.{name}]\npassword = "{hash_of(name)}"\n' for name in "abcdef"}
+    everybody = "".join(users.values())
+    groups = "[groups.staff]\n"
+    rule = '[[rule]]\nname = "all"\nallow = true\nnetworks = ["0.0.0.0/0"]\n'
+    async with serving(tmp_path / "socks.toml", text + everybody + groups + rule) as served:
+        (address,) = served.addresses
+        socks = {}
+        for name in users:
+            socks[name] = await deferToThread(logged_in, address, name, name, origin.port)
+            assert socks[name] is not None
+        users["b"] += "disabled = true\n"
+        users["c"] += "expires = 2020-01-01\n"
+        del users["d"]
+        users["e"] += 'groups = ["staff"]\n'
+        rule = '[[rule]]\nname = "guests"\nallow = false\ngroups = ["staff"]\n' + rule
+        lines = await served.reload(text + "".join(users.values()) + groups + rule)
+        assert "reloaded: " in lines[-1]
+        for name in "bcde":
+            assert await deferToThread(ends, socks[name])
+        for name in "af":
+            await deferToThread(echoes, socks[name])
+        for sock in socks.values():
+            sock.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_sets(tmp_path: Path, origin: Origin) -> None:
+    """A set's file is loaded before its rules are in force, is looked at from then on, and then no more."""
+    bad, other = tmp_path / "bad", tmp_path / "other"
+    bad.write_text("# nothing\n")
+    other.write_text("127.0.0.0/8\n")
+    deny = '[[rule]]\nname = "bad"\nallow = false\nnetworks = ["bad"]\n'
+
+    def text(file: Path) -> str:
+        return listening(at(0), rest=f'[sets.bad]\nnetworks-file = "{file}"\n' + deny + ALL)
+
+    async with serving(tmp_path / "socks.toml", text(bad)) as served:
+        (address,) = served.addresses
+        sock = await deferToThread(connected, address, origin.port)
+        watched = served.service._set_files
+        assert watched is not None
+        assert [file.path for file in watched.files] == [str(bad)]
+        await served.reload(text(other))
+        assert await deferToThread(ends, sock)
+        assert watched._timer is None
+        sock.close()
+        assert await deferToThread(code, address, origin.port) == 2
+        watched = served.service._set_files
+        assert watched is not None
+        assert [file.path for file in watched.files] == [str(other)]
+        assert watched._timer is not None
+        lines = await served.reload(text(tmp_path / "none"))
+        assert "not reloaded" in lines[0]
+        assert "no such file" in lines[1].lower()
+    assert watched._timer is None
 
 
 # Listeners.

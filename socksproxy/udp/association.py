@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..auth.methods import IWrapping
-from ..commands.means import Means, ask, permitted_addresses
+from ..commands.means import Means, ask, ask_again, permitted_addresses
 from ..deadlines import Deadlines
 from ..errors import NameNotFound, NotAllowed
 from ..limits.buckets import Meter, Meters
@@ -632,21 +632,47 @@ class Association:
 
     def reconsider(self, client: Client, means: Means) -> None:
         """
-        Ask anew about every destination, when the next datagram goes there or comes from there.
+        Ask anew about every destination.
+
+        One that is still permitted stays, lest what it is about to answer is lost. The others, and those of
+        which nobody can tell at once, are asked about when the next datagram goes there.
 
         :param client: whose association it is, as it is known now.
         :param means: what it has from now on.
         """
         self.client, self.means = client, means
-        targets, self.targets = self.targets, {}
-        for target in targets.values():
+        for target in list(self.targets.values()):
+            self._stop_asking(target)
+            reached = None if target.sockaddr is None else Address.of(*target.sockaddr)
+            if reached is not None and self._still_permits(target, reached):
+                self._settle(target, reached, Drop.DENIED)
+                continue
+            del self.targets[target.key]
             waiting, target.waiting = target.waiting, None
             self._forget(target)
             for payload in waiting or ():
                 self._waiting -= 1
                 self._waiting_bytes -= len(payload)
                 self.send(target.key, payload)
-        self.sources.clear()
+        self._forget_sources()
+
+    def _stop_asking(self, target: Target) -> None:
+        """What is being asked about *target* is not asked in the right way any more."""
+        pending, target.pending = target.pending, None
+        if pending is not None:
+            self._asked -= 1
+            target.until = 0.0
+            pending.cancel()
+
+    def _still_permits(self, target: Target, reached: Address) -> bool:
+        answer = ask_again(
+            self.means.policy, self.client, Command.UDP_ASSOCIATE, _destination(target.key), [reached]
+        )
+        if isinstance(answer, Deferred):
+            answer.addErrback(_let_go)
+            answer.cancel()
+            return False
+        return answer
 
     # Life.
 
