@@ -294,11 +294,17 @@ class SupervisorService(ListeningService):
         process = WorkerProcess(number, worker, control, status, partial(self._hand_over, number))
         with ExitStack() as stack:
             inherited = _Inherited(channel + 1)
-            orders = self._orders(number, inherited, stack)._replace(status=status, channel=channel)
+            orders = self._orders(number, inherited, stack)._replace(
+                counts=self._counts(inherited), status=status, channel=channel
+            )
             inherited.descriptors[channel] = process.its_channel.fileno()
             inherited.descriptors.update({fixed: port.fileno() for port, fixed in ports if fixed is not None})
             spawn(self.reactor, process, orders, control, inherited.descriptors)
         return process
+
+    def _counts(self, inherit: _Inherited) -> tuple[int, int, str] | None:
+        table = self._table
+        return None if table is None else (inherit(table.fileno()), table.columns, self._secret.hex())
 
     def _hand_over(self, number: int, process: WorkerProcess) -> None:
         with ExitStack() as stack:
@@ -313,7 +319,7 @@ class SupervisorService(ListeningService):
         :param inherit: gives descriptors their numbers there.
         :param stack: closes what is needed only until the worker has it.
         """
-        options, opening, log, table = self._current(), self._opening, self.access_log, self._table
+        options, opening, log = self._current(), self._opening, self.access_log
 
         def holding(data: bytes) -> int:
             descriptor = file_of(data)
@@ -324,9 +330,6 @@ class SupervisorService(ListeningService):
         for listener in range(len(self.listeners)):
             ports = opening.ports.get(listener, [])
             listeners.append([inherit(port.fileno()) for port, fixed in ports if fixed is None])
-        counts = None
-        if table is not None:
-            counts = inherit(table.fileno()), table.columns, self._secret.hex()
         return Orders(
             number=number,
             reactor=type(self.reactor).__module__,
@@ -334,7 +337,7 @@ class SupervisorService(ListeningService):
             listeners=listeners,
             files={name: holding(data) for name, data in opening.files.items()},
             log=None if log is None else (inherit(log.fileno()), log.path),
-            counts=counts,
+            counts=None,
             status=-1,
             config=None if options.config is None else holding(options.config),
         )

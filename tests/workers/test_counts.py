@@ -33,7 +33,7 @@ class Count:
     """A process's ledger, and what its sessions have."""
 
     def __init__(self, limits: ServerLimits, counting: Counting | None = None) -> None:
-        self.ledger = Ledger(Clock(), limits, counting)
+        self.ledger = Ledger(Clock(), limits, counting=counting)
         self._inside: list[tuple[str | None, Claims | None]] = []
 
     def admit(self, host: str | None) -> Admission:

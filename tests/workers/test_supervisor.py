@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ from socksproxy.workers.supervisor import SupervisorService
 
 from ..conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
 from ..support.certificates import self_signed
-from ..support.origin import Origin, echo
+from ..support.origin import Origin
 from ..test_service import SYSTEMD, parsed
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at processes in /proc")
@@ -131,22 +131,6 @@ def connected(port: int, destination: int, source: str = "127.0.0.1") -> socket.
 def echoes(client: socket.socket) -> bool:
     client.sendall(b"?")
     return received(client, 1) == b"?"
-
-
-@pytest.fixture
-def origin() -> Iterator[Origin]:
-    """What sends back what comes."""
-    with Origin(echo) as server:
-        yield server
-
-
-@pytest.fixture
-def clients() -> Iterator[list[socket.socket]]:
-    """Sessions that are closed after the test."""
-    opened: list[socket.socket] = []
-    yield opened
-    for client in opened:
-        client.close()
 
 
 def with_each(

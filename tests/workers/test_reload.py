@@ -1,0 +1,354 @@
+"""SIGHUP with ``--workers``, as processes: see :mod:`socksproxy.workers.supervisor`."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import ssl
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from ..conftest import PATIENCE, TWISTD, Program
+from ..support.certificates import self_signed
+from ..support.origin import Origin, echo
+from .test_supervisor import (
+    LISTENING,
+    Load,
+    connected,
+    descriptors_of,
+    echoes,
+    refuses,
+    until,
+    with_each,
+    with_python,
+    workers_of,
+)
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at processes in /proc")
+
+LISTEN = "tcp:0:interface=127.0.0.1"
+RULES = """
+[[rule]]
+name = "not-there"
+allow = false
+ports = [{denied}]
+
+[[rule]]
+name = "all"
+allow = true
+"""
+
+
+class Reloadable:
+    """A proxy with two workers, whose file can be changed."""
+
+    def __init__(self, path: Path, start: Callable[..., Program], front: Sequence[str] = ()) -> None:
+        self.path = path / "proxy.toml"
+        self.write()
+        front = front or (*TWISTD, "-n", "--pidfile=")
+        self.program = start([*front, "socks", "--config", "proxy.toml"])
+        self.port = int(self.program.wait_for(LISTENING)[1])
+
+    def write(
+        self, listen: Sequence[str] = (LISTEN,), denied: int = 1, workers: int = 2, more: str = ""
+    ) -> None:
+        """Have another file, which is not read yet."""
+        listeners = ", ".join(f'"{one}"' for one in listen)
+        self.path.write_text(
+            f"[workers]\nworkers = {workers}\ndrain = 600\n[listeners]\nlisten = [{listeners}]\n"
+            f"{more}\n{RULES.format(denied=denied)}"
+        )
+
+    def signal(self) -> str:
+        """Have the file read; returned is all that has been said when it is in force."""
+        times = self.program.output.count(" reloaded: ") + 1
+        self.program.process.send_signal(signal.SIGHUP)
+        return self.program.wait_for(rf"(?s)(.* reloaded: ){{{times}}}[^\n]*\n")[0]
+
+    def reload(
+        self, listen: Sequence[str] = (LISTEN,), denied: int = 1, workers: int = 2, more: str = ""
+    ) -> str:
+        """Write the file, and have it read."""
+        self.write(listen, denied, workers, more)
+        return self.signal()
+
+    def workers(self) -> list[int]:
+        return workers_of(self.program.process.pid)
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, start: Callable[..., Program]) -> Reloadable:
+    return Reloadable(tmp_path, start)
+
+
+@pytest.fixture
+def other() -> Iterator[Origin]:
+    """Another destination."""
+    with Origin(echo) as server:
+        yield server
+
+
+def ends(client: socket.socket) -> bool:
+    """Whether the other side ends a session."""
+    try:
+        return not client.recv(1)
+    except ConnectionResetError:
+        return True
+
+
+def denied(port: int, destination: int) -> bool:
+    try:
+        connected(port, destination).close()
+    except PermissionError:
+        return True
+    return False
+
+
+def all_deny(proxy: Reloadable, destination: int) -> None:
+    """Many clients, and so each worker, are told no."""
+    for _ in range(40):
+        assert denied(proxy.port, destination)
+
+
+def test_rules(proxy: Reloadable, origin: Origin, other: Origin, clients: list[socket.socket]) -> None:
+    """Every worker follows; what is forbidden now ends in all of them, and the rest goes on."""
+    pids = proxy.workers()
+    by_worker = with_each(proxy.port, origin, pids, clients)
+    kept: list[socket.socket] = []
+    with_each(proxy.port, other, pids, kept)
+    try:
+        proxy.reload(denied=origin.port)
+        assert len(by_worker) == 2
+        assert all(map(ends, clients))
+        assert all(map(echoes, kept))
+        all_deny(proxy, origin.port)
+        assert proxy.workers() == pids
+        proxy.reload()
+        with_each(proxy.port, origin, pids, kept)
+        assert all(map(echoes, kept))
+    finally:
+        for client in kept:
+            client.close()
+    assert proxy.program.stop() == -signal.SIGTERM
+    assert "Traceback" not in proxy.program.output
+
+
+def test_listeners(proxy: Reloadable, origin: Origin, clients: list[socket.socket], tmp_path: Path) -> None:
+    """New ones are served by every worker, those that are gone by none; sessions do not mind."""
+    pids = proxy.workers()
+    with_each(proxy.port, origin, pids, clients)
+    before = {pid: len(descriptors_of(pid)) for pid in pids}
+    path = tmp_path / "socks"
+    said = proxy.reload([LISTEN, f"haproxy:{LISTEN}", f"unix:{path}:mode=640"])
+    assert f"opened unix:{path}" in said
+    second = int(re.findall(r"listening on tcp:127\.0\.0\.1:(\d+) \(haproxy", said)[0])
+    header = b"PROXY TCP4 192.0.2.7 192.0.2.1 1234 1080\r\n"
+    for family, address, first in (
+        (socket.AF_INET, ("127.0.0.1", second), header),
+        (socket.AF_UNIX, str(path), b""),
+    ):
+        for _ in range(10):
+            with socket.socket(family) as client:
+                client.settimeout(PATIENCE)
+                client.connect(address)
+                client.sendall(first + b"\x05\x01\x00")
+                assert client.recv(2) == b"\x05\x00"
+    assert path.stat().st_mode & 0o777 == 0o640
+    proxy.reload([f"unix:{path}:mode=600"])
+    assert refuses(proxy.port)
+    assert refuses(second)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert all(map(echoes, clients))
+    for pid in pids:
+        # The sessions are there, and nothing of what was handed over is left.
+        until(lambda pid=pid: len(descriptors_of(pid)) <= before[pid])  # type: ignore[misc]
+    for client in clients:
+        client.close()
+    assert proxy.program.stop() == -signal.SIGTERM
+    assert not path.exists()
+    assert "Traceback" not in proxy.program.output
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda proxy: proxy.path.write_text("[listenrs]\n"), "listenrs"),
+        (lambda proxy: proxy.write([LISTEN, "unix:/nonexistent/socks"]), "cannot listen: unix:"),
+        (lambda proxy: proxy.path.unlink(), "no such file"),
+    ],
+)
+def test_mistakes(
+    change: Callable[[Reloadable], None],
+    line: str,
+    proxy: Reloadable,
+    origin: Origin,
+    clients: list[socket.socket],
+) -> None:
+    """With any mistake all stays as it was, in all workers and in those that start later."""
+    pids = proxy.workers()
+    with_each(proxy.port, origin, pids, clients)
+    change(proxy)
+    proxy.program.process.send_signal(signal.SIGHUP)
+    proxy.program.wait_for(rf"(?s)not reloaded, all stays as it was.*{line}")
+    assert all(map(echoes, clients))
+    assert proxy.workers() == pids
+    os.kill(pids[0], signal.SIGKILL)
+    proxy.program.wait_for(r"(?s)has ended: signal SIGKILL.*accepts clients")
+    with_each(proxy.port, origin, proxy.workers(), clients)
+    proxy.reload(denied=origin.port)
+    all_deny(proxy, origin.port)
+    assert "Traceback" not in proxy.program.output
+
+
+def test_killed_after_it(proxy: Reloadable, origin: Origin, clients: list[socket.socket]) -> None:
+    """A worker that starts later has what is in force, listeners and all."""
+    said = proxy.reload([LISTEN, LISTEN], denied=origin.port)
+    second = int(re.findall(LISTENING, said)[-1])
+    assert second != proxy.port
+    for pid in proxy.workers():
+        os.kill(pid, signal.SIGKILL)
+    proxy.program.wait_for(r"(?s)(has ended: signal SIGKILL.*){2}(accepts clients.*){2}")
+    all_deny(proxy, origin.port)
+    proxy.port = second
+    all_deny(proxy, origin.port)
+    # And goes on from there.
+    proxy.reload([LISTEN, LISTEN])
+    with_each(second, origin, proxy.workers(), clients)
+    assert all(map(echoes, clients))
+    proxy.reload()
+    assert refuses(second)
+    assert "Traceback" not in proxy.program.output
+
+
+def test_under_load(proxy: Reloadable, origin: Origin) -> None:
+    """Nobody is refused or cut off while listeners that are the same, and rules that allow the same, stay."""
+    loads = [Load(proxy.port, origin.port) for _ in range(4)]
+    for load in loads:
+        load.start()
+    for turn in range(6):
+        served = sum(load.outcomes["served"] for load in loads)
+        proxy.reload([LISTEN] * (1 + turn % 2), denied=2 + turn)
+        until(lambda served=served: sum(load.outcomes["served"] for load in loads) > served + 20)  # type: ignore[misc]
+    for load in loads:
+        load.stopping = True
+    for load in loads:
+        load.join(PATIENCE)
+    outcomes = sum((load.outcomes for load in loads), Counter[str]())
+    assert set(outcomes) == {"served"}
+    assert len(proxy.workers()) == 2
+    assert "Traceback" not in proxy.program.output
+
+
+def test_certificates(proxy: Reloadable, tmp_path: Path) -> None:
+    """A certificate's file that has changed is read again, by the supervisor for all."""
+    pem = tmp_path / "proxy.pem"
+    pem.write_bytes(self_signed())
+    listen = [f"ssl:0:interface=127.0.0.1:privateKey={pem}"]
+    # It is the same port, where TLS is spoken from now on.
+    proxy.reload(listen)
+
+    def handshakes() -> None:
+        context = ssl.create_default_context(cafile=str(pem))
+        for _ in range(20):
+            with (
+                socket.create_connection(("127.0.0.1", proxy.port), PATIENCE) as plain,
+                context.wrap_socket(plain, server_hostname="localhost"),
+            ):
+                pass
+
+    handshakes()
+    pem.write_bytes(self_signed())
+    with pytest.raises(ssl.SSLError):
+        handshakes()
+    proxy.reload(listen)
+    handshakes()
+    assert "Traceback" not in proxy.program.output
+
+
+def test_limits(proxy: Reloadable, origin: Origin, clients: list[socket.socket]) -> None:
+    """Another limit holds for all workers together, and for the sessions that there are."""
+    clients += [connected(proxy.port, origin.port) for _ in range(8)]
+    proxy.reload(more="[limits.server]\nsessions = 10\n")
+    clients += [connected(proxy.port, origin.port) for _ in range(2)]
+    for _ in range(10):
+        assert denied(proxy.port, origin.port)
+    proxy.reload(more="[limits.server]\nsessions = 12\n")
+    clients += [connected(proxy.port, origin.port) for _ in range(2)]
+    for _ in range(10):
+        assert denied(proxy.port, origin.port)
+    assert all(map(echoes, clients))
+
+
+def test_access_log(proxy: Reloadable, origin: Origin, tmp_path: Path) -> None:
+    """Another file is opened once, and written by all workers."""
+    for name in ("one.log", "two.log"):
+        proxy.reload(more=f'[log]\nlog = "{tmp_path / name}"\n')
+        for _ in range(20):
+            with connected(proxy.port, origin.port) as client:
+                assert echoes(client)
+        until(lambda name=name: (tmp_path / name).read_text().count("\n") == 20)  # type: ignore[misc]
+    for pid in (proxy.program.process.pid, *proxy.workers()):
+        assert str(tmp_path / "one.log") not in descriptors_of(pid)
+
+
+def test_another_number(proxy: Reloadable, origin: Origin, clients: list[socket.socket]) -> None:
+    """More workers or fewer take a restart; the rest is in force."""
+    pids = proxy.workers()
+    said = proxy.reload(workers=3, denied=origin.port)
+    assert "but another number of workers takes a restart" in said
+    assert proxy.workers() == pids
+    all_deny(proxy, origin.port)
+
+
+#: A worker's Python: the first one that is to follow when there is a file "broken" cannot.
+BROKEN = """#!/bin/sh
+boot="
+import os
+import socksproxy.workers.worker as worker
+before = worker.read_config
+def read_config(descriptor):
+    try:
+        os.unlink('{path}/broken')
+    except FileNotFoundError:
+        return before(descriptor)
+    raise OSError('it is broken')
+worker.read_config = read_config
+$2"
+exec {python} "$1" "$boot" "$3" "$4" "$5"
+"""
+
+
+def test_one_cannot(
+    tmp_path: Path, start: Callable[..., Program], origin: Origin, other: Origin, clients: list[socket.socket]
+) -> None:
+    """A worker that cannot go over lets its sessions finish, and another one takes its place."""
+    python = tmp_path / "python"
+    python.write_text(BROKEN.format(path=tmp_path, python=sys.executable))
+    python.chmod(0o755)
+    proxy = Reloadable(tmp_path, start, [*with_python(str(python)), "-n", "--pidfile="])
+    proxy.reload()
+    pids = proxy.workers()
+    by_worker = with_each(proxy.port, other, pids, clients)
+    (tmp_path / "broken").touch()
+    said = proxy.reload(denied=origin.port)
+    (number,) = re.findall(r"worker (\d) cannot go over to the new configuration", said)
+    assert "it is broken" in said
+    victim = pids[int(number) - 1]
+    all_deny(proxy, origin.port)
+    assert all(map(echoes, clients))
+    for client in by_worker[victim]:
+        client.close()
+    program = proxy.program
+    program.wait_for(
+        rf"worker {number} \(process {victim}\) has ended: exit status 0; another starts at once"
+    )
+    program.wait_for(rf"(?s)has ended: exit status 0.*worker {number} \(process \d+\) accepts clients")
+    all_deny(proxy, origin.port)
+    assert victim not in proxy.workers()
+    assert len(proxy.workers()) == 2
