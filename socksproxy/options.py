@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import getopt
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -51,13 +50,24 @@ from .limits.usage import UsageFile
 from .log import FORMATS, AccessLog
 from .opening import Opening, check_access_log
 from .policy import is_loopback
-from .policy.listeners import UNIX, is_local
+from .policy.listeners import is_local
 from .policy.timeouts import Timeouts
 from .ports import Advertised
 from .reading import Unreadable, in_words, read_file
 from .resolve import make_resolver
 from .udp.settings import Filtering, UDPSettings
-from .values import Parser, Wrong, WrongListener, count, one_of, port, port_range, seconds, workers
+from .values import (
+    Parser,
+    Wrong,
+    WrongListener,
+    count,
+    named_listener,
+    one_of,
+    port,
+    port_range,
+    seconds,
+    workers,
+)
 from .workers.handover import SharedOpening
 
 if TYPE_CHECKING:
@@ -68,9 +78,6 @@ BACKLOG = 1024
 
 #: Why a listener that others can reach is not opened by itself.
 OPEN_TO_ALL = "nobody has to show who they are, so everybody who reaches it could use the proxy"
-
-#: It stands before the description, with "=".
-_LISTENER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 #: How the options are read that mean the same whatever else is said.
 _PARSERS: dict[str, Parser] = {
@@ -346,6 +353,8 @@ class Options(usage.Options, AuthOptionMixin):
         self["bind"] = self._bind(said)
         self["udp"] = self._udp(said)
         self["listeners"] = self._listeners(said)
+        if self._configured is not None and not self._is_wrong("listen"):
+            self._configured.check_listeners(each.name for each in self["listeners"])
         self["name_resolver"] = self._name_resolver()
         self["access_log"] = self._access_log()
         self._report()
@@ -616,7 +625,7 @@ def _listener_on(reactor: Any, interface: str, port: int) -> Listener:
 
 
 def _listener_from(opening: Opening, number: int, text: str) -> Listener:
-    name, description = _named(text)
+    name, description = named_listener(text)
     try:
         return Listener(description, opening.endpoint(number, description), name)
     except OSError as problem:
@@ -627,19 +636,6 @@ def _listener_from(opening: Opening, number: int, text: str) -> Listener:
         raise Wrong(
             f"not an endpoint such as tcp:1080:interface=127.0.0.1 ({problem})", description
         ) from None
-
-
-def _named(text: str) -> tuple[str | None, str]:
-    """The name and the description in *text*."""
-    name, separator, description = text.partition("=")
-    if not separator or ":" in name:
-        return None, text
-    if not _LISTENER_NAME.fullmatch(name) or name == UNIX:
-        raise Wrong(
-            "a listener's name is of letters, digits, '-' and '_', begins with a letter, and is not unix",
-            name,
-        )
-    return name, description
 
 
 def _interface_of(endpoint: object) -> str | None:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import Any
 
+from .policy.listeners import UNIX
 from .ports import PortRange
 
 #: Processes are not free, and each has its place in every client's row of the shared counts.
 MOST_WORKERS = 256
 
 Parser = Callable[[str], Any]
+
+_LISTENER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
 class Wrong(Exception):
@@ -144,6 +148,17 @@ def port_range(text: str) -> PortRange:
         return PortRange.parse(text)
     except ValueError as problem:
         raise Wrong(str(problem)) from None
+
+
+def named_listener(text: str) -> tuple[str | None, str]:
+    """Reads the name that rules have for a listener, if it has one, and the description of its endpoint."""
+    name, separator, description = text.partition("=")
+    if not separator or ":" in name:
+        return None, text
+    if not _LISTENER_NAME.fullmatch(name) or name == UNIX:
+        right = "a listener's name is of letters, digits, '-' and '_', begins with a letter, and is not unix"
+        raise Wrong(right, name)
+    return name, description
 
 
 def workers(text: str) -> int:

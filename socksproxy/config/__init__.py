@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..values import Wrong
+from ..policy.listeners import UNIX
+from ..values import Wrong, named_listener
 from .faults import GROUPS, OTHERS, RULE, SETS, USERS, Fault, place
 from .limits import SCOPES, check_quota_file, server_limits
 from .lines import Path, lines_of
@@ -103,6 +105,29 @@ class Configured:
         if len(faults) > known:
             self.wrong.add(RULE)
         self.mistakes += [self._fault(fault) for fault in faults]
+
+    def check_listeners(self, names: Iterable[str | None]) -> None:
+        """
+        Note listeners of rules that there are not; of an address nobody can tell.
+
+        :param names: of those that are going to be opened.
+        """
+        known = {name for name in names if name is not None}
+        known |= {name for name in self._listener_names() if name is not None}
+        for number, rule in enumerate(() if self.policy is None else self.policy.rules):
+            for at, word in enumerate(rule.listeners or ()):
+                if word in known or word == UNIX or ":" in word:
+                    continue
+                near = nearest(word, known)
+                meant = f"did you mean {near}?" if near else "NAME=ENDPOINT in [listeners] listen names one"
+                fault = Fault((RULE, number, "listeners", at), f"there is no such listener; {meant}")
+                self.mistakes.append(self._fault(fault))
+
+    def _listener_names(self) -> Iterator[str | None]:
+        """The names in this file, whatever the command line says."""
+        for text in self.configuration.listeners.listen or ():
+            with suppress(Wrong):  # the option tells it
+                yield named_listener(text)[0]
 
     def report(self, problems: Iterable[Wrong]) -> list[str]:
         """

@@ -37,7 +37,7 @@ RULE_EXAMPLES = {
     "groups": '["admins"]',
     "authenticated": "true",
     "clients": '["192.0.2.0/24", "private", "unix"]',
-    "listeners": '["192.0.2.1:1080"]',
+    "listeners": '["192.0.2.1:1080", "unix:/run/socks"]',
     "versions": "[5]",
     "commands": '["connect", "resolve"]',
     "names": '["www.example.com", "*.example.org", "@games"]',

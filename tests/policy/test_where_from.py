@@ -16,6 +16,7 @@ import pytest_twisted
 from twisted.internet.threads import deferToThread
 
 from socksproxy.auth.peercred import user_of
+from socksproxy.options import Mistakes
 from socksproxy.policy import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
@@ -161,6 +162,40 @@ def test_names_in_the_file(origin: Origin, tmp_path: Path) -> Playing:
         yield service.stopService()
     rules = [line.partition(" rule=")[2].split()[0] for line in log.read_text().splitlines()]
     assert sorted(rules) == ["first", "fourth", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    ("listeners", "told"),
+    [
+        ('["front", "unix", "unix:/run/x", "192.0.2.1:1080"]', ""),
+        ('["unix", "frnt"]', '[1] = "frnt": there is no such listener; did you mean front?'),
+        (
+            '["back"]',
+            '[0] = "back": there is no such listener; NAME=ENDPOINT in [listeners] listen names one',
+        ),
+    ],
+)
+@pytest.mark.parametrize("said", [[], ["--listen", f"other={endpoint('tcp', Path())}"]])
+def test_no_such_listener(listeners: str, told: str, said: list[str], tmp_path: Path) -> None:
+    """What is denied to the clients of a listener that there is not is denied to nobody."""
+    file = tmp_path / "socks.toml"
+    file.write_text(
+        '[listeners]\nlisten = ["front=tcp:0:interface=127.0.0.1"]\n'
+        f'[[rule]]\nname = "r"\nallow = false\nlisteners = {listeners}\n'
+    )
+    if not told:
+        Options().parseOptions(["--config", str(file), *said])
+        return
+    with pytest.raises(Mistakes) as caught:
+        Options().parseOptions(["--config", str(file), *said])
+    (line,) = caught.value.lines
+    assert line == f'{file}:6: [[rule]] "r" listeners{told}'
+
+
+def test_a_listener_of_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "socks.toml"
+    file.write_text('[[rule]]\nname = "r"\nallow = false\nlisteners = ["other"]\n')
+    Options().parseOptions(["--config", str(file), "--listen", f"other={endpoint('tcp', Path())}"])
 
 
 # Local users.
