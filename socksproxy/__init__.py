@@ -6,7 +6,6 @@ What is named here is the public interface; everything else may change.
 
 from .commands.bind import BindSettings
 from .errors import SOCKSError
-from .limits.terms import Limits, Rate, ServerLimits
 from .policy import Client, DefaultPolicy, IPolicy
 from .policy.compiled import RulePolicy
 from .policy.rules import Rule, RuleError
@@ -28,8 +27,6 @@ __all__ = [
     "DefaultPolicy",
     "Filtering",
     "IPolicy",
-    "Limits",
-    "Rate",
     "Reply",
     "Rule",
     "RuleError",
@@ -37,7 +34,6 @@ __all__ = [
     "SOCKSError",
     "SOCKSFactory",
     "SOCKSProtocol",
-    "ServerLimits",
     "Sets",
     "Timeouts",
     "UDPSettings",

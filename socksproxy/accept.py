@@ -25,7 +25,7 @@ from .auth.peercred import credentials_of, user_of
 from .descriptors import DescriptorGate
 from .dial import Destination, adopted
 from .errors import SHORTAGES
-from .limits import Meters
+from .limits.buckets import Meters
 from .names import plain
 from .policy import Client
 from .policy.listeners import Place, path_of

@@ -12,7 +12,7 @@ from twisted.cred.credentials import ICredentials
 
 from .auth.methods import IWrapping
 from .dial import Destination
-from .limits import Meters
+from .limits.buckets import Meters
 from .policy.listeners import Place
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay

@@ -32,7 +32,7 @@ from .auth.peercred import credentials_of, user_of
 from .commands.bind import BindSettings, check as check_bind
 from .descriptors import DescriptorGate
 from .dial import Destination, End, Outgoing
-from .limits import Meters
+from .limits.buckets import Meters
 from .limits.terms import ServerLimits
 from .limits.usage import UsageFile
 from .names import literal, plain

@@ -14,9 +14,10 @@ from twisted.internet import tcp
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import Clock
 
-from socksproxy import Limits, ServerLimits, SOCKSFactory
+from socksproxy import SOCKSFactory
 from socksproxy.accept import Acceptor, SocketChannel, take_over
 from socksproxy.descriptors import DescriptorGate
+from socksproxy.limits import Limits, ServerLimits
 from socksproxy.limits.admission import PATIENCE as HEARD
 from socksproxy.limits.ledger import Scope
 from socksproxy.relay.engine import RelayEngine

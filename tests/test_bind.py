@@ -21,8 +21,9 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
-from socksproxy import BindSettings, Client, DefaultPolicy, IPolicy, Limits, ServerLimits
+from socksproxy import BindSettings, Client, DefaultPolicy, IPolicy
 from socksproxy.commands import bind as module
+from socksproxy.limits import Limits, ServerLimits
 from socksproxy.negotiation import MAX_EARLY, State
 from socksproxy.session import Session
 from socksproxy.wire.words import Address, AddressType, Command, Reply

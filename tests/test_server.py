@@ -20,8 +20,9 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyClass
 
-from socksproxy import Client, DefaultPolicy, Limits, ServerLimits, SOCKSFactory, SOCKSProtocol
+from socksproxy import Client, DefaultPolicy, SOCKSFactory, SOCKSProtocol
 from socksproxy.errors import TooManySessions
+from socksproxy.limits import Limits, ServerLimits
 from socksproxy.limits.admission import PATIENCE as HEARD
 from socksproxy.limits.ledger import Scope
 from socksproxy.server import client_of

@@ -28,8 +28,9 @@ from twisted.logger import globalLogPublisher
 from twisted.python.usage import UsageError
 from zope.interface.verify import verifyObject
 
-from socksproxy import Filtering, Limits, ServerLimits, SOCKSFactory, Timeouts, UDPSettings, service as module
+from socksproxy import Filtering, SOCKSFactory, Timeouts, UDPSettings, service as module
 from socksproxy.auth import AuthSettings
+from socksproxy.limits import Limits, ServerLimits
 from socksproxy.options import BACKLOG
 from socksproxy.resolve import DNSResolver
 from socksproxy.service import CannotStart, Listener, Options, SOCKSService, makeService
@@ -115,6 +116,7 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
         "outgoing": ["127.0.0.1"],
         "timeouts": options["timeouts"],
         "limits": options["limits"],
+        "usage": None,
         "observer": None,
         "bind": options["bind"],
         "udp": UDPSettings(),

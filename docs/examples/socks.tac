@@ -6,7 +6,8 @@ from twisted.application import strports
 from twisted.application.service import Application
 from twisted.internet import reactor
 
-from socksproxy import Limits, ServerLimits, SOCKSFactory, Timeouts
+from socksproxy import SOCKSFactory, Timeouts
+from socksproxy.limits import Limits, ServerLimits
 
 #: Any Twisted server endpoint.
 LISTEN = os.environ.get("SOCKS_LISTEN", "tcp:1080:interface=127.0.0.1")

@@ -1,10 +1,11 @@
 """
 How much there may be: of sessions, of bytes in a second, of bytes in a month.
 
-:class:`Limits` and :class:`ServerLimits` are what an operator says.
+What is named here is the public interface: what an operator says, and the file in which it is kept how much
+of the bytes of a day and a month is used.
 """
 
-from .buckets import Allowance, Bucket, Meter, Meters
 from .terms import Limits, Rate, ServerLimits
+from .usage import UsageFile
 
-__all__ = ["Allowance", "Bucket", "Limits", "Meter", "Meters", "Rate", "ServerLimits"]
+__all__ = ["Limits", "Rate", "ServerLimits", "UsageFile"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from socksproxy import Limits, Rate, ServerLimits
+from socksproxy.limits import Limits, Rate, ServerLimits
 from tests.support.certificates import self_signed
 from tests.support.proxy import reply5, request5
 from tests.udp.harness import KINDS, Proxy

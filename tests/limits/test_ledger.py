@@ -10,9 +10,9 @@ from hypothesis import given, strategies as st
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
-from socksproxy import Client, Limits, Rate, ServerLimits, SOCKSFactory
+from socksproxy import Client, SOCKSFactory
 from socksproxy.errors import OverLimit, QuotaUsedUp, TooManyAssociations, TooManyBinds, TooManySessions
-from socksproxy.limits import ledger as module
+from socksproxy.limits import Limits, Rate, ServerLimits, ledger as module
 from socksproxy.limits.admission import PATIENCE, Admission
 from socksproxy.limits.ledger import ASSOCIATIONS, BINDS, Claims, Ledger, Scope
 from socksproxy.limits.usage import UsageFile

@@ -14,7 +14,8 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 
-from socksproxy import Limits, Reply, Rule, RulePolicy, ServerLimits
+from socksproxy import Reply, Rule, RulePolicy
+from socksproxy.limits import Limits, ServerLimits
 from socksproxy.limits.usage import UsageFile
 from socksproxy.wire.words import Reply4
 from tests.conftest import Serve

@@ -13,7 +13,8 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import blockingCallFromThread
 
-from socksproxy import Limits, Rate, Rule, RulePolicy, ServerLimits
+from socksproxy import Rule, RulePolicy
+from socksproxy.limits import Limits, Rate, ServerLimits
 from tests.conftest import Serve
 from tests.support.origin import Origin, echo
 from tests.support.proxy import Playing, Proxy, ask5, echoes, reactor, until

@@ -13,8 +13,9 @@ from twisted.cred.portal import IRealm, Portal
 from twisted.internet.threads import blockingCallFromThread
 from zope.interface import implementer
 
-from socksproxy import Limits, Rate, Reply, Rule, RulePolicy, ServerLimits
+from socksproxy import Reply, Rule, RulePolicy
 from socksproxy.auth.users import ISOCKSUser, User
+from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.limits.ledger import ASSOCIATIONS, BINDS, Scope
 from socksproxy.wire.words import Command
 from tests.conftest import Serve

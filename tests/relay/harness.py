@@ -23,7 +23,7 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
 from socksproxy.dial import adopted
-from socksproxy.limits import Meters
+from socksproxy.limits.buckets import Meters
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.relay.outcome import IRelay
 from socksproxy.relay.pump import BUFFER_SIZE

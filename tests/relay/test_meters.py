@@ -16,7 +16,8 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import deferLater
 
-from socksproxy.limits import Bucket, Meter, Meters, Rate
+from socksproxy.limits import Rate
+from socksproxy.limits.buckets import Bucket, Meter, Meters
 from socksproxy.relay.outcome import End
 from socksproxy.relay.pump import BUFFER_SIZE
 

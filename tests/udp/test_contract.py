@@ -19,16 +19,8 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from socksproxy import (
-    Address,
-    Client as Who,
-    Command,
-    Filtering,
-    Limits,
-    ServerLimits,
-    UDPSettings,
-    make_resolver,
-)
+from socksproxy import Address, Client as Who, Command, Filtering, UDPSettings, make_resolver
+from socksproxy.limits import Limits, ServerLimits
 from socksproxy.session import MAX_IDLE_TALK
 from socksproxy.udp import association as association_module, sockets, transports
 from socksproxy.wire.datagram import build_header

@@ -12,8 +12,8 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import deferLater
 
-from socksproxy import Limits, Rate, ServerLimits
-from socksproxy.limits import Bucket, Meter, Meters
+from socksproxy.limits import Limits, Rate, ServerLimits
+from socksproxy.limits.buckets import Bucket, Meter, Meters
 
 from .harness import KINDS, Client, Echo, Proxy, reactor, wait_for
 from .test_contract import serving

@@ -16,7 +16,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import deferLater
 
-from socksproxy import Limits, ServerLimits
+from socksproxy.limits import Limits, ServerLimits
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.udp import associations, batch as batch_module, sockets
 from socksproxy.udp.batch import HEAD, SLOTS, Batch

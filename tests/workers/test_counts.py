@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, strategies as st
 from twisted.internet.task import Clock
 
-from socksproxy import Client, Limits, ServerLimits
+from socksproxy import Client
+from socksproxy.limits import Limits, ServerLimits
 from socksproxy.limits.admission import PATIENCE, Admission
 from socksproxy.limits.counting import Counting
 from socksproxy.limits.ledger import Claims, Ledger
