@@ -115,6 +115,7 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
         "outgoing": ["127.0.0.1"],
         "timeouts": options["timeouts"],
         "limits": options["limits"],
+        "usage": None,
         "observer": None,
         "bind": options["bind"],
         "udp": UDPSettings(),
