@@ -266,3 +266,75 @@ def test_nothing_is_left_of_its_own() -> None:
     waits.deadlines.close()
     assert not waits.clock.getDelayedCalls()
     assert len(waits.deadlines) == 0
+
+
+def test_another_length(waits: Waits) -> None:
+    """What waits already does so for as long as it was told; what begins later, for the new time."""
+    waits.start("long")
+    waits.start("leaves")
+    waits.clock.advance(1)
+    waits.deadlines.seconds = 2.0
+    assert waits.deadlines.seconds == 2.0
+    waits.start("short")
+    waits.clock.advance(1)
+    waits.start("shorter")
+    waits.deadlines.stop("leaves")
+    assert len(waits.deadlines) == 3
+    waits.clock.pump([0.5] * 40)
+    assert waits.expired == [("short", 3.0), ("shorter", 4.0), ("long", 10.0)]
+    assert len(waits.deadlines) == 0
+    assert waits.clock.getDelayedCalls() == []
+
+
+def test_begins_anew_after_the_change(waits: Waits) -> None:
+    """A thing has one wait, whichever length it has."""
+    waits.start("a")
+    waits.deadlines.seconds = 20.0
+    waits.start("a")
+    assert len(waits.deadlines) == 1
+    waits.clock.pump([1] * 30)
+    assert waits.expired == [("a", 20.0)]
+
+
+def test_for_ever_from_now_on(waits: Waits) -> None:
+    """No deadline for what begins from now on, and then one again."""
+    waits.start("before")
+    waits.deadlines.seconds = None
+    waits.start("for ever")
+    waits.deadlines.seconds = 5.0
+    waits.start("after")
+    waits.clock.pump([1] * 100)
+    assert waits.expired == [("after", 5.0), ("before", 10.0)]
+
+
+def test_close_after_the_change(waits: Waits) -> None:
+    """Nothing expires after that, of whatever length it was."""
+    waits.start("before")
+    waits.deadlines.seconds = 3.0
+    waits.start("after")
+    waits.deadlines.close()
+    assert len(waits.deadlines) == 0
+    assert waits.clock.getDelayedCalls() == []
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([None, 1.0, 3.0, 7.0])), max_size=30))
+def test_each_for_its_own_length(steps: list[tuple[str, float | None]]) -> None:
+    """Whatever lengths come one after the other, each thing waits for the one in force when it began last."""
+    waits = Waits()
+    due: dict[str, float] = {}
+    expired: list[tuple[str, float]] = []
+    for thing, seconds in steps:
+        waits.deadlines.seconds = seconds
+        waits.start(thing)
+        now = waits.clock.seconds()
+        due.pop(thing, None)
+        if seconds is not None:
+            due[thing] = now + seconds
+        waits.clock.advance(0.5)
+        over = [(name, when) for name, when in due.items() if when <= now + 0.5]
+        for name, _ in over:
+            del due[name]
+        expired += over
+    waits.clock.pump([0.5] * 20)
+    expired += due.items()
+    assert sorted(waits.expired) == sorted(expired)

@@ -389,6 +389,53 @@ async def test_settings_of_udp(kind: str) -> None:
                 assert new.bound.host == "192.0.2.7"
 
 
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("kind", ["engine", "transports"])
+async def test_another_shared_port(kind: str) -> None:
+    """Associations keep the port that all of their time have, and those that begin later have the new one."""
+    ports = []
+    for _ in range(2):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    async with serving(kind, udp=UDPSettings(port=ports[0])) as proxy:
+        with Echo() as destination:
+            clients = []
+            for port in ports:
+                proxy.factory.reconfigure(udp=UDPSettings(port=port))
+                clients.append(await proxy.run(Datagrams))
+            assert [client.bound.port for client in clients] == ports
+            for client in clients:
+                with client:
+                    assert await proxy.run(lambda _, client=client: client.ask(b"?", destination.address))
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("kind", ["engine", "transports"])
+async def test_reply_on_its_way(kind: str) -> None:
+    """What a destination answers meanwhile is not lost, if the client may still send there."""
+    async with serving(kind) as proxy:
+        for rules, comes in (([ALL], True), ([Rule(name="nobody", allow=False)], False)):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as destination:
+                destination.bind(("127.0.0.1", 0))
+                destination.settimeout(30)
+                proxy.factory.reconfigure(policy=None)
+
+                def ask(proxy: Any, destination: socket.socket = destination) -> tuple[Datagrams, Any]:
+                    client = Datagrams(proxy)
+                    client.send(b"?", destination.getsockname())
+                    return client, destination.recvfrom(100)[1]
+
+                client, source = await proxy.run(ask)
+                proxy.factory.reconfigure(policy=RulePolicy(rules))
+                destination.sendto(b"!", source)
+                if comes:
+                    assert (await proxy.run(lambda _, client=client: client.receive()))[1] == b"!"
+                else:
+                    assert await proxy.run(lambda _, client=client: client.is_silent())
+                client.close()
+
+
 # Users.
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, TypeVar
+from weakref import WeakMethod, finalize
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import UnauthorizedLogin
@@ -60,11 +61,17 @@ def threads_for_hashing() -> int:
 class _Check:
     """One check: what is to be done, until nobody waits for it any more, and who is told."""
 
-    __slots__ = ("answer", "timer", "work")
+    __slots__ = ("answer", "ended", "timer", "work")
 
-    def __init__(self, work: Callable[[], Any], answer: Deferred[Any]) -> None:
+    def __init__(
+        self,
+        work: Callable[[], Any],
+        answer: Deferred[Any],
+        ended: Callable[[_Check, Any], None],
+    ) -> None:
         self.work: Callable[[], Any] | None = work
         self.answer = answer
+        self.ended = ended
         self.timer: IDelayedCall | None = None
 
     def end(self) -> None:
@@ -78,7 +85,7 @@ class Checks:
     """
     Makes checks in threads of its own.
 
-    The threads start with the first checks and end when the reactor does.
+    The threads start with the first checks, and end when the reactor does or when nobody has this any more.
 
     :param reactor: for time, threads and shutdown; None: the running one, when the first check comes.
     :param name: what is checked, for the log.
@@ -108,6 +115,9 @@ class Checks:
         self._trigger: Any = None
         self._stopped = False
         self._seldom: dict[type[NotChecked], Seldom] = {}
+        # The configuration may be another one in a minute, with checkers of its own.
+        finalize(self, self._queue.put, None).atexit = False
+        self._forgetting: finalize[Any, Any] | None = None
 
     @property
     def reactor(self) -> Any:
@@ -134,7 +144,7 @@ class Checks:
         if not self._ready():
             return fail(self._refused(TooManyChecks("the system has no thread left")))
         answer: Deferred[T] = Deferred(lambda _: self._forget(wanted))
-        wanted = _Check(lambda: check(*arguments), answer)
+        wanted = _Check(lambda: check(*arguments), answer, self._ended)
         wanted.timer = self.reactor.callLater(self._deadline, self._expired, wanted)
         self._waiting[wanted] = None
         self._next()
@@ -147,12 +157,13 @@ class Checks:
         self._stopped = True
         if self._trigger is not None:
             self.reactor.removeSystemEventTrigger(self._trigger)
+        if self._forgetting is not None:
+            self._forgetting.detach()
         for wanted in [*self._waiting, *self._running]:
             self._forget(wanted)
             if not wanted.answer.called:
                 wanted.answer.errback(NotChecked("the checks have ended"))
-        for _ in range(self._threads):
-            self._queue.put(None)
+        self._queue.put(None)
 
     def failed(self, failure: Failure) -> Failure:
         """What is told in place of a check's own *failure*: nothing in it can show a secret."""
@@ -163,11 +174,21 @@ class Checks:
 
     def _ready(self) -> bool:
         if self._trigger is None:
-            self._trigger = self.reactor.addSystemEventTrigger("during", "shutdown", self._shutdown)
+            reactor, shutdown = self.reactor, WeakMethod(self._shutdown)
+            self._trigger = reactor.addSystemEventTrigger("during", "shutdown", _call, shutdown)
+            self._forgetting = finalize(
+                self, reactor.callFromThread, reactor.removeSystemEventTrigger, self._trigger
+            )
+            self._forgetting.atexit = False
         if self._threads < min(self._at_once, len(self._running) + 1):
             try:
                 # A thread that hangs must not keep the process alive.
-                Thread(target=self._serve, name=f"check of {self._name}", daemon=True).start()
+                Thread(
+                    target=_serve,
+                    args=(self._queue, self.reactor),
+                    name=f"check of {self._name}",
+                    daemon=True,
+                ).start()
                 self._threads += 1
             except RuntimeError:
                 pass  # the system has no more; those that there are will do
@@ -183,13 +204,6 @@ class Checks:
             del self._waiting[wanted]
             self._running.add(wanted)
             self._queue.put(wanted)
-
-    def _serve(self) -> None:
-        while True:
-            wanted = self._queue.get()
-            if wanted is None:
-                return
-            self.reactor.callFromThread(self._ended, wanted, _outcome(wanted))
 
     def _ended(self, wanted: _Check, outcome: Any) -> None:
         self._running.discard(wanted)
@@ -217,6 +231,19 @@ class Checks:
                 problem=str(problem),
             )
         return problem
+
+
+def _serve(queue: SimpleQueue[_Check | None], reactor: Any) -> None:
+    """What a thread does: it has no hold of those whose checks it makes while there is none."""
+    while (wanted := queue.get()) is not None:
+        reactor.callFromThread(wanted.ended, wanted, _outcome(wanted))
+        del wanted
+    queue.put(None)  # for the next one
+
+
+def _call(method: WeakMethod[Any]) -> Any:
+    there = method()
+    return None if there is None else there()
 
 
 def _outcome(wanted: _Check) -> Any:

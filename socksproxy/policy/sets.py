@@ -21,6 +21,7 @@ from heapq import merge
 from ipaddress import ip_network
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, NamedTuple, Protocol as Shape
+from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
@@ -229,6 +230,8 @@ class SetFile:
 
     #: What its entries are, for the log.
     kind: str
+    #: What was read; it is never changed, but for another one.
+    table: Any
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
@@ -236,10 +239,14 @@ class SetFile:
         self.taken: _Signature | None = None
         #: The last state that was seen.
         self.seen: _Signature | None = None
+        #: The state of which the table is.
+        self.held: _Signature | None = None
 
     def load(self) -> None:
         """
         Read the file. It takes a while, and any thread may do it.
+
+        What another set of this file has read of the same state, is not read again.
 
         :raises Unusable: when it cannot be taken; what was read before stays.
         """
@@ -252,13 +259,20 @@ class SetFile:
                 self.seen = self.taken = before
                 if not before.size:
                     raise Unusable(f"{self.path}: is empty; for an empty set, write a comment")
-                table = self._table(_lines(self.path, file))
+                key = type(self), self.path
+                other = _loaded.get(key)
+                if other is not None and other.held == before:
+                    table = other.table
+                else:
+                    table = self._table(_lines(self.path, file))
                 changed = _signature(os.fstat(file.fileno())) != before
         except OSError as problem:
             raise Unusable(f"{self.path}: {describe(problem)}") from None
         if changed:
             raise Unusable(f"{self.path}: changes while it is read")
         self._use(table)
+        self.held = before
+        _loaded[key] = self
 
     def changed(self) -> bool:
         """Whether the file has another content than the last time, and nobody is writing it just now."""
@@ -278,6 +292,10 @@ class SetFile:
 
     def _wrong(self, number: int, entry: str, right: str) -> Unusable:
         return Unusable(f"{self.path}, line {number}: {entry[:80]!r}: {right}")
+
+
+#: Those whose content is known, by kind and path. When a configuration is read again, most are the same.
+_loaded: WeakValueDictionary[tuple[type[SetFile], str], SetFile] = WeakValueDictionary()
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -304,6 +322,7 @@ class NetworksFile(SetFile):
     """A file of addresses, networks and ranges (``192.0.2.1-192.0.2.9``)."""
 
     kind = "networks"
+    table: NetworkTable
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -387,6 +406,7 @@ class NamesFile(SetFile):
     """
 
     kind = "names"
+    table: NameTable
 
     def __init__(self, path: str) -> None:
         super().__init__(path)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import CancelledError, Deferred, fail, setDebugging, succeed
 from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
@@ -428,3 +432,38 @@ def test_twisteds_unix(make: Make) -> Waiting:
     yield threaded.requestAvatarId(Password(b"\xff" + SECRET.encode(), b"x")).addErrback(failures.append)
     assert isinstance(failures[0].value, UnauthorizedLogin)
     assert SECRET not in everything(failures[0])
+
+
+@pytest_twisted.inlineCallbacks
+def test_nobody_has_them_any_more() -> Waiting:
+    """Threads whose checks have been replaced end, and the reactor keeps nothing of them."""
+    checks = Checks(reactor, name="those before", threads=3)
+    done = [checks.run(time.sleep, 0.05) for _ in range(3)]
+    for each in done:
+        yield each
+    threads = [thread for thread in threading.enumerate() if thread.name == "check of those before"]
+    assert len(threads) == 3
+    gone = weakref.ref(checks)
+    del checks, each, done
+    # This is called by what they do last, and a thread may be about to let go.
+    yield until(lambda: gc.collect() >= 0 and gone() is None)
+    for thread in threads:
+        yield deferToThread(thread.join, PATIENCE)
+        assert not thread.is_alive()
+
+
+@pytest_twisted.inlineCallbacks
+def test_nobody_has_them_but_they_are_at_it() -> Waiting:
+    """A check that is under way ends first."""
+    begun, end = threading.Event(), threading.Event()
+
+    def check() -> int:
+        begun.set()
+        assert end.wait(PATIENCE)
+        return 5
+
+    answer = Checks(reactor, name="those at it", threads=1).run(check)
+    yield deferToThread(begun.wait, PATIENCE)
+    gc.collect()
+    end.set()
+    assert (yield answer) == 5

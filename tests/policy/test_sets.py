@@ -246,3 +246,24 @@ async def test_looks_by_itself(tmp_path: Path) -> None:
     assert clock.getDelayedCalls() == []
     await files.look()
     assert clock.getDelayedCalls() == [], "it has been stopped"
+
+
+def test_what_another_one_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is as another set has read it is not read again; one that has changed is."""
+    path = tmp_path / "networks"
+    path.write_text("192.0.2.0/24\n")
+    first, second, third = (NetworksFile(str(path)) for _ in range(3))
+    first.load()
+    read: list[str] = []
+    monkeypatch.setattr(NetworksFile, "_table", lambda self, lines: read.append(self.path) or NetworkTable())
+    second.load()
+    assert second.table is first.table
+    assert not read
+    path.write_text("192.0.2.0/24\n198.51.100.0/24\n")
+    third.load()
+    assert read == [str(path)]
+    assert second.table is first.table is not third.table
+    names = NamesFile(str(path))
+    monkeypatch.setattr(NamesFile, "_table", lambda self, lines: NameTable())
+    names.load()
+    assert isinstance(names.table, NameTable)
