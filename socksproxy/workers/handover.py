@@ -19,7 +19,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -28,12 +28,15 @@ from typing import Any
 from twisted.internet import tcp, unix
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.logger import Logger
 from zope.interface import directlyProvides, providedBy
 
 from ..accept import also_plain
 from ..doors import Doors
 from ..log import AccessLog
 from ..opening import Opening
+
+_log = Logger(namespace="socksproxy")
 
 #: Where Linux shows a process its own descriptors as files.
 _DESCRIPTORS = Path("/proc/self/fd")
@@ -131,6 +134,7 @@ class SharedOpening(Opening):
         super().__init__(reactor, before)
         self.ports: dict[int, list[tuple[Any, int | None]]] = {}
         self.files: dict[str, bytes] = {}
+        self._files_before = before.files if isinstance(before, SharedOpening) else {}
 
     def again(self) -> SharedOpening:
         """See :meth:`Opening.again`."""
@@ -144,9 +148,31 @@ class SharedOpening(Opening):
 
     def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint:
         """See :meth:`Opening.endpoint`."""
-        endpoint = super().endpoint(listener, description)
-        for _, name in _FILE.findall(description):
-            self._keep_file(_unquoted(name))
+        names = [_unquoted(name) for _, name in _FILE.findall(description)]
+        try:
+            endpoint = super().endpoint(listener, description)
+        except PermissionError:
+            # What was read when there were privileges is all there is now.
+            if not names or not all(name in self._files_before for name in names):
+                raise
+            return self._endpoint_as_before(listener, description, names)
+        for name in names:
+            self._keep_file(name)
+        return endpoint
+
+    def _endpoint_as_before(
+        self, listener: int, description: str, names: Sequence[str]
+    ) -> IStreamServerEndpoint:
+        with ExitStack() as stack:
+            files = {}
+            for name in names:
+                self.files[name] = self._files_before[name]
+                files[name] = file_of(self.files[name])
+                stack.callback(os.close, files[name])
+            endpoint = super().endpoint(listener, _with_files(description, files))
+        _log.warn(
+            "{description}: its files may not be read again, and stay as they were", description=description
+        )
         return endpoint
 
     def forget_ports(self) -> None:
@@ -299,7 +325,7 @@ class InheritedOpening(Opening):
 
     def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint:
         """See :meth:`Opening.endpoint`."""
-        return super().endpoint(listener, _FILE.sub(self._kept, description))
+        return super().endpoint(listener, _with_files(description, self._files))
 
     def access_log(self, path: str, format: str) -> AccessLog:
         """See :meth:`Opening.access_log`."""
@@ -325,9 +351,15 @@ class InheritedOpening(Opening):
             ports.clear()
         self._files, self._given_log = {}, None
 
-    def _kept(self, match: re.Match[str]) -> str:
-        descriptor = self._files.get(_unquoted(match[2]))
+
+def _with_files(description: str, files: Mapping[str, int]) -> str:
+    """*description*, with the descriptors of *files* in place of their names."""
+
+    def kept(match: re.Match[str]) -> str:
+        descriptor = files.get(_unquoted(match[2]))
         return match[0] if descriptor is None else f"{match[1]}={_DESCRIPTORS}/{descriptor}"
+
+    return _FILE.sub(kept, description)
 
 
 def file_of(data: bytes) -> int:

@@ -66,6 +66,7 @@ class Orders(NamedTuple):
         None: each worker counts for itself.
     :ivar status: where it says what it is at.
     :ivar config: what the configuration file held when the supervisor read it, if there is one.
+    :ivar directory: in which names of files are looked up.
     :ivar channel: where further orders come; None: there are none.
     """
 
@@ -78,6 +79,7 @@ class Orders(NamedTuple):
     counts: tuple[int, int, str] | None
     status: int
     config: int | None = None
+    directory: str | None = None
     channel: int | None = None
 
     def line(self) -> bytes:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from ..limits.database import Database, Unusable
 from ..listening import CannotStart, ListeningService, Prepared
 from ..log import AccessLog
 from ..reload import CannotReload
@@ -103,6 +105,10 @@ class SupervisorService(ListeningService):
         super().startService()
         if not sys.executable or not os.access(sys.executable, os.X_OK):
             raise self._cannot_start(f"no Python can be started as {sys.executable!r} here")
+        try:
+            _check_usage(self._current())
+        except Unusable as problem:
+            raise self._cannot_start(str(problem)) from None
         count = len(self.cores)
         self._table = SharedTable(new_table(count), count, self._secret)
         if self._waiting:
@@ -170,7 +176,7 @@ class SupervisorService(ListeningService):
         """See :meth:`ListeningService.reload`; it is in force when all workers have gone over to it."""
         try:
             prepared = yield self.prepare(options)
-            self._check(prepared)
+            yield self._check(prepared)
         except CannotReload:
             self._close_log(options["access_log"])
             raise
@@ -185,16 +191,19 @@ class SupervisorService(ListeningService):
             self._all_started()
         return changes
 
-    def _check(self, prepared: Prepared) -> None:
+    @inlineCallbacks
+    def _check(self, prepared: Prepared) -> Generator[Any, Any, None]:
         """
         See what workers would find wrong: they all would, and none would be left.
 
-        :raises CannotReload: when there is something; all stays as it was.
+        :raises CannotReload: (by the Deferred) when there is something; all stays as it was.
         """
         try:
             makeFactory(prepared.options)
             _check_passed(prepared.options)
-        except ValueError as problem:
+            pool = self.reactor.getThreadPool()
+            yield deferToThreadPool(self.reactor, pool, _check_usage, prepared.options)
+        except (ValueError, Unusable) as problem:
             self.abandon(prepared)
             raise CannotReload([str(problem)]) from None
 
@@ -334,6 +343,7 @@ class SupervisorService(ListeningService):
             number=number,
             reactor=type(self.reactor).__module__,
             arguments=options.arguments,
+            directory=options.directory,
             listeners=listeners,
             files={name: holding(data) for name, data in opening.files.items()},
             log=None if log is None else (inherit(log.fileno()), log.path),
@@ -346,6 +356,18 @@ class SupervisorService(ListeningService):
 def _opening_of(options: Options) -> SharedOpening:
     assert isinstance(options.opening, SharedOpening)
     return options.opening
+
+
+def _check_usage(options: Options) -> None:
+    """
+    See whether the file of quotas can be used. Workers keep it; this process does not.
+
+    :raises Unusable: when it cannot.
+    """
+    if options["usage"] is not None:
+        database = Database(options["usage"].path)
+        database.open()
+        database.close()
 
 
 def _check_passed(options: Options) -> None:

@@ -171,7 +171,18 @@ class Channel:
 
 
 class WorkerService(SOCKSService):
-    """Serves clients of listeners that the supervisor has opened and told of."""
+    """
+    Serves clients of listeners that the supervisor has opened and told of.
+
+    :ivar failed: whether it has ended because it had to.
+    """
+
+    failed = False
+
+    def end_process(self) -> None:
+        """See :meth:`~socksproxy.listening.ListeningService.end_process`."""
+        self.failed = True
+        super().end_process()
 
     def announce(self, where: str, local: bool, by: str) -> None:
         """See :meth:`~socksproxy.listening.ListeningService.announce`."""
@@ -205,7 +216,7 @@ class WorkerService(SOCKSService):
             self.options.opening,
         )
         try:
-            options = Options(self.reactor, opening, config)
+            options = Options(self.reactor, opening, config, orders.directory)
             pool = self.reactor.getThreadPool()
             yield deferToThreadPool(self.reactor, pool, options.parseOptions, orders.arguments)
             yield self.reload(options)
@@ -242,7 +253,8 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
     """
     log = None if orders.log is None else (orders.log[0], orders.log[1])
     config = None if orders.config is None else read_config(orders.config)
-    options = Options(reactor, InheritedOpening(reactor, orders.listeners, orders.files, log), config)
+    opening = InheritedOpening(reactor, orders.listeners, orders.files, log)
+    options = Options(reactor, opening, config, orders.directory)
     options.parseOptions(orders.arguments)
     factory = makeFactory(options)
     if orders.counts is not None:
@@ -303,6 +315,9 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
     reactor.callWhenRunning(say, READY)
     # With the reactor's own handlers a signal that comes with a command would be one too many.
     reactor.run(installSignalHandlers=False)
+    if service.failed:
+        # The supervisor is not to take it for one that somebody has ended.
+        raise SystemExit(1)
 
 
 def main() -> None:

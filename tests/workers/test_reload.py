@@ -23,6 +23,8 @@ from .test_supervisor import (
     connected,
     descriptors_of,
     echoes,
+    python_of_others,
+    received,
     refuses,
     until,
     with_each,
@@ -352,3 +354,128 @@ def test_one_cannot(
     all_deny(proxy, origin.port)
     assert victim not in proxy.workers()
     assert len(proxy.workers()) == 2
+
+
+# What workers would find wrong.
+
+
+def test_quota_file(proxy: Reloadable, origin: Origin, tmp_path: Path, clients: list[socket.socket]) -> None:
+    """A file of quotas that cannot be used is a mistake before any worker hears of it."""
+    pids = proxy.workers()
+    limits = '[limits]\nquota-file = "{}"\n[limits.server]\ndaily = "1 GB"\n'
+    (tmp_path / "text").write_text("this is no database, though it is long enough for one" * 100)
+    proxy.write(more=limits.format(tmp_path / "text"))
+    proxy.program.process.send_signal(signal.SIGHUP)
+    proxy.program.wait_for(rf"(?s)not reloaded, all stays as it was.*{tmp_path}/text: ")
+    proxy.reload(more=limits.format(tmp_path / "usage.sqlite"))
+    with_each(proxy.port, origin, pids, clients)
+    assert all(map(echoes, clients))
+    assert proxy.workers() == pids
+    assert (tmp_path / "usage.sqlite").exists()
+    assert "Traceback" not in proxy.program.output
+
+
+def test_socket_of_systemd(tmp_path: Path, start: Callable[..., Program], origin: Origin) -> None:
+    """A running worker cannot have one that it was not started with; those that it has stay open."""
+    with socket.socket() as first, socket.socket() as second:
+        for sock in (first, second):
+            sock.bind(("127.0.0.1", 0))
+            sock.listen()
+        names = {"first": first, "second": second}
+        passing = """
+import fcntl, os, sys
+high = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 100) for number in sys.argv[1:3]]
+for number, descriptor in enumerate(high, 3):
+    os.dup2(descriptor, number)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="2", LISTEN_FDNAMES="first:second")
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+        front = [sys.executable, "-c", passing, *(str(sock.fileno()) for sock in names.values())]
+        front += [*TWISTD, "-n", "--pidfile="]
+        proxy = Reloadable.__new__(Reloadable)
+        proxy.path = tmp_path / "proxy.toml"
+        one, other = (f"systemd:domain=INET:name={name}" for name in names)
+        proxy.write([one])
+        proxy.program = start(
+            [*front, "socks", "--config", "proxy.toml"], pass_fds=[sock.fileno() for sock in names.values()]
+        )
+        proxy.port = int(proxy.program.wait_for(LISTENING)[1])
+        assert proxy.port == first.getsockname()[1]
+        proxy.write([one, other])
+        proxy.program.process.send_signal(signal.SIGHUP)
+        proxy.program.wait_for(
+            r"(?s)not reloaded.*a socket of systemd's that was not used before takes a restart"
+        )
+        proxy.reload([one], denied=origin.port)
+        all_deny(proxy, origin.port)
+        proxy.reload([one])
+        with connected(proxy.port, origin.port) as client:
+            assert echoes(client)
+        assert "Traceback" not in proxy.program.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_key_that_only_root_may_read(tmp_path: Path, start: Callable[..., Program]) -> None:
+    """It cannot be read again without privileges: what was read before holds on, and all else is new."""
+    if not python_of_others():
+        pytest.skip("nobody else can run this Python")
+    pem = tmp_path / "proxy.pem"
+    pem.write_bytes(self_signed())
+    pem.chmod(0o600)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    tmp_path.chmod(0o711)
+    proxy = Reloadable.__new__(Reloadable)
+    proxy.path = shared / "proxy.toml"
+    listen = f"ssl:0:interface=127.0.0.1:privateKey={pem}"
+    proxy.write([listen])
+    front = [*TWISTD, "-n", "--pidfile=", "--uid=65534", "--gid=65534"]
+    proxy.program = start([*front, "socks", "--config", str(proxy.path)])
+    port = int(proxy.program.wait_for(LISTENING)[1])
+    said = proxy.reload([listen, LISTEN])
+    assert "its files may not be read again, and stay as they were" in said
+    context = ssl.create_default_context(cafile=str(pem))
+    for pid in proxy.workers():
+        os.kill(pid, signal.SIGKILL)
+    for _ in range(10):
+        with (
+            socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
+            context.wrap_socket(plain, server_hostname="localhost"),
+        ):
+            pass
+    assert "Traceback" not in proxy.program.output
+
+
+# Quotas.
+
+
+def test_quota_of_all_workers(
+    tmp_path: Path, start: Callable[..., Program], origin: Origin, clients: list[socket.socket]
+) -> None:
+    """What every worker moves counts, and when it is used up every worker says no, a new one, too."""
+    proxy = Reloadable(tmp_path, start)
+    proxy.reload(more='[limits]\nquota-file = "usage.sqlite"\n[limits.server]\ndaily = "1 MB"\n')
+    by_worker = with_each(proxy.port, origin, proxy.workers(), clients)
+    for of_worker in by_worker.values():
+        # Half of it each, there and back.
+        client = of_worker[0]
+        for _ in range(10):
+            client.sendall(bytes(28_000))
+            received(client, 28_000)
+    until(lambda: all(denied(proxy.port, origin.port) for _ in range(10)))
+    for pid in proxy.workers():
+        os.kill(pid, signal.SIGKILL)
+    proxy.program.wait_for(r"(?s)(has ended: signal SIGKILL.*){2}(accepts clients.*){2}")
+    until(lambda: all(denied(proxy.port, origin.port) for _ in range(10)))
+    assert "Traceback" not in proxy.program.output
+
+
+def test_quota_file_at_the_start(tmp_path: Path, twistd: Callable[..., Program]) -> None:
+    """One line and status 1, as for all that cannot start."""
+    (tmp_path / "text").write_text("this is no database, though it is long enough for one" * 100)
+    (tmp_path / "proxy.toml").write_text('[limits]\nquota-file = "text"\n[limits.server]\ndaily = "1 MB"\n')
+    program = twistd("socks", "-p", "0", "--workers", "2", "--config", "proxy.toml")
+    assert program.wait() == 1
+    assert re.search(rf"cannot start: {tmp_path}/text: ", program.output)
+    assert "worker 1" not in program.output
+    assert "Traceback" not in program.output
