@@ -851,6 +851,8 @@ class Session:
             self._stop_asking()
             self._log_out()
             self._sessions.end(self, self._how or "client")
+            # It knows the session, too: nothing but a collection of garbage would free the two.
+            self._judge = None
 
     # What changes while it goes on.
 
