@@ -42,7 +42,7 @@ from .policy.timeouts import Timeouts
 from .ports import Advertised
 from .relay.detach import detach_socket, is_detachable
 from .relay.outcome import IRelay
-from .relay.transports import TransportsRelay, can_half_close, place_of
+from .relay.transports import TransportsRelay, can_half_close, reached_by
 from .session import UNIDENTIFIED, Session
 from .sessions import Sessions
 from .udp.settings import UDPSettings, check as check_udp
@@ -177,7 +177,7 @@ class SOCKSProtocol(Protocol):
 
     def reached(self) -> Place:
         """See :meth:`socksproxy.channel.Channel.reached`."""
-        return place_of(self.transport)
+        return reached_by(self.transport)
 
     def shows(self) -> ICredentials | None:
         """See :meth:`socksproxy.channel.Channel.shows`."""

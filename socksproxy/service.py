@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
@@ -23,7 +22,7 @@ from .limits.usage import UsageFile
 from .listening import CannotStart, ListeningService, Prepared
 from .log import AccessLog
 from .options import Listener, Options
-from .policy.listeners import Place, path_of
+from .policy.listeners import place_of
 from .policy.sets import SetFiles
 from .reload import CannotReload
 from .server import SOCKSFactory
@@ -78,16 +77,12 @@ class SOCKSService(ListeningService):
     def opened(self, port: IListeningPort, name: str | None) -> None:
         """See :meth:`ListeningService.opened`."""
         self.factory.opened(port)
-        address: Any = port.getHost()
+        place = place_of(port.getHost())
         listeners = self.factory.sessions.listeners
-        listeners.unname(_place(address))
-        if hasattr(address, "port"):
+        listeners.call(place, name)
+        if not isinstance(place, str):
             # Before the first client asks for it: nobody may send the proxy to itself.
-            listeners.add(address.host, address.port)
-            if name is not None:
-                listeners.name(address.host, address.port, name)
-        elif isinstance(address, UNIXAddress) and name is not None:
-            listeners.name_unix(path_of(address.name), name)
+            listeners.add(*place)
 
     def startService(self) -> None:
         """See :meth:`ListeningService.startService`."""
@@ -117,11 +112,11 @@ class SOCKSService(ListeningService):
     def closed(self, port: IListeningPort) -> None:
         """See :meth:`ListeningService.closed`."""
         self.factory.closed(port)
-        address: Any = port.getHost()
+        place = place_of(port.getHost())
         listeners = self.factory.sessions.listeners
-        listeners.unname(_place(address))
-        if hasattr(address, "port"):
-            listeners.discard(address.host, address.port)
+        listeners.call(place, None)
+        if not isinstance(place, str):
+            listeners.discard(*place)
 
     def reload(self, options: Options) -> Deferred[list[str]]:
         """See :meth:`ListeningService.reload`."""
@@ -198,12 +193,6 @@ class SOCKSService(ListeningService):
 
     def _drain(self, _: object) -> Deferred[None]:
         return self.factory.drain(0 if self._at_once else self.drain)
-
-
-def _place(address: Any) -> Place:
-    if hasattr(address, "port"):
-        return address.host, address.port
-    return path_of(getattr(address, "name", None))
 
 
 def makeFactory(options: Options) -> SOCKSFactory:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import socket
 from functools import lru_cache
+from typing import Any
 
 from ..errors import SHORTAGES
 from ..names import plain
@@ -28,22 +29,19 @@ class OwnListeners:
         self._everywhere: set[int] = set()
         self._names: dict[Place, str] = {}
 
-    def name(self, host: str, port: int, name: str) -> None:
-        """The listener on *host* (a literal address, or a wildcard) and *port* is called *name* by rules."""
-        host = plain(host)
-        self._names["" if host in _WILDCARDS else host, port] = name
+    def call(self, place: Place, name: str | None) -> None:
+        """
+        Rules call the listener on *place* (a wildcard: on any address) *name*.
 
-    def name_unix(self, path: str, name: str) -> None:
-        """The listener on the Unix socket *path* is called *name* by rules."""
-        self._names[path] = name
-
-    def unname(self, reached: Place) -> None:
-        """The listener on the address (a wildcard for any) and port, or the path, has no name any more."""
-        if isinstance(reached, str):
-            self._names.pop(reached, None)
-            return
-        host = plain(reached[0])
-        self._names.pop(("" if host in _WILDCARDS else host, reached[1]), None)
+        :param name: None: nothing but by its place.
+        """
+        if not isinstance(place, str):
+            host = plain(place[0])
+            place = "" if host in _WILDCARDS else host, place[1]
+        if name is None:
+            self._names.pop(place, None)
+        else:
+            self._names[place] = name
 
     def words_for(self, reached: Place) -> tuple[str, ...]:
         """
@@ -85,6 +83,12 @@ class OwnListeners:
         if host in _WILDCARDS:  # the kernel takes these for loopback
             return port in self._everywhere or any(port == own for _, own in self._exact)
         return port in self._everywhere and is_local(host)
+
+
+def place_of(address: Any) -> Place:
+    """The place that *address*, one of Twisted's, tells."""
+    host = getattr(address, "host", None)
+    return (plain(host), address.port) if isinstance(host, str) else path_of(getattr(address, "name", None))
 
 
 def path_of(name: str | bytes | None) -> str:

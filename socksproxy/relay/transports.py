@@ -21,8 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..limits.buckets import Meter, Meters
-from ..names import plain
-from ..policy.listeners import Place, path_of
+from ..policy.listeners import Place, place_of
 from ..wire.words import ProtocolError
 from .outcome import End, IRelay
 
@@ -311,7 +310,7 @@ class TransportsRelay:
 
     def reached(self) -> Place:
         """See :meth:`socksproxy.relay.outcome.IRelay.reached`."""
-        return place_of(self.client.transport)
+        return reached_by(self.client.transport)
 
     def broken(self, end: RelayEnd, problem: ProtocolError) -> None:
         """*end*'s peer, or the context with it, has broken what was agreed on."""
@@ -384,13 +383,11 @@ class TransportsRelay:
 _FINAL = frozenset({End.IDLE, End.FORBIDDEN, End.ABORTED, End.BROKEN, End.QUOTA})
 
 
-def place_of(transport: Any) -> Place:
+def reached_by(transport: Any) -> Place:
     """Where *transport*'s client has reached us; behind a balancer, the balancer has."""
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport
-    address = transport.getHost()
-    host = getattr(address, "host", None)
-    return (plain(host), address.port) if isinstance(host, str) else path_of(getattr(address, "name", None))
+    return place_of(transport.getHost())
 
 
 def can_half_close(transport: Any) -> bool:

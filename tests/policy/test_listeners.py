@@ -136,9 +136,9 @@ class TestIsLocal:
 )
 def test_names(own: OwnListeners, reached: Place, words: tuple[str, ...]) -> None:
     """Rules know a listener by its name, and by where it was reached."""
-    own.name("::ffff:192.0.2.1", 1080, "office")
-    own.name("0.0.0.0", 1081, "everywhere")
-    own.name_unix("/run/socks", "staff")
+    own.call(("::ffff:192.0.2.1", 1080), "office")
+    own.call(("0.0.0.0", 1081), "everywhere")
+    own.call("/run/socks", "staff")
     assert own.words_for(reached) == words
 
 

@@ -212,7 +212,7 @@ def test_listener_and_version(serve: Serve, origin: Origin) -> Playing:
     proxy: Proxy = yield serve(policy=policy)
     assert (yield proxy.play(outcome, proxy, "127.0.0.1", origin.port)) == Reply.NOT_ALLOWED
     assert (yield proxy.record())["rule"] == "default"
-    proxy.sessions.listeners.name("127.0.0.1", proxy.address[1], "front")
+    proxy.sessions.listeners.call(proxy.address, "front")
     assert (yield proxy.play(outcome, proxy, "127.0.0.1", origin.port)) == 0
     assert (yield proxy.record(1))["rule"] == "front"
     assert (yield proxy.play(outcome, proxy, "127.0.0.1", origin.port, 4)) == 91

@@ -99,10 +99,7 @@ def test_words(serve_as: Serve, origin: Origin, tmp_path: Path, kind: str, engin
     assert (yield told([*wrong, words[-1]])) == 0
     assert (yield told(wrong)) == Reply.NOT_ALLOWED
     assert (yield told(["front"])) == Reply.NOT_ALLOWED
-    if isinstance(where, str):
-        proxy.sessions.listeners.name_unix(where, "front")
-    else:
-        proxy.sessions.listeners.name(*where, "front")
+    proxy.sessions.listeners.call(where, "front")
     for word in ["front", *words]:
         assert (yield told([word])) == 0
     assert (yield told(wrong)) == Reply.NOT_ALLOWED
