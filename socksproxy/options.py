@@ -148,7 +148,7 @@ class Options(usage.Options, AuthOptionMixin):
     What the operator may say.
 
     The keys ``listeners``, ``timeouts``, ``limits``, ``bind``, ``udp``, ``name_resolver``,
-    ``access_log``, ``drain_seconds``, ``worker_count``, ``policy``, ``directory``, ``portal``,
+    ``access_log``, ``drain_seconds``, ``worker_count``, ``policy``, ``users``, ``portal``,
     ``auth_settings`` and ``guarded`` hold what the options mean, once they are parsed.
 
     :param reactor: for endpoints and resolvers; None: the global one.
@@ -251,7 +251,7 @@ class Options(usage.Options, AuthOptionMixin):
         self["bind-address"] = []
         self["advertise"] = []
         self["credCheckers"] = []
-        self["directory"] = None
+        self["users"] = None
 
     @property
     def reactor(self) -> Any:
@@ -384,7 +384,7 @@ class Options(usage.Options, AuthOptionMixin):
 
     def _add_directory(self, directory: Directory | None) -> None:
         """Have the *directory* of users; if it has passwords, it is asked before any other checker."""
-        self["directory"] = directory
+        self["users"] = directory
         if directory is not None and directory.passwords():
             from .auth.records import RecordsChecker
 
@@ -463,7 +463,7 @@ class Options(usage.Options, AuthOptionMixin):
         if not checkers:
             return None
         self["guarded"] &= IAnonymous not in self["credInterfaces"]
-        directory = self["directory"]
+        directory = self["users"]
         return portal_of(
             [*checkers, *([TrustedUserid()] if userid else [])],
             self.reactor,

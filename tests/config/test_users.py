@@ -89,8 +89,8 @@ def test_names() -> None:
 
 def test_nobody() -> None:
     """Without users there is no directory, whatever groups there are."""
-    assert parsed("")["directory"] is None
-    assert parsed("[groups.staff]")["directory"] is None
+    assert parsed("")["users"] is None
+    assert parsed("[groups.staff]")["users"] is None
     assert parsed("[groups.staff]")["portal"] is None
 
 
@@ -125,7 +125,7 @@ def test_passwords_are_asked_for() -> None:
     assert options["portal"].listCredentialsInterfaces() == [IUsernamePassword]
     assert checkers(options) == ["RecordsChecker"]
     assert isinstance(options["portal"].realm, DirectoryRealm)
-    assert options["portal"].realm.directory is options["directory"]
+    assert options["portal"].realm.directory is options["users"]
 
 
 @pytest.mark.parametrize("where", ["file", "command line"])
