@@ -16,6 +16,7 @@ import pytest_twisted
 from twisted.internet.threads import deferToThread
 
 from socksproxy.auth.peercred import user_of
+from socksproxy.limits.terms import Limits, ServerLimits
 from socksproxy.options import Mistakes
 from socksproxy.policy import Client
 from socksproxy.policy.compiled import RulePolicy
@@ -323,3 +324,22 @@ def test_the_balancers_user_is_nobodys(serve_as: Serve, origin: Origin, tmp_path
     local = b"\r\n\r\n\0\r\nQUIT\n\x21\x31" + (216).to_bytes(2, "big") + b"/run/client".ljust(108, b"\0") * 2
     assert (yield proxy.play(reply, proxy.address, origin, local)) == 0
     assert (yield proxy.record())["client"] == "unix"
+
+
+@pytest.mark.parametrize("kind", ["haproxy:tcp", "haproxy:unix"])
+@pytest_twisted.inlineCallbacks
+def test_limits_behind_a_balancer(serve_as: Serve, origin: Origin, tmp_path: Path, kind: str) -> Playing:
+    """Sessions are counted for the client's own address, and not for the balancer's."""
+    policy = RulePolicy([Rule(name="r", allow=True, networks=["127.0.0.1"])])
+    limits = ServerLimits(client=Limits(sessions=1))
+    proxy: Proxy = yield serve_as(
+        "x", listen=endpoint(kind, tmp_path / "socks"), limits=limits, policy=policy
+    )
+    family = socket.AF_UNIX if isinstance(proxy.address, str) else socket.AF_INET
+    with socket.socket(family) as first:
+        first.settimeout(PATIENCE)
+        first.connect(proxy.address)
+        first.sendall(header1("192.0.2.7"))
+        assert (yield proxy.play(ask5, first, "127.0.0.1", origin.port))[0] == 0
+        assert (yield proxy.play(reply, proxy.address, origin, header1("192.0.2.7"))) != 0
+        assert (yield proxy.play(reply, proxy.address, origin, header1("192.0.2.8"))) == 0
