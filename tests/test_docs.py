@@ -43,7 +43,8 @@ README = ROOT / "README.rst"
 TEXTS = [README, *sorted(DOCS.glob("*.rst"))]
 LISTEN = "tcp:1080:interface=127.0.0.1"
 
-_USERS = "bob:$2y$04$sjS4Fd6DIVw3yO1.FqKOMuQB4sRgqnPWTXW0uUuFj8f5Wd2FCOp0m\n"
+_HASH = "$2y$04$sjS4Fd6DIVw3yO1.FqKOMuQB4sRgqnPWTXW0uUuFj8f5Wd2FCOp0m"
+_USERS = f"bob:{_HASH}\n"
 
 
 def blocks(path: Path, opening: str) -> list[str]:
@@ -119,7 +120,9 @@ def test_rules_in_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     """The file that the README shows has no mistake, and decides as it says."""
     users, file = tmp_path / "socks.users", tmp_path / "socks.toml"
     users.write_text(_USERS)
-    (block,) = blocks(README, ".. code-block:: toml")
+    block, how_much = blocks(README, ".. code-block:: toml")
+    file.write_text(how_much.replace("/var/lib/socks", str(tmp_path)).replace("$2b$12$...", _HASH))
+    assert main(["check", str(file)]) == 0
     file.write_text(block.replace("192.0.2.1", "127.0.0.1").replace("/etc/socks.users", str(users)))
     assert main(["check", str(file)]) == 0
     capsys.readouterr()

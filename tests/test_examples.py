@@ -233,6 +233,7 @@ def test_method(shouter: int, run_example: Any, pieces: int) -> None:
         assert requested(client, shouter) == 0
         client.sendall(b"hello")
         assert exactly(client, 5) == b"HELLO"
+        assert client.recv(1) == b""  # the destination is the first to close
     program.wait_for("bob challenge destination")
 
 
