@@ -46,8 +46,18 @@ def expiry(value: Any) -> datetime:
     return until
 
 
-def _addresses(hosts: Any) -> tuple[str, ...]:
-    return addresses(hosts)
+def _expires(value: Any) -> datetime:
+    try:
+        return expiry(value)
+    except Wrong as problem:
+        raise ValueError(f"expires: {problem.reason}") from None
+
+
+def _outgoing(hosts: Any) -> tuple[str, ...]:
+    try:
+        return addresses(hosts)
+    except Wrong as problem:
+        raise ValueError(f"outgoing: {problem.reason}") from None
 
 
 @attrs.frozen(kw_only=True)
@@ -59,11 +69,12 @@ class GroupRecord:
     :ivar disabled: whether nobody can log in.
     :ivar outgoing: at most one IPv4 and one IPv6 address of this machine that connections leave from.
     :ivar limits: of each, all sessions together.
+    :raises ValueError: when something cannot be meant.
     """
 
-    expires: datetime | None = attrs.field(default=None, converter=optional(expiry))
+    expires: datetime | None = attrs.field(default=None, converter=optional(_expires))
     disabled: bool | None = None
-    outgoing: tuple[str, ...] | None = attrs.field(default=None, converter=optional(_addresses))
+    outgoing: tuple[str, ...] | None = attrs.field(default=None, converter=optional(_outgoing))
     limits: Limits = Limits()
 
 
@@ -79,13 +90,14 @@ class UserRecord:
     :ivar disabled: whether the user cannot log in.
     :ivar outgoing: at most one IPv4 and one IPv6 address of this machine that connections leave from.
     :ivar limits: of the user, all sessions together.
+    :raises ValueError: when something cannot be meant.
     """
 
     password: str | None = attrs.field(default=None, repr=False)
     groups: tuple[str, ...] = attrs.field(default=(), converter=tuple)
-    expires: datetime | None = attrs.field(default=None, converter=optional(expiry))
+    expires: datetime | None = attrs.field(default=None, converter=optional(_expires))
     disabled: bool | None = None
-    outgoing: tuple[str, ...] | None = attrs.field(default=None, converter=optional(_addresses))
+    outgoing: tuple[str, ...] | None = attrs.field(default=None, converter=optional(_outgoing))
     limits: Limits = Limits()
 
     def over(self, template: GroupRecord) -> UserRecord:

@@ -33,6 +33,7 @@ else:
 
 if TYPE_CHECKING:
     from ..auth.directory import Directory
+    from ..policy.compiled import RulePolicy
 
 __all__ = ["Configured", "Mistake", "read"]
 
@@ -84,27 +85,39 @@ class Configured:
         self._left_out = {misfit.path for misfit in misfits if isinstance(misfit.path[-1], int)}
         self.mistakes += [self._misfit(misfit) for misfit in misfits]
         self.quota_file = self.configuration.limits.quota_file
-        faults: list[Fault] = []
-        if self.quota_file is not None:
-            try:
-                check_quota_file(os.path.join(directory, self.quota_file))
-            except Wrong as problem:
-                self.mistakes.append(self._about(("limits", "quota-file"), problem.reason))
+        self._check_quota_file(directory)
         counted = self.quota_file is not None or "quota-file" in self.wrong
+        faults: list[Fault] = []
         self.limits = server_limits(scopes, counted, faults)
-        rules, groups = document.get(RULE), document.get(GROUPS)
+        self.directory = self._read_users(counted, faults)
+        self.policy = self._read_rules(counted, directory, faults)
+        self.mistakes += [self._fault(fault) for fault in faults]
+
+    def _check_quota_file(self, directory: str) -> None:
+        if self.quota_file is None:
+            return
+        try:
+            check_quota_file(os.path.join(directory, self.quota_file))
+        except Wrong as problem:
+            self.mistakes.append(self._about(("limits", "quota-file"), problem.reason))
+
+    def _read_users(self, counted: bool, faults: list[Fault]) -> Directory | None:
         known = len(faults)
-        self.directory: Directory | None = directory_of(document.get(USERS), groups, counted, faults)
+        directory = directory_of(self._document.get(USERS), self._document.get(GROUPS), counted, faults)
         if len(faults) > known:
             self.wrong.add(USERS)
+        return directory
+
+    def _read_rules(self, counted: bool, directory: str, faults: list[Fault]) -> RulePolicy | None:
         known = len(faults)
-        self.policy = policy_of(rules, document.get(SETS), counted, directory, faults)
+        rules, groups = self._document.get(RULE), self._document.get(GROUPS)
+        policy = policy_of(rules, self._document.get(SETS), counted, directory, faults)
         for number, table in enumerate(rules if isinstance(rules, list) else ()):
             if isinstance(table, dict):
                 check_groups(table.get("groups"), (RULE, number, "groups"), groups, faults)
         if len(faults) > known:
             self.wrong.add(RULE)
-        self.mistakes += [self._fault(fault) for fault in faults]
+        return policy
 
     def check_listeners(self, names: Iterable[str | None]) -> None:
         """

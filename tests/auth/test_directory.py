@@ -101,21 +101,20 @@ def test_passwords() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outgoing", "reason", "number"),
+    ("outgoing", "reason"),
     [
-        (["192.0.2.1", "192.0.2.2"], "one IPv4 address is enough", 1),
-        (["::1", "a.example"], "not a literal IPv4 or IPv6 address", 1),
-        (["fe80::1%lo"], "not a literal IPv4 or IPv6 address", 0),
-        ([5], "not a literal IPv4 or IPv6 address", 0),
-        ("192.0.2.1", "not a list", None),
+        (["192.0.2.1", "192.0.2.2"], "one IPv4 address is enough"),
+        (["::1", "a.example"], "not a literal IPv4 or IPv6 address"),
+        (["fe80::1%lo"], "not a literal IPv4 or IPv6 address"),
+        ([5], "not a literal IPv4 or IPv6 address"),
+        ("192.0.2.1", "not a list"),
     ],
 )
-def test_outgoing(outgoing: Any, reason: str, number: int | None) -> None:
+def test_outgoing(outgoing: Any, reason: str) -> None:
     for kind in (UserRecord, GroupRecord):
         assert kind(outgoing=["::1", "192.0.2.1"]).outgoing == ("::1", "192.0.2.1")
-        with pytest.raises(Wrong) as caught:
+        with pytest.raises(ValueError, match=f"^outgoing: {reason}$"):
             kind(outgoing=outgoing)
-        assert (caught.value.reason, caught.value.number) == (reason, number)
 
 
 # Expiry.
@@ -135,6 +134,9 @@ def test_a_day_is_over_when_it_ends(in_tonga: None) -> None:
 def test_no_time(value: Any) -> None:
     with pytest.raises(Wrong, match="not a date such as 2027-01-31"):
         expiry(value)
+    if value is not None:
+        with pytest.raises(ValueError, match=r"^expires: not a date such as"):
+            UserRecord(expires=value)
 
 
 def test_no_day_after_the_last() -> None:
