@@ -148,9 +148,8 @@ class Session:
 
     def identify(self, client: Client) -> None:
         """The client has turned out to be *client*."""
-        self.release()
         self.record.client = client
-        self._claims = claims = self._sessions.ledger.arrive(client)
+        self._claims = claims = self._sessions.ledger.arrive(client, self._claims)
         if claims is not None and claims.admission is Admission.DROP:
             self._how = f"refused: {claims.refusal}"
             self.phase = Phase.FINISHING

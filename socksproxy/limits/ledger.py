@@ -307,9 +307,11 @@ class Claims:
             self._join(scope, holder, limits)
 
     def arrive(self, holders: Iterable[tuple[Scope, str, Limits]]) -> None:
-        """A client has connected: it is counted, and judged."""
-        over = 0
+        """A client has connected, or it is known now which one has: it is counted, and judged."""
+        over, refused_by = 0, None
         for scope, holder, limits in holders:
+            if (scope, holder) in self._accounts:
+                continue  # it was counted when it was not known whose session it is
             account = self._join(scope, holder, limits)
             here = 0
             if not account.arrives():
@@ -317,9 +319,11 @@ class Claims:
             if limits.sessions is not None:
                 here = max(here, self._add(account, SESSIONS) - limits.sessions)
             if here > over:
-                over, self._refused_by = here, account
-        self.admission = judged(over)
-        self._ledger.refusing += self._refused_by is not None
+                over, refused_by = here, account
+        if refused_by is None:
+            return
+        self._ledger.refusing += self._refused_by is None
+        self.admission, self._refused_by = judged(over), refused_by
         if self.admission is Admission.DROP:
             # Nobody is told, but the operator.
             with suppress(TooManySessions):
@@ -422,15 +426,17 @@ class Ledger:
         )
         self._at_once = tuple(entry for entry in self._by_scope if _concerns_all(entry[1]))
 
-    def arrive(self, client: Client) -> Claims | None:
+    def arrive(self, client: Client, claims: Claims | None = None) -> Claims | None:
         """
         *client* has connected.
 
+        :param claims: what its session has since before it was known who it is; None: nothing.
         :returns: what its session has, with the admission in it; None: nothing is limited.
         """
         if not self._at_once:
-            return None
-        claims = Claims(self)
+            return claims
+        if claims is None:
+            claims = Claims(self)
         claims.arrive(self._holders(client, self._at_once))
         return claims
 

@@ -29,6 +29,8 @@ _log = Logger(namespace="socksproxy")
 
 #: Bytes that a transport reads at a time, and at the least.
 _MOST_READ, _LEAST_READ = 65536, 512
+#: Seconds in which what has passed before a quota was used up is to be delivered.
+_LAST = 5.0
 
 
 @implementer(IPushProducer)
@@ -65,6 +67,8 @@ class RelayEnd:
 
     def pass_on(self, data: bytes) -> None:
         """*data* goes to the other end, and as much is read next as may be."""
+        if self.read_closed:
+            return  # it had been read already when a quota was used up
         self.other.send(data)
         if self.meter is not None:
             self.meter.spend(len(data))
@@ -144,7 +148,7 @@ class RelayEnd:
 
     def _wait(self) -> None:
         if self.meter is not None and self.meter.exhausted:
-            self._relay.abort(End.QUOTA)
+            self._relay.used_up()
         else:
             self.transport.pauseProducing()
 
@@ -164,6 +168,14 @@ class RelayEnd:
             self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()
+
+    def close(self) -> None:
+        """Read no more, and close the connection when all is sent."""
+        if self.gone:
+            return
+        self.read_closed = self.write_closed = True
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
     # IPushProducer, for the other end's transport.
 
@@ -261,6 +273,7 @@ class TransportsRelay:
         self._idle = idle
         self._timer: IDelayedCall | None = None
         self._over = False
+        self._closing = False
         self._started = False
         self._meters = meters
 
@@ -311,6 +324,17 @@ class TransportsRelay:
     def reached(self) -> Place:
         """See :meth:`socksproxy.relay.outcome.IRelay.reached`."""
         return reached_by(self.client.transport)
+
+    def used_up(self) -> None:
+        """A quota is: what has passed counts, and is delivered yet where the peers take it in time."""
+        if self._closing:
+            return
+        self._closing = True
+        self._note(End.QUOTA, 0)
+        self._stop_timer()
+        self._timer = self._clock.callLater(_LAST, self.abort, End.QUOTA)
+        for end in (self.client, self.destination):
+            end.close()
 
     def broken(self, end: RelayEnd, problem: ProtocolError) -> None:
         """*end*'s peer, or the context with it, has broken what was agreed on."""
@@ -366,10 +390,13 @@ class TransportsRelay:
         else:
             self._timer = self._clock.callLater(left, self._check_idle)
 
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
     def _finish(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
+        self._stop_timer()
         self._over = True
         for end in (self.client, self.destination):
             if end.meter is not None:

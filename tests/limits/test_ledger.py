@@ -123,6 +123,30 @@ def test_unknown_clients_have_no_limit_of_their_own() -> None:
     assert [door.admit("") for _ in range(4)] == [SERVE, SERVE, SERVE, REFUSE]
 
 
+def test_known_later() -> None:
+    """Who turns out to be somebody is counted with them as well, and with all only once."""
+    server = Limits(sessions=3, new_sessions=Rate(0.001, 3))
+    ledger = Ledger(Clock(), ServerLimits(server=server, client=Limits(sessions=1)))
+    there = []
+    for host, admission in (("192.0.2.1", SERVE), ("192.0.2.1", REFUSE), ("192.0.2.2", SERVE)):
+        claims = ledger.arrive(Client(""))
+        assert claims is not None
+        assert claims.admission is SERVE
+        assert ledger.arrive(Client(host, 1), claims) is claims
+        assert claims.admission is admission
+        there.append(claims)
+    assert had(ledger, Scope.SERVER) == 3
+    late = ledger.arrive(Client(""))
+    assert late is not None
+    assert ledger.arrive(Client("192.0.2.3", 1), late) is late
+    # Who was one too many does not become welcome by being known.
+    assert late.admission is REFUSE
+    assert ledger.refusing == 2
+    for claims in (late, *there):
+        claims.close()
+    assert (len(ledger), ledger.refusing, had(ledger, Scope.SERVER)) == (0, 0, 0)
+
+
 @given(
     st.lists(
         st.tuples(st.booleans(), st.sampled_from(["192.0.2.1", "192.0.2.2", "::1", "", None])), max_size=200

@@ -133,6 +133,24 @@ def test_download(serve: Serve, path: Path, wall: Wall) -> Playing:
 
 
 @pytest_twisted.inlineCallbacks
+def test_to_the_last_byte(serve: Serve, path: Path, wall: Wall) -> Playing:
+    """What uses a quota up arrives whole, and then the session ends."""
+    usage = kept(path, wall)
+    yield usage.start()
+    with Origin(echo) as origin:
+        proxy: Proxy = yield serve()
+        limit(proxy, usage, ServerLimits(server=Limits(daily=2000)))
+        with proxy.connect() as sock:
+            assert (yield proxy.play(ask5, sock, "127.0.0.1", origin.port))[0] == 0
+            yield proxy.play(echoes, sock, b"x" * 1000)
+            assert (yield proxy.play(drain, sock)) == 0
+        record = yield proxy.record()
+    assert (record["ended"], record["sent"], record["received"]) == ("quota used up", 1000, 1000)
+    yield usage.stop()
+    assert written(path)["server", TODAY] == 2000
+
+
+@pytest_twisted.inlineCallbacks
 def test_upload(serve: Serve, path: Path, wall: Wall) -> Playing:
     """Both directions count; a rule's quota is of the sessions under that rule only."""
     usage = kept(path, wall)

@@ -136,6 +136,20 @@ def test_new_sessions(serve: Serve, origin: Origin) -> Playing:
 
 
 @pytest_twisted.inlineCallbacks
+def test_new_sessions_of_all(serve: Serve, origin: Origin) -> Playing:
+    """A client whose address is known later, from a balancer, has begun only once."""
+    proxy: Proxy = yield serve(limits=ServerLimits(server=Limits(new_sessions=Rate(0.001, 4))))
+    codes = []
+    for _ in range(5):
+        with proxy.connect() as sock:
+            code, _ = yield proxy.play(ask5, sock, "127.0.0.1", origin.port)
+            codes.append(code)
+    assert codes == sorted(codes)
+    # The first client of a port may have come before.
+    assert codes.count(0) in (3, 4)
+
+
+@pytest_twisted.inlineCallbacks
 def test_binds_at_once(serve: Serve) -> Playing:
     """A BIND counts as long as it waits; then its session is one like any other."""
     proxy: Proxy = yield serve(limits=ServerLimits(client=Limits(binds=1)))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 
 from socksproxy.limits import Rate
 from socksproxy.limits.buckets import Bucket, Meter, Meters
@@ -519,13 +519,59 @@ def test_quota(kind: str, upwards: bool) -> Playing:
             feed(client if upwards else destination)
             return is_reset(destination if upwards else client)
 
-        assert (yield harness.run(scenario))
+        was_reset = yield harness.run(scenario)
         ended = yield harness.finished()
     assert ended.how is End.QUOTA
+    # What Twisted's transports have taken is sent before they are closed.
+    assert was_reset == (kind == "engine")
     # A message of the wrapped one is passed on as a whole.
     over = 65_536 if kind == "wrapped" else 0
     assert 200_000 <= max(ended.sent, ended.received) <= 200_000 + over
     assert shared.waiting == 0
+
+
+@kinds
+@ways
+@pytest_twisted.inlineCallbacks
+def test_what_passed_a_quota_arrives(kind: str, upwards: bool) -> Playing:
+    """A session ends with the last byte of a quota, and that one is delivered, too."""
+    purse = Purse(2000)
+    with harness_of(kind) as harness:
+        harness.start(meters=Meters(Meter([purse]), Meter([purse])))
+
+        def scenario(client: Any, destination: Any) -> bytes:
+            first, second = (client, destination) if upwards else (destination, client)
+            first.sendall(b"x" * 1000)
+            second.sendall(read_exactly(second, 1000).swapcase())
+            return read_exactly(first, 1000)
+
+        assert (yield harness.run(scenario)) == b"X" * 1000
+        ended = yield harness.finished()
+    assert (ended.how, ended.sent, ended.received) == (End.QUOTA, 1000, 1000)
+
+
+@pytest.mark.parametrize("kind", ["transports", "wrapped"])
+@pytest_twisted.inlineCallbacks
+def test_who_does_not_take_what_passed(kind: str) -> Playing:
+    """The session does not last for a peer that takes nothing."""
+    purse, clock = Purse(30_000_000), Clock()
+    harness = Harness(kind, clock=clock)
+    harness.limit_buffers(4096)
+    harness.start(meters=up(purse))
+    feeding = harness.run(lambda client, destination: feed(client))
+    while purse.left > 29_900_000:
+        yield deferLater(reactor, 0.01, lambda: None)
+    purse.left = 0
+    harness.relay.client.resume()
+    yield deferLater(reactor, 0.05, lambda: None)
+    assert harness.endings == 0
+    assert harness.relay.how is End.QUOTA
+    clock.advance(10)
+    ended = yield harness.finished()
+    assert ended.how is End.QUOTA
+    assert not clock.getDelayedCalls()
+    harness.close()
+    yield feeding
 
 
 @kinds
