@@ -31,8 +31,12 @@ class Seldom:
         :returns: how often since the last line, where another one is due; 0: it is not.
         """
         self._count += 1
-        now = self._clock.seconds()
-        if self._last is not None and now - self._last < EVERY:
+        if not self.quiet:
             return 0
-        count, self._count, self._last = self._count, 0, now
+        count, self._count, self._last = self._count, 0, self._clock.seconds()
         return count
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the last line is so long ago that another one would be due."""
+        return self._last is None or self._clock.seconds() - self._last >= EVERY

@@ -511,19 +511,22 @@ class Session:
     def renew_limits(self) -> None:
         """The limits may have changed: the session goes on under those that hold now."""
         record, client = self.record, self.record.client
-        others: list[tuple[Scope, str, Limits]] = []
+        others = self._rules()
         if record.request is not None and client.user is not None:
             others.append((Scope.USER, client.user, self._user_limits()))
-        effect = None if record.reached is None else self._effect(record.reached)
-        if effect is not None and effect.limits is not None:
-            others.append((Scope.RULE, effect.name, effect.limits))
-        elif self._association is not None and self._claims is not None:
-            others += self._claims.of(Scope.RULE)
         self._claims = self._sessions.ledger.renewed(self._claims, client, others)
         if self._relay is not None:
             self._relay.meter(self._meters(record.reached))
         elif self._association is not None:
             self._association.meter(self._meters(None))
+
+    def _rules(self) -> list[tuple[Scope, str, Limits]]:
+        """The rules under which it goes on, or may yet."""
+        reached = self._peers if self.record.reached is None else [self.record.reached]
+        if not reached:
+            return [] if self._claims is None else self._claims.of(Scope.RULE)
+        effects = map(self._effect, reached)
+        return [(Scope.RULE, rule.name, rule.limits) for rule in effects if rule and rule.limits]
 
     def release(self) -> None:
         """The session is counted no more."""
@@ -921,6 +924,8 @@ class Session:
     def _judged_again(self, permitted: bool) -> None:
         self._asked = None
         if permitted:
+            if self._judge is not None:
+                self._judge.enter = self._enter_rule  # for who is yet to come to a BIND
             self.renew_limits()
         else:
             self._forbid()

@@ -153,6 +153,8 @@ class Account:
     @property
     def rested(self) -> bool:
         """Whether nothing is lost when it is forgotten."""
+        if self.complaints is not None and not self.complaints.quiet:
+            return False
         return all(bucket is None or bucket.full for bucket in (self.arrivals, self.upload, self.download))
 
 
@@ -209,12 +211,15 @@ class Claims:
         :raises TooManySessions: when the holder may not have another session.
         :raises QuotaUsedUp: when it has had its bytes.
         """
-        if (scope, holder) in self._accounts:
+        known = self._accounts.get((scope, holder))
+        if known is not None and known.limits == limits:
             return
         account = self._join(scope, holder, limits)
+        account.change(limits)
+        self._give(lambda owner, kind: owner is account)
         try:
             _check_quota(account)
-            if not account.arrives():
+            if known is None and not account.arrives():
                 raise TooManySessions(f"too many new sessions{account.of}")
             for kind in self._kinds:
                 self._take(account, kind)

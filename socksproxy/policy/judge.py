@@ -28,16 +28,17 @@ class Judge:
     Asks *policy* for one session, and remembers what it says.
 
     :param policy: decides.
-    :param enter: called with each rule with limits that allows an address;
+    :ivar enter: called with each rule with limits that allows an address;
         it raises :class:`~socksproxy.errors.OverLimit` when they are reached, and then it is denied.
+        None: none is.
     :ivar over: the last limit that was reached.
     """
 
-    __slots__ = ("_by_host", "_enter", "_latest", "_policy", "_rules", "_settled", "over")
+    __slots__ = ("_by_host", "_latest", "_policy", "_rules", "_settled", "enter", "over")
 
     def __init__(self, policy: IDecidingPolicy, enter: Callable[[Rule], None] | None = None) -> None:
         self._policy = policy
-        self._enter = enter
+        self.enter = enter
         self.over: OverLimit | None = None
         self._latest: Decision | None = None
         self._settled = False
@@ -70,9 +71,9 @@ class Judge:
         if len(self._rules) < _MOST_NAMED:
             self._rules[decision.rule] = decision.effect is None or decision.effect.log
         effect = decision.effect
-        if known and decision.allowed and effect is not None and effect.limits and self._enter is not None:
+        if known and decision.allowed and effect is not None and effect.limits and self.enter is not None:
             try:
-                self._enter(effect)
+                self.enter(effect)
             except OverLimit as problem:
                 self.over = problem
                 return False

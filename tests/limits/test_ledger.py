@@ -437,6 +437,29 @@ def test_sessions_that_nobody_counted_are_from_now_on() -> None:
     assert len(door.ledger) == 0
 
 
+def test_one_line_a_while_for_those_who_come_and_go(tmp_path: Path) -> None:
+    """Who has had its bytes is not told of anew with each attempt, though others come between."""
+    clock = MemoryReactorClock()
+    usage = UsageFile(clock, str(tmp_path / "usage"))
+    ledger = Ledger(clock, usage=usage)
+
+    def tried(name: str) -> None:
+        with pytest.raises(QuotaUsedUp):
+            user(name, Limits(daily=0), ledger)
+
+    with heard() as lines:
+        for _ in range(5):
+            tried("ann")
+            tried("bob")
+        assert len(lines) == 2
+        clock.advance(100)
+        for name in "abcdef":
+            user(name, Limits(sessions=1), ledger).close()
+        assert (Scope.USER, "ann") not in ledger._accounts
+        tried("bob")
+    assert len(lines) == 3
+
+
 def test_no_limit_any_more() -> None:
     door = Door(each(sessions=1))
     door.admit("192.0.2.1")
@@ -468,6 +491,19 @@ def test_another_rule() -> None:
     claims = ledger.entered(None, Scope.RULE, "web", Limits(sessions=1))
     renewed(ledger, claims, (Scope.RULE, "mail", Limits(sessions=1)))
     assert (had(ledger, Scope.RULE, "web"), had(ledger, Scope.RULE, "mail")) == (0, 1)
+
+
+def test_a_rule_entered_again() -> None:
+    """A rule that says something else now, under the same name, counts who is under it already."""
+    ledger = Ledger(Clock())
+    claims = ledger.entered(None, Scope.RULE, "few", Limits(new_sessions=Rate(0.001, 1)))
+    ledger.entered(claims, Scope.RULE, "few", Limits(new_sessions=Rate(0.001, 1), sessions=1))
+    assert had(ledger, Scope.RULE, "few") == 1
+    ledger.entered(claims, Scope.RULE, "few", Limits(sessions=1))
+    assert had(ledger, Scope.RULE, "few") == 1
+    with pytest.raises(TooManySessions):
+        ledger.entered(claims, Scope.RULE, "few", Limits(sessions=0))
+    assert (had(ledger, Scope.RULE, "few"), len(ledger)) == (0, 0)
 
 
 def test_a_bind_is_counted_on() -> None:

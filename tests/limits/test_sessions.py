@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import pytest
 import pytest_twisted
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
@@ -13,7 +14,7 @@ from twisted.cred.portal import IRealm, Portal
 from twisted.internet.threads import blockingCallFromThread
 from zope.interface import implementer
 
-from socksproxy import Reply, Rule, RulePolicy
+from socksproxy import BindSettings, Reply, Rule, RulePolicy
 from socksproxy.auth.users import ISOCKSUser, User
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.limits.ledger import ASSOCIATIONS, BINDS, Scope
@@ -22,9 +23,13 @@ from tests.conftest import Serve
 from tests.support.limits import had
 from tests.support.logs import heard
 from tests.support.origin import Origin, echo
-from tests.support.proxy import Playing, Proxy, ask4, ask5, echoes, reactor, reply5, request5, until
+from tests.support.proxy import Playing, Proxy, ask4, ask5, echoes, greet, reactor, reply5, request5, until
+from tests.test_bind import bind, meet, second, turned_away
+from tests.test_session import Stuck
 from tests.udp.harness import Client as Datagrams, Echo, Refused, wait_for
 from tests.udp.test_contract import serving
+
+ALL = Rule(name="all", allow=True, networks=["0.0.0.0/0", "::/0"])
 
 
 class Limited(User):
@@ -234,3 +239,82 @@ async def test_association_when_limits_change(kind: str) -> None:
     policy = RulePolicy([Rule(name="few", allow=True, limits=Limits(sessions=1))])
     async with serving(kind, policy=policy) as proxy:
         await proxy.run(goes_on_under_its_rule)
+
+
+FEW = Rule(name="few", allow=True, limits=Limits(sessions=5, download=Rate(1e6)))
+
+
+@pytest_twisted.inlineCallbacks
+def test_bind_when_limits_change(serve: Serve) -> Playing:
+    """Who waits for a peer is under its rule, and is when the peer has come; a new policy's rule as well."""
+    proxy: Proxy = yield serve(policy=RulePolicy([FEW]))
+
+    def begin() -> tuple[socket.socket, Any]:
+        sock = proxy.connect()
+        code, address = bind(sock, 5, "127.0.0.1")
+        assert code == 0
+        return sock, address
+
+    def come(sock: socket.socket, address: Any) -> socket.socket:
+        peer = meet(address)
+        assert second(sock, 5)[0] == 0
+        return peer
+
+    other = RulePolicy([attrs.evolve(FEW, name="other")])
+    ledger = proxy.sessions.ledger
+    for rule, changes in (("few", {"limits": ServerLimits()}), ("other", {"policy": other})):
+        sock, address = yield proxy.play(begin)
+        proxy.factory.reconfigure(**changes)
+        assert had(ledger, Scope.RULE, rule) == 1
+        peer = yield proxy.play(come, sock, address)
+        assert had(ledger, Scope.RULE, rule) == 1
+        (session,) = proxy.sessions.live
+        assert session._relay.destination.meter is not None
+        sock.close()
+        peer.close()
+        yield until(lambda: not proxy.sessions.live)
+        assert len(ledger) == 0
+
+
+@pytest_twisted.inlineCallbacks
+def test_whoever_comes_is_counted(serve: Serve) -> Playing:
+    """Who comes to a BIND that is open to all is counted under a rule that was not there when it began."""
+    proxy: Proxy = yield serve(policy=RulePolicy([ALL]), bind=BindSettings(any_peer=True))
+
+    def begin() -> tuple[socket.socket, Any]:
+        sock = proxy.connect()
+        code, address = bind(sock, 5, "0.0.0.0")
+        assert code == 0
+        return sock, address
+
+    sock, address = yield proxy.play(begin)
+    none = attrs.evolve(FEW, networks=["127.0.0.1"], limits=Limits(sessions=0))
+    proxy.factory.reconfigure(policy=RulePolicy([none, attrs.evolve(FEW, name="other"), ALL]))
+
+    def come() -> socket.socket:
+        with meet(address, "127.0.0.1") as denied:
+            assert turned_away(denied)
+        peer = meet(address, "127.0.0.2")
+        assert second(sock, 5)[0] == 0
+        return peer
+
+    peer = yield proxy.play(come)
+    assert had(proxy.sessions.ledger, Scope.RULE, "other") == 1
+    sock.close()
+    peer.close()
+
+
+@pytest_twisted.inlineCallbacks
+def test_limits_change_while_dialing(serve: Serve) -> Playing:
+    """A connection that is being made stays under its rule."""
+    with Stuck() as stuck:
+        proxy: Proxy = yield serve(policy=RulePolicy([FEW]))
+        ledger = proxy.sessions.ledger
+        with proxy.connect() as sock:
+            yield proxy.play(greet, sock)
+            sock.sendall(request5("127.0.0.1", stuck.port))
+            yield until(lambda: had(ledger, Scope.RULE, "few") == 1)
+            proxy.factory.reconfigure(limits=ServerLimits(server=Limits(sessions=9)))
+            assert had(ledger, Scope.RULE, "few") == 1
+    yield until(lambda: not proxy.sessions.live)
+    assert len(ledger) == 0
