@@ -502,11 +502,9 @@ class Session:
         self._claims.settle(rule)
         return self._claims.meters(() if rule is None else (rule,))
 
-    def _rule_meters(self, rule: Rule | None) -> Meters | None:
+    def _meters_under(self, rule: str) -> Meters | None:
         """What measures datagrams under *rule*; None: what measures all others."""
-        if rule is None or not rule.limits or self._claims is None:
-            return None
-        return self._claims.meters((rule.name,))
+        return None if self._claims is None else self._claims.meters((rule,))
 
     def renew_limits(self) -> None:
         """The limits may have changed: the session goes on under those that hold now."""
@@ -606,7 +604,8 @@ class Session:
         return Way(
             None if source is None else source[0],
             None if timeouts is None else timeouts.idle,
-            self._rule_meters(rule),
+            rule.name if rule is not None and rule.limits else None,
+            self._meters_under,
         )
 
     def _effect(self, reached: Address) -> Rule | None:

@@ -93,7 +93,8 @@ class Target:
     Where the datagrams of one header go.
 
     :ivar key: the header.
-    :ivar meters: how much may be sent there, in place of the association's own; None: that.
+    :ivar rule: of the limits that hold there beside the association's own; None: of none.
+    :ivar meters: how much may be sent there by all of these; None: the association's own say.
     :ivar sockaddr: a checked literal address and a port; None: nowhere, or not known yet.
     :ivar ipv6: the family of *sockaddr*.
     :ivar until: the clock's seconds up to which this holds.
@@ -110,6 +111,7 @@ class Target:
         "key",
         "meters",
         "pending",
+        "rule",
         "segments",
         "sockaddr",
         "source",
@@ -130,6 +132,7 @@ class Target:
         self.pending: Deferred[Any] | None = None
         self.drop = Drop.DENIED
         self.contact: object = None
+        self.rule: str | None = None
         self.meters: Meters | None = None
 
 
@@ -139,12 +142,14 @@ class Way(NamedTuple):
 
     :ivar source: the literal address that they leave from; None: that of all.
     :ivar idle: seconds that the association may be without a datagram, 0: for ever; None: as all may.
-    :ivar meters: how much may pass, nobody else's, in place of the association's own; None: that.
+    :ivar rule: the name of the one whose limits hold there beside the association's own; None: there is none.
+    :ivar meters: gives the meters, nobody else's, of all that passes under a rule, by its name.
     """
 
     source: str | None = None
     idle: float | None = None
-    meters: Meters | None = None
+    rule: str | None = None
+    meters: Callable[[str], Meters | None] | None = None
 
 
 class Outlet(Shape):
@@ -196,8 +201,8 @@ class Association:
     :ivar way: tells of an address, and of the name that was asked for, how datagrams go there; None: as to
         all others.
     :ivar meters: how much of datagrams' payload may pass; None: whatever comes. See :meth:`meter`.
-    :ivar reply_meters: likewise of what comes from destinations that have meters of their own, by the
-        headers for replies.
+    :ivar reply_meters: likewise of what comes from destinations under rules with limits, by the headers for
+        replies.
     :ivar outlet: its sockets.
     :ivar targets: by the headers of the client's datagrams.
     :ivar sources: the headers for replies, by what the outlet knows their sources by.
@@ -208,6 +213,7 @@ class Association:
 
     __slots__ = (
         "_asked",
+        "_by_rule",
         "_contacts",
         "_ended",
         "_fragments",
@@ -215,7 +221,6 @@ class Association:
         "_idle_as_all",
         "_seen",
         "_since",
-        "_some_metered",
         "_terms",
         "_unwrapped",
         "_waiting",
@@ -264,8 +269,8 @@ class Association:
         self.way: Callable[[Address, str | None], Way] | None = None
         self._idle = 0.0
         self._idle_as_all = False
-        self._some_metered = False
         self.meters: Meters | None = None
+        self._by_rule: dict[str, Meters | None] | None = None
         self.reply_meters: dict[bytes, Meters] = {}
         self._unwrapped: bytes | None = None
         self._terms = terms
@@ -407,10 +412,20 @@ class Association:
         if len(self.sources) >= self._terms.settings.destinations:
             self._forget_sources()
         header = self.sources[source] = build_header(Address.of(host, port))
-        for target in self.targets.values() if self._some_metered else ():
-            if target.meters is not None and target.sockaddr == (host, port):
-                self.reply_meters[header] = target.meters
+        meters = self._meters_of(host, port) if self._by_rule else None
+        if meters is not None:
+            self.reply_meters[header] = meters
         return header
+
+    def _meters_of(self, host: str, port: int) -> Meters | None:
+        """What limits replies from there: what limits datagrams to there, or to another port of that host."""
+        found = None
+        for target in self.targets.values():
+            if target.sockaddr == (host, port):
+                return target.meters
+            if target.sockaddr is not None and target.sockaddr[0] == host:
+                found = target.meters or found
+        return found
 
     def to_client(self, header: bytes, payload: bytes) -> bytes | None:
         """The datagram for the client, as it is to get it; None: it cannot be had, and is counted."""
@@ -450,6 +465,27 @@ class Association:
         before, self.meters = self.meters, None if self._ended is None else meters
         if before is not None and before is not meters:
             before.leave()
+        by_rule, self._by_rule = self._by_rule, None
+        if by_rule is None:
+            return
+        for of_rule in by_rule.values():
+            if of_rule is not None:
+                of_rule.leave()
+        self._forget_sources()
+        for target in self.targets.values():
+            target.rule = target.meters = None
+            if target.sockaddr is not None and self._ended is not None:
+                self._find_way(target, Address.of(*target.sockaddr))
+
+    def _meters_under(self, way: Way) -> Meters | None:
+        """What is one association's place among all that passes under a rule, however many destinations."""
+        if way.rule is None or way.meters is None:
+            return None
+        if self._by_rule is None:
+            self._by_rule = {}
+        if way.rule not in self._by_rule:
+            self._by_rule[way.rule] = way.meters(way.rule)
+        return self._by_rule[way.rule]
 
     def let_up(self, target: Target, sizes: Sequence[int]) -> int:
         """How many of the datagrams to *target* whose payloads are *sizes* long pass; the rest is counted."""
@@ -553,8 +589,7 @@ class Association:
         else:
             target.sockaddr = (address.host, address.port)
             target.ipv6 = address.type is AddressType.IPV6
-            if self.way is not None:
-                self._take_way(target, self.way(address, _name_of(target.key)))
+            self._find_way(target, address)
             contact = target.contact = self._contact(address.host, address.port)
             self._contacts[contact] = self._contacts.get(contact, 0) + 1
         for payload in waiting or ():
@@ -565,12 +600,13 @@ class Association:
             elif self.outlet is not None:
                 self.outlet.send(target, payload)
 
-    def _take_way(self, target: Target, way: Way) -> None:
+    def _find_way(self, target: Target, address: Address) -> None:
+        if self.way is None:
+            return
+        way = self.way(address, _name_of(target.key))
         target.source = way.source
-        if way.meters is not None or target.meters is not None:
-            _leave_meters(target)
-            target.meters = way.meters
-            self._some_metered = True
+        if way.rule != target.rule:
+            target.rule, target.meters = way.rule, self._meters_under(way)
             self._forget_sources()
         if way.idle is None:
             self._idle_as_all = True
@@ -627,7 +663,6 @@ class Association:
             self._waiting_bytes -= len(payload)
             self.drop(Drop.OVERFLOW)
         target.waiting = None
-        _leave_meters(target)
         self._leave(target)
 
     def reconsider(self, client: Client, means: Means) -> None:
@@ -717,12 +752,6 @@ class Association:
             outlet.close()
         self._terms.over(self)
         ended(self)
-
-
-def _leave_meters(target: Target) -> None:
-    meters, target.meters = target.meters, None
-    if meters is not None:
-        meters.leave()
 
 
 def header_end(data: bytes | memoryview) -> int:

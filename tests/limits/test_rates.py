@@ -15,10 +15,11 @@ from twisted.internet.threads import blockingCallFromThread
 
 from socksproxy import Rule, RulePolicy
 from socksproxy.limits import Limits, Rate, ServerLimits
+from socksproxy.limits.ledger import Scope
 from tests.conftest import Serve
 from tests.support.origin import Origin, echo
 from tests.support.proxy import Playing, Proxy, ask5, echoes, reactor, until
-from tests.udp.harness import Client as Datagrams, udp_socket
+from tests.udp.harness import Client as Datagrams, udp_socket, wait_for
 from tests.udp.test_contract import serving
 
 from .test_sessions import asks_as, portal_of
@@ -192,3 +193,52 @@ def received(sock: socket.socket) -> list[Any]:
 async def test_datagrams_under_a_rule(kind: str) -> None:
     async with serving(kind, policy=RulePolicy([Rule(name="rest", allow=True)])) as proxy:
         await proxy.run(datagrams)
+
+
+def to_many(proxy: Any) -> None:
+    """
+    However many it sends to, an association has one place in the queue of their rule.
+
+    Limits are changed for all of them at once.
+    """
+    ledger = proxy.factory.sessions.ledger
+    with ExitStack() as stack:
+        there = [stack.enter_context(udp_socket()) for _ in range(5)]
+        client = stack.enter_context(Datagrams(proxy))
+        for sock in there * 10:
+            client.send(bytes(1000), sock.getsockname())
+        wait_for(lambda: had_all(proxy, 50))
+        bucket = ledger._accounts[Scope.RULE, "few"].upload
+        assert bucket.waiting == 1
+        blockingCallFromThread(reactor, proxy.factory.reconfigure, limits=ServerLimits(server=few(0.001)))
+        assert bucket.waiting == 0
+        (session,) = proxy.factory.sessions.live
+        (meters,) = {target.meters for target in session._association.targets.values()}
+        all_of_it = ledger._accounts[Scope.SERVER, ""].upload
+        assert [place.allowance for place in meters.up._places] == [bucket, all_of_it]
+        for sock in there * 2:
+            client.send(bytes(1000), sock.getsockname())
+        wait_for(lambda: had_all(proxy, 60))
+        assert bucket.waiting == 1
+        client.close()
+        proxy.record()
+        assert (bucket.waiting, all_of_it.waiting, len(ledger)) == (0, 0, 0)
+
+
+def few(per_second: float) -> Limits:
+    return Limits(upload=Rate(per_second, 3000))
+
+
+def had_all(proxy: Any, datagrams: int) -> bool:
+    """Whether so many datagrams have been passed on, or have not."""
+    (session,) = proxy.factory.sessions.live
+    association = session._association
+    return association.datagrams_sent + sum(association.dropped.values()) == datagrams
+
+
+@pytest.mark.parametrize("kind", ["engine", "transports"])
+@pytest_twisted.ensureDeferred
+async def test_many_destinations_of_a_rule(kind: str) -> None:
+    rule = Rule(name="few", allow=True, limits=few(1.0))
+    async with serving(kind, policy=RulePolicy([rule])) as proxy:
+        await proxy.run(to_many)

@@ -15,6 +15,7 @@ from zope.interface import implementer
 from socksproxy import Address, Client, Command, Filtering, UDPSettings
 from socksproxy.commands.means import Means
 from socksproxy.deadlines import Deadlines
+from socksproxy.limits.buckets import Meters
 from socksproxy.relay.outcome import End
 from socksproxy.resolve import Names
 from socksproxy.udp import association as module
@@ -28,6 +29,7 @@ from socksproxy.udp.association import (
     Drop,
     Target,
     Terms,
+    Way,
     header_end,
 )
 from socksproxy.udp.reassembly import TIME
@@ -339,6 +341,39 @@ def test_sources_are_bounded() -> None:
 
 
 # Replies.
+
+
+@pytest.mark.parametrize("filtering", Filtering)
+def test_replies_of_a_rule(filtering: Filtering) -> None:
+    """Those from another port of a host that a rule limits are under its limits, too, if they pass at all."""
+    world = World(filtering=filtering)
+    association = world.association
+    given: list[tuple[str, Meters]] = []
+
+    def meters_under(rule: str) -> Meters:
+        given.append((rule, Meters()))
+        return given[-1][1]
+
+    association.way = lambda address, name: Way(
+        None, None, None if address.port == 80 else "few", meters_under
+    )
+    for port in (80, 53, 54):
+        world.send("198.51.100.1", port=port)
+    world.send("198.51.100.2", port=80)
+    assert [rule for rule, _ in given] == ["few"]
+    limited = {
+        (host, port): association.reply_meters.get(header) is given[0][1]
+        for host, port in (
+            ("198.51.100.1", 53),
+            ("198.51.100.1", 80),
+            ("198.51.100.1", 99),
+            ("198.51.100.2", 99),
+        )
+        if (header := association.header_for((host, port), host, port)) is not None
+    }
+    assert limited.pop(("198.51.100.1", 53))
+    assert limited.pop(("198.51.100.1", 99), True)
+    assert not any(limited.values())
 
 
 @pytest.mark.parametrize(
