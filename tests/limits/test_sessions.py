@@ -111,6 +111,7 @@ def test_rule(serve: Serve, origin: Origin, ask: Any, served: int, refused: int)
         with proxy.connect() as first, proxy.connect() as second:
             assert (yield proxy.play(ask, first, "127.0.0.1", origin.port))[0] == served
             assert (yield proxy.play(ask, second, "127.0.0.1", origin.port))[0] == refused
+            second.close()
             record = yield proxy.record()
             assert (record["rule"], record["ended"]) == ("few", "refused: too many sessions of rule few")
             with proxy.connect() as third:
@@ -167,6 +168,7 @@ def test_binds_at_once(serve: Serve) -> Playing:
         assert code == 0
         code, _ = yield proxy.play(bound, second)
         assert code == Reply.NOT_ALLOWED
+        second.close()
         record = yield proxy.record()
         assert record["ended"] == "refused: too many BINDs of client 127.0.0.1"
         assert had(proxy.sessions.ledger, Scope.CLIENT, "127.0.0.1", BINDS) == 1

@@ -119,24 +119,6 @@ def test_rate(kind: str, upwards: bool, rate: float) -> Playing:
     assert measured == pytest.approx(rate, rel=0.05)
 
 
-@pytest.mark.slow
-@kinds
-@pytest_twisted.inlineCallbacks
-def test_rate_over_ten_seconds(kind: str) -> Playing:
-    """Burst and all, from the first byte on."""
-    with harness_of(kind) as harness:
-        harness.start(meters=up(bucket(2e6)))
-
-        def scenario(client: Any, destination: Any) -> float:
-            feed(client)
-            return rate_of(destination, 0, 10)
-
-        measured = yield harness.run(scenario)
-        harness.relay.abort()
-        yield harness.finished()
-    assert measured == pytest.approx(2e6, rel=0.05)
-
-
 @engine_only
 @pytest_twisted.inlineCallbacks
 def test_splices_what_may_be_moved(monkeypatch: pytest.MonkeyPatch) -> Playing:
@@ -243,7 +225,7 @@ def test_change_of_rate_in_place(kind: str, upwards: bool) -> Playing:
             read_exactly(sink, 20_000)
 
         def then(client: Any, destination: Any) -> float:
-            return rate_of(destination if upwards else client, 400_000, 2)
+            return rate_of(destination if upwards else client, 400_000, 1)
 
         yield harness.run(first)
         shared.rate = Rate(1e6)
@@ -297,18 +279,18 @@ def test_a_limit_for_one_that_runs(kind: str, upwards: bool) -> Playing:
 
         def then(client: Any, destination: Any) -> float:
             # What is in the kernel's buffers is on its way already.
-            return rate_of(destination if upwards else client, 8_000_000, 2)
+            return rate_of(destination if upwards else client, 8_000_000, 1)
 
         yield harness.run(first)
         before = bucket(30e6)
         harness.relay.meter(of(before))
         yield harness.run(lambda client, destination: read_exactly(destination if upwards else client, 1))
-        harness.relay.meter(of(bucket(4e6)))
+        harness.relay.meter(of(bucket(8e6)))
         assert before.waiting == 0
         measured = yield harness.run(then)
         harness.relay.abort()
         yield harness.finished()
-    assert measured == pytest.approx(4e6, rel=0.05)
+    assert measured == pytest.approx(8e6, rel=0.05)
 
 
 @kinds
