@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -118,9 +119,12 @@ class Inbox:
 
     def take(self) -> tuple[Orders, list[int]] | None:
         """Orders and their descriptors; None: they are not all there yet."""
+        # socket.recv_fds() does not pass its flags on, up to Python 3.11 at least.
         flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0) | socket.MSG_DONTWAIT
-        data, descriptors, _, _ = socket.recv_fds(self._channel, _LONGEST_ORDERS, _TOGETHER, flags)
-        self._descriptors += descriptors
+        room = socket.CMSG_LEN(_TOGETHER * array("i").itemsize)
+        data, passed, _, _ = self._channel.recvmsg(_LONGEST_ORDERS, room, flags)
+        for _, _, numbers in passed:
+            self._descriptors += array("i", numbers)
         if data == _MORE:
             return None
         descriptors, self._descriptors = self._descriptors, []

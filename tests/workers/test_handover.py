@@ -18,6 +18,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorSocket, IReactorTCP, IReactorUNIX
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
+from twisted.python.filepath import FilePath
 
 from socksproxy import SOCKSFactory
 from socksproxy.workers import handover as module
@@ -25,6 +26,7 @@ from socksproxy.workers.handover import InheritedOpening, SharedOpening, SharedU
 
 from ..conftest import PATIENCE
 from ..support.certificates import self_signed
+from ..support.logs import heard
 
 TCP = "tcp:0:interface=127.0.0.1:backlog=7"
 
@@ -265,3 +267,114 @@ def test_access_log(tmp_path: Path) -> None:
     assert (tmp_path / "access.log").read_text().count("\n") == 1
     worker.close()
     log.close()
+
+
+# Another configuration.
+
+
+def told(shared: SharedOpening, before: InheritedOpening | None) -> InheritedOpening:
+    """What a worker, in this process too, is told of *shared*."""
+    listeners = [[os.dup(port.fileno()) for port, _ in ports] for ports in shared.ports.values()]
+    return InheritedOpening(reactor, listeners, {}, None, before)
+
+
+async def all_of(opening: Any, descriptions: list[str], name: str) -> list[Any]:
+    """The ports of a configuration, in force."""
+    endpoints = [opening.endpoint(number, one) for number, one in enumerate(descriptions)]
+    ports = [await endpoint.listen(HelloFactory(name)) for endpoint in endpoints]
+    for port in opening.doors.enter():
+        await port.stopListening()
+    return ports
+
+
+@pytest_twisted.ensureDeferred
+async def test_again(tmp_path: Path) -> None:
+    """Ports that stay are the same in supervisor and worker, in whatever order; the others open and close."""
+    unix = f"unix:{tmp_path / 'socks'}"
+    first = SharedOpening(reactor)
+    ports = await all_of(first, [TCP, unix, TCP], "supervisor")
+    worker = told(first, None)
+    theirs = await all_of(worker, [TCP, unix, TCP], "before")
+    second = first.again()
+    assert isinstance(second, SharedOpening)
+    again = await all_of(second, [unix, TCP, TCP, TCP], "supervisor")
+    again[3].stopReading()
+    assert again[:3] == [ports[1], ports[0], ports[2]]
+    inherited = told(second, worker)
+    now = await all_of(inherited, [unix, TCP, TCP, TCP], "after")
+    assert now[:3] == [theirs[1], theirs[0], theirs[2]]
+    assert [port.getHost() for port in now[1:]] == [port.getHost() for port in again[1:]]
+    for port in now[1:]:
+        assert await asks(socket.AF_INET, ("127.0.0.1", port.getHost().port)) == "after 127.0.0.1"
+    assert await asks(socket.AF_UNIX, str(tmp_path / "socks")) == "after None"
+    closed = again[3].getHost().port
+    third = second.again()
+    await all_of(third, [TCP], "supervisor")
+    (left,) = await all_of(told(third, inherited), [TCP], "at last")
+    number = left.getHost().port
+    assert number == ports[0].getHost().port
+    assert await asks(socket.AF_INET, ("127.0.0.1", number)) == "at last 127.0.0.1"
+    with pytest.raises(ConnectionRefusedError):
+        await asks(socket.AF_INET, ("127.0.0.1", closed))
+    assert not (tmp_path / "socks").exists()
+    await left.stopListening()
+    await ports[0].stopListening()
+
+
+@pytest_twisted.ensureDeferred
+async def test_tls_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that may not be read any more stays as it was; one that was never read is a mistake."""
+    pem = tmp_path / "proxy.pem"
+    pem.write_bytes(self_signed())
+    description = f"ssl:0:interface=127.0.0.1:privateKey={pem}"
+    opening, port = await opened(description)
+    data = pem.read_bytes()
+    content = FilePath.getContent
+
+    def get_content(self: Any, *more: Any) -> bytes:
+        if self.path == str(pem):
+            raise PermissionError(13, "Permission denied", str(pem))
+        return content(self, *more)
+
+    monkeypatch.setattr(FilePath, "getContent", get_content)
+    second = opening.again()
+    with heard() as lines:
+        await second.endpoint(0, description).listen(HelloFactory("supervisor"))
+    assert lines == [f"{description}: its files may not be read again, and stay as they were"]
+    assert second.files == {str(pem): data}
+    with pytest.raises(PermissionError):
+        SharedOpening(reactor).endpoint(0, description)
+    worker = await inherited(second, description, HelloFactory("worker"))
+    assert await speaks_tls(port.getHost().port, data) == "worker 127.0.0.1"
+    await worker.stopListening()
+    await port.stopListening()
+
+
+def test_close_rest() -> None:
+    """What was given and not taken is closed, once."""
+    descriptors = [file_of(b"") for _ in range(4)]
+    opening = InheritedOpening(reactor, [descriptors[:2]], {"a": descriptors[2]}, (descriptors[3], "/log"))
+    opening.close_rest()
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+    opening.close_rest()
+
+
+def test_access_log_again(tmp_path: Path) -> None:
+    """The log that is the same stays open, and what was passed for it is closed."""
+    shared = SharedOpening(reactor)
+    path = str(tmp_path / "access.log")
+    log = shared.access_log(path, "text")
+    first = InheritedOpening(reactor, [], {}, (os.dup(log.fileno()), path))
+    ours = first.access_log("access.log", "text")
+    passed = os.dup(log.fileno())
+    second = InheritedOpening(reactor, [], {}, (passed, path), first)
+    assert second.access_log("access.log", "text") is ours
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(passed)
+    third = InheritedOpening(reactor, [], {}, (os.dup(log.fileno()), path), second)
+    other = third.access_log("access.log", "json")
+    assert other is not ours
+    for one in (log, ours, other):
+        one.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,9 +23,11 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
 from socksproxy import Client
+from socksproxy.reload import CannotReload
 from socksproxy.workers.counts import SharedCounting
+from socksproxy.workers.handover import file_of
 from socksproxy.workers.machine import Ending
-from socksproxy.workers.process import LONGEST_LINE, Lines, Orders, WorkerProcess
+from socksproxy.workers.process import LONGEST_LINE, Inbox, Lines, Orders, WorkerProcess, pass_on
 from socksproxy.workers.table import new_table
 from socksproxy.workers.worker import Commands, Reporter, make_worker_service, read_orders
 
@@ -157,9 +160,16 @@ class Told:
 
     def __init__(self) -> None:
         self.told: list[Any] = []
+        self.passed = 0
 
     def ready(self) -> None:
         self.told.append("ready")
+
+    def reloaded(self) -> None:
+        self.told.append("reloaded")
+
+    def not_reloaded(self) -> None:
+        self.told.append("not reloaded")
 
     def ended(self, ending: Ending) -> None:
         self.told.append(ending)
@@ -184,9 +194,17 @@ def told() -> Told:
 
 
 @pytest.fixture
-def process(told: Told) -> WorkerProcess:
+def process(told: Told) -> Iterator[WorkerProcess]:
     machine: Any = told
-    return WorkerProcess(3, machine, 4, 5, lambda process: None)
+    process = WorkerProcess(
+        3,
+        machine,
+        4,
+        5,
+        lambda process: pass_on(process.channel, orders(), [told.passed] if told.passed else []),
+    )
+    yield process
+    process.close_channel()
 
 
 def test_says_ready(process: WorkerProcess, told: Told) -> None:
@@ -195,6 +213,90 @@ def test_says_ready(process: WorkerProcess, told: Told) -> None:
     assert told.told == []
     process.childDataReceived(5, b"ady\n")
     assert told.told == ["ready"]
+    process.childDataReceived(5, b"not reloaded\nreloaded\n")
+    assert told.told == ["ready", "not reloaded", "reloaded"]
+
+
+# Orders that come later.
+
+
+@pytest.mark.parametrize("count", [0, 1, 64, 65, 200])
+def test_pass_on(count: int) -> None:
+    """Orders come with all their descriptors, in their order, however many messages that takes."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    files = [file_of(str(number).encode()) for number in range(count)]
+    with here, there:
+        inbox = Inbox(there)
+        for _ in range(2):
+            pass_on(here, orders(), files)
+            while (taken := inbox.take()) is None:
+                pass
+            received, descriptors = taken
+            assert received.line() == orders().line()
+            assert [os.pread(descriptor, 9, 0) for descriptor in descriptors] == [
+                str(number).encode() for number in range(count)
+            ]
+            assert not any(map(os.get_inheritable, descriptors))
+            for descriptor in descriptors:
+                os.close(descriptor)
+        with pytest.raises(BlockingIOError):
+            inbox.take()
+    for file in files:
+        os.close(file)
+
+
+def test_cannot_be_told(process: WorkerProcess, logged: list[Any]) -> None:
+    """A worker that does not read what it is told, or is gone, is no fault of the supervisor's."""
+    assert process.reload()
+    while process.reload():
+        pass
+    assert [text for _, text in logged] == ["worker 3 cannot be told: Resource temporarily unavailable"]
+    process.close_channel()
+    assert not process.reload()
+
+
+def test_cannot_be_told_at_once(process: WorkerProcess, told: Told, logged: list[Any]) -> None:
+    """Nor is a descriptor that cannot be passed on."""
+    told.passed = 10_000_000
+    assert not process.reload()
+    assert [text for _, text in logged] == ["worker 3 cannot be told: Bad file descriptor"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_follows(tmp_path: Path) -> None:
+    """
+    A worker goes over to what it is told, or stays as it is when it cannot; what was passed is closed.
+    """
+    given = orders(
+        arguments=["-p", "0", "--max-sessions", "3"], listeners=[[]], files={}, log=None, counts=None
+    )
+    service = make_worker_service(given, reactor)
+    service._listening = True
+    log = tmp_path / "access.log"
+    for arguments, sessions in (
+        (["-p", "0", "--max-sessions", "4", "-l", str(log)], 4),
+        (["-p", "0", "--max-sessions", "five"], 4),
+        (["-p", "0", "--max-sessions", "5", "-p", "-1"], 4),
+        (["-p", "0", "--max-sessions", "6", "--listen", "tcp:0", "--listen", "tcp:0"], 4),
+        (["-p", "0", "--max-sessions", "7", "-l", str(log)], 7),
+    ):
+        before = len(os.listdir("/proc/self/fd"))
+        had_log = service.access_log is not None
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            passed = [os.dup(listening.fileno()), file_of(b""), os.open(log, os.O_WRONLY | os.O_CREAT)]
+        changed = given._replace(arguments=arguments, listeners=[[0]], files={"x": 1}, log=(2, str(log)))
+        if sessions == 4 and arguments[-1] != str(log):
+            with pytest.raises((UsageError, CannotReload)):
+                await service.follow(changed, passed)
+        else:
+            await service.follow(changed, passed)
+        assert service.factory.sessions.ledger.limits.server.sessions == sessions
+        if had_log:
+            # Nothing of what was passed is left.
+            assert len(os.listdir("/proc/self/fd")) == before
+    await service.close_ports()
+    assert service.access_log is not None
+    service.access_log.close()
 
 
 def test_logs(process: WorkerProcess, logged: list[Any]) -> None:

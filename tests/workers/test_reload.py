@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import socket
 import ssl
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -311,6 +314,7 @@ def test_another_number(proxy: Reloadable, origin: Origin, clients: list[socket.
 #: A worker's Python: the first one that is to follow when there is a file "broken" cannot.
 BROKEN = """#!/bin/sh
 boot="
+import contextlib
 import os
 import socksproxy.workers.worker as worker
 before = worker.read_config
@@ -479,3 +483,57 @@ def test_quota_file_at_the_start(tmp_path: Path, twistd: Callable[..., Program])
     assert re.search(rf"cannot start: {tmp_path}/text: ", program.output)
     assert "worker 1" not in program.output
     assert "Traceback" not in program.output
+
+
+# Rates.
+
+
+def sent(proxy: Reloadable, origin: Origin, clients: list[socket.socket], seconds: float) -> float:
+    """How many bytes a second all clients together can send, and get back, after the first second."""
+    ending = threading.Event()
+    moved = [0] * len(clients)
+
+    def send(client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while not ending.is_set():
+                client.sendall(bytes(4096))
+
+    def receive(number: int) -> None:
+        with contextlib.suppress(OSError):
+            while not ending.is_set():
+                moved[number] += len(clients[number].recv(65536))
+
+    threads = [threading.Thread(target=send, args=[client]) for client in clients]
+    threads += [threading.Thread(target=receive, args=[number]) for number in range(len(clients))]
+    for thread in threads:
+        thread.start()
+    # What was there at first is gone, and buffers are full.
+    time.sleep(1)
+    before, began = sum(moved), time.monotonic()
+    time.sleep(seconds)
+    rate = (sum(moved) - before) / (time.monotonic() - began)
+    ending.set()
+    for client in clients:
+        client.shutdown(socket.SHUT_RDWR)
+    for thread in threads:
+        thread.join(PATIENCE)
+    return rate
+
+
+def test_rate_of_all_workers(
+    proxy: Reloadable,
+    origin: Origin,
+    clients: list[socket.socket],
+    record_property: Callable[[str, object], None],
+) -> None:
+    """What all workers move together is what may be, also after another change of it."""
+    for megabytes in (1, 2):
+        proxy.reload(more=f'[limits.server]\nupload = "{megabytes} MB/s"\n')
+        mine: list[socket.socket] = []
+        by_worker = with_each(proxy.port, origin, proxy.workers(), mine)
+        assert len(by_worker) == 2
+        clients += mine
+        rate = sent(proxy, origin, mine, 4)
+        record_property(f"bytes_per_second_of_{megabytes}_MB", round(rate))
+        assert rate == pytest.approx(megabytes * 1e6, rel=0.1)
+    assert "Traceback" not in proxy.program.output
