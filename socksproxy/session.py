@@ -458,10 +458,10 @@ class Session:
         """
         if self._claims is not None:
             self._claims.check()
-        client = self.record.client
-        limits = self._user_limits()
-        if limits and client.user is not None:
-            self._claims = self._sessions.ledger.entered(self._claims, Scope.USER, client.user, limits)
+        user = self.record.client.user
+        limits = None if user is None else self._user_limits()
+        if user is not None and limits:
+            self._claims = self._sessions.ledger.entered(self._claims, Scope.USER, user, limits)
 
     def _user_limits(self) -> Limits:
         return self._sessions.ledger.user_limits(getattr(self.record.client.avatar, "limits", None))

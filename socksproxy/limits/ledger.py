@@ -173,7 +173,7 @@ class Claims:
         self._accounts: dict[tuple[Scope, str], Account] = {}
         self._taken: list[tuple[Account, str, Counter]] = []
         self._kinds = [SESSIONS]
-        self._own: tuple[Bucket | None, Bucket | None] | None = None
+        self._own: tuple[Bucket | None, Bucket | None] = None, None
         self.admission = Admission.SERVE
         self._refused_by: Account | None = None
 
@@ -341,7 +341,6 @@ class Claims:
             self.leave(scope, holder)
         for (scope, holder), limits in now.items():
             self._join(scope, holder, limits).change(limits)
-        self._own = None
         taken, self._taken = self._taken, []
         for account in self._accounts.values():
             for kind in self._kinds:
@@ -377,13 +376,18 @@ class Claims:
                 self._taken.append((account, kind, counter))
 
     def _own_buckets(self) -> tuple[Bucket | None, Bucket | None]:
-        if self._own is None:
-            limits, bucket = self._ledger.limits.session, self._ledger.own.bucket
-            self._own = (
-                None if limits.upload is None else bucket("", limits.upload),
-                None if limits.download is None else bucket("", limits.download),
-            )
+        limits, (upload, download) = self._ledger.limits.session, self._own
+        self._own = self._own_bucket(upload, limits.upload), self._own_bucket(download, limits.download)
         return self._own
+
+    def _own_bucket(self, bucket: Bucket | None, rate: Rate | None) -> Bucket | None:
+        if rate is None:
+            return None
+        if bucket is None:
+            return self._ledger.own.bucket("", rate)
+        if rate != bucket.rate:
+            bucket.rate = rate
+        return bucket
 
 
 class Ledger:
@@ -409,6 +413,7 @@ class Ledger:
         self.usage = usage
         self.refusing = 0
         self._reactor = reactor
+        self._without_usage = Seldom(reactor)
         self._accounts: dict[tuple[Scope, str], Account] = {}
         self._resting: dict[tuple[Scope, str], None] = {}
         self.set(limits, usage)
@@ -521,7 +526,8 @@ class Ledger:
     def quota(self, name: str, limits: Limits) -> Quota | None:
         """The quota of the holder of that *name*; None: nothing keeps what has been used."""
         if self.usage is None:
-            _log.error("{name}: a quota needs a UsageFile, and without one it does not count", name=name)
+            if self._without_usage.due():
+                _log.error("{name}: a quota needs a UsageFile, and without one it does not count", name=name)
             return None
         return Quota(self.usage, name, limits.daily, limits.monthly)
 

@@ -52,7 +52,7 @@ class Limits:
 
     def __bool__(self) -> bool:
         """Whether it limits anything."""
-        return any(value is not None for value in attrs.astuple(self, recurse=False))
+        return self != _NONE
 
     def over(self, template: Limits) -> Limits:
         """What this says, and what *template* does where this says nothing."""
@@ -62,6 +62,10 @@ class Limits:
             if (value := getattr(self, field.name)) is not None
         }
         return attrs.evolve(template, **said)
+
+
+#: It is asked of every session whether it is limited, and a comparison costs next to nothing.
+_NONE = Limits()
 
 
 @attrs.frozen(kw_only=True)

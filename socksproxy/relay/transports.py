@@ -80,6 +80,7 @@ class RelayEnd:
             self._ends_ahead = True
         elif not self.read_closed:
             self.read_closed = True
+            self.leave_meter()
             self._relay.closed_by(self)
             self.other.finish()
             if self.write_closed:
@@ -111,6 +112,12 @@ class RelayEnd:
         self.meter = meter
         self._read_at_most(_MOST_READ)
         self.resume()
+
+    def leave_meter(self) -> None:
+        """Nothing more will come: what it holds is for others."""
+        meter, self.meter = self.meter, None
+        if meter is not None:
+            meter.leave()
 
     def resume(self) -> None:
         """See :meth:`socksproxy.limits.buckets.Waiter.resume`."""
@@ -399,9 +406,7 @@ class TransportsRelay:
         self._stop_timer()
         self._over = True
         for end in (self.client, self.destination):
-            if end.meter is not None:
-                end.meter.leave()
-                end.meter = None
+            end.leave_meter()
         ended, self._ended = self._ended, _nobody
         ended(self)
 

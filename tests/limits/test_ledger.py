@@ -359,7 +359,9 @@ def test_without_a_file_there_are_no_quotas() -> None:
     with pytest.raises(ValueError, match="quotas need a UsageFile"):
         SOCKSFactory(MemoryReactorClock(), limits=ServerLimits(user=Limits(daily=1)))
     with heard() as lines:
-        user("bob", Limits(daily=1), Door(ServerLimits()).ledger)
+        door = Door(ServerLimits())
+        for name in ("bob", "ann", "bob"):
+            user(name, Limits(daily=1), door.ledger).close()
     assert lines == ["user bob: a quota needs a UsageFile, and without one it does not count"]
 
 
@@ -468,6 +470,25 @@ def test_no_limit_any_more() -> None:
     assert claims is not None
     assert len(door.ledger) == 0
     claims.close()
+
+
+def test_another_rate_of_each_session() -> None:
+    """A session's own bucket is not full again whenever something is changed."""
+    ledger = Ledger(Clock(), ServerLimits(session=Limits(download=Rate(10, 5000))))
+    claims = Claims(ledger)
+    before = claims.meters()
+    assert before is not None
+    assert before.down is not None
+    before.down.spend(4000)
+    for burst, left in ((5000, 1000), (700, 700)):
+        ledger.set(ServerLimits(session=Limits(download=Rate(10, burst))), None)
+        renewed(ledger, claims)
+        after = claims.meters()
+        assert after is not None
+        assert after.down is not None
+        assert after.down.take() == left
+    ledger.set(ServerLimits(), None)
+    assert claims.meters() is None
 
 
 def test_another_rate() -> None:

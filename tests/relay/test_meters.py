@@ -558,6 +558,27 @@ def test_who_does_not_take_what_passed(kind: str) -> Playing:
 
 @kinds
 @pytest_twisted.inlineCallbacks
+def test_half_closed(kind: str) -> Playing:
+    """Who has sent all does not keep what it was given for more, however long its session goes on."""
+    shared = bucket(1e6, 4096)
+    with harness_of(kind) as harness:
+        harness.start(meters=up(shared))
+        meter = harness.relay.client.meter
+
+        def scenario(client: Any, destination: Any) -> None:
+            client.sendall(bytes(6000))
+            client.shutdown(socket.SHUT_WR)
+            assert read_to_end(destination) == bytes(6000)
+
+        yield harness.run(scenario)
+        assert harness.endings == 0
+        assert [place.held for place in meter._places] == [0]
+        harness.destination.close()
+        yield harness.finished()
+
+
+@kinds
+@pytest_twisted.inlineCallbacks
 def test_nothing_is_left_in_a_bucket(kind: str) -> Playing:
     """Sessions that ended while they waited can be forgotten, though the bucket lives on."""
     shared = bucket(1000.0, 20_000)
