@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ..names import in_one_line
 from ..policy.listeners import UNIX
 from ..values import Wrong, named_listener
 from .faults import GROUPS, OTHERS, RULE, SETS, USERS, Fault, place
 from .limits import SCOPES, check_quota_file, server_limits
 from .lines import Path, lines_of
-from .mistakes import Mistake, in_order, listed, nearest, printable, shown
+from .mistakes import Mistake, in_order, listed, nearest, shown
 from .rules import policy_of
 from .structure import Misfit, structured
 from .tables import Configuration, about, keys_of, places, said, table_classes
@@ -154,7 +155,7 @@ class Configured:
             if problem.name in self.used:
                 ours.append(problem)
             else:
-                lines.append(printable(str(problem)))
+                lines.append(in_one_line(str(problem)))
         mistakes = in_order([*self.mistakes, *map(self._mistake, ours)])
         return [*lines, *(mistake.told(self.file) for mistake in mistakes)]
 
