@@ -143,6 +143,11 @@ class Configured:
             with suppress(Wrong):  # the option tells it
                 yield named_listener(text)[0]
 
+    @property
+    def is_wrong(self) -> bool:
+        """Whether there is a mistake in it, as far as is known."""
+        return bool(self.mistakes or self.unused)
+
     def report(self, problems: Iterable[Wrong]) -> list[str]:
         """
         A line for each mistake; those on the command line first.
