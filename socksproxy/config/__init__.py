@@ -40,6 +40,12 @@ __all__ = ["Configured", "Mistake", "read"]
 
 #: Bytes of a file; nobody writes more by hand, and some files never end.
 MOST_BYTES = 16 << 20
+#: Tables and lists in one another.
+_DEEPEST = 64
+#: Bits of a number that Python still writes in decimal digits.
+_MOST_BITS = 14_000
+_TOO_DEEP = "tables or lists are nested too deeply"
+_TOO_LONG = "there is a number of too many digits"
 
 _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
@@ -282,10 +288,27 @@ def read(data: bytes, file: str, directory: str = "") -> Configured:
     except tomllib.TOMLDecodeError as problem:
         return _nothing(file, _syntax(str(problem), text))
     except RecursionError:
-        return _nothing(file, Mistake(None, None, "tables or lists are nested too deeply"))
+        return _nothing(file, Mistake(None, None, _TOO_DEEP))
     except ValueError:
-        return _nothing(file, Mistake(None, None, "there is a number of too many digits"))
+        return _nothing(file, Mistake(None, None, _TOO_LONG))
+    monster = _monster(document)
+    if monster is not None:
+        return _nothing(file, Mistake(None, None, monster))
     return Configured(file, document, lines_of(text), directory=directory)
+
+
+def _monster(document: dict[str, Any]) -> str | None:
+    """What in *document* nobody could show or walk through; None: nothing."""
+    level: list[Any] = [document]
+    for _ in range(_DEEPEST):
+        inside: list[Any] = []
+        for value in level:
+            if isinstance(value, (dict, list)):
+                inside += value.values() if isinstance(value, dict) else value
+            elif isinstance(value, int) and value.bit_length() > _MOST_BITS:
+                return _TOO_LONG
+        level = inside
+    return _TOO_DEEP if level else None
 
 
 def _parts(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
