@@ -80,7 +80,9 @@ def _amount(value: Any, units: Mapping[str, Fraction], wanted: str, least: int =
 
 
 def _of_number(value: Any, wanted: str) -> Fraction:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    # Whether an int is finite is nothing to ask: a float that would tell may not hold it.
+    finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, bool) or not finite:
         raise Wrong(f"not {wanted}")
     return Fraction(value)
 

@@ -84,6 +84,11 @@ def printable(text: str) -> str:
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
 
 
+def in_one_line(text: str) -> str:
+    """*text* without anything that a terminal could take for more than a character of its line."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 

@@ -574,7 +574,7 @@ class Options(usage.Options, AuthOptionMixin):
                 self._note(Wrong("needs --log FILE"), "log-format")
             return None
         try:
-            if not self._wrong and not (self._configured and self._configured.mistakes):
+            if not (self._wrong or (self._configured is not None and self._configured.is_wrong)):
                 return self.opening.access_log(path, format or "text")
             check_access_log(path)  # nothing starts, so no file is made either
         except OSError as problem:

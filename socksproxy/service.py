@@ -120,7 +120,7 @@ class SOCKSService(ListeningService):
 
     def reload(self, options: Options) -> Deferred[list[str]]:
         """See :meth:`ListeningService.reload`."""
-        return self.prepare(options).addCallbacks(self.enter, self._not_prepared, errbackArgs=(options,))
+        return self.prepare(options).addCallback(self.enter)
 
     @inlineCallbacks
     def prepare(self, options: Options) -> Generator[Any, Any, Prepared]:
@@ -137,15 +137,28 @@ class SOCKSService(ListeningService):
                 raise CannotReload([str(problem)]) from None
         return prepared
 
+    def abandon(self, prepared: Prepared) -> None:
+        """See :meth:`ListeningService.abandon`."""
+        super().abandon(prepared)
+        log, usage = prepared.options["access_log"], prepared.options["usage"]
+        if log is not None and log is not self.access_log:
+            log.close()
+        if usage is not None and usage is not self._usage:
+            usage.stop()
+
     def enter(self, prepared: Prepared) -> list[str]:
         """See :meth:`ListeningService.enter`; what sessions are served by changes first."""
         options, before = prepared.options, self.options
         if not self._listening:
             self.abandon(prepared)
             raise CannotReload(["the service has stopped meanwhile"])
+        listeners = self.factory.sessions.listeners
+        # First, for sessions are judged by these names.
+        names = listeners.call_all({place_of(port.getHost()): each.name for port, each in prepared.ports})
         try:
             self.factory.reconfigure(**_of_factory(options))
         except ValueError as problem:
+            listeners.call_all(names)
             self.abandon(prepared)
             raise CannotReload([str(problem)]) from None
         changes = super().enter(prepared)
@@ -159,12 +172,6 @@ class SOCKSService(ListeningService):
         if before is not None and before["worker_count"] != options["worker_count"]:
             changes.append("but another number of workers takes a restart")
         return changes
-
-    def _not_prepared(self, failure: Failure, options: Options) -> Failure:
-        log = options["access_log"]
-        if log is not None and log is not self.access_log:
-            log.close()
-        return failure
 
     def _take_log(self, log: AccessLog | None) -> None:
         before, self.access_log = self.access_log, log

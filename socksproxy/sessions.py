@@ -222,7 +222,7 @@ class Sessions:
         """The family in which *client* has reached *host*, a name, in a session that goes on."""
         for session in self.live:
             record = session.record
-            if record.reached is None or record.request is None or record.client.host != client.host:
+            if record.reached is None or record.request is None or record.client.whose != client.whose:
                 continue
             if record.request.destination.host.lower() == host:
                 return record.reached.type

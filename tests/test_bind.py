@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,8 +26,9 @@ from socksproxy import BindSettings, Client, DefaultPolicy, IPolicy
 from socksproxy.commands import bind as module
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.negotiation import MAX_EARLY, State
+from socksproxy.record import AccessRecord
 from socksproxy.session import Session
-from socksproxy.wire.words import Address, AddressType, Command, Reply
+from socksproxy.wire.words import Address, AddressType, Command, Reply, Request, Version
 
 from .conftest import Serve
 from .relay.harness import is_reset, read_exactly, read_to_end, reset
@@ -841,6 +843,25 @@ def test_two_families(
                 assert (yield proxy.play(ask5, first, "Peer.Example", port))[0] == 0
             code, address = yield proxy.play(bind, sock, version, "PEER.example")
             assert (code, address.type) == (granted(version), type)
+
+
+@pytest_twisted.inlineCallbacks
+def test_families_of_local_users(serve_as: Serve) -> Playing:
+    """On a Unix socket it is what this local user has spoken with, where that is known."""
+    proxy: Proxy = yield serve_as()
+    request = Request(Version.SOCKS5, Command.CONNECT, Address.of("Peer.example", 21))
+    spoken = []
+    for uid in (None, 1000):
+        record = AccessRecord(Client(None, uid=uid), 0.0)
+        record.request, record.reached = request, Address.of("::1", 21)
+        live: Any = [SimpleNamespace(record=record)]
+        proxy.sessions.live = live
+        spoken.append(
+            [proxy.sessions.spoken(Client(None, uid=of), "peer.example") for of in (None, 1000, 1001)]
+        )
+    proxy.sessions.live = set()
+    ipv6 = AddressType.IPV6
+    assert spoken == [[ipv6, None, None], [None, ipv6, None]]
 
 
 def family_of(host: str | None) -> int:

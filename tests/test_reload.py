@@ -150,6 +150,15 @@ def hash_of(password: str) -> str:
     return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
 
 
+def open_files() -> set[str]:
+    """The files that this process has open."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found.add(os.readlink(f"/proc/self/fd/{name}"))
+    return {name for name in found if name.startswith("/") and not name.startswith("/proc")}
+
+
 def accepts(address: Any) -> bool:
     with suppress(OSError), connect(address):
         return True
@@ -457,6 +466,34 @@ async def test_sets(tmp_path: Path, origin: Origin) -> None:
     assert watched._timer is None
 
 
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("when", ["the last moment", "a value that does not count"])
+async def test_nothing_is_left_of_what_cannot_be(
+    tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it shows that a configuration cannot be in force, what was opened for it is closed again."""
+    text = listening(at(0))
+    async with serving(tmp_path / "socks.toml", text, "--connect-timeout=5") as served:
+        before = open_files()
+        more = f'[log]\nlog = "{tmp_path / "access.log"}"\n'
+        if when == "the last moment":
+            more += f'[limits]\nquota-file = "{tmp_path / "usage.sqlite"}"\n[limits.user]\ndaily = "1 GB"\n'
+            refusing = served.service.factory
+
+            def refuse(**_: object) -> None:
+                assert any(file.endswith("access.log") for file in open_files() - before)
+                raise ValueError("it makes no sense")
+
+            monkeypatch.setattr(refusing, "reconfigure", refuse)
+        else:
+            more += "[timeouts]\nconnect-timeout = -1\n"
+        lines = await served.reload(text + more)
+        assert "not reloaded" in lines[0]
+        await until(lambda: open_files() <= before)
+        await until(lambda: not any(thread.name == "quotas" for thread in threading.enumerate()))
+        assert (tmp_path / "access.log").exists() is (when == "the last moment")
+
+
 # Listeners.
 
 
@@ -484,6 +521,25 @@ async def test_listeners(tmp_path: Path, origin: Origin) -> None:
             await deferToThread(echoes, sock)
             sock.close()
     assert not path.exists()
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_of_listeners(tmp_path: Path, origin: Origin) -> None:
+    """Sessions are judged by what their listener is called from now on, also by rules of the new name."""
+    one, two = closed_port(), closed_port()
+
+    def text(first: str, second: str, allowed: str) -> str:
+        rule = f'[[rule]]\nname = "all"\nallow = true\nnetworks = ["0.0.0.0/0"]\nlisteners = ["{allowed}"]\n'
+        return listening(f"{first}={at(one)}", f"{second}={at(two)}", rest=rule)
+
+    async with serving(tmp_path / "socks.toml", text("in", "out", "in")) as served:
+        stays = await deferToThread(connected, ("127.0.0.1", one), origin.port)
+        await served.reload(text("staff", "in", "staff"))
+        await deferToThread(echoes, stays)
+        assert await deferToThread(code, ("127.0.0.1", two), origin.port) == 2
+        await served.reload(text("in", "staff", "staff"))
+        assert await deferToThread(ends, stays)
+        stays.close()
 
 
 @pytest_twisted.ensureDeferred

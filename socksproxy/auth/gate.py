@@ -75,7 +75,7 @@ class Gate:
         """
         guessed = _guessed(credentials)
         attempt = _Attempt(self, client, method, credentials, guessed)
-        if guessed is not None and self._penalties.refuses(client.host, guessed):
+        if guessed is not None and self._penalties.refuses(client.whose, guessed):
             raise self._refuse(attempt)
         try:
             asked = self._portal.login(credentials, client, ISOCKSUser)
@@ -137,7 +137,7 @@ class Gate:
         except (TypeError, ValueError):
             raise self._broken(attempt, Failure()) from None
         if attempt.guessed is not None:
-            self._penalties.succeeded(attempt.client.host, attempt.guessed)
+            self._penalties.succeeded(attempt.client.whose, attempt.guessed)
         return user, logout
 
     def judge_late(self, attempt: _Attempt, answer: Any) -> Granted:
@@ -150,7 +150,7 @@ class Gate:
         :raises UnauthorizedLogin: when it is no.
         """
         guessed = attempt.guessed
-        if guessed is None or not self._penalties.refuses(attempt.client.host, guessed):
+        if guessed is None or not self._penalties.refuses(attempt.client.whose, guessed):
             return self.judge(attempt, answer)
         self.forget(answer)
         raise self._refuse(attempt)
@@ -200,7 +200,7 @@ class Gate:
             return self._unchecked(attempt, problem)
         seconds = 0.0
         if attempt.guessed is not None:
-            seconds = self._penalties.failed(attempt.client.host, attempt.guessed)
+            seconds = self._penalties.failed(attempt.client.whose, attempt.guessed)
         _log.info(
             "authentication failed: {attempt}: {reason}{penalty}",
             attempt=attempt,

@@ -11,8 +11,8 @@ goes on. Nobody can lock somebody else out:
   lately logged in from there, still may. One failure ends that, lest it be a way to go on guessing.
 * A success forgives the failures of that user from that address and no others: an
   account of one's own is no help with those of others.
-* On a Unix socket there is no address: there, a user's name is refused, at its own
-  bound, except to a user who has lately logged in.
+* On a Unix socket the local user whose program it is stands for the address. Where nobody knows that
+  one, a user's name is refused, at its own bound, except to a user who has lately logged in.
 
 Everything is kept in tables that do not grow: what was there longest makes room, but
 for those whose penalty has grown only others of whom that is true.
@@ -47,7 +47,7 @@ LATELY = 86400.0
 # A penalty of the last level is the longest: 60 s, 120, 240, 480, 960, 1920, 3600.
 _LEVELS = 7
 
-#: Whose failures are counted together: those of a network, or on a Unix socket of a user's name.
+#: Whose failures are counted together: those of a network or a local user, or of a user's name.
 Source: TypeAlias = "str | int"
 
 
@@ -117,7 +117,8 @@ class Penalties:
         """
         Whether an attempt is to be refused without a check.
 
-        :param host: the client's literal address; None: it is on a Unix socket.
+        :param host: the client's literal address, or what else it has in common with those that count
+            together (:attr:`socksproxy.policy.Client.whose`); None: nobody knows.
         :param username: whom it claims to be.
         """
         if not self._records:

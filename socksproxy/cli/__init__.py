@@ -12,6 +12,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from .. import __version__
+from ..names import in_one_line
 from . import check, explain, passwd
 from .failure import CommandFailed
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parsed.run(parsed)
     except CommandFailed as problem:
-        print(f"socksproxy: {problem}", file=sys.stderr)
+        print(f"socksproxy: {in_one_line(str(problem))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from .failure import CommandFailed, shown, with_mistakes
+from .failure import CommandFailed, shown, tell, with_mistakes
 
 _DESCRIPTION = """
 Checks a configuration file for twistd socks --config FILE. It names every mistake
@@ -40,4 +40,4 @@ def run(options: Namespace) -> None:
         raise with_mistakes(options.file, problem.lines) from None
     except UsageError as problem:
         raise CommandFailed(str(problem).removeprefix("--config ")) from None
-    print(f"{shown(options.file)}: no mistakes")
+    tell(f"{shown(options.file)}: no mistakes")

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..auth.directory import Barred, Directory, DirectoryRealm
 from ..errors import NameNotFound
+from ..names import literal, plain
 from ..policy import Client
 from ..policy.compiled import RulePolicy
 from ..policy.listeners import UNIX
 from ..reading import Unreadable, read_file
 from ..wire.words import Address, Command
-from .failure import CommandFailed, with_mistakes
+from .failure import CommandFailed, tell, with_mistakes
 
 if TYPE_CHECKING:
     from ..config import Configured
@@ -73,7 +74,7 @@ def run(options: Namespace) -> None:
     if options.json:
         print(json.dumps([each.data() for each in told], indent=2))
     else:
-        print(*told, sep="\n")
+        tell(*(line for each in told for line in str(each).split("\n")))
 
 
 def _client(options: Namespace, directory: Directory | None) -> Client:
@@ -104,7 +105,7 @@ def _tell_barred(options: Namespace, reason: str) -> None:
             json.dumps([{"destination": options.destination, "allowed": False, "barred": reason}], indent=2)
         )
     else:
-        print(f"{options.destination}: denied ({options.user} cannot log in: {reason})")
+        tell(f"{options.destination}: denied ({options.user} cannot log in: {reason})")
 
 
 def _configured(file: str) -> tuple[Configured, Server]:
@@ -126,13 +127,14 @@ def _configured(file: str) -> tuple[Configured, Server]:
 
 def _destination(text: str) -> Address:
     host, colon, port = text.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 65536):
+    # No number of so many digits is read at all.
+    if not (colon and host and port.isascii() and port.isdecimal() and len(port) < 9 and int(port) < 65536):
         raise CommandFailed(f"{text}: not HOST:PORT, such as example.com:443 or [2001:db8::1]:443")
     return Address.of(host.removeprefix("[").removesuffix("]"), int(port))
 
 
 def _literal(option: str, text: str) -> str:
     try:
-        return str(ip_address(text))
+        return plain(literal(text) or str(ip_address(text)))
     except ValueError:
         raise CommandFailed(f"{option} {text}: not a literal IPv4 or IPv6 address") from None

@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from ..names import in_one_line
+
 
 class CommandFailed(Exception):
     """What was asked for is not done; its words are for the operator, one line."""
@@ -21,6 +23,13 @@ def with_mistakes(file: str, lines: Sequence[str]) -> CommandFailed:
     print(*lines, sep="\n", file=sys.stderr)
     count = len(lines)
     return CommandFailed(f"{shown(file)}: {count} mistakes" if count > 1 else f"{shown(file)}: 1 mistake")
+
+
+def tell(*lines: str) -> None:
+    """Print *lines*, whatever is in them, and whatever the terminal knows of it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    for line in lines:
+        print(in_one_line(line).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def shown(name: str) -> str:

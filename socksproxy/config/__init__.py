@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ..names import in_one_line
 from ..policy.listeners import UNIX
 from ..values import Wrong, named_listener
 from .faults import GROUPS, OTHERS, RULE, SETS, USERS, Fault, place
 from .limits import SCOPES, check_quota_file, server_limits
 from .lines import Path, lines_of
-from .mistakes import Mistake, in_order, listed, nearest, printable, shown
+from .mistakes import Mistake, in_order, listed, nearest, shown
 from .rules import policy_of
 from .structure import Misfit, structured
 from .tables import Configuration, about, keys_of, places, said, table_classes
@@ -39,6 +40,12 @@ __all__ = ["Configured", "Mistake", "read"]
 
 #: Bytes of a file; nobody writes more by hand, and some files never end.
 MOST_BYTES = 16 << 20
+#: Tables and lists in one another.
+_DEEPEST = 64
+#: Bits of a number that Python still writes in decimal digits.
+_MOST_BITS = 14_000
+_TOO_DEEP = "tables or lists are nested too deeply"
+_TOO_LONG = "there is a number of too many digits"
 
 _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
@@ -142,6 +149,11 @@ class Configured:
             with suppress(Wrong):  # the option tells it
                 yield named_listener(text)[0]
 
+    @property
+    def is_wrong(self) -> bool:
+        """Whether there is a mistake in it, as far as is known."""
+        return bool(self.mistakes or self.unused)
+
     def report(self, problems: Iterable[Wrong]) -> list[str]:
         """
         A line for each mistake; those on the command line first.
@@ -154,7 +166,7 @@ class Configured:
             if problem.name in self.used:
                 ours.append(problem)
             else:
-                lines.append(printable(str(problem)))
+                lines.append(in_one_line(str(problem)))
         mistakes = in_order([*self.mistakes, *map(self._mistake, ours)])
         return [*lines, *(mistake.told(self.file) for mistake in mistakes)]
 
@@ -276,10 +288,27 @@ def read(data: bytes, file: str, directory: str = "") -> Configured:
     except tomllib.TOMLDecodeError as problem:
         return _nothing(file, _syntax(str(problem), text))
     except RecursionError:
-        return _nothing(file, Mistake(None, None, "tables or lists are nested too deeply"))
+        return _nothing(file, Mistake(None, None, _TOO_DEEP))
     except ValueError:
-        return _nothing(file, Mistake(None, None, "there is a number of too many digits"))
+        return _nothing(file, Mistake(None, None, _TOO_LONG))
+    monster = _monster(document)
+    if monster is not None:
+        return _nothing(file, Mistake(None, None, monster))
     return Configured(file, document, lines_of(text), directory=directory)
+
+
+def _monster(document: dict[str, Any]) -> str | None:
+    """What in *document* nobody could show or walk through; None: nothing."""
+    level: list[Any] = [document]
+    for _ in range(_DEEPEST):
+        inside: list[Any] = []
+        for value in level:
+            if isinstance(value, (dict, list)):
+                inside += value.values() if isinstance(value, dict) else value
+            elif isinstance(value, int) and value.bit_length() > _MOST_BITS:
+                return _TOO_LONG
+        level = inside
+    return _TOO_DEEP if level else None
 
 
 def _parts(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

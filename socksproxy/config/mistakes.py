@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+from ..names import in_one_line
+
 #: Characters of a value that are shown.
 MOST_SHOWN = 60
 
@@ -32,7 +34,7 @@ class Mistake(NamedTuple):
     def told(self, file: str) -> str:
         """It as a line about the *file*."""
         numbers = [str(number) for number in (self.line, self.column) if number is not None]
-        return printable(f"{':'.join([file, *numbers])}: {self.text}")
+        return in_one_line(f"{':'.join([file, *numbers])}: {self.text}")
 
 
 def in_order(mistakes: Iterable[Mistake]) -> list[Mistake]:
@@ -56,11 +58,6 @@ def listed(names: Iterable[str]) -> str:
     """*names* as one would say them."""
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
-
-
-def printable(text: str) -> str:
-    """*text* without anything that a terminal could take for more than a character of this line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _toml(value: Any) -> str:

@@ -65,6 +65,14 @@ class Client(NamedTuple):
         """Whether the client is on this machine: loopback or a Unix socket."""
         return self.host is None or is_loopback(self.host)
 
+    @property
+    def whose(self) -> str | None:
+        """
+        What clients have in common that count together: the literal address, or on a Unix socket the
+        local user, such as ``uid 1000``. None: nobody knows.
+        """
+        return self.host if self.host is not None or self.uid is None else f"uid {self.uid}"
+
     def __str__(self) -> str:
         if self.host is None:
             return "unix" if self.uid is None else f"unix:{self.uid}"

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from .. import amounts
 from ..limits.ledger import network_of
 from ..limits.terms import Limits, ServerLimits
-from ..names import canonical
+from ..names import canonical, in_one_line
 from ..wire.words import Address, Command
 from . import Client
 from .compiled import RulePolicy
@@ -103,7 +103,9 @@ class Explanation(NamedTuple):
         if self.allowed:
             lines += [f"  from {', '.join(self.outgoing)}"] if self.outgoing else []
             lines += [f"  limits of {whose}: {amounts.told(limits)}" for whose, limits in self.limits]
-        return "\n".join(lines + ([] if self.log else ["  without an access record"]))
+        lines += [] if self.log else ["  without an access record"]
+        # What a client or an operator calls itself may be anything; a line stays one.
+        return "\n".join(map(in_one_line, lines))
 
 
 def explain(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -35,13 +36,21 @@ class OwnListeners:
 
         :param name: None: nothing but by its place.
         """
-        if not isinstance(place, str):
-            host = plain(place[0])
-            place = "" if host in _WILDCARDS else host, place[1]
+        place = _named_place(place)
         if name is None:
             self._names.pop(place, None)
         else:
             self._names[place] = name
+
+    def call_all(self, names: Mapping[Place, str | None]) -> Mapping[Place, str | None]:
+        """
+        Likewise for all listeners at once; none has a name but those in *names*.
+
+        :returns: what they have been called until now.
+        """
+        before = self._names
+        self._names = {_named_place(place): name for place, name in names.items() if name is not None}
+        return before
 
     def words_for(self, reached: Place) -> tuple[str, ...]:
         """
@@ -83,6 +92,13 @@ class OwnListeners:
         if host in _WILDCARDS:  # the kernel takes these for loopback
             return port in self._everywhere or any(port == own for _, own in self._exact)
         return port in self._everywhere and is_local(host)
+
+
+def _named_place(place: Place) -> Place:
+    if isinstance(place, str):
+        return place
+    host = plain(place[0])
+    return "" if host in _WILDCARDS else host, place[1]
 
 
 def place_of(address: Any) -> Place:

@@ -182,6 +182,14 @@ class TestRefused:
         setting.clock.advance(2 * TIMEOUT)
         assert len(lines(log)) == 1
 
+    def test_local_users(self, setting: Setting) -> None:
+        """On a Unix socket nobody is refused for what another local user has done."""
+        guesser, other = Client(None, uid=1000), Client(None, uid=1001)
+        for _ in range(10):
+            setting.log_in(WRONG, guesser)
+        assert [type(one) for one in setting.log_in(BOB, guesser)] == [TooManyFailures]
+        assert [type(one) for one in setting.log_in(BOB, other)] == [tuple]
+
     @pytest.mark.parametrize(
         ("client", "where"),
         [

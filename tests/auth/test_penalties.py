@@ -205,7 +205,14 @@ class TestName:
 
 
 class TestUnixSocket:
-    """There is no address: all its clients would be one."""
+    """There is no address; and nobody may know whose program it is: then all its clients would be one."""
+
+    def test_local_users(self) -> None:
+        setting = Setting()
+        setting.fail(10, "uid 1000")
+        assert setting.refuses("uid 1000")
+        assert not setting.refuses("uid 1001")
+        assert not setting.refuses(None)
 
     def test_others_are_not_refused(self) -> None:
         setting = Setting()

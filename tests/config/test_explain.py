@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -195,6 +196,8 @@ def test_json(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["connect", "example.com"], "example.com: not HOST:PORT, such as example.com:443"),
         (["connect", "example.com:99999"], "example.com:99999: not HOST:PORT"),
+        (["connect", f"example.com:{'1' * 5000}"], "not HOST:PORT"),
+        (["connect", "a\nb:1"], "a\\nb:1: the host cannot be the name of one"),
         (["connect", "-x-.com:1"], "-x-.com:1: the host cannot be the name of one"),
         (
             ["--from", "nowhere", "connect", "a.example:1"],
@@ -208,6 +211,30 @@ def test_questions_without_sense(
 ) -> None:
     assert main(["explain", *arguments[:-2], file, "--", *arguments[-2:]]) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("\udcff", "\\udcff"), ("a\x1b[31m\nb", "a\\x1b[31m\\nb"), ("é", "\\xe9"), ("a\\b", "a\\b")],
+)
+def test_names_that_cannot_be_printed(file: str, name: str, shown: str) -> None:
+    """Whatever somebody is called, and whatever the terminal knows: it is a line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "socksproxy", "explain", file, "connect", "a.example:1", "--user", name],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[2] == f"  2. admins (allow): users bob, not {shown}"
+
+
+def test_mapped_client(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An IPv4 client is one in its disguise, too, as it is for the server."""
+    question = [file, "--user", "bob", "--from", "::ffff:192.0.2.7", "connect", "203.0.113.9:443"]
+    assert "allowed (by rule admins)" in said(capsys, *question)
 
 
 @pytest.mark.parametrize(

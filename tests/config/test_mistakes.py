@@ -57,7 +57,13 @@ def test_all_mistakes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         ("port 5", "file:1:6: expected '=' after a key in a key/value pair"),
         (b"[log]\nlog = '\xff'", "file:2:8: not UTF-8"),
         ("x = " + "9" * 5000, "file: there is a number of too many digits"),
+        ("[listeners]\nport = 0x" + "f" * 5000, "file: there is a number of too many digits"),
         ("x = " + "[" * 50000, "file: tables or lists are nested too deeply"),
+        (f"[authentication]\nauth{'.a' * 5000} = 1", "file: tables or lists are nested too deeply"),
+        (
+            f"[limits.user]\nupload = {'9' * 400}",
+            "file:2: [limits.user] upload = a number of many digits: a number that is too large",
+        ),
         (b" " * (MOST_BYTES + 1), "file: more than 16 MiB are no configuration"),
         ("workers = 4", "file:1: workers: not a table; its keys stand below a line [workers]"),
         ("port = 4", "file:1: port: this key belongs in [listeners]"),
