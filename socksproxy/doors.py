@@ -93,6 +93,11 @@ class Doors:
         self._used.add(descriptor)
         return self.open(key, factory, listen)
 
+    def forget(self) -> None:
+        """All ports are closed."""
+        self._ports.clear()
+        self.fresh.clear()
+
     def enter(self) -> list[Any]:
         """
         All is well: ports that stay have their new factories, and those that are new accept clients.

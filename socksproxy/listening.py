@@ -165,7 +165,8 @@ class ListeningService(Service):
         super().startService()
         if not self._listening:
             self._listen()
-        if self.access_log is not None and hasattr(signal, "SIGUSR1"):
+        # A reload may bring the log.
+        if (self.access_log is not None or self.options is not None) and hasattr(signal, "SIGUSR1"):
             self._handle(signal.SIGUSR1, self._reopen)
         if self.options is not None and hasattr(signal, "SIGHUP"):
             self.reloading.start()
@@ -183,6 +184,8 @@ class ListeningService(Service):
         for waiting in list(self._waiting):
             waiting.cancel()
         ports, self.ports = self.ports, []
+        if self.options is not None:
+            self.options.opening.doors.forget()
         return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
 
     def finish(self) -> None:

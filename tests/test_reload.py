@@ -677,3 +677,30 @@ def test_twistd(tmp_path: Path, start: Callable[..., Program], origin: Origin) -
     program.stop()
     assert "Traceback" not in program.output
     assert "Unhandled" not in program.output
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_service_that_was_stopped_meanwhile(tmp_path: Path, origin: Origin) -> None:
+    """Stopped, started and told to reload: what listens is what was opened last."""
+    port = closed_port()
+    async with serving(tmp_path / "socks.toml", listening(at(port))) as served:
+        served.service.end_now = lambda: None
+        await served.service.stopService()
+        served.service.startService()
+        assert "mistake" not in "".join(await served.reload())
+        assert served.addresses == [("127.0.0.1", port)]
+        (await deferToThread(connected, served.addresses[0], origin.port)).close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_log_that_a_reload_brings(tmp_path: Path, origin: Origin) -> None:
+    """SIGUSR1 opens it again like any other."""
+    log = tmp_path / "access.log"
+    listeners = listening(at(closed_port()))
+    async with serving(tmp_path / "socks.toml", listeners) as served:
+        await served.reload(f"{listeners}[log]\nlog = '{log}'\n")
+        (await deferToThread(connected, served.addresses[0], origin.port)).close()
+        await until(lambda: log.read_text().count("\n") == 1)
+        log.rename(tmp_path / "old.log")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await until(log.exists)
