@@ -503,7 +503,8 @@ class Association:
         passed = meter.let(sizes)
         if passed < len(sizes):
             self.drop(Drop.LIMITED, len(sizes) - passed)
-            if meter.exhausted:
+            # Those that pass are sent yet; the next one finds that nothing does.
+            if not passed and meter.exhausted:
                 self.abort(End.QUOTA)
         return passed
 

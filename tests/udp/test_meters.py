@@ -235,3 +235,27 @@ async def test_a_run_passes_in_part() -> None:
             client.close()
             record = await proxy.run(Proxy.record)
     assert record["dropped"] == {"limited": 30}
+
+
+@pytest.mark.skipif("engine" not in KINDS, reason="there is no engine here")
+@pytest_twisted.ensureDeferred
+async def test_a_run_uses_a_quota_up() -> None:
+    """Of datagrams that come at once, those that pass are sent, though there is nothing for the others."""
+    async with serving("engine") as proxy:
+        with Echo() as echo:
+            client: Client = await proxy.run(Client)
+            (association,) = proxy.factory.sessions.associations.live
+            await proxy.run(lambda proxy: client.ask(b"known", echo.address))
+            association.meter(Meters(Meter([Purse(3000)]), None))
+            for number in range(9):  # the reactor does not run meanwhile
+                client.send(bytes([number]) * 1000, echo.address)
+
+            def scenario(proxy: Proxy) -> tuple[list[int], bool]:
+                came = [client.receive()[1][0] for _ in range(3)]
+                client.send(b"more", echo.address)
+                return came, client.closed()
+
+            assert await proxy.run(scenario) == ([0, 1, 2], True)
+            client.close()
+            record = await proxy.run(Proxy.record)
+    assert (record["ended"], record["sent"], record["dropped"]) == ("quota used up", 3005, {"limited": 7})
