@@ -407,14 +407,14 @@ class Session:
         record.requested = now = sessions.seconds()
         sessions.handshakes.stop(self)
         sessions.connects.start(self, now)
-        if self._asked_by is sessions.authentication:
-            self._start(request)
-        else:  # since the client has been asked, or has not
-            self._await(self._known_again(), lambda _: self._start(request), self._refuse_again)
+        self._start(request)
 
     def _start(self, request: Request) -> None:
         sessions = self._sessions
         self._pending = None
+        if self._asked_by is not sessions.authentication:  # since the client has been asked, or has not
+            self._await(self._known_again(), lambda _: self._start(request), self._refuse_again)
+            return
         self._policy = sessions.policy
         try:
             self._check_limits()
@@ -879,11 +879,19 @@ class Session:
         :raises UnauthorizedLogin: (by the Deferred) when it is not.
         """
         authentication = self._sessions.authentication
-        if authentication is None or authentication is self._asked_by:
-            self._asked_by = authentication
+        if authentication is self._asked_by:
+            return succeed(None)
+        if authentication is None:
+            self._nobody()
             return succeed(None)
         again: Deferred[Any] = authentication.still_known(self.record.client, self._shown)
         return again.addCallback(self._renew, authentication)
+
+    def _nobody(self) -> None:
+        """Nobody is asked any more, so nobody is a user: as if the client had come now."""
+        self._asked_by = None
+        self._log_out()
+        self.record.client = self.record.client._replace(user=None, avatar=None)
 
     def _renew(self, granted: Granted | None, authentication: Authentication) -> None:
         self._asked_by = authentication

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +19,7 @@ from zope.interface import implementer
 
 from socksproxy import BindSettings, Timeouts, UDPSettings
 from socksproxy.auth.users import ISOCKSUser, User, name_of
+from socksproxy.limits import Limits, ServerLimits
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.wire.password import Credentials, build_credentials
@@ -340,6 +342,63 @@ def test_whoever_comes_to_a_bind(serve: Serve) -> Playing:
     sock.close()
 
 
+@pytest_twisted.inlineCallbacks
+@pytest.mark.parametrize("named", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("what", ["policy", "limits"])
+def test_limits_of_a_bind(serve_as: Serve, origin: Origin, what: str, named: str) -> Playing:
+    """A BIND that waits meanwhile is counted under its rule all the time, or once somebody comes."""
+    rule = Rule(name="one", allow=True, networks=["127.0.0.0/8"], limits=Limits(sessions=1))
+    proxy: Proxy = yield serve_as(policy=RulePolicy([rule]), bind=BindSettings(any_peer=True))
+
+    def begin() -> tuple[socket.socket, Address]:
+        sock = proxy.connect()
+        code, address = bind(sock, 5, named)
+        assert code == 0
+        return sock, address
+
+    sock, address = yield proxy.play(begin)
+    others = ServerLimits(server=Limits(sessions=100))
+    changes: dict[str, Any] = {"policy": RulePolicy([rule]), "limits": others}
+    proxy.factory.reconfigure(**{what: changes[what]})
+    if named != "0.0.0.0":
+        assert (yield proxy.play(refused, proxy, origin.port)) == Reply.NOT_ALLOWED
+
+    def come() -> socket.socket:
+        peer = meet(address, "127.0.0.1")
+        assert second(sock, 5)[0] == 0
+        return peer
+
+    peer = yield proxy.play(come)
+    assert (yield proxy.play(refused, proxy, origin.port)) == Reply.NOT_ALLOWED
+    sock.close()
+    peer.close()
+
+
+@pytest_twisted.inlineCallbacks
+def test_limits_while_dialing(serve_as: Serve, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """Who is about to connect stays counted under the rule, though other limits change."""
+    rule = Rule(name="one", allow=True, networks=["127.0.0.0/8"], limits=Limits(sessions=1))
+    proxy: Proxy = yield serve_as(policy=RulePolicy([rule]))
+    dialed: list[Deferred[Any]] = []
+
+    def dial(_: object) -> Deferred[Any]:
+        dialed.append(Deferred())
+        return dialed[-1]
+
+    monkeypatch.setattr(proxy.sessions, "dialer", lambda _: dial)
+
+    def ask() -> int:
+        with proxy.connect() as sock:
+            return ask5(sock, "127.0.0.1", origin.port)[0]
+
+    asked = proxy.play(ask)
+    yield until(lambda: dialed)
+    proxy.factory.reconfigure(limits=ServerLimits(server=Limits(sessions=100)))
+    assert (yield proxy.play(refused, proxy, origin.port)) == Reply.NOT_ALLOWED
+    dialed[0].errback(OSError(errno.ECONNREFUSED, "no"))
+    assert (yield asked) == Reply.CONNECTION_REFUSED
+
+
 # UDP.
 
 
@@ -583,6 +642,61 @@ def test_everybody_is_asked(serve: Serve, origin: Origin) -> Playing:
     other = yield proxy.play(connected, proxy, origin.port)
     for each in (sock, half, other):
         each.close()
+
+
+@pytest_twisted.inlineCallbacks
+def test_nobody_is_asked_any_more(serve_as: Callable[..., Any], origin: Origin) -> Playing:
+    """Then nobody is a user: rules for users allow nothing, and what is for all goes on."""
+    users = Rule(name="users", allow=True, authenticated=True, networks=["127.0.0.0/8"])
+    realm = Groups(bob=["staff"])
+    proxy: Proxy = yield serve_as(portal=Portal(realm, [Passwords(b"bob")]))
+    bob = yield proxy.play(logged_in, proxy, b"bob", origin.port)
+    proxy.factory.reconfigure(portal=None, policy=RulePolicy([ALL]))
+    yield proxy.play(echoes, bob)
+    assert realm.gone == ["bob"]
+    proxy.factory.reconfigure(policy=RulePolicy([users]))
+    assert (yield proxy.play(ends, bob))
+    record = yield proxy.record()
+    assert (record["ended"], record["rule"], record["method"]) == (ENDED, "default", "password")
+    bob.close()
+
+
+@pytest_twisted.inlineCallbacks
+def test_twice_while_the_realm_thinks(serve_as: Callable[..., Any], origin: Origin) -> Playing:
+    """Whoever has been asked about a client and answers late has nothing to say any more."""
+
+    @implementer(IRealm)
+    class Slow(Groups):
+        def __init__(self) -> None:
+            super().__init__(bob=["staff"])
+            self.asked: list[Deferred[Any]] = []
+
+        def requestAvatar(self, avatarId: Any, mind: object, *interfaces: Any) -> Any:
+            self.asked.append(Deferred())
+            return self.asked[-1]
+
+    staff = RulePolicy([Rule(name="staff", allow=True, groups=["staff"], networks=["127.0.0.0/8"])])
+    proxy: Proxy = yield serve_as(policy=staff, portal=Portal(Groups(bob=["staff"]), [Passwords(b"bob")]))
+
+    def begin() -> socket.socket:
+        sock = proxy.connect()
+        assert try_to_log_in(sock, b"bob")
+        return sock
+
+    sock = yield proxy.play(begin)
+    slow = Slow()
+    proxy.factory.reconfigure(portal=Portal(slow, [Passwords(b"bob")]))
+
+    def rest() -> int:
+        sock.sendall(request5("127.0.0.1", origin.port))
+        return reply5(sock)[0]
+
+    answer = proxy.play(rest)
+    yield until(lambda: slow.asked)
+    proxy.factory.reconfigure(portal=Portal(Groups(bob=["guests"]), [Passwords(b"bob")]))
+    slow.asked[0].callback((ISOCKSUser, User("bob", ["staff"]), lambda: None))
+    assert (yield answer) == Reply.NOT_ALLOWED
+    sock.close()
 
 
 @pytest_twisted.inlineCallbacks

@@ -103,7 +103,7 @@ class Gate:
             elif isinstance(answer, Failure):
                 given.errback(answer)
             else:
-                given.callback((answer[1], answer[2]))
+                maybeDeferred(_user_and_logout, answer).chainDeferred(given)
 
         asked.addBoth(answered)
         return given
@@ -133,7 +133,7 @@ class Gate:
         if isinstance(answer, Failure):
             raise self._denied(attempt, answer)
         try:
-            _, user, logout = answer
+            user, logout = _user_and_logout(answer)
         except (TypeError, ValueError):
             raise self._broken(attempt, Failure()) from None
         if attempt.guessed is not None:
@@ -326,6 +326,16 @@ class _Attempt:
         except Exception:
             # Somebody else's, and nobody waits for it any more.
             _log.error("a portal's answer cannot be cancelled: {problem}", problem=told(Failure()))
+
+
+def _user_and_logout(answer: Any) -> Granted:
+    """
+    What a realm has given.
+
+    :raises TypeError: when that is nothing of the kind; ValueError likewise.
+    """
+    _, user, logout = answer
+    return user, logout
 
 
 def _cancel(asked: Deferred[Any]) -> None:

@@ -25,8 +25,9 @@ _DESCRIPTION = """
 Explains what the rules of a configuration file decide: which rule does, and why none
 before it; from where connections leave, and which limits a session is under. Nothing is
 started, and no name is looked up: the addresses of a name are given with --address.
-What the file says of the user counts, whoever would vouch for the name. Status 0 says
-that it is explained, not that it is allowed.
+What the file says of the user counts, whoever would vouch for the name. That nobody
+reaches the proxy's own listeners is not looked at: which they are shows when it runs.
+Status 0 says that it is explained, not that it is allowed.
 """
 
 _COMMANDS = {command.name.lower().replace("udp_", ""): command for command in Command}

@@ -377,7 +377,7 @@ def _range(entry: str) -> tuple[bool, int, int]:
             pass  # IPv4-mapped: what it means is told below
         elif not slash:
             return ipv6, number, number
-        elif length.isdecimal() and int(length) <= (bits := 128 if ipv6 else 32):
+        elif length.isdecimal() and len(length) < 4 and int(length) <= (bits := 128 if ipv6 else 32):
             mask = (1 << bits - int(length)) - 1
             if not number & mask:
                 return ipv6, number, number | mask

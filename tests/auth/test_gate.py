@@ -182,6 +182,14 @@ class TestRefused:
         setting.clock.advance(2 * TIMEOUT)
         assert len(lines(log)) == 1
 
+    @pytest.mark.parametrize("answer", [None, (), (ISOCKSUser, None)])
+    def test_nonsense_for_who_is_there(self, setting: Setting, answer: Any) -> None:
+        """Nobody waits for ever for a realm that gives no avatar."""
+        setting.realm.answer = lambda _: answer
+        results: list[Any] = []
+        setting.gate.renew(HERE, b"bob").addErrback(lambda failure: results.append(failure.type))
+        assert results in ([TypeError], [ValueError])
+
     def test_local_users(self, setting: Setting) -> None:
         """On a Unix socket nobody is refused for what another local user has done."""
         guesser, other = Client(None, uid=1000), Client(None, uid=1001)

@@ -124,6 +124,7 @@ def test_hosts_file(tmp_path: Path) -> None:
     [
         (NetworksFile, "10.0.0.0/8\n10.0.0.1/8\n", "line 2: '10.0.0.1/8': has bits set behind its prefix"),
         (NetworksFile, "10.0.0.0/33\n", "line 1: '10.0.0.0/33': must be an address or a network"),
+        (NetworksFile, f"10.0.0.0/{'9' * 5000}\n", "must be an address or a network"),
         (NetworksFile, "\n\n10.0.0.9-10.0.0.1", "line 3: '10.0.0.9-10.0.0.1': must be two addresses"),
         (NetworksFile, "2001:db8::1-10.0.0.1", "line 1: '2001:db8::1-10.0.0.1': must be two addresses"),
         (NetworksFile, "a.example", "line 1: 'a.example': must be an address or a network"),
