@@ -47,8 +47,8 @@ _log = Logger(namespace="socksproxy")
 #: Seconds that sessions which have been ended may take for it.
 _LAST = 1.0
 
-#: Sessions that are judged anew in one turn of the reactor.
-_JUDGED_AT_ONCE = 256
+#: Sessions that follow a change in one turn of the reactor.
+_AT_ONCE = 256
 
 
 def _nothing() -> None:
@@ -102,8 +102,10 @@ class Sessions:
         self.graces = Deadlines(reactor, udp.grace, Session.grace_expired)
         self._outgoing = outgoing
         self.associations = Associations(reactor, self.means, udp, advertised, outgoing)
-        self._unjudged: list[Session] = []
-        self._judging: IDelayedCall | None = None
+        #: Those that have not followed a change yet, and what it was.
+        self._changed: list[Session] = []
+        self._limited_anew = self._judged_anew = False
+        self._going_over: IDelayedCall | None = None
         self.transport_dialer = TransportDialer(reactor, outgoing)
         self._use_engine = use_engine
         self._engine: Any = None
@@ -166,10 +168,10 @@ class Sessions:
         self._set_outgoing(outgoing)
         self.binds.reconfigure(self.means, bind, bind_addresses, advertised, outgoing)
         self.associations.reconfigure(self.means, udp, advertised, outgoing)
-        if limits != self.ledger.limits or usage is not self.ledger.usage:
-            self._set_limits(limits, usage)
-        if judged_anew:
-            self._reconsider()
+        limited_anew = limits != self.ledger.limits or usage is not self.ledger.usage
+        if limited_anew:
+            self.ledger.set(limits, usage)
+        self._go_over(limited_anew, judged_anew)
 
     def _set_outgoing(self, outgoing: Outgoing) -> None:
         self._outgoing = outgoing
@@ -177,18 +179,37 @@ class Sessions:
         if self._engine is not None:
             self._socket_dialer = SocketDialer(self._engine, outgoing)
 
-    def _reconsider(self) -> None:
-        self._unjudged = list(self.live)
-        if self._judging is None:
-            self._reconsider_some()
+    def _go_over(self, limited_anew: bool, judged_anew: bool) -> None:
+        """The sessions that there are follow what has changed."""
+        if self._changed:  # what they have not followed yet
+            limited_anew |= self._limited_anew
+            judged_anew |= self._judged_anew
+        if not (limited_anew or judged_anew):
+            return
+        self._limited_anew, self._judged_anew = limited_anew, judged_anew
+        self._changed = list(self.live)
+        if self._going_over is None:
+            self._go_over_some()
 
-    def _reconsider_some(self) -> None:
-        """Judge sessions anew, not too many of them in one turn of the reactor."""
-        self._judging = None
-        for _ in range(min(_JUDGED_AT_ONCE, len(self._unjudged))):
-            self._unjudged.pop().reconsider()
-        if self._unjudged:
-            self._judging = self.reactor.callLater(0, self._reconsider_some)
+    def _go_over_some(self) -> None:
+        """Not too many of them in one turn of the reactor."""
+        self._going_over = None
+        for _ in range(min(_AT_ONCE, len(self._changed))):
+            session = self._changed.pop()
+            try:
+                self._follow(session)
+            except Exception:
+                # A fault of ours: it costs one session, and the others follow.
+                _log.failure("{client}: the session cannot follow a change", client=session.record.client)
+                session.abort()
+        if self._changed:
+            self._going_over = self.reactor.callLater(0, self._go_over_some)
+
+    def _follow(self, session: Session) -> None:
+        if session in self.live and self._limited_anew:
+            session.renew_limits()
+        if session in self.live and self._judged_anew:
+            session.reconsider()
 
     @property
     def engine(self) -> Any:
@@ -242,12 +263,6 @@ class Sessions:
         self.live.add(session)
         self.handshakes.start(session, session.record.began)
         return session
-
-    def _set_limits(self, limits: ServerLimits, usage: UsageFile | None) -> None:
-        """From now on *limits* hold, for the sessions that there are as well."""
-        self.ledger.set(limits, usage)
-        for session in list(self.live):
-            session.renew_limits()
 
     def discard(self, link: SocketType | Destination) -> None:
         """Nobody wants the connection *link* any more."""
@@ -334,7 +349,7 @@ class Sessions:
         """End every session at once."""
         for session in list(self.live):
             session.abort()
-        self._unjudged.clear()
+        self._changed.clear()
         self.associations.close()
         for deadlines in (self.handshakes, self.connects, self.peers, self.lingers, self.graces):
             deadlines.close()

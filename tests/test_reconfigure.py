@@ -20,6 +20,7 @@ from zope.interface import implementer
 from socksproxy import BindSettings, Timeouts, UDPSettings
 from socksproxy.auth.users import ISOCKSUser, User, name_of
 from socksproxy.limits import Limits, ServerLimits
+from socksproxy.limits.ledger import Scope
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.wire.password import Credentials, build_credentials
@@ -27,6 +28,7 @@ from socksproxy.wire.words import Address, Command, Reply
 
 from .conftest import Serve
 from .support.hosts import Hosts
+from .support.limits import had
 from .support.logs import heard
 from .support.origin import Origin, echo
 from .support.policy import Policy
@@ -157,7 +159,7 @@ def test_by_listener_and_version(serve: Serve, origin: Origin) -> Playing:
 @pytest_twisted.inlineCallbacks
 def test_many(serve: Serve, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> Playing:
     """More sessions than are judged in one turn; all are."""
-    monkeypatch.setattr("socksproxy.sessions._JUDGED_AT_ONCE", 2)
+    monkeypatch.setattr("socksproxy.sessions._AT_ONCE", 2)
     proxy: Proxy = yield serve()
     socks = yield proxy.play(lambda: [connected(proxy, origin.port) for _ in range(7)])
     proxy.factory.reconfigure(policy=RulePolicy([ALL]))
@@ -166,6 +168,25 @@ def test_many(serve: Serve, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> 
     assert {record["ended"] for record in proxy.records} == {ENDED}
     for sock in socks:
         sock.close()
+
+
+@pytest_twisted.inlineCallbacks
+def test_limits_of_many(serve: Serve, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """Likewise where limits change: one that has ended before its turn is not counted again."""
+    monkeypatch.setattr("socksproxy.sessions._AT_ONCE", 2)
+    proxy: Proxy = yield serve()
+    ledger = proxy.sessions.ledger
+    socks = yield proxy.play(lambda: [connected(proxy, origin.port) for _ in range(7)])
+    proxy.factory.reconfigure(limits=ServerLimits(server=Limits(sessions=9)))
+    proxy.factory.reconfigure(policy=RulePolicy([ALL]))  # what they have not followed yet is not forgotten
+    next(iter(proxy.sessions._changed)).abort()
+    yield until(lambda: had(ledger, Scope.SERVER) == 6)
+    yield until(lambda: not proxy.sessions._changed)
+    assert had(ledger, Scope.SERVER) == 6
+    for sock in socks:
+        sock.close()
+    yield until(lambda: not proxy.sessions.live)
+    assert len(ledger) == 0
 
 
 @pytest_twisted.inlineCallbacks
