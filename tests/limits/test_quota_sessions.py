@@ -21,12 +21,12 @@ from socksproxy.wire.words import Reply4
 from tests.conftest import Serve
 from tests.support.logs import heard
 from tests.support.origin import Origin, blocks, echo
-from tests.support.proxy import Playing, Proxy, ask4, ask5, echoes, until
+from tests.support.proxy import Playing, Proxy, ask4, ask5, ask_as, echoes, until
 from tests.support.usage import written
 from tests.udp.harness import Client as Datagrams, Echo, Refused, wait_for
 from tests.udp.test_contract import serving
 
-from .test_sessions import asks_as, portal_of
+from .test_sessions import portal_of
 
 reactor: Any = _reactor
 
@@ -230,7 +230,7 @@ def test_raised(serve: Serve, path: Path, wall: Wall) -> Playing:
 def _bob(proxy: Proxy, port: int, scenario: Callable[..., Any], *arguments: Any) -> Any:
     """The reply to bob, who then plays *scenario* if he may."""
     with proxy.connect() as sock:
-        code = yield proxy.play(asks_as, sock, b"bob", port)
+        code = yield proxy.play(ask_as, sock, b"bob", port)
         if code == 0:
             yield proxy.play(scenario, sock, *arguments)
     yield until(lambda: not proxy.sessions.live)

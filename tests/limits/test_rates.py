@@ -18,11 +18,11 @@ from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.limits.ledger import Scope
 from tests.conftest import Serve
 from tests.support.origin import Origin, echo
-from tests.support.proxy import Playing, Proxy, ask5, echoes, reactor, until
+from tests.support.proxy import Playing, Proxy, ask5, ask_as, echoes, reactor, until
 from tests.udp.harness import Client as Datagrams, udp_socket, wait_for
 from tests.udp.test_contract import serving
 
-from .test_sessions import asks_as, portal_of
+from .test_sessions import portal_of
 
 #: What carries a session, and so measures it: the engine, and Twisted's transports.
 BOTH = ("accepted", "wrapped")
@@ -95,7 +95,7 @@ def test_a_user_s_sessions_share(kind: str, serve_as: Serve, source: Origin) -> 
     with ExitStack() as stack:
         socks = [stack.enter_context(proxy.connect()) for _ in range(4)]
         for sock, user in zip(socks, (b"bob", b"bob", b"bob", b"ann"), strict=True):
-            assert (yield proxy.play(asks_as, sock, user, source.port)) == 0
+            assert (yield proxy.play(ask_as, sock, user, source.port)) == 0
         *of_bob, of_ann = yield proxy.play(Meter(*socks).rates, 1.5)
     assert sum(of_bob) == pytest.approx(RATE, rel=0.1)
     assert of_bob == pytest.approx([RATE / 3] * 3, rel=0.2)
@@ -111,8 +111,8 @@ def test_the_narrowest_counts(kind: str, serve_as: Serve, source: Origin) -> Pla
     portal = portal_of(bob=Limits(download=Rate(RATE / 4)), ann=Limits(download=Rate(5 * RATE)))
     proxy: Proxy = yield serve_as(kind, portal=portal, limits=limits, policy=RulePolicy(rules))
     with proxy.connect() as first, proxy.connect() as second:
-        assert (yield proxy.play(asks_as, first, b"bob", source.port)) == 0
-        assert (yield proxy.play(asks_as, second, b"ann", source.port)) == 0
+        assert (yield proxy.play(ask_as, first, b"bob", source.port)) == 0
+        assert (yield proxy.play(ask_as, second, b"ann", source.port)) == 0
         rates = yield proxy.play(Meter(first, second).rates, 1.5)
     assert rates == pytest.approx([RATE / 4, 3 * RATE / 4], rel=0.15)
 

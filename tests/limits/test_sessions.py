@@ -23,7 +23,19 @@ from tests.conftest import Serve
 from tests.support.limits import had
 from tests.support.logs import heard
 from tests.support.origin import Origin, echo
-from tests.support.proxy import Playing, Proxy, ask4, ask5, echoes, greet, reactor, reply5, request5, until
+from tests.support.proxy import (
+    Playing,
+    Proxy,
+    ask4,
+    ask5,
+    ask_as,
+    echoes,
+    greet,
+    reactor,
+    reply5,
+    request5,
+    until,
+)
 from tests.test_bind import bind, meet, second, turned_away
 from tests.test_session import Stuck
 from tests.udp.harness import Client as Datagrams, Echo, Refused, wait_for
@@ -62,31 +74,22 @@ def origin() -> Iterator[Origin]:
         yield origin
 
 
-def asks_as(sock: socket.socket, user: bytes, port: int) -> int:
-    sock.sendall(b"\x05\x01\x02")
-    assert sock.recv(2) == b"\x05\x02"
-    sock.sendall(b"\x01" + bytes([len(user)]) + user + b"\x06secret")
-    assert sock.recv(2) == b"\x01\x00"
-    sock.sendall(request5("127.0.0.1", port))
-    return reply5(sock)[0]
-
-
 @pytest_twisted.inlineCallbacks
 def test_user(serve: Serve, origin: Origin) -> Playing:
     """Of one user, wherever they are; the reply is truthful, and the log has one line however often it is."""
     portal = portal_of(bob=Limits(sessions=1), ann=None)
     proxy: Proxy = yield serve(portal=portal, limits=ServerLimits(user=Limits(sessions=2)))
     with heard() as lines, proxy.connect() as first, proxy.connect() as second, proxy.connect() as third:
-        assert (yield proxy.play(asks_as, first, b"bob", origin.port)) == 0
+        assert (yield proxy.play(ask_as, first, b"bob", origin.port)) == 0
         for number in range(3):
             with proxy.connect() as refused:
-                assert (yield proxy.play(asks_as, refused, b"bob", origin.port)) == Reply.NOT_ALLOWED
+                assert (yield proxy.play(ask_as, refused, b"bob", origin.port)) == Reply.NOT_ALLOWED
             record = yield proxy.record(number)
             assert record["ended"] == "refused: too many sessions of user bob"
         for other in (second, third):
-            assert (yield proxy.play(asks_as, other, b"ann", origin.port)) == 0
+            assert (yield proxy.play(ask_as, other, b"ann", origin.port)) == 0
         with proxy.connect() as refused:
-            assert (yield proxy.play(asks_as, refused, b"ann", origin.port)) == Reply.NOT_ALLOWED
+            assert (yield proxy.play(ask_as, refused, b"ann", origin.port)) == Reply.NOT_ALLOWED
         assert had(proxy.sessions.ledger, Scope.USER, "bob") == 1
         assert had(proxy.sessions.ledger, Scope.USER, "ann") == 2
     yield until(lambda: not proxy.sessions.live)
@@ -95,7 +98,7 @@ def test_user(serve: Serve, origin: Origin) -> Playing:
         "too many sessions of user ann: 1 refused since the last such line",
     ]
     with proxy.connect() as again:
-        assert (yield proxy.play(asks_as, again, b"bob", origin.port)) == 0
+        assert (yield proxy.play(ask_as, again, b"bob", origin.port)) == 0
 
 
 @pytest.mark.parametrize(("ask", "served", "refused"), [(ask5, 0, 2), (ask4, 90, 91)])

@@ -29,7 +29,7 @@ from socksproxy.wire.words import Address, Command, Reply
 from tests.conftest import Serve
 from tests.support.hosts import Hosts
 from tests.support.origin import Origin, echo
-from tests.support.proxy import PATIENCE, Playing, Proxy, ask4, ask5, echoes, reply5, request5, until
+from tests.support.proxy import PATIENCE, Playing, Proxy, ask4, ask5, ask_as, echoes, reply5, until
 from tests.udp.harness import Client as Datagrams, Echo
 from tests.udp.test_contract import serving
 
@@ -177,12 +177,7 @@ class Groups:
 
 def log_in(proxy: Proxy, user: bytes, port: int) -> int:
     with proxy.connect() as sock:
-        sock.sendall(b"\x05\x01\x02")
-        assert sock.recv(2) == b"\x05\x02"
-        sock.sendall(b"\x01" + bytes([len(user)]) + user + b"\x06secret")
-        assert sock.recv(2) == b"\x01\x00"
-        sock.sendall(request5("127.0.0.1", port))
-        return reply5(sock)[0]
+        return ask_as(sock, user, port)
 
 
 @pytest_twisted.inlineCallbacks

@@ -20,6 +20,7 @@ from socksproxy.limits import Rate
 from socksproxy.limits.buckets import Bucket, Meter, Meters
 from socksproxy.relay.outcome import End
 from socksproxy.relay.pump import BUFFER_SIZE
+from tests.support.limits import Purse
 from tests.support.proxy import until
 
 from .harness import (
@@ -463,31 +464,6 @@ def test_no_limit_any_more_for_early_data(kind: str) -> Playing:
         harness.relay.abort()
         yield harness.finished()
     assert first + rest == early
-
-
-class Purse:
-    """An allowance that ends."""
-
-    in_turn = False
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    @property
-    def exhausted(self) -> bool:
-        return self.left <= 0
-
-    def allowance(self) -> int:
-        return max(self.left, 0)
-
-    def spend(self, amount: int, waiter: Any = None) -> None:
-        self.left -= amount
-
-    def wait(self, waiter: Any) -> None:
-        """Nobody waits."""
-
-    def leave(self, waiter: Any) -> None:
-        """Nobody waits."""
 
 
 @kinds

@@ -1,6 +1,8 @@
-"""What a ledger has counted."""
+"""What a ledger has counted, and bytes that come to an end."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from socksproxy.limits.ledger import SESSIONS, Ledger, Scope
 
@@ -12,3 +14,28 @@ def had(ledger: Ledger, scope: Scope, holder: str = "", kind: str = SESSIONS) ->
         return 0
     value: int = account._counters[kind].value  # type: ignore[attr-defined]
     return value
+
+
+class Purse:
+    """An allowance that ends."""
+
+    in_turn = False
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    @property
+    def exhausted(self) -> bool:
+        return self.left <= 0
+
+    def allowance(self) -> int:
+        return max(self.left, 0)
+
+    def spend(self, amount: int, waiter: Any = None) -> None:
+        self.left -= amount
+
+    def wait(self, waiter: Any) -> None:
+        """Nobody waits."""
+
+    def leave(self, waiter: Any) -> None:
+        """Nobody waits."""

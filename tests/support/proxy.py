@@ -205,6 +205,16 @@ def ask5(sock: socket.socket, host: str, port: int, command: int = Command.CONNE
     return reply5(sock)
 
 
+def ask_as(sock: socket.socket, user: bytes, port: int) -> int:
+    """A handshake of *user*, whose password is ``secret``, for that *port* of 127.0.0.1; the reply's code."""
+    sock.sendall(b"\x05\x01\x02")
+    assert sock.recv(2) == b"\x05\x02"
+    sock.sendall(b"\x01" + bytes([len(user)]) + user + b"\x06secret")
+    assert sock.recv(2) == b"\x01\x00"
+    sock.sendall(request5("127.0.0.1", port))
+    return reply5(sock)[0]
+
+
 def reply5(sock: socket.socket, most: int = 1000) -> tuple[int, Address]:
     """A SOCKS5 reply, whole in one ``recv`` of *most* bytes."""
     data = sock.recv(most)

@@ -14,6 +14,7 @@ from twisted.internet.task import deferLater
 
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.limits.buckets import Bucket, Meter, Meters
+from tests.support.limits import Purse
 
 from .harness import KINDS, Client, Echo, Proxy, reactor, wait_for
 from .test_contract import serving
@@ -161,31 +162,6 @@ async def test_in_place(kind: str) -> None:
             await proxy.run(Proxy.record)
         assert slow.waiting == 0
         assert proxy.records[0]["dropped"] == {"limited": 3}
-
-
-class Purse:
-    """An allowance that ends."""
-
-    in_turn = False
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    @property
-    def exhausted(self) -> bool:
-        return self.left <= 0
-
-    def allowance(self) -> int:
-        return max(self.left, 0)
-
-    def spend(self, amount: int, waiter: Any = None) -> None:
-        self.left -= amount
-
-    def wait(self, waiter: Any) -> None:
-        """Nobody waits."""
-
-    def leave(self, waiter: Any) -> None:
-        """Nobody waits."""
 
 
 @kinds
