@@ -44,7 +44,7 @@ from .relay.detach import detach_socket, is_detachable
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay, can_half_close, reached_by
 from .session import UNIDENTIFIED, Session
-from .sessions import Sessions
+from .sessions import Sessions, Settings
 from .udp.settings import UDPSettings, check as check_udp
 
 if TYPE_CHECKING:
@@ -291,8 +291,8 @@ class SOCKSFactory(Factory):
         self.sessions = Sessions(
             reactor,
             None if portal is None else Authentication(portal, methods, auth, reactor),
-            use_engine=engine,
-            **_meant(self._said),
+            _meant(self._said),
+            engine,
         )
         #: The proxy's own listeners, as its clients show them; a policy may want to know.
         self.listeners = self.sessions.listeners
@@ -347,8 +347,8 @@ class SOCKSFactory(Factory):
         }
         said = self._said | {name: value for name, value in changes.items() if value is not _AS_BEFORE}
         self._check_methods(said)
-        meant = _meant(said)
-        self.sessions.reconfigure(self._authentication(said), **meant)
+        settings = _meant(said)
+        self.sessions.reconfigure(self._authentication(said), settings)
         self._said = said
 
     def _check_methods(self, said: dict[str, Any]) -> None:
@@ -449,7 +449,7 @@ def _is_tls(transport: object) -> bool:
     return hasattr(type(transport), "getPeerCertificate")
 
 
-def _meant(said: dict[str, Any]) -> dict[str, Any]:
+def _meant(said: dict[str, Any]) -> Settings:
     """
     What :class:`~socksproxy.sessions.Sessions` is to know of what was *said*.
 
@@ -459,20 +459,20 @@ def _meant(said: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("quotas need a UsageFile")
     check_bind(said["bind"])
     check_udp(said["udp"])
-    return {
-        "policy": said["policy"],
-        "resolver": said["resolver"],
-        "outgoing": _of_each_family("outgoing", said["outgoing"]),
-        "timeouts": said["timeouts"],
-        "limits": said["limits"],
-        "usage": said["usage"],
-        "observer": said["observer"],
-        "bind": said["bind"],
-        "bind_addresses": _of_each_family("listening", said["bind"].addresses),
-        "udp": said["udp"],
-        "advertised": Advertised(said["advertise"]),
-        "resolve_commands": said["resolve_commands"],
-    }
+    return Settings(
+        policy=said["policy"],
+        resolver=said["resolver"],
+        outgoing=_of_each_family("outgoing", said["outgoing"]),
+        timeouts=said["timeouts"],
+        limits=said["limits"],
+        usage=said["usage"],
+        observer=said["observer"],
+        bind=said["bind"],
+        bind_addresses=_of_each_family("listening", said["bind"].addresses),
+        udp=said["udp"],
+        advertised=Advertised(said["advertise"]),
+        resolve_commands=said["resolve_commands"],
+    )
 
 
 def _of_each_family(kind: str, hosts: Sequence[str]) -> Outgoing:

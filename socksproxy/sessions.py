@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from socket import SocketType
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IHostnameResolver
@@ -55,52 +55,61 @@ def _nothing() -> None:
     """What happens when a session has ended, until somebody wants to know."""
 
 
+class Settings(NamedTuple):
+    """
+    What may change while sessions go on. See :class:`~socksproxy.server.SOCKSFactory`.
+
+    What is said of BIND and UDP makes sense; whoever makes it has checked that.
+    """
+
+    policy: IPolicy | None
+    resolver: IHostnameResolver | None
+    outgoing: Outgoing
+    timeouts: Timeouts
+    limits: ServerLimits
+    usage: UsageFile | None
+    observer: ILogObserver | None
+    bind: BindSettings
+    bind_addresses: Outgoing
+    udp: UDPSettings
+    advertised: Advertised
+    resolve_commands: bool
+
+
 class Sessions:
     """
-    What the sessions of one factory share. See :class:`~socksproxy.server.SOCKSFactory` for the parameters.
+    What the sessions of one factory share.
+
+    :param reactor: dials, resolves and keeps time.
+    :param authentication: asks clients who they are; None: nobody is asked.
+    :param settings: all that the factory was told besides.
+    :param use_engine: whether sessions are relayed by the engine, where it can be used.
     """
 
     def __init__(
-        self,
-        reactor: Any,
-        authentication: Authentication | None,
-        policy: IPolicy | None,
-        resolver: IHostnameResolver | None,
-        outgoing: Outgoing,
-        timeouts: Timeouts,
-        limits: ServerLimits,
-        usage: UsageFile | None,
-        observer: ILogObserver | None,
-        use_engine: bool,
-        bind: BindSettings,
-        bind_addresses: Outgoing,
-        udp: UDPSettings,
-        advertised: Advertised,
-        resolve_commands: bool,
+        self, reactor: Any, authentication: Authentication | None, settings: Settings, use_engine: bool
     ) -> None:
         self.reactor = reactor
         self.seconds = reactor.seconds
         self.authentication = authentication
         self.listeners = OwnListeners()
-        self._set_policy(policy)
-        self._set_resolver(resolver)
+        self._settings = settings
+        self._set_policy()
+        self._set_resolver()
         self.means = Means(self.policy, self.names, reactor)
-        self.binds = Binds(self.means, reactor, bind, bind_addresses, advertised, outgoing)
-        self.resolve_commands = resolve_commands
-        self.timeouts = timeouts
-        self.ledger = Ledger(reactor, limits, usage)
-        self.observer = observer
+        outgoing, advertised, bind, udp = settings.outgoing, settings.advertised, settings.bind, settings.udp
+        self.binds = Binds(self.means, reactor, bind, settings.bind_addresses, advertised, outgoing)
+        self.ledger = Ledger(reactor, settings.limits, settings.usage)
         self.live: set[Session] = set()
         self.when_ended: Callable[[], None] = _nothing
         self._after_end = self.when_ended
         self._drained: list[Deferred[None]] | None = None
         self._drain_timer: IDelayedCall | None = None
-        self.handshakes = Deadlines(reactor, timeouts.handshake, Session.handshake_expired)
-        self.connects = OwnDeadlines(reactor, timeouts.connect, Session.connect_expired)
+        self.handshakes = Deadlines(reactor, settings.timeouts.handshake, Session.handshake_expired)
+        self.connects = OwnDeadlines(reactor, settings.timeouts.connect, Session.connect_expired)
         self.peers = Deadlines(reactor, bind.timeout, Session.peer_expired)
         self.lingers = Deadlines(reactor, LINGER, Session.linger_expired)
         self.graces = Deadlines(reactor, udp.grace, Session.grace_expired)
-        self._outgoing = outgoing
         self.associations = Associations(reactor, self.means, udp, advertised, outgoing)
         #: Those that have not followed a change yet, and what it was.
         self._changed: list[Session] = []
@@ -111,73 +120,61 @@ class Sessions:
         self._engine: Any = None
         self._socket_dialer: SocketDialer | None = None
 
-    def _set_policy(self, policy: IPolicy | None) -> None:
-        self._given_policy = policy
+    @property
+    def timeouts(self) -> Timeouts:
+        """How long a session may stay in a state."""
+        return self._settings.timeouts
+
+    @property
+    def resolve_commands(self) -> bool:
+        """Whether RESOLVE and RESOLVE_PTR are served."""
+        return self._settings.resolve_commands
+
+    def _set_policy(self) -> None:
+        policy = self._settings.policy
         self.policy = DefaultPolicy() if policy is None else policy
         if isinstance(self.policy, (DefaultPolicy, RulePolicy)) and self.policy.listeners is None:
             self.policy.listeners = self.listeners
         #: The policy, where it tells more than yes or no; None: sessions have nothing to do for it.
         self.deciding = self.policy if IDecidingPolicy.providedBy(self.policy) else None
 
-    def _set_resolver(self, resolver: IHostnameResolver | None) -> None:
-        self._given_resolver = resolver
+    def _set_resolver(self) -> None:
+        resolver = self._settings.resolver
         self.names = Names(
             self.reactor.nameResolver if resolver is None else resolver,
             self.reactor,
             reverse=reverse_lookups(resolver, self.reactor),
         )
 
-    def reconfigure(
-        self,
-        authentication: Authentication | None,
-        policy: IPolicy | None,
-        resolver: IHostnameResolver | None,
-        outgoing: Outgoing,
-        timeouts: Timeouts,
-        limits: ServerLimits,
-        usage: UsageFile | None,
-        observer: ILogObserver | None,
-        bind: BindSettings,
-        bind_addresses: Outgoing,
-        udp: UDPSettings,
-        advertised: Advertised,
-        resolve_commands: bool,
-    ) -> None:
+    def reconfigure(self, authentication: Authentication | None, settings: Settings) -> None:
         """
-        Have all be so from now on. See :class:`~socksproxy.server.SOCKSFactory` for the parameters.
+        Have all be so from now on; see the class for the parameters.
 
         Sessions that there are go on, but for those that are not permitted any more, where the policy or
         those who ask clients who they are have become others.
-
-        The settings of BIND and UDP make sense; whoever calls this has checked them.
         """
-        judged_anew = authentication is not self.authentication or policy is not self._given_policy
+        before, self._settings = self._settings, settings
+        judged_anew = authentication is not self.authentication or settings.policy is not before.policy
         self.authentication = authentication
-        if policy is not self._given_policy:
-            self._set_policy(policy)
-        if resolver is not self._given_resolver:
-            self._set_resolver(resolver)
+        if settings.policy is not before.policy:
+            self._set_policy()
+        if settings.resolver is not before.resolver:
+            self._set_resolver()
         self.means = Means(self.policy, self.names, self.reactor)
-        self.timeouts = timeouts
-        self.observer = observer
-        self.resolve_commands = resolve_commands
-        self.handshakes.seconds = timeouts.handshake
-        self.connects.seconds = timeouts.connect
+        outgoing, advertised, bind, udp = settings.outgoing, settings.advertised, settings.bind, settings.udp
+        self.handshakes.seconds = settings.timeouts.handshake
+        self.connects.seconds = settings.timeouts.connect
         self.peers.seconds = bind.timeout
         self.graces.seconds = udp.grace
-        self._set_outgoing(outgoing)
-        self.binds.reconfigure(self.means, bind, bind_addresses, advertised, outgoing)
-        self.associations.reconfigure(self.means, udp, advertised, outgoing)
-        limited_anew = limits != self.ledger.limits or usage is not self.ledger.usage
-        if limited_anew:
-            self.ledger.set(limits, usage)
-        self._go_over(limited_anew, judged_anew)
-
-    def _set_outgoing(self, outgoing: Outgoing) -> None:
-        self._outgoing = outgoing
         self.transport_dialer = TransportDialer(self.reactor, outgoing)
         if self._engine is not None:
             self._socket_dialer = SocketDialer(self._engine, outgoing)
+        self.binds.reconfigure(self.means, bind, settings.bind_addresses, advertised, outgoing)
+        self.associations.reconfigure(self.means, udp, advertised, outgoing)
+        limited_anew = settings.limits != before.limits or settings.usage is not before.usage
+        if limited_anew:
+            self.ledger.set(settings.limits, settings.usage)
+        self._go_over(limited_anew, judged_anew)
 
     def _go_over(self, limited_anew: bool, judged_anew: bool) -> None:
         """The sessions that there are follow what has changed."""
@@ -216,7 +213,9 @@ class Sessions:
         """The reactor's relay engine, or None where there can be none."""
         if self._engine is None or self._engine.closed:
             self._engine = engine_for(self.reactor) if self._use_engine else None
-            self._socket_dialer = None if self._engine is None else SocketDialer(self._engine, self._outgoing)
+            self._socket_dialer = (
+                None if self._engine is None else SocketDialer(self._engine, self._settings.outgoing)
+            )
         return self._engine
 
     def dialer(self, channel: Channel) -> Any:
@@ -227,7 +226,7 @@ class Sessions:
 
     def dialer_from(self, channel: Channel, outgoing: Outgoing) -> Any:
         """Likewise, but connections leave from *outgoing*, where that has an address of the family."""
-        ours = outgoing.over(self._outgoing)
+        ours = outgoing.over(self._settings.outgoing)
         if self.engine is None or not channel.detachable:
             return TransportDialer(self.reactor, ours)
         return SocketDialer(self._engine, ours)
@@ -282,9 +281,9 @@ class Sessions:
         self.lingers.stop(session)
         self.graces.stop(session)
         session.release()
-        if self.observer is not None and session.recorded():
+        if self._settings.observer is not None and session.recorded():
             try:
-                self.observer(session.record.event(how, self.seconds(), time.time()))
+                self._settings.observer(session.record.event(how, self.seconds(), time.time()))
             except Exception:
                 # An embedder's observer may raise anything; it costs this event and nothing else.
                 _log.failure("the observer of sessions failed; an event is lost")
