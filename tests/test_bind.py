@@ -63,6 +63,14 @@ def bind(sock: socket.socket, version: int, host: str, port: int = 0) -> tuple[i
     return ask(sock, host, port, Command.BIND)
 
 
+def begun(proxy: Proxy, host: str) -> tuple[socket.socket, Address]:
+    """A client whose BIND waits for *host*, and where that is to connect."""
+    sock = proxy.connect()
+    code, address = bind(sock, 5, host)
+    assert code == 0
+    return sock, address
+
+
 def second(sock: socket.socket, version: int) -> tuple[int, Address]:
     """The second reply."""
     return reply4(sock) if version == 4 else reply5(sock)

@@ -33,7 +33,7 @@ from .support.logs import heard
 from .support.origin import Origin, echo
 from .support.policy import Policy
 from .support.proxy import Playing, Proxy, ask4, ask5, echoes, greet, reply5, request5, until
-from .test_bind import bind, meet, second, turned_away
+from .test_bind import begun, meet, second, turned_away
 from .udp.harness import Client as Datagrams, Echo
 from .udp.test_contract import serving
 
@@ -282,14 +282,8 @@ def test_waiting_bind(serve: Serve) -> Playing:
     """A BIND whose peer has not come is judged for whom it waits for."""
     proxy: Proxy = yield serve()
 
-    def begin(host: str) -> tuple[socket.socket, Address]:
-        sock = proxy.connect()
-        code, address = bind(sock, 5, host)
-        assert code == 0
-        return sock, address
-
-    goes, _ = yield proxy.play(begin, "127.0.0.2")
-    stays, address = yield proxy.play(begin, "127.0.0.1")
+    goes, _ = yield proxy.play(begun, proxy, "127.0.0.2")
+    stays, address = yield proxy.play(begun, proxy, "127.0.0.1")
     rules = [Rule(name="not-two", allow=False, networks=["127.0.0.2"]), ALL]
     proxy.factory.reconfigure(policy=RulePolicy(rules))
     assert (yield proxy.play(second, goes, 5))[0] == Reply.NOT_ALLOWED
@@ -315,13 +309,7 @@ def test_peers_of_a_bind(serve: Serve) -> Playing:
     """Of the peers that a name stands for, those whom new rules deny are strangers; others may come."""
     proxy: Proxy = yield serve(resolver=Hosts({"peer.example": ["127.0.0.1", "127.0.0.2"]}))
 
-    def begin() -> tuple[socket.socket, Address]:
-        sock = proxy.connect()
-        code, address = bind(sock, 5, "peer.example")
-        assert code == 0
-        return sock, address
-
-    sock, address = yield proxy.play(begin)
+    sock, address = yield proxy.play(begun, proxy, "peer.example")
     rules = [Rule(name="not-two", allow=False, networks=["127.0.0.2"]), ALL]
     proxy.factory.reconfigure(policy=RulePolicy(rules))
 
@@ -343,13 +331,7 @@ def test_whoever_comes_to_a_bind(serve: Serve) -> Playing:
     """Where a client leaves open who comes, whoever does is judged by the rules that hold then."""
     proxy: Proxy = yield serve(bind=BindSettings(any_peer=True))
 
-    def begin() -> tuple[socket.socket, Address]:
-        sock = proxy.connect()
-        code, address = bind(sock, 5, "0.0.0.0")
-        assert code == 0
-        return sock, address
-
-    sock, address = yield proxy.play(begin)
+    sock, address = yield proxy.play(begun, proxy, "0.0.0.0")
     rules = [Rule(name="not-two", allow=False, networks=["127.0.0.2"]), ALL]
     proxy.factory.reconfigure(policy=RulePolicy(rules))
 
@@ -371,13 +353,7 @@ def test_limits_of_a_bind(serve_as: Serve, origin: Origin, what: str, named: str
     rule = Rule(name="one", allow=True, networks=["127.0.0.0/8"], limits=Limits(sessions=1))
     proxy: Proxy = yield serve_as(policy=RulePolicy([rule]), bind=BindSettings(any_peer=True))
 
-    def begin() -> tuple[socket.socket, Address]:
-        sock = proxy.connect()
-        code, address = bind(sock, 5, named)
-        assert code == 0
-        return sock, address
-
-    sock, address = yield proxy.play(begin)
+    sock, address = yield proxy.play(begun, proxy, named)
     others = ServerLimits(server=Limits(sessions=100))
     changes: dict[str, Any] = {"policy": RulePolicy([rule]), "limits": others}
     proxy.factory.reconfigure(**{what: changes[what]})

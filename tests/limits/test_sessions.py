@@ -36,7 +36,7 @@ from tests.support.proxy import (
     request5,
     until,
 )
-from tests.test_bind import bind, meet, second, turned_away
+from tests.test_bind import begun, bind, meet, second, turned_away
 from tests.test_session import Stuck
 from tests.udp.harness import Client as Datagrams, Echo, Refused, wait_for
 from tests.udp.test_contract import serving
@@ -286,13 +286,7 @@ def test_whoever_comes_is_counted(serve: Serve) -> Playing:
     """Who comes to a BIND that is open to all is counted under a rule that was not there when it began."""
     proxy: Proxy = yield serve(policy=RulePolicy([ALL]), bind=BindSettings(any_peer=True))
 
-    def begin() -> tuple[socket.socket, Any]:
-        sock = proxy.connect()
-        code, address = bind(sock, 5, "0.0.0.0")
-        assert code == 0
-        return sock, address
-
-    sock, address = yield proxy.play(begin)
+    sock, address = yield proxy.play(begun, proxy, "0.0.0.0")
     none = attrs.evolve(FEW, networks=["127.0.0.1"], limits=Limits(sessions=0))
     proxy.factory.reconfigure(policy=RulePolicy([none, attrs.evolve(FEW, name="other"), ALL]))
 
