@@ -81,6 +81,7 @@ setup(
         "socksproxy.limits",
         "socksproxy.policy",
         "socksproxy.relay",
+        "socksproxy.runtime",
         "socksproxy.udp",
         "socksproxy.wire",
         "socksproxy.workers",

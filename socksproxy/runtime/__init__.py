@@ -1,0 +1,1 @@
+"""What every room needs of the machine it runs on: threads, and queues that are fair."""
