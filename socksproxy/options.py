@@ -48,6 +48,7 @@ from .commands.bind import BindSettings
 from .limits.terms import Limits, ServerLimits
 from .limits.usage import UsageFile
 from .log import FORMATS, AccessLog
+from .names import escape_unknown, in_one_line
 from .opening import Opening, check_access_log
 from .policy import is_loopback
 from .policy.listeners import is_local
@@ -271,7 +272,26 @@ class Options(usage.Options, AuthOptionMixin):
         return self._opening
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """See :meth:`twisted.python.usage.Options.parseOptions`."""
+        """
+        See :meth:`twisted.python.usage.Options.parseOptions`.
+
+        :raises SystemExit: in place of :exc:`~twisted.python.usage.UsageError`, when a program such as
+            ``twistd`` parses its subcommand: ``twistd`` would print its whole usage before the error.
+        """
+        if self.parent is None:
+            self._parse(options)
+            return
+        escape_unknown(sys.stdout, sys.stderr)  # the server's log may go there
+        try:
+            self._parse(options)
+        except Mistakes as problem:
+            print(*problem.lines, sep="\n", file=sys.stderr)
+            raise SystemExit(1) from None
+        except usage.UsageError as problem:
+            print(in_one_line(f"{self.parent.subCommand}: {problem}"), file=sys.stderr)
+            raise SystemExit(1) from None
+
+    def _parse(self, options: Sequence[str] | None) -> None:
         self.arguments = list(sys.argv[1:] if options is None else options)
         if self.directory is None:
             # twistd may change it before this is needed again.

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.logger import LogLevel
 
-from .names import printable
+from .names import line_of_record
 from .negotiation import command_name
 from .policy import Client
 from .wire.words import Address, Request
@@ -110,7 +110,7 @@ class AccessRecord:
             "log_time": wall,
             "log_format": _FORMAT,
             "client": str(client),
-            "user": None if client.user is None else printable(client.user),
+            "user": None if client.user is None else line_of_record(client.user),
             "method": self.method,
             "version": self.version,
             "command": None if request is None else _command_name(request.command),
@@ -136,7 +136,7 @@ class AccessRecord:
 
 def shown(destination: Address) -> str:
     """*destination* as a log may show it."""
-    host = printable(destination.host)
+    host = line_of_record(destination.host)
     return str(destination if host == destination.host else destination._replace(host=host))
 
 

@@ -45,7 +45,7 @@ from .limits.admission import Admission
 from .limits.buckets import Meters
 from .limits.ledger import ASSOCIATIONS, BINDS, Claims, Scope
 from .limits.terms import Limits
-from .names import printable
+from .names import line_of_record
 from .negotiation import MAX_EARLY, Negotiation, NotSOCKS
 from .policy import Client, IDecidingPolicy, IPolicy
 from .policy.judge import Judge
@@ -660,7 +660,7 @@ class Session:
             self._confirm(known, answer, self._answered)
             return
         self._pending = None
-        self.record.announced = printable(answer.host)
+        self.record.announced = line_of_record(answer.host)
         self._grant(answer)
         self._finish("answered")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from twisted.logger import LogLevel, formatEvent
 
-from socksproxy.log import FIELDS
+from socksproxy.log import FIELDS, FORMATS
 from socksproxy.policy import Client
 from socksproxy.record import NAMESPACE, AccessRecord, shown
 from socksproxy.wire.words import Address, AddressType, Command, Request, Version
@@ -134,3 +136,38 @@ def test_text() -> None:
         "192.0.2.9:5000 CONNECT example.test:443 reply 0, 70 bytes sent, 7000 received, "
         "10.000 s, ended: client"
     )
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    ("user", "decoded"),
+    [
+        ("DOMAIN\\user", "DOMAIN\\user"),
+        ("CORP\\nina", "CORP\\nina"),
+        ('a "quoted" \\" name', 'a "quoted" \\" name'),
+        ("two\nlines", "two\\nlines"),
+        ("b\u00fccher", "b\u00fccher"),
+        ("\udcff\udcfe", "\\udcff\\udcfe"),
+        ("x" * 300, "x" * 252 + "..."),
+    ],
+)
+def test_user_is_escaped_once(format: str, user: str, decoded: str) -> None:
+    """Who decodes the line has the name that somebody has vouched for."""
+    record = AccessRecord(Client("192.0.2.9", 5000, user), 100.0)
+    line = FORMATS[format]("now", record.event("client", 110.0, 0.0))
+    assert line.isascii()
+    assert line.count("\n") == 1
+    if format == "json":
+        assert json.loads(line)["user"] == decoded
+    else:
+        word = line.partition(" user=")[2].partition(" method=")[0]
+        assert (json.loads(word) if word.startswith('"') else word) == decoded
+
+
+def test_destination_is_escaped_once() -> None:
+    """A backslash is one when it is decoded; what a terminal could take for a command is escaped before."""
+    record = AccessRecord(Client("192.0.2.9"), 100.0)
+    destination = Address("a\\b\x1b", 80, AddressType.DOMAIN_NAME)
+    record.request = Request(Version.SOCKS5, Command.CONNECT, destination)
+    told = json.loads(FORMATS["json"]("now", record.event("client", 110.0, 0.0)))
+    assert told["destination"] == "a\\b\\x1b:80"

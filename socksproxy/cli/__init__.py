@@ -12,9 +12,9 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from .. import __version__
-from ..names import in_one_line
+from ..names import escape_unknown
 from . import check, explain, passwd
-from .failure import CommandFailed
+from .failure import CommandFailed, complain
 
 __all__ = ["CommandFailed", "main"]
 
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :returns: the exit status: 0, or 1 when it failed, which standard error explains.
     :raises SystemExit: (with status 2) when the arguments make no sense.
     """
+    escape_unknown(sys.stdout, sys.stderr)
     parser = ArgumentParser("socksproxy", description="Tools for the SOCKS proxy. It runs as: twistd socks")
     parser.add_argument("--version", action="version", version=f"twisted-socksproxy {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parsed.run(parsed)
     except CommandFailed as problem:
-        print(f"socksproxy: {in_one_line(str(problem))}", file=sys.stderr)
+        complain(f"socksproxy: {problem}")
         return 1
     except KeyboardInterrupt:
         print(file=sys.stderr)

@@ -73,7 +73,7 @@ def run(options: Namespace) -> None:
     except NameNotFound:
         raise CommandFailed(f"{options.destination}: the host cannot be the name of one") from None
     if options.json:
-        print(json.dumps([each.data() for each in told], indent=2))
+        tell(*json.dumps([each.data() for each in told], indent=2).split("\n"))
     else:
         tell(*(line for each in told for line in str(each).split("\n")))
 
@@ -102,9 +102,8 @@ def _client(options: Namespace, directory: Directory | None) -> Client:
 def _tell_barred(options: Namespace, reason: str) -> None:
     """Who cannot log in gets no further."""
     if options.json:
-        print(
-            json.dumps([{"destination": options.destination, "allowed": False, "barred": reason}], indent=2)
-        )
+        told = [{"destination": options.destination, "allowed": False, "barred": reason}]
+        tell(*json.dumps(told, indent=2).split("\n"))
     else:
         tell(f"{options.destination}: denied ({options.user} cannot log in: {reason})")
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+from ..errors import describe
 from ..names import in_one_line
 
 
@@ -20,16 +23,38 @@ def with_mistakes(file: str, lines: Sequence[str]) -> CommandFailed:
     :param file: its name.
     :param lines: one for each mistake.
     """
-    print(*lines, sep="\n", file=sys.stderr)
+    complain(*lines)
     count = len(lines)
     return CommandFailed(f"{shown(file)}: {count} mistakes" if count > 1 else f"{shown(file)}: 1 mistake")
 
 
+def complain(*lines: str) -> None:
+    """Print *lines* on standard error, whatever is in them."""
+    with _output(sys.stderr):
+        print(*map(in_one_line, lines), sep="\n", file=sys.stderr, flush=True)
+
+
 def tell(*lines: str) -> None:
-    """Print *lines*, whatever is in them, and whatever the terminal knows of it."""
-    encoding = sys.stdout.encoding or "utf-8"
-    for line in lines:
-        print(in_one_line(line).encode(encoding, "backslashreplace").decode(encoding))
+    """Print *lines*, whatever is in them."""
+    with _output(sys.stdout):
+        print(*map(in_one_line, lines), sep="\n", flush=True)
+
+
+@contextmanager
+def _output(stream: Any) -> Iterator[None]:
+    """
+    Write to *stream*. A reader such as ``head`` may have read enough: what comes then goes nowhere.
+
+    :raises CommandFailed: when it cannot be written for another reason.
+    """
+    try:
+        yield
+    except OSError as problem:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        if not isinstance(problem, BrokenPipeError):
+            raise CommandFailed(f"the output cannot be written: {describe(problem)}") from None
 
 
 def shown(name: str) -> str:

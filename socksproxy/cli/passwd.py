@@ -23,7 +23,7 @@ from typing import Any
 
 from ..errors import describe
 from ..wire.password import MAX_FIELD
-from .failure import CommandFailed
+from .failure import CommandFailed, complain, tell
 
 #: Seconds to wait for somebody else who changes the file.
 PATIENCE = 10.0
@@ -82,10 +82,10 @@ def run(options: Namespace) -> None:
             done = "changed" if _change(path, user, hash) else "added"
     except OSError as problem:
         raise CommandFailed(f"{_shown(options.file)}: {describe(problem)}") from None
-    print(f"{_shown(options.user)}: {done}")
+    tell(f"{_shown(options.user)}: {done}")
     warning = htpasswd.open_to_all(os.stat(path).st_mode)
     if warning:
-        print(f"socksproxy: warning: {_shown(options.file)}: {warning}", file=sys.stderr)
+        complain(f"socksproxy: warning: {_shown(options.file)}: {warning}")
 
 
 def checked_user(name: str) -> bytes:

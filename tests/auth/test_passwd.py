@@ -495,6 +495,21 @@ def test_no_terminal(path: Path) -> None:
 # As a program.
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}],
+)
+def test_without_unicode(environment: dict[str, str], path: Path) -> None:
+    """A terminal that knows ASCII only is shown every name."""
+    command = [*COMMAND, "--stdin", "--cost", "4", str(path), "b\u00fccher"]
+    done = subprocess.run(
+        command, input=PASSWORD, capture_output=True, env={**os.environ, **environment}, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"b\\")
+    assert done.stdout.endswith(b"cher: added\n")
+
+
 def test_without_its_packages(path: Path) -> None:
     """It says what to install."""
     code = "import sys; sys.modules['passlib'] = None; from socksproxy.cli import main; sys.exit(main())"

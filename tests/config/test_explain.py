@@ -231,6 +231,48 @@ def test_names_that_cannot_be_printed(file: str, name: str, shown: str) -> None:
     assert done.stdout.splitlines()[2] == f"  2. admins (allow): users bob, not {shown}"
 
 
+@pytest.mark.parametrize("command", ["explain", "check", "--help"])
+def test_reader_that_has_read_enough(command: str, tmp_path: Path) -> None:
+    """``socksproxy explain ... | head`` ends without a traceback; what is wrong still shows in the status."""
+    path = tmp_path / "socks.toml"
+    path.write_text(
+        "".join(f"[[rule]]\nname = 'rule{number}'\nallow = true\nusers = ['bob']\n" for number in range(2000))
+    )
+    if command == "check":
+        path.write_text("prot = 1\n" + path.read_text().replace("allow", "alow"))
+    arguments = {"explain": ["explain", str(path), "connect", "a.example:1"], "check": ["check", str(path)]}
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "socksproxy", *arguments.get(command, [command])],
+            stdout=subprocess.PIPE if command == "check" else writing,
+            stderr=writing if command == "check" else subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == (1 if command == "check" else 0)
+    assert not done.stderr
+    assert not done.stdout
+
+
+def test_output_that_cannot_be_written(file: str) -> None:
+    """A full disk is told in one line."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "socksproxy", "explain", file, "connect", "a.example:1"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "socksproxy: the output cannot be written: no space left on device\n"
+
+
 def test_mapped_client(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An IPv4 client is one in its disguise, too, as it is for the server."""
     question = [file, "--user", "bob", "--from", "::ffff:192.0.2.7", "connect", "203.0.113.9:443"]
