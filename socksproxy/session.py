@@ -26,7 +26,7 @@ from .channel import Channel
 from .commands.associate import associate
 from .commands.bind import Bound, Wanted
 from .commands.connect import connect
-from .commands.means import Means, ask_again
+from .commands.means import Means, ask_again, ask_command
 from .commands.resolve import resolve, resolve_pointer
 from .dial import Destination, Dialed, Outgoing, adopted, outgoing_of
 from .errors import (
@@ -726,7 +726,31 @@ class Session:
         self._over()
 
     def _associate(self, request: Request) -> None:
+        permitted = self._permits_associations()
+        if isinstance(permitted, Deferred):
+            self._await(permitted.addCallback(self._associate_if, request), self._nothing_is_awaited)
+        else:
+            self._associate_if(permitted, request)
+
+    def _permits_associations(self) -> bool | Deferred[bool]:
+        """Whether there may be a destination for the client's datagrams."""
+        return ask_command(self._means().policy, self.record.client, Command.UDP_ASSOCIATE)
+
+    def _nothing_is_awaited(self, _: object) -> None:
+        self._pending = None
+
+    def _associate_if(self, permitted: bool, request: Request) -> None:
+        """
+        Begin an association, if the client is *permitted* to have any destination.
+
+        :raises NotAllowed: when it is not.
+        """
         sessions = self._sessions
+        if self._policy is not sessions.policy:
+            self._start(request)  # the policy has changed while the one before took its time
+            return
+        if not permitted:
+            raise NotAllowed("the policy denies every destination")
         self._take(ASSOCIATIONS)
         self._association, bound = associate(
             sessions.associations,
@@ -912,7 +936,7 @@ class Session:
             if self._claims is not None:
                 self._claims.settle(None)  # the next datagrams are under the rules that hold now
             self._association.reconsider(record.client, self._means())
-            return True
+            return self._permits_associations()
         return self._ask_again(self._peers if record.reached is None else [record.reached])
 
     def _ask_again(self, reached: Sequence[Address] | None) -> bool | Deferred[bool]:

@@ -38,7 +38,12 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("explain", help="explain what rules decide", description=_DESCRIPTION)
     parser.add_argument("file", metavar="FILE", help="the configuration file (TOML)")
     parser.add_argument("command", metavar="COMMAND", choices=_COMMANDS, help=", ".join(_COMMANDS))
-    parser.add_argument("destination", metavar="HOST:PORT", help="what is asked for; IPv6 in brackets")
+    parser.add_argument(
+        "destination",
+        metavar="HOST:PORT",
+        nargs="?",
+        help="what is asked for; IPv6 in brackets. Without it: whether associate is granted at all",
+    )
     parser.add_argument("--user", metavar="NAME", help="who asks [nobody in particular]")
     parser.add_argument("--group", metavar="NAME", action="append", default=[], help="repeatable")
     parser.add_argument("--from", metavar="ADDRESS", dest="client", default="127.0.0.1", help="[127.0.0.1]")
@@ -60,7 +65,9 @@ def run(options: Namespace) -> None:
     from ..policy.explain import explain
 
     configured, server = _configured(options.file)
-    destination = _destination(options.destination)
+    destination = None if options.destination is None else _destination(options.destination)
+    if destination is None and _COMMANDS[options.command] is not Command.UDP_ASSOCIATE:
+        raise CommandFailed(f"{options.command} needs HOST:PORT; only associate can be without")
     addresses = [_literal("--address", text) for text in options.address]
     try:
         client = _client(options, configured.directory)
@@ -101,11 +108,12 @@ def _client(options: Namespace, directory: Directory | None) -> Client:
 
 def _tell_barred(options: Namespace, reason: str) -> None:
     """Who cannot log in gets no further."""
+    destination = options.destination or "a UDP association"
     if options.json:
-        told = [{"destination": options.destination, "allowed": False, "barred": reason}]
+        told = [{"destination": destination, "allowed": False, "barred": reason}]
         tell(*json.dumps(told, indent=2).split("\n"))
     else:
-        tell(f"{options.destination}: denied ({options.user} cannot log in: {reason})")
+        tell(f"{destination}: denied ({options.user} cannot log in: {reason})")
 
 
 def _configured(file: str) -> tuple[Configured, Server]:

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from ..errors import NotAllowed
 from ..names import canonical
-from ..policy import Client, INamePolicy, IPolicy
+from ..policy import Client, ICommandPolicy, INamePolicy, IPolicy
 from ..resolve import Names
 from ..wire.words import Address, AddressType, Command
 
@@ -51,6 +51,17 @@ def ask(policy: IPolicy, client: Client, command: Command, destination: Address)
     if client.avatar is None or not answer:
         return answer
     return _with_user(answer, client, command, destination)
+
+
+def ask_command(policy: IPolicy, client: Client, command: Command) -> bool | Deferred[bool]:
+    """
+    Whether there may be a destination for *command*, at once or by a Deferred; one that fails denies.
+
+    :param policy: one that is no :class:`~socksproxy.policy.ICommandPolicy` cannot tell: there may be.
+    """
+    if not ICommandPolicy.providedBy(policy):
+        return True
+    return _answered(policy, "permits_command", client, command)
 
 
 def ask_address(
@@ -123,19 +134,21 @@ def _both(answer: Deferred[bool], also: Deferred[bool]) -> Deferred[bool]:
 def _ask_one(
     judge: Any, client: Client, command: Command, destination: Address, *name: str | None
 ) -> bool | Deferred[bool]:
+    if name:
+        return _answered(judge, "permits_address", client, command, destination, *name)
+    return _answered(judge, "permits", client, command, destination)
+
+
+def _answered(judge: Any, method: str, *question: Any) -> bool | Deferred[bool]:
     try:
-        if name:
-            answer = judge.permits_address(client, command, destination, *name)
-        else:
-            answer = judge.permits(client, command, destination)
+        answer = getattr(judge, method)(*question)
     except Exception:
         # An embedder's policy may raise anything; whatever it is, it denies.
         _log.failure("the policy failed; the request is denied")
         return False
     if isinstance(answer, Deferred):
         return _cancellable(answer)
-    permitted: bool = answer
-    return permitted
+    return bool(answer)
 
 
 def _cancellable(answer: Deferred[bool]) -> Deferred[bool]:

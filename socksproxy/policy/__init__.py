@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Client",
     "DefaultPolicy",
+    "ICommandPolicy",
     "IDecidingPolicy",
     "INamePolicy",
     "IPolicy",
@@ -113,6 +114,24 @@ class INamePolicy(IPolicy):
         :param destination: a literal address and the port.
         :param name: the name that was asked for and has this address; None: a client of BIND
             has left open who comes, and this is who has come. That answer is not waited for.
+        """
+
+
+class ICommandPolicy(IPolicy):
+    """
+    A policy that can tell, before a destination is known, whether there is any for a client.
+
+    Without this a client of UDP ASSOCIATE has its association, and is denied each destination.
+    """
+
+    def permits_command(client: Client, command: Command) -> bool | Decision | Deferred[bool]:
+        """
+        Whether there may be a destination with which *client* may do *command*.
+
+        It is asked for ``Command.UDP_ASSOCIATE``, at the request.
+
+        :returns: the answer, at once or by a Deferred; a failure denies. A
+            :class:`~socksproxy.policy.rules.Decision` tells the access record which rule denies.
         """
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from zope.interface import implementer
 
 from ..wire.words import Address, Command
-from . import Client, IDecidingPolicy
+from . import Client, ICommandPolicy, IDecidingPolicy
 from .listeners import UNIX, OwnListeners
 from .matching import (
     WITHOUT_PORT,
@@ -29,8 +29,10 @@ from .matching import (
     Schedule,
     check,
     contents,
+    matches_everywhere,
     protection,
     question_of,
+    question_of_command,
     ranges,
     unruled,
 )
@@ -254,6 +256,7 @@ class Compiled:
         self._named = any(rule.names is not None for rule in self.rules)
         self._addressed = self._bits(lambda rule: rule.networks is not None)
         self._anywhere = self._bits(lambda rule: rule.names is None and rule.networks is None)
+        self._everywhere = self._bits(lambda rule: matches_everywhere(rule, sets))
         self._allowing = self._bits(lambda rule: rule.allow)
         self._decisions = [Decision(rule.allow, rule.name, rule) for rule in self.rules]
         self._schedules = [
@@ -278,10 +281,14 @@ class Compiled:
         return self._decided(matching & -matching, question)
 
     def _with_no_address(self, question: Question, matching: int) -> Decision:
-        certain = matching & (self._anywhere | self._by_name(question.name))
+        if question.port is None:
+            certain, uncertain = matching & self._everywhere, matching
+        else:
+            certain = matching & (self._anywhere | self._by_name(question.name))
+            uncertain = matching & self._addressed
         first = certain & -certain
-        # Before the first rule that certainly matches, another one may allow some address.
-        possible = matching & self._addressed & self._allowing & ~certain
+        # Before the first rule that certainly matches, another one may allow some address or destination.
+        possible = uncertain & self._allowing & ~certain
         possible &= (first - 1) if first else -1
         if not first & self._allowing and possible:
             first = possible & -possible
@@ -301,7 +308,7 @@ class Compiled:
         matching = self._commands.with_word.get(command, self._commands.unconditional)
         if command in WITHOUT_PORT:
             matching &= self._any_port
-        else:
+        elif port is not None:
             matching &= self._any_port | self._ports.at(port)
         matching &= self._identity[client.user is not None]
         matching &= self._by_listener(client)
@@ -361,7 +368,7 @@ class Compiled:
         return self._waking
 
 
-@implementer(IDecidingPolicy)
+@implementer(ICommandPolicy, IDecidingPolicy)
 class RulePolicy:
     """
     Rules decide, the first one that matches; when none does, it is denied.
@@ -412,6 +419,10 @@ class RulePolicy:
     ) -> Decision:
         """See :meth:`socksproxy.policy.IDecidingPolicy.decide`."""
         return self._compiled.decide(question_of(client, command, destination, name), self.clock())
+
+    def permits_command(self, client: Client, command: Command) -> Decision:
+        """See :meth:`socksproxy.policy.ICommandPolicy.permits_command`."""
+        return self._compiled.decide(question_of_command(client, command), self.clock())
 
     def permits(self, client: Client, command: Command, destination: Address) -> bool:
         """See :meth:`socksproxy.policy.IPolicy.permits`."""

@@ -17,7 +17,7 @@ from ..names import canonical, in_one_line
 from ..wire.words import Address, Command
 from . import Client
 from .compiled import RulePolicy
-from .matching import Matcher, Question, Verdict, question_of
+from .matching import Matcher, Question, Verdict, question_of, question_of_command
 from .rules import DAYS, DEFAULT, OWN, SPECIAL, Rule
 
 _NO_RULE = {
@@ -33,7 +33,8 @@ class Step(NamedTuple):
 
     :ivar rule: its name.
     :ivar allow: what it would decide.
-    :ivar verdict: ``yes``: it matches; ``no``; ``open``: that depends on the address, which is not known.
+    :ivar verdict: ``yes``: it matches; ``no``; ``open``: that depends on the address, which is not known;
+        ``some``: it matches some destinations, and none is given.
     :ivar fields: the fields of the condition that does not hold.
     :ivar wanted: what stands in them.
     :ivar found: what is there instead.
@@ -50,6 +51,8 @@ class Step(NamedTuple):
         verb = "allow" if self.allow else "deny"
         if self.verdict == "yes":
             return f"{self.rule} ({verb}): matches"
+        if self.verdict == "some":
+            return f"{self.rule} ({verb}): matches some destinations"
         if self.verdict == "open":
             return f"{self.rule} ({verb}): depends on the address"
         return f"{self.rule} ({verb}): {' or '.join(self.fields)} {', '.join(self.wanted)}, not {self.found}"
@@ -71,7 +74,7 @@ class Explanation(NamedTuple):
     """
     How one question is decided.
 
-    :ivar destination: what it is about: the requested one, or one of its addresses.
+    :ivar destination: what it is about: the requested one, or one of its addresses, or a UDP association.
     :ivar allowed: the decision; of a name without an address: whether it would be looked up.
     :ivar rule: the rule that decides, or what does in place of one.
     :ivar steps: the rules that were looked at, in their order.
@@ -112,7 +115,7 @@ def explain(
     policy: RulePolicy,
     client: Client,
     command: Command,
-    destination: Address,
+    destination: Address | None,
     addresses: Sequence[str] = (),
     now: float | None = None,
     server: Server = Server(),
@@ -122,26 +125,28 @@ def explain(
 
     :param client: who asks; its groups, listener and version count, and what its avatar has.
     :param command: what for.
-    :param destination: as requested; it need not be canonical.
+    :param destination: as requested; it need not be canonical. None: a UDP association is asked for,
+        which is granted where there may be any destination.
     :param addresses: the literal addresses of *destination*, where that is a name.
     :param now: seconds since the epoch; None: the policy's time.
     :param server: what holds for all.
     :returns: for what was requested, and then for each of *addresses*.
     :raises NameNotFound: when *destination* cannot be the name of a host.
     """
+    matcher = Matcher(policy.rules, policy.sets, policy.listeners)
+    moment = policy.clock() if now is None else now
+    if destination is None:
+        question = question_of_command(client, command)
+        return [_explained(matcher, "a UDP association", question, moment, server)]
     destination = canonical(destination)
     questions = [(destination, question_of(client, command, destination, None))]
     for host in addresses:
         address = canonical(Address.of(host, destination.port))
         questions.append((address, question_of(client, command, address, destination.host)))
-    matcher = Matcher(policy.rules, policy.sets, policy.listeners)
-    moment = policy.clock() if now is None else now
-    return [_explained(matcher, shown, question, moment, server) for shown, question in questions]
+    return [_explained(matcher, str(shown), question, moment, server) for shown, question in questions]
 
 
-def _explained(
-    matcher: Matcher, shown: Address, question: Question, now: float, server: Server
-) -> Explanation:
+def _explained(matcher: Matcher, shown: str, question: Question, now: float, server: Server) -> Explanation:
     decision = matcher.decide(question, now)
     steps = []
     for each in matcher.rules:
@@ -149,9 +154,9 @@ def _explained(
         steps.append(step)
         if step.verdict == "yes":
             break
-    told = Explanation(str(shown), decision.allowed, decision.rule, tuple(steps))
-    if not decision.allowed:
-        return told
+    told = Explanation(shown, decision.allowed, decision.rule, tuple(steps))
+    if not decision.allowed or question.port is None:
+        return told  # what else holds is for the rule of each destination to say
     rule, client = decision.effect, question.client
     return told._replace(
         outgoing=_outgoing(rule, client, server),
@@ -199,6 +204,8 @@ def _network(client: Client, limits: ServerLimits) -> str:
 
 def _step(matcher: Matcher, rule: Rule, question: Question, now: float) -> Step:
     verdict, fields = matcher.match(rule, question, now)
+    if verdict is Verdict.OPEN and question.port is None:
+        return Step(rule.name, rule.allow, "some")
     if verdict is not Verdict.NO:
         return Step(rule.name, rule.allow, verdict.value)
     wanted = tuple(_shown(value) for field in fields for value in _values(getattr(rule, field)))

@@ -7,14 +7,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ..errors import OverLimit
 from ..wire.words import Address, AddressType, Command
-from . import Client, IDecidingPolicy, INamePolicy
+from . import Client, ICommandPolicy, IDecidingPolicy, INamePolicy
+from .rules import Decision
 
 if TYPE_CHECKING:
-    from .rules import Decision, Rule
+    from .rules import Rule
 
 #: So many decisions are kept apart, by their addresses; no name has so many.
 _KEPT = 128
@@ -22,7 +24,7 @@ _KEPT = 128
 _MOST_NAMED = 8
 
 
-@implementer(INamePolicy)
+@implementer(ICommandPolicy, INamePolicy)
 class Judge:
     """
     Asks *policy* for one session, and remembers what it says.
@@ -52,6 +54,15 @@ class Judge:
         # The addresses of a name may each be under another rule.
         known = destination.type is not AddressType.DOMAIN_NAME
         return self._noted(decision, destination.host, known)
+
+    def permits_command(self, client: Client, command: Command) -> bool | Decision | Deferred[bool]:
+        """See :meth:`socksproxy.policy.ICommandPolicy.permits_command`; a denial is noted."""
+        if not ICommandPolicy.providedBy(self._policy):
+            return True
+        answer: bool | Decision | Deferred[bool] = self._policy.permits_command(client, command)
+        if isinstance(answer, Decision) and not answer:
+            self._latest, self._settled = answer, False
+        return answer
 
     def permits_address(
         self, client: Client, command: Command, destination: Address, name: str | None

@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import Enum
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    collapse_addresses,
+    ip_address,
+)
 from typing import NamedTuple, cast
 from zoneinfo import ZoneInfo
 
@@ -50,15 +57,20 @@ class Question(NamedTuple):
     :ivar client: who asks.
     :ivar command: what for.
     :ivar host: the literal address; None: it is not known yet.
-    :ivar port: the port.
+    :ivar port: the port; None: nothing is known of the destination yet, and it may be any.
     :ivar name: the name that was asked for; None: the client sent an address.
     """
 
     client: Client
     command: Command
     host: str | None
-    port: int
+    port: int | None
     name: str | None
+
+
+def question_of_command(client: Client, command: Command) -> Question:
+    """The question that :meth:`socksproxy.policy.ICommandPolicy.permits_command` is asked."""
+    return Question(client, command, None, None, None)
 
 
 def question_of(client: Client, command: Command, destination: Address, name: str | None) -> Question:
@@ -76,7 +88,7 @@ class Verdict(Enum):
 
     YES = "yes"
     NO = "no"
-    #: It depends on an address that is not known yet.
+    #: It depends on what is not known yet of the destination.
     OPEN = "open"
 
 
@@ -153,7 +165,8 @@ class Matcher:
         """
         What the first rule that matches decides, and no address that is protected.
 
-        Where the address is not known yet, this allows what some address could be allowed.
+        Where the address or the destination is not known yet, this allows what some address or some
+        destination could be allowed.
         """
         possible = None
         for rule in self.rules:
@@ -223,12 +236,15 @@ class Matcher:
             return True
         if question.command in WITHOUT_PORT:
             return False
-        return any(first <= question.port <= last for first, last in ranges(rule))
+        port = question.port
+        return port is None or any(first <= port <= last for first, last in ranges(rule))
 
     def _time(self, rule: Rule, question: Question, now: float) -> bool:
         return not rule.timed or self._schedules[rule.name].holds(now)
 
     def _where(self, rule: Rule, question: Question) -> Verdict:
+        if question.port is None:
+            return Verdict.YES if matches_everywhere(rule, self.sets) else Verdict.OPEN
         if rule.names is None and rule.networks is None:
             return Verdict.YES
         if question.name is not None and self._named(question.name, rule.names or ()):
@@ -285,6 +301,28 @@ def ranges(rule: Rule) -> tuple[tuple[int, int], ...]:
     return cast("tuple[tuple[int, int], ...]", rule.ports or ())
 
 
+def matches_everywhere(rule: Rule, sets: Sets) -> bool:
+    """Whether no destination is outside of *rule*'s ports, names and networks."""
+    if rule.ports is not None and not _has_all_ports(ranges(rule)):
+        return False
+    if rule.names is None and rule.networks is None:
+        return True
+    fixed = [content for content in contents(rule.networks or (), sets) if isinstance(content, tuple)]
+    networks = [network for content in fixed for network in content]
+    ipv4 = collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
+    ipv6 = collapse_addresses(network for network in networks if isinstance(network, IPv6Network))
+    return any(not network.prefixlen for network in ipv4) and any(not network.prefixlen for network in ipv6)
+
+
+def _has_all_ports(ports: Iterable[tuple[int, int]]) -> bool:
+    """Whether all of 1 to 65535 are in *ports*; port 0 is no destination."""
+    next_port = 1
+    for first, last in sorted(ports):
+        if first <= next_port:
+            next_port = max(next_port, last + 1)
+    return next_port > 65535
+
+
 def contents(texts: Iterable[str], sets: Sets) -> Iterator[tuple[Network, ...] | HoldsNetworks]:
     """What networks, and what sets of them, *texts* are; a set may hold so many that it has to be asked."""
     for text in texts:
@@ -304,10 +342,10 @@ def protection(rule: Rule | None, question: Question, sets: Sets, own: OwnListen
 
     :param rule: None: it is allowed because there are no rules.
     """
-    host = question.host
-    if host is None:
+    host, port = question.host, question.port
+    if host is None or port is None:
         return None
-    if own is not None and question.command is Command.CONNECT and own.include(host, question.port):
+    if own is not None and question.command is Command.CONNECT and own.include(host, port):
         return OWN
     if special(host) is None or question.client.local:
         return None

@@ -55,6 +55,16 @@ example.com:443: allowed (by rule admins)
     )
 
 
+def test_an_association(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether a request for one is granted, before there is a destination."""
+    assert main(["explain", file, "--user", "bob", "--from", "192.0.2.7", "associate"]) == 0
+    assert capsys.readouterr().out.startswith("a UDP association: allowed (by rule admins)\n")
+    assert main(["explain", file, "--from", "192.0.2.7", "associate"]) == 0
+    assert capsys.readouterr().out.startswith("a UDP association: denied (default: no rule matches)\n")
+    assert main(["explain", file, "connect"]) == 1
+    assert "connect needs HOST:PORT" in capsys.readouterr().err
+
+
 RECORDS = """
 [outgoing]
 outgoing = ["127.0.0.1", "::1"]

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from socksproxy.policy import Client, OwnListeners
 from socksproxy.policy.compiled import Compiled
-from socksproxy.policy.matching import Matcher, question_of
+from socksproxy.policy.matching import Matcher, question_of, question_of_command
 from socksproxy.policy.rules import Rule
 from socksproxy.policy.sets import NameTable, NetworkTable, Sets
 from socksproxy.wire.words import Address, Command
@@ -142,11 +142,32 @@ def own() -> OwnListeners:
 @given(RULES, st.lists(QUESTIONS, min_size=1, max_size=12), st.sampled_from(MOMENTS), st.booleans())
 def test_both_agree(conditions: list[dict[str, Any]], questions: list[Any], now: float, zoned: bool) -> None:
     """Whatever the rules and the questions, both ways decide the same, by the same rule."""
+    rules = rules_of(conditions, zoned)
+    plain, compiled = Matcher(rules, SETS, own()), Compiled(rules, SETS, own())
+    for question in questions:
+        assert compiled.decide(question, now) == plain.decide(question, now)
+
+
+def rules_of(conditions: list[dict[str, Any]], zoned: bool) -> list[Rule]:
     rules = []
     for number, fields in enumerate(conditions):
         timed = fields["days"] or fields["hours"]
         zone = "UTC" if timed else None
         rules.append(Rule(name=f"r{number}", zone="Asia/Kolkata" if zone and zoned else zone, **fields))
+    return rules
+
+
+@settings(max_examples=600, deadline=None)
+@given(RULES, st.lists(QUESTIONS, min_size=1, max_size=12), st.sampled_from(MOMENTS), st.booleans())
+def test_whether_there_is_any_destination(
+    conditions: list[dict[str, Any]], questions: list[Any], now: float, zoned: bool
+) -> None:
+    """Both ways agree on it, and who may have none is denied every one."""
+    rules = rules_of(conditions, zoned)
     plain, compiled = Matcher(rules, SETS, own()), Compiled(rules, SETS, own())
     for question in questions:
-        assert compiled.decide(question, now) == plain.decide(question, now)
+        any_destination = question_of_command(question.client, question.command)
+        decision = plain.decide(any_destination, now)
+        assert compiled.decide(any_destination, now) == decision
+        if not decision.allowed and question.port:
+            assert not plain.decide(question, now).allowed

@@ -88,6 +88,36 @@ def test_without_a_rule(rules: list[dict[str, object]], host: str, first: str) -
     assert str(told).startswith(first)
 
 
+@pytest.mark.parametrize(
+    ("rules", "allowed", "text"),
+    [
+        ([], True, "a UDP association: allowed (default: there are no rules)"),
+        (
+            [{"allow": True, "users": ["eve"]}, {"allow": False}],
+            False,
+            (
+                "a UDP association: denied (by rule r1)\n"
+                "  1. r0 (allow): users eve, not bob of staff\n  2. r1 (deny): matches"
+            ),
+        ),
+        (
+            [{"allow": False, "ports": [25]}, {"allow": True, "ports": [53], "limits": Limits(sessions=1)}],
+            True,
+            (
+                "a UDP association: allowed (by rule r1)\n"
+                "  1. r0 (deny): matches some destinations\n  2. r1 (allow): matches some destinations"
+            ),
+        ),
+    ],
+)
+def test_an_association(rules: list[dict[str, object]], allowed: bool, text: str) -> None:
+    """Without a destination: whether there may be any."""
+    policy = RulePolicy([Rule(name=f"r{number}", **fields) for number, fields in enumerate(rules)])
+    (told,) = explain(policy, BOB, Command.UDP_ASSOCIATE, None)
+    assert (told.allowed, str(told)) == (allowed, text)
+    assert json.dumps(told.data())
+
+
 def test_data() -> None:
     """For JSON, with the same in it."""
     (told,) = explain(POLICY, Client(None), Command.RESOLVE, Address.of("203.0.113.1", 0))
