@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -17,6 +18,8 @@ from typing import Any, TypeAlias
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.error import CannotListenError
 from zope.interface import directlyProvides, providedBy
+
+from .endpoints import inner_endpoint, is_ipv6_wildcard
 
 #: What is asked for: the kind, and where.
 Key: TypeAlias = "tuple[str, Any, Any]"
@@ -28,6 +31,7 @@ class Doors:
 
     :param before: what those of the one before have; its ports are handed out before others are opened.
     :ivar fresh: the ports that were opened.
+    :ivar ipv4_ports: the numbers of ports whose IPv4 clients come to another listener than one on ``::``.
     """
 
     def __init__(self, before: Doors | None = None) -> None:
@@ -41,6 +45,7 @@ class Doors:
             self._used = before._used
         self._staying: list[tuple[Any, Any, Callable[[], None]]] = []
         self.fresh: list[Any] = []
+        self.ipv4_ports: frozenset[int] = frozenset()
 
     def reactor(self, reactor: Any) -> Any:
         """*reactor* for endpoints: what listens with it, listens here."""
@@ -48,9 +53,7 @@ class Doors:
 
     def prepare(self, endpoint: Any) -> None:
         """Have an *endpoint* that was just made leave descriptors alone that are not what they were."""
-        inner = endpoint
-        while hasattr(inner, "_wrappedEndpoint"):
-            inner = inner._wrappedEndpoint
+        inner = inner_endpoint(endpoint)
         if isinstance(inner, AdoptedStreamServerEndpoint) and inner.fileno in self._used:
             vars(inner).update(_setNonBlocking=_leave_alone, _close=_leave_alone)
 
@@ -83,6 +86,15 @@ class Doors:
         if self._waits and hasattr(port, "stopReading"):
             port.stopReading()  # until all that its clients need is in force
         return port
+
+    @property
+    def used(self) -> frozenset[int]:
+        """The descriptors from systemd that are closed by now."""
+        return frozenset(self._used)
+
+    def leaves_ipv4(self, interface: str, port: int) -> bool:
+        """Whether a listener on *interface* and *port* leaves IPv4 clients to another listener."""
+        return port in self.ipv4_ports and is_ipv6_wildcard(interface)
 
     def adopt(self, descriptor: int, factory: Any, listen: Callable[[], Any]) -> Any:
         """Likewise for a socket that somebody has passed to this process as *descriptor*."""
@@ -132,21 +144,40 @@ class _Listening:
         return getattr(self._reactor, name)
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
-        return self._doors.open(
-            ("tcp", interface or "0.0.0.0", port),
-            factory,
-            lambda: self._reactor.listenTCP(port, factory, backlog, interface),
-        )
+        return self._listen(port, factory, backlog, interface)
 
     def listenSSL(
         self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
     ) -> Any:
         from twisted.protocols.tls import TLSMemoryBIOFactory
 
+        tls = TLSMemoryBIOFactory(contextFactory, False, factory)
+        return self._listen(
+            port,
+            tls,
+            backlog,
+            interface,
+            lambda: self._reactor.listenSSL(port, factory, contextFactory, backlog, interface),
+        )
+
+    def _listen(
+        self,
+        port: int,
+        factory: Any,
+        backlog: int,
+        interface: str,
+        listen: Callable[[], Any] | None = None,
+    ) -> Any:
+        if self._doors.leaves_ipv4(interface, port):
+            return self._doors.open(
+                ("tcp of IPv6 only", interface, port),
+                factory,
+                lambda: _listen_ipv6_only(self._reactor, port, factory, backlog),
+            )
         return self._doors.open(
             ("tcp", interface or "0.0.0.0", port),
-            TLSMemoryBIOFactory(contextFactory, False, factory),
-            lambda: self._reactor.listenSSL(port, factory, contextFactory, backlog, interface),
+            factory,
+            listen or (lambda: self._reactor.listenTCP(port, factory, backlog, interface)),
         )
 
     def listenUNIX(
@@ -165,6 +196,20 @@ class _Listening:
             factory,
             lambda: self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory),
         )
+
+
+def _listen_ipv6_only(reactor: Any, port: int, factory: Any, backlog: int) -> Any:
+    """As ``listenTCP`` on ``::``, which would accept IPv4 clients, too, and so clash with IPv4's listener."""
+    with socket.socket(socket.AF_INET6) as listening:
+        listening.setblocking(False)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind(("::", port))
+            listening.listen(backlog)
+        except OSError as problem:
+            raise CannotListenError("::", port, problem) from None
+        return reactor.adoptStreamPort(listening.fileno(), socket.AF_INET6, factory)
 
 
 def _give_factory(port: Any, factory: Any) -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from .doors import Doors
+from .endpoints import NotPassed, check_systemd, complete_chain, ipv4_ports, with_backlog
 from .log import AccessLog, access_observer
 
 
@@ -49,9 +51,17 @@ class Opening:
 
         :param description: as :func:`~twisted.internet.endpoints.serverFromString` knows it.
         """
-        endpoint: IStreamServerEndpoint = serverFromString(self.reactor_for(listener), description)
+        check_systemd(description, self.doors.used)
+        endpoint: IStreamServerEndpoint = serverFromString(
+            self.reactor_for(listener), with_backlog(description)
+        )
         self.doors.prepare(endpoint)
+        complete_chain(endpoint, description)
         return endpoint
+
+    def separate(self, endpoints: Sequence[IStreamServerEndpoint]) -> None:
+        """Have those of *endpoints* that are on ``::`` leave IPv4 clients to another one on the same port."""
+        self.doors.ipv4_ports = ipv4_ports(endpoints)
 
     def access_log(self, path: str, format: str) -> AccessLog:
         """
@@ -74,9 +84,7 @@ class Checking(Opening):
         """See :meth:`Opening.endpoint`."""
         try:
             return super().endpoint(listener, description)
-        except (IndexError, KeyError):
-            if not description.startswith("systemd:"):
-                raise
+        except NotPassed:
             # Only systemd's unit knows what it will pass.
             return super().endpoint(listener, "unix:systemd")
 

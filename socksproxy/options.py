@@ -45,6 +45,7 @@ from .auth.portal import portal_of
 from .auth.threads import Checks
 from .auth.twisteds import adapted
 from .commands.bind import BindSettings
+from .endpoints import BACKLOG, WrongSystemd, check_keys, place_asked_for
 from .limits.terms import Limits, ServerLimits
 from .limits.usage import UsageFile
 from .log import FORMATS, AccessLog
@@ -73,9 +74,6 @@ from .workers.handover import SharedOpening
 
 if TYPE_CHECKING:
     from .config import Configured
-
-#: Clients that wait to be accepted; the kernel's own limit may be lower.
-BACKLOG = 1024
 
 #: Why a listener that others can reach is not opened by itself.
 OPEN_TO_ALL = "nobody has to show who they are, so everybody who reaches it could use the proxy"
@@ -546,15 +544,26 @@ class Options(usage.Options, AuthOptionMixin):
                     listeners.append(_listener_from(self.opening, number, description))
                 except Wrong as problem:
                     self._note(problem, name, number)
+        self.opening.separate([each.endpoint for each in listeners])
         if not self._is_wrong("auth", "socks4-userid", "open", "rule", "users", name):
             self._check_open(listeners, name)
         if not self._is_wrong(name):
             self._ask_for_certificates(listeners)
+            self._check_keys(listeners)
         return listeners
+
+    def _check_keys(self, listeners: Sequence[Listener]) -> None:
+        """Find out before a port opens, or stays open, whether TLS can begin there."""
+        for number, listener in enumerate(listeners):
+            try:
+                check_keys(listener.endpoint)
+            except ValueError as problem:
+                self._note(Wrong(str(problem), listener.description), "listen", number)
 
     def _check_open(self, listeners: Sequence[Listener], name: str) -> None:
         for number, (description, endpoint, _) in enumerate(listeners):
-            host = _interface_of(endpoint)
+            place = place_asked_for(endpoint)
+            host = None if place is None else place[0]
             if host is not None and not _only_local(host) and not (self["open"] or self["guarded"]):
                 problem = WrongListener(
                     f"{description} is not on a loopback address, and {OPEN_TO_ALL}: "
@@ -651,25 +660,13 @@ def _listener_from(opening: Opening, number: int, text: str) -> Listener:
     except OSError as problem:
         file = f": {problem.filename}" if problem.filename else ""
         raise Wrong(f"{in_words(problem)}{file}", description) from None
+    except WrongSystemd as problem:
+        raise Wrong(f"not an endpoint that can open: {problem}", description) from None
     except Exception as problem:
         # Each kind of endpoint has its own parser, with its own exceptions.
         raise Wrong(
             f"not an endpoint such as tcp:1080:interface=127.0.0.1 ({problem})", description
         ) from None
-
-
-def _interface_of(endpoint: object) -> str | None:
-    """
-    Where *endpoint* is going to listen, or None if it does not tell.
-
-    It is only for an error that comes early; where clients are really
-    accepted is looked at before the first of them is.
-    """
-    inner = getattr(endpoint, "_wrappedEndpoint", None)
-    if inner is not None:
-        return _interface_of(inner)
-    interface = getattr(endpoint, "_interface", None)
-    return interface if isinstance(interface, str) else None
 
 
 def _only_local(host: str) -> bool:

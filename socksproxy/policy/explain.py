@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from ipaddress import ip_address
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 from .. import amounts
 from ..limits.ledger import network_of
 from ..limits.terms import Limits, ServerLimits
 from ..names import canonical, in_one_line
 from ..wire.words import Address, Command
+from ..zones import zone_called
 from . import Client
 from .compiled import RulePolicy
 from .matching import Matcher, Question, Verdict, question_of, question_of_command
@@ -250,7 +250,7 @@ def _found(field: str, question: Question) -> str:
 
 
 def _moment(rule: Rule, now: float) -> str:
-    local = datetime.fromtimestamp(now, None if rule.zone is None else ZoneInfo(rule.zone))
+    local = datetime.fromtimestamp(now, None if rule.zone is None else zone_called(rule.zone))
     return f"{DAYS[local.weekday()]} {local:%H:%M}"
 
 

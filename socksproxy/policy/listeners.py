@@ -27,7 +27,7 @@ class OwnListeners:
 
     def __init__(self) -> None:
         self._exact: set[tuple[str, int]] = set()
-        self._everywhere: set[int] = set()
+        self._everywhere: set[tuple[str, int]] = set()
         self._names: dict[Place, str] = {}
 
     def call(self, place: Place, name: str | None) -> None:
@@ -36,7 +36,7 @@ class OwnListeners:
 
         :param name: None: nothing but by its place.
         """
-        place = _named_place(place)
+        place = _plain_place(place)
         if name is None:
             self._names.pop(place, None)
         else:
@@ -49,7 +49,7 @@ class OwnListeners:
         :returns: what they have been called until now.
         """
         before = self._names
-        self._names = {_named_place(place): name for place, name in names.items() if name is not None}
+        self._names = {_plain_place(place): name for place, name in names.items() if name is not None}
         return before
 
     def words_for(self, reached: Place) -> tuple[str, ...]:
@@ -64,7 +64,9 @@ class OwnListeners:
             words = (f"unix:{reached}", UNIX) if reached else (UNIX,)
         else:
             host, port = reached
-            name = name or self._names.get(("", port))
+            # A listener on "::" may serve IPv4 as well, where none on "0.0.0.0" does.
+            for wildcard in ("::", "0.0.0.0") if ":" in host else ("0.0.0.0", "::"):
+                name = name or self._names.get((wildcard, port))
             words = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}",)
         return words if name is None else (name, *words)
 
@@ -72,7 +74,7 @@ class OwnListeners:
         """Clients are accepted on *host* (a literal address, or a wildcard) and *port*."""
         host = plain(host)
         if host in _WILDCARDS:
-            self._everywhere.add(port)
+            self._everywhere.add((host, port))
         else:
             self._exact.add((host, port))
 
@@ -80,7 +82,7 @@ class OwnListeners:
         """Clients are no longer accepted there."""
         host = plain(host)
         if host in _WILDCARDS:
-            self._everywhere.discard(port)
+            self._everywhere.discard((host, port))
         else:
             self._exact.discard((host, port))
 
@@ -89,16 +91,14 @@ class OwnListeners:
         host = plain(host)
         if (host, port) in self._exact:
             return True
+        everywhere = any((wildcard, port) in self._everywhere for wildcard in _WILDCARDS)
         if host in _WILDCARDS:  # the kernel takes these for loopback
-            return port in self._everywhere or any(port == own for _, own in self._exact)
-        return port in self._everywhere and is_local(host)
+            return everywhere or any(port == own for _, own in self._exact)
+        return everywhere and is_local(host)
 
 
-def _named_place(place: Place) -> Place:
-    if isinstance(place, str):
-        return place
-    host = plain(place[0])
-    return "" if host in _WILDCARDS else host, place[1]
+def _plain_place(place: Place) -> Place:
+    return place if isinstance(place, str) else (plain(place[0]), place[1])
 
 
 def place_of(address: Any) -> Place:

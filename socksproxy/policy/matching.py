@@ -19,10 +19,10 @@ from ipaddress import (
     ip_address,
 )
 from typing import NamedTuple, cast
-from zoneinfo import ZoneInfo
 
 from ..names import plain
 from ..wire.words import Address, AddressType, Command
+from ..zones import zone_called
 from . import Client
 from .listeners import UNIX, OwnListeners
 from .rules import (
@@ -112,7 +112,7 @@ class Schedule:
     """
 
     def __init__(self, rule: Rule) -> None:
-        self._zone = None if rule.zone is None else ZoneInfo(rule.zone)
+        self._zone = None if rule.zone is None else zone_called(rule.zone)
         self._days = frozenset(range(7) if rule.days is None else map(DAYS.index, rule.days))
         self._spans = [(0, 24 * 60)] if rule.hours is None else [span_of(text) for text in rule.hours]
 

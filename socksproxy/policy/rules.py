@@ -14,7 +14,6 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from math import inf
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 import attrs
 
@@ -22,6 +21,7 @@ from ..errors import NameNotFound
 from ..limits.terms import Limits
 from ..names import canonical
 from ..wire.words import Address, AddressType, Command
+from ..zones import zone_called
 from .listeners import UNIX
 
 #: What an access record shows where no rule has decided: none matched; the destination is
@@ -408,9 +408,10 @@ def _span(value: Any) -> str:
 
 def _zone(value: Any) -> str:
     try:
-        return ZoneInfo(value).key
-    except Exception:  # it raises nearly anything, and what does not matter
-        raise Wrong(value, "must be a time zone that this machine knows, such as Europe/Berlin") from None
+        zone_called(value)
+    except ValueError as problem:
+        raise Wrong(value, str(problem)) from None
+    return str(value)
 
 
 def _outgoing(value: Any) -> tuple[str, ...]:

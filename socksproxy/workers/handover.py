@@ -327,6 +327,9 @@ class InheritedOpening(Opening):
         """See :meth:`Opening.endpoint`."""
         return super().endpoint(listener, _with_files(description, self._files))
 
+    def separate(self, endpoints: Sequence[IStreamServerEndpoint]) -> None:
+        """See :meth:`Opening.separate`; the supervisor has opened all ports as they have to be."""
+
     def access_log(self, path: str, format: str) -> AccessLog:
         """See :meth:`Opening.access_log`."""
         if self._given_log is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from socksproxy.names import plain
 from socksproxy.policy import listeners
 from socksproxy.policy.listeners import OwnListeners, Place, is_local, path_of
 
@@ -148,3 +149,25 @@ def test_names(own: OwnListeners, reached: Place, words: tuple[str, ...]) -> Non
 )
 def test_paths(name: str | bytes | None, path: str) -> None:
     assert path_of(name) == path
+
+
+@pytest.mark.parametrize(
+    ("reached", "word"), [("192.0.2.1", "four"), ("2001:db8::1", "six"), ("::ffff:192.0.2.1", "four")]
+)
+def test_names_of_both_families(own: OwnListeners, reached: str, word: str) -> None:
+    """Two wildcards on one port are two listeners, with a name each."""
+    own.call(("0.0.0.0", 1080), "four")
+    own.call(("::", 1080), "six")
+    assert own.words_for((plain(reached), 1080))[0] == word
+    own.call(("0.0.0.0", 1080), None)
+    assert own.words_for((plain(reached), 1080))[0] == "six"
+
+
+def test_one_of_two_families_closes(own: OwnListeners) -> None:
+    """The other listener is still the proxy itself."""
+    own.add("0.0.0.0", 1080)
+    own.add("::", 1080)
+    own.discard("::", 1080)
+    assert own.include("127.0.0.1", 1080)
+    own.discard("0.0.0.0", 1080)
+    assert not own.include("127.0.0.1", 1080)
