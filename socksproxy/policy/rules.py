@@ -19,7 +19,7 @@ import attrs
 
 from ..errors import NameNotFound
 from ..limits.terms import Limits
-from ..names import canonical
+from ..names import bare_name, canonical
 from ..wire.words import Address, AddressType, Command
 from ..zones import zone_called
 from .listeners import UNIX
@@ -42,6 +42,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 _WORD = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _SPAN = re.compile(r"([0-9]{1,2}):([0-9]{2})-([0-9]{1,2}):([0-9]{2})")
 _GLOB_LABEL = re.compile(r"[a-z0-9_*?-]{1,63}")
+# A name has 253 characters at most, and at least two of them stand before the suffix.
+_LONGEST_SUFFIX = 251
 _DAY_MINUTES = 24 * 60
 
 Network = IPv4Network | IPv6Network
@@ -329,13 +331,21 @@ def name_pattern(value: Any) -> str:
     if "*" not in value and "?" not in value:
         return _exact_name(value)
     if value.startswith("*.") and not set(value[2:]) & set("*?"):
-        return "*." + _exact_name(value[2:])
+        return "*." + _suffix(value)
     text = value[:-1] if value.endswith(".") else value
     labels = [label if label.isascii() else _exact_name(label) for label in text.split(".")]
     glob = ".".join(labels).lower()
     if len(glob) > 253 or not all(map(_GLOB_LABEL.fullmatch, glob.split("."))):
         raise Wrong(value, "must be of letters, digits, '-', '_', '.', '*' and '?'")
     return glob
+
+
+def _suffix(value: str) -> str:
+    """What stands behind ``*.`` in *value*."""
+    suffix = _exact_name(value[2:])
+    if len(suffix) > _LONGEST_SUFFIX:
+        raise Wrong(value, "is too long: no name ends so")
+    return suffix
 
 
 def _exact_name(value: str) -> str:
@@ -349,11 +359,6 @@ def _exact_name(value: str) -> str:
     if host != value:
         raise Wrong(value, f"must be {found.host} or *.{found.host}")
     return bare_name(found.host)
-
-
-def bare_name(name: str) -> str:
-    """*name* without the dot that may stand at its end."""
-    return name[:-1] if name.endswith(".") else name
 
 
 def _ports(value: Any) -> tuple[int, int]:
