@@ -283,7 +283,8 @@ class PasswordFile:
 
     def _read(self) -> None:
         content, status = read_file(self._path)
-        settled = time.time() - status.st_mtime > SETTLED
+        # Either way: the wall clock may have stepped back behind the last change of the file.
+        settled = abs(time.time() - status.st_mtime) > SETTLED
         self._seen = _signature(status) if settled else None
         self._say("mode", open_to_all(status.st_mode))
         if content != self._content:
