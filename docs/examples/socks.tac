@@ -6,13 +6,12 @@ from twisted.application import strports
 from twisted.application.service import Application
 from twisted.internet import reactor
 
-from socksproxy import SOCKSFactory, Timeouts, use_monotonic_clock
+from socksproxy import SOCKSFactory, Timeouts
 from socksproxy.limits import Limits, ServerLimits
 
 #: Any Twisted server endpoint.
 LISTEN = os.environ.get("SOCKS_LISTEN", "tcp:1080:interface=127.0.0.1")
 
-use_monotonic_clock(reactor)
 application = Application("socks")
 factory = SOCKSFactory(
     reactor,
