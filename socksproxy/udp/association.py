@@ -193,7 +193,8 @@ class Association:
     :param terms: what it has in common with others.
     :param client: whose it is.
     :param host: the literal address that the client's datagrams come from.
-    :param port: the port that they come from; None: the first good one tells.
+    :param port: the port that they come from, as the client says; the first good datagram tells.
+        None: the client does not say.
     :param ended: called once, with the association, when its sockets are closed.
     :param wrapping: what was agreed on with the client: each datagram is encapsulated, header and
         all; None: they are as they are.
@@ -203,6 +204,7 @@ class Association:
     :ivar meters: how much of datagrams' payload may pass; None: whatever comes. See :meth:`meter`.
     :ivar reply_meters: likewise of what comes from destinations under rules with limits, by the headers for
         replies.
+    :ivar latched: whether a datagram has told the port that the client's datagrams come from.
     :ivar outlet: its sockets.
     :ivar targets: by the headers of the client's datagrams.
     :ivar sources: the headers for replies, by what the outlet knows their sources by.
@@ -232,6 +234,7 @@ class Association:
         "errno",
         "host",
         "how",
+        "latched",
         "means",
         "meters",
         "outlet",
@@ -258,6 +261,7 @@ class Association:
         self.means = terms.means
         self.host = host
         self.port = port
+        self.latched = False
         self.outlet: Outlet | None = None
         self.targets: dict[bytes, Target] = {}
         self.sources: dict[Any, bytes] = {}
@@ -287,7 +291,9 @@ class Association:
         """
         Whether *data*, from a port that is not known as the client's, is the client's after all.
 
-        If so, *port* is the client's from now on.
+        If so, *port* is the client's from now on. The first good datagram from the client's address
+        tells, whatever port the client has named: it does not know what NAT makes of that, and
+        some name another one.
 
         If it is encapsulated, nobody else can be the sender. :meth:`from_client` is given it next.
 
@@ -304,7 +310,7 @@ class Association:
             self._unwrapped = None
             self.drop(Drop.MALFORMED)
             return False
-        self.port = port
+        self.port, self.latched = port, True
         return True
 
     def opens(self, data: bytes) -> bool:
@@ -319,8 +325,8 @@ class Association:
 
     @property
     def open_to_latch(self) -> bool:
-        """Whether another port of the client's address may become the client's."""
-        return self.port is None or self._terms.settings.relatch
+        """Whether any port of the client's address may become the client's."""
+        return not self.latched or self._terms.settings.relatch
 
     def from_client(self, data: bytes | memoryview) -> None:
         """The client has sent *data*."""

@@ -237,7 +237,7 @@ def _hosts(client: Client, local: str | None, hint: Address) -> tuple[str, str]:
 
 def _port_of(hint: Address, host: str) -> int | None:
     """
-    The port that the client says its datagrams will come from, if it can know.
+    The port that the client says its datagrams will come from, if it may know.
 
     One that names another address than we see is behind NAT, which changes ports, too.
     """

@@ -4,10 +4,14 @@ Whose a datagram is: what stands between a port that clients send to and their a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from typing import Protocol as Shape
 
 from .association import Association
+
+#: Associations of one address that are asked whether an encapsulated datagram is theirs.
+_MOST_ASKED = 64
 
 
 class Desk(Shape):
@@ -60,7 +64,7 @@ class OwnDesk:
         association = self._association
         if association is None:
             return None
-        if host == association.host and port == association.port:
+        if host == association.host and port == association.port and association.latched:
             return association
         if not association.latch(host, port, data):
             return None
@@ -77,11 +81,12 @@ class SharedDesk:
     """
     The desk of a port that all associations share: they are told apart by where datagrams come from.
 
-    A client's port is that of its request, or that of the first datagram that no
-    other association has: it goes to the oldest one of its address that has no
-    port yet; where datagrams are encapsulated, to the one that can open it. When
-    all have one, a client with one association may change its port, if that is
-    allowed at all; of several, nobody could tell which.
+    A client's port is that of the first datagram that no other association has.
+    It goes to the association whose request has named that port; else to the oldest
+    one of its address that has had no datagram yet, first to those that have named no
+    port; where datagrams are encapsulated, to the one that can open it. When all have
+    had one, a client with one association may change its port, if that is allowed at
+    all; of several, nobody could tell which.
 
     It knows the clients of this process alone. Several processes on one port
     would need their kernel to give each client's datagrams to the process
@@ -97,6 +102,8 @@ class SharedDesk:
         self._peers: dict[Association, tuple[str, int]] = {}
         self._by_host: dict[str, dict[Association, None]] = {}
         self._waiting: dict[str, dict[Association, None]] = {}
+        # Those that have named a port, from which nothing has come yet.
+        self._expecting: dict[str, dict[Association, None]] = {}
 
     def add(self, association: Association) -> None:
         """See :meth:`Desk.add`. Where another one has its port already, its first datagram tells it."""
@@ -107,54 +114,49 @@ class SharedDesk:
             self._waiting.setdefault(host, {})[association] = None
         else:
             self._seat(association, port)
+            self._expecting.setdefault(host, {})[association] = None
 
     def remove(self, association: Association) -> bool:
         """See :meth:`Desk.remove`."""
         peer = self._peers.pop(association, None)
         if peer is not None:
             del self._by_peer[peer]
-        for table in (self._by_host, self._waiting):
-            of_host = table.get(association.host)
-            if of_host is not None:
-                of_host.pop(association, None)
-                if not of_host:
-                    del table[association.host]
+        for table in (self._by_host, self._waiting, self._expecting):
+            _take_out(table, association)
         self.changed()
         return bool(self._by_host)
 
     def whose(self, host: str, port: int, data: bytes) -> Association | None:
         """See :meth:`Desk.whose`."""
         known = self._by_peer.get((host, port))
-        if known is not None:
+        if known is not None and known.latched:
             return known
-        candidates = self._candidates(host)
-        if not candidates:
+        candidates = islice(self._candidates(host) if known is None else [known], _MOST_ASKED)
+        first = next(candidates, None)
+        if first is None:
             self.foreign += 1
             return None
-        association = next((each for each in candidates if each.opens(data)), candidates[0])
+        association = next((each for each in chain([first], candidates) if each.opens(data)), first)
         if not association.latch(host, port, data):
             return None
         self._seat(association, port)
         self.changed()
         return association
 
-    def _candidates(self, host: str) -> list[Association]:
-        waiting = self._waiting.get(host)
-        if waiting:
-            return list(waiting)
+    def _candidates(self, host: str) -> Iterator[Association]:
+        waiting, expecting = self._waiting.get(host, {}), self._expecting.get(host, {})
+        if waiting or expecting:
+            return chain(waiting, expecting)
         of_host = self._by_host.get(host, {})
         only = next(iter(of_host), None)
-        return [only] if only is not None and len(of_host) == 1 and only.open_to_latch else []
+        return iter([only] if only is not None and len(of_host) == 1 and only.open_to_latch else [])
 
     def _seat(self, association: Association, port: int) -> None:
         before = self._peers.pop(association, None)
         if before is not None:
             del self._by_peer[before]
-        waiting = self._waiting.get(association.host)
-        if waiting is not None:
-            waiting.pop(association, None)
-            if not waiting:
-                del self._waiting[association.host]
+        for table in (self._waiting, self._expecting):
+            _take_out(table, association)
         peer = self._peers[association] = (association.host, port)
         self._by_peer[peer] = association
 
@@ -163,6 +165,15 @@ class SharedDesk:
         for of_host in list(self._by_host.values()):
             for association in list(of_host):
                 association.abort()
+
+
+def _take_out(table: dict[str, dict[Association, None]], association: Association) -> None:
+    of_host = table.get(association.host)
+    if of_host is None:
+        return
+    of_host.pop(association, None)
+    if not of_host:
+        del table[association.host]
 
 
 def _nobody() -> None:

@@ -153,6 +153,21 @@ def test_a_port_that_two_have_named() -> None:
     assert desk.whose("192.0.2.1", 7, DATAGRAM) is None
 
 
+def test_who_has_named_no_port_goes_first() -> None:
+    """A port that was named is its association's, as long as there is another one for other ports."""
+    named, silent, wrong = an_association(port=7), an_association(), an_association(port=53)
+    desk = served(named, silent, wrong)
+    assert desk.whose("192.0.2.1", 7, b"rubbish") is None, "that does not latch"
+    assert desk.whose("192.0.2.1", 9, DATAGRAM) is silent
+    assert desk.whose("192.0.2.1", 7, DATAGRAM) is named
+    assert desk.whose("192.0.2.1", 10, DATAGRAM) is wrong
+    assert (named.port, silent.port, wrong.port) == (7, 9, 10)
+    assert desk.whose("192.0.2.1", 53, DATAGRAM) is None
+    for association in (named, silent, wrong):
+        desk.remove(association)
+    assert [*desk._by_peer, *desk._peers, *desk._by_host, *desk._waiting, *desk._expecting] == []
+
+
 def test_same_port_of_other_addresses() -> None:
     one, two = an_association("192.0.2.1", 7), an_association("192.0.2.2", 7)
     desk = served(one, two)
@@ -167,9 +182,13 @@ def test_a_port_that_moves(relatch: bool) -> None:
     desk = served(one)
     changes: list[None] = []
     desk.changed = lambda: changes.append(None)
-    assert desk.whose("192.0.2.1", 8, DATAGRAM) is (one if relatch else None)
-    assert len(changes) == relatch
-    assert desk.whose("192.0.2.1", 7, DATAGRAM) is one, "its port, or one that it moves back to"
+    assert desk.whose("192.0.2.1", 8, DATAGRAM) is one, "it has named another port, which does not matter"
+    assert len(changes) == 1
+    assert desk.whose("192.0.2.1", 8, b"rubbish") is one, "the association counts it"
+    assert desk.whose("192.0.2.1", 9, DATAGRAM) is (one if relatch else None)
+    assert desk.whose("192.0.2.1", 7, DATAGRAM) is (one if relatch else None)
+    assert len(changes) == (3 if relatch else 1)
+    assert desk.whose("192.0.2.1", 7 if relatch else 8, DATAGRAM) is one
     desk.add(an_association(relatch=relatch))
     two = desk.whose("192.0.2.1", 10, DATAGRAM)
     assert two is not one
