@@ -79,6 +79,7 @@ setup(
         "socksproxy.commands",
         "socksproxy.config",
         "socksproxy.limits",
+        "socksproxy.net",
         "socksproxy.policy",
         "socksproxy.relay",
         "socksproxy.runtime",
@@ -88,7 +89,13 @@ setup(
         "twisted.plugins",
     ],
     package_data={"socksproxy": ["py.typed"]},
-    install_requires=[f"Twisted {TWISTED}", "attrs >= 22.2", "automat >= 24.8.1", "zope.interface >= 5"],
+    install_requires=[
+        f"Twisted {TWISTED}",
+        "attrs >= 22.2",
+        "automat >= 24.8.1",
+        "idna >= 3.7",
+        "zope.interface >= 5",
+    ],
     entry_points={"console_scripts": ["socksproxy = socksproxy.cli:main"]},
     extras_require={
         "tls": TLS,

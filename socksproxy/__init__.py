@@ -4,6 +4,7 @@ A SOCKS4, SOCKS4a and SOCKS5 server for Twisted.
 What is named here is the public interface; everything else may change.
 """
 
+from .clocks import use_monotonic_clock
 from .commands.bind import BindSettings
 from .errors import SOCKSError
 from .policy import Client, DefaultPolicy, IPolicy
@@ -38,4 +39,5 @@ __all__ = [
     "Timeouts",
     "UDPSettings",
     "make_resolver",
+    "use_monotonic_clock",
 ]

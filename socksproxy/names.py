@@ -1,34 +1,45 @@
 """
 From a destination as a client sent it to one that can be looked up or dialed.
 
-A name that is a literal address counts as that address; other names must be
-such as the DNS allows (RFC 1035, section 2.3.1, with underscores, which are in
-use), or be turned into such by IDNA (RFC 3490, what the C library does).
+A name that is a literal address counts as that address. Every other name consists of
+labels that the DNS carries and that are in use: letters, digits, hyphens and underscores in
+any order (RFC 2181, section 11). A label that is not ASCII is turned into such a label by
+IDNA 2008 (RFC 5891), after the mapping of UTS 46, non-transitional.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
+
+import idna
 
 from .errors import NameNotFound
 from .wire.words import Address, AddressType
 
-_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.IGNORECASE)
-# What inet_aton takes: "127.1", "0x7f.1", "2130706433", "0177.0.0.1". A resolver would
-# turn them into addresses that no rule on names or addresses has seen.
-_NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}", re.IGNORECASE)
+_NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
+# The numbers that inet_aton reads: "0x7f", "0177", "2130706433".
+_NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 _MAX_LENGTH = 253
 _SHOWN = 255
+# The ends of "1", "0x7f", "0x" and "1.".
+_ENDS_OF_NUMBERS = frozenset("0123456789abcdefx.")
+_IMPOSSIBLE = "the destination's name is not one that the DNS allows"
 
 
-def canonical(destination: Address) -> Address:
+def _no_such_name(name: str) -> bool:
+    return False
+
+
+def canonical(destination: Address, defines: Callable[[str], bool] = _no_such_name) -> Address:
     """
     *destination* with a host that is a literal address or a name in ASCII and lower case.
 
     An IPv4-mapped IPv6 address becomes the IPv4 address that it is.
 
+    :param defines: whether the hosts file defines a name that :func:`reads_as_address`.
     :raises NameNotFound: for what cannot be the name of a host.
     """
     if destination.type is AddressType.IPV4:
@@ -39,7 +50,10 @@ def canonical(destination: Address) -> Address:
     address = literal(host)
     if address is not None:
         return unmapped(address, port)
-    return Address(_checked(host), port, AddressType.DOMAIN_NAME)
+    name = _checked(host)
+    if reads_as_address(name) and (literal(name) is not None or not defines(name)):
+        raise NameNotFound(_IMPOSSIBLE)
+    return Address(name, port, AddressType.DOMAIN_NAME)
 
 
 def unmapped(host: str, port: int) -> Address:
@@ -65,16 +79,53 @@ def literal(host: str) -> str | None:
 
 
 def _checked(host: str) -> str:
+    name = host.lower() if host.isascii() else _to_ascii(host)
+    if len(bare := bare_name(name)) > _MAX_LENGTH or not _NAME.fullmatch(bare):
+        raise NameNotFound(_IMPOSSIBLE)
+    return name
+
+
+def _to_ascii(host: str) -> str:
+    """
+    *host* in ASCII: labels that UTS 46 maps to ASCII as they are, the other labels as A-labels.
+
+    The whole of :func:`idna.encode` would also refuse ASCII labels that are in use, such as ``_dmarc``.
+    """
     try:
-        name = host if host.isascii() else host.encode("idna").decode("ascii")
+        labels = idna.uts46_remap(host, std3_rules=False, transitional=False).split(".")
+        return ".".join(label if label.isascii() else idna.alabel(label).decode("ascii") for label in labels)
     except UnicodeError:
-        raise NameNotFound("the destination's name is not one that the DNS allows") from None
-    bare = name[:-1] if name.endswith(".") else name
-    if not bare or len(bare) > _MAX_LENGTH or _NUMERIC.fullmatch(bare):
-        raise NameNotFound("the destination's name is not one that the DNS allows")
-    if not all(_LABEL.fullmatch(label) for label in bare.split(".")):
-        raise NameNotFound("the destination's name is not one that the DNS allows")
-    return name.lower()
+        raise NameNotFound(_IMPOSSIBLE) from None
+
+
+def bare_name(name: str) -> str:
+    """*name* without the dot that may stand at its end."""
+    return name[:-1] if name.endswith(".") else name
+
+
+def reads_as_address(name: str) -> bool:
+    """
+    Whether a C library reads *name* as an address: ``127.1``, ``0x7f000001``, ``1.2.3.4.``.
+
+    Such a name must not reach a resolver: the resolver would turn it into an address that no rule has
+    seen. Dotted numbers that are too large (``256.1.1.1``) count, too: no host is called so. One number
+    that is too large, such as a container's name ``123456789012``, does not count.
+
+    :param name: in lower case and ASCII.
+    """
+    if name[-1:] not in _ENDS_OF_NUMBERS:
+        return False
+    parts = bare_name(name).split(".")
+    if len(parts) > 4 or not all(map(_NUMBER.fullmatch, parts)):
+        return False
+    return len(parts) > 1 or _number(parts[0]) < 1 << 32
+
+
+def _number(text: str) -> int:
+    """The number that *text* is to a C library; some C libraries take 8 and 9 for octal digits."""
+    if text.startswith("0x"):
+        return int(text[2:] or "0", 16)
+    return int(text, 8 if text.startswith("0") and not set(text) & set("89") else 10)
 
 
 def printable(text: str) -> str:

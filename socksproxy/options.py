@@ -42,7 +42,7 @@ from .auth.credentials import (
 from .auth.directory import Directory, DirectoryRealm
 from .auth.ident import TrustedUserid
 from .auth.portal import portal_of
-from .auth.threads import Checks
+from .auth.threads import Checks, deadline_within
 from .auth.twisteds import adapted
 from .commands.bind import BindSettings
 from .endpoints import BACKLOG, WrongSystemd, check_keys, place_asked_for
@@ -368,6 +368,9 @@ class Options(usage.Options, AuthOptionMixin):
         self["auth_settings"] = AuthSettings(
             timeout=said["auth-timeout"], failures=said["auth-failures"] or None
         )
+        for checker in self["credCheckers"]:
+            if isinstance(checks := getattr(checker, "checks", None), Checks):
+                checks.deadline = deadline_within(said["auth-timeout"])
         self["bind"] = self._bind(said)
         self["udp"] = self._udp(said)
         self["listeners"] = self._listeners(said)
@@ -406,9 +409,8 @@ class Options(usage.Options, AuthOptionMixin):
         if directory is not None and directory.passwords():
             from .auth.records import RecordsChecker
 
-            self.addChecker(
-                RecordsChecker(directory, Checks(self.reactor, name="passwords of users' records"))
-            )
+            checks = Checks.shared_fairly(self.reactor, name="passwords of users' records")
+            self.addChecker(RecordsChecker(directory, checks))
             self["credCheckers"].insert(0, self["credCheckers"].pop())
 
     def _given(self) -> set[str]:

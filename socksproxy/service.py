@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .clocks import use_monotonic_clock
 from .limits.database import Unusable
 from .limits.usage import UsageFile
 from .listening import CannotStart, ListeningService, Prepared
@@ -234,8 +235,11 @@ def makeService(options: Options) -> ListeningService:
     """
     The service that *options* describe: one process, or a supervisor and its workers.
 
+    The reactor has a monotonic clock from then on: see :func:`~socksproxy.clocks.use_monotonic_clock`.
+
     :param options: parsed.
     """
+    use_monotonic_clock(options.reactor)
     if options["worker_count"] > 1:
         # One process does without the machinery for many.
         from .workers.supervisor import SupervisorService

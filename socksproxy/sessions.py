@@ -90,7 +90,6 @@ class Sessions:
         self, reactor: Any, authentication: Authentication | None, settings: Settings, use_engine: bool
     ) -> None:
         self.reactor = reactor
-        self.seconds = reactor.seconds
         self.authentication = authentication
         self.listeners = OwnListeners()
         self._settings = settings
@@ -119,6 +118,11 @@ class Sessions:
         self._use_engine = use_engine
         self._engine: Any = None
         self._socket_dialer: SocketDialer | None = None
+
+    def seconds(self) -> float:
+        """The reactor's time: durations are counted by it."""
+        seconds: float = self.reactor.seconds()
+        return seconds
 
     @property
     def timeouts(self) -> Timeouts:

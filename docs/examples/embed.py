@@ -6,10 +6,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import react
 
-from socksproxy import SOCKSFactory
+from socksproxy import SOCKSFactory, use_monotonic_clock
 
 
 async def main(reactor, listen="tcp:1080:interface=127.0.0.1"):
+    use_monotonic_clock(reactor)
     factory = SOCKSFactory(reactor, observer=lambda event: print(event["destination"], event["ended"]))
     port = await serverFromString(reactor, listen).listen(factory)
     print("listening on", port.getHost(), flush=True)

@@ -9,7 +9,7 @@ from twisted.cred.strcred import makeChecker
 from twisted.internet import reactor
 from zope.interface import implementer
 
-from socksproxy import SOCKSFactory
+from socksproxy import SOCKSFactory, use_monotonic_clock
 from socksproxy.auth import AuthSettings, ISOCKSUser, Remembering
 
 #: Any Twisted server endpoint.
@@ -35,6 +35,7 @@ class PortsRealm:
         return ISOCKSUser, PortsUser(avatarId.decode()), lambda: None
 
 
+use_monotonic_clock(reactor)
 checker = Remembering(makeChecker(f"htpasswd:{HTPASSWD}"), reactor, seconds=60)
 portal = Portal(PortsRealm(), [checker])
 application = Application("socks")

@@ -6,12 +6,13 @@ from twisted.application import strports
 from twisted.application.service import Application
 from twisted.internet import reactor
 
-from socksproxy import SOCKSFactory, Timeouts
+from socksproxy import SOCKSFactory, Timeouts, use_monotonic_clock
 from socksproxy.limits import Limits, ServerLimits
 
 #: Any Twisted server endpoint.
 LISTEN = os.environ.get("SOCKS_LISTEN", "tcp:1080:interface=127.0.0.1")
 
+use_monotonic_clock(reactor)
 application = Application("socks")
 factory = SOCKSFactory(
     reactor,

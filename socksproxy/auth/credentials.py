@@ -74,13 +74,15 @@ class Password:
 
     :ivar username: 1 to 255 bytes.
     :ivar password: 1 to 255 bytes.
+    :ivar share: the client that shows it, as queues of checks tell clients apart; None: not known.
     """
 
-    __slots__ = ("password", "username")
+    __slots__ = ("password", "share", "username")
 
-    def __init__(self, username: bytes, password: bytes) -> None:
+    def __init__(self, username: bytes, password: bytes, share: str | None = None) -> None:
         self.username = username
         self.password = password
+        self.share = share
 
     def checkPassword(self, password: bytes) -> bool:
         """Whether *password* is this one; it takes as long for every one of its length."""
@@ -141,3 +143,9 @@ class GSSAPIName:
 
     def __repr__(self) -> str:
         return f"GSSAPIName(principal={self.principal!r})"
+
+
+def share_of(credentials: Any) -> str | None:
+    """The client that shows *credentials*, as queues tell clients apart; None: not known."""
+    share: str | None = getattr(credentials, "share", None)
+    return share

@@ -23,9 +23,10 @@ from twisted.python.failure import Failure
 from ..names import printable
 from ..seldom import Seldom
 from ..wire.words import SOCKSError
-from .credentials import IGSSAPIName, IUserid
+from .credentials import IGSSAPIName, IUserid, Password
 from .faults import frames, told
-from .penalties import Penalties, TooManyFailures
+from .known import Recall, recalls
+from .penalties import Penalties, TooManyFailures, network_of
 from .threads import NotChecked
 from .users import ISOCKSUser, name_of
 
@@ -59,6 +60,7 @@ class Gate:
         self._portal = portal
         self._penalties = penalties
         self._refused = Seldom(reactor)
+        self._repeated = Seldom(reactor)
         self._faulty = Seldom(reactor)
         self._unseen = Seldom(reactor)
 
@@ -66,8 +68,9 @@ class Gate:
         """
         The user of *credentials*, at once or by a Deferred; what comes with it is called when they go.
 
-        The Deferred can be cancelled. Then nothing comes of it: an avatar that the realm still gives is
-        logged out, and nobody has failed.
+        The Deferred can be cancelled. An avatar that the realm still gives is logged out then. A client that
+        does not wait for the answer has failed as with a wrong password: otherwise it could guess that way,
+        and have checks made, without end. A client that shows one password only has one such failure.
 
         :param client: who shows them; the realm gets it as the *mind*.
         :param method: the name of the way in which they came, for the log.
@@ -75,8 +78,14 @@ class Gate:
         """
         guessed = _guessed(credentials)
         attempt = _Attempt(self, client, method, credentials, guessed)
-        if guessed is not None and self._penalties.refuses(client.whose, guessed):
-            raise self._refuse(attempt)
+        if guessed is not None:
+            if isinstance(credentials, Password):
+                credentials.share = network_of(client.whose)
+                attempt.guess = self._penalties.fingerprints.of(guessed, credentials.password)
+            if self._penalties.refuses(client.whose, guessed):
+                attempt.passes = self._is_remembered(client, guessed, credentials)
+                if not attempt.passes:
+                    raise self._refuse(attempt)
         try:
             asked = self._portal.login(credentials, client, ISOCKSUser)
         except Exception:
@@ -150,10 +159,15 @@ class Gate:
         :raises UnauthorizedLogin: when it is no.
         """
         guessed = attempt.guessed
-        if guessed is None or not self._penalties.refuses(attempt.client.whose, guessed):
+        if guessed is None or attempt.passes or not self._penalties.refuses(attempt.client.whose, guessed):
             return self.judge(attempt, answer)
         self.forget(answer)
         raise self._refuse(attempt)
+
+    def abandoned(self, attempt: _Attempt) -> None:
+        """The client has not waited for the answer."""
+        if attempt.guessed is not None:
+            self._count(attempt, "the client has not waited for the answer", answered=False)
 
     def hangs(self, attempt: _Attempt, checker: str) -> UnauthorizedLogin:
         """The portal has not answered in time."""
@@ -175,6 +189,39 @@ class Gate:
             _log.error("a logout failed: {problem}", problem=told(Failure()))
 
     # What becomes of refusals.
+
+    def _is_remembered(self, client: Client, name: bytes, credentials: ICredentials) -> bool:
+        """
+        Whether *credentials* pass though the *client*'s address is refused: they were right a moment ago.
+
+        To be told so is worth a guess. So other passwords of a user whose password is remembered are counted.
+        """
+        recall = recalls(self._checker(credentials), credentials)
+        if recall is Recall.OTHER:
+            self._penalties.guessed(client.whose, name)
+        return recall is Recall.RIGHT and self._penalties.tolerates(client.whose, name)
+
+    def _count(self, attempt: _Attempt, reason: str, *, answered: bool) -> None:
+        """Count a failure of *attempt*, once for each password; *reason* is for the log."""
+        seconds: float | None = 0.0
+        if attempt.guessed is not None:
+            seconds = self._penalties.failed(attempt.client.whose, attempt.guessed, attempt.guess, answered)
+        if seconds is None:
+            count = self._repeated.due()
+            if count:
+                _log.info(
+                    "authentication failed again: {attempt}: {reason}, as before ({count} such attempts)",
+                    attempt=attempt,
+                    reason=reason,
+                    count=count,
+                )
+            return
+        _log.info(
+            "authentication failed: {attempt}: {reason}{penalty}",
+            attempt=attempt,
+            reason=reason,
+            penalty=f", and refused for {seconds:g} seconds" if seconds else "",
+        )
 
     def _refuse(self, attempt: _Attempt) -> UnauthorizedLogin:
         count = self._refused.due()
@@ -198,15 +245,8 @@ class Gate:
             return self._broken(attempt, failure)
         if isinstance(problem, NotChecked):
             return self._unchecked(attempt, problem)
-        seconds = 0.0
-        if attempt.guessed is not None:
-            seconds = self._penalties.failed(attempt.client.whose, attempt.guessed)
-        _log.info(
-            "authentication failed: {attempt}: {reason}{penalty}",
-            attempt=attempt,
-            reason=printable(str(problem)) if isinstance(problem, SOCKSError) else "wrong",
-            penalty=f", and refused for {seconds:g} seconds" if seconds else "",
-        )
+        reason = printable(str(problem)) if isinstance(problem, SOCKSError) else "wrong"
+        self._count(attempt, reason, answered=True)
         # Its frames may hold a password.
         return problem.with_traceback(None)
 
@@ -232,12 +272,17 @@ class Gate:
         )
         return UnauthorizedLogin()
 
-    def _checker_of(self, credentials: ICredentials) -> str:
-        """What is asked about *credentials*, for the log."""
+    def _checker(self, credentials: ICredentials) -> Any:
+        """The checker that is asked about *credentials*; None: the portal has none."""
         for interface, checker in self._portal.checkers.items():
             if interface.providedBy(credentials):
-                return _named(checker)
-        return type(self._portal).__name__
+                return checker
+        return None
+
+    def _checker_of(self, credentials: ICredentials) -> str:
+        """What is asked about *credentials*, for the log."""
+        checker = self._checker(credentials)
+        return type(self._portal).__name__ if checker is None else _named(checker)
 
 
 class _Attempt:
@@ -245,6 +290,8 @@ class _Attempt:
     One client's attempt; it keeps no secret.
 
     :ivar guessed: the name whose password it may be guessing; None: there is nothing to guess.
+    :ivar guess: the fingerprint of that name and the password; None: there is none.
+    :ivar passes: it is let through though its address is refused.
     :ivar answer: the portal's, if it came at once.
     """
 
@@ -257,9 +304,11 @@ class _Attempt:
         "answer",
         "client",
         "gate",
+        "guess",
         "guessed",
         "method",
         "name",
+        "passes",
     )
 
     def __init__(
@@ -270,6 +319,8 @@ class _Attempt:
         self.method = method
         self.name = guessed if guessed is not None else _claimed(credentials)
         self.guessed = guessed
+        self.guess: bytes | None = None
+        self.passes = False
         self.answer: Any = _NOTHING
         self._given: Deferred[Granted] | None = None
         self._over = False
@@ -318,6 +369,7 @@ class _Attempt:
     def _cancelled(self, _: object) -> None:
         self._timer.cancel()
         self._give_up()
+        self.gate.abandoned(self)
 
     def _give_up(self) -> None:
         self._over = True

@@ -11,7 +11,7 @@ Needs the package ``gssapi``, the extra ``[gssapi]``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol as Shape, TypeAlias, TypeVar
 
@@ -38,6 +38,7 @@ from ..wire.words import Method, ProtocolError
 from .arguments import arguments
 from .credentials import GSSAPIName, IGSSAPIName
 from .methods import IExchange, IMethod, IWrapping, LogIn, Move, Say
+from .penalties import network_of
 from .threads import Checks
 
 #: ``rcmd`` is what curl and Dante ask tickets for unless told otherwise, ``socks`` what is registered.
@@ -61,8 +62,8 @@ _Context: TypeAlias = Any
 class Pool(Shape):
     """Threads for what may block."""
 
-    def run(self, function: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
-        """Call *function* in a thread; what it returns or raises."""
+    def run(self, function: Callable[..., _T], *arguments: Any, share: Hashable = None) -> Deferred[_T]:
+        """Call *function* in a thread, in the turn of the client *share*; what it returns or raises."""
 
 
 class Protection(Enum):
@@ -187,7 +188,7 @@ class GSSAPIMethod:
 
     def begin(self, client: Any) -> IExchange:
         """See :meth:`socksproxy.auth.methods.IMethod.begin`."""
-        return GSSAPIExchange(self)
+        return GSSAPIExchange(self, None if client is None else network_of(client.whose))
 
 
 @implementer(IExchange)
@@ -196,12 +197,14 @@ class GSSAPIExchange:
     One client's exchange: tokens until there is a context, then the protection level.
 
     :param method: what it has in common with others.
+    :param share: the client, as queues tell clients apart; None: not known.
     """
 
-    __slots__ = ("_answer", "_context", "_level", "_method", "_principal", "_rounds")
+    __slots__ = ("_answer", "_context", "_level", "_method", "_principal", "_rounds", "_share")
 
-    def __init__(self, method: GSSAPIMethod) -> None:
+    def __init__(self, method: GSSAPIMethod, share: str | None = None) -> None:
         self._method = method
+        self._share = share
         self._context: _Context | None = None
         self._principal: str | None = None
         self._level = Level.NONE
@@ -232,7 +235,8 @@ class GSSAPIExchange:
         if self._rounds > MAX_ROUNDS:
             raise ProtocolError("GSSAPI: too many tokens")
         method = self._method
-        return method.pool.run(method.acceptor.accept, token, self._context).addCallback(self._accepted)
+        asked = method.pool.run(method.acceptor.accept, token, self._context, share=self._share)
+        return asked.addCallback(self._accepted)
 
     def _accepted(self, accepted: Accepted) -> Say | LogIn:
         self._context, self._principal = accepted.context, accepted.principal
@@ -378,7 +382,9 @@ def make_checker(text: str, pool: Pool | None = None) -> GSSAPIChecker:
     if not all(map(_is_service, services)):
         raise _wrong(f"service={','.join(services)}: names of services are due, such as rcmd,socks")
     method = GSSAPIMethod(
-        _acceptor(keytab, services), pool or Checks(name="gssapi", threads=THREADS), Protection(protection)
+        _acceptor(keytab, services),
+        pool or Checks.shared_fairly(name="gssapi", threads=THREADS),
+        Protection(protection),
     )
     try:
         return GSSAPIChecker(method, local_realm() if realm == "strip" else None)

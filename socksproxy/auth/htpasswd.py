@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..errors import describe
+from .credentials import share_of
 from .threads import Checks
 from .users import bytes_of
 
@@ -283,7 +284,8 @@ class PasswordFile:
 
     def _read(self) -> None:
         content, status = read_file(self._path)
-        settled = time.time() - status.st_mtime > SETTLED
+        # Either way: the wall clock may have stepped back behind the last change of the file.
+        settled = abs(time.time() - status.st_mtime) > SETTLED
         self._seen = _signature(status) if settled else None
         self._say("mode", open_to_all(status.st_mode))
         if content != self._content:
@@ -347,7 +349,7 @@ class HtpasswdChecker:
 
     def __init__(self, path: str, checks: Checks | None = None) -> None:
         self._file = PasswordFile(path)
-        self._checks = Checks(name=f"htpasswd:{path}") if checks is None else checks
+        self.checks = checks or Checks.shared_fairly(name=f"htpasswd:{path}")
         self._looks = False
 
     @property
@@ -355,7 +357,7 @@ class HtpasswdChecker:
         """Grows when there is something new in the file. To ask has it looked at, if it is time."""
         if self._file.due() and not self._looks:
             self._looks = True
-            self._checks.run(self._file.look).addBoth(self._looked)
+            self.checks.run(self._file.look).addBoth(self._looked)
         return self._file.version
 
     def knows(self, avatar_id: str | bytes) -> bool:
@@ -364,7 +366,7 @@ class HtpasswdChecker:
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
-        return self._checks.run(self._check, credentials)
+        return self.checks.run(self._check, credentials, share=share_of(credentials))
 
     def _check(self, credentials: Any) -> bytes | tuple[()]:
         name: bytes = credentials.username

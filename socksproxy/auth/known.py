@@ -1,13 +1,30 @@
 """
-Whether somebody whom a checker has vouched for is still there.
+What a checker may be asked beside :meth:`~twisted.cred.checkers.ICredentialsChecker.requestAvatarId`.
 
 A checker may have a method ``knows(avatar_id)``: True, False, or None where it cannot tell. It is asked in
 the reactor's thread, without a password, when users may have changed, and must not block.
+
+A checker may have a method ``recall(credentials)``: what it remembers of them (:class:`Recall`), at once and
+without a check.
 """
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import Any
+
+
+class Recall(Enum):
+    """What is remembered of credentials."""
+
+    #: They were right a moment ago.
+    RIGHT = auto()
+    #: They were wrong a moment ago.
+    WRONG = auto()
+    #: The user's password was another one a moment ago.
+    OTHER = auto()
+    #: Nothing.
+    NOTHING = auto()
 
 
 def knows(checker: Any, avatar_id: Any) -> bool | None:
@@ -16,4 +33,13 @@ def knows(checker: Any, avatar_id: Any) -> bool | None:
     if ask is None:
         return None
     answer: bool | None = ask(avatar_id)
+    return answer
+
+
+def recalls(checker: Any, credentials: Any) -> Recall:
+    """What *checker* remembers of *credentials*."""
+    ask = getattr(checker, "recall", None)
+    if ask is None:
+        return Recall.NOTHING
+    answer: Recall = ask(credentials)
     return answer

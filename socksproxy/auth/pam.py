@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ..errors import NotAuthenticated
+from .credentials import share_of
 from .threads import CheckFailed, Checks
 
 #: Checks at once. They wait more than they compute: pam_unix takes two seconds to refuse.
@@ -79,11 +80,11 @@ class PAMChecker:
         except AttributeError:
             raise OSError("there is no libpam here") from None
         self._service = service
-        self._checks = Checks(name=f"pam:{service}", threads=THREADS) if checks is None else checks
+        self.checks = checks or Checks.shared_fairly(name=f"pam:{service}", threads=THREADS)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
-        return self._checks.run(self._check, credentials)
+        return self.checks.run(self._check, credentials, share=share_of(credentials))
 
     def _check(self, credentials: Any) -> bytes | tuple[()]:
         name: bytes = credentials.username

@@ -113,7 +113,7 @@ class PeerCredentialsChecker:
         asked: Deferred[Any] = Deferred(waiting.remove)
         waiting.append(asked)
         if first:
-            self._checks.run(_look_up, uid).addBoth(self._found, uid)
+            self._checks.run(_look_up, uid, share=uid).addBoth(self._found, uid)
         return asked
 
     def _found(self, user: Any, uid: int) -> None:

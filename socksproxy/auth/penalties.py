@@ -1,14 +1,18 @@
 """
 Who has failed too often: what keeps passwords from being guessed by trying.
 
-An address that fails too often is refused for a while, which grows as long as it
-goes on. Nobody can lock somebody else out:
+An address that fails too often is refused for a while, which grows as long as it goes on. A password that is
+repeated is one failure: a program with an old password does not shut out its neighbours. A client that does
+not wait for the answer has failed, too. These rules keep one client from locking out another:
 
 * A user's name has a bound of its own, but nobody is refused for the name: once it
   is passed, an address that has not lately logged in as that user may fail only once
   instead of as often as others. Whoever knows the password gets in at the first attempt.
 * Who shares an address (behind NAT, a balancer, on loopback) with one that is refused, and has
   lately logged in from there, still may. One failure ends that, lest it be a way to go on guessing.
+* A password that is remembered as right passes an address's penalty, whatever others have shown as that user.
+  That tells who guesses the right one; so it ends when a hundred other passwords were shown meanwhile, which
+  is as many as a user's name bears in a minute.
 * A success forgives the failures of that user from that address and no others: an
   account of one's own is no help with those of others.
 * On a Unix socket the local user whose program it is stands for the address. Where nobody knows that
@@ -26,6 +30,8 @@ from typing import NamedTuple, TypeAlias
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.interfaces import IReactorTime
+
+from .fingerprints import Fingerprints
 
 __all__ = ["Penalties", "TooManyFailures", "network_of"]
 
@@ -55,21 +61,44 @@ class TooManyFailures(UnauthorizedLogin):
     """Nothing was checked: there were too many failures from there."""
 
 
+class _Failure(NamedTuple):
+    """
+    A failure.
+
+    :ivar when: the clock's seconds.
+    :ivar name: a hash of the user's name.
+    :ivar guess: the fingerprint of the name and the password; None: not known.
+    """
+
+    when: float
+    name: int
+    guess: bytes | None
+
+
 class _Record:
     """
     What a source has done.
 
-    :ivar failures: when, and as whom, since the last penalty.
+    :ivar failures: in the last :data:`WINDOW` seconds, since the last penalty began or, if it is over, ended.
     :ivar level: how many penalties there were.
     :ivar until: when the last one ends.
+    :ivar guesses: passwords that were compared with remembered ones during the penalty.
     """
 
-    __slots__ = ("failures", "level", "until")
+    __slots__ = ("failures", "guesses", "level", "until")
 
     def __init__(self) -> None:
-        self.failures: list[tuple[float, int]] = []
+        self.failures: list[_Failure] = []
+        self.guesses = 0
         self.level = 0
         self.until = 0.0
+
+    def prune(self, now: float) -> None:
+        """Forget failures that do not count any more."""
+        begin = self.until if now >= self.until else 0.0
+        self.failures = [
+            known for known in self.failures if known.when >= begin and now - known.when < WINDOW
+        ]
 
 
 class _Bucket(NamedTuple):
@@ -87,9 +116,11 @@ class Penalties:
     :param failures: how many in :data:`WINDOW` seconds an address may have, an IPv6 network of /64 together;
         None: any number.
     :param most: entries of each of its tables, of which there is one for every length of a penalty.
+    :ivar fingerprints: make the fingerprints of what was guessed.
     """
 
     def __init__(self, clock: IReactorTime, failures: int | None = 10, most: int = 4096) -> None:
+        self.fingerprints = Fingerprints()
         self._clock = clock
         self._failures = failures
         self._most = most
@@ -124,40 +155,72 @@ class Penalties:
         if not self._records:
             return False
         name = hash(username)
-        source = network_of(host) or name
+        source = _source(host, username)
         record = self._records.get(source)
         if record is None:
             return False
         now = self._clock.seconds()
         return now < record.until and not self._is_familiar(source, name, now)
 
-    def failed(self, host: str | None, username: bytes) -> float:
+    def guessed(self, host: str | None, username: bytes) -> None:
+        """
+        A password was shown from a source that is refused, and is not the one that is remembered.
+
+        :param host: as for :meth:`refuses`.
+        :param username: as for :meth:`refuses`.
+        """
+        record = self._records.get(_source(host, username))
+        if record is not None:
+            record.guesses += 1
+
+    def tolerates(self, host: str | None, username: bytes) -> bool:
+        """
+        Whether a source that is refused is still told that a password is the one that is remembered.
+
+        :param host: as for :meth:`refuses`.
+        :param username: as for :meth:`refuses`.
+        """
+        record = self._records.get(_source(host, username))
+        return record is None or self._failures is None or record.guesses < self._failures * PER_NAME
+
+    def failed(
+        self, host: str | None, username: bytes, guess: bytes | None = None, answered: bool = True
+    ) -> float | None:
         """
         A check has failed.
 
         :param host: as for :meth:`refuses`.
         :param username: as for :meth:`refuses`.
-        :returns: the seconds for which others from there are refused from now on; 0: they are not.
+        :param guess: the fingerprint of the name and the password; None: it counts each time.
+        :param answered: whether the client has waited for the answer.
+        :returns: the seconds for which others from there are refused from now on; 0: they are not. None: the
+            same guess has been counted already.
         """
         if self._failures is None:
             return 0.0
         # A name itself might be as long as 255 bytes, and nothing here needs it.
         name = hash(username)
-        network = network_of(host)
+        source = _source(host, username)
         now = self._clock.seconds()
-        over = self._count_name(name, self._failures * PER_NAME, now)
-        if network is None:
-            return self._failed_without_address(name, over, now)
-        familiar = self._is_familiar(network, name, now)
-        record = self._record(network, now)
+        record = self._record(source, now)
+        record.prune(now)
+        if guess is not None and any(known.guess == guess for known in record.failures):
+            return None
+        familiar = self._is_familiar(source, name, now)
+        bound = self._failures * PER_NAME
+        over = self._count_name(name, bound, now)
+        record.failures.append(_Failure(now, name, guess))
+        del record.failures[:-bound]
         if now < record.until:
-            # It was under way already, or one who was let in nevertheless.
-            self._logins.pop((network, name), None)
+            # It was under way already, or from a client who was let in nevertheless. A client who has gone
+            # with one password has not guessed.
+            if host is not None and (answered or len(record.failures) > 1):
+                self._logins.pop((source, name), None)
             return 0.0
-        record.failures = [known for known in record.failures if now - known[0] < WINDOW]
-        record.failures.append((now, name))
+        if host is None:
+            return self._punish(source, record, now) if over else 0.0
         allowance = 1 if over and not familiar else self._failures
-        return self._punish(network, record, now) if len(record.failures) >= allowance else 0.0
+        return self._punish(source, record, now) if len(record.failures) >= allowance else 0.0
 
     def succeeded(self, host: str | None, username: bytes) -> None:
         """
@@ -169,20 +232,14 @@ class Penalties:
         if self._failures is None:
             return
         name = hash(username)
-        source = network_of(host) or name
+        source = _source(host, username)
         pair = source, name
         if self._logins.pop(pair, None) is None and len(self._logins) >= self._most:
             del self._logins[next(iter(self._logins))]
         self._logins[pair] = self._clock.seconds()
         record = self._records.get(source)
         if record is not None and record.failures:
-            record.failures = [known for known in record.failures if known[1] != name]
-
-    def _failed_without_address(self, name: int, over: bool, now: float) -> float:
-        if not over:
-            return 0.0
-        record = self._record(name, now)
-        return self._punish(name, record, now) if now >= record.until else 0.0
+            record.failures = [known for known in record.failures if known.name != name]
 
     def _is_familiar(self, source: Source, name: int, now: float) -> bool:
         when = self._logins.get((source, name))
@@ -215,6 +272,7 @@ class Penalties:
         record.level = min(record.level + 1, _LEVELS)
         self._enter(source, record)
         record.failures = []
+        record.guesses = 0
         seconds = min(FIRST * 2.0 ** (record.level - 1), LONGEST)
         record.until = now + seconds
         return seconds
@@ -227,6 +285,12 @@ class Penalties:
         if len(level) > self._most:
             first = next(iter(level))
             del level[first], self._records[first]
+
+
+def _source(host: str | None, username: bytes) -> Source:
+    """Whose failures count together: a network's or a local user's; where that is not known, a name's."""
+    network = network_of(host)
+    return hash(username) if network is None else network
 
 
 @lru_cache(maxsize=4096)

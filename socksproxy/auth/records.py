@@ -12,6 +12,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from .credentials import share_of
 from .directory import Directory
 from .htpasswd import Hash, Unsafe, Users
 from .threads import Checks
@@ -51,7 +52,7 @@ class RecordsChecker:
 
     def __init__(self, directory: Directory, checks: Checks | None = None) -> None:
         self.version = 0
-        self._checks = Checks(name="passwords of users' records") if checks is None else checks
+        self.checks = checks or Checks.shared_fairly(name="passwords of users' records")
         self._users = _users_of(directory)
 
     def take(self, directory: Directory) -> None:
@@ -70,7 +71,7 @@ class RecordsChecker:
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
-        return self._checks.run(self._check, credentials)
+        return self.checks.run(self._check, credentials, share=share_of(credentials))
 
     def _check(self, credentials: Any) -> bytes | tuple[()]:
         name: bytes = credentials.username

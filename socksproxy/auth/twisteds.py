@@ -37,7 +37,7 @@ def adapted(checker: Any, reactor: Any) -> Any:
             raise InvalidAuthArgumentString(f"{checker.filename} cannot be read")
         return Threaded(checker, Checks(reactor))
     if isinstance(checker, UNIXChecker):
-        return Threaded(_Unix(checker), Checks(reactor))
+        return Threaded(_Unix(checker), Checks.shared_fairly(reactor, name="passwords of the system"))
     return checker
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from .failure import CommandFailed, shown, tell, with_mistakes
+from .failure import CommandFailed, complain, shown, tell, with_mistakes
 
 _DESCRIPTION = """
 Checks a configuration file for twistd socks --config FILE. It names every mistake
-in it, a line each, and ends with status 1 if there is one. Nothing is started,
-opened or written. What the file names, such as certificates, files of passwords
-and local addresses, is looked at as it is here and for this user.
+in it, a line each, and ends with status 1 if there is one. Entries of set files that
+can never match are warnings. Nothing is started, opened or written. What the file names,
+such as certificates, files of passwords and local addresses, is looked at as it is here
+and for this user.
 """
 
 
@@ -34,10 +35,14 @@ def run(options: Namespace) -> None:
     from ..opening import Checking
     from ..options import Mistakes, Options
 
+    parsed = Options(reactor, Checking(reactor))
     try:
-        Options(reactor, Checking(reactor)).parseOptions([f"--config={options.file}"])
+        parsed.parseOptions([f"--config={options.file}"])
     except Mistakes as problem:
         raise with_mistakes(options.file, problem.lines) from None
     except UsageError as problem:
         raise CommandFailed(str(problem).removeprefix("--config ")) from None
+    ignored = [entry for file in parsed["set_files"] for entry in file.ignored]
+    if ignored:
+        complain(*(f"warning: an entry of a set does not count: {entry}" for entry in ignored))
     tell(f"{shown(options.file)}: no mistakes")

@@ -20,7 +20,7 @@ from ipaddress import (
 )
 from typing import NamedTuple, cast
 
-from ..names import plain
+from ..names import bare_name, plain
 from ..wire.words import Address, AddressType, Command
 from ..zones import zone_called
 from . import Client
@@ -36,7 +36,6 @@ from .rules import (
     Problem,
     Rule,
     RuleError,
-    bare_name,
     is_set,
     network_of,
     span_of,

@@ -30,20 +30,7 @@ from twisted.python.failure import Failure
 
 from ..errors import describe
 from .listeners import UNIX
-from .rules import (
-    Network,
-    Problem,
-    Rule,
-    RuleError,
-    Wrong,
-    WrongEntries,
-    entries_of,
-    is_set,
-    name_pattern,
-    name_patterns,
-    network_of,
-    problem_of,
-)
+from .rules import Network, Problem, Rule, RuleError, Wrong, is_set, name_pattern, network_of
 from .special import Special, special_networks
 
 _log = Logger(namespace="socksproxy")
@@ -58,9 +45,10 @@ _OWN_NAMES = frozenset(
     {"localhost", "localhost.localdomain", "localdomain", "local", "broadcasthost", "0.0.0.0"}
 )
 _OWN_PREFIX = "ip6-"
-_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-# Not all names that there may be, but only such: what else there is, is looked at more closely.
-_PLAIN_NAME = re.compile(rf"(?:\*?\.)?(?:{_LABEL}\.){{0,9}}[a-z][a-z0-9_-]{{0,61}}[a-z0-9_]")
+# Most names in use. What does not match is looked at more closely.
+_PLAIN_NAME = re.compile(r"(?=.{1,251}$)(?:\*?\.)?(?:[a-z0-9_-]{1,63}\.)*[a-z][a-z0-9_-]{0,61}[a-z_]")
+#: So many entries that do not count are shown.
+_MOST_SHOWN = 10
 
 
 class HoldsNetworks(Shape):
@@ -254,6 +242,10 @@ class SetFile:
         self.seen: _Signature | None = None
         #: The state of which the table is.
         self.held: _Signature | None = None
+        #: A line for each of the first entries of that state that do not count, and one for the others.
+        self.ignored: tuple[str, ...] = ()
+        self._ignoring: list[str] = []
+        self._more_ignored = 0
 
     def load(self) -> None:
         """
@@ -275,16 +267,16 @@ class SetFile:
                 key = type(self), self.path
                 other = _loaded.get(key)
                 if other is not None and other.held == before:
-                    table = other.table
+                    table, ignored = other.table, other.ignored
                 else:
-                    table = self._table(_lines(self.path, file))
+                    table, ignored = self._read(file)
                 changed = _signature(os.fstat(file.fileno())) != before
         except OSError as problem:
             raise Unusable(f"{self.path}: {describe(problem)}") from None
         if changed:
             raise Unusable(f"{self.path}: changes while it is read")
         self._use(table)
-        self.held = before
+        self.held, self.ignored = before, ignored
         _loaded[key] = self
 
     def changed(self) -> bool:
@@ -296,6 +288,23 @@ class SetFile:
         settled = signature == self.seen
         self.seen = signature
         return settled and signature is not None and signature != self.taken
+
+    def _read(self, file: Iterable[bytes]) -> tuple[Any, tuple[str, ...]]:
+        """The table of *file*, and what :attr:`ignored` is for it."""
+        self._ignoring, self._more_ignored = [], 0
+        table = self._table(_lines(self.path, file))
+        if self._ignoring and not len(table):
+            raise Unusable(f"{self._ignoring[0]}; no entry of the file counts")
+        if self._more_ignored:
+            self._ignoring.append(f"{self.path}: {self._more_ignored} more entries do not count")
+        return table, tuple(self._ignoring)
+
+    def _ignore(self, number: int, entry: str, right: str) -> None:
+        """Go on without an entry that can never match."""
+        if len(self._ignoring) < _MOST_SHOWN:
+            self._ignoring.append(str(self._wrong(number, entry, right)))
+        else:
+            self._more_ignored += 1
 
     def _table(self, lines: Iterator[tuple[int, str]]) -> Any:
         raise NotImplementedError
@@ -394,8 +403,21 @@ def _range(entry: str) -> tuple[bool, int, int]:
             mask = (1 << bits - int(length)) - 1
             if not number & mask:
                 return ipv6, number, number | mask
+    if "-" in entry:
+        return _range_between(*entry.split("-", 1))
     network = network_of(entry)
     return network.version == 6, int(network.network_address), int(network.broadcast_address)
+
+
+def _range_between(first: str, last: str) -> tuple[bool, int, int]:
+    for family in (AF_INET, AF_INET6):
+        try:
+            begin, end = (int.from_bytes(inet_pton(family, host.strip()), "big") for host in (first, last))
+        except (OSError, ValueError):
+            continue
+        if begin <= end:
+            return family == AF_INET6, begin, end
+    raise Wrong(f"{first}-{last}", "must be two addresses of one family, the lower first")
 
 
 class NamesFile(SetFile):
@@ -427,26 +449,35 @@ class NamesFile(SetFile):
             words = text.split()
             if len(words) > 1:
                 if not _is_address(words[0]):
-                    raise self._wrong(number, text, "must be one name, or an address and names")
+                    self._ignore(number, text, "must be one name, or an address and names")
+                    continue
                 words = [word for word in words[1:] if not _is_own(word.lower())]
             for word in words:
                 pattern = word.lower()
-                # In full, for all that is not plainly right.
-                yield pattern if _PLAIN_NAME.fullmatch(pattern) else self._checked(number, word)
-
-    def _checked(self, number: int, word: str) -> str:
-        both = word.startswith(".")
-        try:
-            pattern = name_pattern(word[1:] if both else word)
-        except Wrong as wrong:
-            raise self._wrong(number, word, wrong.right) from None
-        bare = pattern[2:] if pattern.startswith("*.") else pattern
-        if pattern.startswith("@") or set(bare) & set("*?") or (both and bare != pattern):
-            raise self._wrong(number, word, "must be a name, *. and a name, or . and a name")
-        return f".{pattern}" if both else pattern
+                if _PLAIN_NAME.fullmatch(pattern):
+                    yield pattern
+                    continue
+                try:
+                    yield _name_of_file(word)
+                except Wrong as wrong:
+                    self._ignore(number, word, wrong.right)
 
     def _use(self, table: NameTable) -> None:
         self.table = table
+
+
+def _name_of_file(word: str) -> str:
+    """
+    The pattern that *word* is, one of those that :class:`NameTable` takes.
+
+    :raises Wrong: when no name can match it.
+    """
+    both = word.startswith(".")
+    pattern = name_pattern(f"*{word}" if both else word)
+    bare = pattern[2:] if pattern.startswith("*.") else pattern
+    if pattern.startswith("@") or set(bare) & set("*?"):
+        raise Wrong(word, "must be a name, *. and a name, or . and a name")
+    return pattern[1:] if both else pattern
 
 
 def _is_own(name: str) -> bool:
@@ -491,6 +522,8 @@ class SetFiles:
     def watch(self) -> None:
         """Look at them from now on; they are loaded already."""
         self._stopped = False
+        for file in self.files:
+            self._tell_ignored(file)
         self._again(None)
 
     def look(self) -> Deferred[None]:
@@ -519,11 +552,17 @@ class SetFiles:
                 file.load()
             except Unusable as problem:
                 told.append(str(problem))
+            else:
+                self._reactor.callFromThread(self._tell_ignored, file)
         return told
 
     def _tell(self, problems: list[str]) -> None:
         for problem in problems:
             _log.warn("a set is not read, what was read before stays: {problem}", problem=problem)
+
+    def _tell_ignored(self, file: SetFile) -> None:
+        for entry in file.ignored:
+            _log.warn("an entry of a set does not count: {entry}", entry=entry)
 
     def _broke(self, failure: Failure) -> None:
         _log.failure("sets cannot be read", failure)
@@ -551,7 +590,7 @@ _KINDS = {
 
 
 def _built_in() -> dict[str, tuple[Network, ...]]:
-    named: dict[str, tuple[Network, ...]] = {name: special_networks(kind) for name, kind in _KINDS.items()}
+    named = {name: special_networks(kind) for name, kind in _KINDS.items()}
     named["special"] = tuple(network for networks in named.values() for network in networks)
     for name, texts in {
         "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
@@ -641,7 +680,7 @@ class Sets:
                 problems.append(Problem(name, "name", name, right, "set"))
                 continue
             texts, others = self._parts(content, "range_of")
-            fixed = _checked(name, "networks", texts, lambda text: (network_of(text),), problems)
+            fixed = _checked(name, "networks", texts, network_of, problems)
             several = bool(texts) or len(others) > 1
             self.networks[name] = (_Networks(fixed, others) if several else others[0]) if others else fixed
         for name, patterns in (names or {}).items():
@@ -649,7 +688,7 @@ class Sets:
                 problems.append(Problem(name, "name", name, "must be a word in lower case", "set"))
                 continue
             texts, others = self._parts(patterns, "holds")
-            fixed = _checked(name, "names", texts, _patterns, problems)
+            fixed = _checked(name, "names", texts, _pattern, problems)
             several = bool(texts) or len(others) > 1
             self.names[name] = (_Names(fixed, others) if several else others[0]) if others else fixed
         if problems:
@@ -681,25 +720,27 @@ class Sets:
         return found
 
 
-def _patterns(value: Any) -> tuple[str, ...]:
-    patterns = name_patterns(value)
-    if patterns[0].startswith("@"):
+def _pattern(value: Any) -> str:
+    pattern = name_pattern(value)
+    if pattern.startswith("@"):
         raise Wrong(value, "must be a name; sets have no sets in them")
-    return patterns
+    return pattern
 
 
 def _checked(
     name: str,
     field: str,
     content: Iterable[str],
-    parse: Callable[[Any], Iterable[Any]],
+    check: Callable[[Any], Any],
     problems: list[Problem],
 ) -> tuple[Any, ...]:
-    try:
-        return entries_of(content, parse)
-    except WrongEntries as wrong:
-        problems += [problem_of(entry, name, field, "set") for entry in wrong.entries]
-        return ()
+    entries = []
+    for entry in content:
+        try:
+            entries.append(check(entry))
+        except Wrong as wrong:
+            problems.append(Problem(name, field, wrong.value, wrong.right, "set"))
+    return tuple(entries)
 
 
 # On such a machine names would be mixed up now and then.

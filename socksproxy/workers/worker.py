@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from zope.interface import implementer
 
+from ..clocks import use_monotonic_clock
 from ..options import Options
 from ..service import SOCKSService, makeFactory
 from .counts import SharedCounting
@@ -280,6 +281,7 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
     :param control: where commands come.
     :param reactor: the one that is installed.
     """
+    use_monotonic_clock(reactor)
     service = make_worker_service(orders, reactor)
 
     def drain() -> None:

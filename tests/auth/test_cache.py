@@ -16,9 +16,11 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from socksproxy.auth.cache import SHARE, Remembering
+from socksproxy.auth.cache import SHARE, WRONG, Remembering
 from socksproxy.auth.credentials import Password
+from socksproxy.auth.known import Recall
 from socksproxy.auth.threads import TooManyChecks
+from socksproxy.errors import NotAuthenticated
 
 BOB = Password(b"bob", b"sesame")
 NOT_BOB = Password(b"bob", b"open")
@@ -91,13 +93,63 @@ class TestRemembering:
         assert setting.checker.asked == [(b"bob", b"sesame")]
 
     def test_wrong(self) -> None:
-        """It is asked about each time."""
+        """A wrong password that is repeated is not checked again for a while."""
         setting = Setting()
-        for count in (1, 2):
+        for _ in range(3):
             (failure,) = setting.ask(NOT_BOB)
             assert failure.check(UnauthorizedLogin)
-            assert len(setting.checker.asked) == count
+            assert len(setting.checker.asked) == 1
+        setting.clock.advance(WRONG)
+        setting.ask(NOT_BOB)
+        assert len(setting.checker.asked) == 2
         assert setting.cache.remembered == 0
+
+    def test_wrong_takes_as_long(self) -> None:
+        """The answer to a repeated wrong password comes when that of a check would have come."""
+        setting = Setting(slow=True)
+        setting.ask(NOT_BOB)
+        setting.clock.advance(0.25)
+        setting.checker.open[0].errback(UnauthorizedLogin())
+        again = setting.ask(NOT_BOB)
+        gone = setting.cache.requestAvatarId(NOT_BOB)
+        gone.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        gone.cancel()
+        setting.clock.advance(0.24)
+        assert again == []
+        setting.clock.advance(0.02)
+        assert again[0].check(UnauthorizedLogin)
+        assert len(setting.checker.asked) == 1
+        assert not setting.clock.getDelayedCalls()
+
+    @pytest.mark.parametrize(
+        "problem", [TooManyChecks(), NotAuthenticated("the account has expired"), ZeroDivisionError()]
+    )
+    def test_wrong_is_what_was_checked(self, problem: Exception) -> None:
+        """Whatever says nothing of the password, or has another reason, is asked about again."""
+        setting = Setting(slow=True)
+        for count in (1, 2):
+            setting.ask(NOT_BOB)
+            assert len(setting.checker.open) == count
+            setting.checker.open[-1].errback(problem)
+
+    def test_wrong_of_an_old_version(self) -> None:
+        """What was wrong in the file as it was may be right in the file as it is."""
+        setting = Setting()
+        setting.ask(NOT_BOB)
+        setting.checker.right.add((b"bob", b"open"))
+        setting.checker.version += 1
+        assert setting.ask(NOT_BOB) == [b"bob"]
+        assert setting.is_remembered(NOT_BOB)
+
+    def test_wrong_ones_are_bounded(self) -> None:
+        """The oldest wrong password makes room."""
+        setting = Setting(most=2)
+        guesses = [Password(b"bob", b"%d" % number) for number in range(3)]
+        for guess in (*guesses, guesses[2]):
+            setting.ask(guess)
+        assert len(setting.checker.asked) == 3
+        setting.ask(guesses[0])
+        assert len(setting.checker.asked) == 4
 
     def test_raises(self) -> None:
         """A checker that does not give a Deferred is a checker, too."""
@@ -173,17 +225,39 @@ class TestRemembering:
         setting.ask(BOB)
         assert setting.is_remembered(BOB)
 
-    def test_one_fails(self) -> None:
-        """A wrong password of theirs is the end of the right one in here, and of no others'."""
+    def test_others_guess(self) -> None:
+        """Wrong passwords that others show as a user do not make us forget the right one."""
         setting = Setting()
         setting.ask(BOB)
-        setting.ask(ALICE)
-        setting.ask(NOT_BOB)
-        assert not setting.is_remembered(BOB)
-        assert setting.is_remembered(ALICE)
-        # It has cost a check, and nobody is locked out.
-        assert setting.ask(BOB) == [b"bob"]
-        assert setting.is_remembered(BOB)
+        for number in range(100):
+            (failure,) = setting.ask(Password(b"bob", b"guess %d" % number))
+            assert failure.check(UnauthorizedLogin)
+            assert setting.is_remembered(BOB)
+
+    def test_recall(self) -> None:
+        """What is remembered can be asked for without a check; another password is news once."""
+        setting = Setting()
+        assert setting.cache.recall(BOB) is Recall.NOTHING
+        setting.ask(BOB)
+        setting.ask(Password(b"alice", b"wrong"))
+        asked = len(setting.checker.asked)
+        assert setting.cache.recall(BOB) is Recall.RIGHT
+        assert setting.cache.recall(NOT_BOB) is Recall.OTHER
+        assert setting.cache.recall(NOT_BOB) is Recall.WRONG
+        assert setting.cache.recall(Password(b"alice", b"wrong")) is Recall.WRONG
+        assert setting.cache.recall(ALICE) is Recall.NOTHING
+        assert len(setting.checker.asked) == asked
+        setting.clock.advance(60)
+        assert setting.cache.recall(BOB) is Recall.NOTHING
+
+    def test_what_was_not_checked_is_not_wrong(self) -> None:
+        """A new password that was only compared with the old one is checked when it comes to that."""
+        setting = Setting()
+        setting.ask(BOB)
+        setting.checker.right = {(b"bob", b"open")}
+        assert setting.cache.recall(NOT_BOB) is Recall.OTHER
+        assert setting.ask(NOT_BOB) == [b"bob"]
+        assert setting.cache.recall(NOT_BOB) is Recall.RIGHT
 
     def test_a_fault_is_no_failure(self) -> None:
         """That the checker is broken for a moment says nothing about what it said before."""
@@ -272,8 +346,6 @@ class TestSharing:
         for (failure,) in results:
             assert failure.check(UnauthorizedLogin)
         assert len(setting.checker.asked) == 1
-        setting.ask(NOT_BOB)
-        assert len(setting.checker.asked) == 2
 
     def test_others_are_others(self) -> None:
         setting = Setting(slow=True)
@@ -328,6 +400,19 @@ class TestSharing:
         assert setting.checker.cancelled == 1
         # The next one begins anew.
         setting.ask(BOB)
+        assert len(setting.checker.asked) == 2
+
+    def test_goes_again_and_again(self) -> None:
+        """A client that repeats one password and never waits has it checked to the end the second time."""
+        setting = Setting(slow=True)
+        for _ in range(20):
+            waiting = setting.cache.requestAvatarId(NOT_BOB)
+            waiting.addErrback(lambda failure: failure.trap(CancelledError) and None)
+            waiting.cancel()
+        assert len(setting.checker.asked) == 2
+        assert setting.checker.cancelled == 1
+        setting.checker.open[1].errback(UnauthorizedLogin())
+        assert setting.ask(NOT_BOB)[0].check(UnauthorizedLogin)
         assert len(setting.checker.asked) == 2
 
     def test_cannot_be_cancelled(self) -> None:

@@ -65,11 +65,11 @@ def users(tmp_path: Path) -> Path:
     return path
 
 
-def fail(proxy: tuple[str, int], source: str, username: bytes) -> int:
-    """Log in with the password "wrong", and return the port from which."""
+def fail(proxy: tuple[str, int], source: str, username: bytes, password: bytes = b"wrong") -> int:
+    """Log in with a wrong password, and return the port from which."""
     with socket.create_connection(proxy, PATIENCE, (source, 0)) as client:
         client.sendall(
-            b"\x05\x01\x02\x01" + bytes([len(username)]) + username + b"\x05wrong",
+            b"\x05\x01\x02\x01" + bytes([len(username)]) + username + bytes([len(password)]) + password,
         )
         said = b""
         while data := client.recv(100):
@@ -153,12 +153,12 @@ def test_syslog(start: Callable[..., Program], users: Path, tmp_path: Path) -> N
 
 
 def test_what_is_no_failure(twistd: Callable[..., Program], users: Path, tmp_path: Path) -> None:
-    """Neither who is refused unchecked nor who is served is one who has failed once more."""
+    """Who is refused unchecked, repeats a password, or is served has not failed once more."""
     require("fail2ban-regex")
     proxy = twistd(*options(users), "--auth-failures", "3")
     port = int(proxy.wait_for(r"listening on tcp:127\.0\.0\.1:(\d+)")[1])
-    for _ in range(5):
-        fail(("127.0.0.1", port), "127.0.0.2", b"bob")
+    for number in (0, 0, 1, 2, 3, 4):
+        fail(("127.0.0.1", port), "127.0.0.2", b"bob", b"wrong %d" % number)
     proxy.wait_for("refused unchecked: 127.0.0.2 ")
     proxy.stop()
     log = tmp_path / "log"

@@ -43,7 +43,7 @@ Protection = gssapi.Protection
 class Here:
     """A pool without threads."""
 
-    def run(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+    def run(self, function: Callable[..., Any], *arguments: Any, share: object = None) -> Deferred[Any]:
         return maybeDeferred(function, *arguments)
 
 

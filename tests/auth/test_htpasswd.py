@@ -383,6 +383,17 @@ def test_not_read_where_nothing_has_changed(watched: Watched, monkeypatch: pytes
     assert watched.look() == []
 
 
+def test_not_read_again_after_the_clock_stepped_back(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was changed an hour after the present time is no file that is being changed."""
+    status = watched.path.stat()
+    os.utime(watched.path, ns=(status.st_mtime_ns + 3600 * 10**9,) * 2)
+    assert watched.look() == []
+    monkeypatch.setattr(module, "read_file", None)
+    assert watched.look() == []
+
+
 @pytest.mark.parametrize("content", [*HALVES, b""])
 def test_half_written(watched: Watched, content: bytes) -> None:
     """It is left alone with one warning until it is whole."""

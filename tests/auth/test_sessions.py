@@ -16,12 +16,13 @@ from twisted.cred.checkers import ANONYMOUS, AllowAnonymousAccess
 from twisted.cred.credentials import IAnonymous, ICredentials, IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from socksproxy.auth.authentication import AuthSettings
 from socksproxy.auth.methods import IExchange, LogIn, Move
+from socksproxy.auth.threads import CheckTimedOut, NotChecked, TooManyChecks
 from socksproxy.auth.users import ISOCKSUser
 from socksproxy.policy import Client
 from socksproxy.wire.words import Address, Command, Reply
@@ -197,6 +198,19 @@ def test_denied(serve: Serve, said: bytes) -> Playing:
     assert record["ended"] == "refused: not authenticated"
     assert (record["user"], record["method"], record["command"]) == (None, "password", None)
     assert house.realm.minds == []
+
+
+@pytest.mark.parametrize("problem", [TooManyChecks("full"), CheckTimedOut("late"), NotChecked("broken")])
+@pytest_twisted.inlineCallbacks
+def test_not_checked(serve: Serve, problem: NotChecked) -> Playing:
+    """A password that nobody has looked at is not called wrong: the connection ends without a status."""
+    house = House()
+    house.passwords.waiting = fail(problem)
+    proxy: Proxy = yield serve(portal=house.portal)
+    with proxy.connect() as sock:
+        assert (yield proxy.play(authenticate, sock)) == b""
+    record = yield proxy.record()
+    assert record["ended"] == "refused: not authenticated"
 
 
 @pytest.mark.parametrize("said", [b"\x05\x03bob\x06secret", b"\x01\x00\x06secret", b"\x01\x03bob\x00"])

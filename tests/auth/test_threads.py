@@ -34,6 +34,7 @@ from socksproxy.auth.threads import (
     TooManyChecks,
     threads_for_hashing,
 )
+from socksproxy.runtime import pool as pool_module
 
 from ..support.logs import heard
 from ..support.proxy import PATIENCE, ClockedReactor, reactor, until
@@ -123,7 +124,7 @@ def test_bounded(make: Make, blocked: Blocked) -> Waiting:
 
 def names_of_threads(name: str) -> list[str]:
     """The threads of the checks *name* that live."""
-    return [thread.name for thread in threading.enumerate() if thread.name == f"check of {name}"]
+    return [thread.name for thread in threading.enumerate() if thread.name == f"socksproxy check of {name}"]
 
 
 @pytest_twisted.inlineCallbacks
@@ -286,12 +287,12 @@ def test_stop(make: Make, blocked: Blocked) -> Waiting:
 def test_without_threads(make: Make, monkeypatch: pytest.MonkeyPatch) -> Waiting:
     """A system that has no thread left refuses, and later serves."""
 
-    def no_thread(**_: object) -> Any:
+    def no_thread(_: object) -> Any:
         raise RuntimeError("can't start new thread")
 
     checks = make(threads=2)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "Thread", no_thread)
+        patch.setattr(pool_module.Thread, "start", no_thread)
         assert isinstance(outcomes(checks.run(abs, -1))[0], TooManyChecks)
     assert (yield checks.run(abs, -1)) == 1
 
@@ -301,6 +302,36 @@ def test_threads_for_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, threads in ((1, 1), (2, 1), (3, 2), (5, 4), (64, 4)):
         monkeypatch.setattr(module.os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False)
         assert threads_for_hashing() == threads
+
+
+@pytest_twisted.inlineCallbacks
+def test_clients_take_turns(make: Make, blocked: Blocked) -> Waiting:
+    """A client with a thousand checks delays another client by one; the flood makes room for itself."""
+    checks = make(threads=1, waiting=100)
+    checks.run(blocked, "first", share="192.0.2.7").addErrback(lambda _: None)
+    yield until(lambda: blocked.begun)
+    flood = [outcomes(checks.run(blocked, number, share="192.0.2.7")) for number in range(1000)]
+    other = outcomes(checks.run(blocked, "other", share="192.0.2.8"))
+    blocked.gate.set()
+    yield until(lambda: other)
+    assert other == ["other"]
+    assert blocked.begun.index("other") <= 2
+    assert sum(bool(told) and isinstance(told[0], TooManyChecks) for told in flood) == 901
+
+
+@pytest_twisted.inlineCallbacks
+def test_half_of_the_threads(blocked: Blocked) -> Waiting:
+    """Checks of one client that hang leave threads to the others."""
+    checks = Checks.shared_fairly(reactor, name="halves", threads=4)
+    try:
+        for number in range(8):
+            checks.run(blocked, number, share="192.0.2.7").addErrback(lambda _: None)
+        yield until(lambda: len(blocked.begun) == 2)
+        assert (yield checks.run(abs, -1, share="192.0.2.8")) == 1
+        assert len(blocked.begun) == 2
+    finally:
+        blocked.gate.set()
+        checks.stop()
 
 
 _ENDS = """
@@ -441,7 +472,9 @@ def test_nobody_has_them_any_more() -> Waiting:
     done = [checks.run(time.sleep, 0.05) for _ in range(3)]
     for each in done:
         yield each
-    threads = [thread for thread in threading.enumerate() if thread.name == "check of those before"]
+    threads = [
+        thread for thread in threading.enumerate() if thread.name == "socksproxy check of those before"
+    ]
     assert len(threads) == 3
     gone = weakref.ref(checks)
     del checks, each, done

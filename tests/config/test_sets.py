@@ -41,7 +41,7 @@ def files(elsewhere: None) -> None:
         "names": "*.ads.example\nads.example\n",
         "hosts": "0.0.0.0 a.example b.example\n",
         "wrong": "192.0.2.1\n\n192.0.2.300\n",
-        "wrong-names": "a.example\n-.example\n",
+        "wrong-names": "# a.example\n-..example\n",
         "empty": "",
     }.items():
         Path(name).write_text(text)
@@ -134,6 +134,20 @@ def test_decides() -> None:
     assert [rule(host) for host in ("192.0.2.7", "2001:db8::1", "2001:db7::1")] == ["bad", "rest", "bad"]
 
 
+def test_check_tells_entries_that_can_never_match(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are warnings: the rest of the file counts."""
+    Path("ads").write_text("a.example\n192.0.2.1\nb..example\n")
+    Path("file").write_text(f'[sets.bad]\nnetworks = []\nnames-file = "ads"\n{RULES}')
+    assert main(["check", "file"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "file: no mistakes\n"
+    begin = f"warning: an entry of a set does not count: {os.path.abspath('ads')}, line "
+    assert err.splitlines() == [
+        f"{begin}2: '192.0.2.1': is an address, which belongs into networks",
+        f"{begin}3: 'b..example': is no name that the DNS allows",
+    ]
+
+
 def test_directory(tmp_path: Path) -> None:
     """Names of files are relative to where the proxy was started, wherever it is now."""
     (tmp_path / "ours").write_text("192.0.2.1\n")
@@ -170,8 +184,8 @@ def test_examples(key: str) -> None:
                 ),
                 "file:2: [sets.a] networks-file[3] = 5: not text in quotes",
                 (
-                    "file:3: [sets.a] names-file = \"wrong-names\": line 2: '-.example': "
-                    "is no name that the DNS allows"
+                    "file:3: [sets.a] names-file = \"wrong-names\": line 2: '-..example': "
+                    "is no name that the DNS allows; no entry of the file counts"
                 ),
             ],
         ),

@@ -136,9 +136,13 @@ def test_hosts_file(tmp_path: Path) -> None:
             "line 1: 'a.example b.example': must be one name, or an address and names",
         ),
         (NamesFile, "a..example", "line 1: 'a..example': is no name that the DNS allows"),
-        (NamesFile, "ok.test\n192.0.2.1", "line 2: '192.0.2.1': is an address"),
+        (NamesFile, "192.0.2.1", "line 1: '192.0.2.1': is an address"),
         (NamesFile, "a*.example", "line 1: 'a*.example': must be a name, *. and a name, or . and a name"),
-        (NamesFile, "0.0.0.0 ok.test a..b", "line 1: 'a..b': is no name"),
+        (
+            NamesFile,
+            "0.0.0.0 a..b c..d",
+            "line 1: 'a..b': is no name that the DNS allows; no entry of the file",
+        ),
         (NamesFile, "@ads", "line 1: '@ads': must be a name"),
     ],
 )
@@ -153,6 +157,68 @@ def test_broken_file(tmp_path: Path, kind: Any, text: str | bytes, told: str) ->
     assert str(caught.value).startswith(f"{path}")
     assert told in str(caught.value)
     assert len(content) == 1
+
+
+NEVER = [
+    *("a..example", "192.0.2.1", "a*.example", "@ads", "127.1", "0x7f000001", "*.1.2", "http://a.example/"),
+    *("||a.example^", "i\u2764.example", "a.example:80", "x" * 64 + ".example", "*." + "a." * 125 + "ab"),
+    *(".a..b", "*.", "*", "..a", "a.example b.example", "a.b." * 63 + "ab"),
+]
+ODD = [
+    *(
+        "-a.example",
+        "a-.example",
+        "-",
+        "_x.a_b.example",
+        "163.com",
+        "123456789012",
+        "r3---sn.example",
+        "xn--.example",
+    ),
+    *("a.1", "a." * 125 + "abc", "1.2.3.4.5"),
+]
+
+
+def test_entries_that_can_never_match(tmp_path: Path) -> None:
+    """Each is told by its line, and all others count."""
+    lines = [line for pair in zip(NEVER, [*ODD, *ODD], strict=False) for line in pair]
+    path = write(
+        tmp_path / "names.txt", "\n".join([*lines, ".stra\u00dfe.example", "0.0.0.0 b..c x.example"])
+    )
+    names = NamesFile(path)
+    names.load()
+    assert all(map(names.holds, [*ODD, "x.example", "xn--strae-oqa.example", "b.xn--strae-oqa.example"]))
+    assert not any(map(names.holds, ["b..c", "strasse.example", "xn--strasse.example"]))
+    assert len(names.ignored) == 11
+    for number, (told, entry) in enumerate(zip(names.ignored, NEVER, strict=False)):
+        if number < 10:
+            assert told.startswith(f"{path}, line {2 * number + 1}: {entry[:80]!r}: "), told
+    assert names.ignored[-1] == f"{path}: {len(NEVER) + 1 - 10} more entries do not count"
+    again = NamesFile(path)
+    again.load()
+    assert again.ignored == names.ignored
+
+
+@pytest_twisted.ensureDeferred
+async def test_entries_that_can_never_match_are_logged(tmp_path: Path, told: list[str]) -> None:
+    """Once for each state of the file; those of a file that was loaded before, when it is watched."""
+    path = tmp_path / "names.txt"
+    names = NamesFile(write(path, "a.example\nb..example\n"))
+    files = SetFiles(Clocked(), [names])
+    await files.start()
+    await files.look()
+    line = f"an entry of a set does not count: {path}, line 2: 'b..example': is no name that the DNS allows"
+    assert told == [line]
+    assert names.holds("a.example")
+    files.watch()
+    assert told == [line] * 2
+    write(path, "a.example\nb.example\n")
+    await files.look()
+    await files.look()
+    assert names.holds("b.example")
+    assert told == [line] * 2
+    assert names.ignored == ()
+    files.stop()
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -216,12 +282,14 @@ async def test_read_again(tmp_path: Path, told: list[str]) -> None:
     await files.look()
     assert names.holds("b.example")
     assert told == []
-    write(path, "c.example\nd..example\n")
+    write(path, "d..example\n")
     for _ in range(4):
         await files.look()
     (line,) = told
     assert line.startswith("a set is not read, what was read before stays: ")
-    assert line.endswith(f"{path}, line 2: 'd..example': is no name that the DNS allows")
+    assert line.endswith(
+        f"{path}, line 1: 'd..example': is no name that the DNS allows; no entry of the file counts"
+    )
     assert names.holds("b.example")
     assert not names.holds("c.example")
     os.unlink(path)

@@ -23,7 +23,7 @@ not opened, and passwords are not changed.
 
 The proxy runs the service's modules as its own user. pam_unix needs root, or
 the group shadow on Debian, for other users than that one. Each check takes a
-thread for as long as it lasts, and is given up after seven seconds.
+thread for as long as it lasts, and is given up a bit before --auth-timeout.
 
 Needs the package python-pam: pip install 'twisted-socksproxy[pam]'
 """

@@ -1,0 +1,1 @@
+"""Names and addresses: who knows the addresses of a name, and the name of an address."""
