@@ -11,11 +11,12 @@ accepted as plain sockets and speak with their session through a
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from socket import SocketType
 from struct import pack
-from typing import Any
+from typing import Any, cast
 
 from twisted.cred.credentials import ICredentials
 from twisted.internet import tcp
@@ -29,11 +30,12 @@ from .limits.buckets import Meters
 from .names import plain
 from .policy import Client
 from .policy.listeners import Place, path_of
-from .relay.events import BROKEN, ENDING, ERROR, READABLE
+from .relay.events import BROKEN, ERROR, READABLE, UNEVEN
 from .relay.outcome import IRelay
 from .relay.transports import TransportsRelay
 from .session import Session
 from .sessions import Sessions
+from .tcp import SocketOption, set_options
 
 try:
     from twisted.internet import unix
@@ -96,8 +98,8 @@ class SocketChannel:
                 self._eof = True
                 session.read_closed()
                 return
-            # A short read has emptied the socket, unless an end stands behind it in the same edge.
-            drained = len(data) < _READ and not self.missed & ENDING
+            # A short read has emptied the socket, unless an end or urgent data comes in the same edge.
+            drained = len(data) < _READ and not self.missed & UNEVEN
             if drained:
                 self.missed = 0
             session.received(data)
@@ -218,17 +220,34 @@ class Acceptor:
         self._port = port
         self._sessions = sessions
         self._gate = gate
-        listening: socket.socket = port.socket
+        self._listening = listening = cast(Any, port.socket)
         self._family = listening.family
         # Without the Python layer of socket.accept(), which costs as much as the system call.
-        self._accept: Callable[[], tuple[int, Any]] = listening._accept  # type: ignore[attr-defined]
-        if self._family != socket.AF_UNIX:
-            # Accepted sockets inherit these on Linux, so that none of them has to set its own.
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._accept: Callable[[], tuple[int, Any]] = listening._accept
+        sessions.acceptors.add(self)
+        self.set_options(sessions.socket_options)
+
+    def set_options(self, options: Sequence[SocketOption]) -> None:
+        """
+        Clients that come from now on have sockets with *options*.
+
+        Accepted sockets inherit the options on Linux, so that none of them has to set its own.
+        """
+        if self._family != socket.AF_UNIX and self._listening.fileno() >= 0:
+            set_options(self._listening, options)
 
     def doRead(self) -> None:
-        """The port has clients waiting."""
+        """
+        The port has clients waiting.
+
+        Nothing is raised, whatever fails: the reactor would close the port for good.
+        """
+        try:
+            self._accept_some()
+        except Exception:
+            self._gate.failed(self._port)
+
+    def _accept_some(self) -> None:
         for _ in range(_BUDGET):
             if self._gate.paused:
                 # By this port or another: one that stays in the reactor's eyes would spin it.
@@ -243,27 +262,46 @@ class Acceptor:
                     self._gate.exhausted(self._port)
                     return
                 continue  # the client went away in the queue, or a packet filter said no
-            client = SocketType(self._family, socket.SOCK_STREAM, 0, descriptor)
-            client.setblocking(False)
-            self._begin(client, peer)
+            try:
+                client = SocketType(self._family, socket.SOCK_STREAM, 0, descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            try:
+                client.setblocking(False)
+                self._begin(client, peer)
+            except BaseException:
+                client.close()
+                raise
             self._gate.accepted(self._port, descriptor)
 
     def _begin(self, client: SocketType, peer: Any) -> None:
         sessions = self._sessions
         engine = sessions.engine
         channel = SocketChannel(engine, sessions.reactor, client)
-        if self._family == socket.AF_UNIX:
-            who = Client(None, uid=user_of(client))
-        else:
-            who = Client(plain(peer[0]), peer[1])
-        channel.session = sessions.begin(channel, who)
-        if channel.session is None:
-            channel.abort()
-            return
         try:
+            if self._family == socket.AF_UNIX:
+                who = Client(None, uid=user_of(client))
+            else:
+                who = Client(plain(peer[0]), peer[1])
+            channel.session = sessions.begin(channel, who)
+            if channel.session is None:
+                channel.abort()
+                return
             engine.register(client.fileno(), channel)
         except OSError:  # no memory, or over max_user_watches
-            channel.session.abort()
+            _give_up(channel)
+        except Exception:
+            _give_up(channel)
+            raise
+
+
+def _give_up(channel: SocketChannel) -> None:
+    """End what *channel* has of a session, and close its socket."""
+    if channel.session is None:
+        channel.abort()
+    else:
+        channel.session.abort()
 
 
 def also_plain(kind: type[Any]) -> type[Any]:
@@ -286,16 +324,19 @@ def take_over(port: Any, sessions: Sessions, gate: DescriptorGate) -> bool:
     return True
 
 
-def pace(port: tcp.Port) -> None:
+def pace(port: tcp.Port, gate: DescriptorGate) -> None:
     """
-    Let Twisted accept *port*'s clients one in a turn, so that the gate judges after each.
+    Let Twisted accept *port*'s clients one in a turn, so that *gate* judges after each.
 
-    By itself it takes a hundred, and closes those for whom there is no descriptor.
+    By itself Twisted takes a hundred, and closes connections for which there is no descriptor.
     """
     accept = port.doRead
 
     def accept_one() -> None:
         port.numberAccepts = 1
-        accept()
+        try:
+            accept()
+        except Exception:
+            gate.failed(port)
 
     port.doRead = accept_one  # type: ignore[method-assign]

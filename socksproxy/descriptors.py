@@ -12,12 +12,13 @@ import resource
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol as Shape
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from .seldom import Seldom
+from .seldom import Seldom, complain
 
 _log = Logger(namespace="socksproxy")
 
@@ -83,6 +84,7 @@ class DescriptorGate:
         self._paused: set[Port] = set()
         self._retry: IDelayedCall | None = None
         self._paused_again = Seldom(clock)
+        self._failed_again = Seldom(clock)
         self._learn_limit()
 
     @property
@@ -103,6 +105,17 @@ class DescriptorGate:
         """*port* could not accept for want of descriptors."""
         self._learn_limit()
         self._pause(port, self._limit)
+
+    def failed(self, port: Port) -> None:
+        """
+        *port* could not accept because of the exception that is being handled, such as a lack of memory.
+
+        Nothing is raised.
+        """
+        with suppress(Exception):
+            self._hold(port)
+            if self._failed_again.due():
+                complain(_log, "accepting fails; it pauses for {seconds} s and goes on", seconds=RETRY)
 
     def freed(self) -> None:
         """A session has ended."""
@@ -133,11 +146,15 @@ class DescriptorGate:
     def _is_short(self, descriptor: int) -> bool:
         return descriptor + self._dialing() >= self._most or self._needed() >= self._most
 
-    def _pause(self, port: Port, used: int) -> None:
-        port.stopReading()
-        self._paused.add(port)
+    def _hold(self, port: Port) -> None:
+        # The timer comes first: a port that stops without a timer may stop for ever.
         if self._retry is None:
             self._retry = self._clock.callLater(RETRY, self._tried)
+        self._paused.add(port)
+        port.stopReading()
+
+    def _pause(self, port: Port, used: int) -> None:
+        self._hold(port)
         if self._paused_again.due():
             _log.warn(
                 "descriptors are short: about {used} of {limit} are in use. Accepting pauses until sessions "
@@ -150,16 +167,18 @@ class DescriptorGate:
         self._retry = None
         if not self._paused:
             return
-        self._learn_limit()
-        free = _next_descriptor()
-        if free is None or self._is_short(free):
+        try:
+            self._learn_limit()
+            free = _next_descriptor()
+            if free is not None and not self._is_short(free):
+                self._resume()
+        finally:
             # To accept one more now and then would use up what is kept for those who are here.
-            self._retry = self._clock.callLater(RETRY, self._tried)
-        else:
-            self._resume()
+            if self._paused and self._retry is None:
+                self._retry = self._clock.callLater(RETRY, self._tried)
 
     def _resume(self) -> None:
-        paused, self._paused = self._paused, set()
-        for port in paused:
+        for port in list(self._paused):
             if port.connected:
                 port.startReading()
+            self._paused.discard(port)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from socket import AF_INET, AF_INET6, SocketType
-from typing import Any, NamedTuple, Protocol as Shape, TypeVar
+from typing import Any, NamedTuple, Protocol as Shape, TypeVar, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
@@ -25,7 +25,8 @@ from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory, co
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .errors import ConnectFailed, describe, most_telling, reply_for
+from .errors import ConnectedToItself, ConnectFailed, describe, most_telling, reply_for
+from .tcp import SOCKET_OPTIONS, SocketOption, set_options
 from .wire.words import Address, AddressType
 
 #: Seconds until the next address is tried beside the one that has not answered (RFC 8305, section 5).
@@ -243,8 +244,14 @@ class Connects(Shape):
     """What :class:`SocketDialer` needs of the relay engine."""
 
     def connect(
-        self, sockaddr: tuple[str, int], family: int, source: tuple[str, int] | None = None
+        self,
+        sockaddr: tuple[str, int],
+        family: int,
+        source: tuple[str, int] | None = None,
+        options: Iterable[SocketOption] = (),
     ) -> Deferred[SocketType]: ...
+
+    def drop(self, fd: int) -> None: ...
 
 
 class SocketDialer:
@@ -253,24 +260,47 @@ class SocketDialer:
 
     :param engine: reports when a socket is connected.
     :param outgoing: where connections leave from.
+    :param options: what sockets are told.
     """
 
-    def __init__(self, engine: Connects, outgoing: Outgoing = Outgoing()) -> None:
+    def __init__(
+        self,
+        engine: Connects,
+        outgoing: Outgoing = Outgoing(),
+        options: Sequence[SocketOption] = SOCKET_OPTIONS,
+    ) -> None:
         self._engine = engine
         self._outgoing = outgoing
+        self._options = options
 
     def __call__(self, destination: Address) -> Deferred[Dialed]:
         """Start an attempt."""
         family = AF_INET6 if destination.type is AddressType.IPV6 else AF_INET
         attempt: Deferred[Any] = self._engine.connect(
-            (destination.host, destination.port), family, self._outgoing.source(destination)
+            (destination.host, destination.port), family, self._outgoing.source(destination), self._options
         )
-        return attempt.addCallback(_dialed, destination)
+        return attempt.addCallback(self._dialed, destination)
+
+    def _dialed(self, link: SocketType, destination: Address) -> Dialed:
+        name = link.getsockname()
+        if name[1] == destination.port and is_its_own_peer(link):
+            self._engine.drop(link.fileno())
+            link.close()
+            raise ConnectedToItself("connected to itself")
+        return Dialed(link, destination, Address(name[0], name[1], destination.type))
 
 
-def _dialed(link: SocketType, destination: Address) -> Dialed:
-    name = link.getsockname()
-    return Dialed(link, destination, Address(name[0], name[1], destination.type))
+def is_its_own_peer(link: Any) -> bool:
+    """
+    Whether the kernel has connected the socket *link* to itself.
+
+    The port that it chooses for a socket may be the very port that the socket connects to, where nothing
+    listens. The two SYNs cross, and there is a connection (RFC 9293, section 3.5).
+    """
+    try:
+        return bool(link.getpeername() == link.getsockname())
+    except OSError:
+        return False  # the peer has gone already, so there is one
 
 
 class TransportDialer:
@@ -280,16 +310,24 @@ class TransportDialer:
     :param reactor: makes the connections.
     :param outgoing: where connections leave from.
     :param timeout: seconds of one attempt; the session's own deadline usually comes first.
+    :param options: what sockets are told.
     """
 
-    def __init__(self, reactor: IReactorTCP, outgoing: Outgoing = Outgoing(), timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTCP,
+        outgoing: Outgoing = Outgoing(),
+        timeout: float = 30.0,
+        options: Sequence[SocketOption] = SOCKET_OPTIONS,
+    ) -> None:
         self._reactor = reactor
         self._outgoing = outgoing
         self._timeout = timeout
+        self._options = options
 
     def __call__(self, destination: Address) -> Deferred[Dialed]:
         """Start an attempt."""
-        attempt = _Attempt(destination)
+        attempt = _Attempt(destination, self._options)
         attempt.connector = self._reactor.connectTCP(
             destination.host,
             destination.port,
@@ -306,8 +344,9 @@ class _Attempt(ClientFactory):
     noisy = False
     connector: IConnector
 
-    def __init__(self, destination: Address) -> None:
+    def __init__(self, destination: Address, options: Sequence[SocketOption]) -> None:
         self._destination = destination
+        self._options = options
         self._over = False
         self.result: Deferred[Dialed] = Deferred(self._cancelled)
 
@@ -326,9 +365,13 @@ class _Attempt(ClientFactory):
             transport.abortConnection()
             return
         self._over = True
-        transport.setTcpNoDelay(True)
-        transport.setTcpKeepAlive(True)
+        own = cast(Any, transport).getHandle()
         host = transport.getHost()
+        if host.port == self._destination.port and is_its_own_peer(own):
+            transport.abortConnection()
+            self.result.errback(ConnectedToItself("connected to itself"))
+            return
+        set_options(own, self._options)
         self.result.callback(
             Dialed(link, self._destination, Address(host.host, host.port, self._destination.type))
         )

@@ -22,6 +22,7 @@ __all__ = [
     "CommandNotSupported",
     "ConnectFailed",
     "ConnectTimedOut",
+    "ConnectedToItself",
     "IdentMismatch",
     "IdentUnreachable",
     "NameNotFound",
@@ -115,6 +116,12 @@ class ConnectTimedOut(SOCKSError):
     """
 
     reply = Reply.TTL_EXPIRED
+
+
+class ConnectedToItself(SOCKSError):
+    """Nothing listens at the destination, and the kernel has connected the socket to itself."""
+
+    reply = Reply.CONNECTION_REFUSED
 
 
 class ConnectFailed(SOCKSError):

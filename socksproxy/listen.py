@@ -10,19 +10,24 @@ whoever relays it: a socket for the relay engine, or a Twisted transport.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from socket import SO_KEEPALIVE, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, SocketType
+from collections.abc import Callable, Sequence
+from socket import SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, SocketType
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from .dial import Destination, Dialed, adopted
 from .errors import SHORTAGES
 from .names import unmapped
 from .relay.events import READABLE
+from .seldom import complain
+from .tcp import SocketOption, set_options
 from .wire.words import Address
+
+_log = Logger(namespace="socksproxy")
 
 #: Those who wait to be looked at; one of them is wanted.
 _BACKLOG = 16
@@ -100,7 +105,7 @@ class Listener:
             if self._listening is None:
                 return
             try:
-                accepted, peer = self._listening.accept()
+                accepted, sockaddr = self._listening.accept()
             except BlockingIOError:
                 return
             except OSError as problem:
@@ -109,23 +114,28 @@ class Listener:
                     self.accepted.errback(problem)
                     return
                 continue  # it went away in the queue
-            self._judge(accepted, peer)
+            peer = _address(sockaddr)
+            try:
+                admitted = self._admits(peer)
+            except Exception:
+                # A fault of ours: it costs one connection, and the peer may yet come.
+                complain(_log, "who has come cannot be judged; the connection is closed")
+                admitted = False
+            if admitted:
+                self._accept(accepted, peer)
+            else:
+                accepted.close()
 
-    def _judge(self, accepted: socket.socket, sockaddr: Any) -> None:
-        peer = _address(sockaddr)
-        if not self._admits(peer):
-            accepted.close()
-            return
+    def _accept(self, accepted: socket.socket, peer: Address) -> None:
         self._close()
-        own = _address(accepted.getsockname())
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        accepted.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
-        link = SocketType(accepted.family, SOCK_STREAM, 0, accepted.detach())
-        link.setblocking(False)
+        open: socket.socket | SocketType = accepted
         try:
+            own = _address(accepted.getsockname())
+            open = link = SocketType(accepted.family, SOCK_STREAM, 0, accepted.detach())
+            link.setblocking(False)
             taken = self._take(link)
-        except OSError as problem:
-            link.close()
+        except Exception as problem:
+            open.close()
             self.accepted.errback(problem)
             return
         self.accepted.callback(Dialed(taken, peer, own))
@@ -138,20 +148,27 @@ class Listener:
             listening.close()
 
 
-def for_engine(engine: Callable[[], Any]) -> Take:
-    """What the relay over an engine takes: the socket, registered. *engine* gives the present one."""
+def for_engine(engine: Callable[[], Any], options: Sequence[SocketOption]) -> Take:
+    """
+    What the relay over an engine takes: the socket, registered.
+
+    :param engine: gives the present one.
+    :param options: what sockets are told.
+    """
 
     def take(link: SocketType) -> SocketType:
+        set_options(link, options)
         engine().register(link.fileno(), _Waiting())
         return link
 
     return take
 
 
-def for_transports(reactor: Any) -> Take:
-    """What the relay over transports takes: the protocol of a transport."""
+def for_transports(reactor: Any, options: Sequence[SocketOption]) -> Take:
+    """What the relay over transports takes: the protocol of a transport. Sockets are told *options*."""
 
     def take(link: SocketType) -> Destination:
+        set_options(link, options)
         return adopted(reactor, link)
 
     return take

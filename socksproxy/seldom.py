@@ -4,10 +4,24 @@ Log lines on what may happen thousands of times: one a while, that says how ofte
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 #: Seconds between two lines.
 EVERY = 60.0
+
+
+def complain(log: Logger, text: str, **values: Any) -> None:
+    """
+    Log the exception that is being handled, with *text*.
+
+    Nothing is raised: where memory is short, logging may fail, too.
+    """
+    with suppress(Exception):
+        log.failure(text, **values)
 
 
 class Seldom:

@@ -5,7 +5,7 @@ The SOCKS server as Twisted sees it: a factory, and a protocol on any stream tra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from socket import AF_INET, AF_INET6, SocketType, inet_pton
+from socket import AF_INET, AF_INET6, AF_UNIX, SocketType, inet_pton
 from typing import TYPE_CHECKING, Any
 
 from twisted.cred.credentials import ICredentials
@@ -42,9 +42,10 @@ from .policy.timeouts import Timeouts
 from .ports import Advertised
 from .relay.detach import detach_socket, is_detachable
 from .relay.outcome import IRelay
-from .relay.transports import TransportsRelay, can_half_close, reached_by
+from .relay.transports import TransportsRelay, can_half_close, innermost, reached_by
 from .session import UNIDENTIFIED, Session
 from .sessions import Sessions, Settings
+from .tcp import set_options
 from .udp.settings import UDPSettings, check as check_udp
 
 if TYPE_CHECKING:
@@ -77,12 +78,20 @@ class SOCKSProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """See :meth:`twisted.internet.interfaces.IProtocol.connectionMade`."""
+        try:
+            self._begin()
+        except Exception:
+            # The port that has accepted the client logs the failure, and leaves the connection open.
+            self.transport.abortConnection()
+            raise
+
+    def _begin(self) -> None:
         transport = self.transport
         self.factory.accepted(transport)
         self.detachable = is_detachable(transport)
-        if hasattr(transport, "setTcpNoDelay"):
-            transport.setTcpNoDelay(True)
-            transport.setTcpKeepAlive(True)
+        link = getattr(innermost(transport), "socket", None)
+        if link is not None and link.family != AF_UNIX:
+            set_options(link, self.factory.sessions.socket_options)
         # Behind "haproxy:" the client's own address comes with its first bytes.
         self._unidentified = isinstance(transport, ProtocolWrapper) and not _is_tls(transport)
         if self._unidentified and is_detachable(transport.transport):
@@ -389,7 +398,7 @@ class SOCKSFactory(Factory):
             return
         # Behind TLS or "haproxy:" the port is the wrapper's, and its bytes are not SOCKS yet.
         if port.factory is not self or not take_over(port, self.sessions, self._gate):
-            pace(port)
+            pace(port, self._gate)
 
     def closed(self, port: Any) -> None:
         """*port* is about to close, while others go on."""

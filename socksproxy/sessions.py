@@ -5,9 +5,10 @@ What the sessions of one factory have in common, from the first client to the la
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from socket import SocketType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol as Shape
+from weakref import WeakSet
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IHostnameResolver
@@ -38,6 +39,7 @@ from .relay import engine_for
 from .resolve import Names
 from .reverse import reverse_lookups
 from .session import LINGER, Phase, Session
+from .tcp import SocketOption, socket_options
 from .udp.associations import Associations
 from .udp.settings import UDPSettings
 from .wire.words import AddressType
@@ -74,6 +76,12 @@ class Settings(NamedTuple):
     udp: UDPSettings
     advertised: Advertised
     resolve_commands: bool
+
+
+class TakesOptions(Shape):
+    """What gives options to the sockets that it accepts."""
+
+    def set_options(self, options: Sequence[SocketOption]) -> None: ...
 
 
 class Sessions:
@@ -114,7 +122,11 @@ class Sessions:
         self._changed: list[Session] = []
         self._limited_anew = self._judged_anew = False
         self._going_over: IDelayedCall | None = None
-        self.transport_dialer = TransportDialer(reactor, outgoing)
+        #: What the TCP sockets of both sides are told.
+        self.socket_options = socket_options(settings.timeouts)
+        #: What gives those to accepted sockets before they are there.
+        self.acceptors: WeakSet[TakesOptions] = WeakSet()
+        self.transport_dialer = self._transport_dialer(outgoing)
         self._use_engine = use_engine
         self._engine: Any = None
         self._socket_dialer: SocketDialer | None = None
@@ -170,9 +182,13 @@ class Sessions:
         self.connects.seconds = settings.timeouts.connect
         self.peers.seconds = bind.timeout
         self.graces.seconds = udp.grace
-        self.transport_dialer = TransportDialer(self.reactor, outgoing)
+        if settings.timeouts != before.timeouts:
+            self.socket_options = socket_options(settings.timeouts)
+            for acceptor in self.acceptors:
+                acceptor.set_options(self.socket_options)
+        self.transport_dialer = self._transport_dialer(outgoing)
         if self._engine is not None:
-            self._socket_dialer = SocketDialer(self._engine, outgoing)
+            self._socket_dialer = SocketDialer(self._engine, outgoing, self.socket_options)
         self.binds.reconfigure(self.means, bind, settings.bind_addresses, advertised, outgoing)
         self.associations.reconfigure(self.means, udp, advertised, outgoing)
         limited_anew = settings.limits != before.limits or settings.usage is not before.usage
@@ -218,7 +234,9 @@ class Sessions:
         if self._engine is None or self._engine.closed:
             self._engine = engine_for(self.reactor) if self._use_engine else None
             self._socket_dialer = (
-                None if self._engine is None else SocketDialer(self._engine, self._settings.outgoing)
+                None
+                if self._engine is None
+                else SocketDialer(self._engine, self._settings.outgoing, self.socket_options)
             )
         return self._engine
 
@@ -232,15 +250,18 @@ class Sessions:
         """Likewise, but connections leave from *outgoing*, where that has an address of the family."""
         ours = outgoing.over(self._settings.outgoing)
         if self.engine is None or not channel.detachable:
-            return TransportDialer(self.reactor, ours)
-        return SocketDialer(self._engine, ours)
+            return self._transport_dialer(ours)
+        return SocketDialer(self._engine, ours, self.socket_options)
+
+    def _transport_dialer(self, outgoing: Outgoing) -> TransportDialer:
+        return TransportDialer(self.reactor, outgoing, options=self.socket_options)
 
     def take(self, channel: Channel) -> Take:
         """What makes a relay's end of a connection that comes to a session on *channel*."""
         if self.engine is None or not channel.detachable:
-            return for_transports(self.reactor)
+            return for_transports(self.reactor, self.socket_options)
         # Nothing keeps an engine that has closed its last port until the peer comes.
-        return for_engine(lambda: self.engine)
+        return for_engine(lambda: self.engine, self.socket_options)
 
     def spoken(self, client: Client, host: str) -> AddressType | None:
         """The family in which *client* has reached *host*, a name, in a session that goes on."""
@@ -262,9 +283,14 @@ class Sessions:
         if claims is not None and claims.admission is Admission.DROP:
             claims.close()
             return None
-        session = Session(self, channel, client, claims)
+        try:
+            session = Session(self, channel, client, claims)
+            self.handshakes.start(session, session.record.began)
+        except Exception:
+            if claims is not None:
+                claims.close()
+            raise
         self.live.add(session)
-        self.handshakes.start(session, session.record.began)
         return session
 
     def discard(self, link: SocketType | Destination) -> None:

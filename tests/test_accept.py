@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -14,7 +16,7 @@ from twisted.internet import tcp
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import Clock
 
-from socksproxy import SOCKSFactory
+from socksproxy import SOCKSFactory, Timeouts, accept
 from socksproxy.accept import Acceptor, SocketChannel, take_over
 from socksproxy.descriptors import DescriptorGate
 from socksproxy.limits import Limits, ServerLimits
@@ -34,6 +36,7 @@ from .support.proxy import (
     Proxy,
     greet,
     greeting,
+    options_of,
     reactor,
     reply5,
     request5,
@@ -225,12 +228,17 @@ class NoGate:
     def __init__(self) -> None:
         self.accepted_numbers: list[int] = []
         self.exhausted_ports: list[Any] = []
+        self.failures: list[Any] = []
 
     def accepted(self, port: Any, descriptor: int) -> None:
         self.accepted_numbers.append(descriptor)
 
     def exhausted(self, port: Any) -> None:
         self.exhausted_ports.append(port)
+        self.paused = True
+
+    def failed(self, port: Any) -> None:
+        self.failures.append(sys.exc_info()[1])
         self.paused = True
 
 
@@ -284,15 +292,79 @@ def test_a_turn_has_a_bound(stack: ExitStack) -> None:
 
 
 def test_options_are_inherited(stack: ExitStack) -> None:
-    """Small messages go at once, and a peer that has vanished is found out."""
-    accepting = Accepting(stack)
+    """Small messages go at once, urgent data stays, and a peer that has vanished is found out."""
+    accepting = Accepting(stack, timeouts=Timeouts(keepalive=61, keepalive_interval=7, user_timeout=9))
     accepting.come(1)
     accepting.acceptor.doRead()
     (session,) = accepting.factory.sessions.live
     accepted = session.channel._socket  # type: ignore[attr-defined]
     assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert options_of(accepted) == (1, 1, 61, 7, 9000)
     assert not accepted.getblocking() if hasattr(accepted, "getblocking") else accepted.gettimeout() == 0
+
+
+def test_other_options_after_a_reload(stack: ExitStack) -> None:
+    """The next client has them, and one that is there keeps its own."""
+    accepting = Accepting(stack)
+    accepting.come(1)
+    accepting.acceptor.doRead()
+    accepting.factory.reconfigure(timeouts=Timeouts(keepalive=77, user_timeout=9))
+    accepting.come(1)
+    accepting.acceptor.doRead()
+    accepted = [session.channel._socket for session in accepting.factory.sessions.live]  # type: ignore[attr-defined]
+    told = {options_of(each)[:3:2] + options_of(each)[4:] for each in accepted}
+    assert told == {(1, 60, 300_000), (1, 77, 9000)}
+
+
+def ends(sock: socket.socket) -> bool:
+    """Whether the peer ends the connection, in order or by a reset, and says nothing before."""
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def failing(problem: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> Any:
+        raise problem
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["_accept", "sessions.begin", "engine.register", "gate.accepted", "SocketType", "SocketChannel"],
+)
+@pytest.mark.parametrize("problem", [MemoryError(), RuntimeError("unforeseen"), AssertionError()])
+def test_survives_any_exception(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch, place: str, problem: Exception
+) -> None:
+    """An exception that leaves doRead would have the reactor close the port for good."""
+    accepting = Accepting(stack)
+    owners = {
+        "_accept": accepting.acceptor,
+        "sessions.begin": accepting.factory.sessions,
+        "engine.register": accepting.factory.sessions.engine,
+        "gate.accepted": accepting.gate,
+    }
+    (client,) = accepting.come(1)
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(owners.get(place, accept), place.rpartition(".")[2], failing(problem))
+        accepting.acceptor.doRead()
+    assert accepting.gate.failures == [problem]
+    if place == "gate.accepted":
+        accepting.factory.stop_sessions()
+    if place != "_accept":  # where the client still waits in the queue
+        assert ends(client)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert not accepting.factory.sessions.live
+    assert len(accepting.factory.sessions.ledger) == 0
+    accepting.gate.paused = False
+    if place != "_accept":
+        accepting.come(1)
+    accepting.acceptor.doRead()
+    assert len(accepting.factory.sessions.live) == 1
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])

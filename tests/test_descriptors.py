@@ -106,6 +106,34 @@ class TestPausing:
         assert not setting.port.reading
         assert setting.gate.paused
 
+    def test_fault(self, setting: Setting, warnings: list[LogEvent]) -> None:
+        """Whatever exception accepting ends with: the port goes on a moment later."""
+        try:
+            raise MemoryError
+        except MemoryError:
+            setting.gate.failed(setting.port)
+        assert not setting.port.reading
+        setting.clock.advance(RETRY)
+        assert setting.port.reading
+
+    def test_fault_while_pausing(self, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing is raised even then, and the port is tried again."""
+        monkeypatch.setattr(setting.port, "stopReading", lambda: 1 // 0)
+        setting.gate.failed(setting.port)
+        setting.clock.advance(RETRY)
+        assert setting.port.started == 1
+
+    def test_fault_while_trying(self, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The next try comes all the same."""
+        setting.gate.exhausted(setting.port)
+        with monkeypatch.context() as patch:
+            patch.setattr(descriptors, "_next_descriptor", lambda: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                setting.clock.advance(RETRY)
+        assert not setting.port.reading
+        setting.clock.advance(RETRY)
+        assert setting.port.reading
+
     def test_limit_raised_since(self, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(descriptors, "current_limit", lambda: 2 * LIMIT)
         setting.gate.accepted(setting.port, MOST)

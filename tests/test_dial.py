@@ -32,9 +32,12 @@ from socksproxy.dial import (
     interleaved,
 )
 from socksproxy.errors import ConnectFailed, NameNotFound, reply_for
+from socksproxy.policy.timeouts import Timeouts
+from socksproxy.tcp import socket_options
 from socksproxy.wire.words import Address, Reply
 
 from .relay.harness import PATIENCE, an_engine, open_descriptors, raw, read_exactly, read_to_end, socket_pair
+from .support.proxy import options_of
 
 reactor: Any = _reactor
 Playing = Generator[Any, Any, None]
@@ -357,10 +360,10 @@ _TAKEN.bind(("127.0.0.1", 0))
 def make_dialer(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """``make_dialer(outgoing)``: a dialer of each kind, on the real reactor."""
     if request.param == "transports":
-        yield lambda outgoing=Outgoing(): TransportDialer(reactor, outgoing)
+        yield lambda outgoing=Outgoing(), **more: TransportDialer(reactor, outgoing, **more)
         return
     with an_engine() as engine:
-        yield lambda outgoing=Outgoing(): SocketDialer(engine, outgoing)
+        yield lambda outgoing=Outgoing(), **more: SocketDialer(engine, outgoing, **more)
 
 
 def problem_of(attempt: Deferred[Any]) -> Deferred[Any]:
@@ -395,15 +398,43 @@ class TestDialers:
             assert dialed.outgoing == Address.of(*peer[:2])
         close(dialed)
 
+    @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0", "::ffff:127.0.0.1"])
     @pytest_twisted.inlineCallbacks
-    def test_no_delay_and_keepalive(
-        self, make_dialer: Callable[..., Any], listening: socket.socket
+    def test_connected_to_itself(
+        self, make_dialer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, host: str
     ) -> Playing:
-        dialed: Dialed = yield make_dialer()(address_of(listening))
+        """Nothing listens at a port that the kernel chooses for the very socket: refused."""
+        source = "::1" if host == "::1" else "::ffff:127.0.0.1" if ":" in host else "127.0.0.1"
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
+            free.bind((source, 0))
+            port = free.getsockname()[1]
+        # The kernel chooses that port once in thousands of times; here it has to.
+        monkeypatch.setattr(Outgoing, "source", lambda self, destination: (source, port))
+        before = open_descriptors()
+        problem = yield problem_of(make_dialer()(Address.of(host, port)))
+        assert reply_for(problem) is Reply.CONNECTION_REFUSED
+        yield until(lambda: open_descriptors() <= before)
+
+    @pytest_twisted.inlineCallbacks
+    def test_same_port_at_both_ends(
+        self, make_dialer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> Playing:
+        """That alone is no connection to itself."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+            monkeypatch.setattr(Outgoing, "source", lambda self, destination: ("127.0.0.2", port))
+            dialed: Dialed = yield make_dialer()(address_of(listening))
+        assert dialed.outgoing == Address.of("127.0.0.2", port)
+        close(dialed)
+
+    @pytest_twisted.inlineCallbacks
+    def test_options(self, make_dialer: Callable[..., Any], listening: socket.socket) -> Playing:
+        options = socket_options(Timeouts(keepalive=61, keepalive_interval=7, user_timeout=9))
+        dialed: Dialed = yield make_dialer(options=options)(address_of(listening))
         link: Any = dialed.link
         sock = link.transport.socket if isinstance(link, Destination) else link
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert options_of(sock) == (1, 1, 61, 7, 9000)
         assert sock.gettimeout() == 0
         close(dialed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -14,10 +15,14 @@ from twisted.internet.interfaces import IReadDescriptor
 from zope.interface.verify import verifyObject
 
 from socksproxy.dial import Dialed
-from socksproxy.listen import Listener, listening_socket
+from socksproxy.listen import Listener, for_engine, listening_socket
+from socksproxy.policy.timeouts import Timeouts
+from socksproxy.relay.engine import RelayEngine
+from socksproxy.tcp import socket_options
 from socksproxy.wire.words import Address
 
 from .relay.harness import open_descriptors
+from .support.proxy import options_of, reactor
 
 
 class Watching:
@@ -158,20 +163,43 @@ def test_forms_of_the_peer(sockaddr: Any, host: str) -> None:
     assert asked == [Address.of(host, 5)]
 
 
-def test_cannot_be_taken() -> None:
+@pytest.mark.parametrize(
+    "problem", [OSError(errno.ENOSPC, "No space left on device"), MemoryError(), RuntimeError("unforeseen")]
+)
+def test_cannot_be_taken(problem: Exception) -> None:
     """The epoll is full, say: the descriptor is closed, and the client told."""
 
     def fails(link: Any) -> Any:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise problem
 
     before = open_descriptors()
     mine, theirs = socket.socketpair()
     with mine:
         waiting = listener(Listening((Accepted(theirs), ("127.0.0.1", 5))), take=fails)
         waiting.doRead()
-        assert waiting.outcome[0].value.errno == errno.ENOSPC
+        assert waiting.outcome[0].value is problem
         assert mine.recv(1) == b""
     assert open_descriptors() <= before
+
+
+def test_fault_when_judged() -> None:
+    """A connection that cannot be judged is closed, and the peer that comes next is taken."""
+    mine, theirs = socket.socketpair(socket.AF_UNIX)
+    with mine, theirs, socket.socket() as unused:
+        stranger = Accepted(unused)
+        answers = [RuntimeError("unforeseen")]
+
+        def admits(_: Address) -> bool:
+            if answers:
+                raise answers.pop()
+            return True
+
+        listening = Listening((stranger, ("127.0.0.2", 5)), (Accepted(theirs), ("127.0.0.1", 5)))
+        waiting = listener(listening, admits)
+        waiting.doRead()
+        assert stranger.closed
+        (dialed,) = waiting.outcome
+        dialed.link.close()
 
 
 @pytest.mark.parametrize("end", ["cancel", "connectionLost"])
@@ -190,15 +218,20 @@ def test_ends(end: str) -> None:
 
 def test_link() -> None:
     """What is taken is a plain socket that does not block, with the options of a relay."""
-    with listening_socket("127.0.0.1", 0) as listening, socket.socket() as peer:
-        waiting = listener(listening)
+    with (
+        listening_socket("127.0.0.1", 0) as listening,
+        socket.socket() as peer,
+        contextlib.closing(RelayEngine(reactor)) as engine,
+    ):
+        options = socket_options(Timeouts(keepalive=61, keepalive_interval=7, user_timeout=9))
+        waiting = listener(listening, take=for_engine(lambda: engine, options))
         peer.connect(("127.0.0.1", waiting.port))
         waiting.doRead()
         dialed: Dialed = waiting.outcome[0]
         link: Any = dialed.link
         assert not os.get_blocking(link.fileno())
         assert link.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        assert link.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert options_of(link) == (1, 1, 61, 7, 9000)
         assert dialed.reached == Address.of(*peer.getsockname())
         assert dialed.outgoing == Address.of("127.0.0.1", waiting.port)
         link.close()

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -42,6 +44,7 @@ from .support.proxy import (
     greet,
     greeting,
     open_descriptors,
+    options_of,
     reply5,
     request5,
     until,
@@ -450,6 +453,59 @@ def test_client_resets(serve: Serve) -> Playing:
     assert seen == [True]
     assert record["ended"] == "client reset"
     assert (record["sent"], record["received"]) == (1, 1)
+
+
+@pytest_twisted.inlineCallbacks
+def test_urgent_data(serve: Serve) -> Playing:
+    """FTP's ABOR and telnet's interrupt lose no byte, whenever they come and in both directions."""
+
+    def answer(sock: socket.socket) -> None:
+        """Urgently."""
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        while data := sock.recv(65536):
+            sock.send(data, socket.MSG_OOB)
+
+    def scenario(sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        greet(sock)
+        sock.send(request5("127.0.0.1", origin.port) + b"!", socket.MSG_OOB)
+        assert reply5(sock, 10)[0] == 0
+        assert read_exactly(sock, 1) == b"!"
+        for _ in range(3):
+            sock.send(b"\xff\xf4\xff", socket.MSG_OOB)
+            sock.sendall(b"\xf2ABOR\r\n")
+            assert read_exactly(sock, 10) == b"\xff\xf4\xff\xf2ABOR\r\n"
+        sock.shutdown(socket.SHUT_WR)
+        assert read_to_end(sock) == b""
+
+    with Origin(answer) as origin:
+        proxy: Proxy = yield serve()
+        with proxy.connect() as sock:
+            yield proxy.play(scenario, sock)
+        record = yield proxy.record()
+    assert (record["sent"], record["received"]) == (31, 31)
+
+
+@pytest_twisted.inlineCallbacks
+def test_socket_options(serve: Serve) -> Playing:
+    """The sockets of both sides have them, and a peer that has vanished is found out."""
+    with Origin(echo) as origin:
+        before = open_descriptors()
+        proxy: Proxy = yield serve(timeouts=Timeouts(keepalive=61, keepalive_interval=7, user_timeout=9))
+        with proxy.connect() as sock:
+            yield proxy.play(ask5, sock, "127.0.0.1", origin.port)
+            yield proxy.play(echoes, sock)
+            found = []
+            for entry in open_descriptors() - before:
+                number, _, target = entry.partition(" ")
+                if not target.startswith("socket:"):
+                    continue
+                with socket.socket(fileno=os.dup(int(number))) as each, suppress(OSError):
+                    ports = {each.getsockname()[1], each.getpeername()[1]}
+                    if each.fileno() and ports & {proxy.address[1], origin.port}:
+                        found.append((ports, options_of(each)))
+            ours = [options for ports, options in found if options != (0, 0, *options[2:4], 0)]
+    assert ours == [(1, 1, 61, 7, 9000)] * 2
 
 
 @pytest_twisted.inlineCallbacks

@@ -14,9 +14,9 @@ import os
 import select
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from socket import SO_ERROR, SO_KEEPALIVE, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SocketType
+from socket import SO_ERROR, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SocketType
 from typing import Any, Protocol as Shape
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -26,6 +26,8 @@ from zope.interface import implementer
 
 from ..deadlines import look_every
 from ..limits.buckets import Meters
+from ..seldom import Seldom, complain
+from ..tcp import SOCKET_OPTIONS, SocketOption, set_options
 from .events import BROKEN, EVERYTHING, READ, READABLE
 from .lingering import lingering_for
 from .outcome import End, IRelay
@@ -45,7 +47,8 @@ class Handler(Shape):
     """
     What is told of the events of a descriptor.
 
-    One that may be replaced by a relay keeps, as ``missed``, the events that it has not used up.
+    One that may be replaced by a relay keeps, as ``missed``, the events that it has not used up. One that
+    is registered for other events than :data:`~socksproxy.relay.events.EVERYTHING` has them as ``mask``.
     """
 
     def event(self, mask: int) -> None: ...
@@ -92,6 +95,7 @@ class RelayEngine:
         self._soon: list[Callable[[], None]] = []
         self._next_turn: IDelayedCall | None = None
         self._users = 0
+        self._broken = Seldom(reactor)
         self._epoll = select.epoll()
         self._lingering = lingering_for(reactor, self._epoll)
         reactor.addReader(self)
@@ -112,7 +116,17 @@ class RelayEngine:
         self.close()
 
     def doRead(self) -> None:
-        """See :meth:`twisted.internet.interfaces.IReadDescriptor.doRead`."""
+        """
+        See :meth:`twisted.internet.interfaces.IReadDescriptor.doRead`.
+
+        Nothing is raised, whatever fails: the reactor would close the engine with all its sessions.
+        """
+        try:
+            self._work()
+        except Exception:
+            self._broke()
+
+    def _work(self) -> None:
         self.spent = 0
         lingering = self._lingering
         if lingering is None:
@@ -192,7 +206,7 @@ class RelayEngine:
             try:
                 call()
             except Exception:
-                _log.failure("the relay failed in a call")
+                complain(_log, "the relay failed in a call")
         again = self._again
         for _ in range(len(again)):
             if self.spent > self.turn_bytes:
@@ -212,8 +226,16 @@ class RelayEngine:
 
     def _failed(self, handler: Handler) -> None:
         """A fault of ours: it costs one session, not the engine."""
-        _log.failure("the relay failed in {handler}", handler=type(handler).__name__)
-        handler.abort()
+        complain(_log, "the relay failed in {handler}", handler=type(handler).__name__)
+        self._end(handler)
+
+    def _broke(self) -> None:
+        """Waiting for events failed, such as for want of memory: what it has taken is told again."""
+        if self._broken.due():
+            complain(_log, "the relay failed; it goes on")
+        for fd, handler in list(self._handlers.items()):
+            with suppress(OSError, ValueError):
+                self._epoll.modify(fd, getattr(handler, "mask", EVERYTHING))
 
     # Relays.
 
@@ -286,14 +308,25 @@ class RelayEngine:
         self._idle_timer = None
         now = self.reactor.seconds()
         for relay in [relay for relay in self._timed if relay.is_idle(now)]:
-            relay.abort(End.IDLE)
+            self._end(relay, End.IDLE)
         if self._timed:
             self._want_check(min(relay.idle or 0.0 for relay in self._timed))
+
+    def _end(self, handler: Handler | EngineRelay, *how: End) -> None:
+        try:
+            handler.abort(*how)
+        except Exception:
+            # A fault of ours: it costs one session, and the others end all the same.
+            complain(_log, "the relay failed to end {handler}", handler=type(handler).__name__)
 
     # Connections.
 
     def connect(
-        self, sockaddr: tuple[str, int], family: int, source: tuple[str, int] | None = None
+        self,
+        sockaddr: tuple[str, int],
+        family: int,
+        source: tuple[str, int] | None = None,
+        options: Iterable[SocketOption] = SOCKET_OPTIONS,
     ) -> Deferred[SocketType]:
         """
         Connect a stream socket.
@@ -301,6 +334,7 @@ class RelayEngine:
         :param sockaddr: a literal address and a port.
         :param family: ``AF_INET`` or ``AF_INET6``.
         :param source: the address (and port, or 0) to connect from.
+        :param options: what the socket is told.
         :returns: fires with the socket, non-blocking and registered for everything;
             cancelling it closes the socket. Whoever closes it tells :meth:`drop` first.
         :raises OSError: (by the Deferred) as the system gives it.
@@ -310,8 +344,7 @@ class RelayEngine:
         except OSError as problem:
             return fail(problem)
         try:
-            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            link.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+            set_options(link, options)
             if source is not None:
                 _bind(link, source)
             number = link.connect_ex(sockaddr)
@@ -348,9 +381,9 @@ class RelayEngine:
         if self.closed:
             return
         for relay in list(self.relays):
-            relay.abort()
+            self._end(relay)
         for handler in list(self._handlers.values()):
-            handler.abort()
+            self._end(handler)
         if not self.closed:
             self._close()
 

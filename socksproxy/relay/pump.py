@@ -10,8 +10,11 @@ it repeatedly is spliced through a pipe until its source runs dry.
 Where a meter says how much may be moved, a pump that has to wait for it is like
 one whose other socket is full: it is told when to go on, and goes on as ever.
 
-A short read means that the source is empty, but only while no end of it is in
-sight: a FIN comes in the same edge as the data before it, and has no other.
+A short read means that the source is empty, but only while no end of it and no
+urgent data is in sight. A FIN comes in the same edge as the data before it, and
+has no other. The kernel ends a read where urgent data begins (RFC 6093, section
+3.1), although more is there. A splice even ends there for good: it says that the
+source is empty, or at its end, and only a read goes on.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from zope.interface import implementer
 from ..limits.buckets import Meter, Meters
 from ..names import plain
 from ..policy.listeners import Place, path_of
-from .events import BROKEN, ENDING, READABLE, WRITE
+from .events import BROKEN, READABLE, UNEVEN, WRITE
 from .outcome import End, IRelay
 from .pipes import Pipe
 
@@ -61,12 +64,12 @@ class Half:
 
     __slots__ = (
         "_blocked",
-        "_ending",
         "_in_pipe",
         "_owed",
         "_pending",
         "_pipe",
         "_streak",
+        "_uneven",
         "eof",
         "fd",
         "meter",
@@ -91,15 +94,15 @@ class Half:
         self._owed = 0
         self._pending: memoryview | bytes | None = None
         self._blocked = False
-        self._ending = False
+        self._uneven = False
         self._streak = 0
         self._pipe: Pipe | None = None
         self._in_pipe = 0
 
     def event(self, mask: int) -> None:
         """Something happened on the socket."""
-        if mask & ENDING:
-            self._ending = True
+        if mask & UNEVEN:
+            self._uneven = True
             # A pump that does not read would not come upon the error by itself.
             if mask & BROKEN and (self.eof or self._blocked) and not self._check():
                 return
@@ -150,7 +153,7 @@ class Half:
             if size < BUFFER_SIZE:
                 if self._streak > 0:
                     self._streak = 0
-                if not self._ending:
+                if not self._uneven:
                     return
                 continue
             self._streak += 1
@@ -228,7 +231,7 @@ class Half:
             if size > 0:
                 engine.spent += size
                 meter.spend(size)
-            drained = self._pipe is None and 0 < size < min(most, BUFFER_SIZE) and not self._ending
+            drained = self._pipe is None and 0 < size < min(most, BUFFER_SIZE) and not self._uneven
             if size < 0 or drained or self._blocked or self.fd < 0:
                 meter.rest()
                 return
@@ -308,7 +311,7 @@ class Half:
             size = _SPLICE(self.fd, pipe.write, min(most, pipe.size), flags=_FLAGS)
         except BlockingIOError:
             self._return_pipe(0)
-            return -1
+            return self._copy(min(most, BUFFER_SIZE)) if self._uneven else -1
         except OSError as problem:
             if problem.errno != errno_.EINVAL:
                 self.relay.broken(self, problem)
@@ -316,9 +319,9 @@ class Half:
             self._return_pipe(_NEVER)  # a socket that cannot be spliced
             return 0
         if not size:
+            self._uneven = True
             self._return_pipe(0)
-            self._ended()
-            return -1
+            return self._copy(min(most, BUFFER_SIZE))
         self._in_pipe = size
         self._drain()
         return size
@@ -356,7 +359,7 @@ class Half:
                 engine.spent += size
             if size < 0 or self._blocked or self.fd < 0:
                 return
-            if not size:
+            if self._pipe is None:
                 break
         engine.again(self)
 

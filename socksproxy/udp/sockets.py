@@ -79,6 +79,8 @@ class Readable:
 
     __slots__ = ("__weakref__", "_batch", "_engine", "_fd", "link", "queued")
 
+    mask = MASK
+
     def __init__(self, engine: RelayEngine, link: SocketType, apart: bool) -> None:
         self.link = link
         self.queued = False

@@ -28,6 +28,7 @@ from socksproxy.relay.engine import RelayEngine
 from socksproxy.relay.outcome import IRelay
 from socksproxy.relay.pump import BUFFER_SIZE
 from socksproxy.relay.transports import TransportsRelay
+from socksproxy.tcp import SOCKET_OPTIONS, set_options
 from tests.support.wrapping import Swapped, WrappedSocket
 
 reactor: Any = _reactor
@@ -137,6 +138,8 @@ class Harness:
         if kind == "wrapped":
             self.client, self._wrapping = WrappedSocket(self.client, Swapped()), Swapped()
         self.destination, self._destination = socket_pair()
+        for sock in (self._client, self._destination):
+            set_options(sock, SOCKET_OPTIONS)
         self.ended: Deferred[IRelay] = Deferred()
         self.endings = 0
         self.relay: Any = None

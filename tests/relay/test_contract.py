@@ -17,6 +17,8 @@ import pytest_twisted
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
+from socksproxy.limits import Rate
+from socksproxy.limits.buckets import Bucket, Meter, Meters
 from socksproxy.relay.outcome import End
 
 from .harness import (
@@ -27,6 +29,7 @@ from .harness import (
     an_engine,
     is_reset,
     open_descriptors,
+    reactor,
     read_exactly,
     read_to_end,
     reset,
@@ -368,6 +371,84 @@ def test_idle_timeout(kind: str) -> Playing:
         harness.close()
     assert ended.how is End.IDLE
     assert ended.sent == 4
+
+
+def urgent(sock: socket.socket, *pieces: bytes) -> None:
+    """Send *pieces*, the last byte of each but the last one as urgent data."""
+    for piece in pieces[:-1]:
+        sock.sendall(piece[:-1])
+        sock.send(piece[-1:], socket.MSG_OOB)
+    sock.sendall(pieces[-1])
+
+
+def other_way(relay: Harness, upwards: bool) -> tuple[socket.socket, socket.socket]:
+    """The sockets from which and to which bytes go."""
+    return (relay.client, relay.destination) if upwards else (relay.destination, relay.client)
+
+
+@pytest.mark.parametrize("upwards", [True, False], ids=["upload", "download"])
+@pytest.mark.parametrize("ends", [True, False], ids=["with an end", "open"])
+@pytest.mark.parametrize("waits", [True, False], ids=["at once", "later"])
+@pytest.mark.parametrize("pieces", [(b"\xff\xf4\xff", b"\xf2ABOR\r\n"), (b"x", b""), (b"a!", b"b!", b"c")])
+@pytest_twisted.inlineCallbacks
+def test_urgent_data(
+    relay: Harness, upwards: bool, ends: bool, waits: bool, pieces: tuple[bytes, ...]
+) -> Playing:
+    """Urgent data, as of FTP's ABOR and telnet's interrupt, stays in the stream; nothing waits behind it."""
+    if relay.kind == "wrapped" and upwards:
+        pytest.skip("what is encapsulated has no urgent data")
+    source, sink = other_way(relay, upwards)
+
+    def scenario(*_: socket.socket) -> None:
+        if not waits:
+            source.sendall(b"before")
+            assert read_exactly(sink, 6) == b"before"
+            urgent(source, *pieces)
+        if ends:
+            source.shutdown(socket.SHUT_WR)
+        whole = b"".join(pieces)
+        assert read_exactly(sink, len(whole)) == whole
+        source.close()
+        assert read_to_end(sink) == b""
+        sink.close()
+
+    if waits:
+        urgent(source, *pieces)
+        if ends:
+            source.shutdown(socket.SHUT_WR)
+    relay.start()
+    yield relay.run(scenario)
+    yield relay.finished()
+
+
+@pytest.mark.parametrize("metered", [False, True], ids=["", "metered"])
+@pytest.mark.parametrize("upwards", [True, False], ids=["upload", "download"])
+@pytest_twisted.inlineCallbacks
+def test_urgent_data_in_bulk(relay: Harness, upwards: bool, metered: bool) -> Playing:
+    """Where data is spliced, the kernel calls the stream at its end before urgent data."""
+    if relay.kind == "wrapped" and upwards:
+        pytest.skip("what is encapsulated has no urgent data")
+    source, sink = other_way(relay, upwards)
+    pieces = [pattern(1_000_000 + seed, seed) for seed in range(8)]
+
+    def send() -> None:
+        urgent(source, *pieces)
+        source.close()
+
+    def scenario(*_: socket.socket) -> bytes:
+        sender = threading.Thread(target=send)
+        sender.start()
+        arrived = read_to_end(sink)
+        sender.join()
+        sink.close()
+        return arrived
+
+    meters = Meters(*(Meter([Bucket(reactor, Rate(1e9))]) for _ in range(2))) if metered else None
+    relay.start(meters=meters)
+    arrived = yield relay.run(scenario)
+    assert hashlib.sha256(arrived).digest() == hashlib.sha256(b"".join(pieces)).digest()
+    ended = yield relay.finished()
+    assert ended.sent + ended.received == sum(map(len, pieces))
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -21,12 +21,13 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 
 from .harness import (
     PATIENCE,
     Harness,
+    Timed,
     an_engine,
     open_descriptors,
     raw,
@@ -45,7 +46,7 @@ from socksproxy.relay.engine import RelayEngine
 from socksproxy.relay.events import READ, WRITE
 from socksproxy.relay.outcome import End
 from socksproxy.relay.pipes import WANTED, Pipe, PipePool
-from socksproxy.relay.pump import BUFFER_SIZE
+from socksproxy.relay.pump import BUFFER_SIZE, EngineRelay
 
 Playing = Generator[Any, Any, None]
 BULK = os.urandom(1 << 20) * 6
@@ -641,3 +642,84 @@ def test_leaves_no_cycles() -> Playing:
             half.abort()  # somebody may still have it, and that is no harm
         assert (relay.sent, relay.received) == (3, 0)
         harness.close()
+
+
+class Poll:
+    """An epoll whose next waits fail with *problems*, once they have taken the events."""
+
+    def __init__(self, epoll: Any, problems: list[Exception]) -> None:
+        self._epoll = epoll
+        self._problems = problems
+
+    def poll(self, *arguments: Any) -> Any:
+        events = self._epoll.poll(*arguments)
+        if events and self._problems:
+            raise self._problems.pop()
+        return events
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._epoll, name)
+
+
+class TestFaults:
+    """An exception that leaves doRead would have the reactor close the engine with all its sessions."""
+
+    @pytest.mark.parametrize("problem", [MemoryError(), RuntimeError("unforeseen")])
+    @pytest_twisted.inlineCallbacks
+    def test_while_waiting(self, harness: Harness, engine: RelayEngine, problem: Exception) -> Playing:
+        """Sessions go on, and no event is lost."""
+        harness.start()
+        yield harness.run(lambda client, destination: (client.sendall(b"a"), read_exactly(destination, 1)))
+        engine._epoll = Poll(engine._epoll, [problem])  # type: ignore[assignment]
+        yield harness.run(lambda client, destination: (client.sendall(b"b"), read_exactly(destination, 1)))
+        assert not engine.closed
+        assert engine._epoll._problems == []  # type: ignore[attr-defined]
+
+    @pytest_twisted.inlineCallbacks
+    def test_of_one_that_cannot_even_end(self, harness: Harness, engine: RelayEngine) -> Playing:
+        """It costs one session; a failure to end that one costs no other."""
+        mine, theirs = socket_pair()
+
+        class Broken:
+            events = 0
+
+            def event(self, mask: int) -> None:
+                self.events += 1
+                raise RuntimeError("unforeseen")
+
+            def abort(self) -> None:
+                raise MemoryError
+
+        broken = Broken()
+        engine.register(theirs.fileno(), broken)
+        harness.start()
+        mine.sendall(b"x")
+        yield harness.run(lambda client, destination: (client.sendall(b"a"), read_exactly(destination, 1)))
+        assert broken.events
+        assert not engine.closed
+        engine.forget(theirs.fileno())
+        mine.close()
+        theirs.close()
+
+    @pytest_twisted.inlineCallbacks
+    def test_in_an_idle_end(self, monkeypatch: pytest.MonkeyPatch) -> Playing:
+        """One relay that fails to end keeps no other from ending."""
+        clock = Clock()
+        with an_engine(Timed(clock)) as engine:
+            harnesses = [Harness("engine", engine) for _ in range(2)]
+            for harness in harnesses:
+                harness.start(idle=10)
+            failures = [RuntimeError("unforeseen")]
+            abort = EngineRelay.abort
+
+            def fails_once(relay: EngineRelay, how: End = End.ABORTED) -> None:
+                if failures:
+                    raise failures.pop()
+                abort(relay, how)
+
+            monkeypatch.setattr(EngineRelay, "abort", fails_once)
+            for _ in range(30):
+                clock.advance(1)
+            for harness in harnesses:
+                assert (yield harness.finished()).how is End.IDLE
+                harness.close()

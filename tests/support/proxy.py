@@ -174,6 +174,17 @@ def open_descriptors() -> set[str]:
     return found
 
 
+def options_of(sock: Any) -> tuple[int, ...]:
+    """Urgent data inline, keepalive, its idle time and interval (s), the user timeout (ms)."""
+    return (
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE),
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+        sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+        sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+        sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+    )
+
+
 # What clients say. Each waits for its answer and gives it.
 
 
