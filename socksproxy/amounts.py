@@ -29,6 +29,11 @@ _BYTE_RATES = {f"{unit}/s": size for unit, size in (_SIZES | _BITS).items()}
 _RATES = {"/s": Fraction(1), "/min": Fraction(1, 60), "/h": Fraction(1, 3600)}
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z/].*)?")
 
+#: Units of bits and bytes that are spelled in other ways than ours.
+_SPELLED = re.compile(
+    r"(?P<prefix>[kKmMgGtT]?)(?P<binary>i?)(?P<kind>[bB]ytes?|BYTES?|[bB]its?|BITS?|b|B)(?P<per>ps|/s|/sec|/second)?"
+)
+
 #: More is no limit, and fits in no file.
 MOST = (1 << 63) - 1
 
@@ -94,21 +99,63 @@ def _of_text(text: str, units: Mapping[str, Fraction], wanted: str) -> Fraction:
         raise Wrong(f"not {wanted}")
     unit = "".join((matched[2] or "").split())
     if unit and unit not in units:
-        raise Wrong(_no_unit(unit, units))
+        raise Wrong(_no_unit(Fraction(matched[1]), unit, units))
     return Fraction(matched[1]) * (units[unit] if unit else 1)
 
 
-def _no_unit(unit: str, units: Mapping[str, Fraction]) -> str:
+def _no_unit(number: Fraction, unit: str, units: Mapping[str, Fraction]) -> str:
+    """What to say of *number* of a *unit* that is none of *units*."""
     if f"{unit}/s" in units:
         return f"must be a rate, in {unit}/s"
     if unit.removesuffix("/s") in units:
         return f"must be an amount, in {unit.removesuffix('/s')}"
+    spelled = _SPELLED.fullmatch(unit)
+    if spelled is not None and units is not _RATES:
+        return _meant(number, spelled, rate=units is _BYTE_RATES)
     same = [known for known in units if known.lower() == unit.lower()]
     near = same or get_close_matches(unit, units, 1, 0.6)
     if near:
         return f"no such unit; did you mean {near[0]}?"
     *most, last = units
     return f"no such unit; there are {', '.join(most)} and {last}"
+
+
+def _meant(number: Fraction, spelled: re.Match[str], *, rate: bool) -> str:
+    """
+    What *number* of a unit of bits or bytes may mean that is *spelled* in another way.
+
+    :param rate: whether it should be a second's.
+    """
+    prefix, binary, kind = spelled["prefix"].upper(), spelled["binary"], spelled["kind"]
+    power = " KMGT".index(prefix or " ")
+    factor = Fraction(1024 if binary else 1000) ** power
+    per = "/s" if rate else ""
+    if kind == "B" or kind.lower().startswith("byte"):
+        bytes_ = f"{'k' if prefix == 'K' and not binary else prefix}{'i' if binary and prefix else ''}B{per}"
+        return f"no such unit; did you mean {bytes_}?"
+    exact = f'"{_exact(number * factor / 8)}{per}"'
+    bits = f'"{_plainly(number)} {"k" if prefix == "K" else prefix}bit{per}"'
+    meant = f"in bytes that is {exact}" if binary or not rate or prefix == "T" else f"{bits} is {exact}"
+    if kind == "b" and spelled["per"] != "ps":
+        also = f'"{_plainly(number)} {"k" if prefix == "K" and not binary else prefix}{binary}B{per}"'
+        return f"no such unit; if b stands for bits, {meant}; if it stands for bytes, write {also}"
+    return f"no such unit; {meant}"
+
+
+def _exact(number: Fraction) -> str:
+    """*number* of bytes in the largest unit in which it has three decimals are enough, else rounded down."""
+    for unit in reversed(_THOUSANDS):
+        amount = number / _THOUSANDS[unit]
+        if amount >= 1 and (amount * 1000).denominator == 1:
+            return f"{_plainly(amount)} {unit}"
+    return f"{math.floor(number)} B"
+
+
+def _plainly(number: Fraction) -> str:
+    """*number* in decimal digits, as few as there can be."""
+    if number.denominator == 1:
+        return str(number.numerator)
+    return f"{float(number):.6f}".rstrip("0").rstrip(".")
 
 
 # For who reads it.

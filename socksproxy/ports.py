@@ -35,7 +35,7 @@ class PortRange(NamedTuple):
 
         :raises ValueError: with one line that says what is wrong with *text*.
         """
-        first, dash, last = text.partition("-")
+        first, dash, last = (part.strip() for part in text.partition("-"))
         numbers = [first, last if dash else first]
         if not all(number.isascii() and number.isdecimal() for number in numbers):
             raise ValueError(f"{text!r} is not a range of ports such as 40000-40999")

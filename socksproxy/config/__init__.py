@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from ..names import in_one_line
 from ..policy.listeners import UNIX
 from ..values import Wrong, named_listener
-from .faults import GROUPS, OTHERS, RULE, SETS, USERS, Fault, place
+from .faults import BARE_KEY, GROUPS, OTHERS, RULE, SETS, USERS, Fault, named, place
 from .limits import SCOPES, check_quota_file, server_limits
-from .lines import Path, lines_of
+from .lines import Path, Twice, first_twice, lines_of
 from .mistakes import Mistake, in_order, listed, nearest, shown
 from .rules import policy_of
 from .structure import Misfit, structured
@@ -49,6 +49,10 @@ _TOO_LONG = "there is a number of too many digits"
 
 _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
+#: How the parser begins to say that something is there already.
+_SAID_TWICE = ("cannot declare ", "cannot overwrite ", "cannot mutate ", "duplicate inline table key")
+#: A line that begins a table, whatever its name is made of, if not of quotes.
+_HEADER = re.compile(r"\s*(\[\[?)([^\[\]\"'#]+)(\]\]?)\s*(?:#.*)?")
 _PLACES = places()
 
 
@@ -254,7 +258,7 @@ class Configured:
             self.wrong.add(str(table))
         if table is None:
             return f"[{name}]: no such table; there are {listed([*table_classes(), *OTHERS])}"
-        return f"[{name}]: no such table; did you mean [{table}]?"
+        return f"[{name}]: no such table; did you mean {'[[rule]]' if table == RULE else f'[{table}]'}?"
 
     def _no_table(self, name: str) -> str:
         if _has_tables(self._document[name]):
@@ -332,7 +336,29 @@ def _syntax(problem: str, text: str) -> Mistake:
     if match is None:
         return Mistake(None, None, reason)
     line, column = _place(text) if match[1] is None else (int(match[1]), int(match[2]))
-    return Mistake(line, column, reason)
+    twice = first_twice(text) if reason.startswith(_SAID_TWICE) else None
+    if twice is not None and twice.line <= line:
+        return Mistake(line, column, f"{_told_twice(reason, twice)} is on line {twice.first} already")
+    return Mistake(line, column, f"{reason}{_quotes_missing(text.splitlines()[line - 1 : line])}")
+
+
+def _told_twice(reason: str, twice: Twice) -> str:
+    if not twice.table:
+        return f"{reason.partition(' (')[0]}: {named(twice.path[-1])}"
+    name = ".".join(named(step) for step in twice.path if isinstance(step, str))
+    return f"cannot declare [{name}] twice: it"
+
+
+def _quotes_missing(lines: list[str]) -> str:
+    """What to say besides, where *lines* are one that begins a table whose name has to be in quotes."""
+    header = _HEADER.fullmatch(lines[0]) if lines else None
+    if header is None:
+        return ""
+    table, dot, name = header[2].partition(".")
+    if not dot or table.strip() not in OTHERS or BARE_KEY.fullmatch(name.strip()):
+        return ""
+    right = f"{header[1]}{table.strip()}.{named(name.strip())}{header[3]}"
+    return f"; a name with other characters than letters, digits, - and _ stands in quotes: {right}"
 
 
 def _place(before: str) -> tuple[int, int]:

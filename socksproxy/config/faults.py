@@ -18,7 +18,8 @@ from .mistakes import listed, nearest
 USERS, GROUPS, RULE, SETS = "users", "groups", "rule", "sets"
 OTHERS = (USERS, GROUPS, RULE, SETS)
 
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+#: A key that needs no quotes.
+BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Fault(NamedTuple):
@@ -105,16 +106,12 @@ def fault_of(problem: Problem, path: Path, table: Mapping[str, Any], key: str) -
     :param path: of the *table* that it is about.
     :param key: in that.
     """
-    value = table.get(key)
-    if isinstance(value, list) and problem.value is not value:
-        number = next((at for at, entry in enumerate(value) if _same(entry, problem.value)), None)
-        if number is not None:
-            return Fault((*path, key, number), problem.right)
+    value, number = table.get(key), problem.number
+    if isinstance(value, list) and number is None and problem.value in value:
+        number = value.index(problem.value)
+    if isinstance(value, list) and number is not None:
+        return Fault((*path, key, number), problem.right)
     return Fault((*path, key), problem.right)
-
-
-def _same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and bool(one == other)
 
 
 def flag(value: Any) -> bool:
@@ -141,7 +138,7 @@ def place(path: Path, document: Mapping[str, Any]) -> str:
     """How *path* is told: the table with its name, and the key in it."""
     if path[0] == RULE:
         return _place_of_rule(path, document)
-    where = f"[{'.'.join(map(_named, path[:2]))}]"
+    where = f"[{'.'.join(map(named, path[:2]))}]"
     return f"{where} {_inner(path[2:])}".rstrip()
 
 
@@ -156,11 +153,11 @@ def _place_of_rule(path: Path, document: Mapping[str, Any]) -> str:
 
 
 def _inner(steps: Iterable[str | int]) -> str:
-    told = "".join(f".{_named(step)}" if isinstance(step, str) else f"[{step}]" for step in steps)
+    told = "".join(f".{named(step)}" if isinstance(step, str) else f"[{step}]" for step in steps)
     return told.removeprefix(".")
 
 
-def _named(step: str | int) -> str:
+def named(step: str | int) -> str:
     """A key as the file has it."""
     name = str(step)
-    return name if _BARE_KEY.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+    return name if BARE_KEY.fullmatch(name) else json.dumps(name, ensure_ascii=False)

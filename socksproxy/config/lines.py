@@ -53,9 +53,39 @@ def lines_of(text: str) -> dict[Path, int]:
     return scan.found
 
 
+class Twice(NamedTuple):
+    """
+    A table or a key that stands where it does although there is one already.
+
+    :ivar path: of it.
+    :ivar first: the line of the one before.
+    :ivar line: its own.
+    :ivar table: whether it is a table in brackets.
+    """
+
+    path: Path
+    first: int
+    line: int
+    table: bool
+
+
+def first_twice(text: str) -> Twice | None:
+    """
+    The first table or key of which there is one already.
+
+    :param text: TOML that is valid up to there.
+    """
+    scan = _Scan(text)
+    with suppress(RecursionError):
+        scan.document()
+    return next(iter(scan.twice), None)
+
+
 class _Scan:
     def __init__(self, text: str) -> None:
         self.found: dict[Path, int] = {}
+        self.twice: list[Twice] = []
+        self._said: dict[Path, int] = {}
         self._tokens = _tokens(text)
         self._at = 0
         self._counts: dict[Path, int] = {}
@@ -81,6 +111,8 @@ class _Scan:
         if several:
             self.found.setdefault(path, line)
             self._counts[path] = self._counts.get(path, 0) + 1
+        else:
+            self._say(path, line, table=True)
         path = self._into(path, line)
         while self._peek().text == "]":
             self._next()
@@ -93,11 +125,17 @@ class _Scan:
         self.found.setdefault(path, line)
         return path
 
+    def _say(self, path: Path, line: int, *, table: bool) -> None:
+        if path in self._said:
+            self.twice.append(Twice(path, self._said[path], line, table))
+        self._said.setdefault(path, line)
+
     def _pair(self, above: Path) -> None:
         line = self._peek().line
         for name in self._key():
             above = (*above, name)
             self.found.setdefault(above, line)
+        self._say(above, line, table=False)
         self._next()  # the equals sign
         self._value(above)
 

@@ -72,6 +72,8 @@ def policy_of(
     """
     known = sets_of(sets, directory, faults)
     found = _rules(rules, quota_file, faults)
+    if not _names_differ(rules, faults):
+        return None
     if not found:
         return None
     if known is None:
@@ -122,6 +124,18 @@ def _rule(path: Path, rules: Any, readers: Mapping[str, Reader], faults: list[Fa
     return rule if len(faults) == before else None
 
 
+def _names_differ(rules: Any, faults: list[Fault]) -> bool:
+    """Whether each of the *rules* has a name of its own; what is wrong is added to *faults*."""
+    known = len(faults)
+    first: dict[str, int] = {}
+    for number, table in enumerate(rules if isinstance(rules, list) else ()):
+        name = table.get("name") if isinstance(table, dict) else None
+        if isinstance(name, str) and first.setdefault(name, number) != number:
+            right = f"another name: the rule number {first[name] + 1} has this one"
+            faults.append(Fault((RULE, number, "name"), right))
+    return len(faults) == known
+
+
 def _timeout_by(parse: Parser) -> Callable[[Any], float]:
     def read(value: Any) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -141,12 +155,8 @@ def _timeouts(table: dict[str, Any]) -> RuleTimeouts | None:
 
 
 def _simple(value: Any) -> Any:
-    """*value*, in which there are no more than lists of plain things."""
-    if isinstance(value, list):
-        for entry in value:
-            if not isinstance(entry, (str, int)):
-                raise Wrong("must be a list of texts or whole numbers")
-    elif isinstance(value, dict):
+    """*value*, which the rule itself checks."""
+    if isinstance(value, dict):
         raise Wrong("not a table")
     return value
 

@@ -10,7 +10,20 @@ from typing import Any
 from ..auth.directory import Directory, GroupRecord, UserRecord, expiry
 from ..values import Wrong, addresses
 from ..wire.password import MAX_FIELD
-from .faults import GROUPS, USERS, Fault, Hidden, Reader, each, flag, plain, read_table, text
+from .faults import (
+    GROUPS,
+    USERS,
+    Fault,
+    Hidden,
+    Noted,
+    Reader,
+    each,
+    flag,
+    place,
+    plain,
+    read_table,
+    text,
+)
 from .limits import limits_reader
 from .lines import Path
 from .mistakes import nearest
@@ -85,11 +98,31 @@ def _tables(
         return {}
     found = {}
     for name, table in tables.items():
+        table = _without_parts_of_names(name, table, kind, readers, faults)
         try:
             found[name] = read_table(table, (kind, name), readers, faults)
         except Wrong:
             faults.append(Fault((kind, name), f"not a table: it begins with [{kind}.NAME]", False))
     return found
+
+
+def _without_parts_of_names(
+    name: str, table: Any, kind: str, readers: dict[str, Reader], faults: list[Fault]
+) -> Any:
+    """*table* without what a name with a dot, such as that in ``[users.bob.smith]``, has made of itself."""
+    if not isinstance(table, dict):
+        return table
+    parts = [key for key, inner in table.items() if key not in readers and isinstance(inner, dict)]
+    for key in parts:
+        whole, inner = f"{name}.{key}", table[key]
+        while len(inner) == 1 and isinstance(next(iter(inner.values())), dict):
+            ((further, inner),) = inner.items()
+            if further in readers:
+                break
+            whole += f".{further}"
+        reason = f"a name with a dot stands in quotes: {place((kind, whole), {})}"
+        faults.append(Fault((kind, name, key), reason, False))
+    return {key: inner for key, inner in table.items() if key not in parts}
 
 
 def _password(value: Any) -> str:
@@ -107,12 +140,22 @@ def _password(value: Any) -> str:
         raise Hidden(str(problem)) from None
 
 
-def _outgoing(value: Any) -> tuple[str, ...]:
+def _outgoing(value: Any, path: Path, faults: list[Fault]) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise Wrong("not a list in brackets")
     if not value:
         raise Wrong("must not be empty; leave it out where it does not matter")
-    return addresses(value)
+    right: list[Any] = []
+    for number, entry in enumerate(value):
+        try:
+            addresses([*right, entry])
+        except Wrong as problem:
+            faults.append(Fault((*path, number), problem.reason))
+        else:
+            right.append(entry)
+    if len(right) < len(value):
+        raise Noted
+    return tuple(right)
 
 
 _READERS: dict[str, Reader] = {
@@ -120,5 +163,5 @@ _READERS: dict[str, Reader] = {
     "groups": each(text),
     "expires": plain(expiry),
     "disabled": plain(flag),
-    "outgoing": plain(_outgoing),
+    "outgoing": _outgoing,
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from math import inf
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ import attrs
 
 from ..errors import NameNotFound
 from ..limits.terms import Limits
-from ..names import bare_name, canonical
+from ..names import bare_name, canonical, plain
 from ..wire.words import Address, AddressType, Command
 from ..zones import zone_called
 from .listeners import UNIX
@@ -40,13 +40,12 @@ VERSIONS: dict[str, int] = {"4": 4, "socks4": 4, "5": 5, "socks5": 5}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 _WORD = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-_SPAN = re.compile(r"([0-9]{1,2}):([0-9]{2})-([0-9]{1,2}):([0-9]{2})")
+_SPAN = re.compile(r"\s*([0-9]{1,2}):([0-9]{2})\s*-\s*([0-9]{1,2}):([0-9]{2})\s*", re.ASCII)
+_PORTS = re.compile(r"\s*([0-9]{1,5})\s*(?:-\s*([0-9]{1,5})\s*)?", re.ASCII)
 _GLOB_LABEL = re.compile(r"[a-z0-9_*?-]{1,63}")
 # A name has 253 characters at most, and at least two of them stand before the suffix.
 _LONGEST_SUFFIX = 251
 _DAY_MINUTES = 24 * 60
-
-Network = IPv4Network | IPv6Network
 
 
 class Problem(NamedTuple):
@@ -58,6 +57,7 @@ class Problem(NamedTuple):
     :ivar value: what stands there.
     :ivar right: what would be right.
     :ivar kind: ``rule``, or ``set``: then *rule* is the name of a set.
+    :ivar number: of several values, which one, from 0 on; None: all of it.
     """
 
     rule: str
@@ -65,6 +65,7 @@ class Problem(NamedTuple):
     value: object
     right: str
     kind: str = "rule"
+    number: int | None = None
 
     def __str__(self) -> str:
         return f"{self.kind} {self.rule!r}, {self.field}: {self.value!r}: {self.right}"
@@ -88,12 +89,55 @@ class Wrong(ValueError):
 
     :ivar value: the value, or the part of it that is wrong.
     :ivar right: what would be right.
+    :ivar number: of several values, which one, from 0 on; None: all of it.
     """
 
-    def __init__(self, value: object, right: str) -> None:
+    def __init__(self, value: object, right: str, number: int | None = None) -> None:
         super().__init__(f"{value!r}: {right}")
         self.value = value
         self.right = right
+        self.number = number
+
+
+class WrongEntries(ValueError):
+    """
+    Several values are not what their field takes.
+
+    :ivar entries: those that are wrong.
+    """
+
+    def __init__(self, entries: Iterable[Wrong]) -> None:
+        self.entries = tuple(entries)
+        super().__init__("; ".join(map(str, self.entries)))
+
+
+class AddressRange(NamedTuple):
+    """
+    Addresses that need not be a network; what a network tells of itself is told of it, too.
+
+    :ivar network_address: the first address.
+    :ivar broadcast_address: the last address.
+    """
+
+    network_address: IPv4Address | IPv6Address
+    broadcast_address: IPv4Address | IPv6Address
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return self.network_address.version
+
+    def __contains__(self, address: object) -> bool:
+        if not isinstance(address, (IPv4Address, IPv6Address)) or address.version != self.version:
+            return False
+        return int(self.network_address) <= int(address) <= int(self.broadcast_address)
+
+    def __str__(self) -> str:
+        return f"{self.network_address}-{self.broadcast_address}"
+
+
+#: Addresses that stand together.
+Network = IPv4Network | IPv6Network | AddressRange
 
 
 class RuleTimeouts(NamedTuple):
@@ -173,7 +217,9 @@ class Rule:
                 # Whatever form it was given in, it is compared in one only.
                 object.__setattr__(self, field, check(value))
             except Wrong as wrong:
-                problems.append(Problem(str(self.name), field, wrong.value, wrong.right))
+                problems.append(problem_of(wrong, str(self.name), field))
+            except WrongEntries as wrong:
+                problems += [problem_of(entry, str(self.name), field) for entry in wrong.entries]
         if self.zone is not None and self.days is None and self.hours is None:
             problems.append(Problem(str(self.name), "zone", self.zone, "only with days or hours"))
         if problems:
@@ -211,14 +257,36 @@ DENIED = Decision(False, DEFAULT)
 # What the fields take.
 
 
-def _texts(what: str) -> Callable[[Any], tuple[str, ...]]:
-    def check(value: Any) -> tuple[str, ...]:
-        for text in _several(value):
-            if not isinstance(text, str) or not text:
-                raise Wrong(text, f"must be {what}")
-        return tuple(dict.fromkeys(value))
+def problem_of(wrong: Wrong, name: str, field: str, kind: str = "rule") -> Problem:
+    """The problem that a value is *wrong* in a *field* of the rule or set of that *name*."""
+    return Problem(name, field, wrong.value, wrong.right, kind, wrong.number)
 
-    return check
+
+def entries_of(value: Iterable[Any], parse: Callable[[Any], Iterable[Any]]) -> tuple[Any, ...]:
+    """
+    All that *parse* makes of each entry of *value*, once each.
+
+    :raises WrongEntries: for entries that are wrong, all of them.
+    """
+    found: dict[Any, None] = {}
+    wrong = []
+    for number, entry in enumerate(value):
+        try:
+            found.update(dict.fromkeys(parse(entry)))
+        except Wrong as problem:
+            wrong.append(Wrong(problem.value, problem.right, number))
+    if wrong:
+        raise WrongEntries(wrong)
+    return tuple(found)
+
+
+def _texts(what: str) -> Callable[[Any], tuple[str, ...]]:
+    def check(text: Any) -> str:
+        if not isinstance(text, str) or not text:
+            raise Wrong(text, f"must be {what}")
+        return text
+
+    return _each(check)
 
 
 def _several(value: Any) -> Collection[Any]:
@@ -230,7 +298,11 @@ def _several(value: Any) -> Collection[Any]:
 
 
 def _each(parse: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
-    return lambda value: tuple(dict.fromkeys(parse(item) for item in _several(value)))
+    return lambda value: entries_of(_several(value), lambda entry: (parse(entry),))
+
+
+def _every(parse: Callable[[Any], Iterable[Any]]) -> Callable[[Any], tuple[Any, ...]]:
+    return lambda value: entries_of(_several(value), parse)
 
 
 def _rule_name(value: Any) -> str:
@@ -254,41 +326,51 @@ def _version(value: Any) -> int:
 
 
 def _commands(value: Any) -> tuple[Command, ...]:
-    found: list[Command] = []
-    for item in _several(value):
-        if isinstance(item, Command):
-            found.append(item)
-        elif item in COMMANDS:
-            found += COMMANDS[item]
-        else:
-            raise Wrong(item, f"must be one of {', '.join(COMMANDS)}")
-    return tuple(dict.fromkeys(found))
+    if isinstance(value, Command):
+        return (value,)
+    if not isinstance(value, str) or value not in COMMANDS:
+        raise Wrong(value, f"must be one of {', '.join(COMMANDS)}")
+    return COMMANDS[value]
 
 
-def network_of(text: Any) -> Network:
+def network_of(value: Any) -> Network:
     """
-    The network, or the single address, that *text* is.
+    The network, the range or the single address that *value* is, in a list as in a file.
 
     :raises Wrong: when it is none.
     """
-    if not isinstance(text, str):
-        raise Wrong(text, "must be an address, a network or the name of a set")
+    if not isinstance(value, str):
+        raise Wrong(value, "must be an address, a network or the name of a set")
+    text = value.strip()
     try:
         network = ip_network(text)
     except ValueError:
         pass
     else:
         if "%" in text:
-            raise Wrong(text, "an address here has no zone")
+            raise Wrong(value, "an address here has no zone")
         return _unmapped(network)
+    if "-" in text:
+        return _range(value)
     try:
         wider = ip_network(text, strict=False)
     except ValueError:
-        raise Wrong(text, "must be an address or a network such as 192.0.2.0/24") from None
-    raise Wrong(text, f"has bits set behind its prefix: {wider} or {text.partition('/')[0]}")
+        raise Wrong(value, "must be an address or a network such as 192.0.2.0/24") from None
+    raise Wrong(value, f"has bits set behind its prefix: {wider} or {text.partition('/')[0]}")
 
 
-def _unmapped(network: Network) -> Network:
+def _range(text: str) -> AddressRange:
+    """The addresses from one to another, as in ``192.0.2.1-192.0.2.9``."""
+    try:
+        first, last = (ip_address(plain(str(ip_address(end.strip())))) for end in text.split("-", 1))
+    except ValueError:
+        raise Wrong(text, "must be an address, a network or a range such as 192.0.2.1-192.0.2.9") from None
+    if first.version != last.version or "%" in text or int(first) > int(last):
+        raise Wrong(text, "must be two addresses of one family, the lower first")
+    return AddressRange(first, last)
+
+
+def _unmapped(network: IPv4Network | IPv6Network) -> Network:
     """IPv4-mapped networks are of IPv4 addresses, as which they come."""
     if isinstance(network, IPv6Network) and network.prefixlen >= 96:
         inner = network.network_address.ipv4_mapped
@@ -305,15 +387,32 @@ def is_set(text: str) -> bool:
 def _network(value: Any) -> str:
     if isinstance(value, (IPv4Network, IPv6Network)):
         return str(_unmapped(value))
-    if isinstance(value, str) and is_set(value):
-        return value
-    return str(network_of(str(value) if not isinstance(value, (int, bool)) else value))
+    if isinstance(value, str) and is_set(value.strip()):
+        return value.strip()
+    return str(network_of(str(value) if isinstance(value, (IPv4Address, IPv6Address)) else value))
 
 
 def _destination_network(value: Any) -> str:
     if value == UNIX:
         raise Wrong(value, "is only for clients")
     return _network(value)
+
+
+def name_patterns(value: Any) -> tuple[str, ...]:
+    """
+    The patterns that *value* stands for, in a list as in a file.
+
+    ``.a.example`` stands for ``a.example`` and ``*.a.example``, all others for themselves.
+
+    :raises Wrong: when no name can match it.
+    """
+    text = value.strip() if isinstance(value, str) else value
+    if not isinstance(text, str) or not text.startswith("."):
+        return (name_pattern(text),)
+    pattern = name_pattern(text[1:])
+    if set(pattern) & set("@*?"):
+        raise Wrong(value, "must be . and a name, with no pattern")
+    return pattern, name_pattern(f"*.{pattern}")
 
 
 def name_pattern(value: Any) -> str:
@@ -366,9 +465,8 @@ def _ports(value: Any) -> tuple[int, int]:
     last: Any
     if isinstance(value, tuple) and len(value) == 2:
         first, last = value
-    elif isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?", value):
-        first, _, last = value.partition("-")
-        first, last = int(first), int(last or first)
+    elif isinstance(value, str) and (matched := _PORTS.fullmatch(value)):
+        first, last = int(matched[1]), int(matched[2] or matched[1])
     else:
         first = last = value
     if not all(isinstance(port, int) and not isinstance(port, bool) for port in (first, last)):
@@ -379,16 +477,20 @@ def _ports(value: Any) -> tuple[int, int]:
 
 
 def _days(value: Any) -> tuple[str, ...]:
-    found: set[str] = set()
-    for item in _several(value):
-        first, _, last = item.lower().partition("-") if isinstance(item, str) else ("", "", "")
-        last = last or first
-        if first not in DAYS or last not in DAYS:
-            raise Wrong(item, f"must be one of {', '.join(DAYS)}, or a range such as mon-fri")
-        begin, end = DAYS.index(first), DAYS.index(last)
-        # sat-mon goes over the end of the week.
-        found.update(DAYS[number % 7] for number in range(begin, end + 1 if end >= begin else end + 8))
+    found = entries_of(_several(value), _days_of)
     return tuple(day for day in DAYS if day in found)
+
+
+def _days_of(value: Any) -> Iterable[str]:
+    first, _, last = (
+        (part.strip() for part in value.lower().partition("-")) if isinstance(value, str) else ("", "", "")
+    )
+    last = last or first
+    if first not in DAYS or last not in DAYS:
+        raise Wrong(value, f"must be one of {', '.join(DAYS)}, or a range such as mon-fri")
+    begin, end = DAYS.index(first), DAYS.index(last)
+    # sat-mon goes over the end of the week.
+    return [DAYS[number % 7] for number in range(begin, end + 1 if end >= begin else end + 8)]
 
 
 def span_of(text: str) -> tuple[int, int]:
@@ -420,16 +522,18 @@ def _zone(value: Any) -> str:
 
 
 def _outgoing(value: Any) -> tuple[str, ...]:
-    families = []
-    for host in _several(value):
-        try:
-            families.append(AF_INET6 if ip_address(host).version == 6 else AF_INET)
-            inet_pton(families[-1], host)
-        except (OSError, ValueError, TypeError):
-            raise Wrong(host, "must be a literal address of this machine") from None
-    if len(families) != len(set(families)):
+    hosts = _each(_own_address)(value)
+    if len(value) != len({":" in host for host in hosts}):
         raise Wrong(list(value), "must be at most one IPv4 and one IPv6 address")
-    return tuple(value)
+    return hosts
+
+
+def _own_address(host: Any) -> str:
+    try:
+        inet_pton(AF_INET6 if ip_address(host).version == 6 else AF_INET, host)
+    except (OSError, ValueError, TypeError):
+        raise Wrong(host, "must be a literal address of this machine") from None
+    return str(host)
 
 
 def _limits(value: Any) -> Limits:
@@ -460,8 +564,8 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "clients": _each(_network),
     "listeners": _texts("the name of a listener"),
     "versions": _each(_version),
-    "commands": _commands,
-    "names": _each(name_pattern),
+    "commands": _every(_commands),
+    "names": _every(name_patterns),
     "networks": _each(_destination_network),
     "ports": _each(_ports),
     "days": _days,

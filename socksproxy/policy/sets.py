@@ -30,7 +30,20 @@ from twisted.python.failure import Failure
 
 from ..errors import describe
 from .listeners import UNIX
-from .rules import Network, Problem, Rule, RuleError, Wrong, is_set, name_pattern, network_of
+from .rules import (
+    Network,
+    Problem,
+    Rule,
+    RuleError,
+    Wrong,
+    WrongEntries,
+    entries_of,
+    is_set,
+    name_pattern,
+    name_patterns,
+    network_of,
+    problem_of,
+)
 from .special import Special, special_networks
 
 _log = Logger(namespace="socksproxy")
@@ -403,21 +416,8 @@ def _range(entry: str) -> tuple[bool, int, int]:
             mask = (1 << bits - int(length)) - 1
             if not number & mask:
                 return ipv6, number, number | mask
-    if "-" in entry:
-        return _range_between(*entry.split("-", 1))
     network = network_of(entry)
     return network.version == 6, int(network.network_address), int(network.broadcast_address)
-
-
-def _range_between(first: str, last: str) -> tuple[bool, int, int]:
-    for family in (AF_INET, AF_INET6):
-        try:
-            begin, end = (int.from_bytes(inet_pton(family, host.strip()), "big") for host in (first, last))
-        except (OSError, ValueError):
-            continue
-        if begin <= end:
-            return family == AF_INET6, begin, end
-    raise Wrong(f"{first}-{last}", "must be two addresses of one family, the lower first")
 
 
 class NamesFile(SetFile):
@@ -590,7 +590,7 @@ _KINDS = {
 
 
 def _built_in() -> dict[str, tuple[Network, ...]]:
-    named = {name: special_networks(kind) for name, kind in _KINDS.items()}
+    named: dict[str, tuple[Network, ...]] = {name: special_networks(kind) for name, kind in _KINDS.items()}
     named["special"] = tuple(network for networks in named.values() for network in networks)
     for name, texts in {
         "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
@@ -680,7 +680,7 @@ class Sets:
                 problems.append(Problem(name, "name", name, right, "set"))
                 continue
             texts, others = self._parts(content, "range_of")
-            fixed = _checked(name, "networks", texts, network_of, problems)
+            fixed = _checked(name, "networks", texts, lambda text: (network_of(text),), problems)
             several = bool(texts) or len(others) > 1
             self.networks[name] = (_Networks(fixed, others) if several else others[0]) if others else fixed
         for name, patterns in (names or {}).items():
@@ -688,7 +688,7 @@ class Sets:
                 problems.append(Problem(name, "name", name, "must be a word in lower case", "set"))
                 continue
             texts, others = self._parts(patterns, "holds")
-            fixed = _checked(name, "names", texts, _pattern, problems)
+            fixed = _checked(name, "names", texts, _patterns, problems)
             several = bool(texts) or len(others) > 1
             self.names[name] = (_Names(fixed, others) if several else others[0]) if others else fixed
         if problems:
@@ -720,27 +720,25 @@ class Sets:
         return found
 
 
-def _pattern(value: Any) -> str:
-    pattern = name_pattern(value)
-    if pattern.startswith("@"):
+def _patterns(value: Any) -> tuple[str, ...]:
+    patterns = name_patterns(value)
+    if patterns[0].startswith("@"):
         raise Wrong(value, "must be a name; sets have no sets in them")
-    return pattern
+    return patterns
 
 
 def _checked(
     name: str,
     field: str,
     content: Iterable[str],
-    check: Callable[[Any], Any],
+    parse: Callable[[Any], Iterable[Any]],
     problems: list[Problem],
 ) -> tuple[Any, ...]:
-    entries = []
-    for entry in content:
-        try:
-            entries.append(check(entry))
-        except Wrong as wrong:
-            problems.append(Problem(name, field, wrong.value, wrong.right, "set"))
-    return tuple(entries)
+    try:
+        return entries_of(content, parse)
+    except WrongEntries as wrong:
+        problems += [problem_of(entry, name, field, "set") for entry in wrong.entries]
+        return ()
 
 
 # On such a machine names would be mixed up now and then.
