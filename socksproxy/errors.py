@@ -35,6 +35,7 @@ __all__ = [
     "SOCKSError",
     "TooManyAssociations",
     "TooManyBinds",
+    "TooManyLookups",
     "TooManySessions",
     "describe",
     "most_telling",
@@ -99,6 +100,12 @@ class NameNotFound(SOCKSError):
     """The name of the destination has no address, or cannot be a name at all."""
 
     reply = Reply.HOST_UNREACHABLE
+
+
+class TooManyLookups(NameNotFound):
+    """Too many look-ups wait, and a name was not looked up. That says nothing about the name."""
+
+    reply = Reply.GENERAL_FAILURE
 
 
 class CommandNotSupported(SOCKSError):

@@ -9,13 +9,13 @@ that a client's going away cancels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
@@ -26,21 +26,19 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.names.client import Resolver
 from twisted.names.dns import Record_A, Record_AAAA, Record_PTR
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .errors import NameNotFound
-from .names import unmapped
+from .errors import NameNotFound, TooManyLookups
+from .names import literal, reads_as_address, unmapped
+from .net.hosts_file import HostsFile
+from .net.lookups import MOST_ADDRESSES, Found, IAddressLookup
 from .reverse import IReverseResolver, ReverseLookups
 from .wire.words import Address, AddressType
 
 _log = Logger(namespace="socksproxy")
 
 _DNS_PORT = 53
-#: How many addresses of a name count: whoever owns it decides how many there are.
-_MOST_ADDRESSES = 64
-
-#: What a look-up gives: hosts and their types, in the resolver's order.
-Found = tuple[tuple[str, AddressType], ...]
 
 
 def make_resolver(spec: str, reactor: Any) -> IHostnameResolver:
@@ -180,7 +178,7 @@ class _Collector:
         """Nothing to do: answers that nobody waits for any more are still worth remembering."""
 
     def addressResolved(self, address: Any) -> None:
-        if len(self._found) >= _MOST_ADDRESSES:
+        if len(self._found) >= MOST_ADDRESSES:
             return
         if isinstance(address, IPv4Address):
             self._found[(address.host, AddressType.IPV4)] = None
@@ -193,6 +191,16 @@ class _Collector:
         self._complete(tuple(self._found))
 
 
+class _Lookup:
+    """A look-up that is under way. :ivar waiting: who waits for it."""
+
+    __slots__ = ("pending", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[Found]] = []
+        self.pending: Deferred[Any] | None = None
+
+
 class Names:
     """
     Looks names up through *resolver*.
@@ -201,11 +209,15 @@ class Names:
     an answer is remembered for *keep* seconds, because a browser opens many
     connections to one host at once. What is dialed is checked anew each time.
 
+    A resolver that is fair to its clients gets a look-up for each client, so that no client waits behind
+    another client's queue. The first answer is for all of them.
+
     :param resolver: asked for what is not remembered.
     :param clock: for the age of answers.
     :param keep: seconds; 0 remembers nothing.
     :param most: how many names are remembered at the most.
     :param reverse: finds the names of addresses.
+    :param hosts: answers before the resolver, and at once; None: the resolver is asked for every name.
     """
 
     def __init__(
@@ -215,72 +227,131 @@ class Names:
         keep: float = 2.0,
         most: int = 4096,
         reverse: ReverseLookups = ReverseLookups(),
+        hosts: HostsFile | None = None,
     ) -> None:
         self._resolver = resolver
+        self._fair = IAddressLookup(resolver) if IAddressLookup.providedBy(resolver) else None
         self._reverse = reverse
+        self._hosts = hosts
         self._clock = clock
         self._keep = keep
         self._most = most
         self._known: dict[str, tuple[float, Found]] = {}
-        self._waiting: dict[str, list[Deferred[Found]]] = {}
+        self._waiting: dict[str, dict[Hashable, _Lookup]] = {}
 
-    def lookup(self, name: str, port: int) -> Deferred[list[Address]]:
+    def defines(self, name: str) -> bool:
+        """Whether the hosts file has *name*, a name in lower case and ASCII."""
+        return self._hosts is not None and self._hosts.defines(name)
+
+    def lookup(self, name: str, port: int, share: Hashable = None) -> Deferred[list[Address]]:
         """
         Every address of *name*, in the resolver's order, with *port*.
 
+        :param share: the client who asks; the look-ups of one client take turns with those of the others.
         :returns: fires with at least one address; cancelling it leaves others who wait alone.
         :raises NameNotFound: (by the Deferred) when there is none.
+        :raises TooManyLookups: (by the Deferred) when too many look-ups wait.
         """
         remembered = self.remembered(name, port)
         if remembered is not None:
             return succeed(remembered)
-        return self._ask(name).addCallback(_with_port, name, port)
+        if ":" in name or reads_as_address(name):
+            address = literal(name)
+            return (
+                fail(NameNotFound("name not found"))
+                if address is None
+                else succeed([unmapped(address, port)])
+            )
+        return self._ask(name, share).addCallback(_with_port, name, port)
 
     def remembered(self, name: str, port: int) -> list[Address] | None:
         """What :meth:`lookup` gives, if it is known already."""
+        defined = None if self._hosts is None else self._hosts.addresses(name)
+        if defined is not None:
+            return _with_port(defined, name, port)
         known = self._known.get(name)
         if known is None or known[0] <= self._clock.seconds():
             return None
         return _with_port(known[1], name, port)
 
-    def reverse(self, host: str) -> Deferred[str]:
+    def reverse(self, host: str, share: Hashable = None) -> Deferred[str]:
         """
         The name of the literal address *host*.
 
+        :param share: as for :meth:`lookup`.
         :returns: fires with a name that the DNS allows; it can be cancelled.
         :raises NameNotFound: (by the Deferred) when there is none.
         """
-        return self._reverse.lookup(host)
+        name = None if self._hosts is None else self._hosts.name(host)
+        return self._reverse.lookup(host, share) if name is None else succeed(name)
 
-    def _ask(self, name: str) -> Deferred[Found]:
-        answer: Deferred[Found] = Deferred(lambda gone: self._forget(name, gone))
-        waiting = self._waiting.get(name)
-        if waiting is not None:
-            waiting.append(answer)
+    def _ask(self, name: str, share: Hashable) -> Deferred[Found]:
+        share = None if self._fair is None else share
+        lookups = self._waiting.setdefault(name, {})
+        lookup = lookups.get(share)
+        answer: Deferred[Found] = Deferred(lambda gone: self._forget(name, share, gone))
+        if lookup is not None:
+            lookup.waiting.append(answer)
             return answer
-        self._waiting[name] = [answer]
-        try:
-            self._resolver.resolveHostName(_Collector(lambda found: self._answered(name, found)), name)
-        except Exception:
-            # An embedder's resolver may raise anything; whatever it is, there is no address.
-            _log.failure("the resolver failed")
-            self._answered(name, ())
+        lookup = lookups[share] = _Lookup()
+        lookup.waiting.append(answer)
+        lookup.pending = maybeDeferred(self._resolve, name, share)
+        lookup.pending.addCallback(self._answered, name).addErrback(self._failed, name, share, lookup)
         return answer
 
-    def _forget(self, name: str, gone: Deferred[Found]) -> None:
-        waiting = self._waiting.get(name)
-        if waiting is not None and gone in waiting:
-            waiting.remove(gone)
+    def _resolve(self, name: str, share: Hashable) -> Deferred[Found]:
+        if self._fair is not None:
+            return self._fair.lookup_addresses(name, share)
+        found: Deferred[Found] = Deferred()
 
-    def _answered(self, name: str, found: Found) -> None:
+        def complete(addresses: Found) -> None:
+            if not found.called:
+                found.callback(addresses)
+
+        self._resolver.resolveHostName(_Collector(complete), name)
+        return found
+
+    def _forget(self, name: str, share: Hashable, gone: Deferred[Found]) -> None:
+        lookups = self._waiting.get(name, {})
+        lookup = lookups.get(share)
+        if lookup is None or gone not in lookup.waiting:
+            return
+        lookup.waiting.remove(gone)
+        # Only a fair resolver frees what a look-up has; the answers of others are worth remembering.
+        if not lookup.waiting and self._fair is not None and lookup.pending is not None:
+            self._remove(name, share)
+            lookup.pending.cancel()
+
+    def _remove(self, name: str, share: Hashable) -> None:
+        del self._waiting[name][share]
+        if not self._waiting[name]:
+            del self._waiting[name]
+
+    def _failed(self, failure: Failure, name: str, share: Hashable, lookup: _Lookup) -> None:
+        if self._waiting.get(name, {}).get(share) is not lookup:
+            return  # it is cancelled, because no client waits for it
+        if failure.check(TooManyLookups):
+            self._remove(name, share)
+            for answer in lookup.waiting:
+                if not answer.called:
+                    answer.errback(failure)
+            return
+        # An embedder's resolver may raise anything; whatever it is, there is no address.
+        _log.failure("the resolver failed", failure)
+        self._answered((), name)
+
+    def _answered(self, found: Found, name: str) -> None:
         if found and self._keep:
             self._known.pop(name, None)
             if len(self._known) >= self._most:
                 del self._known[next(iter(self._known))]
             self._known[name] = (self._clock.seconds() + self._keep, found)
-        for answer in self._waiting.pop(name, ()):
-            if not answer.called:  # it may have been cancelled by what an earlier one has led to
-                answer.callback(found)
+        for lookup in list(self._waiting.pop(name, {}).values()):
+            if lookup.pending is not None:
+                lookup.pending.cancel()  # those of other clients; the one that has ended takes no notice
+            for answer in lookup.waiting:
+                if not answer.called:  # it may have been cancelled by what an earlier one has led to
+                    answer.callback(found)
 
 
 def _with_port(found: Found, name: str, port: int) -> list[Address]:

@@ -8,8 +8,8 @@ there are few at once, and not many wait.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from socket import NI_NAMEREQD, getnameinfo
 from typing import Any
 
@@ -19,8 +19,9 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
-from .errors import NameNotFound
+from .errors import NameNotFound, TooManyLookups
 from .names import canonical
+from .runtime.fair_queue import FairQueue
 from .wire.words import Address, AddressType
 
 #: Look-ups at once: with the system's resolver, each holds a thread of the reactor's ten.
@@ -70,9 +71,17 @@ def reverse_lookups(resolver: IHostnameResolver | None, reactor: Any) -> Reverse
     return ReverseLookups()
 
 
+class _Wanted:
+    __slots__ = ("answer", "host")
+
+    def __init__(self, host: str, answer: Deferred[str]) -> None:
+        self.host = host
+        self.answer = answer
+
+
 class ReverseLookups:
     """
-    Finds the names of addresses, a few at once.
+    Finds the names of addresses, a few at once; clients take turns, and one client may have half of them.
 
     :param ask: looks one up; None: there is nobody to ask, and no address has a name.
     :param at_once: how many look-ups go on at once.
@@ -88,45 +97,53 @@ class ReverseLookups:
         self._ask = ask
         self._at_once = at_once
         self._most = waiting
-        self._running = 0
-        self._waiting: deque[tuple[str, Deferred[str]]] = deque()
+        self._per_share = max(1, at_once // 2)
+        self._running: Counter[Hashable] = Counter()
+        self._waiting: FairQueue[_Wanted] = FairQueue()
 
-    def lookup(self, host: str) -> Deferred[str]:
+    def lookup(self, host: str, share: Hashable = None) -> Deferred[str]:
         """
         The name of the literal address *host*.
 
+        :param share: the client who asks; None: not known.
         :returns: fires with a name that the DNS allows. When it is cancelled, a
             look-up that goes on is left to end in its own time.
         :raises NameNotFound: (by the Deferred) when there is none, or nobody to ask.
         """
         if self._ask is None:
             return fail(NameNotFound("the resolver knows no names of addresses"))
-        if len(self._waiting) >= self._most:
-            return fail(NameNotFound("too many look-ups at once"))
-        answer: Deferred[str] = Deferred(self._forget)
-        self._waiting.append((host, answer))
+        answer: Deferred[str] = Deferred(lambda _: self._forget(share, wanted))
+        wanted = _Wanted(host, answer)
+        self._waiting.put(share, wanted)
         self._next()
+        if len(self._waiting) > self._most:
+            self._waiting.shed(share).answer.errback(TooManyLookups("too many look-ups at once"))
         return answer
 
     def _next(self) -> None:
-        while self._waiting and self._running < self._at_once:
-            host, answer = self._waiting.popleft()
-            self._running += 1
+        while self._running.total() < self._at_once:
+            taken = self._waiting.take(self._has_turn)
+            if taken is None:
+                return
+            share, wanted = taken
+            self._running[share] += 1
             assert self._ask is not None
-            asked = maybeDeferred(self._ask, host)
-            asked.addBoth(self._ended).addCallback(_name).addErrback(_not_found)
-            asked.addBoth(_tell, answer)
+            asked = maybeDeferred(self._ask, wanted.host)
+            asked.addBoth(self._ended, share).addCallback(_name).addErrback(_not_found)
+            asked.addBoth(_tell, wanted.answer)
 
-    def _ended(self, result: Any) -> Any:
-        self._running -= 1
+    def _forget(self, share: Hashable, wanted: _Wanted) -> None:
+        self._waiting.discard(share, wanted)
+
+    def _has_turn(self, share: Hashable) -> bool:
+        return share is None or self._running[share] < self._per_share
+
+    def _ended(self, result: Any, share: Hashable) -> Any:
+        self._running[share] -= 1
+        if not self._running[share]:
+            del self._running[share]
         self._next()
         return result
-
-    def _forget(self, answer: Deferred[str]) -> None:
-        for entry in self._waiting:
-            if entry[1] is answer:
-                self._waiting.remove(entry)
-                return
 
 
 def _name(text: str) -> str:

@@ -25,6 +25,8 @@ from .limits.ledger import Ledger
 from .limits.terms import ServerLimits
 from .limits.usage import UsageFile
 from .listen import Take, for_engine, for_transports
+from .net.hosts_file import HostsFile
+from .net.lookups import IAddressLookup
 from .policy import (
     Client,
     DefaultPolicy,
@@ -38,6 +40,7 @@ from .ports import Advertised
 from .relay import engine_for
 from .resolve import Names
 from .reverse import reverse_lookups
+from .runtime.pool import Pool
 from .session import LINGER, Phase, Session
 from .tcp import SocketOption, socket_options
 from .udp.associations import Associations
@@ -102,6 +105,7 @@ class Sessions:
         self.listeners = OwnListeners()
         self._settings = settings
         self._set_policy()
+        self._hosts: HostsFile | None = None
         self._set_resolver()
         self.means = Means(self.policy, self.names, reactor)
         outgoing, advertised, bind, udp = settings.outgoing, settings.advertised, settings.bind, settings.udp
@@ -156,10 +160,17 @@ class Sessions:
 
     def _set_resolver(self) -> None:
         resolver = self._settings.resolver
+        system = self.reactor.nameResolver
+        # An embedder's resolver knows all names itself.
+        ours = resolver is None or resolver is system or IAddressLookup.providedBy(resolver)
+        if ours and self._hosts is None:
+            reading = Pool(self.reactor, name="hosts file", threads=1, waiting=1)
+            self._hosts = HostsFile(self.reactor, reading.run)
         self.names = Names(
-            self.reactor.nameResolver if resolver is None else resolver,
+            system if resolver is None else resolver,
             self.reactor,
             reverse=reverse_lookups(resolver, self.reactor),
+            hosts=self._hosts if ours else None,
         )
 
     def reconfigure(self, authentication: Authentication | None, settings: Settings) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import pytest_twisted
@@ -20,10 +22,14 @@ from twisted.names import client as names_client
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from socksproxy.errors import NameNotFound
+from socksproxy.errors import NameNotFound, TooManyLookups, reply_for
+from socksproxy.names import canonical
+from socksproxy.net.hosts_file import HostsFile
+from socksproxy.net.lookups import IAddressLookup
 from socksproxy.resolve import DNSResolver, Names, make_resolver
-from socksproxy.wire.words import Address
+from socksproxy.wire.words import Address, AddressType, Reply
 
+from .support.logs import heard
 from .support.names import NameServer
 
 reactor: Any = _reactor
@@ -439,7 +445,7 @@ class TestNames:
             gone = setting.names.lookup("a.test", 80)
             gone.addErrback(lambda failure: failure.trap(CancelledError))
             gone.cancel()
-        assert len(setting.names._waiting["a.test"]) == 1
+        assert len(setting.names._waiting["a.test"][None].waiting) == 1
         setting.resolver.answer(ONE)
         assert results == [[Address.of(ONE, 80)]]
         assert setting.names._waiting == {}
@@ -512,3 +518,106 @@ def test_many_at_once(server: NameServer) -> Playing:
     found = yield gatherResults([names.lookup("dual.test", port) for port in range(1, 101)])
     assert [addresses[0].port for addresses in found] == list(range(1, 101))
     assert len(server.asked) == 2
+
+
+class TestHosts:
+    """A hosts file answers before the resolver, and at once."""
+
+    @pytest.fixture
+    def setting(self, tmp_path: Path) -> Setting:
+        (tmp_path / "hosts").write_text("192.0.2.7 here.test 127.1 123456789012\n")
+        return Setting(hosts=HostsFile(Clock(), Mock(), str(tmp_path / "hosts")))
+
+    @pytest.mark.parametrize("name", ["here.test", "here.test.", "127.1", "123456789012"])
+    def test_defined(self, setting: Setting, name: str) -> None:
+        assert setting.lookup(name) == [[Address.of("192.0.2.7", 80)]]
+        assert setting.resolver.asked == []
+        assert canonical(Address(name, 80, AddressType.DOMAIN_NAME), setting.names.defines).host == name
+
+    def test_localhost(self, setting: Setting) -> None:
+        for name in ("localhost", "a.localhost."):
+            assert setting.lookup(name) == [[Address.of("127.0.0.1", 80), Address.of("::1", 80)]]
+        assert setting.resolver.asked == []
+
+    @pytest.mark.parametrize("name", ["127.2", "2130706433", "0x7f000001", "192.0.2.1."])
+    def test_numbers_never_reach_a_resolver(self, setting: Setting, name: str) -> None:
+        assert [type(result) for result in setting.lookup(name)] == [NameNotFound]
+        with pytest.raises(NameNotFound):
+            canonical(Address(name, 80, AddressType.DOMAIN_NAME), setting.names.defines)
+        assert setting.resolver.asked == []
+
+    def test_reverse(self, setting: Setting) -> None:
+        found: list[str] = []
+        setting.names.reverse("192.0.2.7").addCallback(found.append)
+        assert found == ["here.test"]
+
+
+@implementer(IHostnameResolver, IAddressLookup)
+class FairResolver(FakeResolver):
+    """Answers when the test wants it, for each client. :ivar running: the look-ups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running: dict[tuple[str, Any], Deferred[Any]] = {}
+
+    def lookup_addresses(self, name: str, share: Any) -> Deferred[Any]:
+        pending: Deferred[Any] = Deferred(lambda _: self.running.pop((name, share)))
+        self.running[name, share] = pending
+        return pending
+
+
+class TestFairNames:
+    """A resolver that is fair to its clients has a look-up for each."""
+
+    @pytest.fixture
+    def setting(self, monkeypatch: pytest.MonkeyPatch) -> Setting:
+        setting = Setting()
+        setting.resolver = FairResolver()
+        setting.names = Names(setting.resolver, setting.clock)
+        return setting
+
+    def ask(self, setting: Setting, share: str) -> tuple[Deferred[Any], list[Any]]:
+        results: list[Any] = []
+        pending = setting.names.lookup("a.test", 80, share)
+        pending.addCallbacks(results.append, lambda failure: results.append(failure.type))
+        return pending, results
+
+    def test_the_first_answer_is_for_all(self, setting: Setting) -> None:
+        """One client's queue does not hold up another client who asks for the same name."""
+        results = [self.ask(setting, share)[1] for share in ("one", "one", "two")]
+        running: dict[Any, Deferred[Any]] = setting.resolver.running  # type: ignore[attr-defined]
+        assert list(running) == [("a.test", "one"), ("a.test", "two")]
+        running.pop(("a.test", "two")).callback(((ONE, AddressType.IPV4),))
+        assert results == [[[Address.of(ONE, 80)]]] * 3
+        assert running == {}
+        assert setting.names._waiting == {}
+
+    def test_what_nobody_waits_for_is_cancelled(self, setting: Setting) -> None:
+        first, second = (self.ask(setting, "one") for _ in range(2))
+        running: dict[Any, Deferred[Any]] = setting.resolver.running  # type: ignore[attr-defined]
+        first[0].cancel()
+        assert len(running) == 1
+        second[0].cancel()
+        assert running == {}
+        assert setting.names._waiting == {}
+        assert first[1] == second[1] == [CancelledError]
+
+    def test_too_many(self, setting: Setting) -> None:
+        """It says nothing about the name: only the client with the full queue is told so, by reply 1."""
+        one, two = (self.ask(setting, share)[1] for share in ("one", "two"))
+        running: dict[Any, Deferred[Any]] = setting.resolver.running  # type: ignore[attr-defined]
+        running["a.test", "one"].errback(TooManyLookups("too many"))
+        assert one == [TooManyLookups]
+        assert reply_for(TooManyLookups("too many")) is Reply.GENERAL_FAILURE
+        assert two == []
+        running["a.test", "two"].callback(((ONE, AddressType.IPV4),))
+        assert two == [[Address.of(ONE, 80)]]
+        assert setting.names._waiting == {}
+
+    def test_cancelled_by_the_resolver(self, setting: Setting) -> None:
+        """It is logged as any other failure, and who waits is told."""
+        with heard() as lines:
+            _, results = self.ask(setting, "one")
+            setting.resolver.running["a.test", "one"].errback(CancelledError())  # type: ignore[attr-defined]
+        assert results == [NameNotFound]
+        assert "the resolver failed" in lines[0]

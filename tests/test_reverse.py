@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from socksproxy.errors import NameNotFound
+from socksproxy.errors import NameNotFound, TooManyLookups
 from socksproxy.resolve import DNSResolver, make_resolver
 from socksproxy.reverse import IReverseResolver, ReverseLookups, SystemReverse, reverse_lookups
 
@@ -188,3 +188,23 @@ def test_dns() -> Waiting:
             with pytest.raises(NameNotFound):
                 yield lookups.lookup(host)
         assert [kind for _, kind in server.asked] == [12] * 5
+
+
+def test_clients_take_turns() -> None:
+    """A client whose look-ups hang has half of those that go on at once, and delays itself only."""
+    asker = Asker()
+    lookups = ReverseLookups(asker, at_once=4, waiting=8)
+    floods = [lookups.lookup(f"192.0.2.{number}", "one") for number in range(10)]
+    assert len(asker.asked) == 2
+    other = lookups.lookup("198.51.100.1", "two")
+    assert asker.asked[-1][0] == "198.51.100.1"
+    lookups.lookup("192.0.2.99", "one").addErrback(lambda failure: failure.trap(TooManyLookups))
+    later = lookups.lookup("198.51.100.2", "three")
+    asker.asked[-1][1].callback("later.example")
+    asker.asked[2][1].callback("other.example")
+    assert (other.result, later.result) == ("other.example", "later.example")
+    for flood in floods[2:]:
+        flood.addErrback(lambda failure: failure.trap(CancelledError, TooManyLookups))
+        flood.cancel()
+    asker.asked[0][1].callback("zero.example")
+    assert len(asker.asked) == 4

@@ -161,7 +161,7 @@ class Binds:
         :raises NoFreePort: by the Deferred.
         :raises OSError: by the Deferred, when the system denies it.
         """
-        wanted = wanted._replace(destination=canonical(wanted.destination))
+        wanted = wanted._replace(destination=canonical(wanted.destination, self._means.names.defines))
         return self._bind(wanted, take, resolved, stranger)
 
     @inlineCallbacks

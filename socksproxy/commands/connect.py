@@ -32,7 +32,7 @@ def connect(
     :raises NameNotFound: at once or by the Deferred, when there is no such host.
     :raises NotAllowed: likewise, when the policy denies the name or all of its addresses.
     """
-    destination = canonical(destination)
+    destination = canonical(destination, means.names.defines)
     answer = ask(means.policy, client, Command.CONNECT, destination)
     if answer is True and destination.type is not AddressType.DOMAIN_NAME:
         # The common case, and the one that is measured: nothing to wait for but the connection.

@@ -12,8 +12,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..auth.penalties import network_of
 from ..errors import NotAllowed
-from ..names import canonical
+from ..names import canonical, reads_as_address
 from ..policy import Client, ICommandPolicy, INamePolicy, IPolicy
 from ..resolve import Names
 from ..wire.words import Address, AddressType, Command
@@ -90,7 +91,8 @@ def ask_again(
     :param destination: as the client has asked for it.
     :param reached: the addresses that it has led to; none: they are not known yet.
     """
-    destination = canonical(destination)
+    # It was asked for before, so the hosts file has it where a C library reads it as an address.
+    destination = canonical(destination, reads_as_address)
     answer = ask(policy, client, command, destination)
     if not answer or not reached:
         return answer
@@ -212,7 +214,8 @@ def permitted_addresses(
     remembered = means.names.remembered(host, port)
     if remembered is not None:
         return _judged(remembered, means.policy, client, command, host, resolved)
-    return means.names.lookup(host, port).addCallback(_judged, means.policy, client, command, host, resolved)
+    looked_up = means.names.lookup(host, port, network_of(client.whose))
+    return looked_up.addCallback(_judged, means.policy, client, command, host, resolved)
 
 
 def _judged(

@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import inlineCallbacks
 
+from ..auth.penalties import network_of
 from ..errors import NameNotFound, NotAllowed
 from ..names import canonical
 from ..policy import Client
@@ -30,7 +31,7 @@ def resolve(
     :raises NameNotFound: (by the Deferred) when there is no address that the client can be told.
     :raises NotAllowed: (by the Deferred) when the policy denies the name or all of its addresses.
     """
-    destination = canonical(request.destination)
+    destination = canonical(request.destination, means.names.defines)
     answer = ask(means.policy, client, Command.RESOLVE, destination)
     addresses: list[Address] = yield permitted_addresses(
         means, client, Command.RESOLVE, destination, answer, resolved
@@ -57,6 +58,6 @@ def resolve_pointer(
         raise NameNotFound("only an address can be looked up in reverse")
     if not (yield ask(means.policy, client, Command.RESOLVE_PTR, destination)):
         raise NotAllowed("the policy denies it")
-    name: str = yield means.names.reverse(destination.host)
+    name: str = yield means.names.reverse(destination.host, network_of(client.whose))
     resolved()
     return Address(name, 0, AddressType.DOMAIN_NAME)

@@ -29,7 +29,7 @@ from ..commands.means import Means, ask, ask_again, permitted_addresses
 from ..deadlines import Deadlines
 from ..errors import NameNotFound, NotAllowed
 from ..limits.buckets import Meter, Meters
-from ..names import canonical
+from ..names import canonical, reads_as_address
 from ..policy import Client, Special, special
 from ..relay.outcome import End
 from ..wire.datagram import LAST_FRAGMENT, build_header, parse_datagram
@@ -528,7 +528,7 @@ class Association:
 
     def _add_target(self, key: bytes) -> Target | None:
         try:
-            address = _destination(key)
+            address = _destination(key, self.means.names.defines)
         except ProtocolError:
             self.drop(Drop.MALFORMED)
             return None
@@ -778,13 +778,15 @@ def header_end(data: bytes | memoryview) -> int:
     return end if size >= end else 0
 
 
-def _destination(key: bytes) -> Address:
+def _destination(key: bytes, defines: Callable[[str], bool] = reads_as_address) -> Address:
     """
     The destination of the header *key*.
 
+    :param defines: whether the hosts file has a name; by default every name that is asked about, because
+        the destination has been added already.
     :raises NameNotFound: for what cannot be the name of a host.
     """
-    address = canonical(parse_datagram(key)[0].address)
+    address = canonical(parse_datagram(key)[0].address, defines)
     if not address.port:
         raise ProtocolError("port 0 is no destination")
     return address

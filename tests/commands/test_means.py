@@ -149,7 +149,7 @@ class TestPermittedAddresses:
         results = results_of(found)
         found.cancel()
         assert results[0].check(CancelledError)
-        assert means.names._waiting == {"a.example": []}
+        assert means.names._waiting["a.example"][None].waiting == []
 
     def test_cancelled_while_addresses_are_judged(self) -> None:
         """Nobody waits for the policy's words any more, so that nobody misses them in the log."""

@@ -1,0 +1,186 @@
+"""
+The hosts file (hosts(5)), and ``localhost`` (RFC 6761, section 6.3): names that need no resolver.
+
+Strategy: one ``stat`` looks at the file when a name is asked for, once a second at most. A small file
+that has changed is read at once. A large one, such as a block list, is read by a thread, and what was read
+before counts until then.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import NameNotFound, describe
+from ..names import bare_name, canonical, literal, unmapped
+from ..wire.words import Address, AddressType
+from .lookups import MOST_ADDRESSES, Found
+
+_log = Logger(namespace="socksproxy")
+
+PATH = "/etc/hosts"
+#: Seconds between two looks at the file.
+LOOK_EVERY = 1.0
+#: Bytes of a file that is read at once.
+SMALL = 64 << 10
+#: Bytes of a file that is read at all.
+MOST_BYTES = 32 << 20
+
+_LOOPBACK: Found = (("127.0.0.1", AddressType.IPV4), ("::1", AddressType.IPV6))
+
+#: Calls a function in a thread; the Deferred fires with what the function returns.
+InThread = Callable[..., Deferred[Any]]
+
+
+class Entries(NamedTuple):
+    """
+    What a hosts file says.
+
+    :ivar addresses: the addresses of each name, in the order of the lines.
+    :ivar names: the first name of each address.
+    """
+
+    addresses: dict[str, Found]
+    names: dict[str, str]
+
+
+_NOTHING = Entries({}, {})
+
+
+def parse(lines: Iterable[bytes]) -> Entries:
+    """What *lines* of a hosts file say; lines that make no sense say nothing."""
+    addresses: dict[str, list[tuple[str, AddressType]]] = {}
+    names: dict[str, str] = {}
+    for line in lines:
+        words = line.partition(b"#")[0].decode("utf-8", "surrogateescape").split()
+        host = literal(words[0].partition("%")[0]) if len(words) > 1 else None
+        if host is None:
+            continue
+        address = unmapped(host, 0)
+        for word in words[1:]:
+            name = _name(word)
+            found = addresses.setdefault(name, [])
+            if len(found) < MOST_ADDRESSES and (address.host, address.type) not in found:
+                found.append((address.host, address.type))
+            names.setdefault(address.host, name)
+    # The names of a block list all have the same address: one tuple does for all of them.
+    shared: dict[Found, Found] = {}
+    return Entries(
+        {name: shared.setdefault(tuple(found), tuple(found)) for name, found in addresses.items()}, names
+    )
+
+
+def _name(word: str) -> str:
+    if word.isascii():
+        return bare_name(word.lower())
+    try:
+        return bare_name(canonical(Address(word, 0, AddressType.DOMAIN_NAME)).host)
+    except NameNotFound:
+        return word  # nobody can ask for it
+
+
+def is_localhost(name: str) -> bool:
+    """Whether *name*, without a dot at its end, is ``localhost`` or ends with ``.localhost``."""
+    return name == "localhost" or name.endswith(".localhost")
+
+
+_Signature = tuple[int, int, int, int]
+
+
+class HostsFile:
+    """
+    Answers from a hosts file, at once.
+
+    :param clock: tells when the file was looked at.
+    :param in_thread: reads large files.
+    :param path: the file. One that does not exist says nothing.
+    """
+
+    def __init__(self, clock: IReactorTime, in_thread: InThread, path: str = PATH) -> None:
+        self.path = path
+        self._clock = clock
+        self._in_thread = in_thread
+        self._entries = _NOTHING
+        self._signature: _Signature | None = None
+        self._looked: float | None = None
+        self._look()
+
+    def addresses(self, name: str) -> Found | None:
+        """The addresses of *name*, a name in lower case and ASCII; None: a resolver has to be asked."""
+        self._look()
+        name = bare_name(name)
+        found = self._entries.addresses.get(name)
+        if found is None and is_localhost(name):
+            return _LOOPBACK
+        return found
+
+    def defines(self, name: str) -> bool:
+        """Whether the file has *name*, a name in lower case and ASCII."""
+        self._look()
+        return bare_name(name) in self._entries.addresses
+
+    def name(self, host: str) -> str | None:
+        """The name of the literal address *host*; None: a resolver has to be asked."""
+        self._look()
+        return self._entries.names.get(host)
+
+    def _look(self) -> None:
+        now = self._clock.seconds()
+        if self._looked is not None and 0 <= now - self._looked < LOOK_EVERY:
+            return
+        self._looked = now
+        signature, size = _state_of(self.path)
+        if signature == self._signature:
+            return
+        self._signature = signature
+        if signature is None:
+            self._entries = _NOTHING
+        elif size <= SMALL:
+            self._take(_read(self.path), signature)
+        else:
+            reading = self._in_thread(_read, self.path)
+            reading.addCallbacks(self._take, self._broke, callbackArgs=(signature,))
+
+    def _take(self, entries: Entries | str, signature: _Signature) -> None:
+        if signature != self._signature:
+            return  # it has changed once more, and is read again
+        if isinstance(entries, str):
+            _log.warn(
+                "{path} is not read, what was read before stays: {problem}", path=self.path, problem=entries
+            )
+        else:
+            self._entries = entries
+
+    def _broke(self, failure: Failure) -> None:
+        self._signature = None  # another look tries again
+        _log.failure("{path} cannot be read", failure, path=self.path)
+
+
+def _state_of(path: str) -> tuple[_Signature | None, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None, 0
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns), status.st_size
+
+
+def _read(path: str) -> Entries | str:
+    """What the file at *path* says; text: why it cannot be read."""
+    try:
+        # To open a FIFO would otherwise take until a program writes to it.
+        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return "not a file"
+            if status.st_size > MOST_BYTES:
+                return f"larger than {MOST_BYTES >> 20} MiB"
+            return parse(file.read(MOST_BYTES).splitlines())
+    except OSError as problem:
+        return describe(problem)
