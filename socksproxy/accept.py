@@ -27,6 +27,7 @@ from .descriptors import DescriptorGate
 from .dial import Destination, adopted
 from .errors import SHORTAGES
 from .limits.buckets import Meters
+from .liveness import ask, has_ended
 from .names import plain
 from .policy import Client
 from .policy.listeners import Place, path_of
@@ -144,6 +145,14 @@ class SocketChannel:
         if self._socket is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._lost(False)
+
+    def find_out(self) -> None:
+        """See :meth:`socksproxy.channel.Channel.find_out`."""
+        if self._socket is None:
+            return
+        ask(self._socket)
+        if has_ended(self._socket):
+            self._lost(False)
 
     def pause(self) -> None:
         """See :meth:`socksproxy.channel.Channel.pause`."""

@@ -36,6 +36,9 @@ class Channel(Shape):
     def abort(self) -> None:
         """Close at once, with a reset."""
 
+    def find_out(self) -> None:
+        """The client has closed its direction: if it has gone, the session is told by its ``lost``."""
+
     def pause(self) -> None:
         """Read no more for now."""
 

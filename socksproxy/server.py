@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
+    IDelayedCall,
     IHalfCloseableProtocol,
     IHostnameResolver,
 )
@@ -35,6 +36,7 @@ from .dial import Destination, End, Outgoing
 from .limits.buckets import Meters
 from .limits.terms import ServerLimits
 from .limits.usage import UsageFile
+from .liveness import ask, has_ended
 from .names import literal, plain
 from .policy import Client, IPolicy
 from .policy.listeners import Place
@@ -51,6 +53,9 @@ from .udp.settings import UDPSettings, check as check_udp
 if TYPE_CHECKING:
     from .relay.engine import RelayEngine
 
+
+#: Seconds between two looks at whether a client is still there that has closed its direction.
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 15.0
 
 #: Stands for what is not to change.
 _AS_BEFORE: Any = object()
@@ -73,6 +78,7 @@ class SOCKSProtocol(Protocol):
         self._session: Session | None = None
         self._end: End | None = None
         self._unidentified = False
+        self._look: IDelayedCall | None = None
 
     # What Twisted tells.
 
@@ -133,6 +139,8 @@ class SOCKSProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See :meth:`twisted.internet.interfaces.IProtocol.connectionLost`."""
+        if self._look is not None and self._look.active():
+            self._look.cancel()
         if self._end is not None:
             self._end.connectionLost(reason)
         elif self._session is not None:
@@ -163,6 +171,21 @@ class SOCKSProtocol(Protocol):
         # An association outlives its connection, and a TLS transport that is gone takes no abort.
         if self._session is not None:
             self.transport.abortConnection()
+
+    def find_out(self) -> None:
+        """See :meth:`socksproxy.channel.Channel.find_out`."""
+        link = getattr(innermost(self.transport), "socket", None)
+        if link is not None:
+            ask(link)
+            self._look_again(link, _FIRST_LOOK)
+
+    def _look_again(self, link: SocketType, seconds: float) -> None:
+        """Twisted watches a transport no more that can read no more, so that nothing else tells its end."""
+        if has_ended(link):
+            self.transport.abortConnection()
+        else:
+            later = min(2 * seconds, _LONGEST_LOOK)
+            self._look = self.factory.reactor.callLater(seconds, self._look_again, link, later)
 
     def pause(self) -> None:
         """See :meth:`socksproxy.channel.Channel.pause`."""

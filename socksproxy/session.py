@@ -179,7 +179,7 @@ class Session:
         if self.phase is Phase.NEGOTIATING or self.phase is Phase.AUTHENTICATING:
             self._cancel("client")
             self.channel.close()
-        elif self.phase is Phase.SERVING and not (self.negotiation.early and self._waits_for_answer()):
+        elif self.phase is Phase.SERVING and not self._waits_for_answer():
             # Nothing tells a client that has gone from one that will send no more;
             # one that has already sent all it had to say may well wait for the answer.
             self._cancel("client")
@@ -187,12 +187,13 @@ class Session:
         elif self.phase is Phase.FINISHING:
             self.channel.close()
         elif self.phase is Phase.ASSOCIATED:
-            self._leave("client")
-            self.channel.close()
+            # Its datagrams go on, unless it has gone.
+            self.channel.find_out()
 
     def lost(self, reset: bool) -> None:
         """The client's connection is gone; *reset*: not by an orderly close."""
-        how = "client reset" if reset else "client"
+        # One that has closed its direction has closed the other one then, which shows as a reset.
+        how = "client reset" if reset and not self._half_closed else "client"
         if self._association is not None:
             self._leave(how)
             return
@@ -769,6 +770,8 @@ class Session:
         self.phase = Phase.ASSOCIATED
         self._grant(bound)
         self.negotiation = _DONE
+        if self._half_closed and self.phase is Phase.ASSOCIATED:
+            self.channel.find_out()
 
     def _leave(self, how: str) -> None:
         """The client's connection is closing: its association ends, or has some time yet."""
@@ -842,9 +845,14 @@ class Session:
         self._finish(f"refused: {describe(problem)}")
 
     def _waits_for_answer(self) -> bool:
-        """Whether a client that has closed its direction may still be there; after BIND it has gone."""
+        """
+        Whether a client that has closed its direction may still be there.
+
+        It has gone after BIND, and after CONNECT without early data; an association needs no more of it.
+        """
         request = self.record.request
-        return request is None or request.command != Command.BIND
+        command = None if request is None else request.command
+        return command == Command.UDP_ASSOCIATE or (bool(self.negotiation.early) and command != Command.BIND)
 
     def _finish(self, how: str) -> None:
         """Everything is said: give the client time to read it."""

@@ -127,7 +127,7 @@ class Client:
         if hint is True:
             hint = Address.of(*self.udp.getsockname()[:2])
         self.tcp.sendall(
-            first
+            (first or getattr(proxy, "first", b""))
             + b"\5\1\0"
             + b"\5"
             + bytes((Command.UDP_ASSOCIATE,))

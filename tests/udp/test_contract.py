@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from socksproxy.limits import Limits, ServerLimits
 from socksproxy.session import MAX_IDLE_TALK
 from socksproxy.udp import association as association_module, sockets, transports
 from socksproxy.wire.datagram import build_header
-from socksproxy.wire.words import AddressType
+from socksproxy.wire.words import UNSPECIFIED, AddressType
 from tests.support.certificates import self_signed
 from tests.support.names import NameServer
 
@@ -786,11 +787,7 @@ def tcp_closes(proxy: Proxy, how: str) -> None:
         assert client.ask(b"x", echo.address) == b"x"
         if how == "reset":
             client.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        if how == "half":
-            client.tcp.shutdown(socket.SHUT_WR)
-            assert client.closed()
-        else:
-            client.tcp.close()
+        client.tcp.close()
         assert proxy.record()["ended"] == ("client reset" if how == "reset" else "client")
         wait_for(lambda: is_free(client.relay))
         client.send(b"anybody?", echo.address)
@@ -810,7 +807,7 @@ def is_free(address: tuple[str, int]) -> bool:
 
 
 @kinds
-@pytest.mark.parametrize("how", ["whole", "half", "reset"])
+@pytest.mark.parametrize("how", ["whole", "reset"])
 @pytest_twisted.ensureDeferred
 async def test_ends_with_its_connection(kind: str, how: str) -> None:
     async with serving(kind) as proxy:
@@ -860,6 +857,93 @@ async def test_stopped_in_the_grace_time_over_tls(kind: str, tmp_path: Path) -> 
         proxy.factory.stop_sessions()
         assert len(proxy.records) == 1
         assert not proxy.factory.sessions.live
+
+
+def half_closes(proxy: Proxy) -> None:
+    with Echo() as echo, Client(proxy) as client:
+        assert client.ask(b"before", echo.address) == b"before"
+        client.tcp.shutdown(socket.SHUT_WR)
+        for number in range(5):
+            assert client.ask(b"%d" % number, echo.address) == b"%d" % number
+            time.sleep(0.05)
+        client.tcp.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            client.tcp.recv(100)  # neither an end nor anything else
+        client.tcp.settimeout(PATIENCE)
+        assert client.closed(), "it has been silent"
+        assert proxy.record()["ended"] == "idle timeout"
+        wait_for(lambda: is_free(client.relay))
+
+
+@kinds
+@pytest.mark.parametrize("listen", ["tcp", "unix", "haproxy"])
+@pytest_twisted.ensureDeferred
+async def test_half_closed(kind: str, listen: str, tmp_path: Path) -> None:
+    """The association goes on; its idle timeout ends it."""
+    places = {
+        "tcp": "tcp:0:interface=127.0.0.1",
+        "unix": f"unix:{tmp_path / 'socks'}",
+        "haproxy": "haproxy:tcp:0:interface=127.0.0.1",
+    }
+    first = b"PROXY TCP4 127.0.0.1 127.0.0.1 5000 1080\r\n" if listen == "haproxy" else b""
+    async with serving(kind, listen=places[listen], udp=UDPSettings(idle=1.0)) as proxy:
+        await proxy.run(half_closes if not first else lambda proxy: half_closes(Announced(proxy, first)))
+
+
+class Announced:
+    """*proxy* behind a balancer, which sends *first*."""
+
+    def __init__(self, proxy: Proxy, first: bytes) -> None:
+        self.address, self.first, self.record = proxy.address, first, proxy.record
+
+
+def half_closes_and_goes(proxy: Proxy, how: str) -> None:
+    with Echo() as echo, Client(proxy) as client:
+        client.tcp.shutdown(socket.SHUT_WR)
+        assert client.ask(b"x", echo.address) == b"x"
+        if how == "reset":
+            client.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            client.tcp.close()
+        else:
+            client.tcp.shutdown(socket.SHUT_RDWR)
+            client.tcp.close()
+        if how == "whole" and not isinstance(proxy.address, str):
+            return  # keepalive tells, or the idle timeout
+        assert proxy.record()["ended"] == "client"
+        wait_for(lambda: is_free(client.relay))
+
+
+@kinds
+@pytest.mark.parametrize("how", ["whole", "reset"])
+@pytest.mark.parametrize("listen", ["tcp", "unix"])
+@pytest_twisted.ensureDeferred
+async def test_half_closed_and_gone(kind: str, listen: str, how: str, tmp_path: Path) -> None:
+    """A client that goes later is noticed as far as the system tells."""
+    place = f"unix:{tmp_path / 'socks'}" if listen == "unix" else "tcp:0:interface=127.0.0.1"
+    async with serving(kind, listen=place) as proxy:
+        await proxy.run(half_closes_and_goes, how)
+
+
+def asks_and_half_closes(proxy: Proxy) -> None:
+    """All that the client has to say on TCP comes in one segment, with its end."""
+    sock = socket.create_connection(proxy.address, PATIENCE)
+    sock.sendall(b"\5\1\0" + b"\5\3" + build_header(UNSPECIFIED)[2:])
+    sock.shutdown(socket.SHUT_WR)
+    answer = b""
+    while len(answer) < 12:
+        answer += sock.recv(100)
+    relay = ("127.0.0.1", int.from_bytes(answer[-2:], "big"))
+    with Echo() as echo, udp_socket() as udp:
+        udp.sendto(build_header(Address.of(*echo.address)) + b"x", relay)
+        assert udp.recv(100)[-1:] == b"x"
+    sock.close()
+
+
+@kinds
+@pytest_twisted.ensureDeferred
+async def test_half_closed_from_the_beginning(kind: str) -> None:
+    async with serving(kind) as proxy:
+        await proxy.run(asks_and_half_closes)
 
 
 def grace_ends(proxy: Proxy) -> None:
