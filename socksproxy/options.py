@@ -364,7 +364,7 @@ class Options(usage.Options, AuthOptionMixin):
         self["set_files"] = [] if self["policy"] is None else self["policy"].sets.files
         self["portal"] = self._portal(said)
         # Rules deny what they do not allow.
-        self["guarded"] |= self["policy"] is not None
+        self["guarded"] |= self["policy"] is not None and bool(self["policy"].rules)
         self["auth_settings"] = AuthSettings(
             timeout=said["auth-timeout"], failures=said["auth-failures"] or None
         )

@@ -64,6 +64,9 @@ def policy_of(
     """
     The policy, or None where there is no rule, or something is wrong.
 
+    Without a rule there is one only where metadata addresses are added: it decides as the default
+    policy does.
+
     :param rules: what stands as ``rule``; None: nothing.
     :param sets: likewise as ``sets``.
     :param quota_file: whether there is one, without which there are no quotas.
@@ -74,7 +77,7 @@ def policy_of(
     found = _rules(rules, quota_file, faults)
     if not _names_differ(rules, faults):
         return None
-    if not found:
+    if not found and not (known is not None and known.metadata):
         return None
     if known is None:
         # Nobody can tell which of the sets that rules name there are.

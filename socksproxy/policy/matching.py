@@ -41,7 +41,7 @@ from .rules import (
     span_of,
 )
 from .sets import HoldsNetworks, Sets, glob
-from .special import carried, special, special_network
+from .special import carried, special
 
 #: Conditions that several fields make together.
 _FIELDS = {"users": ("users", "groups"), "names": ("names", "networks"), "days": ("days", "hours", "zone")}
@@ -346,11 +346,12 @@ def protection(rule: Rule | None, question: Question, sets: Sets, own: OwnListen
         return None
     if own is not None and question.command is Command.CONNECT and own.include(host, port):
         return OWN
-    if special(host) is None or question.client.local:
+    if question.client.local or not (sets.metadata or special(host)):
         return None
-    for address in carried(ip_address(host)):
-        found = special_network(address)
-        if found is not None and (rule is None or not _names(rule, address, found[1], sets)):
+    outer = ip_address(host)
+    for address in (outer, *carried(outer)):
+        network = sets.special_network(address)
+        if network is not None and (rule is None or not _names(rule, address, network, sets)):
             return SPECIAL
     return None
 

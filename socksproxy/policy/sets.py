@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from heapq import merge
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, NamedTuple, Protocol as Shape
 from weakref import WeakValueDictionary
@@ -44,7 +44,7 @@ from .rules import (
     network_of,
     problem_of,
 )
-from .special import Special, special_networks
+from .special import Special, special_network, special_networks
 
 _log = Logger(namespace="socksproxy")
 
@@ -604,6 +604,11 @@ def _built_in() -> dict[str, tuple[Network, ...]]:
 #: Sets of networks that are always there.
 BUILT_IN: Mapping[str, tuple[Network, ...]] = _built_in()
 
+#: The one of them to which networks may be added, and the one that holds it.
+METADATA, _SPECIAL = "metadata", "special"
+#: Names that no other set may have.
+_TAKEN = tuple(name for name in (*BUILT_IN, UNIX) if name != METADATA)
+
 
 @lru_cache(maxsize=4096)
 def glob(pattern: str) -> re.Pattern[str]:
@@ -663,6 +668,8 @@ class Sets:
     :param names: of names, likewise.
     :raises RuleError: for mistakes, all of them.
     :ivar files: those that are sets, or parts of some.
+    :ivar metadata: what *networks* has for the set ``metadata``, in addition to what is always in
+        that set: special addresses of this place.
     """
 
     def __init__(
@@ -674,13 +681,20 @@ class Sets:
         problems: list[Problem] = []
         self.networks: dict[str, tuple[Network, ...] | HoldsNetworks] = dict(BUILT_IN)
         self.names: dict[str, tuple[str, ...] | HoldsNames] = {}
+        self.metadata: tuple[Network, ...] = ()
         for name, content in (networks or {}).items():
-            if not is_set(name) or name in BUILT_IN or name == UNIX:
-                right = "must be a word in lower case, and none of " + ", ".join([*BUILT_IN, UNIX])
+            if not is_set(name) or name in _TAKEN:
+                right = "must be a word in lower case, and none of " + ", ".join(_TAKEN)
                 problems.append(Problem(name, "name", name, right, "set"))
                 continue
             texts, others = self._parts(content, "range_of")
             fixed = _checked(name, "networks", texts, lambda text: (network_of(text),), problems)
+            if name == METADATA:
+                if others:
+                    right = "takes networks only, and no file"
+                    problems.append(Problem(name, "name", name, right, "set"))
+                self._add_metadata(fixed)
+                continue
             several = bool(texts) or len(others) > 1
             self.networks[name] = (_Networks(fixed, others) if several else others[0]) if others else fixed
         for name, patterns in (names or {}).items():
@@ -693,6 +707,19 @@ class Sets:
             self.names[name] = (_Names(fixed, others) if several else others[0]) if others else fixed
         if problems:
             raise RuleError(problems)
+
+    def special_network(self, address: IPv4Address | IPv6Address) -> Network | None:
+        """The network that makes *address* special, whatever the address may carry; None: it is ordinary."""
+        for network in self.metadata:
+            if address in network:
+                return network
+        found = special_network(address)
+        return None if found is None else found[1]
+
+    def _add_metadata(self, networks: tuple[Network, ...]) -> None:
+        self.metadata = networks
+        for name in (METADATA, _SPECIAL):
+            self.networks[name] = BUILT_IN[name] + networks
 
     def _parts(self, content: Any, asked: str) -> tuple[list[Any], list[Any]]:
         """The entries in *content*, and what has a method *asked* of its own; files are kept."""

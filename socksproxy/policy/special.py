@@ -14,6 +14,8 @@ from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
+from .metadata import METADATA_SERVICES
+
 
 class Special(Enum):
     """What is special about an address."""
@@ -35,20 +37,7 @@ def _networks(*texts: str) -> tuple[IPv4Network | IPv6Network, ...]:
 _SPECIAL: tuple[tuple[Special, tuple[IPv4Network | IPv6Network, ...]], ...] = (
     (Special.LOOPBACK, _networks("127.0.0.0/8", "::1/128")),
     (Special.UNSPECIFIED, _networks("0.0.0.0/8", "::/128")),
-    (
-        Special.METADATA,
-        _networks(
-            "169.254.169.254/32",  # most clouds
-            "169.254.170.2/32",  # containers at Amazon
-            "100.100.100.200/32",  # Alibaba
-            "168.63.129.16/32",  # Azure's host agent
-            "192.0.0.192/32",  # Oracle
-            "fd00:ec2::254/128",  # Amazon
-            "fd00:ec2::23/128",  # containers at Amazon
-            "fd20:ce::254/128",  # Google
-            "fd00:42::42/128",  # Scaleway
-        ),
-    ),
+    (Special.METADATA, _networks(*(service.address for service in METADATA_SERVICES))),
     (Special.LINK_LOCAL, _networks("169.254.0.0/16", "fe80::/10")),
     (Special.MULTICAST, _networks("224.0.0.0/4", "ff00::/8")),
     (Special.BROADCAST, _networks("255.255.255.255/32")),
