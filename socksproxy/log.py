@@ -7,9 +7,12 @@ processes can share the file and a reader never sees half a line.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import select
+import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
@@ -20,7 +23,7 @@ from typing import Any, NamedTuple
 from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
 
-__all__ = ["FIELDS", "FORMATS", "AccessLog", "access_observer"]
+__all__ = ["FIELDS", "FORMATS", "AccessLog", "access_observer", "own_descriptor"]
 
 #: What a line tells, in this order, after the time.
 FIELDS = (
@@ -47,6 +50,10 @@ FIELDS = (
     "session_seconds",
     "ended",
 )
+
+#: Names of what the process was given when it was started.
+_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR = re.compile(r"(?:/dev|/proc/self)/fd/([0-9]{1,9})")
 
 #: Seconds between two warnings that lines cannot be written.
 WARN_EVERY = 60.0
@@ -220,7 +227,8 @@ class AccessLog:
     A line that cannot be written is lost and the server goes on; a warning
     says so once in :data:`WARN_EVERY` seconds.
 
-    :param path: the file; it is made if there is none.
+    :param path: the file; it is made if there is none. It may be ``/dev/stdout``, ``/dev/stderr`` or
+        ``/dev/fd/N``, whatever that is: a file, a pipe, a socket or a terminal.
     :param format: a key of :data:`FORMATS`.
     :param clock: seconds that only go forward, for the warnings.
     :param descriptor: the file, if somebody has opened it already.
@@ -244,6 +252,7 @@ class AccessLog:
         self._timestamp = _Timestamp()
         self._clock = clock
         self._descriptor = _open(self.path) if descriptor is None else descriptor
+        self._may_wait = _may_wait(self._descriptor)
         self._torn = False
         self._lost = 0
         self._warned: float | None = None
@@ -258,7 +267,7 @@ class AccessLog:
         if self._torn:
             data = b"\n" + data
         try:
-            written = os.write(self._descriptor, data)
+            written = (_write_if_ready if self._may_wait else os.write)(self._descriptor, data)
         except OSError as problem:
             self._missed(problem.strerror or str(problem))
             return
@@ -275,6 +284,8 @@ class AccessLog:
 
     def reopen(self) -> None:
         """Go on in a new file of the same name, after somebody has moved the old one away."""
+        if own_descriptor(self.path) is not None:
+            return  # nobody can move it; and in a worker the name means another stream
         try:
             fresh = _open(self.path)
         except OSError as problem:
@@ -285,6 +296,7 @@ class AccessLog:
             )
             return
         old, self._descriptor = self._descriptor, fresh
+        self._may_wait = _may_wait(fresh)
         self._torn = False
         if old >= 0:
             os.close(old)
@@ -309,10 +321,49 @@ class AccessLog:
         )
 
 
+def own_descriptor(path: str) -> int | None:
+    """The descriptor of this process that *path* names, as ``/dev/stdout`` does; None: it names a file."""
+    if path in _STREAMS:
+        return _STREAMS[path]
+    named = _DESCRIPTOR.fullmatch(path)
+    return None if named is None else int(named[1])
+
+
 def _open(path: str) -> int:
     # Not blocking, for a FIFO whose reader is slow or gone must not stop the server.
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-    return os.open(path, flags, 0o640)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    own = own_descriptor(path)
+    if own is None:
+        return os.open(path, flags | os.O_CREAT, 0o640)
+    kind = os.fstat(own).st_mode
+    if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
+        try:
+            # Opened anew, it does not block, while others who share the stream are left alone.
+            return os.open(path, flags)
+        except OSError:
+            pass  # such as that of another user, who has started this process
+    # A socket cannot be opened anew. A file would be written from two places that know nothing of each other.
+    return os.dup(own)
+
+
+def _may_wait(descriptor: int) -> bool:
+    """Whether to write to *descriptor* may wait for a reader."""
+    kind = os.fstat(descriptor).st_mode
+    stream = stat.S_ISFIFO(kind) or stat.S_ISCHR(kind) or stat.S_ISSOCK(kind)
+    return stream and os.get_blocking(descriptor)
+
+
+def _write_if_ready(descriptor: int, data: bytes) -> int:
+    """
+    Write to a stream that others share, so that it cannot be made one that never blocks.
+
+    :raises BlockingIOError: when there is no room.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    if not poll.poll(0):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return os.write(descriptor, data)
 
 
 def access_observer(path: str, format: str = "text") -> AccessLog:

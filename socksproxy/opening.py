@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 
 from .doors import Doors
 from .endpoints import NotPassed, check_systemd, complete_chain, ipv4_ports, with_backlog
-from .log import AccessLog, access_observer
+from .log import AccessLog, access_observer, own_descriptor
 
 
 class Opening:
@@ -72,6 +72,9 @@ class Opening:
         before = self._log_before
         if before is not None and (before.path, before.format) == (os.path.abspath(path), format):
             self.log = before
+        elif before is not None and own_descriptor(before.path) is not None and before.path == path:
+            # The daemon has no such stream any more.
+            self.log = AccessLog(path, format, descriptor=os.dup(before.fileno()))
         else:
             self.log = access_observer(path, format)
         return self.log
@@ -101,6 +104,10 @@ def check_access_log(path: str) -> None:
     :raises OSError: when it could not.
     """
     path = os.path.abspath(path)
+    own = own_descriptor(path)
+    if own is not None:
+        os.fstat(own)
+        return
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
             raise _no(errno.EISDIR, path)

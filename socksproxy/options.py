@@ -45,6 +45,7 @@ from .auth.portal import portal_of
 from .auth.threads import Checks, deadline_within
 from .auth.twisteds import adapted
 from .commands.bind import BindSettings
+from .daemon import prepare_files
 from .endpoints import BACKLOG, WrongSystemd, check_keys, place_asked_for
 from .limits.terms import Limits, ServerLimits
 from .limits.usage import UsageFile
@@ -379,6 +380,8 @@ class Options(usage.Options, AuthOptionMixin):
         self["name_resolver"] = self._name_resolver()
         self["access_log"] = self._access_log()
         self._report()
+        if self.parent is not None:
+            prepare_files(self.parent)
 
     # The configuration file.
 
