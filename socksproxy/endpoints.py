@@ -12,12 +12,12 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Address
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.endpoints import _parse, _SystemdParser
 
 from .names import plain
+from .runtime.files import read_regular_file
 
 #: Clients that wait to be accepted; the kernel's own limit may be lower.
 BACKLOG = 1024
@@ -27,6 +27,11 @@ _BACKLOG_PLACE = {"tcp": 3, "tcp6": 2, "unix": 3, "ssl": 6, "tls": 3}
 
 #: The families of sockets that systemd's units open, as ``domain=`` has them.
 _FAMILIES = {"INET": socket.AF_INET, "INET6": socket.AF_INET6, "UNIX": socket.AF_UNIX}
+
+#: What names a file of an endpoint ``ssl:``.
+_TLS_FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters")
+#: The key and certificate of an endpoint ``ssl:`` that names no key.
+_DEFAULT_KEY = "server.pem"
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -93,11 +98,23 @@ def complete_chain(endpoint: Any, description: str) -> None:
     from cryptography.x509 import load_pem_x509_certificate
     from OpenSSL.crypto import X509
 
-    _, args, named = _parsed(description)
-    values = dict(zip(("port", "privateKey", "certKey"), args, strict=False)) | named
-    path = values.get("certKey") or values.get("privateKey") or "server.pem"
-    _, *others = _CERTIFICATE.findall(Path(path).read_bytes())
+    values = _tls_values(description)
+    path = values.get("certKey") or values.get("privateKey") or _DEFAULT_KEY
+    _, *others = _CERTIFICATE.findall(read_regular_file(path).data)
     options.extraCertChain = [X509.from_cryptography(load_pem_x509_certificate(pem)) for pem in others]
+
+
+def tls_files(description: str) -> list[str]:
+    """The files that Twisted reads when it makes an endpoint of *description*."""
+    if _parsed(description)[0] != "ssl":
+        return []
+    values = {"privateKey": _DEFAULT_KEY} | _tls_values(description)
+    return list(dict.fromkeys(values[key] for key in _TLS_FILES if values.get(key)))
+
+
+def _tls_values(description: str) -> dict[str, str]:
+    _, args, named = _parsed(description)
+    return dict(zip(("port", "privateKey", "certKey"), args, strict=False)) | named
 
 
 def check_keys(endpoint: Any) -> None:

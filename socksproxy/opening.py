@@ -17,8 +17,9 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from .doors import Doors
-from .endpoints import NotPassed, check_systemd, complete_chain, ipv4_ports, with_backlog
+from .endpoints import NotPassed, check_systemd, complete_chain, ipv4_ports, tls_files, with_backlog
 from .log import AccessLog, access_observer, own_descriptor
+from .runtime.files import read_regular_file
 
 
 class Opening:
@@ -50,8 +51,12 @@ class Opening:
         The endpoint of the *listener* of that number.
 
         :param description: as :func:`~twisted.internet.endpoints.serverFromString` knows it.
+        :raises OSError: when a file that it names cannot be read.
         """
         check_systemd(description, self.doors.used)
+        for name in tls_files(description):
+            # Twisted would wait for what is no regular file, and for a file system that does not answer.
+            read_regular_file(name)
         endpoint: IStreamServerEndpoint = serverFromString(
             self.reactor_for(listener), with_backlog(description)
         )

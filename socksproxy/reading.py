@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from .runtime.files import read_regular_file
+
 if TYPE_CHECKING:
     from .config import Configured
 
@@ -33,10 +35,11 @@ def read_file(name: str, content: bytes | None = None, directory: str = "") -> t
         ) from None
     if content is None:
         try:
-            with open(os.path.join(directory, name), "rb") as file:
-                content = file.read(MOST_BYTES + 1)
+            content = read_regular_file(os.path.join(directory, name), MOST_BYTES).data
         except OSError as problem:
             raise Unreadable(f"{name}: {in_words(problem)}") from None
+        except ValueError:
+            raise Unreadable(f"{name}: not a path") from None
     return content, read(content, name, directory)
 
 

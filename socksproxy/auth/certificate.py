@@ -5,7 +5,6 @@ The TLS certificate of a client: asking for it, and the user's name in it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -18,6 +17,7 @@ from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
 from ..errors import NotAuthenticated
+from ..runtime.files import read_regular_file
 from .arguments import arguments
 from .credentials import Certificate, ICertificate
 
@@ -135,7 +135,7 @@ NAMES: dict[str, Names] = {
 
 def _authorities(ca_file: str) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(Path(ca_file).read_bytes())
+        return x509.load_pem_x509_certificates(read_regular_file(ca_file).data)
     except OSError as problem:
         reason = (problem.strerror or str(problem)).lower()
         raise InvalidAuthArgumentString(f"tls: ca={ca_file}: {reason}") from None

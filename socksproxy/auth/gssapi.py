@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from ..errors import NotAuthenticated
 from ..names import printable
+from ..runtime.files import read_regular_file
 from ..wire.gssapi import (
     MAX_TOKEN,
     Level,
@@ -395,8 +396,7 @@ def make_checker(text: str, pool: Pool | None = None) -> GSSAPIChecker:
 def _acceptor(keytab: str | None, services: Sequence[str]) -> Acceptor:
     try:
         if keytab is not None:
-            with open(keytab, "rb"):
-                pass
+            read_regular_file(keytab)
             # It is opened for each client, and twistd changes its directory before the first.
             keytab = os.path.abspath(keytab)
         return Acceptor(keytab, services)

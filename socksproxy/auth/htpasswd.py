@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..errors import describe
+from ..runtime.files import read_regular_file
 from .credentials import share_of
 from .threads import Checks
 from .users import bytes_of
@@ -38,6 +39,8 @@ except MissingBackendError:
 
 _log = Logger(namespace="socksproxy")
 
+#: Bytes of a file: some hundred thousand users.
+MOST_BYTES = 32 << 20
 #: Seconds between two looks at a file.
 LOOK_EVERY = 1.0
 #: Seconds for which a file may change once more without showing it: its time is not that fine.
@@ -210,18 +213,10 @@ def read_file(path: str) -> tuple[bytes, os.stat_result]:
     :raises Unusable: when it cannot be read.
     """
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise Unusable("it is not a file")
-            return file.read(), status
+        content = read_regular_file(path, MOST_BYTES)
     except OSError as problem:
         raise Unusable(describe(problem)) from None
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    # To open a FIFO would take until somebody writes to it.
-    return os.open(path, flags | os.O_NONBLOCK)
+    return content.data, content.status
 
 
 class PasswordFile:

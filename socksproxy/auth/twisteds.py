@@ -15,9 +15,14 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import InvalidAuthArgumentString
 from twisted.plugins.cred_unix import UNIXChecker
 
+from ..errors import describe
+from ..runtime.files import read_regular_file
 from .threads import Checks, Threaded
 
 __all__ = ["adapted"]
+
+#: Bytes of a file of passwords.
+MOST_BYTES = 32 << 20
 
 
 def adapted(checker: Any, reactor: Any) -> Any:
@@ -33,8 +38,11 @@ def adapted(checker: Any, reactor: Any) -> Any:
     if isinstance(checker, FilePasswordDB):
         # It is opened for each check, and twistd changes its directory before the first.
         checker.filename = os.path.abspath(checker.filename)
-        if not os.access(checker.filename, os.R_OK):
-            raise InvalidAuthArgumentString(f"{checker.filename} cannot be read")
+        try:
+            read_regular_file(checker.filename, MOST_BYTES)
+        except OSError as problem:
+            why = f"{checker.filename} cannot be read: {describe(problem)}"
+            raise InvalidAuthArgumentString(why) from None
         return Threaded(checker, Checks(reactor))
     if isinstance(checker, UNIXChecker):
         return Threaded(_Unix(checker), Checks.shared_fairly(reactor, name="passwords of the system"))

@@ -20,8 +20,8 @@ from ..policy.listeners import UNIX
 from ..values import Wrong, named_listener
 from .faults import BARE_KEY, GROUPS, OTHERS, RULE, SETS, USERS, Fault, named, place
 from .limits import SCOPES, check_quota_file, server_limits
-from .lines import Path, Twice, first_twice, lines_of
-from .mistakes import Mistake, in_order, listed, nearest, shown
+from .lines import Path, Token, Twice, first_twice, lines_of, tokens_of, too_deep
+from .mistakes import MOST_TOLD, Mistake, in_order, listed, nearest, shown
 from .rules import policy_of
 from .structure import Misfit, structured
 from .tables import Configuration, about, keys_of, places, said, table_classes
@@ -94,7 +94,11 @@ class Configured:
         self.configuration, misfits = structured(options, Configuration)
         self.said = {key: _as_option(value) for key, value in said(self.configuration) if value is not False}
         self._left_out = {misfit.path for misfit in misfits if isinstance(misfit.path[-1], int)}
-        self.mistakes += [self._misfit(misfit) for misfit in misfits]
+        misfits.sort(key=lambda misfit: self._line(misfit.path) or 0)
+        self.mistakes += [self._misfit(misfit) for misfit in misfits[:MOST_TOLD]]
+        if len(misfits) > MOST_TOLD:
+            line = self._line(misfits[MOST_TOLD].path)
+            self.mistakes.append(Mistake(line, None, f"and {len(misfits) - MOST_TOLD} more such mistakes"))
         self.quota_file = self.configuration.limits.quota_file
         self._check_quota_file(directory)
         counted = self.quota_file is not None or "quota-file" in self.wrong
@@ -287,10 +291,15 @@ def read(data: bytes, file: str, directory: str = "") -> Configured:
     except UnicodeDecodeError as problem:
         line, column = _place(data[: problem.start].decode("utf-8", "replace"))
         return _nothing(file, Mistake(line, column, "not UTF-8"))
+    tokens = tokens_of(text)
+    line_too_deep = too_deep(tokens, _DEEPEST)
+    if line_too_deep is not None:
+        # Here, because tomllib takes time by the square of a key's length.
+        return _nothing(file, Mistake(line_too_deep, None, _TOO_DEEP))
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
-        return _nothing(file, _syntax(str(problem), text))
+        return _nothing(file, _syntax(str(problem), text, tokens))
     except RecursionError:
         return _nothing(file, Mistake(None, None, _TOO_DEEP))
     except ValueError:
@@ -298,7 +307,7 @@ def read(data: bytes, file: str, directory: str = "") -> Configured:
     monster = _monster(document)
     if monster is not None:
         return _nothing(file, Mistake(None, None, monster))
-    return Configured(file, document, lines_of(text), directory=directory)
+    return Configured(file, document, lines_of(tokens), directory=directory)
 
 
 def _monster(document: dict[str, Any]) -> str | None:
@@ -329,14 +338,14 @@ def _nothing(file: str, mistake: Mistake) -> Configured:
     return Configured(file, {}, {}, [mistake])
 
 
-def _syntax(problem: str, text: str) -> Mistake:
+def _syntax(problem: str, text: str, tokens: list[Token]) -> Mistake:
     match = _POSITION.search(problem)
     reason = _POSITION.sub("", problem)
     reason = reason[:1].lower() + reason[1:]
     if match is None:
         return Mistake(None, None, reason)
     line, column = _place(text) if match[1] is None else (int(match[1]), int(match[2]))
-    twice = first_twice(text) if reason.startswith(_SAID_TWICE) else None
+    twice = first_twice(tokens) if reason.startswith(_SAID_TWICE) else None
     if twice is not None and twice.line <= line:
         return Mistake(line, column, f"{_told_twice(reason, twice)} is on line {twice.first} already")
     return Mistake(line, column, f"{reason}{_quotes_missing(text.splitlines()[line - 1 : line])}")

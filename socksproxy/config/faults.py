@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..policy.rules import Problem
 from ..values import Wrong
 from .lines import Path
-from .mistakes import listed, nearest
+from .mistakes import MOST_TOLD, listed, nearest
 
 #: Names of what stands at the top of the file, beside the tables of options.
 USERS, GROUPS, RULE, SETS = "users", "groups", "rule", "sets"
@@ -66,9 +66,12 @@ def read_table(value: Any, path: Path, readers: Mapping[str, Reader], faults: li
     if not isinstance(value, dict):
         raise Wrong("not a table")
     found = {}
+    unknown: list[str] = []
     for key, inner in value.items():
         if key not in readers:
-            faults.append(Fault((*path, key), no_such(key, readers), False))
+            unknown.append(key)
+            if len(unknown) <= MOST_TOLD:
+                faults.append(Fault((*path, key), no_such(key, readers), False))
             continue
         try:
             found[key] = readers[key](inner, (*path, key), faults)
@@ -77,6 +80,9 @@ def read_table(value: Any, path: Path, readers: Mapping[str, Reader], faults: li
         except Wrong as problem:
             at: Path = (*path, key) if problem.number is None else (*path, key, problem.number)
             faults.append(Fault(at, problem.reason, not isinstance(problem, Hidden)))
+    if len(unknown) > MOST_TOLD:
+        reason = f"and {len(unknown) - MOST_TOLD} more such keys"
+        faults.append(Fault((*path, unknown[MOST_TOLD]), reason, False))
     return found
 
 

@@ -1,12 +1,14 @@
 """
 On which line of a TOML text each key stands, which ``tomllib`` does not tell.
 
-A light scan of a text that is known to be right: it looks for keys, and skips values.
+A light scan of a text that is known to be right: it looks for keys, and skips values. Only :func:`tokens_of`
+and :func:`too_deep` are for any text; they take time by its length, whatever it is.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -18,10 +20,10 @@ _TOKEN = re.compile(
     (?P<space> [ \t\r]+ | \#[^\n]* )
   | (?P<newline> \n )
   | (?P<string>
-        \"{3} (?: \\. | [^\\] )*? \"{3} (?!\")
-      | '{3} .*? '{3} (?!')
-      | " (?: \\. | [^"\\\n] )* "
-      | ' [^'\n]* '
+        \"{3} (?: \\ (?: . | \Z ) | [^\\] )*? (?: \"{3} (?!\") | \Z )
+      | '{3} .*? (?: '{3} (?!') | \Z )
+      | " (?: \\ (?: . | \Z ) | [^"\\\n] )* "?
+      | ' [^'\n]* '?
     )
   | (?P<mark> [\[\]{},=.] )
   | (?P<bare> [^\s\[\]{},=."'\#]+ )
@@ -32,22 +34,55 @@ _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|.)")
 _ESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "e": "\x1b"}
 
 
-class _Token(NamedTuple):
+class Token(NamedTuple):
+    """A word, a string or a mark of a text, and the line it begins on."""
+
     kind: str
     text: str
     line: int
 
 
-_END = _Token("end", "", 0)
+#: Steps of a path that is looked at; what a configuration takes is far less deep.
+_LONGEST = 200
+_END = Token("end", "", 0)
 
 
-def lines_of(text: str) -> dict[Path, int]:
+def tokens_of(text: str) -> list[Token]:
+    """
+    What *text* consists of.
+
+    :param text: TOML, valid or not. A string without an end ends where no string can go on.
+    """
+    line = 1
+    tokens = []
+    for match in _TOKEN.finditer(text):
+        kind = match.lastgroup or ""
+        if kind != "space":
+            tokens.append(Token(kind, match[0], line))
+        line += match[0].count("\n")
+    return tokens
+
+
+def too_deep(tokens: Iterable[Token], most: int) -> int | None:
+    """The line of the first key with more than *most* parts, between which are dots; None: there is none."""
+    dots = 0
+    for kind, text, line in tokens:
+        if kind == "mark" and text == ".":
+            dots += 1
+            if dots >= most:
+                return line
+        elif kind not in ("bare", "string"):
+            dots = 0
+    return None
+
+
+def lines_of(tokens: list[Token]) -> dict[Path, int]:
     """
     The line, from 1 on, of each table, key and element of an array.
 
-    :param text: valid TOML.
+    :param tokens: of valid TOML.
     """
-    scan = _Scan(text)
+    scan = _Scan(tokens)
     with suppress(RecursionError):  # what was found is still right
         scan.document()
     return scan.found
@@ -69,24 +104,24 @@ class Twice(NamedTuple):
     table: bool
 
 
-def first_twice(text: str) -> Twice | None:
+def first_twice(tokens: list[Token]) -> Twice | None:
     """
     The first table or key of which there is one already.
 
-    :param text: TOML that is valid up to there.
+    :param tokens: of TOML that is valid up to there.
     """
-    scan = _Scan(text)
+    scan = _Scan(tokens)
     with suppress(RecursionError):
         scan.document()
     return next(iter(scan.twice), None)
 
 
 class _Scan:
-    def __init__(self, text: str) -> None:
+    def __init__(self, tokens: list[Token]) -> None:
         self.found: dict[Path, int] = {}
         self.twice: list[Twice] = []
         self._said: dict[Path, int] = {}
-        self._tokens = _tokens(text)
+        self._tokens = tokens
         self._at = 0
         self._counts: dict[Path, int] = {}
 
@@ -147,6 +182,8 @@ class _Scan:
         return names
 
     def _value(self, path: Path) -> None:
+        if len(path) > _LONGEST:
+            raise RecursionError  # all paths together would take memory by the square of their length
         token = self._peek()
         if token.kind == "mark" and token.text == "[":
             self._array(path)
@@ -180,36 +217,25 @@ class _Scan:
             self._pair(path)
         self._next()
 
-    def _skip_newlines(self) -> _Token:
+    def _skip_newlines(self) -> Token:
         while self._peek().kind == "newline":
             self._next()
         return self._peek()
 
-    def _peek(self) -> _Token:
+    def _peek(self) -> Token:
         return self._tokens[self._at] if self._at < len(self._tokens) else _END
 
-    def _next(self) -> _Token:
+    def _next(self) -> Token:
         token = self._peek()
         self._at += 1
         return token
 
 
-def _tokens(text: str) -> list[_Token]:
-    line = 1
-    tokens = []
-    for match in _TOKEN.finditer(text):
-        kind = match.lastgroup or ""
-        if kind != "space":
-            tokens.append(_Token(kind, match[0], line))
-        line += match[0].count("\n")
-    return tokens
-
-
-def _ends_value(token: _Token) -> bool:
+def _ends_value(token: Token) -> bool:
     return token.kind in ("newline", "end") or (token.kind == "mark" and token.text in ",]}")
 
 
-def _plain(token: _Token) -> str:
+def _plain(token: Token) -> str:
     """The name that a key says."""
     if token.kind != "string":
         return token.text

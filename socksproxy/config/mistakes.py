@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..names import in_one_line
+
+#: Mistakes of one kind, or in one table, that are told; a file of them would need minutes to be told in full.
+MOST_TOLD = 100
 
 #: Characters of a value that are shown.
 MOST_SHOWN = 60
@@ -50,7 +54,12 @@ def shown(value: Any) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The one of *names* that somebody may have meant who wrote *name*."""
-    found = get_close_matches(name.lower().replace("_", "-"), list(names), 1, ALIKE)
+    return _nearest(name[:MOST_SHOWN].lower().replace("_", "-"), tuple(names))
+
+
+@lru_cache(maxsize=1024)  # a file that is wrong is often wrong in the same way many times
+def _nearest(name: str, names: tuple[str, ...]) -> str | None:
+    found = get_close_matches(name, names, 1, ALIKE)
     return found[0] if found else None
 
 

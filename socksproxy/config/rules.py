@@ -18,6 +18,7 @@ from ..values import Parser, Wrong, seconds
 from .faults import RULE, Fault, Reader, fault_of, plain, read_table
 from .limits import limits_reader
 from .lines import Path
+from .mistakes import MOST_TOLD
 from .sets import sets_of
 from .tables import spelled
 
@@ -86,7 +87,7 @@ def policy_of(
         return RulePolicy([rule for rule in found.values() if rule is not None], known)
     except RuleError as problem:
         numbers = {rule.name: number for number, rule in found.items() if rule is not None}
-        faults += [_fault((RULE, numbers[each.rule]), rules, each) for each in problem.problems]
+        faults += [_fault((RULE, numbers[each.rule]), rules, each) for each in problem.problems[:MOST_TOLD]]
         return None
 
 
@@ -122,7 +123,7 @@ def _rule(path: Path, rules: Any, readers: Mapping[str, Reader], faults: list[Fa
     try:
         rule = Rule(**{**stand_ins, **given})
     except RuleError as problem:
-        faults += [_fault(path, rules, each) for each in problem.problems]
+        faults += [_fault(path, rules, each) for each in problem.problems[:MOST_TOLD]]
         return None
     return rule if len(faults) == before else None
 

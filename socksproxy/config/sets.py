@@ -14,7 +14,7 @@ from ..policy.rules import RuleError
 from ..policy.sets import NamesFile, NetworksFile, SetFile, Sets, Unusable
 from .faults import SETS, Fault, fault_of, no_such
 from .lines import Path
-from .mistakes import listed
+from .mistakes import MOST_TOLD, listed
 from .tables import Key
 
 #: What is to be known of each key.
@@ -68,7 +68,7 @@ def sets_of(sets: Any, directory: str, faults: list[Fault]) -> Sets | None:
     try:
         known = Sets(contents["networks"], contents["names"])
     except RuleError as problem:
-        for each in problem.problems:
+        for each in problem.problems[:MOST_TOLD]:
             path = (SETS, each.rule)
             if each.field == "name":
                 faults.append(Fault(path, each.right, False))

@@ -64,6 +64,7 @@ def structured(document: dict[str, Any], kind: type[T]) -> tuple[T, list[Misfit]
     :param kind: an attrs class that needs nothing.
     """
     misfits: list[Misfit] = []
+    document = _copied(document)
     while True:
         try:
             return _CONVERTER.structure(document, kind), misfits
@@ -72,7 +73,7 @@ def structured(document: dict[str, Any], kind: type[T]) -> tuple[T, list[Misfit]
         misfits += found
         # The last first, so that the numbers of the others stay what they are.
         for misfit in reversed(found):
-            document = _without(document, misfit.path)
+            _remove(document, misfit.path)
 
 
 def _misfits(problem: BaseException, path: Path) -> Iterator[Misfit]:
@@ -98,17 +99,19 @@ def _steps(problem: BaseException) -> Iterator[str]:
             yield spelled(note.name)
 
 
-def _without(document: Any, path: Path) -> Any:
-    """*document*, a table or a list, with nothing at *path*."""
-    step, *rest = path
-    inner = _without(document[step], tuple(rest)) if rest else None
-    if isinstance(document, list):
-        return [
-            inner if number == step else entry
-            for number, entry in enumerate(document)
-            if rest or number != step
-        ]
-    return {key: inner if key == step else value for key, value in document.items() if rest or key != step}
+def _copied(document: Any) -> Any:
+    """A copy of *document*, from which things can be removed."""
+    if isinstance(document, dict):
+        return {key: _copied(value) for key, value in document.items()}
+    return [_copied(value) for value in document] if isinstance(document, list) else document
+
+
+def _remove(document: Any, path: Path) -> None:
+    """Remove what is at *path* from *document*, a table or a list."""
+    *above, last = path
+    for step in above:
+        document = document[step]
+    del document[last]
 
 
 def _plain(value: Any, kind: Any) -> Any:

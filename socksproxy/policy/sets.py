@@ -3,14 +3,15 @@ Named sets of networks and of names, and files that hold a million entries.
 
 Strategy: a table is a few sorted arrays of machine words, searched by bisection, so that a
 million entries take some megabytes. What a file says is read by a thread into a new table, and
-the old one stays in use until the new one is whole: a reader sees one or the other.
+the old one stays in use until the new one is whole: a reader sees one or the other. That thread pauses
+every millisecond or so (:func:`_paced`), and does nothing in one step that takes longer: the thread of the
+event loop would have to wait for the interpreter's lock.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import stat
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
@@ -18,9 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from heapq import merge
+from io import BytesIO
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from socket import AF_INET, AF_INET6, inet_pton
-from typing import Any, NamedTuple, Protocol as Shape
+from threading import current_thread, main_thread
+from time import sleep
+from typing import Any, Protocol as Shape, TypeVar
 from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -29,6 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import describe
+from ..runtime.files import FileSignature, file_signature, read_regular_file
 from .listeners import UNIX
 from .rules import (
     Network,
@@ -50,8 +55,16 @@ _log = Logger(namespace="socksproxy")
 
 #: Seconds between two looks at a file.
 LOOK_EVERY = 5.0
+#: Bytes of a file: some ten million names.
+MOST_BYTES = 256 << 20
+#: Seconds in which a file must have been read.
+READ_WITHIN = 60.0
 #: So many entries are sorted in one go: other threads wait for that long.
-_AT_ONCE = 20_000
+_AT_ONCE = 2000
+#: So many entries are looked at between two pauses.
+_BETWEEN_PAUSES = 256
+#: Seconds of a pause: long enough for another thread to wake up and take the interpreter's lock.
+_PAUSE = 0.0001
 _LOW = (1 << 64) - 1
 #: Names of a hosts file that are the machine's own business.
 _OWN_NAMES = frozenset(
@@ -78,6 +91,20 @@ class HoldsNames(Shape):
         """Whether *name*, in lower case, ASCII and without a dot at its end, is in the set."""
 
 
+T = TypeVar("T")
+
+
+def _paced(items: Iterable[T]) -> Iterator[T]:
+    """*items*, with pauses, in which other threads have their turn; without any in the main thread."""
+    if current_thread() is main_thread():
+        yield from items  # the server starts, and nothing else runs
+        return
+    for number, item in enumerate(items):
+        if not number % _BETWEEN_PAUSES:
+            sleep(_PAUSE)
+        yield item
+
+
 # Tables.
 
 
@@ -95,15 +122,15 @@ class NetworkTable:
         self, ranges4: Iterable[tuple[int, int]] = (), ranges6: Iterable[tuple[int, int]] = ()
     ) -> None:
         self._first4, self._last4 = array("I"), array("I")
-        for first, last in _joined(_in_order(first << 32 | last for first, last in ranges4), 32):
+        for first, last in _paced(_joined(_in_order(first << 32 | last for first, last in ranges4), 32)):
             self._first4.append(first)
             self._last4.append(last)
         # Where each /16 begins: what is left to search is short.
-        self._begins4 = array("I", (bisect_left(self._first4, high << 16) for high in range(0x10000)))
+        self._begins4 = array("I", (bisect_left(self._first4, high << 16) for high in _paced(range(0x10000))))
         self._begins4.append(len(self._first4))
         # The halves of an address: no machine word holds a whole one.
         self._first6, self._last6 = (array("Q"), array("Q")), (array("Q"), array("Q"))
-        for first, last in _joined(_in_order(first << 128 | last for first, last in ranges6), 128):
+        for first, last in _paced(_joined(_in_order(first << 128 | last for first, last in ranges6), 128)):
             for halves, number in ((self._first6, first), (self._last6, last)):
                 halves[0].append(number >> 64)
                 halves[1].append(number & _LOW)
@@ -135,14 +162,20 @@ def _in_order(numbers: Iterable[int]) -> Iterator[int]:
     """*numbers* in order, without keeping every other thread waiting while they are sorted."""
     pieces: list[list[int]] = []
     piece: list[int] = []
-    for number in numbers:
+    for number in _paced(numbers):
         piece.append(number)
         if len(piece) == _AT_ONCE:
-            piece.sort()
+            piece.sort(reverse=True)
             pieces.append(piece)
             piece = []
-    piece.sort()
-    return merge(*pieces, piece)
+    piece.sort(reverse=True)
+    return merge(*map(_emptied, pieces), _emptied(piece))
+
+
+def _emptied(piece: list[int]) -> Iterator[int]:
+    """What is in *piece*, from its end on. It is freed bit by bit: freeing it whole is one long step."""
+    while piece:
+        yield piece.pop()
 
 
 def _joined(ranges: Iterable[int], bits: int) -> Iterator[tuple[int, int]]:
@@ -161,6 +194,10 @@ def _joined(ranges: Iterable[int], bits: int) -> Iterator[tuple[int, int]]:
         yield begin, end
 
 
+#: The least that a table of names grows by.
+_EMPTY_SLOTS = array("q", bytes(8 << 5))
+
+
 class NameTable:
     """
     Names, of which only hashes are kept: 64 bits, with a secret of this process (as CPython's own).
@@ -177,9 +214,11 @@ class NameTable:
         hashes = array("q", (number for text in patterns for number in _hashes_of(text)))
         size = 2 << max(4, len(hashes).bit_length())
         self._mask = mask = size - 1
-        self._slots = slots = array("q", bytes(8 * size))
+        self._slots = slots = array("q")
+        for _ in _paced(range(size >> 5)):
+            slots.extend(_EMPTY_SLOTS)
         self._length = 0
-        for number in hashes:
+        for number in _paced(hashes):
             place = number & mask
             while slots[place] not in (0, number):
                 place = place + 1 & mask
@@ -224,15 +263,6 @@ class Unusable(Exception):
     """A file cannot be taken; its words are for the operator."""
 
 
-class _Signature(NamedTuple):
-    """What of a file changes when its content does."""
-
-    device: int
-    inode: int
-    size: int
-    modified: int
-
-
 class SetFile:
     """
     A set in a file: one entry a line; ``#`` begins a comment.
@@ -250,11 +280,11 @@ class SetFile:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         #: What is in use, or would be, of the file's states.
-        self.taken: _Signature | None = None
+        self.taken: FileSignature | None = None
         #: The last state that was seen.
-        self.seen: _Signature | None = None
+        self.seen: FileSignature | None = None
         #: The state of which the table is.
-        self.held: _Signature | None = None
+        self.held: FileSignature | None = None
         #: A line for each of the first entries of that state that do not count, and one for the others.
         self.ignored: tuple[str, ...] = ()
         self._ignoring: list[str] = []
@@ -269,25 +299,21 @@ class SetFile:
         :raises Unusable: when it cannot be taken; what was read before stays.
         """
         try:
-            with open(self.path, "rb", opener=_without_waiting) as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise Unusable(f"{self.path}: is not a file")
-                before = _signature(status)
-                self.seen = self.taken = before
-                if not before.size:
-                    raise Unusable(f"{self.path}: is empty; for an empty set, write a comment")
-                key = type(self), self.path
-                other = _loaded.get(key)
-                if other is not None and other.held == before:
-                    table, ignored = other.table, other.ignored
-                else:
-                    table, ignored = self._read(file)
-                changed = _signature(os.fstat(file.fileno())) != before
+            content = read_regular_file(self.path, MOST_BYTES, READ_WITHIN)
         except OSError as problem:
             raise Unusable(f"{self.path}: {describe(problem)}") from None
-        if changed:
+        before = file_signature(content.status)
+        self.seen = self.taken = before
+        if not content.data:
+            raise Unusable(f"{self.path}: is empty; for an empty set, write a comment")
+        if content.changed:
             raise Unusable(f"{self.path}: changes while it is read")
+        key = type(self), self.path
+        other = _loaded.get(key)
+        if other is not None and other.held == before:
+            table, ignored = other.table, other.ignored
+        else:
+            table, ignored = self._read(BytesIO(content.data))
         self._use(table)
         self.held, self.ignored = before, ignored
         _loaded[key] = self
@@ -295,7 +321,7 @@ class SetFile:
     def changed(self) -> bool:
         """Whether the file has another content than the last time, and nobody is writing it just now."""
         try:
-            signature: _Signature | None = _signature(os.stat(self.path))
+            signature: FileSignature | None = file_signature(os.stat(self.path))
         except OSError:
             signature = None
         settled = signature == self.seen
@@ -333,18 +359,9 @@ class SetFile:
 _loaded: WeakValueDictionary[tuple[type[SetFile], str], SetFile] = WeakValueDictionary()
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    # To open a FIFO would take until somebody writes to it.
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _signature(status: os.stat_result) -> _Signature:
-    return _Signature(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-
-
 def _lines(path: str, file: Iterable[bytes]) -> Iterator[tuple[int, str]]:
     """The lines that say something, without comments, and their numbers."""
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(_paced(file), 1):
         try:
             text = line.partition(b"#")[0].strip().decode("utf-8")
         except UnicodeDecodeError:

@@ -35,6 +35,7 @@ from ..accept import also_plain
 from ..doors import Doors
 from ..log import AccessLog
 from ..opening import Opening
+from ..runtime.files import read_regular_file
 
 _log = Logger(namespace="socksproxy")
 
@@ -183,7 +184,7 @@ class SharedOpening(Opening):
     def _keep_file(self, name: str) -> None:
         if name in self.files or not (hasattr(os, "memfd_create") and _DESCRIPTORS.is_dir()):
             return
-        self.files[name] = Path(name).read_bytes()
+        self.files[name] = read_regular_file(name).data
 
 
 class _AdoptingReactor(_ListeningReactor):

@@ -359,7 +359,7 @@ def test_plugin(authority: Authority) -> None:
         ("name=subject", "tls: ca=FILE must name the authorities whose certificates count"),
         ("ca=/nonexistent/ca.pem", "tls: ca=/nonexistent/ca.pem: no such file or directory"),
         ("ca=/", "tls: ca=/: is a directory"),
-        ("ca=/dev/null", "tls: ca=/dev/null has no certificates in PEM"),
+        ("ca=/dev/null", "tls: ca=/dev/null: is not a regular file"),
         ("ca={ca}:name=cn", "tls: name=cn is none of subject, email, dns, uri, san"),
         ("ca={ca}:crl=x", "tls: crl=x is not ca= or name= and a value"),
     ],

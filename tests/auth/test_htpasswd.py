@@ -643,7 +643,7 @@ def test_plugin(watched: Watched) -> None:
     [
         (lambda path: None, "no such file or directory"),
         (lambda path: path.mkdir(), "is a directory"),
-        (os.mkfifo, "it is not a file"),
+        (os.mkfifo, "is not a regular file"),
         (lambda path: path.write_bytes(BOB[:-1]), "its last line has no end, as if it were half-written"),
         (lambda path: path.write_bytes(BOB + b"what\n"), "line 2 is not NAME:HASH"),
         (lambda path: path.write_bytes(b"bob:$2y$04$abc\n"), "the hash in line 1 is not whole"),

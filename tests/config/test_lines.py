@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from time import thread_time
 from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
-from socksproxy.config.lines import Path, lines_of
+from socksproxy.config.lines import Path, lines_of as lines_of_tokens, tokens_of, too_deep
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+def lines_of(text: str) -> dict[Path, int]:
+    """The lines of *text*."""
+    return lines_of_tokens(tokens_of(text))
+
 
 TEXT = '''# a comment with [brackets] and key = 1
 top = 1 # and another one = 2
@@ -136,3 +143,36 @@ def test_any_text(text: str) -> None:
     except (tomllib.TOMLDecodeError, ValueError):
         return
     assert set(lines_of(text)) == set(paths(document))
+
+
+@given(st.text("[]{}=.,\"'#\\ab1 \n"))
+def test_deep_in_any_text(text: str) -> None:
+    """No key of valid TOML with fewer parts is too deep, and a deeper one is, wherever it stands."""
+    assert too_deep(tokens_of(f"{text}\n{'.'.join('a' * 9)} = 1"), 10) is None or text.count(".") >= 10
+    try:
+        tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, ValueError):
+        return
+    line = text.count("\n") + 2
+    assert too_deep(tokens_of(f"{text}\n[{'.'.join('a' * 40)}]"), 39) == line
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a = '{}'", '"{}" = 1', "#{}", "a = '''\n{}'''"],
+)
+def test_dots_that_count_for_nothing(text: str) -> None:
+    """Dots in strings and comments make no key deeper."""
+    assert too_deep(tokens_of(text.format("a." * 100)), 64) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['\\"""\n' * 50_000, "\\'''\n" * 50_000, '"""' * 50_001 + "\\", '"' + "\\" * 100_001, "'" * 100_001],
+    ids=["double", "single", "many", "backslashes", "quotes"],
+)
+def test_time_of_a_scan(text: str) -> None:
+    """Strings without an end take no more time than others: the scan goes over each character a few times."""
+    began = thread_time()
+    tokens_of(text)
+    assert thread_time() - began < 5

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -59,7 +62,7 @@ def test_all_mistakes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         ("x = " + "9" * 5000, "file: there is a number of too many digits"),
         ("[listeners]\nport = 0x" + "f" * 5000, "file: there is a number of too many digits"),
         ("x = " + "[" * 50000, "file: tables or lists are nested too deeply"),
-        (f"[authentication]\nauth{'.a' * 5000} = 1", "file: tables or lists are nested too deeply"),
+        (f"[authentication]\nauth{'.a' * 5000} = 1", "file:2: tables or lists are nested too deeply"),
         (
             f"[limits.user]\nupload = {'9' * 400}",
             "file:2: [limits.user] upload = a number of many digits: a number that is too large",
@@ -305,3 +308,28 @@ def test_read_needs_no_reactor() -> None:
     assert read(b"[timeouts]\nidle-timeout = 5", "file").configuration.timeouts.idle_timeout == 5
     with pytest.raises(UsageError):
         Options(MemoryReactorClock(), config=b"[").parseOptions(["--config=file"])
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece", "pieces", "text"),
+    [
+        ("a", ".a", 450_000, "file:1: tables or lists are nested too deeply"),
+        ("[a", ".a", 450_000, "file:1: tables or lists are nested too deeply"),
+        ("", "k%d = 1\n", 20_000, "file:1: k0: keys stand in tables, and there is no key of this name"),
+        ("", "a%d.b.c.d.e.f = 1\n", 5_000, "file:1: [a0]: no such table"),
+        ("[users.bob]\n", "k%d = 1\n", 20_000, "file:2: [users.bob] k0: no such key"),
+        ("[sets.a]\nnames = [", '"a..b%d",\n', 20_000, "file:2: [sets.a] names"),
+    ],
+    ids=["one key", "one header", "keys", "dotted keys", "user", "set"],
+)
+def test_large_and_wrong(begin: str, piece: str, pieces: int, text: str) -> None:
+    """A large file that is wrong is told within seconds, and not at any length."""
+    numbers = count()
+    text_of_file = begin + "".join(re.sub("%d", lambda _: str(next(numbers)), piece) for _ in range(pieces))
+    if "[" in begin and begin.endswith("["):
+        text_of_file += "]\n"
+    began = thread_time()
+    lines = read(text_of_file.encode(), "file").report([])
+    assert thread_time() - began < 20, "it took minutes, or hours"
+    assert lines[0].startswith(text)
+    assert len(lines) <= 101

@@ -208,7 +208,7 @@ def test_examples(key: str) -> None:
             '[sets.a]\nnetworks-file = "a\\u0000b"\nnames-file = "/dev/null"',
             [
                 'file:2: [sets.a] networks-file = "a\\u0000b": not a path',
-                'file:3: [sets.a] names-file = "/dev/null": is not a file',
+                'file:3: [sets.a] names-file = "/dev/null": is not a regular file',
             ],
         ),
         (
@@ -245,7 +245,7 @@ def test_fifo() -> None:
     """It is not waited for who writes to it."""
     os.mkfifo("fifo")
     assert mistakes('[sets.a]\nnames-file = "fifo"') == [
-        'file:2: [sets.a] names-file = "fifo": is not a file'
+        'file:2: [sets.a] names-file = "fifo": is not a regular file'
     ]
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, strategies as st
 from twisted.internet import reactor as _reactor
 from twisted.internet.task import Clock
 
+from socksproxy.policy import sets
 from socksproxy.policy.sets import (
     NamesFile,
     NameTable,
@@ -22,6 +23,7 @@ from socksproxy.policy.sets import (
     SetFiles,
     Unusable,
 )
+from socksproxy.runtime.files import FileContent, read_regular_file
 from tests.support.logs import heard
 
 reactor: Any = _reactor
@@ -230,14 +232,13 @@ def test_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Such a file may be half of this and half of that: it is read once more."""
     path = tmp_path / "set.txt"
     names = NamesFile(write(path, "a.example\n"))
-    table_of = NamesFile._table
 
-    def slowly(self: NamesFile, lines: Iterator[tuple[int, str]]) -> NameTable:
-        table = table_of(self, lines)
+    def slowly(*arguments: Any) -> FileContent:
+        content = read_regular_file(*arguments)
         write(path, "a.example\nb.example\n")
-        return table
+        return content._replace(changed=True)
 
-    monkeypatch.setattr(NamesFile, "_table", slowly)
+    monkeypatch.setattr(sets, "read_regular_file", slowly)
     with pytest.raises(Unusable, match="changes while it is read"):
         names.load()
     monkeypatch.undo()
