@@ -2,14 +2,21 @@
 Who has moved how many bytes in which day and month, in an SQLite file.
 
 Everything here blocks: it is for a thread. Several processes may have the same file open.
+
+The file may be deleted, replaced or overwritten while it is open. :class:`Lost` tells so, and
+:meth:`Database.restore` writes a new file. So SQLite keeps a rollback journal here, and forgets the pages
+that it has read: otherwise it would go on with what it remembers of a file that is not there any more.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import stat
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from .days import Day
@@ -22,6 +29,14 @@ VERSION = 1
 BUSY = 2.0
 #: Days for which a day is kept after it has ended. Of months, this one and the last are kept.
 DAYS_KEPT = 8
+#: What is added to the name of a damaged file.
+SET_ASIDE = ".damaged"
+#: Seconds between two looks whether another process is done.
+_LOOK_AGAIN = 0.05
+#: What is added to the names of the files that SQLite keeps beside it.
+_BESIDE = ("-journal", "-wal", "-shm")
+#: Words of SQLite about a file that holds something else than before.
+_DAMAGE = ("not a database", "malformed", "no such table", "no such column", "unsupported file format")
 #: Rows that are deleted in one go.
 _DELETED_AT_ONCE = 1000
 
@@ -36,6 +51,10 @@ _SCHEMA = """
 _ADD = """
     INSERT INTO usage (period, holder, bytes) VALUES (?, ?, ?)
     ON CONFLICT (period, holder) DO UPDATE SET bytes = bytes + excluded.bytes
+"""
+_RAISE = """
+    INSERT INTO usage (period, holder, bytes) VALUES (?, ?, ?)
+    ON CONFLICT (period, holder) DO UPDATE SET bytes = MAX(bytes, excluded.bytes)
 """
 _READ = "SELECT bytes FROM usage WHERE period = ? AND holder = ?"
 _LARGEST = """
@@ -54,6 +73,14 @@ class Unusable(Exception):
     """The file cannot be used; its words are for the operator."""
 
 
+class Foreign(Unusable):
+    """What the file holds is not ours, or is damaged."""
+
+
+class Lost(Unusable):
+    """The file was open, and is gone, or holds something else now: what it held is to be written again."""
+
+
 class Amount(NamedTuple):
     """So many *bytes* of *holder* in the *day*; none: they are only asked for."""
 
@@ -65,6 +92,19 @@ class Amount(NamedTuple):
 class Totals(NamedTuple):
     """All the bytes of a holder, from all processes."""
 
+    of_day: int
+    of_month: int
+
+
+class Known(NamedTuple):
+    """
+    What a process knows of a holder.
+
+    :ivar day: such as ``2026-11-24``.
+    """
+
+    holder: str
+    day: str
     of_day: int
     of_month: int
 
@@ -87,35 +127,83 @@ class Database:
         """
         Open the file, unless it is open.
 
-        :raises Unusable: when it cannot be, or is not ours.
+        :raises Lost: when it was open before, and what it held is gone.
+        :raises Unusable: when it cannot be opened, or is not ours.
         """
-        if self._connection is not None and _identity(self.path) == self._identity:
-            return
+        if self._identity is not None and _identity(self.path) != self._identity:
+            self.close()
+            there = os.path.lexists(self.path)
+            raise Lost(f"{self.path}: {'is another file than before' if there else 'is gone'}")
+        with self._told():
+            if self._connection is None:
+                self._open()
+            else:
+                self._check(self._connection)
+
+    def restore(self, known: Iterable[Known]) -> None:
+        """
+        After :class:`Lost`: write *known* to the file that is there now, or to a new one.
+
+        What the file holds stays where it is more. A damaged file is kept under another name.
+
+        :raises Unusable: when it did not work.
+        """
         self.close()
+        with self._told(), _alone(os.path.dirname(self.path)):
+            if self._identity is not None and _identity(self.path) == self._identity:
+                self._set_aside()  # otherwise another process has done so
+            self._identity = None
+            try:
+                self.open()
+            except Foreign:
+                self._set_aside()
+                self.open()
+        assert self._connection is not None
+        with self._told():
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany(_RAISE, _known_rows(known))
+            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell what is wrong with the file as :class:`Unusable`, and begin afresh the next time."""
         try:
-            self._open()
+            yield
         except (sqlite3.Error, OSError) as problem:
             self.close()
-            raise Unusable(f"{self.path}: {_said(problem)}") from None
+            kind: type[Unusable] = Unusable
+            if any(words in str(problem) for words in _DAMAGE):
+                kind = Foreign if self._identity is None else Lost
+            raise kind(f"{self.path}: {_said(problem)}") from None
+        except Foreign as problem:
+            self.close()
+            if self._identity is None:
+                raise
+            raise Lost(str(problem)) from None
         except Unusable:
             self.close()
             raise
+
+    def _set_aside(self) -> None:
+        with self._told():
+            for suffix in _BESIDE:
+                with suppress(FileNotFoundError):
+                    os.unlink(self.path + suffix)
+            with suppress(FileNotFoundError):
+                os.replace(self.path, self.path + SET_ASIDE)
 
     def add(self, amounts: Sequence[Amount]) -> list[Totals]:
         """
         Add *amounts*, all or none.
 
         :returns: what there is of each then.
+        :raises Lost: when the file was open before, and what it held is gone.
         :raises Unusable: when it did not work.
         """
         self.open()
         assert self._connection is not None
-        try:
+        with self._told():
             return self._add(self._connection, amounts)
-        except (sqlite3.Error, OSError) as problem:
-            # Whatever is wrong with the connection: the next one begins afresh.
-            self.close()
-            raise Unusable(f"{self.path}: {_said(problem)}") from None
 
     def largest(self, day: Day, most: int) -> list[tuple[str, Totals]]:
         """
@@ -125,11 +213,8 @@ class Database:
         """
         self.open()
         assert self._connection is not None
-        try:
+        with self._told():
             rows = self._connection.execute(_LARGEST, (day.name, day.month, most)).fetchall()
-        except sqlite3.Error as problem:
-            self.close()
-            raise Unusable(f"{self.path}: {_said(problem)}") from None
         return [(holder, Totals(of_day, of_month)) for holder, of_day, of_month in rows]
 
     def prune(self, day: Day) -> None:
@@ -160,31 +245,37 @@ class Database:
             # Made here, because SQLite would let others read it; not opened
             # where it is there: closing it again would drop SQLite's locks.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        if os.path.isdir(self.path):
+        mode = os.stat(self.path).st_mode
+        if stat.S_ISDIR(mode):
             raise Unusable(f"{self.path}: is a directory")
+        if not stat.S_ISREG(mode):
+            raise Unusable(f"{self.path}: is not a regular file")
         if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
             raise Unusable(f"{self.path}: this process may not read and write it")
-        self._identity = _identity(self.path)
+        identity = _identity(self.path)
         self._connection = connection = sqlite3.connect(
             self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
         )
         connection.execute("BEGIN IMMEDIATE")  # it fails where nothing can be written
-        if _is_new(connection):
+        if self._identity is None and _is_new(connection):
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
         self._check(connection)
         connection.execute("COMMIT")
-        # What is in its log outlives the process, if not the machine, without being synchronized each time.
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        with suppress(sqlite3.OperationalError):  # another process may have it open with a write-ahead log
+            connection.execute("PRAGMA journal_mode = DELETE").fetchall()
         connection.execute("PRAGMA synchronous = NORMAL")
+        self._identity = identity
 
     def _check(self, connection: sqlite3.Connection) -> None:
+        if self._identity is not None and _is_new(connection):
+            raise Foreign(f"{self.path}: is empty")
         if _pragma(connection, "application_id") != APPLICATION:
-            raise Unusable(f"{self.path}: is the database of another program")
+            raise Foreign(f"{self.path}: is the database of another program")
         version = _pragma(connection, "user_version")
         if version != VERSION:
-            raise Unusable(f"{self.path}: has format {version}, and this proxy knows format {VERSION}")
+            raise Foreign(f"{self.path}: has format {version}, and this proxy knows format {VERSION}")
 
     def _add(self, connection: sqlite3.Connection, amounts: Sequence[Amount]) -> list[Totals]:
         added = [amount for amount in amounts if amount.bytes]
@@ -195,6 +286,7 @@ class Database:
             for holder, day, _ in amounts
         ]
         connection.execute("COMMIT")
+        connection.execute("PRAGMA shrink_memory")
         return totals
 
 
@@ -202,6 +294,30 @@ def _rows(amounts: Iterable[Amount]) -> Iterable[tuple[str, str, int]]:
     for holder, day, count in amounts:
         yield day, holder, count
         yield day[:7], holder, count
+
+
+def _known_rows(known: Iterable[Known]) -> Iterable[tuple[str, str, int]]:
+    for holder, day, of_day, of_month in known:
+        if of_day > 0:
+            yield day, holder, of_day
+        if of_month > 0:
+            yield day[:7], holder, of_month
+
+
+@contextmanager
+def _alone(directory: str) -> Iterator[None]:
+    """Only one process at a time does what is done here for *directory*, where that can be locked."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for _ in range(int(BUSY / _LOOK_AGAIN)):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(_LOOK_AGAIN)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _total(connection: sqlite3.Connection, period: str, holder: str) -> int:

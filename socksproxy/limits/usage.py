@@ -5,6 +5,8 @@ The reactor's thread only counts; a thread of its own writes and reads. There
 is never more than one thing for it to do: what is spent meanwhile is added up.
 Amounts are written as increments, and the totals then read back are the truth: so
 several processes can share the file, and each knows of the others' bytes after its next write.
+
+When the file is deleted, replaced or overwritten, what this process knows is written to a new one.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from ..seldom import Seldom
-from .database import Amount, Database, Totals
+from .database import SET_ASIDE, Amount, Database, Known, Lost, Totals
 from .days import Day, day_at
 
 _log = Logger(namespace="socksproxy")
@@ -31,8 +33,8 @@ _log = Logger(namespace="socksproxy")
 WRITE_AFTER = 1.0
 #: Seconds after which it is tried again when the file could not be written.
 RETRY_AFTER = 2.0
-#: Seconds that the last write may take.
-STOP_WITHIN = 5.0
+#: Seconds that the last write may take: the process is to end within one second.
+STOP_WITHIN = 0.7
 #: Holders of whom it is known what they have used, whether they are there or not.
 MOST_KNOWN = 16384
 #: Holders whose bytes are kept while the file cannot be written.
@@ -103,8 +105,10 @@ class UsageFile:
         self._writing = 0
         self._stopped: Deferred[None] | None = None
         self._failing = False
+        self._looked = False
         self._failures = Seldom(reactor)
         self._losses = Seldom(reactor)
+        self._replacements = Seldom(reactor)
 
     # For the server.
 
@@ -270,6 +274,12 @@ class UsageFile:
             self._waiting[used] = None
         for used in list(islice(self._waiting, max(0, len(self._waiting) - MOST_KEPT))):
             self._lose(used)
+        if isinstance(problem, Lost):
+            self._restore(problem)
+            return
+        self._not_written(problem)
+
+    def _not_written(self, problem: Exception) -> None:
         self._failing = True
         times = self._failures.due()
         if times:
@@ -285,19 +295,51 @@ class UsageFile:
         else:
             self._timer = self._reactor.callLater(RETRY_AFTER, self._write)
 
+    def _restore(self, problem: Lost) -> None:
+        """Write what is known to the file that is there now, or to a new one."""
+        times = self._replacements.due()
+        if times:
+            _log.error(
+                "{problem}: what is known of used quotas is written again, and a damaged file is kept as "
+                "{aside} ({times} times since the last such line)",
+                problem=str(problem),
+                aside=self._database.path + SET_ASIDE,
+                times=times,
+            )
+        day = self.today()
+        known = [
+            Known(used.name, used.day.name, used.of_day - used.unsaid, used.of_month - used.unsaid)
+            for used in {*self._known.values(), *self._waiting}
+            if used.day.month == day.month
+        ]
+        self._failing = True
+        self._do(lambda: self._database.restore(known), lambda _: self._ended(), self._not_written)
+
     def _ended(self) -> None:
         """The thread has nothing to do."""
         self._busy = False
         if self._stopped is not None:
             self._finish()
+        elif self._failing:
+            self._write()
         elif self._waiting:
             self._schedule()
 
     def _finish(self) -> None:
         if self._waiting:
             self._write()
-        else:
+        elif self._looked:
             self._close()
+        else:
+            # For the last time: the file may have been lost since the last write.
+            self._looked = True
+            self._do(self._database.open, lambda _: self._ended(), self._lost_at_last)
+
+    def _lost_at_last(self, problem: Exception) -> None:
+        if isinstance(problem, Lost):
+            self._restore(problem)
+        else:
+            self._not_written(problem)
 
     def _close(self) -> None:
         self._do(self._database.close, lambda _: self._end(), lambda _: self._end())

@@ -9,16 +9,17 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from socksproxy.limits import database as module
-from socksproxy.limits.database import APPLICATION, Amount, Database, Totals, Unusable
+from socksproxy.limits.database import APPLICATION, SET_ASIDE, Amount, Database, Known, Lost, Totals, Unusable
 from socksproxy.limits.days import Day
-from tests.support.usage import written
+from tests.support.usage import LOSSES, written
 
 DAY = "2026-11-24"
 
@@ -68,11 +69,10 @@ def test_twice_in_one(database: Database) -> None:
 
 
 def test_private(path: Path, database: Database) -> None:
-    """Nobody else reads who has used how much, from the log neither."""
+    """Only the proxy's user reads who has used how much. No other file stays beside it."""
     database.add([Amount("server", DAY, 1)])
-    files = list(path.parent.iterdir())
-    assert len(files) == 3
-    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    (file,) = path.parent.iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_largest(database: Database) -> None:
@@ -231,33 +231,84 @@ def test_full(path: Path, database: Database) -> None:
     assert len(written(path)) == 2 * 3000
 
 
-def test_broken(path: Path, database: Database) -> None:
-    """What was ours is garbage; when it is taken away it goes on with a new file."""
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize(("happens", "words", "kept"), LOSSES)
+def test_lost(
+    path: Path, database: Database, happens: Callable[[Path], Any], words: str, kept: bool, closed: bool
+) -> None:
+    """A file that was open and is not what it was is told, until what is known is written again."""
+    database.add([Amount(f"user {number}", DAY, 1) for number in range(2000)])
+    if closed:
+        database.close()
+    happens(path)
+    with pytest.raises(Lost, match=words):
+        database.add([Amount("user 7", DAY, 1)])
+    with pytest.raises(Lost):
+        database.add([Amount("user 7", DAY, 1)])
+    there = path.read_bytes() if kept else b""
+    database.restore([Known("user 7", DAY, 5, 6), Known("user 8", "2026-11-02", 0, 9)])
+    assert database.add([Amount("user 7", DAY, 1)]) == [(6, 7)]
+    assert written(path) == {
+        ("user 7", DAY): 6,
+        ("user 7", "2026-11"): 7,
+        ("user 8", "2026-11"): 9,
+    }
+    aside = path.with_name(path.name + SET_ASIDE)
+    assert aside.exists() == kept
+    if kept:
+        assert aside.read_bytes() == there
+    assert {file.name for file in path.parent.iterdir()} <= {path.name, aside.name}
+
+
+def test_restored_by_another(path: Path, database: Database) -> None:
+    """Of several processes each writes what it knows, and the most counts."""
+    other = Database(str(path))
+    for each in (database, other):
+        each.add([Amount("server", DAY, 10)])
+    path.write_bytes(b"garbage")
+    for each in (database, other):
+        with pytest.raises(Lost):
+            each.add([Amount("server", DAY, 1)])
+    database.restore([Known("server", DAY, 20, 20)])
+    database.add([Amount("server", DAY, 5)])
+    other.restore([Known("server", DAY, 19, 30), Known("user bob", DAY, 1, 1)])
+    assert other.add([Amount("server", DAY, 1)]) == [(26, 31)]
+    assert database.add([Amount("user bob", DAY, 0)]) == [(1, 1)]
+    other.close()
+
+
+def test_fifo(path: Path) -> None:
+    """What is no regular file is not opened."""
+    os.mkfifo(path)
+    assert said(path) == "is not a regular file"
+
+
+def test_not_restored(path: Path, database: Database) -> None:
+    """It is told again as long as no new file can be made."""
+    database.add([Amount("server", DAY, 1)])
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(Lost):
+        database.add([Amount("server", DAY, 1)])
+    with pytest.raises(Unusable, match="is a directory"):
+        database.restore([Known("server", DAY, 1, 1)])
+    path.rmdir()
+    database.restore([Known("server", DAY, 1, 1)])
+    assert database.add([Amount("server", DAY, 1)]) == [(2, 2)]
+
+
+def test_with_a_write_ahead_log(path: Path, database: Database) -> None:
+    """A file of an earlier version, which has one, is taken over."""
     database.add([Amount("server", DAY, 1)])
     database.close()
-    path.write_bytes(b"garbage" * 1000)
-    with pytest.raises(Unusable, match="is no SQLite database"):
-        database.add([Amount("server", DAY, 1)])
-    path.unlink()
-    assert database.add([Amount("server", DAY, 1)]) == [(1, 1)]
-
-
-def test_damaged(path: Path, database: Database) -> None:
-    """Its pages are garbage behind a sound beginning."""
-    database.add([Amount(f"user {number}", DAY, 1) for number in range(2000)])
-    database.close()
-    content = path.read_bytes()
-    path.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
-    with pytest.raises(Unusable, match=r"usage\.sqlite: database disk image is malformed"):
-        database.add([Amount("user 7", DAY, 1)])
-
-
-def test_taken_away(path: Path, database: Database) -> None:
-    """Whoever deletes the file gives everybody a new quota; it is not written to where nobody sees it."""
-    database.add([Amount("server", DAY, 1000)])
-    path.unlink()
-    assert database.add([Amount("server", DAY, 1)]) == [(1, 1)]
-    assert written(path)["server", DAY] == 1
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("UPDATE usage SET bytes = 5")
+        assert path.with_name(f"{path.name}-wal").exists()
+    again = Database(str(path))
+    assert again.add([Amount("server", DAY, 1)]) == [(6, 6)]
+    assert list(path.parent.iterdir()) == [path]
+    again.close()
 
 
 def test_started_at_once(path: Path) -> None:

@@ -24,7 +24,7 @@ from socksproxy.limits.usage import RETRY_AFTER, STOP_WITHIN, WRITE_AFTER, Usage
 from socksproxy.seldom import EVERY
 from tests.conftest import PATIENCE, Program
 from tests.support.logs import heard
-from tests.support.usage import Desk, result_of, started, stop, used, written
+from tests.support.usage import LOSSES, Desk, result_of, started, stop, used, written
 
 reactor: Any = _reactor
 
@@ -233,24 +233,43 @@ def test_said_again(usage: UsageFile, desk: Desk, path: Path) -> None:
     assert len(lines) == 2
 
 
-def test_broken(usage: UsageFile, desk: Desk, path: Path) -> None:
-    """The file is replaced by garbage while it is open: serving goes on, and when that is gone, writing."""
-    quota = bob(usage, desk)
-    quota.spend(5)
+@pytest.mark.parametrize(("happens", "words", "kept"), LOSSES)
+def test_lost(
+    usage: UsageFile, desk: Desk, path: Path, happens: Callable[[Path], Any], words: str, kept: bool
+) -> None:
+    """The file is deleted, replaced or overwritten: the log says so, and no count is lost."""
+    many = [Quota(usage, f"user {number}", daily=PLENTY, monthly=PLENTY) for number in range(500)]
     desk.pass_by(WRITE_AFTER)
-    garbage = path.with_name("garbage")
-    garbage.write_bytes(b"garbage" * 1000)
-    garbage.replace(path)
+    quota = bob(usage, desk)
+    for each in (quota, *many):
+        each.spend(5)
+    desk.pass_by(WRITE_AFTER)
+    happens(path)
     quota.spend(1)
     with heard() as lines:
         desk.pass_by(WRITE_AFTER)
-        assert len(lines) == 1
-        assert f"{path}: is no SQLite database" in lines[0]
-    assert quota.allowance() == PLENTY - 6
-    path.unlink()
-    desk.pass_by(RETRY_AFTER)
-    # A new file is a new quota, of which what was not written before is used.
-    assert quota.allowance() == PLENTY - 1
+        assert lines[0].startswith(f"{path}: ")
+        assert words in lines[0]
+        assert "what is known of used quotas is written again" in lines[0]
+        quota.spend(2)
+        desk.hear()  # what is known
+        desk.hear()  # and what was spent
+    assert lines[1:] == [f"{path}: what quotas have been used is written again"]
+    assert quota.allowance() == PLENTY - 8
+    assert of_bob(path) == 8
+    stop(desk, usage)
+    found = written(path)
+    assert all(found[each.name, usage.today().name] == 5 for each in many)
+
+
+def test_lost_while_nothing_is_used(usage: UsageFile, desk: Desk, path: Path) -> None:
+    """The file is looked at once more at the end."""
+    quota = bob(usage, desk)
+    quota.spend(5)
+    desk.pass_by(WRITE_AFTER)
+    path.write_bytes(b"")
+    stop(desk, usage)
+    assert of_bob(path) == 5
 
 
 @pytest.mark.usefixtures("hasty")

@@ -88,3 +88,38 @@ def written(path: Path) -> dict[tuple[str, str], int]:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         rows = connection.execute("SELECT holder, period, bytes FROM usage").fetchall()
     return {(holder, period): count for holder, period, count in rows}
+
+
+def replaced(path: Path, content: bytes) -> None:
+    """Another file is moved to the place of this one."""
+    other = path.with_name("other")
+    other.write_bytes(content)
+    other.replace(path)
+
+
+def damaged(path: Path) -> None:
+    """The pages behind a sound beginning are garbage."""
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
+
+
+def of_another_program(path: Path) -> None:
+    """Another program's database is copied over the file."""
+    other = path.with_name("other")
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE cookies (name)")
+    path.write_bytes(other.read_bytes())
+    other.unlink()
+
+
+#: What becomes of a file that is open, the words for it, and whether the file is kept under another name.
+LOSSES: list[tuple[Callable[[Path], Any], str, bool]] = [
+    (lambda path: path.unlink(), "is gone", False),
+    (lambda path: path.write_bytes(b"garbage" * 1000), "is no SQLite database", True),
+    (lambda path: path.write_bytes(b""), "is empty", True),
+    (lambda path: path.write_bytes(path.read_bytes()[:4096]), "is malformed", True),
+    (lambda path: replaced(path, b"garbage" * 1000), "is another file than before", True),
+    (lambda path: replaced(path, b""), "is another file than before", False),
+    (damaged, "is malformed", True),
+    (of_another_program, "is the database of another program", True),
+]
