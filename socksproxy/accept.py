@@ -32,7 +32,7 @@ from .names import plain
 from .policy import Client
 from .policy.listeners import Place, path_of
 from .relay.events import BROKEN, ERROR, READABLE, UNEVEN
-from .relay.outcome import IRelay
+from .relay.outcome import IRelay, nothing
 from .relay.transports import TransportsRelay
 from .session import Session
 from .sessions import Sessions
@@ -193,6 +193,7 @@ class SocketChannel:
         idle: float | None,
         wrapping: IWrapping | None,
         meters: Meters | None = None,
+        half_closed: Callable[[IRelay], None] = nothing,
     ) -> TransportsRelay:
         """See :meth:`socksproxy.channel.Channel.join`."""
         client = self.detach()
@@ -200,7 +201,7 @@ class SocketChannel:
         self._engine.forget(client.fileno())
         link = adopted(self._reactor, client)
         relay = TransportsRelay(
-            link.transport, destination.transport, self._reactor, ended, idle, wrapping, meters
+            link.transport, destination.transport, self._reactor, ended, idle, wrapping, meters, half_closed
         )
         link.end, destination.end = relay.client, relay.destination
         return relay

@@ -14,7 +14,7 @@ from .auth.methods import IWrapping
 from .dial import Destination
 from .limits.buckets import Meters
 from .policy.listeners import Place
-from .relay.outcome import IRelay
+from .relay.outcome import IRelay, nothing
 from .relay.transports import TransportsRelay
 
 
@@ -64,10 +64,12 @@ class Channel(Shape):
         idle: float | None,
         wrapping: IWrapping | None,
         meters: Meters | None = None,
+        half_closed: Callable[[IRelay], None] = nothing,
     ) -> TransportsRelay:
         """
         A relay, not started yet, between this channel's transport and *destination*'s.
 
         :param wrapping: how the client's bytes are encapsulated; None: they are not.
         :param meters: see :meth:`socksproxy.relay.outcome.IRelay.meter`.
+        :param half_closed: called, with the relay, when one direction has closed and the other goes on.
         """

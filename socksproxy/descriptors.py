@@ -73,14 +73,20 @@ class DescriptorGate:
     :param clock: for trying again.
     :param dialing: how many accepted sessions have yet to open their second descriptor.
     :param needed: how many descriptors all sessions together have or will have.
+    :param make_room: ends so many sessions at the most, that can be spared; how many it has ended.
     """
 
     def __init__(
-        self, clock: IReactorTime, dialing: Callable[[], int], needed: Callable[[], int] = lambda: 0
+        self,
+        clock: IReactorTime,
+        dialing: Callable[[], int],
+        needed: Callable[[], int] = lambda: 0,
+        make_room: Callable[[int], int] = lambda most: 0,
     ) -> None:
         self._clock = clock
         self._dialing = dialing
         self._needed = needed
+        self._make_room = make_room
         self._paused: set[Port] = set()
         self._retry: IDelayedCall | None = None
         self._paused_again = Seldom(clock)
@@ -137,6 +143,8 @@ class DescriptorGate:
         """The limit as it is now: it may have been raised since."""
         self._limit = current_limit()
         self._most = self._limit - reserve(self._limit)
+        #: Sessions that end at once where room is to be made; half of what their descriptors would reserve.
+        self._spare = max(8, reserve(self._limit) // 2)
 
     def _check(self, port: Port, descriptor: int) -> None:
         self._learn_limit()
@@ -155,12 +163,16 @@ class DescriptorGate:
 
     def _pause(self, port: Port, used: int) -> None:
         self._hold(port)
+        # Where sessions end at once, accepting goes on at once.
+        ended = self._make_room(self._spare)
         if self._paused_again.due():
+            then = "Half-closed sessions without data end" if ended else "Accepting pauses until sessions end"
             _log.warn(
-                "descriptors are short: about {used} of {limit} are in use. Accepting pauses until sessions "
-                "end; raise the limit (ulimit -n, LimitNOFILE=) or use --max-sessions",
+                "descriptors are short: about {used} of {limit} are in use. {then}; raise the limit "
+                "(ulimit -n, LimitNOFILE=) or use --max-sessions",
                 used=used,
                 limit=self._limit,
+                then=then,
             )
 
     def _tried(self) -> None:
@@ -172,6 +184,8 @@ class DescriptorGate:
             free = _next_descriptor()
             if free is not None and not self._is_short(free):
                 self._resume()
+            else:
+                self._make_room(self._spare)
         finally:
             # To accept one more now and then would use up what is kept for those who are here.
             if self._paused and self._retry is None:

@@ -58,6 +58,7 @@ from .policy.timeouts import Timeouts
 from .ports import Advertised
 from .reading import Unreadable, in_words, read_file
 from .resolve import make_resolver
+from .tcp import LONGEST_KEEPALIVE, LONGEST_USER_TIMEOUT
 from .udp.settings import Filtering, UDPSettings
 from .values import (
     Parser,
@@ -86,6 +87,10 @@ _PARSERS: dict[str, Parser] = {
     "handshake-timeout": seconds(),
     "connect-timeout": seconds(),
     "idle-timeout": seconds(or_zero="for never"),
+    "half-closed-timeout": seconds(or_zero="for never"),
+    "keepalive": count(or_zero="for none", most=LONGEST_KEEPALIVE),
+    "keepalive-interval": count(most=LONGEST_KEEPALIVE),
+    "tcp-user-timeout": count(or_zero="for the system's", most=LONGEST_USER_TIMEOUT),
     "auth-timeout": seconds(),
     "auth-cache": seconds(or_zero="for not at all"),
     "auth-failures": count(or_zero="for any number"),
@@ -177,6 +182,20 @@ class Options(usage.Options, AuthOptionMixin):
         ["handshake-timeout", None, "10", "Seconds in which a client must have made its request."],
         ["connect-timeout", None, "30", "Seconds in which the destination must be reached."],
         ["idle-timeout", None, "0", "Seconds without data after which a session ends; 0: never."],
+        [
+            "half-closed-timeout",
+            None,
+            "300",
+            "Seconds without data, one direction being closed, that end a session.",
+        ],
+        ["keepalive", None, "60", "Seconds of silence after which TCP probes a peer; 0: never."],
+        ["keepalive-interval", None, None, "Seconds between two probes. [default: the system's]"],
+        [
+            "tcp-user-timeout",
+            None,
+            "300",
+            "Seconds for which a peer may acknowledge nothing; 0: the system's.",
+        ],
         ["auth-timeout", None, "8", "Seconds in which it must be known who a client is."],
         ["auth-cache", None, "60", "Seconds for which a right password is remembered; 0: not at all."],
         ["auth-failures", None, "10", "Wrong passwords in a minute for which an address is refused; 0: any."],
@@ -354,6 +373,10 @@ class Options(usage.Options, AuthOptionMixin):
             handshake=said["handshake-timeout"],
             connect=said["connect-timeout"],
             idle=said["idle-timeout"] or None,
+            half_closed=said["half-closed-timeout"] or None,
+            keepalive=said["keepalive"] or None,
+            keepalive_interval=said["keepalive-interval"],
+            user_timeout=said["tcp-user-timeout"] or None,
         )
         self["limits"] = self._limits(said)
         self["usage"] = self._usage()

@@ -43,7 +43,7 @@ from .policy.listeners import Place
 from .policy.timeouts import Timeouts
 from .ports import Advertised
 from .relay.detach import detach_socket, is_detachable
-from .relay.outcome import IRelay
+from .relay.outcome import IRelay, nothing
 from .relay.transports import TransportsRelay, can_half_close, innermost, reached_by
 from .session import UNIDENTIFIED, Session
 from .sessions import Sessions, Settings
@@ -236,10 +236,18 @@ class SOCKSProtocol(Protocol):
         idle: float | None,
         wrapping: IWrapping | None,
         meters: Meters | None = None,
+        half_closed: Callable[[IRelay], None] = nothing,
     ) -> TransportsRelay:
         """See :meth:`socksproxy.channel.Channel.join`."""
         relay = TransportsRelay(
-            self.transport, destination.transport, self.factory.reactor, ended, idle, wrapping, meters
+            self.transport,
+            destination.transport,
+            self.factory.reactor,
+            ended,
+            idle,
+            wrapping,
+            meters,
+            half_closed,
         )
         self._end, destination.end = relay.client, relay.destination
         return relay
@@ -329,7 +337,9 @@ class SOCKSFactory(Factory):
         #: The proxy's own listeners, as its clients show them; a policy may want to know.
         self.listeners = self.sessions.listeners
         self._engine: RelayEngine | None = None
-        self._gate = DescriptorGate(reactor, self.sessions.underway, self.sessions.needed)
+        self._gate = DescriptorGate(
+            reactor, self.sessions.underway, self.sessions.needed, self.sessions.half_closed.end_longest
+        )
         self.sessions.when_ended = self._gate.freed
 
     def reconfigure(

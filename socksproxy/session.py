@@ -709,12 +709,14 @@ class Session:
             # The engine moves bytes as they are.
             socket = self.channel.detach() if wrapping is None else None
             if socket is not None:
-                relay: IRelay = self._sessions.engine.relay(socket, link, self._relayed, early, idle, meters)
+                relay: IRelay = self._sessions.engine.relay(
+                    socket, link, self._relayed, early, idle, meters, self._relay_half_closed
+                )
                 del self.channel
                 return relay
             self._sessions.engine.forget(link.fileno())
             link = adopted(self._sessions.reactor, link)
-        joined = self.channel.join(link, self._relayed, idle, wrapping, meters)
+        joined = self.channel.join(link, self._relayed, idle, wrapping, meters, self._relay_half_closed)
         joined.start(early, self._half_closed)
         return joined
 
@@ -723,7 +725,15 @@ class Session:
         said = None if effect is None or effect.timeouts is None else effect.timeouts.idle
         return self._sessions.timeouts.idle if said is None else said or None
 
+    def _relay_half_closed(self, relay: IRelay) -> None:
+        """One direction of *relay* has closed, and the other goes on."""
+        sessions, reached = self._sessions, self.record.reached
+        effect = None if reached is None else self._effect(reached)
+        said = None if effect is None or effect.timeouts is None else effect.timeouts.half_closed
+        sessions.half_closed.add(relay, sessions.timeouts.half_closed if said is None else said or None)
+
     def _relayed(self, relay: IRelay) -> None:
+        self._sessions.half_closed.discard(relay)
         self.record.sent, self.record.received = relay.sent, relay.received
         self._how = relay.how.value if relay.how is not None else "aborted"
         self._over()

@@ -38,6 +38,7 @@ from .policy.compiled import RulePolicy
 from .policy.timeouts import Timeouts
 from .ports import Advertised
 from .relay import engine_for
+from .relay.half_closed import HalfClosed
 from .resolve import Names
 from .reverse import reverse_lookups
 from .runtime.pool import Pool
@@ -121,6 +122,7 @@ class Sessions:
         self.peers = Deadlines(reactor, bind.timeout, Session.peer_expired)
         self.lingers = Deadlines(reactor, LINGER, Session.linger_expired)
         self.graces = Deadlines(reactor, udp.grace, Session.grace_expired)
+        self.half_closed = HalfClosed(reactor)
         self.associations = Associations(reactor, self.means, udp, advertised, outgoing)
         #: Those that have not followed a change yet, and what it was.
         self._changed: list[Session] = []
@@ -391,5 +393,6 @@ class Sessions:
             session.abort()
         self._changed.clear()
         self.associations.close()
+        self.half_closed.close()
         for deadlines in (self.handshakes, self.connects, self.peers, self.lingers, self.graces):
             deadlines.close()

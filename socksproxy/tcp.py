@@ -13,6 +13,10 @@ from .policy.timeouts import Timeouts
 #: Level, name and value, as :meth:`socket.socket.setsockopt` takes them.
 SocketOption = tuple[int, int, int]
 
+#: Seconds that Linux takes at the most.
+LONGEST_KEEPALIVE = 32767
+LONGEST_USER_TIMEOUT = (1 << 31) // 1000 - 1
+
 # None where the platform has no such option.
 _KEEPALIVE_IDLE: int | None = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)
 _KEEPALIVE_INTERVAL: int | None = getattr(socket, "TCP_KEEPINTVL", None)

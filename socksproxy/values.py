@@ -74,19 +74,21 @@ def seconds(or_zero: str = "") -> Parser:
     return parse
 
 
-def count(or_zero: str = "") -> Parser:
+def count(or_zero: str = "", most: int | None = None) -> Parser:
     """
     Reads a whole number above 0.
 
     :param or_zero: what 0 is for, if it is allowed.
+    :param most: the largest one; None: any.
     """
+    wanted = "a whole number above 0" if most is None else f"a whole number from 1 to {most}"
     zero = f", or 0 {or_zero}" if or_zero else ""
 
     def parse(text: str) -> int:
         if or_zero and text == "0":
             return 0
-        if not (_is_number(text) and int(text) > 0):
-            raise Wrong(f"not a whole number above 0{zero}", text)
+        if not (_is_number(text) and int(text) > 0 and (most is None or int(text) <= most)):
+            raise Wrong(f"not {wanted}{zero}", text)
         return int(text)
 
     return parse

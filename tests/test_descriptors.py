@@ -45,7 +45,18 @@ class Setting:
         self.dialing = 0
         self.port, self.other = FakePort(), FakePort()
         self.needed = 0
-        self.gate = DescriptorGate(self.clock, lambda: self.dialing, lambda: self.needed)
+        #: Sessions that can be spared.
+        self.spare = 0
+        self.asked: list[int] = []
+        self.gate = DescriptorGate(self.clock, lambda: self.dialing, lambda: self.needed, self.make_room)
+
+    def make_room(self, most: int) -> int:
+        self.asked.append(most)
+        ended = min(most, self.spare)
+        self.spare -= ended
+        for _ in range(ended):
+            self.gate.freed()
+        return ended
 
 
 @pytest.fixture
@@ -144,6 +155,45 @@ class TestPausing:
     def test_only_the_port_that_accepted(self, setting: Setting) -> None:
         setting.gate.accepted(setting.port, MOST)
         assert setting.other.reading
+
+
+class TestMakingRoom:
+    """Sessions that can be spared end before a client has to wait."""
+
+    @pytest.mark.parametrize("spare", [1, 5, 100])
+    def test_at_once(self, setting: Setting, spare: int) -> None:
+        setting.spare = spare
+        setting.gate.accepted(setting.port, MOST)
+        assert setting.port.reading
+        assert not setting.gate.paused
+        assert setting.asked == [16]
+
+    def test_at_the_limit(self, setting: Setting) -> None:
+        setting.spare = 100
+        setting.gate.exhausted(setting.port)
+        assert setting.port.reading
+
+    def test_a_moment_later(self, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What cannot be spared yet may be so when it is tried again."""
+        monkeypatch.setattr(descriptors, "_next_descriptor", lambda: MOST)
+        setting.gate.accepted(setting.port, MOST)
+        assert not setting.port.reading
+        setting.spare = 1
+        setting.clock.advance(RETRY)
+        assert setting.port.reading
+        assert setting.clock.getDelayedCalls() == []
+
+    def test_not_while_there_are_plenty(self, setting: Setting) -> None:
+        setting.gate.accepted(setting.port, MOST - 1)
+        setting.gate.freed()
+        assert setting.asked == []
+
+    @pytest.mark.parametrize(("spare", "then"), [(0, "Accepting pauses"), (1, "Half-closed sessions")])
+    def test_told(self, setting: Setting, warnings: list[LogEvent], spare: int, then: str) -> None:
+        setting.spare = spare
+        setting.gate.accepted(setting.port, MOST)
+        (event,) = warnings
+        assert event["then"].startswith(then)
 
 
 class TestGoingOn:

@@ -96,10 +96,19 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the operator says reaches the factory."""
     options = parsed(
         *("--handshake-timeout", "1.5", "--connect-timeout", "2", "--idle-timeout", "3e2"),
-        *("--max-sessions", "10", "--max-sessions-per-client", "2"),
+        *("--half-closed-timeout", "0", "--keepalive", "61", "--keepalive-interval", "7"),
+        *("--tcp-user-timeout", "9", "--max-sessions", "10", "--max-sessions-per-client", "2"),
         *("--outgoing", "127.0.0.1", "--resolver", "dns:127.0.0.1:5353"),
     )
-    assert options["timeouts"] == Timeouts(handshake=1.5, connect=2, idle=300)
+    assert options["timeouts"] == Timeouts(
+        handshake=1.5,
+        connect=2,
+        idle=300,
+        half_closed=None,
+        keepalive=61,
+        keepalive_interval=7,
+        user_timeout=9,
+    )
     assert options["limits"] == ServerLimits(
         server=Limits(sessions=10), client=Limits(sessions=2, binds=32, associations=100)
     )
@@ -273,6 +282,17 @@ def test_who_asks_but_not_everybody(more: list[str]) -> None:
         (["--connect-timeout", "-1"], "--connect-timeout -1: not"),
         (["--connect-timeout", "nan"], "--connect-timeout nan: not"),
         (["--idle-timeout", "inf"], "--idle-timeout inf: not a number of seconds, or 0 for never"),
+        (
+            ["--half-closed-timeout", "-1"],
+            "--half-closed-timeout -1: not a number of seconds, or 0 for never",
+        ),
+        (["--keepalive", "1.5"], "--keepalive 1.5: not a whole number from 1 to 32767, or 0 for none"),
+        (["--keepalive", "32768"], "--keepalive 32768: not a whole number from 1 to 32767, or 0 for none"),
+        (["--keepalive-interval", "0"], "--keepalive-interval 0: not a whole number from 1 to 32767"),
+        (
+            ["--tcp-user-timeout", "2147483"],
+            "--tcp-user-timeout 2147483: not a whole number from 1 to 2147482",
+        ),
         (["--drain", "-1"], "--drain -1: not a number of seconds, or 0 for none"),
         (["--workers", "0"], "--workers 0: neither auto nor a number from 1 to 256"),
         (["--workers", "257"], "--workers 257: neither"),

@@ -12,7 +12,7 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -22,9 +22,11 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectError, NoRouteError, TimeoutError as ConnectTimeout
 from twisted.internet.task import Clock
 
+from socksproxy import descriptors
 from socksproxy.accept import SocketChannel
 from socksproxy.negotiation import MAX_EARLY
 from socksproxy.policy.timeouts import Timeouts
+from socksproxy.relay import half_closed
 from socksproxy.server import SOCKSProtocol
 from socksproxy.session import LINGER, Phase, Session
 from socksproxy.wire.words import Address, AddressType, Command, Reply
@@ -35,6 +37,7 @@ from .support.hosts import Hosts
 from .support.origin import Origin, answer_at_the_end, echo
 from .support.policy import Policy
 from .support.proxy import (
+    PATIENCE,
     Playing,
     Proxy,
     ask4,
@@ -484,6 +487,90 @@ def test_urgent_data(serve: Serve) -> Playing:
             yield proxy.play(scenario, sock)
         record = yield proxy.record()
     assert (record["sent"], record["received"]) == (31, 31)
+
+
+def mute(sock: socket.socket) -> None:
+    """A destination that never closes, and says something when the test does."""
+    sock.recv(1)
+    spoken.wait(PATIENCE)
+    with suppress(OSError):
+        sock.sendall(b"word")
+    while sock.recv(100):
+        pass
+    ended.wait(PATIENCE)
+
+
+spoken, ended = threading.Event(), threading.Event()
+
+
+@pytest.fixture
+def mute_origin() -> Iterator[Origin]:
+    spoken.clear()
+    ended.clear()
+    with Origin(mute) as origin:
+        yield origin
+        spoken.set()
+        ended.set()
+
+
+def half_close(sock: socket.socket, port: int) -> None:
+    ask5(sock, "127.0.0.1", port)
+    sock.sendall(b"x")
+    sock.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "idle", "how"),
+    [
+        (60, None, "half-closed timeout"),
+        (60, 30, "idle timeout"),
+        (60, 600, "half-closed timeout"),
+        (None, None, None),
+    ],
+)
+@pytest_twisted.inlineCallbacks
+def test_half_closed(
+    serve: Serve, mute_origin: Origin, seconds: float | None, idle: float | None, how: str | None
+) -> Playing:
+    """A client that has gone, and a destination that does not close, hold descriptors only for a while."""
+    clock = Clock()
+    timeouts = Timeouts(half_closed=seconds, idle=idle)
+    proxy: Proxy = yield serve(clock=clock, timeouts=timeouts)
+    with proxy.connect() as sock:
+        yield proxy.play(half_close, sock, mute_origin.port)
+        yield until(lambda: len(proxy.sessions.half_closed) == 1)
+        if idle != 30:
+            for _ in range(11):
+                clock.advance(5)
+            spoken.set()
+            assert (yield proxy.play(read_exactly, sock, 4)) == b"word"
+            for _ in range(11):
+                clock.advance(5)
+            assert proxy.records == []
+        for _ in range(8):
+            clock.advance(5)
+        if how is None:
+            assert proxy.records == []
+            reset(sock)
+        record = yield proxy.record()
+    assert record["ended"] == how or how is None
+    assert len(proxy.sessions.half_closed) == 0
+
+
+@pytest_twisted.inlineCallbacks
+def test_descriptors_short(serve: Serve, mute_origin: Origin, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """Half-closed sessions without data end, and a new client is served at once."""
+    proxy: Proxy = yield serve()
+    monkeypatch.setattr(half_closed, "SPARED", 0)
+    with proxy.connect() as gone:
+        yield proxy.play(half_close, gone, mute_origin.port)
+        yield until(lambda: len(proxy.sessions.half_closed) == 1)
+        monkeypatch.setattr(proxy.factory._gate, "_most", 1)
+        monkeypatch.setattr(descriptors, "current_limit", lambda: 17)
+        with Origin(echo) as origin, proxy.connect() as sock:
+            assert (yield proxy.play(ask5, sock, "127.0.0.1", origin.port))[0] == 0
+            record = yield proxy.record()
+            assert record["ended"] == "descriptors short"
 
 
 @pytest_twisted.inlineCallbacks

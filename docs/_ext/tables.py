@@ -174,6 +174,7 @@ _TYPES = {
 _RULE_TIMEOUTS = {
     rules.CONNECT_TIMEOUT: "In which the destination must be reached.",
     rules.IDLE_TIMEOUT: "Without data after which its sessions end; 0: never.",
+    rules.HALF_CLOSED_TIMEOUT: "Likewise for sessions of which one direction is closed.",
 }
 
 _RULE_TYPES = {

@@ -24,11 +24,13 @@ from .tables import spelled
 
 #: In place of the field *timeouts*.
 CONNECT_TIMEOUT, IDLE_TIMEOUT = "connect-timeout", "idle-timeout"
+HALF_CLOSED_TIMEOUT = "half-closed-timeout"
 
 #: By the names that the file has for them.
 RULE_KEYS = {spelled(field.name): field.name for field in fields(Rule) if field.name != "timeouts"} | {
     CONNECT_TIMEOUT: "timeouts",
     IDLE_TIMEOUT: "timeouts",
+    HALF_CLOSED_TIMEOUT: "timeouts",
 }
 #: A value of each, as the file has it.
 RULE_EXAMPLES = {
@@ -52,6 +54,7 @@ RULE_EXAMPLES = {
     "log": "false",
     CONNECT_TIMEOUT: "5",
     IDLE_TIMEOUT: "600",
+    HALF_CLOSED_TIMEOUT: "60",
 }
 
 _PLAIN_RULE_KEYS = [key for key, field in RULE_KEYS.items() if field not in ("limits", "timeouts")]
@@ -102,6 +105,7 @@ def _rules(rules: Any, quota_file: bool, faults: list[Fault]) -> dict[int, Rule 
         "limits": limits_reader(quota_file),
         CONNECT_TIMEOUT: plain(_timeout_by(_connect)),
         IDLE_TIMEOUT: plain(_timeout_by(_idle)),
+        HALF_CLOSED_TIMEOUT: plain(_timeout_by(_idle)),
     }
     return {number: _rule((RULE, number), rules, readers, faults) for number, _ in enumerate(rules)}
 
@@ -152,10 +156,10 @@ def _timeout_by(parse: Parser) -> Callable[[Any], float]:
 
 def _timeouts(table: dict[str, Any]) -> RuleTimeouts | None:
     """What the *table* of a rule says of timeouts."""
-    if not {CONNECT_TIMEOUT, IDLE_TIMEOUT} & table.keys():
+    said = [table.get(key) for key in (CONNECT_TIMEOUT, IDLE_TIMEOUT, HALF_CLOSED_TIMEOUT)]
+    if all(value is None for value in said):
         return None
-    connect, idle = table.get(CONNECT_TIMEOUT), table.get(IDLE_TIMEOUT)
-    return RuleTimeouts(*(None if value is None else float(value) for value in (connect, idle)))
+    return RuleTimeouts(*(None if value is None else float(value) for value in said))
 
 
 def _simple(value: Any) -> Any:

@@ -131,6 +131,10 @@ class Timeouts:
     handshake_timeout: float | None = _key("5", "seconds")
     connect_timeout: float | None = _key("10", "seconds")
     idle_timeout: float | None = _key("3600", "seconds")
+    half_closed_timeout: float | None = _key("120", "seconds")
+    keepalive: int | None = _key("30", "seconds")
+    keepalive_interval: int | None = _key("10", "seconds")
+    tcp_user_timeout: int | None = _key("120", "seconds")
 
 
 @frozen

@@ -146,10 +146,12 @@ class RuleTimeouts(NamedTuple):
 
     :ivar connect: from when the rule is known to the reply: connecting.
     :ivar idle: without a byte in either direction of a relay, without a datagram of an association.
+    :ivar half_closed: without a byte while one direction of a relay is closed and the other is not.
     """
 
     connect: float | None = None
     idle: float | None = None
+    half_closed: float | None = None
 
 
 @attrs.frozen(kw_only=True)

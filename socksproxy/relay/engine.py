@@ -30,7 +30,7 @@ from ..seldom import Seldom, complain
 from ..tcp import SOCKET_OPTIONS, SocketOption, set_options
 from .events import BROKEN, EVERYTHING, READ, READABLE
 from .lingering import lingering_for
-from .outcome import End, IRelay
+from .outcome import End, IRelay, nothing
 from .pipes import PipePool
 from .pump import BUFFER_SIZE, EngineRelay, Half
 
@@ -247,6 +247,7 @@ class RelayEngine:
         early: bytes = b"",
         idle: float | None = None,
         meters: Meters | None = None,
+        half_closed: Callable[[IRelay], None] = nothing,
     ) -> EngineRelay:
         """
         Relay between two connected, non-blocking stream sockets, which the engine closes.
@@ -257,8 +258,9 @@ class RelayEngine:
         :param early: what the client has sent already, for the destination.
         :param idle: seconds without a byte after which it ends; None: never.
         :param meters: see :meth:`socksproxy.relay.outcome.IRelay.meter`.
+        :param half_closed: called, with the relay, when one direction has closed and the other goes on.
         """
-        relay = EngineRelay(self, client, destination, ended, idle)
+        relay = EngineRelay(self, client, destination, ended, idle, half_closed)
         self.relays.add(relay)
         if idle is not None:
             self._time(relay)

@@ -27,11 +27,19 @@ class End(Enum):
     #: What the client sends is not what was agreed on with it.
     BROKEN = "protocol error"
     IDLE = "idle timeout"
+    #: One direction was closed, and the other one moved no data.
+    HALF_CLOSED = "half-closed timeout"
+    #: Likewise, while descriptors were short.
+    SHORTAGE = "descriptors short"
     #: One of its allowances is exhausted.
     QUOTA = "quota used up"
     #: New rules or users do not allow what old ones did.
     FORBIDDEN = "no longer permitted"
     ABORTED = "aborted"
+
+
+def nothing(relay: IRelay) -> None:
+    """What a relay tells whom nothing is to be told."""
 
 
 class IRelay(Interface):

@@ -32,7 +32,7 @@ from ..limits.buckets import Meter, Meters
 from ..names import plain
 from ..policy.listeners import Place, path_of
 from .events import BROKEN, READABLE, UNEVEN, WRITE
-from .outcome import End, IRelay
+from .outcome import End, IRelay, nothing
 from .pipes import Pipe
 
 if TYPE_CHECKING:
@@ -412,6 +412,8 @@ class Half:
             self.other.socket.shutdown(SHUT_WR)
         except OSError as problem:
             relay.broken(self.other, problem)
+            return
+        relay.half_closed(relay)
 
     def _check(self) -> bool:
         """The source sends no more, but something happened to it: whether the relay goes on."""
@@ -427,9 +429,21 @@ class EngineRelay:
     A relay in the engine. See :meth:`socksproxy.relay.engine.RelayEngine.relay`.
 
     :ivar idle: seconds without a byte after which it ends; None: never.
+    :ivar half_closed: called when one direction has closed and the other goes on.
     """
 
-    __slots__ = ("_ended", "_since", "_total", "client", "destination", "engine", "errno", "how", "idle")
+    __slots__ = (
+        "_ended",
+        "_since",
+        "_total",
+        "client",
+        "destination",
+        "engine",
+        "errno",
+        "half_closed",
+        "how",
+        "idle",
+    )
 
     def __init__(
         self,
@@ -438,6 +452,7 @@ class EngineRelay:
         destination: SocketType,
         ended: Callable[[IRelay], None],
         idle: float | None,
+        half_closed: Callable[[IRelay], None],
     ) -> None:
         self.engine = engine
         self.client = Half(self, client)
@@ -446,6 +461,7 @@ class EngineRelay:
         self.how: End | None = None
         self.errno = 0
         self.idle = idle
+        self.half_closed = half_closed
         self._ended: Callable[[IRelay], None] | None = ended
         self._total = -1
         self._since = 0.0
@@ -514,6 +530,7 @@ class EngineRelay:
 
     def _close(self, close: Callable[[Half], None]) -> None:
         ended, self._ended = self._ended, None
+        self.half_closed = nothing
         halves = self.client, self.destination
         for half in halves:
             close(half)

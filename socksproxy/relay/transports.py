@@ -23,7 +23,7 @@ from zope.interface import implementer
 from ..limits.buckets import Meter, Meters
 from ..policy.listeners import Place, place_of
 from ..wire.words import ProtocolError
-from .outcome import End, IRelay
+from .outcome import End, IRelay, nothing
 
 _log = Logger(namespace="socksproxy")
 
@@ -257,6 +257,7 @@ class TransportsRelay:
     :param wrapping: what was agreed on with the client, an :class:`~socksproxy.auth.methods.IWrapping`;
         None: its bytes are as they are.
     :param meters: see :meth:`meter`.
+    :param half_closed: called, with this relay, when one direction has closed and the other goes on.
     """
 
     def __init__(
@@ -268,6 +269,7 @@ class TransportsRelay:
         idle: float | None = None,
         wrapping: Any = None,
         meters: Meters | None = None,
+        half_closed: Callable[[IRelay], None] = nothing,
     ) -> None:
         self.client = RelayEnd(self, client) if wrapping is None else WrappedEnd(self, client, wrapping)
         self.destination = RelayEnd(self, destination)
@@ -283,6 +285,7 @@ class TransportsRelay:
         self._closing = False
         self._started = False
         self._meters = meters
+        self._half_closed = half_closed
 
     @property
     def sent(self) -> int:
@@ -353,6 +356,8 @@ class TransportsRelay:
     def closed_by(self, end: RelayEnd) -> None:
         """*end*'s peer was the first, or the second, to close its direction."""
         self._note(End.CLIENT if end is self.client else End.DESTINATION, 0)
+        if not end.other.read_closed:
+            self._half_closed(self)
 
     def lost(self, end: RelayEnd, reason: Failure) -> None:
         """*end*'s connection is gone."""
@@ -407,12 +412,15 @@ class TransportsRelay:
         self._over = True
         for end in (self.client, self.destination):
             end.leave_meter()
-        ended, self._ended = self._ended, _nobody
+        ended, self._ended = self._ended, nothing
+        self._half_closed = nothing
         ended(self)
 
 
 #: Ends that were decided here; what follows from them does not change the record.
-_FINAL = frozenset({End.IDLE, End.FORBIDDEN, End.ABORTED, End.BROKEN, End.QUOTA})
+_FINAL = frozenset(
+    {End.IDLE, End.HALF_CLOSED, End.SHORTAGE, End.FORBIDDEN, End.ABORTED, End.BROKEN, End.QUOTA}
+)
 
 
 def reached_by(transport: Any) -> Place:
@@ -453,7 +461,3 @@ def _errno_of(reason: Failure) -> int:
         cause = value.args[0]
         return cause if isinstance(cause, int) else getattr(cause, "errno", 0) or 0
     return 0
-
-
-def _nobody(relay: IRelay) -> None:
-    """Whom a relay that has ended tells."""

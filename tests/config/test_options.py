@@ -78,6 +78,10 @@ SAID: dict[str, tuple[str, list[str], list[str]]] = {
     "handshake-timeout": ("2.5", ["--handshake-timeout=2.5"], ["--handshake-timeout=10"]),
     "connect-timeout": ("2.5", ["--connect-timeout=2.5"], ["--connect-timeout=30"]),
     "idle-timeout": ("2.5", ["--idle-timeout=2.5"], ["--idle-timeout=0"]),
+    "half-closed-timeout": ("2.5", ["--half-closed-timeout=2.5"], ["--half-closed-timeout=300"]),
+    "keepalive": ("0", ["--keepalive=0"], ["--keepalive=60"]),
+    "keepalive-interval": ("7", ["--keepalive-interval=7"], ["--keepalive-interval=8"]),
+    "tcp-user-timeout": ("9", ["--tcp-user-timeout=9"], ["--tcp-user-timeout=300"]),
 }
 
 #: What else has to be said for a key to make sense, or a difference.

@@ -36,6 +36,7 @@ networks = ["servers"]
 ports = [80, "8000-8099"]
 commands = ["connect"]
 idle-timeout = 7
+half-closed-timeout = 5
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -398,6 +399,35 @@ def test_idle(serve: Serve, origin: Origin, seconds: dict[str, float], servers: 
         else:
             yield proxy.play(echoes, sock)
     assert (yield proxy.record())["ended"] == ("idle timeout" if ends else "client")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "servers", "ends"),
+    [
+        ({"half_closed": 60}, 6000, True),
+        ({"half_closed": 0}, 60, False),
+        ({"idle": 6000}, 60, True),
+        ({"half_closed": 6000}, None, False),
+    ],
+)
+@pytest_twisted.inlineCallbacks
+def test_half_closed(serve: Serve, seconds: dict[str, float], servers: float | None, ends: bool) -> Playing:
+    """Likewise for a session of which one direction is closed."""
+    clock, over = Clock(), threading.Event()
+    with Origin(lambda sock: bool(over.wait(PATIENCE))) as origin:
+        proxy: Proxy = yield serve(
+            clock=clock, policy=timed(**seconds), timeouts=Timeouts(half_closed=servers)
+        )
+        with proxy.connect() as sock:
+            yield proxy.play(ask5, sock, "127.0.0.1", origin.port)
+            sock.shutdown(socket.SHUT_WR)
+            yield until(lambda: len(proxy.sessions.half_closed) == 1)
+            for _ in range(12):
+                clock.advance(10)
+            if ends:
+                assert (yield proxy.play(is_reset, sock))
+            over.set()
+        assert (yield proxy.record())["ended"] == ("half-closed timeout" if ends else "client")
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "0.0.0.0"])

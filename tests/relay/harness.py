@@ -126,6 +126,7 @@ class Harness:
     :ivar destination: the destination's own socket, for the test.
     :ivar relay: the relay, once started.
     :ivar ended: fires with the relay when it has ended; :attr:`endings` counts.
+    :ivar halved: how often the relay has told that one direction is closed.
     """
 
     def __init__(self, kind: str, engine: RelayEngine | None = None, clock: Any = reactor) -> None:
@@ -142,6 +143,7 @@ class Harness:
             set_options(sock, SOCKET_OPTIONS)
         self.ended: Deferred[IRelay] = Deferred()
         self.endings = 0
+        self.halved = 0
         self.relay: Any = None
 
     def limit_buffers(self, size: int) -> int:
@@ -184,7 +186,13 @@ class Harness:
         if self.kind == "engine":
             assert self.engine is not None
             self.relay = self.engine.relay(
-                raw(self._client), raw(self._destination), self._has_ended, early, idle, meters
+                raw(self._client),
+                raw(self._destination),
+                self._has_ended,
+                early,
+                idle,
+                meters,
+                self._half_closed,
             )
             return
         client, destination = adopted(reactor, self._client), adopted(reactor, self._destination)
@@ -196,9 +204,14 @@ class Harness:
             idle,
             self._wrapping,
             meters,
+            self._half_closed,
         )
         client.end, destination.end = self.relay.client, self.relay.destination
         self.relay.start(early, client_eof)
+
+    def _half_closed(self, relay: IRelay) -> None:
+        assert self.relay in (None, relay)
+        self.halved += 1
 
     def _has_ended(self, relay: IRelay) -> None:
         self.endings += 1

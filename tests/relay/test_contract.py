@@ -180,6 +180,40 @@ def test_ends(relay: Harness, scenario: Callable[..., None], how: set[End]) -> P
     assert relay.endings == 1
 
 
+@pytest.mark.parametrize("upwards", [True, False], ids=["client first", "destination first"])
+@pytest_twisted.inlineCallbacks
+def test_half_closed(relay: Harness, upwards: bool) -> Playing:
+    """It is told once, when the first direction has closed, and not of the second one."""
+    first, second = other_way(relay, upwards)
+
+    def one_direction(*_: socket.socket) -> None:
+        first.sendall(b"all")
+        first.shutdown(socket.SHUT_WR)
+        assert read_to_end(second) == b"all"
+        second.sendall(b"more")
+        assert read_exactly(first, 4) == b"more"
+
+    def the_other(*_: socket.socket) -> None:
+        second.close()
+        assert read_to_end(first) == b""
+
+    relay.start()
+    yield relay.run(one_direction)
+    assert (relay.halved, relay.endings) == (1, 0)
+    yield relay.run(the_other)
+    yield relay.finished()
+    assert relay.halved == 1
+
+
+@pytest_twisted.inlineCallbacks
+def test_half_closed_before_it_begins(relay: Harness) -> Playing:
+    """Likewise where the client has sent its FIN before."""
+    relay.client.shutdown(socket.SHUT_WR)
+    relay.start()
+    yield relay.run(lambda client, destination: read_to_end(destination))
+    assert (relay.halved, relay.endings) == (1, 0)
+
+
 @pytest_twisted.inlineCallbacks
 def test_counts(relay: Harness) -> Playing:
     """The access record tells the bytes that were delivered, each way."""

@@ -1,0 +1,129 @@
+"""
+Relays of which one direction is closed and the other is not.
+
+A peer that has gone looks like one that has sent all it had to say and waits for
+the rest of the answer. So such a relay may go on, but not for ever without data;
+and where descriptors run short, the longest without data ends first.
+"""
+
+from __future__ import annotations
+
+from heapq import nsmallest
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from ..deadlines import look_every
+from ..seldom import complain
+from .outcome import End
+
+_log = Logger(namespace="socksproxy")
+
+#: Seconds without data from which on a relay may be ended for its descriptors: closing takes a moment.
+SPARED = 1.0
+
+
+class _Wait:
+    """
+    How long a relay has moved nothing.
+
+    :param seconds: how long it may; None: for ever.
+    :param now: from when on.
+    """
+
+    __slots__ = ("seconds", "since", "total")
+
+    def __init__(self, total: int, seconds: float | None, now: float) -> None:
+        self.total = total
+        self.seconds = seconds
+        self.since = now
+
+    def look(self, total: int, now: float) -> float:
+        """For how many seconds nothing has moved, where *total* bytes have moved by *now*."""
+        if total != self.total:
+            self.total, self.since = total, now
+        return now - self.since
+
+
+class HalfClosed:
+    """
+    Ends half-closed relays (:class:`~socksproxy.relay.outcome.IRelay`) that move no data.
+
+    It looks at the relays now and then, instead of being told of every byte.
+
+    :param clock: the source of time.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._waits: dict[Any, _Wait] = {}
+        self._timer: IDelayedCall | None = None
+
+    def __len__(self) -> int:
+        return len(self._waits)
+
+    def add(self, relay: Any, seconds: float | None) -> None:
+        """
+        One direction of *relay* has closed.
+
+        :param seconds: how long it may go on without data; None: for ever.
+        """
+        self._waits[relay] = _Wait(relay.sent + relay.received, seconds, self._clock.seconds())
+        if seconds is not None:
+            self._want_look(seconds)
+
+    def discard(self, relay: Any) -> None:
+        """*relay* has ended."""
+        self._waits.pop(relay, None)
+
+    def end_longest(self, most: int) -> int:
+        """
+        End the relays that have moved nothing for the longest time, for descriptors are short.
+
+        :param most: how many at the most.
+        :returns: how many.
+        """
+        now = self._clock.seconds()
+        idle = [relay for relay, time in self._look(now) if time >= SPARED]
+        chosen = nsmallest(most, idle, key=lambda relay: self._waits[relay].since)
+        self._end(chosen, End.SHORTAGE)
+        return len(chosen)
+
+    def close(self) -> None:
+        """Forget the relays and the timer."""
+        self._waits.clear()
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _look(self, now: float) -> list[tuple[Any, float]]:
+        return [(relay, wait.look(relay.sent + relay.received, now)) for relay, wait in self._waits.items()]
+
+    def _want_look(self, seconds: float) -> None:
+        wait = look_every(seconds)
+        if self._timer is None:
+            self._timer = self._clock.callLater(wait, self._check)
+        elif self._timer.getTime() > self._clock.seconds() + wait:
+            self._timer.reset(wait)
+
+    def _check(self) -> None:
+        self._timer = None
+        late = []
+        for relay, idle in self._look(self._clock.seconds()):
+            seconds = self._waits[relay].seconds
+            if seconds is not None and idle >= seconds:
+                late.append(relay)
+        self._end(late, End.HALF_CLOSED)
+        timed = [wait.seconds for wait in self._waits.values() if wait.seconds is not None]
+        if timed:
+            self._want_look(min(timed))
+
+    def _end(self, relays: list[Any], how: End) -> None:
+        for relay in relays:
+            self.discard(relay)
+            try:
+                relay.abort(how)
+            except Exception:
+                # A fault of ours: it costs one session, and the others end all the same.
+                complain(_log, "a half-closed session fails to end")

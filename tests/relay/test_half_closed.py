@@ -1,0 +1,133 @@
+"""Half-closed relays end when they move nothing: see :mod:`socksproxy.relay.half_closed`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from socksproxy.relay.half_closed import SPARED, HalfClosed
+from socksproxy.relay.outcome import End
+
+
+class Relay:
+    """What is asked of a relay."""
+
+    def __init__(self, half_closed: HalfClosed) -> None:
+        self.half_closed = half_closed
+        self.sent = self.received = 0
+        self.how: End | None = None
+
+    def abort(self, how: End) -> None:
+        self.how = how
+        self.half_closed.discard(self)
+
+
+class Setting:
+    """Half-closed relays and their time."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.half_closed = HalfClosed(self.clock)
+
+    def relay(self, seconds: float | None) -> Any:
+        relay = Relay(self.half_closed)
+        self.half_closed.add(relay, seconds)
+        return relay
+
+    def pass_time(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.clock.advance(1)
+
+
+@pytest.fixture
+def setting() -> Setting:
+    return Setting()
+
+
+class TestTimeout:
+    @pytest.mark.parametrize("seconds", [4, 60, 300])
+    def test_without_data(self, setting: Setting, seconds: int) -> None:
+        relay = setting.relay(seconds)
+        setting.pass_time(seconds - 1)
+        assert relay.how is None
+        setting.pass_time(1 + seconds // 8 + 1)
+        assert relay.how is End.HALF_CLOSED
+        assert len(setting.half_closed) == 0
+
+    @pytest.mark.parametrize("way", ["sent", "received"])
+    def test_with_data_now_and_then(self, setting: Setting, way: str) -> None:
+        relay = setting.relay(60)
+        for _ in range(5):
+            setting.pass_time(50)
+            setattr(relay, way, getattr(relay, way) + 1)
+        assert relay.how is None
+        setting.pass_time(70)
+        assert relay.how is End.HALF_CLOSED
+
+    def test_never(self, setting: Setting) -> None:
+        relay = setting.relay(None)
+        assert setting.clock.getDelayedCalls() == []
+        setting.pass_time(1000)
+        assert relay.how is None
+
+    def test_each_has_its_own(self, setting: Setting) -> None:
+        """Rules give different times, and the shorter one may come later."""
+        slow, never, quick = setting.relay(300), setting.relay(None), setting.relay(4)
+        setting.pass_time(6)
+        assert (slow.how, never.how, quick.how) == (None, None, End.HALF_CLOSED)
+        setting.pass_time(320)
+        assert (slow.how, never.how) == (End.HALF_CLOSED, None)
+        assert setting.clock.getDelayedCalls() == []
+
+    def test_ended_by_itself(self, setting: Setting) -> None:
+        relay = setting.relay(4)
+        setting.half_closed.discard(relay)
+        setting.half_closed.discard(relay)
+        setting.pass_time(10)
+        assert relay.how is None
+        assert setting.clock.getDelayedCalls() == []
+
+    def test_one_that_fails_to_end(self, setting: Setting) -> None:
+        """It costs the others nothing."""
+        broken, other = setting.relay(4), setting.relay(4)
+        broken.abort = lambda how: 1 // 0
+        setting.pass_time(6)
+        assert other.how is End.HALF_CLOSED
+        assert len(setting.half_closed) == 0
+
+    def test_close(self, setting: Setting) -> None:
+        relay = setting.relay(4)
+        setting.half_closed.close()
+        setting.half_closed.close()
+        assert setting.clock.getDelayedCalls() == []
+        assert relay.how is None
+
+
+class TestShortage:
+    def test_oldest_first(self, setting: Setting) -> None:
+        relays = []
+        for _ in range(5):
+            relays.append(setting.relay(None))
+            setting.pass_time(2)
+        assert setting.half_closed.end_longest(2) == 2
+        assert [relay.how for relay in relays] == [End.SHORTAGE, End.SHORTAGE, None, None, None]
+        assert setting.half_closed.end_longest(10) == 3
+        assert setting.half_closed.end_longest(10) == 0
+
+    def test_one_that_moves_data_is_not_the_oldest(self, setting: Setting) -> None:
+        moving, still = setting.relay(None), setting.relay(None)
+        setting.pass_time(10)
+        moving.received += 1
+        assert setting.half_closed.end_longest(2) == 1
+        assert (moving.how, still.how) == (None, End.SHORTAGE)
+
+    def test_just_closing(self, setting: Setting) -> None:
+        """Every session is half-closed for a moment at its end."""
+        relay = setting.relay(None)
+        setting.clock.advance(SPARED - 0.01)
+        assert setting.half_closed.end_longest(1) == 0
+        setting.clock.advance(0.01)
+        assert setting.half_closed.end_longest(1) == 1
+        assert relay.how is End.SHORTAGE
