@@ -16,7 +16,8 @@ from typing import Any
 
 from twisted.internet.endpoints import _parse, _SystemdParser
 
-from .names import plain
+from .names import literal, plain
+from .policy.listeners import Place
 from .runtime.files import read_regular_file
 
 #: Clients that wait to be accepted; the kernel's own limit may be lower.
@@ -197,6 +198,29 @@ def _descriptor_of(named: Mapping[str, str]) -> int:
     if int(named["index"]) >= len(descriptors):
         raise NotPassed(f"systemd has passed {len(descriptors)} sockets only, and the first has index=0")
     return descriptors[int(named["index"])]
+
+
+def place_described(description: str) -> Place | None:
+    """
+    Where an endpoint of that *description* is going to listen.
+
+    :returns: an address, or a wildcard, and a port; the path of a Unix socket; None where that shows only
+        when the endpoint opens, or where a balancer says what its clients have reached.
+    """
+    if description.lower().startswith("haproxy:"):
+        return None
+    kind, args, named = _parsed(description)
+    if kind == "unix":
+        return named.get("address") or (args[0] if args else None)
+    if kind not in ("tcp", "tcp6", "ssl"):
+        return None
+    port = named.get("port") or (args[0] if args else "")
+    host = named.get("interface") or (args[1] if kind != "ssl" and args[1:] else "")
+    host = host or ("::" if kind == "tcp6" else "0.0.0.0")
+    address = literal(host)
+    if address is None or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        return None
+    return plain(address), int(port)
 
 
 def _parsed(description: str) -> tuple[str, list[str], dict[str, str]]:

@@ -76,6 +76,7 @@ from .workers.handover import SharedOpening
 
 if TYPE_CHECKING:
     from .config import Configured
+    from .config.listeners import Listening
 
 #: Why a listener that others can reach is not opened by itself.
 OPEN_TO_ALL = "nobody has to show who they are, so everybody who reaches it could use the proxy"
@@ -385,6 +386,8 @@ class Options(usage.Options, AuthOptionMixin):
         self._check_addresses("outgoing")
         self._check_advertised()
         self["policy"] = None if self._configured is None else self._configured.policy
+        if self._configured is not None:
+            self._configured.check_outgoing(is_local)
         self["set_files"] = [] if self["policy"] is None else self["policy"].sets.files
         self["portal"] = self._portal(said)
         # Rules deny what they do not allow.
@@ -399,7 +402,7 @@ class Options(usage.Options, AuthOptionMixin):
         self["udp"] = self._udp(said)
         self["listeners"] = self._listeners(said)
         if self._configured is not None and not self._is_wrong("listen"):
-            self._configured.check_listeners(each.name for each in self["listeners"])
+            self._configured.check_listeners(self._listening())
         self["name_resolver"] = self._name_resolver()
         self["access_log"] = self._access_log()
         self._report()
@@ -552,6 +555,22 @@ class Options(usage.Options, AuthOptionMixin):
             idle=said["udp-idle-timeout"] or None,
             grace=said["udp-grace"],
         )
+
+    def _listening(self) -> list[Listening]:
+        """What rules can know of the listeners; nothing where nothing is said of any."""
+        from .config.listeners import Listening, described
+
+        if self["listen"]:
+            return described(self["listen"])
+        if self["interface"] is None and self["port"] is None:
+            return []
+        places = (place_asked_for(each.endpoint) for each in self["listeners"])
+        return [Listening(None, place if place and place[1] else None) for place in places]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Once it is parsed: a line for each thing in the file that is hardly what was meant."""
+        return [] if self._configured is None else self._configured.warnings()
 
     def _listeners(self, said: Mapping[str, Any]) -> list[Listener]:
         listeners = []

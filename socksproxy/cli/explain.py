@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from argparse import Namespace
+from datetime import datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from ..auth.directory import Barred, Directory, DirectoryRealm
+from ..auth.directory import Barred, DirectoryRealm
 from ..errors import NameNotFound
 from ..names import literal, plain
 from ..policy import Client
 from ..policy.compiled import RulePolicy
 from ..policy.listeners import UNIX
 from ..reading import Unreadable, read_file
+from ..values import Wrong
 from ..wire.words import Address, Command
 from .failure import CommandFailed, tell, with_mistakes
 
@@ -25,8 +28,9 @@ _DESCRIPTION = """
 Explains what the rules of a configuration file decide: which rule does, and why none
 before it; from where connections leave, and which limits a session is under. Nothing is
 started, and no name is looked up: the addresses of a name are given with --address.
-What the file says of the user counts, whoever would vouch for the name. That nobody
+What the file says of the user counts, whoever would vouch for the name. That no client
 reaches the proxy's own listeners is not looked at: which they are shows when it runs.
+Hours of rules and dates of users are those of --at.
 Status 0 says that it is explained, not that it is allowed.
 """
 
@@ -46,8 +50,17 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--user", metavar="NAME", help="who asks [nobody in particular]")
     parser.add_argument("--group", metavar="NAME", action="append", default=[], help="repeatable")
-    parser.add_argument("--from", metavar="ADDRESS", dest="client", default="127.0.0.1", help="[127.0.0.1]")
-    parser.add_argument("--listener", metavar="ADDRESS:PORT", help="the listener that is reached")
+    parser.add_argument(
+        "--from", metavar="ADDRESS", dest="client", help="or unix [127.0.0.1; for a Unix socket, unix]"
+    )
+    parser.add_argument(
+        "--listener", metavar="LISTENER", help="that is reached: its name, ADDRESS:PORT, unix:PATH, or unix"
+    )
+    parser.add_argument(
+        "--at",
+        metavar="TIME",
+        help="such as 2027-01-31T18:00, by this machine's time zone, or ...+01:00 [now]",
+    )
     parser.add_argument("--version", type=int, choices=(4, 5), default=5, help="of SOCKS [5]")
     parser.add_argument(
         "--address", metavar="ADDRESS", action="append", default=[], help="of the name; repeatable"
@@ -69,14 +82,15 @@ def run(options: Namespace) -> None:
     if destination is None and _COMMANDS[options.command] is not Command.UDP_ASSOCIATE:
         raise CommandFailed(f"{options.command} needs HOST:PORT; only associate can be without")
     addresses = [_literal("--address", text) for text in options.address]
+    now = time.time() if options.at is None else _moment(options.at)
     try:
-        client = _client(options, configured.directory)
+        client = _client(options, configured, now)
     except Barred as problem:
         _tell_barred(options, str(problem))
         return
     policy = configured.policy or RulePolicy(())
     try:
-        told = explain(policy, client, _COMMANDS[options.command], destination, addresses, server=server)
+        told = explain(policy, client, _COMMANDS[options.command], destination, addresses, now, server)
     except NameNotFound:
         raise CommandFailed(f"{options.destination}: the host cannot be the name of one") from None
     if options.json:
@@ -85,25 +99,43 @@ def run(options: Namespace) -> None:
         tell(*(line for each in told for line in str(each).split("\n")))
 
 
-def _client(options: Namespace, directory: Directory | None) -> Client:
+def _client(options: Namespace, configured: Configured, now: float) -> Client:
     """
     Who asks.
 
-    :raises Barred: when there is no such user now.
+    :param now: seconds since the epoch.
+    :raises Barred: when there is no such user then.
     """
-    avatar = None if directory is None else DirectoryRealm(directory).user(options.user)
+    directory = configured.directory
+    avatar = None if directory is None else DirectoryRealm(directory, lambda: now).user(options.user)
     groups = frozenset(options.group) | frozenset(() if avatar is None else avatar.groups)
-    host = None if options.client == "unix" else _literal("--from", options.client)
-    return Client(
-        host,
-        0,
-        options.user,
-        avatar,
-        groups,
-        options.listener,
-        options.version,
-        aliases=(UNIX,) if (options.listener or "").startswith(f"{UNIX}:") else (),
-    )
+    words = () if options.listener is None else _words_for(options.listener, configured)
+    client = options.client or ("unix" if UNIX in words else "127.0.0.1")
+    host = None if client == "unix" else _literal("--from", client)
+    listener = words[0] if words else None
+    return Client(host, 0, options.user, avatar, groups, listener, options.version, aliases=words[1:])
+
+
+def _words_for(listener: str, configured: Configured) -> tuple[str, ...]:
+    """All words that rules may have for the *listener*, as the server has them for its clients."""
+    from ..config.listeners import listeners_of, words_for
+
+    rules = () if configured.policy is None else configured.policy.rules
+    named = {word for rule in rules for word in rule.listeners or ()}  # some are on the command line only
+    try:
+        return words_for(listener, listeners_of(configured.configuration), named)
+    except Wrong as problem:
+        raise CommandFailed(f"--listener {listener}: {problem.reason}") from None
+
+
+def _moment(text: str) -> float:
+    """The seconds since the epoch of *text*, a date and time of this machine's time zone if it names none."""
+    try:
+        # Python 3.10 does not know Z.
+        return datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in "Zz" else text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        right = "not a date and time such as 2027-01-31T18:00, or 2027-01-31T18:00+01:00"
+        raise CommandFailed(f"--at {text}: {right}") from None
 
 
 def _tell_barred(options: Namespace, reason: str) -> None:

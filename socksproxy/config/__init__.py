@@ -11,21 +11,21 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..names import in_one_line
-from ..policy.listeners import UNIX
-from ..values import Wrong, named_listener
+from ..values import Wrong
 from .faults import BARE_KEY, GROUPS, OTHERS, RULE, SETS, USERS, Fault, named, place
 from .limits import SCOPES, check_quota_file, server_limits
 from .lines import Path, Token, Twice, first_twice, lines_of, tokens_of, too_deep
+from .listeners import Listening, listeners_of, problem_with
 from .mistakes import MOST_TOLD, Mistake, in_order, listed, nearest, shown
 from .rules import policy_of
 from .structure import Misfit, structured
 from .tables import Configuration, about, keys_of, places, said, table_classes
 from .users import check_groups, directory_of
+from .warnings import of_log, of_rules
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -106,6 +106,7 @@ class Configured:
         self.limits = server_limits(scopes, counted, faults)
         self.directory = self._read_users(counted, faults)
         self.policy = self._read_rules(counted, directory, faults)
+        self._faulty = {fault.path for fault in faults}
         self.mistakes += [self._fault(fault) for fault in faults]
 
     def _check_quota_file(self, directory: str) -> None:
@@ -134,28 +135,52 @@ class Configured:
             self.wrong.add(RULE)
         return policy
 
-    def check_listeners(self, names: Iterable[str | None]) -> None:
+    def check_listeners(self, listeners: Collection[Listening]) -> None:
         """
-        Note listeners of rules that there are not; of an address nobody can tell.
+        Note words of rules by which no client comes.
 
-        :param names: of those that are going to be opened.
+        :param listeners: those that are going to be opened; empty: the default one, of which nothing is said.
         """
-        known = {name for name in names if name is not None}
-        known |= {name for name in self._listener_names() if name is not None}
-        for number, rule in enumerate(() if self.policy is None else self.policy.rules):
-            for at, word in enumerate(rule.listeners or ()):
-                if word in known or word == UNIX or ":" in word:
-                    continue
-                near = nearest(word, known)
-                meant = f"did you mean {near}?" if near else "NAME=ENDPOINT in [listeners] listen names one"
-                fault = Fault((RULE, number, "listeners", at), f"there is no such listener; {meant}")
-                self.mistakes.append(self._fault(fault))
+        known = [*listeners, *listeners_of(self.configuration)]
+        names = {each.name for each in known if each.name is not None}
+        for path, word in self._entries("listeners", RULE):
+            problem = problem_with(word, known, names)
+            if problem is not None:
+                self.mistakes.append(self._fault(Fault(path, problem)))
 
-    def _listener_names(self) -> Iterator[str | None]:
-        """The names in this file, whatever the command line says."""
-        for text in self.configuration.listeners.listen or ():
-            with suppress(Wrong):  # the option tells it
-                yield named_listener(text)[0]
+    def check_outgoing(self, is_ours: Callable[[str], bool]) -> None:
+        """
+        Note addresses of users, groups and rules from which nothing can leave.
+
+        :param is_ours: tells whether a literal address is one of this machine.
+        """
+        for path, host in self._entries("outgoing", USERS, GROUPS, RULE):
+            if not is_ours(host):
+                self.mistakes.append(self._fault(Fault(path, "not an address of this machine")))
+
+    def _entries(self, key: str, *kinds: str) -> Iterator[tuple[Path, str]]:
+        """What is right in the lists *key* in all tables of *kinds*, and where."""
+        for kind in kinds:
+            tables = self._document.get(kind)
+            by_name = dict(enumerate(tables)) if isinstance(tables, list) else tables
+            for name, table in by_name.items() if isinstance(by_name, dict) else ():
+                path: Path = (kind, name, key)
+                entries = table.get(key) if isinstance(table, dict) else None
+                for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+                    if isinstance(entry, str) and not {path, (*path, number)} & self._faulty:
+                        yield (*path, number), entry
+
+    def warnings(self) -> list[str]:
+        """A line for each thing that is no mistake, and hardly what was meant."""
+        found = []
+        log = self.configuration.log.log
+        if log is not None and (doubt := of_log(log)):
+            found.append(self._about(("log", "log"), doubt))
+        if self.policy is not None:
+            rules = self._document[RULE]
+            faults = of_rules(self.policy.rules, rules, self.policy.sets, self._document.get(USERS, ()))
+            found += map(self._fault, faults)
+        return [mistake.told(self.file) for mistake in in_order(found)]
 
     @property
     def is_wrong(self) -> bool:

@@ -344,6 +344,8 @@ def network_of(value: Any) -> Network:
     if not isinstance(value, str):
         raise Wrong(value, "must be an address, a network or the name of a set")
     text = value.strip()
+    if text.startswith("@"):
+        raise Wrong(value, "a set of networks stands without @")
     try:
         network = ip_network(text)
     except ValueError:

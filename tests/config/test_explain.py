@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,141 @@ def test_names_that_cannot_be_printed(file: str, name: str, shown: str) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[2] == f"  2. admins (allow): users bob, not {shown}"
+
+
+LISTENING = """
+[listeners]
+listen = [
+    "front=tcp:1080:interface=192.0.2.1", "any=tcp:1081", "local=unix:/run/s:mode=660", "pair=tcp:1083",
+    "pair=tcp6:1083", "tcp:1084:interface=127.0.0.1", "unix:/run/t"
+]
+[[rule]]
+name = "by-address"
+allow = true
+listeners = ["192.0.2.1:1080"]
+[[rule]]
+name = "by-socket"
+allow = true
+listeners = ["unix:/run/s"]
+[[rule]]
+name = "by-name"
+allow = true
+listeners = ["any", "pair", "elsewhere"]
+[[rule]]
+name = "by-kind"
+allow = true
+listeners = ["unix"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("listener", "rule"),
+    [
+        ("front", "by-address"),
+        ("192.0.2.1:1080", "by-address"),
+        ("[::ffff:192.0.2.1]:1080", "by-address"),
+        ("local", "by-socket"),
+        ("unix:/run/s", "by-socket"),
+        ("unix:/run/t", "by-kind"),
+        ("unix", "by-kind"),
+        ("any", "by-name"),
+        ("192.0.2.7:1081", "by-name"),
+        ("[2001:db8::1]:1083", "by-name"),
+        ("pair", "by-name"),
+        ("elsewhere", "by-name"),
+        ("127.0.0.1:1084", "default"),
+    ],
+)
+def test_listeners(listener: str, rule: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A listener has all of its words at once, as the server has them."""
+    path = tmp_path / "socks.toml"
+    path.write_text(LISTENING)
+    question = [str(path), "--json", "--listener", listener, "connect", "a.example:1"]
+    (told,) = json.loads(said(capsys, *question))
+    assert told["rule"] == rule
+    if "unix" in listener or listener == "local":
+        assert "client unix" in told["limits"]
+
+
+@pytest.mark.parametrize(
+    ("listener", "problem"),
+    [
+        ("frnot", "there is no such listener; did you mean front?"),
+        (
+            "tcp:1080",
+            "must be a listener's name, an address and a port as in 192.0.2.1:1080, or unix: and a path",
+        ),
+    ],
+)
+def test_no_such_listener(
+    listener: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "socks.toml"
+    path.write_text(LISTENING)
+    assert main(["explain", str(path), "--listener", listener, "connect", "a.example:1"]) == 1
+    assert capsys.readouterr() == ("", f"socksproxy: --listener {listener}: {problem}\n")
+
+
+HOURS = """
+[users.bob]
+expires = 2026-12-01T12:00:00
+[[rule]]
+name = "here"
+allow = true
+days = ["mon"]
+hours = ["08:00-18:00"]
+[[rule]]
+name = "tokyo"
+allow = true
+hours = ["08:00-18:00"]
+zone = "Asia/Tokyo"
+"""
+
+
+@pytest.mark.parametrize(
+    ("at", "rule"),
+    [
+        # It is a Monday, and New York is five hours behind UTC, fourteen behind Tokyo.
+        ("2026-11-30T09:00", "here"),
+        ("2026-11-30 17:59:59", "here"),
+        ("2026-11-30T18:00", "tokyo"),
+        ("2026-11-30T07:59", "default"),
+        ("2026-11-30T14:00Z", "here"),
+        ("2026-11-30T15:00+01:00", "here"),
+        ("2026-11-29T23:30Z", "tokyo"),
+        ("2026-11-28", "tokyo"),
+        ("2026-11-29T12:00", "default"),
+    ],
+)
+def test_time(
+    at: str, rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A time without an offset is the machine's own, as hours without a zone are."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        path = tmp_path / "socks.toml"
+        path.write_text(HOURS)
+        (told,) = json.loads(said(capsys, str(path), "--json", "--at", at, "connect", "192.0.2.1:1"))
+        assert told["rule"] == rule
+        barred = said(
+            capsys, str(path), "--user", "bob", "--at", "2026-12-01T12:00", "connect", "192.0.2.1:1"
+        )
+        assert "bob cannot log in: the user has expired" in barred
+        still = said(capsys, str(path), "--user", "bob", "--at", "2026-12-01T11:59", "connect", "192.0.2.1:1")
+        assert "cannot log in" not in still
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize("at", ["", "9", "now", "2026-13-01", "0001-01-01T00:00", "\ud800"])
+def test_times_without_sense(at: str, file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["explain", file, "--at", at, "connect", "a.example:1"])
+    if at.startswith("0001"):
+        return  # a time that this machine may know, or not
+    assert status == 1
+    assert "not a date and time such as 2027-01-31T18:00" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["explain", "check", "--help"])

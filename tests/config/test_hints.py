@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from socksproxy.amounts import byte_rate, size
+from socksproxy.cli import main
 from socksproxy.policy import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.matching import Matcher, Question
@@ -232,3 +233,201 @@ def test_ranges_of_ports() -> None:
     rule = Rule(name="a", allow=True, ports=["8000-8010", " 80 - 90 ", " 443"])
     assert rule.ports == ((8000, 8010), (80, 90), (443, 443))
     assert mistakes('[bind]\nbind-ports = " 40000 - 40999 "\n') == []
+
+
+# What only this machine can tell.
+
+
+def test_outgoing_of_users_and_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are looked at as the server's own are."""
+    monkeypatch.setattr("socksproxy.options.is_local", lambda host: host in ("127.0.0.1", "::1"))
+    found = mistakes(
+        '[outgoing]\noutgoing = ["192.0.2.1"]\n'
+        '[users.bob]\noutgoing = ["192.0.2.2", "::1"]\n'
+        '[groups.staff]\noutgoing = ["192.0.2.3"]\n'
+        '[[rule]]\nname = "a"\nallow = true\noutgoing = ["127.0.0.1", "2001:db8::1"]\n'
+    )
+    reason = "not an address of this machine"
+    assert found == [
+        f'file:2: [outgoing] outgoing[0] = "192.0.2.1": {reason}',
+        f'file:4: [users.bob] outgoing[0] = "192.0.2.2": {reason}',
+        f'file:6: [groups.staff] outgoing[0] = "192.0.2.3": {reason}',
+        f'file:10: [[rule]] "a" outgoing[1] = "2001:db8::1": {reason}',
+    ]
+
+
+@pytest.mark.parametrize(
+    "value", ['"::1"', "5", '["a.example", 5, "192.0.2.1%1"]', "[]", '["127.0.0.1", []]']
+)
+@pytest.mark.parametrize("table", ["[users.bob]", "[groups.staff]", "[[rule]]\nname = 'a'\nallow = true"])
+def test_outgoing_that_is_wrong_already(table: str, value: str) -> None:
+    """An entry with a mistake is told once."""
+    found = mistakes(f"{table}\noutgoing = {value}")
+    assert found
+    assert not any("of this machine" in line and "literal" not in line for line in found)
+    assert len(found) == len({line.partition(" = ")[0] for line in found})
+
+
+# Words for listeners.
+
+LISTENERS = """[listeners]
+listen = ["front=tcp:1080:interface=192.0.2.1", "any=tcp:1081", "unix:/run/s:mode=660",
+  "tcp6:1082:interface=2001\\\\:db8\\\\:\\\\:1"]
+[authentication]
+auth = ["anonymous"]
+"""
+RIGHT = "must be a listener's name, an address and a port as in 192.0.2.1:1080, or unix: and a path"
+THERE = (
+    "there is no such listener; there are 192.0.2.1:1080, 0.0.0.0:1081, unix:/run/s and [2001:db8::1]:1082"
+)
+
+
+@pytest.mark.parametrize(
+    ("word", "problem"),
+    [
+        ("front", None),
+        ("192.0.2.1:1080", None),
+        ("198.51.100.7:1081", None),
+        ("[2001:db8::1]:1082", None),
+        ("unix", None),
+        ("unix:/run/s", None),
+        ("frnot", "there is no such listener; did you mean front?"),
+        ("192.0.2.1", "the port is missing, as in 192.0.2.1:1080"),
+        ("2001:db8::1", "the port is missing, as in [2001:db8::1]:1080"),
+        ("192.0.2.1:1081x", RIGHT),
+        ("tcp:1080", RIGHT),
+        (":1080", RIGHT),
+        ("*:1080", RIGHT),
+        ("localhost:1080", RIGHT),
+        ("192.0.2.1:70000", RIGHT),
+        ("192.0.2.1:1082", THERE),
+        ("192.0.2.2:1080", THERE),
+        ("unix:/run/t", THERE),
+        ("[2001:DB8:0::1]:1082", "must be written [2001:db8::1]:1082"),
+        ("[::ffff:192.0.2.1]:1080", "must be written 192.0.2.1:1080"),
+        ("192.0.2.1:01080", "must be written 192.0.2.1:1080"),
+        (
+            "0.0.0.0:1081",
+            'no client reaches this address; a name stands for all: "front" for listen = ["front=tcp:1080"]',
+        ),
+    ],
+)
+def test_words_for_listeners(word: str, problem: str | None) -> None:
+    """A word by which no client comes is told, with what would be right."""
+    found = mistakes(f'{LISTENERS}[[rule]]\nname = "a"\nallow = true\nlisteners = ["front", "{word}"]')
+    expected = [] if problem is None else [f'file:9: [[rule]] "a" listeners[1] = "{word}": {problem}']
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "listeners",
+    [
+        "",
+        '[listeners]\nlisten = ["haproxy:tcp:1080:interface=127.0.0.1"]\n',
+        '[listeners]\nlisten = ["systemd:domain=INET:name=socks"]\n',
+        '[listeners]\nlisten = ["tcp:0:interface=127.0.0.1"]\n',
+    ],
+)
+def test_listeners_that_are_not_known(listeners: str) -> None:
+    """Where nothing is said of the listeners, or what they are shows later, words cannot be judged."""
+    rule = '[[rule]]\nname = "a"\nallow = true\nlisteners = ["192.0.2.9:99", "unix", "unix:/run/t"]'
+    assert mistakes(listeners + rule) == []
+
+
+def test_words_for_the_only_listener() -> None:
+    """Interface and port are a listener, too."""
+    rule = '[[rule]]\nname = "a"\nallow = true\nlisteners = ["127.0.0.1:1081", "unix"]'
+    (line,) = mistakes(f"[listeners]\nport = 1081\n{rule}")
+    assert line.endswith('"unix": there is no Unix socket among the listeners')
+
+
+# Warnings.
+
+PATTERN = "no pattern: only a user of exactly this name is meant; groups stand for several users"
+HOST = "a host of this name is meant"
+NETWORKS = "the set of networks of this name stands in networks"
+STREAMS = "the access log goes to a file, /dev/stdout or /dev/stderr"
+FILE = "a file of this name is written"
+
+
+def check(path: Path, data: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines of standard error on a file without mistakes."""
+    path.write_text(data, "utf-8")
+    assert main(["check", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{path}: no mistakes\n"
+    return [line.replace(str(path), "file") for line in err.splitlines()]
+
+
+def rules(*lines: str) -> str:
+    """A rule for each of *lines*, named a, b and so on."""
+    return "\n".join(
+        f'[[rule]]\nname = "{name}"\nallow = true\n{line}'
+        for name, line in zip("abcdef", lines, strict=False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "warnings"),
+    [
+        (
+            rules('users = ["bob"]', "log = false", "ports = [80]", "", 'days = ["mon"]'),
+            [
+                f'file:{line}: [[rule]] "{name}": never decides: the rule "b" before it matches everything'
+                for line, name in ((9, "c"), (13, "d"), (17, "e"))
+            ],
+        ),
+        (
+            rules(
+                'networks = ["::/0", "0.0.0.0/0"]\nversions = [4, 5]\ndays = ["sun-sat"]\nzone = "UTC"', ""
+            ),
+            ['file:8: [[rule]] "b": never decides: the rule "a" before it matches everything'],
+        ),
+        (
+            rules('ports = [80, "443"]\nusers = ["bob"]', 'users = ["bob"]\nports = [443, 80]'),
+            ['file:6: [[rule]] "b": never decides: the rule "a" before it has the same conditions'],
+        ),
+        (rules('networks = ["0.0.0.0/0"]', 'hours = ["08:00-18:00"]', "authenticated = true", ""), []),
+        (
+            rules('users = ["bob", "mgr_*"]', 'users = ["j?"]'),
+            [
+                f'file:{line}: [[rule]] "{rule}" users[{number}] = "{user}": {PATTERN}'
+                for line, rule, number, user in ((4, "a", 1, "mgr_*"), (8, "b", 0, "j?"))
+            ],
+        ),
+        (rules('users = ["mgr_*"]') + '\n[users."mgr_*"]\n', []),
+        (
+            rules('names = ["a.example", "my_list"]', 'names = ["private"]', 'names = ["@my_list"]')
+            + '\n[sets.my_list]\nnames = ["b.example"]\n',
+            [
+                f'file:4: [[rule]] "a" names[1] = "my_list": {HOST}; the set is "@my_list"',
+                f'file:8: [[rule]] "b" names[0] = "private": {HOST}; {NETWORKS}',
+            ],
+        ),
+        (
+            '[log]\nlog = "syslog"',
+            [f'file:2: [log] log = "syslog": {FILE}: {STREAMS}'],
+        ),
+        (
+            '[log]\nlog = "stdout"',
+            [f'file:2: [log] log = "stdout": {FILE}; /dev/stdout is the stream'],
+        ),
+        ('[log]\nlog = "access.log"', []),
+    ],
+)
+def test_warnings(
+    data: str,
+    warnings: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is hardly meant is told, and the file is right all the same."""
+    monkeypatch.chdir(tmp_path)
+    assert check(tmp_path / "socks.toml", data, capsys) == [f"warning: {line}" for line in warnings]
+
+
+def test_set_with_a_mark() -> None:
+    """A set of networks has none."""
+    (line,) = mistakes(rules('networks = ["@servers"]') + '\n[sets.servers]\nnetworks = ["10.0.0.0/8"]')
+    assert line.endswith('networks[0] = "@servers": a set of networks stands without @')

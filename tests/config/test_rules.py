@@ -40,6 +40,12 @@ half-closed-timeout = 5
 """
 
 
+@pytest.fixture(autouse=True)
+def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every address is this machine's."""
+    monkeypatch.setattr("socksproxy.options.is_local", lambda host: True)
+
+
 def parsed(config: str) -> Options:
     reactor = MemoryReactorClock()
     options = Options(reactor, Checking(reactor), config.encode())

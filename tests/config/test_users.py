@@ -39,6 +39,12 @@ RIGHT = "right is a hash: bcrypt (socksproxy passwd, or htpasswd -B), sha512-cry
 NOT_WHOLE = f"a hash that is not whole; {RIGHT}"
 
 
+@pytest.fixture(autouse=True)
+def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every address is this machine's."""
+    monkeypatch.setattr("socksproxy.options.is_local", lambda host: True)
+
+
 def parsed(config: str, *options: str) -> Options:
     reactor = MemoryReactorClock()
     found = Options(reactor, Checking(reactor), config.encode())

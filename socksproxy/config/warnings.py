@@ -1,0 +1,98 @@
+"""
+What in a configuration file is no mistake, and hardly what was meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..policy.listeners import UNIX
+from ..policy.rules import COMMANDS, DAYS, VERSIONS, Rule
+from ..policy.sets import Sets
+from .faults import RULE, Fault
+
+_CONDITIONS = (
+    *("users", "groups", "authenticated", "clients", "listeners", "versions", "commands"),
+    *("names", "networks", "ports", "days", "hours", "zone"),
+)
+_EVERYWHERE = frozenset({"0.0.0.0/0", "::/0"})
+_EVERY_COMMAND = frozenset(command for commands in COMMANDS.values() for command in commands)
+#: What elsewhere stands for something else than a file.
+_NO_FILES = re.compile(
+    r"-|syslog(:.*)?|stdout|stderr|journal|journald|console|none|off|no|null|true|false", re.I
+)
+
+
+def of_log(path: str) -> str | None:
+    """What to say of the *path* of the access log."""
+    if not _NO_FILES.fullmatch(path):
+        return None
+    if path.lower() in ("stdout", "stderr"):
+        return f"a file of this name is written; /dev/{path.lower()} is the stream"
+    return "a file of this name is written: the access log goes to a file, /dev/stdout or /dev/stderr"
+
+
+def of_rules(
+    rules: Sequence[Rule], tables: Sequence[Mapping[str, Any]], sets: Sets, users: Collection[str]
+) -> Iterator[Fault]:
+    """
+    What to say of *rules*.
+
+    :param tables: what they are made of.
+    :param sets: what they name.
+    :param users: the names of those who have a record.
+    """
+    yield from _behind(rules)
+    for number, table in enumerate(tables):
+        for at, user in enumerate(table.get("users", ())):
+            if set(user) & set("*?") and user not in users:
+                right = (
+                    "no pattern: only a user of exactly this name is meant; groups stand for several users"
+                )
+                yield Fault((RULE, number, "users", at), right)
+        for at, name in enumerate(table.get("names", ())):
+            if name in sets.names:
+                yield Fault(
+                    (RULE, number, "names", at), f'a host of this name is meant; the set is "@{name}"'
+                )
+            elif name in sets.networks:
+                right = "a host of this name is meant; the set of networks of this name stands in networks"
+                yield Fault((RULE, number, "names", at), right)
+
+
+def _behind(rules: Sequence[Rule]) -> Iterator[Fault]:
+    """Rules that never decide, because one before them always does."""
+    seen: dict[tuple[Any, ...], str] = {}
+    nothing = (None,) * len(_CONDITIONS)
+    for number, rule in enumerate(rules):
+        conditions = _essential(rule)
+        if nothing in seen:
+            right = f'never decides: the rule "{seen[nothing]}" before it matches everything'
+            yield Fault((RULE, number), right, False)
+        elif conditions in seen:
+            right = f'never decides: the rule "{seen[conditions]}" before it has the same conditions'
+            yield Fault((RULE, number), right, False)
+        seen.setdefault(conditions, rule.name)
+
+
+def _essential(rule: Rule) -> tuple[Any, ...]:
+    """The conditions of *rule* in a form that can be compared; None where one always holds."""
+    values = {name: getattr(rule, name) for name in _CONDITIONS}
+    found = {name: frozenset(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    for name, all_of_it in (
+        ("versions", frozenset(VERSIONS.values())),
+        ("commands", _EVERY_COMMAND),
+        ("days", frozenset(DAYS)),
+        ("hours", frozenset({"00:00-24:00"})),
+        ("networks", _EVERYWHERE),
+        ("clients", _EVERYWHERE | {UNIX}),
+    ):
+        if found[name] is not None and found[name] >= all_of_it:
+            found[name] = None
+            if name == "networks":
+                found["names"] = None
+    if found["days"] is None and found["hours"] is None:
+        found["zone"] = None
+    return tuple(found[name] for name in _CONDITIONS)
