@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from .auth.faults import told
 from .auth.gate import Granted
 from .auth.methods import IMethod, LogIn, Say, Waiting
-from .auth.threads import NotChecked
+from .auth.threads import CheckTimedOut, TooManyChecks
 from .channel import Channel
 from .commands.associate import associate
 from .commands.bind import Bound, Wanted
@@ -361,7 +361,7 @@ class Session:
         self._sessions.handshakes.stop(self)
         output = self.negotiation.take_output()
         # A status that is not 0 means "wrong", and programs forget a password for that.
-        if output and not isinstance(problem, NotChecked):
+        if output and not isinstance(problem, (TooManyChecks, CheckTimedOut)):
             self.channel.write(output)
         self._finish("refused: not authenticated")
 

@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from .faults import told
 from .fingerprints import Fingerprints
-from .known import Recall, knows
+from .known import Recall, knows, tells_changes
 
 _log = Logger(namespace="socksproxy")
 
@@ -126,8 +126,9 @@ class Remembering:
 
     It remembers one password of a user's, the last that was right, until the checker's ``version`` (an int
     that grows whenever what it knows has changed; a checker need not have it) is another one. Wrong
-    passwords that others show as that user change nothing. A password that is being checked, or was wrong
-    lately, is not checked again; the answer takes as long as the check did.
+    passwords that others show as that user change nothing. A password that is being checked is not checked
+    again, nor is one that was wrong lately, where the checker has a version; the answer takes as long as
+    the check did.
 
     :param checker: knows the passwords.
     :param clock: tells the time.
@@ -267,7 +268,7 @@ class Remembering:
 
     def _wrong(self, failure: Failure, check: _Check) -> None:
         self._over(check)
-        if type(failure.value) is UnauthorizedLogin:
+        if type(failure.value) is UnauthorizedLogin and tells_changes(self.checker):
             # A refusal of another kind has a reason that may be gone with the next attempt.
             self._refused.put(check.mac, _Wrong(check.version, self._clock.seconds() - check.began))
             known = self._verified.get(check.username)

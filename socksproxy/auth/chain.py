@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from ..seldom import Seldom
 from .faults import frames, told
-from .known import knows
+from .known import knows, tells_changes
 from .methods import IMethod
 from .threads import NotChecked
 
@@ -63,6 +63,11 @@ class Chain:
     def version(self) -> int:
         """It grows whenever what one of them knows has changed."""
         return sum(getattr(checker, "version", 0) for checker in self.checkers)
+
+    @property
+    def tells_changes(self) -> bool:
+        """Whether each of them has a version."""
+        return all(map(tells_changes, self.checkers))
 
     def knows(self, avatar_id: Any) -> bool | None:
         """Whether *avatar_id* is still somebody's whom one of them knows; None: nobody can tell."""

@@ -36,6 +36,12 @@ def knows(checker: Any, avatar_id: Any) -> bool | None:
     return answer
 
 
+def tells_changes(checker: Any) -> bool:
+    """Whether *checker* has a ``version``, an int that grows whenever what it knows has changed."""
+    told: bool | None = getattr(checker, "tells_changes", None)
+    return hasattr(checker, "version") if told is None else told
+
+
 def recalls(checker: Any, credentials: Any) -> Recall:
     """What *checker* remembers of *credentials*."""
     ask = getattr(checker, "recall", None)

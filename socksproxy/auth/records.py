@@ -14,7 +14,8 @@ from zope.interface import implementer
 
 from .credentials import share_of
 from .directory import Directory
-from .htpasswd import Hash, Unsafe, Users
+from .hashes import Hash, Unsafe
+from .htpasswd import Users
 from .threads import Checks
 from .users import bytes_of
 

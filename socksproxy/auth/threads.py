@@ -25,7 +25,7 @@ from ..runtime.pool import DeadlinePassed, NotRun, Pool, PoolStopped
 from ..seldom import Seldom
 from ..values import cores
 from .credentials import share_of
-from .known import knows
+from .known import knows, tells_changes
 
 _log = Logger(namespace="socksproxy")
 
@@ -210,6 +210,11 @@ class Threaded:
         """The other checker's; 0, if it has none."""
         version: int = getattr(self.checker, "version", 0)
         return version
+
+    @property
+    def tells_changes(self) -> bool:
+        """Whether the other checker has a version."""
+        return tells_changes(self.checker)
 
     def knows(self, avatar_id: Any) -> bool | None:
         """Whether *avatar_id* is still somebody's; None: the other checker cannot tell."""

@@ -15,35 +15,31 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import InvalidAuthArgumentString
 from twisted.plugins.cred_unix import UNIXChecker
 
-from ..errors import describe
-from ..runtime.files import read_regular_file
+from ..wire.password import MAX_FIELD
+from .plain_file import PlainFileChecker
 from .threads import Checks, Threaded
+from .users_file import Unusable
 
 __all__ = ["adapted"]
-
-#: Bytes of a file of passwords.
-MOST_BYTES = 32 << 20
 
 
 def adapted(checker: Any, reactor: Any) -> Any:
     """
     What stands for *checker* where the reactor must not wait; for most that is *checker*.
 
-    :raises InvalidAuthArgumentString: when it could not let anybody in.
+    :raises InvalidAuthArgumentString: when it could not let a user in, or not the ones that are meant.
     """
     if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
         # It keeps the names that "memory:" was given as text, and what comes from the network is bytes.
         checker.users = {_bytes(name): _bytes(password) for name, password in checker.users.items()}
+        _check_users(checker.users)
         return checker
     if isinstance(checker, FilePasswordDB):
-        # It is opened for each check, and twistd changes its directory before the first.
-        checker.filename = os.path.abspath(checker.filename)
+        path = os.path.abspath(checker.filename)
         try:
-            read_regular_file(checker.filename, MOST_BYTES)
-        except OSError as problem:
-            why = f"{checker.filename} cannot be read: {describe(problem)}"
-            raise InvalidAuthArgumentString(why) from None
-        return Threaded(checker, Checks(reactor))
+            return PlainFileChecker(path, Checks.shared_fairly(reactor, name=f"file:{path}"))
+        except Unusable as problem:
+            raise InvalidAuthArgumentString(f"{path} cannot be read: {problem}") from None
     if isinstance(checker, UNIXChecker):
         return Threaded(_Unix(checker), Checks.shared_fairly(reactor, name="passwords of the system"))
     return checker
@@ -52,6 +48,8 @@ def adapted(checker: Any, reactor: Any) -> Any:
 class _Unix:
     """
     Twisted's checker of the system's passwords, which breaks on some names and is quick with unknown ones.
+
+    A user without a password, such as a system's own, takes as long as any other.
 
     :raises InvalidAuthArgumentString: where Python cannot compute such passwords: 3.13 and later.
     """
@@ -69,19 +67,42 @@ class _Unix:
 
     def requestAvatarId(self, credentials: Any) -> Any:
         try:
-            pwd.getpwnam(credentials.username.decode())
-            return self._checker.requestAvatarId(credentials)
+            name = credentials.username.decode()
+            if self._hash_of(name)[:1] not in ("", "!", "*"):
+                return self._checker.requestAvatarId(credentials)
         except (KeyError, ValueError):
-            self._crypt.crypt("as long as for a user", self._salt())
-            raise UnauthorizedLogin() from None
+            pass
+        self._crypt.crypt("as long as for a user", self._salt(credentials.username))
+        raise UnauthorizedLogin()
 
-    def _salt(self) -> str:
-        """A user's: the same kind of hash, with the same cost."""
+    def _hash_of(self, name: str) -> str:
+        """
+        The hash of a user's password, or what the system has in its place.
+
+        :raises KeyError: when there is no such user; ValueError: when the name cannot be one.
+        :raises OSError: when this process may not know.
+        """
+        text: str = pwd.getpwnam(name).pw_passwd
+        if text not in ("x", "*"):
+            return text
+        hidden: str = self._shadow.getspnam(name).sp_pwdp
+        return hidden
+
+    def _salt(self, name: bytes) -> str:
+        """A user's, always the same for a *name* that has none: the same kind of hash, with the same cost."""
         try:
             hashes = [entry.sp_pwdp for entry in self._shadow.getspall()]
         except OSError:
             hashes = []
-        return next((text for text in hashes if text.startswith("$")), "") or str(self._crypt.mksalt())
+        hashes = [text for text in hashes if text.startswith("$")]
+        return hashes[hash(name) % len(hashes)] if hashes else str(self._crypt.mksalt())
+
+
+def _check_users(users: dict[bytes, bytes]) -> None:
+    if not users:
+        raise InvalidAuthArgumentString("no user is named, as in memory:NAME:PASSWORD")
+    if any(not 0 < len(field) <= MAX_FIELD for pair in users.items() for field in pair):
+        raise InvalidAuthArgumentString(f"names and passwords have 1 to {MAX_FIELD} bytes, and no colon")
 
 
 def _bytes(text: str | bytes) -> bytes:

@@ -10,10 +10,10 @@ from .failure import CommandFailed, complain, shown, tell, with_mistakes
 _DESCRIPTION = """
 Checks a configuration file for twistd socks --config FILE. It names every mistake
 in it, a line each, and ends with status 1 if there is one. Lines that begin with
-"warning:" are about what is no mistake, and hardly what was meant. Entries of set files that
-can never match are warnings. Nothing is started, opened or written. What the file names,
-such as certificates, files of passwords and local addresses, is looked at as it is here
-and for this user.
+"warning:" are about what is no mistake, and hardly what was meant. Entries of set files
+that can never match are warnings, and so are lines of files of passwords that do not
+count. Nothing is started, opened or written. What the file names, such as certificates,
+files of passwords and local addresses, is looked at as it is here and for this user.
 """
 
 
@@ -45,6 +45,8 @@ def run(options: Namespace) -> None:
         raise CommandFailed(str(problem).removeprefix("--config ")) from None
     ignored = [entry for file in parsed["set_files"] for entry in file.ignored]
     warnings = [*parsed.warnings, *(f"an entry of a set does not count: {entry}" for entry in ignored)]
+    for checker in parsed["credCheckers"]:
+        warnings += getattr(checker, "warnings", ())
     if warnings:
         complain(*(f"warning: {warning}" for warning in warnings))
     tell(f"{shown(options.file)}: no mistakes")

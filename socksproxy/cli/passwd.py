@@ -22,6 +22,7 @@ from tempfile import mkstemp
 from typing import Any
 
 from ..errors import describe
+from ..runtime.text import NotUTF8, without_mark
 from ..wire.password import MAX_FIELD
 from .failure import CommandFailed, complain, tell
 
@@ -169,6 +170,10 @@ def _change(path: str, user: bytes, hash: bytes | None) -> bool:
     with _locked(path, create=hash is not None) as descriptor:
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read()
+        try:
+            content = without_mark(content)
+        except NotUTF8 as problem:
+            raise CommandFailed(f"the file {problem}") from None
         lines = content.removesuffix(b"\n").split(b"\n") if content else []
         changed, was_there = changed_lines(lines, user, hash)
         if hash is None and not was_there:
@@ -187,7 +192,8 @@ def changed_lines(lines: list[bytes], user: bytes, hash: bytes | None) -> tuple[
     changed = []
     was_there = False
     for line in lines:
-        if line.strip().partition(b":")[:2] != (user, b":"):
+        name, colon, _ = line.partition(b":")
+        if not colon or name.strip() != user:
             changed.append(line)
         elif not was_there:
             changed += new

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..names import in_one_line
+from ..runtime.text import NotUTF8, without_mark
 from ..values import Wrong
 from .faults import BARE_KEY, GROUPS, OTHERS, RULE, SETS, USERS, Fault, named, place
 from .limits import SCOPES, check_quota_file, server_limits
@@ -312,7 +313,9 @@ def read(data: bytes, file: str, directory: str = "") -> Configured:
     if len(data) > MOST_BYTES:
         return _nothing(file, Mistake(None, None, f"more than {MOST_BYTES >> 20} MiB are no configuration"))
     try:
-        text = data.decode("utf-8").replace("\r\n", "\n")
+        text = without_mark(data).decode("utf-8").replace("\r\n", "\n")
+    except NotUTF8 as problem:
+        return _nothing(file, Mistake(None, None, str(problem)))
     except UnicodeDecodeError as problem:
         line, column = _place(data[: problem.start].decode("utf-8", "replace"))
         return _nothing(file, Mistake(line, column, "not UTF-8"))

@@ -34,6 +34,7 @@ from twisted.python.failure import Failure
 
 from ..errors import describe
 from ..runtime.files import FileSignature, file_signature, read_regular_file
+from ..runtime.text import NotUTF8, without_mark
 from .listeners import UNIX
 from .rules import (
     Network,
@@ -363,7 +364,10 @@ def _lines(path: str, file: Iterable[bytes]) -> Iterator[tuple[int, str]]:
     """The lines that say something, without comments, and their numbers."""
     for number, line in enumerate(_paced(file), 1):
         try:
+            line = without_mark(line) if number == 1 else line
             text = line.partition(b"#")[0].strip().decode("utf-8")
+        except NotUTF8 as problem:
+            raise Unusable(f"{path}: {problem}") from None
         except UnicodeDecodeError:
             raise Unusable(f"{path}, line {number}: {line[:80]!r}: is not UTF-8") from None
         if text:

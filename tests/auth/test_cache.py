@@ -17,9 +17,10 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from socksproxy.auth.cache import SHARE, WRONG, Remembering
+from socksproxy.auth.chain import Chain
 from socksproxy.auth.credentials import Password
-from socksproxy.auth.known import Recall
-from socksproxy.auth.threads import TooManyChecks
+from socksproxy.auth.known import Recall, tells_changes
+from socksproxy.auth.threads import Checks, Threaded, TooManyChecks
 from socksproxy.errors import NotAuthenticated
 
 BOB = Password(b"bob", b"sesame")
@@ -140,6 +141,18 @@ class TestRemembering:
         setting.checker.version += 1
         assert setting.ask(NOT_BOB) == [b"bob"]
         assert setting.is_remembered(NOT_BOB)
+
+    def test_wrong_without_a_version(self) -> None:
+        """Where the checker does not tell changes, such as PAM, a wrong password may be right at any time."""
+        setting = Setting()
+        del setting.checker.version
+        setting.ask(NOT_BOB)
+        setting.checker.right.add((b"bob", b"open"))
+        assert setting.ask(NOT_BOB) == [b"bob"]
+        chain = Chain(IUsernamePassword, [Checker(), setting.checker], setting.clock)
+        assert not tells_changes(chain)
+        assert tells_changes(Chain(IUsernamePassword, [Checker()], setting.clock))
+        assert not tells_changes(Threaded(setting.checker, Checks(name="none")))
 
     def test_wrong_ones_are_bounded(self) -> None:
         """The oldest wrong password makes room."""

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from io import StringIO
 from pathlib import Path
@@ -17,6 +18,7 @@ import bcrypt
 import pytest
 import pytest_twisted
 from hypothesis import given, strategies as st
+from passlib.hash import apr_md5_crypt, sha256_crypt, sha512_crypt
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
@@ -27,11 +29,10 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from socksproxy.auth import htpasswd as module
+from socksproxy.auth import hashes, users_file as module
 from socksproxy.auth.credentials import Password
 from socksproxy.auth.htpasswd import (
     LOOK_EVERY,
-    SETTLED,
     Hash,
     HtpasswdChecker,
     PasswordFile,
@@ -41,6 +42,7 @@ from socksproxy.auth.htpasswd import (
     new_hash,
 )
 from socksproxy.auth.threads import Checks
+from socksproxy.auth.users_file import SETTLED
 
 from ..conftest import TWISTD
 from ..support.logs import heard
@@ -214,6 +216,46 @@ def test_lines() -> None:
     assert users.check(b"eve", b"secret")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf" + BOB + EVE,
+        (BOB + EVE).replace(b"\n", b"\r\n"),
+        b"\xef\xbb\xbf# users\r\n" + (BOB + EVE).replace(b"\n", b"\r\n"),
+        (BOB + EVE).replace(b":", b" : ").replace(b"\n", b"\t\n"),
+        b"\t" + (BOB + EVE).replace(b":", b":\t"),
+    ],
+    ids=["byte order mark", "CR LF", "both", "spaces", "tabs"],
+)
+def test_as_editors_write_it(content: bytes) -> None:
+    """A byte order mark, ends of lines, and spaces around the colon are not a part of a name or hash."""
+    users = Users.parse(content)
+    assert set(users.hashes) == {b"bob", b"eve"}
+    assert users.refused == []
+    assert users.check(b"bob", b"secret")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ((BOB + EVE).decode().encode("utf-16"), "it is in UTF-16, or has a NUL byte: right is UTF-8"),
+        ((BOB + EVE).decode().encode("utf-16-le"), "it is in UTF-16, or has a NUL byte: right is UTF-8"),
+        (BOB.decode().encode("utf-32-be"), "it is in UTF-16, or has a NUL byte: right is UTF-8"),
+        (BOB + b"eve\0:x\n", "it is in UTF-16, or has a NUL byte: right is UTF-8"),
+        (
+            BOB.replace(b"\n", b"\r") + EVE,
+            "line 1 has a carriage return in it; lines end with LF or CR LF",
+        ),
+        (b" :" + BOB, "line 1 is not NAME:HASH"),
+    ],
+)
+def test_not_as_it_should_be(content: bytes, why: str) -> None:
+    """What cannot be read rightly is told in one line."""
+    with pytest.raises(Unusable) as refused:
+        Users.parse(content)
+    assert str(refused.value) == why
+
+
 HALVES = [
     BOB[:-1],
     BOB + b"e",
@@ -271,21 +313,84 @@ def test_anything(content: bytes) -> None:
 # Who is let in.
 
 
-def test_unknown_users_take_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are checked, too: by what most users have, and are refused even if it fits."""
-    most = b"".join(b"u%d:" % number + new_hash(b"secret", 5) + b"\n" for number in range(2))
-    users = Users.parse(BOB + most + b"eve:secret\n")
-    verified = []
+NAMES = [b"bob", b"eve", b"carol", b"left-out", *(b"nobody%d" % number for number in range(20))]
+MIXED = {
+    "bcrypt": [new_hash(b"x", cost) for cost in (4, 6, 9)],
+    "sha512": [sha512_crypt.using(rounds=rounds).hash("x").encode() for rounds in (1000, 2000, 9000)],
+    "sha256": [sha256_crypt.using(rounds=rounds).hash("x").encode() for rounds in (1000, 5000, 5001)],
+    "apr1": [apr_md5_crypt.hash("x").encode()] * 3,
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_every_no_takes_as_long(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong password takes the work of the most expensive hash, whoever the user; a right one its own."""
+    lines = [name + b":" + text for name, text in zip((b"bob", b"eve", b"carol"), MIXED[kind], strict=True)]
+    users = Users.parse(b"\n".join([*lines, b"left-out:secret", b""]))
+    work = 0
+
+    def amount(name: str, rounds: int) -> int:
+        return 1 << rounds if name == "bcrypt" else rounds or 1
 
     def verify(hash: Hash, password: bytes) -> bool:
-        verified.append(hash.kind)
-        return True
+        nonlocal work
+        work += amount(*hash.kind)
+        return password == b"right"
 
+    def compute(name: str, rounds: int) -> None:
+        nonlocal work
+        work += amount(name, rounds)
+
+    most = max(amount(*hash.kind) for hash in users.hashes.values())
     monkeypatch.setattr(Hash, "verify", verify)
-    assert not users.check(b"nobody", b"secret")
-    assert not users.check(b"eve", b"secret")
-    assert users.check(b"bob", b"secret")
-    assert verified == [("bcrypt", 5), ("bcrypt", 5), ("bcrypt", 4)]
+    monkeypatch.setattr(hashes, "_compute", compute)
+    for name in NAMES:
+        work = 0
+        assert not users.check(name, b"wrong")
+        # What is left over is less than the least that the algorithm takes.
+        assert most - (1000 if kind.startswith("sha") else 15) <= work <= most, name
+    for name, hash in users.hashes.items():
+        work = 0
+        assert users.check(name, b"right")
+        assert work == amount(*hash.kind)
+    assert not users.check(b"nobody", b"right")
+
+
+def test_seconds_of_a_no() -> None:
+    """It is so in seconds of a processor, too, also for a file with several algorithms."""
+    texts = [MIXED["bcrypt"][0], MIXED["bcrypt"][2], MIXED["sha512"][0], MIXED["apr1"][0]]
+    users = Users.parse(b"".join(b"u%d:" % number + text + b"\n" for number, text in enumerate(texts)))
+
+    def seconds(name: bytes) -> float:
+        took = []
+        for _ in range(5):
+            began = time.thread_time()
+            users.check(name, b"wrong")
+            took.append(time.thread_time() - began)
+        return min(took)
+
+    known = [seconds(b"u%d" % number) for number in range(4)]
+    unknown = [seconds(b"nobody%d" % number) for number in range(8)]
+    assert max(known + unknown) < 1.5 * min(known + unknown), (known, unknown)
+
+
+def test_a_hash_that_takes_too_long() -> None:
+    """One user with a hash that takes minutes does not make every wrong answer take minutes."""
+    slow = Hash(b"$2y$25$" + new_hash(b"x", 4)[7:])
+    quick = Hash(new_hash(b"x", 4))
+    done: list[float] = []
+
+    class Recorded(Hash):
+        __slots__ = ()
+
+        def work(self, seconds: float) -> None:
+            done.append(seconds)
+
+    equal = hashes.EqualTime([slow, Recorded(new_hash(b"x", 4))])
+    assert slow.effort > 60
+    assert equal.stand_in(b"nobody") is not slow
+    equal.fill(quick)
+    assert done == [pytest.approx(hashes.MOST_EFFORT, rel=0.01)]
 
 
 def test_nul() -> None:
@@ -323,7 +428,7 @@ def test_one_at_a_time_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_hashes_are_not_shown() -> None:
     """Neither a hash nor the users show what is in them."""
     users = Users.parse(BOB)
-    for shown in (repr(users), repr(users.hashes[b"bob"]), str(users.stand_in)):
+    for shown in (repr(users), repr(users.hashes[b"bob"]), str(users.equal)):
         assert "$" not in shown
 
 
@@ -458,7 +563,7 @@ def test_one_look_at_once(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> 
         return os.stat_result(range(10))
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "stat", slow)
+        patch.setattr(os, "stat", slow)
         assert watched.lets_in(b"bob")
     assert len(looks) == 1
 

@@ -105,6 +105,24 @@ def test_change_and_delete(passwd: Passwd, path: Path, capsys: pytest.CaptureFix
     assert said == "bob: added\njoe: added\nbob: changed\nbob: removed\n"
 
 
+def test_as_editors_write_it(passwd: Passwd, path: Path) -> None:
+    """A user's line is found behind a byte order mark and with spaces, so that there is no second one."""
+    assert passwd(path, "bob") == 0
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b":", b" : ").replace(b"\n", b"\r\n"))
+    assert passwd(path, "bob", data=b"other") == 0
+    assert path.read_bytes().count(b"bob") == 1
+    assert right(path, b"bob", b"other")
+
+
+def test_utf16(passwd: Passwd, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that no proxy could read is left alone."""
+    content = "# users\n".encode("utf-16")
+    path.write_bytes(content)
+    assert passwd(path, "bob") == 1
+    assert capsys.readouterr().err == "socksproxy: the file is in UTF-16, or has a NUL byte: right is UTF-8\n"
+    assert path.read_bytes() == content
+
+
 def test_last_one_deleted(passwd: Passwd, path: Path) -> None:
     """A proxy that runs takes the file without users for what it is, and not for half-written."""
     assert passwd(path, "bob") == 0

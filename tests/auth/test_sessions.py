@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from socksproxy.auth.authentication import AuthSettings
 from socksproxy.auth.methods import IExchange, LogIn, Move
-from socksproxy.auth.threads import CheckTimedOut, NotChecked, TooManyChecks
+from socksproxy.auth.threads import CheckFailed, CheckTimedOut, NotChecked, TooManyChecks
 from socksproxy.auth.users import ISOCKSUser
 from socksproxy.policy import Client
 from socksproxy.wire.words import Address, Command, Reply
@@ -200,15 +200,22 @@ def test_denied(serve: Serve, said: bytes) -> Playing:
     assert house.realm.minds == []
 
 
-@pytest.mark.parametrize("problem", [TooManyChecks("full"), CheckTimedOut("late"), NotChecked("broken")])
+@pytest.mark.parametrize(
+    ("problem", "status"),
+    [(TooManyChecks("full"), b""), (CheckTimedOut("late"), b""), (CheckFailed("broken"), b"\x01\x01")],
+)
 @pytest_twisted.inlineCallbacks
-def test_not_checked(serve: Serve, problem: NotChecked) -> Playing:
-    """A password that nobody has looked at is not called wrong: the connection ends without a status."""
+def test_not_checked(serve: Serve, problem: NotChecked, status: bytes) -> Playing:
+    """
+    A password that waited in vain is not called wrong: the connection ends without a status.
+
+    A checker that breaks for some users only would tell who they are, if it were the same then.
+    """
     house = House()
     house.passwords.waiting = fail(problem)
     proxy: Proxy = yield serve(portal=house.portal)
     with proxy.connect() as sock:
-        assert (yield proxy.play(authenticate, sock)) == b""
+        assert (yield proxy.play(authenticate, sock)) == status
     record = yield proxy.record()
     assert record["ended"] == "refused: not authenticated"
 

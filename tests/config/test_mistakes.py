@@ -15,6 +15,7 @@ from hypothesis import given, strategies as st
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
+from socksproxy.auth.htpasswd import new_hash
 from socksproxy.cli import main
 from socksproxy.config import MOST_BYTES, read
 from socksproxy.config.faults import OTHERS
@@ -175,6 +176,36 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(tmp_path.iterdir()) == [file]
     assert main(["check", str(tmp_path / "nowhere")]) == 1
     assert capsys.readouterr() == ("", f"socksproxy: {tmp_path}/nowhere: no such file or directory\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_encodings(tmp_path: Path, capsys: pytest.CaptureFixture[str], encoding: str) -> None:
+    """A byte order mark of UTF-8 is nothing; another encoding is told in one line."""
+    file = tmp_path / "proxy.toml"
+    file.write_bytes("[listeners]\r\nport = 1080".encode(encoding))
+    status = main(["check", str(file)])
+    said, complaint = capsys.readouterr()
+    if encoding == "utf-8-sig":
+        assert (status, said, complaint) == (0, f"{file}: no mistakes\n", "")
+    else:
+        first, last = complaint.splitlines()
+        assert first == f"{file}: is in UTF-16, or has a NUL byte: right is UTF-8"
+        assert last == f"socksproxy: {file}: 1 mistake"
+
+
+def test_check_tells_lines_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each line of a file of passwords that does not count is told."""
+    hashed, plain, file = (tmp_path / name for name in ("hashed", "plain", "proxy.toml"))
+    hashed.write_bytes(
+        b"bob:" + new_hash(b"x", 4) + b"\n" + b"".join(b"u%d:x\n" % number for number in range(12))
+    )
+    plain.write_bytes(b"bob:x\neve:\n")
+    file.write_text(f"[authentication]\nauth = ['htpasswd:{hashed}', 'file:{plain}']\n")
+    assert main(["check", str(file)]) == 0
+    said, complaint = capsys.readouterr()
+    assert said == f"{file}: no mistakes\n"
+    expected = [f"warning: {hashed}, line {number} does not count: plain text" for number in range(2, 14)]
+    assert complaint.splitlines() == [*expected, f"warning: {plain}, line 2 does not count: no password"]
 
 
 def test_check_of_systemds(monkeypatch: pytest.MonkeyPatch) -> None:

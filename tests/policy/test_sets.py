@@ -108,6 +108,27 @@ def test_names_file(tmp_path: Path) -> None:
     assert not any(map(names.holds, ["x.ads.example", "tracker.test", "example", "test", "a.x.test"]))
 
 
+@pytest.mark.parametrize("kind", [NetworksFile, NamesFile])
+@pytest.mark.parametrize("content", ["\ufeff{0}\n{1}\n", "{0}\r\n{1}", "\ufeff# a set\r\n\t{0} \r\n{1}\r\n"])
+def test_as_editors_write_it(tmp_path: Path, kind: Any, content: str) -> None:
+    """A byte order mark and any end of a line are not a part of an entry; the last line needs no end."""
+    entries = ("192.0.2.1", "10.0.0.0/8") if kind is NetworksFile else ("a.example", "0.0.0.0 b.example")
+    file = kind(write(tmp_path / "set.txt", content.format(*entries).encode()))
+    file.load()
+    assert len(file) == 2
+    assert file.holds("a.example") if kind is NamesFile else file.range_of(0xC0000201, False)
+
+
+@pytest.mark.parametrize("kind", [NetworksFile, NamesFile])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_other_encodings(tmp_path: Path, kind: Any, encoding: str) -> None:
+    """They are told in one line, and no entry is made of them."""
+    path = write(tmp_path / "set.txt", "# a set\n192.0.2.1\n".encode(encoding))
+    with pytest.raises(Unusable) as caught:
+        kind(path).load()
+    assert str(caught.value) == f"{path}: is in UTF-16, or has a NUL byte: right is UTF-8"
+
+
 def test_hosts_file(tmp_path: Path) -> None:
     path = write(
         tmp_path / "hosts",
