@@ -10,15 +10,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
+
+from .runtime.pool import NotRun, Pool
 
 if TYPE_CHECKING:
     from .options import Options
 
 _log = Logger(namespace="socksproxy")
+
+#: Seconds in which the configuration and all that it names must have been read.
+READ_WITHIN = 600.0
 
 
 class CannotReload(Exception):
@@ -49,7 +53,8 @@ class Reloading:
         current: Callable[[], Options],
         apply: Callable[[Options], Deferred[list[str]]],
     ) -> None:
-        self._reactor = reactor
+        #: Reads, in a thread of its own: no look-up and no password waits for it, nor the end of the process.
+        self.pool = Pool(reactor, name="configuration", threads=1, waiting=1, deadline=READ_WITHIN)
         self._current = current
         self._apply = apply
         self._underway = False
@@ -64,8 +69,7 @@ class Reloading:
             self._again = True
             return
         self._underway = True
-        pool = self._reactor.getThreadPool()
-        reading: Deferred[Any] = deferToThreadPool(self._reactor, pool, self._current().again)
+        reading: Deferred[Any] = self.pool.run(self._current().again)
         reading.addCallback(self._read).addCallbacks(self._told, self._failed).addBoth(self._over)
 
     def start(self) -> None:
@@ -92,7 +96,9 @@ class Reloading:
 
     def _failed(self, failure: Failure) -> None:
         problem = failure.value
-        if isinstance(problem, (CannotReload, UsageError)):
+        if self._stopped and isinstance(problem, NotRun):
+            return
+        if isinstance(problem, (CannotReload, UsageError, NotRun)):
             lines = str(problem).splitlines()
             _log.error("not reloaded, all stays as it was: {count}", count=_counted(lines))
             for line in lines:

@@ -33,6 +33,7 @@ from .errors import NameNotFound, TooManyLookups
 from .names import literal, reads_as_address, unmapped
 from .net.hosts_file import HostsFile
 from .net.lookups import MOST_ADDRESSES, Found, IAddressLookup
+from .net.system_resolver import system_resolver
 from .reverse import IReverseResolver, ReverseLookups
 from .wire.words import Address, AddressType
 
@@ -50,8 +51,7 @@ def make_resolver(spec: str, reactor: Any) -> IHostnameResolver:
     :raises ValueError: with one line that says what is wrong with *spec*.
     """
     if spec == "system":
-        resolver: IHostnameResolver = reactor.nameResolver
-        return resolver
+        return system_resolver(reactor)
     kind, separator, server = spec.partition(":")
     if kind != "dns" or not separator:
         raise ValueError(f"{spec!r} is neither 'system' nor 'dns:HOST' nor 'dns:HOST:PORT'")

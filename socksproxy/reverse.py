@@ -10,22 +10,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable
-from socket import NI_NAMEREQD, getnameinfo
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IHostnameResolver
-from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
-from zope.interface import Interface, implementer
+from zope.interface import Interface
 
 from .errors import NameNotFound, TooManyLookups
 from .names import canonical
 from .runtime.fair_queue import FairQueue
 from .wire.words import Address, AddressType
 
-#: Look-ups at once: with the system's resolver, each holds a thread of the reactor's ten.
-AT_ONCE = 4
+#: Look-ups at once: with the system's resolver, each holds a thread.
+AT_ONCE = 32
 #: Look-ups that wait for their turn.
 WAITING = 64
 
@@ -42,30 +40,8 @@ class IReverseResolver(Interface):
         """
 
 
-@implementer(IReverseResolver)
-class SystemReverse:
-    """
-    Asks the C library, in threads of the reactor's.
-
-    :param reactor: one with :class:`twisted.internet.interfaces.IReactorThreads`.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def resolveAddress(self, host: str) -> Deferred[str]:
-        """See :meth:`IReverseResolver.resolveAddress`."""
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), _name_of, host)
-
-
-def _name_of(host: str) -> str:
-    return getnameinfo((host, 0), NI_NAMEREQD)[0]
-
-
-def reverse_lookups(resolver: IHostnameResolver | None, reactor: Any) -> ReverseLookups:
-    """The reverse look-ups that go with *resolver*; None: the reactor's own."""
-    if resolver is None or resolver is getattr(reactor, "nameResolver", None):
-        return ReverseLookups(SystemReverse(reactor).resolveAddress)
+def reverse_lookups(resolver: IHostnameResolver) -> ReverseLookups:
+    """The reverse look-ups that go with *resolver*."""
     if IReverseResolver.providedBy(resolver):
         return ReverseLookups(IReverseResolver(resolver).resolveAddress)
     return ReverseLookups()
@@ -81,7 +57,7 @@ class _Wanted:
 
 class ReverseLookups:
     """
-    Finds the names of addresses, a few at once; clients take turns, and one client may have half of them.
+    Finds the names of addresses, a few at once; clients take turns, and a client may have a quarter of them.
 
     :param ask: looks one up; None: there is nobody to ask, and no address has a name.
     :param at_once: how many look-ups go on at once.
@@ -97,7 +73,7 @@ class ReverseLookups:
         self._ask = ask
         self._at_once = at_once
         self._most = waiting
-        self._per_share = max(1, at_once // 2)
+        self._per_share = max(1, at_once // 4)
         self._running: Counter[Hashable] = Counter()
         self._waiting: FairQueue[_Wanted] = FairQueue()
 

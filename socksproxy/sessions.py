@@ -27,6 +27,7 @@ from .limits.usage import UsageFile
 from .listen import Take, for_engine, for_transports
 from .net.hosts_file import HostsFile
 from .net.lookups import IAddressLookup
+from .net.system_resolver import system_resolver
 from .policy import (
     Client,
     DefaultPolicy,
@@ -162,16 +163,17 @@ class Sessions:
 
     def _set_resolver(self) -> None:
         resolver = self._settings.resolver
-        system = self.reactor.nameResolver
+        if resolver is None:
+            resolver = system_resolver(self.reactor)
         # An embedder's resolver knows all names itself.
-        ours = resolver is None or resolver is system or IAddressLookup.providedBy(resolver)
+        ours = IAddressLookup.providedBy(resolver)
         if ours and self._hosts is None:
             reading = Pool(self.reactor, name="hosts file", threads=1, waiting=1)
             self._hosts = HostsFile(self.reactor, reading.run)
         self.names = Names(
-            system if resolver is None else resolver,
+            resolver,
             self.reactor,
-            reverse=reverse_lookups(resolver, self.reactor),
+            reverse=reverse_lookups(resolver),
             hosts=self._hosts if ours else None,
         )
 

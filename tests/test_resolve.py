@@ -17,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.names import client as names_client
 from zope.interface import implementer
@@ -26,6 +27,7 @@ from socksproxy.errors import NameNotFound, TooManyLookups, reply_for
 from socksproxy.names import canonical
 from socksproxy.net.hosts_file import HostsFile
 from socksproxy.net.lookups import IAddressLookup
+from socksproxy.net.system_resolver import SystemResolver
 from socksproxy.resolve import DNSResolver, Names, make_resolver
 from socksproxy.wire.words import Address, AddressType, Reply
 
@@ -62,7 +64,12 @@ class TestMakeResolver:
     """The option ``--resolver``."""
 
     def test_system(self) -> None:
-        assert make_resolver("system", reactor) is reactor.nameResolver
+        assert isinstance(make_resolver("system", reactor), SystemResolver)
+
+    def test_system_of_an_embedder(self) -> None:
+        """A resolver that was installed on the reactor is the system's."""
+        host = MemoryReactorClock()
+        assert make_resolver("system", host) is host.nameResolver
 
     @pytest.mark.parametrize(
         ("spec", "server"),

@@ -14,8 +14,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from socksproxy.errors import NameNotFound, TooManyLookups
+from socksproxy.net.system_resolver import SystemResolver
 from socksproxy.resolve import DNSResolver, make_resolver
-from socksproxy.reverse import IReverseResolver, ReverseLookups, SystemReverse, reverse_lookups
+from socksproxy.reverse import IReverseResolver, ReverseLookups, reverse_lookups
 
 from .support.hosts import Hosts
 from .support.names import NameServer
@@ -131,7 +132,7 @@ def test_cancelled_while_asking() -> None:
 
 def test_nobody_to_ask() -> None:
     """A resolver without reverse look-ups has no names to tell; the system's are not told in its place."""
-    lookups = reverse_lookups(Hosts({}), reactor)
+    lookups = reverse_lookups(Hosts({}))
     assert "knows no names" in str(failure(lookups.lookup("127.0.0.1")))
 
 
@@ -145,13 +146,12 @@ def test_own_resolver() -> None:
 
     resolver = Reverse({})
     assert verifyObject(IReverseResolver, resolver)
-    answer = reverse_lookups(resolver, reactor).lookup("192.0.2.1")
+    answer = reverse_lookups(resolver).lookup("192.0.2.1")
     assert answer.result == "of-192-0-2-1.example"
 
 
-@pytest.mark.parametrize("resolver", [None, "system"])
 @pytest_twisted.inlineCallbacks
-def test_system(resolver: str | None, monkeypatch: pytest.MonkeyPatch) -> Waiting:
+def test_system(monkeypatch: pytest.MonkeyPatch) -> Waiting:
     """The C library is asked, in a thread, and a number is no name."""
     asked: list[Any] = []
     names = {"192.0.2.1": "host.example"}
@@ -162,8 +162,8 @@ def test_system(resolver: str | None, monkeypatch: pytest.MonkeyPatch) -> Waitin
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return names[address[0]], "0"
 
-    monkeypatch.setattr("socksproxy.reverse.getnameinfo", getnameinfo)
-    lookups = reverse_lookups(None if resolver is None else make_resolver(resolver, reactor), reactor)
+    monkeypatch.setattr("socksproxy.net.system_resolver.getnameinfo", getnameinfo)
+    lookups = reverse_lookups(make_resolver("system", reactor))
     assert (yield lookups.lookup("192.0.2.1")) == "host.example"
     with pytest.raises(NameNotFound):
         yield lookups.lookup("2001:db8::1")
@@ -172,7 +172,7 @@ def test_system(resolver: str | None, monkeypatch: pytest.MonkeyPatch) -> Waitin
 
 def test_interfaces() -> None:
     """Both resolvers of the command line can do it."""
-    assert verifyObject(IReverseResolver, SystemReverse(reactor))
+    assert verifyObject(IReverseResolver, SystemResolver(reactor))
     assert verifyObject(IReverseResolver, DNSResolver(reactor, [("127.0.0.1", 53)]))
 
 
@@ -181,7 +181,7 @@ def test_dns() -> Waiting:
     """A DNS server is asked for the PTR record, of both families."""
     pointers = {"192.0.2.1": "host.example", "2001:db8::1": "six.example", "192.0.2.2": "127.0.0.1"}
     with NameServer({"1.0.0.127.in-addr.arpa": []}, pointers) as server:
-        lookups = reverse_lookups(make_resolver(f"dns:127.0.0.1:{server.port}", reactor), reactor)
+        lookups = reverse_lookups(make_resolver(f"dns:127.0.0.1:{server.port}", reactor))
         assert (yield lookups.lookup("192.0.2.1")) == "host.example"
         assert (yield lookups.lookup("2001:db8::1")) == "six.example"
         for host in ("192.0.2.2", "192.0.2.3", "127.0.0.1"):
@@ -191,9 +191,9 @@ def test_dns() -> Waiting:
 
 
 def test_clients_take_turns() -> None:
-    """A client whose look-ups hang has half of those that go on at once, and delays itself only."""
+    """A client whose look-ups hang has a quarter of those that go on at once, and delays itself only."""
     asker = Asker()
-    lookups = ReverseLookups(asker, at_once=4, waiting=8)
+    lookups = ReverseLookups(asker, at_once=8, waiting=8)
     floods = [lookups.lookup(f"192.0.2.{number}", "one") for number in range(10)]
     assert len(asker.asked) == 2
     other = lookups.lookup("198.51.100.1", "two")

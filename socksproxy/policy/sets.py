@@ -27,13 +27,13 @@ from time import sleep
 from typing import Any, Protocol as Shape, TypeVar
 from weakref import WeakValueDictionary
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import describe
 from ..runtime.files import FileSignature, file_signature, read_regular_file
+from ..runtime.pool import NotRun, Pool
 from ..runtime.text import NotUTF8, without_mark
 from .listeners import UNIX
 from .rules import (
@@ -60,6 +60,8 @@ LOOK_EVERY = 5.0
 MOST_BYTES = 256 << 20
 #: Seconds in which a file must have been read.
 READ_WITHIN = 60.0
+#: Seconds in which all files that have changed must be loaded.
+LOADED_WITHIN = 600.0
 #: So many entries are sorted in one go: other threads wait for that long.
 _AT_ONCE = 2000
 #: So many entries are looked at between two pauses.
@@ -516,7 +518,7 @@ def _is_address(text: str) -> bool:
 
 class SetFiles:
     """
-    Loads files in the reactor's threads, and again when they have changed.
+    Loads files in a thread, and again when they have changed.
 
     :param reactor: for time and threads.
     :param files: the files.
@@ -525,6 +527,7 @@ class SetFiles:
 
     def __init__(self, reactor: Any, files: Iterable[SetFile], every: float = LOOK_EVERY) -> None:
         self._reactor = reactor
+        self._pool = Pool(reactor, name="set files", threads=1, waiting=1, deadline=LOADED_WITHIN)
         self._every = every
         self._timer: Any = None
         self._stopped = False
@@ -559,8 +562,7 @@ class SetFiles:
             timer.cancel()
 
     def _in_thread(self, work: Callable[..., list[str]], *arguments: Any) -> Deferred[None]:
-        pool = self._reactor.getThreadPool()
-        done: Deferred[Any] = maybeDeferred(deferToThreadPool, self._reactor, pool, work, *arguments)
+        done: Deferred[Any] = self._pool.run(work, *arguments)
         return done.addCallbacks(self._tell, self._broke).addBoth(self._again)
 
     def _look(self) -> list[str]:
@@ -586,7 +588,11 @@ class SetFiles:
             _log.warn("an entry of a set does not count: {entry}", entry=entry)
 
     def _broke(self, failure: Failure) -> None:
-        _log.failure("sets cannot be read", failure)
+        if failure.check(NotRun):
+            if not self._stopped:
+                _log.error("sets cannot be read: {problem}", problem=str(failure.value))
+        else:
+            _log.failure("sets cannot be read", failure)
 
     def _again(self, _: None) -> None:
         if not self._stopped and self._timer is None:

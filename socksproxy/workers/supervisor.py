@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import Factory
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from ..limits.database import Database, Unusable
 from ..listening import CannotStart, ListeningService, Prepared
 from ..log import AccessLog
 from ..reload import CannotReload
+from ..runtime.pool import NotRun
 from ..service import makeFactory
 from .handover import SharedOpening, file_of
 from .machine import Crew, CrewCore, Ending, State, Worker, WorkerCore, make_crew, make_worker
@@ -201,9 +201,8 @@ class SupervisorService(ListeningService):
         try:
             makeFactory(prepared.options)
             _check_passed(prepared.options)
-            pool = self.reactor.getThreadPool()
-            yield deferToThreadPool(self.reactor, pool, _check_usage, prepared.options)
-        except (ValueError, Unusable) as problem:
+            yield self.reloading.pool.run(_check_usage, prepared.options)
+        except (ValueError, Unusable, NotRun) as problem:
             self.abandon(prepared)
             raise CannotReload([str(problem)]) from None
 

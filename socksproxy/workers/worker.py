@@ -18,7 +18,6 @@ from typing import Any
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReadDescriptor
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText, globalLogBeginner
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
@@ -218,8 +217,7 @@ class WorkerService(SOCKSService):
         )
         try:
             options = Options(self.reactor, opening, config, orders.directory)
-            pool = self.reactor.getThreadPool()
-            yield deferToThreadPool(self.reactor, pool, options.parseOptions, orders.arguments)
+            yield self.reloading.pool.run(options.parseOptions, orders.arguments)
             yield self.reload(options)
         finally:
             opening.close_rest()

@@ -280,8 +280,11 @@ def told() -> Iterator[list[str]]:
 class Clocked(Clock):
     """Time that is a test's, and the reactor's threads."""
 
-    def getThreadPool(self) -> Any:
-        return reactor.getThreadPool()
+    def addSystemEventTrigger(self, *arguments: Any) -> Any:
+        return reactor.addSystemEventTrigger(*arguments)
+
+    def removeSystemEventTrigger(self, trigger: Any) -> None:
+        reactor.removeSystemEventTrigger(trigger)
 
     def callFromThread(self, *arguments: Any, **named: Any) -> None:
         reactor.callFromThread(*arguments, **named)

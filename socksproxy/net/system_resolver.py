@@ -1,0 +1,217 @@
+"""
+The system's resolver: what the C library says, asked in threads.
+
+Strategy: ``getaddrinfo`` blocks, for tens of seconds where a DNS server does not answer. So it runs in a pool
+of threads of its own, in which clients take turns and one client occupies a part of the threads only. A name
+that a thread is asking for is not asked for again: further clients wait for the same answer. A name in the
+queue waits there once for each client, so that no client waits behind the queue of another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from socket import NI_NAMEREQD, SOCK_STREAM, getaddrinfo, getnameinfo
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..errors import TooManyLookups
+from ..names import unmapped
+from ..reverse import AT_ONCE, IReverseResolver
+from ..runtime.pool import DeadlinePassed, Pool
+from ..wire.words import AddressType
+from .lookups import MOST_ADDRESSES, Found, IAddressLookup
+
+try:
+    from twisted.internet._resolver import GAIResolver as _TwistedsOwn
+except ImportError:  # it is private
+
+    class _TwistedsOwn:  # type: ignore[no-redef]
+        pass
+
+
+#: Threads that ask for addresses, and how many of them the names of one client may occupy.
+THREADS, THREADS_PER_CLIENT = 64, 16
+#: Names that wait for a thread.
+WAITING = 1024
+#: Seconds in which a name must be known. The C library's own limit is lower in most configurations.
+DEADLINE = 60.0
+
+
+def system_resolver(reactor: Any) -> IHostnameResolver:
+    """The resolver that *reactor* has, or a :class:`SystemResolver` in place of Twisted's own."""
+    resolver: IHostnameResolver = reactor.nameResolver
+    return SystemResolver(reactor) if isinstance(resolver, _TwistedsOwn) else resolver
+
+
+class _Asked:
+    """
+    A name that is asked for.
+
+    :ivar answers: who waits for it, and for which share.
+    :ivar jobs: the shares in whose queue it is, or whose thread is at it.
+    :ivar taken_by: a share, in a tuple, whose thread is at it; None: no thread is.
+    """
+
+    __slots__ = ("answers", "jobs", "name", "taken_by")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.answers: dict[Deferred[Found], Hashable] = {}
+        self.jobs: dict[Hashable, Deferred[Any]] = {}
+        self.taken_by: tuple[Hashable] | None = None
+
+
+@implementer(IAddressLookup, IHostnameResolver, IReverseResolver)
+class SystemResolver:
+    """
+    Asks the C library, in threads of its own.
+
+    :param reactor: for time, threads and shutdown.
+    :param pool: runs the look-ups of addresses; None: one with the defaults of this module.
+    """
+
+    def __init__(self, reactor: Any, pool: Pool | None = None) -> None:
+        self._pool = pool or Pool(
+            reactor,
+            name="names",
+            threads=THREADS,
+            waiting=WAITING,
+            threads_per_share=THREADS_PER_CLIENT,
+            deadline=DEADLINE,
+        )
+        self._reverse = Pool(
+            reactor, name="names of addresses", threads=AT_ONCE, waiting=AT_ONCE, deadline=DEADLINE
+        )
+        self._asked: dict[str, _Asked] = {}
+
+    def lookup_addresses(self, name: str, share: Hashable) -> Deferred[Found]:
+        """See :meth:`socksproxy.net.lookups.IAddressLookup.lookup_addresses`."""
+        asked = self._asked.setdefault(name, _Asked(name))
+        answer: Deferred[Found] = Deferred(lambda gone: self._forget(asked, gone))
+        asked.answers[answer] = share
+        if asked.taken_by is None:
+            self._begin(asked, share)
+        return answer
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: Any = "TCP",
+    ) -> IHostResolution:
+        """See :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`."""
+        answer = self.lookup_addresses(hostName, None)
+        resolution = _Resolution(hostName, answer)
+        resolutionReceiver.resolutionBegan(resolution)
+
+        def tell(found: Found) -> None:
+            for host, kind in found:
+                address = IPv6Address if kind is AddressType.IPV6 else IPv4Address
+                if addressTypes is None or address in addressTypes:
+                    resolutionReceiver.addressResolved(address(transportSemantics, host, portNumber))
+            resolutionReceiver.resolutionComplete()
+
+        # A look-up that was not made has found nothing.
+        answer.addErrback(_nothing_unless_cancelled).addCallback(tell).addErrback(_cancelled)
+        return resolution
+
+    def resolveAddress(self, host: str) -> Deferred[str]:
+        """See :meth:`socksproxy.reverse.IReverseResolver.resolveAddress`."""
+        return self._reverse.run(_name_of, host)
+
+    def _begin(self, asked: _Asked, share: Hashable) -> None:
+        if share in asked.jobs:
+            return
+        job = asked.jobs[share] = self._pool.run(_look_up, asked, share, share=share)
+        job.addCallbacks(self._done, self._failed, callbackArgs=(asked, share), errbackArgs=(asked, share))
+
+    def _done(self, found: Found | None, asked: _Asked, share: Hashable) -> None:
+        del asked.jobs[share]
+        if found is not None:
+            self._tell(asked, found)
+        elif not asked.jobs:
+            # The client has gone whose thread was at it, and the answer of that thread comes to nothing.
+            asked.taken_by = None
+            for each in set(asked.answers.values()):
+                self._begin(asked, each)
+
+    def _failed(self, failure: Failure, asked: _Asked, share: Hashable) -> None:
+        del asked.jobs[share]
+        if failure.check(CancelledError):
+            self._clear(asked)
+            return
+        late = failure.check(DeadlinePassed)
+        problem = TooManyLookups("no answer in time" if late else "too many look-ups at once")
+        for answer, of_share in list(asked.answers.items()):
+            if of_share == share or not asked.jobs:
+                del asked.answers[answer]
+                answer.errback(problem)
+        self._clear(asked)
+
+    def _tell(self, asked: _Asked, found: Found) -> None:
+        self._asked.pop(asked.name, None)
+        for job in list(asked.jobs.values()):
+            job.cancel()
+        answers, asked.answers = asked.answers, {}
+        for answer in answers:
+            if not answer.called:  # it may have been cancelled by what an earlier one has led to
+                answer.callback(found)
+
+    def _forget(self, asked: _Asked, gone: Deferred[Found]) -> None:
+        share = asked.answers.pop(gone, None)
+        # A thread that is at it goes on: whoever asks for the name meanwhile waits for it.
+        if asked.taken_by != (share,) and share in asked.jobs and share not in asked.answers.values():
+            asked.jobs[share].cancel()
+
+    def _clear(self, asked: _Asked) -> None:
+        if not asked.jobs and not asked.answers and self._asked.get(asked.name) is asked:
+            del self._asked[asked.name]
+
+
+def _look_up(asked: _Asked, share: Hashable) -> Found | None:
+    """What the C library says; None: another thread is asking it already."""
+    if asked.taken_by is not None:
+        return None
+    asked.taken_by = (share,)
+    try:
+        found = getaddrinfo(asked.name.encode("ascii"), None, type=SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ()
+    addresses: dict[tuple[str, AddressType], None] = {}
+    for _, _, _, _, (host, *_) in found:
+        if isinstance(host, str) and len(addresses) < MOST_ADDRESSES:
+            # A scoped address ("fe80::1%eth0") has no form on the wire.
+            address = unmapped(host.partition("%")[0], 0)
+            addresses[(address.host, address.type)] = None
+    return tuple(addresses)
+
+
+def _name_of(host: str) -> str:
+    return getnameinfo((host, 0), NI_NAMEREQD)[0]
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    def __init__(self, name: str, answer: Deferred[Found]) -> None:
+        self.name = name
+        self._answer = answer
+
+    def cancel(self) -> None:
+        """See :meth:`twisted.internet.interfaces.IHostResolution.cancel`."""
+        self._answer.cancel()
+
+
+def _nothing_unless_cancelled(failure: Failure) -> Found:
+    failure.trap(TooManyLookups)
+    return ()
+
+
+def _cancelled(failure: Failure) -> None:
+    failure.trap(CancelledError)
