@@ -211,7 +211,7 @@ class Options(usage.Options, AuthOptionMixin):
         ["udp-filter", None, "address-dependent", "From whom UDP is passed to the client (RFC 4787)."],
         ["udp-idle-timeout", None, "120", "Seconds without a datagram that end an association; 0: never."],
         ["udp-grace", None, "0", "Seconds for which an association outlives its TCP connection."],
-        ["max-associations-per-client", None, "100", "Most UDP associations at once of one client address."],
+        ["max-associations-per-client", None, "4096", "Most UDP associations at once of one client address."],
         ["drain", None, "0", "Seconds that sessions may go on after SIGTERM; another one ends them."],
         ["workers", None, "1", "Processes that serve clients, or auto: one for each core."],
     ]

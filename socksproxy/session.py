@@ -473,15 +473,16 @@ class Session:
         if rule.limits:
             self._claims = self._sessions.ledger.entered(self._claims, Scope.RULE, rule.name, rule.limits)
 
-    def _take(self, kind: str) -> None:
+    def _take(self, kind: str, make_room: Callable[[Scope], bool] = lambda _: False) -> None:
         """
         The session is about to have one of *kind*.
 
+        :param make_room: see :meth:`socksproxy.limits.ledger.Claims.take`.
         :raises OverLimit: when there are too many.
         """
         self._claims = self._sessions.ledger.joined(self._claims, self.record.client, kind)
         if self._claims is not None:
-            self._claims.take(kind)
+            self._claims.take(kind, make_room)
 
     def _give(self, kind: str) -> None:
         if self._claims is not None:
@@ -764,7 +765,7 @@ class Session:
             return
         if not permitted:
             raise NotAllowed("the policy denies every destination")
-        self._take(ASSOCIATIONS)
+        self._take(ASSOCIATIONS, self._make_room)
         self._association, bound = associate(
             sessions.associations,
             self.record.client,
@@ -782,6 +783,15 @@ class Session:
         self.negotiation = _DONE
         if self._half_closed and self.phase is Phase.ASSOCIATED:
             self.channel.find_out()
+
+    def _make_room(self, scope: Scope) -> bool:
+        """One of the client's or the user's own associations may end for another; others' do not."""
+        client, make_room = self.record.client, self._sessions.associations.make_room
+        if scope is Scope.CLIENT:
+            return make_room(client, lambda other: other.client.whose == client.whose)
+        if scope is Scope.USER:
+            return make_room(client, lambda other: other.client.user == client.user)
+        return False
 
     def _leave(self, how: str) -> None:
         """The client's connection is closing: its association ends, or has some time yet."""

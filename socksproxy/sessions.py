@@ -339,8 +339,8 @@ class Sessions:
         return len(self.handshakes) + len(self.connects)
 
     def needed(self) -> int:
-        """How many descriptors the sessions have, once each has its two."""
-        return 2 * len(self.live)
+        """How many descriptors the sessions have, once each has its two, and each association its three."""
+        return 2 * len(self.live) + len(self.associations.live)
 
     def drain(self, seconds: float) -> Deferred[None]:
         """Let sessions come to their end. See :meth:`~socksproxy.server.SOCKSFactory.drain`."""

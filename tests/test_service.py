@@ -110,7 +110,7 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
         user_timeout=9,
     )
     assert options["limits"] == ServerLimits(
-        server=Limits(sessions=10), client=Limits(sessions=2, binds=32, associations=100)
+        server=Limits(sessions=10), client=Limits(sessions=2, binds=32, associations=4096)
     )
     assert options["outgoing"] == ["127.0.0.1"]
     assert isinstance(options["name_resolver"], DNSResolver)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_network
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -158,6 +158,11 @@ class Account:
         return all(bucket is None or bucket.full for bucket in (self.arrivals, self.upload, self.download))
 
 
+def _no_room(_: Scope) -> bool:
+    """What a holder has, it keeps."""
+    return False
+
+
 class Claims:
     """
     What one session has of the accounts of its holders.
@@ -236,21 +241,32 @@ class Claims:
         self._give(lambda owner, kind: owner is account)
         self._ledger.leave(scope, holder, account)
 
-    def take(self, kind: str) -> None:
+    def take(self, kind: str, make_room: Callable[[Scope], bool] = _no_room) -> None:
         """
         The session has a BIND, or an association.
 
+        :param make_room: called when a holder of that scope has as many as it may: ends another session's,
+            and tells whether there was any.
         :raises TooManyBinds: when a holder has as many as it may.
         :raises TooManyAssociations: likewise.
         """
-        for account in self._accounts.values():
+        for (scope, _), account in self._accounts.items():
             try:
-                self._take(account, kind)
+                self._take_in_room(account, kind, partial(make_room, scope))
             except OverLimit as problem:
                 self._ledger.complain(account, problem)
                 self._give(lambda owner, given: given == kind)
                 raise
         self._kinds.append(kind)
+
+    def _take_in_room(self, account: Account, kind: str, make_room: Callable[[], bool]) -> None:
+        try:
+            self._take(account, kind)
+        except OverLimit:
+            self._give(lambda owner, given: owner is account and given == kind)
+            if not make_room():
+                raise
+            self._take(account, kind)
 
     def give(self, kind: str) -> None:
         """It has it no more."""

@@ -83,7 +83,7 @@ class ServerLimits:
     """
 
     server: Limits = Limits()
-    client: Limits = Limits(binds=32, associations=100)
+    client: Limits = Limits(binds=32, associations=4096)
     network: Limits = Limits()
     user: Limits = Limits()
     session: Limits = Limits()

@@ -31,6 +31,8 @@ class End(Enum):
     HALF_CLOSED = "half-closed timeout"
     #: Likewise, while descriptors were short.
     SHORTAGE = "descriptors short"
+    #: Its client has begun another association, and may have no more at once.
+    ROOM = "made room for another"
     #: One of its allowances is exhausted.
     QUOTA = "quota used up"
     #: New rules or users do not allow what old ones did.

@@ -204,6 +204,8 @@ class Association:
     :ivar meters: how much of datagrams' payload may pass; None: whatever comes. See :meth:`meter`.
     :ivar reply_meters: likewise of what comes from destinations under rules with limits, by the headers for
         replies.
+    :ivar active: the clock's seconds when the last datagram has passed, or when the association began;
+        outlets set it.
     :ivar latched: whether a datagram has told the port that the client's datagrams come from.
     :ivar outlet: its sockets.
     :ivar targets: by the headers of the client's datagrams.
@@ -227,6 +229,7 @@ class Association:
         "_unwrapped",
         "_waiting",
         "_waiting_bytes",
+        "active",
         "client",
         "datagrams_received",
         "datagrams_sent",
@@ -283,7 +286,7 @@ class Association:
         self._fragments: Reassembly | None = None
         self._asked = self._waiting = self._waiting_bytes = 0
         self._seen = 0
-        self._since = terms.means.clock.seconds()
+        self.active = self._since = terms.means.clock.seconds()
 
     # What comes from the client's side.
 

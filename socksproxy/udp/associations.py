@@ -13,10 +13,12 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from ..auth.methods import IWrapping
+from ..auth.penalties import network_of
 from ..commands.means import Means
 from ..deadlines import Deadlines, look_every
+from ..descriptors import current_limit, reserve
 from ..dial import Outgoing
-from ..errors import NoFreePort
+from ..errors import SHORTAGES, NoFreePort
 from ..policy import Client
 from ..ports import Advertised, PortRange, opened
 from ..relay.outcome import End
@@ -35,6 +37,16 @@ _LOOPBACK = {AddressType.IPV4: "127.0.0.1", AddressType.IPV6: "::1"}
 _ANY = {AddressType.IPV4: "0.0.0.0", AddressType.IPV6: "::"}
 
 _random = SystemRandom()
+
+#: The descriptors of an association: the client's connection, the port that it sends to, and one of each
+#: family for destinations.
+_DESCRIPTORS = 4
+
+
+def most_of_one_client() -> int:
+    """How many associations one client may have: they leave a quarter of this process's descriptors."""
+    limit = current_limit()
+    return max(1, (limit - reserve(limit)) * 3 // (4 * _DESCRIPTORS))
 
 
 class Port(Shape):
@@ -82,6 +94,10 @@ class Associations:
         self, reactor: Any, means: Means, settings: UDPSettings, advertised: Advertised, outgoing: Outgoing
     ) -> None:
         self.live: set[Association] = set()
+        self._of_client: dict[str, dict[Association, None]] = {}
+        #: Where the clients of associations send to that have a port of a range.
+        self._places: dict[Association, tuple[str, int]] = {}
+        self._taken: set[tuple[str, int]] = set()
         self._reactor = reactor
         self._reassemblies = Deadlines(reactor, TIME, Association.fragments_expired)
         self._shared: dict[tuple[str, int], tuple[Port, SharedDesk]] = {}
@@ -120,6 +136,9 @@ class Associations:
         """
         Begin an association.
 
+        When descriptors or ports are short, the one of the same client that has been idle for longest
+        makes room for it.
+
         :param client: whose it is.
         :param local: the literal address that its TCP connection has reached; None: a Unix socket.
         :param hint: the request's DST.ADDR and DST.PORT.
@@ -131,31 +150,78 @@ class Associations:
         :raises OSError: as the system gives it.
         """
         host, ours = _hosts(client, local, hint)
+        if len(self._of_client.get(_share_of(client), ())) >= most_of_one_client():
+            self.make_room(client)
         association = Association(self._terms, client, host, _port_of(hint, host), ended, wrapping)
-        bound = self._bind(association, ours, engine)
-        self.live.add(association)
-        self._want_check()
-        return association, bound
-
-    def _bind(self, association: Association, ours: str, engine: Any) -> Address:
-        """Give *association* its sockets; returned is what its client is told."""
         kind = self._kind(engine)
-        try:
-            if self.settings.port is not None:
-                port, desk = self._share(kind, ours, self.settings.port)
-            else:
-                desk = OwnDesk()
-                port = opened(self._ports, lambda number: kind.open(ours, number, desk), _random.randrange)
-        except OSError as problem:
-            if problem.errno != errno.EADDRINUSE:
-                raise
-            self._complain(ours)
-            raise NoFreePort("no free UDP port") from None
+        port, desk = self._open_port(client, ours, kind)
         desk.add(association)
         association.outlet = kind.outlet(association, port)
+        self.live.add(association)
+        self._of_client.setdefault(_share_of(client), {})[association] = None
+        if self._ports is not None:
+            place = self._places[association] = ours, port.address[1]
+            self._taken.add(place)
+        self._want_check()
         address = Address.of(*port.address)
-        told = self._advertised.address(association.client.host, address.type)
-        return address if told is None else address._replace(host=told)
+        told = self._advertised.address(client.host, address.type)
+        return association, address if told is None else address._replace(host=told)
+
+    def make_room(self, client: Client, which: Callable[[Association], bool] = lambda _: True) -> bool:
+        """
+        End the association of *client* that has been idle for longest.
+
+        :param which: tells of an association whether it would make room.
+        :returns: whether there was any.
+        """
+        own = list(filter(which, self._of_client.get(_share_of(client), ())))
+        if own:
+            min(own, key=lambda association: association.active).abort(End.ROOM)
+        return bool(own)
+
+    def _open_port(self, client: Client, ours: str, kind: Kind) -> tuple[Port, Desk]:
+        """
+        What an association of *client* has its datagrams sent to.
+
+        :raises NoFreePort: when there is none.
+        :raises OSError: as the system gives it.
+        """
+        made_room = False
+        while True:
+            try:
+                return self._try_port(ours, kind)
+            except OSError as problem:
+                if not made_room and self._make_room_for(problem, client, ours):
+                    made_room = True
+                    continue
+                if problem.errno != errno.EADDRINUSE:
+                    raise
+                self._complain(ours)
+                raise NoFreePort("no free UDP port") from None
+
+    def _make_room_for(self, problem: OSError, client: Client, ours: str) -> bool:
+        if problem.errno == errno.EADDRINUSE:
+            return self.make_room(client, lambda other: self._has_port(other, ours))
+        return problem.errno in SHORTAGES and self.make_room(client)
+
+    def _has_port(self, association: Association, ours: str) -> bool:
+        """Whether *association* has one of the ports on *ours* that others could have."""
+        host, port = self._places.get(association, ("", 0))
+        ports = self._ports
+        return host == ours and ports is not None and ports.first <= port <= ports.last
+
+    def _try_port(self, ours: str, kind: Kind) -> tuple[Port, Desk]:
+        if self.settings.port is not None:
+            return self._share(kind, ours, self.settings.port)
+        desk = OwnDesk()
+
+        def open_port(number: int) -> Port:
+            # Not to be tried one by one when all of a wide range are ours.
+            if (ours, number) in self._taken:
+                raise OSError(errno.EADDRINUSE, "an association of ours has it")
+            return kind.open(ours, number, desk)
+
+        return opened(self._ports, open_port, _random.randrange), desk
 
     def _kind(self, engine: Any) -> Kind:
         if engine is None or not batch.available():
@@ -173,6 +239,15 @@ class Associations:
 
     def _over(self, association: Association) -> None:
         self.live.discard(association)
+        place = self._places.pop(association, None)
+        if place is not None:
+            self._taken.discard(place)
+        share = _share_of(association.client)
+        own = self._of_client.get(share)
+        if own is not None:
+            own.pop(association, None)
+            if not own:
+                del self._of_client[share]
 
     def _complain(self, ours: str) -> None:
         if self._without_port.due():
@@ -222,6 +297,13 @@ class Associations:
             elif renew:
                 association.renew()
         self._want_check()
+
+
+def _share_of(client: Client) -> str:
+    """What clients have in common whose associations make room for each other's."""
+    if client.host is not None and "%" in client.host:
+        return client.host  # the hosts of a link are no one network
+    return network_of(client.host) or client.whose or ""
 
 
 def _hosts(client: Client, local: str | None, hint: Address) -> tuple[str, str]:

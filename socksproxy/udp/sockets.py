@@ -281,6 +281,7 @@ class SocketOutlet:
             return
         association.datagrams_sent += 1
         association.sent += len(payload)
+        association.active = self._engine.reactor.seconds()
 
     def from_client(self, batch: Batch, start: int, stop: int) -> None:
         """The datagrams of *batch* from *start* to before *stop* are the client's."""
@@ -301,6 +302,7 @@ class SocketOutlet:
                 continue
             end = stop if alike and not extra else _run(batch, start, stop, extra, len(key))
             target.used = True
+            association.active = now
             self._send_run(batch, start, end, target, extra, len(key))
             start = end
 
@@ -411,6 +413,7 @@ class SocketOutlet:
 
     def _reply_run(self, batch: Batch, start: int, stop: int, header: bytes) -> None:
         association, longer = self.association, len(header)
+        association.active = self._engine.reactor.seconds()
         if association.meters is not None or association.reply_meters:
             stop = start + association.let_down(header, batch.sizes[start:stop])
             if start == stop or association.outlet is not self:

@@ -57,6 +57,9 @@ class ClientTransport(DatagramProtocol):
         if not self._desk.remove(association):
             self.closed = True
             self.port.stopListening()
+            link = getattr(self.port, "socket", None)
+            if link is not None:
+                link.close()  # Twisted closes it in the next turn only, and its port may be wanted at once
 
 
 class WorldTransport(DatagramProtocol):
@@ -122,6 +125,7 @@ class TransportOutlet:
         elif self._write(port, payload, target.sockaddr):
             association.datagrams_sent += 1
             association.sent += len(payload)
+            association.active = self._reactor.seconds()
 
     def from_world(self, data: bytes, host: str, port: int) -> None:
         """*data* has come from a destination, or from a stranger."""
@@ -141,6 +145,7 @@ class TransportOutlet:
         if datagram is not None and self._write(self._port.port, datagram, self.client):
             association.datagrams_received += 1
             association.received += len(data)
+            association.active = self._reactor.seconds()
 
     def _write(self, port: Any, data: bytes | memoryview, to: Any) -> bool:
         try:

@@ -45,13 +45,13 @@ def test_text(file: str, capsys: pytest.CaptureFixture[str]) -> None:
 example.com:443: allowed (by rule admins)
   1. inside (deny): depends on the address
   2. admins (allow): matches
-  limits of client 192.0.2.7: binds 32, associations 100
+  limits of client 192.0.2.7: binds 32, associations 4096
 10.0.0.1:443: denied (by rule inside)
   1. inside (deny): matches
 203.0.113.9:443: allowed (by rule admins)
   1. inside (deny): networks private, not 203.0.113.9
   2. admins (allow): matches
-  limits of client 192.0.2.7: binds 32, associations 100
+  limits of client 192.0.2.7: binds 32, associations 4096
 """
     )
 
@@ -129,7 +129,7 @@ def test_user(records: str, capsys: pytest.CaptureFixture[str]) -> None:
   from 127.0.0.3, ::1
   limits of rule staff: sessions 100
   limits of user bob: sessions 9, new-sessions 10/s, upload 1 MB/s
-  limits of client 192.0.2.7: sessions 7, binds 32, associations 100
+  limits of client 192.0.2.7: sessions 7, binds 32, associations 4096
   limits of network 192.0.2.0/24: sessions 20
   limits of the server: sessions 50, upload 10 MB/s
   limits of each session: download 1 MB/s (burst 4 MB)
@@ -143,7 +143,7 @@ def test_user(records: str, capsys: pytest.CaptureFixture[str]) -> None:
   2. others (allow): matches
   from 127.0.0.5, ::1
   limits of user alice: sessions 5, new-sessions 10/s
-  limits of client unix: sessions 7, binds 32, associations 100
+  limits of client unix: sessions 7, binds 32, associations 4096
   limits of network unix: sessions 20
   limits of the server: sessions 50, upload 10 MB/s
   limits of each session: download 1 MB/s (burst 4 MB)
@@ -164,7 +164,7 @@ def test_user_as_data(records: str, capsys: pytest.CaptureFixture[str]) -> None:
             "new-sessions": {"per_second": 10, "burst": None},
             "upload": {"per_second": 1e6, "burst": None},
         },
-        "client 127.0.0.1": {"sessions": 7, "binds": 32, "associations": 100},
+        "client 127.0.0.1": {"sessions": 7, "binds": 32, "associations": 4096},
         "network 127.0.0.0/24": {"sessions": 20},
         "the server": {"sessions": 50, "upload": {"per_second": 1e7, "burst": None}},
         "each session": {"download": {"per_second": 1e6, "burst": 4_000_000}},
@@ -189,7 +189,7 @@ def test_without_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     path.write_text('[limits]\nmax-sessions = 7\n[outgoing]\noutgoing = ["192.0.2.9"]\n')
     assert said(capsys, str(path), "connect", "203.0.113.9:1") == (
         "203.0.113.9:1: allowed (default: there are no rules)\n  from 192.0.2.9\n"
-        "  limits of client 127.0.0.1: binds 32, associations 100\n  limits of the server: sessions 7\n"
+        "  limits of client 127.0.0.1: binds 32, associations 4096\n  limits of the server: sessions 7\n"
     )
     special = said(capsys, str(path), "--from", "192.0.2.7", "connect", "127.0.0.1:1")
     assert special.startswith("127.0.0.1:1: denied (special: ")

@@ -73,7 +73,7 @@ SAID: dict[str, tuple[str, list[str], list[str]]] = {
     "max-associations-per-client": (
         "2",
         ["--max-associations-per-client=2"],
-        ["--max-associations-per-client=100"],
+        ["--max-associations-per-client=4096"],
     ),
     "handshake-timeout": ("2.5", ["--handshake-timeout=2.5"], ["--handshake-timeout=10"]),
     "connect-timeout": ("2.5", ["--connect-timeout=2.5"], ["--connect-timeout=30"]),

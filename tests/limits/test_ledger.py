@@ -251,6 +251,43 @@ def test_binds_and_associations(kind: str, problem: type[OverLimit], words: str)
     assert len(ledger) == 0
 
 
+def test_room_is_made() -> None:
+    """By another session of a holder that has as many as it may; no line tells that one is refused."""
+    ledger = Door(ServerLimits(client=Limits(associations=2), network=Limits(associations=3))).ledger
+    taken: list[Claims] = []
+    asked: list[Scope] = []
+
+    def make_room(scope: Scope) -> bool:
+        asked.append(scope)
+        if scope is not Scope.CLIENT:
+            return False
+        taken.pop(0).close()
+        return True
+
+    def take(host: str) -> None:
+        claims = ledger.joined(None, Client(host, 1), ASSOCIATIONS)
+        assert claims is not None
+        try:
+            claims.take(ASSOCIATIONS, make_room)
+        except OverLimit:
+            claims.close()
+            raise
+        taken.append(claims)
+
+    for _ in range(4):
+        take("192.0.2.1")
+        assert had(ledger, Scope.CLIENT, "192.0.2.1", ASSOCIATIONS) == len(taken) <= 2
+    assert asked == [Scope.CLIENT] * 2
+    take("192.0.2.2")
+    with pytest.raises(TooManyAssociations, match="of network"):
+        take("192.0.2.3")
+    assert asked == [Scope.CLIENT] * 2 + [Scope.NETWORK]
+    assert had(ledger, Scope.NETWORK, "192.0.2.0/24", ASSOCIATIONS) == 3
+    while taken:
+        taken.pop().close()
+    assert len(ledger) == 0
+
+
 def test_nobody_limits_binds() -> None:
     ledger = Door(ServerLimits(client=Limits())).ledger
     assert ledger.joined(None, Client("192.0.2.1", 1), BINDS) is None

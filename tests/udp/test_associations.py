@@ -226,9 +226,9 @@ class Factory:
 
     def __init__(self, *advertised: str, **settings: Any) -> None:
         self.reactor = Reactor()
-        means = Means(DefaultPolicy(), Names(None, self.reactor), self.reactor)  # type: ignore[arg-type]
+        self.means = Means(DefaultPolicy(), Names(None, self.reactor), self.reactor)  # type: ignore[arg-type]
         self.associations = Associations(
-            self.reactor, means, UDPSettings(**settings), Advertised(advertised), Outgoing()
+            self.reactor, self.means, UDPSettings(**settings), Advertised(advertised), Outgoing()
         )
         self.ended: list[Association] = []
 
@@ -282,8 +282,11 @@ def test_advertised() -> None:
 def test_ports_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     factory = Factory(ports=(5, 7))
     factory.reactor.taken = {6}
-    ports = {factory.open()[1].port for _ in range(20)}
-    assert ports == {5, 7}
+    for _ in range(10):
+        opened = [factory.open() for _ in range(2)]
+        assert {bound.port for _, bound in opened} == {5, 7}
+        for association, _ in opened:
+            association.abort()
     factory.reactor.taken = {5, 6, 7}
     warnings: list[dict[str, Any]] = []
     monkeypatch.setattr(module._log, "warn", lambda _, **values: warnings.append(values))
@@ -298,7 +301,99 @@ def test_ports_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     factory.reactor.taken = set()
     with pytest.raises(OSError, match="not ours"):
         factory.open(local="192.0.2.99")
-    assert len(factory.associations.live) == 20
+    assert not factory.associations.live
+    of_all = factory.associations
+    assert [*of_all._of_client, *of_all._places, *of_all._taken] == []
+
+
+def test_the_longest_idle_makes_room() -> None:
+    """One of the same client's, and where a port is wanted, one that has a port of the range."""
+    factory = Factory(ports=(5, 7))
+    other = factory.open("192.0.2.2")[0]
+    one, two = factory.open()[0], factory.open()[0]
+    factory.reactor.advance(1)
+    one.active = factory.reactor.seconds()
+    three = factory.open()[0]
+    assert factory.ended == [two]
+    assert two.how is End.ROOM
+    assert {port.port for port in factory.reactor.opened if port.open} == {5, 6, 7}
+    assert {other, one, three} == factory.associations.live
+    # On another address all ports are free.
+    assert factory.open(local="192.0.2.81")[1].host == "192.0.2.81"
+    assert factory.ended == [two]
+    # What has the ports is not ours, so that nobody's end would be of use.
+    factory.reactor.taken = {5, 6, 7}
+    with pytest.raises(NoFreePort):
+        factory.open("192.0.2.3")
+    assert factory.ended == [two]
+
+
+def test_ports_of_another_range_make_no_room() -> None:
+    factory = Factory(ports=(5, 7))
+    one = factory.open()[0]
+    settings = UDPSettings(ports=(8, 8))
+    factory.associations.reconfigure(factory.means, settings, Advertised(()), Outgoing())
+    factory.reactor.taken = {8}
+    with pytest.raises(NoFreePort):
+        factory.open()
+    assert factory.associations.live == {one}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ends"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8::1", "2001:db8::2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%2", "fe80::1%2", True),
+        ("fe80::1%2", "fe80::2%2", False),
+        (None, None, True),
+        (None, "192.0.2.1", False),
+    ],
+)
+def test_who_makes_room(
+    monkeypatch: pytest.MonkeyPatch, first: str | None, second: str | None, ends: bool
+) -> None:
+    """When descriptors would be short: another one of the address, of the /64, or of the local user."""
+    monkeypatch.setattr(module, "most_of_one_client", lambda: 1)
+    factory = Factory()
+
+    def opened(host: str | None) -> Association:
+        local = None if host is None else "2001:db8::80" if ":" in host else "192.0.2.80"
+        return factory.open(host, local)[0]
+
+    one = opened(first)
+    opened(second)
+    assert factory.ended == ([one] if ends else [])
+
+
+def test_most_of_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that one client has leaves a quarter of the descriptors to others."""
+    for limit, most in ((64, 9), (1024, 186), (20000, 3632), (1 << 20, 190464)):
+        monkeypatch.setattr(module, "current_limit", lambda limit=limit: limit)
+        assert module.most_of_one_client() == most
+
+
+def test_out_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the client's own makes room; of one that has none the system's word is told."""
+    factory = Factory()
+    one = factory.open()[0]
+    failing = [OSError(errno.EMFILE, "too many open files")]
+    listen = factory.reactor.listenUDP
+
+    def short(*arguments: Any, **options: Any) -> Port:
+        if failing:
+            raise CannotListenError("", 0, failing.pop())
+        return listen(*arguments, **options)
+
+    monkeypatch.setattr(factory.reactor, "listenUDP", short)
+    two = factory.open()[0]
+    assert factory.ended == [one]
+    failing.append(OSError(errno.EMFILE, "too many open files"))
+    with pytest.raises(OSError, match="too many open files"):
+        factory.open("192.0.2.2")
+    assert factory.associations.live == {two}
 
 
 def test_one_port_is_opened_and_closed_with_its_associations() -> None:

@@ -1015,16 +1015,24 @@ async def test_shutdown(kind: str, shared: bool) -> None:
 
 
 def capped(proxy: Proxy) -> None:
-    with ExitStack() as stack:
-        for _ in range(3):
-            first = stack.enter_context(Client(proxy))
-        with pytest.raises(Refused) as caught:
-            Client(proxy)
-        assert caught.value.args == (2,)
-        stack.enter_context(Client(proxy, "127.0.0.2"))
-        first.close()
+    with ExitStack() as stack, Echo() as echo:
+        other = stack.enter_context(Client(proxy, "127.0.0.2"))
+        first, second, third = [stack.enter_context(Client(proxy)) for _ in range(3)]
+        for client in (third, second, first, third):
+            assert client.ask(b"x", echo.address) == b"x"
+        fourth = stack.enter_context(Client(proxy))
+        assert second.closed(), "it has been idle for longest"
+        assert proxy.record()["ended"] == "made room for another"
+        assert fourth.ask(b"x", echo.address) == b"x"
+        fifth = stack.enter_context(Client(proxy))
+        assert first.closed()
+        for client in (third, fourth, fifth, other):
+            assert client.ask(b"still", echo.address) == b"still"
+        fifth.close()
         wait_for(lambda: len(proxy.factory.sessions.associations.live) == 3)
-        stack.enter_context(Client(proxy))
+        sixth = stack.enter_context(Client(proxy))
+        for client in (third, fourth, sixth, other):
+            assert client.ask(b"still", echo.address) == b"still"
 
 
 @kinds
@@ -1035,13 +1043,23 @@ async def test_most_associations_of_a_client(kind: str) -> None:
 
 
 def exhausted(proxy: Proxy, ports: tuple[int, int]) -> None:
-    with ExitStack() as stack:
+    with ExitStack() as stack, Echo() as echo:
         clients = [stack.enter_context(Client(proxy)) for _ in range(2)]
         assert {client.bound.port for client in clients} == set(ports)
+        # Another client's associations make no room.
         for _ in range(3):
             with pytest.raises(Refused) as caught:
-                Client(proxy)
+                Client(proxy, "127.0.0.2")
             assert caught.value.args == (1,)
+        for client in clients:
+            assert client.ask(b"x", echo.address) == b"x"
+        # The client's own do.
+        clients.append(stack.enter_context(Client(proxy)))
+        assert clients[0].closed()
+        assert clients[2].bound.port == clients[0].bound.port
+        for client in clients[1:]:
+            assert client.ask(b"still", echo.address) == b"still"
+        del clients[0]
         clients[0].close()
         wait_for(lambda: is_free(clients[0].relay))
         assert stack.enter_context(Client(proxy)).bound.port == clients[0].bound.port
