@@ -25,6 +25,7 @@ from .auth.methods import IWrapping
 from .auth.peercred import credentials_of, user_of
 from .descriptors import DescriptorGate
 from .dial import Destination, adopted
+from .early import READ
 from .errors import SHORTAGES
 from .limits.buckets import Meters
 from .liveness import ask, has_ended
@@ -46,8 +47,6 @@ else:
     _PLAIN = [tcp.Port, unix.Port]
 
 _RESET = pack("ii", 1, 0)
-#: Bytes of one read: no request is longer, and little comes behind one.
-_READ = 4096
 #: Clients accepted in one turn of the reactor, so that others have theirs.
 _BUDGET = 64
 
@@ -88,7 +87,7 @@ class SocketChannel:
         session = self.session
         while session is not None and self._socket is not None and not self._paused:
             try:
-                data = self._socket.recv(_READ)
+                data = self._socket.recv(READ)
             except BlockingIOError:
                 self.missed = 0
                 return
@@ -100,7 +99,7 @@ class SocketChannel:
                 session.read_closed()
                 return
             # A short read has emptied the socket, unless an end or urgent data comes in the same edge.
-            drained = len(data) < _READ and not self.missed & UNEVEN
+            drained = len(data) < READ and not self.missed & UNEVEN
             if drained:
                 self.missed = 0
             session.received(data)
@@ -128,11 +127,9 @@ class SocketChannel:
         except OSError:
             self._lost(True)
             return
-        if self._paused:
-            self._paused = False
-            self._engine.soon(self._resume)
+        self.resume()
 
-    def _resume(self) -> None:
+    def _read_again(self) -> None:
         if not self._eof:
             self._read()
 
@@ -157,6 +154,12 @@ class SocketChannel:
     def pause(self) -> None:
         """See :meth:`socksproxy.channel.Channel.pause`."""
         self._paused = True
+
+    def resume(self) -> None:
+        """See :meth:`socksproxy.channel.Channel.resume`."""
+        if self._paused:
+            self._paused = False
+            self._engine.soon(self._read_again)
 
     def local(self) -> str | None:
         """See :meth:`socksproxy.channel.Channel.local`."""

@@ -42,6 +42,9 @@ class Channel(Shape):
     def pause(self) -> None:
         """Read no more for now."""
 
+    def resume(self) -> None:
+        """Read again."""
+
     def local(self) -> str | None:
         """The literal address of ours that the client has reached; None: a Unix socket."""
 

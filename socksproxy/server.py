@@ -33,6 +33,7 @@ from .auth.peercred import credentials_of, user_of
 from .commands.bind import BindSettings, check as check_bind
 from .descriptors import DescriptorGate
 from .dial import Destination, End, Outgoing
+from .early import READ
 from .limits.buckets import Meters
 from .limits.terms import ServerLimits
 from .limits.usage import UsageFile
@@ -95,7 +96,10 @@ class SOCKSProtocol(Protocol):
         transport = self.transport
         self.factory.accepted(transport)
         self.detachable = is_detachable(transport)
-        link = getattr(innermost(transport), "socket", None)
+        inner = innermost(transport)
+        if hasattr(inner, "bufferSize"):
+            inner.bufferSize = READ
+        link = getattr(inner, "socket", None)
         if link is not None and link.family != AF_UNIX:
             set_options(link, self.factory.sessions.socket_options)
         # Behind "haproxy:" the client's own address comes with its first bytes.
@@ -190,6 +194,10 @@ class SOCKSProtocol(Protocol):
     def pause(self) -> None:
         """See :meth:`socksproxy.channel.Channel.pause`."""
         self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """See :meth:`socksproxy.channel.Channel.resume`."""
+        self.transport.resumeProducing()
 
     def local(self) -> str | None:
         """See :meth:`socksproxy.channel.Channel.local`."""

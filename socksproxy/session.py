@@ -105,6 +105,7 @@ class Session:
         "_association",
         "_claims",
         "_discarded",
+        "_early",
         "_half_closed",
         "_how",
         "_judge",
@@ -140,6 +141,8 @@ class Session:
         self._asked: Deferred[Any] | None = None
         self._half_closed = False
         self._discarded = 0
+        #: Bytes of early data that are counted.
+        self._early = 0
         self.channel = channel
         self.negotiation = Negotiation(None if sessions.authentication is None else self._offers)
         self.phase = Phase.NEGOTIATING
@@ -246,6 +249,8 @@ class Session:
         except ProtocolError as problem:
             self._break_off(problem)
             return
+        if negotiation.early or self._early:
+            self._count_early()
         if negotiation.output:
             self.channel.write(negotiation.take_output())
         if self.phase is not Phase.NEGOTIATING:
@@ -264,6 +269,7 @@ class Session:
             self._cancel(f"protocol error: {problem}")
             self.channel.abort()
             return
+        self._count_early()
         if not negotiation.full:
             return
         if self.phase is Phase.SERVING:
@@ -271,6 +277,20 @@ class Session:
         else:
             self._cancel("protocol error: data instead of a request")
             self.channel.abort()
+
+    def _count_early(self) -> None:
+        """All sessions together keep as much more, or less, as this one does."""
+        before, self._early = self._early, len(self.negotiation.early)
+        self._sessions.early.changed(self, before, self._early)
+
+    def pause_reading(self) -> None:
+        """See :class:`socksproxy.early.Reader`."""
+        self.channel.pause()
+
+    def resume_reading(self) -> None:
+        """See :class:`socksproxy.early.Reader`."""
+        if self.phase in _LISTENING and not self.negotiation.full:
+            self.channel.resume()
 
     def _say(self, data: bytes) -> None:
         wrapping = self.negotiation.wrapping
@@ -705,7 +725,7 @@ class Session:
     def _start_relay(self, dialed: Dialed) -> IRelay:
         early, idle, link = self.negotiation.early, self._idle(dialed.reached), dialed.link
         wrapping, meters = self.negotiation.wrapping, self._meters(dialed.reached)
-        self.negotiation = _DONE
+        self._end_negotiation()
         if not isinstance(link, Destination):
             # The engine moves bytes as they are.
             socket = self.channel.detach() if wrapping is None else None
@@ -780,7 +800,13 @@ class Session:
         self._association.way = self._way
         self.phase = Phase.ASSOCIATED
         self._grant(bound)
+        self._end_negotiation()
+
+    def _end_negotiation(self) -> None:
+        """Nothing is left of it: an established session keeps none."""
         self.negotiation = _DONE
+        if self._early:
+            self._count_early()
         if self._half_closed and self.phase is Phase.ASSOCIATED:
             self.channel.find_out()
 
@@ -880,11 +906,17 @@ class Session:
             return
         self._how = how
         self.phase = Phase.FINISHING
+        self._forget_early()
         if self._half_closed:
             self.channel.close()
             return
         self._sessions.lingers.start(self, self._sessions.seconds())
         self.channel.finish()
+
+    def _forget_early(self) -> None:
+        if self._early:
+            self.negotiation.early = b""
+            self._count_early()
 
     def _cancel(self, how: str) -> None:
         if self._how is None:
@@ -903,6 +935,7 @@ class Session:
         if self.phase is not Phase.OVER:
             self.phase = Phase.OVER
             self._relay = None
+            self._forget_early()
             self._stop_asking()
             self._log_out()
             self._sessions.end(self, self._how or "client")
@@ -1040,6 +1073,9 @@ class Session:
             # An embedder's realm may raise anything; it costs a line in the log and nothing else.
             _log.failure("{client}: the logout failed", client=self.record.client)
 
+
+#: Where a session hears what its client says.
+_LISTENING = frozenset({Phase.NEGOTIATING, Phase.AUTHENTICATING, Phase.SERVING, Phase.ASSOCIATED})
 
 #: Where a session has asked for something, and has it or may yet get it.
 _UNDERWAY = frozenset({Phase.SERVING, Phase.RELAYING, Phase.ASSOCIATED})

@@ -20,6 +20,7 @@ from .commands.bind import Binds, BindSettings
 from .commands.means import Means
 from .deadlines import Deadlines, OwnDeadlines
 from .dial import Destination, Outgoing, SocketDialer, TransportDialer
+from .early import EarlyData
 from .limits.admission import Admission
 from .limits.ledger import Ledger
 from .limits.terms import ServerLimits
@@ -124,6 +125,7 @@ class Sessions:
         self.lingers = Deadlines(reactor, LINGER, Session.linger_expired)
         self.graces = Deadlines(reactor, udp.grace, Session.grace_expired)
         self.half_closed = HalfClosed(reactor)
+        self.early = EarlyData()
         self.associations = Associations(reactor, self.means, udp, advertised, outgoing)
         #: Those that have not followed a change yet, and what it was.
         self._changed: list[Session] = []

@@ -110,7 +110,7 @@ class RelayEnd:
         if meter is not None:
             meter.owner = self
         self.meter = meter
-        self._read_at_most(_MOST_READ)
+        self.read_at_most(_MOST_READ)
         self.resume()
 
     def leave_meter(self) -> None:
@@ -128,7 +128,7 @@ class RelayEnd:
             self._wait()
             return
         if self.meter is not None:
-            self._read_at_most(max(min(most, _MOST_READ), _LEAST_READ))
+            self.read_at_most(max(min(most, _MOST_READ), _LEAST_READ))
         if self._ends_ahead:
             self._ends_ahead = False
             self.readConnectionLost()
@@ -147,7 +147,7 @@ class RelayEnd:
                 most = meter.take()
         return most
 
-    def _read_at_most(self, size: int) -> None:
+    def read_at_most(self, size: int) -> None:
         """Read no more than *size* bytes at a time, where that can be said."""
         inner = innermost(self.transport)
         if hasattr(inner, "bufferSize"):
@@ -310,6 +310,7 @@ class TransportsRelay:
         for end in (self.client, self.destination):
             end.transport.registerProducer(end.other, True)
         self._started = True
+        self.client.read_at_most(_MOST_READ)
         self.client.came_ahead(early, client_eof)
         if self._meters is not None:
             self.meter(self._meters)
