@@ -179,7 +179,12 @@ class Options(usage.Options, AuthOptionMixin):
         ["port", "p", None, "Port to listen on. [default: 1080]"],
         ["log", "l", None, "File to which one line per session is appended."],
         ["log-format", None, None, "How: text or json. [default: text]"],
-        ["resolver", None, "system", "Who looks names up: system, or dns:HOST[:PORT] (IPv6 in brackets)."],
+        [
+            "resolver",
+            None,
+            "system",
+            "Who looks names up: system, or dns: and DNS servers, HOST[:PORT], with commas between them.",
+        ],
         ["handshake-timeout", None, "10", "Seconds in which a client must have made its request."],
         ["connect-timeout", None, "30", "Seconds in which the destination must be reached."],
         ["idle-timeout", None, "0", "Seconds without data after which a session ends; 0: never."],

@@ -9,23 +9,18 @@ that a client's going away cancels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from ipaddress import ip_address
-from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import (
-    IAddress,
     IHostnameResolver,
     IHostResolution,
     IReactorTime,
     IResolutionReceiver,
 )
 from twisted.logger import Logger
-from twisted.names.client import Resolver
-from twisted.names.dns import Record_A, Record_AAAA, Record_PTR
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -34,28 +29,38 @@ from .names import literal, reads_as_address, unmapped
 from .net.hosts_file import HostsFile
 from .net.lookups import MOST_ADDRESSES, Found, IAddressLookup
 from .net.system_resolver import system_resolver
-from .reverse import IReverseResolver, ReverseLookups
+from .reverse import ReverseLookups
 from .wire.words import Address, AddressType
 
 _log = Logger(namespace="socksproxy")
 
 _DNS_PORT = 53
+_MOST_SERVERS = 6
 
 
 def make_resolver(spec: str, reactor: Any) -> IHostnameResolver:
     """
     The resolver that *spec* describes.
 
-    :param spec: ``system`` (the C library's, in threads), or ``dns:HOST`` or
-        ``dns:HOST:PORT`` (a DNS server, asked directly; an IPv6 host in brackets).
+    :param spec: ``system`` (the C library's, in threads), or ``dns:`` and DNS servers, which are asked
+        directly and tried in turn: ``HOST`` or ``HOST:PORT`` (an IPv6 host in brackets), with commas between.
     :raises ValueError: with one line that says what is wrong with *spec*.
     """
     if spec == "system":
         return system_resolver(reactor)
-    kind, separator, server = spec.partition(":")
+    kind, separator, servers = spec.partition(":")
     if kind != "dns" or not separator:
         raise ValueError(f"{spec!r} is neither 'system' nor 'dns:HOST' nor 'dns:HOST:PORT'")
-    return DNSResolver(reactor, [_server(spec, server)])
+    found = list(dict.fromkeys(_server(spec, server.strip()) for server in servers.split(",")))
+    if len(found) > _MOST_SERVERS:
+        raise ValueError(f"{spec!r}: {_MOST_SERVERS} DNS servers are the most")
+    try:
+        from .net.dns_resolver import DNSResolver
+    except ModuleNotFoundError:
+        raise ValueError(
+            f"{spec!r}: dnspython is needed: pip install 'twisted-socksproxy[dns]' brings it"
+        ) from None
+    return DNSResolver(reactor, found)
 
 
 def _server(spec: str, text: str) -> tuple[str, int]:
@@ -63,107 +68,14 @@ def _server(spec: str, text: str) -> tuple[str, int]:
     if not bracket:
         host, colon, digits = text.partition(":")
         rest = colon + digits
-    for family in (AF_INET, AF_INET6):
-        try:
-            inet_pton(family, host)
-            break
-        except (OSError, ValueError):
-            continue
-    else:
+    address = None if host.startswith("[") else literal(host)
+    if address is None or (":" in address) is not bool(bracket):
         raise ValueError(f"{spec!r}: the DNS server must be a literal address (IPv6 in brackets)")
     if not rest:
-        return host, _DNS_PORT
+        return address, _DNS_PORT
     if not (rest[0] == ":" and rest[1:].isascii() and rest[1:].isdecimal() and 0 < int(rest[1:]) < 65536):
         raise ValueError(f"{spec!r}: the port must be a number from 1 to 65535")
-    return host, int(rest[1:])
-
-
-@implementer(IHostResolution)
-class _Resolution:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def cancel(self) -> None:
-        """The look-up goes on; nobody waits for it."""
-
-
-class _Resolver(Resolver):
-    def queryUDP(self, queries: Any, timeout: Any = None) -> Deferred[Any]:
-        """
-        Fail by the Deferred.
-
-        What :class:`Resolver` raises when descriptors are short would leave the name as one that
-        is being asked for, and everybody who asks for it from then on would wait for ever.
-        """
-        return maybeDeferred(super().queryUDP, queries, timeout)
-
-
-@implementer(IHostnameResolver, IReverseResolver)
-class DNSResolver:
-    """
-    Asks DNS servers directly, by :mod:`twisted.names`: A and AAAA at once, or PTR.
-
-    :param reactor: for sockets and timeouts.
-    :param servers: pairs of a literal address and a port.
-    """
-
-    def __init__(self, reactor: Any, servers: Sequence[tuple[str, int]]) -> None:
-        self._resolver: Any = _Resolver(servers=list(servers), timeout=(1, 3, 5), reactor=reactor)
-
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: Sequence[type[IAddress]] | None = None,
-        transportSemantics: str = "TCP",
-    ) -> IHostResolution:
-        """See :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`."""
-        resolution = _Resolution(hostName)
-        resolutionReceiver.resolutionBegan(resolution)
-
-        def tell(found: list[list[str]]) -> None:
-            for kind, hosts in zip(kinds, found, strict=True):
-                for host in hosts:
-                    resolutionReceiver.addressResolved(kind("TCP", host, portNumber))
-            resolutionReceiver.resolutionComplete()
-
-        kinds = [kind for kind in _LOOKUPS if addressTypes is None or kind in addressTypes]
-        lookups: list[Deferred[list[str]]] = [self._lookup(kind, hostName) for kind in kinds]
-        gatherResults(lookups).addCallback(tell)
-        return resolution
-
-    def resolveAddress(self, host: str) -> Deferred[str]:
-        """See :meth:`socksproxy.reverse.IReverseResolver.resolveAddress`."""
-        asked: Deferred[Any] = self._resolver.lookupPointer(ip_address(host).reverse_pointer.encode("ascii"))
-        return asked.addCallback(_pointer)
-
-    def _lookup(self, kind: type[IPv4Address | IPv6Address], name: str) -> Deferred[list[str]]:
-        lookup, record_type = _LOOKUPS[kind]
-        asked: Deferred[Any] = getattr(self._resolver, lookup)(name.encode("ascii"))
-        # One family may fail alone; that there is no address at all is told by there being none.
-        return asked.addCallbacks(_hosts, lambda _: [], callbackArgs=(record_type,))
-
-
-#: IPv6 first, as RFC 6724 has it for two addresses that are otherwise equal.
-_LOOKUPS: dict[type[IPv4Address | IPv6Address], tuple[str, type[Any]]] = {
-    IPv6Address: ("lookupIPV6Address", Record_AAAA),
-    IPv4Address: ("lookupAddress", Record_A),
-}
-
-
-def _hosts(answer: Any, record_type: type[Any]) -> list[str]:
-    payloads = [record.payload for record in answer[0]]
-    family = AF_INET if record_type is Record_A else AF_INET6
-    return [inet_ntop(family, payload.address) for payload in payloads if isinstance(payload, record_type)]
-
-
-def _pointer(answer: Any) -> str:
-    for record in answer[0]:
-        if isinstance(record.payload, Record_PTR) and record.payload.name is not None:
-            name: bytes = record.payload.name.name
-            return name.decode("ascii", "backslashreplace")
-    raise NameNotFound("name not found")
+    return address, int(rest[1:])
 
 
 @implementer(IResolutionReceiver)
@@ -296,7 +208,8 @@ class Names:
         lookup = lookups[share] = _Lookup()
         lookup.waiting.append(answer)
         lookup.pending = maybeDeferred(self._resolve, name, share)
-        lookup.pending.addCallback(self._answered, name).addErrback(self._failed, name, share, lookup)
+        about = name, share, lookup
+        lookup.pending.addCallbacks(self._answered, self._failed, callbackArgs=about, errbackArgs=about)
         return answer
 
     def _resolve(self, name: str, share: Hashable) -> Deferred[Found]:
@@ -328,8 +241,8 @@ class Names:
             del self._waiting[name]
 
     def _failed(self, failure: Failure, name: str, share: Hashable, lookup: _Lookup) -> None:
-        if self._waiting.get(name, {}).get(share) is not lookup:
-            return  # it is cancelled, because no client waits for it
+        if not self._is_awaited(name, share, lookup):
+            return
         if failure.check(TooManyLookups):
             self._remove(name, share)
             for answer in lookup.waiting:
@@ -338,18 +251,24 @@ class Names:
             return
         # An embedder's resolver may raise anything; whatever it is, there is no address.
         _log.failure("the resolver failed", failure)
-        self._answered((), name)
+        self._answered((), name, share, lookup)
 
-    def _answered(self, found: Found, name: str) -> None:
+    def _is_awaited(self, name: str, share: Hashable, lookup: _Lookup) -> bool:
+        """Whether *lookup* is not cancelled."""
+        return self._waiting.get(name, {}).get(share) is lookup
+
+    def _answered(self, found: Found, name: str, share: Hashable, lookup: _Lookup) -> None:
+        if not self._is_awaited(name, share, lookup):
+            return
         if found and self._keep:
             self._known.pop(name, None)
             if len(self._known) >= self._most:
                 del self._known[next(iter(self._known))]
             self._known[name] = (self._clock.seconds() + self._keep, found)
-        for lookup in list(self._waiting.pop(name, {}).values()):
-            if lookup.pending is not None:
-                lookup.pending.cancel()  # those of other clients; the one that has ended takes no notice
-            for answer in lookup.waiting:
+        for each in self._waiting.pop(name).values():
+            if each is not lookup and each.pending is not None:
+                each.pending.cancel()
+            for answer in each.waiting:
                 if not answer.called:  # it may have been cancelled by what an earlier one has led to
                     answer.callback(found)
 

@@ -26,6 +26,8 @@ from .wire.words import Address, AddressType
 AT_ONCE = 32
 #: Look-ups that wait for their turn.
 WAITING = 64
+#: Likewise where a look-up is a question to a server, and needs no thread.
+QUESTIONS_AT_ONCE, QUESTIONS_WAITING = 128, 1024
 
 
 class IReverseResolver(Interface):
@@ -40,19 +42,27 @@ class IReverseResolver(Interface):
         """
 
 
+class IReverseQuestions(IReverseResolver):
+    """A resolver whose look-ups need no threads, and end when they are cancelled."""
+
+
 def reverse_lookups(resolver: IHostnameResolver) -> ReverseLookups:
     """The reverse look-ups that go with *resolver*."""
+    if IReverseQuestions.providedBy(resolver):
+        ask = IReverseResolver(resolver).resolveAddress
+        return ReverseLookups(ask, at_once=QUESTIONS_AT_ONCE, waiting=QUESTIONS_WAITING, cancels=True)
     if IReverseResolver.providedBy(resolver):
         return ReverseLookups(IReverseResolver(resolver).resolveAddress)
     return ReverseLookups()
 
 
 class _Wanted:
-    __slots__ = ("answer", "host")
+    __slots__ = ("answer", "asked", "host")
 
     def __init__(self, host: str, answer: Deferred[str]) -> None:
         self.host = host
         self.answer = answer
+        self.asked: Deferred[Any] | None = None
 
 
 class ReverseLookups:
@@ -62,6 +72,7 @@ class ReverseLookups:
     :param ask: looks one up; None: there is nobody to ask, and no address has a name.
     :param at_once: how many look-ups go on at once.
     :param waiting: how many more wait; any above are not made.
+    :param cancels: whether to cancel look-ups that no client waits for any more.
     """
 
     def __init__(
@@ -69,10 +80,12 @@ class ReverseLookups:
         ask: Callable[[str], Deferred[str]] | None = None,
         at_once: int = AT_ONCE,
         waiting: int = WAITING,
+        cancels: bool = False,
     ) -> None:
         self._ask = ask
         self._at_once = at_once
         self._most = waiting
+        self._cancels = cancels
         self._per_share = max(1, at_once // 4)
         self._running: Counter[Hashable] = Counter()
         self._waiting: FairQueue[_Wanted] = FairQueue()
@@ -83,7 +96,7 @@ class ReverseLookups:
 
         :param share: the client who asks; None: not known.
         :returns: fires with a name that the DNS allows. When it is cancelled, a
-            look-up that goes on is left to end in its own time.
+            look-up that goes on and holds a thread is left to end in its own time.
         :raises NameNotFound: (by the Deferred) when there is none, or nobody to ask.
         """
         if self._ask is None:
@@ -104,12 +117,14 @@ class ReverseLookups:
             share, wanted = taken
             self._running[share] += 1
             assert self._ask is not None
-            asked = maybeDeferred(self._ask, wanted.host)
+            wanted.asked = asked = maybeDeferred(self._ask, wanted.host)
             asked.addBoth(self._ended, share).addCallback(_name).addErrback(_not_found)
             asked.addBoth(_tell, wanted.answer)
 
     def _forget(self, share: Hashable, wanted: _Wanted) -> None:
         self._waiting.discard(share, wanted)
+        if self._cancels and wanted.asked is not None:
+            wanted.asked.cancel()
 
     def _has_turn(self, share: Hashable) -> bool:
         return share is None or self._running[share] < self._per_share

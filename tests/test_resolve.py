@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import socket
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,20 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, globalLogPublisher
-from twisted.names import client as names_client
 from zope.interface import implementer
-from zope.interface.verify import verifyObject
 
 from socksproxy.errors import NameNotFound, TooManyLookups, reply_for
 from socksproxy.names import canonical
+from socksproxy.net.dns_resolver import DNSResolver
 from socksproxy.net.hosts_file import HostsFile
 from socksproxy.net.lookups import IAddressLookup
 from socksproxy.net.system_resolver import SystemResolver
-from socksproxy.resolve import DNSResolver, Names, make_resolver
+from socksproxy.resolve import Names, make_resolver
 from socksproxy.wire.words import Address, AddressType, Reply
 
 from .support.logs import heard
@@ -72,20 +69,35 @@ class TestMakeResolver:
         assert make_resolver("system", host) is host.nameResolver
 
     @pytest.mark.parametrize(
-        ("spec", "server"),
+        ("spec", "servers"),
         [
-            ("dns:192.0.2.53", ("192.0.2.53", 53)),
-            ("dns:192.0.2.53:5353", ("192.0.2.53", 5353)),
-            ("dns:192.0.2.53:1", ("192.0.2.53", 1)),
-            ("dns:192.0.2.53:65535", ("192.0.2.53", 65535)),
-            ("dns:[::1]", ("::1", 53)),
-            ("dns:[2001:db8::53]:5353", ("2001:db8::53", 5353)),
+            ("dns:192.0.2.53", [("192.0.2.53", 53)]),
+            ("dns:192.0.2.53:5353", [("192.0.2.53", 5353)]),
+            ("dns:192.0.2.53:1", [("192.0.2.53", 1)]),
+            ("dns:192.0.2.53:65535", [("192.0.2.53", 65535)]),
+            ("dns:[::1]", [("::1", 53)]),
+            ("dns:[2001:DB8:0::53]:5353", [("2001:db8::53", 5353)]),
+            ("dns:192.0.2.53,192.0.2.54:5353", [("192.0.2.53", 53), ("192.0.2.54", 5353)]),
+            ("dns:[::1]:53, 192.0.2.54", [("::1", 53), ("192.0.2.54", 53)]),
+            ("dns:192.0.2.53,192.0.2.53:53", [("192.0.2.53", 53)]),
+            (f"dns:{','.join(f'192.0.2.{n}' for n in range(6))}", [(f"192.0.2.{n}", 53) for n in range(6)]),
         ],
     )
-    def test_dns(self, spec: str, server: tuple[str, int]) -> None:
+    def test_dns(self, spec: str, servers: list[tuple[str, int]]) -> None:
         resolver = make_resolver(spec, reactor)
         assert isinstance(resolver, DNSResolver)
-        assert resolver._resolver.servers == [server]
+        assert list(resolver.servers) == servers
+
+    def test_too_many_servers(self) -> None:
+        with pytest.raises(ValueError, match="6 DNS servers are the most"):
+            make_resolver(f"dns:{','.join(f'192.0.2.{n}' for n in range(7))}", reactor)
+
+    def test_without_dnspython(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One line that says what to install."""
+        monkeypatch.delitem(sys.modules, "socksproxy.net.dns_resolver")
+        monkeypatch.setitem(sys.modules, "socksproxy.net.dns_client", None)
+        with pytest.raises(ValueError, match=r"dnspython is needed: pip install 'twisted-socksproxy\[dns\]'"):
+            make_resolver("dns:192.0.2.53", reactor)
 
     @pytest.mark.parametrize("spec", ["", "dns", "System", "system:", "doh:192.0.2.53", "192.0.2.53"])
     def test_neither(self, spec: str) -> None:
@@ -100,6 +112,7 @@ class TestMakeResolver:
         [
             *("dns:", "dns::53", "dns:localhost", "dns:127.1", "dns:::1", "dns:[::1", "dns:[]", "dns:[]:53"),
             *("dns:[localhost]:53", "dns:2001:db8::53", "dns:\x00", "dns:\udcff"),
+            *("dns:192.0.2.53,", "dns:,192.0.2.53", "dns:192.0.2.53,dns:192.0.2.54", "dns:[192.0.2.53]"),
         ],
     )
     def test_no_address(self, spec: str) -> None:
@@ -117,129 +130,6 @@ class TestMakeResolver:
     def test_port_without_a_colon(self) -> None:
         with pytest.raises(ValueError, match="the port must be a number from 1 to 65535"):
             make_resolver("dns:[::1]53", reactor)
-
-
-@implementer(IResolutionReceiver)
-class Receiver:
-    """Takes what a resolver tells. :ivar complete: fires with the addresses."""
-
-    def __init__(self) -> None:
-        self.began: IHostResolution | None = None
-        self.addresses: list[Any] = []
-        self.complete: Deferred[list[Any]] = Deferred()
-
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        assert self.began is None
-        self.began = resolutionInProgress
-
-    def addressResolved(self, address: Any) -> None:
-        self.addresses.append(address)
-
-    def resolutionComplete(self) -> None:
-        self.complete.callback(self.addresses)
-
-
-def resolved(resolver: IHostnameResolver, name: str, **options: Any) -> Deferred[list[Any]]:
-    receiver = Receiver()
-    resolution = resolver.resolveHostName(receiver, name, **options)
-    assert receiver.began is resolution
-    assert resolution.name == name
-    return receiver.complete.addTimeout(60, reactor)
-
-
-class TestDNSResolver:
-    """Against a real server, by real packets."""
-
-    @pytest.fixture
-    def resolver(self, server: NameServer) -> DNSResolver:
-        return DNSResolver(reactor, [("127.0.0.1", server.port)])
-
-    def test_interface(self, resolver: DNSResolver) -> None:
-        verifyObject(IHostnameResolver, resolver)
-
-    @pytest_twisted.inlineCallbacks
-    def test_both_families(self, resolver: DNSResolver, server: NameServer) -> Playing:
-        """Both are asked for at once, IPv6 comes first, and a family's own order stays."""
-        found = yield resolved(resolver, "dual.test", portNumber=80)
-        assert found == [
-            IPv6Address("TCP", "2001:db8::1", 80),
-            IPv4Address("TCP", "192.0.2.1", 80),
-            IPv4Address("TCP", "192.0.2.2", 80),
-        ]
-        assert sorted(server.asked) == [("dual.test", 1), ("dual.test", 28)]
-
-    @pytest.mark.parametrize(
-        ("name", "found"),
-        [
-            ("four.test", [IPv4Address("TCP", "192.0.2.4", 0)]),
-            ("six.test", [IPv6Address("TCP", "2001:db8::6", 0)]),
-            ("nothing.test", []),
-            ("unknown.test", []),
-        ],
-    )
-    @pytest_twisted.inlineCallbacks
-    def test_one_family_or_none(self, resolver: DNSResolver, name: str, found: list[Any]) -> Playing:
-        assert (yield resolved(resolver, name)) == found
-
-    @pytest.mark.parametrize(
-        ("types", "kinds", "asked"),
-        [([IPv4Address], [IPv4Address] * 2, [1]), ([IPv6Address], [IPv6Address], [28]), ([], [], [])],
-    )
-    @pytest_twisted.inlineCallbacks
-    def test_address_types(
-        self, resolver: DNSResolver, server: NameServer, types: list[Any], kinds: list[Any], asked: list[int]
-    ) -> Playing:
-        found = yield resolved(resolver, "dual.test", addressTypes=types)
-        assert [type(address) for address in found] == kinds
-        assert [kind for _, kind in server.asked] == asked
-
-    @pytest_twisted.inlineCallbacks
-    def test_nobody_waits(self, resolver: DNSResolver) -> Playing:
-        """Giving up is no error: the answer is still told."""
-        receiver = Receiver()
-        resolver.resolveHostName(receiver, "four.test").cancel()
-        assert (yield receiver.complete.addTimeout(60, reactor)) == [IPv4Address("TCP", "192.0.2.4", 0)]
-
-    @pytest_twisted.inlineCallbacks
-    def test_no_answer(self) -> Playing:
-        """A server that is dead: no address, after a few tries, and no error that nobody takes."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
-            silent.bind(("127.0.0.1", 0))
-            resolver = DNSResolver(reactor, [silent.getsockname()])
-            resolver._resolver.timeout = (0, 0)
-            assert (yield resolved(resolver, "four.test")) == []
-
-    @pytest_twisted.inlineCallbacks
-    def test_out_of_descriptors(self, resolver: DNSResolver, monkeypatch: pytest.MonkeyPatch) -> Playing:
-        """A name that was asked for when there were none is found again when there are."""
-
-        def none_left(*args: object, **options: object) -> None:
-            raise CannotListenError("", 5353, OSError(errno.EMFILE, "Too many open files"))
-
-        with monkeypatch.context() as patch:
-            patch.setattr(reactor, "listenUDP", none_left)
-            assert (yield resolved(resolver, "four.test")) == []
-        assert (yield resolved(resolver, "four.test")) == [IPv4Address("TCP", "192.0.2.4", 0)]
-
-    @pytest_twisted.inlineCallbacks
-    def test_names(self, resolver: DNSResolver) -> Playing:
-        """As the commands use it."""
-        names = Names(resolver, reactor)
-        found = yield names.lookup("dual.test", 443)
-        assert found == [
-            Address.of("2001:db8::1", 443),
-            Address.of("192.0.2.1", 443),
-            Address.of("192.0.2.2", 443),
-        ]
-        with pytest.raises(NameNotFound):
-            yield names.lookup("unknown.test", 443)
-
-    def test_configuration_is_not_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The server that was named is asked, and none that /etc/resolv.conf names."""
-        monkeypatch.setattr(names_client.Resolver, "_openFile", None)
-        resolver = DNSResolver(reactor, [("192.0.2.53", 53)])
-        assert resolver._resolver.servers == [("192.0.2.53", 53)]
-        assert resolver._resolver.dynServers == ()
 
 
 @pytest_twisted.inlineCallbacks
@@ -516,15 +406,6 @@ class TestNames:
         results: list[Any] = []
         Names(Table(), Clock()).lookup("a.test", 80).addCallback(results.append)
         assert results == [[Address.of(ONE, 80)]]
-
-
-@pytest_twisted.inlineCallbacks
-def test_many_at_once(server: NameServer) -> Playing:
-    """A hundred sessions for one name: a question for each family."""
-    names = Names(DNSResolver(reactor, [("127.0.0.1", server.port)]), reactor)
-    found = yield gatherResults([names.lookup("dual.test", port) for port in range(1, 101)])
-    assert [addresses[0].port for addresses in found] == list(range(1, 101))
-    assert len(server.asked) == 2
 
 
 class TestHosts:

@@ -14,8 +14,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from socksproxy.errors import NameNotFound, TooManyLookups
+from socksproxy.net.dns_resolver import DNSResolver
 from socksproxy.net.system_resolver import SystemResolver
-from socksproxy.resolve import DNSResolver, make_resolver
+from socksproxy.resolve import make_resolver
 from socksproxy.reverse import IReverseResolver, ReverseLookups, reverse_lookups
 
 from .support.hosts import Hosts

@@ -31,8 +31,8 @@ from zope.interface.verify import verifyObject
 from socksproxy import Filtering, SOCKSFactory, Timeouts, UDPSettings, service as module
 from socksproxy.auth import AuthSettings
 from socksproxy.limits import Limits, ServerLimits
+from socksproxy.net.dns_resolver import DNSResolver
 from socksproxy.options import BACKLOG
-from socksproxy.resolve import DNSResolver
 from socksproxy.service import CannotStart, Listener, Options, SOCKSService, makeService
 
 from .conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program

@@ -61,7 +61,7 @@ class Authentication:
 class Names:
     """How names become addresses."""
 
-    resolver: str | None = _key('"dns:192.0.2.53"')
+    resolver: str | None = _key('"dns:192.0.2.53,192.0.2.54"')
     no_resolve_commands: bool | None = _key("true")
 
 

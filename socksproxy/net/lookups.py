@@ -30,15 +30,3 @@ class IAddressLookup(Interface):
         :returns: fires with the addresses, if any. Cancelling it frees all that the look-up has.
         :raises TooManyLookups: (by the Deferred) when too many look-ups wait.
         """
-
-
-class INameLookup(Interface):
-    """A resolver that finds the names of addresses, and is fair to its clients."""
-
-    def lookup_name(host: str, share: Hashable) -> Deferred[str]:
-        """
-        Look up the name of the literal address *host*.
-
-        :param share: as in :meth:`IAddressLookup.lookup_addresses`.
-        :returns: fires with the name; a failure says that there is none. It can be cancelled.
-        """

@@ -126,7 +126,7 @@ def meant(options: Options) -> dict[str, Any]:
     found["portal"] = portal and sorted(map(str, portal.listCredentialsInterfaces()))
     found["cache"] = portal and options["auth-cache"]
     found["log"] = log and (log.path, log._line)
-    found["resolver"] = resolver and resolver._resolver.servers
+    found["resolver"] = resolver and resolver.servers
     found["flags"] = {name: bool(found.pop(name)) for name in ("open", "no-resolve-commands")}
     return found
 

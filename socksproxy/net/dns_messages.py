@@ -1,0 +1,136 @@
+"""
+Questions to a DNS server, and what its answers say (RFC 1035, section 4). Pure: bytes in, values out.
+
+An answer counts only if it is one to the question that was asked (RFC 5452, section 9.1): a response with the
+same question, and records whose owner is the name in the question or where its CNAMEs lead to.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+from dns.rdatatype import RdataType
+
+#: CNAMEs in one answer that are followed.
+MOST_ALIASES = 16
+#: Bytes of the header.
+HEADER = 12
+
+A, AAAA, PTR = RdataType.A, RdataType.AAAA, RdataType.PTR
+
+
+class Outcome(Enum):
+    """What an answer comes to."""
+
+    #: It has records, or there are none of the type.
+    ANSWERED = "answered"
+    #: There is no such name (NXDOMAIN).
+    NO_SUCH_NAME = "no such name"
+    #: The server cannot or will not tell.
+    FAILED = "failed"
+    #: The whole answer takes TCP.
+    TRUNCATED = "truncated"
+
+
+class Answer(NamedTuple):
+    """
+    An answer.
+
+    :ivar outcome: what it comes to.
+    :ivar records: literal addresses, or names; none unless the outcome is :attr:`Outcome.ANSWERED`.
+    """
+
+    outcome: Outcome
+    records: tuple[str, ...] = ()
+
+
+class Question(NamedTuple):
+    """
+    A question.
+
+    :ivar name: the name.
+    :ivar type: the type of records.
+    """
+
+    name: dns.name.Name
+    type: RdataType
+
+
+def question_for(name: str, type: RdataType) -> Question:
+    """
+    The question for the records of *name*.
+
+    :param name: a name in ASCII, absolute with and without a dot at its end.
+    :raises ValueError: when the DNS has no such names.
+    """
+    try:
+        return Question(dns.name.from_text(name, dns.name.root), type)
+    except dns.exception.DNSException as problem:
+        raise ValueError(str(problem)) from None
+
+
+def build_query(question: Question) -> bytes:
+    """
+    A query with the id 0, without EDNS.
+
+    EDNS would save some queries by TCP. Without it no answer comes in fragments, which can be forged
+    (RFC 9715).
+    """
+    query = dns.message.make_query(question.name, question.type, use_edns=False, id=0)
+    return query.to_wire()
+
+
+def with_id(query: bytes, id: int) -> bytes:
+    """*query* with the id *id*."""
+    return id.to_bytes(2, "big") + query[2:]
+
+
+def read_answer(data: bytes, question: Question) -> Answer | None:
+    """
+    What *data* answers to *question*; None: it is no answer to it. The id is for the caller to check.
+
+    :param data: a whole message.
+    """
+    try:
+        head = dns.message.from_wire(data, question_only=True)
+        if not _answers(head, question):
+            return None
+        if head.flags & dns.flags.TC:
+            return Answer(Outcome.TRUNCATED)
+        if head.rcode() == dns.rcode.NXDOMAIN:
+            return Answer(Outcome.NO_SUCH_NAME)
+        if head.rcode() != dns.rcode.NOERROR:
+            return Answer(Outcome.FAILED)
+        return Answer(Outcome.ANSWERED, _records(dns.message.from_wire(data), question))
+    except Exception:
+        # Bytes from the network: whatever the library says of them, they are no answer.
+        return None
+
+
+def _answers(head: dns.message.Message, question: Question) -> bool:
+    if not head.flags & dns.flags.QR or head.opcode() != dns.opcode.QUERY or len(head.question) != 1:
+        return False
+    (asked,) = head.question
+    return (asked.name, asked.rdtype, asked.rdclass) == (question.name, question.type, dns.rdataclass.IN)
+
+
+def _records(message: dns.message.Message, question: Question) -> tuple[str, ...]:
+    owner = question.name
+    for _ in range(MOST_ALIASES + 1):
+        found = message.get_rrset(message.answer, owner, dns.rdataclass.IN, question.type)
+        if found is not None:
+            return tuple(record.to_text().removesuffix(".") for record in found)
+        alias = message.get_rrset(message.answer, owner, dns.rdataclass.IN, dns.rdatatype.CNAME)
+        if alias is None:
+            return ()
+        owner = alias[0].target
+    return ()

@@ -1,0 +1,185 @@
+"""
+Looks names and addresses up at DNS servers, with the two families of addresses side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from dns.rdatatype import RdataType
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHostnameResolver,
+    IHostResolution,
+    IResolutionReceiver,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..errors import NameNotFound, TooManyLookups
+from ..names import literal, unmapped
+from ..reverse import IReverseQuestions
+from ..runtime.pool import QueueFull
+from ..runtime.turns import Turns
+from ..wire.words import AddressType
+from .dns_client import Chance, DNSClient, Server
+from .dns_messages import AAAA, PTR, A, Answer, Outcome, question_for
+from .local import has_route
+from .lookups import MOST_ADDRESSES, Found, IAddressLookup
+
+#: Seconds for which one family's answer waits for the other's (RFC 8305, section 3).
+RESOLUTION_DELAY = 0.05
+#: Look-ups that go on at once: of all clients, of one, and those that wait.
+MOST_AT_ONCE, MOST_PER_CLIENT, MOST_WAITING = 1024, 64, 4096
+
+#: IPv6 first, as RFC 6724 has it for two addresses that are otherwise equal.
+_KINDS = {IPv6Address: AAAA, IPv4Address: A}
+
+
+@implementer(IHostnameResolver, IReverseQuestions, IAddressLookup)
+class DNSResolver:
+    """
+    Asks DNS servers directly: AAAA and A at once, or PTR.
+
+    :param reactor: for sockets and timeouts.
+    :param servers: pairs of a literal address and a port. They are tried in turn.
+    :param chance: for ids and ports; None: the system's.
+    """
+
+    def __init__(
+        self, reactor: Any, servers: Sequence[tuple[str, int]], chance: Chance | None = None
+    ) -> None:
+        self._reactor = reactor
+        self._client = DNSClient(reactor, [Server(*server) for server in servers], chance)
+        self._turns = Turns(MOST_AT_ONCE, MOST_WAITING, MOST_PER_CLIENT)
+
+    @property
+    def servers(self) -> tuple[tuple[str, int], ...]:
+        """The servers, in their order."""
+        return self._client.servers
+
+    def lookup_addresses(self, name: str, share: Hashable = None) -> Deferred[Found]:
+        """See :meth:`socksproxy.net.lookups.IAddressLookup.lookup_addresses`."""
+        return self._lookup(name, tuple(_KINDS.values()), share)
+
+    def _lookup(self, name: str, types: tuple[Any, ...], share: Hashable) -> Deferred[Found]:
+        found = self._turns.run(lambda: _Families(self._reactor, self._client, name, types).result, share)
+        return found.addErrback(_not_made)
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        """See :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`."""
+        resolution = _Resolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+
+        def tell(found: Found) -> None:
+            for host, kind in found:
+                address = IPv6Address if kind is AddressType.IPV6 else IPv4Address
+                resolutionReceiver.addressResolved(address("TCP", host, portNumber))
+            resolutionReceiver.resolutionComplete()
+
+        types = tuple(type for kind, type in _KINDS.items() if addressTypes is None or kind in addressTypes)
+        # That there is no address, whatever the reason, is told by there being none.
+        self._lookup(hostName, types, None).addErrback(lambda _: ()).addCallback(tell)
+        return resolution
+
+    def resolveAddress(self, host: str) -> Deferred[str]:
+        """See :meth:`socksproxy.reverse.IReverseResolver.resolveAddress`."""
+        question = question_for(ip_address(host).reverse_pointer, PTR)
+        return self._client.ask(question).addCallback(_pointer)
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """The look-up goes on; nobody waits for it."""
+
+
+class _Families:
+    """
+    One look-up of a name's addresses of both families.
+
+    :ivar result: fires with the addresses, at once when both answers are there, or a moment after the first
+        one that does for a connection. Cancelling it ends the questions.
+    """
+
+    def __init__(self, clock: Any, client: DNSClient, name: str, types: tuple[Any, ...]) -> None:
+        self.result: Deferred[Found] = Deferred(lambda _: self._stop())
+        self._types = types
+        self._answers: dict[Any, Answer | None] = {}
+        self._delay: IDelayedCall | None = None
+        self._clock = clock
+        self._asked: list[Deferred[Any]] = []
+        self._over = False
+        try:
+            questions = [question_for(name, type) for type in types]
+        except ValueError:
+            questions = []  # the DNS has no such names
+        if not questions:
+            self._end()
+        for question in questions:
+            asked = client.ask(question)
+            self._asked.append(asked)
+            asked.addErrback(_no_answer).addCallback(self._answered, question.type)
+
+    def _answered(self, answer: Answer | None, type: Any) -> None:
+        if self._over:
+            return
+        self._answers[type] = answer
+        if len(self._answers) == len(self._types):
+            self._end()
+        elif self._delay is None and answer is not None and self._does(answer, type):
+            self._delay = self._clock.callLater(RESOLUTION_DELAY, self._end)
+
+    def _does(self, answer: Answer, type: RdataType) -> bool:
+        """Whether *answer* does without the other family's: it leads somewhere, or there is no such name."""
+        if answer.outcome is Outcome.NO_SUCH_NAME:
+            return type is A  # some servers say so of AAAA alone (RFC 4074, section 4.2)
+        return any(map(has_route, answer.records[:MOST_ADDRESSES]))
+
+    def _end(self) -> None:
+        self._stop()
+        found: list[tuple[str, AddressType]] = []
+        for type in self._types:
+            answer = self._answers.get(type)
+            hosts = () if answer is None else answer.records[:MOST_ADDRESSES]
+            addresses = [unmapped(literal(host) or host, 0) for host in hosts]
+            found += [(address.host, address.type) for address in addresses]
+        self.result.callback(tuple(dict.fromkeys(found))[:MOST_ADDRESSES])
+
+    def _stop(self) -> None:
+        self._over = True
+        delay, self._delay = self._delay, None
+        if delay is not None and delay.active():
+            delay.cancel()
+        for asked in self._asked:
+            asked.cancel()
+
+
+def _no_answer(failure: Failure) -> None:
+    """One family may fail alone."""
+    failure.trap(Exception)
+
+
+def _not_made(failure: Failure) -> Failure:
+    return Failure(TooManyLookups("too many look-ups wait")) if failure.check(QueueFull) else failure
+
+
+def _pointer(answer: Answer) -> str:
+    if not answer.records:
+        raise NameNotFound("name not found")
+    return answer.records[0]
