@@ -106,6 +106,7 @@ class Session:
         "_claims",
         "_discarded",
         "_early",
+        "_forbidden",
         "_half_closed",
         "_how",
         "_judge",
@@ -126,6 +127,7 @@ class Session:
         self._sessions = sessions
         self._claims = claims
         self._how: str | None = None
+        self._forbidden = End.FORBIDDEN
         self._pending: Deferred[Any] | None = None
         self._relay: IRelay | None = None
         self._association: Association | None = None
@@ -944,10 +946,43 @@ class Session:
 
     # What changes while it goes on.
 
-    def reconsider(self) -> None:
-        """The policy or the users have changed: a session that is not permitted any more ends."""
+    def hours_changed(self) -> None:
+        """
+        Hours of rules that end sessions have begun or ended.
+
+        The session is judged again if such a rule has allowed it and its hours are over, or denies it now.
+        """
+        if self.phase in _UNDERWAY and self._judge is not None and self._is_out_of_hours(self._judge):
+            self.reconsider(End.HOURS)
+
+    def _is_out_of_hours(self, judge: Judge) -> bool:
+        awake, reached = self._sessions.hours.awake, self.record.reached
+        effects = list(judge.effects()) if reached is None else [judge.effect(reached)]
+        if any(rule and rule.timed and rule.ends_sessions and rule.name not in awake for rule in effects):
+            return True
+        if self._association is not None:
+            # Its destinations are asked about every few seconds; one without any has no rule yet.
+            return not effects and not self._permits_associations()
+        if self.phase is Phase.SERVING and self._peers is None:
+            return False  # what comes of it is being asked about
+        policy, request = self._sessions.deciding, self.record.request
+        assert policy is not None
+        assert request is not None
+        new, known = Judge(policy), self._peers if reached is None else [reached]
+        if ask_again(new, self.record.client, Command(request.command), request.destination, known or ()):
+            return False
+        rule = None if new.latest is None else new.latest.effect
+        return rule is not None and rule.ends_sessions
+
+    def reconsider(self, otherwise: End = End.FORBIDDEN) -> None:
+        """
+        The policy or the users have changed: a session that is not permitted any more ends.
+
+        :param otherwise: how it ends then.
+        """
         if self.phase not in _UNDERWAY:
             return  # it has not asked for anything yet, or is about to end
+        self._forbidden = otherwise
         self._stop_asking()
         self._asked = asked = self._known_again()
         asked.addCallback(lambda _: self._permitted_again())
@@ -1038,15 +1073,15 @@ class Session:
 
     def _forbid(self) -> None:
         if self._relay is not None:
-            self._relay.abort(End.FORBIDDEN)
+            self._relay.abort(self._forbidden)
         elif self._association is not None:
-            self._how = End.FORBIDDEN.value
-            self._association.abort(End.FORBIDDEN)
+            self._how = self._forbidden.value
+            self._association.abort(self._forbidden)
         elif self._give_up():
             self._refuse_again()
 
     def _refuse_again(self, problem: object = None) -> None:
-        self._refuse(NotAllowed(End.FORBIDDEN.value))
+        self._refuse(NotAllowed(self._forbidden.value))
 
     def _confirm(self, reached: Sequence[Address], result: T, then: Callable[[T], None]) -> None:
         """Go on with *result*, which old rules have led to, if those that hold now permit *reached*."""
@@ -1081,7 +1116,7 @@ _LISTENING = frozenset({Phase.NEGOTIATING, Phase.AUTHENTICATING, Phase.SERVING, 
 _UNDERWAY = frozenset({Phase.SERVING, Phase.RELAYING, Phase.ASSOCIATED})
 
 #: Ends of an association that its client learns of by a reset.
-_AT_ONCE = frozenset({End.ABORTED, End.FORBIDDEN})
+_AT_ONCE = frozenset({End.ABORTED, End.FORBIDDEN, End.HOURS})
 
 
 def _required(permitted: bool, result: T) -> T:

@@ -37,6 +37,7 @@ from .policy import (
     OwnListeners,
 )
 from .policy.compiled import RulePolicy
+from .policy.hours import HoursWatch
 from .policy.timeouts import Timeouts
 from .ports import Advertised
 from .relay import engine_for
@@ -107,6 +108,8 @@ class Sessions:
         self.authentication = authentication
         self.listeners = OwnListeners()
         self._settings = settings
+        self.live: set[Session] = set()
+        self.hours = HoursWatch(reactor, self._hours_changed, lambda: bool(self.live))
         self._set_policy()
         self._hosts: HostsFile | None = None
         self._set_resolver()
@@ -114,7 +117,6 @@ class Sessions:
         outgoing, advertised, bind, udp = settings.outgoing, settings.advertised, settings.bind, settings.udp
         self.binds = Binds(self.means, reactor, bind, settings.bind_addresses, advertised, outgoing)
         self.ledger = Ledger(reactor, settings.limits, settings.usage)
-        self.live: set[Session] = set()
         self.when_ended: Callable[[], None] = _nothing
         self._after_end = self.when_ended
         self._drained: list[Deferred[None]] | None = None
@@ -129,7 +131,7 @@ class Sessions:
         self.associations = Associations(reactor, self.means, udp, advertised, outgoing)
         #: Those that have not followed a change yet, and what it was.
         self._changed: list[Session] = []
-        self._limited_anew = self._judged_anew = False
+        self._limited_anew = self._judged_anew = self._timed_anew = False
         self._going_over: IDelayedCall | None = None
         #: What the TCP sockets of both sides are told.
         self.socket_options = socket_options(settings.timeouts)
@@ -160,6 +162,7 @@ class Sessions:
         self.policy = DefaultPolicy() if policy is None else policy
         if isinstance(self.policy, (DefaultPolicy, RulePolicy)) and self.policy.listeners is None:
             self.policy.listeners = self.listeners
+        self.hours.follow(self.policy)
         #: The policy, where it tells more than yes or no; None: sessions have nothing to do for it.
         self.deciding = self.policy if IDecidingPolicy.providedBy(self.policy) else None
 
@@ -213,14 +216,18 @@ class Sessions:
             self.ledger.set(settings.limits, settings.usage)
         self._go_over(limited_anew, judged_anew)
 
-    def _go_over(self, limited_anew: bool, judged_anew: bool) -> None:
+    def _hours_changed(self) -> None:
+        self._go_over(False, False, timed_anew=True)
+
+    def _go_over(self, limited_anew: bool, judged_anew: bool, *, timed_anew: bool = False) -> None:
         """The sessions that there are follow what has changed."""
         if self._changed:  # what they have not followed yet
             limited_anew |= self._limited_anew
             judged_anew |= self._judged_anew
-        if not (limited_anew or judged_anew):
+            timed_anew |= self._timed_anew
+        if not (limited_anew or judged_anew or timed_anew):
             return
-        self._limited_anew, self._judged_anew = limited_anew, judged_anew
+        self._limited_anew, self._judged_anew, self._timed_anew = limited_anew, judged_anew, timed_anew
         self._changed = list(self.live)
         if self._going_over is None:
             self._go_over_some()
@@ -244,6 +251,8 @@ class Sessions:
             session.renew_limits()
         if session in self.live and self._judged_anew:
             session.reconsider()
+        elif session in self.live and self._timed_anew:
+            session.hours_changed()
 
     @property
     def engine(self) -> Any:
@@ -308,6 +317,7 @@ class Sessions:
                 claims.close()
             raise
         self.live.add(session)
+        self.hours.start()
         return session
 
     def discard(self, link: SocketType | Destination) -> None:
@@ -396,6 +406,7 @@ class Sessions:
         for session in list(self.live):
             session.abort()
         self._changed.clear()
+        self.hours.stop()
         self.associations.close()
         self.half_closed.close()
         for deadlines in (self.handshakes, self.connects, self.peers, self.lingers, self.graces):

@@ -133,9 +133,13 @@ def config_rule() -> Iterator[Row]:
         elif default is attrs.NOTHING:
             row = (_RULE_TYPES[kinds[name]], "none: it has to be given", meaning)
         else:
-            row = (_RULE_TYPES[kinds[name]], "true" if default is True else "does not matter", meaning)
+            row = (_RULE_TYPES[kinds[name]], _default(default), meaning)
         kind, otherwise, meaning = row
         yield (f"``{key}``", kind, otherwise, f"``{rules.RULE_EXAMPLES[key]}``", meaning)
+
+
+def _default(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else "does not matter"
 
 
 def _meanings(kind: type) -> dict[str, str]:

@@ -49,6 +49,7 @@ RULE_EXAMPLES = {
     "days": '["mon-fri"]',
     "hours": '["08:00-18:00"]',
     "zone": '"Europe/Berlin"',
+    "ends-sessions": "true",
     "outgoing": '["192.0.2.7", "2001:db8::7"]',
     "limits": '{ sessions = 50, download = "2 MB/s" }',
     "log": "false",

@@ -45,6 +45,9 @@ def of_rules(
     :param users: the names of those who have a record.
     """
     yield from _behind(rules)
+    for number, rule in enumerate(rules):
+        if rule.ends_sessions and not rule.timed:
+            yield Fault((RULE, number, "ends-sessions"), "says nothing without days or hours")
     for number, table in enumerate(tables):
         for at, user in enumerate(table.get("users", ())):
             if set(user) & set("*?") and user not in users:

@@ -262,11 +262,23 @@ class Compiled:
         self._schedules = [
             (Schedule(rule), 1 << number) for number, rule in enumerate(self.rules) if rule.timed
         ]
+        self._ending = [
+            (rule.name, Schedule(rule)) for rule in self.rules if rule.timed and rule.ends_sessions
+        ]
         self._minute: int | None = None
         self._waking = 0
 
     def _bits(self, holds: Callable[[Rule], bool]) -> int:
         return sum(1 << number for number, rule in enumerate(self.rules) if holds(rule))
+
+    @property
+    def ends_sessions(self) -> bool:
+        """Whether the hours of a rule end sessions."""
+        return bool(self._ending)
+
+    def awake(self, now: float) -> frozenset[str]:
+        """The names of the rules whose hours end sessions and are at *now*, in seconds since the epoch."""
+        return frozenset(name for name, schedule in self._ending if schedule.holds(now))
 
     def decide(self, question: Question, now: float) -> Decision:
         """See :meth:`socksproxy.policy.matching.Matcher.decide`."""
@@ -413,6 +425,15 @@ class RulePolicy:
     @listeners.setter
     def listeners(self, own: OwnListeners | None) -> None:
         self._compiled.own = own
+
+    @property
+    def ends_sessions(self) -> bool:
+        """Whether the hours of a rule end sessions."""
+        return self._compiled.ends_sessions
+
+    def awake(self) -> frozenset[str]:
+        """The names of the rules whose hours end sessions and are now."""
+        return self._compiled.awake(self.clock())
 
     def decide(
         self, client: Client, command: Command, destination: Address, name: str | None = None

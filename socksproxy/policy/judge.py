@@ -4,7 +4,7 @@ What one session has been told by a policy that decides, and by which rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -94,6 +94,17 @@ class Judge:
         """The rule that has allowed the address *reached*."""
         decision = self._by_host.get(reached.host)
         return None if decision is None else decision.effect
+
+    def effects(self) -> Iterator[Rule]:
+        """The rules that have allowed addresses, as many as are remembered."""
+        for decision in self._by_host.values():
+            if decision.allowed and decision.effect is not None:
+                yield decision.effect
+
+    @property
+    def latest(self) -> Decision | None:
+        """What was decided last that counts; None: nothing was asked."""
+        return self._latest
 
     def rule_for(
         self, client: Client, command: Command, destination: Address, name: str | None

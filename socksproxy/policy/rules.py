@@ -181,6 +181,8 @@ class Rule:
     :ivar hours: spans as in ``"08:00-18:00"``; the minute of the end is not in it. One that goes
         past midnight belongs to the day on which it begins.
     :ivar zone: the time zone of days and hours, as in ``"Europe/Berlin"``; None: the machine's own.
+    :ivar ends_sessions: whether days and hours end open sessions: of a rule that allows, when its hours are
+        over; of a rule that denies, when they begin. False: only sessions that begin are judged by them.
     :ivar outgoing: at most one IPv4 and one IPv6 address of this machine that connections and datagrams leave
         from, and on which BIND listens.
     :ivar limits: of all sessions under this rule together.
@@ -204,6 +206,7 @@ class Rule:
     days: Collection[str] | None = None
     hours: Collection[str] | None = None
     zone: str | None = None
+    ends_sessions: bool = False
     outgoing: Collection[str] | None = None
     limits: Limits | None = None
     timeouts: RuleTimeouts | None = None
@@ -575,6 +578,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "days": _days,
     "hours": _each(_span),
     "zone": _zone,
+    "ends_sessions": _flag,
     "outgoing": _outgoing,
     "limits": _limits,
     "timeouts": _timeouts,

@@ -37,6 +37,8 @@ class End(Enum):
     QUOTA = "quota used up"
     #: New rules or users do not allow what old ones did.
     FORBIDDEN = "no longer permitted"
+    #: The hours of a rule that ends sessions are over, or have begun.
+    HOURS = "outside the rule's hours"
     ABORTED = "aborted"
 
 

@@ -420,7 +420,7 @@ class TransportsRelay:
 
 #: Ends that were decided here; what follows from them does not change the record.
 _FINAL = frozenset(
-    {End.IDLE, End.HALF_CLOSED, End.SHORTAGE, End.FORBIDDEN, End.ABORTED, End.BROKEN, End.QUOTA}
+    {End.IDLE, End.HALF_CLOSED, End.SHORTAGE, End.FORBIDDEN, End.HOURS, End.ABORTED, End.BROKEN, End.QUOTA}
 )
 
 
