@@ -32,6 +32,7 @@ from .liveness import ask, has_ended
 from .names import plain
 from .policy import Client
 from .policy.listeners import Place, path_of
+from .ports import host_of
 from .relay.events import BROKEN, ERROR, READABLE, UNEVEN
 from .relay.outcome import IRelay, nothing
 from .relay.transports import TransportsRelay
@@ -163,8 +164,9 @@ class SocketChannel:
 
     def local(self) -> str | None:
         """See :meth:`socksproxy.channel.Channel.local`."""
-        address = self.local_address()
-        return None if address is None else address[0]
+        if self._socket is None or self._socket.family == socket.AF_UNIX:
+            return None
+        return host_of(self._socket.getsockname())
 
     def local_address(self) -> tuple[str, int] | None:
         """See :meth:`socksproxy.channel.Channel.local_address`."""

@@ -46,7 +46,10 @@ class Channel(Shape):
         """Read again."""
 
     def local(self) -> str | None:
-        """The literal address of ours that the client has reached; None: a Unix socket."""
+        """
+        The literal address of ours that the client has reached, as :func:`socksproxy.ports.host_of` gives it;
+        None: a Unix socket.
+        """
 
     def local_address(self) -> tuple[str, int] | None:
         """Likewise, with the port; the client's own identd knows the connection by it."""

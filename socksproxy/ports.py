@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from .names import plain
 from .wire.words import AddressType
@@ -15,6 +15,23 @@ from .wire.words import AddressType
 T = TypeVar("T")
 
 _VERSIONS = {AddressType.IPV4: 4, AddressType.IPV6: 6}
+
+
+def host_of(name: tuple[Any, ...]) -> str:
+    """
+    The literal address in *name*, as a socket tells it, without an IPv4-mapped disguise.
+
+    A link-local one has the number of its zone behind it (RFC 4007, section 11), as in ``fe80::1%2``: without
+    it nothing can be bound there.
+    """
+    host = plain(name[0])
+    return f"{host}%{name[3]}" if len(name) > 3 and name[3] and "%" not in host else host
+
+
+def bindable(host: str, port: int) -> tuple[Any, ...]:
+    """*host*, as :func:`host_of` gives it, and *port*, as a socket takes them: it overlooks a zone in a host."""
+    host, _, zone = host.partition("%")
+    return (host, port, 0, int(zone)) if zone else (host, port)
 
 
 class PortRange(NamedTuple):

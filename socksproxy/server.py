@@ -42,7 +42,7 @@ from .names import literal, plain
 from .policy import Client, IPolicy
 from .policy.listeners import Place
 from .policy.timeouts import Timeouts
-from .ports import Advertised
+from .ports import Advertised, host_of
 from .relay.detach import detach_socket, is_detachable
 from .relay.outcome import IRelay, nothing
 from .relay.transports import TransportsRelay, can_half_close, innermost, reached_by
@@ -201,10 +201,11 @@ class SOCKSProtocol(Protocol):
 
     def local(self) -> str | None:
         """See :meth:`socksproxy.channel.Channel.local`."""
-        transport = self.transport
         # Behind "haproxy:" the wrapper tells the balancer's address, on which we cannot listen.
-        while isinstance(transport, ProtocolWrapper):
-            transport = transport.transport
+        transport = innermost(self.transport)
+        link = getattr(transport, "socket", None)
+        if link is not None and link.family == AF_INET6:
+            return host_of(link.getsockname())  # Twisted's address has no zone
         host = getattr(transport.getHost(), "host", None)
         return plain(host) if isinstance(host, str) else None
 

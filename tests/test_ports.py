@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
-from socksproxy.ports import Advertised, PortRange, opened
+from socksproxy.ports import Advertised, PortRange, bindable, host_of, opened
 from socksproxy.wire.words import AddressType
 
 IPV4, IPV6 = AddressType.IPV4, AddressType.IPV6
@@ -206,3 +207,18 @@ def test_entries_refused(entry: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint) as caught:
         Advertised(["203.0.113.1", entry])
     assert repr(entry) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "host", "bindable_name"),
+    [
+        (("192.0.2.1", 7), "192.0.2.1", ("192.0.2.1", 7)),
+        (("::ffff:192.0.2.1", 7, 0, 0), "192.0.2.1", ("192.0.2.1", 7)),
+        (("2001:db8::1", 7, 0, 0), "2001:db8::1", ("2001:db8::1", 7)),
+        (("fe80::1", 7, 0, 3), "fe80::1%3", ("fe80::1", 7, 0, 3)),
+    ],
+)
+def test_zones(name: tuple[Any, ...], host: str, bindable_name: tuple[Any, ...]) -> None:
+    """A link-local address cannot be bound without its zone."""
+    assert host_of(name) == host
+    assert bindable(host, 7) == bindable_name

@@ -19,7 +19,7 @@ from ..deadlines import Deadlines, look_every
 from ..descriptors import current_limit, reserve
 from ..dial import Outgoing
 from ..errors import SHORTAGES, NoFreePort
-from ..policy import Client
+from ..policy import Client, Special, special
 from ..ports import Advertised, PortRange, opened
 from ..relay.outcome import End
 from ..seldom import Seldom
@@ -301,7 +301,7 @@ class Associations:
 
 def _share_of(client: Client) -> str:
     """What clients have in common whose associations make room for each other's."""
-    if client.host is not None and "%" in client.host:
+    if client.host is not None and special(client.host) is Special.LINK_LOCAL:
         return client.host  # the hosts of a link are no one network
     return network_of(client.host) or client.whose or ""
 
@@ -311,10 +311,12 @@ def _hosts(client: Client, local: str | None, hint: Address) -> tuple[str, str]:
     if client.host is None or local is None:
         kind = AddressType.IPV6 if hint.type is AddressType.IPV6 else AddressType.IPV4
         return client.host or _LOOPBACK[kind], _LOOPBACK[kind]
-    if (":" in client.host) is not (":" in local):
+    # A socket that is bound in a zone has datagrams from there only.
+    host = client.host.partition("%")[0]
+    if (":" in host) is not (":" in local):
         # A balancer has changed the family, and is on the way of TCP only.
-        return client.host, _ANY[AddressType.IPV6 if ":" in client.host else AddressType.IPV4]
-    return client.host, local
+        return host, _ANY[AddressType.IPV6 if ":" in host else AddressType.IPV4]
+    return host, local
 
 
 def _port_of(hint: Address, host: str) -> int | None:

@@ -31,6 +31,7 @@ from weakref import WeakKeyDictionary
 
 from ..dial import Outgoing
 from ..names import plain
+from ..ports import bindable
 from ..relay.engine import RelayEngine
 from ..wire.words import AddressType
 from .association import LONGEST, Association, Drop, Target, header_end
@@ -472,7 +473,7 @@ def bound(host: str, port: int) -> SocketType:
     """
     A UDP socket on *host* and *port*, non-blocking, with room for some of the largest datagrams.
 
-    :param host: a literal address.
+    :param host: a literal address, as :func:`socksproxy.ports.host_of` gives it.
     :raises OSError: as the system gives it.
     """
     family = AF_INET6 if ":" in host else AF_INET
@@ -481,7 +482,7 @@ def bound(host: str, port: int) -> SocketType:
         enlarge(link)
         if family == AF_INET6:
             link.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
-        link.bind((host, port))
+        link.bind(bindable(host, port))
     except OSError:
         link.close()
         raise

@@ -4,7 +4,7 @@ Associations on Twisted's UDP transports: for other platforms and reactors.
 
 from __future__ import annotations
 
-from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
+from socket import AF_INET6, SO_RCVBUF, SO_SNDBUF, SOCK_DGRAM, SOL_SOCKET, socket
 from typing import Any
 
 from twisted.internet.error import CannotListenError, MessageLengthError
@@ -12,6 +12,7 @@ from twisted.internet.protocol import DatagramProtocol
 
 from ..dial import Outgoing
 from ..names import plain
+from ..ports import bindable
 from .association import Association, Drop, Target
 from .desk import Desk
 
@@ -195,8 +196,11 @@ def listen(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> An
     """
     Open a UDP port.
 
+    :param host: a literal address, as :func:`socksproxy.ports.host_of` gives it.
     :raises OSError: as the system gives it.
     """
+    if "%" in host:
+        return _listen_in_zone(reactor, protocol, host, port)
     try:
         opened = reactor.listenUDP(port, protocol, interface=host, maxPacketSize=_LARGEST)
     except CannotListenError as problem:
@@ -205,6 +209,16 @@ def listen(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> An
     if link is not None:
         enlarge(link)
     return opened
+
+
+def _listen_in_zone(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> Any:
+    """Likewise: Twisted binds without the zone, which the system refuses."""
+    with socket(AF_INET6, SOCK_DGRAM) as link:
+        link.setblocking(False)
+        link.bind(bindable(host, port))
+        enlarge(link)
+        # The reactor has a duplicate of it.
+        return reactor.adoptDatagramPort(link.fileno(), AF_INET6, protocol, _LARGEST)
 
 
 def enlarge(link: Any) -> None:

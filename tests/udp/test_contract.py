@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from twisted.internet.task import deferLater
 
 from socksproxy import Address, Client as Who, Command, Filtering, UDPSettings, make_resolver
 from socksproxy.limits import Limits, ServerLimits
+from socksproxy.policy.compiled import RulePolicy
+from socksproxy.policy.rules import Rule
 from socksproxy.session import MAX_IDLE_TALK
 from socksproxy.udp import association as association_module, sockets, transports
 from socksproxy.wire.datagram import build_header
@@ -1204,6 +1206,60 @@ async def test_multihomed(kind: str, shared: bool) -> None:
     port = free_udp_port() if shared else None
     async with serving(kind, listen=f"tcp:{a_tcp_port()}", udp=UDPSettings(port=port)) as proxy:
         await proxy.run(several_addresses, port)
+
+
+def link_local() -> tuple[str, int] | None:
+    """A link-local address of this machine, and the number of its zone; None: there is none."""
+    with suppress(OSError):
+        for line in Path("/proc/net/if_inet6").read_text().splitlines():
+            digits, zone, *_ = line.split()
+            if digits.startswith("fe80"):
+                return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits)), int(zone, 16)
+    return None
+
+
+def by_link_local(proxy: Proxy, host: str, zone: int) -> None:
+    with ExitStack() as stack:
+        tcp = stack.enter_context(socket.socket(socket.AF_INET6))
+        tcp.settimeout(PATIENCE)
+        tcp.connect((host, proxy.address[1], 0, zone))
+        tcp.sendall(b"\5\1\0" + b"\5\3" + build_header(UNSPECIFIED)[2:])
+        answer = b""
+        while len(answer) < 2 + 22:
+            answer += tcp.recv(100)
+        assert answer[2:6] == b"\5\0\0\4"
+        assert answer[6:22] == socket.inet_pton(socket.AF_INET6, host)
+        echo = stack.enter_context(Echo("::1"))
+        relay = (host, int.from_bytes(answer[22:], "big"), 0, zone)
+        stranger = stack.enter_context(udp_socket("::1"))
+        udp = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+        udp.settimeout(PATIENCE)
+        udp.bind((host, 0, 0, zone))
+        data = build_header(Address.of(*echo.address)) + b"x"
+        with suppress(OSError):
+            stranger.sendto(data, relay)
+        for _ in range(2):
+            udp.sendto(data, relay)
+            answer, peer = udp.recvfrom(100)
+            assert answer[-1:] == b"x"
+            assert peer[1] == relay[1]
+
+
+@kinds
+@pytest.mark.parametrize("shared", [False, True], ids=["own ports", "one port"])
+@pytest_twisted.ensureDeferred
+async def test_a_link_local_client(kind: str, shared: bool) -> None:
+    """Its address needs a zone, and the port that it sends to as well."""
+    found = link_local()
+    if found is None:
+        pytest.skip("this machine has no link-local IPv6 address")
+    settings = UDPSettings(port=free_udp_port()) if shared else UDPSettings()
+    # The client is not on loopback, as far as the policy knows, and the echo server is.
+    policy = RulePolicy([Rule(name="all", allow=True, networks=["loopback"])])
+    place = rf"tcp6:{a_tcp_port()}:interface=\:\:"
+    async with serving(kind, listen=place, udp=settings, policy=policy) as proxy:
+        for _ in range(2):  # the engine accepts from the second client on
+            await proxy.run(by_link_local, *found)
 
 
 def told_another_address(proxy: Proxy) -> None:
