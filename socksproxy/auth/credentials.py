@@ -6,6 +6,7 @@ None of them shows a secret in its ``repr``.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,7 @@ class Password:
 
     __slots__ = ("password", "share", "username")
 
-    def __init__(self, username: bytes, password: bytes, share: str | None = None) -> None:
+    def __init__(self, username: bytes, password: bytes, share: Hashable = None) -> None:
         self.username = username
         self.password = password
         self.share = share
@@ -145,7 +146,7 @@ class GSSAPIName:
         return f"GSSAPIName(principal={self.principal!r})"
 
 
-def share_of(credentials: Any) -> str | None:
+def share_of(credentials: Any) -> Hashable:
     """The client that shows *credentials*, as queues tell clients apart; None: not known."""
-    share: str | None = getattr(credentials, "share", None)
+    share: Hashable = getattr(credentials, "share", None)
     return share

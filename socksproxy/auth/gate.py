@@ -63,6 +63,7 @@ class Gate:
         self._repeated = Seldom(reactor)
         self._faulty = Seldom(reactor)
         self._unseen = Seldom(reactor)
+        self._waiting: dict[str | None, dict[_Attempt, None]] = {}
 
     def log_in(self, client: Client, method: str, credentials: ICredentials) -> Granted | Deferred[Granted]:
         """
@@ -80,7 +81,7 @@ class Gate:
         attempt = _Attempt(self, client, method, credentials, guessed)
         if guessed is not None:
             if isinstance(credentials, Password):
-                credentials.share = network_of(client.whose)
+                credentials.share = self._penalties.share(client.whose, guessed)
                 attempt.guess = self._penalties.fingerprints.of(guessed, credentials.password)
             if self._penalties.refuses(client.whose, guessed):
                 attempt.passes = self._is_remembered(client, guessed, credentials)
@@ -132,6 +133,18 @@ class Gate:
             self._broken(attempt, Failure(problem))
 
     # What attempts tell.
+
+    def waits(self, attempt: _Attempt) -> None:
+        """*attempt* waits for the portal."""
+        self._waiting.setdefault(network_of(attempt.client.whose), {})[attempt] = None
+
+    def waits_no_more(self, attempt: _Attempt) -> None:
+        """The portal has answered *attempt*, or no longer has to."""
+        network = network_of(attempt.client.whose)
+        others = self._waiting[network]
+        del others[attempt]
+        if not others:
+            del self._waiting[network]
 
     def judge(self, attempt: _Attempt, answer: Any) -> Granted:
         """
@@ -222,6 +235,17 @@ class Gate:
             reason=reason,
             penalty=f", and refused for {seconds:g} seconds" if seconds else "",
         )
+        if seconds:
+            self._refuse_waiting(attempt.client)
+
+    def _refuse_waiting(self, client: Client) -> None:
+        """An address is refused from now on: what it waits for need not be checked."""
+        for attempt in list(self._waiting.get(network_of(client.whose), ())):
+            guessed = attempt.guessed
+            if guessed is None or attempt.passes or attempt.over:
+                continue
+            if self._penalties.refuses(client.whose, guessed):
+                attempt.refuse(self._refuse(attempt))
 
     def _refuse(self, attempt: _Attempt) -> UnauthorizedLogin:
         count = self._refused.due()
@@ -292,6 +316,7 @@ class _Attempt:
     :ivar guessed: the name whose password it may be guessing; None: there is nothing to guess.
     :ivar guess: the fingerprint of that name and the password; None: there is none.
     :ivar passes: it is let through though its address is refused.
+    :ivar over: nothing is waited for any more.
     :ivar answer: the portal's, if it came at once.
     """
 
@@ -299,7 +324,6 @@ class _Attempt:
         "_asked",
         "_checker",
         "_given",
-        "_over",
         "_timer",
         "answer",
         "client",
@@ -308,6 +332,7 @@ class _Attempt:
         "guessed",
         "method",
         "name",
+        "over",
         "passes",
     )
 
@@ -323,7 +348,7 @@ class _Attempt:
         self.passes = False
         self.answer: Any = _NOTHING
         self._given: Deferred[Granted] | None = None
-        self._over = False
+        self.over = False
 
     def __str__(self) -> str:
         host, port = self.client.host, self.client.port
@@ -342,17 +367,18 @@ class _Attempt:
         self._checker = checker
         self._given = Deferred(self._cancelled)
         self._timer: IDelayedCall = self.gate.reactor.callLater(self.gate.timeout, self._expired)
+        self.gate.waits(self)
         return self._given
 
     def answered(self, answer: Any) -> None:
         """The portal has answered; a :class:`Failure` is a no."""
-        if self._over:
+        if self.over:
             self.gate.forget(answer)
             return
         if self._given is None:
             self.answer = answer
             return
-        self._over = True
+        self._end()
         self._timer.cancel()
         try:
             granted = self.gate.judge_late(self, answer)
@@ -360,6 +386,13 @@ class _Attempt:
             self._given.errback(problem)
             return
         self._given.callback(granted)
+
+    def refuse(self, problem: UnauthorizedLogin) -> None:
+        """Wait no longer: the answer is *problem*."""
+        assert self._given is not None
+        self._timer.cancel()
+        self._give_up()
+        self._given.errback(problem)
 
     def _expired(self) -> None:
         assert self._given is not None
@@ -371,8 +404,12 @@ class _Attempt:
         self._give_up()
         self.gate.abandoned(self)
 
+    def _end(self) -> None:
+        self.over = True
+        self.gate.waits_no_more(self)
+
     def _give_up(self) -> None:
-        self._over = True
+        self._end()
         try:
             _cancel(self._asked)
         except Exception:

@@ -24,6 +24,7 @@ for those whose penalty has grown only others of whom that is true.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import NamedTuple, TypeAlias
@@ -161,6 +162,23 @@ class Penalties:
             return False
         now = self._clock.seconds()
         return now < record.until and not self._is_familiar(source, name, now)
+
+    def share(self, host: str | None, username: bytes) -> Hashable:
+        """
+        Whose turn it is with a check, as queues tell clients apart: an address's, or an IPv6 /64 network's.
+
+        A user who has lately logged in from there is a client of their own, and does not wait behind what
+        others at the same address guess.
+
+        :param host: as for :meth:`refuses`.
+        :param username: as for :meth:`refuses`.
+        :returns: None: nobody knows.
+        """
+        network = network_of(host)
+        name = hash(username)
+        if network is not None and self._is_familiar(network, name, self._clock.seconds()):
+            return network, name
+        return network
 
     def guessed(self, host: str | None, username: bytes) -> None:
         """

@@ -676,8 +676,17 @@ class TestPenalties:
             (Client(None, uid=1000), "uid 1000"),
             (Client(None), None),
         ):
-            setting.log_in(Password(b"bob", b"sesame"), client)
+            setting.log_in(Password(b"bob", b"wrong"), client)
             assert setting.checker.asked[-1].share == share
+
+    def test_share_of_their_own(self, setting: Setting) -> None:
+        """A user who has logged in from there does not wait behind what a neighbour guesses."""
+        setting.log_in(BOB)
+        for credentials, own in ((BOB, True), (Password(b"alice", b"x"), False)):
+            setting.log_in(credentials)
+            assert (setting.checker.asked[-1].share != HERE.host) is own
+        setting.log_in(BOB, Client("192.0.2.8", 1))
+        assert setting.checker.asked[-1].share == "192.0.2.8"
 
 
 class TestRemembered:

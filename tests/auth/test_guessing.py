@@ -1,0 +1,162 @@
+"""Clients who guess, and users with the right password meanwhile: gate, cache and real threads together."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import Portal
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from socksproxy.auth.cache import Remembering
+from socksproxy.auth.credentials import Password
+from socksproxy.auth.gate import Gate
+from socksproxy.auth.penalties import Penalties, TooManyFailures
+from socksproxy.auth.threads import Checks
+from socksproxy.auth.users import Realm
+from socksproxy.options import Options
+from socksproxy.policy import Client
+
+from ..support.proxy import reactor, until
+
+pytest.importorskip("passlib")
+htpasswd = pytest.importorskip("socksproxy.auth.htpasswd")
+
+Waiting = Generator[Any, Any, None]
+GUESSER, USER = Client("192.0.2.7", 1), Client("192.0.2.8", 1)
+
+
+class Setting:
+    """Users of a file, in one thread."""
+
+    def __init__(self, path: Path, failures: int | None) -> None:
+        path.write_bytes(
+            b"".join(b"u%d:%s\n" % (number, htpasswd.new_hash(b"right", 4)) for number in range(10))
+        )
+        path.chmod(0o600)
+        self.checks = Checks(reactor, name="guesses", threads=1)
+        self.penalties = Penalties(reactor, failures)
+        self.cache = Remembering(htpasswd.HtpasswdChecker(str(path), self.checks), reactor)
+        self.gate = Gate(Portal(Realm(), [self.cache]), reactor, 60.0, self.penalties)
+
+    def log_in(self, client: Client, name: str, password: str) -> Deferred[Any]:
+        """The name of the user who is logged in, or the exception."""
+        try:
+            answer = self.gate.log_in(client, "password", Password(name.encode(), password.encode()))
+        except UnauthorizedLogin as problem:
+            answer = Deferred(lambda _: None)
+            answer.errback(problem)
+        if not isinstance(answer, Deferred):
+            granted, answer = answer, Deferred()
+            answer.callback(granted)
+        return answer.addCallbacks(lambda granted: granted[0].name, _problem)
+
+
+def _problem(failure: Failure) -> BaseException:
+    problem: BaseException = failure.value
+    return problem
+
+
+@pytest.fixture(params=[10, None], ids=["counted", "not counted"])
+def setting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting]:
+    """With and without a bound for wrong passwords."""
+    made = Setting(tmp_path / "users", request.param)
+    yield made
+    made.checks.stop()
+
+
+@pytest_twisted.inlineCallbacks
+def test_full_queue(setting: Setting) -> Waiting:
+    """However many guesses of one address wait, each user is let in, after one of them."""
+    told: list[Any] = []
+    for number in range(500):
+        setting.log_in(GUESSER, f"u{number % 10}", f"guess {number}").addCallback(told.append)
+    logins = [setting.log_in(USER, f"u{number}", "right") for number in range(10)]
+    for number, login in enumerate(logins):
+        assert (yield login) == f"u{number}"
+    # The first has begun before they came, and then they took turns.
+    assert sum(not isinstance(problem, TooManyFailures) for problem in told) < 30
+    yield until(lambda: len(told) == 500)
+    assert all(isinstance(problem, UnauthorizedLogin) for problem in told)
+
+
+@pytest_twisted.inlineCallbacks
+def test_guesses_that_are_not_waited_for(setting: Setting) -> Waiting:
+    """Nothing is left of them in the queue, and they count."""
+    for number in range(500):
+        guess = setting.log_in(GUESSER, f"u{number % 10}", f"guess {number}")
+        guess.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        guess.cancel()
+    for number in range(10):
+        assert (yield setting.log_in(USER, f"u{number}", "right")) == f"u{number}"
+    assert setting.penalties.refuses(GUESSER.host, b"u1") is (setting.penalties.entries > 20)
+
+
+@pytest_twisted.inlineCallbacks
+def test_remembered(setting: Setting) -> Waiting:
+    """A user whose password is remembered is let in at once, whatever others guess, here and elsewhere."""
+    assert (yield setting.log_in(USER, "u1", "right")) == "u1"
+    for number in range(50):
+        setting.log_in(GUESSER, "u1", f"guess {number}").addErrback(lambda _: None)
+        setting.log_in(USER, "u2", f"guess {number}").addErrback(lambda _: None)
+        for client in (USER, GUESSER):
+            answer = setting.gate.log_in(client, "password", Password(b"u1", b"right"))
+            assert not isinstance(answer, Deferred)
+
+
+@pytest_twisted.inlineCallbacks
+def test_old_password(setting: Setting) -> Waiting:
+    """One that is repeated is computed once, and shuts out nobody."""
+    computed: list[object] = []
+    check = setting.cache.checker._check
+
+    def counting(credentials: Any) -> Any:
+        computed.append(credentials)
+        return check(credentials)
+
+    setting.cache.checker._check = counting
+    together = [setting.log_in(USER, "u1", "old") for _ in range(50)]
+    for one in together:
+        assert isinstance((yield one), UnauthorizedLogin)
+    for _ in range(20):
+        assert isinstance((yield setting.log_in(USER, "u1", "old")), UnauthorizedLogin)
+    assert len(computed) == 1
+    assert (yield setting.log_in(USER, "u2", "right")) == "u2"
+
+
+@pytest_twisted.inlineCallbacks
+def test_guesses_of_a_refused_address_are_not_computed(tmp_path: Path) -> Waiting:
+    """As soon as an address is refused, its checks leave the queue."""
+    setting = Setting(tmp_path / "users", 10)
+    computed: list[object] = []
+    check = setting.cache.checker._check
+
+    def counting(credentials: Any) -> Any:
+        computed.append(credentials)
+        return check(credentials)
+
+    setting.cache.checker._check = counting
+    told: list[Any] = []
+    for number in range(500):
+        setting.log_in(GUESSER, f"u{number % 10}", f"guess {number}").addCallback(told.append)
+    yield until(lambda: len(told) == 500)
+    assert len(computed) < 20
+    assert sum(isinstance(problem, TooManyFailures) for problem in told) == 490
+    setting.checks.stop()
+
+
+def test_the_queue_waits_as_long_as_it_may(tmp_path: Path) -> None:
+    """What a checker has of --auth-timeout is for its queue, too."""
+    users = tmp_path / "users"
+    users.write_bytes(b"# nobody\n")
+    users.chmod(0o600)
+    for timeout in ("1", "8", "60"):
+        options = Options(reactor)
+        options.parseOptions([f"--auth=htpasswd:{users}", f"--auth=file:{users}", "--auth-timeout", timeout])
+        seconds = {checker.checks.deadline for checker in options["credCheckers"]}
+        assert seconds == {float(timeout) * 7 / 8}
