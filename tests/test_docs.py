@@ -341,6 +341,28 @@ def test_sphinx(tmp_path: Path) -> None:
     assert 'id="socksproxy.IPolicy.permits"' in embedding
 
 
+@pytest.mark.parametrize("page", ["configuration.rst", "protocol.rst", "security.rst"])
+def test_tables_in_the_source(page: str, tables: ModuleType) -> None:
+    """A page can be read without a build; ``python docs/_ext/tables.py`` writes what the code has now."""
+    text = (DOCS / page).read_text("utf-8")
+    marks = text.count(".. from-the-code::")
+    assert marks
+    assert text.count(".. from-the-code::") == len(
+        re.findall(r"^\.\. from-the-code:: \S+\n\n\.\. list-table::\n", text, re.MULTILINE)
+    )
+    assert tables.with_tables(text) == text
+    without = re.sub(r"\n\.\. list-table::\n   :header-rows: 1\n\n(?:   .*\n)+", "", text)
+    assert tables.with_tables(without).count(".. list-table::") == marks
+
+
+def test_every_key_in_the_source() -> None:
+    """Each key of the configuration file stands in its page as it is, with an example."""
+    text = (DOCS / "configuration.rst").read_text("utf-8")
+    keys = {key for kind in table_classes().values() for key in keys_of(kind)}
+    for key in keys | set(RULE_KEYS) | set(USER_KEYS) | set(SET_KEYS) | set(LIMIT_KEYS) | set(PREFIX_KEYS):
+        assert f"   * - ``{key}``\n" in text
+
+
 def test_configuration(tables: ModuleType) -> None:
     """Every key of the configuration file is explained, in its table's section."""
     text = (DOCS / "configuration.rst").read_text("utf-8")

@@ -1,7 +1,8 @@
 """
 What the documentation takes from the code: tables of plain text.
 
-Without Sphinx, so that the tests can look at them where it is not installed.
+``python docs/_ext/tables.py`` writes them into the pages, behind each ``.. from-the-code:: NAME``, so that
+a page can be read without a build. A test compares them. Sphinx is not needed.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import errno
 import inspect
 import os
 import re
+import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cmp_to_key, partial
+from pathlib import Path
 from typing import get_type_hints
 
 import attrs
@@ -224,13 +227,36 @@ TABLES = {
 }
 
 
+#: Where a table belongs, and the one that is there.
+_PLACE = re.compile(
+    r"^\.\. from-the-code:: (\S+)\n(?:\n\.\. list-table::\n   :header-rows: 1\n\n(?:   .*\n)+)?", re.MULTILINE
+)
+_WIDTH = 100
+
+
 def as_list_table(rows: Iterable[Row]) -> str:
     """*rows*, the first of them the heading, as reStructuredText."""
     lines = [".. list-table::", "   :header-rows: 1", ""]
     for row in rows:
         for number, cell in enumerate(row):
-            lines.append(f"   {'*' if number == 0 else ' '} - {cell}".rstrip())
+            begin = f"   {'*' if number == 0 else ' '} - "
+            wrapped = textwrap.wrap(
+                cell,
+                _WIDTH,
+                initial_indent=begin,
+                subsequent_indent="       ",
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
+            lines += wrapped or [begin.rstrip()]
     return "\n".join(lines)
+
+
+def with_tables(text: str) -> str:
+    """The page *text* with the tables that the code has now."""
+    return _PLACE.sub(
+        lambda place: f".. from-the-code:: {place[1]}\n\n{as_list_table(TABLES[place[1]]())}\n", text
+    )
 
 
 def _by_telling(one: Reply, other: Reply) -> int:
@@ -247,3 +273,17 @@ def _words(reply: Reply) -> str:
 
 def _first_line(doc: str | None) -> str:
     return (doc or "").strip().splitlines()[0]
+
+
+def main() -> None:
+    """Write the tables into the pages."""
+    for page in Path(__file__).parent.parent.glob("*.rst"):
+        before = page.read_text("utf-8")
+        after = with_tables(before)
+        if after != before:
+            page.write_text(after, "utf-8")
+            print(page.name)
+
+
+if __name__ == "__main__":
+    main()
