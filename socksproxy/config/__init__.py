@@ -19,7 +19,7 @@ from ..runtime.text import NotUTF8, without_mark
 from ..values import Wrong
 from .faults import BARE_KEY, GROUPS, OTHERS, RULE, SETS, USERS, Fault, named, place
 from .limits import SCOPES, check_quota_file, server_limits
-from .lines import Path, Token, Twice, first_twice, lines_of, tokens_of, too_deep
+from .lines import Path, Twice, first_twice, lines_of, tokens_of, too_deep
 from .listeners import Listening, listeners_of, problem_with
 from .mistakes import MOST_TOLD, Mistake, in_order, listed, nearest, shown
 from .rules import policy_of
@@ -319,15 +319,14 @@ def read(data: bytes, file: str, directory: str = "") -> Configured:
     except UnicodeDecodeError as problem:
         line, column = _place(data[: problem.start].decode("utf-8", "replace"))
         return _nothing(file, Mistake(line, column, "not UTF-8"))
-    tokens = tokens_of(text)
-    line_too_deep = too_deep(tokens, _DEEPEST)
+    line_too_deep = too_deep(tokens_of(text), _DEEPEST)
     if line_too_deep is not None:
         # Here, because tomllib takes time by the square of a key's length.
         return _nothing(file, Mistake(line_too_deep, None, _TOO_DEEP))
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
-        return _nothing(file, _syntax(str(problem), text, tokens))
+        return _nothing(file, _syntax(str(problem), text))
     except RecursionError:
         return _nothing(file, Mistake(None, None, _TOO_DEEP))
     except ValueError:
@@ -335,7 +334,7 @@ def read(data: bytes, file: str, directory: str = "") -> Configured:
     monster = _monster(document)
     if monster is not None:
         return _nothing(file, Mistake(None, None, monster))
-    return Configured(file, document, lines_of(tokens), directory=directory)
+    return Configured(file, document, lines_of(tokens_of(text)), directory=directory)
 
 
 def _monster(document: dict[str, Any]) -> str | None:
@@ -366,14 +365,14 @@ def _nothing(file: str, mistake: Mistake) -> Configured:
     return Configured(file, {}, {}, [mistake])
 
 
-def _syntax(problem: str, text: str, tokens: list[Token]) -> Mistake:
+def _syntax(problem: str, text: str) -> Mistake:
     match = _POSITION.search(problem)
     reason = _POSITION.sub("", problem)
     reason = reason[:1].lower() + reason[1:]
     if match is None:
         return Mistake(None, None, reason)
     line, column = _place(text) if match[1] is None else (int(match[1]), int(match[2]))
-    twice = first_twice(tokens) if reason.startswith(_SAID_TWICE) else None
+    twice = first_twice(tokens_of(text)) if reason.startswith(_SAID_TWICE) else None
     if twice is not None and twice.line <= line:
         return Mistake(line, column, f"{_told_twice(reason, twice)} is on line {twice.first} already")
     return Mistake(line, column, f"{reason}{_quotes_missing(text.splitlines()[line - 1 : line])}")

@@ -8,7 +8,7 @@ and :func:`too_deep` are for any text; they take time by its length, whatever it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -47,20 +47,18 @@ _LONGEST = 200
 _END = Token("end", "", 0)
 
 
-def tokens_of(text: str) -> list[Token]:
+def tokens_of(text: str) -> Iterator[Token]:
     """
     What *text* consists of.
 
     :param text: TOML, valid or not. A string without an end ends where no string can go on.
     """
     line = 1
-    tokens = []
     for match in _TOKEN.finditer(text):
         kind = match.lastgroup or ""
         if kind != "space":
-            tokens.append(Token(kind, match[0], line))
+            yield Token(kind, match[0], line)
         line += match[0].count("\n")
-    return tokens
 
 
 def too_deep(tokens: Iterable[Token], most: int) -> int | None:
@@ -76,7 +74,7 @@ def too_deep(tokens: Iterable[Token], most: int) -> int | None:
     return None
 
 
-def lines_of(tokens: list[Token]) -> dict[Path, int]:
+def lines_of(tokens: Iterable[Token]) -> dict[Path, int]:
     """
     The line, from 1 on, of each table, key and element of an array.
 
@@ -104,7 +102,7 @@ class Twice(NamedTuple):
     table: bool
 
 
-def first_twice(tokens: list[Token]) -> Twice | None:
+def first_twice(tokens: Iterable[Token]) -> Twice | None:
     """
     The first table or key of which there is one already.
 
@@ -117,11 +115,11 @@ def first_twice(tokens: list[Token]) -> Twice | None:
 
 
 class _Scan:
-    def __init__(self, tokens: list[Token]) -> None:
+    def __init__(self, tokens: Iterable[Token]) -> None:
         self.found: dict[Path, int] = {}
         self.twice: list[Twice] = []
         self._said: dict[Path, int] = {}
-        self._tokens = tokens
+        self._tokens = list(tokens)
         self._at = 0
         self._counts: dict[Path, int] = {}
 

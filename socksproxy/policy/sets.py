@@ -59,7 +59,7 @@ LOOK_EVERY = 5.0
 #: Bytes of a file: some ten million names.
 MOST_BYTES = 256 << 20
 #: Seconds in which a file must have been read.
-READ_WITHIN = 60.0
+READ_WITHIN = 30.0
 #: Seconds in which all files that have changed must be loaded.
 LOADED_WITHIN = 600.0
 #: So many entries are sorted in one go: other threads wait for that long.

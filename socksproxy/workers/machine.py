@@ -30,8 +30,8 @@ PROVED = 10.0
 START_TIMEOUT = 60.0
 #: Seconds in which a worker must have gone over to another configuration.
 RELOAD_TIMEOUT = 120.0
-#: Seconds beyond those that its sessions have, in which a worker must have ended.
-STOP_TIMEOUT = 5.0
+#: Seconds beyond those that its sessions have, in which a worker must have ended. The whole is to end in one.
+STOP_TIMEOUT = 0.9
 #: Seconds in which a worker that is to end at once must have ended.
 KILL_TIMEOUT = 2.0
 #: Starts in a row that may fail, all workers together, while none runs.
