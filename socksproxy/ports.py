@@ -29,7 +29,7 @@ def host_of(name: tuple[Any, ...]) -> str:
 
 
 def bindable(host: str, port: int) -> tuple[Any, ...]:
-    """*host*, as :func:`host_of` gives it, and *port*, as a socket takes them: it overlooks a zone in a host."""
+    """*host*, as :func:`host_of` gives it, and *port*, as a socket takes them, which overlooks zones."""
     host, _, zone = host.partition("%")
     return (host, port, 0, int(zone)) if zone else (host, port)
 
