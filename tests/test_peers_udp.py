@@ -118,7 +118,7 @@ def test_port_range(start_proxy: Start, echo: Echo) -> None:
         assert {one.bound.port, other.bound.port} == {first, last}
         assert one.ask(b"x", echo.address) == other.ask(b"x", echo.address) == b"x"
         with pytest.raises(Refused):
-            Client(proxy)
+            Client(proxy, "127.0.0.2")
 
 
 def test_one_port(start_proxy: Start, echo: Echo) -> None:
