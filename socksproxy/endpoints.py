@@ -1,8 +1,9 @@
 """
 What the strings of Twisted's endpoints leave out, and a listener needs.
 
-A string without ``backlog=`` has a queue of 50 clients. ``ssl:`` sends the first certificate of ``certKey=``
-alone, though the file has the whole chain. ``systemd:`` answers a mistake with a number or a word.
+A string without ``backlog=`` has a queue of 50 clients, and ``unix:`` without ``mode=`` is open to
+everybody. ``ssl:`` sends the first certificate of ``certKey=`` alone, though the file has the whole
+chain. ``systemd:`` answers a mistake with a number or a word.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from .runtime.files import read_regular_file
 
 #: Clients that wait to be accepted; the kernel's own limit may be lower.
 BACKLOG = 1024
+
+#: The permissions of a Unix socket whose description says none; Twisted's would be 666.
+MODE = 0o660
+#: How many values without a name an endpoint ``unix:`` has when the mode is the last of them.
+_MODE_PLACE = 2
 
 #: How many values without a name there are, by the kind of endpoint, when the backlog is the last of them.
 _BACKLOG_PLACE = {"tcp": 3, "tcp6": 2, "unix": 3, "ssl": 6, "tls": 3}
@@ -81,6 +87,14 @@ def with_backlog(description: str) -> str:
     if "backlog" in named or len(args) >= _BACKLOG_PLACE.get(kind, 0):
         return description
     return f"{description}:backlog={BACKLOG}"
+
+
+def with_mode(description: str) -> str:
+    """*description* of an endpoint; a Unix socket is for its owner and group only, unless it has a mode."""
+    kind, args, named = _parsed(description)
+    if kind != "unix" or "mode" in named or len(args) >= _MODE_PLACE:
+        return description
+    return f"{description}:mode={MODE:o}"
 
 
 def complete_chain(endpoint: Any, description: str) -> None:

@@ -27,6 +27,7 @@ from .descriptors import raise_limit
 from .log import AccessLog
 from .options import OPEN_TO_ALL, Listener, Options
 from .policy import is_loopback
+from .privileges import NEEDLESS_ROOT, is_root_without_need
 from .reading import in_words
 from .reload import CannotReload, Reloading
 
@@ -172,6 +173,12 @@ class ListeningService(Service):
             self.reloading.start()
             self._handle(signal.SIGHUP, self._reload)
         self.reactor.callWhenRunning(self._watch_stop_signals)
+        self.warn_of_root()
+
+    def warn_of_root(self) -> None:
+        """Say so where the process is still root, after ``twistd --uid``, and has no need to be."""
+        if self.options is not None and is_root_without_need(self.options):
+            _log.warn(NEEDLESS_ROOT)
 
     def close_ports(self) -> Deferred[Any]:
         """

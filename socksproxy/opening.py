@@ -17,7 +17,15 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from .doors import Doors
-from .endpoints import NotPassed, check_systemd, complete_chain, ipv4_ports, tls_files, with_backlog
+from .endpoints import (
+    NotPassed,
+    check_systemd,
+    complete_chain,
+    ipv4_ports,
+    tls_files,
+    with_backlog,
+    with_mode,
+)
 from .log import AccessLog, access_observer, own_descriptor
 from .runtime.files import read_regular_file
 
@@ -58,7 +66,7 @@ class Opening:
             # Twisted would wait for what is no regular file, and for a file system that does not answer.
             read_regular_file(name)
         endpoint: IStreamServerEndpoint = serverFromString(
-            self.reactor_for(listener), with_backlog(description)
+            self.reactor_for(listener), with_backlog(with_mode(description))
         )
         self.doors.prepare(endpoint)
         complete_chain(endpoint, description)

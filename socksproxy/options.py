@@ -270,6 +270,7 @@ class Options(usage.Options, AuthOptionMixin):
         self.directory = directory
         self._configured: Configured | None = None
         self._wrong: list[Wrong] = []
+        self.auth_kinds: set[str] = set()
         self["auth"] = []
         self["listen"] = []
         self["outgoing"] = []
@@ -498,6 +499,7 @@ class Options(usage.Options, AuthOptionMixin):
         kind = description.partition(":")[0]
         try:
             self.addChecker(adapted(makeChecker(description), self.reactor))
+            self.auth_kinds.add(kind)
         except UnsupportedInterfaces:
             raise Wrong("not for a SOCKS client, see --help-auth", kind, name="auth") from None
         except InvalidAuthType:

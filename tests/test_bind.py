@@ -22,7 +22,7 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
-from socksproxy import BindSettings, Client, DefaultPolicy, IPolicy
+from socksproxy import BindSettings, Client, DefaultPolicy, IPolicy, Rule, RulePolicy
 from socksproxy.commands import bind as module
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.negotiation import MAX_EARLY, State
@@ -484,6 +484,47 @@ def test_who_may_name_none(
     with proxy.connect(client) as sock:
         answer = yield proxy.play(bind, sock, 5, "0.0.0.0", 1080)
     assert answer[0] == code
+
+
+NO_HOSTS = ["0.0.0.5", "0.1.2.3", "0.255.255.255", "::ffff:0.0.0.5", "::0.0.0.5", "64:ff9b::0.0.0.5"]
+
+
+@pytest.mark.parametrize("setting", [None, True])
+@pytest.mark.parametrize("client", ["127.0.0.1", "192.0.2.9"])
+@pytest.mark.parametrize("asked", [*NO_HOSTS, "none.example"])
+@pytest_twisted.inlineCallbacks
+def test_no_peer_comes_from_there(serve_as: Serve, asked: str, client: str, setting: bool | None) -> Playing:
+    """0.0.0.0/8 is nobody's network: of it only 0.0.0.0 means something, which is anybody."""
+    resolver = Hosts({"none.example": ["0.0.0.5", "::5", "0.0.0.0", "::"]})
+    proxy: Proxy = yield serve_as(
+        "wrapped",
+        policy=DefaultPolicy(allow_special=True),
+        bind=HERE._replace(any_peer=setting),
+        resolver=resolver,
+    )
+    with proxy.connect(client) as sock:
+        answer = yield proxy.play(bind, sock, 5, asked, 1080)
+    assert answer[0] == 2
+    assert not proxy.sessions.binds._listening
+
+
+@pytest_twisted.inlineCallbacks
+def test_no_peer_comes_from_there_with_socks4(serve_as: Serve) -> Playing:
+    """Here 0.0.0.5 is the mark of a name (SOCKS4a), and 0.1.2.3 is an address."""
+    proxy: Proxy = yield serve_as("accepted", bind=HERE._replace(any_peer=True))
+    with proxy.connect() as sock:
+        answer = yield proxy.play(bind, sock, 4, "0.1.2.3")
+    assert answer[0] == 91
+
+
+@pytest.mark.parametrize("asked", NO_HOSTS)
+@pytest_twisted.inlineCallbacks
+def test_no_rule_lets_them_come(serve_as: Serve, asked: str) -> Playing:
+    rule = Rule(name="all", allow=True, networks=["special", "0.0.0.0/0", "::/0"])
+    proxy: Proxy = yield serve_as("accepted", policy=RulePolicy([rule]), bind=HERE)
+    with proxy.connect() as sock:
+        answer = yield proxy.play(bind, sock, 5, asked)
+    assert answer[0] == 2
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_twisted
 from cryptography.hazmat.primitives.asymmetric import rsa
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import _SystemdParser
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.systemd import ListenFDs
 from twisted.python.usage import UsageError
 
-from socksproxy.endpoints import BACKLOG, ipv4_ports, with_backlog
+from socksproxy.endpoints import BACKLOG, ipv4_ports, with_backlog, with_mode
 from socksproxy.options import Options
 
 from .conftest import PATIENCE, Program
@@ -263,3 +267,40 @@ def test_nothing_passed(which: str) -> None:
     text = "has passed no socket to this process; its unit .* LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES"
     with pytest.raises(UsageError, match=text):
         parsed("--listen", f"systemd:domain=INET:{which}")
+
+
+# The mode of a Unix socket.
+
+
+@pytest.mark.parametrize(
+    ("description", "mode"),
+    [
+        ("unix:{}", 0o660),
+        ("unix:address={}", 0o660),
+        ("unix:{}:lockfile=0", 0o660),
+        ("unix:{}:backlog=7", 0o660),
+        ("haproxy:unix:{}", 0o660),
+        ("haproxy:haproxy:unix:{}", 0o660),
+        ("unix:{}:mode=666", 0o666),
+        ("unix:{}:666", 0o666),
+        ("unix:{}:600:7", 0o600),
+        ("unix:mode=600:address={}", 0o600),
+        ("haproxy:unix:{}:mode=640", 0o640),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_mode(description: str, mode: int, tmp_path: Path) -> None:
+    """Without a word on it, a Unix socket is for its owner and its group; what the operator says holds."""
+    from twisted.internet import reactor
+
+    path = tmp_path / "socks"
+    options = Options(reactor)
+    options.parseOptions(["--listen", description.format(path)])
+    port = await options["listeners"][0].endpoint.listen(Factory())
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    await maybeDeferred(port.stopListening)
+
+
+@pytest.mark.parametrize("description", ["tcp:0", "systemd:domain=UNIX:name=socks", "ssl:0", "fancy:1"])
+def test_no_mode(description: str) -> None:
+    assert with_mode(description) == description

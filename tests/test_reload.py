@@ -514,6 +514,8 @@ async def test_listeners(tmp_path: Path, origin: Origin) -> None:
         assert await deferToThread(code, ("127.0.0.1", two), origin.port) == 0
         assert await deferToThread(code, str(path), origin.port) == 0
         assert path.stat().st_mode & 0o777 == 0o600
+        await served.reload(listening(at(two), f"unix:{path}"))
+        assert path.stat().st_mode & 0o777 == 0o660
         own = served.service.factory.sessions.listeners
         assert own.include("127.0.0.1", two)
         assert not own.include("127.0.0.1", one)

@@ -20,6 +20,7 @@ from ..listen import Listener, Take, listening_socket
 from ..names import canonical
 from ..policy import Client, INamePolicy, IPolicy
 from ..policy.listeners import is_local
+from ..policy.special import is_no_host
 from ..ports import Advertised, PortRange, opened
 from ..seldom import Seldom
 from ..wire.words import Address, AddressType, Command
@@ -172,6 +173,8 @@ class Binds:
         means = self._means._replace(policy=wanted.judged()[1])
         if is_any(destination) and not self._permits_any(client):
             raise NotAllowed("a peer must be named")
+        if _is_no_peer(destination):
+            raise NotAllowed("no peer comes from 0.0.0.0/8")
         answer = ask(means.policy, client, Command.BIND, destination)
         addresses: list[Address] = yield permitted_addresses(
             means, client, Command.BIND, destination, answer, resolved
@@ -340,6 +343,12 @@ def _let_go(_: Failure) -> None:
 def is_any(destination: Address) -> bool:
     """Whether *destination* leaves open who the peer is."""
     return destination.host == _WILDCARDS.get(destination.type)
+
+
+def _is_no_peer(destination: Address) -> bool:
+    """Whether *destination* is a literal address that no peer can have."""
+    literal = destination.type is not AddressType.DOMAIN_NAME
+    return literal and not is_any(destination) and is_no_host(destination.host)
 
 
 def _one_of_each_family(wanted: Wanted, addresses: Sequence[Address]) -> list[Address]:

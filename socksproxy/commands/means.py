@@ -16,6 +16,7 @@ from ..auth.penalties import network_of
 from ..errors import NotAllowed
 from ..names import canonical, reads_as_address
 from ..policy import Client, ICommandPolicy, INamePolicy, IPolicy
+from ..policy.special import is_no_host
 from ..resolve import Names
 from ..wire.words import Address, AddressType, Command
 
@@ -23,9 +24,6 @@ _log = Logger(namespace="socksproxy")
 
 #: With these a client leaves open whom its BIND waits for.
 WILDCARDS = frozenset({"0.0.0.0", "::"})
-
-
-_WILDCARDS = frozenset({"0.0.0.0", "::"})
 
 
 class Means(NamedTuple):
@@ -230,7 +228,7 @@ def _judged(
     resolved()
     if command is Command.BIND:
         # A client may leave open who comes, but no name may do so for it.
-        addresses = [address for address in addresses if address.host not in _WILDCARDS]
+        addresses = [address for address in addresses if not is_no_host(address.host)]
     answers = [ask_address(policy, client, command, address, name) for address in addresses]
     if any(isinstance(answer, Deferred) for answer in answers):
         each = [answer if isinstance(answer, Deferred) else succeed(answer) for answer in answers]

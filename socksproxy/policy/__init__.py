@@ -173,7 +173,7 @@ class DefaultPolicy:
         if self._is_own(command, destination):
             return False
         kind = special(destination.host)
-        if kind is Special.UNSPECIFIED and command is Command.BIND:
+        if command is Command.BIND and destination.host in ("0.0.0.0", "::"):
             return True
         return kind is None or self.allow_special or client.local
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 from ..errors import SHORTAGES
@@ -114,21 +113,16 @@ def path_of(name: str | bytes | None) -> str:
 
 
 def is_local(host: str) -> bool:
-    """Whether the literal address *host* is one of this machine's own, or may be: only these can be bound."""
-    try:
-        return _binds(host)
-    except OSError:
-        return True  # out of descriptors: nobody can tell, and nothing is remembered
+    """
+    Whether the literal address *host* is one of this machine's own, or may be: only these can be bound.
 
-
-@lru_cache(maxsize=1024)
-def _binds(host: str) -> bool:
+    The answer is not remembered, because addresses come and go (DHCP, VRRP). Only destinations with a port
+    that is a listener's, too, need the answer; it takes three system calls (10 µs).
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((host, 0))
     except OSError as problem:
-        if problem.errno in SHORTAGES:
-            raise
-        return False
+        return problem.errno in SHORTAGES  # out of descriptors: the answer is not known
     return True

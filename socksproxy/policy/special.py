@@ -76,6 +76,8 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 _TRANSLATED = IPv6Network("::ffff:0:0:0/96")
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 _COMPATIBLE = IPv6Network("::/96")
+#: "This network" (RFC 791), and its IPv4-compatible form.
+_NOWHERE, _COMPATIBLE_NOWHERE = IPv4Network("0.0.0.0/8"), IPv6Network("::/104")
 #: Where the kernel connects who wants to connect to "0.0.0.0" or "::".
 _LOOPBACK: dict[int, IPv4Address | IPv6Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
 #: What stands in ISATAP's interface identifiers before a private IPv4 address, and before a global one.
@@ -102,6 +104,14 @@ def special_network(
     """What is special about *address* itself, whatever it may carry, and the network that makes it so."""
     points, found = _TABLES[address.version]
     return found[bisect_right(points, int(address)) - 1]
+
+
+def is_no_host(host: str) -> bool:
+    """Whether the literal address *host* is in 0.0.0.0/8, in any form, so that no peer can have it."""
+    address = ip_address(host)
+    if isinstance(address, IPv6Address) and address in _COMPATIBLE_NOWHERE and not address.is_loopback:
+        return True
+    return any(isinstance(one, IPv4Address) and one in _NOWHERE for one in carried(address))
 
 
 def special_networks(kind: Special) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -187,6 +187,9 @@ class WorkerService(SOCKSService):
     def announce(self, where: str, local: bool, by: str) -> None:
         """See :meth:`~socksproxy.listening.ListeningService.announce`."""
 
+    def warn_of_root(self) -> None:
+        """The supervisor has warned."""
+
     def raise_descriptor_limit(self) -> None:
         """The supervisor has raised it."""
 

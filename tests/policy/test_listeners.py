@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from socksproxy.names import plain
-from socksproxy.policy import listeners
 from socksproxy.policy.listeners import OwnListeners, Place, is_local, path_of
 
 OTHERS = "192.0.2.1"  # for documentation: nobody's, so not this machine's
-
-
-@pytest.fixture(autouse=True)
-def nothing_remembered() -> Iterator[None]:
-    listeners._binds.cache_clear()
-    yield
-    listeners._binds.cache_clear()
 
 
 @pytest.fixture
@@ -78,6 +69,31 @@ def test_discarding_what_is_not_there(own: OwnListeners) -> None:
     own.discard("0.0.0.0", 1080)
 
 
+class Machine:
+    """Another machine's addresses in place of this one's."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.addresses: set[str] = set()
+        monkeypatch.setattr(socket, "socket", lambda *_: Probe(self.addresses))
+
+
+class Probe:
+    """A socket that can be bound to some addresses."""
+
+    def __init__(self, addresses: set[str]) -> None:
+        self._addresses = addresses
+
+    def __enter__(self) -> Probe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def bind(self, address: tuple[str, int]) -> None:
+        if address[0] not in self._addresses:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+
 class TestIsLocal:
     """Asked of the kernel, which alone knows."""
 
@@ -93,11 +109,24 @@ class TestIsLocal:
     def test_others(self, host: str) -> None:
         assert not is_local(host)
 
-    def test_is_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A system call or three less for each session."""
-        assert is_local("127.0.0.1")
+    @pytest.mark.parametrize("listening", ["0.0.0.0", "::"])
+    def test_comes_and_goes(self, own: OwnListeners, listening: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An address that this machine gets later (DHCP, VRRP) leads to the proxy from then on."""
+        own.add(listening, 1080)
+        machine = Machine(monkeypatch)
+        for address in (OTHERS, "2001:db8::1"):
+            for _ in range(2):
+                assert not own.include(address, 1080)
+                machine.addresses.add(address)
+                assert own.include(address, 1080)
+                assert not own.include(address, 1081)
+                machine.addresses.clear()
+
+    def test_asked_only_for_our_ports(self, own: OwnListeners, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A session with another port costs no system call."""
+        own.add("0.0.0.0", 1080)
         monkeypatch.setattr(socket, "socket", None)
-        assert is_local("127.0.0.1")
+        assert not own.include(OTHERS, 443)
 
     def test_out_of_descriptors(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Then nobody can tell: it is denied now, and not permitted for ever after."""

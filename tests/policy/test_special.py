@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import pytest
 from hypothesis import assume, example, given, strategies as st
 
-from socksproxy.policy.special import Special, carried, is_loopback, special
+from socksproxy.policy.special import Special, carried, is_loopback, is_no_host, special
 
 #: The first and the last address of every special IPv4 network, and one between.
 IPV4 = [
@@ -263,3 +263,32 @@ def test_itself_and_another(host: str, inner: str) -> None:
 )
 def test_itself_alone(host: str) -> None:
     assert carried(ip_address(host)) == (ip_address(host),)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            "0.0.0.0",
+            "0.0.0.1",
+            "0.1.2.3",
+            "0.255.255.255",
+            "::",
+            "::2",
+            "::5",
+            "::0.1.2.3",
+            "::0.255.255.255",
+        ),
+        *("::ffff:0.0.0.5", "::ffff:0.1.2.3", "64:ff9b::0.0.0.5", "64:ff9b:1::0.0.0.5", "2002:0:5::1"),
+    ],
+)
+def test_no_host(host: str) -> None:
+    """No packet comes from there (RFC 791, RFC 1122)."""
+    assert is_no_host(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["1.0.0.0", "127.0.0.1", "::1", "::1.0.0.0", "10.0.0.0", "2001:db8::", "ff02::1"]
+)
+def test_host(host: str) -> None:
+    assert not is_no_host(host)

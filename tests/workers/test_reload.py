@@ -150,7 +150,11 @@ def test_listeners(proxy: Reloadable, origin: Origin, clients: list[socket.socke
     with_each(proxy.port, origin, pids, clients)
     before = {pid: len(descriptors_of(pid)) for pid in pids}
     path = tmp_path / "socks"
+    proxy.reload([LISTEN, f"unix:{path}"])
+    assert path.stat().st_mode & 0o777 == 0o660
+    proxy.reload()
     said = proxy.reload([LISTEN, f"haproxy:{LISTEN}", f"unix:{path}:mode=640"])
+    assert path.stat().st_mode & 0o777 == 0o640
     assert f"opened unix:{path}" in said
     second = int(re.findall(r"listening on tcp:127\.0\.0\.1:(\d+) \(haproxy", said)[0])
     header = b"PROXY TCP4 192.0.2.7 192.0.2.1 1234 1080\r\n"
