@@ -37,6 +37,8 @@ MOST_SOCKETS, MOST_STREAMS = 6, 4
 MOST_SERVERS = MOST_SOCKETS
 #: Questions that a socket takes, and seconds in which it takes them.
 QUESTIONS_PER_SOCKET, SOCKET_AGE = 64, 10.0
+#: Seconds without a question after which all sockets close.
+IDLE = 0.5
 #: Seconds until the next attempt, for each round through the servers.
 ROUNDS = (1.0, 2.0, 4.0)
 #: Seconds that all attempts take at the most.
@@ -208,7 +210,7 @@ class DNSClient:
             query.stream.cancel()
         self._open -= 1
         if not self._open and self._closing is None:
-            self._closing = self._reactor.callLater(SOCKET_AGE, self._close_all)
+            self._closing = self._reactor.callLater(IDLE, self._close_all)
 
     def _stop_timer(self, query: _Query) -> None:
         timer, query.timer = query.timer, None

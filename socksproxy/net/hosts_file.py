@@ -9,7 +9,6 @@ before counts until then.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from twisted.python.failure import Failure
 
 from ..errors import NameNotFound, describe
 from ..names import bare_name, canonical, literal, unmapped
+from ..runtime.files import read_regular_file
 from ..wire.words import Address, AddressType
 from .lookups import MOST_ADDRESSES, Found
 
@@ -32,6 +32,8 @@ LOOK_EVERY = 1.0
 SMALL = 64 << 10
 #: Bytes of a file that is read at all.
 MOST_BYTES = 32 << 20
+#: Seconds in which the file must have been read: the thread of the event loop waits for a small one.
+READ_WITHIN = 1.0
 
 _LOOPBACK: Found = (("127.0.0.1", AddressType.IPV4), ("::1", AddressType.IPV6))
 
@@ -100,11 +102,11 @@ class HostsFile:
 
     :param clock: tells when the file was looked at.
     :param in_thread: reads large files.
-    :param path: the file. One that does not exist says nothing.
+    :param path: the file; None: :data:`PATH`. One that does not exist says nothing.
     """
 
-    def __init__(self, clock: IReactorTime, in_thread: InThread, path: str = PATH) -> None:
-        self.path = path
+    def __init__(self, clock: IReactorTime, in_thread: InThread, path: str | None = None) -> None:
+        self.path = PATH if path is None else path
         self._clock = clock
         self._in_thread = in_thread
         self._entries = _NOTHING
@@ -174,13 +176,6 @@ def _state_of(path: str) -> tuple[_Signature | None, int]:
 def _read(path: str) -> Entries | str:
     """What the file at *path* says; text: why it cannot be read."""
     try:
-        # To open a FIFO would otherwise take until a program writes to it.
-        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return "not a file"
-            if status.st_size > MOST_BYTES:
-                return f"larger than {MOST_BYTES >> 20} MiB"
-            return parse(file.read(MOST_BYTES).splitlines())
+        return parse(read_regular_file(path, MOST_BYTES, READ_WITHIN).data.splitlines())
     except OSError as problem:
         return describe(problem)

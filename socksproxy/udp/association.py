@@ -17,7 +17,6 @@ import errno
 from collections.abc import Callable, Sequence
 from enum import Enum
 from math import inf
-from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
 from typing import Any, NamedTuple, Protocol as Shape
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -30,6 +29,7 @@ from ..deadlines import Deadlines
 from ..errors import NameNotFound, NotAllowed
 from ..limits.buckets import Meter, Meters
 from ..names import canonical, reads_as_address
+from ..net.local import has_route
 from ..policy import Client, Special, special
 from ..relay.outcome import End
 from ..wire.datagram import LAST_FRAGMENT, build_header, parse_datagram
@@ -818,13 +818,7 @@ def _best(addresses: list[Address], present: tuple[str, int] | None) -> Address 
 
 
 def _has_route(address: Address) -> bool:
-    family = AF_INET6 if address.type is AddressType.IPV6 else AF_INET
-    try:
-        with socket(family, SOCK_DGRAM) as probe:
-            probe.connect((address.host, address.port))
-    except OSError:
-        return False
-    return True
+    return has_route(address.host, address.port)
 
 
 def _let_go(_: Failure) -> None:

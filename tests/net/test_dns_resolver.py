@@ -304,7 +304,7 @@ def test_one_family_is_silent(setting: Setting, type: int, found: Any) -> None:
     assert results == []
     setting.reactor.advance(DELAY * 0.2)
     assert results == [(found,)]
-    setting.reactor.advance(dns_client.SOCKET_AGE)
+    setting.reactor.advance(dns_client.IDLE)
     assert setting.reactor.open == []
 
 
@@ -376,7 +376,7 @@ def test_cancelled(setting: Setting) -> None:
     assert results == [CancelledError]
     assert all(not port.reader.queries for port in setting.reactor.open)
     assert len(setting.reactor.getDelayedCalls()) == 1
-    setting.reactor.advance(dns_client.SOCKET_AGE)
+    setting.reactor.advance(dns_client.IDLE)
     assert setting.reactor.open == []
 
 
