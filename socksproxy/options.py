@@ -42,7 +42,7 @@ from .auth.credentials import (
 from .auth.directory import Directory, DirectoryRealm
 from .auth.ident import TrustedUserid
 from .auth.portal import portal_of
-from .auth.threads import Checks, deadline_within
+from .auth.threads import Checks
 from .auth.twisteds import adapted
 from .commands.bind import BindSettings
 from .daemon import prepare_files
@@ -401,9 +401,6 @@ class Options(usage.Options, AuthOptionMixin):
         self["auth_settings"] = AuthSettings(
             timeout=said["auth-timeout"], failures=said["auth-failures"] or None
         )
-        for checker in self["credCheckers"]:
-            if isinstance(checks := getattr(checker, "checks", None), Checks):
-                checks.deadline = deadline_within(said["auth-timeout"])
         self["bind"] = self._bind(said)
         self["udp"] = self._udp(said)
         self["listeners"] = self._listeners(said)

@@ -15,9 +15,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from .credentials import Anonymous, ICertificate, IPeerCredentials, IUserid, Userid
 from .gate import Gate
-from .known import knows
+from .known import inner, knows
 from .methods import IMethod, NoAuthentication, UsernamePassword
 from .penalties import Penalties
+from .threads import Checks
 
 if TYPE_CHECKING:
     from ..policy import Client
@@ -67,6 +68,7 @@ class Authentication:
         self.penalties = penalties
         self.gate = Gate(portal, reactor, settings.timeout, penalties)
         self._portal = portal
+        _allow(portal.checkers.values(), settings.timeout)
         known = set(portal.listCredentialsInterfaces())
         brought = [
             method
@@ -145,3 +147,12 @@ class Authentication:
             if interface in self._known and interface.providedBy(credentials):
                 return name, credentials
         return None
+
+
+def _allow(checkers: Iterable[Any], timeout: float) -> None:
+    """Tell *checkers* that make their checks in threads how many seconds they have."""
+    for checker in checkers:
+        checks = getattr(checker, "checks", None)
+        if isinstance(checks, Checks):
+            checks.allow(timeout)
+        _allow(inner(checker), timeout)

@@ -25,7 +25,7 @@ from ..seldom import Seldom
 from ..wire.words import SOCKSError
 from .credentials import IGSSAPIName, IUserid, Password
 from .faults import frames, told
-from .known import Recall, recalls
+from .known import Recall, inner, recalls
 from .penalties import Penalties, TooManyFailures, network_of
 from .threads import NotChecked
 from .users import ISOCKSUser, name_of
@@ -462,9 +462,7 @@ def _claimed(credentials: Any) -> bytes | str | None:
 
 def _named(checker: Any) -> str:
     """*checker*, for the log: what it stands before is meant."""
-    behind = getattr(checker, "checkers", None) or (getattr(checker, "checker", None),)
-    names = [_named(one) for one in behind if one is not None]
-    return " or ".join(names) or type(checker).__name__
+    return " or ".join(map(_named, inner(checker))) or type(checker).__name__
 
 
 def _quoted(name: bytes | str) -> str:

@@ -36,6 +36,12 @@ def knows(checker: Any, avatar_id: Any) -> bool | None:
     return answer
 
 
+def inner(checker: Any) -> list[Any]:
+    """The checkers that *checker* asks itself, which stand in its ``checker`` or ``checkers``."""
+    asked = getattr(checker, "checkers", None) or (getattr(checker, "checker", None),)
+    return [one for one in asked if one is not None]
+
+
 def tells_changes(checker: Any) -> bool:
     """Whether *checker* has a ``version``, an int that grows whenever what it knows has changed."""
     told: bool | None = getattr(checker, "tells_changes", None)

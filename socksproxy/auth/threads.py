@@ -58,14 +58,6 @@ def threads_for_hashing() -> int:
     return max(1, min(cores() - 1, 4))
 
 
-def deadline_within(timeout: float) -> float:
-    """
-    The deadline of checks, in seconds, where the portal has *timeout* seconds: a bit less, so that another
-    checker can still be asked when one hangs.
-    """
-    return timeout * 7 / 8
-
-
 class Checks:
     """
     Makes checks in threads of its own.
@@ -79,8 +71,8 @@ class Checks:
     :param waiting: how many more wait; above that the newest check of the client with the most checks makes
         room.
     :param threads_per_share: how many threads the checks of one client may occupy; None: all of them.
-    :param deadline: seconds in which a check must have ended, the time that it waits included.
-    :ivar deadline: may be set until the first check.
+    :param deadline: seconds in which a check must have ended, the time that it waits included; None: what
+        :meth:`allow` says, or else :data:`DEADLINE`.
     """
 
     def __init__(
@@ -91,9 +83,9 @@ class Checks:
         threads: int | None = None,
         waiting: int = WAITING,
         threads_per_share: int | None = None,
-        deadline: float = DEADLINE,
+        deadline: float | None = None,
     ) -> None:
-        self.deadline = deadline
+        self._deadline = deadline
         self._reactor = reactor
         self._name = name
         self._at_once = threads_for_hashing() if threads is None else threads
@@ -125,6 +117,16 @@ class Checks:
         """
         return self._threads().run(check, *arguments, share=share).addErrback(self.failed)
 
+    def allow(self, timeout: float) -> None:
+        """
+        Where no other deadline was given: end in time for a portal that has *timeout* seconds.
+
+        It is a bit less, so that another checker can still be asked when one hangs. It has no effect any more
+        once there was a check.
+        """
+        if self._deadline is None:
+            self._deadline = timeout * 7 / 8
+
     def stop(self) -> None:
         """End the threads, each when it has done what it is at; checks that wait fail."""
         self._threads().stop()
@@ -148,7 +150,7 @@ class Checks:
                 threads=self._at_once,
                 waiting=self._most,
                 threads_per_share=self._per_share,
-                deadline=self.deadline,
+                deadline=DEADLINE if self._deadline is None else self._deadline,
             )
         return self._pool
 
@@ -197,6 +199,7 @@ class Threaded:
 
     :param checker: another checker. It may return a Deferred.
     :param checks: where it is asked.
+    :ivar checks: likewise.
     """
 
     def __init__(self, checker: Any, checks: Checks) -> None:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from socksproxy.auth.authentication import Authentication, AuthSettings
 from socksproxy.auth.cache import Remembering
 from socksproxy.auth.credentials import Password
 from socksproxy.auth.gate import Gate
 from socksproxy.auth.penalties import Penalties, TooManyFailures
-from socksproxy.auth.threads import Checks
+from socksproxy.auth.portal import portal_of
+from socksproxy.auth.threads import Checks, CheckTimedOut, Threaded
 from socksproxy.auth.users import Realm
-from socksproxy.options import Options
 from socksproxy.policy import Client
 
-from ..support.proxy import reactor, until
+from ..support.proxy import ClockedReactor, reactor, until
 
 pytest.importorskip("passlib")
 htpasswd = pytest.importorskip("socksproxy.auth.htpasswd")
@@ -150,13 +155,32 @@ def test_guesses_of_a_refused_address_are_not_computed(tmp_path: Path) -> Waitin
     setting.checks.stop()
 
 
-def test_the_queue_waits_as_long_as_it_may(tmp_path: Path) -> None:
-    """What a checker has of --auth-timeout is for its queue, too."""
-    users = tmp_path / "users"
-    users.write_bytes(b"# nobody\n")
-    users.chmod(0o600)
-    for timeout in ("1", "8", "60"):
-        options = Options(reactor)
-        options.parseOptions([f"--auth=htpasswd:{users}", f"--auth=file:{users}", "--auth-timeout", timeout])
-        seconds = {checker.checks.deadline for checker in options["credCheckers"]}
-        assert seconds == {float(timeout) * 7 / 8}
+@pytest.mark.parametrize("other", [False, True])
+@pytest.mark.parametrize(("timeout", "given", "seconds"), [(8, None, 7), (80, None, 70), (80, 5, 5)])
+@pytest_twisted.inlineCallbacks
+def test_the_queue_waits_as_long_as_it_may(
+    tmp_path: Path, timeout: float, given: float | None, seconds: float, other: bool
+) -> Waiting:
+    """What a checker has of the time for authentication is for its queue, too."""
+    path = tmp_path / "users"
+    path.write_bytes(b"bob:%s\n" % htpasswd.new_hash(b"right", 4))
+    path.chmod(0o600)
+    clock = Clock()
+    checks = Checks(ClockedReactor(clock), name="guesses", threads=1, deadline=given)
+    checker: Any = htpasswd.HtpasswdChecker(str(path), checks)
+    if other:
+        checker = Threaded(InMemoryUsernamePasswordDatabaseDontUse(), checks)
+    portal = portal_of([checker], clock)
+    Authentication(portal, (), AuthSettings(timeout), clock)
+    end = threading.Event()
+    checks.run(end.wait).addErrback(lambda _: None)
+    told: list[Any] = []
+    asked: Any = portal.checkers[IUsernamePassword].requestAvatarId(Password(b"bob", b"right"))
+    asked.addBoth(lambda outcome: told.append(outcome))
+    clock.advance(seconds - 0.1)
+    assert told == []
+    clock.advance(0.2)
+    assert told[0].check(CheckTimedOut)
+    end.set()
+    yield until(lambda: True)
+    checks.stop()
