@@ -51,7 +51,9 @@ def make_resolver(spec: str, reactor: Any) -> IHostnameResolver:
     kind, separator, servers = spec.partition(":")
     if kind != "dns" or not separator:
         raise ValueError(f"{spec!r} is neither 'system' nor 'dns:HOST' nor 'dns:HOST:PORT'")
-    found = list(dict.fromkeys(_server(spec, server.strip()) for server in servers.split(",")))
+    found = list(
+        dict.fromkeys(_server(spec, server.strip().removeprefix("dns:")) for server in servers.split(","))
+    )
     if len(found) > _MOST_SERVERS:
         raise ValueError(f"{spec!r}: {_MOST_SERVERS} DNS servers are the most")
     try:

@@ -46,7 +46,7 @@ class Entries(NamedTuple):
     What a hosts file says.
 
     :ivar addresses: the addresses of each name, in the order of the lines.
-    :ivar names: the first name of each address.
+    :ivar names: the first name of each address that no C library reads as an address.
     """
 
     addresses: dict[str, Found]
@@ -71,7 +71,8 @@ def parse(lines: Iterable[bytes]) -> Entries:
             found = addresses.setdefault(name, [])
             if len(found) < MOST_ADDRESSES and (address.host, address.type) not in found:
                 found.append((address.host, address.type))
-            names.setdefault(address.host, name)
+            if address.host not in names and _is_name(name):
+                names[address.host] = name
     # The names of a block list all have the same address: one tuple does for all of them.
     shared: dict[Found, Found] = {}
     return Entries(
@@ -86,6 +87,14 @@ def _name(word: str) -> str:
         return bare_name(canonical(Address(word, 0, AddressType.DOMAIN_NAME)).host)
     except NameNotFound:
         return word  # nobody can ask for it
+
+
+def _is_name(text: str) -> bool:
+    """Whether a client can be told *text* as the name of an address."""
+    try:
+        return canonical(Address(text, 0, AddressType.DOMAIN_NAME)).type is AddressType.DOMAIN_NAME
+    except NameNotFound:
+        return False
 
 
 def is_localhost(name: str) -> bool:

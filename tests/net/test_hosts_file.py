@@ -19,7 +19,7 @@ from socksproxy.wire.words import AddressType
 from ..support.logs import heard
 
 V4, V6 = AddressType.IPV4, AddressType.IPV6
-TEXT = """
+TEXT = f"""
 # A hosts file.
 127.0.0.1\tlocalhost here.example  HERE   # and a comment
 ::1 localhost ip6-localhost
@@ -29,6 +29,7 @@ fe80::1%lo0 scoped.example
 2001:DB8::2 Dual.Example dual.example
 192.0.2.3 123456789012 127.1 stra\u00dfe.example _odd-.example
 192.0.2.4
+192.0.2.5 127.1 0x7f 192.0.2.9 we!rd {"x" * 64} real.example other.example
 not-an-address a.example
 192.0.2.300 b.example
 0.0.0.0 ads.example
@@ -84,7 +85,7 @@ def told() -> Iterator[list[str]]:
         ("mapped.example", (("192.0.2.1", V4),)),
         ("dual.example", (("192.0.2.2", V4), ("2001:db8::2", V6))),
         ("123456789012", (("192.0.2.3", V4),)),
-        ("127.1", (("192.0.2.3", V4),)),
+        ("127.1", (("192.0.2.3", V4), ("192.0.2.5", V4))),
         ("xn--strae-oqa.example", (("192.0.2.3", V4),)),
         ("_odd-.example", (("192.0.2.3", V4),)),
         ("ads.example", (("0.0.0.0", V4),)),
@@ -103,6 +104,8 @@ def test_addresses(setting: Setting, name: str, addresses: Any) -> None:
 @pytest.mark.parametrize(
     ("host", "name"),
     [
+        ("192.0.2.3", "123456789012"),
+        ("192.0.2.5", "real.example"),
         ("127.0.0.1", "localhost"),
         ("192.0.2.1", "mapped.example"),
         ("2001:db8::2", "dual.example"),
