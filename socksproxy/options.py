@@ -226,6 +226,7 @@ class Options(usage.Options, AuthOptionMixin):
         ["bind-any-peer", None, "Let clients of other machines leave open whom their BIND waits for."],
         ["bind-check-port", None, "Accept a BIND's peer only from the port that the client names."],
         ["udp-relatch", None, "Let a client's datagrams come from another port of its address than before."],
+        ["log-probes", None, "With -l: a line, too, for a client that connects and says nothing."],
         ["no-resolve-commands", None, "Do not serve RESOLVE and RESOLVE_PTR, which Tor's clients use."],
     ]
 

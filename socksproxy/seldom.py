@@ -4,6 +4,7 @@ Log lines on what may happen thousands of times: one a while, that says how ofte
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +13,8 @@ from twisted.logger import Logger
 
 #: Seconds between two lines.
 EVERY = 60.0
+#: Kinds of lines that are told apart; those of further kinds count together.
+MOST_KINDS = 64
 
 
 def complain(log: Logger, text: str, **values: Any) -> None:
@@ -54,3 +57,31 @@ class Seldom:
     def quiet(self) -> bool:
         """Whether the last line is so long ago that another one would be due."""
         return self._last is None or self._clock.seconds() - self._last >= EVERY
+
+
+class SeldomByKind:
+    """
+    As :class:`Seldom`, for lines of several kinds that do not hide each other.
+
+    :param clock: tells the time.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._kinds: dict[str, Seldom] = {}
+        self._further = Seldom(clock)
+
+    def due(self, text: str) -> int:
+        """
+        It has happened once more.
+
+        :param text: of the line. Lines that differ in numbers only are of one kind.
+        :returns: how often, in this kind, since the last line, where another one is due; 0: it is not.
+        """
+        kind = re.sub("[0-9]+", "#", text)
+        seldom = self._kinds.get(kind)
+        if seldom is None:
+            if len(self._kinds) >= MOST_KINDS:
+                return self._further.due()
+            seldom = self._kinds[kind] = Seldom(self._clock)
+        return seldom.due()

@@ -292,6 +292,7 @@ class SOCKSFactory(Factory):
     :param advertise: addresses that clients are told in place of our own, behind NAT or in a
         container: ``ADDRESS``, or ``ADDRESS@NETWORK`` for clients from there.
     :param resolve_commands: whether RESOLVE and RESOLVE_PTR are served.
+    :param log_probes: whether *observer* is told of clients that connect and say nothing, too.
     :raises ValueError: for an address or a network that is not a literal one, a second
         outgoing or listening address of a family, or settings that make no sense; for methods without
         a portal.
@@ -318,6 +319,7 @@ class SOCKSFactory(Factory):
         udp: UDPSettings = UDPSettings(),
         advertise: Sequence[str] = (),
         resolve_commands: bool = True,
+        log_probes: bool = False,
     ) -> None:
         self.reactor = reactor
         self._said: dict[str, Any] = {
@@ -335,6 +337,7 @@ class SOCKSFactory(Factory):
             "udp": udp,
             "advertise": advertise,
             "resolve_commands": resolve_commands,
+            "log_probes": log_probes,
         }
         self._check_methods(self._said)
         self.sessions = Sessions(
@@ -368,6 +371,7 @@ class SOCKSFactory(Factory):
         udp: UDPSettings = _AS_BEFORE,
         advertise: Sequence[str] = _AS_BEFORE,
         resolve_commands: bool = _AS_BEFORE,
+        log_probes: bool = _AS_BEFORE,
     ) -> None:
         """
         Change what is given, while sessions go on; see the class for the parameters.
@@ -395,6 +399,7 @@ class SOCKSFactory(Factory):
             "udp": udp,
             "advertise": advertise,
             "resolve_commands": resolve_commands,
+            "log_probes": log_probes,
         }
         said = self._said | {name: value for name, value in changes.items() if value is not _AS_BEFORE}
         self._check_methods(said)
@@ -523,6 +528,7 @@ def _meant(said: dict[str, Any]) -> Settings:
         udp=said["udp"],
         advertised=Advertised(said["advertise"]),
         resolve_commands=said["resolve_commands"],
+        log_probes=said["log_probes"],
     )
 
 

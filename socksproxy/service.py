@@ -228,6 +228,7 @@ def _of_factory(options: Options) -> dict[str, Any]:
         "udp": options["udp"],
         "advertise": options["advertise"],
         "resolve_commands": not options["no-resolve-commands"],
+        "log_probes": bool(options["log-probes"]),
     }
 
 

@@ -97,6 +97,7 @@ class Session:
     :param channel: what carries its bytes.
     :param client: who it is.
     :param claims: what it has of who is limited; None: nobody is.
+    :ivar heard: whether the client has said anything; one that connects and says nothing is a probe.
     """
 
     __slots__ = (
@@ -118,6 +119,7 @@ class Session:
         "_sessions",
         "_shown",
         "channel",
+        "heard",
         "negotiation",
         "phase",
         "record",
@@ -145,6 +147,7 @@ class Session:
         self._discarded = 0
         #: Bytes of early data that are counted.
         self._early = 0
+        self.heard = False
         self.channel = channel
         self.negotiation = Negotiation(None if sessions.authentication is None else self._offers)
         self.phase = Phase.NEGOTIATING
@@ -155,7 +158,11 @@ class Session:
     def identify(self, client: Client) -> None:
         """The client has turned out to be *client*."""
         self.record.client = client
-        self._claims = claims = self._sessions.ledger.arrive(client, self._claims)
+        self._claims = self._sessions.ledger.arrive(client, self._claims)
+        self._drop_if_too_many()
+
+    def _drop_if_too_many(self) -> None:
+        claims = self._claims
         if claims is not None and claims.admission is Admission.DROP:
             self._how = f"refused: {claims.refusal}"
             self.phase = Phase.FINISHING
@@ -163,6 +170,8 @@ class Session:
 
     def received(self, data: bytes) -> None:
         """The client sent *data*."""
+        if not self.heard:
+            self._hear()
         if self.phase is Phase.NEGOTIATING:
             self._negotiate(data)
         elif self.phase is Phase.SERVING or self.phase is Phase.AUTHENTICATING:
@@ -177,6 +186,14 @@ class Session:
             if self._discarded > MAX_IDLE_TALK and self._association is not None:
                 self._how = "protocol error: data on the connection of an association"
                 self._association.abort()
+
+    def _hear(self) -> None:
+        """The client says something, for the first time."""
+        if self._claims is not None and self.phase is Phase.NEGOTIATING:
+            self._claims.begin()
+            self._drop_if_too_many()
+        # A flood that is dropped writes no lines.
+        self.heard = self.phase is Phase.NEGOTIATING
 
     def read_closed(self) -> None:
         """The client has closed its direction."""
@@ -420,9 +437,15 @@ class Session:
         output = self.negotiation.take_output()
         if output:
             self.channel.write(output)
-        _log.info(
-            "{client}: {problem}", client=self.record.client, problem=problem, reply=problem.reply.value
-        )
+        due = self._sessions.garbage.due(str(problem))
+        if due:
+            _log.info(
+                "{client}: {problem}{more}",
+                client=self.record.client,
+                problem=problem,
+                more="" if due == 1 else f" ({due} such clients since the last such line)",
+                reply=problem.reply.value,
+            )
         self._finish(f"protocol error: {problem}" if not isinstance(problem, NotSOCKS) else str(problem))
 
     def _serve(self, request: Request) -> None:

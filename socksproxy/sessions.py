@@ -45,6 +45,7 @@ from .relay.half_closed import HalfClosed
 from .resolve import Names
 from .reverse import reverse_lookups
 from .runtime.pool import Pool
+from .seldom import SeldomByKind
 from .session import LINGER, Phase, Session
 from .tcp import SocketOption, socket_options
 from .udp.associations import Associations
@@ -83,6 +84,7 @@ class Settings(NamedTuple):
     udp: UDPSettings
     advertised: Advertised
     resolve_commands: bool
+    log_probes: bool
 
 
 class TakesOptions(Shape):
@@ -117,6 +119,8 @@ class Sessions:
         outgoing, advertised, bind, udp = settings.outgoing, settings.advertised, settings.bind, settings.udp
         self.binds = Binds(self.means, reactor, bind, settings.bind_addresses, advertised, outgoing)
         self.ledger = Ledger(reactor, settings.limits, settings.usage)
+        #: When a line on a client that has broken the protocol is due.
+        self.garbage = SeldomByKind(reactor)
         self.when_ended: Callable[[], None] = _nothing
         self._after_end = self.when_ended
         self._drained: list[Deferred[None]] | None = None
@@ -338,7 +342,8 @@ class Sessions:
         self.lingers.stop(session)
         self.graces.stop(session)
         session.release()
-        if self._settings.observer is not None and session.recorded():
+        told = session.heard or self._settings.log_probes
+        if told and self._settings.observer is not None and session.recorded():
             try:
                 self._settings.observer(session.record.event(how, self.seconds(), time.time()))
             except Exception:

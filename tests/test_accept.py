@@ -257,6 +257,7 @@ class Accepting:
 
     def __init__(self, stack: ExitStack, **options: Any) -> None:
         self.records: list[dict[str, Any]] = []
+        options.setdefault("log_probes", True)
         self.factory = SOCKSFactory(reactor, observer=self.records.append, **options)
         self.factory.doStart()
         self.port: Any = Listening()

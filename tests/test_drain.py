@@ -66,7 +66,7 @@ class Proxy:
 
     def __init__(self, engine: bool) -> None:
         self.events: list[Any] = []
-        self.factory = SOCKSFactory(reactor, observer=self.events.append, engine=engine)
+        self.factory = SOCKSFactory(reactor, observer=self.events.append, engine=engine, log_probes=True)
 
     async def listen(self) -> int:
         self.port: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.factory)

@@ -132,6 +132,7 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
         "udp": UDPSettings(),
         "advertise": [],
         "resolve_commands": True,
+        "log_probes": False,
     }
 
 

@@ -101,6 +101,7 @@ class Log:
 
     log: str | None = _key('"/var/log/socks/access.log"')
     log_format: str | None = _key('"json"')
+    log_probes: bool | None = _key("true")
 
 
 @frozen

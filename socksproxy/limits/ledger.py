@@ -328,27 +328,36 @@ class Claims:
             self._join(scope, holder, limits)
 
     def arrive(self, holders: Iterable[tuple[Scope, str, Limits]]) -> None:
-        """A client has connected, or it is known now which one has: it is counted, and judged."""
+        """A client has connected, or it is known now which one has: it is counted, and judged by counts."""
         over, refused_by = 0, None
         for scope, holder, limits in holders:
             if (scope, holder) in self._accounts:
                 continue  # it was counted when it was not known whose session it is
             account = self._join(scope, holder, limits)
-            here = 0
-            if not account.arrives():
-                here = self._ledger.refusing + 1
-            if limits.sessions is not None:
-                here = max(here, self._add(account, SESSIONS) - limits.sessions)
+            here = 0 if limits.sessions is None else self._add(account, SESSIONS) - limits.sessions
             if here > over:
                 over, refused_by = here, account
-        if refused_by is None:
-            return
+        if refused_by is not None:
+            self._refuse(over, refused_by)
+
+    def _refuse(self, over: int, refused_by: Account) -> None:
+        """The session is one too many, and one of *over* such ones."""
         self._ledger.refusing += self._refused_by is None
         self.admission, self._refused_by = judged(over), refused_by
         if self.admission is Admission.DROP:
             # Nobody is told, but the operator.
             with suppress(TooManySessions):
                 self.check()
+
+    def begin(self) -> None:
+        """
+        The client has said something, so that it counts in the rates at which sessions begin.
+
+        A client that connects and says nothing, as health checks and scanners do, counts in none.
+        """
+        too_often = [account for account in self._accounts.values() if not account.arrives()]
+        if too_often and self._refused_by is None:
+            self._refuse(self._ledger.refusing + 1, too_often[0])
 
     def renew(self, holders: Iterable[tuple[Scope, str, Limits]]) -> None:
         """Limits have changed: the session goes on, and is counted wherever it counts now."""

@@ -65,6 +65,7 @@ SAID: dict[str, tuple[str, list[str], list[str]]] = {
     "udp-grace": ("2.5", ["--udp-grace=2.5"], ["--udp-grace=0"]),
     "log": ('"a.log"', ["--log=a.log"], ["-l", "b.log"]),
     "log-format": ('"json"', ["--log-format=json"], ["--log-format=text"]),
+    "log-probes": ("true", ["--log-probes"], ["--log-probes"]),
     "workers": ("2", ["--workers=2"], ["--workers=1"]),
     "drain": ("2.5", ["--drain=2.5"], ["--drain=0"]),
     "max-sessions": ("2", ["--max-sessions=2"], ["--max-sessions=3"]),
@@ -87,7 +88,7 @@ SAID: dict[str, tuple[str, list[str], list[str]]] = {
 #: What else has to be said for a key to make sense, or a difference.
 BESIDES = {"log-format": ["--log=a.log"], "socks4-userid": ["--auth=memory:a:b"], "auth-cache": []}
 
-FLAGS = ["open", "no-resolve-commands", "bind-any-peer", "bind-check-port", "udp-relatch"]
+FLAGS = ["open", "log-probes", "no-resolve-commands", "bind-any-peer", "bind-check-port", "udp-relatch"]
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +120,7 @@ def meant(options: Options) -> dict[str, Any]:
         for name in (
             *("timeouts", "limits", "bind", "udp", "outgoing", "advertise", "drain_seconds", "worker_count"),
             *("guarded", "auth_settings", "listen", "open", "no-resolve-commands", "socks4-userid"),
+            "log-probes",
         )
     }
     found["listeners"] = [listener.description for listener in options["listeners"]]
@@ -127,7 +129,7 @@ def meant(options: Options) -> dict[str, Any]:
     found["cache"] = portal and options["auth-cache"]
     found["log"] = log and (log.path, log._line)
     found["resolver"] = resolver and resolver.servers
-    found["flags"] = {name: bool(found.pop(name)) for name in ("open", "no-resolve-commands")}
+    found["flags"] = {name: bool(found.pop(name)) for name in ("open", "no-resolve-commands", "log-probes")}
     return found
 
 

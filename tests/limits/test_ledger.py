@@ -30,8 +30,10 @@ class Door:
         self.ledger = Ledger(self.clock, limits, **more)
         self.inside: list[tuple[str | None, Claims | None]] = []
 
-    def admit(self, host: str | None, uid: int | None = None) -> Admission:
+    def admit(self, host: str | None, uid: int | None = None, *, silent: bool = False) -> Admission:
         claims = self.ledger.arrive(Client(host, 1, uid=uid))
+        if claims is not None and not silent:
+            claims.begin()
         self.inside.append((host, claims))
         return SERVE if claims is None else claims.admission
 
@@ -334,6 +336,34 @@ def test_a_flood_is_closed_unheard() -> None:
     door = Door(ServerLimits(server=Limits(new_sessions=Rate(1))))
     admitted = [door.admit("192.0.2.1") for _ in range(PATIENCE + 3)]
     assert admitted == [SERVE] + [REFUSE] * PATIENCE + [DROP] * 2
+
+
+def test_who_says_nothing_has_not_begun() -> None:
+    """Probes take nothing of a rate, and are sessions like others while they are there."""
+    limits = Limits(new_sessions=Rate(0.001, 2), sessions=3)
+    door = Door(ServerLimits(client=limits))
+    for _ in range(20):
+        assert door.admit("192.0.2.1", silent=True) is SERVE
+        door.release("192.0.2.1")
+    assert [door.admit("192.0.2.1", silent=True) for _ in range(4)] == [SERVE] * 3 + [REFUSE]
+    for _ in range(4):
+        door.release("192.0.2.1")
+    assert [door.admit("192.0.2.1") for _ in range(3)] == [SERVE, SERVE, REFUSE]
+
+
+def test_known_and_heard() -> None:
+    """A client behind a balancer counts in its own rate and in that of all, once each."""
+    once = Limits(new_sessions=Rate(0.001, 1))
+    ledger = Ledger(Clock(), ServerLimits(server=Limits(new_sessions=Rate(0.001, 2)), client=once))
+    for host, admission in (("192.0.2.1", SERVE), ("192.0.2.1", REFUSE), ("192.0.2.2", REFUSE)):
+        claims = ledger.arrive(Client(""))
+        assert claims is not None
+        ledger.arrive(Client(host, 1), claims)
+        assert claims.admission is SERVE
+        claims.begin()
+        assert claims.admission is admission
+        claims.close()
+    assert ledger.refusing == 0
 
 
 def test_a_user_s_new_sessions() -> None:

@@ -49,6 +49,7 @@ class Proxy:
     def __init__(self, kind: str, listen: str = "tcp:0:interface=127.0.0.1", **options: Any) -> None:
         self.kind = kind
         self.records: list[dict[str, Any]] = []
+        options.setdefault("log_probes", True)
         self.factory = SOCKSFactory(reactor, observer=self.records.append, engine=kind == "engine", **options)
         self._listen = listen
         self._port: Any = None
