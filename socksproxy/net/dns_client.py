@@ -6,7 +6,7 @@ comes from elsewhere, and tells when the server's port is closed. A socket takes
 questions in a limited time, and closes when its last question is over; the next one has another port
 (RFC 5452, section 9.2). A question stays with the sockets that it was sent from until it is over: what
 answers something else is ignored, and a late answer to an earlier attempt counts. Servers are tried in
-turn, beginning with the one that answered last.
+turn. When the first one answers nothing for the time of an attempt, the next one is the first from then on.
 
 twisted.names would serve less well: it opens a socket for each question, logs lines for each socket, and
 takes any message with the right id for the answer.
@@ -18,6 +18,7 @@ import random
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any, NamedTuple, Protocol as Shape
 
 from twisted.internet.defer import Deferred
@@ -104,6 +105,7 @@ class DNSClient:
         self.servers = tuple(servers)
         self._chance = random.SystemRandom() if chance is None else chance
         self._first = 0
+        self._heard = [-inf] * len(self.servers)
         self._sockets: dict[int, list[_Socket]] = {number: [] for number in range(len(self.servers))}
         self._sockets_each = MOST_SOCKETS // len(self.servers)
         self._streams = Turns(MOST_STREAMS, 1024, MOST_STREAMS)
@@ -146,7 +148,7 @@ class DNSClient:
             except OSError:
                 query.failed.add(server)
             else:
-                query.timer = self._reactor.callLater(seconds, self._timed_out, query, server)
+                query.timer = self._reactor.callLater(seconds, self._timed_out, query, server, seconds)
                 return
         self._end(query, Failure(NoAnswer("no DNS server has answered")))
 
@@ -159,9 +161,10 @@ class DNSClient:
         link.queries[id] = query
         query.sent.append((link, id))
 
-    def _timed_out(self, query: _Query, server: int) -> None:
+    def _timed_out(self, query: _Query, server: int, seconds: float) -> None:
         query.timer = None
-        if server == self._first:
+        # A server that has answered other questions meanwhile is well: it is the name that has no answer.
+        if server == self._first and self._heard[server] <= self._reactor.seconds() - seconds:
             self._first = (server + 1) % len(self.servers)
         self._try_next(query)
 
@@ -172,12 +175,12 @@ class DNSClient:
         answer = read_answer(data, query.question)
         if answer is None:
             return
+        self._heard[server] = self._reactor.seconds()
         if answer.outcome is Outcome.TRUNCATED:
             self._ask_by_stream(query, server)
         elif answer.outcome is Outcome.FAILED:
             self.failed(query, server)
         else:
-            self._first = server
             self._end(query, answer)
 
     def failed(self, query: _Query, server: int) -> None:

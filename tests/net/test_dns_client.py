@@ -227,7 +227,7 @@ def test_servers_in_turn(fake_reactor: Reactor) -> None:
     setting.assert_over()
 
 
-def test_the_server_that_answered_is_first(fake_reactor: Reactor) -> None:
+def test_a_server_that_is_down_is_not_the_first(fake_reactor: Reactor) -> None:
     """So one that is down costs its second once, and not with each name."""
     setting = Setting(fake_reactor, ONE, TWO)
     _, results = setting.ask()
@@ -236,11 +236,26 @@ def test_the_server_that_answered_is_first(fake_reactor: Reactor) -> None:
     assert results == [ANSWER]
     setting.ask()
     assert setting.servers == [ONE, TWO, TWO]
-    setting.reactor.advance(1)
+    setting.reactor.advance(1.1)
     assert setting.servers[3:] == [ONE]
     setting.answer(-1, "192.0.2.1")
     setting.ask()
     assert setting.servers[4:] == [ONE]
+
+
+def test_names_without_an_answer_do_not_change_the_first(fake_reactor: Reactor) -> None:
+    """Else a client who asks for such names would send all others to a server that may be down."""
+    setting = Setting(fake_reactor, ONE, TWO)
+    for number in range(10):
+        setting.ask(f"slow{number}.test")
+    setting.reactor.advance(0.5)
+    _, results = setting.ask()
+    setting.answer(-1, "192.0.2.1")
+    assert results == [ANSWER]
+    setting.reactor.advance(0.5)
+    assert setting.servers[11:] == [TWO] * 10
+    setting.ask()
+    assert setting.servers[21:] == [ONE]
 
 
 @pytest.mark.parametrize("rcode", [dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.FORMERR])
