@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from .conftest import PYTHON_M_TWISTED, TWIST, TWISTD
+from .conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
 
 STARTED_BY = {"twistd": TWISTD, "twist": TWIST, "python -m twisted": PYTHON_M_TWISTED}
 #: A locale that knows nothing but ASCII, and no way round it.
@@ -78,3 +80,16 @@ def test_without_unicode(environment: dict[str, str], tmp_path: Path) -> None:
     status, out, told = started([*TWISTD, "socks", "-l", "nowhere/\u00e9"], tmp_path, environment)
     assert (status, out, len(told)) == (1, "", 1)
     assert told[0].startswith("socks: --log nowhere/")
+
+
+def test_log_without_unicode(tmp_path: Path, start: Callable[..., Program]) -> None:
+    """A line of the server's own log is not lost for a character."""
+    (tmp_path / "b\u00fccher.toml").write_text("[listeners]\nport = 0\n")
+    command = [*TWISTD, "-n", "--pidfile=", "socks", "--config", "b\u00fccher.toml"]
+    program = start(command, {"PYTHONIOENCODING": "ascii"})
+    port = int(program.wait_for(r"listening on tcp:127\.0\.0\.1:(\d+)")[1])
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+        sock.sendall(b"\x05\x01\x00")
+        assert sock.recv(2) == b"\x05\x00"  # the reactor runs, and signals are handled
+    program.process.send_signal(signal.SIGHUP)
+    program.wait_for(r"reloaded: b\\xfccher\.toml is in force")

@@ -54,6 +54,9 @@ _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
 _SAID_TWICE = ("cannot declare ", "cannot overwrite ", "cannot mutate ", "duplicate inline table key")
 #: A line that begins a table, whatever its name is made of, if not of quotes.
 _HEADER = re.compile(r"\s*(\[\[?)([^\[\]\"'#]+)(\]\]?)\s*(?:#.*)?")
+#: A line that gives a key, whatever the key is made of, a value.
+_PAIR = re.compile(r"\s*([^=\[\]{}\"'#]*[^=\[\]{}\"'#\s])\s*=(?!=)")
+_IN_QUOTES = "a name with other characters than letters, digits, - and _ stands in quotes"
 _PLACES = places()
 
 
@@ -389,12 +392,15 @@ def _quotes_missing(lines: list[str]) -> str:
     """What to say besides, where *lines* are one that begins a table whose name has to be in quotes."""
     header = _HEADER.fullmatch(lines[0]) if lines else None
     if header is None:
-        return ""
+        pair = _PAIR.match(lines[0]) if lines else None
+        if pair is None or all(BARE_KEY.fullmatch(part.strip()) for part in pair[1].split(".")):
+            return ""
+        return f"; {_IN_QUOTES}: {named(pair[1])} ="
     table, dot, name = header[2].partition(".")
     if not dot or table.strip() not in OTHERS or BARE_KEY.fullmatch(name.strip()):
         return ""
     right = f"{header[1]}{table.strip()}.{named(name.strip())}{header[3]}"
-    return f"; a name with other characters than letters, digits, - and _ stands in quotes: {right}"
+    return f"; {_IN_QUOTES}: {right}"
 
 
 def _place(before: str) -> tuple[int, int]:

@@ -71,7 +71,18 @@ def test_quotes(header: str, right: str) -> None:
     assert mistakes(f"{right}\ndisabled = true\n") == []
 
 
-@pytest.mark.parametrize("header", ["[users.bob", "[log.a@b]", "[users.bob]]", "a = [1"])
+@pytest.mark.parametrize(
+    ("pair", "right"),
+    [("bob@x.org = {}", '"bob@x.org" ='), ("J Doe={}", '"J Doe" ='), ("m\u00fcller = {}", '"m\u00fcller" =')],
+)
+def test_quotes_of_keys(pair: str, right: str) -> None:
+    """So is a key."""
+    (line,) = mistakes(f"[users]\n{pair}\n")
+    assert line.startswith("file:2:")
+    assert line.endswith(f"; {QUOTES}: {right}")
+
+
+@pytest.mark.parametrize("header", ["[users.bob", "[log.a@b]", "[users.bob]]", "a = [1", "a.b = ", "port 5"])
 def test_no_quotes(header: str) -> None:
     """Other mistakes are not taken for this one."""
     (line,) = mistakes(header)
