@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from threading import Thread
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from socksproxy.policy.sets import (
     NameTable,
     NetworksFile,
     NetworkTable,
+    SetFile,
     SetFiles,
     Unusable,
 )
@@ -268,6 +271,44 @@ def test_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     names.load()
     assert len(names) == 2
     assert not names.changed()
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry"),
+    [
+        (NamesFile, "a{0}.b{1}.example"),
+        (NetworksFile, "10.{2}.{3}.{4}"),
+        (NetworksFile, "2001:db8:{0:x}:{1:x}::/64"),
+    ],
+)
+def test_no_long_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[SetFile], entry: str
+) -> None:
+    """The thread that reads a large file leaves the interpreter's lock to other threads all the time."""
+    numbers = (number * 7919 % 65521 for number in range(40_000))
+    parts = ((n, n ^ 0x5555, n >> 12, n >> 4 & 255, n & 15) for n in numbers)
+    file = kind(write(tmp_path / "set.txt", "\n".join(entry.format(*part) for part in parts)))
+    steps = []
+    began = 0.0
+
+    def pause(seconds: float) -> None:
+        nonlocal began
+        steps.append(thread_time() - began)
+        began = thread_time()
+
+    def load() -> None:
+        nonlocal began
+        began = thread_time()
+        file.load()
+        pause(0)
+
+    monkeypatch.setattr(sets, "sleep", pause)
+    thread = Thread(target=load)
+    thread.start()
+    thread.join()
+    assert len(file.table) > 1000
+    assert len(steps) > 2 * 40_000 // 1000
+    assert max(steps) < 0.02
 
 
 @pytest.fixture
