@@ -37,8 +37,7 @@ async def associate(session: Session) -> None:
         await session.pause(_THINK)
     if session.random.random() < 0.3:
         tcp.shutdown(socket.SHUT_WR)
-        if await loop.sock_recv(tcp, 1):
-            raise Unexpected("there is something on the connection of an association")
+        await _window(session, client, destination)
 
 
 async def _window(session: Session, client: socket.socket, destination: socket.socket) -> None:

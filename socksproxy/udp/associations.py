@@ -43,10 +43,17 @@ _random = SystemRandom()
 _DESCRIPTORS = 4
 
 
-def most_of_one_client() -> int:
-    """How many associations one client may have: they leave a quarter of this process's descriptors."""
+def most_of_one_client(ports: PortRange | None) -> int:
+    """
+    How many associations one client may have: they leave a quarter of what there is to others.
+
+    :param ports: which each has one of; None: the system has as many as there are descriptors.
+    """
     limit = current_limit()
-    return max(1, (limit - reserve(limit)) * 3 // (4 * _DESCRIPTORS))
+    most = (limit - reserve(limit)) // _DESCRIPTORS
+    if ports is not None:
+        most = min(most, ports.last - ports.first + 1)
+    return most - most // 4
 
 
 class Port(Shape):
@@ -150,7 +157,7 @@ class Associations:
         :raises OSError: as the system gives it.
         """
         host, ours = _hosts(client, local, hint)
-        if len(self._of_client.get(_share_of(client), ())) >= most_of_one_client():
+        if len(self._of_client.get(_share_of(client), ())) >= most_of_one_client(self._ports):
             self.make_room(client)
         association = Association(self._terms, client, host, _port_of(hint, host), ended, wrapping)
         kind = self._kind(engine)

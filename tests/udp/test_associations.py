@@ -19,7 +19,7 @@ from socksproxy.commands.means import Means
 from socksproxy.deadlines import Deadlines
 from socksproxy.dial import Outgoing
 from socksproxy.errors import NoFreePort
-from socksproxy.ports import Advertised
+from socksproxy.ports import Advertised, PortRange
 from socksproxy.relay.outcome import End
 from socksproxy.resolve import Names
 from socksproxy.udp import associations as module
@@ -331,9 +331,9 @@ def test_the_longest_idle_makes_room() -> None:
 def test_ports_of_another_range_make_no_room() -> None:
     factory = Factory(ports=(5, 7))
     one = factory.open()[0]
-    settings = UDPSettings(ports=(8, 8))
+    settings = UDPSettings(ports=(8, 9))
     factory.associations.reconfigure(factory.means, settings, Advertised(()), Outgoing())
-    factory.reactor.taken = {8}
+    factory.reactor.taken = {8, 9}
     with pytest.raises(NoFreePort):
         factory.open()
     assert factory.associations.live == {one}
@@ -356,7 +356,7 @@ def test_who_makes_room(
     monkeypatch: pytest.MonkeyPatch, first: str | None, second: str | None, ends: bool
 ) -> None:
     """When descriptors would be short: another one of the address, of the /64, or of the local user."""
-    monkeypatch.setattr(module, "most_of_one_client", lambda: 1)
+    monkeypatch.setattr(module, "most_of_one_client", lambda _: 1)
     factory = Factory()
 
     def opened(host: str | None) -> Association:
@@ -369,10 +369,23 @@ def test_who_makes_room(
 
 
 def test_most_of_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that one client has leaves a quarter of the descriptors to others."""
-    for limit, most in ((64, 9), (1024, 186), (20000, 3632), (1 << 20, 190464)):
+    """All that one client has leaves a quarter of the descriptors and ports to others."""
+    for limit, most in ((64, 9), (1024, 186), (20000, 3633), (1 << 20, 190464)):
         monkeypatch.setattr(module, "current_limit", lambda limit=limit: limit)
-        assert module.most_of_one_client() == most
+        assert module.most_of_one_client(None) == most
+        assert module.most_of_one_client(PortRange(1, 65535)) == min(most, 49152)
+    for ports, most in ((1, 1), (2, 2), (3, 3), (4, 3), (20, 15), (100, 75)):
+        assert module.most_of_one_client(PortRange(1, ports)) == most
+
+
+def test_one_client_leaves_ports_to_others() -> None:
+    factory = Factory(ports=(1, 8))
+    greedy = [factory.open()[0] for _ in range(20)]
+    others = [factory.open(host)[0] for host in ("192.0.2.2", "192.0.2.3")]
+    assert factory.associations.live == {*greedy[-6:], *others}
+    with pytest.raises(NoFreePort):
+        factory.open("192.0.2.4")
+    assert factory.ended == greedy[:-6]
 
 
 def test_out_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1044,6 +1044,28 @@ async def test_most_associations_of_a_client(kind: str) -> None:
         await proxy.run(capped)
 
 
+def one_for_each_socket(proxy: Proxy) -> None:
+    """200 sockets of programs, each of which asks one DNS server, and keeps its association."""
+    hint = Address.of("0.0.0.0", 53)
+    with ExitStack() as stack, Echo() as server:
+        for number in range(200):
+            client = stack.enter_context(Client(proxy, hint=hint))
+            assert client.ask(b"query %d" % number, server.address) == b"query %d" % number
+        assert client.ask(b"again", server.address) == b"again"
+        assert len(server.seen) == 201
+
+
+@kinds
+@pytest.mark.parametrize("ports", [None, 4], ids=["any port", "4 ports"])
+@pytest_twisted.ensureDeferred
+async def test_one_association_for_each_socket(kind: str, ports: int | None) -> None:
+    """What tun2socks and its kin do: every query has its answer, on however few ports."""
+    first = two_free_ports()[0]
+    settings = UDPSettings(ports=None if ports is None else (first - ports, first))
+    async with serving(kind, udp=settings) as proxy:
+        await proxy.run(one_for_each_socket)
+
+
 def exhausted(proxy: Proxy, ports: tuple[int, int]) -> None:
     with ExitStack() as stack, Echo() as echo:
         clients = [stack.enter_context(Client(proxy)) for _ in range(2)]
