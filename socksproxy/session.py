@@ -227,6 +227,7 @@ class Session:
     def handshake_expired(self) -> None:
         """The request did not come in time."""
         self._how = "handshake timeout"
+        self._withdraw()
         self.channel.abort()
 
     def connect_expired(self) -> None:
@@ -256,7 +257,8 @@ class Session:
         if self._association is not None:
             self._association.abort()
             return
-        self._cancel("aborted")
+        self._how = self._how or "aborted"
+        self._withdraw()
         self.channel.abort()
 
     # The way of a session.
@@ -955,6 +957,14 @@ class Session:
             return False
         pending.cancel()
         return True
+
+    def _withdraw(self) -> None:
+        """Cancel what is waited for; it is not the client who goes."""
+        pending, self._pending = self._pending, None
+        if pending is not None and self._asked_by is not None:
+            self._asked_by.gate.give_up(pending)
+        elif pending is not None:
+            pending.cancel()
 
     def _over(self) -> None:
         if self.phase is not Phase.OVER:

@@ -63,6 +63,7 @@ class Gate:
         self._repeated = Seldom(reactor)
         self._faulty = Seldom(reactor)
         self._unseen = Seldom(reactor)
+        self._gives_up = False
         self._waiting: dict[str | None, dict[_Attempt, None]] = {}
 
     def log_in(self, client: Client, method: str, credentials: ICredentials) -> Granted | Deferred[Granted]:
@@ -95,6 +96,14 @@ class Gate:
         if attempt.answer is _NOTHING:
             return attempt.wait(asked, self._checker_of(credentials))
         return self.judge(attempt, attempt.answer)
+
+    def give_up(self, pending: Deferred[Any]) -> None:
+        """Cancel what :meth:`log_in` has given, *pending*, where it is not the client who does not wait."""
+        self._gives_up = True
+        try:
+            pending.cancel()
+        finally:
+            self._gives_up = False
 
     def renew(self, client: Client, avatar_id: Any) -> Deferred[Granted]:
         """
@@ -179,7 +188,7 @@ class Gate:
 
     def abandoned(self, attempt: _Attempt) -> None:
         """The client has not waited for the answer."""
-        if attempt.guessed is not None:
+        if attempt.guessed is not None and not self._gives_up:
             self._count(attempt, "the client has not waited for the answer", answered=False)
 
     def hangs(self, attempt: _Attempt, checker: str) -> UnauthorizedLogin:

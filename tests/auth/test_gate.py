@@ -543,6 +543,22 @@ class TestCancelled:
         waits.errback(UnauthorizedLogin())
         assert len(log) == 1
 
+    def test_not_the_client(self, setting: Setting, log: list[LogEvent]) -> None:
+        """Where the server does not wait any more, the client has not failed."""
+        cancelled: list[Any] = []
+        setting.checker.answer = lambda: Deferred(cancelled.append)
+        for number in range(20):
+            answer = setting.gate.log_in(HERE, "password", guess(number))
+            assert isinstance(answer, Deferred)
+            answer.addErrback(lambda failure: failure.trap(CancelledError) and None)
+            setting.gate.give_up(answer)
+        assert len(cancelled) == 20
+        assert setting.penalties.entries == 0
+        assert log == []
+        setting.checker.answer = Deferred
+        self.leave(setting, WRONG)
+        assert len(log) == 1
+
     def test_nothing_to_guess(self, setting: Setting, log: list[LogEvent]) -> None:
         setting.checker.answer = Deferred
         for _ in range(20):

@@ -422,6 +422,29 @@ def test_portal_that_hangs(serve: Serve) -> Playing:
     assert record["ended"] == "refused: not authenticated"
 
 
+@pytest.mark.parametrize("gone", [False, True])
+@pytest_twisted.inlineCallbacks
+def test_who_does_not_wait(serve: Serve, gone: bool) -> Playing:
+    """A client that goes while its password is checked has failed; one for which we have no time has not."""
+    house, clock = House(), Clock()
+    house.passwords.waiting = Deferred()
+    auth = AuthSettings(timeout=30.0, failures=1)
+    proxy: Proxy = yield serve(portal=house.portal, clock=clock, auth=auth)
+    with proxy.connect() as sock:
+        yield proxy.play(sock.sendall, b"\x05\x01\x02" + BOB)
+        yield until(lambda: house.passwords.asked)
+        if gone:
+            reset(sock)
+        else:
+            clock.advance(11)
+            clock.advance(1)
+    record = yield proxy.record()
+    assert record["ended"] == ("client reset" if gone else "handshake timeout")
+    house.passwords.waiting = None
+    with proxy.connect() as sock:
+        assert (yield proxy.play(authenticate, sock)) == (b"\x01\x01" if gone else b"\x01\x00")
+
+
 @pytest_twisted.inlineCallbacks
 def test_handshake_timeout_goes_on(serve: Serve) -> Playing:
     """Who is known has not asked for anything yet, and has no more time than others for it."""
