@@ -439,16 +439,15 @@ class Session:
         output = self.negotiation.take_output()
         if output:
             self.channel.write(output)
-        due = self._sessions.garbage.due(str(problem))
-        if due:
-            _log.info(
-                "{client}: {problem}{more}",
-                client=self.record.client,
-                problem=problem,
-                more="" if due == 1 else f" ({due} such clients since the last such line)",
-                reply=problem.reply.value,
-            )
+        self._complain(str(problem))
         self._finish(f"protocol error: {problem}" if not isinstance(problem, NotSOCKS) else str(problem))
+
+    def _complain(self, problem: str) -> None:
+        """One line in the log, unless there was one of its kind lately."""
+        due = self._sessions.garbage.due(problem)
+        if due:
+            more = "" if due == 1 else f" ({due} such clients since the last such line)"
+            _log.info("{client}: {problem}{more}", client=self.record.client, problem=problem, more=more)
 
     def _serve(self, request: Request) -> None:
         sessions, record = self._sessions, self.record
@@ -784,6 +783,8 @@ class Session:
         self._sessions.half_closed.discard(relay)
         self.record.sent, self.record.received = relay.sent, relay.received
         self._how = relay.how.value if relay.how is not None else "aborted"
+        if relay.problem is not None:
+            self._complain(relay.problem)
         self._over()
 
     def _associate(self, request: Request) -> None:

@@ -53,6 +53,7 @@ class IRelay(Interface):
     received = Attribute("Bytes delivered from the destination to the client.")
     how = Attribute("How it ended, an :class:`End`; None while it lives.")
     errno = Attribute("The error number that ended it; 0 where none did.")
+    problem = Attribute("What a peer has broken of the protocol, in words; None: nothing.")
 
     def reached() -> Place:
         """Which listener of ours the client has reached; behind a balancer, the balancer has."""

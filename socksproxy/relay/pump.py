@@ -432,6 +432,9 @@ class EngineRelay:
     :ivar half_closed: called when one direction has closed and the other goes on.
     """
 
+    #: Bytes that the engine moves are nobody's protocol.
+    problem: str | None = None
+
     __slots__ = (
         "_ended",
         "_since",

@@ -15,7 +15,6 @@ from typing import Any
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -24,8 +23,6 @@ from ..limits.buckets import Meter, Meters
 from ..policy.listeners import Place, place_of
 from ..wire.words import ProtocolError
 from .outcome import End, IRelay, nothing
-
-_log = Logger(namespace="socksproxy")
 
 #: Bytes that a transport reads at a time, and at the least.
 _MOST_READ, _LEAST_READ = 65536, 512
@@ -275,6 +272,7 @@ class TransportsRelay:
         self.destination = RelayEnd(self, destination)
         self.client.other, self.destination.other = self.destination, self.client
         self.how: End | None = None
+        self.problem: str | None = None
         self.errno = 0
         self._clock = clock
         self._last = 0.0
@@ -349,9 +347,8 @@ class TransportsRelay:
 
     def broken(self, end: RelayEnd, problem: ProtocolError) -> None:
         """*end*'s peer, or the context with it, has broken what was agreed on."""
-        if self.how is not End.BROKEN:
-            peer = end.transport.getPeer()
-            _log.info("{client}: {problem}", client=f"{peer.host}:{peer.port}", problem=problem)
+        if self.problem is None:
+            self.problem = str(problem)
         self.abort(End.BROKEN)
 
     def closed_by(self, end: RelayEnd) -> None:

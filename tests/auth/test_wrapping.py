@@ -19,6 +19,7 @@ from socksproxy.wire.datagram import build_header, parse_datagram
 from socksproxy.wire.words import Address, Command, ProtocolError
 from tests.conftest import Serve
 from tests.relay.harness import read_exactly
+from tests.support.logs import heard
 from tests.support.origin import Origin, echo
 from tests.support.proxy import Proxy, echoes, reply5, request5
 from tests.support.wrapping import MOST, Swapped, WrappedSocket
@@ -148,3 +149,24 @@ def test_a_reply_that_cannot_be_made(serve: Serve, origin: Origin, port: str) ->
     assert (yield proxy.play(scenario)) == b""
     record = yield proxy.record()
     assert record["ended"] == "protocol error: the context has expired"
+
+
+@pytest_twisted.inlineCallbacks
+def test_garbage_after_the_login(serve: Serve, origin: Origin) -> Playing:
+    """What cannot be taken out ends the relay; the log has one line, however often that happens."""
+    proxy = yield started(serve)
+
+    def scenario() -> None:
+        with connect(proxy) as sock:
+            sock.sendall(request5("127.0.0.1", origin.port))
+            assert reply5(sock)[0] == 0
+            sock._sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            with pytest.raises(ConnectionResetError):
+                sock._sock.recv(100)
+
+    with heard() as lines:
+        for number in range(3):
+            yield proxy.play(scenario)
+            record = yield proxy.record(number)
+            assert record["ended"] == "protocol error"
+    assert len(lines) == 1

@@ -68,7 +68,7 @@ def test_a_message_that_cannot_be_made(relay: Harness) -> Playing:
     yield relay.run(scenario)
     ended = yield relay.finished()
     assert ended.how is End.BROKEN
-    assert ended.received == 0
+    assert (ended.received, ended.problem) == (0, "the context has expired")
 
 
 @pytest_twisted.inlineCallbacks
