@@ -40,6 +40,10 @@ class Setting:
         self.directory = directory
         self.port = int(program.wait_for(r"listening on tcp:127\.0\.0\.1:(\d+)")[1])
         self.clients: list[socket.socket] = []
+        # It handles signals when it serves: it listens a moment before.
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as client:
+            client.sendall(b"\x05\x02\x00\x02")
+            assert len(client.recv(2)) == 2
 
     def send(self, *requests: bytes) -> None:
         for data in requests:
