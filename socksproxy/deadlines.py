@@ -14,6 +14,8 @@ from typing import Generic, TypeVar
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from .seldom import complain
+
 _log = Logger(namespace="socksproxy")
 
 T = TypeVar("T")
@@ -114,7 +116,7 @@ class Deadlines(Generic[T]):
                 self._expired(thing)
             except Exception:
                 # A fault of ours: it costs one session, not the timeouts of all others.
-                _log.failure("a timeout failed")
+                complain(_log, "a timeout failed")
         self._timer = None
 
 

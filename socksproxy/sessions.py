@@ -45,7 +45,7 @@ from .relay.half_closed import HalfClosed
 from .resolve import Names
 from .reverse import reverse_lookups
 from .runtime.pool import Pool
-from .seldom import SeldomByKind
+from .seldom import SeldomByKind, complain
 from .session import LINGER, Phase, Session
 from .tcp import SocketOption, socket_options
 from .udp.associations import Associations
@@ -245,8 +245,8 @@ class Sessions:
                 self._follow(session)
             except Exception:
                 # A fault of ours: it costs one session, and the others follow.
-                _log.failure("{client}: the session cannot follow a change", client=session.record.client)
-                session.abort()
+                complain(_log, "{client}: the session cannot follow a change", client=session.record.client)
+                _abort(session)
         if self._changed:
             self._going_over = self.reactor.callLater(0, self._go_over_some)
 
@@ -348,7 +348,7 @@ class Sessions:
                 self._settings.observer(session.record.event(how, self.seconds(), time.time()))
             except Exception:
                 # An embedder's observer may raise anything; it costs this event and nothing else.
-                _log.failure("the observer of sessions failed; an event is lost")
+                complain(_log, "the observer of sessions failed; an event is lost")
         self.when_ended()
 
     def underway(self) -> int:
@@ -409,10 +409,18 @@ class Sessions:
     def close(self) -> None:
         """End every session at once."""
         for session in list(self.live):
-            session.abort()
+            _abort(session)
         self._changed.clear()
         self.hours.stop()
         self.associations.close()
         self.half_closed.close()
         for deadlines in (self.handshakes, self.connects, self.peers, self.lingers, self.graces):
             deadlines.close()
+
+
+def _abort(session: Session) -> None:
+    try:
+        session.abort()
+    except Exception:
+        # A fault of ours: it costs one session, and the others end all the same.
+        complain(_log, "{client}: the session fails to end", client=session.record.client)

@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
+from socksproxy import deadlines
 from socksproxy.deadlines import Deadlines, OwnDeadlines
 
 
@@ -338,3 +339,22 @@ def test_each_for_its_own_length(steps: list[tuple[str, float | None]]) -> None:
     waits.clock.pump([0.5] * 20)
     expired += due.items()
     assert sorted(waits.expired) == sorted(expired)
+
+
+def test_log_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory is short, even the log may fail: the timeouts of all others come all the same."""
+    clock, over = Clock(), []
+
+    def expired(thing: str) -> None:
+        if thing == "bad":
+            raise MemoryError
+        over.append(thing)
+
+    monkeypatch.setattr(deadlines, "_log", None)
+    waits = Deadlines(clock, 10, expired)
+    waits.start("bad", 0)
+    waits.start("good", 0)
+    clock.advance(10)
+    waits.start("later", 10)
+    clock.advance(10)
+    assert over == ["good", "later"]

@@ -25,6 +25,7 @@ from typing import NamedTuple, Protocol as Shape
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from ..seldom import complain
 from .terms import Rate
 
 _log = Logger(namespace="socksproxy")
@@ -264,7 +265,7 @@ class Bucket:
         try:
             waiter.resume()
         except Exception:
-            _log.failure("a session that waited for its turn failed")
+            complain(_log, "a session that waited for its turn failed")
         if self._serving is not None and waiter not in self._numbers:
             self._left[waiter] = stands + self._served
         self._serving = None

@@ -22,7 +22,7 @@ from ..errors import SHORTAGES, NoFreePort
 from ..policy import Client, Special, special
 from ..ports import Advertised, PortRange, opened
 from ..relay.outcome import End
-from ..seldom import Seldom
+from ..seldom import Seldom, complain
 from ..wire.words import Address, AddressType
 from . import batch
 from .association import LIFETIME, Association, Outlet, Terms
@@ -299,10 +299,14 @@ class Associations:
         if renew:
             self._renewed = now
         for association in list(self.live):
-            if association.is_idle(now):
-                association.abort(End.IDLE)
-            elif renew:
-                association.renew()
+            try:
+                if association.is_idle(now):
+                    association.abort(End.IDLE)
+                elif renew:
+                    association.renew()
+            except Exception:
+                # A fault of ours: it costs one association, and the others end in their time.
+                complain(_log, "{client}: the association fails to end", client=association.client)
         self._want_check()
 
 

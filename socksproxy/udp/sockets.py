@@ -29,15 +29,20 @@ from struct import unpack
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from twisted.logger import Logger
+
 from ..dial import Outgoing
 from ..names import plain
 from ..ports import bindable
 from ..relay.engine import RelayEngine
+from ..seldom import complain
 from ..wire.words import AddressType
 from .association import LONGEST, Association, Drop, Target, header_end
 from .batch import HEAD, MASK, NAME_SIZES, SLOTS, Batch
 from .desk import Desk
 from .transports import enlarge
+
+_log = Logger(namespace="socksproxy")
 
 #: Batches of one socket in a turn.
 _TURNS = 4
@@ -164,15 +169,24 @@ class ClientPort(Readable):
         start = 0
         while start < count:
             name = batch.name(start)
-            outlet = self._outlet if name == self._name else self._whose(batch, start, name)
             stop = start + 1
             if batch.names_are(name, start, count):
                 stop = count
-            if outlet is None:
-                stop = start + 1  # what the next one says may make it the client's
-            else:
-                outlet.from_client(batch, start, stop)
+            try:
+                outlet = self._outlet if name == self._name else self._whose(batch, start, name)
+                if outlet is None:
+                    stop = start + 1  # what the next one says may make it the client's
+                else:
+                    outlet.from_client(batch, start, stop)
+            except Exception:
+                self._failed(name)
             start = stop
+
+    def _failed(self, name: bytes) -> None:
+        """A fault of ours: it costs the client at *name* its association, and other clients nothing."""
+        complain(_log, "an association failed")
+        if name == self._name and self._outlet is not None:
+            self._outlet.abort()
 
     def _whose(self, batch: Batch, slot: int, name: bytes) -> SocketOutlet | None:
         peer = _peer(name)

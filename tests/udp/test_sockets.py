@@ -20,11 +20,13 @@ from socksproxy.limits import Limits, ServerLimits
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.udp import associations, batch as batch_module, sockets
 from socksproxy.udp.batch import HEAD, SLOTS, Batch
-from socksproxy.udp.sockets import EngineSockets
+from socksproxy.udp.desk import SharedDesk
+from socksproxy.udp.settings import UDPSettings
+from socksproxy.udp.sockets import EngineSockets, SocketOutlet
 from socksproxy.udp.transports import TransportSockets
 
 from .harness import Client, Echo, Proxy, reactor, udp_socket, wait_for
-from .test_contract import serving
+from .test_contract import free_udp_port, serving
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no engine")
 
@@ -377,3 +379,52 @@ async def test_two_thousand_associations() -> None:
         for client in clients:
             client.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# Faults of ours.
+
+
+def one_fails(proxy: Proxy) -> None:
+    with Echo() as echo, Client(proxy) as good, Client(proxy, host="127.0.0.2") as bad:
+        for _ in range(2):
+            assert good.ask(b"good", echo.address) == b"good"
+        bad.send(b"bad", echo.address)
+        assert bad.closed()
+        assert good.ask(b"good", echo.address) == b"good"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_fault_on_a_port_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs one client its association, and the others on the port nothing."""
+    from_client = SocketOutlet.from_client
+
+    def fail_for_one(outlet: SocketOutlet, *arguments: Any) -> None:
+        if outlet.association.host == "127.0.0.2":
+            raise RuntimeError("unforeseen")
+        from_client(outlet, *arguments)
+
+    monkeypatch.setattr(SocketOutlet, "from_client", fail_for_one)
+    async with serving("engine", udp=UDPSettings(port=free_udp_port())) as proxy:
+        await proxy.run(one_fails)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_fault_of_the_desk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Likewise where it is not even known whose the datagram is."""
+    whose = SharedDesk.whose
+
+    def fail_for_one(desk: SharedDesk, host: str, *arguments: Any) -> Any:
+        if host == "127.0.0.2":
+            raise RuntimeError("unforeseen")
+        return whose(desk, host, *arguments)
+
+    def scenario(proxy: Proxy) -> None:
+        with Echo() as echo, Client(proxy) as good, Client(proxy, host="127.0.0.2") as bad:
+            assert good.ask(b"good", echo.address) == b"good"
+            bad.send(b"bad", echo.address)
+            assert bad.is_silent()
+            assert good.ask(b"good", echo.address) == b"good"
+
+    monkeypatch.setattr(SharedDesk, "whose", fail_for_one)
+    async with serving("engine", udp=UDPSettings(port=free_udp_port())) as proxy:
+        await proxy.run(scenario)
