@@ -247,6 +247,8 @@ class Penalties:
         :param host: as for :meth:`refuses`.
         :param username: as for :meth:`refuses`.
         """
+        if self._failures is None:
+            return
         name = hash(username)
         source = _source(host, username)
         pair = source, name

@@ -695,10 +695,8 @@ class TestPenalties:
             setting.log_in(Password(b"bob", b"wrong"), client)
             assert setting.checker.asked[-1].share == share
 
-    @pytest.mark.parametrize("failures", [10, None])
-    def test_share_of_their_own(self, failures: int | None) -> None:
+    def test_share_of_their_own(self, setting: Setting) -> None:
         """A user who has logged in from there does not wait behind what a neighbour guesses."""
-        setting = Setting(failures)
         setting.log_in(BOB)
         for credentials, own in ((BOB, True), (Password(b"alice", b"x"), False)):
             setting.log_in(credentials)
