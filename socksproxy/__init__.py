@@ -4,17 +4,17 @@ A SOCKS4, SOCKS4a and SOCKS5 server for Twisted.
 What is named here is the public interface; everything else may change.
 """
 
-from .clocks import use_monotonic_clock
 from .commands.bind import BindSettings
 from .errors import SOCKSError
+from .net.resolve import make_resolver
 from .policy import Client, DefaultPolicy, IPolicy
 from .policy.compiled import RulePolicy
 from .policy.rules import Rule, RuleError
 from .policy.sets import Sets
-from .policy.timeouts import Timeouts
-from .resolve import make_resolver
-from .server import SOCKSFactory, SOCKSProtocol
-from .udp.settings import Filtering, UDPSettings
+from .runtime.clocks import use_monotonic_clock
+from .server.factory import SOCKSFactory, SOCKSProtocol
+from .values.timeouts import Timeouts
+from .values.udp import Filtering, UDPSettings
 from .wire.words import Address, AddressType, Command, Reply
 
 __version__ = "0.1.0"

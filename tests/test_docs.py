@@ -20,18 +20,19 @@ from twisted.internet.testing import MemoryReactorClock
 
 import socksproxy
 import socksproxy.auth
-from socksproxy import Address, Client, Command, options as options_module
-from socksproxy.auth.htpasswd import new_hash
+from socksproxy import Address, Client, Command
+from socksproxy.auth.checkers.htpasswd import new_hash
 from socksproxy.cli import main
+from socksproxy.config import options as options_module
 from socksproxy.config.limits import LIMIT_KEYS, PREFIX_KEYS
+from socksproxy.config.options import Options
 from socksproxy.config.rules import RULE_KEYS
 from socksproxy.config.sets import SET_KEYS
 from socksproxy.config.tables import keys_of, table_classes
 from socksproxy.config.users import GROUP_KEYS, USER_KEYS
-from socksproxy.log import FIELDS
+from socksproxy.logs.access_log import FIELDS
 from socksproxy.negotiation import TRANSITIONS, State
-from socksproxy.options import Options
-from socksproxy.relay.outcome import End
+from socksproxy.relay.interfaces import End
 
 from .conftest import TWISTD, Program
 from .support.modules import module_at

@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 
 from socksproxy import Address, Client, Command
 from socksproxy.auth import ISOCKSUser, Password
-from socksproxy.auth.htpasswd import new_hash
+from socksproxy.auth.checkers.htpasswd import new_hash
 
 from .conftest import PATIENCE, TWISTD, Program
 from .support.modules import module_at

@@ -23,11 +23,11 @@ import attrs
 from socksproxy import errors
 from socksproxy.auth.directory import GroupRecord, UserRecord
 from socksproxy.config import limits, rules, sets, tables as config, users
+from socksproxy.config.options import Options
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.negotiation import TRANSITIONS
-from socksproxy.options import Options
+from socksproxy.net.special_addresses import _SPECIAL, Special
 from socksproxy.policy.rules import Rule
-from socksproxy.policy.special import _SPECIAL, Special
 from socksproxy.wire.words import Command, Reply
 
 Row = tuple[str, ...]

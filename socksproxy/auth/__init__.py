@@ -11,6 +11,7 @@ What is named in ``__all__`` is public, beside what :mod:`socksproxy` names.
 
 from .authentication import AuthSettings
 from .cache import Remembering
+from .checkers.threads import Checks, Threaded
 from .credentials import (
     Anonymous,
     Certificate,
@@ -26,7 +27,6 @@ from .credentials import (
 from .directory import Directory, DirectoryRealm, GroupRecord, UserRecord
 from .methods import IExchange, IMethod, IWrapping, LogIn, NoAuthentication, Say, UsernamePassword
 from .portal import portal_of
-from .threads import Checks, Threaded
 from .users import ISOCKSUser, Realm, User
 
 __all__ = [

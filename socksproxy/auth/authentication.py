@@ -13,12 +13,12 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, fail, succeed
 
+from .checkers.threads import Checks
 from .credentials import Anonymous, ICertificate, IPeerCredentials, IUserid, Userid
 from .gate import Gate
 from .known import inner, knows
 from .methods import IMethod, NoAuthentication, UsernamePassword
 from .penalties import Penalties
-from .threads import Checks
 
 if TYPE_CHECKING:
     from ..policy import Client

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .faults import told
+from ..logs.redaction import told
 from .fingerprints import Fingerprints
 from .known import Recall, knows, tells_changes
 

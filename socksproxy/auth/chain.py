@@ -15,11 +15,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..seldom import Seldom
-from .faults import frames, told
+from ..logs.occasional import Seldom
+from ..logs.redaction import frames, told
+from .checkers.threads import NotChecked
 from .known import knows, tells_changes
 from .methods import IMethod
-from .threads import NotChecked
 
 _log = Logger(namespace="socksproxy")
 

@@ -14,8 +14,8 @@ import attrs
 from attrs.converters import optional
 from twisted.cred.error import LoginDenied, UnauthorizedLogin
 
-from ..limits.terms import Limits
-from ..values import Wrong, addresses
+from ..values.limits import Limits
+from ..values.parsers import Wrong, addresses
 from ..wire.words import SOCKSError
 from .users import Realm, User
 

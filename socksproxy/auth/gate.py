@@ -20,14 +20,14 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..names import printable
-from ..seldom import Seldom
+from ..logs.occasional import Seldom
+from ..logs.redaction import frames, told
+from ..net.names import printable
 from ..wire.words import SOCKSError
+from .checkers.threads import NotChecked
 from .credentials import IGSSAPIName, IUserid, Password
-from .faults import frames, told
 from .known import Recall, inner, recalls
 from .penalties import Penalties, TooManyFailures, network_of
-from .threads import NotChecked
 from .users import ISOCKSUser, name_of
 
 if TYPE_CHECKING:

@@ -33,8 +33,8 @@ def run(options: Namespace) -> None:
     from twisted.internet import reactor
     from twisted.python.usage import UsageError
 
-    from ..opening import Checking
-    from ..options import Mistakes, Options
+    from ..config.options import Mistakes, Options
+    from ..service.resources import Checking
 
     parsed = Options(reactor, Checking(reactor))
     try:

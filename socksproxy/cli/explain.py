@@ -10,18 +10,18 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from ..auth.directory import Barred, DirectoryRealm
+from ..config.loading import Unreadable, read_file
 from ..errors import NameNotFound
-from ..names import literal, plain
+from ..net.names import literal, plain
+from ..net.own_listeners import UNIX
 from ..policy import Client
 from ..policy.compiled import RulePolicy
-from ..policy.listeners import UNIX
-from ..reading import Unreadable, read_file
-from ..values import Wrong
+from ..values.parsers import Wrong
 from ..wire.words import Address, Command
 from .failure import CommandFailed, tell, with_mistakes
 
 if TYPE_CHECKING:
-    from ..config import Configured
+    from ..config.file import Configured
     from ..policy.explain import Server
 
 _DESCRIPTION = """
@@ -150,7 +150,7 @@ def _tell_barred(options: Namespace, reason: str) -> None:
 
 def _configured(file: str) -> tuple[Configured, Server]:
     """What the file says, and what of that holds for all."""
-    from ..options import limits_of, meanings
+    from ..config.options import limits_of, meanings
     from ..policy.explain import Server
 
     try:

@@ -113,7 +113,7 @@ def checked_password(password: bytes) -> bytes:
 
     :raises CommandFailed: when no client could send it, or bcrypt would not look at all of it.
     """
-    from ..auth.htpasswd import BCRYPT_MOST
+    from ..auth.checkers.htpasswd import BCRYPT_MOST
 
     if not password:
         raise CommandFailed("the password is empty")
@@ -130,7 +130,7 @@ def checked_password(password: bytes) -> bytes:
 
 def _htpasswd() -> Any:
     try:
-        from ..auth import htpasswd
+        from ..auth.checkers import htpasswd
     except ImportError:
         raise CommandFailed(
             "libpass and bcrypt are needed: pip install 'twisted-socksproxy[htpasswd]' brings them"

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..auth.methods import IWrapping
 from ..errors import NameNotFound
-from ..names import canonical
+from ..net.names import canonical
 from ..policy import Client
 from ..udp.association import Association
-from ..udp.associations import Associations
+from ..udp.registry import Associations
 from ..wire.words import UNSPECIFIED, Address
 
 

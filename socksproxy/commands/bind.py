@@ -14,17 +14,17 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..dial import Dialed, Outgoing
 from ..errors import AddressTypeNotSupported, NoFreePort, NotAllowed
-from ..listen import Listener, Take, listening_socket
-from ..names import canonical
+from ..logs.occasional import Seldom
+from ..net.dial import Dialed, Outgoing
+from ..net.names import canonical
+from ..net.own_listeners import is_local
+from ..net.ports import Advertised, PortRange, opened
+from ..net.special_addresses import is_no_host
 from ..policy import Client, INamePolicy, IPolicy
-from ..policy.listeners import is_local
-from ..policy.special import is_no_host
-from ..ports import Advertised, PortRange, opened
-from ..seldom import Seldom
+from ..policy.asking import Means, ask, ask_address, permitted_addresses
 from ..wire.words import Address, AddressType, Command
-from .means import Means, ask, ask_address, permitted_addresses
+from .peer_listener import Listener, Take, listening_socket
 
 _log = Logger(namespace="socksproxy")
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from ..dial import Dialed, dial
-from ..names import canonical
+from ..net.dial import Dialed, dial
+from ..net.names import canonical
 from ..policy import Client
+from ..policy.asking import Means, ask, permitted_addresses
 from ..wire.words import Address, AddressType, Command
-from .means import Means, ask, permitted_addresses
 
 
 def connect(

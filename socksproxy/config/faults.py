@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..policy.rules import Problem
-from ..values import Wrong
+from ..values.parsers import Wrong
 from .lines import Path
 from .mistakes import MOST_TOLD, listed, nearest
 
@@ -44,7 +44,7 @@ class Noted(Exception):
     """A value is wrong within, and that has been noted."""
 
 
-#: Reads a value at a path; notes what is wrong within, or raises :class:`~socksproxy.values.Wrong`.
+#: Reads a value at a path; notes what is wrong within, or raises :class:`~socksproxy.values.parsers.Wrong`.
 Reader = Callable[[Any, Path, "list[Fault]"], Any]
 
 

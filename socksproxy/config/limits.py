@@ -10,10 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..amounts import byte_rate, event_rate, size, whole
 from ..errors import describe
-from ..limits.terms import Limits, Rate, ServerLimits
-from ..values import Wrong
+from ..values.amounts import byte_rate, event_rate, size, whole
+from ..values.limits import Limits, Rate, ServerLimits
+from ..values.parsers import Wrong
 from .faults import Fault, Noted, Reader, plain, read_table
 from .lines import Path
 from .tables import Key

@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..endpoints import place_described
-from ..names import literal, plain
-from ..policy.listeners import UNIX, OwnListeners, Place
-from ..values import Wrong, named_listener
+from ..net.endpoints import place_described
+from ..net.names import literal, plain
+from ..net.own_listeners import UNIX, OwnListeners, Place
+from ..values.parsers import Wrong, named_listener
 from .mistakes import listed, nearest
 from .tables import Configuration
 

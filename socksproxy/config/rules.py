@@ -14,7 +14,7 @@ from attrs import fields
 
 from ..policy.compiled import RulePolicy
 from ..policy.rules import Problem, Rule, RuleError, RuleTimeouts
-from ..values import Parser, Wrong, seconds
+from ..values.parsers import Parser, Wrong, seconds
 from .faults import RULE, Fault, Reader, fault_of, plain, read_table
 from .limits import limits_reader
 from .lines import Path

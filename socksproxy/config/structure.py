@@ -14,7 +14,7 @@ from attrs import fields, has
 from cattrs import AttributeValidationNote, BaseValidationError, Converter, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
-from ..values import Wrong
+from ..values.parsers import Wrong
 from .lines import Path
 from .tables import spelled
 

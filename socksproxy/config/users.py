@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from ..auth.directory import Directory, GroupRecord, UserRecord, expiry
-from ..values import Wrong, addresses
+from ..values.parsers import Wrong, addresses
 from ..wire.password import MAX_FIELD
 from .faults import (
     GROUPS,
@@ -129,7 +129,7 @@ def _password(value: Any) -> str:
     if not isinstance(value, str):
         raise Hidden("not text in quotes")
     try:
-        from ..auth.records import checked_hash
+        from ..auth.checkers.records import checked_hash
     except ImportError:
         raise Hidden(
             "libpass and bcrypt are needed: pip install 'twisted-socksproxy[htpasswd]' brings them"

@@ -5,7 +5,7 @@ What is named here is the public interface: what an operator says, and the file 
 of the bytes of a day and a month is used.
 """
 
-from .terms import Limits, Rate, ServerLimits
+from ..values.limits import Limits, Rate, ServerLimits
 from .usage import UsageFile
 
 __all__ = ["Limits", "Rate", "ServerLimits", "UsageFile"]

@@ -25,8 +25,8 @@ from typing import NamedTuple, Protocol as Shape
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from ..seldom import complain
-from .terms import Rate
+from ..logs.occasional import complain
+from ..values.limits import Rate
 
 _log = Logger(namespace="socksproxy")
 

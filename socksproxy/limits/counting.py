@@ -10,8 +10,8 @@ from typing import Any, Protocol as Shape
 
 from twisted.internet.interfaces import IReactorTime
 
+from ..values.limits import Rate
 from .buckets import Bucket
-from .terms import Rate
 
 
 class Counter(Shape):

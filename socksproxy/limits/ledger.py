@@ -20,13 +20,13 @@ import attrs
 from twisted.logger import Logger
 
 from ..errors import OverLimit, QuotaUsedUp, TooManyAssociations, TooManyBinds, TooManySessions
-from ..names import printable
-from ..seldom import Seldom
+from ..logs.occasional import Seldom
+from ..net.names import printable
+from ..values.limits import Limits, Rate, ServerLimits
 from .admission import Admission, judged
 from .buckets import Allowance, Bucket, Meter, Meters
 from .counting import Counter, Counting, OwnCounting, Pace
 from .quota import Quota
-from .terms import Limits, Rate, ServerLimits
 from .usage import UsageFile
 
 if TYPE_CHECKING:

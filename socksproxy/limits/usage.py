@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from ..seldom import Seldom
+from ..logs.occasional import Seldom
 from .database import SET_ASIDE, Amount, Database, Known, Lost, Totals
 from .days import Day, day_at
 

@@ -22,8 +22,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import NameNotFound, TooManyLookups
-from ..names import literal, unmapped
-from ..reverse import IReverseQuestions
 from ..runtime.pool import QueueFull
 from ..runtime.turns import Turns
 from ..wire.words import AddressType
@@ -31,6 +29,8 @@ from .dns_client import Chance, DNSClient, Server
 from .dns_messages import AAAA, PTR, A, Answer, Outcome, question_for
 from .local import has_route
 from .lookups import MOST_ADDRESSES, Found, IAddressLookup
+from .names import literal, unmapped
+from .reverse import IReverseQuestions
 
 #: Seconds for which one family's answer waits for the other's (RFC 8305, section 3).
 RESOLUTION_DELAY = 0.05
@@ -95,7 +95,7 @@ class DNSResolver:
         return resolution
 
     def resolveAddress(self, host: str) -> Deferred[str]:
-        """See :meth:`socksproxy.reverse.IReverseResolver.resolveAddress`."""
+        """See :meth:`socksproxy.net.reverse.IReverseResolver.resolveAddress`."""
         question = question_for(ip_address(host).reverse_pointer, PTR)
         return self._client.ask(question).addCallback(_pointer)
 

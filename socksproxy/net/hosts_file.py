@@ -18,10 +18,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import NameNotFound, describe
-from ..names import bare_name, canonical, literal, unmapped
 from ..runtime.files import read_regular_file
 from ..wire.words import Address, AddressType
 from .lookups import MOST_ADDRESSES, Found
+from .names import bare_name, canonical, literal, unmapped
 
 _log = Logger(namespace="socksproxy")
 

@@ -20,11 +20,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import TooManyLookups
-from ..names import unmapped
-from ..reverse import AT_ONCE, IReverseResolver
 from ..runtime.pool import DeadlinePassed, Pool
 from ..wire.words import AddressType
 from .lookups import MOST_ADDRESSES, Found, IAddressLookup
+from .names import unmapped
+from .reverse import AT_ONCE, IReverseResolver
 
 try:
     from twisted.internet._resolver import GAIResolver as _TwistedsOwn
@@ -123,7 +123,7 @@ class SystemResolver:
         return resolution
 
     def resolveAddress(self, host: str) -> Deferred[str]:
-        """See :meth:`socksproxy.reverse.IReverseResolver.resolveAddress`."""
+        """See :meth:`socksproxy.net.reverse.IReverseResolver.resolveAddress`."""
         return self._reverse.run(_name_of, host)
 
     def _begin(self, asked: _Asked, share: Hashable) -> None:

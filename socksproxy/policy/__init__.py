@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
+from ..net.own_listeners import OwnListeners
+from ..net.special_addresses import Special, is_loopback, special
 from ..wire.words import Address, AddressType, Command
-from .listeners import OwnListeners
-from .special import Special, is_loopback, special
 
 if TYPE_CHECKING:
     from ..auth.users import ISOCKSUser

@@ -20,9 +20,10 @@ from typing import NamedTuple
 
 from zope.interface import implementer
 
+from ..net.own_listeners import UNIX, OwnListeners
+from ..net.special_addresses import carried
 from ..wire.words import Address, Command
 from . import Client, ICommandPolicy, IDecidingPolicy
-from .listeners import UNIX, OwnListeners
 from .matching import (
     WITHOUT_PORT,
     Question,
@@ -38,7 +39,6 @@ from .matching import (
 )
 from .rules import DENIED, Decision, Rule
 from .sets import HoldsNames, HoldsNetworks, Sets, glob
-from .special import carried
 
 #: Hosts and names of which is remembered what their indexes say.
 _REMEMBERED = 4096

@@ -9,12 +9,12 @@ from datetime import datetime
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from .. import amounts
 from ..limits.ledger import network_of
-from ..limits.terms import Limits, ServerLimits
-from ..names import canonical, in_one_line
+from ..net.names import canonical, in_one_line
+from ..runtime.zones import zone_called
+from ..values import amounts
+from ..values.limits import Limits, ServerLimits
 from ..wire.words import Address, Command
-from ..zones import zone_called
 from . import Client
 from .compiled import RulePolicy
 from .matching import Matcher, Question, Verdict, question_of, question_of_command

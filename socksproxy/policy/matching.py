@@ -20,11 +20,12 @@ from ipaddress import (
 )
 from typing import NamedTuple, cast
 
-from ..names import bare_name, plain
+from ..net.names import bare_name, plain
+from ..net.own_listeners import UNIX, OwnListeners
+from ..net.special_addresses import carried, special
+from ..runtime.zones import zone_called
 from ..wire.words import Address, AddressType, Command
-from ..zones import zone_called
 from . import Client
-from .listeners import UNIX, OwnListeners
 from .rules import (
     DAYS,
     DEFAULT,
@@ -41,7 +42,6 @@ from .rules import (
     span_of,
 )
 from .sets import HoldsNetworks, Sets, glob
-from .special import carried, special
 
 #: Conditions that several fields make together.
 _FIELDS = {"users": ("users", "groups"), "names": ("names", "networks"), "days": ("days", "hours", "zone")}

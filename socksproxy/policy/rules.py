@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import attrs
 
 from ..errors import NameNotFound
-from ..limits.terms import Limits
-from ..names import bare_name, canonical, plain
+from ..net.names import bare_name, canonical, plain
+from ..net.own_listeners import UNIX
+from ..runtime.zones import zone_called
+from ..values.limits import Limits
 from ..wire.words import Address, AddressType, Command
-from ..zones import zone_called
-from .listeners import UNIX
 
 #: What an access record shows where no rule has decided: none matched; the destination is
 #: special, and the rule that permits it does not name it; it is the proxy itself.

@@ -32,10 +32,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import describe
+from ..net.own_listeners import UNIX
+from ..net.special_addresses import Special, special_network, special_networks
 from ..runtime.files import FileSignature, file_signature, read_regular_file
 from ..runtime.pool import NotRun, Pool
 from ..runtime.text import NotUTF8, without_mark
-from .listeners import UNIX
 from .rules import (
     Network,
     Problem,
@@ -50,7 +51,6 @@ from .rules import (
     network_of,
     problem_of,
 )
-from .special import Special, special_network, special_networks
 
 _log = Logger(namespace="socksproxy")
 

@@ -24,13 +24,13 @@ from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..deadlines import look_every
 from ..limits.buckets import Meters
-from ..seldom import Seldom, complain
-from ..tcp import SOCKET_OPTIONS, SocketOption, set_options
-from .events import BROKEN, EVERYTHING, READ, READABLE
+from ..logs.occasional import Seldom, complain
+from ..net.tcp_options import SOCKET_OPTIONS, SocketOption, set_options
+from ..runtime.deadlines import look_every
+from .epoll_events import BROKEN, EVERYTHING, READ, READABLE
+from .interfaces import End, IRelay, nothing
 from .lingering import lingering_for
-from .outcome import End, IRelay, nothing
 from .pipes import PipePool
 from .pump import BUFFER_SIZE, EngineRelay, Half
 
@@ -48,7 +48,8 @@ class Handler(Shape):
     What is told of the events of a descriptor.
 
     One that may be replaced by a relay keeps, as ``missed``, the events that it has not used up. One that
-    is registered for other events than :data:`~socksproxy.relay.events.EVERYTHING` has them as ``mask``.
+    is registered for other events than :data:`~socksproxy.relay.epoll_events.EVERYTHING` has them as
+    ``mask``.
     """
 
     def event(self, mask: int) -> None: ...
@@ -257,7 +258,7 @@ class RelayEngine:
         :param ended: called once, with the relay, when both sockets are closed.
         :param early: what the client has sent already, for the destination.
         :param idle: seconds without a byte after which it ends; None: never.
-        :param meters: see :meth:`socksproxy.relay.outcome.IRelay.meter`.
+        :param meters: see :meth:`socksproxy.relay.interfaces.IRelay.meter`.
         :param half_closed: called, with the relay, when one direction has closed and the other goes on.
         """
         relay = EngineRelay(self, client, destination, ended, idle, half_closed)

@@ -14,9 +14,9 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from ..deadlines import look_every
-from ..seldom import complain
-from .outcome import End
+from ..logs.occasional import complain
+from ..runtime.deadlines import look_every
+from .interfaces import End
 
 _log = Logger(namespace="socksproxy")
 
@@ -48,7 +48,7 @@ class _Wait:
 
 class HalfClosed:
     """
-    Ends half-closed relays (:class:`~socksproxy.relay.outcome.IRelay`) that move no data.
+    Ends half-closed relays (:class:`~socksproxy.relay.interfaces.IRelay`) that move no data.
 
     It looks at the relays now and then, instead of being told of every byte.
 

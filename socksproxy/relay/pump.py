@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING
 from zope.interface import implementer
 
 from ..limits.buckets import Meter, Meters
-from ..names import plain
-from ..policy.listeners import Place, path_of
-from .events import BROKEN, READABLE, UNEVEN, WRITE
-from .outcome import End, IRelay, nothing
+from ..net.names import plain
+from ..net.own_listeners import Place, path_of
+from .epoll_events import BROKEN, READABLE, UNEVEN, WRITE
+from .interfaces import End, IRelay, nothing
 from .pipes import Pipe
 
 if TYPE_CHECKING:
@@ -480,20 +480,20 @@ class EngineRelay:
         return self.destination.moved
 
     def abort(self, how: End = End.ABORTED) -> None:
-        """See :meth:`socksproxy.relay.outcome.IRelay.abort`."""
+        """See :meth:`socksproxy.relay.interfaces.IRelay.abort`."""
         if self._ended is not None:
             self.how = how
             self._close(Half.reset)
 
     def meter(self, meters: Meters | None) -> None:
-        """See :meth:`socksproxy.relay.outcome.IRelay.meter`."""
+        """See :meth:`socksproxy.relay.interfaces.IRelay.meter`."""
         if self._ended is not None:
             up, down = (None, None) if meters is None else meters
             self.client.set_meter(up)
             self.destination.set_meter(down)
 
     def reached(self) -> Place:
-        """See :meth:`socksproxy.relay.outcome.IRelay.reached`."""
+        """See :meth:`socksproxy.relay.interfaces.IRelay.reached`."""
         link = self.client.socket
         name = link.getsockname()
         return path_of(name) if link.family == AF_UNIX else (plain(name[0]), name[1])

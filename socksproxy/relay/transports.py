@@ -20,9 +20,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..limits.buckets import Meter, Meters
-from ..policy.listeners import Place, place_of
+from ..net.own_listeners import Place, place_of
 from ..wire.words import ProtocolError
-from .outcome import End, IRelay, nothing
+from .interfaces import End, IRelay, nothing
 
 #: Bytes that a transport reads at a time, and at the least.
 _MOST_READ, _LEAST_READ = 65536, 512
@@ -316,7 +316,7 @@ class TransportsRelay:
             self.client.resume()
 
     def meter(self, meters: Meters | None) -> None:
-        """See :meth:`socksproxy.relay.outcome.IRelay.meter`."""
+        """See :meth:`socksproxy.relay.interfaces.IRelay.meter`."""
         self._meters = meters
         if self._started and not self._over:
             up, down = (None, None) if meters is None else meters
@@ -324,14 +324,14 @@ class TransportsRelay:
             self.destination.set_meter(down)
 
     def abort(self, how: End = End.ABORTED) -> None:
-        """See :meth:`socksproxy.relay.outcome.IRelay.abort`."""
+        """See :meth:`socksproxy.relay.interfaces.IRelay.abort`."""
         self._note(how, 0)
         for end in (self.client, self.destination):
             if not end.gone:
                 end.transport.abortConnection()
 
     def reached(self) -> Place:
-        """See :meth:`socksproxy.relay.outcome.IRelay.reached`."""
+        """See :meth:`socksproxy.relay.interfaces.IRelay.reached`."""
         return reached_by(self.client.transport)
 
     def used_up(self) -> None:

@@ -24,18 +24,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..auth.methods import IWrapping
-from ..commands.means import Means, ask, ask_again, permitted_addresses
-from ..deadlines import Deadlines
 from ..errors import NameNotFound, NotAllowed
 from ..limits.buckets import Meter, Meters
-from ..names import canonical, reads_as_address
 from ..net.local import has_route
-from ..policy import Client, Special, special
-from ..relay.outcome import End
+from ..net.names import canonical, reads_as_address
+from ..net.special_addresses import special
+from ..policy import Client, Special
+from ..policy.asking import Means, ask, ask_again, permitted_addresses
+from ..relay.interfaces import End
+from ..runtime.deadlines import Deadlines
+from ..values.udp import Filtering, UDPSettings
 from ..wire.datagram import LAST_FRAGMENT, build_header, parse_datagram
 from ..wire.words import Address, AddressType, Command, ProtocolError
 from .reassembly import Reassembly
-from .settings import Filtering, UDPSettings
 
 _log = Logger(namespace="socksproxy")
 
@@ -744,7 +745,7 @@ class Association:
         return now - self._since >= idle
 
     def abort(self, how: End = End.ABORTED) -> None:
-        """See :meth:`socksproxy.relay.outcome.IRelay.abort`."""
+        """See :meth:`socksproxy.relay.interfaces.IRelay.abort`."""
         ended, self._ended = self._ended, None
         if ended is None:
             return

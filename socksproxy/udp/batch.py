@@ -13,7 +13,7 @@ from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from struct import pack
 from typing import Any
 
-from ..relay.events import READ
+from ..relay.epoll_events import READ
 
 try:
     import ctypes

@@ -31,15 +31,15 @@ from weakref import WeakKeyDictionary
 
 from twisted.logger import Logger
 
-from ..dial import Outgoing
-from ..names import plain
-from ..ports import bindable
+from ..logs.occasional import complain
+from ..net.dial import Outgoing
+from ..net.names import plain
+from ..net.ports import bindable
 from ..relay.engine import RelayEngine
-from ..seldom import complain
 from ..wire.words import AddressType
 from .association import LONGEST, Association, Drop, Target, header_end
 from .batch import HEAD, MASK, NAME_SIZES, SLOTS, Batch
-from .desk import Desk
+from .demux import Desk
 from .transports import enlarge
 
 _log = Logger(namespace="socksproxy")
@@ -464,7 +464,7 @@ class SocketOutlet:
 
 class EngineSockets:
     """
-    Makes what an association needs in *engine*. See :class:`~socksproxy.udp.associations.Kind`.
+    Makes what an association needs in *engine*. See :class:`~socksproxy.udp.registry.Kind`.
 
     :param engine: tells what happens on the sockets.
     :param outgoing: where datagrams to destinations leave from.
@@ -475,11 +475,11 @@ class EngineSockets:
         self._outgoing = outgoing
 
     def open(self, host: str, port: int, desk: Desk) -> ClientPort:
-        """See :meth:`socksproxy.udp.associations.Kind.open`."""
+        """See :meth:`socksproxy.udp.registry.Kind.open`."""
         return ClientPort(self._engine, bound(host, port), desk)
 
     def outlet(self, association: Association, port: Any) -> SocketOutlet:
-        """See :meth:`socksproxy.udp.associations.Kind.outlet`."""
+        """See :meth:`socksproxy.udp.registry.Kind.outlet`."""
         return SocketOutlet(self._engine, association, port, self._outgoing)
 
 
@@ -487,7 +487,7 @@ def bound(host: str, port: int) -> SocketType:
     """
     A UDP socket on *host* and *port*, non-blocking, with room for some of the largest datagrams.
 
-    :param host: a literal address, as :func:`socksproxy.ports.host_of` gives it.
+    :param host: a literal address, as :func:`socksproxy.net.ports.host_of` gives it.
     :raises OSError: as the system gives it.
     """
     family = AF_INET6 if ":" in host else AF_INET

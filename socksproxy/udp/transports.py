@@ -10,11 +10,11 @@ from typing import Any
 from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 
-from ..dial import Outgoing
-from ..names import plain
-from ..ports import bindable
+from ..net.dial import Outgoing
+from ..net.names import plain
+from ..net.ports import bindable
 from .association import Association, Drop, Target
-from .desk import Desk
+from .demux import Desk
 
 #: The kernel's buffers: room for some of the largest datagrams. It may give less.
 BUFFERS = 1 << 20
@@ -171,7 +171,7 @@ class TransportOutlet:
 
 class TransportSockets:
     """
-    Makes what an association needs with Twisted's transports. See :class:`~socksproxy.udp.associations.Kind`.
+    Makes what an association needs with Twisted's transports. See :class:`~socksproxy.udp.registry.Kind`.
 
     :param reactor: one with :class:`twisted.internet.interfaces.IReactorUDP`.
     :param outgoing: where datagrams to destinations leave from.
@@ -182,13 +182,13 @@ class TransportSockets:
         self._outgoing = outgoing
 
     def open(self, host: str, port: int, desk: Desk) -> ClientTransport:
-        """See :meth:`socksproxy.udp.associations.Kind.open`."""
+        """See :meth:`socksproxy.udp.registry.Kind.open`."""
         protocol = ClientTransport(desk)
         protocol.port = listen(self._reactor, protocol, host, port)
         return protocol
 
     def outlet(self, association: Association, port: Any) -> TransportOutlet:
-        """See :meth:`socksproxy.udp.associations.Kind.outlet`."""
+        """See :meth:`socksproxy.udp.registry.Kind.outlet`."""
         return TransportOutlet(self._reactor, association, port, self._outgoing)
 
 
@@ -196,7 +196,7 @@ def listen(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> An
     """
     Open a UDP port.
 
-    :param host: a literal address, as :func:`socksproxy.ports.host_of` gives it.
+    :param host: a literal address, as :func:`socksproxy.net.ports.host_of` gives it.
     :raises OSError: as the system gives it.
     """
     if "%" in host:

@@ -1,5 +1,5 @@
 """
-Limits that hold across processes: see :mod:`~socksproxy.workers.table` for where they are kept.
+Limits that hold across processes: see :mod:`~socksproxy.workers.shared_table` for where they are kept.
 
 Counting something and giving it back costs 3 to 6 µs with this, and less than 1 µs by a
 process alone; what has no limit is not counted at all.
@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..limits.terms import Rate
+from ..values.limits import Rate
 from .rates import SharedBucket, SharedPace
-from .table import SharedTable
+from .shared_table import SharedTable
 from .tokens import Tokens
 
 

@@ -26,7 +26,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from .machine import Ending, Worker
+from .states import Ending, Worker
 
 _log = Logger(namespace="socksproxy")
 
@@ -206,7 +206,7 @@ class WorkerProcess(ProcessProtocol):
             self.transport.writeToChild(self._control, line + b"\n")
 
     def reload(self) -> bool:
-        """See :class:`~socksproxy.workers.machine.Process`."""
+        """See :class:`~socksproxy.workers.states.Process`."""
         try:
             self._hand_over(self)
         except OSError as problem:
@@ -219,15 +219,15 @@ class WorkerProcess(ProcessProtocol):
         return True
 
     def drain(self) -> None:
-        """See :class:`~socksproxy.workers.machine.Process`."""
+        """See :class:`~socksproxy.workers.states.Process`."""
         self.send(DRAIN)
 
     def end(self) -> None:
-        """See :class:`~socksproxy.workers.machine.Process`."""
+        """See :class:`~socksproxy.workers.states.Process`."""
         self.send(END)
 
     def kill(self) -> None:
-        """See :class:`~socksproxy.workers.machine.Process`."""
+        """See :class:`~socksproxy.workers.states.Process`."""
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess("KILL")
 

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..limits.buckets import Bucket, Waiter
 from ..limits.counting import burst_of
-from ..limits.terms import Rate
+from ..values.limits import Rate
 from .tokens import Tokens, Wish
 
 #: Seconds' worth that a worker takes at a time, and the most of a whole bucket that all of them may have so.

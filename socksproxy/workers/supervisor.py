@@ -18,18 +18,18 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from ..limits.database import Database, Unusable
-from ..listening import CannotStart, ListeningService, Prepared
-from ..log import AccessLog
-from ..reload import CannotReload
+from ..logs.access_log import AccessLog
 from ..runtime.pool import NotRun
-from ..service import makeFactory
-from .handover import SharedOpening, file_of
-from .machine import Crew, CrewCore, Ending, State, Worker, WorkerCore, make_crew, make_worker
+from ..service.base import CannotStart, ListeningService, Prepared
+from ..service.reload import CannotReload
+from ..service.server import makeFactory
+from .descriptor_passing import SharedOpening, file_of
 from .process import REOPEN, Orders, WorkerProcess, pass_on, spawn
-from .table import SharedTable, new_table
+from .shared_table import SharedTable, new_table
+from .states import Crew, CrewCore, Ending, State, Worker, WorkerCore, make_crew, make_worker
 
 if TYPE_CHECKING:
-    from ..options import Options
+    from ..config.options import Options
 
 _log = Logger(namespace="socksproxy")
 
@@ -255,27 +255,27 @@ class SupervisorService(ListeningService):
     # What the workers' machines tell.
 
     def worker_ready(self, worker: WorkerCore) -> None:
-        """See :class:`~socksproxy.workers.machine.Owner`."""
+        """See :class:`~socksproxy.workers.states.Owner`."""
         pid = None if worker.process is None else worker.process.pid
         _log.info("worker {number} (process {pid}) accepts clients", number=worker.number, pid=pid)
         self._crew.one_ready()
 
     def worker_settled(self, worker: WorkerCore) -> None:
-        """See :class:`~socksproxy.workers.machine.Owner`."""
+        """See :class:`~socksproxy.workers.states.Owner`."""
         self._settle(worker)
 
     def worker_failed(self, worker: WorkerCore, ending: Ending) -> None:
-        """See :class:`~socksproxy.workers.machine.Owner`."""
+        """See :class:`~socksproxy.workers.states.Owner`."""
         self._crew.one_failed(ending)
 
     def worker_died(self, worker: WorkerCore, ending: Ending) -> None:
-        """See :class:`~socksproxy.workers.machine.Owner`."""
+        """See :class:`~socksproxy.workers.states.Owner`."""
         if self._table is not None:
             self._table.clear(worker.number - 1)
         self._settle(worker)
 
     def worker_stopped(self, worker: WorkerCore) -> None:
-        """See :class:`~socksproxy.workers.machine.Owner`."""
+        """See :class:`~socksproxy.workers.states.Owner`."""
         self._crew.one_stopped()
 
     def _all_started(self) -> None:

@@ -16,7 +16,7 @@ from array import array
 from math import inf
 from typing import NamedTuple
 
-from .table import ASIDE, EACH, FULL, POOL, SINCE, WAITING, SharedTable
+from .shared_table import ASIDE, EACH, FULL, POOL, SINCE, WAITING, SharedTable
 
 #: A little less than a token: what is due at a time is not quite there then, in floating numbers.
 _ONE = 1 - 1e-9
@@ -123,7 +123,7 @@ class Tokens:
 
 class _Row:
     """
-    A row of tokens, as read; see :data:`~socksproxy.workers.table.FULL`.
+    A row of tokens, as read; see :data:`~socksproxy.workers.shared_table.FULL`.
 
     :ivar pool: what is there for everybody; less than 0: what everybody owes.
     :ivar since: when it was.

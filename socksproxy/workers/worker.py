@@ -23,11 +23,11 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from zope.interface import implementer
 
-from ..clocks import use_monotonic_clock
-from ..options import Options
-from ..service import SOCKSService, makeFactory
+from ..config.options import Options
+from ..runtime.clocks import use_monotonic_clock
+from ..service.server import SOCKSService, makeFactory
 from .counts import SharedCounting
-from .handover import InheritedOpening
+from .descriptor_passing import InheritedOpening
 from .process import (
     DRAIN,
     END,
@@ -40,7 +40,7 @@ from .process import (
     Lines,
     Orders,
 )
-from .table import SharedTable
+from .shared_table import SharedTable
 
 _log = Logger(namespace="socksproxy")
 
@@ -180,12 +180,12 @@ class WorkerService(SOCKSService):
     failed = False
 
     def end_process(self) -> None:
-        """See :meth:`~socksproxy.listening.ListeningService.end_process`."""
+        """See :meth:`~socksproxy.service.base.ListeningService.end_process`."""
         self.failed = True
         super().end_process()
 
     def announce(self, where: str, local: bool, by: str) -> None:
-        """See :meth:`~socksproxy.listening.ListeningService.announce`."""
+        """See :meth:`~socksproxy.service.base.ListeningService.announce`."""
 
     def warn_of_root(self) -> None:
         """The supervisor has warned."""

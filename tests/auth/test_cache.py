@@ -18,9 +18,9 @@ from zope.interface.verify import verifyObject
 
 from socksproxy.auth.cache import SHARE, WRONG, Remembering
 from socksproxy.auth.chain import Chain
+from socksproxy.auth.checkers.threads import Checks, Threaded, TooManyChecks
 from socksproxy.auth.credentials import Password
 from socksproxy.auth.known import Recall, tells_changes
-from socksproxy.auth.threads import Checks, Threaded, TooManyChecks
 from socksproxy.errors import NotAuthenticated
 
 BOB = Password(b"bob", b"sesame")

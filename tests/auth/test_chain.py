@@ -17,11 +17,11 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from socksproxy.auth.chain import Chain, chained
+from socksproxy.auth.checkers.threads import NotChecked
 from socksproxy.auth.credentials import Anonymous, Password
-from socksproxy.auth.threads import NotChecked
 from socksproxy.auth.users import ISOCKSUser, Realm
 from socksproxy.errors import IdentMismatch, IdentUnreachable
-from socksproxy.seldom import EVERY
+from socksproxy.logs.occasional import EVERY
 
 BOB = Password(b"bob", b"secret-word")
 

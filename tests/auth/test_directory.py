@@ -32,7 +32,7 @@ from socksproxy.auth.penalties import Penalties
 from socksproxy.auth.users import ISOCKSUser, User
 from socksproxy.limits import Limits, Rate
 from socksproxy.policy import Client
-from socksproxy.values import Wrong
+from socksproxy.values.parsers import Wrong
 from socksproxy.wire.words import Address, Command
 
 from ..support.logs import heard

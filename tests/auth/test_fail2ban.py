@@ -174,7 +174,7 @@ def test_jail(tmp_path: Path) -> None:
     shutil.rmtree(config / "jail.d")
     shutil.copytree(FAIL2BAN, config, dirs_exist_ok=True)
     jail = config / "jail.d" / "socksproxy.conf"
-    log = tmp_path / "socksproxy.log"
+    log = tmp_path / "socksproxy.logs.access_log"
     log.touch()
     jail.write_text(jail.read_text().replace("/var/log/socksproxy.log", str(log)))
     result = run([client, "-c", str(config), "-t"])

@@ -19,10 +19,10 @@ from zope.interface import implementer
 
 from socksproxy.auth.cache import Remembering
 from socksproxy.auth.chain import Chain
+from socksproxy.auth.checkers.threads import TooManyChecks
 from socksproxy.auth.credentials import Anonymous, GSSAPIName, IGSSAPIName, IUserid, Password, Userid
 from socksproxy.auth.gate import Gate
 from socksproxy.auth.penalties import Penalties, TooManyFailures
-from socksproxy.auth.threads import TooManyChecks
 from socksproxy.auth.users import ISOCKSUser, Realm, User
 from socksproxy.errors import NotAuthenticated, SOCKSError
 from socksproxy.policy import Client

@@ -17,7 +17,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.logger import globalLogPublisher
 
-from socksproxy.auth.threads import Checks
+from socksproxy.auth.checkers.threads import Checks
 from socksproxy.auth.users import Realm as Users
 from socksproxy.wire.datagram import build_header, parse_datagram
 from socksproxy.wire.gssapi import Level, MessageType, build_encapsulated, build_message
@@ -30,7 +30,7 @@ from tests.support.proxy import PATIENCE, Proxy, echoes, reply5, request4, reque
 from tests.udp.harness import Echo, is_silent, udp_socket
 
 library = pytest.importorskip("gssapi")
-gssapi = pytest.importorskip("socksproxy.auth.gssapi")
+gssapi = pytest.importorskip("socksproxy.auth.checkers.gssapi")
 
 Playing = Generator[Any, Any, None]
 Protection = gssapi.Protection

@@ -19,18 +19,18 @@ from twisted.python.failure import Failure
 
 from socksproxy.auth.authentication import Authentication, AuthSettings
 from socksproxy.auth.cache import Remembering
+from socksproxy.auth.checkers.threads import Checks, CheckTimedOut, Threaded
 from socksproxy.auth.credentials import Password
 from socksproxy.auth.gate import Gate
 from socksproxy.auth.penalties import Penalties, TooManyFailures
 from socksproxy.auth.portal import portal_of
-from socksproxy.auth.threads import Checks, CheckTimedOut, Threaded
 from socksproxy.auth.users import Realm
 from socksproxy.policy import Client
 
 from ..support.proxy import ClockedReactor, reactor, until
 
 pytest.importorskip("passlib")
-htpasswd = pytest.importorskip("socksproxy.auth.htpasswd")
+htpasswd = pytest.importorskip("socksproxy.auth.checkers.htpasswd")
 
 Waiting = Generator[Any, Any, None]
 GUESSER, USER = Client("192.0.2.7", 1), Client("192.0.2.8", 1)

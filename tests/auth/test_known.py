@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 
 from socksproxy.auth.cache import Remembering
 from socksproxy.auth.chain import Chain
+from socksproxy.auth.checkers.threads import Checks, Threaded
 from socksproxy.auth.known import knows
-from socksproxy.auth.threads import Checks, Threaded
 
 
 class Mute:

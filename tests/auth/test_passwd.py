@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from socksproxy.auth.htpasswd import PasswordFile, Users, new_hash
+from socksproxy.auth.checkers.htpasswd import PasswordFile, Users, new_hash
 from socksproxy.cli import main, passwd as module
 from socksproxy.cli.failure import CommandFailed
 from socksproxy.cli.passwd import changed_lines, checked_user

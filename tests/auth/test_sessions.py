@@ -21,8 +21,8 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from socksproxy.auth.authentication import AuthSettings
+from socksproxy.auth.checkers.threads import CheckFailed, CheckTimedOut, NotChecked, TooManyChecks
 from socksproxy.auth.methods import IExchange, LogIn, Move
-from socksproxy.auth.threads import CheckFailed, CheckTimedOut, NotChecked, TooManyChecks
 from socksproxy.auth.users import ISOCKSUser
 from socksproxy.policy import Client
 from socksproxy.wire.words import Address, Command, Reply

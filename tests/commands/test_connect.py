@@ -11,10 +11,10 @@ from twisted.python.failure import Failure
 
 from socksproxy import Client
 from socksproxy.commands.connect import connect
-from socksproxy.commands.means import Means
-from socksproxy.dial import ATTEMPT_DELAY, Dialed
 from socksproxy.errors import ConnectFailed, NameNotFound, NotAllowed
-from socksproxy.resolve import Names
+from socksproxy.net.dial import ATTEMPT_DELAY, Dialed
+from socksproxy.net.resolve import Names
+from socksproxy.policy.asking import Means
 from socksproxy.wire.words import Address, Reply
 from tests.support.hosts import Hosts
 from tests.support.policy import Policy

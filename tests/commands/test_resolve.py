@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from socksproxy import Client, DefaultPolicy, IPolicy
 from socksproxy.negotiation import State
-from socksproxy.reverse import IReverseResolver
+from socksproxy.net.reverse import IReverseResolver
 from socksproxy.wire.words import Address, AddressType, Command, Reply
 
 from ..conftest import Serve

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from socksproxy.amounts import byte_rate, size
 from socksproxy.cli import main
 from socksproxy.policy import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.matching import Matcher, Question
 from socksproxy.policy.rules import Rule
 from socksproxy.policy.sets import NamesFile, NetworksFile, Sets
-from socksproxy.values import Wrong
+from socksproxy.values.amounts import byte_rate, size
+from socksproxy.values.parsers import Wrong
 from socksproxy.wire.words import Address, Command
 
 from .test_mistakes import mistakes
@@ -251,7 +251,7 @@ def test_ranges_of_ports() -> None:
 
 def test_outgoing_of_users_and_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are looked at as the server's own are."""
-    monkeypatch.setattr("socksproxy.options.is_local", lambda host: host in ("127.0.0.1", "::1"))
+    monkeypatch.setattr("socksproxy.config.options.is_local", lambda host: host in ("127.0.0.1", "::1"))
     found = mistakes(
         '[outgoing]\noutgoing = ["192.0.2.1"]\n'
         '[users.bob]\noutgoing = ["192.0.2.2", "::1"]\n'

@@ -9,7 +9,7 @@ import pytest
 from attrs import fields
 from hypothesis import given, strategies as st
 
-from socksproxy.config import Configured, read
+from socksproxy.config.file import Configured, read
 from socksproxy.config.limits import LIMIT_KEYS, PREFIX_KEYS, SCOPES
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.policy.rules import RuleTimeouts

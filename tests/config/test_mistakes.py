@@ -15,14 +15,14 @@ from hypothesis import given, strategies as st
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
-from socksproxy.auth.htpasswd import new_hash
+from socksproxy.auth.checkers.htpasswd import new_hash
 from socksproxy.cli import main
-from socksproxy.config import MOST_BYTES, read
 from socksproxy.config.faults import OTHERS
+from socksproxy.config.file import MOST_BYTES, read
 from socksproxy.config.mistakes import shown
+from socksproxy.config.options import Mistakes, Options
 from socksproxy.config.tables import places, table_classes
-from socksproxy.opening import Checking
-from socksproxy.options import Mistakes, Options
+from socksproxy.service.resources import Checking
 
 HERE = Path(__file__).parent
 SECRET = "hunter2"

@@ -14,10 +14,10 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
-from socksproxy import options as options_module
+from socksproxy.config import options as options_module
+from socksproxy.config.options import Options
 from socksproxy.config.tables import about, keys_of, places, table_classes
-from socksproxy.options import Options
-from socksproxy.workers.handover import file_of
+from socksproxy.workers.descriptor_passing import file_of
 from socksproxy.workers.worker import make_worker_service
 
 from ..conftest import Program
@@ -232,7 +232,8 @@ def test_no_end() -> None:
 @pytest.mark.parametrize("missing", ["cattrs", "tomllib" if sys.version_info >= (3, 11) else "tomli"])
 def test_without_the_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its packages one line says which are needed."""
-    for name in [name for name in sys.modules if name.startswith("socksproxy.config")]:
+    parts = [name for name in sys.modules if name.startswith("socksproxy.config.")]
+    for name in set(parts) - {"socksproxy.config.options"}:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UsageError, match=r"twisted-socksproxy\[config\]") as caught:

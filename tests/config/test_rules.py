@@ -10,11 +10,11 @@ from hypothesis import given
 from twisted.internet.testing import MemoryReactorClock
 
 from socksproxy import Address, Client, Command, SOCKSFactory
+from socksproxy.config.options import Options
 from socksproxy.config.rules import RULE_EXAMPLES, RULE_KEYS
-from socksproxy.opening import Checking
-from socksproxy.options import Options
 from socksproxy.policy.rules import Rule
-from socksproxy.service import makeService
+from socksproxy.service.resources import Checking
+from socksproxy.service.server import makeService
 
 from .test_mistakes import elsewhere, mistakes, st, toml, values, without_surrogates
 
@@ -43,7 +43,7 @@ half-closed-timeout = 5
 @pytest.fixture(autouse=True)
 def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every address is this machine's."""
-    monkeypatch.setattr("socksproxy.options.is_local", lambda host: True)
+    monkeypatch.setattr("socksproxy.config.options.is_local", lambda host: True)
 
 
 def parsed(config: str) -> Options:

@@ -10,7 +10,7 @@ import pytest
 
 from socksproxy import Client
 from socksproxy.cli import main
-from socksproxy.config import read
+from socksproxy.config.file import read
 from socksproxy.config.sets import SET_KEYS
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.sets import SetFile, Sets

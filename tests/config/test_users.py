@@ -16,13 +16,13 @@ from hypothesis import given, strategies as st
 from twisted.cred.credentials import IUsernamePassword
 from twisted.internet.testing import MemoryReactorClock
 
+from socksproxy.auth.checkers.htpasswd import new_hash
 from socksproxy.auth.directory import DirectoryRealm, GroupRecord, UserRecord
-from socksproxy.auth.htpasswd import new_hash
-from socksproxy.config import read
+from socksproxy.config.file import read
+from socksproxy.config.options import Options
 from socksproxy.config.users import GROUP_KEYS, USER_KEYS
 from socksproxy.limits import Limits, Rate
-from socksproxy.opening import Checking
-from socksproxy.options import Options
+from socksproxy.service.resources import Checking
 
 from ..conftest import Program
 from ..test_examples import connected, shouter
@@ -42,7 +42,7 @@ NOT_WHOLE = f"a hash that is not whole; {RIGHT}"
 @pytest.fixture(autouse=True)
 def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every address is this machine's."""
-    monkeypatch.setattr("socksproxy.options.is_local", lambda host: True)
+    monkeypatch.setattr("socksproxy.config.options.is_local", lambda host: True)
 
 
 def parsed(config: str, *options: str) -> Options:

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import pytest
 from passlib.hash import sha512_crypt
 
-from socksproxy.auth.htpasswd import new_hash
+from socksproxy.auth.checkers.htpasswd import new_hash
 from tests.support.origin import HTTPOrigin, Origin, blocks
 from tests.support.programs import own_address, require, run
 

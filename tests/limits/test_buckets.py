@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from twisted.internet.task import Clock
 
 from socksproxy.limits.buckets import Allowance, Bucket, Meter, Meters
-from socksproxy.limits.terms import Rate
+from socksproxy.values.limits import Rate
 from tests.support.logs import heard
 
 #: Bytes that a burst has by default, if the rate is low.

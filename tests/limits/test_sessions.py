@@ -19,7 +19,9 @@ from socksproxy.auth.users import ISOCKSUser, User
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.limits.ledger import ASSOCIATIONS, BINDS, Scope
 from socksproxy.wire.words import Command
+from tests.commands.test_bind import begun, bind, meet, second, turned_away
 from tests.conftest import Serve
+from tests.session.test_session import Stuck
 from tests.support.limits import had
 from tests.support.logs import heard
 from tests.support.origin import Origin, echo
@@ -36,8 +38,6 @@ from tests.support.proxy import (
     request5,
     until,
 )
-from tests.test_bind import begun, bind, meet, second, turned_away
-from tests.test_session import Stuck
 from tests.udp.harness import Client as Datagrams, Echo, Refused, wait_for
 from tests.udp.test_contract import serving
 

@@ -21,7 +21,7 @@ from socksproxy.limits import database, usage as module
 from socksproxy.limits.database import Unusable
 from socksproxy.limits.quota import Quota
 from socksproxy.limits.usage import RETRY_AFTER, STOP_WITHIN, WRITE_AFTER, UsageFile
-from socksproxy.seldom import EVERY
+from socksproxy.logs.occasional import EVERY
 from tests.conftest import PATIENCE, Program
 from tests.support.logs import heard
 from tests.support.usage import LOSSES, Desk, result_of, started, stop, used, written

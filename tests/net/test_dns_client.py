@@ -14,8 +14,8 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from socksproxy.descriptors import reserve
 from socksproxy.net import dns_client
+from socksproxy.net.descriptors import reserve
 from socksproxy.net.dns_client import DNSClient, NoAnswer, Server
 from socksproxy.net.dns_messages import AAAA, A, Answer, Outcome, question_for
 

@@ -25,8 +25,8 @@ from socksproxy.errors import NameNotFound, TooManyLookups
 from socksproxy.net import dns_client, dns_resolver
 from socksproxy.net.dns_resolver import DNSResolver
 from socksproxy.net.lookups import IAddressLookup
-from socksproxy.resolve import Names
-from socksproxy.reverse import IReverseResolver, reverse_lookups
+from socksproxy.net.resolve import Names
+from socksproxy.net.reverse import IReverseResolver, reverse_lookups
 from socksproxy.wire.words import Address, AddressType
 
 from ..support.names import NameServer

@@ -12,7 +12,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 
 from socksproxy.net import hosts_file
-from socksproxy.resolve import make_resolver
+from socksproxy.net.resolve import make_resolver
 from socksproxy.wire.words import Reply
 
 from ..support.names import NameServer

@@ -18,9 +18,9 @@ from zope.interface.verify import verifyObject
 from socksproxy.errors import TooManyLookups
 from socksproxy.net import system_resolver as module
 from socksproxy.net.lookups import IAddressLookup
+from socksproxy.net.resolve import Names
+from socksproxy.net.reverse import IReverseResolver
 from socksproxy.net.system_resolver import SystemResolver, system_resolver
-from socksproxy.resolve import Names
-from socksproxy.reverse import IReverseResolver
 from socksproxy.runtime.pool import Pool
 from socksproxy.wire.words import AddressType
 

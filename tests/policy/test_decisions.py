@@ -16,15 +16,15 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from socksproxy.commands.means import Means, ask, permitted_addresses
 from socksproxy.errors import NameNotFound, NotAllowed
-from socksproxy.names import canonical
+from socksproxy.net.names import canonical
+from socksproxy.net.resolve import Names
 from socksproxy.policy import Client, OwnListeners
+from socksproxy.policy.asking import Means, ask, permitted_addresses
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.judge import Judge
 from socksproxy.policy.rules import COMMANDS, Rule
 from socksproxy.policy.sets import NameTable, Sets
-from socksproxy.resolve import Names
 from socksproxy.wire.words import Address, AddressType
 from tests.support.hosts import Hosts
 

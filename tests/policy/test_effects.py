@@ -18,10 +18,11 @@ from zope.interface import implementer
 from socksproxy import BindSettings, RulePolicy, Timeouts, UDPSettings
 from socksproxy.auth.users import ISOCKSUser, User
 from socksproxy.policy.rules import Rule, RuleTimeouts
-from socksproxy.session import Phase
+from socksproxy.session.session import Phase
 from socksproxy.wire.words import Command, Reply
 from tests.conftest import Serve
 from tests.relay.harness import is_reset
+from tests.session.test_session import Stuck, in_phase, the_session
 from tests.support.hosts import Hosts
 from tests.support.origin import Origin, echo
 from tests.support.proxy import (
@@ -36,7 +37,6 @@ from tests.support.proxy import (
     request5,
     until,
 )
-from tests.test_session import Stuck, in_phase, the_session
 from tests.udp.harness import Client as Datagrams, Echo
 from tests.udp.test_contract import kinds, serving
 

@@ -20,12 +20,12 @@ from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.hours import HoursWatch
 from socksproxy.policy.rules import Rule
 from socksproxy.wire.words import Reply
+from tests.commands.test_bind import begun, second
 from tests.conftest import PATIENCE, TWISTD, Program, Serve
+from tests.server.test_reconfigure import connected, ends, refused
 from tests.support.origin import Origin, echo
 from tests.support.proxy import Playing, Proxy, ask5, echoes, until
 from tests.support.wall_clock import WallClock
-from tests.test_bind import begun, second
-from tests.test_reconfigure import connected, ends, refused
 from tests.udp.harness import Client as Datagrams, Echo
 from tests.udp.test_contract import serving
 
@@ -279,7 +279,7 @@ def test_many(serve: Serve, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> 
     socks = []
     for _ in range(4):
         socks.append((yield proxy.play(connected, proxy, origin.port)))
-    monkeypatch.setattr("socksproxy.sessions._AT_ONCE", 1)
+    monkeypatch.setattr("socksproxy.session.registry._AT_ONCE", 1)
     served.at(proxy, "18:00:00")
     assert len(proxy.factory.sessions._changed) == 3
     for sock in socks:

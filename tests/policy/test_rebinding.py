@@ -20,12 +20,12 @@ from zope.interface import implementer
 
 from socksproxy import Address, BindSettings, Client, Command, Filtering, Reply, RulePolicy, UDPSettings
 from socksproxy.commands.connect import connect
-from socksproxy.commands.means import Means
 from socksproxy.errors import ConnectFailed, NotAllowed
+from socksproxy.net.resolve import Names
+from socksproxy.net.reverse import IReverseResolver
+from socksproxy.policy.asking import Means
 from socksproxy.policy.judge import Judge
 from socksproxy.policy.rules import Rule
-from socksproxy.resolve import Names
-from socksproxy.reverse import IReverseResolver
 from socksproxy.udp import association as association_module
 from tests.conftest import Serve
 from tests.support.hosts import Hosts
@@ -62,7 +62,7 @@ class Rebinding(Hosts):
         return super().resolveHostName(receiver, hostName, *more, **named)
 
     def resolveAddress(self, host: str) -> Deferred[str]:
-        """See :meth:`socksproxy.reverse.IReverseResolver.resolveAddress`."""
+        """See :meth:`socksproxy.net.reverse.IReverseResolver.resolveAddress`."""
         self.reversed.append(host)
         return succeed(NAME)
 

@@ -17,14 +17,14 @@ from zope.interface import implementer
 
 from socksproxy import BindSettings
 from socksproxy.auth.users import ISOCKSUser, User
-from socksproxy.commands.means import Means, ask, permitted_addresses
 from socksproxy.errors import NotAllowed
+from socksproxy.net.resolve import Names
 from socksproxy.policy import Client
+from socksproxy.policy.asking import Means, ask, permitted_addresses
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.judge import Judge
 from socksproxy.policy.rules import Rule
-from socksproxy.resolve import Names
-from socksproxy.session import Session
+from socksproxy.session.session import Session
 from socksproxy.wire.words import Address, Command, Reply
 from tests.conftest import Serve
 from tests.support.hosts import Hosts

@@ -15,13 +15,13 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from socksproxy.auth.peercred import user_of
-from socksproxy.limits.terms import Limits, ServerLimits
-from socksproxy.options import Mistakes
+from socksproxy.auth.checkers.peercred import user_of
+from socksproxy.config.options import Mistakes
 from socksproxy.policy import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
-from socksproxy.service import Options, makeService
+from socksproxy.service.server import Options, makeService
+from socksproxy.values.limits import Limits, ServerLimits
 from socksproxy.wire.words import Reply
 from tests.conftest import Serve
 from tests.support.origin import Origin, echo

@@ -22,13 +22,13 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
-from socksproxy.dial import adopted
 from socksproxy.limits.buckets import Meters
+from socksproxy.net.dial import adopted
+from socksproxy.net.tcp_options import SOCKET_OPTIONS, set_options
 from socksproxy.relay.engine import RelayEngine
-from socksproxy.relay.outcome import IRelay
+from socksproxy.relay.interfaces import IRelay
 from socksproxy.relay.pump import BUFFER_SIZE
 from socksproxy.relay.transports import TransportsRelay
-from socksproxy.tcp import SOCKET_OPTIONS, set_options
 from tests.support.wrapping import Swapped, WrappedSocket
 
 reactor: Any = _reactor

@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThread
 
 from socksproxy.limits import Rate
 from socksproxy.limits.buckets import Bucket, Meter, Meters
-from socksproxy.relay.outcome import End
+from socksproxy.relay.interfaces import End
 
 from .harness import (
     KINDS,

@@ -43,8 +43,8 @@ if sys.platform != "linux":
 
 from socksproxy.relay import engine_for, pump
 from socksproxy.relay.engine import RelayEngine
-from socksproxy.relay.events import READ, WRITE
-from socksproxy.relay.outcome import End
+from socksproxy.relay.epoll_events import READ, WRITE
+from socksproxy.relay.interfaces import End
 from socksproxy.relay.pipes import WANTED, Pipe, PipePool
 from socksproxy.relay.pump import BUFFER_SIZE, EngineRelay
 

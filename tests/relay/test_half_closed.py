@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from socksproxy.relay.half_closed import SPARED, HalfClosed
-from socksproxy.relay.outcome import End
+from socksproxy.relay.interfaces import End
 
 
 class Relay:

@@ -30,7 +30,7 @@ if sys.platform != "linux":
 from twisted.internet.epollreactor import EPollReactor
 
 from socksproxy.relay.engine import RelayEngine
-from socksproxy.relay.events import READ
+from socksproxy.relay.epoll_events import READ
 from socksproxy.relay.lingering import LONGEST, Lingering, lingering_for
 from socksproxy.relay.pump import BUFFER_SIZE
 

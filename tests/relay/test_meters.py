@@ -18,7 +18,7 @@ from twisted.internet.task import Clock, deferLater
 
 from socksproxy.limits import Rate
 from socksproxy.limits.buckets import Bucket, Meter, Meters
-from socksproxy.relay.outcome import End
+from socksproxy.relay.interfaces import End
 from socksproxy.relay.pump import BUFFER_SIZE
 from tests.support.limits import Purse
 from tests.support.proxy import until

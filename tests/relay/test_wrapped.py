@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from socksproxy.relay.outcome import End
+from socksproxy.relay.interfaces import End
 from socksproxy.wire.words import ProtocolError
 from tests.support.wrapping import MOST, Swapped
 

@@ -227,7 +227,7 @@ def agree(
 
     :param send: sends, if it is not ``sock.sendall``.
     """
-    from socksproxy.auth.gssapi import GSSAPIWrapping
+    from socksproxy.auth.checkers.gssapi import GSSAPIWrapping
 
     send = send or sock.sendall
     send(b"\x05\x01\x01")

@@ -13,11 +13,11 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from socksproxy import Address, Client, Command, Filtering, UDPSettings
-from socksproxy.commands.means import Means
-from socksproxy.deadlines import Deadlines
 from socksproxy.limits.buckets import Meters
-from socksproxy.relay.outcome import End
-from socksproxy.resolve import Names
+from socksproxy.net.resolve import Names
+from socksproxy.policy.asking import Means
+from socksproxy.relay.interfaces import End
+from socksproxy.runtime.deadlines import Deadlines
 from socksproxy.udp import association as module
 from socksproxy.udp.association import (
     LIFETIME,

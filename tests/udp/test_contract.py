@@ -24,7 +24,7 @@ from socksproxy import Address, Client as Who, Command, Filtering, UDPSettings, 
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
-from socksproxy.session import MAX_IDLE_TALK
+from socksproxy.session.session import MAX_IDLE_TALK
 from socksproxy.udp import association as association_module, sockets, transports
 from socksproxy.wire.datagram import build_header
 from socksproxy.wire.words import UNSPECIFIED, AddressType

@@ -18,12 +18,12 @@ from twisted.internet.task import deferLater
 
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.relay.engine import RelayEngine
-from socksproxy.udp import associations, batch as batch_module, sockets
+from socksproxy.udp import batch as batch_module, registry as associations, sockets
 from socksproxy.udp.batch import HEAD, SLOTS, Batch
-from socksproxy.udp.desk import SharedDesk
-from socksproxy.udp.settings import UDPSettings
+from socksproxy.udp.demux import SharedDesk
 from socksproxy.udp.sockets import EngineSockets, SocketOutlet
 from socksproxy.udp.transports import TransportSockets
+from socksproxy.values.udp import UDPSettings
 
 from .harness import Client, Echo, Proxy, reactor, udp_socket, wait_for
 from .test_contract import free_udp_port, serving

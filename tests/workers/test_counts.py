@@ -17,9 +17,9 @@ from socksproxy.limits import Limits, ServerLimits
 from socksproxy.limits.admission import PATIENCE, Admission
 from socksproxy.limits.counting import Counting
 from socksproxy.limits.ledger import Claims, Ledger
-from socksproxy.workers import table as table_module
+from socksproxy.workers import shared_table as table_module
 from socksproxy.workers.counts import SharedCounting
-from socksproxy.workers.table import SharedTable, new_table
+from socksproxy.workers.shared_table import SharedTable, new_table
 
 from ..support.logs import heard
 
@@ -220,7 +220,7 @@ WORKER = """
 import sys
 from twisted.internet.task import Clock
 from socksproxy.workers.counts import SharedCounting
-from socksproxy.workers.table import SharedTable
+from socksproxy.workers.shared_table import SharedTable
 descriptor, columns, column, rounds = map(int, sys.argv[1:])
 table = SharedTable(descriptor, columns, b"0123456789abcdef")
 counting = SharedCounting(Clock(), table, column)

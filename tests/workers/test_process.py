@@ -23,12 +23,12 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
 from socksproxy import Client
-from socksproxy.reload import CannotReload
+from socksproxy.service.reload import CannotReload
 from socksproxy.workers.counts import SharedCounting
-from socksproxy.workers.handover import file_of
-from socksproxy.workers.machine import Ending
+from socksproxy.workers.descriptor_passing import file_of
 from socksproxy.workers.process import LONGEST_LINE, Inbox, Lines, Orders, WorkerProcess, pass_on
-from socksproxy.workers.table import new_table
+from socksproxy.workers.shared_table import new_table
+from socksproxy.workers.states import Ending
 from socksproxy.workers.worker import Commands, Reporter, make_worker_service, read_orders
 
 

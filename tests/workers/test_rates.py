@@ -15,9 +15,9 @@ from twisted.internet.task import Clock
 
 from socksproxy.limits.buckets import Bucket, Meter
 from socksproxy.limits.counting import OwnPace
-from socksproxy.limits.terms import Rate
+from socksproxy.values.limits import Rate
 from socksproxy.workers.counts import SharedCounting
-from socksproxy.workers.table import SharedTable, new_table
+from socksproxy.workers.shared_table import SharedTable, new_table
 
 WORKERS = 3
 SECRET = b"0123456789abcdef"
@@ -219,9 +219,9 @@ COMMON = """
 import sys, time
 from twisted.internet import reactor
 from socksproxy.limits.buckets import Meter
-from socksproxy.limits.terms import Rate
+from socksproxy.values.limits import Rate
 from socksproxy.workers.counts import SharedCounting
-from socksproxy.workers.table import SharedTable
+from socksproxy.workers.shared_table import SharedTable
 descriptor, columns, column, count = map(int, sys.argv[1:])
 table = SharedTable(descriptor, columns, b"0123456789abcdef")
 counting = SharedCounting(reactor, table, column)

@@ -22,14 +22,14 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from socksproxy.service import makeService
-from socksproxy.workers.machine import State
+from socksproxy.service.server import makeService
+from socksproxy.workers.states import State
 from socksproxy.workers.supervisor import SupervisorService
 
 from ..conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
+from ..service.test_server import SYSTEMD, parsed
 from ..support.certificates import self_signed
 from ..support.origin import Origin
-from ..test_service import SYSTEMD, parsed
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at processes in /proc")
 
@@ -780,8 +780,8 @@ from twisted.application.service import Application
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from socksproxy.options import Options
-from socksproxy.service import Listener, makeService
+from socksproxy.config.options import Options
+from socksproxy.service.server import Listener, makeService
 
 options = Options(reactor)
 options.parseOptions(["-p", "0", "--workers", "2"])

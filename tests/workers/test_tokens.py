@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, strategies as st
 
-from socksproxy.workers import table as table_module
-from socksproxy.workers.table import ASIDE, EACH, POOL, SharedTable, new_table
+from socksproxy.workers import shared_table as table_module
+from socksproxy.workers.shared_table import ASIDE, EACH, POOL, SharedTable, new_table
 from socksproxy.workers.tokens import Granted, Tokens, Wish
 
 from ..support.logs import heard

@@ -1,5 +1,5 @@
 """
-``--auth gssapi``: see :mod:`socksproxy.auth.gssapi`.
+``--auth gssapi``: see :mod:`socksproxy.auth.checkers.gssapi`.
 
 It imports nothing of ours before that is needed: every program that looks for plugins reads this file.
 """
@@ -60,7 +60,7 @@ class GSSAPIFactory:
     def generateChecker(self, argstring: str) -> Any:
         """See :meth:`twisted.cred.strcred.ICheckerFactory.generateChecker`."""
         try:
-            from socksproxy.auth.gssapi import make_checker
+            from socksproxy.auth.checkers.gssapi import make_checker
         except ImportError as problem:
             raise InvalidAuthArgumentString(
                 "gssapi: the package gssapi is needed, "

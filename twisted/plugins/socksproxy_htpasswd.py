@@ -43,7 +43,7 @@ class _Htpasswd:
         if not argstring:
             raise InvalidAuthArgumentString("htpasswd: no file is named, as in htpasswd:/etc/socks.htpasswd")
         try:
-            from socksproxy.auth.htpasswd import HtpasswdChecker, Unusable
+            from socksproxy.auth.checkers.htpasswd import HtpasswdChecker, Unusable
         except ImportError:
             raise InvalidAuthArgumentString(
                 f"htpasswd:{argstring}: the packages libpass and bcrypt are needed, "

@@ -1,5 +1,5 @@
 """
-``--auth ident``: see :mod:`socksproxy.auth.ident`.
+``--auth ident``: see :mod:`socksproxy.auth.checkers.ident`.
 
 It imports nothing of ours before that is needed: every program that looks for plugins reads this file.
 """
@@ -41,7 +41,7 @@ class IdentFactory:
 
     def generateChecker(self, argstring: str) -> Any:
         """See :meth:`twisted.cred.strcred.ICheckerFactory.generateChecker`."""
-        from socksproxy.auth.ident import IdentChecker
+        from socksproxy.auth.checkers.ident import IdentChecker
 
         return IdentChecker.from_arguments(argstring)
 

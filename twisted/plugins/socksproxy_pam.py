@@ -41,7 +41,7 @@ class _PAM:
         if not argstring:
             raise InvalidAuthArgumentString("pam: no service is named, as in pam:login")
         try:
-            from socksproxy.auth.pam import NoService, PAMChecker
+            from socksproxy.auth.checkers.pam import NoService, PAMChecker
         except ImportError:
             raise InvalidAuthArgumentString(
                 f"pam:{argstring}: the package python-pam is needed, "

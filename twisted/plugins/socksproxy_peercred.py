@@ -1,5 +1,5 @@
 """
-``--auth peercred``: see :mod:`socksproxy.auth.peercred`.
+``--auth peercred``: see :mod:`socksproxy.auth.checkers.peercred`.
 
 It imports nothing of ours before that is needed: every program that looks for plugins reads this file.
 """
@@ -37,7 +37,7 @@ class PeerCredentialsFactory:
 
     def generateChecker(self, argstring: str) -> Any:
         """See :meth:`twisted.cred.strcred.ICheckerFactory.generateChecker`."""
-        from socksproxy.auth.peercred import PeerCredentialsChecker
+        from socksproxy.auth.checkers.peercred import PeerCredentialsChecker
 
         return PeerCredentialsChecker.from_arguments(argstring)
 

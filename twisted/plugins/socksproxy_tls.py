@@ -1,5 +1,5 @@
 """
-``--auth tls``: see :mod:`socksproxy.auth.certificate`.
+``--auth tls``: see :mod:`socksproxy.auth.checkers.tls`.
 
 It imports nothing of ours before that is needed: every program that looks for plugins reads this file.
 """
@@ -46,7 +46,7 @@ class CertificateFactory:
         from twisted.cred.strcred import InvalidAuthArgumentString
 
         try:
-            from socksproxy.auth.certificate import CertificateChecker
+            from socksproxy.auth.checkers.tls import CertificateChecker
         except ImportError as problem:
             raise InvalidAuthArgumentString(
                 f"tls: it needs what comes with twisted-socksproxy[tls] ({problem})"

@@ -1,0 +1,475 @@
+"""
+GSS-API authentication (RFC 1961): Kerberos, and whatever else of it the client's and our library agree on.
+
+The client and the library talk through us until they have a context; then the
+level of protection is agreed on, and with it whether all that follows, every
+byte of the connection and every datagram, is encapsulated.
+
+Needs the package ``gssapi``, the extra ``[gssapi]``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Sequence
+from enum import Enum
+from typing import Any, NamedTuple, Protocol as Shape, TypeAlias, TypeVar
+
+from gssapi import raw
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.strcred import InvalidAuthArgumentString
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from ...errors import NotAuthenticated
+from ...net.names import printable
+from ...runtime.files import read_regular_file
+from ...wire.gssapi import (
+    MAX_TOKEN,
+    Level,
+    Message,
+    MessageType,
+    build_abort,
+    build_encapsulated,
+    build_message,
+    parse_encapsulated,
+    parse_message,
+)
+from ...wire.words import Method, ProtocolError
+from ..credentials import GSSAPIName, IGSSAPIName
+from ..methods import IExchange, IMethod, IWrapping, LogIn, Move, Say
+from ..penalties import network_of
+from .arguments import arguments
+from .threads import Checks
+
+#: ``rcmd`` is what curl and Dante ask tickets for unless told otherwise, ``socks`` what is registered.
+SERVICES = ("rcmd", "socks")
+#: Tokens that are looked at at once: what takes time is the disk, with the cache against replays.
+THREADS = 4
+#: Tokens of a client before there is a context. Kerberos needs one, or two.
+MAX_ROUNDS = 8
+
+# Not IAKERB: the server would talk to the KDC for clients whom nobody knows yet.
+_MECHANISMS = [raw.MechType.kerberos, raw.OID.from_int_seq("1.3.6.1.5.5.2")]
+
+_ARGUMENTS = ("service", "keytab", "protection", "realm")
+
+_T = TypeVar("_T")
+
+# Any: the package's annotations want another class in one place than they give in the next.
+_Context: TypeAlias = Any
+
+
+class Pool(Shape):
+    """Threads for what may block."""
+
+    def run(self, function: Callable[..., _T], *arguments: Any, share: Hashable = None) -> Deferred[_T]:
+        """Call *function* in a thread, in the turn of the client *share*; what it returns or raises."""
+
+
+class Protection(Enum):
+    """How the bytes after the exchange are protected, as the operator says it."""
+
+    #: Not at all, and the client is told so: curl can do nothing else, though it asks for more.
+    NONE = "none"
+    #: As the client asks.
+    OPTIONAL = "optional"
+    INTEGRITY = "integrity"
+    CONFIDENTIALITY = "confidentiality"
+
+    def choose(self, wanted: Level) -> Level:
+        """What a client that asks for *wanted* gets; it may not like that, and leave."""
+        # SELECTIVE would have us know which bytes are worth it.
+        wanted = Level.CONFIDENTIALITY if wanted is Level.SELECTIVE else wanted
+        if self is Protection.NONE:
+            return Level.NONE
+        return max(wanted, _LEAST[self])
+
+
+_LEAST = {
+    Protection.OPTIONAL: Level.NONE,
+    Protection.INTEGRITY: Level.INTEGRITY,
+    Protection.CONFIDENTIALITY: Level.CONFIDENTIALITY,
+}
+
+
+class Accepted(NamedTuple):
+    """
+    What came of a client's token.
+
+    :ivar context: what there is of the context.
+    :ivar token: for the client; it may be empty.
+    :ivar principal: who it is, once the context is whole; None: more tokens are due.
+    """
+
+    context: _Context
+    token: bytes
+    principal: str | None
+
+
+class Acceptor:
+    """
+    The server's side of contexts. Its methods may block.
+
+    :param keytab: the file with the server's keys; None: the library's own choice.
+    :param services: the services whose tickets are accepted, whatever the host in their names.
+    :raises ValueError: when there is no key for any of them.
+    """
+
+    def __init__(self, keytab: str | None = None, services: Sequence[str] = SERVICES) -> None:
+        self._services = tuple(services)
+        # Bytes: of a str the package makes them itself, and lets go of them before they are used.
+        self._store = None if keytab is None else {b"keytab": os.fsencode(keytab)}
+        problems = [self._problem_with(service) for service in services]
+        if None not in problems:
+            raise ValueError("; ".join(dict.fromkeys(filter(None, problems))) or "no service")
+        self._keys = self._acquire(None)
+
+    def _problem_with(self, service: str) -> str | None:
+        try:
+            self._acquire(raw.import_name(service.encode(), raw.NameType.hostbased_service))
+        except raw.GSSError as problem:
+            return describe(problem)
+        return None
+
+    def _acquire(self, name: raw.Name | None) -> raw.Creds:
+        if self._store is None:
+            return raw.acquire_cred(name, mechs=_MECHANISMS, usage="accept").creds
+        store: Any = self._store
+        return raw.acquire_cred_from(store, name, mechs=_MECHANISMS, usage="accept").creds
+
+    def accept(self, token: bytes, context: _Context | None) -> Accepted:
+        """
+        Take a client's *token*.
+
+        :param context: what came of the tokens before.
+        :raises NotAuthenticated: when it is not accepted; the text is the library's.
+        """
+        try:
+            result = raw.accept_sec_context(token, self._keys, context)
+            principal = None if result.more_steps else self._initiator(result.context)
+        except raw.GSSError as problem:
+            raise NotAuthenticated(describe(problem)) from None
+        answer = result.token or b""
+        if len(answer) > MAX_TOKEN:
+            raise NotAuthenticated("the answer is too long for a message")
+        return Accepted(result.context, answer, principal)
+
+    def _initiator(self, context: _Context) -> str:
+        found: Any = raw.inquire_context(context)
+        target, initiator = _text(found.target_name), _text(found.initiator_name)
+        if target.partition("/")[0] not in self._services:
+            wanted = " or ".join(self._services)
+            raise NotAuthenticated(f"the ticket is for {printable(target)}, not for {wanted}")
+        if raw.RequirementFlag.anonymity in found.flags:
+            raise NotAuthenticated("the client is anonymous")
+        if raw.RequirementFlag.integrity not in found.flags:
+            raise NotAuthenticated("the mechanism cannot protect anything")
+        return initiator
+
+
+@implementer(IMethod)
+class GSSAPIMethod:
+    """
+    See :class:`~socksproxy.auth.methods.IMethod`.
+
+    :param acceptor: has the server's keys.
+    :param pool: where *acceptor* may block.
+    :param protection: what the server wants.
+    """
+
+    number = Method.GSSAPI
+    name = "gssapi"
+    credentials = IGSSAPIName
+
+    def __init__(self, acceptor: Acceptor, pool: Pool, protection: Protection = Protection.INTEGRITY) -> None:
+        self.acceptor = acceptor
+        self.pool = pool
+        self.protection = protection
+
+    def begin(self, client: Any) -> IExchange:
+        """See :meth:`socksproxy.auth.methods.IMethod.begin`."""
+        return GSSAPIExchange(self, None if client is None else network_of(client.whose))
+
+
+@implementer(IExchange)
+class GSSAPIExchange:
+    """
+    One client's exchange: tokens until there is a context, then the protection level.
+
+    :param method: what it has in common with others.
+    :param share: the client, as queues tell clients apart; None: not known.
+    """
+
+    __slots__ = ("_answer", "_context", "_level", "_method", "_principal", "_rounds", "_share")
+
+    def __init__(self, method: GSSAPIMethod, share: str | None = None) -> None:
+        self._method = method
+        self._share = share
+        self._context: _Context | None = None
+        self._principal: str | None = None
+        self._level = Level.NONE
+        self._answer = b""
+        self._rounds = 0
+
+    def receive(self, data: bytes) -> tuple[int, Move]:
+        """See :meth:`socksproxy.auth.methods.IExchange.receive`."""
+        parsed = parse_message(data)
+        if parsed is None:
+            return 0, None
+        message, taken = parsed
+        return taken, self._take(message)
+
+    def _take(self, message: Message) -> Move:
+        if message.type is MessageType.ABORT:
+            raise ProtocolError("GSSAPI: the client has given up")
+        due = MessageType.AUTHENTICATION if self._principal is None else MessageType.PROTECTION_LEVEL
+        if message.type is not due:
+            raise ProtocolError(f"GSSAPI message type {message.type.value} where {due.value} was due")
+        if self._principal is None:
+            return self._take_token(message.token)
+        self._agree(message.token)
+        return LogIn(GSSAPIName(self._principal))
+
+    def _take_token(self, token: bytes) -> Deferred[Say | LogIn]:
+        self._rounds += 1
+        if self._rounds > MAX_ROUNDS:
+            raise ProtocolError("GSSAPI: too many tokens")
+        method = self._method
+        asked = method.pool.run(method.acceptor.accept, token, self._context, share=self._share)
+        return asked.addCallback(self._accepted)
+
+    def _accepted(self, accepted: Accepted) -> Say | LogIn:
+        self._context, self._principal = accepted.context, accepted.principal
+        # A client that does not ask who we are gets no token, and sends its next message by itself.
+        return Say(build_message(MessageType.AUTHENTICATION, accepted.token) if accepted.token else b"")
+
+    def _agree(self, token: bytes) -> None:
+        """
+        The client has asked for a protection level.
+
+        The RFC encapsulates it (sections 4.3 and 4.4); NEC's implementation, which was
+        the model for others (curl with ``--socks5-gssapi-nec``, Dante with ``nec``), sends the
+        bare octet. No token of a mechanism's is as short as that, so both are served, each as it asks.
+        """
+        assert self._context is not None
+        bare = len(token) == 1
+        try:
+            wanted = token if bare else raw.unwrap(self._context, token).message
+            level = self._level = self._method.protection.choose(_level_of(wanted))
+            _check(self._context, level)
+            answer = bytes((level,))
+            if not bare:
+                answer = raw.wrap(self._context, answer, False).message
+        except raw.GSSError as problem:
+            raise ProtocolError(f"GSSAPI: {describe(problem)}") from None
+        self._answer = build_message(MessageType.PROTECTION_LEVEL, answer)
+
+    def judged(self, granted: bool) -> bytes:
+        """See :meth:`socksproxy.auth.methods.IExchange.judged`."""
+        return self._answer if granted else build_abort()
+
+    def wrapping(self) -> IWrapping | None:
+        """See :meth:`socksproxy.auth.methods.IExchange.wrapping`."""
+        if self._level is Level.NONE:
+            return None
+        assert self._context is not None
+        return GSSAPIWrapping(self._context, self._level is Level.CONFIDENTIALITY)
+
+
+@implementer(IWrapping)
+class GSSAPIWrapping:
+    """
+    Encapsulates what follows an exchange (RFC 1961, section 5).
+
+    :param context: an established one.
+    :param confidential: whether all is to be encrypted, or only kept from being changed.
+    """
+
+    __slots__ = ("_confidential", "_context", "_most", "_received")
+
+    def __init__(self, context: _Context, confidential: bool) -> None:
+        self._context = context
+        self._confidential = confidential
+        self._most = raw.wrap_size_limit(context, MAX_TOKEN, confidential)
+        self._received = bytearray()
+
+    def wrap(self, data: bytes) -> bytes:
+        """See :meth:`socksproxy.auth.methods.IWrapping.wrap`."""
+        if len(data) <= self._most:
+            return self._encapsulate(data) if data else b""
+        pieces = (data[at : at + self._most] for at in range(0, len(data), self._most))
+        return b"".join(map(self._encapsulate, pieces))
+
+    def unwrap(self, data: bytes) -> bytes:
+        """See :meth:`socksproxy.auth.methods.IWrapping.unwrap`."""
+        received, whole = self._received, bytearray()
+        received += data
+        while (parsed := parse_message(received)) is not None:
+            message, taken = parsed
+            if message.type is not MessageType.ENCAPSULATION:
+                raise ProtocolError(f"GSSAPI message type {message.type.value} where 3 was due")
+            del received[:taken]
+            whole += self._open(message.token)
+        return bytes(whole)
+
+    def wrap_datagram(self, data: bytes) -> bytes:
+        """See :meth:`socksproxy.auth.methods.IWrapping.wrap_datagram`."""
+        if len(data) > self._most:
+            raise ProtocolError("a datagram that is too long for a GSSAPI message")
+        return self._encapsulate(data)
+
+    def unwrap_datagram(self, data: bytes) -> bytes:
+        """See :meth:`socksproxy.auth.methods.IWrapping.unwrap_datagram`."""
+        return self._open(parse_encapsulated(data))
+
+    def _encapsulate(self, data: bytes) -> bytes:
+        try:
+            token, encrypted = raw.wrap(self._context, data, self._confidential)
+        except raw.GSSError as problem:
+            raise ProtocolError(f"GSSAPI: {describe(problem)}") from None
+        if self._confidential and not encrypted:
+            raise ProtocolError("GSSAPI: the mechanism has not encrypted what it was to")
+        return build_encapsulated(token)
+
+    def _open(self, token: bytes) -> bytes:
+        try:
+            data, encrypted, _ = raw.unwrap(self._context, token)
+        except raw.GSSError as problem:
+            raise ProtocolError(f"GSSAPI: {describe(problem)}") from None
+        if self._confidential and not encrypted:
+            raise ProtocolError("GSSAPI: the client has not encrypted what it was to")
+        return data
+
+
+@implementer(ICredentialsChecker)
+class GSSAPIChecker:
+    """
+    Checks :class:`~socksproxy.auth.credentials.IGSSAPIName`, and is where the factory gets the method from.
+
+    :param method: brings the names, which the library has verified.
+    :param realm: users of this Kerberos realm are known without it; None: every user is known by the whole
+        principal.
+    """
+
+    credentialInterfaces = (IGSSAPIName,)
+
+    def __init__(self, method: GSSAPIMethod, realm: str | None = None) -> None:
+        self._method = method
+        self._realm = realm
+
+    def methods(self) -> list[GSSAPIMethod]:
+        """The methods that end in credentials for this checker."""
+        return [self._method]
+
+    def requestAvatarId(self, credentials: Any) -> Any:
+        """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
+        principal = credentials.principal
+        return principal if self._realm is None else stripped(principal, self._realm)
+
+
+def make_checker(text: str, pool: Pool | None = None) -> GSSAPIChecker:
+    """
+    The checker that ``--auth gssapi:TEXT`` asks for.
+
+    :param pool: where the library may block; None: threads of the checker's own.
+    :raises InvalidAuthArgumentString: when the text makes no sense here; it says what would.
+    """
+    given = arguments("gssapi", text, _ARGUMENTS)
+    keytab = _one(given, "keytab", None)
+    services = str(_one(given, "service", ",".join(SERVICES))).split(",")
+    protection = _choice(given, "protection", Protection.INTEGRITY.value, [each.value for each in Protection])
+    realm = _choice(given, "realm", "strip", ["strip", "keep"])
+    if not all(map(_is_service, services)):
+        raise _wrong(f"service={','.join(services)}: names of services are due, such as rcmd,socks")
+    method = GSSAPIMethod(
+        _acceptor(keytab, services),
+        pool or Checks.shared_fairly(name="gssapi", threads=THREADS),
+        Protection(protection),
+    )
+    try:
+        return GSSAPIChecker(method, local_realm() if realm == "strip" else None)
+    except ValueError as problem:
+        raise _wrong(f"realm=strip: krb5.conf must have a default_realm: {problem}") from None
+
+
+def _acceptor(keytab: str | None, services: Sequence[str]) -> Acceptor:
+    try:
+        if keytab is not None:
+            read_regular_file(keytab)
+            # It is opened for each client, and twistd changes its directory before the first.
+            keytab = os.path.abspath(keytab)
+        return Acceptor(keytab, services)
+    except OSError as problem:
+        raise _wrong(f"keytab={keytab}: it cannot be read: {problem.strerror}") from None
+    except ValueError as problem:
+        where = "the system's keytab" if keytab is None else f"keytab={keytab}"
+        raise _wrong(f"{where}: no key for service={','.join(services)}: {problem}") from None
+
+
+def _one(given: dict[str, list[str]], name: str, default: str | None) -> str | None:
+    return given[name][0] if given[name] else default
+
+
+def _choice(given: dict[str, list[str]], name: str, default: str, choices: list[str]) -> str:
+    value = str(_one(given, name, default))
+    if value not in choices:
+        raise _wrong(f"{name}={value}: one of {', '.join(choices)} is due")
+    return value
+
+
+def _wrong(problem: str) -> InvalidAuthArgumentString:
+    return InvalidAuthArgumentString(f"gssapi: {problem}")
+
+
+def _is_service(name: str) -> bool:
+    return name.isascii() and name.isprintable() and bool(name) and not set(name) & set("/@ ")
+
+
+def stripped(principal: str, realm: str) -> str:
+    """*principal* without the *realm*, if it is of it; a name of another one is kept whole."""
+    name = principal.removesuffix(f"@{realm}")
+    # A backslash makes the "@" a part of the name.
+    return name if name and not name.endswith("\\") else principal
+
+
+def local_realm() -> str:
+    """
+    The realm that this machine's Kerberos configuration has as its own.
+
+    :raises ValueError: when it has none.
+    """
+    try:
+        name = raw.canonicalize_name(raw.import_name(b"x", raw.NameType.user), raw.MechType.kerberos)
+    except raw.GSSError as problem:
+        raise ValueError(describe(problem)) from None
+    return _text(name).partition("@")[2]
+
+
+def describe(problem: raw.GSSError) -> str:
+    """What the library says, the major status and the minor one, fit for a log."""
+    texts = [
+        *problem.get_all_statuses(problem.maj_code, True),
+        # Without a minor code there is "Unknown error", or worse.
+        *(problem.get_all_statuses(problem.min_code, False) if problem.min_code else ()),
+    ]
+    return printable("; ".join(" ".join(text.rstrip(".").split()) for text in texts))
+
+
+def _text(name: raw.Name) -> str:
+    return raw.display_name(name, name_type=False).name.decode("utf-8", "surrogateescape")
+
+
+def _check(context: _Context, level: Level) -> None:
+    flags: Any = raw.inquire_context(context).flags
+    if level is Level.CONFIDENTIALITY and raw.RequirementFlag.confidentiality not in flags:
+        raise ProtocolError("GSSAPI: the mechanism cannot keep anything confidential")
+
+
+def _level_of(data: bytes) -> Level:
+    if len(data) != 1:
+        raise ProtocolError("a GSSAPI protection level has one byte")
+    try:
+        return Level(data[0])
+    except ValueError:
+        raise ProtocolError(f"unknown GSSAPI protection level {data[0]}") from None

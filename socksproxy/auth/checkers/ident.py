@@ -1,0 +1,215 @@
+"""
+The userid of a SOCKS4 request, as the client's machine vouches for it (RFC 1413), or as it stands.
+
+``twisted.protocols.ident`` has a client, but it writes text where transports take
+bytes, and strips a user's name of what RFC 1413 counts to it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.strcred import InvalidAuthArgumentString
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ...errors import IdentMismatch, IdentUnreachable, NotAuthenticated, describe
+from ...net.names import plain
+from ...values.parsers import Parser, Wrong, port, seconds
+from ..credentials import IUserid, Userid
+from ..users import name_of
+from .arguments import arguments
+
+#: Where an identd listens.
+PORT = 113
+#: Seconds in which it must have answered.
+TIMEOUT = 5.0
+
+#: Bytes of an answer; RFC 1413 has 1000 at the most, and a user's name 512.
+_LONGEST = 1024
+
+_ANSWER = re.compile(
+    rb"[ \t]*(\d{1,5})[ \t]*,[ \t]*(\d{1,5})[ \t]*:[ \t]*(USERID|ERROR)[ \t]*:([^:]*)(?::(.*))?", re.DOTALL
+)
+#: The errors that have a meaning; of others a log would show what a stranger has made up.
+_ERRORS = frozenset({b"INVALID-PORT", b"NO-USER", b"HIDDEN-USER", b"UNKNOWN-ERROR"})
+
+
+def parse_answer(line: bytes, ports: tuple[int, int]) -> bytes:
+    """
+    The user's name in an identd's answer.
+
+    All behind the last colon that the syntax has is the name, white space too (RFC 1413, section 6).
+
+    :param line: the answer, without the CRLF.
+    :param ports: those of the connection that was asked for: the client's and ours.
+    :raises IdentUnreachable: when *line* tells no name, or is no answer to that question.
+    """
+    answer = _ANSWER.fullmatch(line)
+    if answer is None or (int(answer[1]), int(answer[2])) != ports:
+        raise IdentUnreachable("identd does not answer the question")
+    kind, first, name = answer[3], answer[4], answer[5]
+    if kind == b"ERROR":
+        error = first.strip()
+        raise IdentUnreachable(f"identd says {error.decode() if error in _ERRORS else 'ERROR'}")
+    if name is None:
+        raise IdentUnreachable("identd does not answer the question")
+    return bytes(name)
+
+
+class _Question(Protocol):
+    """
+    Asks an identd.
+
+    :param ports: those of the connection in question: the client's and ours.
+    :ivar answer: fires with the user's name.
+    """
+
+    transport: Any
+
+    def __init__(self, ports: tuple[int, int]) -> None:
+        self._ports = ports
+        self._received = b""
+        self._over = False
+        self.answer: Deferred[bytes] = Deferred(lambda _: self._end())
+
+    def connectionMade(self) -> None:
+        """See :meth:`twisted.internet.interfaces.IProtocol.connectionMade`."""
+        self.transport.write(b"%d, %d\r\n" % self._ports)
+
+    def dataReceived(self, data: bytes) -> None:
+        """See :meth:`twisted.internet.interfaces.IProtocol.dataReceived`."""
+        self._received += data
+        line, end, _ = self._received.partition(b"\n")
+        if len(line) > _LONGEST:
+            self._fail(IdentUnreachable("identd does not come to an end"))
+        elif end:
+            self._judge(line.removesuffix(b"\r"))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See :meth:`twisted.internet.interfaces.IProtocol.connectionLost`."""
+        if not self._over:
+            # What came may be a part of a name, which would be the name of somebody else.
+            self._fail(IdentUnreachable("identd closes without an answer"))
+
+    def _judge(self, line: bytes) -> None:
+        try:
+            name = parse_answer(line, self._ports)
+        except IdentUnreachable as problem:
+            self._fail(problem)
+            return
+        self._end()
+        self.answer.callback(name)
+
+    def _fail(self, problem: IdentUnreachable) -> None:
+        self._end()
+        self.answer.errback(problem)
+
+    def _end(self) -> None:
+        self._over = True
+        self.transport.abortConnection()
+
+
+@implementer(ICredentialsChecker)
+class IdentChecker:
+    """
+    Asks the client's machine whether the userid is that of the user whose program is connected.
+
+    It is worth what the client's machine is worth: whoever rules that machine chooses the name.
+
+    :param port: where the identd listens.
+    :param timeout: seconds in which it must have answered.
+    :param reactor: connects and keeps time; None: the global one.
+    """
+
+    credentialInterfaces = (IUserid,)
+
+    def __init__(self, port: int = PORT, timeout: float = TIMEOUT, reactor: Any = None) -> None:
+        self.port = port
+        self.timeout = timeout
+        self._reactor = reactor
+
+    @classmethod
+    def from_arguments(cls, text: str) -> IdentChecker:
+        """
+        The one that *text* describes: ``[port=PORT][:timeout=SECONDS]``.
+
+        :raises InvalidAuthArgumentString: when it describes none.
+        """
+        given = arguments("ident", text, ("port", "timeout"))
+        return cls(
+            _meaning("port", given["port"][0], port(1)) if given["port"] else PORT,
+            _meaning("timeout", given["timeout"][0], seconds()) if given["timeout"] else TIMEOUT,
+        )
+
+    def requestAvatarId(self, credentials: Userid) -> Deferred[Any]:
+        """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
+        host, local = credentials.client.host, credentials.local
+        if host is None or local is None:
+            return fail(IdentUnreachable("a client on a Unix socket has no identd"))
+        if not credentials.userid:
+            return fail(IdentMismatch("the request has no userid"))
+        asking: Deferred[Any] = self._ask(host, credentials.client.port, plain(local[0]), local[1])
+        asking.addTimeout(self.timeout, self._clock(), _too_late)
+        asking.addCallbacks(_compared, _failed, callbackArgs=(credentials.userid,))
+        return asking
+
+    def _ask(self, host: str, port: int, own_host: str, own_port: int) -> Deferred[bytes]:
+        kind = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
+        # It tells who has a connection only to the other end of it. The endpoint's own timeout never comes.
+        endpoint = kind(self._clock(), host, self.port, self.timeout + 1, bindAddress=(own_host, 0))
+        asking: Deferred[Any] = connectProtocol(endpoint, _Question((port, own_port)))
+        return asking.addCallback(lambda question: question.answer)
+
+    def _clock(self) -> Any:
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        return self._reactor
+
+
+@implementer(ICredentialsChecker)
+class TrustedUserid:
+    """Takes the userid of a request for the user's name: whoever can connect chooses it."""
+
+    credentialInterfaces = (IUserid,)
+
+    def requestAvatarId(self, credentials: Userid) -> Deferred[Any]:
+        """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
+        if not credentials.userid:
+            return fail(NotAuthenticated("the request has no userid"))
+        return succeed(name_of(credentials.userid))
+
+
+def _compared(name: bytes, userid: bytes) -> str:
+    # Nearly every identd puts a space in front of the name.
+    if userid not in (name, name.removeprefix(b" ")):
+        raise IdentMismatch("identd tells another user")
+    return name_of(userid)
+
+
+def _too_late(outcome: object, timeout: float) -> None:
+    raise IdentUnreachable(f"identd does not answer in {timeout:g} s")
+
+
+def _failed(failure: Failure) -> Failure:
+    problem = failure.value
+    if isinstance(problem, ConnectingCancelledError | CancelledError):
+        raise CancelledError
+    if isinstance(problem, Exception) and not isinstance(problem, IdentUnreachable):
+        raise IdentUnreachable(f"identd: {describe(problem)}")
+    return failure
+
+
+def _meaning(name: str, text: str, parse: Parser) -> Any:
+    try:
+        return parse(text)
+    except Wrong as wrong:
+        raise InvalidAuthArgumentString(f"ident: {name}={text} is {wrong.reason}") from None

@@ -1,0 +1,106 @@
+"""
+Users and passwords of a PAM service.
+
+Both are asked for: whether the password is right, and whether the account may be
+used now. One that is locked or has expired is refused, whatever the password.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import pam
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from ...errors import NotAuthenticated
+from ..credentials import share_of
+from .threads import CheckFailed, Checks
+
+#: Checks at once. They wait more than they compute: pam_unix takes two seconds to refuse.
+THREADS = 8
+
+#: Where services are described: pam.d(5).
+FOLDERS = ("/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d")
+
+#: Another password than the user's, or no such user.
+_WRONG = frozenset({pam.PAM_AUTH_ERR, pam.PAM_USER_UNKNOWN})
+#: Somebody whom the service does not let in now. Anything else says that nobody could be asked.
+_REFUSALS = frozenset(
+    {
+        pam.PAM_PERM_DENIED,
+        pam.PAM_CRED_INSUFFICIENT,
+        pam.PAM_MAXTRIES,
+        pam.PAM_NEW_AUTHTOK_REQD,
+        pam.PAM_ACCT_EXPIRED,
+        pam.PAM_CRED_EXPIRED,
+        pam.PAM_AUTHTOK_EXPIRED,
+    }
+)
+
+_is_service = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*").fullmatch
+
+
+class NoService(Exception):
+    """There is no such service; its words are for the operator."""
+
+
+def _require(service: str) -> None:
+    # PAM itself would take the service "other" in its place, which may let in everybody with an account.
+    if not any(os.path.isfile(os.path.join(folder, service.lower())) for folder in FOLDERS):
+        raise NoService(
+            f"there is no PAM service {service!r}: it would be described in {FOLDERS[0]}/{service}"
+        )
+
+
+@implementer(ICredentialsChecker)
+class PAMChecker:
+    """
+    Checks usernames and passwords by PAM.
+
+    :param service: its name, as in ``/etc/pam.d``.
+    :param checks: where they are checked; None: in threads of its own.
+    :raises NoService: when there is none of that name.
+    :raises OSError: when there is no PAM.
+    """
+
+    credentialInterfaces = (IUsernamePassword,)
+
+    def __init__(self, service: str, checks: Checks | None = None) -> None:
+        if not _is_service(service):
+            raise NoService(f"{service!r} is not the name of a PAM service, such as login")
+        _require(service)
+        try:
+            pam.PamAuthenticator()  # finds the library, which takes a while
+        except AttributeError:
+            raise OSError("there is no libpam here") from None
+        self._service = service
+        self.checks = checks or Checks.shared_fairly(name=f"pam:{service}", threads=THREADS)
+
+    def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
+        """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
+        return self.checks.run(self._check, credentials, share=share_of(credentials))
+
+    def _check(self, credentials: Any) -> bytes | tuple[()]:
+        name: bytes = credentials.username
+        if b"\0" in name or b"\0" in credentials.password:
+            raise UnauthorizedLogin("a NUL is in no name and no password")
+        try:
+            _require(self._service)
+        except NoService as problem:
+            raise CheckFailed(str(problem)) from None
+        asked = pam.PamAuthenticator()  # one each: it is not for several threads
+        # Latin-1 is for PAM's own messages, which may be in any language. The credentials of this
+        # process, which setcred might change, are not the client's.
+        if asked.authenticate(
+            name, credentials.password, self._service, encoding="latin-1", resetcreds=False
+        ):
+            return name
+        if asked.code in _WRONG:
+            raise UnauthorizedLogin("no such user, or another password")
+        raise (NotAuthenticated if asked.code in _REFUSALS else CheckFailed)(f"PAM: {asked.reason}")

@@ -1,0 +1,48 @@
+"""
+The configuration file as whoever needs it reads it: the options, and the commands of ``socksproxy``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ..runtime.files import read_regular_file
+
+if TYPE_CHECKING:
+    from .file import Configured
+
+
+class Unreadable(Exception):
+    """The file cannot be read; the words are for the operator and begin with its name."""
+
+
+def read_file(name: str, content: bytes | None = None, directory: str = "") -> tuple[bytes, Configured]:
+    """
+    What is in a configuration file, and what it says.
+
+    :param name: of the file.
+    :param content: what is in it, if that is known already; None: it is read.
+    :param directory: from where it and what it names is named; empty: from where the process is.
+    :raises Unreadable: when it cannot be read. Mistakes in it are for the one who asks to tell.
+    """
+    try:
+        from .file import MOST_BYTES, read
+    except ImportError as problem:
+        raise Unreadable(
+            f"{name}: the package {problem.name} is needed, "
+            "pip install 'twisted-socksproxy[config]' brings it"
+        ) from None
+    if content is None:
+        try:
+            content = read_regular_file(os.path.join(directory, name), MOST_BYTES).data
+        except OSError as problem:
+            raise Unreadable(f"{name}: {in_words(problem)}") from None
+        except ValueError:
+            raise Unreadable(f"{name}: not a path") from None
+    return content, read(content, name, directory)
+
+
+def in_words(problem: OSError) -> str:
+    """The system's words for *problem*."""
+    return (problem.strerror or str(problem)).lower()

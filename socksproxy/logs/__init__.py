@@ -1,0 +1,1 @@
+"""What the server writes down: the access log, and its own log."""

@@ -1,0 +1,245 @@
+"""
+What the strings of Twisted's endpoints leave out, and a listener needs.
+
+A string without ``backlog=`` has a queue of 50 clients, and ``unix:`` without ``mode=`` is open to
+everybody. ``ssl:`` sends the first certificate of ``certKey=`` alone, though the file has the whole
+chain. ``systemd:`` answers a mistake with a number or a word.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv6Address
+from typing import Any
+
+from twisted.internet.endpoints import _parse, _SystemdParser
+
+from ..runtime.files import read_regular_file
+from .names import literal, plain
+from .own_listeners import Place
+
+#: Clients that wait to be accepted; the kernel's own limit may be lower.
+BACKLOG = 1024
+
+#: The permissions of a Unix socket whose description says none; Twisted's would be 666.
+MODE = 0o660
+#: How many values without a name an endpoint ``unix:`` has when the mode is the last of them.
+_MODE_PLACE = 2
+
+#: How many values without a name there are, by the kind of endpoint, when the backlog is the last of them.
+_BACKLOG_PLACE = {"tcp": 3, "tcp6": 2, "unix": 3, "ssl": 6, "tls": 3}
+
+#: The families of sockets that systemd's units open, as ``domain=`` has them.
+_FAMILIES = {"INET": socket.AF_INET, "INET6": socket.AF_INET6, "UNIX": socket.AF_UNIX}
+
+#: What names a file of an endpoint ``ssl:``.
+_TLS_FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters")
+#: The key and certificate of an endpoint ``ssl:`` that names no key.
+_DEFAULT_KEY = "server.pem"
+
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+class WrongSystemd(ValueError):
+    """An endpoint ``systemd:`` names no socket that can be used."""
+
+
+class NotPassed(WrongSystemd):
+    """Systemd has not passed such a socket to this process, but may pass it to another one."""
+
+
+def inner_endpoint(endpoint: Any) -> Any:
+    """What really listens for *endpoint*, which may be wrapped in TLS or the PROXY protocol."""
+    while True:
+        wrapped = getattr(endpoint, "_wrappedEndpoint", None) or getattr(endpoint, "endpoint", None)
+        if wrapped is None:
+            return endpoint
+        endpoint = wrapped
+
+
+def place_asked_for(endpoint: Any) -> tuple[str, int] | None:
+    """The address and the port on which *endpoint* is going to listen; None: the endpoint does not tell."""
+    inner = inner_endpoint(endpoint)
+    host, port = getattr(inner, "_interface", None), getattr(inner, "_port", None)
+    return (host or "0.0.0.0", port) if isinstance(host, str) and isinstance(port, int) else None
+
+
+def is_ipv6_wildcard(host: str) -> bool:
+    """Whether *host* is ``::``, however it is written."""
+    try:
+        return int(IPv6Address(host)) == 0
+    except ValueError:
+        return False
+
+
+def ipv4_ports(endpoints: Sequence[Any]) -> frozenset[int]:
+    """The ports on which *endpoints* are going to listen for IPv4 by a socket of their own."""
+    places = filter(None, map(place_asked_for, endpoints))
+    return frozenset(port for host, port in places if port and ":" not in plain(host))
+
+
+def with_backlog(description: str) -> str:
+    """*description* of an endpoint, with our backlog where it says none."""
+    kind, args, named = _parsed(description)
+    if "backlog" in named or len(args) >= _BACKLOG_PLACE.get(kind, 0):
+        return description
+    return f"{description}:backlog={BACKLOG}"
+
+
+def with_mode(description: str) -> str:
+    """*description* of an endpoint; a Unix socket is for its owner and group only, unless it has a mode."""
+    kind, args, named = _parsed(description)
+    if kind != "unix" or "mode" in named or len(args) >= _MODE_PLACE:
+        return description
+    return f"{description}:mode={MODE:o}"
+
+
+def complete_chain(endpoint: Any, description: str) -> None:
+    """
+    Have *endpoint*, if it is one of ``ssl:``, send all certificates that the file of its own one has.
+
+    Twisted sends the first one only, and those of ``extraCertChain=``.
+
+    :param description: what the endpoint was made of.
+    :raises OSError: when the file cannot be read.
+    :raises ValueError: when there is something in it that is no certificate.
+    """
+    options = getattr(inner_endpoint(endpoint), "_sslContextFactory", None)
+    if options is None or options.extraCertChain:
+        return
+    from cryptography.x509 import load_pem_x509_certificate
+    from OpenSSL.crypto import X509
+
+    values = _tls_values(description)
+    path = values.get("certKey") or values.get("privateKey") or _DEFAULT_KEY
+    _, *others = _CERTIFICATE.findall(read_regular_file(path).data)
+    options.extraCertChain = [X509.from_cryptography(load_pem_x509_certificate(pem)) for pem in others]
+
+
+def tls_files(description: str) -> list[str]:
+    """The files that Twisted reads when it makes an endpoint of *description*."""
+    if _parsed(description)[0] != "ssl":
+        return []
+    values = {"privateKey": _DEFAULT_KEY} | _tls_values(description)
+    return list(dict.fromkeys(values[key] for key in _TLS_FILES if values.get(key)))
+
+
+def _tls_values(description: str) -> dict[str, str]:
+    _, args, named = _parsed(description)
+    return dict(zip(("port", "privateKey", "certKey"), args, strict=False)) | named
+
+
+def check_keys(endpoint: Any) -> None:
+    """
+    See whether OpenSSL takes the key, the certificates and the client authorities of *endpoint*, if any.
+
+    :raises ValueError: when OpenSSL does not, for example because a key is too short.
+    """
+    options = getattr(inner_endpoint(endpoint), "_sslContextFactory", None)
+    if options is None:
+        return
+    from OpenSSL.SSL import Error
+
+    try:
+        options.getContext()
+    except Error as problem:
+        words = [entry[-1] for entry in problem.args[0]] if problem.args else []
+        raise ValueError(f"the key and the certificate cannot be used: {', '.join(words)}") from None
+
+
+def check_systemd(description: str, used: frozenset[int] | set[int] = frozenset()) -> None:
+    """
+    See whether *description*, if it is of an endpoint ``systemd:``, names a socket that systemd has passed.
+
+    :param used: descriptors that were passed and are closed by now.
+    :raises WrongSystemd: when it does not, with what would be right.
+    """
+    kind, args, named = _parsed(description)
+    if kind != "systemd":
+        return
+    family = _family_of(args, named)
+    descriptor = _descriptor_of(named)
+    if descriptor in used:
+        return
+    try:
+        passed = socket.socket(fileno=os.dup(descriptor))
+    except OSError as problem:
+        raise NotPassed(f"what systemd has passed is not a socket: {problem.strerror}") from None
+    with passed:
+        if passed.type != socket.SOCK_STREAM:
+            raise NotPassed("systemd has passed a socket of datagrams: ListenStream= is needed in its unit")
+        if not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise NotPassed("systemd has passed a connection: Accept=no is needed in the socket's unit")
+        if passed.family != family:
+            words = {value: word for word, value in _FAMILIES.items()}
+            right = words.get(passed.family, passed.family)
+            raise NotPassed(f"systemd has passed a socket of another family: domain={right} would be right")
+
+
+def _family_of(args: Sequence[str], named: Mapping[str, str]) -> socket.AddressFamily:
+    unknown = [name for name in named if name not in ("domain", "name", "index")]
+    if args[1:] or unknown:
+        surplus = [*args[1:], *unknown][0]
+        raise WrongSystemd(f"{surplus}: only domain=, name= and index= are known")
+    domain = args[0] if args else named.get("domain")
+    if not domain or domain not in _FAMILIES:
+        said = f"{domain} is none of them" if domain else "it is missing"
+        raise WrongSystemd(f"domain= must be one of {', '.join(_FAMILIES)}: {said}")
+    if ("name" in named) == ("index" in named):
+        raise WrongSystemd("name=NAME must say which socket: the FileDescriptorName= of its unit")
+    index = named.get("index")
+    if index is not None and not (index.isascii() and index.isdecimal()):
+        raise WrongSystemd(f"index={index} is not a number from 0 on")
+    return _FAMILIES[domain]
+
+
+def _descriptor_of(named: Mapping[str, str]) -> int:
+    given = _SystemdParser._sddaemon
+    names: dict[str, int] = given.inheritedNamedDescriptors()
+    descriptors: list[int] = given.inheritedDescriptors()
+    if not descriptors:
+        raise NotPassed(
+            "systemd has passed no socket to this process; its unit must have started the service, "
+            "and LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES must be set"
+        )
+    if "name" in named:
+        if named["name"] not in names:
+            raise NotPassed(f"systemd has passed no socket of this name, but {', '.join(names)}")
+        return names[named["name"]]
+    if int(named["index"]) >= len(descriptors):
+        raise NotPassed(f"systemd has passed {len(descriptors)} sockets only, and the first has index=0")
+    return descriptors[int(named["index"])]
+
+
+def place_described(description: str) -> Place | None:
+    """
+    Where an endpoint of that *description* is going to listen.
+
+    :returns: an address, or a wildcard, and a port; the path of a Unix socket; None where that shows only
+        when the endpoint opens, or where a balancer says what its clients have reached.
+    """
+    if description.lower().startswith("haproxy:"):
+        return None
+    kind, args, named = _parsed(description)
+    if kind == "unix":
+        return named.get("address") or (args[0] if args else None)
+    if kind not in ("tcp", "tcp6", "ssl"):
+        return None
+    port = named.get("port") or (args[0] if args else "")
+    host = named.get("interface") or (args[1] if kind != "ssl" and args[1:] else "")
+    host = host or ("::" if kind == "tcp6" else "0.0.0.0")
+    address = literal(host)
+    if address is None or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        return None
+    return plain(address), int(port)
+
+
+def _parsed(description: str) -> tuple[str, list[str], dict[str, str]]:
+    """The kind of endpoint that really listens, its values without names, and those with names."""
+    args, named = _parse(description)
+    while args[0].lower() == "haproxy" and args[1:]:
+        del args[0]
+    return args[0].lower(), args[1:], named

@@ -1,0 +1,128 @@
+"""
+Which addresses are the proxy's own listeners, so that a client cannot send it to itself.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import SHORTAGES
+from .names import plain
+
+#: What rules call every Unix socket.
+UNIX = "unix"
+
+#: Where a listener is: a literal address and a port, or the path of a Unix socket.
+Place = tuple[str, int] | str
+
+_WILDCARDS = frozenset({"0.0.0.0", "::"})
+
+
+class OwnListeners:
+    """The addresses on which this proxy accepts clients."""
+
+    def __init__(self) -> None:
+        self._exact: set[tuple[str, int]] = set()
+        self._everywhere: set[tuple[str, int]] = set()
+        self._names: dict[Place, str] = {}
+
+    def call(self, place: Place, name: str | None) -> None:
+        """
+        Rules call the listener on *place* (a wildcard: on any address) *name*.
+
+        :param name: None: nothing but by its place.
+        """
+        place = _plain_place(place)
+        if name is None:
+            self._names.pop(place, None)
+        else:
+            self._names[place] = name
+
+    def call_all(self, names: Mapping[Place, str | None]) -> Mapping[Place, str | None]:
+        """
+        Likewise for all listeners at once; none has a name but those in *names*.
+
+        :returns: what they have been called until now.
+        """
+        before = self._names
+        self._names = {_plain_place(place): name for place, name in names.items() if name is not None}
+        return before
+
+    def words_for(self, reached: Place) -> tuple[str, ...]:
+        """
+        What rules may call the listener of a client.
+
+        :param reached: the address and port of ours that it has reached, or the path of a Unix socket.
+        :returns: the name, where it has one; the address and port, or ``unix:`` and the path, and ``unix``.
+        """
+        name = self._names.get(reached)
+        if isinstance(reached, str):
+            words = (f"unix:{reached}", UNIX) if reached else (UNIX,)
+        else:
+            host, port = reached
+            # A listener on "::" may serve IPv4 as well, where none on "0.0.0.0" does.
+            for wildcard in ("::", "0.0.0.0") if ":" in host else ("0.0.0.0", "::"):
+                name = name or self._names.get((wildcard, port))
+            words = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}",)
+        return words if name is None else (name, *words)
+
+    def add(self, host: str, port: int) -> None:
+        """Clients are accepted on *host* (a literal address, or a wildcard) and *port*."""
+        host = plain(host)
+        if host in _WILDCARDS:
+            self._everywhere.add((host, port))
+        else:
+            self._exact.add((host, port))
+
+    def discard(self, host: str, port: int) -> None:
+        """Clients are no longer accepted there."""
+        host = plain(host)
+        if host in _WILDCARDS:
+            self._everywhere.discard((host, port))
+        else:
+            self._exact.discard((host, port))
+
+    def include(self, host: str, port: int) -> bool:
+        """Whether a connection to the literal address *host* and *port* would come back here."""
+        host = plain(host)
+        if (host, port) in self._exact:
+            return True
+        everywhere = any((wildcard, port) in self._everywhere for wildcard in _WILDCARDS)
+        if host in _WILDCARDS:  # the kernel takes these for loopback
+            return everywhere or any(port == own for _, own in self._exact)
+        return everywhere and is_local(host)
+
+
+def _plain_place(place: Place) -> Place:
+    return place if isinstance(place, str) else (plain(place[0]), place[1])
+
+
+def place_of(address: Any) -> Place:
+    """The place that *address*, one of Twisted's, tells."""
+    host = getattr(address, "host", None)
+    return (plain(host), address.port) if isinstance(host, str) else path_of(getattr(address, "name", None))
+
+
+def path_of(name: str | bytes | None) -> str:
+    """The path of a Unix socket whose *name* the system tells; ``@`` begins one that is in no directory."""
+    path = os.fsdecode(name or b"")
+    return f"@{path[1:]}" if path.startswith("\0") else path
+
+
+def is_local(host: str) -> bool:
+    """
+    Whether the literal address *host* is one of this machine's own, or may be: only these can be bound.
+
+    The answer is not remembered, because addresses come and go (DHCP, VRRP). Only destinations with a port
+    that is a listener's, too, need the answer; it takes three system calls (10 µs).
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except OSError as problem:
+        return problem.errno in SHORTAGES  # out of descriptors: the answer is not known
+    return True

@@ -1,0 +1,139 @@
+"""
+Ports of our own for BIND and UDP ASSOCIATE, and the addresses that clients are told for them.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, NamedTuple, TypeVar
+
+from ..wire.words import AddressType
+from .names import plain
+
+T = TypeVar("T")
+
+_VERSIONS = {AddressType.IPV4: 4, AddressType.IPV6: 6}
+
+
+def host_of(name: tuple[Any, ...]) -> str:
+    """
+    The literal address in *name*, as a socket tells it, without an IPv4-mapped disguise.
+
+    A link-local one has the number of its zone behind it (RFC 4007, section 11), as in ``fe80::1%2``: without
+    it nothing can be bound there.
+    """
+    host = plain(name[0])
+    return f"{host}%{name[3]}" if len(name) > 3 and name[3] and "%" not in host else host
+
+
+def bindable(host: str, port: int) -> tuple[Any, ...]:
+    """*host*, as :func:`host_of` gives it, and *port*, as a socket takes them, which overlooks zones."""
+    host, _, zone = host.partition("%")
+    return (host, port, 0, int(zone)) if zone else (host, port)
+
+
+class PortRange(NamedTuple):
+    """
+    Ports that a firewall lets through.
+
+    :ivar first: the first port, 1 to 65535.
+    :ivar last: the last port, not before the first.
+    """
+
+    first: int
+    last: int
+
+    @classmethod
+    def parse(cls, text: str) -> PortRange:
+        """
+        The range that *text* describes: ``40000-40999``, or one port.
+
+        :raises ValueError: with one line that says what is wrong with *text*.
+        """
+        first, dash, last = (part.strip() for part in text.partition("-"))
+        numbers = [first, last if dash else first]
+        if not all(number.isascii() and number.isdecimal() for number in numbers):
+            raise ValueError(f"{text!r} is not a range of ports such as 40000-40999")
+        low, high = (int(number) for number in numbers)
+        if not 0 < low <= high < 65536:
+            raise ValueError(f"{text!r}: ports are 1 to 65535, the lower one first")
+        return cls(low, high)
+
+
+def opened(ports: PortRange | None, open_port: Callable[[int], T], chance: Callable[[int], int]) -> T:
+    """
+    What *open_port* gives for the first free port of *ports*, from a random one on.
+
+    Random, so that nobody outside can tell which port comes next.
+
+    :param ports: None: the system chooses.
+    :param open_port: given a port (0: any), opens it, or raises an OSError.
+    :param chance: given N, a random number below N (:func:`random.randrange`).
+    :raises OSError: with ``EADDRINUSE`` when all are taken; another one at once.
+    """
+    if ports is None:
+        return open_port(0)
+    count = ports.last - ports.first + 1
+    start = chance(count)
+    for step in range(count):
+        try:
+            return open_port(ports.first + (start + step) % count)
+        except OSError as problem:
+            if problem.errno != errno.EADDRINUSE:
+                raise
+    raise OSError(errno.EADDRINUSE, f"all ports from {ports.first} to {ports.last} are taken")
+
+
+class Advertised:
+    """
+    Addresses that clients are told in place of those that our sockets have, behind NAT or in a container.
+
+    :param entries: ``ADDRESS``, for every client, or ``ADDRESS@NETWORK``, for
+        clients from there, as in ``203.0.113.5@10.0.0.0/8``. The narrowest network goes first.
+    :raises ValueError: with one line that says what is wrong with an entry.
+    """
+
+    def __init__(self, entries: Sequence[str] = ()) -> None:
+        parsed = [_entry(text) for text in entries]
+        self._entries = sorted(parsed, key=_narrowest_first)
+
+    def address(self, client: str | None, type: AddressType) -> str | None:
+        """
+        The address of the kind *type* for the client; None: what our socket has.
+
+        :param client: the client's literal address; None on a Unix socket.
+        """
+        if not self._entries:
+            return None
+        host = None if client is None else ip_address(plain(client))
+        for address, network in self._entries:
+            if address.version == _VERSIONS.get(type) and (network is None or (host and host in network)):
+                return str(address)
+        return None
+
+
+_Entry = tuple["IPv4Address | IPv6Address", "IPv4Network | IPv6Network | None"]
+
+
+def _entry(text: str) -> _Entry:
+    address, at, network = text.partition("@")
+    try:
+        told = ip_address(address)
+    except ValueError:
+        raise ValueError(f"{text!r}: {address!r} is not a literal address") from None
+    if told.is_unspecified:
+        raise ValueError(f"{text!r}: nobody can reach {address}")
+    if not at:
+        return told, None
+    try:
+        return told, ip_network(network)
+    except ValueError:
+        raise ValueError(f"{text!r}: {network!r} is not a network such as 10.0.0.0/8") from None
+
+
+def _narrowest_first(entry: _Entry) -> int:
+    network = entry[1]
+    # Widths of the two families compare well enough: a client is in networks of one of them.
+    return 129 if network is None else network.max_prefixlen - network.prefixlen

@@ -1,0 +1,281 @@
+"""
+From a name to addresses.
+
+:func:`make_resolver` builds one of the two resolvers that the command line
+knows; :class:`Names` is what the commands ask: it shares look-ups that are
+under way, remembers answers for a moment, and can be waited for with a Deferred
+that a client's going away cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.interfaces import (
+    IHostnameResolver,
+    IHostResolution,
+    IReactorTime,
+    IResolutionReceiver,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..errors import NameNotFound, TooManyLookups
+from ..wire.words import Address, AddressType
+from .hosts_file import HostsFile
+from .lookups import MOST_ADDRESSES, Found, IAddressLookup
+from .names import literal, reads_as_address, unmapped
+from .reverse import ReverseLookups
+from .system_resolver import system_resolver
+
+_log = Logger(namespace="socksproxy")
+
+_DNS_PORT = 53
+_MOST_SERVERS = 6
+
+
+def make_resolver(spec: str, reactor: Any) -> IHostnameResolver:
+    """
+    The resolver that *spec* describes.
+
+    :param spec: ``system`` (the C library's, in threads), or ``dns:`` and DNS servers, which are asked
+        directly and tried in turn: ``HOST`` or ``HOST:PORT`` (an IPv6 host in brackets), with commas between.
+    :raises ValueError: with one line that says what is wrong with *spec*.
+    """
+    if spec == "system":
+        return system_resolver(reactor)
+    kind, separator, servers = spec.partition(":")
+    if kind != "dns" or not separator:
+        raise ValueError(f"{spec!r} is neither 'system' nor 'dns:HOST' nor 'dns:HOST:PORT'")
+    found = list(
+        dict.fromkeys(_server(spec, server.strip().removeprefix("dns:")) for server in servers.split(","))
+    )
+    if len(found) > _MOST_SERVERS:
+        raise ValueError(f"{spec!r}: {_MOST_SERVERS} DNS servers are the most")
+    try:
+        from .dns_resolver import DNSResolver
+    except ModuleNotFoundError:
+        raise ValueError(
+            f"{spec!r}: dnspython is needed: pip install 'twisted-socksproxy[dns]' brings it"
+        ) from None
+    return DNSResolver(reactor, found)
+
+
+def _server(spec: str, text: str) -> tuple[str, int]:
+    host, bracket, rest = text[1:].partition("]") if text.startswith("[") else ("", "", "")
+    if not bracket:
+        host, colon, digits = text.partition(":")
+        rest = colon + digits
+    address = None if host.startswith("[") else literal(host)
+    if address is None or (":" in address) is not bool(bracket):
+        raise ValueError(f"{spec!r}: the DNS server must be a literal address (IPv6 in brackets)")
+    if not rest:
+        return address, _DNS_PORT
+    if not (rest[0] == ":" and rest[1:].isascii() and rest[1:].isdecimal() and 0 < int(rest[1:]) < 65536):
+        raise ValueError(f"{spec!r}: the port must be a number from 1 to 65535")
+    return address, int(rest[1:])
+
+
+@implementer(IResolutionReceiver)
+class _Collector:
+    """Gathers one look-up's addresses in the resolver's order, without repeats."""
+
+    def __init__(self, complete: Callable[[Found], None]) -> None:
+        self._complete = complete
+        self._found: dict[tuple[str, AddressType], None] = {}
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        """Nothing to do: answers that nobody waits for any more are still worth remembering."""
+
+    def addressResolved(self, address: Any) -> None:
+        if len(self._found) >= MOST_ADDRESSES:
+            return
+        if isinstance(address, IPv4Address):
+            self._found[(address.host, AddressType.IPV4)] = None
+        elif isinstance(address, IPv6Address):
+            # A scoped address ("fe80::1%eth0") has no form on the wire.
+            host, _, kind = unmapped(address.host.partition("%")[0], 0)
+            self._found[(host, kind)] = None
+
+    def resolutionComplete(self) -> None:
+        self._complete(tuple(self._found))
+
+
+class _Lookup:
+    """A look-up that is under way. :ivar waiting: who waits for it."""
+
+    __slots__ = ("pending", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[Found]] = []
+        self.pending: Deferred[Any] | None = None
+
+
+class Names:
+    """
+    Looks names up through *resolver*.
+
+    Look-ups of a name that is being looked up wait for the same answer;
+    an answer is remembered for *keep* seconds, because a browser opens many
+    connections to one host at once. What is dialed is checked anew each time.
+
+    A resolver that is fair to its clients gets a look-up for each client, so that no client waits behind
+    another client's queue. The first answer is for all of them.
+
+    :param resolver: asked for what is not remembered.
+    :param clock: for the age of answers.
+    :param keep: seconds; 0 remembers nothing.
+    :param most: how many names are remembered at the most.
+    :param reverse: finds the names of addresses.
+    :param hosts: answers before the resolver, and at once; None: the resolver is asked for every name.
+    """
+
+    def __init__(
+        self,
+        resolver: IHostnameResolver,
+        clock: IReactorTime,
+        keep: float = 2.0,
+        most: int = 4096,
+        reverse: ReverseLookups = ReverseLookups(),
+        hosts: HostsFile | None = None,
+    ) -> None:
+        self._resolver = resolver
+        self._fair = IAddressLookup(resolver) if IAddressLookup.providedBy(resolver) else None
+        self._reverse = reverse
+        self._hosts = hosts
+        self._clock = clock
+        self._keep = keep
+        self._most = most
+        self._known: dict[str, tuple[float, Found]] = {}
+        self._waiting: dict[str, dict[Hashable, _Lookup]] = {}
+
+    def defines(self, name: str) -> bool:
+        """Whether the hosts file has *name*, a name in lower case and ASCII."""
+        return self._hosts is not None and self._hosts.defines(name)
+
+    def lookup(self, name: str, port: int, share: Hashable = None) -> Deferred[list[Address]]:
+        """
+        Every address of *name*, in the resolver's order, with *port*.
+
+        :param share: the client who asks; the look-ups of one client take turns with those of the others.
+        :returns: fires with at least one address; cancelling it leaves others who wait alone.
+        :raises NameNotFound: (by the Deferred) when there is none.
+        :raises TooManyLookups: (by the Deferred) when too many look-ups wait.
+        """
+        remembered = self.remembered(name, port)
+        if remembered is not None:
+            return succeed(remembered)
+        if ":" in name or reads_as_address(name):
+            address = literal(name)
+            return (
+                fail(NameNotFound("name not found"))
+                if address is None
+                else succeed([unmapped(address, port)])
+            )
+        return self._ask(name, share).addCallback(_with_port, name, port)
+
+    def remembered(self, name: str, port: int) -> list[Address] | None:
+        """What :meth:`lookup` gives, if it is known already."""
+        defined = None if self._hosts is None else self._hosts.addresses(name)
+        if defined is not None:
+            return _with_port(defined, name, port)
+        known = self._known.get(name)
+        if known is None or known[0] <= self._clock.seconds():
+            return None
+        return _with_port(known[1], name, port)
+
+    def reverse(self, host: str, share: Hashable = None) -> Deferred[str]:
+        """
+        The name of the literal address *host*.
+
+        :param share: as for :meth:`lookup`.
+        :returns: fires with a name that the DNS allows; it can be cancelled.
+        :raises NameNotFound: (by the Deferred) when there is none.
+        """
+        name = None if self._hosts is None else self._hosts.name(host)
+        return self._reverse.lookup(host, share) if name is None else succeed(name)
+
+    def _ask(self, name: str, share: Hashable) -> Deferred[Found]:
+        share = None if self._fair is None else share
+        lookups = self._waiting.setdefault(name, {})
+        lookup = lookups.get(share)
+        answer: Deferred[Found] = Deferred(lambda gone: self._forget(name, share, gone))
+        if lookup is not None:
+            lookup.waiting.append(answer)
+            return answer
+        lookup = lookups[share] = _Lookup()
+        lookup.waiting.append(answer)
+        lookup.pending = maybeDeferred(self._resolve, name, share)
+        about = name, share, lookup
+        lookup.pending.addCallbacks(self._answered, self._failed, callbackArgs=about, errbackArgs=about)
+        return answer
+
+    def _resolve(self, name: str, share: Hashable) -> Deferred[Found]:
+        if self._fair is not None:
+            return self._fair.lookup_addresses(name, share)
+        found: Deferred[Found] = Deferred()
+
+        def complete(addresses: Found) -> None:
+            if not found.called:
+                found.callback(addresses)
+
+        self._resolver.resolveHostName(_Collector(complete), name)
+        return found
+
+    def _forget(self, name: str, share: Hashable, gone: Deferred[Found]) -> None:
+        lookups = self._waiting.get(name, {})
+        lookup = lookups.get(share)
+        if lookup is None or gone not in lookup.waiting:
+            return
+        lookup.waiting.remove(gone)
+        # Only a fair resolver frees what a look-up has; the answers of others are worth remembering.
+        if not lookup.waiting and self._fair is not None and lookup.pending is not None:
+            self._remove(name, share)
+            lookup.pending.cancel()
+
+    def _remove(self, name: str, share: Hashable) -> None:
+        del self._waiting[name][share]
+        if not self._waiting[name]:
+            del self._waiting[name]
+
+    def _failed(self, failure: Failure, name: str, share: Hashable, lookup: _Lookup) -> None:
+        if not self._is_awaited(name, share, lookup):
+            return
+        if failure.check(TooManyLookups):
+            self._remove(name, share)
+            for answer in lookup.waiting:
+                if not answer.called:
+                    answer.errback(failure)
+            return
+        # An embedder's resolver may raise anything; whatever it is, there is no address.
+        _log.failure("the resolver failed", failure)
+        self._answered((), name, share, lookup)
+
+    def _is_awaited(self, name: str, share: Hashable, lookup: _Lookup) -> bool:
+        """Whether *lookup* is not cancelled."""
+        return self._waiting.get(name, {}).get(share) is lookup
+
+    def _answered(self, found: Found, name: str, share: Hashable, lookup: _Lookup) -> None:
+        if not self._is_awaited(name, share, lookup):
+            return
+        if found and self._keep:
+            self._known.pop(name, None)
+            if len(self._known) >= self._most:
+                del self._known[next(iter(self._known))]
+            self._known[name] = (self._clock.seconds() + self._keep, found)
+        for each in self._waiting.pop(name).values():
+            if each is not lookup and each.pending is not None:
+                each.pending.cancel()
+            for answer in each.waiting:
+                if not answer.called:  # it may have been cancelled by what an earlier one has led to
+                    answer.callback(found)
+
+
+def _with_port(found: Found, name: str, port: int) -> list[Address]:
+    if not found:
+        raise NameNotFound("name not found")
+    return [Address(host, port, kind) for host, kind in found]

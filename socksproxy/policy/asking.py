@@ -1,0 +1,252 @@
+"""
+What every command works with: the policy's word, and a name's checked addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..auth.penalties import network_of
+from ..errors import NotAllowed
+from ..net.names import canonical, reads_as_address
+from ..net.resolve import Names
+from ..net.special_addresses import is_no_host
+from ..wire.words import Address, AddressType, Command
+from . import Client, ICommandPolicy, INamePolicy, IPolicy
+
+_log = Logger(namespace="socksproxy")
+
+#: With these a client leaves open whom its BIND waits for.
+WILDCARDS = frozenset({"0.0.0.0", "::"})
+
+
+class Means(NamedTuple):
+    """
+    What a command works with.
+
+    :ivar policy: decides.
+    :ivar names: looks names up.
+    :ivar clock: tells the time.
+    """
+
+    policy: IPolicy
+    names: Names
+    clock: IReactorTime
+
+
+def ask(policy: IPolicy, client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
+    """
+    Whether *policy* and the client's user permit it, at once or by a Deferred; one that fails denies.
+
+    :param destination: as :meth:`~socksproxy.policy.IPolicy.permits` takes it.
+    """
+    answer = _ask_one(policy, client, command, destination)
+    if client.avatar is None or not answer:
+        return answer
+    return _with_user(answer, client, command, destination)
+
+
+def ask_command(policy: IPolicy, client: Client, command: Command) -> bool | Deferred[bool]:
+    """
+    Whether there may be a destination for *command*, at once or by a Deferred; one that fails denies.
+
+    :param policy: one that is no :class:`~socksproxy.policy.ICommandPolicy` cannot tell: there may be.
+    """
+    if not ICommandPolicy.providedBy(policy):
+        return True
+    return _answered(policy, "permits_command", client, command)
+
+
+def ask_address(
+    policy: IPolicy, client: Client, command: Command, destination: Address, name: str | None
+) -> bool | Deferred[bool]:
+    """
+    Likewise for an address that the client did not name itself.
+
+    :param name: as :meth:`~socksproxy.policy.INamePolicy.permits_address` takes it; policies that do not
+        provide that are asked as ever.
+    """
+    if not INamePolicy.providedBy(policy):
+        return ask(policy, client, command, destination)
+    answer = _ask_one(policy, client, command, destination, name)
+    if client.avatar is None or not answer:
+        return answer
+    return _with_user(answer, client, command, destination)
+
+
+def ask_again(
+    policy: IPolicy, client: Client, command: Command, destination: Address, reached: Sequence[Address]
+) -> bool | Deferred[bool]:
+    """
+    Likewise of what has been permitted before and goes on: whether it still is, for one of *reached*.
+
+    :param destination: as the client has asked for it.
+    :param reached: the addresses that it has led to; none: they are not known yet.
+    """
+    # It was asked for before, so the hosts file has it where a C library reads it as an address.
+    destination = canonical(destination, reads_as_address)
+    answer = ask(policy, client, command, destination)
+    if not answer or not reached:
+        return answer
+    if destination.type is AddressType.DOMAIN_NAME:
+        name: str | None = destination.host
+    elif command is Command.BIND and destination.host in WILDCARDS and INamePolicy.providedBy(policy):
+        name = None
+    else:
+        return answer
+    answers = [
+        ask_address(policy, client, command, address._replace(port=destination.port), name)
+        for address in reached
+        if name is not None or address.host not in WILDCARDS
+    ]
+    if not answers:
+        return answer
+    if not isinstance(answer, Deferred) and not any(isinstance(each, Deferred) for each in answers):
+        return any(answers)
+    each: list[Any] = [one if isinstance(one, Deferred) else succeed(one) for one in (answer, *answers)]
+    return gatherResults(each, consumeErrors=True).addCallback(lambda all: all[0] and any(all[1:]))
+
+
+def _with_user(
+    answer: bool | Deferred[bool], client: Client, command: Command, destination: Address
+) -> bool | Deferred[bool]:
+    """*answer*, which does not deny it, together with what the client's user says."""
+    assert client.avatar is not None
+    also = _ask_one(client.avatar, client, command, destination)
+    if not isinstance(answer, Deferred):
+        return also
+    if not isinstance(also, Deferred):
+        return answer if also else False
+    return _both(answer, also)
+
+
+def _both(answer: Deferred[bool], also: Deferred[bool]) -> Deferred[bool]:
+    both: Deferred[Any] = gatherResults([answer, also], consumeErrors=True)
+    return both.addCallback(all)
+
+
+def _ask_one(
+    judge: Any, client: Client, command: Command, destination: Address, *name: str | None
+) -> bool | Deferred[bool]:
+    if name:
+        return _answered(judge, "permits_address", client, command, destination, *name)
+    return _answered(judge, "permits", client, command, destination)
+
+
+def _answered(judge: Any, method: str, *question: Any) -> bool | Deferred[bool]:
+    try:
+        answer = getattr(judge, method)(*question)
+    except Exception:
+        # An embedder's policy may raise anything; whatever it is, it denies.
+        _log.failure("the policy failed; the request is denied")
+        return False
+    if isinstance(answer, Deferred):
+        return _cancellable(answer)
+    return bool(answer)
+
+
+def _cancellable(answer: Deferred[bool]) -> Deferred[bool]:
+    """
+    What *answer* says, until it is cancelled: from then on it says nothing, whatever *answer* does.
+
+    An embedder's policy may raise anything from its Deferred's canceller, or permit there and
+    then, and what a command would do next would be nobody's.
+    """
+    cancelled = False
+
+    def cancel(_: object) -> None:
+        nonlocal cancelled
+        cancelled = True
+        try:
+            answer.cancel()
+        except Exception:
+            _log.failure("the policy's answer cannot be cancelled")
+
+    def tell(result: Any) -> None:
+        if not cancelled:
+            given.callback(result)
+
+    given: Deferred[bool] = Deferred(cancel)
+    answer.addErrback(_policy_failed).addBoth(tell)
+    return given
+
+
+def permitted_addresses(
+    means: Means,
+    client: Client,
+    command: Command,
+    destination: Address,
+    answer: bool | Deferred[bool],
+    resolved: Callable[[], None],
+) -> list[Address] | Deferred[list[Address]]:
+    """
+    The addresses of *destination* that the policy permits, in the resolver's order.
+
+    At once where nothing has to be waited for: a name that was looked up a
+    moment ago is common, and Deferreds would take a fifth of its whole session.
+
+    :param destination: canonical: a literal address or a name to look up.
+    :param answer: what :func:`ask` has said of *destination* itself.
+    :param resolved: called when a name has been looked up.
+    :returns: at least one literal address.
+    :raises NameNotFound: (by the Deferred) when the name has no address.
+    :raises NotAllowed: (at once or by the Deferred) when the policy denies *destination*, or all of its
+        addresses.
+    """
+    if isinstance(answer, Deferred):
+        later: Deferred[Any] = answer
+        return later.addCallback(
+            lambda answered: permitted_addresses(means, client, command, destination, answered, resolved)
+        )
+    if not answer:
+        raise NotAllowed("the policy denies it")
+    if destination.type is not AddressType.DOMAIN_NAME:
+        return [destination]
+    host, port = destination.host, destination.port
+    remembered = means.names.remembered(host, port)
+    if remembered is not None:
+        return _judged(remembered, means.policy, client, command, host, resolved)
+    looked_up = means.names.lookup(host, port, network_of(client.whose))
+    return looked_up.addCallback(_judged, means.policy, client, command, host, resolved)
+
+
+def _judged(
+    addresses: list[Address],
+    policy: IPolicy,
+    client: Client,
+    command: Command,
+    name: str,
+    resolved: Callable[[], None],
+) -> list[Address] | Deferred[list[Address]]:
+    """Those of the *addresses* of *name* that the policy permits."""
+    resolved()
+    if command is Command.BIND:
+        # A client may leave open who comes, but no name may do so for it.
+        addresses = [address for address in addresses if not is_no_host(address.host)]
+    answers = [ask_address(policy, client, command, address, name) for address in addresses]
+    if any(isinstance(answer, Deferred) for answer in answers):
+        each = [answer if isinstance(answer, Deferred) else succeed(answer) for answer in answers]
+        # Of several that are cancelled, all but the first would complain that nobody takes their failure.
+        return gatherResults(each, consumeErrors=True).addCallback(_chosen, addresses)
+    return _chosen(answers, addresses)
+
+
+def _chosen(answers: Sequence[object], addresses: list[Address]) -> list[Address]:
+    permitted = [address for address, answer in zip(addresses, answers, strict=True) if answer]
+    if not permitted:
+        raise NotAllowed("the policy denies every address of the name")
+    return permitted
+
+
+def _policy_failed(failure: Failure) -> bool:
+    failure.trap(Exception)
+    if failure.check(CancelledError):
+        return False  # most likely by us, and then nobody waits for it
+    _log.failure("the policy failed; the request is denied", failure=failure)
+    return False

@@ -1,0 +1,550 @@
+"""
+The SOCKS server as Twisted sees it: a factory, and a protocol on any stream transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from socket import AF_INET, AF_INET6, AF_UNIX, SocketType, inet_pton
+from typing import TYPE_CHECKING, Any
+
+from twisted.cred.credentials import ICredentials
+from twisted.cred.portal import Portal
+from twisted.internet import tcp
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IHostnameResolver,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import ILogObserver
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides, implementer
+
+from ..auth.authentication import Authentication, AuthSettings
+from ..auth.checkers.peercred import credentials_of, user_of
+from ..auth.credentials import Certificate
+from ..auth.methods import IMethod, IWrapping
+from ..commands.bind import BindSettings, check as check_bind
+from ..limits.buckets import Meters
+from ..limits.usage import UsageFile
+from ..net.descriptors import DescriptorGate
+from ..net.dial import Destination, End, Outgoing
+from ..net.liveness import ask, has_ended
+from ..net.names import literal, plain
+from ..net.own_listeners import Place
+from ..net.ports import Advertised, host_of
+from ..net.tcp_options import set_options
+from ..policy import Client, IPolicy
+from ..relay.detach import detach_socket, is_detachable
+from ..relay.interfaces import IRelay, nothing
+from ..relay.transports import TransportsRelay, can_half_close, innermost, reached_by
+from ..session.early_data import READ
+from ..session.registry import Sessions, Settings
+from ..session.session import UNIDENTIFIED, Session
+from ..values.limits import ServerLimits
+from ..values.timeouts import Timeouts
+from ..values.udp import UDPSettings, check as check_udp
+from .sockets import pace, take_over
+
+if TYPE_CHECKING:
+    from ..relay.engine import RelayEngine
+
+
+#: Seconds between two looks at whether a client is still there that has closed its direction.
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 15.0
+
+#: Stands for what is not to change.
+_AS_BEFORE: Any = object()
+
+
+@implementer(IHalfCloseableProtocol)
+class SOCKSProtocol(Protocol):
+    """
+    Carries one client's session on a Twisted transport.
+
+    :param factory: the factory that all sessions share.
+    """
+
+    transport: Any
+    factory: SOCKSFactory
+
+    def __init__(self, factory: SOCKSFactory) -> None:
+        self.factory = factory
+        self.detachable = False
+        self._session: Session | None = None
+        self._end: End | None = None
+        self._unidentified = False
+        self._look: IDelayedCall | None = None
+
+    # What Twisted tells.
+
+    def connectionMade(self) -> None:
+        """See :meth:`twisted.internet.interfaces.IProtocol.connectionMade`."""
+        try:
+            self._begin()
+        except Exception:
+            # The port that has accepted the client logs the failure, and leaves the connection open.
+            self.transport.abortConnection()
+            raise
+
+    def _begin(self) -> None:
+        transport = self.transport
+        self.factory.accepted(transport)
+        self.detachable = is_detachable(transport)
+        inner = innermost(transport)
+        if hasattr(inner, "bufferSize"):
+            inner.bufferSize = READ
+        link = getattr(inner, "socket", None)
+        if link is not None and link.family != AF_UNIX:
+            set_options(link, self.factory.sessions.socket_options)
+        # Behind "haproxy:" the client's own address comes with its first bytes.
+        self._unidentified = isinstance(transport, ProtocolWrapper) and not _is_tls(transport)
+        if self._unidentified and is_detachable(transport.transport):
+            self._hear_half_closes(transport)
+        client = UNIDENTIFIED if self._unidentified else _client_on(transport)
+        self._session = self.factory.sessions.begin(self, client)
+        if self._session is None:
+            transport.abortConnection()
+
+    def _hear_half_closes(self, wrapper: Any) -> None:
+        """Twisted's wrapper says that it cannot be told of them, and a half-close would be the end."""
+        wrapper.readConnectionLost = self.readConnectionLost
+        wrapper.writeConnectionLost = self.writeConnectionLost
+        alsoProvides(wrapper, IHalfCloseableProtocol)
+
+    def dataReceived(self, data: bytes) -> None:
+        """See :meth:`twisted.internet.interfaces.IProtocol.dataReceived`."""
+        if self._end is not None:
+            self._end.dataReceived(data)
+        elif self._session is not None:
+            if self._unidentified:
+                self._unidentified = False
+                self._session.identify(client_of(self.transport.getPeer()))
+            self._session.received(data)
+
+    def readConnectionLost(self) -> None:
+        """See :meth:`twisted.internet.interfaces.IHalfCloseableProtocol.readConnectionLost`."""
+        if self._end is not None:
+            self._end.readConnectionLost()
+        elif self._session is not None:
+            self._session.read_closed()
+        else:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """See :meth:`twisted.internet.interfaces.IHalfCloseableProtocol.writeConnectionLost`."""
+        if self._end is not None:
+            self._end.writeConnectionLost()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See :meth:`twisted.internet.interfaces.IProtocol.connectionLost`."""
+        if self._look is not None and self._look.active():
+            self._look.cancel()
+        if self._end is not None:
+            self._end.connectionLost(reason)
+        elif self._session is not None:
+            self._session.lost(reason.check(ConnectionDone) is None)
+        self._session = None
+
+    # What the session asks of its channel.
+
+    def write(self, data: bytes) -> None:
+        """See :meth:`socksproxy.session.channel.Channel.write`."""
+        self.transport.write(data)
+
+    def finish(self) -> None:
+        """See :meth:`socksproxy.session.channel.Channel.finish`."""
+        self.transport.resumeProducing()
+        # TLS cannot close one direction, though its wrapper would pass the call on to TCP.
+        if can_half_close(self.transport):
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
+
+    def close(self) -> None:
+        """See :meth:`socksproxy.session.channel.Channel.close`."""
+        self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """See :meth:`socksproxy.session.channel.Channel.abort`."""
+        # An association outlives its connection, and a TLS transport that is gone takes no abort.
+        if self._session is not None:
+            self.transport.abortConnection()
+
+    def find_out(self) -> None:
+        """See :meth:`socksproxy.session.channel.Channel.find_out`."""
+        link = getattr(innermost(self.transport), "socket", None)
+        if link is not None:
+            ask(link)
+            self._look_again(link, _FIRST_LOOK)
+
+    def _look_again(self, link: SocketType, seconds: float) -> None:
+        """Twisted watches a transport no more that can read no more, so that nothing else tells its end."""
+        if has_ended(link):
+            self.transport.abortConnection()
+        else:
+            later = min(2 * seconds, _LONGEST_LOOK)
+            self._look = self.factory.reactor.callLater(seconds, self._look_again, link, later)
+
+    def pause(self) -> None:
+        """See :meth:`socksproxy.session.channel.Channel.pause`."""
+        self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """See :meth:`socksproxy.session.channel.Channel.resume`."""
+        self.transport.resumeProducing()
+
+    def local(self) -> str | None:
+        """See :meth:`socksproxy.session.channel.Channel.local`."""
+        # Behind "haproxy:" the wrapper tells the balancer's address, on which we cannot listen.
+        transport = innermost(self.transport)
+        link = getattr(transport, "socket", None)
+        if link is not None and link.family == AF_INET6:
+            return host_of(link.getsockname())  # Twisted's address has no zone
+        host = getattr(transport.getHost(), "host", None)
+        return plain(host) if isinstance(host, str) else None
+
+    def local_address(self) -> tuple[str, int] | None:
+        """See :meth:`socksproxy.session.channel.Channel.local_address`."""
+        # Behind "haproxy:" it is the balancer's, just as the client's address is the one that reached it.
+        address = self.transport.getHost()
+        host = getattr(address, "host", None)
+        return (plain(host), address.port) if isinstance(host, str) else None
+
+    def reached(self) -> Place:
+        """See :meth:`socksproxy.session.channel.Channel.reached`."""
+        return reached_by(self.transport)
+
+    def shows(self) -> ICredentials | None:
+        """See :meth:`socksproxy.session.channel.Channel.shows`."""
+        transport = self.transport
+        if _is_tls(transport):
+            certificate = transport.getPeerCertificate()
+            return None if certificate is None else Certificate(certificate)
+        # Behind "haproxy:" it is the balancer whom the transport knows.
+        if isinstance(transport, ProtocolWrapper) or not hasattr(transport, "socket"):
+            return None
+        return credentials_of(transport.socket)
+
+    def detach(self) -> SocketType | None:
+        """See :meth:`socksproxy.session.channel.Channel.detach`."""
+        socket = detach_socket(self.transport) if self.detachable else None
+        if socket is not None:
+            self._session = None
+        return socket
+
+    def join(
+        self,
+        destination: Destination,
+        ended: Callable[[IRelay], None],
+        idle: float | None,
+        wrapping: IWrapping | None,
+        meters: Meters | None = None,
+        half_closed: Callable[[IRelay], None] = nothing,
+    ) -> TransportsRelay:
+        """See :meth:`socksproxy.session.channel.Channel.join`."""
+        relay = TransportsRelay(
+            self.transport,
+            destination.transport,
+            self.factory.reactor,
+            ended,
+            idle,
+            wrapping,
+            meters,
+            half_closed,
+        )
+        self._end, destination.end = relay.client, relay.destination
+        return relay
+
+
+class SOCKSFactory(Factory):
+    """
+    Serves SOCKS4, SOCKS4a and SOCKS5 on any endpoint.
+
+    ::
+
+        endpoint = serverFromString(reactor, "tcp:1080:interface=127.0.0.1")
+        endpoint.listen(SOCKSFactory(reactor))
+
+    :param reactor: dials, resolves and keeps time.
+    :param portal: knows who clients are; its avatars are :class:`~socksproxy.auth.users.ISOCKSUser`, and
+        what its checkers can check, clients may show. None: nobody is asked.
+    :param methods: authentication methods beside ours, best first; they need a *portal*.
+    :param auth: how clients are asked.
+    :param policy: who may reach what; None: :class:`~socksproxy.policy.DefaultPolicy`.
+    :param resolver: looks names up; None: the reactor's own. See
+        :func:`~socksproxy.net.resolve.make_resolver`.
+    :param outgoing: at most one IPv4 and one IPv6 literal address of this
+        machine, from which connections leave.
+    :param timeouts: how long a session may stay in a state.
+    :param limits: how much there may be: of sessions, bytes in a second, and so on.
+    :param usage: keeps how much of a day's and a month's bytes is used, and is started by whoever made
+        it; None: for quotas there is none. See :class:`~socksproxy.limits.usage.UsageFile`.
+    :param observer: receives one event for each session that has ended; its
+        keys are those of :meth:`~socksproxy.session.record.AccessRecord.event`.
+    :param engine: False: relay over Twisted's transports even where the relay engine could be used.
+    :param bind: how BIND is served.
+    :param udp: how UDP ASSOCIATE is served.
+    :param advertise: addresses that clients are told in place of our own, behind NAT or in a
+        container: ``ADDRESS``, or ``ADDRESS@NETWORK`` for clients from there.
+    :param resolve_commands: whether RESOLVE and RESOLVE_PTR are served.
+    :param log_probes: whether *observer* is told of clients that connect and say nothing, too.
+    :raises ValueError: for an address or a network that is not a literal one, a second
+        outgoing or listening address of a family, or settings that make no sense; for methods without
+        a portal.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        portal: Portal | None = None,
+        methods: Sequence[IMethod] = (),
+        auth: AuthSettings = AuthSettings(),
+        policy: IPolicy | None = None,
+        resolver: IHostnameResolver | None = None,
+        outgoing: Sequence[str] = (),
+        timeouts: Timeouts = Timeouts(),
+        limits: ServerLimits = ServerLimits(),
+        usage: UsageFile | None = None,
+        observer: ILogObserver | None = None,
+        engine: bool = True,
+        bind: BindSettings = BindSettings(),
+        udp: UDPSettings = UDPSettings(),
+        advertise: Sequence[str] = (),
+        resolve_commands: bool = True,
+        log_probes: bool = False,
+    ) -> None:
+        self.reactor = reactor
+        self._said: dict[str, Any] = {
+            "portal": portal,
+            "methods": methods,
+            "auth": auth,
+            "policy": policy,
+            "resolver": resolver,
+            "outgoing": outgoing,
+            "timeouts": timeouts,
+            "limits": limits,
+            "usage": usage,
+            "observer": observer,
+            "bind": bind,
+            "udp": udp,
+            "advertise": advertise,
+            "resolve_commands": resolve_commands,
+            "log_probes": log_probes,
+        }
+        self._check_methods(self._said)
+        self.sessions = Sessions(
+            reactor,
+            None if portal is None else Authentication(portal, methods, auth, reactor),
+            _meant(self._said),
+            engine,
+        )
+        #: The proxy's own listeners, as its clients show them; a policy may want to know.
+        self.listeners = self.sessions.listeners
+        self._engine: RelayEngine | None = None
+        self._gate = DescriptorGate(
+            reactor, self.sessions.underway, self.sessions.needed, self.sessions.half_closed.end_longest
+        )
+        self.sessions.when_ended = self._gate.freed
+
+    def reconfigure(
+        self,
+        *,
+        portal: Portal | None = _AS_BEFORE,
+        methods: Sequence[IMethod] = _AS_BEFORE,
+        auth: AuthSettings = _AS_BEFORE,
+        policy: IPolicy | None = _AS_BEFORE,
+        resolver: IHostnameResolver | None = _AS_BEFORE,
+        outgoing: Sequence[str] = _AS_BEFORE,
+        timeouts: Timeouts = _AS_BEFORE,
+        limits: ServerLimits = _AS_BEFORE,
+        usage: UsageFile | None = _AS_BEFORE,
+        observer: ILogObserver | None = _AS_BEFORE,
+        bind: BindSettings = _AS_BEFORE,
+        udp: UDPSettings = _AS_BEFORE,
+        advertise: Sequence[str] = _AS_BEFORE,
+        resolve_commands: bool = _AS_BEFORE,
+        log_probes: bool = _AS_BEFORE,
+    ) -> None:
+        """
+        Change what is given, while sessions go on; see the class for the parameters.
+
+        New sessions are served as it says from now on. Those that there are go on, except
+        those that another *policy* or *portal* does not permit any more: they end at once, or when a
+        policy's Deferred has fired, and their records say ``no longer permitted``. A user who has logged
+        in is asked for no password again: a checker's ``knows(avatar_id)``, if it has that, tells whether
+        there still is such a user, and the realm gives the avatar anew, of the name in bytes.
+
+        :raises ValueError: as the class does; then nothing has changed.
+        """
+        changes = {
+            "portal": portal,
+            "methods": methods,
+            "auth": auth,
+            "policy": policy,
+            "resolver": resolver,
+            "outgoing": outgoing,
+            "timeouts": timeouts,
+            "limits": limits,
+            "usage": usage,
+            "observer": observer,
+            "bind": bind,
+            "udp": udp,
+            "advertise": advertise,
+            "resolve_commands": resolve_commands,
+            "log_probes": log_probes,
+        }
+        said = self._said | {name: value for name, value in changes.items() if value is not _AS_BEFORE}
+        self._check_methods(said)
+        settings = _meant(said)
+        self.sessions.reconfigure(self._authentication(said), settings)
+        self._said = said
+
+    def _check_methods(self, said: dict[str, Any]) -> None:
+        if said["methods"] and said["portal"] is None:
+            raise ValueError("methods need a portal that judges their credentials")
+
+    def _authentication(self, said: dict[str, Any]) -> Authentication | None:
+        """What asks clients who they are: the one that there is, where nothing about it changes."""
+        before = self.sessions.authentication
+        if all(said[name] is self._said[name] for name in ("portal", "methods", "auth")):
+            return before
+        if said["portal"] is None:
+            return None
+        penalties = None if before is None else before.penalties
+        return Authentication(said["portal"], said["methods"], said["auth"], self.reactor, penalties)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """See :meth:`twisted.internet.interfaces.IProtocolFactory.buildProtocol`."""
+        return SOCKSProtocol(self)
+
+    def accepted(self, transport: Any) -> None:
+        """A listening port has accepted *transport*."""
+        host = transport.getHost()
+        if hasattr(host, "port"):
+            self.sessions.listeners.add(host.host, host.port)
+        port = getattr(transport, "server", None)
+        if port is not None:
+            self._gate.accepted(port, transport.fileno())
+            self.opened(port)
+
+    def opened(self, port: Any) -> None:
+        """
+        Accept *port*'s clients as the engine and the descriptors allow.
+
+        A port's first client brings this about by itself; called before, it is ready for a crowd of them.
+        """
+        if not isinstance(port, tcp.Port) or "doRead" in vars(port):
+            return
+        # Behind TLS or "haproxy:" the port is the wrapper's, and its bytes are not SOCKS yet.
+        if port.factory is not self or not take_over(port, self.sessions, self._gate):
+            pace(port, self._gate)
+
+    def closed(self, port: Any) -> None:
+        """*port* is about to close, while others go on."""
+        self._gate.forget(port)
+
+    def stop_sessions(self) -> None:
+        """End every session at once."""
+        self.sessions.close()
+
+    def drain(self, seconds: float) -> Deferred[None]:
+        """
+        Let sessions come to their end.
+
+        Clients that have not asked for anything yet are closed at once. Stop
+        listening first: clients that come later are served as before.
+
+        :param seconds: after which the sessions that are left are ended; the last call counts.
+        :returns: fires when no session is left.
+        """
+        return self.sessions.drain(seconds)
+
+    def startFactory(self) -> None:
+        """The first port is open."""
+        self._engine = self.sessions.engine
+        if self._engine is not None:
+            self._engine.use()
+
+    def stopFactory(self) -> None:
+        """The last port is closed: nothing is accepted any more."""
+        self._gate.close()
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.leave()
+
+
+def client_of(peer: Any) -> Client:
+    """Who is at *peer*, an address of Twisted's; an IPv4-mapped address counts as the IPv4 address."""
+    host = getattr(peer, "host", None)
+    if not isinstance(host, str):
+        return Client(None)
+    # A balancer may write it in any form, and what counts clients takes it literally.
+    return Client(plain(literal(host) or host), peer.port)
+
+
+def _client_on(transport: Any) -> Client:
+    """Who is at the other end of *transport*."""
+    client = client_of(transport.getPeer())
+    sock = getattr(transport, "socket", None)
+    # Through a wrapper it would be the socket of what is wrapped.
+    if client.host is not None or sock is None or isinstance(transport, ProtocolWrapper):
+        return client
+    return client._replace(uid=user_of(sock))
+
+
+def _is_tls(transport: object) -> bool:
+    # Asked of the class: wrappers pass attributes of what they wrap on as their own.
+    return hasattr(type(transport), "getPeerCertificate")
+
+
+def _meant(said: dict[str, Any]) -> Settings:
+    """
+    What :class:`~socksproxy.session.registry.Sessions` is to know of what was *said*.
+
+    :raises ValueError: for what makes no sense.
+    """
+    if said["usage"] is None and said["limits"].counts_bytes:
+        raise ValueError("quotas need a UsageFile")
+    check_bind(said["bind"])
+    check_udp(said["udp"])
+    return Settings(
+        policy=said["policy"],
+        resolver=said["resolver"],
+        outgoing=_of_each_family("outgoing", said["outgoing"]),
+        timeouts=said["timeouts"],
+        limits=said["limits"],
+        usage=said["usage"],
+        observer=said["observer"],
+        bind=said["bind"],
+        bind_addresses=_of_each_family("listening", said["bind"].addresses),
+        udp=said["udp"],
+        advertised=Advertised(said["advertise"]),
+        resolve_commands=said["resolve_commands"],
+        log_probes=said["log_probes"],
+    )
+
+
+def _of_each_family(kind: str, hosts: Sequence[str]) -> Outgoing:
+    by_family: dict[int, str] = {}
+    for host in hosts:
+        for family in (AF_INET, AF_INET6):
+            try:
+                inet_pton(family, host)
+            except (OSError, ValueError):
+                continue
+            if family in by_family:
+                raise ValueError(f"{host}: there is one {kind} address of its family already")
+            by_family[family] = host
+            break
+        else:
+            raise ValueError(f"{host!r} is not a literal address")
+    return Outgoing(by_family.get(AF_INET), by_family.get(AF_INET6))

@@ -1,0 +1,357 @@
+"""
+Accepting straight into the relay engine.
+
+A Twisted transport is made for a long life: making one for each client costs
+more than the whole SOCKS conversation. Where the relay engine can be used, a
+plain TCP or Unix port keeps everything of Twisted's (its life, its pausing, its
+place in the reactor) but its ``doRead``, which is replaced: clients are
+accepted as plain sockets and speak with their session through a
+:class:`SocketChannel`. Measured gain: see ``docs/performance.rst``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from socket import SocketType
+from struct import pack
+from typing import Any, cast
+
+from twisted.cred.credentials import ICredentials
+from twisted.internet import tcp
+
+from ..auth.checkers.peercred import credentials_of, user_of
+from ..auth.methods import IWrapping
+from ..errors import SHORTAGES
+from ..limits.buckets import Meters
+from ..net.descriptors import DescriptorGate
+from ..net.dial import Destination, adopted
+from ..net.liveness import ask, has_ended
+from ..net.names import plain
+from ..net.own_listeners import Place, path_of
+from ..net.ports import host_of
+from ..net.tcp_options import SocketOption, set_options
+from ..policy import Client
+from ..relay.epoll_events import BROKEN, ERROR, READABLE, UNEVEN
+from ..relay.interfaces import IRelay, nothing
+from ..relay.transports import TransportsRelay
+from ..session.early_data import READ
+from ..session.registry import Sessions
+from ..session.session import Session
+
+try:
+    from twisted.internet import unix
+except ImportError:  # pragma: no cover - a platform without Unix sockets
+    _PLAIN: list[type[Any]] = [tcp.Port]
+else:
+    _PLAIN = [tcp.Port, unix.Port]
+
+_RESET = pack("ii", 1, 0)
+#: Clients accepted in one turn of the reactor, so that others have theirs.
+_BUDGET = 64
+
+
+class SocketChannel:
+    """
+    A client's plain socket, until the relay takes it.
+
+    :param engine: tells what happens on the socket.
+    :param reactor: makes a transport of the socket, should that be needed.
+    :param client: the socket, non-blocking.
+    :ivar missed: events that are not used up, for the relay that takes the socket over.
+    """
+
+    __slots__ = ("_engine", "_eof", "_paused", "_reactor", "_socket", "missed", "session")
+
+    detachable = True
+
+    def __init__(self, engine: Any, reactor: Any, client: SocketType) -> None:
+        self._engine = engine
+        self._reactor = reactor
+        self._socket: SocketType | None = client
+        self._paused = False
+        self._eof = False
+        self.missed = 0
+        self.session: Session | None = None
+
+    def event(self, mask: int) -> None:
+        """Something happened on the socket."""
+        self.missed |= mask & READABLE
+        if self._eof or self._paused:
+            if mask & BROKEN:
+                self._lost(bool(mask & ERROR))
+        elif self.missed:
+            self._read()
+
+    def _read(self) -> None:
+        session = self.session
+        while session is not None and self._socket is not None and not self._paused:
+            try:
+                data = self._socket.recv(READ)
+            except BlockingIOError:
+                self.missed = 0
+                return
+            except OSError:
+                self._lost(True)
+                return
+            if not data:
+                self._eof = True
+                session.read_closed()
+                return
+            # A short read has emptied the socket, unless an end or urgent data comes in the same edge.
+            drained = len(data) < READ and not self.missed & UNEVEN
+            if drained:
+                self.missed = 0
+            session.received(data)
+            if drained:
+                return
+
+    def write(self, data: bytes) -> None:
+        """See :meth:`socksproxy.session.channel.Channel.write`."""
+        if self._socket is None:
+            return
+        try:
+            whole = self._socket.send(data) == len(data)
+        except OSError:
+            whole = False
+        # An empty send buffer has room for every reply: a client for which it has not is gone.
+        if not whole:
+            self._lost(True)
+
+    def finish(self) -> None:
+        """See :meth:`socksproxy.session.channel.Channel.finish`."""
+        if self._socket is None:
+            return
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._lost(True)
+            return
+        self.resume()
+
+    def _read_again(self) -> None:
+        if not self._eof:
+            self._read()
+
+    def close(self) -> None:
+        """See :meth:`socksproxy.session.channel.Channel.close`."""
+        self._lost(False)
+
+    def abort(self) -> None:
+        """See :meth:`socksproxy.session.channel.Channel.abort`."""
+        if self._socket is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._lost(False)
+
+    def find_out(self) -> None:
+        """See :meth:`socksproxy.session.channel.Channel.find_out`."""
+        if self._socket is None:
+            return
+        ask(self._socket)
+        if has_ended(self._socket):
+            self._lost(False)
+
+    def pause(self) -> None:
+        """See :meth:`socksproxy.session.channel.Channel.pause`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """See :meth:`socksproxy.session.channel.Channel.resume`."""
+        if self._paused:
+            self._paused = False
+            self._engine.soon(self._read_again)
+
+    def local(self) -> str | None:
+        """See :meth:`socksproxy.session.channel.Channel.local`."""
+        if self._socket is None or self._socket.family == socket.AF_UNIX:
+            return None
+        return host_of(self._socket.getsockname())
+
+    def local_address(self) -> tuple[str, int] | None:
+        """See :meth:`socksproxy.session.channel.Channel.local_address`."""
+        if self._socket is None or self._socket.family == socket.AF_UNIX:
+            return None
+        host, port = self._socket.getsockname()[:2]
+        return plain(host), port
+
+    def reached(self) -> Place:
+        """See :meth:`socksproxy.session.channel.Channel.reached`."""
+        address = self.local_address()
+        if address is not None:
+            return address
+        return "" if self._socket is None else path_of(self._socket.getsockname())
+
+    def shows(self) -> ICredentials | None:
+        """See :meth:`socksproxy.session.channel.Channel.shows`."""
+        return None if self._socket is None else credentials_of(self._socket)
+
+    def detach(self) -> SocketType | None:
+        """See :meth:`socksproxy.session.channel.Channel.detach`."""
+        client, self._socket, self.session = self._socket, None, None
+        return client
+
+    def join(
+        self,
+        destination: Destination,
+        ended: Callable[[IRelay], None],
+        idle: float | None,
+        wrapping: IWrapping | None,
+        meters: Meters | None = None,
+        half_closed: Callable[[IRelay], None] = nothing,
+    ) -> TransportsRelay:
+        """See :meth:`socksproxy.session.channel.Channel.join`."""
+        client = self.detach()
+        assert client is not None
+        self._engine.forget(client.fileno())
+        link = adopted(self._reactor, client)
+        relay = TransportsRelay(
+            link.transport, destination.transport, self._reactor, ended, idle, wrapping, meters, half_closed
+        )
+        link.end, destination.end = relay.client, relay.destination
+        return relay
+
+    def _lost(self, reset: bool) -> None:
+        client, session = self._socket, self.session
+        self._socket = self.session = None
+        if client is None:
+            return
+        self._engine.drop(client.fileno())
+        client.close()
+        if session is not None:
+            session.lost(reset)
+
+
+class Acceptor:
+    """
+    Accepts a port's clients as plain sockets.
+
+    :param port: a listening port; its ``doRead`` becomes this one's.
+    :param sessions: where the clients' sessions begin.
+    :param gate: pauses the port while descriptors are short.
+    """
+
+    def __init__(self, port: tcp.Port, sessions: Sessions, gate: DescriptorGate) -> None:
+        self._port = port
+        self._sessions = sessions
+        self._gate = gate
+        self._listening = listening = cast(Any, port.socket)
+        self._family = listening.family
+        # Without the Python layer of socket.accept(), which costs as much as the system call.
+        self._accept: Callable[[], tuple[int, Any]] = listening._accept
+        sessions.acceptors.add(self)
+        self.set_options(sessions.socket_options)
+
+    def set_options(self, options: Sequence[SocketOption]) -> None:
+        """
+        Clients that come from now on have sockets with *options*.
+
+        Accepted sockets inherit the options on Linux, so that none of them has to set its own.
+        """
+        if self._family != socket.AF_UNIX and self._listening.fileno() >= 0:
+            set_options(self._listening, options)
+
+    def doRead(self) -> None:
+        """
+        The port has clients waiting.
+
+        Nothing is raised, whatever fails: the reactor would close the port for good.
+        """
+        try:
+            self._accept_some()
+        except Exception:
+            self._gate.failed(self._port)
+
+    def _accept_some(self) -> None:
+        for _ in range(_BUDGET):
+            if self._gate.paused:
+                # By this port or another: one that stays in the reactor's eyes would spin it.
+                self._gate.exhausted(self._port)
+                return
+            try:
+                descriptor, peer = self._accept()
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                if problem.errno in SHORTAGES:
+                    self._gate.exhausted(self._port)
+                    return
+                continue  # the client went away in the queue, or a packet filter said no
+            try:
+                client = SocketType(self._family, socket.SOCK_STREAM, 0, descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            try:
+                client.setblocking(False)
+                self._begin(client, peer)
+            except BaseException:
+                client.close()
+                raise
+            self._gate.accepted(self._port, descriptor)
+
+    def _begin(self, client: SocketType, peer: Any) -> None:
+        sessions = self._sessions
+        engine = sessions.engine
+        channel = SocketChannel(engine, sessions.reactor, client)
+        try:
+            if self._family == socket.AF_UNIX:
+                who = Client(None, uid=user_of(client))
+            else:
+                who = Client(plain(peer[0]), peer[1])
+            channel.session = sessions.begin(channel, who)
+            if channel.session is None:
+                channel.abort()
+                return
+            engine.register(client.fileno(), channel)
+        except OSError:  # no memory, or over max_user_watches
+            _give_up(channel)
+        except Exception:
+            _give_up(channel)
+            raise
+
+
+def _give_up(channel: SocketChannel) -> None:
+    """End what *channel* has of a session, and close its socket."""
+    if channel.session is None:
+        channel.abort()
+    else:
+        channel.session.abort()
+
+
+def also_plain(kind: type[Any]) -> type[Any]:
+    """A class decorator: ports of this *kind* accept just as those that it inherits from."""
+    _PLAIN.append(kind)
+    return kind
+
+
+def take_over(port: Any, sessions: Sessions, gate: DescriptorGate) -> bool:
+    """
+    Accept *port*'s clients as plain sockets from now on, if it is of a kind that can be.
+
+    Its next ``doRead`` is ours; everything else about it stays Twisted's.
+    """
+    if type(port) not in _PLAIN or sessions.engine is None:
+        return False
+    if not hasattr(port.socket, "_accept"):
+        return False
+    port.doRead = Acceptor(port, sessions, gate).doRead
+    return True
+
+
+def pace(port: tcp.Port, gate: DescriptorGate) -> None:
+    """
+    Let Twisted accept *port*'s clients one in a turn, so that *gate* judges after each.
+
+    By itself Twisted takes a hundred, and closes connections for which there is no descriptor.
+    """
+    accept = port.doRead
+
+    def accept_one() -> None:
+        port.numberAccepts = 1
+        try:
+            accept()
+        except Exception:
+            gate.failed(port)
+
+    port.doRead = accept_one  # type: ignore[method-assign]

@@ -1,0 +1,1 @@
+"""``twistd socks`` as a service: listeners, signals and reload."""

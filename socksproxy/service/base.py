@@ -1,0 +1,411 @@
+"""
+Opening listeners, and what a service that has them does about the process's signals.
+
+What shows only when the listeners open is :class:`CannotStart`: it ends the
+process with one line and a status that is not 0.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import Any, NamedTuple
+
+from twisted.application.service import Service
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
+from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..config.loading import in_words
+from ..config.options import OPEN_TO_ALL, Listener, Options
+from ..logs.access_log import AccessLog
+from ..net.descriptors import raise_limit
+from ..policy import is_loopback
+from .privileges import NEEDLESS_ROOT, is_root_without_need
+from .reload import CannotReload, Reloading
+
+_log = Logger(namespace="socksproxy")
+
+
+class CannotStart(SystemExit, Exception):
+    """
+    The service cannot start.
+
+    An :exc:`Exception`, so that a daemonized ``twistd`` tells its parent and
+    removes its PID file; and a :exc:`SystemExit`, so that the process ends
+    with status 1 and no traceback.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.code = 1
+
+
+class Prepared(NamedTuple):
+    """
+    What is about to be in force.
+
+    :ivar options: what it comes from.
+    :ivar ports: what listens for each of its listeners.
+    """
+
+    options: Options
+    ports: list[tuple[IListeningPort, Listener]]
+
+
+class ListeningService(Service):
+    """
+    Opens listeners, and closes them. What becomes of the clients is for those who inherit from it.
+
+    Ports are opened before ``twistd --uid`` gives up its privileges.
+
+    :param reactor: asked to open the access log again when SIGUSR1 comes.
+    :param factory: is given the listeners' clients.
+    :param listeners: where they are accepted.
+    :param open: whether that may be where others than this machine's own programs reach it.
+    :param guarded: whether everybody has to show who they are; then it may be so anyway.
+    :param access_log: opened again when SIGUSR1 comes, and closed at the end.
+    :param options: what all this comes from, to be read again when SIGHUP comes; None: it is not.
+    :ivar ports: what listens now.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        factory: Any,
+        listeners: Sequence[Listener],
+        *,
+        open: bool = False,
+        guarded: bool = False,
+        access_log: AccessLog | None = None,
+        options: Options | None = None,
+    ) -> None:
+        self.options = options
+        self.reactor = reactor
+        self.factory = factory
+        self.listeners = listeners
+        self.open = open
+        self.guarded = guarded
+        self.access_log = access_log
+        self.ports: list[IListeningPort] = []
+        self._waiting: list[Deferred[None]] = []
+        self._problem: CannotStart | None = None
+        self._listening = False
+        self._starting = False
+        self._signalled = False
+        self._handlers: dict[int, tuple[Any, Any]] = {}
+        self.reloading = Reloading(reactor, self._current, self.reload)
+
+    # For those who inherit.
+
+    def opened(self, port: IListeningPort, name: str | None) -> None:
+        """
+        *port* listens, and has not accepted anybody yet.
+
+        :param name: what rules call it, beside its address.
+        """
+
+    def closed(self, port: IListeningPort) -> None:
+        """*port* is about to close, for nobody is to be accepted there any more."""
+
+    def reload(self, options: Options) -> Deferred[list[str]]:
+        """
+        Have *options* in force instead of those that were.
+
+        :param options: parsed, and made by :meth:`~socksproxy.config.options.Options.again`.
+        :returns: fires with what has changed, in a few words each.
+        :raises CannotReload: (by the Deferred) when it cannot be; then nothing has changed.
+        """
+        raise NotImplementedError
+
+    def announce(self, where: str, local: bool, by: str) -> None:
+        """
+        Tell the operator that clients are accepted.
+
+        :param where: the address.
+        :param local: whether only this machine reaches it.
+        :param by: what listens there, if that is not plain from the address.
+        """
+        if not (local or self.guarded):
+            _log.warn(f"{{where}}: {OPEN_TO_ALL}", where=where)
+        _log.info("listening on {where}{by}", where=where, by=by)
+
+    def reopen_log(self) -> None:
+        """The access log's file has been moved away."""
+        if self.access_log is not None:
+            self.access_log.reopen()
+
+    def end_now(self) -> None:
+        """Whatever :meth:`stopService` waits for, it waits no longer."""
+        raise NotImplementedError
+
+    # The life of a service.
+
+    def privilegedStartService(self) -> None:
+        """
+        Open the listeners.
+
+        :raises CannotStart: when one of them cannot.
+        """
+        super().privilegedStartService()
+        self._listen()
+
+    def startService(self) -> None:
+        """
+        Open the listeners, if :meth:`privilegedStartService` has not (``twist`` does not call it).
+
+        :raises CannotStart: when one of them cannot.
+        """
+        super().startService()
+        if not self._listening:
+            self._listen()
+        # A reload may bring the log.
+        if (self.access_log is not None or self.options is not None) and hasattr(signal, "SIGUSR1"):
+            self._handle(signal.SIGUSR1, self._reopen)
+        if self.options is not None and hasattr(signal, "SIGHUP"):
+            self.reloading.start()
+            self._handle(signal.SIGHUP, self._reload)
+        self.reactor.callWhenRunning(self._watch_stop_signals)
+        self.warn_of_root()
+
+    def warn_of_root(self) -> None:
+        """Say so where the process is still root, after ``twistd --uid``, and has no need to be."""
+        if self.options is not None and is_root_without_need(self.options):
+            _log.warn(NEEDLESS_ROOT)
+
+    def close_ports(self) -> Deferred[Any]:
+        """
+        Accept nobody any more.
+
+        :returns: fires when all ports are closed.
+        """
+        self._listening = False
+        self.reloading.stop()
+        for waiting in list(self._waiting):
+            waiting.cancel()
+        ports, self.ports = self.ports, []
+        if self.options is not None:
+            self.options.opening.doors.forget()
+        return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
+
+    def finish(self) -> None:
+        """All is over: signals are handled as before, and the access log is closed."""
+        self._restore(getattr(signal, "SIGUSR1", 0), getattr(signal, "SIGHUP", 0))
+        if signal.SIGTERM in self._handlers or signal.SIGINT in self._handlers:
+            # It does not come to that when the process ends: a signal that comes meanwhile is still ours.
+            self.reactor.callLater(0, self._restore, signal.SIGTERM, signal.SIGINT)
+        if self.access_log is not None:
+            self.access_log.close()
+
+    def _restore(self, *numbers: int) -> None:
+        for number in numbers:
+            handler, before = self._handlers.pop(number, (None, None))
+            if handler is not None and signal.getsignal(number) == handler:
+                signal.signal(number, before)
+
+    def _listen(self) -> None:
+        self._listening = self._starting = True
+        self.raise_descriptor_limit()
+        for listener in self.listeners:
+            waiting: Deferred[Any] = maybeDeferred(listener.endpoint.listen, self.factory)
+            waiting.addCallback(self._opened, listener)
+            waiting.addErrback(self._failed, listener)
+            self._waiting.append(waiting)
+            waiting.addBoth(self._settled, waiting)
+            if self._problem is not None:
+                raise self._problem
+        self._starting = False
+
+    def raise_descriptor_limit(self) -> None:
+        """A session takes two descriptors, and the usual soft limit is 1024."""
+        try:
+            limit = raise_limit()
+        except (OSError, ValueError) as problem:
+            _log.warn("the limit of descriptors stays as it is: {problem}", problem=problem)
+        else:
+            _log.info("descriptors: {limit} at the most", limit=limit if limit >= 0 else "any number")
+
+    @inlineCallbacks
+    def prepare(self, options: Options) -> Generator[Any, Any, Prepared]:
+        """
+        Open the listeners of *options* that are not open yet; nobody is accepted there so far.
+
+        :returns: fires with what :meth:`enter` or :meth:`abandon` is to be given next.
+        :raises CannotReload: (by the Deferred) when one cannot be opened; those that could are closed again.
+        """
+        listeners: Sequence[Listener] = options["listeners"]
+        prepared = Prepared(options, [])
+        problems = []
+        for listener in listeners:
+            waiting: Deferred[Any] = maybeDeferred(listener.endpoint.listen, self.factory)
+            self._waiting.append(waiting)
+            try:
+                port = yield waiting
+                prepared.ports.append((port, listener))
+                _check_place(port, bool(options["open"]), bool(options["guarded"]))
+            except CannotStart as problem:
+                problems.append(str(problem))
+            except Exception:
+                problems.append(f"cannot listen: {listener.description}: {_reason(Failure())}")
+            finally:
+                self._waiting.remove(waiting)
+        if not self._listening:
+            problems = ["the service has stopped meanwhile"]
+        if problems:
+            self.abandon(prepared)
+            raise CannotReload(problems)
+        return prepared
+
+    def abandon(self, prepared: Prepared) -> None:
+        """Close what was opened for *prepared*; all stays as it was."""
+        for port in prepared.options.opening.doors.fresh:
+            _close(port)
+
+    def enter(self, prepared: Prepared) -> list[str]:
+        """
+        Accept clients where *prepared* says, and nowhere else.
+
+        :returns: what has changed, in a few words each.
+        """
+        options = prepared.options
+        doors = options.opening.doors
+        left = doors.enter()
+        self.options = options
+        self.listeners = options["listeners"]
+        self.open, self.guarded = bool(options["open"]), bool(options["guarded"])
+        self.ports = [port for port, _ in prepared.ports]
+        changes = []
+        for port, listener in prepared.ports:
+            self.opened(port, listener.name)
+            if port in doors.fresh:
+                self._announce(port, listener)
+                changes.append(f"opened {_place(port)[0]}")
+        for port in left:
+            changes.append(f"closed {_place(port)[0]}")
+            self.closed(port)
+            _close(port)
+        return changes
+
+    def _current(self) -> Options:
+        assert self.options is not None
+        return self.options
+
+    def _settled(self, _: object, waiting: Deferred[Any]) -> None:
+        self._waiting.remove(waiting)
+
+    def _opened(self, port: IListeningPort, listener: Listener) -> None:
+        try:
+            _check_place(port, self.open, self.guarded)
+        except CannotStart:
+            port.stopListening()
+            raise
+        self.ports.append(port)
+        self.opened(port, listener.name)
+        self._announce(port, listener)
+
+    def _announce(self, port: IListeningPort, listener: Listener) -> None:
+        where, local = _place(port)
+        kind = listener.description.partition(":")[0]
+        self.announce(where, local, "" if kind in ("tcp", "tcp6", "unix") else f" ({listener.description})")
+
+    def _failed(self, failure: Failure, listener: Listener) -> None:
+        if not self._listening:
+            return  # stopped meanwhile
+        problem = failure.value
+        if not isinstance(problem, CannotStart):
+            problem = CannotStart(f"{listener.description}: {_reason(failure)}")
+        _log.critical("cannot listen: {problem}", problem=problem)
+        if self._starting:
+            self._problem = problem
+            return
+        self.end_process()
+
+    def end_process(self) -> None:
+        """Something failed while the reactor runs: so its process ends with a status that is not 0."""
+        signal.raise_signal(signal.SIGTERM)
+
+    def _handle(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._handlers[number] = handler, signal.signal(number, handler)
+
+    def _reopen(self, number: int, frame: FrameType | None) -> None:
+        """Open the access log again on SIGUSR1, after which ``twistd`` rotates its own log."""
+        self.reactor.callFromThread(self.reopen_log)
+        before = self._handlers[number][1]
+        if callable(before):
+            before(number, frame)
+
+    def _reload(self, number: int, frame: FrameType | None) -> None:
+        """Read the configuration again on SIGHUP."""
+        self.reactor.callFromThread(self.reloading.want)
+        before = self._handlers[number][1]
+        if callable(before):
+            before(number, frame)
+
+    def _watch_stop_signals(self) -> None:
+        """The second SIGTERM or SIGINT ends what the first one waits for."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # The reactor's own would only complain the second time; others are not ours to replace.
+            if self.running and getattr(signal.getsignal(number), "__self__", None) is self.reactor:
+                self._handle(number, self._stop)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        first, self._signalled = not self._signalled, True
+        before = self._handlers[number][1]
+        if first:
+            before(number, frame)
+        else:
+            # Behind what the first one has asked the reactor for, or is about to.
+            self.reactor.callFromThread(self.reactor.callLater, 0, self._end_at_once)
+
+    def _end_at_once(self) -> None:
+        self.end_now()
+        with suppress(ReactorNotRunning):
+            self.reactor.stop()  # the first signal may have come while it did not stop the program
+
+
+def _reason(failure: Failure) -> str:
+    """Why a listener cannot open, in one line."""
+    problem = failure.value
+    if isinstance(problem, CannotListenError):
+        problem = problem.socketError
+    if isinstance(problem, OSError):
+        return in_words(problem)
+    return " ".join(str(problem).split()) or type(problem).__name__
+
+
+def _check_place(port: IListeningPort, open: bool, guarded: bool) -> None:
+    """
+    See that *port* is where it may be.
+
+    :raises CannotStart: when it is not.
+    """
+    where, local = _place(port)
+    if not (local or open or guarded):
+        raise CannotStart(f"{where} is not a loopback address, and {OPEN_TO_ALL}: add --auth, or --open")
+
+
+def _close(port: IListeningPort) -> None:
+    maybeDeferred(port.stopListening).addErrback(
+        lambda failure: _log.failure("a port fails to close", failure)
+    )
+
+
+def _place(port: IListeningPort) -> tuple[str, bool]:
+    """Where *port* listens as an endpoint would say it, and whether only this machine can reach it."""
+    address: Any = port.getHost()
+    if isinstance(address, UNIXAddress):
+        return f"unix:{os.fsdecode(address.name or b'')}", True
+    host = getattr(address, "host", None)
+    if host is None:
+        return str(address), False
+    if ":" in host:
+        return f"tcp6:[{host}]:{address.port}", is_loopback(host)
+    return f"tcp:{host}:{address.port}", is_loopback(host)

@@ -1,0 +1,136 @@
+"""
+How the things that options name are opened: endpoints and files.
+
+A process by itself opens them as they are named. A supervisor opens them for its
+workers, and a worker takes what was opened for it (:mod:`~socksproxy.workers.descriptor_passing`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from ..logs.access_log import AccessLog, access_observer, own_descriptor
+from ..net.endpoints import (
+    NotPassed,
+    check_systemd,
+    complete_chain,
+    ipv4_ports,
+    tls_files,
+    with_backlog,
+    with_mode,
+)
+from ..runtime.files import read_regular_file
+from .port_keeper import Doors
+
+
+class Opening:
+    """
+    Opens what is named.
+
+    :param reactor: listens.
+    :param before: what opened things for the configuration before this one; what is open stays so.
+    :ivar doors: the ports that are open.
+    :ivar log: the access log, or None.
+    """
+
+    def __init__(self, reactor: Any, before: Opening | None = None) -> None:
+        self.reactor = reactor
+        self.doors: Doors = Doors(None if before is None else before.doors)
+        self.log: AccessLog | None = None
+        self._log_before = None if before is None else before.log
+
+    def again(self) -> Opening:
+        """What opens things for the configuration after this one."""
+        return Opening(self.reactor, self)
+
+    def reactor_for(self, listener: int) -> Any:
+        """What the endpoint of the *listener* of that number is to listen with."""
+        return self.doors.reactor(self.reactor)
+
+    def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint:
+        """
+        The endpoint of the *listener* of that number.
+
+        :param description: as :func:`~twisted.internet.endpoints.serverFromString` knows it.
+        :raises OSError: when a file that it names cannot be read.
+        """
+        check_systemd(description, self.doors.used)
+        for name in tls_files(description):
+            # Twisted would wait for what is no regular file, and for a file system that does not answer.
+            read_regular_file(name)
+        endpoint: IStreamServerEndpoint = serverFromString(
+            self.reactor_for(listener), with_backlog(with_mode(description))
+        )
+        self.doors.prepare(endpoint)
+        complete_chain(endpoint, description)
+        return endpoint
+
+    def separate(self, endpoints: Sequence[IStreamServerEndpoint]) -> None:
+        """Have those of *endpoints* that are on ``::`` leave IPv4 clients to another one on the same port."""
+        self.doors.ipv4_ports = ipv4_ports(endpoints)
+
+    def access_log(self, path: str, format: str) -> AccessLog:
+        """
+        The access log; the one that is open, where that is the same.
+
+        :raises OSError: when it cannot be opened.
+        """
+        before = self._log_before
+        if before is not None and (before.path, before.format) == (os.path.abspath(path), format):
+            self.log = before
+        elif before is not None and own_descriptor(before.path) is not None and before.path == path:
+            # The daemon has no such stream any more.
+            self.log = AccessLog(path, format, descriptor=os.dup(before.fileno()))
+        else:
+            self.log = access_observer(path, format)
+        return self.log
+
+
+class Checking(Opening):
+    """Opens nothing, and still finds what could not be opened."""
+
+    def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint:
+        """See :meth:`Opening.endpoint`."""
+        try:
+            return super().endpoint(listener, description)
+        except NotPassed:
+            # Only systemd's unit knows what it will pass.
+            return super().endpoint(listener, "unix:systemd")
+
+    def access_log(self, path: str, format: str) -> Any:
+        """See :meth:`Opening.access_log`; there is none."""
+        check_access_log(path)
+
+
+def check_access_log(path: str) -> None:
+    """
+    See whether the file of an access log could be opened, and do not make it.
+
+    :param path: the file.
+    :raises OSError: when it could not.
+    """
+    path = os.path.abspath(path)
+    own = own_descriptor(path)
+    if own is not None:
+        os.fstat(own)
+        return
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            raise _no(errno.EISDIR, path)
+        wanted, there = os.W_OK, path
+    except FileNotFoundError:
+        wanted, there = os.W_OK | os.X_OK, os.path.dirname(path)
+        os.stat(there)
+    if not os.access(there, wanted):
+        raise _no(errno.EACCES, path)
+
+
+def _no(number: int, path: str) -> OSError:
+    return OSError(number, os.strerror(number), path)

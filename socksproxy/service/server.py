@@ -1,0 +1,259 @@
+"""
+``twistd socks``: the service that its options make.
+
+What is wrong with an option shows while they are parsed
+(:mod:`~socksproxy.config.options`); what shows only when the listeners open is
+:class:`~socksproxy.service.base.CannotStart`. Both end the process with one line
+and a status that is not 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..config.options import Listener, Options
+from ..limits.database import Unusable
+from ..limits.usage import UsageFile
+from ..logs.access_log import AccessLog
+from ..net.own_listeners import place_of
+from ..policy.sets import SetFiles
+from ..runtime.clocks import use_monotonic_clock
+from ..server.factory import SOCKSFactory
+from .base import CannotStart, ListeningService, Prepared
+from .reload import CannotReload
+
+_log = Logger(namespace="socksproxy")
+
+__all__ = ["CannotStart", "Listener", "Options", "SOCKSService", "makeFactory", "makeService"]
+
+
+class SOCKSService(ListeningService):
+    """
+    Accepts clients and serves them while it runs.
+
+    :param reactor: what the factory was given.
+    :param factory: serves the clients.
+    :param listeners: where they are accepted.
+    :param open: whether that may be where others than this machine's own programs reach it.
+    :param guarded: whether everybody has to show who they are; then it may be so anyway.
+    :param access_log: opened again when SIGUSR1 comes, and closed at the end.
+    :param drain: how many seconds sessions may go on when the service stops.
+    :param options: what all this comes from, to be read again when SIGHUP comes; None: it is not.
+    """
+
+    factory: SOCKSFactory
+
+    def __init__(
+        self,
+        reactor: Any,
+        factory: SOCKSFactory,
+        listeners: Sequence[Listener],
+        *,
+        open: bool = False,
+        guarded: bool = False,
+        access_log: AccessLog | None = None,
+        drain: float = 0.0,
+        options: Options | None = None,
+    ) -> None:
+        super().__init__(
+            reactor,
+            factory,
+            listeners,
+            open=open,
+            guarded=guarded,
+            access_log=access_log,
+            options=options,
+        )
+        self.drain = drain
+        self._set_files: SetFiles | None = None
+        self._usage: UsageFile | None = None
+        self._at_once = False
+
+    def opened(self, port: IListeningPort, name: str | None) -> None:
+        """See :meth:`ListeningService.opened`."""
+        self.factory.opened(port)
+        place = place_of(port.getHost())
+        listeners = self.factory.sessions.listeners
+        listeners.call(place, name)
+        if not isinstance(place, str):
+            # Before the first client asks for it: nobody may send the proxy to itself.
+            listeners.add(*place)
+
+    def startService(self) -> None:
+        """See :meth:`ListeningService.startService`."""
+        self._at_once = False
+        super().startService()
+        self._watch_sets()
+        self._usage = None if self.options is None else self.options["usage"]
+        if self._usage is not None:
+            self._usage.start().addErrback(self._no_usage)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Close the listeners, let sessions finish for as long as ``drain`` says, and end the rest.
+
+        :returns: fires when all is closed.
+        """
+        super().stopService()
+        self._leave_sets()
+        closed = self.close_ports().addCallback(self._drain).addCallback(self._leave_usage)
+        return closed.addCallback(lambda _: self.finish())
+
+    def end_now(self) -> None:
+        """See :meth:`ListeningService.end_now`."""
+        self._at_once = True
+        self.factory.stop_sessions()
+
+    def closed(self, port: IListeningPort) -> None:
+        """See :meth:`ListeningService.closed`."""
+        self.factory.closed(port)
+        place = place_of(port.getHost())
+        listeners = self.factory.sessions.listeners
+        listeners.call(place, None)
+        if not isinstance(place, str):
+            listeners.discard(*place)
+
+    def reload(self, options: Options) -> Deferred[list[str]]:
+        """See :meth:`ListeningService.reload`."""
+        return self.prepare(options).addCallback(self.enter)
+
+    @inlineCallbacks
+    def prepare(self, options: Options) -> Generator[Any, Any, Prepared]:
+        """See :meth:`ListeningService.prepare`."""
+        usage, before = options["usage"], self._usage
+        if usage is not None and before is not None and usage.path == before.path:
+            options["usage"] = usage = before
+        prepared: Prepared = yield super().prepare(options)
+        if usage is not None and usage is not before:
+            try:
+                yield usage.start()
+            except Unusable as problem:
+                self.abandon(prepared)
+                raise CannotReload([str(problem)]) from None
+        return prepared
+
+    def abandon(self, prepared: Prepared) -> None:
+        """See :meth:`ListeningService.abandon`."""
+        super().abandon(prepared)
+        log, usage = prepared.options["access_log"], prepared.options["usage"]
+        if log is not None and log is not self.access_log:
+            log.close()
+        if usage is not None and usage is not self._usage:
+            usage.stop()
+
+    def enter(self, prepared: Prepared) -> list[str]:
+        """See :meth:`ListeningService.enter`; what sessions are served by changes first."""
+        options, before = prepared.options, self.options
+        if not self._listening:
+            self.abandon(prepared)
+            raise CannotReload(["the service has stopped meanwhile"])
+        listeners = self.factory.sessions.listeners
+        # First, for sessions are judged by these names.
+        names = listeners.call_all({place_of(port.getHost()): each.name for port, each in prepared.ports})
+        try:
+            self.factory.reconfigure(**_of_factory(options))
+        except ValueError as problem:
+            listeners.call_all(names)
+            self.abandon(prepared)
+            raise CannotReload([str(problem)]) from None
+        changes = super().enter(prepared)
+        self.drain = options["drain_seconds"]
+        self._take_log(options["access_log"])
+        self._leave_sets()
+        self._watch_sets()
+        if self._usage is not options["usage"]:
+            self._leave_usage()
+            self._usage = options["usage"]
+        if before is not None and before["worker_count"] != options["worker_count"]:
+            changes.append("but another number of workers takes a restart")
+        return changes
+
+    def _take_log(self, log: AccessLog | None) -> None:
+        before, self.access_log = self.access_log, log
+        if before is not None and before is not log:
+            before.close()
+
+    def _watch_sets(self) -> None:
+        files = [] if self.options is None else self.options["set_files"]
+        if files:
+            self._set_files = SetFiles(self.reactor, files)
+            self._set_files.watch()
+
+    def _leave_sets(self) -> None:
+        if self._set_files is not None:
+            self._set_files.stop()
+        self._set_files = None
+
+    def _no_usage(self, failure: Failure) -> None:
+        failure.trap(Unusable)
+        _log.critical("{problem}", problem=failure.value)
+        self.end_process()
+
+    def _leave_usage(self, _: object = None) -> Deferred[None]:
+        usage, self._usage = self._usage, None
+        return succeed(None) if usage is None else usage.stop()
+
+    def _drain(self, _: object) -> Deferred[None]:
+        return self.factory.drain(0 if self._at_once else self.drain)
+
+
+def makeFactory(options: Options) -> SOCKSFactory:
+    """
+    The factory that *options* describe.
+
+    :param options: parsed.
+    """
+    return SOCKSFactory(options.reactor, **_of_factory(options))
+
+
+def _of_factory(options: Options) -> dict[str, Any]:
+    """What a factory, or one that is to change, is given."""
+    return {
+        "policy": options["policy"],
+        "portal": options["portal"],
+        "auth": options["auth_settings"],
+        "resolver": options["name_resolver"],
+        "outgoing": options["outgoing"],
+        "timeouts": options["timeouts"],
+        "limits": options["limits"],
+        "usage": options["usage"],
+        "observer": options["access_log"],
+        "bind": options["bind"],
+        "udp": options["udp"],
+        "advertise": options["advertise"],
+        "resolve_commands": not options["no-resolve-commands"],
+        "log_probes": bool(options["log-probes"]),
+    }
+
+
+def makeService(options: Options) -> ListeningService:
+    """
+    The service that *options* describe: one process, or a supervisor and its workers.
+
+    The reactor has a monotonic clock from then on: see
+    :func:`~socksproxy.runtime.clocks.use_monotonic_clock`.
+
+    :param options: parsed.
+    """
+    use_monotonic_clock(options.reactor)
+    if options["worker_count"] > 1:
+        # One process does without the machinery for many.
+        from ..workers.supervisor import SupervisorService
+
+        return SupervisorService(options)
+    return SOCKSService(
+        options.reactor,
+        makeFactory(options),
+        options["listeners"],
+        open=bool(options["open"]),
+        guarded=bool(options["guarded"]),
+        access_log=options["access_log"],
+        drain=options["drain_seconds"],
+        options=options,
+    )

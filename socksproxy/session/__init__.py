@@ -1,0 +1,1 @@
+"""One client's session, and what the sessions of a factory share."""

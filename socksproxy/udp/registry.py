@@ -1,0 +1,342 @@
+"""
+What the associations of one factory have in common: ports, caps, timers.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from random import SystemRandom
+from typing import Any, Protocol as Shape
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from ..auth.methods import IWrapping
+from ..auth.penalties import network_of
+from ..errors import SHORTAGES, NoFreePort
+from ..logs.occasional import Seldom, complain
+from ..net.descriptors import current_limit, reserve
+from ..net.dial import Outgoing
+from ..net.ports import Advertised, PortRange, opened
+from ..net.special_addresses import special
+from ..policy import Client, Special
+from ..policy.asking import Means
+from ..relay.interfaces import End
+from ..runtime.deadlines import Deadlines, look_every
+from ..values.udp import UDPSettings, check
+from ..wire.words import Address, AddressType
+from . import batch
+from .association import LIFETIME, Association, Outlet, Terms
+from .demux import Desk, OwnDesk, SharedDesk
+from .reassembly import TIME
+from .transports import TransportSockets
+
+_log = Logger(namespace="socksproxy")
+
+_LOOPBACK = {AddressType.IPV4: "127.0.0.1", AddressType.IPV6: "::1"}
+_ANY = {AddressType.IPV4: "0.0.0.0", AddressType.IPV6: "::"}
+
+_random = SystemRandom()
+
+#: The descriptors of an association: the client's connection, the port that it sends to, and one of each
+#: family for destinations.
+_DESCRIPTORS = 4
+
+
+def most_of_one_client(ports: PortRange | None) -> int:
+    """
+    How many associations one client may have: they leave a quarter of what there is to others.
+
+    :param ports: which each has one of; None: the system has as many as there are descriptors.
+    """
+    limit = current_limit()
+    most = (limit - reserve(limit)) // _DESCRIPTORS
+    if ports is not None:
+        most = min(most, ports.last - ports.first + 1)
+    return most - most // 4
+
+
+class Port(Shape):
+    """
+    What clients send to.
+
+    :ivar address: the host and the port that it is bound to.
+    :ivar closed: whether its last association has left it, and it is closed.
+    """
+
+    @property
+    def address(self) -> tuple[str, int]: ...
+
+    @property
+    def closed(self) -> bool: ...
+
+
+class Kind(Shape):
+    """Makes the sockets of associations, of one kind."""
+
+    def open(self, host: str, port: int, desk: Desk) -> Port:
+        """
+        What clients send to, on *host* and *port* (0: any).
+
+        :raises OSError: as the system gives it.
+        """
+
+    def outlet(self, association: Association, port: Any) -> Outlet:
+        """The sockets of *association*, of which *port* is one."""
+
+
+class Associations:
+    """
+    The associations of one factory.
+
+    :param reactor: keeps time, and makes transports where there is no engine.
+    :param means: the policy and the names.
+    :param settings: what the operator said.
+    :param advertised: what clients are told in place of our addresses.
+    :param outgoing: where datagrams to destinations leave from.
+    :raises ValueError: for settings that make no sense.
+    """
+
+    def __init__(
+        self, reactor: Any, means: Means, settings: UDPSettings, advertised: Advertised, outgoing: Outgoing
+    ) -> None:
+        self.live: set[Association] = set()
+        self._of_client: dict[str, dict[Association, None]] = {}
+        #: Where the clients of associations send to that have a port of a range.
+        self._places: dict[Association, tuple[str, int]] = {}
+        self._taken: set[tuple[str, int]] = set()
+        self._reactor = reactor
+        self._reassemblies = Deadlines(reactor, TIME, Association.fragments_expired)
+        self._shared: dict[tuple[str, int], tuple[Port, SharedDesk]] = {}
+        self._timer: IDelayedCall | None = None
+        self._shortest: float | None = None
+        self._renewed = 0.0
+        self._without_port = Seldom(reactor)
+        self.reconfigure(means, settings, advertised, outgoing)
+
+    def reconfigure(
+        self, means: Means, settings: UDPSettings, advertised: Advertised, outgoing: Outgoing
+    ) -> None:
+        """
+        Have associations that begin from now on be so; the others go on as they are.
+
+        See the class for the parameters.
+
+        :raises ValueError: for settings that make no sense.
+        """
+        check(settings)
+        self.settings = settings
+        self._advertised = advertised
+        self._outgoing = outgoing
+        self._ports = None if settings.ports is None else PortRange(*settings.ports)
+        self._terms = Terms(means, settings, self._reassemblies, self._over, self._look)
+
+    def open(
+        self,
+        client: Client,
+        local: str | None,
+        hint: Address,
+        engine: Any,
+        ended: Callable[[Association], None],
+        wrapping: IWrapping | None = None,
+    ) -> tuple[Association, Address]:
+        """
+        Begin an association.
+
+        When descriptors or ports are short, the one of the same client that has been idle for longest
+        makes room for it.
+
+        :param client: whose it is.
+        :param local: the literal address that its TCP connection has reached; None: a Unix socket.
+        :param hint: the request's DST.ADDR and DST.PORT.
+        :param engine: the relay engine, or None.
+        :param ended: called once, with the association, when it is over.
+        :param wrapping: how the client's datagrams are encapsulated; None: they are not.
+        :returns: the association, and where the client is to send to.
+        :raises NoFreePort: when there is none.
+        :raises OSError: as the system gives it.
+        """
+        host, ours = _hosts(client, local, hint)
+        if len(self._of_client.get(_share_of(client), ())) >= most_of_one_client(self._ports):
+            self.make_room(client)
+        association = Association(self._terms, client, host, _port_of(hint, host), ended, wrapping)
+        kind = self._kind(engine)
+        port, desk = self._open_port(client, ours, kind)
+        desk.add(association)
+        association.outlet = kind.outlet(association, port)
+        self.live.add(association)
+        self._of_client.setdefault(_share_of(client), {})[association] = None
+        if self._ports is not None:
+            place = self._places[association] = ours, port.address[1]
+            self._taken.add(place)
+        self._want_check()
+        address = Address.of(*port.address)
+        told = self._advertised.address(client.host, address.type)
+        return association, address if told is None else address._replace(host=told)
+
+    def make_room(self, client: Client, which: Callable[[Association], bool] = lambda _: True) -> bool:
+        """
+        End the association of *client* that has been idle for longest.
+
+        :param which: tells of an association whether it would make room.
+        :returns: whether there was any.
+        """
+        own = list(filter(which, self._of_client.get(_share_of(client), ())))
+        if own:
+            min(own, key=lambda association: association.active).abort(End.ROOM)
+        return bool(own)
+
+    def _open_port(self, client: Client, ours: str, kind: Kind) -> tuple[Port, Desk]:
+        """
+        What an association of *client* has its datagrams sent to.
+
+        :raises NoFreePort: when there is none.
+        :raises OSError: as the system gives it.
+        """
+        made_room = False
+        while True:
+            try:
+                return self._try_port(ours, kind)
+            except OSError as problem:
+                if not made_room and self._make_room_for(problem, client, ours):
+                    made_room = True
+                    continue
+                if problem.errno != errno.EADDRINUSE:
+                    raise
+                self._complain(ours)
+                raise NoFreePort("no free UDP port") from None
+
+    def _make_room_for(self, problem: OSError, client: Client, ours: str) -> bool:
+        if problem.errno == errno.EADDRINUSE:
+            return self.make_room(client, lambda other: self._has_port(other, ours))
+        return problem.errno in SHORTAGES and self.make_room(client)
+
+    def _has_port(self, association: Association, ours: str) -> bool:
+        """Whether *association* has one of the ports on *ours* that others could have."""
+        host, port = self._places.get(association, ("", 0))
+        ports = self._ports
+        return host == ours and ports is not None and ports.first <= port <= ports.last
+
+    def _try_port(self, ours: str, kind: Kind) -> tuple[Port, Desk]:
+        if self.settings.port is not None:
+            return self._share(kind, ours, self.settings.port)
+        desk = OwnDesk()
+
+        def open_port(number: int) -> Port:
+            # Not to be tried one by one when all of a wide range are ours.
+            if (ours, number) in self._taken:
+                raise OSError(errno.EADDRINUSE, "an association of ours has it")
+            return kind.open(ours, number, desk)
+
+        return opened(self._ports, open_port, _random.randrange), desk
+
+    def _kind(self, engine: Any) -> Kind:
+        if engine is None or not batch.available():
+            return TransportSockets(self._reactor, self._outgoing)
+        from .sockets import EngineSockets
+
+        return EngineSockets(engine, self._outgoing)
+
+    def _share(self, kind: Kind, ours: str, number: int) -> tuple[Port, Desk]:
+        shared = self._shared.get((ours, number))
+        if shared is None or shared[0].closed:
+            desk = SharedDesk()
+            shared = self._shared[ours, number] = kind.open(ours, number, desk), desk
+        return shared
+
+    def _over(self, association: Association) -> None:
+        self.live.discard(association)
+        place = self._places.pop(association, None)
+        if place is not None:
+            self._taken.discard(place)
+        share = _share_of(association.client)
+        own = self._of_client.get(share)
+        if own is not None:
+            own.pop(association, None)
+            if not own:
+                del self._of_client[share]
+
+    def _complain(self, ours: str) -> None:
+        if self._without_port.due():
+            _log.warn(
+                "no free UDP port on {host} for an association; {live} are open",
+                host=ours,
+                live=len(self.live),
+            )
+
+    def close(self) -> None:
+        """End every association at once."""
+        for association in list(self.live):
+            association.abort()
+        self._reassemblies.close()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    # Idleness: one timer for all, and no bookkeeping for a datagram.
+
+    def _want_check(self) -> None:
+        if not self.live:
+            self._shortest = None
+        elif self._timer is None:
+            every = min(look_every(self.settings.idle), look_every(self._shortest))
+            self._timer = self._reactor.callLater(every, self._check)
+
+    def _look(self, idle: float) -> None:
+        """An association may be idle for *idle* seconds."""
+        if self._shortest is not None and self._shortest <= idle:
+            return
+        self._shortest = idle
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        self._want_check()
+
+    def _check(self) -> None:
+        self._timer = None
+        now = self._reactor.seconds()
+        renew = now - self._renewed >= LIFETIME
+        if renew:
+            self._renewed = now
+        for association in list(self.live):
+            try:
+                if association.is_idle(now):
+                    association.abort(End.IDLE)
+                elif renew:
+                    association.renew()
+            except Exception:
+                # A fault of ours: it costs one association, and the others end in their time.
+                complain(_log, "{client}: the association fails to end", client=association.client)
+        self._want_check()
+
+
+def _share_of(client: Client) -> str:
+    """What clients have in common whose associations make room for each other's."""
+    if client.host is not None and special(client.host) is Special.LINK_LOCAL:
+        return client.host  # the hosts of a link are no one network
+    return network_of(client.host) or client.whose or ""
+
+
+def _hosts(client: Client, local: str | None, hint: Address) -> tuple[str, str]:
+    """Where the client's datagrams come from, and where our socket is to be."""
+    if client.host is None or local is None:
+        kind = AddressType.IPV6 if hint.type is AddressType.IPV6 else AddressType.IPV4
+        return client.host or _LOOPBACK[kind], _LOOPBACK[kind]
+    # A socket that is bound in a zone has datagrams from there only.
+    host = client.host.partition("%")[0]
+    if (":" in host) is not (":" in local):
+        # A balancer has changed the family, and is on the way of TCP only.
+        return host, _ANY[AddressType.IPV6 if ":" in host else AddressType.IPV4]
+    return host, local
+
+
+def _port_of(hint: Address, host: str) -> int | None:
+    """
+    The port that the client says its datagrams will come from, if it may know.
+
+    One that names another address than we see is behind NAT, which changes ports, too.
+    """
+    if hint.host in _ANY.values() or hint.host == host:
+        return hint.port or None
+    return None

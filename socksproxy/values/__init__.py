@@ -1,0 +1,1 @@
+"""Units, text that has a value, and the small settings that have no other home."""
