@@ -1,11 +1,12 @@
 """
 The conversation with a client up to its request and the reply: sans-io.
 
-Bytes go in through :meth:`Negotiation.receive`, a :class:`~.wire.words.Request`
-comes out, and what is to be sent stands in :attr:`Negotiation.output`. No
-clock and no socket: the owner has those. Who the client is, a method finds out
-(:mod:`~socksproxy.auth.methods`); what it cannot do by itself stands in
-:attr:`Negotiation.move`, and the conversation waits until the owner has done it.
+Bytes go in through :meth:`Negotiation.receive`, a :class:`~socksproxy.wire.words.Request`
+comes out, and the bytes to send stand in :attr:`Negotiation.output`. This module has no
+clock, no socket and no Twisted: the owner has those. An authentication method
+(:class:`IMethod`) finds out who the client is. What the method cannot do by itself is a token in
+:attr:`Negotiation.move`: this module does not look into the token, and the conversation waits until the
+owner has done what the token says.
 
 Strategy: every state that waits for bytes has one reader, a parser and what
 follows from its message. States change only by :data:`TRANSITIONS`; a step that
@@ -17,18 +18,140 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
-from .auth.methods import IExchange, IMethod, Immediate, IWrapping, LogIn, Move, Say, Waiting
-from .errors import ProtocolError, SOCKSError, reply4_for, reply_for
+from zope.interface import Attribute, Interface, implementer
+
 from .wire import socks4, socks5
-from .wire.words import UNSPECIFIED, Address, Command, Method, Reply, Reply4, Request, Version
-
-if TYPE_CHECKING:
-    from .policy import Client
+from .wire.words import (
+    UNSPECIFIED,
+    Address,
+    Command,
+    Method,
+    ProtocolError,
+    Reply,
+    Reply4,
+    Request,
+    Version,
+)
 
 #: The most bytes that are kept for the relay while a request is served.
 MAX_EARLY = 65536
+
+
+class Say(NamedTuple):
+    """A move of an exchange: send *data* to the client, and go on listening."""
+
+    data: bytes
+
+
+class LogIn(NamedTuple):
+    """
+    A move of an exchange: the owner asks whether *credentials* are right.
+
+    :ivar credentials: a token; :meth:`Negotiation.judge` takes the answer.
+    """
+
+    credentials: Any
+
+
+class IWrapping(Interface):
+    """
+    What a method has agreed on for the bytes after it: each way they are encapsulated.
+
+    It neither blocks nor keeps more than one unfinished message of the client's.
+    """
+
+    def wrap(data: bytes) -> bytes:
+        """*data* as the client is to get it: one message or several."""
+
+    def unwrap(data: bytes) -> bytes:
+        """
+        What is whole in the client's stream with *data* added; the rest is kept.
+
+        :raises ProtocolError: when it cannot be: the session ends.
+        """
+
+    def wrap_datagram(data: bytes) -> bytes:
+        """One datagram, header and all, as the client is to get it."""
+
+    def unwrap_datagram(data: bytes) -> bytes:
+        """
+        One datagram of the client's.
+
+        :raises ProtocolError: when it cannot be: the datagram is dropped.
+        """
+
+
+class IExchange(Interface):
+    """One client's conversation in a method."""
+
+    def receive(data: bytes) -> tuple[int, object]:
+        """
+        Take bytes from the client.
+
+        It is first called with what has come behind the greeting, which may be
+        nothing; then whenever there is more, or with what was not taken when it last had something to say.
+
+        :returns: how many bytes were taken, and the move: a :class:`Say`, None while the exchange needs more
+            bytes, a :class:`LogIn`, or another token for the owner, which gets no bytes meanwhile.
+        :raises ProtocolError: when the client breaks the method's protocol; :meth:`judged` is then asked
+            for what to say last.
+        """
+
+    def judged(granted: bool) -> bytes:
+        """What is to be sent once the portal has decided; nothing comes after it here."""
+
+    def wrapping() -> IWrapping | None:
+        """How the bytes after a granted exchange are encapsulated; None: they are not."""
+
+
+class IMethod(Interface):
+    """An authentication method."""
+
+    number = Attribute("Its number in the client's greeting.")
+    name = Attribute("Its name in the access record: a word.")
+    credentials = Attribute("The interface of the credentials that it ends in.")
+
+    def begin(client: Any) -> IExchange:
+        """
+        Begin a conversation.
+
+        :param client: the :class:`~socksproxy.policy.Client`.
+        """
+
+
+@implementer(IExchange)
+class Immediate:
+    """
+    An exchange that asks the client for nothing.
+
+    The credentials are there before the method is chosen, so the answer to the greeting can still be that
+    no method is acceptable.
+
+    :param credentials: a token, as in :class:`LogIn`.
+    """
+
+    __slots__ = ("_credentials",)
+
+    def __init__(self, credentials: object) -> None:
+        self._credentials = credentials
+
+    def receive(self, data: bytes) -> tuple[int, object]:
+        """See :meth:`IExchange.receive`."""
+        return 0, LogIn(self._credentials)
+
+    def judged(self, granted: bool) -> bytes:
+        """The choice of the method, or of none."""
+        return _NO_AUTHENTICATION if granted else _NONE_ACCEPTABLE
+
+    def wrapping(self) -> IWrapping | None:
+        """See :meth:`IExchange.wrapping`."""
+        return None
+
+
+_NO_AUTHENTICATION = socks5.build_choice(Method.NO_AUTHENTICATION)
+_NONE_ACCEPTABLE = socks5.build_choice(Method.NO_ACCEPTABLE)
 
 
 class State(Enum):
@@ -131,8 +254,8 @@ class Negotiation:
     :ivar version: the client's version, once known.
     :ivar answer: the code that a client which broke the protocol was told; None where it was told none.
     :ivar early: what came behind the request, for the relay.
-    :ivar move: what the owner is to do before the conversation goes on: ask the portal and tell
-        :meth:`judge`, or wait for a Deferred and tell :meth:`go_on`.
+    :ivar move: a token: what the owner has to do before the conversation goes on. The owner answers a
+        :class:`LogIn` with :meth:`judge`, and every other token with :meth:`go_on`.
     :ivar method: the method that was chosen.
     :ivar wrapping: how bytes are encapsulated from now on, both ways; :meth:`receive` sees to the client's.
     """
@@ -151,7 +274,7 @@ class Negotiation:
         "wrapping",
     )
 
-    def __init__(self, offers: Callable[[], tuple[Client, Sequence[IMethod]]] | None = None) -> None:
+    def __init__(self, offers: Callable[[], tuple[object, Sequence[IMethod]]] | None = None) -> None:
         self._offers = offers
         self._exchange: IExchange | None = None
         self.state = State.START
@@ -161,7 +284,7 @@ class Negotiation:
         self.version: Version | None = None
         self.request: Request | None = None
         self.method: IMethod | None = None
-        self.move: LogIn | Waiting | None = None
+        self.move: object = None
         self.wrapping: IWrapping | None = None
 
     def take_output(self) -> bytes:
@@ -196,13 +319,13 @@ class Negotiation:
                 return self.request
         return None
 
-    def take_move(self) -> LogIn | Waiting | None:
-        """What the owner is to do; it is given out once."""
+    def take_move(self) -> object:
+        """The token for the owner; the negotiation gives it out once."""
         move, self.move = self.move, None
         return move
 
-    def go_on(self, move: Say | LogIn) -> None:
-        """The method's Deferred has fired with *move*; :meth:`receive` goes on."""
+    def go_on(self, move: object) -> None:
+        """The owner has done what the token said, and *move* comes next; :meth:`receive` goes on."""
         self._step(Step.WENT_ON)
         self._follow(move)
 
@@ -233,12 +356,17 @@ class Negotiation:
         self._step(Step.ANNOUNCE)
         return self._succeeded(bound)
 
-    def refuse(self, problem: BaseException) -> bytes:
-        """The reply that refuses the request because of *problem*."""
+    def refuse(self, reply: Reply, reply4: Reply4 = Reply4.REJECTED) -> bytes:
+        """
+        The reply that refuses the request.
+
+        :param reply: the code for a client of SOCKS5.
+        :param reply4: the code for a client of SOCKS4.
+        """
         self._step(Step.REFUSE)
         if self.version is Version.SOCKS4:
-            return socks4.build_reply(reply4_for(problem), UNSPECIFIED)
-        return socks5.build_reply(reply_for(problem), UNSPECIFIED)
+            return socks4.build_reply(reply4, UNSPECIFIED)
+        return socks5.build_reply(reply, UNSPECIFIED)
 
     @property
     def full(self) -> bool:
@@ -313,7 +441,7 @@ class Negotiation:
                 return taken + self._begin_exchange(method, client, data[taken:])
         raise ProtocolError("no acceptable authentication method")
 
-    def _begin_exchange(self, method: IMethod, client: Client, rest: bytes) -> int:
+    def _begin_exchange(self, method: IMethod, client: object, rest: bytes) -> int:
         self._step(Step.CHOSE_METHOD)
         self.method = method
         self._exchange = method.begin(client)
@@ -332,7 +460,7 @@ class Negotiation:
             if not isinstance(move, Say) or total == len(data):
                 return total
 
-    def _follow(self, move: Move) -> None:
+    def _follow(self, move: object) -> None:
         if isinstance(move, Say):
             self.output += move.data
         elif move is not None:
@@ -362,9 +490,6 @@ _READERS: dict[State, Callable[[Negotiation, bytes], int]] = {
 }
 
 
-_NO_AUTHENTICATION = socks5.build_choice(Method.NO_AUTHENTICATION)
-
-
 def _guess(first: int) -> str:
     """What a client that opens with the byte *first* probably speaks."""
     if first == _TLS_HANDSHAKE:
@@ -385,10 +510,15 @@ def command_name(command: int) -> str:
 __all__ = [
     "MAX_EARLY",
     "TRANSITIONS",
+    "IExchange",
+    "IMethod",
+    "IWrapping",
     "IllegalStep",
+    "Immediate",
+    "LogIn",
     "Negotiation",
     "NotSOCKS",
-    "SOCKSError",
+    "Say",
     "State",
     "Step",
     "command_name",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import example, given, strategies as st
 
-from socksproxy.errors import ConnectFailed, ProtocolError
+from socksproxy.errors import ProtocolError
 from socksproxy.negotiation import (
     MAX_EARLY,
     TRANSITIONS,
@@ -464,7 +464,7 @@ class TestSteps:
         [
             (lambda negotiation: negotiation.grant(BOUND), Step.GRANT, 0),
             (lambda negotiation: negotiation.announce(BOUND), Step.ANNOUNCE, 0),
-            (lambda negotiation: negotiation.refuse(ConnectionRefusedError()), Step.REFUSE, 5),
+            (lambda negotiation: negotiation.refuse(Reply.CONNECTION_REFUSED), Step.REFUSE, 5),
         ],
         ids=["grant", "announce", "refuse"],
     )
@@ -505,9 +505,8 @@ class TestReplies:
     @pytest.mark.parametrize("reply", [reply for reply in Reply if reply is not Reply.SUCCEEDED])
     @pytest.mark.parametrize("state", [State.SERVING, State.ANNOUNCED])
     def test_refuse(self, reply: Reply, state: State) -> None:
-        problem = ConnectFailed("all of them", reply)
-        assert in_state(state, Version.SOCKS5).refuse(problem) == refusal5(reply)
-        assert in_state(state, Version.SOCKS4).refuse(problem) == REFUSAL4
+        assert in_state(state, Version.SOCKS5).refuse(reply) == refusal5(reply)
+        assert in_state(state, Version.SOCKS4).refuse(reply) == REFUSAL4
 
 
 def test_early_data_has_a_bound() -> None:

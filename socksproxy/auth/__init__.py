@@ -9,6 +9,7 @@ user behind a Unix socket, what its identd says) are credentials too.
 What is named in ``__all__`` is public, beside what :mod:`socksproxy` names.
 """
 
+from ..negotiation import IExchange, IMethod, IWrapping, LogIn, Say
 from .authentication import AuthSettings
 from .cache import Remembering
 from .checkers.threads import Checks, Threaded
@@ -25,7 +26,7 @@ from .credentials import (
     Userid,
 )
 from .directory import Directory, DirectoryRealm, GroupRecord, UserRecord
-from .methods import IExchange, IMethod, IWrapping, LogIn, NoAuthentication, Say, UsernamePassword
+from .methods import NoAuthentication, UsernamePassword
 from .portal import portal_of
 from .users import ISOCKSUser, Realm, User
 

@@ -13,11 +13,12 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, fail, succeed
 
+from ..negotiation import IMethod
 from .checkers.threads import Checks
 from .credentials import Anonymous, ICertificate, IPeerCredentials, IUserid, Userid
 from .gate import Gate
 from .known import inner, knows
-from .methods import IMethod, NoAuthentication, UsernamePassword
+from .methods import NoAuthentication, UsernamePassword
 from .penalties import Penalties
 
 if TYPE_CHECKING:

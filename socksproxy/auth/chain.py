@@ -17,9 +17,9 @@ from zope.interface import implementer
 
 from ..logs.occasional import Seldom
 from ..logs.redaction import frames, told
+from ..negotiation import IMethod
 from .checkers.threads import NotChecked
 from .known import knows, tells_changes
-from .methods import IMethod
 
 _log = Logger(namespace="socksproxy")
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..auth.methods import IWrapping
 from ..errors import NameNotFound
+from ..negotiation import IWrapping
 from ..net.names import canonical
 from ..policy import Client
 from ..udp.association import Association

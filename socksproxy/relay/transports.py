@@ -207,7 +207,7 @@ class WrappedEnd(RelayEnd):
 
     A message that cannot be taken out ends the relay: what would come behind it is worth nothing.
 
-    :param wrapping: the :class:`~socksproxy.auth.methods.IWrapping`.
+    :param wrapping: the :class:`~socksproxy.negotiation.IWrapping`.
     """
 
     def __init__(self, relay: TransportsRelay, transport: Any, wrapping: Any) -> None:
@@ -251,7 +251,7 @@ class TransportsRelay:
     :param clock: for the idle timeout.
     :param ended: called once, with this relay, when both connections are gone.
     :param idle: seconds without a byte after which it ends; None: never.
-    :param wrapping: what was agreed on with the client, an :class:`~socksproxy.auth.methods.IWrapping`;
+    :param wrapping: what was agreed on with the client, an :class:`~socksproxy.negotiation.IWrapping`;
         None: its bytes are as they are.
     :param meters: see :meth:`meter`.
     :param half_closed: called, with this relay, when one direction has closed and the other goes on.

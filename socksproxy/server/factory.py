@@ -28,10 +28,10 @@ from zope.interface import alsoProvides, implementer
 from ..auth.authentication import Authentication, AuthSettings
 from ..auth.checkers.peercred import credentials_of, user_of
 from ..auth.credentials import Certificate
-from ..auth.methods import IMethod, IWrapping
 from ..commands.bind import BindSettings, check as check_bind
 from ..limits.buckets import Meters
 from ..limits.usage import UsageFile
+from ..negotiation import IMethod, IWrapping
 from ..net.descriptors import DescriptorGate
 from ..net.dial import Destination, End, Outgoing
 from ..net.liveness import ask, has_ended

@@ -22,9 +22,9 @@ from twisted.cred.credentials import ICredentials
 from twisted.internet import tcp
 
 from ..auth.checkers.peercred import credentials_of, user_of
-from ..auth.methods import IWrapping
 from ..errors import SHORTAGES
 from ..limits.buckets import Meters
+from ..negotiation import IWrapping
 from ..net.descriptors import DescriptorGate
 from ..net.dial import Destination, adopted
 from ..net.liveness import ask, has_ended

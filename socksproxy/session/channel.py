@@ -10,8 +10,8 @@ from typing import Protocol as Shape
 
 from twisted.cred.credentials import ICredentials
 
-from ..auth.methods import IWrapping
 from ..limits.buckets import Meters
+from ..negotiation import IWrapping
 from ..net.dial import Destination
 from ..net.own_listeners import Place
 from ..relay.interfaces import IRelay, nothing

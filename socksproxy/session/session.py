@@ -21,7 +21,6 @@ from twisted.python.failure import Failure
 
 from ..auth.checkers.threads import CheckTimedOut, TooManyChecks
 from ..auth.gate import Granted
-from ..auth.methods import IMethod, LogIn, Say, Waiting
 from ..commands.associate import associate
 from ..commands.bind import Bound, Wanted
 from ..commands.connect import connect
@@ -36,13 +35,14 @@ from ..errors import (
     ProtocolError,
     SOCKSError,
     describe,
+    reply4_for,
     reply_for,
 )
 from ..limits.admission import Admission
 from ..limits.buckets import Meters
 from ..limits.ledger import ASSOCIATIONS, BINDS, Claims, Scope
 from ..logs.redaction import told
-from ..negotiation import MAX_EARLY, Negotiation, NotSOCKS
+from ..negotiation import MAX_EARLY, IMethod, LogIn, Negotiation, NotSOCKS, Say
 from ..net.dial import Destination, Dialed, Outgoing, adopted, outgoing_of
 from ..net.names import line_of_record
 from ..policy import Client, IDecidingPolicy, IPolicy
@@ -337,7 +337,7 @@ class Session:
         self._asked_by = self._sessions.authentication or self._asked_by
         return self.record.client, self._authentication.methods_for(self.channel.shows)
 
-    def _authenticate(self, move: LogIn | Waiting | None) -> None:
+    def _authenticate(self, move: Any) -> None:
         self.phase = Phase.AUTHENTICATING
         method = self.negotiation.method
         assert method is not None
@@ -903,7 +903,7 @@ class Session:
             self._give(kind)
         reply = reply_for(problem)
         record.answered = sessions.seconds()
-        output = self.negotiation.refuse(problem)
+        output = self.negotiation.refuse(reply, reply4_for(problem))
         record.reply = output[1]
         if isinstance(problem, (NoFreePort, OverLimit, UnauthorizedLogin)):
             pass  # another line has told it

@@ -23,9 +23,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..auth.methods import IWrapping
 from ..errors import NameNotFound, NotAllowed
 from ..limits.buckets import Meter, Meters
+from ..negotiation import IWrapping
 from ..net.local import has_route
 from ..net.names import canonical, reads_as_address
 from ..net.special_addresses import special

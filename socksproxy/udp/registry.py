@@ -12,10 +12,10 @@ from typing import Any, Protocol as Shape
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from ..auth.methods import IWrapping
 from ..auth.penalties import network_of
 from ..errors import SHORTAGES, NoFreePort
 from ..logs.occasional import Seldom, complain
+from ..negotiation import IWrapping
 from ..net.descriptors import current_limit, reserve
 from ..net.dial import Outgoing
 from ..net.ports import Advertised, PortRange, opened

@@ -13,18 +13,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from socksproxy.auth.credentials import Anonymous, PeerCredentials
-from socksproxy.auth.methods import (
-    IExchange,
-    IMethod,
-    IWrapping,
-    LogIn,
-    Move,
-    NoAuthentication,
-    Say,
-    UsernamePassword,
-)
+from socksproxy.auth.methods import NoAuthentication, UsernamePassword
 from socksproxy.errors import ProtocolError
-from socksproxy.negotiation import Negotiation, State
+from socksproxy.negotiation import IExchange, IMethod, IWrapping, LogIn, Negotiation, Say, State
 from socksproxy.policy import Client
 from socksproxy.wire.words import Address, Request
 
@@ -71,7 +62,7 @@ class Riddle:
         self._asked = False
         self._waits = waits
 
-    def receive(self, data: bytes) -> tuple[int, Move]:
+    def receive(self, data: bytes) -> tuple[int]:
         if not self._asked:
             self._asked = True
             return 0, Say(b"first?")
@@ -335,7 +326,7 @@ class TestThirdParty:
 
         @implementer(IExchange)
         class AtOnce(Riddle):
-            def receive(self, data: bytes) -> tuple[int, Move]:
+            def receive(self, data: bytes) -> tuple[int]:
                 return 0, succeed(LogIn(Anonymous()))
 
         class Method(Riddles):

@@ -22,8 +22,8 @@ from zope.interface import implementer
 
 from socksproxy.auth.authentication import AuthSettings
 from socksproxy.auth.checkers.threads import CheckFailed, CheckTimedOut, NotChecked, TooManyChecks
-from socksproxy.auth.methods import IExchange, LogIn, Move
 from socksproxy.auth.users import ISOCKSUser
+from socksproxy.negotiation import IExchange, LogIn
 from socksproxy.policy import Client
 from socksproxy.wire.words import Address, Command, Reply
 
@@ -495,7 +495,7 @@ def test_one_logout(serve: Serve, origin: Origin, end: str, caplog: Any) -> Play
 class Knock:
     """The client says "knock", and what follows is encapsulated."""
 
-    def receive(self, data: bytes) -> tuple[int, Move]:
+    def receive(self, data: bytes) -> tuple[int, object]:
         return (5, LogIn(Knocked(data[:5]))) if len(data) >= 5 else (0, None)
 
     def judged(self, granted: bool) -> bytes:

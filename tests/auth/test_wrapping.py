@@ -13,8 +13,8 @@ from twisted.cred.portal import Portal
 from zope.interface import implementer
 
 from socksproxy.auth.credentials import Anonymous, IAnonymous
-from socksproxy.auth.methods import IExchange, IMethod, IWrapping, LogIn, Move
 from socksproxy.auth.users import Realm
+from socksproxy.negotiation import IExchange, IMethod, IWrapping, LogIn
 from socksproxy.wire.datagram import build_header, parse_datagram
 from socksproxy.wire.words import Address, Command, ProtocolError
 from tests.conftest import Serve
@@ -42,7 +42,7 @@ class Swapping:
     def begin(self, client: Any) -> IExchange:
         return self
 
-    def receive(self, data: bytes) -> tuple[int, Move]:
+    def receive(self, data: bytes) -> tuple[int, object]:
         return 0, LogIn(Anonymous())
 
     def judged(self, granted: bool) -> bytes:

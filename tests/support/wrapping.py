@@ -9,7 +9,7 @@ from typing import Any
 
 from zope.interface import implementer
 
-from socksproxy.auth.methods import IWrapping
+from socksproxy.negotiation import IWrapping
 from socksproxy.wire.words import ProtocolError
 
 #: Bytes of a message's payload at the most.
@@ -26,12 +26,12 @@ class Swapped:
         self._received = b""
 
     def wrap(self, data: bytes) -> bytes:
-        """See :meth:`socksproxy.auth.methods.IWrapping.wrap`."""
+        """See :meth:`socksproxy.negotiation.IWrapping.wrap`."""
         pieces = (data[at : at + MOST] for at in range(0, len(data), MOST))
         return b"".join(map(self.wrap_datagram, pieces))
 
     def unwrap(self, data: bytes) -> bytes:
-        """See :meth:`socksproxy.auth.methods.IWrapping.unwrap`."""
+        """See :meth:`socksproxy.negotiation.IWrapping.unwrap`."""
         data, whole = self._received + data, []
         while data:
             if data[0] != _MAGIC:
@@ -45,13 +45,13 @@ class Swapped:
         return b"".join(whole)
 
     def wrap_datagram(self, data: bytes) -> bytes:
-        """See :meth:`socksproxy.auth.methods.IWrapping.wrap_datagram`."""
+        """See :meth:`socksproxy.negotiation.IWrapping.wrap_datagram`."""
         if len(data) > MOST:
             raise ProtocolError("too long")
         return bytes((_MAGIC,)) + len(data).to_bytes(2, "big") + data.translate(_SWAP)
 
     def unwrap_datagram(self, data: bytes) -> bytes:
-        """See :meth:`socksproxy.auth.methods.IWrapping.unwrap_datagram`."""
+        """See :meth:`socksproxy.negotiation.IWrapping.unwrap_datagram`."""
         if data[:1] != bytes((_MAGIC,)) or int.from_bytes(data[1:3], "big") != len(data) - 3:
             raise ProtocolError("not encapsulated")
         return data[3:].translate(_SWAP)

@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ...errors import NotAuthenticated
+from ...negotiation import IExchange, IMethod, IWrapping, LogIn, Say
 from ...net.names import printable
 from ...runtime.files import read_regular_file
 from ...wire.gssapi import (
@@ -37,7 +38,6 @@ from ...wire.gssapi import (
 )
 from ...wire.words import Method, ProtocolError
 from ..credentials import GSSAPIName, IGSSAPIName
-from ..methods import IExchange, IMethod, IWrapping, LogIn, Move, Say
 from ..penalties import network_of
 from .arguments import arguments
 from .threads import Checks
@@ -171,7 +171,7 @@ class Acceptor:
 @implementer(IMethod)
 class GSSAPIMethod:
     """
-    See :class:`~socksproxy.auth.methods.IMethod`.
+    See :class:`~socksproxy.negotiation.IMethod`.
 
     :param acceptor: has the server's keys.
     :param pool: where *acceptor* may block.
@@ -188,7 +188,7 @@ class GSSAPIMethod:
         self.protection = protection
 
     def begin(self, client: Any) -> IExchange:
-        """See :meth:`socksproxy.auth.methods.IMethod.begin`."""
+        """See :meth:`socksproxy.negotiation.IMethod.begin`."""
         return GSSAPIExchange(self, None if client is None else network_of(client.whose))
 
 
@@ -212,15 +212,15 @@ class GSSAPIExchange:
         self._answer = b""
         self._rounds = 0
 
-    def receive(self, data: bytes) -> tuple[int, Move]:
-        """See :meth:`socksproxy.auth.methods.IExchange.receive`."""
+    def receive(self, data: bytes) -> tuple[int, object]:
+        """See :meth:`socksproxy.negotiation.IExchange.receive`."""
         parsed = parse_message(data)
         if parsed is None:
             return 0, None
         message, taken = parsed
         return taken, self._take(message)
 
-    def _take(self, message: Message) -> Move:
+    def _take(self, message: Message) -> object:
         if message.type is MessageType.ABORT:
             raise ProtocolError("GSSAPI: the client has given up")
         due = MessageType.AUTHENTICATION if self._principal is None else MessageType.PROTECTION_LEVEL
@@ -266,11 +266,11 @@ class GSSAPIExchange:
         self._answer = build_message(MessageType.PROTECTION_LEVEL, answer)
 
     def judged(self, granted: bool) -> bytes:
-        """See :meth:`socksproxy.auth.methods.IExchange.judged`."""
+        """See :meth:`socksproxy.negotiation.IExchange.judged`."""
         return self._answer if granted else build_abort()
 
     def wrapping(self) -> IWrapping | None:
-        """See :meth:`socksproxy.auth.methods.IExchange.wrapping`."""
+        """See :meth:`socksproxy.negotiation.IExchange.wrapping`."""
         if self._level is Level.NONE:
             return None
         assert self._context is not None
@@ -295,14 +295,14 @@ class GSSAPIWrapping:
         self._received = bytearray()
 
     def wrap(self, data: bytes) -> bytes:
-        """See :meth:`socksproxy.auth.methods.IWrapping.wrap`."""
+        """See :meth:`socksproxy.negotiation.IWrapping.wrap`."""
         if len(data) <= self._most:
             return self._encapsulate(data) if data else b""
         pieces = (data[at : at + self._most] for at in range(0, len(data), self._most))
         return b"".join(map(self._encapsulate, pieces))
 
     def unwrap(self, data: bytes) -> bytes:
-        """See :meth:`socksproxy.auth.methods.IWrapping.unwrap`."""
+        """See :meth:`socksproxy.negotiation.IWrapping.unwrap`."""
         received, whole = self._received, bytearray()
         received += data
         while (parsed := parse_message(received)) is not None:
@@ -314,13 +314,13 @@ class GSSAPIWrapping:
         return bytes(whole)
 
     def wrap_datagram(self, data: bytes) -> bytes:
-        """See :meth:`socksproxy.auth.methods.IWrapping.wrap_datagram`."""
+        """See :meth:`socksproxy.negotiation.IWrapping.wrap_datagram`."""
         if len(data) > self._most:
             raise ProtocolError("a datagram that is too long for a GSSAPI message")
         return self._encapsulate(data)
 
     def unwrap_datagram(self, data: bytes) -> bytes:
-        """See :meth:`socksproxy.auth.methods.IWrapping.unwrap_datagram`."""
+        """See :meth:`socksproxy.negotiation.IWrapping.unwrap_datagram`."""
         return self._open(parse_encapsulated(data))
 
     def _encapsulate(self, data: bytes) -> bytes:

@@ -18,9 +18,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface.verify import verifyObject
 
 from socksproxy.auth.credentials import GSSAPIName, IGSSAPIName
-from socksproxy.auth.methods import IExchange, IMethod, IWrapping, LogIn, Say
 from socksproxy.auth.users import ISOCKSUser, Realm as Users
 from socksproxy.errors import NotAuthenticated
+from socksproxy.negotiation import IExchange, IMethod, IWrapping, LogIn, Say
 from socksproxy.net.names import printable
 from socksproxy.wire.gssapi import (
     MAX_TOKEN,
