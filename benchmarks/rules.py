@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-from socksproxy.policy import Client
+from socksproxy.identity import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.policy.sets import NamesFile, NetworksFile, SetFile

@@ -6,8 +6,9 @@ What is named here is the public interface; everything else may change.
 
 from .commands.bind import BindSettings
 from .errors import SOCKSError
+from .identity import Client
 from .net.resolve import make_resolver
-from .policy import Client, DefaultPolicy, IPolicy
+from .policy import DefaultPolicy, IPolicy
 from .policy.compiled import RulePolicy
 from .policy.rules import Rule, RuleError
 from .policy.sets import Sets

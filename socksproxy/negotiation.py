@@ -117,7 +117,7 @@ class IMethod(Interface):
         """
         Begin a conversation.
 
-        :param client: the :class:`~socksproxy.policy.Client`.
+        :param client: the :class:`~socksproxy.identity.Client`.
         """
 
 

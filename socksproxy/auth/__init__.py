@@ -2,13 +2,14 @@
 Who a client is: everything goes through a :mod:`twisted.cred` portal.
 
 A method (RFC 1928, section 3) turns a conversation into credentials; the portal
-turns credentials into an avatar, an :class:`~socksproxy.auth.users.ISOCKSUser`.
+turns credentials into an avatar, an :class:`~socksproxy.identity.ISOCKSUser`.
 What is known of a client without a word of SOCKS (its TLS certificate, the local
 user behind a Unix socket, what its identd says) are credentials too.
 
 What is named in ``__all__`` is public, beside what :mod:`socksproxy` names.
 """
 
+from ..identity import ISOCKSUser
 from ..negotiation import IExchange, IMethod, IWrapping, LogIn, Say
 from .authentication import AuthSettings
 from .cache import Remembering
@@ -28,7 +29,7 @@ from .credentials import (
 from .directory import Directory, DirectoryRealm, GroupRecord, UserRecord
 from .methods import NoAuthentication, UsernamePassword
 from .portal import portal_of
-from .users import ISOCKSUser, Realm, User
+from .users import Realm, User
 
 __all__ = [
     "Anonymous",

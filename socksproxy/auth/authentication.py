@@ -22,7 +22,7 @@ from .methods import NoAuthentication, UsernamePassword
 from .penalties import Penalties
 
 if TYPE_CHECKING:
-    from ..policy import Client
+    from ..identity import Client
 
 #: What a transport may know of its client, and how that is called in the access record.
 _BY_TRANSPORT: tuple[tuple[Any, str], ...] = ((ICertificate, "certificate"), (IPeerCredentials, "peercred"))

@@ -14,7 +14,7 @@ from twisted.cred.credentials import IAnonymous, ICredentials, IUsernamePassword
 from zope.interface import Attribute, implementer
 
 if TYPE_CHECKING:
-    from ..policy import Client
+    from ..identity import Client
 
 __all__ = [
     "Anonymous",

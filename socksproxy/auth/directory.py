@@ -20,7 +20,7 @@ from ..wire.words import SOCKSError
 from .users import Realm, User
 
 if TYPE_CHECKING:
-    from ..policy import Client
+    from ..identity import Client
     from ..wire.words import Address, Command
 
 
@@ -188,7 +188,7 @@ class RecordedUser(User):
         return self._clock() >= self._until
 
     def permits(self, client: Client, command: Command, destination: Address) -> bool:
-        """See :meth:`~socksproxy.auth.users.ISOCKSUser.permits`: yes, until it is too late."""
+        """See :meth:`~socksproxy.identity.ISOCKSUser.permits`: yes, until it is too late."""
         return self._clock() < self._until
 
 

@@ -20,18 +20,19 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..identity import ISOCKSUser
 from ..logs.occasional import Seldom
+from ..logs.printable import printable
 from ..logs.redaction import frames, told
-from ..net.names import printable
 from ..wire.words import SOCKSError
 from .checkers.threads import NotChecked
 from .credentials import IGSSAPIName, IUserid, Password
 from .known import Recall, inner, recalls
 from .penalties import Penalties, TooManyFailures, network_of
-from .users import ISOCKSUser, name_of
+from .users import name_of
 
 if TYPE_CHECKING:
-    from ..policy import Client
+    from ..identity import Client
 
 __all__ = ["Gate", "Granted"]
 

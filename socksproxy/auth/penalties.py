@@ -150,7 +150,7 @@ class Penalties:
         Whether an attempt is to be refused without a check.
 
         :param host: the client's literal address, or what else it has in common with those that count
-            together (:attr:`socksproxy.policy.Client.whose`); None: nobody knows.
+            together (:attr:`socksproxy.identity.Client.whose`); None: nobody knows.
         :param username: whom it claims to be.
         """
         if not self._records:

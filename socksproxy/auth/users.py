@@ -5,32 +5,14 @@ Who a client turns out to be: the avatar that a portal gives for its credentials
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.cred.checkers import ANONYMOUS
 from twisted.cred.portal import IRealm
-from twisted.internet.defer import Deferred
-from zope.interface import Attribute, Interface, implementer
+from zope.interface import implementer
 
-if TYPE_CHECKING:
-    from ..policy import Client
-    from ..wire.words import Address, Command
-
-
-class ISOCKSUser(Interface):
-    """A user of the proxy: the avatar that the portal's realm gives."""
-
-    name = Attribute("The name, for logs and rules; None: nobody knows.")
-    # An avatar may also have groups, an iterable of names, for rules; outgoing, at most one IPv4 and one IPv6
-    # address of this machine that its connections and datagrams leave from; and limits, which are
-    # socksproxy.limits.Limits.
-
-    def permits(client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
-        """
-        Whether the user may do this; the server's policy is asked too, and both have to permit it.
-
-        See :meth:`socksproxy.policy.IPolicy.permits`, which is asked for the same things.
-        """
+from ..identity import Client, ISOCKSUser
+from ..wire.words import Address, Command
 
 
 @implementer(ISOCKSUser)
@@ -63,7 +45,7 @@ class Realm:
         """
         See :meth:`twisted.cred.portal.IRealm.requestAvatar`.
 
-        :param mind: the :class:`~socksproxy.policy.Client` who asks.
+        :param mind: the :class:`~socksproxy.identity.Client` who asks.
         """
         if ISOCKSUser not in interfaces:
             raise NotImplementedError("the only avatars here are ISOCKSUsers")

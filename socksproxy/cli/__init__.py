@@ -12,7 +12,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from .. import __version__
-from ..net.names import escape_unknown
+from ..logs.printable import escape_unknown
 from . import check, explain, passwd
 from .failure import CommandFailed, complain
 

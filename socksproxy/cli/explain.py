@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ..auth.directory import Barred, DirectoryRealm
 from ..config.loading import Unreadable, read_file
 from ..errors import NameNotFound
+from ..identity import Client
 from ..net.names import literal, plain
 from ..net.own_listeners import UNIX
-from ..policy import Client
 from ..policy.compiled import RulePolicy
 from ..values.parsers import Wrong
 from ..wire.words import Address, Command

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import describe
-from ..net.names import in_one_line
+from ..logs.printable import in_one_line
 
 
 class CommandFailed(Exception):

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import NameNotFound
+from ..identity import Client
 from ..negotiation import IWrapping
 from ..net.names import canonical
-from ..policy import Client
 from ..udp.association import Association
 from ..udp.registry import Associations
 from ..wire.words import UNSPECIFIED, Address

@@ -15,13 +15,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import AddressTypeNotSupported, NoFreePort, NotAllowed
+from ..identity import Client
 from ..logs.occasional import Seldom
 from ..net.dial import Dialed, Outgoing
 from ..net.names import canonical
 from ..net.own_listeners import is_local
 from ..net.ports import Advertised, PortRange, opened
 from ..net.special_addresses import is_no_host
-from ..policy import Client, INamePolicy, IPolicy
+from ..policy import INamePolicy, IPolicy
 from ..policy.asking import Means, ask, ask_address, permitted_addresses
 from ..wire.words import Address, AddressType, Command
 from .peer_listener import Listener, Take, listening_socket

@@ -9,9 +9,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from ..identity import Client
 from ..net.dial import Dialed, dial
 from ..net.names import canonical
-from ..policy import Client
 from ..policy.asking import Means, ask, permitted_addresses
 from ..wire.words import Address, AddressType, Command
 

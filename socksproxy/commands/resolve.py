@@ -11,8 +11,8 @@ from twisted.internet.defer import inlineCallbacks
 
 from ..auth.penalties import network_of
 from ..errors import NameNotFound, NotAllowed
+from ..identity import Client
 from ..net.names import canonical
-from ..policy import Client
 from ..policy.asking import Means, ask, permitted_addresses
 from ..wire.words import Address, AddressType, Command, Request, Version
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..net.names import in_one_line
+from ..logs.printable import in_one_line
 from ..runtime.text import NotUTF8, without_mark
 from ..values.parsers import Wrong
 from .faults import BARE_KEY, GROUPS, OTHERS, RULE, SETS, USERS, Fault, named, place

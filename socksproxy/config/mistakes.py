@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..net.names import in_one_line
+from ..logs.printable import in_one_line
 
 #: Mistakes of one kind, or in one table, that are told; a file of them would need minutes to be told in full.
 MOST_TOLD = 100

@@ -47,13 +47,13 @@ from ..auth.portal import portal_of
 from ..commands.bind import BindSettings
 from ..limits.usage import UsageFile
 from ..logs.access_log import FORMATS, AccessLog
+from ..logs.printable import escape_unknown, in_one_line
 from ..net.endpoints import BACKLOG, WrongSystemd, check_keys, place_asked_for
-from ..net.names import escape_unknown, in_one_line
 from ..net.own_listeners import is_local
 from ..net.ports import Advertised
 from ..net.resolve import make_resolver
+from ..net.special_addresses import is_loopback
 from ..net.tcp_options import LONGEST_KEEPALIVE, LONGEST_USER_TIMEOUT
-from ..policy import is_loopback
 from ..service.daemon import prepare_files
 from ..service.resources import Opening, check_access_log
 from ..values.limits import Limits, ServerLimits

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 
 from ..errors import OverLimit, QuotaUsedUp, TooManyAssociations, TooManyBinds, TooManySessions
 from ..logs.occasional import Seldom
-from ..net.names import printable
+from ..logs.printable import printable
 from ..values.limits import Limits, Rate, ServerLimits
 from .admission import Admission, judged
 from .buckets import Allowance, Bucket, Meter, Meters
@@ -30,7 +30,7 @@ from .quota import Quota
 from .usage import UsageFile
 
 if TYPE_CHECKING:
-    from ..policy import Client
+    from ..identity import Client
 
 _log = Logger(namespace="socksproxy")
 

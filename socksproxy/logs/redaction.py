@@ -9,8 +9,8 @@ import traceback
 
 from twisted.python.failure import Failure
 
-from ..net.names import printable
 from ..wire.words import SOCKSError
+from .printable import printable
 
 
 def told(failure: Failure) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-from typing import Any
 
 import idna
 
@@ -23,7 +22,6 @@ _NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
 # The numbers that inet_aton reads: "0x7f", "0177", "2130706433".
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 _MAX_LENGTH = 253
-_SHOWN = 255
 # The ends of "1", "0x7f", "0x" and "1.".
 _ENDS_OF_NUMBERS = frozenset("0123456789abcdefx.")
 _IMPOSSIBLE = "the destination's name is not one that the DNS allows"
@@ -126,42 +124,6 @@ def _number(text: str) -> int:
     if text.startswith("0x"):
         return int(text[2:] or "0", 16)
     return int(text, 8 if text.startswith("0") and not set(text) & set("89") else 10)
-
-
-def printable(text: str) -> str:
-    """*text* for a log: backslashes, control and undecodable characters escaped, cut at 255 characters."""
-    if text.isascii() and text.isprintable() and "\\" not in text and len(text) <= _SHOWN:
-        return text
-    return _cut("".join(c if c.isprintable() and c != "\\" else _escaped(c) for c in text))
-
-
-def line_of_record(text: str) -> str:
-    """
-    *text* for a record, cut at 255 characters: control and undecodable characters are escaped.
-
-    Backslashes are not: whoever writes the record as text or JSON escapes them.
-    """
-    return _cut(in_one_line(text))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-
-
-def in_one_line(text: str) -> str:
-    """*text* without anything that a terminal could take for more than a character of its line."""
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
-
-
-def escape_unknown(*streams: Any) -> None:
-    """Have text *streams* escape the characters that their encoding lacks, as those of the C locale do."""
-    for stream in streams:
-        if hasattr(stream, "reconfigure"):  # a stand-in for a stream may be any object
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def plain(host: str) -> str:

@@ -7,77 +7,20 @@ when nothing else is given: safe for a proxy whose clients are not all on this m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
+from ..identity import Client
 from ..net.own_listeners import OwnListeners
-from ..net.special_addresses import Special, is_loopback, special
+from ..net.special_addresses import special
 from ..wire.words import Address, AddressType, Command
 
 if TYPE_CHECKING:
-    from ..auth.users import ISOCKSUser
     from .rules import Decision
 
-__all__ = [
-    "Client",
-    "DefaultPolicy",
-    "ICommandPolicy",
-    "IDecidingPolicy",
-    "INamePolicy",
-    "IPolicy",
-    "OwnListeners",
-    "Special",
-    "is_loopback",
-    "special",
-]
-
-
-class Client(NamedTuple):
-    """
-    Who asks.
-
-    :ivar host: the literal address; None on a Unix socket.
-    :ivar port: the port; 0 on a Unix socket.
-    :ivar user: the user's name, once somebody has vouched for it.
-    :ivar avatar: what the portal gave for the user; it is asked beside the policy.
-    :ivar groups: the avatar's, if it has any. This and what follows is filled in only for
-        a policy that is an :class:`IDecidingPolicy`.
-    :ivar listener: by which listener of ours it has come: the name, or the address and port that it has
-        reached, or ``unix:`` and the path.
-    :ivar version: the version of its request; 4 or 5.
-    :ivar uid: on a Unix socket, the local user whose program it is; None: nobody knows.
-    :ivar aliases: what else rules may call that listener: where it has a name, its address; ``unix``.
-    """
-
-    host: str | None
-    port: int = 0
-    user: str | None = None
-    avatar: ISOCKSUser | None = None
-    groups: frozenset[str] = frozenset()
-    listener: str | None = None
-    version: int | None = None
-    uid: int | None = None
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def local(self) -> bool:
-        """Whether the client is on this machine: loopback or a Unix socket."""
-        return self.host is None or is_loopback(self.host)
-
-    @property
-    def whose(self) -> str | None:
-        """
-        What clients have in common that count together: the literal address, or on a Unix socket the
-        local user, such as ``uid 1000``. None: nobody knows.
-        """
-        return self.host if self.host is not None or self.uid is None else f"uid {self.uid}"
-
-    def __str__(self) -> str:
-        if self.host is None:
-            return "unix" if self.uid is None else f"unix:{self.uid}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+__all__ = ["DefaultPolicy", "ICommandPolicy", "IDecidingPolicy", "INamePolicy", "IPolicy"]
 
 
 class IPolicy(Interface):

@@ -14,11 +14,12 @@ from twisted.python.failure import Failure
 
 from ..auth.penalties import network_of
 from ..errors import NotAllowed
+from ..identity import Client
 from ..net.names import canonical, reads_as_address
 from ..net.resolve import Names
 from ..net.special_addresses import is_no_host
 from ..wire.words import Address, AddressType, Command
-from . import Client, ICommandPolicy, INamePolicy, IPolicy
+from . import ICommandPolicy, INamePolicy, IPolicy
 
 _log = Logger(namespace="socksproxy")
 

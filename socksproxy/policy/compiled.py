@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 from zope.interface import implementer
 
+from ..identity import Client
 from ..net.own_listeners import UNIX, OwnListeners
 from ..net.special_addresses import carried
 from ..wire.words import Address, Command
-from . import Client, ICommandPolicy, IDecidingPolicy
+from . import ICommandPolicy, IDecidingPolicy
 from .matching import (
     WITHOUT_PORT,
     Question,

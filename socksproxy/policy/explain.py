@@ -9,13 +9,14 @@ from datetime import datetime
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
+from ..identity import Client
 from ..limits.ledger import network_of
-from ..net.names import canonical, in_one_line
+from ..logs.printable import in_one_line
+from ..net.names import canonical
 from ..runtime.zones import zone_called
 from ..values import amounts
 from ..values.limits import Limits, ServerLimits
 from ..wire.words import Address, Command
-from . import Client
 from .compiled import RulePolicy
 from .matching import Matcher, Question, Verdict, question_of, question_of_command
 from .rules import DAYS, DEFAULT, OWN, SPECIAL, Rule

@@ -11,8 +11,9 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ..errors import OverLimit
+from ..identity import Client
 from ..wire.words import Address, AddressType, Command
-from . import Client, ICommandPolicy, IDecidingPolicy, INamePolicy
+from . import ICommandPolicy, IDecidingPolicy, INamePolicy
 from .rules import Decision
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from ipaddress import (
 )
 from typing import NamedTuple, cast
 
+from ..identity import Client
 from ..net.names import bare_name, plain
 from ..net.own_listeners import UNIX, OwnListeners
 from ..net.special_addresses import carried, special
 from ..runtime.zones import zone_called
 from ..wire.words import Address, AddressType, Command
-from . import Client
 from .rules import (
     DAYS,
     DEFAULT,

@@ -29,6 +29,7 @@ from ..auth.authentication import Authentication, AuthSettings
 from ..auth.checkers.peercred import credentials_of, user_of
 from ..auth.credentials import Certificate
 from ..commands.bind import BindSettings, check as check_bind
+from ..identity import Client
 from ..limits.buckets import Meters
 from ..limits.usage import UsageFile
 from ..negotiation import IMethod, IWrapping
@@ -39,7 +40,7 @@ from ..net.names import literal, plain
 from ..net.own_listeners import Place
 from ..net.ports import Advertised, host_of
 from ..net.tcp_options import set_options
-from ..policy import Client, IPolicy
+from ..policy import IPolicy
 from ..relay.detach import detach_socket, is_detachable
 from ..relay.interfaces import IRelay, nothing
 from ..relay.transports import TransportsRelay, can_half_close, innermost, reached_by
@@ -272,7 +273,7 @@ class SOCKSFactory(Factory):
         endpoint.listen(SOCKSFactory(reactor))
 
     :param reactor: dials, resolves and keeps time.
-    :param portal: knows who clients are; its avatars are :class:`~socksproxy.auth.users.ISOCKSUser`, and
+    :param portal: knows who clients are; its avatars are :class:`~socksproxy.identity.ISOCKSUser`, and
         what its checkers can check, clients may show. None: nobody is asked.
     :param methods: authentication methods beside ours, best first; they need a *portal*.
     :param auth: how clients are asked.

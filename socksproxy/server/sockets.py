@@ -23,6 +23,7 @@ from twisted.internet import tcp
 
 from ..auth.checkers.peercred import credentials_of, user_of
 from ..errors import SHORTAGES
+from ..identity import Client
 from ..limits.buckets import Meters
 from ..negotiation import IWrapping
 from ..net.descriptors import DescriptorGate
@@ -32,7 +33,6 @@ from ..net.names import plain
 from ..net.own_listeners import Place, path_of
 from ..net.ports import host_of
 from ..net.tcp_options import SocketOption, set_options
-from ..policy import Client
 from ..relay.epoll_events import BROKEN, ERROR, READABLE, UNEVEN
 from ..relay.interfaces import IRelay, nothing
 from ..relay.transports import TransportsRelay

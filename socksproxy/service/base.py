@@ -27,7 +27,7 @@ from ..config.loading import in_words
 from ..config.options import OPEN_TO_ALL, Listener, Options
 from ..logs.access_log import AccessLog
 from ..net.descriptors import raise_limit
-from ..policy import is_loopback
+from ..net.special_addresses import is_loopback
 from .privileges import NEEDLESS_ROOT, is_root_without_need
 from .reload import CannotReload, Reloading
 

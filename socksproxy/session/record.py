@@ -9,9 +9,9 @@ from typing import Any
 
 from twisted.logger import LogLevel
 
+from ..identity import Client
+from ..logs.printable import line_of_record
 from ..negotiation import command_name
-from ..net.names import line_of_record
-from ..policy import Client
 from ..wire.words import Address, Request
 
 NAMESPACE = "socksproxy.access"

@@ -17,6 +17,7 @@ from twisted.logger import ILogObserver, Logger
 from ..auth.authentication import Authentication
 from ..commands.bind import Binds, BindSettings
 from ..commands.peer_listener import Take, for_engine, for_transports
+from ..identity import Client
 from ..limits.admission import Admission
 from ..limits.ledger import Ledger
 from ..limits.usage import UsageFile
@@ -24,12 +25,13 @@ from ..logs.occasional import SeldomByKind, complain
 from ..net.dial import Destination, Outgoing, SocketDialer, TransportDialer
 from ..net.hosts_file import HostsFile
 from ..net.lookups import IAddressLookup
+from ..net.own_listeners import OwnListeners
 from ..net.ports import Advertised
 from ..net.resolve import Names
 from ..net.reverse import reverse_lookups
 from ..net.system_resolver import system_resolver
 from ..net.tcp_options import SocketOption, socket_options
-from ..policy import Client, DefaultPolicy, IDecidingPolicy, IPolicy, OwnListeners
+from ..policy import DefaultPolicy, IDecidingPolicy, IPolicy
 from ..policy.asking import Means
 from ..policy.compiled import RulePolicy
 from ..policy.hours import HoursWatch

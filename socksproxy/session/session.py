@@ -38,14 +38,15 @@ from ..errors import (
     reply4_for,
     reply_for,
 )
+from ..identity import Client
 from ..limits.admission import Admission
 from ..limits.buckets import Meters
 from ..limits.ledger import ASSOCIATIONS, BINDS, Claims, Scope
+from ..logs.printable import line_of_record
 from ..logs.redaction import told
 from ..negotiation import MAX_EARLY, IMethod, LogIn, Negotiation, NotSOCKS, Say
 from ..net.dial import Destination, Dialed, Outgoing, adopted, outgoing_of
-from ..net.names import line_of_record
-from ..policy import Client, IDecidingPolicy, IPolicy
+from ..policy import IDecidingPolicy, IPolicy
 from ..policy.asking import Means, ask_again, ask_command
 from ..policy.judge import Judge
 from ..policy.rules import Rule

@@ -24,12 +24,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import NameNotFound, NotAllowed
+from ..identity import Client
 from ..limits.buckets import Meter, Meters
 from ..negotiation import IWrapping
 from ..net.local import has_route
 from ..net.names import canonical, reads_as_address
-from ..net.special_addresses import special
-from ..policy import Client, Special
+from ..net.special_addresses import Special, special
 from ..policy.asking import Means, ask, ask_again, permitted_addresses
 from ..relay.interfaces import End
 from ..runtime.deadlines import Deadlines

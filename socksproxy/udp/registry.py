@@ -14,13 +14,13 @@ from twisted.logger import Logger
 
 from ..auth.penalties import network_of
 from ..errors import SHORTAGES, NoFreePort
+from ..identity import Client
 from ..logs.occasional import Seldom, complain
 from ..negotiation import IWrapping
 from ..net.descriptors import current_limit, reserve
 from ..net.dial import Outgoing
 from ..net.ports import Advertised, PortRange, opened
-from ..net.special_addresses import special
-from ..policy import Client, Special
+from ..net.special_addresses import Special, special
 from ..policy.asking import Means
 from ..relay.interfaces import End
 from ..runtime.deadlines import Deadlines, look_every

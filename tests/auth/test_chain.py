@@ -19,8 +19,9 @@ from zope.interface.verify import verifyObject
 from socksproxy.auth.chain import Chain, chained
 from socksproxy.auth.checkers.threads import NotChecked
 from socksproxy.auth.credentials import Anonymous, Password
-from socksproxy.auth.users import ISOCKSUser, Realm
+from socksproxy.auth.users import Realm
 from socksproxy.errors import IdentMismatch, IdentUnreachable
+from socksproxy.identity import ISOCKSUser
 from socksproxy.logs.occasional import EVERY
 
 BOB = Password(b"bob", b"secret-word")

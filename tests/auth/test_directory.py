@@ -29,9 +29,9 @@ from socksproxy.auth.directory import (
 )
 from socksproxy.auth.gate import Gate
 from socksproxy.auth.penalties import Penalties
-from socksproxy.auth.users import ISOCKSUser, User
+from socksproxy.auth.users import User
+from socksproxy.identity import Client, ISOCKSUser
 from socksproxy.limits import Limits, Rate
-from socksproxy.policy import Client
 from socksproxy.values.parsers import Wrong
 from socksproxy.wire.words import Address, Command
 

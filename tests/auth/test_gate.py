@@ -23,9 +23,9 @@ from socksproxy.auth.checkers.threads import TooManyChecks
 from socksproxy.auth.credentials import Anonymous, GSSAPIName, IGSSAPIName, IUserid, Password, Userid
 from socksproxy.auth.gate import Gate
 from socksproxy.auth.penalties import Penalties, TooManyFailures
-from socksproxy.auth.users import ISOCKSUser, Realm, User
+from socksproxy.auth.users import Realm, User
 from socksproxy.errors import NotAuthenticated, SOCKSError
-from socksproxy.policy import Client
+from socksproxy.identity import Client, ISOCKSUser
 
 HERE = Client("192.0.2.7", 4711)
 BOB = Password(b"bob", b"sesame")

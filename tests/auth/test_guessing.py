@@ -25,7 +25,7 @@ from socksproxy.auth.gate import Gate
 from socksproxy.auth.penalties import Penalties, TooManyFailures
 from socksproxy.auth.portal import portal_of
 from socksproxy.auth.users import Realm
-from socksproxy.policy import Client
+from socksproxy.identity import Client
 
 from ..support.proxy import ClockedReactor, reactor, until
 

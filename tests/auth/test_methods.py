@@ -15,8 +15,8 @@ from zope.interface.verify import verifyObject
 from socksproxy.auth.credentials import Anonymous, PeerCredentials
 from socksproxy.auth.methods import NoAuthentication, UsernamePassword
 from socksproxy.errors import ProtocolError
+from socksproxy.identity import Client
 from socksproxy.negotiation import IExchange, IMethod, IWrapping, LogIn, Negotiation, Say, State
-from socksproxy.policy import Client
 from socksproxy.wire.words import Address, Request
 
 CLIENT = Client("192.0.2.9", 4711)

@@ -22,9 +22,8 @@ from zope.interface import implementer
 
 from socksproxy.auth.authentication import AuthSettings
 from socksproxy.auth.checkers.threads import CheckFailed, CheckTimedOut, NotChecked, TooManyChecks
-from socksproxy.auth.users import ISOCKSUser
+from socksproxy.identity import Client, ISOCKSUser
 from socksproxy.negotiation import IExchange, LogIn
-from socksproxy.policy import Client
 from socksproxy.wire.words import Address, Command, Reply
 
 from ..conftest import Serve

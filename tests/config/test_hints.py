@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from socksproxy.cli import main
-from socksproxy.policy import Client
+from socksproxy.identity import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.matching import Matcher, Question
 from socksproxy.policy.rules import Rule

@@ -15,7 +15,8 @@ from twisted.internet.threads import blockingCallFromThread
 from zope.interface import implementer
 
 from socksproxy import BindSettings, Reply, Rule, RulePolicy
-from socksproxy.auth.users import ISOCKSUser, User
+from socksproxy.auth.users import User
+from socksproxy.identity import ISOCKSUser
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.limits.ledger import ASSOCIATIONS, BINDS, Scope
 from socksproxy.wire.words import Command

@@ -6,7 +6,8 @@ from typing import Any
 
 from hypothesis import given, settings, strategies as st
 
-from socksproxy.policy import Client, OwnListeners
+from socksproxy.identity import Client
+from socksproxy.net.own_listeners import OwnListeners
 from socksproxy.policy.compiled import Compiled
 from socksproxy.policy.matching import Matcher, question_of, question_of_command
 from socksproxy.policy.rules import Rule

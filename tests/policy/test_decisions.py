@@ -17,9 +17,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from socksproxy.errors import NameNotFound, NotAllowed
+from socksproxy.identity import Client
 from socksproxy.net.names import canonical
+from socksproxy.net.own_listeners import OwnListeners
 from socksproxy.net.resolve import Names
-from socksproxy.policy import Client, OwnListeners
 from socksproxy.policy.asking import Means, ask, permitted_addresses
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.judge import Judge

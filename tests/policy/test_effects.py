@@ -16,7 +16,8 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from socksproxy import BindSettings, RulePolicy, Timeouts, UDPSettings
-from socksproxy.auth.users import ISOCKSUser, User
+from socksproxy.auth.users import User
+from socksproxy.identity import ISOCKSUser
 from socksproxy.policy.rules import Rule, RuleTimeouts
 from socksproxy.session.session import Phase
 from socksproxy.wire.words import Command, Reply

@@ -7,8 +7,8 @@ import json
 import pytest
 from hypothesis import given
 
+from socksproxy.identity import Client
 from socksproxy.limits import Limits, Rate
-from socksproxy.policy import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.explain import explain
 from socksproxy.policy.rules import Rule

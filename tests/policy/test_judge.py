@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from socksproxy.policy import Client
+from socksproxy.identity import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.judge import Judge
 from socksproxy.policy.rules import Rule

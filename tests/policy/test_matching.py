@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from socksproxy.policy import Client
+from socksproxy.identity import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.policy.sets import NameTable, NetworkTable, Sets

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from zope.interface.verify import verifyObject
 
-from socksproxy.policy import Client, DefaultPolicy, IPolicy, OwnListeners
+from socksproxy.identity import Client
+from socksproxy.net.own_listeners import OwnListeners
+from socksproxy.policy import DefaultPolicy, IPolicy
 from socksproxy.wire.words import Address, Command
 
 LOCAL = [Client("127.0.0.1", 5000), Client("::1", 5000), Client("::ffff:127.0.0.1", 5000), Client(None)]

@@ -16,10 +16,10 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from socksproxy import BindSettings
-from socksproxy.auth.users import ISOCKSUser, User
+from socksproxy.auth.users import User
 from socksproxy.errors import NotAllowed
+from socksproxy.identity import Client, ISOCKSUser
 from socksproxy.net.resolve import Names
-from socksproxy.policy import Client
 from socksproxy.policy.asking import Means, ask, permitted_addresses
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.judge import Judge

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from socksproxy import Timeouts
-from socksproxy.policy import Client
+from socksproxy.identity import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.matching import Schedule
 from socksproxy.policy.rules import Rule, RuleError, RuleTimeouts

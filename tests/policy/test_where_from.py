@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 
 from socksproxy.auth.checkers.peercred import user_of
 from socksproxy.config.options import Mistakes
-from socksproxy.policy import Client
+from socksproxy.identity import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.service.server import Options, makeService

@@ -18,7 +18,8 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from socksproxy import BindSettings, Timeouts, UDPSettings
-from socksproxy.auth.users import ISOCKSUser, User, name_of
+from socksproxy.auth.users import User, name_of
+from socksproxy.identity import ISOCKSUser
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.limits.ledger import Scope
 from socksproxy.policy.compiled import RulePolicy

@@ -7,8 +7,8 @@ import json
 import pytest
 from twisted.logger import LogLevel, formatEvent
 
+from socksproxy.identity import Client
 from socksproxy.logs.access_log import FIELDS, FORMATS
-from socksproxy.policy import Client
 from socksproxy.session.record import NAMESPACE, AccessRecord, shown
 from socksproxy.wire.words import Address, AddressType, Command, Request, Version
 

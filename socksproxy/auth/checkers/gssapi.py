@@ -22,8 +22,8 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ...errors import NotAuthenticated
+from ...logs.printable import printable
 from ...negotiation import IExchange, IMethod, IWrapping, LogIn, Say
-from ...net.names import printable
 from ...runtime.files import read_regular_file
 from ...wire.gssapi import (
     MAX_TOKEN,

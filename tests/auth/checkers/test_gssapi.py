@@ -18,10 +18,11 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface.verify import verifyObject
 
 from socksproxy.auth.credentials import GSSAPIName, IGSSAPIName
-from socksproxy.auth.users import ISOCKSUser, Realm as Users
+from socksproxy.auth.users import Realm as Users
 from socksproxy.errors import NotAuthenticated
+from socksproxy.identity import ISOCKSUser
+from socksproxy.logs.printable import printable
 from socksproxy.negotiation import IExchange, IMethod, IWrapping, LogIn, Say
-from socksproxy.net.names import printable
 from socksproxy.wire.gssapi import (
     MAX_TOKEN,
     Level,

@@ -1,0 +1,75 @@
+"""
+Who a client is: where it connects from, and which user it has turned out to be.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from .net.special_addresses import is_loopback
+from .wire.words import Address, Command
+
+
+class ISOCKSUser(Interface):
+    """A user of the proxy: the avatar that the portal's realm gives."""
+
+    name = Attribute("The name, for logs and rules; None: nobody knows.")
+    # An avatar may also have groups, an iterable of names, for rules; outgoing, at most one IPv4 and one IPv6
+    # address of this machine that its connections and datagrams leave from; and limits, which are
+    # socksproxy.limits.Limits.
+
+    def permits(client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
+        """
+        Whether the user may do this; the server's policy is asked too, and both have to permit it.
+
+        See :meth:`socksproxy.policy.IPolicy.permits`, which is asked for the same things.
+        """
+
+
+class Client(NamedTuple):
+    """
+    Who asks.
+
+    :ivar host: the literal address; None on a Unix socket.
+    :ivar port: the port; 0 on a Unix socket.
+    :ivar user: the user's name, once somebody has vouched for it.
+    :ivar avatar: what the portal gave for the user; it is asked beside the policy.
+    :ivar groups: the avatar's, if it has any. This and what follows is filled in only for
+        a policy that is an :class:`IDecidingPolicy`.
+    :ivar listener: by which listener of ours it has come: the name, or the address and port that it has
+        reached, or ``unix:`` and the path.
+    :ivar version: the version of its request; 4 or 5.
+    :ivar uid: on a Unix socket, the local user whose program it is; None: nobody knows.
+    :ivar aliases: what else rules may call that listener: where it has a name, its address; ``unix``.
+    """
+
+    host: str | None
+    port: int = 0
+    user: str | None = None
+    avatar: ISOCKSUser | None = None
+    groups: frozenset[str] = frozenset()
+    listener: str | None = None
+    version: int | None = None
+    uid: int | None = None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def local(self) -> bool:
+        """Whether the client is on this machine: loopback or a Unix socket."""
+        return self.host is None or is_loopback(self.host)
+
+    @property
+    def whose(self) -> str | None:
+        """
+        What clients have in common that count together: the literal address, or on a Unix socket the
+        local user, such as ``uid 1000``. None: nobody knows.
+        """
+        return self.host if self.host is not None or self.uid is None else f"uid {self.uid}"
+
+    def __str__(self) -> str:
+        if self.host is None:
+            return "unix" if self.uid is None else f"unix:{self.uid}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -1,0 +1,45 @@
+"""
+Text of other people, as a log or a terminal can show it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_SHOWN = 255
+
+
+def printable(text: str) -> str:
+    """*text* for a log: backslashes, control and undecodable characters escaped, cut at 255 characters."""
+    if text.isascii() and text.isprintable() and "\\" not in text and len(text) <= _SHOWN:
+        return text
+    return _cut("".join(c if c.isprintable() and c != "\\" else _escaped(c) for c in text))
+
+
+def line_of_record(text: str) -> str:
+    """
+    *text* for a record, cut at 255 characters: control and undecodable characters are escaped.
+
+    Backslashes are not: whoever writes the record as text or JSON escapes them.
+    """
+    return _cut(in_one_line(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def in_one_line(text: str) -> str:
+    """*text* without anything that a terminal could take for more than a character of its line."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def escape_unknown(*streams: Any) -> None:
+    """Have text *streams* escape the characters that their encoding lacks, as those of the C locale do."""
+    for stream in streams:
+        if hasattr(stream, "reconfigure"):  # a stand-in for a stream may be any object
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
