@@ -34,9 +34,9 @@ def run(options: Namespace) -> None:
     from twisted.python.usage import UsageError
 
     from ..config.options import Mistakes, Options
-    from ..service.resources import Checking
+    from ..service.resources import CheckedResources
 
-    parsed = Options(reactor, Checking(reactor))
+    parsed = Options(reactor, CheckedResources(reactor))
     try:
         parsed.parseOptions([f"--config={options.file}"])
     except Mistakes as problem:

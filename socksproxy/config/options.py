@@ -55,7 +55,7 @@ from ..net.resolve import make_resolver
 from ..net.special_addresses import is_loopback
 from ..net.tcp_options import LONGEST_KEEPALIVE, LONGEST_USER_TIMEOUT
 from ..service.daemon import prepare_files
-from ..service.resources import Opening, check_access_log
+from ..service.resources import Resources, check_access_log
 from ..values.limits import Limits, ServerLimits
 from ..values.parsers import (
     Parser,
@@ -71,7 +71,7 @@ from ..values.parsers import (
 )
 from ..values.timeouts import Timeouts
 from ..values.udp import Filtering, UDPSettings
-from ..workers.descriptor_passing import SharedOpening
+from ..workers.descriptor_passing import SupervisorResources
 from .loading import Unreadable, in_words, read_file
 
 if TYPE_CHECKING:
@@ -158,10 +158,10 @@ class Options(usage.Options, AuthOptionMixin):
     ``auth_settings`` and ``guarded`` hold what the options mean, once they are parsed.
 
     :param reactor: for endpoints and resolvers; None: the global one.
-    :param opening: opens what the options name; None: what fits the number of workers.
+    :param resources: opens what the options name; None: what fits the number of workers.
     :param config: what the configuration file holds, for one who must not read it again; None: it is read.
     :param directory: from where it is named; None: from where the process is now.
-    :ivar opening: that one, once they are parsed.
+    :ivar resources: that one, once they are parsed.
     :ivar arguments: what was parsed, for a worker to parse it again.
     :ivar config: what the configuration file holds, or None where there is none.
     """
@@ -259,13 +259,13 @@ class Options(usage.Options, AuthOptionMixin):
     def __init__(
         self,
         reactor: Any = None,
-        opening: Opening | None = None,
+        resources: Resources | None = None,
         config: bytes | None = None,
         directory: str | None = None,
     ) -> None:
         super().__init__()
         self._reactor = reactor
-        self._opening = opening
+        self._resources = resources
         self.arguments: list[str] = []
         self.config = config
         self.directory = directory
@@ -290,12 +290,12 @@ class Options(usage.Options, AuthOptionMixin):
         return self._reactor
 
     @property
-    def opening(self) -> Opening:
+    def resources(self) -> Resources:
         """What opens endpoints and files."""
-        if self._opening is None:
-            kind = SharedOpening if self["worker_count"] > 1 else Opening
-            self._opening = kind(self.reactor)
-        return self._opening
+        if self._resources is None:
+            kind = SupervisorResources if self["worker_count"] > 1 else Resources
+            self._resources = kind(self.reactor)
+        return self._resources
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """
@@ -331,7 +331,7 @@ class Options(usage.Options, AuthOptionMixin):
 
         :raises twisted.python.usage.UsageError: as :meth:`parseOptions` does.
         """
-        options = Options(self.reactor, self.opening.again(), None, self.directory)
+        options = Options(self.reactor, self.resources.successor(), None, self.directory)
         options.parseOptions(self.arguments)
         return options
 
@@ -584,7 +584,7 @@ class Options(usage.Options, AuthOptionMixin):
             host = "127.0.0.1" if self["interface"] is None else self["interface"] or "0.0.0.0"
             port = 1080 if said["port"] is None else said["port"]
             try:
-                listeners.append(_listener_on(self.opening.reactor_for(0), host, port))
+                listeners.append(_listener_on(self.resources.reactor_for(0), host, port))
             except Wrong as problem:
                 self._note(problem, name)
         else:
@@ -593,10 +593,10 @@ class Options(usage.Options, AuthOptionMixin):
                 self._note(Wrong("says all: leave --interface and --port out, or --listen"), name)
             for number, description in enumerate(self["listen"]):
                 try:
-                    listeners.append(_listener_from(self.opening, number, description))
+                    listeners.append(_listener_from(self.resources, number, description))
                 except Wrong as problem:
                     self._note(problem, name, number)
-        self.opening.separate([each.endpoint for each in listeners])
+        self.resources.separate([each.endpoint for each in listeners])
         if not self._is_wrong("auth", "socks4-userid", "open", "rule", "users", name):
             self._check_open(listeners, name)
         if not self._is_wrong(name):
@@ -656,7 +656,7 @@ class Options(usage.Options, AuthOptionMixin):
             return None
         try:
             if not (self._wrong or (self._configured is not None and self._configured.is_wrong)):
-                return self.opening.access_log(path, format or "text")
+                return self.resources.access_log(path, format or "text")
             check_access_log(path)  # nothing starts, so no file is made either
         except OSError as problem:
             self._note(Wrong(in_words(problem), path), "log")
@@ -705,10 +705,10 @@ def _listener_on(reactor: Any, interface: str, port: int) -> Listener:
     )
 
 
-def _listener_from(opening: Opening, number: int, text: str) -> Listener:
+def _listener_from(resources: Resources, number: int, text: str) -> Listener:
     name, description = named_listener(text)
     try:
-        return Listener(description, opening.endpoint(number, description), name)
+        return Listener(description, resources.endpoint(number, description), name)
     except OSError as problem:
         file = f": {problem.filename}" if problem.filename else ""
         raise Wrong(f"{in_words(problem)}{file}", description) from None

@@ -192,7 +192,7 @@ class ListeningService(Service):
             waiting.cancel()
         ports, self.ports = self.ports, []
         if self.options is not None:
-            self.options.opening.doors.forget()
+            self.options.resources.keeper.forget()
         return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
 
     def finish(self) -> None:
@@ -265,7 +265,7 @@ class ListeningService(Service):
 
     def abandon(self, prepared: Prepared) -> None:
         """Close what was opened for *prepared*; all stays as it was."""
-        for port in prepared.options.opening.doors.fresh:
+        for port in prepared.options.resources.keeper.fresh:
             _close(port)
 
     def enter(self, prepared: Prepared) -> list[str]:
@@ -275,8 +275,8 @@ class ListeningService(Service):
         :returns: what has changed, in a few words each.
         """
         options = prepared.options
-        doors = options.opening.doors
-        left = doors.enter()
+        keeper = options.resources.keeper
+        left = keeper.enter()
         self.options = options
         self.listeners = options["listeners"]
         self.open, self.guarded = bool(options["open"]), bool(options["guarded"])
@@ -284,7 +284,7 @@ class ListeningService(Service):
         changes = []
         for port, listener in prepared.ports:
             self.opened(port, listener.name)
-            if port in doors.fresh:
+            if port in keeper.fresh:
                 self._announce(port, listener)
                 changes.append(f"opened {_place(port)[0]}")
         for port in left:

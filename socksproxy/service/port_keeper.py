@@ -25,7 +25,7 @@ from ..net.endpoints import inner_endpoint, is_ipv6_wildcard
 Key: TypeAlias = "tuple[str, Any, Any]"
 
 
-class Doors:
+class PortKeeper:
     """
     What the endpoints of one configuration have opened.
 
@@ -34,7 +34,7 @@ class Doors:
     :ivar ipv4_ports: the numbers of ports whose IPv4 clients come to another listener than one on ``::``.
     """
 
-    def __init__(self, before: Doors | None = None) -> None:
+    def __init__(self, before: PortKeeper | None = None) -> None:
         self._ports: dict[Key, list[Any]] = {}
         self._left: dict[Key, list[Any]] = {}
         #: Descriptors from systemd that are used up: Twisted closes them once it has its own.
@@ -130,14 +130,14 @@ class Doors:
 
 class _Listening:
     """
-    A reactor that asks *doors* before it listens.
+    A reactor that asks *keeper* before it listens.
 
     :param reactor: does all else.
     """
 
-    def __init__(self, reactor: Any, doors: Doors) -> None:
+    def __init__(self, reactor: Any, keeper: PortKeeper) -> None:
         self._reactor = reactor
-        self._doors = doors
+        self._keeper = keeper
         directlyProvides(self, providedBy(reactor))
 
     def __getattr__(self, name: str) -> Any:
@@ -168,13 +168,13 @@ class _Listening:
         interface: str,
         listen: Callable[[], Any] | None = None,
     ) -> Any:
-        if self._doors.leaves_ipv4(interface, port):
-            return self._doors.open(
+        if self._keeper.leaves_ipv4(interface, port):
+            return self._keeper.open(
                 ("tcp of IPv6 only", interface, port),
                 factory,
                 lambda: _listen_ipv6_only(self._reactor, port, factory, backlog),
             )
-        return self._doors.open(
+        return self._keeper.open(
             ("tcp", interface or "0.0.0.0", port),
             factory,
             listen or (lambda: self._reactor.listenTCP(port, factory, backlog, interface)),
@@ -183,7 +183,7 @@ class _Listening:
     def listenUNIX(
         self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
     ) -> Any:
-        return self._doors.open(
+        return self._keeper.open(
             ("unix", address, None),
             factory,
             lambda: self._reactor.listenUNIX(address, factory, backlog, mode, wantPID),
@@ -191,7 +191,7 @@ class _Listening:
         )
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
-        return self._doors.adopt(
+        return self._keeper.adopt(
             fileDescriptor,
             factory,
             lambda: self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory),

@@ -27,32 +27,32 @@ from ..net.endpoints import (
     with_mode,
 )
 from ..runtime.files import read_regular_file
-from .port_keeper import Doors
+from .port_keeper import PortKeeper
 
 
-class Opening:
+class Resources:
     """
     Opens what is named.
 
     :param reactor: listens.
     :param before: what opened things for the configuration before this one; what is open stays so.
-    :ivar doors: the ports that are open.
+    :ivar keeper: the ports that are open.
     :ivar log: the access log, or None.
     """
 
-    def __init__(self, reactor: Any, before: Opening | None = None) -> None:
+    def __init__(self, reactor: Any, before: Resources | None = None) -> None:
         self.reactor = reactor
-        self.doors: Doors = Doors(None if before is None else before.doors)
+        self.keeper: PortKeeper = PortKeeper(None if before is None else before.keeper)
         self.log: AccessLog | None = None
         self._log_before = None if before is None else before.log
 
-    def again(self) -> Opening:
+    def successor(self) -> Resources:
         """What opens things for the configuration after this one."""
-        return Opening(self.reactor, self)
+        return Resources(self.reactor, self)
 
     def reactor_for(self, listener: int) -> Any:
         """What the endpoint of the *listener* of that number is to listen with."""
-        return self.doors.reactor(self.reactor)
+        return self.keeper.reactor(self.reactor)
 
     def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint:
         """
@@ -61,20 +61,20 @@ class Opening:
         :param description: as :func:`~twisted.internet.endpoints.serverFromString` knows it.
         :raises OSError: when a file that it names cannot be read.
         """
-        check_systemd(description, self.doors.used)
+        check_systemd(description, self.keeper.used)
         for name in tls_files(description):
             # Twisted would wait for what is no regular file, and for a file system that does not answer.
             read_regular_file(name)
         endpoint: IStreamServerEndpoint = serverFromString(
             self.reactor_for(listener), with_backlog(with_mode(description))
         )
-        self.doors.prepare(endpoint)
+        self.keeper.prepare(endpoint)
         complete_chain(endpoint, description)
         return endpoint
 
     def separate(self, endpoints: Sequence[IStreamServerEndpoint]) -> None:
         """Have those of *endpoints* that are on ``::`` leave IPv4 clients to another one on the same port."""
-        self.doors.ipv4_ports = ipv4_ports(endpoints)
+        self.keeper.ipv4_ports = ipv4_ports(endpoints)
 
     def access_log(self, path: str, format: str) -> AccessLog:
         """
@@ -93,11 +93,11 @@ class Opening:
         return self.log
 
 
-class Checking(Opening):
+class CheckedResources(Resources):
     """Opens nothing, and still finds what could not be opened."""
 
     def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint:
-        """See :meth:`Opening.endpoint`."""
+        """See :meth:`Resources.endpoint`."""
         try:
             return super().endpoint(listener, description)
         except NotPassed:
@@ -105,7 +105,7 @@ class Checking(Opening):
             return super().endpoint(listener, "unix:systemd")
 
     def access_log(self, path: str, format: str) -> Any:
-        """See :meth:`Opening.access_log`; there is none."""
+        """See :meth:`Resources.access_log`; there is none."""
         check_access_log(path)
 
 

@@ -34,8 +34,8 @@ from zope.interface import directlyProvides, providedBy
 from ..logs.access_log import AccessLog
 from ..runtime.files import read_regular_file
 from ..server.sockets import also_plain
-from ..service.port_keeper import Doors
-from ..service.resources import Opening
+from ..service.port_keeper import PortKeeper
+from ..service.resources import Resources
 
 _log = Logger(namespace="socksproxy")
 
@@ -119,7 +119,7 @@ class _NotingReactor(_ListeningReactor):
         return port
 
 
-class SharedOpening(Opening):
+class SupervisorResources(Resources):
     """
     Opens things for workers.
 
@@ -131,24 +131,24 @@ class SharedOpening(Opening):
         name. A worker that starts when privileges are gone could not read them.
     """
 
-    def __init__(self, reactor: Any, before: Opening | None = None) -> None:
+    def __init__(self, reactor: Any, before: Resources | None = None) -> None:
         super().__init__(reactor, before)
         self.ports: dict[int, list[tuple[Any, int | None]]] = {}
         self.files: dict[str, bytes] = {}
-        self._files_before = before.files if isinstance(before, SharedOpening) else {}
+        self._files_before = before.files if isinstance(before, SupervisorResources) else {}
 
-    def again(self) -> SharedOpening:
-        """See :meth:`Opening.again`."""
-        return SharedOpening(self.reactor, self)
+    def successor(self) -> SupervisorResources:
+        """See :meth:`Resources.successor`."""
+        return SupervisorResources(self.reactor, self)
 
     def reactor_for(self, listener: int) -> Any:
-        """See :meth:`Opening.reactor_for`."""
+        """See :meth:`Resources.reactor_for`."""
         ports = self.ports[listener] = []
-        listening = self.doors.reactor(_StillReactor(self.reactor))
+        listening = self.keeper.reactor(_StillReactor(self.reactor))
         return _NotingReactor(listening, lambda port, number: ports.append((port, number)))
 
     def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint:
-        """See :meth:`Opening.endpoint`."""
+        """See :meth:`Resources.endpoint`."""
         names = [_unquoted(name) for _, name in _FILE.findall(description)]
         try:
             endpoint = super().endpoint(listener, description)
@@ -230,12 +230,12 @@ class _InheritedReactor(_ListeningReactor):
     A reactor that takes what the supervisor has opened, in the order in which it has.
 
     :param adopting: takes a port that is new here.
-    :param doors: knows those that are not.
+    :param keeper: knows those that are not.
     :param descriptors: the ports; one that has been taken is closed.
     """
 
-    def __init__(self, adopting: _AdoptingReactor, doors: Doors, descriptors: list[int]) -> None:
-        super().__init__(doors.reactor(adopting))
+    def __init__(self, adopting: _AdoptingReactor, keeper: PortKeeper, descriptors: list[int]) -> None:
+        super().__init__(keeper.reactor(adopting))
         self._adopting = adopting
         self._descriptors = descriptors
 
@@ -296,7 +296,7 @@ class SharedUNIXPort(unix.Port):
         tcp.Port.connectionLost(self, reason)
 
 
-class InheritedOpening(Opening):
+class WorkerResources(Resources):
     """
     Takes what a supervisor has opened.
 
@@ -313,7 +313,7 @@ class InheritedOpening(Opening):
         listeners: Sequence[Sequence[int]],
         files: Mapping[str, int],
         log: tuple[int, str] | None,
-        before: Opening | None = None,
+        before: Resources | None = None,
     ) -> None:
         super().__init__(reactor, before)
         self._listeners = [list(descriptors) for descriptors in listeners]
@@ -321,18 +321,18 @@ class InheritedOpening(Opening):
         self._given_log = log
 
     def reactor_for(self, listener: int) -> Any:
-        """See :meth:`Opening.reactor_for`."""
-        return _InheritedReactor(_AdoptingReactor(self.reactor), self.doors, self._listeners[listener])
+        """See :meth:`Resources.reactor_for`."""
+        return _InheritedReactor(_AdoptingReactor(self.reactor), self.keeper, self._listeners[listener])
 
     def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint:
-        """See :meth:`Opening.endpoint`."""
+        """See :meth:`Resources.endpoint`."""
         return super().endpoint(listener, _with_files(description, self._files))
 
     def separate(self, endpoints: Sequence[IStreamServerEndpoint]) -> None:
-        """See :meth:`Opening.separate`; the supervisor has opened all ports as they have to be."""
+        """See :meth:`Resources.separate`; the supervisor has opened all ports as they have to be."""
 
     def access_log(self, path: str, format: str) -> AccessLog:
-        """See :meth:`Opening.access_log`."""
+        """See :meth:`Resources.access_log`."""
         if self._given_log is None:
             return super().access_log(path, format)
         (descriptor, path), self._given_log = self._given_log, None

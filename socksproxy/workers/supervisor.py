@@ -23,7 +23,7 @@ from ..runtime.pool import NotRun
 from ..service.base import CannotStart, ListeningService, Prepared
 from ..service.reload import CannotReload
 from ..service.server import makeFactory
-from .descriptor_passing import SharedOpening, file_of
+from .descriptor_passing import SupervisorResources, file_of
 from .process import REOPEN, Orders, WorkerProcess, pass_on, spawn
 from .shared_table import SharedTable, new_table
 from .states import Crew, CrewCore, Ending, State, Worker, WorkerCore, make_crew, make_worker
@@ -74,8 +74,8 @@ class SupervisorService(ListeningService):
         self._hire()
 
     @property
-    def _opening(self) -> SharedOpening:
-        return _opening_of(self._current())
+    def _resources(self) -> SupervisorResources:
+        return _resources_of(self._current())
 
     def _hire(self) -> None:
         """Have workers, none of which has been started yet."""
@@ -242,7 +242,7 @@ class SupervisorService(ListeningService):
     def _clear(self) -> None:
         self.finish()
         self._hire()
-        self._opening.forget_ports()
+        self._resources.forget_ports()
         if self._table is not None:
             self._table.close()
             self._table = None
@@ -296,7 +296,7 @@ class SupervisorService(ListeningService):
     # Processes.
 
     def _spawn(self, worker: Worker, number: int) -> WorkerProcess:
-        ports = [entry for ports in self._opening.ports.values() for entry in ports]
+        ports = [entry for ports in self._resources.ports.values() for entry in ports]
         control = max([2, *(fixed for _, fixed in ports if fixed is not None)]) + 1
         status, channel = control + 1, control + 2
         process = WorkerProcess(number, worker, control, status, partial(self._hand_over, number))
@@ -327,7 +327,7 @@ class SupervisorService(ListeningService):
         :param inherit: gives descriptors their numbers there.
         :param stack: closes what is needed only until the worker has it.
         """
-        options, opening, log = self._current(), self._opening, self.access_log
+        options, resources, log = self._current(), self._resources, self.access_log
 
         def holding(data: bytes) -> int:
             descriptor = file_of(data)
@@ -336,7 +336,7 @@ class SupervisorService(ListeningService):
 
         listeners = []
         for listener in range(len(self.listeners)):
-            ports = opening.ports.get(listener, [])
+            ports = resources.ports.get(listener, [])
             listeners.append([inherit(port.fileno()) for port, fixed in ports if fixed is None])
         return Orders(
             number=number,
@@ -344,7 +344,7 @@ class SupervisorService(ListeningService):
             arguments=options.arguments,
             directory=options.directory,
             listeners=listeners,
-            files={name: holding(data) for name, data in opening.files.items()},
+            files={name: holding(data) for name, data in resources.files.items()},
             log=None if log is None else (inherit(log.fileno()), log.path),
             counts=None,
             status=-1,
@@ -352,9 +352,9 @@ class SupervisorService(ListeningService):
         )
 
 
-def _opening_of(options: Options) -> SharedOpening:
-    assert isinstance(options.opening, SharedOpening)
-    return options.opening
+def _resources_of(options: Options) -> SupervisorResources:
+    assert isinstance(options.resources, SupervisorResources)
+    return options.resources
 
 
 def _check_usage(options: Options) -> None:
@@ -375,9 +375,9 @@ def _check_passed(options: Options) -> None:
 
     :raises ValueError: when there is a new one.
     """
-    opening = _opening_of(options)
-    for ports in opening.ports.values():
-        if any(fixed is not None and port in opening.doors.fresh for port, fixed in ports):
+    resources = _resources_of(options)
+    for ports in resources.ports.values():
+        if any(fixed is not None and port in resources.keeper.fresh for port, fixed in ports):
             raise ValueError("a socket of systemd's that was not used before takes a restart")
 
 

@@ -27,7 +27,7 @@ from ..config.options import Options
 from ..runtime.clocks import use_monotonic_clock
 from ..service.server import SOCKSService, makeFactory
 from .counts import SharedCounting
-from .descriptor_passing import InheritedOpening
+from .descriptor_passing import WorkerResources
 from .process import (
     DRAIN,
     END,
@@ -211,19 +211,19 @@ class WorkerService(SOCKSService):
         if orders.config is not None:
             config = read_config(descriptors[orders.config])
             os.close(descriptors[orders.config])
-        opening = InheritedOpening(
+        resources = WorkerResources(
             self.reactor,
             [[descriptors[place] for place in ports] for ports in orders.listeners],
             {name: descriptors[place] for name, place in orders.files.items()},
             log,
-            self.options.opening,
+            self.options.resources,
         )
         try:
-            options = Options(self.reactor, opening, config, orders.directory)
+            options = Options(self.reactor, resources, config, orders.directory)
             yield self.reloading.pool.run(options.parseOptions, orders.arguments)
             yield self.reload(options)
         finally:
-            opening.close_rest()
+            resources.close_rest()
 
 
 def read_orders(descriptor: int) -> Orders:
@@ -255,8 +255,8 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
     """
     log = None if orders.log is None else (orders.log[0], orders.log[1])
     config = None if orders.config is None else read_config(orders.config)
-    opening = InheritedOpening(reactor, orders.listeners, orders.files, log)
-    options = Options(reactor, opening, config, orders.directory)
+    resources = WorkerResources(reactor, orders.listeners, orders.files, log)
+    options = Options(reactor, resources, config, orders.directory)
     options.parseOptions(orders.arguments)
     factory = makeFactory(options)
     if orders.counts is not None:

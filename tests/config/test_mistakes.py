@@ -22,7 +22,7 @@ from socksproxy.config.file import MOST_BYTES, read
 from socksproxy.config.mistakes import shown
 from socksproxy.config.options import Mistakes, Options
 from socksproxy.config.tables import places, table_classes
-from socksproxy.service.resources import Checking
+from socksproxy.service.resources import CheckedResources
 
 HERE = Path(__file__).parent
 SECRET = "hunter2"
@@ -33,7 +33,7 @@ def mistakes(data: bytes | str) -> list[str]:
     reactor = MemoryReactorClock()
     content = data.encode() if isinstance(data, str) else data
     try:
-        Options(reactor, Checking(reactor), content).parseOptions(["--config=file"])
+        Options(reactor, CheckedResources(reactor), content).parseOptions(["--config=file"])
     except Mistakes as problem:
         return list(problem.lines)
     return []

@@ -13,7 +13,7 @@ from socksproxy import Address, Client, Command, SOCKSFactory
 from socksproxy.config.options import Options
 from socksproxy.config.rules import RULE_EXAMPLES, RULE_KEYS
 from socksproxy.policy.rules import Rule
-from socksproxy.service.resources import Checking
+from socksproxy.service.resources import CheckedResources
 from socksproxy.service.server import makeService
 
 from .test_mistakes import elsewhere, mistakes, st, toml, values, without_surrogates
@@ -48,7 +48,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def parsed(config: str) -> Options:
     reactor = MemoryReactorClock()
-    options = Options(reactor, Checking(reactor), config.encode())
+    options = Options(reactor, CheckedResources(reactor), config.encode())
     options.parseOptions(["--config=file"])
     return options
 

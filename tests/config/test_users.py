@@ -22,7 +22,7 @@ from socksproxy.config.file import read
 from socksproxy.config.options import Options
 from socksproxy.config.users import GROUP_KEYS, USER_KEYS
 from socksproxy.limits import Limits, Rate
-from socksproxy.service.resources import Checking
+from socksproxy.service.resources import CheckedResources
 
 from ..conftest import Program
 from ..test_examples import connected, shouter
@@ -47,7 +47,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def parsed(config: str, *options: str) -> Options:
     reactor = MemoryReactorClock()
-    found = Options(reactor, Checking(reactor), config.encode())
+    found = Options(reactor, CheckedResources(reactor), config.encode())
     found.parseOptions(["--config=file", *options])
     return found
 

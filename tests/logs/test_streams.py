@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from socksproxy.logs.access_log import AccessLog, own_descriptor
-from socksproxy.service.resources import Checking
+from socksproxy.service.resources import CheckedResources
 
 from ..conftest import PATIENCE, TWISTD
 from .test_access_log import EVENT
@@ -133,7 +133,7 @@ def test_closed() -> None:
     with pytest.raises(OSError, match="Bad file"):
         AccessLog(f"/dev/fd/{descriptor}")
     with pytest.raises(OSError, match="Bad file"):
-        Checking(None).access_log(f"/dev/fd/{descriptor}", "text")
+        CheckedResources(None).access_log(f"/dev/fd/{descriptor}", "text")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
 from socksproxy.config.options import Options
-from socksproxy.service.resources import Checking, Opening
-from socksproxy.workers.descriptor_passing import SharedOpening
+from socksproxy.service.resources import CheckedResources, Resources
+from socksproxy.workers.descriptor_passing import SupervisorResources
 
 WRONG = "is not a regular file"
 
@@ -26,7 +26,7 @@ def fifo(tmp_path: Path) -> Iterator[str]:
     os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
 
 
-@pytest.mark.parametrize("opening", [Opening, Checking, SharedOpening])
+@pytest.mark.parametrize("resources", [Resources, CheckedResources, SupervisorResources])
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -44,12 +44,14 @@ def fifo(tmp_path: Path) -> Iterator[str]:
     ],
     ids=" ".join,
 )
-def test_option(fifo: str, arguments: list[str], opening: Callable[[MemoryReactorClock], Opening]) -> None:
+def test_option(
+    fifo: str, arguments: list[str], resources: Callable[[MemoryReactorClock], Resources]
+) -> None:
     """Each option that names a file reports it."""
     if "gssapi" in arguments[0]:
         pytest.importorskip("gssapi")
     reactor = MemoryReactorClock()
-    options = Options(reactor, opening(reactor))
+    options = Options(reactor, resources(reactor))
     key = Path(fifo).with_name("key.pem")
     key.write_text("no key")
     with pytest.raises(UsageError, match=WRONG):

@@ -23,7 +23,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 
 from socksproxy.config.options import Options
-from socksproxy.service.resources import Opening
+from socksproxy.service.resources import Resources
 from socksproxy.service.server import SOCKSService, makeService
 from socksproxy.wire.password import Credentials, build_credentials
 
@@ -621,28 +621,28 @@ async def test_systemd(tmp_path: Path) -> None:
         listening_socket.listen()
         address = listening_socket.getsockname()
         descriptor = os.dup(listening_socket.fileno())
-    opening = Opening(reactor)
+    resources = Resources(reactor)
     factory = Factory()
     factory.noisy = False
-    endpoint = AdoptedStreamServerEndpoint(opening.reactor_for(0), descriptor, socket.AF_INET)
-    opening.doors.prepare(endpoint)
+    endpoint = AdoptedStreamServerEndpoint(resources.reactor_for(0), descriptor, socket.AF_INET)
+    resources.keeper.prepare(endpoint)
     port = await endpoint.listen(factory)
-    assert opening.doors.enter() == []
+    assert resources.keeper.enter() == []
     other = os.open(tmp_path / "other", os.O_CREAT)
     if other != descriptor:
         os.dup2(other, descriptor)
         os.close(other)
-    again = opening.again()
-    endpoint = AdoptedStreamServerEndpoint(again.reactor_for(0), descriptor, socket.AF_INET)
-    again.doors.prepare(endpoint)
+    following = resources.successor()
+    endpoint = AdoptedStreamServerEndpoint(following.reactor_for(0), descriptor, socket.AF_INET)
+    following.keeper.prepare(endpoint)
     assert await endpoint.listen(factory) is port
-    assert again.doors.enter() == []
+    assert following.keeper.enter() == []
     os.fstat(descriptor)
-    without = again.again()
-    assert without.doors.enter() == [port]
-    later = without.again()
+    without = following.successor()
+    assert without.keeper.enter() == [port]
+    later = without.successor()
     endpoint = AdoptedStreamServerEndpoint(later.reactor_for(0), descriptor, socket.AF_INET)
-    later.doors.prepare(endpoint)
+    later.keeper.prepare(endpoint)
     with pytest.raises(CannotListenError, match="only a restart"):
         await endpoint.listen(factory)
     os.close(descriptor)

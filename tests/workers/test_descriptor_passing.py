@@ -22,7 +22,12 @@ from twisted.python.filepath import FilePath
 
 from socksproxy import SOCKSFactory
 from socksproxy.workers import descriptor_passing as module
-from socksproxy.workers.descriptor_passing import InheritedOpening, SharedOpening, SharedUNIXPort, file_of
+from socksproxy.workers.descriptor_passing import (
+    SharedUNIXPort,
+    SupervisorResources,
+    WorkerResources,
+    file_of,
+)
 
 from ..conftest import PATIENCE
 from ..support.certificates import self_signed
@@ -61,18 +66,18 @@ class HelloFactory(Factory):
         self.waits = waits
 
 
-async def opened(description: str) -> tuple[SharedOpening, Any]:
+async def opened(description: str) -> tuple[SupervisorResources, Any]:
     """What a supervisor opens for *description*, and its port."""
-    opening = SharedOpening(reactor)
-    port = await opening.endpoint(0, description).listen(HelloFactory("supervisor"))
-    return opening, port
+    resources = SupervisorResources(reactor)
+    port = await resources.endpoint(0, description).listen(HelloFactory("supervisor"))
+    return resources, port
 
 
-async def inherited(opening: SharedOpening, description: str, factory: Factory) -> Any:
+async def inherited(resources: SupervisorResources, description: str, factory: Factory) -> Any:
     """The port of a worker, which is in this process too, and so has descriptors of its own."""
-    descriptors = [os.dup(port.fileno()) for port, _ in opening.ports[0]]
-    files = {name: file_of(data) for name, data in opening.files.items()}
-    worker = InheritedOpening(reactor, [descriptors], files, None)
+    descriptors = [os.dup(port.fileno()) for port, _ in resources.ports[0]]
+    files = {name: file_of(data) for name, data in resources.files.items()}
+    worker = WorkerResources(reactor, [descriptors], files, None)
     return await worker.endpoint(0, description).listen(factory)
 
 
@@ -96,16 +101,16 @@ def asks(family: int, address: Any, first: bytes = b"") -> Deferred[str]:
 @pytest_twisted.ensureDeferred
 async def test_tcp() -> None:
     """The supervisor accepts nobody; a client that came before the workers is served by one of them."""
-    opening, port = await opened(TCP)
+    resources, port = await opened(TCP)
     number = port.getHost().port
     answer = asks(socket.AF_INET, ("127.0.0.1", number))
-    worker = await inherited(opening, TCP, HelloFactory("worker"))
+    worker = await inherited(resources, TCP, HelloFactory("worker"))
     assert await answer == "worker 127.0.0.1"
     assert worker.getHost() == port.getHost()
     await worker.stopListening()
     # The end of one worker is not the end of the listener.
     answer = asks(socket.AF_INET, ("127.0.0.1", number))
-    another = await inherited(opening, TCP, HelloFactory("another"))
+    another = await inherited(resources, TCP, HelloFactory("another"))
     assert await answer == "another 127.0.0.1"
     # Nor is that of the supervisor the end of a worker.
     await port.stopListening()
@@ -118,14 +123,14 @@ async def test_unix(tmp_path: Path) -> None:
     """The file of a Unix socket is the supervisor's: its permissions stay, and it goes when that goes."""
     path = tmp_path / "socks"
     description = f"unix:{path}:mode=640"
-    opening, port = await opened(description)
-    worker = await inherited(opening, description, HelloFactory("worker"))
+    resources, port = await opened(description)
+    worker = await inherited(resources, description, HelloFactory("worker"))
     assert isinstance(worker, SharedUNIXPort)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert await asks(socket.AF_UNIX, str(path)) == "worker None"
     await worker.stopListening()
     assert path.exists()
-    another = await inherited(opening, description, HelloFactory("another"))
+    another = await inherited(resources, description, HelloFactory("another"))
     assert await asks(socket.AF_UNIX, str(path)) == "another None"
     await another.stopListening()
     await port.stopListening()
@@ -137,9 +142,9 @@ async def test_unix(tmp_path: Path) -> None:
 async def test_unix_accepts_as_ever(path: str, tmp_path: Path) -> None:
     """SOCKS over an inherited Unix socket takes the same fast way as over one's own."""
     description = f"unix:{tmp_path / 'socks'}"
-    opening, port = await opened(description)
+    resources, port = await opened(description)
     factory = SOCKSFactory(reactor, engine=path == "engine")
-    worker = await inherited(opening, description, factory)
+    worker = await inherited(resources, description, factory)
     for _ in range(2):
         # SOCKS4: refused, as the command is unknown.
         answer = await asks(socket.AF_UNIX, str(tmp_path / "socks"), b"\x04\x09\0\1\1\2\3\4\0")
@@ -154,8 +159,8 @@ async def test_unix_accepts_as_ever(path: str, tmp_path: Path) -> None:
 async def test_haproxy() -> None:
     """What wraps a port is made anew in each worker: the balancer's client is the client."""
     description = f"haproxy:{TCP}"
-    opening, port = await opened(description)
-    worker = await inherited(opening, description, HelloFactory("worker", waits=True))
+    resources, port = await opened(description)
+    worker = await inherited(resources, description, HelloFactory("worker", waits=True))
     header = b"PROXY TCP4 192.0.2.7 192.0.2.1 1234 1080\r\nhello"
     number = port.getHost().port
     assert await asks(socket.AF_INET, ("127.0.0.1", number), header) == "worker 192.0.2.7"
@@ -182,11 +187,11 @@ async def test_tls(tmp_path: Path) -> None:
     pem.write_bytes(self_signed())
     name = str(pem).replace(":", r"\:")
     description = f"ssl:0:interface=127.0.0.1:privateKey={name}:certKey={name}"
-    opening, port = await opened(description)
+    resources, port = await opened(description)
     data = pem.read_bytes()
     pem.unlink()
     for name in ("worker", "another"):
-        worker = await inherited(opening, description, HelloFactory(name))
+        worker = await inherited(resources, description, HelloFactory(name))
         assert await speaks_tls(port.getHost().port, data) == f"{name} 127.0.0.1"
         await worker.stopListening()
     await port.stopListening()
@@ -198,13 +203,13 @@ def test_tls_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     pem.write_bytes(self_signed())
     description = f"ssl:0:interface=127.0.0.1:privateKey={pem}"
     monkeypatch.setattr(module, "_DESCRIPTORS", tmp_path / "nothing")
-    opening = SharedOpening(reactor)
-    opening.endpoint(0, description)
-    assert opening.files == {}
-    assert InheritedOpening(reactor, [[]], {}, None).endpoint(0, description)
+    resources = SupervisorResources(reactor)
+    resources.endpoint(0, description)
+    assert resources.files == {}
+    assert WorkerResources(reactor, [[]], {}, None).endpoint(0, description)
     pem.unlink()
     with pytest.raises(OSError, match="No such file"):
-        InheritedOpening(reactor, [[]], {}, None).endpoint(0, description)
+        WorkerResources(reactor, [[]], {}, None).endpoint(0, description)
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
@@ -216,13 +221,13 @@ async def test_adopted(family: int, tmp_path: Path) -> None:
         listening.bind(address)
         listening.listen()
         address = listening.getsockname()
-        opening = SharedOpening(reactor)
-        given: Any = opening.reactor_for(0)
+        resources = SupervisorResources(reactor)
+        given: Any = resources.reactor_for(0)
         number = os.dup(listening.fileno())
         os.set_blocking(number, False)
         port = given.adoptStreamPort(number, family, HelloFactory("supervisor"))
-        assert [kept for _, kept in opening.ports[0]] == [number]
-        worker_reactor: Any = InheritedOpening(reactor, [[]], {}, None).reactor_for(0)
+        assert [kept for _, kept in resources.ports[0]] == [number]
+        worker_reactor: Any = WorkerResources(reactor, [[]], {}, None).reactor_for(0)
         worker = worker_reactor.adoptStreamPort(number, family, HelloFactory("worker"))
         assert (await asks(family, address)).startswith("worker")
         await worker.stopListening()
@@ -236,14 +241,14 @@ async def test_adopted(family: int, tmp_path: Path) -> None:
 async def test_more_than_was_opened() -> None:
     """An endpoint that opens more in a worker than it did in the supervisor is an error, not another port."""
     _, port = await opened(TCP)
-    given: Any = InheritedOpening(reactor, [[]], {}, None).reactor_for(0)
+    given: Any = WorkerResources(reactor, [[]], {}, None).reactor_for(0)
     with pytest.raises(CannotListenError, match="the supervisor has not opened it"):
         given.listenTCP(0, HelloFactory("worker"))
     await port.stopListening()
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: SharedOpening(reactor), lambda: InheritedOpening(reactor, [[]], {}, None)]
+    "make", [lambda: SupervisorResources(reactor), lambda: WorkerResources(reactor, [[]], {}, None)]
 )
 def test_reactor_of_the_same_kind(make: Callable[[], Any]) -> None:
     """Endpoints that ask what the reactor can do get the same answer as ever, and all else works."""
@@ -255,11 +260,11 @@ def test_reactor_of_the_same_kind(make: Callable[[], Any]) -> None:
 
 def test_access_log(tmp_path: Path) -> None:
     """A worker writes into the file that the supervisor has opened, and knows where a new one is to be."""
-    shared = SharedOpening(reactor)
+    shared = SupervisorResources(reactor)
     log = shared.access_log(str(tmp_path / "access.log"), "text")
     (tmp_path / "access.log").rename(tmp_path / "old")
     descriptor = os.dup(log.fileno())
-    worker = InheritedOpening(reactor, [], {}, (descriptor, log.path)).access_log("access.log", "text")
+    worker = WorkerResources(reactor, [], {}, (descriptor, log.path)).access_log("access.log", "text")
     worker({"log_time": 0.0})
     assert (tmp_path / "old").read_text().count("\n") == 1
     worker.reopen()
@@ -272,17 +277,17 @@ def test_access_log(tmp_path: Path) -> None:
 # Another configuration.
 
 
-def told(shared: SharedOpening, before: InheritedOpening | None) -> InheritedOpening:
+def told(shared: SupervisorResources, before: WorkerResources | None) -> WorkerResources:
     """What a worker, in this process too, is told of *shared*."""
     listeners = [[os.dup(port.fileno()) for port, _ in ports] for ports in shared.ports.values()]
-    return InheritedOpening(reactor, listeners, {}, None, before)
+    return WorkerResources(reactor, listeners, {}, None, before)
 
 
-async def all_of(opening: Any, descriptions: list[str], name: str) -> list[Any]:
+async def all_of(resources: Any, descriptions: list[str], name: str) -> list[Any]:
     """The ports of a configuration, in force."""
-    endpoints = [opening.endpoint(number, one) for number, one in enumerate(descriptions)]
+    endpoints = [resources.endpoint(number, one) for number, one in enumerate(descriptions)]
     ports = [await endpoint.listen(HelloFactory(name)) for endpoint in endpoints]
-    for port in opening.doors.enter():
+    for port in resources.keeper.enter():
         await port.stopListening()
     return ports
 
@@ -291,12 +296,12 @@ async def all_of(opening: Any, descriptions: list[str], name: str) -> list[Any]:
 async def test_again(tmp_path: Path) -> None:
     """Ports that stay are the same in supervisor and worker, in whatever order; the others open and close."""
     unix = f"unix:{tmp_path / 'socks'}"
-    first = SharedOpening(reactor)
+    first = SupervisorResources(reactor)
     ports = await all_of(first, [TCP, unix, TCP], "supervisor")
     worker = told(first, None)
     theirs = await all_of(worker, [TCP, unix, TCP], "before")
-    second = first.again()
-    assert isinstance(second, SharedOpening)
+    second = first.successor()
+    assert isinstance(second, SupervisorResources)
     again = await all_of(second, [unix, TCP, TCP, TCP], "supervisor")
     again[3].stopReading()
     assert again[:3] == [ports[1], ports[0], ports[2]]
@@ -308,7 +313,7 @@ async def test_again(tmp_path: Path) -> None:
         assert await asks(socket.AF_INET, ("127.0.0.1", port.getHost().port)) == "after 127.0.0.1"
     assert await asks(socket.AF_UNIX, str(tmp_path / "socks")) == "after None"
     closed = again[3].getHost().port
-    third = second.again()
+    third = second.successor()
     await all_of(third, [TCP], "supervisor")
     (left,) = await all_of(told(third, inherited), [TCP], "at last")
     number = left.getHost().port
@@ -327,7 +332,7 @@ async def test_tls_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     pem = tmp_path / "proxy.pem"
     pem.write_bytes(self_signed())
     description = f"ssl:0:interface=127.0.0.1:privateKey={pem}"
-    opening, port = await opened(description)
+    resources, port = await opened(description)
     data = pem.read_bytes()
     content = FilePath.getContent
 
@@ -337,13 +342,13 @@ async def test_tls_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         return content(self, *more)
 
     monkeypatch.setattr(FilePath, "getContent", get_content)
-    second = opening.again()
+    second = resources.successor()
     with heard() as lines:
         await second.endpoint(0, description).listen(HelloFactory("supervisor"))
     assert lines == [f"{description}: its files may not be read again, and stay as they were"]
     assert second.files == {str(pem): data}
     with pytest.raises(PermissionError):
-        SharedOpening(reactor).endpoint(0, description)
+        SupervisorResources(reactor).endpoint(0, description)
     worker = await inherited(second, description, HelloFactory("worker"))
     assert await speaks_tls(port.getHost().port, data) == "worker 127.0.0.1"
     await worker.stopListening()
@@ -353,27 +358,27 @@ async def test_tls_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_close_rest() -> None:
     """What was given and not taken is closed, once."""
     descriptors = [file_of(b"") for _ in range(4)]
-    opening = InheritedOpening(reactor, [descriptors[:2]], {"a": descriptors[2]}, (descriptors[3], "/log"))
-    opening.close_rest()
+    resources = WorkerResources(reactor, [descriptors[:2]], {"a": descriptors[2]}, (descriptors[3], "/log"))
+    resources.close_rest()
     for descriptor in descriptors:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
-    opening.close_rest()
+    resources.close_rest()
 
 
 def test_access_log_again(tmp_path: Path) -> None:
     """The log that is the same stays open, and what was passed for it is closed."""
-    shared = SharedOpening(reactor)
+    shared = SupervisorResources(reactor)
     path = str(tmp_path / "access.log")
     log = shared.access_log(path, "text")
-    first = InheritedOpening(reactor, [], {}, (os.dup(log.fileno()), path))
+    first = WorkerResources(reactor, [], {}, (os.dup(log.fileno()), path))
     ours = first.access_log("access.log", "text")
     passed = os.dup(log.fileno())
-    second = InheritedOpening(reactor, [], {}, (passed, path), first)
+    second = WorkerResources(reactor, [], {}, (passed, path), first)
     assert second.access_log("access.log", "text") is ours
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(passed)
-    third = InheritedOpening(reactor, [], {}, (os.dup(log.fileno()), path), second)
+    third = WorkerResources(reactor, [], {}, (os.dup(log.fileno()), path), second)
     other = third.access_log("access.log", "json")
     assert other is not ours
     for one in (log, ours, other):

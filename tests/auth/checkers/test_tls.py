@@ -28,7 +28,7 @@ from zope.interface.verify import verifyObject
 from socksproxy.auth.checkers.tls import NAMES, CertificateChecker, ask_for_certificates
 from socksproxy.auth.credentials import Certificate, ICertificate
 from socksproxy.errors import NotAuthenticated
-from socksproxy.workers.descriptor_passing import InheritedOpening, SharedOpening, file_of
+from socksproxy.workers.descriptor_passing import SupervisorResources, WorkerResources, file_of
 from tests.support.authority import SERVER, Authority
 from tests.support.proxy import PATIENCE
 
@@ -214,12 +214,12 @@ async def test_workers(authority: Authority) -> None:
     """A worker's listener asks as that of a process by itself does, on the supervisor's port."""
     server = Server(authority)
     description = f"ssl:0:interface=127.0.0.1:privateKey={server.pem}"
-    opening = SharedOpening(reactor)
-    endpoint = opening.endpoint(0, description)
+    resources = SupervisorResources(reactor)
+    endpoint = resources.endpoint(0, description)
     assert ask_for_certificates(endpoint, str(authority.ca_file))
     port: Any = await endpoint.listen(server)
-    files = {name: file_of(content) for name, content in opening.files.items()}
-    worker = InheritedOpening(reactor, [[os.dup(port.fileno())]], files, None)
+    files = {name: file_of(content) for name, content in resources.files.items()}
+    worker = WorkerResources(reactor, [[os.dup(port.fileno())]], files, None)
     await server.listen(worker.endpoint(0, description))
     assert server.port.getHost() == port.getHost()
     assert await server.name(authority.issue("bob")) == "bob"
