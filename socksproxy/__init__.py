@@ -1,22 +1,24 @@
 """
 A SOCKS4, SOCKS4a and SOCKS5 server for Twisted.
 
-What is named here is the public interface; everything else may change.
+The names in ``__all__``, here and in the packages below, are the public interface.
+
+Each name is imported when it is first used: ``python -m socksproxy check`` starts without the server.
 """
 
-from .commands.bind import BindSettings
-from .errors import SOCKSError
-from .identity import Client
-from .net.resolve import make_resolver
-from .policy import DefaultPolicy, IPolicy
-from .policy.compiled import RulePolicy
-from .policy.rules import Rule, RuleError
-from .policy.sets import Sets
-from .runtime.clocks import use_monotonic_clock
-from .server.factory import SOCKSFactory, SOCKSProtocol
-from .values.timeouts import Timeouts
-from .values.udp import Filtering, UDPSettings
-from .wire.words import Address, AddressType, Command, Reply
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .commands.bind import BindSettings
+    from .errors import SOCKSError
+    from .identity import Client
+    from .policy import IPolicy, Rule, RulePolicy
+    from .runtime.clocks import use_monotonic_clock
+    from .server.factory import SOCKSFactory
+    from .values.timeouts import Timeouts
+    from .values.udp import UDPSettings
+    from .wire.words import Address, AddressType, Command, Reply
 
 __version__ = "0.1.0"
 
@@ -26,19 +28,41 @@ __all__ = [
     "BindSettings",
     "Client",
     "Command",
-    "DefaultPolicy",
-    "Filtering",
     "IPolicy",
     "Reply",
     "Rule",
-    "RuleError",
     "RulePolicy",
     "SOCKSError",
     "SOCKSFactory",
-    "SOCKSProtocol",
-    "Sets",
     "Timeouts",
     "UDPSettings",
-    "make_resolver",
     "use_monotonic_clock",
 ]
+
+_MODULES = {
+    "Address": "wire.words",
+    "AddressType": "wire.words",
+    "BindSettings": "commands.bind",
+    "Client": "identity",
+    "Command": "wire.words",
+    "IPolicy": "policy",
+    "Reply": "wire.words",
+    "Rule": "policy",
+    "RulePolicy": "policy",
+    "SOCKSError": "errors",
+    "SOCKSFactory": "server.factory",
+    "Timeouts": "values.timeouts",
+    "UDPSettings": "values.udp",
+    "use_monotonic_clock": "runtime.clocks",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

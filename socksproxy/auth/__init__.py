@@ -6,13 +6,14 @@ turns credentials into an avatar, an :class:`~socksproxy.identity.ISOCKSUser`.
 What is known of a client without a word of SOCKS (its TLS certificate, the local
 user behind a Unix socket, what its identd says) are credentials too.
 
-What is named in ``__all__`` is public, beside what :mod:`socksproxy` names.
+The names in ``__all__`` are the public interface.
 """
 
 from ..identity import ISOCKSUser
 from ..negotiation import IExchange, IMethod, IWrapping, LogIn, Say
 from .authentication import AuthSettings
 from .cache import Remembering
+from .checkers.records import RecordsChecker
 from .checkers.threads import Checks, Threaded
 from .credentials import (
     Anonymous,
@@ -53,6 +54,7 @@ __all__ = [
     "Password",
     "PeerCredentials",
     "Realm",
+    "RecordsChecker",
     "Remembering",
     "Say",
     "Threaded",

@@ -1,8 +1,7 @@
 """
-How much there may be: of sessions, of bytes in a second, of bytes in a month.
+How much a client may have at once, in a second, in a day and in a month.
 
-What is named here is the public interface: what an operator says, and the file in which it is kept how much
-of the bytes of a day and a month is used.
+The names in ``__all__`` are the public interface.
 """
 
 from ..values.limits import Limits, Rate, ServerLimits

@@ -19,7 +19,7 @@ from ..net.names import canonical, reads_as_address
 from ..net.resolve import Names
 from ..net.special_addresses import is_no_host
 from ..wire.words import Address, AddressType, Command
-from . import ICommandPolicy, INamePolicy, IPolicy
+from .interfaces import ICommandPolicy, INamePolicy, IPolicy
 
 _log = Logger(namespace="socksproxy")
 

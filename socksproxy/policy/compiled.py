@@ -24,7 +24,7 @@ from ..identity import Client
 from ..net.own_listeners import UNIX, OwnListeners
 from ..net.special_addresses import carried
 from ..wire.words import Address, Command
-from . import ICommandPolicy, IDecidingPolicy
+from .interfaces import ICommandPolicy, IDecidingPolicy
 from .matching import (
     WITHOUT_PORT,
     Question,

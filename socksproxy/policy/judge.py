@@ -13,7 +13,7 @@ from zope.interface import implementer
 from ..errors import OverLimit
 from ..identity import Client
 from ..wire.words import Address, AddressType, Command
-from . import ICommandPolicy, IDecidingPolicy, INamePolicy
+from .interfaces import ICommandPolicy, IDecidingPolicy, INamePolicy
 from .rules import Decision
 
 if TYPE_CHECKING:

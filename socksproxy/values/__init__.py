@@ -1,1 +1,9 @@
-"""Units, text that has a value, and the small settings that have no other home."""
+"""
+Units, the values of options, and the settings that belong to no other room.
+
+The names in ``__all__`` are the public interface.
+"""
+
+from .udp import Filtering
+
+__all__ = ["Filtering"]

@@ -22,10 +22,11 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
-from socksproxy import BindSettings, Client, DefaultPolicy, IPolicy, Rule, RulePolicy
+from socksproxy import BindSettings, Client, IPolicy, Rule, RulePolicy
 from socksproxy.commands import bind as module
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.negotiation import MAX_EARLY, State
+from socksproxy.policy import DefaultPolicy
 from socksproxy.session.record import AccessRecord
 from socksproxy.session.session import Session
 from socksproxy.wire.words import Address, AddressType, Command, Reply, Request, Version

@@ -12,9 +12,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from socksproxy import Client, DefaultPolicy, IPolicy
+from socksproxy import Client, IPolicy
 from socksproxy.negotiation import State
 from socksproxy.net.reverse import IReverseResolver
+from socksproxy.policy import DefaultPolicy
 from socksproxy.wire.words import Address, AddressType, Command, Reply
 
 from ..conftest import Serve

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
-from socksproxy import Client, DefaultPolicy, Rule, RuleError, RulePolicy, Sets
+from socksproxy import Client, Rule, RulePolicy
 from socksproxy.cli import main
 from socksproxy.config.file import read
 from socksproxy.config.options import Options
 from socksproxy.net.metadata_addresses import METADATA_SERVICES
 from socksproxy.net.special_addresses import Special, special
+from socksproxy.policy import DefaultPolicy, RuleError, Sets
 from socksproxy.policy.rules import SPECIAL
 from socksproxy.policy.sets import NetworksFile
 from socksproxy.wire.words import Address, Command

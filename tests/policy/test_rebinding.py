@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from socksproxy import Address, BindSettings, Client, Command, Filtering, Reply, RulePolicy, UDPSettings
+from socksproxy import Address, BindSettings, Client, Command, Reply, RulePolicy, UDPSettings
 from socksproxy.commands.connect import connect
 from socksproxy.errors import ConnectFailed, NotAllowed
 from socksproxy.net.resolve import Names
@@ -27,6 +27,7 @@ from socksproxy.policy.asking import Means
 from socksproxy.policy.judge import Judge
 from socksproxy.policy.rules import Rule
 from socksproxy.udp import association as association_module
+from socksproxy.values import Filtering
 from tests.conftest import Serve
 from tests.support.hosts import Hosts
 from tests.support.origin import Origin, echo

@@ -20,12 +20,13 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyClass
 
-from socksproxy import Client, DefaultPolicy, SOCKSFactory, SOCKSProtocol
+from socksproxy import Client, SOCKSFactory
 from socksproxy.errors import TooManySessions
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.limits.admission import PATIENCE as HEARD
 from socksproxy.limits.ledger import Scope
-from socksproxy.server.factory import client_of
+from socksproxy.policy import DefaultPolicy
+from socksproxy.server.factory import SOCKSProtocol, client_of
 from socksproxy.wire.words import AddressType
 
 from ..conftest import Serve

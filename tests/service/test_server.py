@@ -28,7 +28,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python.usage import UsageError
 from zope.interface.verify import verifyObject
 
-from socksproxy import Filtering, SOCKSFactory, Timeouts, UDPSettings
+from socksproxy import SOCKSFactory, Timeouts, UDPSettings
 from socksproxy.auth import AuthSettings
 from socksproxy.config.options import BACKLOG
 from socksproxy.limits import Limits, ServerLimits
@@ -36,6 +36,7 @@ from socksproxy.net.dns_resolver import DNSResolver
 from socksproxy.service import server as module
 from socksproxy.service.privileges import NEEDLESS_ROOT
 from socksproxy.service.server import CannotStart, Listener, Options, SOCKSService, makeService
+from socksproxy.values import Filtering
 
 from ..conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
 from ..support.certificates import self_signed

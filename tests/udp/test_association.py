@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IHostnameResolver
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from socksproxy import Address, Client, Command, Filtering, UDPSettings
+from socksproxy import Address, Client, Command, UDPSettings
 from socksproxy.limits.buckets import Meters
 from socksproxy.net.resolve import Names
 from socksproxy.policy.asking import Means
@@ -33,6 +33,7 @@ from socksproxy.udp.association import (
     header_end,
 )
 from socksproxy.udp.reassembly import TIME
+from socksproxy.values import Filtering
 from socksproxy.wire.datagram import build_header, parse_datagram
 from socksproxy.wire.words import AddressType, ProtocolError
 

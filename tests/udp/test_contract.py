@@ -20,12 +20,14 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from socksproxy import Address, Client as Who, Command, Filtering, UDPSettings, make_resolver
+from socksproxy import Address, Client as Who, Command, UDPSettings
 from socksproxy.limits import Limits, ServerLimits
+from socksproxy.net import make_resolver
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.session.session import MAX_IDLE_TALK
 from socksproxy.udp import association as association_module, sockets, transports
+from socksproxy.values import Filtering
 from socksproxy.wire.datagram import build_header
 from socksproxy.wire.words import UNSPECIFIED, AddressType
 from tests.support.certificates import self_signed

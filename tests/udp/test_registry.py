@@ -13,12 +13,13 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
 
-from socksproxy import Address, Client, DefaultPolicy, Filtering, SOCKSFactory, UDPSettings
+from socksproxy import Address, Client, SOCKSFactory, UDPSettings
 from socksproxy.commands.associate import associate
 from socksproxy.errors import NoFreePort
 from socksproxy.net.dial import Outgoing
 from socksproxy.net.ports import Advertised, PortRange
 from socksproxy.net.resolve import Names
+from socksproxy.policy import DefaultPolicy
 from socksproxy.policy.asking import Means
 from socksproxy.relay.interfaces import End
 from socksproxy.runtime.deadlines import Deadlines
@@ -27,6 +28,7 @@ from socksproxy.udp.association import LIFETIME, Association, Terms
 from socksproxy.udp.demux import OwnDesk, SharedDesk
 from socksproxy.udp.registry import Associations
 from socksproxy.udp.transports import TransportOutlet
+from socksproxy.values import Filtering
 from socksproxy.values.udp import check
 from socksproxy.wire.datagram import build_header
 from socksproxy.wire.words import UNSPECIFIED, AddressType
