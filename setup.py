@@ -85,6 +85,7 @@ setup(
         "socksproxy.logs",
         "socksproxy.net",
         "socksproxy.policy",
+        "socksproxy.policy.sets",
         "socksproxy.relay",
         "socksproxy.runtime",
         "socksproxy.server",

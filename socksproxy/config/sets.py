@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from ..policy.rules import RuleError
-from ..policy.sets import NamesFile, NetworksFile, SetFile, Sets, Unusable
+from ..policy.sets import NamesFile, NetworksFile, SetFile, SetFileError, Sets
 from .faults import SETS, Fault, fault_of, no_such
 from .lines import Path
 from .mistakes import MOST_TOLD, listed
@@ -127,7 +127,7 @@ class _Reading:
 def _loaded(file: SetFile) -> SetFile | str:
     try:
         file.load()
-    except Unusable as problem:
+    except SetFileError as problem:
         return str(problem).removeprefix(file.path).lstrip(":, ")
     except ValueError:
         return "not a path"

@@ -16,16 +16,17 @@ from hypothesis import given, strategies as st
 from twisted.internet import reactor as _reactor
 from twisted.internet.task import Clock
 
-from socksproxy.policy import sets
 from socksproxy.policy.sets import (
     NamesFile,
     NameTable,
     NetworksFile,
     NetworkTable,
     SetFile,
+    SetFileError,
     SetFiles,
-    Unusable,
+    tables,
 )
+from socksproxy.runtime import watched_file
 from socksproxy.runtime.files import FileContent, read_regular_file
 from tests.support.logs import heard
 
@@ -127,7 +128,7 @@ def test_as_editors_write_it(tmp_path: Path, kind: Any, content: str) -> None:
 def test_other_encodings(tmp_path: Path, kind: Any, encoding: str) -> None:
     """They are told in one line, and no entry is made of them."""
     path = write(tmp_path / "set.txt", "# a set\n192.0.2.1\n".encode(encoding))
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(SetFileError) as caught:
         kind(path).load()
     assert str(caught.value) == f"{path}: is in UTF-16, or has a NUL byte: right is UTF-8"
 
@@ -178,7 +179,7 @@ def test_broken_file(tmp_path: Path, kind: Any, text: str | bytes, told: str) ->
     content = kind(write(path, "10.9.9.9" if kind is NetworksFile else "old.example"))
     content.load()
     write(path, text)
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(SetFileError) as caught:
         content.load()
     assert str(caught.value).startswith(f"{path}")
     assert told in str(caught.value)
@@ -248,7 +249,7 @@ async def test_entries_that_can_never_match_are_logged(tmp_path: Path, told: lis
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(Unusable, match="no such file"):
+    with pytest.raises(SetFileError, match="no such file"):
         NamesFile(str(tmp_path / "gone")).load()
 
 
@@ -262,8 +263,8 @@ def test_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         write(path, "a.example\nb.example\n")
         return content._replace(changed=True)
 
-    monkeypatch.setattr(sets, "read_regular_file", slowly)
-    with pytest.raises(Unusable, match="changes while it is read"):
+    monkeypatch.setattr(watched_file, "read_regular_file", slowly)
+    with pytest.raises(SetFileError, match="changes while it is read"):
         names.load()
     monkeypatch.undo()
     names.changed()
@@ -302,7 +303,7 @@ def test_no_long_step(
         file.load()
         pause(0)
 
-    monkeypatch.setattr(sets, "sleep", pause)
+    monkeypatch.setattr(tables, "sleep", pause)
     thread = Thread(target=load)
     thread.start()
     thread.join()

@@ -1,0 +1,287 @@
+"""
+Files that hold the entries of sets, one entry a line.
+
+Strategy: a thread reads a file into a new table, and the old table stays in use until the new one is whole.
+So a reader sees one or the other.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from io import BytesIO
+from ipaddress import ip_network
+from socket import AF_INET, AF_INET6, inet_pton
+from typing import Any
+from weakref import WeakValueDictionary
+
+from ...errors import describe
+from ...runtime.files import FileSignature
+from ...runtime.text import NotUTF8, without_mark
+from ...runtime.watched_file import WatchedFile
+from ..rules import Wrong, name_pattern, network_of
+from .tables import NameTable, NetworkTable, paced
+
+#: Bytes of a file: some ten million names.
+MOST_BYTES = 256 << 20
+#: Seconds in which a file must have been read.
+READ_WITHIN = 30.0
+_LOW = (1 << 64) - 1
+#: Names of a hosts file that are the machine's own business.
+_OWN_NAMES = frozenset(
+    {"localhost", "localhost.localdomain", "localdomain", "local", "broadcasthost", "0.0.0.0"}
+)
+_OWN_PREFIX = "ip6-"
+# Most names in use. What does not match is looked at more closely.
+_PLAIN_NAME = re.compile(r"(?=.{1,251}$)(?:\*?\.)?(?:[a-z0-9_-]{1,63}\.)*[a-z][a-z0-9_-]{0,61}[a-z_]")
+#: So many entries that do not count are shown.
+_MOST_SHOWN = 10
+
+
+class SetFileError(Exception):
+    """A file cannot be taken; its words are for the operator."""
+
+
+class SetFile:
+    """
+    A set in a file: one entry a line; ``#`` begins a comment.
+
+    It is empty until it has been loaded.
+
+    :param path: the file.
+    """
+
+    #: What its entries are, for the log.
+    kind: str
+    #: What was read; it is never changed, but for another one.
+    table: Any
+
+    def __init__(self, path: str) -> None:
+        self._file = WatchedFile(path, MOST_BYTES, READ_WITHIN)
+        #: The state of the file that the table shows.
+        self.held: FileSignature | None = None
+        #: A line for each of the first entries of that state that do not count, and one for the others.
+        self.ignored: tuple[str, ...] = ()
+        self._ignoring: list[str] = []
+        self._more_ignored = 0
+
+    def load(self) -> None:
+        """
+        Read the file. It takes a while, and any thread may do it.
+
+        What another set of this file has read of the same state, is not read again.
+
+        :raises SetFileError: when it cannot be taken; what was read before stays.
+        """
+        try:
+            content = self._file.read()
+        except OSError as problem:
+            raise SetFileError(f"{self.path}: {describe(problem)}") from None
+        if not content.data:
+            raise SetFileError(f"{self.path}: is empty; for an empty set, write a comment")
+        if content.changed:
+            raise SetFileError(f"{self.path}: changes while it is read")
+        key = type(self), self.path
+        other = _loaded.get(key)
+        if other is not None and other.held == self._file.signature:
+            table, ignored = other.table, other.ignored
+        else:
+            table, ignored = self._read(BytesIO(content.data))
+        self._use(table)
+        self.held, self.ignored = self._file.signature, ignored
+        _loaded[key] = self
+
+    @property
+    def path(self) -> str:
+        """The absolute path of the file."""
+        return self._file.path
+
+    def changed(self) -> bool:
+        """Whether the file has changed since it was read, and no program is writing it just now."""
+        return self._file.settled_change()
+
+    def _read(self, file: Iterable[bytes]) -> tuple[Any, tuple[str, ...]]:
+        """The table of *file*, and what :attr:`ignored` is for it."""
+        self._ignoring, self._more_ignored = [], 0
+        table = self._table(_lines(self.path, file))
+        if self._ignoring and not len(table):
+            raise SetFileError(f"{self._ignoring[0]}; no entry of the file counts")
+        if self._more_ignored:
+            self._ignoring.append(f"{self.path}: {self._more_ignored} more entries do not count")
+        return table, tuple(self._ignoring)
+
+    def _ignore(self, number: int, entry: str, right: str) -> None:
+        """Go on without an entry that can never match."""
+        if len(self._ignoring) < _MOST_SHOWN:
+            self._ignoring.append(str(self._wrong(number, entry, right)))
+        else:
+            self._more_ignored += 1
+
+    def _table(self, lines: Iterator[tuple[int, str]]) -> Any:
+        raise NotImplementedError
+
+    def _use(self, table: Any) -> None:
+        raise NotImplementedError
+
+    def _wrong(self, number: int, entry: str, right: str) -> SetFileError:
+        return SetFileError(f"{self.path}, line {number}: {entry[:80]!r}: {right}")
+
+
+#: Those whose content is known, by kind and path. When a configuration is read again, most are the same.
+_loaded: WeakValueDictionary[tuple[type[SetFile], str], SetFile] = WeakValueDictionary()
+
+
+def _lines(path: str, file: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+    """The lines that say something, without comments, and their numbers."""
+    for number, line in enumerate(paced(file), 1):
+        try:
+            line = without_mark(line) if number == 1 else line
+            text = line.partition(b"#")[0].strip().decode("utf-8")
+        except NotUTF8 as problem:
+            raise SetFileError(f"{path}: {problem}") from None
+        except UnicodeDecodeError:
+            raise SetFileError(f"{path}, line {number}: {line[:80]!r}: is not UTF-8") from None
+        if text:
+            yield number, text
+
+
+class NetworksFile(SetFile):
+    """A file of addresses, networks and ranges (``192.0.2.1-192.0.2.9``)."""
+
+    kind = "networks"
+    table: NetworkTable
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.table = NetworkTable()
+
+    def range_of(self, number: int, ipv6: bool) -> tuple[int, int] | None:
+        """See :meth:`HoldsNetworks.range_of`."""
+        return self.table.range_of(number, ipv6)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def _table(self, lines: Iterator[tuple[int, str]]) -> NetworkTable:
+        packed4 = array("Q")
+        first6, last6 = (array("Q"), array("Q")), (array("Q"), array("Q"))
+        for number, entry in lines:
+            try:
+                ipv6, first, last = _range(entry)
+            except Wrong as wrong:
+                raise self._wrong(number, entry, wrong.right) from None
+            if not ipv6:
+                packed4.append(first << 32 | last)
+                continue
+            for halves, end in ((first6, first), (last6, last)):
+                halves[0].append(end >> 64)
+                halves[1].append(end & _LOW)
+        ranges4 = ((packed >> 32, packed & 0xFFFFFFFF) for packed in packed4)
+        ranges6 = (
+            (first_high << 64 | first_low, last_high << 64 | last_low)
+            for first_high, first_low, last_high, last_low in zip(*first6, *last6, strict=True)
+        )
+        return NetworkTable(ranges4, ranges6)
+
+    def _use(self, table: NetworkTable) -> None:
+        self.table = table
+
+
+def _range(entry: str) -> tuple[bool, int, int]:
+    """
+    Whether *entry* is IPv6, and its first and last address.
+
+    :raises Wrong: when it is neither an address nor a network nor a range.
+    """
+    host, slash, length = entry.partition("/")
+    ipv6 = ":" in host
+    try:
+        number = int.from_bytes(inet_pton(AF_INET6 if ipv6 else AF_INET, host), "big")
+    except (OSError, ValueError):
+        pass  # something else, or nothing
+    else:
+        if ipv6 and number >> 32 == 0xFFFF:
+            pass  # IPv4-mapped: what it means is told below
+        elif not slash:
+            return ipv6, number, number
+        elif length.isdecimal() and len(length) < 4 and int(length) <= (bits := 128 if ipv6 else 32):
+            mask = (1 << bits - int(length)) - 1
+            if not number & mask:
+                return ipv6, number, number | mask
+    network = network_of(entry)
+    return network.version == 6, int(network.network_address), int(network.broadcast_address)
+
+
+class NamesFile(SetFile):
+    """
+    A file of names (``a.example``, ``*.example`` for what ends so, ``.example`` for both), or a hosts file.
+
+    Of a hosts file (``0.0.0.0 a.example b.example``) the addresses do not matter.
+    """
+
+    kind = "names"
+    table: NameTable
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.table = NameTable()
+
+    def holds(self, name: str) -> bool:
+        """See :meth:`HoldsNames.holds`."""
+        return self.table.holds(name)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def _table(self, lines: Iterator[tuple[int, str]]) -> NameTable:
+        return NameTable(self._patterns(lines))
+
+    def _patterns(self, lines: Iterator[tuple[int, str]]) -> Iterator[str]:
+        for number, text in lines:
+            words = text.split()
+            if len(words) > 1:
+                if not _is_address(words[0]):
+                    self._ignore(number, text, "must be one name, or an address and names")
+                    continue
+                words = [word for word in words[1:] if not _is_own(word.lower())]
+            for word in words:
+                pattern = word.lower()
+                if _PLAIN_NAME.fullmatch(pattern):
+                    yield pattern
+                    continue
+                try:
+                    yield _name_of_file(word)
+                except Wrong as wrong:
+                    self._ignore(number, word, wrong.right)
+
+    def _use(self, table: NameTable) -> None:
+        self.table = table
+
+
+def _name_of_file(word: str) -> str:
+    """
+    The pattern that *word* is, one of those that :class:`NameTable` takes.
+
+    :raises Wrong: when no name can match it.
+    """
+    both = word.startswith(".")
+    pattern = name_pattern(f"*{word}" if both else word)
+    bare = pattern[2:] if pattern.startswith("*.") else pattern
+    if pattern.startswith("@") or set(bare) & set("*?"):
+        raise Wrong(word, "must be a name, *. and a name, or . and a name")
+    return pattern[1:] if both else pattern
+
+
+def _is_own(name: str) -> bool:
+    return name in _OWN_NAMES or name.startswith(_OWN_PREFIX)
+
+
+@lru_cache(maxsize=64)  # a hosts file has two or three
+def _is_address(text: str) -> bool:
+    try:
+        ip_network(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,219 @@
+"""
+Sets of networks and of names that rules name: those that are always there, and those of the operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from ...net.own_listeners import UNIX
+from ...net.special_addresses import Special, special_network, special_networks
+from ..rules import (
+    Network,
+    Problem,
+    Rule,
+    RuleError,
+    Wrong,
+    WrongEntries,
+    entries_of,
+    is_set,
+    name_patterns,
+    network_of,
+    problem_of,
+)
+from .files import SetFile
+from .tables import HoldsNames, HoldsNetworks, glob
+
+_KINDS = {
+    "loopback": Special.LOOPBACK,
+    "unspecified": Special.UNSPECIFIED,
+    "link-local": Special.LINK_LOCAL,
+    "metadata": Special.METADATA,
+    "multicast": Special.MULTICAST,
+    "broadcast": Special.BROADCAST,
+    "reserved": Special.RESERVED,
+}
+
+
+def _built_in() -> dict[str, tuple[Network, ...]]:
+    named: dict[str, tuple[Network, ...]] = {name: special_networks(kind) for name, kind in _KINDS.items()}
+    named["special"] = tuple(network for networks in named.values() for network in networks)
+    for name, texts in {
+        "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
+        "shared": ("100.64.0.0/10",),
+        "documentation": ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"),
+    }.items():
+        named[name] = tuple(map(network_of, texts))
+    return named
+
+
+#: Sets of networks that are always there.
+BUILT_IN: Mapping[str, tuple[Network, ...]] = _built_in()
+
+#: The one of them to which networks may be added, and the one that holds it.
+METADATA, _SPECIAL = "metadata", "special"
+#: Names that no other set may have.
+_TAKEN = tuple(name for name in (*BUILT_IN, UNIX) if name != METADATA)
+
+
+class _JoinedNetworks:
+    """
+    Networks, and what holds others.
+
+    :param networks: a few.
+    :param others: each is asked.
+    """
+
+    def __init__(self, networks: Iterable[Network], others: Iterable[HoldsNetworks]) -> None:
+        self._ends = [
+            (network.version == 6, int(network.network_address), int(network.broadcast_address))
+            for network in networks
+        ]
+        self._others = tuple(others)
+
+    def range_of(self, number: int, ipv6: bool) -> tuple[int, int] | None:
+        """See :meth:`HoldsNetworks.range_of`; of several ranges it is the smallest."""
+        found = [(first, last) for six, first, last in self._ends if six is ipv6 and first <= number <= last]
+        found += [
+            held for held in (other.range_of(number, ipv6) for other in self._others) if held is not None
+        ]
+        return min(found, key=lambda ends: ends[1] - ends[0], default=None)
+
+
+class _JoinedNames:
+    """
+    Patterns of names, and what holds others.
+
+    :param patterns: a few.
+    :param others: each is asked.
+    """
+
+    def __init__(self, patterns: Iterable[str], others: Iterable[HoldsNames]) -> None:
+        self._globs = [glob(pattern) for pattern in patterns]
+        self._others = tuple(others)
+
+    def holds(self, name: str) -> bool:
+        """See :meth:`HoldsNames.holds`."""
+        return any(pattern.fullmatch(name) for pattern in self._globs) or any(
+            other.holds(name) for other in self._others
+        )
+
+
+class Sets:
+    """
+    Sets that rules name, beside :data:`BUILT_IN`.
+
+    :param networks: of networks: what rules may name, or what holds so many that it is asked; or both,
+        and several of that, in a list.
+    :param names: of names, likewise.
+    :raises RuleError: for mistakes, all of them.
+    :ivar files: those that are sets, or parts of some.
+    :ivar metadata: what *networks* has for the set ``metadata``, in addition to what is always in
+        that set: special addresses of this place.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, Iterable[str | HoldsNetworks] | HoldsNetworks] | None = None,
+        names: Mapping[str, Iterable[str | HoldsNames] | HoldsNames] | None = None,
+    ) -> None:
+        self.files: list[SetFile] = []
+        problems: list[Problem] = []
+        self.networks: dict[str, tuple[Network, ...] | HoldsNetworks] = dict(BUILT_IN)
+        self.names: dict[str, tuple[str, ...] | HoldsNames] = {}
+        self.metadata: tuple[Network, ...] = ()
+        for name, content in (networks or {}).items():
+            if not is_set(name) or name in _TAKEN:
+                right = "must be a word in lower case, and none of " + ", ".join(_TAKEN)
+                problems.append(Problem(name, "name", name, right, "set"))
+                continue
+            texts, others = self._parts(content, "range_of")
+            fixed = _checked(name, "networks", texts, lambda text: (network_of(text),), problems)
+            if name == METADATA:
+                if others:
+                    right = "takes networks only, and no file"
+                    problems.append(Problem(name, "name", name, right, "set"))
+                self._add_metadata(fixed)
+                continue
+            several = bool(texts) or len(others) > 1
+            self.networks[name] = (
+                (_JoinedNetworks(fixed, others) if several else others[0]) if others else fixed
+            )
+        for name, patterns in (names or {}).items():
+            if not is_set(name):
+                problems.append(Problem(name, "name", name, "must be a word in lower case", "set"))
+                continue
+            texts, others = self._parts(patterns, "holds")
+            fixed = _checked(name, "names", texts, _patterns, problems)
+            self.names[name] = _joined(fixed, others, _JoinedNames)
+        if problems:
+            raise RuleError(problems)
+
+    def special_network(self, address: IPv4Address | IPv6Address) -> Network | None:
+        """The network that makes *address* special, whatever the address may carry; None: it is ordinary."""
+        for network in self.metadata:
+            if address in network:
+                return network
+        found = special_network(address)
+        return None if found is None else found[1]
+
+    def _add_metadata(self, networks: tuple[Network, ...]) -> None:
+        self.metadata = networks
+        for name in (METADATA, _SPECIAL):
+            self.networks[name] = BUILT_IN[name] + networks
+
+    def _parts(self, content: Any, asked: str) -> tuple[list[Any], list[Any]]:
+        """The entries in *content*, and what has a method *asked* of its own; files are kept."""
+        parts = [content] if hasattr(content, asked) else list(content)
+        others = [part for part in parts if hasattr(part, asked)]
+        for part in others:
+            if isinstance(part, SetFile) and not any(part is file for file in self.files):
+                self.files.append(part)
+        return [part for part in parts if not hasattr(part, asked)], others
+
+    def problems(self, rule: Rule) -> list[Problem]:
+        """The sets that *rule* names and that there are not."""
+        found = []
+        for field in ("clients", "networks", "names"):
+            known: Mapping[str, object] = self.names if field == "names" else self.networks
+            for text in getattr(rule, field) or ():
+                name = text[1:] if field == "names" else text
+                named = text.startswith("@") if field == "names" else is_set(text)
+                if not named or name in known or (field == "clients" and name == UNIX):
+                    continue
+                near = get_close_matches(name, known, 1)
+                mark = "@" if field == "names" else ""
+                right = f"there is no such set; {mark}{near[0]}?" if near else "there is no such set"
+                found.append(Problem(rule.name, field, text, right))
+        return found
+
+
+def _joined(fixed: tuple[Any, ...], others: list[Any], join: Callable[[Any, Any], Any]) -> Any:
+    """A set of *fixed* entries and of *others*, which hold entries: no more objects than it takes."""
+    if not others:
+        return fixed
+    return join(fixed, others) if fixed or len(others) > 1 else others[0]
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    patterns = name_patterns(value)
+    if patterns[0].startswith("@"):
+        raise Wrong(value, "must be a name; sets have no sets in them")
+    return patterns
+
+
+def _checked(
+    name: str,
+    field: str,
+    content: Iterable[str],
+    parse: Callable[[Any], Iterable[Any]],
+    problems: list[Problem],
+) -> tuple[Any, ...]:
+    try:
+        return entries_of(content, parse)
+    except WrongEntries as wrong:
+        problems += [problem_of(entry, name, field, "set") for entry in wrong.entries]
+        return ()
