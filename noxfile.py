@@ -30,6 +30,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def layers(session: nox.Session) -> None:
+    """Check what each room imports."""
+    session.install("-e", ".[tls,htpasswd,pam,gssapi,dns,config]", "import-linter")
+    session.run("lint-imports")
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     session.install("-e", ".[tls,docs]")

@@ -36,6 +36,7 @@ DOCS = [*CONFIG, "sphinx >= 7"]
 DEV = [
     *GSSAPI,
     "build",
+    "import-linter >= 2.8",
     "k5test >= 0.10",
     "mypy >= 1.11",
     "mypy-zope >= 1.0.5",
