@@ -30,9 +30,8 @@ from socksproxy.config.rules import RULE_KEYS
 from socksproxy.config.sets import SET_KEYS
 from socksproxy.config.tables import keys_of, table_classes
 from socksproxy.config.users import GROUP_KEYS, USER_KEYS
-from socksproxy.logs.access_log import FIELDS
+from socksproxy.events import FIELDS, Cause
 from socksproxy.negotiation import TRANSITIONS, State
-from socksproxy.relay.interfaces import End
 
 from .conftest import TWISTD, Program
 from .support.modules import module_at
@@ -317,7 +316,7 @@ def test_endings() -> None:
     told = {
         word.strip("` ") for row in table(DOCS / "logging.rst", "How it ended") for word in row.split(",")
     }
-    assert {end.value for end in End} <= told
+    assert {cause.value.words for cause in Cause if ": " not in cause.value.words} <= told
 
 
 def test_sphinx(tmp_path: Path) -> None:

@@ -23,33 +23,9 @@ from typing import Any, NamedTuple
 from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
 
-__all__ = ["FIELDS", "FORMATS", "AccessLog", "access_observer", "own_descriptor"]
+from ..events import FIELDS
 
-#: What a line tells, in this order, after the time.
-FIELDS = (
-    "client",
-    "user",
-    "method",
-    "version",
-    "command",
-    "destination",
-    "rule",
-    "reached",
-    "outgoing",
-    "announced",
-    "strangers",
-    "reply",
-    "sent",
-    "received",
-    "datagrams_sent",
-    "datagrams_received",
-    "dropped",
-    "handshake_seconds",
-    "resolution_seconds",
-    "connect_seconds",
-    "session_seconds",
-    "ended",
-)
+__all__ = ["FORMATS", "AccessLog", "access_observer", "own_descriptor"]
 
 #: Names of what the process was given when it was started.
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}

@@ -173,7 +173,7 @@ def outgoing_of(hosts: Iterable[str]) -> Outgoing:
     return Outgoing(by_family.get(False), by_family.get(True))
 
 
-class End(Shape):
+class RelaySide(Shape):
     """One end of a relay over transports: it takes what the transport's protocol is told."""
 
     def dataReceived(self, data: bytes) -> None: ...
@@ -198,7 +198,7 @@ class Destination(Protocol):
 
     def __init__(self, connected: Callable[[Destination], None] | None = None) -> None:
         self._connected = connected
-        self.end: End | None = None
+        self.end: RelaySide | None = None
 
     def connectionMade(self) -> None:
         """See :meth:`twisted.internet.interfaces.IProtocol.connectionMade`."""

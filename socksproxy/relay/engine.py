@@ -24,12 +24,13 @@ from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from ..events import Cause
 from ..limits.buckets import Meters
 from ..logs.occasional import Seldom, complain
 from ..net.tcp_options import SOCKET_OPTIONS, SocketOption, set_options
 from ..runtime.deadlines import look_every
 from .epoll_events import BROKEN, EVERYTHING, READ, READABLE
-from .interfaces import End, IRelay, nothing
+from .interfaces import IRelay, nothing
 from .lingering import lingering_for
 from .pipes import PipePool
 from .pump import BUFFER_SIZE, EngineRelay, Half
@@ -311,11 +312,11 @@ class RelayEngine:
         self._idle_timer = None
         now = self.reactor.seconds()
         for relay in [relay for relay in self._timed if relay.is_idle(now)]:
-            self._end(relay, End.IDLE)
+            self._end(relay, Cause.IDLE)
         if self._timed:
             self._want_check(min(relay.idle or 0.0 for relay in self._timed))
 
-    def _end(self, handler: Handler | EngineRelay, *how: End) -> None:
+    def _end(self, handler: Handler | EngineRelay, *how: Cause) -> None:
         try:
             handler.abort(*how)
         except Exception:

@@ -14,9 +14,9 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from ..events import Cause
 from ..logs.occasional import complain
 from ..runtime.deadlines import look_every
-from .interfaces import End
 
 _log = Logger(namespace="socksproxy")
 
@@ -87,7 +87,7 @@ class HalfClosed:
         now = self._clock.seconds()
         idle = [relay for relay, time in self._look(now) if time >= SPARED]
         chosen = nsmallest(most, idle, key=lambda relay: self._waits[relay].since)
-        self._end(chosen, End.SHORTAGE)
+        self._end(chosen, Cause.SHORTAGE)
         return len(chosen)
 
     def close(self) -> None:
@@ -114,12 +114,12 @@ class HalfClosed:
             seconds = self._waits[relay].seconds
             if seconds is not None and idle >= seconds:
                 late.append(relay)
-        self._end(late, End.HALF_CLOSED)
+        self._end(late, Cause.HALF_CLOSED)
         timed = [wait.seconds for wait in self._waits.values() if wait.seconds is not None]
         if timed:
             self._want_look(min(timed))
 
-    def _end(self, relays: list[Any], how: End) -> None:
+    def _end(self, relays: list[Any], how: Cause) -> None:
         for relay in relays:
             self.discard(relay)
             try:

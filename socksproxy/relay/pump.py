@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
+from ..events import Cause
 from ..limits.buckets import Meter, Meters
 from ..net.names import plain
 from ..net.own_listeners import Place, path_of
 from .epoll_events import BROKEN, READABLE, UNEVEN, WRITE
-from .interfaces import End, IRelay, nothing
+from .interfaces import IRelay, nothing
 from .pipes import Pipe
 
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ class Half:
         if self._pipe is not None:
             self._return_pipe(_BULK)
         if meter.exhausted:
-            self.relay.abort(End.QUOTA)
+            self.relay.abort(Cause.QUOTA)
         else:
             self._blocked = True
 
@@ -404,7 +405,7 @@ class Half:
         """The source has closed its direction, and all that it sent is with the other socket."""
         self.eof = True
         relay = self.relay
-        relay.note(End.CLIENT if self is relay.client else End.DESTINATION)
+        relay.note(Cause.CLIENT if self is relay.client else Cause.DESTINATION)
         if self.other.eof:
             relay.finish()
             return
@@ -461,7 +462,7 @@ class EngineRelay:
         self.client = Half(self, client)
         self.destination = Half(self, destination)
         self.client.other, self.destination.other = self.destination, self.client
-        self.how: End | None = None
+        self.how: Cause | None = None
         self.errno = 0
         self.idle = idle
         self.half_closed = half_closed
@@ -479,7 +480,7 @@ class EngineRelay:
         """Bytes that the client's socket has taken."""
         return self.destination.moved
 
-    def abort(self, how: End = End.ABORTED) -> None:
+    def abort(self, how: Cause = Cause.ABORTED) -> None:
         """See :meth:`socksproxy.relay.interfaces.IRelay.abort`."""
         if self._ended is not None:
             self.how = how
@@ -498,7 +499,7 @@ class EngineRelay:
         name = link.getsockname()
         return path_of(name) if link.family == AF_UNIX else (plain(name[0]), name[1])
 
-    def note(self, how: End) -> None:
+    def note(self, how: Cause) -> None:
         """Remember what came first."""
         if self.how is None:
             self.how = how
@@ -510,9 +511,9 @@ class EngineRelay:
         self.errno = problem.errno or 0
         reset = self.errno in _RESETS
         if half is self.client:
-            self.how = End.CLIENT_RESET if reset else End.CLIENT_LOST
+            self.how = Cause.CLIENT_RESET if reset else Cause.CLIENT_LOST
         else:
-            self.how = End.DESTINATION_RESET if reset else End.DESTINATION_LOST
+            self.how = Cause.DESTINATION_RESET if reset else Cause.DESTINATION_LOST
         self._close(Half.reset)
 
     def finish(self) -> None:

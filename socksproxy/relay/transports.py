@@ -19,10 +19,11 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..events import Cause
 from ..limits.buckets import Meter, Meters
 from ..net.own_listeners import Place, place_of
 from ..wire.words import ProtocolError
-from .interfaces import End, IRelay, nothing
+from .interfaces import IRelay, nothing
 
 #: Bytes that a transport reads at a time, and at the least.
 _MOST_READ, _LEAST_READ = 65536, 512
@@ -271,7 +272,7 @@ class TransportsRelay:
         self.client = RelayEnd(self, client) if wrapping is None else WrappedEnd(self, client, wrapping)
         self.destination = RelayEnd(self, destination)
         self.client.other, self.destination.other = self.destination, self.client
-        self.how: End | None = None
+        self.how: Cause | None = None
         self.problem: str | None = None
         self.errno = 0
         self._clock = clock
@@ -323,7 +324,7 @@ class TransportsRelay:
             self.client.set_meter(up)
             self.destination.set_meter(down)
 
-    def abort(self, how: End = End.ABORTED) -> None:
+    def abort(self, how: Cause = Cause.ABORTED) -> None:
         """See :meth:`socksproxy.relay.interfaces.IRelay.abort`."""
         self._note(how, 0)
         for end in (self.client, self.destination):
@@ -339,9 +340,9 @@ class TransportsRelay:
         if self._closing:
             return
         self._closing = True
-        self._note(End.QUOTA, 0)
+        self._note(Cause.QUOTA, 0)
         self._stop_timer()
-        self._timer = self._clock.callLater(_LAST, self.abort, End.QUOTA)
+        self._timer = self._clock.callLater(_LAST, self.abort, Cause.QUOTA)
         for end in (self.client, self.destination):
             end.close()
 
@@ -349,11 +350,11 @@ class TransportsRelay:
         """*end*'s peer, or the context with it, has broken what was agreed on."""
         if self.problem is None:
             self.problem = str(problem)
-        self.abort(End.BROKEN)
+        self.abort(Cause.BROKEN)
 
     def closed_by(self, end: RelayEnd) -> None:
         """*end*'s peer was the first, or the second, to close its direction."""
-        self._note(End.CLIENT if end is self.client else End.DESTINATION, 0)
+        self._note(Cause.CLIENT if end is self.client else Cause.DESTINATION, 0)
         if not end.other.read_closed:
             self._half_closed(self)
 
@@ -374,15 +375,15 @@ class TransportsRelay:
         number = getattr(reason.value, "osError", None) or _errno_of(reason)
         mine = end is self.client
         if number in (errno_.ECONNRESET, errno_.EPIPE, 0):
-            how = End.CLIENT_RESET if mine else End.DESTINATION_RESET
+            how = Cause.CLIENT_RESET if mine else Cause.DESTINATION_RESET
         else:
-            how = End.CLIENT_LOST if mine else End.DESTINATION_LOST
+            how = Cause.CLIENT_LOST if mine else Cause.DESTINATION_LOST
         # A reset after an orderly close of that side is still what ended the relay.
         if not end.other.gone:
             self.how, self.errno = (how, number) if self.how not in _FINAL else (self.how, self.errno)
             end.other.transport.abortConnection()
 
-    def _note(self, how: End, number: int) -> None:
+    def _note(self, how: Cause, number: int) -> None:
         if self.how is None or (how in _FINAL and self.how not in _FINAL):
             self.how, self.errno = how, number
 
@@ -396,7 +397,7 @@ class TransportsRelay:
         assert self._idle is not None
         left = self._last + self._idle - self._clock.seconds()
         if left <= 0:
-            self.abort(End.IDLE)
+            self.abort(Cause.IDLE)
         else:
             self._timer = self._clock.callLater(left, self._check_idle)
 
@@ -416,9 +417,14 @@ class TransportsRelay:
 
 
 #: Ends that were decided here; what follows from them does not change the record.
-_FINAL = frozenset(
-    {End.IDLE, End.HALF_CLOSED, End.SHORTAGE, End.FORBIDDEN, End.HOURS, End.ABORTED, End.BROKEN, End.QUOTA}
-)
+_FINAL = frozenset(Cause) - {
+    Cause.CLIENT,
+    Cause.CLIENT_RESET,
+    Cause.CLIENT_LOST,
+    Cause.DESTINATION,
+    Cause.DESTINATION_RESET,
+    Cause.DESTINATION_LOST,
+}
 
 
 def reached_by(transport: Any) -> Place:

@@ -34,7 +34,7 @@ from ..limits.buckets import Meters
 from ..limits.usage import UsageFile
 from ..negotiation import IMethod, IWrapping
 from ..net.descriptors import DescriptorGate
-from ..net.dial import Destination, End, Outgoing
+from ..net.dial import Destination, Outgoing, RelaySide
 from ..net.liveness import ask, has_ended
 from ..net.names import literal, plain
 from ..net.own_listeners import Place
@@ -78,7 +78,7 @@ class SOCKSProtocol(Protocol):
         self.factory = factory
         self.detachable = False
         self._session: Session | None = None
-        self._end: End | None = None
+        self._end: RelaySide | None = None
         self._unidentified = False
         self._look: IDelayedCall | None = None
 

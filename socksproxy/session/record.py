@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.logger import LogLevel
 
+from ..events import Ended
 from ..identity import Client
 from ..logs.printable import line_of_record
 from ..negotiation import command_name
@@ -95,11 +96,12 @@ class AccessRecord:
         self.datagrams_received: int | None = None
         self.dropped: dict[str, int] | None = None
 
-    def event(self, ended: str, now: float, wall: float) -> dict[str, Any]:
+    def event(self, id: str, ended: Ended, now: float, wall: float) -> dict[str, Any]:
         """
         The event of a session that is over.
 
-        :param ended: how, in a few words.
+        :param id: the name of the session.
+        :param ended: how.
         :param now: the reactor's seconds.
         :param wall: seconds since the epoch, for ``log_time``.
         """
@@ -130,7 +132,9 @@ class AccessRecord:
             "resolution_seconds": _between(self.requested, self.resolved),
             "connect_seconds": _between(self.resolved or self.requested, self.answered),
             "session_seconds": _between(self.began, now),
-            "ended": ended,
+            "id": id,
+            "end": ended.end.value,
+            "ended": ended.words,
         }
 
 

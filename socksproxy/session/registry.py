@@ -17,6 +17,7 @@ from twisted.logger import ILogObserver, Logger
 from ..auth.authentication import Authentication
 from ..commands.bind import Binds, BindSettings
 from ..commands.peer_listener import Take, for_engine, for_transports
+from ..events import Ended, SessionIds
 from ..identity import Client
 from ..limits.admission import Admission
 from ..limits.ledger import Ledger
@@ -107,6 +108,8 @@ class Sessions:
         self.listeners = OwnListeners()
         self._settings = settings
         self.live: set[Session] = set()
+        #: Names the sessions; the workers of a server have other ones.
+        self.ids = SessionIds()
         self.hours = HoursWatch(reactor, self._hours_changed, lambda: bool(self.live))
         self._set_policy()
         self._hosts: HostsFile | None = None
@@ -329,7 +332,7 @@ class Sessions:
             self.engine.drop(link.fileno())
         link.close()
 
-    def end(self, session: Session, how: str) -> None:
+    def end(self, session: Session, ended: Ended) -> None:
         """*session* is over: nothing of it is left but its record."""
         self.live.discard(session)
         self.handshakes.stop(session)
@@ -341,7 +344,9 @@ class Sessions:
         told = session.heard or self._settings.log_probes
         if told and self._settings.observer is not None and session.recorded():
             try:
-                self._settings.observer(session.record.event(how, self.seconds(), time.time()))
+                self._settings.observer(
+                    session.record.event(self.ids.name(session.number), ended, self.seconds(), time.time())
+                )
             except Exception:
                 # An embedder's observer may raise anything; it costs this event and nothing else.
                 complain(_log, "the observer of sessions failed; an event is lost")

@@ -38,6 +38,7 @@ from ..errors import (
     reply4_for,
     reply_for,
 )
+from ..events import Cause, End, Ended, end_for
 from ..identity import Client
 from ..limits.admission import Admission
 from ..limits.buckets import Meters
@@ -50,7 +51,7 @@ from ..policy import IDecidingPolicy, IPolicy
 from ..policy.asking import Means, ask_again, ask_command
 from ..policy.judge import Judge
 from ..policy.rules import Rule
-from ..relay.interfaces import End, IRelay
+from ..relay.interfaces import IRelay
 from ..udp.association import Association, Way
 from ..values.limits import Limits
 from ..wire.words import Address, AddressType, Command, Reply, Request, Version
@@ -108,9 +109,9 @@ class Session:
         "_claims",
         "_discarded",
         "_early",
+        "_ended",
         "_forbidden",
         "_half_closed",
-        "_how",
         "_judge",
         "_logout",
         "_peers",
@@ -122,6 +123,7 @@ class Session:
         "channel",
         "heard",
         "negotiation",
+        "number",
         "phase",
         "record",
     )
@@ -129,8 +131,8 @@ class Session:
     def __init__(self, sessions: Sessions, channel: Channel, client: Client, claims: Claims | None) -> None:
         self._sessions = sessions
         self._claims = claims
-        self._how: str | None = None
-        self._forbidden = End.FORBIDDEN
+        self._ended: Ended | None = None
+        self._forbidden = Cause.FORBIDDEN
         self._pending: Deferred[Any] | None = None
         self._relay: IRelay | None = None
         self._association: Association | None = None
@@ -149,6 +151,7 @@ class Session:
         #: Bytes of early data that are counted.
         self._early = 0
         self.heard = False
+        self.number = sessions.ids.next()
         self.channel = channel
         self.negotiation = Negotiation(None if sessions.authentication is None else self._offers)
         self.phase = Phase.NEGOTIATING
@@ -165,7 +168,7 @@ class Session:
     def _drop_if_too_many(self) -> None:
         claims = self._claims
         if claims is not None and claims.admission is Admission.DROP:
-            self._how = f"refused: {claims.refusal}"
+            self._ended = Ended(End.LIMIT, f"refused: {claims.refusal}")
             self.phase = Phase.FINISHING
             self.channel.abort()
 
@@ -185,8 +188,7 @@ class Session:
             # Nothing is due here, but a byte now and then is no harm.
             self._discarded += len(data)
             if self._discarded > MAX_IDLE_TALK and self._association is not None:
-                self._how = "protocol error: data on the connection of an association"
-                self._association.abort()
+                self._association.abort(Cause.TALK)
 
     def _hear(self) -> None:
         """The client says something, for the first time."""
@@ -200,12 +202,12 @@ class Session:
         """The client has closed its direction."""
         self._half_closed = True
         if self.phase is Phase.NEGOTIATING or self.phase is Phase.AUTHENTICATING:
-            self._cancel("client")
+            self._cancel(Cause.CLIENT.value)
             self.channel.close()
         elif self.phase is Phase.SERVING and not self._waits_for_answer():
             # Nothing tells a client that has gone from one that will send no more;
             # one that has already sent all it had to say may well wait for the answer.
-            self._cancel("client")
+            self._cancel(Cause.CLIENT.value)
             self.channel.close()
         elif self.phase is Phase.FINISHING:
             self.channel.close()
@@ -216,18 +218,18 @@ class Session:
     def lost(self, reset: bool) -> None:
         """The client's connection is gone; *reset*: not by an orderly close."""
         # One that has closed its direction has closed the other one then, which shows as a reset.
-        how = "client reset" if reset and not self._half_closed else "client"
+        ended = (Cause.CLIENT_RESET if reset and not self._half_closed else Cause.CLIENT).value
         if self._association is not None:
-            self._leave(how)
+            self._leave(ended)
             return
-        self._cancel(how)
+        self._cancel(ended)
         self._over()
 
     # What the deadlines tell.
 
     def handshake_expired(self) -> None:
         """The request did not come in time."""
-        self._how = "handshake timeout"
+        self._ended = Cause.HANDSHAKE.value
         self._withdraw()
         self.channel.abort()
 
@@ -248,17 +250,17 @@ class Session:
     def grace_expired(self) -> None:
         """The client has been gone for as long as its association may outlive it."""
         if self._association is not None:
-            self._association.abort(End.CLIENT)
+            self._association.abort(Cause.CLIENT)
 
     def abort(self) -> None:
-        """End the session at once."""
+        """Cause the session at once."""
         if self._relay is not None:
             self._relay.abort()
             return
         if self._association is not None:
             self._association.abort()
             return
-        self._how = self._how or "aborted"
+        self._ended = self._ended or Cause.ABORTED.value
         self._withdraw()
         self.channel.abort()
 
@@ -288,7 +290,7 @@ class Session:
         try:
             negotiation.receive(data)
         except ProtocolError as problem:  # what it encapsulates cannot be read
-            self._cancel(f"protocol error: {problem}")
+            self._cancel(_broken(problem))
             self.channel.abort()
             return
         self._count_early()
@@ -297,7 +299,7 @@ class Session:
         if self.phase is Phase.SERVING:
             self.channel.pause()
         else:
-            self._cancel("protocol error: data instead of a request")
+            self._cancel(_broken("data instead of a request"))
             self.channel.abort()
 
     def _count_early(self) -> None:
@@ -319,7 +321,7 @@ class Session:
         try:
             data = data if wrapping is None else wrapping.wrap(data)
         except ProtocolError as problem:  # nothing can be said any more
-            self._cancel(f"protocol error: {problem}")
+            self._cancel(_broken(problem))
             self.phase = Phase.FINISHING
             self.channel.abort()
             return
@@ -405,7 +407,7 @@ class Session:
         # A status that is not 0 means "wrong", and programs forget a password for that.
         if output and not isinstance(problem, (TooManyChecks, CheckTimedOut)):
             self.channel.write(output)
-        self._finish("refused: not authenticated")
+        self._finish(Ended(End.AUTH, "refused: not authenticated"))
 
     def _requested(self, request: Request) -> None:
         if request.version is Version.SOCKS4 and self._sessions.authentication is not None:
@@ -441,7 +443,8 @@ class Session:
         if output:
             self.channel.write(output)
         self._complain(str(problem))
-        self._finish(f"protocol error: {problem}" if not isinstance(problem, NotSOCKS) else str(problem))
+        not_socks = isinstance(problem, NotSOCKS)
+        self._finish(Ended(End.PROTOCOL, str(problem)) if not_socks else _broken(problem))
 
     def _complain(self, problem: str) -> None:
         """One line in the log, unless there was one of its kind lately."""
@@ -713,7 +716,7 @@ class Session:
         self._pending = None
         self.record.announced = line_of_record(answer.host)
         self._grant(answer)
-        self._finish("answered")
+        self._finish(Cause.ANSWERED.value)
 
     def _connected(self, dialed: Dialed) -> None:
         if self._policy is self._sessions.policy:
@@ -783,7 +786,7 @@ class Session:
     def _relayed(self, relay: IRelay) -> None:
         self._sessions.half_closed.discard(relay)
         self.record.sent, self.record.received = relay.sent, relay.received
-        self._how = relay.how.value if relay.how is not None else "aborted"
+        self._ended = (relay.how or Cause.ABORTED).value
         if relay.problem is not None:
             self._complain(relay.problem)
         self._over()
@@ -848,16 +851,16 @@ class Session:
             return make_room(client, lambda other: other.client.user == client.user)
         return False
 
-    def _leave(self, how: str) -> None:
+    def _leave(self, ended: Ended) -> None:
         """The client's connection is closing: its association ends, or has some time yet."""
         association, sessions = self._association, self._sessions
-        if association is None or self._how is not None:
+        if association is None or self._ended is not None:
             return
-        self._how = how
+        self._ended = ended
         if sessions.associations.settings.grace:
             sessions.graces.start(self, sessions.seconds())
         else:
-            association.abort(End.CLIENT)
+            association.abort(Cause.CLIENT)
 
     def _dissociated(self, association: Association) -> None:
         self._association = None
@@ -869,8 +872,8 @@ class Session:
             association.datagrams_received,
         )
         record.dropped = {reason.value: count for reason, count in association.dropped.items()}
-        if self._how is None and association.how is not None:
-            self._how = association.how.value
+        if self._ended is None and association.how is not None:
+            self._ended = association.how.value
         if association.how in _AT_ONCE:
             self.channel.abort()
         else:
@@ -889,7 +892,7 @@ class Session:
     def _broke(self, failure: Failure) -> None:
         """A fault of ours: it is logged in full, once, and costs this session alone."""
         _log.failure("{client}: the session failed", failure, client=self.record.client)
-        self._how = "internal error"
+        self._ended = Cause.FAULT.value
         self.channel.abort()
         self._over()  # a channel that had given up its socket tells nothing
 
@@ -917,7 +920,7 @@ class Session:
                 reply=reply.value,
             )
         self._say(output)
-        self._finish(f"refused: {describe(problem)}")
+        self._finish(Ended(end_for(problem), f"refused: {describe(problem)}"))
 
     def _waits_for_answer(self) -> bool:
         """
@@ -929,11 +932,11 @@ class Session:
         command = None if request is None else request.command
         return command == Command.UDP_ASSOCIATE or (bool(self.negotiation.early) and command != Command.BIND)
 
-    def _finish(self, how: str) -> None:
+    def _finish(self, ended: Ended) -> None:
         """Everything is said: give the client time to read it."""
         if self.phase is Phase.OVER or self.phase is Phase.FINISHING:
             return
-        self._how = how
+        self._ended = ended
         self.phase = Phase.FINISHING
         self._forget_early()
         if self._half_closed:
@@ -947,9 +950,9 @@ class Session:
             self.negotiation.early = b""
             self._count_early()
 
-    def _cancel(self, how: str) -> None:
-        if self._how is None:
-            self._how = how
+    def _cancel(self, ended: Ended) -> None:
+        if self._ended is None:
+            self._ended = ended
         self._give_up()
 
     def _give_up(self) -> bool:
@@ -975,7 +978,7 @@ class Session:
             self._forget_early()
             self._stop_asking()
             self._log_out()
-            self._sessions.end(self, self._how or "client")
+            self._sessions.end(self, self._ended or Cause.CLIENT.value)
             # It knows the session, too: nothing but a collection of garbage would free the two.
             self._judge = None
 
@@ -988,7 +991,7 @@ class Session:
         The session is judged again if such a rule has allowed it and its hours are over, or denies it now.
         """
         if self.phase in _UNDERWAY and self._judge is not None and self._is_out_of_hours(self._judge):
-            self.reconsider(End.HOURS)
+            self.reconsider(Cause.HOURS)
 
     def _is_out_of_hours(self, judge: Judge) -> bool:
         awake, reached = self._sessions.hours.awake, self.record.reached
@@ -1009,7 +1012,7 @@ class Session:
         rule = None if new.latest is None else new.latest.effect
         return rule is not None and rule.ends_sessions
 
-    def reconsider(self, otherwise: End = End.FORBIDDEN) -> None:
+    def reconsider(self, otherwise: Cause = Cause.FORBIDDEN) -> None:
         """
         The policy or the users have changed: a session that is not permitted any more ends.
 
@@ -1110,13 +1113,12 @@ class Session:
         if self._relay is not None:
             self._relay.abort(self._forbidden)
         elif self._association is not None:
-            self._how = self._forbidden.value
             self._association.abort(self._forbidden)
         elif self._give_up():
             self._refuse_again()
 
     def _refuse_again(self, problem: object = None) -> None:
-        self._refuse(NotAllowed(self._forbidden.value))
+        self._refuse(NotAllowed(self._forbidden.value.words))
 
     def _confirm(self, reached: Sequence[Address], result: T, then: Callable[[T], None]) -> None:
         """Go on with *result*, which old rules have led to, if those that hold now permit *reached*."""
@@ -1151,12 +1153,16 @@ _LISTENING = frozenset({Phase.NEGOTIATING, Phase.AUTHENTICATING, Phase.SERVING, 
 _UNDERWAY = frozenset({Phase.SERVING, Phase.RELAYING, Phase.ASSOCIATED})
 
 #: Ends of an association that its client learns of by a reset.
-_AT_ONCE = frozenset({End.ABORTED, End.FORBIDDEN, End.HOURS})
+_AT_ONCE = frozenset({Cause.ABORTED, Cause.FORBIDDEN, Cause.HOURS})
+
+
+def _broken(problem: object) -> Ended:
+    return Ended(End.PROTOCOL, f"protocol error: {problem}")
 
 
 def _required(permitted: bool, result: T) -> T:
     if not permitted:
-        raise NotAllowed(End.FORBIDDEN.value)
+        raise NotAllowed(Cause.FORBIDDEN.value.words)
     return result
 
 

@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import NameNotFound, NotAllowed
+from ..events import Cause
 from ..identity import Client
 from ..limits.buckets import Meter, Meters
 from ..negotiation import IWrapping
@@ -31,7 +32,6 @@ from ..net.local import has_route
 from ..net.names import canonical, reads_as_address
 from ..net.special_addresses import Special, special
 from ..policy.asking import Means, ask, ask_again, permitted_addresses
-from ..relay.interfaces import End
 from ..runtime.deadlines import Deadlines
 from ..values.udp import Filtering, UDPSettings
 from ..wire.datagram import LAST_FRAGMENT, build_header, parse_datagram
@@ -271,7 +271,7 @@ class Association:
         self.sources: dict[Any, bytes] = {}
         self.sent = self.received = self.datagrams_sent = self.datagrams_received = 0
         self.dropped: dict[Drop, int] = {}
-        self.how: End | None = None
+        self.how: Cause | None = None
         self.errno = 0
         self.wrapping = wrapping
         self.way: Callable[[Address, str | None], Way] | None = None
@@ -515,7 +515,7 @@ class Association:
             self.drop(Drop.LIMITED, len(sizes) - passed)
             # Those that pass are sent yet; the next one finds that nothing does.
             if not passed and meter.exhausted:
-                self.abort(End.QUOTA)
+                self.abort(Cause.QUOTA)
         return passed
 
     # Counting, for outlets.
@@ -744,7 +744,7 @@ class Association:
             idle = max(idle, self._terms.settings.idle or inf)
         return now - self._since >= idle
 
-    def abort(self, how: End = End.ABORTED) -> None:
+    def abort(self, how: Cause = Cause.ABORTED) -> None:
         """See :meth:`socksproxy.relay.interfaces.IRelay.abort`."""
         ended, self._ended = self._ended, None
         if ended is None:

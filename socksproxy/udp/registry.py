@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from ..auth.penalties import network_of
 from ..errors import SHORTAGES, NoFreePort
+from ..events import Cause
 from ..identity import Client
 from ..logs.occasional import Seldom, complain
 from ..negotiation import IWrapping
@@ -22,7 +23,6 @@ from ..net.dial import Outgoing
 from ..net.ports import Advertised, PortRange, opened
 from ..net.special_addresses import Special, special
 from ..policy.asking import Means
-from ..relay.interfaces import End
 from ..runtime.deadlines import Deadlines, look_every
 from ..values.udp import UDPSettings, check
 from ..wire.words import Address, AddressType
@@ -184,7 +184,7 @@ class Associations:
         """
         own = list(filter(which, self._of_client.get(_share_of(client), ())))
         if own:
-            min(own, key=lambda association: association.active).abort(End.ROOM)
+            min(own, key=lambda association: association.active).abort(Cause.ROOM)
         return bool(own)
 
     def _open_port(self, client: Client, ours: str, kind: Kind) -> tuple[Port, Desk]:
@@ -266,7 +266,7 @@ class Associations:
             )
 
     def close(self) -> None:
-        """End every association at once."""
+        """Cause every association at once."""
         for association in list(self.live):
             association.abort()
         self._reassemblies.close()
@@ -302,7 +302,7 @@ class Associations:
         for association in list(self.live):
             try:
                 if association.is_idle(now):
-                    association.abort(End.IDLE)
+                    association.abort(Cause.IDLE)
                 elif renew:
                     association.renew()
             except Exception:

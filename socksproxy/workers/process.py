@@ -69,6 +69,8 @@ class Orders(NamedTuple):
     :ivar config: what the configuration file held when the supervisor read it, if there is one.
     :ivar directory: in which names of files are looked up.
     :ivar channel: where further orders come; None: there are none.
+    :ivar ids: the generation and the serial number that the ids of its sessions begin with; None: they
+        stay what they are.
     """
 
     number: int
@@ -82,6 +84,7 @@ class Orders(NamedTuple):
     config: int | None = None
     directory: str | None = None
     channel: int | None = None
+    ids: tuple[int, int] | None = None
 
     def line(self) -> bytes:
         """The line that says all that."""

@@ -17,6 +17,7 @@ from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
+from ..events import SessionIds
 from ..limits.database import Database, Unusable
 from ..logs.access_log import AccessLog
 from ..runtime.pool import NotRun
@@ -68,6 +69,8 @@ class SupervisorService(ListeningService):
         self._announcements: list[tuple[str, bool, str]] = []
         self._table: SharedTable | None = None
         self._secret = os.urandom(16)
+        #: Gives each process that is started its serial number.
+        self._ids = SessionIds()
         #: The workers that have yet to go over to another configuration, and what happens then.
         self._unsettled: set[int] = set()
         self._settled_all: Deferred[None] | None = None
@@ -303,7 +306,10 @@ class SupervisorService(ListeningService):
         with ExitStack() as stack:
             inherited = _Inherited(channel + 1)
             orders = self._orders(number, inherited, stack)._replace(
-                counts=self._counts(inherited), status=status, channel=channel
+                counts=self._counts(inherited),
+                status=status,
+                channel=channel,
+                ids=(self._ids.generation, self._ids.next()),
             )
             inherited.descriptors[channel] = process.its_channel.fileno()
             inherited.descriptors.update({fixed: port.fileno() for port, fixed in ports if fixed is not None})

@@ -24,6 +24,7 @@ from twisted.python.usage import UsageError
 from zope.interface import implementer
 
 from ..config.options import Options
+from ..events import SessionIds
 from ..runtime.clocks import use_monotonic_clock
 from ..service.server import SOCKSService, makeFactory
 from .counts import SharedCounting
@@ -259,6 +260,8 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
     options = Options(reactor, resources, config, orders.directory)
     options.parseOptions(orders.arguments)
     factory = makeFactory(options)
+    if orders.ids is not None:
+        factory.sessions.ids = SessionIds(*orders.ids)
     if orders.counts is not None:
         descriptor, columns, secret = orders.counts
         table = SharedTable(descriptor, columns, bytes.fromhex(secret))

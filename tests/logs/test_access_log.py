@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, strategies as st
 from zope.interface.verify import verifyObject
 
+from socksproxy.events import FIELDS
 from socksproxy.logs import access_log as module
-from socksproxy.logs.access_log import FIELDS, FORMATS, WARN_EVERY, AccessLog, ILogObserver, access_observer
+from socksproxy.logs.access_log import FORMATS, WARN_EVERY, AccessLog, ILogObserver, access_observer
 from socksproxy.wire.words import Version
 
 from ..support.logs import heard
@@ -46,6 +47,8 @@ EVENT: dict[str, Any] = {
     "resolution_seconds": None,
     "connect_seconds": 0.01,
     "session_seconds": 1.5,
+    "id": "1700000000000.0.7",
+    "end": "client",
     "ended": "client reset",
 }
 
@@ -84,7 +87,7 @@ def test_text(tmp_path: Path) -> None:
         "destination=example.com:80 rule=web reached=93.184.216.34:80 outgoing=192.0.2.7:40000 announced=- "
         "strangers=- reply=0 sent=512 received=81920 datagrams_sent=- datagrams_received=- dropped=- "
         "handshake_seconds=0.001000 resolution_seconds=- connect_seconds=0.010000 "
-        'session_seconds=1.500000 ended="client reset"\n'
+        'session_seconds=1.500000 id=1700000000000.0.7 end=client ended="client reset"\n'
     )
 
 

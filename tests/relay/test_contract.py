@@ -17,9 +17,9 @@ import pytest_twisted
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
+from socksproxy.events import Cause
 from socksproxy.limits import Rate
 from socksproxy.limits.buckets import Bucket, Meter, Meters
-from socksproxy.relay.interfaces import End
 
 from .harness import (
     KINDS,
@@ -157,21 +157,21 @@ def is_refused(sock: socket.socket) -> bool:
 @pytest.mark.parametrize(
     ("scenario", "how"),
     [
-        (echo_once, {End.CLIENT}),
-        (client_closes_whole, {End.CLIENT}),
-        (destination_closes_whole, {End.DESTINATION}),
-        (answer_after_client_half_close, {End.CLIENT}),
-        (request_after_destination_half_close, {End.DESTINATION}),
-        (client_resets, {End.CLIENT_RESET}),
-        (destination_resets, {End.DESTINATION_RESET}),
-        (client_resets_after_half_close, {End.CLIENT_RESET}),
-        (client_gone, {End.CLIENT_RESET}),
-        (client_gone_with_data_unread, {End.CLIENT_RESET}),
+        (echo_once, {Cause.CLIENT}),
+        (client_closes_whole, {Cause.CLIENT}),
+        (destination_closes_whole, {Cause.DESTINATION}),
+        (answer_after_client_half_close, {Cause.CLIENT}),
+        (request_after_destination_half_close, {Cause.DESTINATION}),
+        (client_resets, {Cause.CLIENT_RESET}),
+        (destination_resets, {Cause.DESTINATION_RESET}),
+        (client_resets_after_half_close, {Cause.CLIENT_RESET}),
+        (client_gone, {Cause.CLIENT_RESET}),
+        (client_gone_with_data_unread, {Cause.CLIENT_RESET}),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 @pytest_twisted.inlineCallbacks
-def test_ends(relay: Harness, scenario: Callable[..., None], how: set[End]) -> Playing:
+def test_ends(relay: Harness, scenario: Callable[..., None], how: set[Cause]) -> Playing:
     """Each way to end comes through to the other side, is told once, and by its name."""
     relay.start()
     yield relay.run(scenario)
@@ -257,7 +257,7 @@ def test_sizes(relay: Harness, size: int, upwards: bool) -> Playing:
     relay.start()
     assert (yield relay.run(scenario)) == hashlib.sha256(data).hexdigest()
     ended = yield relay.finished()
-    assert ended.how is (End.CLIENT if upwards else End.DESTINATION)
+    assert ended.how is (Cause.CLIENT if upwards else Cause.DESTINATION)
     assert (ended.sent, ended.received) == ((size, 0) if upwards else (0, size))
 
 
@@ -379,7 +379,7 @@ def test_abort(relay: Harness) -> Playing:
     relay.relay.abort()
     relay.relay.abort()
     ended = yield relay.finished()
-    assert ended.how is End.ABORTED
+    assert ended.how is Cause.ABORTED
     assert relay.endings == 1
     assert (yield deferToThread(is_reset, relay.client))
     assert (yield deferToThread(is_reset, relay.destination))
@@ -403,7 +403,7 @@ def test_idle_timeout(kind: str) -> Playing:
         clock.advance(60)
         ended = yield harness.finished()
         harness.close()
-    assert ended.how is End.IDLE
+    assert ended.how is Cause.IDLE
     assert ended.sent == 4
 
 

@@ -41,10 +41,10 @@ from .harness import (
 if sys.platform != "linux":
     pytest.skip("the engine is Linux's", allow_module_level=True)
 
+from socksproxy.events import Cause
 from socksproxy.relay import engine_for, pump
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.relay.epoll_events import READ, WRITE
-from socksproxy.relay.interfaces import End
 from socksproxy.relay.pipes import WANTED, Pipe, PipePool
 from socksproxy.relay.pump import BUFFER_SIZE, EngineRelay
 
@@ -541,7 +541,7 @@ class TestLife:
         harness.start()
         engine.close()
         ended = yield harness.finished()
-        assert ended.how is End.ABORTED
+        assert ended.how is Cause.ABORTED
         assert engine.closed
         harness.close()
 
@@ -712,7 +712,7 @@ class TestFaults:
             failures = [RuntimeError("unforeseen")]
             abort = EngineRelay.abort
 
-            def fails_once(relay: EngineRelay, how: End = End.ABORTED) -> None:
+            def fails_once(relay: EngineRelay, how: Cause = Cause.ABORTED) -> None:
                 if failures:
                     raise failures.pop()
                 abort(relay, how)
@@ -721,5 +721,5 @@ class TestFaults:
             for _ in range(30):
                 clock.advance(1)
             for harness in harnesses:
-                assert (yield harness.finished()).how is End.IDLE
+                assert (yield harness.finished()).how is Cause.IDLE
                 harness.close()

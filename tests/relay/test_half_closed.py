@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
+from socksproxy.events import Cause
 from socksproxy.relay.half_closed import SPARED, HalfClosed
-from socksproxy.relay.interfaces import End
 
 
 class Relay:
@@ -17,9 +17,9 @@ class Relay:
     def __init__(self, half_closed: HalfClosed) -> None:
         self.half_closed = half_closed
         self.sent = self.received = 0
-        self.how: End | None = None
+        self.how: Cause | None = None
 
-    def abort(self, how: End) -> None:
+    def abort(self, how: Cause) -> None:
         self.how = how
         self.half_closed.discard(self)
 
@@ -53,7 +53,7 @@ class TestTimeout:
         setting.pass_time(seconds - 1)
         assert relay.how is None
         setting.pass_time(1 + seconds // 8 + 1)
-        assert relay.how is End.HALF_CLOSED
+        assert relay.how is Cause.HALF_CLOSED
         assert len(setting.half_closed) == 0
 
     @pytest.mark.parametrize("way", ["sent", "received"])
@@ -64,7 +64,7 @@ class TestTimeout:
             setattr(relay, way, getattr(relay, way) + 1)
         assert relay.how is None
         setting.pass_time(70)
-        assert relay.how is End.HALF_CLOSED
+        assert relay.how is Cause.HALF_CLOSED
 
     def test_never(self, setting: Setting) -> None:
         relay = setting.relay(None)
@@ -76,9 +76,9 @@ class TestTimeout:
         """Rules give different times, and the shorter one may come later."""
         slow, never, quick = setting.relay(300), setting.relay(None), setting.relay(4)
         setting.pass_time(6)
-        assert (slow.how, never.how, quick.how) == (None, None, End.HALF_CLOSED)
+        assert (slow.how, never.how, quick.how) == (None, None, Cause.HALF_CLOSED)
         setting.pass_time(320)
-        assert (slow.how, never.how) == (End.HALF_CLOSED, None)
+        assert (slow.how, never.how) == (Cause.HALF_CLOSED, None)
         assert setting.clock.getDelayedCalls() == []
 
     def test_ended_by_itself(self, setting: Setting) -> None:
@@ -94,7 +94,7 @@ class TestTimeout:
         broken, other = setting.relay(4), setting.relay(4)
         broken.abort = lambda how: 1 // 0
         setting.pass_time(6)
-        assert other.how is End.HALF_CLOSED
+        assert other.how is Cause.HALF_CLOSED
         assert len(setting.half_closed) == 0
 
     def test_close(self, setting: Setting) -> None:
@@ -112,7 +112,7 @@ class TestShortage:
             relays.append(setting.relay(None))
             setting.pass_time(2)
         assert setting.half_closed.end_longest(2) == 2
-        assert [relay.how for relay in relays] == [End.SHORTAGE, End.SHORTAGE, None, None, None]
+        assert [relay.how for relay in relays] == [Cause.SHORTAGE, Cause.SHORTAGE, None, None, None]
         assert setting.half_closed.end_longest(10) == 3
         assert setting.half_closed.end_longest(10) == 0
 
@@ -121,7 +121,7 @@ class TestShortage:
         setting.pass_time(10)
         moving.received += 1
         assert setting.half_closed.end_longest(2) == 1
-        assert (moving.how, still.how) == (None, End.SHORTAGE)
+        assert (moving.how, still.how) == (None, Cause.SHORTAGE)
 
     def test_just_closing(self, setting: Setting) -> None:
         """Every session is half-closed for a moment at its end."""
@@ -130,4 +130,4 @@ class TestShortage:
         assert setting.half_closed.end_longest(1) == 0
         setting.clock.advance(0.01)
         assert setting.half_closed.end_longest(1) == 1
-        assert relay.how is End.SHORTAGE
+        assert relay.how is Cause.SHORTAGE

@@ -16,9 +16,9 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import Clock, deferLater
 
+from socksproxy.events import Cause
 from socksproxy.limits import Rate
 from socksproxy.limits.buckets import Bucket, Meter, Meters
-from socksproxy.relay.interfaces import End
 from socksproxy.relay.pump import BUFFER_SIZE
 from tests.support.limits import Purse
 from tests.support.proxy import until
@@ -366,7 +366,7 @@ def test_half_close_behind_what_waits(kind: str) -> Playing:
         harness.start(meters=up(bucket(100e3, 20_000)))
         assert (yield harness.run(scenario)) == (data, b"got it")
         ended = yield harness.finished()
-    assert ended.how is End.CLIENT
+    assert ended.how is Cause.CLIENT
 
 
 @kinds
@@ -384,7 +384,7 @@ def test_reset_by_the_destination_while_the_client_waits(kind: str) -> Playing:
 
         assert (yield harness.run(scenario))
         ended = yield harness.finished()
-    assert ended.how is End.DESTINATION_RESET
+    assert ended.how is Cause.DESTINATION_RESET
     assert shared.waiting == 0
 
 
@@ -406,7 +406,7 @@ def test_reset_by_who_waits(upwards: bool) -> Playing:
 
         assert (yield harness.run(scenario))
         ended = yield harness.finished()
-    assert ended.how is (End.CLIENT_RESET if upwards else End.DESTINATION_RESET)
+    assert ended.how is (Cause.CLIENT_RESET if upwards else Cause.DESTINATION_RESET)
     assert shared.waiting == 0
 
 
@@ -422,7 +422,7 @@ def test_abort_while_it_waits(kind: str) -> Playing:
         harness.relay.abort()
         ended = yield harness.finished()
         harness.relay.meter(up(shared))
-    assert ended.how is End.ABORTED
+    assert ended.how is Cause.ABORTED
     assert shared.waiting == 0
 
 
@@ -481,7 +481,7 @@ def test_quota(kind: str, upwards: bool) -> Playing:
 
         was_reset = yield harness.run(scenario)
         ended = yield harness.finished()
-    assert ended.how is End.QUOTA
+    assert ended.how is Cause.QUOTA
     # What Twisted's transports have taken is sent before they are closed.
     assert was_reset == (kind == "engine")
     # A message of the wrapped one is passed on as a whole.
@@ -507,7 +507,7 @@ def test_what_passed_a_quota_arrives(kind: str, upwards: bool) -> Playing:
 
         assert (yield harness.run(scenario)) == b"X" * 1000
         ended = yield harness.finished()
-    assert (ended.how, ended.sent, ended.received) == (End.QUOTA, 1000, 1000)
+    assert (ended.how, ended.sent, ended.received) == (Cause.QUOTA, 1000, 1000)
 
 
 @pytest.mark.parametrize("kind", ["transports", "wrapped"])
@@ -525,10 +525,10 @@ def test_who_does_not_take_what_passed(kind: str) -> Playing:
     harness.relay.client.resume()
     yield deferLater(reactor, 0.05, lambda: None)
     assert harness.endings == 0
-    assert harness.relay.how is End.QUOTA
+    assert harness.relay.how is Cause.QUOTA
     clock.advance(10)
     ended = yield harness.finished()
-    assert ended.how is End.QUOTA
+    assert ended.how is Cause.QUOTA
     assert not clock.getDelayedCalls()
     harness.close()
     yield feeding
@@ -600,7 +600,7 @@ def test_a_fault_costs_one_session(monkeypatch: pytest.MonkeyPatch) -> Playing:
         monkeypatch.setattr(Half, "pump", lambda half: 1 / 0 if half is failing.relay.client else pump(half))
         ended = yield failing.finished()
         monkeypatch.undo()
-        assert ended.how is End.ABORTED
+        assert ended.how is Cause.ABORTED
         yield other.run(lambda client, destination: read_exactly(destination, 300_000))
         other.relay.abort()
         yield other.finished()

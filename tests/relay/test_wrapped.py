@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from socksproxy.relay.interfaces import End
+from socksproxy.events import Cause
 from socksproxy.wire.words import ProtocolError
 from tests.support.wrapping import MOST, Swapped
 
@@ -42,7 +42,7 @@ def test_a_message_that_cannot_be(relay: Harness) -> Playing:
     relay.start()
     yield relay.run(scenario)
     ended = yield relay.finished()
-    assert ended.how is End.BROKEN
+    assert ended.how is Cause.BROKEN
     assert (ended.sent, relay.endings) == (6, 1)
 
 
@@ -67,7 +67,7 @@ def test_a_message_that_cannot_be_made(relay: Harness) -> Playing:
     relay.start()
     yield relay.run(scenario)
     ended = yield relay.finished()
-    assert ended.how is End.BROKEN
+    assert ended.how is Cause.BROKEN
     assert (ended.received, ended.problem) == (0, "the context has expired")
 
 

@@ -7,8 +7,9 @@ import json
 import pytest
 from twisted.logger import LogLevel, formatEvent
 
+from socksproxy.events import FIELDS, End, Ended
 from socksproxy.identity import Client
-from socksproxy.logs.access_log import FIELDS, FORMATS
+from socksproxy.logs.access_log import FORMATS
 from socksproxy.session.record import NAMESPACE, AccessRecord, shown
 from socksproxy.wire.words import Address, AddressType, Command, Request, Version
 
@@ -29,11 +30,11 @@ def whole_record() -> AccessRecord:
 
 
 def test_whole() -> None:
-    assert whole_record().event("client", 110.0, 1_700_000_000.0) == {
+    assert whole_record().event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 1_700_000_000.0) == {
         "log_namespace": NAMESPACE,
         "log_level": LogLevel.info,
         "log_time": 1_700_000_000.0,
-        "log_format": whole_record().event("client", 110.0, 0.0)["log_format"],
+        "log_format": whole_record().event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 0.0)["log_format"],
         "client": "192.0.2.9:5000",
         "user": "fred",
         "method": "password",
@@ -55,25 +56,29 @@ def test_whole() -> None:
         "resolution_seconds": 0.75,
         "connect_seconds": 2.5,
         "session_seconds": 10.0,
+        "id": "7.0.1",
+        "end": "client",
         "ended": "client",
     }
 
 
 def test_nothing_said() -> None:
     """A port scanner's: None where it did not come to that, and no error."""
-    event = AccessRecord(Client(None), 5.0).event("handshake timeout", 15.0, 0.0)
+    event = AccessRecord(Client(None), 5.0).event("7.0.1", Ended(End.TIMEOUT, "handshake timeout"), 15.0, 0.0)
     assert {name: event[name] for name in FIELDS if event[name] is not None} == {
         "client": "unix",
         "sent": 0,
         "received": 0,
         "session_seconds": 10.0,
+        "id": "7.0.1",
+        "end": "timeout",
         "ended": "handshake timeout",
     }
 
 
 def test_every_field_of_the_log() -> None:
     """The log and the record know the same words, or the log has a column that is always empty."""
-    event = whole_record().event("client", 110.0, 0.0)
+    event = whole_record().event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 0.0)
     assert set(FIELDS) == {name for name in event if not name.startswith("log_")}
 
 
@@ -81,7 +86,7 @@ def test_literal_destination() -> None:
     """Nothing was looked up: connecting began with the request."""
     record = whole_record()
     record.resolved = None
-    event = record.event("client", 110.0, 0.0)
+    event = record.event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 0.0)
     assert event["resolution_seconds"] is None
     assert event["connect_seconds"] == 3.25
 
@@ -90,7 +95,7 @@ def test_seconds_are_rounded() -> None:
     """As a float is printed, 0.1 + 0.2 would fill the line."""
     record = AccessRecord(Client("192.0.2.9", 5000), 0.1)
     record.requested = 0.1 + 0.2
-    event = record.event("client", 0.1 + 0.7, 0.0)
+    event = record.event("7.0.1", Ended(End.CLIENT, "client"), 0.1 + 0.7, 0.0)
     assert event["handshake_seconds"] == 0.2
     assert event["session_seconds"] == 0.7
 
@@ -98,7 +103,7 @@ def test_seconds_are_rounded() -> None:
 def test_unknown_command() -> None:
     record = whole_record()
     record.request = Request(Version.SOCKS4, 0x99, Address.of("192.0.2.1", 80), b"fred")
-    assert record.event("refused", 110.0, 0.0)["command"] == "0x99"
+    assert record.event("7.0.1", Ended(End.CLIENT, "refused"), 110.0, 0.0)["command"] == "0x99"
 
 
 @pytest.mark.parametrize(
@@ -117,13 +122,16 @@ def test_what_a_client_sent_is_made_fit(host: str, text: str) -> None:
     assert shown(destination) == text
     record = whole_record()
     record.request = Request(Version.SOCKS5, Command.CONNECT, destination)
-    assert record.event("refused", 110.0, 0.0)["destination"] == text
+    assert record.event("7.0.1", Ended(End.CLIENT, "refused"), 110.0, 0.0)["destination"] == text
 
 
 def test_user_is_made_fit() -> None:
     record = whole_record()
     record.client = Client("192.0.2.9", 5000, "fred\n127.0.0.1 all is well")
-    assert record.event("client", 110.0, 0.0)["user"] == "fred\\n127.0.0.1 all is well"
+    assert (
+        record.event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 0.0)["user"]
+        == "fred\\n127.0.0.1 all is well"
+    )
 
 
 def test_shown_ipv6() -> None:
@@ -132,7 +140,7 @@ def test_shown_ipv6() -> None:
 
 def test_text() -> None:
     """What Twisted's own log shows of it, should an embedder send it there."""
-    assert formatEvent(whole_record().event("client", 110.0, 0.0)) == (
+    assert formatEvent(whole_record().event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 0.0)) == (
         "192.0.2.9:5000 CONNECT example.test:443 reply 0, 70 bytes sent, 7000 received, "
         "10.000 s, ended: client"
     )
@@ -154,7 +162,7 @@ def test_text() -> None:
 def test_user_is_escaped_once(format: str, user: str, decoded: str) -> None:
     """Who decodes the line has the name that somebody has vouched for."""
     record = AccessRecord(Client("192.0.2.9", 5000, user), 100.0)
-    line = FORMATS[format]("now", record.event("client", 110.0, 0.0))
+    line = FORMATS[format]("now", record.event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 0.0))
     assert line.isascii()
     assert line.count("\n") == 1
     if format == "json":
@@ -169,5 +177,5 @@ def test_destination_is_escaped_once() -> None:
     record = AccessRecord(Client("192.0.2.9"), 100.0)
     destination = Address("a\\b\x1b", 80, AddressType.DOMAIN_NAME)
     record.request = Request(Version.SOCKS5, Command.CONNECT, destination)
-    told = json.loads(FORMATS["json"]("now", record.event("client", 110.0, 0.0)))
+    told = json.loads(FORMATS["json"]("now", record.event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 0.0)))
     assert told["destination"] == "a\\b\\x1b:80"

@@ -13,10 +13,10 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from socksproxy import Address, Client, Command, UDPSettings
+from socksproxy.events import Cause
 from socksproxy.limits.buckets import Meters
 from socksproxy.net.resolve import Names
 from socksproxy.policy.asking import Means
-from socksproxy.relay.interfaces import End
 from socksproxy.runtime.deadlines import Deadlines
 from socksproxy.udp import association as module
 from socksproxy.udp.association import (
@@ -457,10 +457,10 @@ def test_the_end() -> None:
     association = world.association
     world.send("slow.test")
     world.send("198.51.100.1", b"1", fragment=1)
-    association.abort(End.IDLE)
+    association.abort(Cause.IDLE)
     association.abort()
     assert world.ended == [association]
-    assert association.how is End.IDLE
+    assert association.how is Cause.IDLE
     assert world.outlet.closed == 1
     assert world.dropped == {"fragment": 1, "overflow": 1}
     world.resolver.answer("slow.test", "198.51.100.1")

@@ -16,12 +16,12 @@ from twisted.internet.task import Clock
 from socksproxy import Address, Client, SOCKSFactory, UDPSettings
 from socksproxy.commands.associate import associate
 from socksproxy.errors import NoFreePort
+from socksproxy.events import Cause
 from socksproxy.net.dial import Outgoing
 from socksproxy.net.ports import Advertised, PortRange
 from socksproxy.net.resolve import Names
 from socksproxy.policy import DefaultPolicy
 from socksproxy.policy.asking import Means
-from socksproxy.relay.interfaces import End
 from socksproxy.runtime.deadlines import Deadlines
 from socksproxy.udp import registry as module
 from socksproxy.udp.association import LIFETIME, Association, Terms
@@ -216,7 +216,7 @@ def test_an_own_desk() -> None:
     assert desk.whose("192.0.2.1", 7, DATAGRAM) is one
     assert desk.whose("192.0.2.1", 8, DATAGRAM) is None
     desk.abort()
-    assert one.how is End.ABORTED
+    assert one.how is Cause.ABORTED
     assert not desk.remove(one)
 
 
@@ -317,7 +317,7 @@ def test_the_longest_idle_makes_room() -> None:
     one.active = factory.reactor.seconds()
     three = factory.open()[0]
     assert factory.ended == [two]
-    assert two.how is End.ROOM
+    assert two.how is Cause.ROOM
     assert {port.port for port in factory.reactor.opened if port.open} == {5, 6, 7}
     assert {other, one, three} == factory.associations.live
     # On another address all ports are free.
@@ -434,7 +434,7 @@ def test_idle_ones_end() -> None:
     two.datagrams_received += 1
     advance(factory.reactor, 60, lambda: None)
     assert factory.ended == [one]
-    assert one.how is End.IDLE
+    assert one.how is Cause.IDLE
     advance(factory.reactor, 120, lambda: None)
     assert factory.ended == [one, two]
     assert not factory.reactor.getDelayedCalls()
