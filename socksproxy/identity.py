@@ -4,6 +4,8 @@ Who a client is: where it connects from, and which user it has turned out to be.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -27,6 +29,23 @@ class ISOCKSUser(Interface):
 
         See :meth:`socksproxy.policy.IPolicy.permits`, which is asked for the same things.
         """
+
+
+@lru_cache(maxsize=4096)
+def share_of(source: str | None) -> str | None:
+    """
+    The client to whom *source* belongs where clients take turns, or count together.
+
+    :param source: a literal address, or a local user as :attr:`Client.whose` names it.
+    :returns: an IPv4 address, the /64 network of an IPv6 address, or the local user; None for None.
+    """
+    if source is None or ":" not in source:
+        return source
+    address = IPv6Address(source)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    prefix = int(address) >> 64 << 64
+    return f"{IPv6Address(prefix)}/64"
 
 
 class Client(NamedTuple):
@@ -68,6 +87,11 @@ class Client(NamedTuple):
         local user, such as ``uid 1000``. None: nobody knows.
         """
         return self.host if self.host is not None or self.uid is None else f"uid {self.uid}"
+
+    @property
+    def share(self) -> str | None:
+        """The client to whom this one belongs where clients take turns: see :func:`share_of`."""
+        return share_of(self.whose)
 
     def __str__(self) -> str:
         if self.host is None:

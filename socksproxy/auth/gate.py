@@ -28,7 +28,7 @@ from ..wire.words import SOCKSError
 from .checkers.threads import NotChecked
 from .credentials import IGSSAPIName, IUserid, Password
 from .known import Recall, inner, recalls
-from .penalties import Penalties, TooManyFailures, network_of
+from .penalties import Penalties, TooManyFailures
 from .users import name_of
 
 if TYPE_CHECKING:
@@ -146,11 +146,11 @@ class Gate:
 
     def waits(self, attempt: _Attempt) -> None:
         """*attempt* waits for the portal."""
-        self._waiting.setdefault(network_of(attempt.client.whose), {})[attempt] = None
+        self._waiting.setdefault(attempt.client.share, {})[attempt] = None
 
     def waits_no_more(self, attempt: _Attempt) -> None:
         """The portal has answered *attempt*, or no longer has to."""
-        network = network_of(attempt.client.whose)
+        network = attempt.client.share
         others = self._waiting[network]
         del others[attempt]
         if not others:
@@ -250,7 +250,7 @@ class Gate:
 
     def _refuse_waiting(self, client: Client) -> None:
         """An address is refused from now on: what it waits for need not be checked."""
-        for attempt in list(self._waiting.get(network_of(client.whose), ())):
+        for attempt in list(self._waiting.get(client.share, ())):
             guessed = attempt.guessed
             if guessed is None or attempt.passes or attempt.over:
                 continue

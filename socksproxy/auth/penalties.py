@@ -25,16 +25,15 @@ for those whose penalty has grown only others of whom that is true.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import lru_cache
-from ipaddress import IPv6Address
 from typing import NamedTuple, TypeAlias
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.interfaces import IReactorTime
 
+from ..identity import share_of
 from .fingerprints import Fingerprints
 
-__all__ = ["Penalties", "TooManyFailures", "network_of"]
+__all__ = ["Penalties", "TooManyFailures"]
 
 #: Seconds in which failures are counted.
 WINDOW = 60.0
@@ -174,7 +173,7 @@ class Penalties:
         :param username: as for :meth:`refuses`.
         :returns: None: nobody knows.
         """
-        network = network_of(host)
+        network = share_of(host)
         name = hash(username)
         if network is not None and self._is_familiar(network, name, self._clock.seconds()):
             return network, name
@@ -307,21 +306,5 @@ class Penalties:
 
 def _source(host: str | None, username: bytes) -> Source:
     """Whose failures count together: a network's or a local user's; where that is not known, a name's."""
-    network = network_of(host)
+    network = share_of(host)
     return hash(username) if network is None else network
-
-
-@lru_cache(maxsize=4096)
-def network_of(host: str | None) -> str | None:
-    """
-    Whose failures count together with those of the literal address *host*: its own, or for IPv6 its /64's.
-
-    :returns: a literal address or network; None for None.
-    """
-    if host is None or ":" not in host:
-        return host
-    address = IPv6Address(host)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    prefix = int(address) >> 64 << 64
-    return f"{IPv6Address(prefix)}/64"

@@ -22,7 +22,7 @@ from .failure import CommandFailed, tell, with_mistakes
 
 if TYPE_CHECKING:
     from ..config.file import Configured
-    from ..policy.explain import Server
+    from ..policy.explain import ServerWide
 
 _DESCRIPTION = """
 Explains what the rules of a configuration file decide: which rule does, and why none
@@ -148,10 +148,10 @@ def _tell_barred(options: Namespace, reason: str) -> None:
         tell(f"{destination}: denied ({options.user} cannot log in: {reason})")
 
 
-def _configured(file: str) -> tuple[Configured, Server]:
+def _configured(file: str) -> tuple[Configured, ServerWide]:
     """What the file says, and what of that holds for all."""
     from ..config.options import limits_of, meanings
-    from ..policy.explain import Server
+    from ..policy.explain import ServerWide
 
     try:
         _, configured = read_file(file)
@@ -162,7 +162,9 @@ def _configured(file: str) -> tuple[Configured, Server]:
     lines = configured.report(problems)
     if lines:
         raise with_mistakes(file, lines)
-    return configured, Server(limits_of(said, configured.limits), tuple(configured.said.get("outgoing", ())))
+    return configured, ServerWide(
+        limits_of(said, configured.limits), tuple(configured.said.get("outgoing", ()))
+    )
 
 
 def _destination(text: str) -> Address:

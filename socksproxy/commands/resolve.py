@@ -9,7 +9,6 @@ from typing import Any
 
 from twisted.internet.defer import inlineCallbacks
 
-from ..auth.penalties import network_of
 from ..errors import NameNotFound, NotAllowed
 from ..identity import Client
 from ..net.names import canonical
@@ -58,6 +57,6 @@ def resolve_pointer(
         raise NameNotFound("only an address can be looked up in reverse")
     if not (yield ask(means.policy, client, Command.RESOLVE_PTR, destination)):
         raise NotAllowed("the policy denies it")
-    name: str = yield means.names.reverse(destination.host, network_of(client.whose))
+    name: str = yield means.names.reverse(destination.host, client.share)
     resolved()
     return Address(name, 0, AddressType.DOMAIN_NAME)

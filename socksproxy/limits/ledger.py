@@ -542,7 +542,7 @@ class Ledger:
             return "unix" if client.uid is None else f"unix:uid={client.uid}"
         if scope is Scope.CLIENT:
             return host
-        return network_of(host, self.limits.ipv4_prefix, self.limits.ipv6_prefix)
+        return client_network(host, self.limits.ipv4_prefix, self.limits.ipv6_prefix)
 
     def user_limits(self, record: Limits | None) -> Limits:
         """What holds for a user whose own record says *record*."""
@@ -611,7 +611,7 @@ class Ledger:
 
 
 @lru_cache(4096)
-def network_of(host: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
+def client_network(host: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
     """The network of clients to which the literal address *host* belongs."""
     host = host.partition("%")[0]
     return str(ip_network((host, ipv6_prefix if ":" in host else ipv4_prefix), strict=False))

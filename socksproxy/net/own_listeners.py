@@ -11,14 +11,13 @@ from typing import Any
 
 from ..errors import SHORTAGES
 from .names import plain
+from .special_addresses import WILDCARDS
 
 #: What rules call every Unix socket.
 UNIX = "unix"
 
 #: Where a listener is: a literal address and a port, or the path of a Unix socket.
 Place = tuple[str, int] | str
-
-_WILDCARDS = frozenset({"0.0.0.0", "::"})
 
 
 class OwnListeners:
@@ -72,7 +71,7 @@ class OwnListeners:
     def add(self, host: str, port: int) -> None:
         """Clients are accepted on *host* (a literal address, or a wildcard) and *port*."""
         host = plain(host)
-        if host in _WILDCARDS:
+        if host in WILDCARDS:
             self._everywhere.add((host, port))
         else:
             self._exact.add((host, port))
@@ -80,7 +79,7 @@ class OwnListeners:
     def discard(self, host: str, port: int) -> None:
         """Clients are no longer accepted there."""
         host = plain(host)
-        if host in _WILDCARDS:
+        if host in WILDCARDS:
             self._everywhere.discard((host, port))
         else:
             self._exact.discard((host, port))
@@ -90,8 +89,8 @@ class OwnListeners:
         host = plain(host)
         if (host, port) in self._exact:
             return True
-        everywhere = any((wildcard, port) in self._everywhere for wildcard in _WILDCARDS)
-        if host in _WILDCARDS:  # the kernel takes these for loopback
+        everywhere = any((wildcard, port) in self._everywhere for wildcard in WILDCARDS)
+        if host in WILDCARDS:  # the kernel takes these for loopback
             return everywhere or any(port == own for _, own in self._exact)
         return everywhere and is_local(host)
 

@@ -84,6 +84,10 @@ _LOOPBACK: dict[int, IPv4Address | IPv6Address] = {4: IPv4Address("127.0.0.1"), 
 _ISATAP = frozenset({bytes.fromhex("00005efe"), bytes.fromhex("02005efe")})
 
 
+#: With one of these a socket is bound to every address, and a client of BIND leaves open whom it waits for.
+WILDCARDS = frozenset({"0.0.0.0", "::"})
+
+
 @lru_cache(maxsize=4096)
 def special(host: str) -> Special | None:
     """

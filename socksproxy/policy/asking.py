@@ -12,19 +12,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..auth.penalties import network_of
 from ..errors import NotAllowed
 from ..identity import Client
 from ..net.names import canonical, reads_as_address
 from ..net.resolve import Names
-from ..net.special_addresses import is_no_host
+from ..net.special_addresses import WILDCARDS, is_no_host
 from ..wire.words import Address, AddressType, Command
 from .interfaces import ICommandPolicy, INamePolicy, IPolicy
 
 _log = Logger(namespace="socksproxy")
-
-#: With these a client leaves open whom its BIND waits for.
-WILDCARDS = frozenset({"0.0.0.0", "::"})
 
 
 class Means(NamedTuple):
@@ -213,7 +209,7 @@ def permitted_addresses(
     remembered = means.names.remembered(host, port)
     if remembered is not None:
         return _judged(remembered, means.policy, client, command, host, resolved)
-    looked_up = means.names.lookup(host, port, network_of(client.whose))
+    looked_up = means.names.lookup(host, port, client.share)
     return looked_up.addCallback(_judged, means.policy, client, command, host, resolved)
 
 

@@ -27,7 +27,7 @@ from ..wire.words import Address, Command
 from .interfaces import ICommandPolicy, IDecidingPolicy
 from .matching import (
     WITHOUT_PORT,
-    Question,
+    RuleQuestion,
     Schedule,
     check,
     contents,
@@ -45,7 +45,7 @@ from .sets import HoldsNames, HoldsNetworks, Sets, glob
 _REMEMBERED = 4096
 
 
-class _Words:
+class _WordIndex:
     """
     An index of words.
 
@@ -64,7 +64,7 @@ class _Words:
         self.with_word = {word: rules | self.unconditional for word, rules in self.by_word.items()}
 
 
-class _Spans:
+class _SpanIndex:
     """
     An index of ranges of numbers.
 
@@ -92,7 +92,7 @@ class _Spans:
         return self._rules[index] if index >= 0 else 0
 
 
-class _Networks:
+class _NetworkIndex:
     """
     An index of networks.
 
@@ -112,7 +112,7 @@ class _Networks:
                 for network in content:
                     first, last = int(network.network_address), int(network.broadcast_address)
                     spans[network.version].append((first, last, number))
-        self._spans4, self._spans6 = _Spans(spans[4]), _Spans(spans[6])
+        self._spans4, self._spans6 = _SpanIndex(spans[4]), _SpanIndex(spans[6])
         self._asked = list(asked.values())
         self._fixed = lru_cache(_REMEMBERED)(self._at)
 
@@ -128,7 +128,7 @@ class _Networks:
         return (self._spans6 if ipv6 else self._spans4).at(number)
 
 
-class _Names:
+class _NameIndex:
     """
     An index of names.
 
@@ -235,16 +235,16 @@ class Compiled:
         self.sets = sets = Sets() if sets is None else sets
         self.own = own
         check(self.rules, sets)
-        self._users = _Words(rule.users for rule in self.rules)
-        self._groups = _Words(rule.groups for rule in self.rules)
+        self._users = _WordIndex(rule.users for rule in self.rules)
+        self._groups = _WordIndex(rule.groups for rule in self.rules)
         self._anybody = self._users.unconditional & self._groups.unconditional
-        self._listeners = _Words(rule.listeners for rule in self.rules)
-        self._versions = _Words(rule.versions for rule in self.rules)
-        self._commands = _Words(rule.commands for rule in self.rules)
-        self._clients = _Networks((rule.clients for rule in self.rules), sets)
+        self._listeners = _WordIndex(rule.listeners for rule in self.rules)
+        self._versions = _WordIndex(rule.versions for rule in self.rules)
+        self._commands = _WordIndex(rule.commands for rule in self.rules)
+        self._clients = _NetworkIndex((rule.clients for rule in self.rules), sets)
         self._from_anywhere = self._bits(lambda rule: rule.clients is None)
         self._from_unix = self._bits(lambda rule: rule.clients is None or UNIX in rule.clients)
-        self._ports = _Spans(
+        self._ports = _SpanIndex(
             (first, last, number) for number, rule in enumerate(self.rules) for first, last in ranges(rule)
         )
         self._any_port = self._bits(lambda rule: rule.ports is None)
@@ -252,8 +252,8 @@ class Compiled:
             True: self._bits(lambda rule: rule.authenticated is not False),
             False: self._bits(lambda rule: rule.authenticated is not True),
         }
-        self._names = _Names((rule.names for rule in self.rules), sets)
-        self._networks = _Networks((rule.networks for rule in self.rules), sets)
+        self._names = _NameIndex((rule.names for rule in self.rules), sets)
+        self._networks = _NetworkIndex((rule.networks for rule in self.rules), sets)
         self._named = any(rule.names is not None for rule in self.rules)
         self._addressed = self._bits(lambda rule: rule.networks is not None)
         self._anywhere = self._bits(lambda rule: rule.names is None and rule.networks is None)
@@ -281,7 +281,7 @@ class Compiled:
         """The names of the rules whose hours end sessions and are at *now*, in seconds since the epoch."""
         return frozenset(name for name, schedule in self._ending if schedule.holds(now))
 
-    def decide(self, question: Question, now: float) -> Decision:
+    def decide(self, question: RuleQuestion, now: float) -> Decision:
         """See :meth:`socksproxy.policy.matching.Matcher.decide`."""
         if not self.rules:
             return unruled(question, self.sets, self.own)
@@ -293,7 +293,7 @@ class Compiled:
             return DENIED
         return self._decided(matching & -matching, question)
 
-    def _with_no_address(self, question: Question, matching: int) -> Decision:
+    def _with_no_address(self, question: RuleQuestion, matching: int) -> Decision:
         if question.port is None:
             certain, uncertain = matching & self._everywhere, matching
         else:
@@ -307,7 +307,7 @@ class Compiled:
             first = possible & -possible
         return self._decided(first, question) if first else DENIED
 
-    def _decided(self, bit: int, question: Question) -> Decision:
+    def _decided(self, bit: int, question: RuleQuestion) -> Decision:
         decision = self._decisions[bit.bit_length() - 1]
         if decision.allowed:
             against = protection(decision.effect, question, self.sets, self.own)
@@ -315,7 +315,7 @@ class Compiled:
                 return Decision(False, against)
         return decision
 
-    def _matching(self, question: Question, now: float) -> int:
+    def _matching(self, question: RuleQuestion, now: float) -> int:
         """The rules all of whose conditions hold, but for the one on the destination."""
         client, command, _, port, _ = question
         matching = self._commands.with_word.get(command, self._commands.unconditional)

@@ -8,7 +8,7 @@ from zope.interface import implementer
 
 from ..identity import Client
 from ..net.own_listeners import OwnListeners
-from ..net.special_addresses import special
+from ..net.special_addresses import WILDCARDS, special
 from ..wire.words import Address, AddressType, Command
 from .interfaces import IPolicy
 
@@ -39,7 +39,7 @@ class DefaultPolicy:
         if self._is_own(command, destination):
             return False
         kind = special(destination.host)
-        if command is Command.BIND and destination.host in ("0.0.0.0", "::"):
+        if command is Command.BIND and destination.host in WILDCARDS:
             return True
         return kind is None or self.allow_special or client.local
 

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from ..identity import Client
-from ..limits.ledger import network_of
+from ..limits.ledger import client_network
 from ..logs.printable import in_one_line
 from ..net.names import canonical
 from ..runtime.zones import zone_called
@@ -18,7 +18,7 @@ from ..values import amounts
 from ..values.limits import Limits, ServerLimits
 from ..wire.words import Address, Command
 from .compiled import RulePolicy
-from .matching import Matcher, Question, Verdict, question_of, question_of_command
+from .matching import Matcher, RuleQuestion, Verdict, question_of, question_of_command
 from .rules import DAYS, DEFAULT, OWN, SPECIAL, Rule
 
 _NO_RULE = {
@@ -28,7 +28,7 @@ _NO_RULE = {
 }
 
 
-class Step(NamedTuple):
+class RuleStep(NamedTuple):
     """
     One rule that was looked at.
 
@@ -59,7 +59,7 @@ class Step(NamedTuple):
         return f"{self.rule} ({verb}): {' or '.join(self.fields)} {', '.join(self.wanted)}, not {self.found}"
 
 
-class Server(NamedTuple):
+class ServerWide(NamedTuple):
     """
     What holds for all sessions of a server, whatever rules and users say.
 
@@ -87,7 +87,7 @@ class Explanation(NamedTuple):
     destination: str
     allowed: bool
     rule: str
-    steps: tuple[Step, ...]
+    steps: tuple[RuleStep, ...]
     outgoing: tuple[str, ...] | None = None
     limits: tuple[tuple[str, Limits], ...] = ()
     log: bool = True
@@ -119,7 +119,7 @@ def explain(
     destination: Address | None,
     addresses: Sequence[str] = (),
     now: float | None = None,
-    server: Server = Server(),
+    server: ServerWide = ServerWide(),
 ) -> list[Explanation]:
     """
     Explain what *policy* decides.
@@ -147,7 +147,9 @@ def explain(
     return [_explained(matcher, str(shown), question, moment, server) for shown, question in questions]
 
 
-def _explained(matcher: Matcher, shown: str, question: Question, now: float, server: Server) -> Explanation:
+def _explained(
+    matcher: Matcher, shown: str, question: RuleQuestion, now: float, server: ServerWide
+) -> Explanation:
     decision = matcher.decide(question, now)
     steps = []
     for each in matcher.rules:
@@ -166,7 +168,7 @@ def _explained(matcher: Matcher, shown: str, question: Question, now: float, ser
     )
 
 
-def _outgoing(rule: Rule | None, client: Client, server: Server) -> tuple[str, ...] | None:
+def _outgoing(rule: Rule | None, client: Client, server: ServerWide) -> tuple[str, ...] | None:
     """Of each family the first address that there is: the rule's, the user's, or the server's."""
     found: dict[int, str] = {}
     of_rule = None if rule is None else rule.outgoing
@@ -176,7 +178,7 @@ def _outgoing(rule: Rule | None, client: Client, server: Server) -> tuple[str, .
     return tuple(found.values()) or None
 
 
-def _limits(rule: Rule | None, client: Client, server: Server) -> Iterator[tuple[str, Limits]]:
+def _limits(rule: Rule | None, client: Client, server: ServerWide) -> Iterator[tuple[str, Limits]]:
     """Whose limits a session is under, and what they are."""
     if rule is not None and rule.limits:
         yield f"rule {rule.name}", rule.limits
@@ -200,21 +202,21 @@ def _limits(rule: Rule | None, client: Client, server: Server) -> Iterator[tuple
 def _network(client: Client, limits: ServerLimits) -> str:
     if client.host is None:
         return "unix"
-    return network_of(client.host, limits.ipv4_prefix, limits.ipv6_prefix)
+    return client_network(client.host, limits.ipv4_prefix, limits.ipv6_prefix)
 
 
-def _step(matcher: Matcher, rule: Rule, question: Question, now: float) -> Step:
+def _step(matcher: Matcher, rule: Rule, question: RuleQuestion, now: float) -> RuleStep:
     verdict, fields = matcher.match(rule, question, now)
     if verdict is Verdict.OPEN and question.port is None:
-        return Step(rule.name, rule.allow, "some")
+        return RuleStep(rule.name, rule.allow, "some")
     if verdict is not Verdict.NO:
-        return Step(rule.name, rule.allow, verdict.value)
+        return RuleStep(rule.name, rule.allow, verdict.value)
     wanted = tuple(_shown(value) for field in fields for value in _values(getattr(rule, field)))
     if "days" in fields or "hours" in fields:
         found = _moment(rule, now)
     else:
         found = ", ".join(dict.fromkeys(_found(field, question) for field in fields))
-    return Step(rule.name, rule.allow, verdict.value, fields, wanted, found)
+    return RuleStep(rule.name, rule.allow, verdict.value, fields, wanted, found)
 
 
 def _values(value: Any) -> tuple[Any, ...]:
@@ -230,7 +232,7 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _found(field: str, question: Question) -> str:
+def _found(field: str, question: RuleQuestion) -> str:
     client, command, host, port, name = question
     if field in ("users", "groups"):
         user = "nobody in particular" if client.user is None else client.user

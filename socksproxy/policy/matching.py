@@ -23,7 +23,7 @@ from typing import NamedTuple, cast
 from ..identity import Client
 from ..net.names import bare_name, plain
 from ..net.own_listeners import UNIX, OwnListeners
-from ..net.special_addresses import carried, special
+from ..net.special_addresses import WILDCARDS, carried, special
 from ..runtime.zones import zone_called
 from ..wire.words import Address, AddressType, Command
 from .rules import (
@@ -38,18 +38,17 @@ from .rules import (
     Rule,
     RuleError,
     is_set,
-    network_of,
+    parse_network,
     span_of,
 )
 from .sets import HoldsNetworks, Sets, glob
 
 #: Conditions that several fields make together.
 _FIELDS = {"users": ("users", "groups"), "names": ("names", "networks"), "days": ("days", "hours", "zone")}
-_WILDCARDS = frozenset({"0.0.0.0", "::"})
 WITHOUT_PORT = frozenset({Command.RESOLVE, Command.RESOLVE_PTR})
 
 
-class Question(NamedTuple):
+class RuleQuestion(NamedTuple):
     """
     What is to be decided.
 
@@ -67,19 +66,19 @@ class Question(NamedTuple):
     name: str | None
 
 
-def question_of_command(client: Client, command: Command) -> Question:
+def question_of_command(client: Client, command: Command) -> RuleQuestion:
     """The question that :meth:`socksproxy.policy.ICommandPolicy.permits_command` is asked."""
-    return Question(client, command, None, None, None)
+    return RuleQuestion(client, command, None, None, None)
 
 
-def question_of(client: Client, command: Command, destination: Address, name: str | None) -> Question:
+def question_of(client: Client, command: Command, destination: Address, name: str | None) -> RuleQuestion:
     """The question that :meth:`socksproxy.policy.IDecidingPolicy.decide` is asked."""
     host, port, kind = destination
     if kind is AddressType.DOMAIN_NAME:
-        return Question(client, command, None, port, bare_name(host))
-    if command is Command.BIND and name is None and host in _WILDCARDS:
-        return Question(client, command, None, port, None)  # anybody may come
-    return Question(client, command, plain(host), port, None if name is None else bare_name(name))
+        return RuleQuestion(client, command, None, port, bare_name(host))
+    if command is Command.BIND and name is None and host in WILDCARDS:
+        return RuleQuestion(client, command, None, port, None)  # anybody may come
+    return RuleQuestion(client, command, plain(host), port, None if name is None else bare_name(name))
 
 
 class Verdict(Enum):
@@ -149,7 +148,7 @@ class Matcher:
         self.own = own
         check(self.rules, self.sets)
         self._schedules = {rule.name: Schedule(rule) for rule in self.rules if rule.timed}
-        self._conditions: tuple[tuple[str, Callable[[Rule, Question, float], bool]], ...] = (
+        self._conditions: tuple[tuple[str, Callable[[Rule, RuleQuestion, float], bool]], ...] = (
             ("users", self._who),
             ("authenticated", self._authenticated),
             ("clients", self._clients),
@@ -160,7 +159,7 @@ class Matcher:
             ("days", self._time),
         )
 
-    def decide(self, question: Question, now: float) -> Decision:
+    def decide(self, question: RuleQuestion, now: float) -> Decision:
         """
         What the first rule that matches decides, and no address that is protected.
 
@@ -179,13 +178,13 @@ class Matcher:
             return self._decided(possible, question)
         return DENIED if self.rules else unruled(question, self.sets, self.own)
 
-    def _decided(self, rule: Rule, question: Question) -> Decision:
+    def _decided(self, rule: Rule, question: RuleQuestion) -> Decision:
         against = protection(rule, question, self.sets, self.own) if rule.allow else None
         if against is not None:
             return Decision(False, against)
         return Decision(rule.allow, rule.name, rule)
 
-    def match(self, rule: Rule, question: Question, now: float) -> Match:
+    def match(self, rule: Rule, question: RuleQuestion, now: float) -> Match:
         """How *rule* and *question* go together at *now*, in seconds since the epoch."""
         for name, holds in self._conditions:
             if not holds(rule, question, now):
@@ -200,16 +199,16 @@ class Matcher:
 
     # Conditions.
 
-    def _who(self, rule: Rule, question: Question, now: float) -> bool:
+    def _who(self, rule: Rule, question: RuleQuestion, now: float) -> bool:
         if rule.users is None and rule.groups is None:
             return True
         client = question.client
         return client.user in (rule.users or ()) or not client.groups.isdisjoint(rule.groups or ())
 
-    def _authenticated(self, rule: Rule, question: Question, now: float) -> bool:
+    def _authenticated(self, rule: Rule, question: RuleQuestion, now: float) -> bool:
         return rule.authenticated is None or rule.authenticated is (question.client.user is not None)
 
-    def _clients(self, rule: Rule, question: Question, now: float) -> bool:
+    def _clients(self, rule: Rule, question: RuleQuestion, now: float) -> bool:
         if rule.clients is None:
             return True
         host = question.client.host
@@ -218,19 +217,19 @@ class Matcher:
         address = _address(host)
         return address is not None and self._among(address, rule.clients)
 
-    def _listeners(self, rule: Rule, question: Question, now: float) -> bool:
+    def _listeners(self, rule: Rule, question: RuleQuestion, now: float) -> bool:
         if rule.listeners is None:
             return True
         client = question.client
         return any(word in rule.listeners for word in (client.listener, *client.aliases))
 
-    def _versions(self, rule: Rule, question: Question, now: float) -> bool:
+    def _versions(self, rule: Rule, question: RuleQuestion, now: float) -> bool:
         return rule.versions is None or question.client.version in rule.versions
 
-    def _commands(self, rule: Rule, question: Question, now: float) -> bool:
+    def _commands(self, rule: Rule, question: RuleQuestion, now: float) -> bool:
         return rule.commands is None or question.command in rule.commands
 
-    def _ports(self, rule: Rule, question: Question, now: float) -> bool:
+    def _ports(self, rule: Rule, question: RuleQuestion, now: float) -> bool:
         if rule.ports is None:
             return True
         if question.command in WITHOUT_PORT:
@@ -238,10 +237,10 @@ class Matcher:
         port = question.port
         return port is None or any(first <= port <= last for first, last in ranges(rule))
 
-    def _time(self, rule: Rule, question: Question, now: float) -> bool:
+    def _time(self, rule: Rule, question: RuleQuestion, now: float) -> bool:
         return not rule.timed or self._schedules[rule.name].holds(now)
 
-    def _where(self, rule: Rule, question: Question) -> Verdict:
+    def _where(self, rule: Rule, question: RuleQuestion) -> Verdict:
         if question.port is None:
             return Verdict.YES if matches_everywhere(rule, self.sets) else Verdict.OPEN
         if rule.names is None and rule.networks is None:
@@ -326,7 +325,7 @@ def contents(texts: Iterable[str], sets: Sets) -> Iterator[tuple[Network, ...] |
     """What networks, and what sets of them, *texts* are; a set may hold so many that it has to be asked."""
     for text in texts:
         if not is_set(text):
-            yield (network_of(text),)
+            yield (parse_network(text),)
         elif text != UNIX:
             yield sets.networks[text]
 
@@ -334,7 +333,7 @@ def contents(texts: Iterable[str], sets: Sets) -> Iterator[tuple[Network, ...] |
 # What no rule permits by the way.
 
 
-def protection(rule: Rule | None, question: Question, sets: Sets, own: OwnListeners | None) -> str | None:
+def protection(rule: Rule | None, question: RuleQuestion, sets: Sets, own: OwnListeners | None) -> str | None:
     """
     What stands against *question*, though *rule* allows it: :data:`~socksproxy.policy.rules.OWN`,
     :data:`~socksproxy.policy.rules.SPECIAL`, or None.
@@ -378,7 +377,7 @@ def _within(ends: tuple[int, int], network: Network) -> bool:
     return first <= ends[0] and ends[1] <= last
 
 
-def unruled(question: Question, sets: Sets, own: OwnListeners | None) -> Decision:
+def unruled(question: RuleQuestion, sets: Sets, own: OwnListeners | None) -> Decision:
     """What is decided where there are no rules at all: as by the default policy."""
     against = protection(None, question, sets, own)
     return Decision(against is None, against or DEFAULT)

@@ -83,7 +83,7 @@ class RuleError(ValueError):
         super().__init__("; ".join(map(str, self.problems)))
 
 
-class Wrong(ValueError):
+class BadValue(ValueError):
     """
     A value is not what its field takes.
 
@@ -99,14 +99,14 @@ class Wrong(ValueError):
         self.number = number
 
 
-class WrongEntries(ValueError):
+class BadValues(ValueError):
     """
     Several values are not what their field takes.
 
     :ivar entries: those that are wrong.
     """
 
-    def __init__(self, entries: Iterable[Wrong]) -> None:
+    def __init__(self, entries: Iterable[BadValue]) -> None:
         self.entries = tuple(entries)
         super().__init__("; ".join(map(str, self.entries)))
 
@@ -221,9 +221,9 @@ class Rule:
             try:
                 # Whatever form it was given in, it is compared in one only.
                 object.__setattr__(self, field, check(value))
-            except Wrong as wrong:
+            except BadValue as wrong:
                 problems.append(problem_of(wrong, str(self.name), field))
-            except WrongEntries as wrong:
+            except BadValues as wrong:
                 problems += [problem_of(entry, str(self.name), field) for entry in wrong.entries]
         if self.zone is not None and self.days is None and self.hours is None:
             problems.append(Problem(str(self.name), "zone", self.zone, "only with days or hours"))
@@ -262,7 +262,7 @@ DENIED = Decision(False, DEFAULT)
 # What the fields take.
 
 
-def problem_of(wrong: Wrong, name: str, field: str, kind: str = "rule") -> Problem:
+def problem_of(wrong: BadValue, name: str, field: str, kind: str = "rule") -> Problem:
     """The problem that a value is *wrong* in a *field* of the rule or set of that *name*."""
     return Problem(name, field, wrong.value, wrong.right, kind, wrong.number)
 
@@ -271,24 +271,24 @@ def entries_of(value: Iterable[Any], parse: Callable[[Any], Iterable[Any]]) -> t
     """
     All that *parse* makes of each entry of *value*, once each.
 
-    :raises WrongEntries: for entries that are wrong, all of them.
+    :raises BadValues: for entries that are wrong, all of them.
     """
     found: dict[Any, None] = {}
     wrong = []
     for number, entry in enumerate(value):
         try:
             found.update(dict.fromkeys(parse(entry)))
-        except Wrong as problem:
-            wrong.append(Wrong(problem.value, problem.right, number))
+        except BadValue as problem:
+            wrong.append(BadValue(problem.value, problem.right, number))
     if wrong:
-        raise WrongEntries(wrong)
+        raise BadValues(wrong)
     return tuple(found)
 
 
 def _texts(what: str) -> Callable[[Any], tuple[str, ...]]:
     def check(text: Any) -> str:
         if not isinstance(text, str) or not text:
-            raise Wrong(text, f"must be {what}")
+            raise BadValue(text, f"must be {what}")
         return text
 
     return _each(check)
@@ -296,9 +296,9 @@ def _texts(what: str) -> Callable[[Any], tuple[str, ...]]:
 
 def _several(value: Any) -> Collection[Any]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Collection):
-        raise Wrong(value, "must be a list")
+        raise BadValue(value, "must be a list")
     if not value:
-        raise Wrong(value, "must not be empty; leave it out where it does not matter")
+        raise BadValue(value, "must not be empty; leave it out where it does not matter")
     return value
 
 
@@ -312,21 +312,21 @@ def _every(parse: Callable[[Any], Iterable[Any]]) -> Callable[[Any], tuple[Any, 
 
 def _rule_name(value: Any) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise Wrong(value, "must be 1 to 64 letters, digits, '_', '.', ':' or '-'")
+        raise BadValue(value, "must be 1 to 64 letters, digits, '_', '.', ':' or '-'")
     if value in RESERVED:
-        raise Wrong(value, f"another name: access records use {', '.join(sorted(RESERVED))} themselves")
+        raise BadValue(value, f"another name: access records use {', '.join(sorted(RESERVED))} themselves")
     return value
 
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise Wrong(value, "must be true or false")
+        raise BadValue(value, "must be true or false")
     return value
 
 
 def _version(value: Any) -> int:
     if str(value) not in VERSIONS:
-        raise Wrong(value, "must be 4 or 5")
+        raise BadValue(value, "must be 4 or 5")
     return VERSIONS[str(value)]
 
 
@@ -334,36 +334,36 @@ def _commands(value: Any) -> tuple[Command, ...]:
     if isinstance(value, Command):
         return (value,)
     if not isinstance(value, str) or value not in COMMANDS:
-        raise Wrong(value, f"must be one of {', '.join(COMMANDS)}")
+        raise BadValue(value, f"must be one of {', '.join(COMMANDS)}")
     return COMMANDS[value]
 
 
-def network_of(value: Any) -> Network:
+def parse_network(value: Any) -> Network:
     """
     The network, the range or the single address that *value* is, in a list as in a file.
 
-    :raises Wrong: when it is none.
+    :raises BadValue: when it is none.
     """
     if not isinstance(value, str):
-        raise Wrong(value, "must be an address, a network or the name of a set")
+        raise BadValue(value, "must be an address, a network or the name of a set")
     text = value.strip()
     if text.startswith("@"):
-        raise Wrong(value, "a set of networks stands without @")
+        raise BadValue(value, "a set of networks stands without @")
     try:
         network = ip_network(text)
     except ValueError:
         pass
     else:
         if "%" in text:
-            raise Wrong(value, "an address here has no zone")
+            raise BadValue(value, "an address here has no zone")
         return _unmapped(network)
     if "-" in text:
         return _range(value)
     try:
         wider = ip_network(text, strict=False)
     except ValueError:
-        raise Wrong(value, "must be an address or a network such as 192.0.2.0/24") from None
-    raise Wrong(value, f"has bits set behind its prefix: {wider} or {text.partition('/')[0]}")
+        raise BadValue(value, "must be an address or a network such as 192.0.2.0/24") from None
+    raise BadValue(value, f"has bits set behind its prefix: {wider} or {text.partition('/')[0]}")
 
 
 def _range(text: str) -> AddressRange:
@@ -371,9 +371,9 @@ def _range(text: str) -> AddressRange:
     try:
         first, last = (ip_address(plain(str(ip_address(end.strip())))) for end in text.split("-", 1))
     except ValueError:
-        raise Wrong(text, "must be an address, a network or a range such as 192.0.2.1-192.0.2.9") from None
+        raise BadValue(text, "must be an address, a network or a range such as 192.0.2.1-192.0.2.9") from None
     if first.version != last.version or "%" in text or int(first) > int(last):
-        raise Wrong(text, "must be two addresses of one family, the lower first")
+        raise BadValue(text, "must be two addresses of one family, the lower first")
     return AddressRange(first, last)
 
 
@@ -396,12 +396,12 @@ def _network(value: Any) -> str:
         return str(_unmapped(value))
     if isinstance(value, str) and is_set(value.strip()):
         return value.strip()
-    return str(network_of(str(value) if isinstance(value, (IPv4Address, IPv6Address)) else value))
+    return str(parse_network(str(value) if isinstance(value, (IPv4Address, IPv6Address)) else value))
 
 
 def _destination_network(value: Any) -> str:
     if value == UNIX:
-        raise Wrong(value, "is only for clients")
+        raise BadValue(value, "is only for clients")
     return _network(value)
 
 
@@ -411,14 +411,14 @@ def name_patterns(value: Any) -> tuple[str, ...]:
 
     ``.a.example`` stands for ``a.example`` and ``*.a.example``, all others for themselves.
 
-    :raises Wrong: when no name can match it.
+    :raises BadValue: when no name can match it.
     """
     text = value.strip() if isinstance(value, str) else value
     if not isinstance(text, str) or not text.startswith("."):
         return (name_pattern(text),)
     pattern = name_pattern(text[1:])
     if set(pattern) & set("@*?"):
-        raise Wrong(value, "must be . and a name, with no pattern")
+        raise BadValue(value, "must be . and a name, with no pattern")
     return pattern, name_pattern(f"*.{pattern}")
 
 
@@ -426,13 +426,13 @@ def name_pattern(value: Any) -> str:
     """
     *value*, a pattern of names, in lower case and ASCII.
 
-    :raises Wrong: when no name can match it.
+    :raises BadValue: when no name can match it.
     """
     if not isinstance(value, str) or not value:
-        raise Wrong(value, "must be a name such as a.example or *.example")
+        raise BadValue(value, "must be a name such as a.example or *.example")
     if value.startswith("@"):
         if not _WORD.fullmatch(value[1:]):
-            raise Wrong(value, "must be @ and the name of a set")
+            raise BadValue(value, "must be @ and the name of a set")
         return value
     if "*" not in value and "?" not in value:
         return _exact_name(value)
@@ -442,7 +442,7 @@ def name_pattern(value: Any) -> str:
     labels = [label if label.isascii() else _exact_name(label) for label in text.split(".")]
     glob = ".".join(labels).lower()
     if len(glob) > 253 or not all(map(_GLOB_LABEL.fullmatch, glob.split("."))):
-        raise Wrong(value, "must be of letters, digits, '-', '_', '.', '*' and '?'")
+        raise BadValue(value, "must be of letters, digits, '-', '_', '.', '*' and '?'")
     return glob
 
 
@@ -450,7 +450,7 @@ def _suffix(value: str) -> str:
     """What stands behind ``*.`` in *value*."""
     suffix = _exact_name(value[2:])
     if len(suffix) > _LONGEST_SUFFIX:
-        raise Wrong(value, "is too long: no name ends so")
+        raise BadValue(value, "is too long: no name ends so")
     return suffix
 
 
@@ -459,11 +459,11 @@ def _exact_name(value: str) -> str:
     try:
         found = canonical(Address(host, 0, AddressType.DOMAIN_NAME))
     except NameNotFound:
-        raise Wrong(value, "is no name that the DNS allows") from None
+        raise BadValue(value, "is no name that the DNS allows") from None
     if found.type is not AddressType.DOMAIN_NAME:
-        raise Wrong(value, "is an address, which belongs into networks")
+        raise BadValue(value, "is an address, which belongs into networks")
     if host != value:
-        raise Wrong(value, f"must be {found.host} or *.{found.host}")
+        raise BadValue(value, f"must be {found.host} or *.{found.host}")
     return bare_name(found.host)
 
 
@@ -477,9 +477,9 @@ def _ports(value: Any) -> tuple[int, int]:
     else:
         first = last = value
     if not all(isinstance(port, int) and not isinstance(port, bool) for port in (first, last)):
-        raise Wrong(value, "must be a port or a range such as 6000-6063")
+        raise BadValue(value, "must be a port or a range such as 6000-6063")
     if not 0 <= first <= last <= 65535:
-        raise Wrong(value, "must be from 0 to 65535, the lower first")
+        raise BadValue(value, "must be from 0 to 65535, the lower first")
     return first, last
 
 
@@ -494,7 +494,7 @@ def _days_of(value: Any) -> Iterable[str]:
     )
     last = last or first
     if first not in DAYS or last not in DAYS:
-        raise Wrong(value, f"must be one of {', '.join(DAYS)}, or a range such as mon-fri")
+        raise BadValue(value, f"must be one of {', '.join(DAYS)}, or a range such as mon-fri")
     begin, end = DAYS.index(first), DAYS.index(last)
     # sat-mon goes over the end of the week.
     return [DAYS[number % 7] for number in range(begin, end + 1 if end >= begin else end + 8)]
@@ -505,13 +505,13 @@ def span_of(text: str) -> tuple[int, int]:
     matched = _SPAN.fullmatch(text) if isinstance(text, str) else None
     right = "must be a span such as 08:00-18:00, from 00:00 to 24:00"
     if matched is None:
-        raise Wrong(text, right)
+        raise BadValue(text, right)
     hour, minute, last_hour, last_minute = map(int, matched.groups())
     begin, end = 60 * hour + minute, 60 * last_hour + last_minute
     if minute > 59 or last_minute > 59 or begin >= _DAY_MINUTES or end > _DAY_MINUTES:
-        raise Wrong(text, right)
+        raise BadValue(text, right)
     if begin == end:
-        raise Wrong(text, "is empty; the whole day is 00:00-24:00")
+        raise BadValue(text, "is empty; the whole day is 00:00-24:00")
     return begin, end
 
 
@@ -524,14 +524,14 @@ def _zone(value: Any) -> str:
     try:
         zone_called(value)
     except ValueError as problem:
-        raise Wrong(value, str(problem)) from None
+        raise BadValue(value, str(problem)) from None
     return str(value)
 
 
 def _outgoing(value: Any) -> tuple[str, ...]:
     hosts = _each(_own_address)(value)
     if len(value) != len({":" in host for host in hosts}):
-        raise Wrong(list(value), "must be at most one IPv4 and one IPv6 address")
+        raise BadValue(list(value), "must be at most one IPv4 and one IPv6 address")
     return hosts
 
 
@@ -539,22 +539,22 @@ def _own_address(host: Any) -> str:
     try:
         inet_pton(AF_INET6 if ip_address(host).version == 6 else AF_INET, host)
     except (OSError, ValueError, TypeError):
-        raise Wrong(host, "must be a literal address of this machine") from None
+        raise BadValue(host, "must be a literal address of this machine") from None
     return str(host)
 
 
 def _limits(value: Any) -> Limits:
     if not isinstance(value, Limits):
-        raise Wrong(value, "must be Limits")
+        raise BadValue(value, "must be Limits")
     return value
 
 
 def _timeouts(value: Any) -> RuleTimeouts:
     if not isinstance(value, RuleTimeouts):
-        raise Wrong(value, "must be RuleTimeouts; the handshake is over when a rule is known")
+        raise BadValue(value, "must be RuleTimeouts; the handshake is over when a rule is known")
     for seconds in value:
         if seconds is not None and not (_is_number(seconds) and 0 <= seconds < inf):
-            raise Wrong(seconds, "must be a number of seconds, or 0 for ever")
+            raise BadValue(seconds, "must be a number of seconds, or 0 for ever")
     return value
 
 

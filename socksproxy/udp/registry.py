@@ -12,7 +12,6 @@ from typing import Any, Protocol as Shape
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from ..auth.penalties import network_of
 from ..errors import SHORTAGES, NoFreePort
 from ..events import Cause
 from ..identity import Client
@@ -315,7 +314,7 @@ def _share_of(client: Client) -> str:
     """What clients have in common whose associations make room for each other's."""
     if client.host is not None and special(client.host) is Special.LINK_LOCAL:
         return client.host  # the hosts of a link are no one network
-    return network_of(client.host) or client.whose or ""
+    return client.share or ""
 
 
 def _hosts(client: Client, local: str | None, hint: Address) -> tuple[str, str]:

@@ -22,7 +22,7 @@ _VERSION = Version.SOCKS4
 _NAME_FOLLOWS = b"\x00\x00\x00\x01"
 
 
-class ReplyMessage(NamedTuple):
+class SOCKS4Reply(NamedTuple):
     """
     An answer to a request.
 
@@ -82,7 +82,7 @@ def build_request(request: Request) -> bytes:
     return head + _NAME_FOLLOWS + userid + name
 
 
-def parse_reply(data: bytes | bytearray) -> tuple[ReplyMessage, int] | None:
+def parse_reply(data: bytes | bytearray) -> tuple[SOCKS4Reply, int] | None:
     """
     A reply. Its version is 0; servers that send 4 there are understood, too.
 
@@ -93,7 +93,7 @@ def parse_reply(data: bytes | bytearray) -> tuple[ReplyMessage, int] | None:
     if len(data) < 8:
         return None
     address = Address(inet_ntoa(data[4:8]), data[2] << 8 | data[3], AddressType.IPV4)
-    return ReplyMessage(data[1], address), 8
+    return SOCKS4Reply(data[1], address), 8
 
 
 def build_reply(reply: int, address: Address) -> bytes:

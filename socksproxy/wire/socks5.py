@@ -29,7 +29,7 @@ class Greeting(NamedTuple):
     methods: bytes
 
 
-class ReplyMessage(NamedTuple):
+class SOCKS5Reply(NamedTuple):
     """
     An answer to a request (RFC 1928, section 6).
 
@@ -102,7 +102,7 @@ def build_request(command: int, destination: Address) -> bytes:
     return bytes((_VERSION, command, 0)) + build_address(destination)
 
 
-def parse_reply(data: bytes | bytearray) -> tuple[ReplyMessage, int] | None:
+def parse_reply(data: bytes | bytearray) -> tuple[SOCKS5Reply, int] | None:
     """
     A reply.
 
@@ -112,7 +112,7 @@ def parse_reply(data: bytes | bytearray) -> tuple[ReplyMessage, int] | None:
     parsed = parse_address(data, 3)
     if parsed is None:
         return None
-    return ReplyMessage(data[1], parsed[0]), parsed[1]
+    return SOCKS5Reply(data[1], parsed[0]), parsed[1]
 
 
 def build_reply(reply: int, bound: Address) -> bytes:

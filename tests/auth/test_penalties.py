@@ -7,7 +7,7 @@ import itertools
 import pytest
 from twisted.internet.task import Clock
 
-from socksproxy.auth.penalties import FIRST, LATELY, LONGEST, PER_NAME, QUIET, WINDOW, Penalties, network_of
+from socksproxy.auth.penalties import FIRST, LATELY, LONGEST, PER_NAME, QUIET, WINDOW, Penalties
 
 HERE, THERE = "192.0.2.7", "198.51.100.1"
 BOB, ALICE, MALLORY = b"bob", b"alice", b"mallory"
@@ -307,18 +307,3 @@ class TestTables:
             setting.fail(1, f"203.0.113.{number}")
             setting.fail(1, f"203.0.113.{number}", b"%d" % number)
         assert setting.fail(1) == [FIRST]
-
-
-@pytest.mark.parametrize(
-    ("host", "network"),
-    [
-        (None, None),
-        ("192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("::1", "::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-    ],
-)
-def test_network_of(host: str | None, network: str | None) -> None:
-    assert network_of(host) == network

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from socksproxy.wire import socks4
-from socksproxy.wire.socks4 import MAX_USERID, ReplyMessage
+from socksproxy.wire.socks4 import MAX_USERID, SOCKS4Reply
 from socksproxy.wire.words import UNSPECIFIED, Address, AddressType, Command, Reply4, Request, Version
 
 from .messages import (
@@ -169,13 +169,13 @@ def test_requests_that_cannot_be_expressed(request_: Request) -> None:
 )
 def test_reply(data: bytes, reply: int, address: Address) -> None:
     """Else a client takes a refusal for a success, or is told the wrong address."""
-    check_stream(socks4.parse_reply, data, ReplyMessage(reply, address))
+    check_stream(socks4.parse_reply, data, SOCKS4Reply(reply, address))
     assert socks4.build_reply(reply, address) == data
 
 
 def test_a_reply_of_version_4_is_understood() -> None:
     """Some servers put their version there; a client cannot change them."""
-    check_stream(socks4.parse_reply, b"\x04\x5a" + bytes(6), ReplyMessage(Reply4.GRANTED, UNSPECIFIED))
+    check_stream(socks4.parse_reply, b"\x04\x5a" + bytes(6), SOCKS4Reply(Reply4.GRANTED, UNSPECIFIED))
 
 
 @pytest.mark.parametrize("version", [1, 3, 5, 255])
@@ -203,7 +203,7 @@ def test_reply_round_trip(reply: int, address: Address) -> None:
     told = address if address.type is AddressType.IPV4 else UNSPECIFIED._replace(port=address.port)
     data = socks4.build_reply(reply, address)
     assert len(data) == 8
-    check_stream(socks4.parse_reply, data, ReplyMessage(reply, told))
+    check_stream(socks4.parse_reply, data, SOCKS4Reply(reply, told))
 
 
 @given(likely(b"\x00\x5a", b"\x04\x5a"))

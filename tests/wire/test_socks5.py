@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from socksproxy.wire import socks5
-from socksproxy.wire.socks5 import Greeting, ReplyMessage
+from socksproxy.wire.socks5 import Greeting, SOCKS5Reply
 from socksproxy.wire.words import (
     UNSPECIFIED,
     Address,
@@ -86,7 +86,7 @@ def test_request(command: int, fields: bytes, destination: Address) -> None:
 def test_reply(reply: int, fields: bytes, bound: Address) -> None:
     """Else half a reply is taken for a whole or faulty one, or BND.PORT is told wrong."""
     data = bytes((5, reply, 0)) + fields
-    check_stream(socks5.parse_reply, data, ReplyMessage(reply, bound))
+    check_stream(socks5.parse_reply, data, SOCKS5Reply(reply, bound))
     assert socks5.build_reply(reply, bound) == data
 
 
@@ -184,7 +184,7 @@ def test_round_trip(number: int, address: Address) -> None:
         socks5.build_request(number, address),
         Request(Version.SOCKS5, number, address),
     )
-    check_stream(socks5.parse_reply, socks5.build_reply(number, address), ReplyMessage(number, address))
+    check_stream(socks5.parse_reply, socks5.build_reply(number, address), SOCKS5Reply(number, address))
 
 
 @given(st.binary(max_size=255))

@@ -38,7 +38,6 @@ from ...wire.gssapi import (
 )
 from ...wire.words import Method, ProtocolError
 from ..credentials import GSSAPIName, IGSSAPIName
-from ..penalties import network_of
 from .arguments import arguments
 from .threads import Checks
 
@@ -189,7 +188,7 @@ class GSSAPIMethod:
 
     def begin(self, client: Any) -> IExchange:
         """See :meth:`socksproxy.negotiation.IMethod.begin`."""
-        return GSSAPIExchange(self, None if client is None else network_of(client.whose))
+        return GSSAPIExchange(self, None if client is None else client.share)
 
 
 @implementer(IExchange)

@@ -21,7 +21,7 @@ from ...errors import describe
 from ...runtime.files import FileSignature
 from ...runtime.text import NotUTF8, without_mark
 from ...runtime.watched_file import WatchedFile
-from ..rules import Wrong, name_pattern, network_of
+from ..rules import BadValue, name_pattern, parse_network
 from .tables import NameTable, NetworkTable, paced
 
 #: Bytes of a file: some ten million names.
@@ -170,7 +170,7 @@ class NetworksFile(SetFile):
         for number, entry in lines:
             try:
                 ipv6, first, last = _range(entry)
-            except Wrong as wrong:
+            except BadValue as wrong:
                 raise self._wrong(number, entry, wrong.right) from None
             if not ipv6:
                 packed4.append(first << 32 | last)
@@ -193,7 +193,7 @@ def _range(entry: str) -> tuple[bool, int, int]:
     """
     Whether *entry* is IPv6, and its first and last address.
 
-    :raises Wrong: when it is neither an address nor a network nor a range.
+    :raises BadValue: when it is neither an address nor a network nor a range.
     """
     host, slash, length = entry.partition("/")
     ipv6 = ":" in host
@@ -210,7 +210,7 @@ def _range(entry: str) -> tuple[bool, int, int]:
             mask = (1 << bits - int(length)) - 1
             if not number & mask:
                 return ipv6, number, number | mask
-    network = network_of(entry)
+    network = parse_network(entry)
     return network.version == 6, int(network.network_address), int(network.broadcast_address)
 
 
@@ -253,7 +253,7 @@ class NamesFile(SetFile):
                     continue
                 try:
                     yield _name_of_file(word)
-                except Wrong as wrong:
+                except BadValue as wrong:
                     self._ignore(number, word, wrong.right)
 
     def _use(self, table: NameTable) -> None:
@@ -264,13 +264,13 @@ def _name_of_file(word: str) -> str:
     """
     The pattern that *word* is, one of those that :class:`NameTable` takes.
 
-    :raises Wrong: when no name can match it.
+    :raises BadValue: when no name can match it.
     """
     both = word.startswith(".")
     pattern = name_pattern(f"*{word}" if both else word)
     bare = pattern[2:] if pattern.startswith("*.") else pattern
     if pattern.startswith("@") or set(bare) & set("*?"):
-        raise Wrong(word, "must be a name, *. and a name, or . and a name")
+        raise BadValue(word, "must be a name, *. and a name, or . and a name")
     return pattern[1:] if both else pattern
 
 

@@ -12,16 +12,16 @@ from typing import Any
 from ...net.own_listeners import UNIX
 from ...net.special_addresses import Special, special_network, special_networks
 from ..rules import (
+    BadValue,
+    BadValues,
     Network,
     Problem,
     Rule,
     RuleError,
-    Wrong,
-    WrongEntries,
     entries_of,
     is_set,
     name_patterns,
-    network_of,
+    parse_network,
     problem_of,
 )
 from .files import SetFile
@@ -46,7 +46,7 @@ def _built_in() -> dict[str, tuple[Network, ...]]:
         "shared": ("100.64.0.0/10",),
         "documentation": ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"),
     }.items():
-        named[name] = tuple(map(network_of, texts))
+        named[name] = tuple(map(parse_network, texts))
     return named
 
 
@@ -131,7 +131,7 @@ class Sets:
                 problems.append(Problem(name, "name", name, right, "set"))
                 continue
             texts, others = self._parts(content, "range_of")
-            fixed = _checked(name, "networks", texts, lambda text: (network_of(text),), problems)
+            fixed = _checked(name, "networks", texts, lambda text: (parse_network(text),), problems)
             if name == METADATA:
                 if others:
                     right = "takes networks only, and no file"
@@ -201,7 +201,7 @@ def _joined(fixed: tuple[Any, ...], others: list[Any], join: Callable[[Any, Any]
 def _patterns(value: Any) -> tuple[str, ...]:
     patterns = name_patterns(value)
     if patterns[0].startswith("@"):
-        raise Wrong(value, "must be a name; sets have no sets in them")
+        raise BadValue(value, "must be a name; sets have no sets in them")
     return patterns
 
 
@@ -214,6 +214,6 @@ def _checked(
 ) -> tuple[Any, ...]:
     try:
         return entries_of(content, parse)
-    except WrongEntries as wrong:
+    except BadValues as wrong:
         problems += [problem_of(entry, name, field, "set") for entry in wrong.entries]
         return ()
