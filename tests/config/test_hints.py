@@ -9,7 +9,7 @@ import pytest
 from socksproxy.cli import main
 from socksproxy.identity import Client
 from socksproxy.policy.compiled import RulePolicy
-from socksproxy.policy.matching import Matcher, Question
+from socksproxy.policy.matching import Matcher, RuleQuestion
 from socksproxy.policy.rules import Rule
 from socksproxy.policy.sets import NamesFile, NetworksFile, Sets
 from socksproxy.values.amounts import byte_rate, size
@@ -211,7 +211,7 @@ def test_ranges_of_addresses(tmp_path: Path) -> None:
             assert policy.permits(client, Command.CONNECT, Address.of(host, 80)) is there
         assert (
             Matcher([rule])
-            .decide(Question(Client("192.0.2.1"), Command.CONNECT, host, 80, None), 0.0)
+            .decide(RuleQuestion(Client("192.0.2.1"), Command.CONNECT, host, 80, None), 0.0)
             .allowed
             is there
         )
