@@ -7,11 +7,22 @@ import nox
 nox.options.error_on_missing_interpreters = False
 
 
+#: pytest on two cores.
+PYTEST = ("python", "-m", "pytest", "-n", "2", "--dist", "worksteal")
+
+
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
     """Run the tests."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """Run the tests that take less than a minute: they start no processes."""
+    session.install("-e", ".[test]")
+    session.run(*PYTEST, "-q", "-m", "(unit or sockets) and not slow", *session.posargs)
 
 
 @nox.session

@@ -28,6 +28,7 @@ TEST = [
     "hypothesis >= 6.100",
     "pytest >= 8",
     "pytest-cov >= 6",
+    "pytest-xdist >= 3.6",
     "pytest-twisted >= 1.14",
     "PySocks >= 1.7.1",
     "python-socks >= 2.4",

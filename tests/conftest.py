@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from twisted.internet.defer import Deferred
 from twisted.plugins import cred_file  # noqa: F401 - it keeps the stderr of when it is imported, and a test's is closed
 
+from .support.marks import mark_of
 from .support.proxy import KINDS, Proxy
 
 # A busy machine is no reason to fail: how long an example takes says nothing here.
@@ -29,6 +30,25 @@ settings.load_profile("default")
 # A shell without job control has its background jobs ignore SIGINT, and what the tests start would, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by what it needs."""
+    for item in items:
+        item.add_marker(mark_of(item))
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """The handlers of signals that a service has for itself are as before after each test."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
+_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 #: Seconds that a process of ours may take for anything; far more than it needs.
 PATIENCE = 60.0

@@ -189,10 +189,10 @@ def play(relay: Relay, kind: str, proxy: Proxy | None = None) -> list[str]:
             world = World(port, 1, largest=1 << 20, haste=0.01, requests=REQUESTS[:1])
             try:
                 crowd = soak.Crowd(world, 3, [each for each in KINDS if each.name == kind])
-                await crowd.run(0.2, "test", os.getpid())
+                while crowd.over.total() < 3:  # a busy machine begins fewer in that time
+                    await crowd.run(0.2, "test", os.getpid())
             finally:
                 world.close()
-            assert crowd.over.total() >= 3
             return crowd.failures
 
     return asyncio.run(main())

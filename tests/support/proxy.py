@@ -8,8 +8,10 @@ the reactor serves. Time is a ``Clock`` where the test says so.
 from __future__ import annotations
 
 import os
+import random
 import socket
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import reactor as _reactor
@@ -34,6 +36,7 @@ PATIENCE = 30.0
 #: so that nothing can be taken out of it.
 KINDS = ("transports", "detached", "accepted", "wrapped")
 
+_IPV6 = "/proc/net/if_inet6"
 _LISTEN = "tcp:0:interface=127.0.0.1"
 
 Playing = Generator[Any, Any, None]
@@ -266,8 +269,17 @@ def echoes(sock: socket.socket, data: bytes = b"ping") -> None:
 
 
 def closed_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        number: int = unused.getsockname()[1]
-        return number
+    """
+    A TCP port on which no socket listens, below those that the system gives out by itself.
+
+    So neither a connection of another test nor another process gets the port meanwhile.
+    """
+    family, host = (
+        (socket.AF_INET6, "::") if socket.has_ipv6 and os.path.exists(_IPV6) else (socket.AF_INET, "")
+    )
+    for _ in range(200):
+        port = random.SystemRandom().randrange(20000, 32000)
+        with socket.socket(family) as probe, suppress(OSError):
+            probe.bind((host, port))
+            return port
+    raise AssertionError("no free port")

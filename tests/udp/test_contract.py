@@ -32,6 +32,7 @@ from socksproxy.wire.datagram import build_header
 from socksproxy.wire.words import UNSPECIFIED, AddressType
 from tests.support.certificates import self_signed
 from tests.support.names import NameServer
+from tests.support.proxy import closed_port
 
 from .harness import KINDS, PATIENCE, Client, Echo, Proxy, Refused, is_silent, reactor, udp_socket, wait_for
 
@@ -178,7 +179,7 @@ def mapped(proxy: Proxy) -> None:
 @pytest_twisted.ensureDeferred
 async def test_ipv4_mapped_is_ipv4(kind: str) -> None:
     """xray and sing answer such clients from another address."""
-    async with serving(kind, listen=rf"tcp6:{a_tcp_port()}:interface=\:\:") as proxy:
+    async with serving(kind, listen=rf"tcp6:{closed_port()}:interface=\:\:") as proxy:
         await proxy.run(lambda proxy: mapped(Front(proxy, "127.0.0.1")))
 
 
@@ -1109,23 +1110,6 @@ def two_free_ports() -> tuple[int, int]:
     raise AssertionError("no two free ports")
 
 
-def a_tcp_port() -> int:
-    """
-    A TCP port that is free on every address, below those that the system gives out by itself.
-
-    After many connections of others, over one address or another, the system may find none.
-    """
-    for _ in range(200):
-        port = random.SystemRandom().randrange(20000, 32000)
-        with socket.socket(socket.AF_INET6) as probe:
-            try:
-                probe.bind(("::", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
-
-
 @pytest.fixture
 def warnings() -> Iterator[list[str]]:
     from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
@@ -1228,7 +1212,7 @@ def several_addresses(proxy: Proxy, shared: int | None) -> None:
 async def test_multihomed(kind: str, shared: bool) -> None:
     """xray, gost and sing answer from another address."""
     port = free_udp_port() if shared else None
-    async with serving(kind, listen=f"tcp:{a_tcp_port()}", udp=UDPSettings(port=port)) as proxy:
+    async with serving(kind, listen=f"tcp:{closed_port()}", udp=UDPSettings(port=port)) as proxy:
         await proxy.run(several_addresses, port)
 
 
@@ -1280,7 +1264,7 @@ async def test_a_link_local_client(kind: str, shared: bool) -> None:
     settings = UDPSettings(port=free_udp_port()) if shared else UDPSettings()
     # The client is not on loopback, as far as the policy knows, and the echo server is.
     policy = RulePolicy([Rule(name="all", allow=True, networks=["loopback"])])
-    place = rf"tcp6:{a_tcp_port()}:interface=\:\:"
+    place = rf"tcp6:{closed_port()}:interface=\:\:"
     async with serving(kind, listen=place, udp=settings, policy=policy) as proxy:
         for _ in range(2):  # the engine accepts from the second client on
             await proxy.run(by_link_local, *found)
