@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import socksproxy.wire
+from socksproxy.extras import MODULES
 
+ROOT = Path(__file__).parents[1]
 PURE = ["negotiation", *(f"wire.{module.name}" for module in pkgutil.iter_modules(socksproxy.wire.__path__))]
 
 
@@ -47,3 +52,52 @@ def test_unknown_name() -> None:
 def test_listed() -> None:
     """A reader in an interpreter finds the public names."""
     assert set(socksproxy.__all__) <= set(dir(socksproxy))
+
+
+def test_extras() -> None:
+    """Each extra of setup.py that is not for developers is listed, and no other."""
+    setup = ast.parse((ROOT / "setup.py").read_text())
+    (extras,) = (
+        node.value
+        for node in ast.walk(setup)
+        if isinstance(node, ast.keyword) and node.arg == "extras_require"
+    )
+    assert isinstance(extras, ast.Dict)
+    names = {ast.literal_eval(key) for key in extras.keys if key is not None}
+    assert set(MODULES) == names - {"test", "docs", "dev"}
+
+
+def late_imports(path: Path) -> Iterator[str]:
+    """The modules that functions of the module at *path* import."""
+    package = path.relative_to(ROOT).parent.parts
+    for function in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        for node in ast.walk(function):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                base = package[: len(package) - node.level + 1] if node.level else ()
+                module = [*base, *([node.module] if node.module else [])]
+                yield from (".".join([*module, alias.name]) for alias in node.names)
+
+
+#: What is imported late beside the modules that need extras.
+LATE = {
+    "runtime/reactor.py": ["twisted.internet.reactor"],  # the import chooses a reactor
+    "cli/check.py": ["twisted.python.usage", "socksproxy.config", "socksproxy.service.resources"],
+    "cli/explain.py": ["socksproxy.config", "socksproxy.policy.explain"],
+    "config/options.py": ["socksproxy.config.listeners"],
+    "relay/__init__.py": ["socksproxy.relay.engine"],  # there are platforms without epoll
+    "service/server.py": ["socksproxy.workers.supervisor"],
+    "udp/registry.py": ["socksproxy.udp.sockets"],  # there are platforms without epoll
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "socksproxy").rglob("*.py")), ids=lambda path: path.stem)
+def test_imports_inside_functions(path: Path) -> None:
+    """A function imports only what an installation may lack."""
+    allowed = [name for names in MODULES.values() for name in names]
+    allowed += LATE.get(path.relative_to(ROOT / "socksproxy").as_posix(), [])
+    for name in late_imports(path):
+        assert any(f"{name}.".startswith(f"{one}.") for one in allowed), name

@@ -13,7 +13,6 @@ from ..identity import ISOCKSUser
 from ..negotiation import IExchange, IMethod, IWrapping, LogIn, Say
 from .authentication import AuthSettings
 from .cache import Remembering
-from .checkers.records import RecordsChecker
 from .checkers.threads import Checks, Threaded
 from .credentials import (
     Anonymous,
@@ -54,7 +53,6 @@ __all__ = [
     "Password",
     "PeerCredentials",
     "Realm",
-    "RecordsChecker",
     "Remembering",
     "Say",
     "Threaded",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
+from ..runtime.reactor import global_reactor
 from .failure import CommandFailed, complain, shown, tell, with_mistakes
 
 _DESCRIPTION = """
@@ -30,12 +31,12 @@ def run(options: Namespace) -> None:
 
     :raises CommandFailed: when there is a mistake in it.
     """
-    from twisted.internet import reactor
     from twisted.python.usage import UsageError
 
     from ..config.options import Mistakes, Options
     from ..service.resources import CheckedResources
 
+    reactor = global_reactor()
     parsed = Options(reactor, CheckedResources(reactor))
     try:
         parsed.parseOptions([f"--config={options.file}"])

@@ -22,6 +22,7 @@ from tempfile import mkstemp
 from typing import Any
 
 from ..errors import describe
+from ..extras import missing
 from ..runtime.text import NotUTF8, without_mark
 from ..wire.password import MAX_FIELD
 from .failure import CommandFailed, complain, tell
@@ -113,15 +114,14 @@ def checked_password(password: bytes) -> bytes:
 
     :raises CommandFailed: when no client could send it, or bcrypt would not look at all of it.
     """
-    from ..auth.checkers.htpasswd import BCRYPT_MOST
-
+    most = _htpasswd().BCRYPT_MOST
     if not password:
         raise CommandFailed("the password is empty")
     if len(password) > MAX_FIELD:
         raise CommandFailed(f"SOCKS clients cannot send a password of more than {MAX_FIELD} bytes")
-    if len(password) > BCRYPT_MOST:
+    if len(password) > most:
         raise CommandFailed(
-            f"the password has {len(password)} bytes, and bcrypt looks only at the first {BCRYPT_MOST}"
+            f"the password has {len(password)} bytes, and bcrypt looks only at the first {most}"
         )
     if b"\0" in password:
         raise CommandFailed("the password has a NUL in it")
@@ -131,10 +131,8 @@ def checked_password(password: bytes) -> bytes:
 def _htpasswd() -> Any:
     try:
         from ..auth.checkers import htpasswd
-    except ImportError:
-        raise CommandFailed(
-            "libpass and bcrypt are needed: pip install 'twisted-socksproxy[htpasswd]' brings them"
-        ) from None
+    except ImportError as problem:
+        raise CommandFailed(missing("htpasswd", problem)) from None
     return htpasswd
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ..extras import missing
 from ..runtime.files import read_regular_file
 
 if TYPE_CHECKING:
@@ -29,10 +30,7 @@ def read_file(name: str, content: bytes | None = None, directory: str = "") -> t
     try:
         from .file import MOST_BYTES, read
     except ImportError as problem:
-        raise Unreadable(
-            f"{name}: the package {problem.name} is needed, "
-            "pip install 'twisted-socksproxy[config]' brings it"
-        ) from None
+        raise Unreadable(f"{name}: {missing('config', problem)}") from None
     if content is None:
         try:
             content = read_regular_file(os.path.join(directory, name), MOST_BYTES).data

@@ -54,6 +54,7 @@ from ..net.ports import Advertised
 from ..net.resolve import make_resolver
 from ..net.special_addresses import is_loopback
 from ..net.tcp_options import LONGEST_KEEPALIVE, LONGEST_USER_TIMEOUT
+from ..runtime.reactor import global_reactor
 from ..service.daemon import prepare_files
 from ..service.resources import Resources, check_access_log
 from ..values.limits import Limits, ServerLimits
@@ -284,9 +285,7 @@ class Options(usage.Options, AuthOptionMixin):
     def reactor(self) -> Any:
         """The reactor; the global one is not imported before it is needed."""
         if self._reactor is None:
-            from twisted.internet import reactor
-
-            self._reactor = reactor
+            self._reactor = global_reactor()
         return self._reactor
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from ..auth.directory import Directory, GroupRecord, UserRecord, expiry
+from ..extras import missing
 from ..values.parsers import Wrong, addresses
 from ..wire.password import MAX_FIELD
 from .faults import (
@@ -130,10 +131,8 @@ def _password(value: Any) -> str:
         raise Hidden("not text in quotes")
     try:
         from ..auth.checkers.records import checked_hash
-    except ImportError:
-        raise Hidden(
-            "libpass and bcrypt are needed: pip install 'twisted-socksproxy[htpasswd]' brings them"
-        ) from None
+    except ImportError as problem:
+        raise Hidden(missing("htpasswd", problem)) from None
     try:
         return checked_hash(value)
     except ValueError as problem:

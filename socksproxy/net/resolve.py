@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import NameNotFound, TooManyLookups
+from ..extras import missing
 from ..wire.words import Address, AddressType
 from .hosts_file import HostsFile
 from .lookups import MOST_ADDRESSES, Found, IAddressLookup
@@ -58,10 +59,8 @@ def make_resolver(spec: str, reactor: Any) -> IHostnameResolver:
         raise ValueError(f"{spec!r}: {_MOST_SERVERS} DNS servers are the most")
     try:
         from .dns_resolver import DNSResolver
-    except ModuleNotFoundError:
-        raise ValueError(
-            f"{spec!r}: dnspython is needed: pip install 'twisted-socksproxy[dns]' brings it"
-        ) from None
+    except ImportError as problem:
+        raise ValueError(f"{spec!r}: {missing('dns', problem)}") from None
     return DNSResolver(reactor, found)
 
 

@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from .fair_queue import FairQueue
+from .reactor import global_reactor
 
 T = TypeVar("T")
 
@@ -110,9 +111,7 @@ class Pool:
     def reactor(self) -> Any:
         """The reactor. The pool imports the global one when it first needs it, and not before."""
         if self._reactor is None:
-            from twisted.internet import reactor
-
-            self._reactor = reactor
+            self._reactor = global_reactor()
         return self._reactor
 
     def run(self, function: Callable[..., T], *arguments: Any, share: Hashable = None) -> Deferred[T]:

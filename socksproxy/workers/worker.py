@@ -26,6 +26,7 @@ from zope.interface import implementer
 from ..config.options import Options
 from ..events import SessionIds
 from ..runtime.clocks import use_monotonic_clock
+from ..runtime.reactor import global_reactor
 from ..service.server import SOCKSService, makeFactory
 from .counts import SharedCounting
 from .descriptor_passing import WorkerResources
@@ -338,8 +339,7 @@ def main() -> None:
         raise SystemExit(str(problem)) from None
     with suppress(ImportError, AttributeError):
         importlib.import_module(orders.reactor).install()
-    from twisted.internet import reactor
-
+    reactor = global_reactor()
     globalLogBeginner.beginLoggingTo([Reporter(1)], discardBuffer=True, redirectStandardIO=False)
     try:
         run(orders, control, reactor)

@@ -367,14 +367,14 @@ class GSSAPIChecker:
         return principal if self._realm is None else stripped(principal, self._realm)
 
 
-def make_checker(text: str, pool: Pool | None = None) -> GSSAPIChecker:
+def make_checker(argument: str, pool: Pool | None = None) -> GSSAPIChecker:
     """
-    The checker that ``--auth gssapi:TEXT`` asks for.
+    The checker of ``--auth gssapi:[service=NAMES][:keytab=FILE][:protection=LEVEL][:realm=strip|keep]``.
 
     :param pool: where the library may block; None: threads of the checker's own.
-    :raises InvalidAuthArgumentString: when the text makes no sense here; it says what would.
+    :raises InvalidAuthArgumentString: when *argument* is something else.
     """
-    given = arguments("gssapi", text, _ARGUMENTS)
+    given = arguments("gssapi", argument, _ARGUMENTS)
     keytab = _one(given, "keytab", None)
     services = str(_one(given, "service", ",".join(SERVICES))).split(",")
     protection = _choice(given, "protection", Protection.INTEGRITY.value, [each.value for each in Protection])

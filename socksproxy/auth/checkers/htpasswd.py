@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.strcred import InvalidAuthArgumentString
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -29,6 +30,7 @@ __all__ = [
     "Unsafe",
     "Unusable",
     "Users",
+    "make_checker",
     "new_hash",
     "open_to_all",
     "parse_line",
@@ -160,3 +162,17 @@ class HtpasswdChecker(FileChecker):
         if not self._file.check(name, credentials.password):
             raise UnauthorizedLogin("no such user, or another password")
         return name
+
+
+def make_checker(argument: str) -> HtpasswdChecker:
+    """
+    The checker of ``--auth htpasswd:FILE``.
+
+    :raises InvalidAuthArgumentString: when there is no file, or when it cannot be read.
+    """
+    if not argument:
+        raise InvalidAuthArgumentString("htpasswd: no file is named, as in htpasswd:/etc/socks.htpasswd")
+    try:
+        return HtpasswdChecker(argument)
+    except Unusable as problem:
+        raise InvalidAuthArgumentString(f"htpasswd:{argument}: {problem}") from None

@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from ...errors import IdentMismatch, IdentUnreachable, NotAuthenticated, describe
 from ...net.names import plain
+from ...runtime.reactor import global_reactor
 from ...values.parsers import Parser, Wrong, port, seconds
 from ..credentials import IUserid, Userid
 from ..users import name_of
@@ -135,19 +136,6 @@ class IdentChecker:
         self.timeout = timeout
         self._reactor = reactor
 
-    @classmethod
-    def from_arguments(cls, text: str) -> IdentChecker:
-        """
-        The one that *text* describes: ``[port=PORT][:timeout=SECONDS]``.
-
-        :raises InvalidAuthArgumentString: when it describes none.
-        """
-        given = arguments("ident", text, ("port", "timeout"))
-        return cls(
-            _meaning("port", given["port"][0], port(1)) if given["port"] else PORT,
-            _meaning("timeout", given["timeout"][0], seconds()) if given["timeout"] else TIMEOUT,
-        )
-
     def requestAvatarId(self, credentials: Userid) -> Deferred[Any]:
         """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
         host, local = credentials.client.host, credentials.local
@@ -169,9 +157,7 @@ class IdentChecker:
 
     def _clock(self) -> Any:
         if self._reactor is None:
-            from twisted.internet import reactor
-
-            self._reactor = reactor
+            self._reactor = global_reactor()
         return self._reactor
 
 
@@ -213,3 +199,16 @@ def _meaning(name: str, text: str, parse: Parser) -> Any:
         return parse(text)
     except Wrong as wrong:
         raise InvalidAuthArgumentString(f"ident: {name}={text} is {wrong.reason}") from None
+
+
+def make_checker(argument: str) -> IdentChecker:
+    """
+    The checker of ``--auth ident:[port=PORT][:timeout=SECONDS]``.
+
+    :raises InvalidAuthArgumentString: when *argument* is something else.
+    """
+    given = arguments("ident", argument, ("port", "timeout"))
+    return IdentChecker(
+        _meaning("port", given["port"][0], port(1)) if given["port"] else PORT,
+        _meaning("timeout", given["timeout"][0], seconds()) if given["timeout"] else TIMEOUT,
+    )

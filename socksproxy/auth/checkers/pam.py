@@ -15,6 +15,7 @@ import pam
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.strcred import InvalidAuthArgumentString
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -104,3 +105,17 @@ class PAMChecker:
         if asked.code in _WRONG:
             raise UnauthorizedLogin("no such user, or another password")
         raise (NotAuthenticated if asked.code in _REFUSALS else CheckFailed)(f"PAM: {asked.reason}")
+
+
+def make_checker(argument: str) -> PAMChecker:
+    """
+    The checker of ``--auth pam:SERVICE``.
+
+    :raises InvalidAuthArgumentString: when there is no such service, or no PAM.
+    """
+    if not argument:
+        raise InvalidAuthArgumentString("pam: no service is named, as in pam:login")
+    try:
+        return PAMChecker(argument)
+    except (NoService, OSError) as problem:
+        raise InvalidAuthArgumentString(f"pam:{argument}: {problem}") from None

@@ -4,7 +4,9 @@ The local user at the other end of a Unix socket, as the kernel knows it.
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import socket
 from collections import OrderedDict
 from struct import Struct
@@ -81,18 +83,6 @@ class PeerCredentialsChecker:
         self._known: OrderedDict[int, tuple[float, _User | None]] = OrderedDict()
         self._waiting: dict[int, list[Deferred[Any]]] = {}
 
-    @classmethod
-    def from_arguments(cls, text: str) -> PeerCredentialsChecker:
-        """
-        The one that *text* describes: ``[group=NAME]...``.
-
-        :raises InvalidAuthArgumentString: when it describes none.
-        """
-        names = arguments("peercred", text, ("group",), repeatable=("group",))["group"]
-        if not hasattr(socket, "SO_PEERCRED"):
-            raise InvalidAuthArgumentString("peercred: this system does not tell who is behind a Unix socket")
-        return cls(frozenset(map(_group, names)) if names else None)
-
     def requestAvatarId(self, credentials: PeerCredentials) -> Deferred[Any]:
         """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
         return self._user(credentials.uid).addCallback(self._judge, credentials.uid)
@@ -128,8 +118,6 @@ class PeerCredentialsChecker:
 
 
 def _look_up(uid: int) -> _User | None:
-    import pwd
-
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
@@ -138,9 +126,19 @@ def _look_up(uid: int) -> _User | None:
 
 
 def _group(name: str) -> int:
-    import grp
-
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         raise InvalidAuthArgumentString(f"peercred: group={name} is no group of this system") from None
+
+
+def make_checker(argument: str) -> PeerCredentialsChecker:
+    """
+    The checker of ``--auth peercred:[group=NAME]...``.
+
+    :raises InvalidAuthArgumentString: when *argument* is something else.
+    """
+    names = arguments("peercred", argument, ("group",), repeatable=("group",))["group"]
+    if not hasattr(socket, "SO_PEERCRED"):
+        raise InvalidAuthArgumentString("peercred: this system does not tell who is behind a Unix socket")
+    return PeerCredentialsChecker(frozenset(map(_group, names)) if names else None)

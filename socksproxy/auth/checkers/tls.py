@@ -70,22 +70,6 @@ class CertificateChecker:
         self._kind = name
         self._names = NAMES[name]
 
-    @classmethod
-    def from_arguments(cls, text: str) -> CertificateChecker:
-        """
-        The one that *text* describes: ``ca=FILE[:name=subject|email|dns|uri|san]``.
-
-        :raises InvalidAuthArgumentString: when it describes none.
-        """
-        given = arguments("tls", text, ("ca", "name"))
-        if not given["ca"]:
-            raise InvalidAuthArgumentString("tls: ca=FILE must name the authorities whose certificates count")
-        _authorities(given["ca"][0])
-        name = given["name"][0] if given["name"] else "subject"
-        if name not in NAMES:
-            raise InvalidAuthArgumentString(f"tls: name={name} is none of {', '.join(NAMES)}")
-        return cls(given["ca"][0], name)
-
     def requestAvatarId(self, credentials: Certificate) -> Deferred[Any]:
         """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
         return execute(self._name, credentials.certificate)
@@ -141,3 +125,19 @@ def _authorities(ca_file: str) -> list[x509.Certificate]:
         raise InvalidAuthArgumentString(f"tls: ca={ca_file}: {reason}") from None
     except ValueError:
         raise InvalidAuthArgumentString(f"tls: ca={ca_file} has no certificates in PEM") from None
+
+
+def make_checker(argument: str) -> CertificateChecker:
+    """
+    The checker of ``--auth tls:ca=FILE[:name=subject|email|dns|uri|san]``.
+
+    :raises InvalidAuthArgumentString: when *argument* is something else.
+    """
+    given = arguments("tls", argument, ("ca", "name"))
+    if not given["ca"]:
+        raise InvalidAuthArgumentString("tls: ca=FILE must name the authorities whose certificates count")
+    _authorities(given["ca"][0])
+    name = given["name"][0] if given["name"] else "subject"
+    if name not in NAMES:
+        raise InvalidAuthArgumentString(f"tls: name={name} is none of {', '.join(NAMES)}")
+    return CertificateChecker(given["ca"][0], name)

@@ -605,7 +605,7 @@ def test_without_the_library(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "gssapi", None)
     monkeypatch.delitem(sys.modules, "socksproxy.auth.checkers.gssapi")
     monkeypatch.delattr("socksproxy.auth.checkers.gssapi")
-    with pytest.raises(InvalidAuthArgumentString, match="the package gssapi is needed"):
+    with pytest.raises(InvalidAuthArgumentString, match=r"the extra \[gssapi\] is not installed"):
         makeChecker(f"gssapi:keytab={realm.keytab}")
 
 
