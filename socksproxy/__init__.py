@@ -10,12 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .commands.bind import BindSettings
     from .errors import SOCKSError
     from .identity import Client
     from .policy import IPolicy, Rule, RulePolicy
     from .runtime.clocks import use_monotonic_clock
     from .server.factory import SOCKSFactory
+    from .values.bind import BindSettings
     from .values.timeouts import Timeouts
     from .values.udp import UDPSettings
     from .wire.words import Address, AddressType, Command, Reply
@@ -42,7 +42,7 @@ __all__ = [
 _MODULES = {
     "Address": "wire.words",
     "AddressType": "wire.words",
-    "BindSettings": "commands.bind",
+    "BindSettings": "values.bind",
     "Client": "identity",
     "Command": "wire.words",
     "IPolicy": "policy",

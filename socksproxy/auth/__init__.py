@@ -11,7 +11,7 @@ The names in ``__all__`` are the public interface.
 
 from ..identity import ISOCKSUser
 from ..negotiation import IExchange, IMethod, IWrapping, LogIn, Say
-from .authentication import AuthSettings
+from ..values.auth import AuthSettings
 from .cache import Remembering
 from .checkers.threads import Checks, Threaded
 from .credentials import (

@@ -5,7 +5,7 @@ What the sessions of a factory have to find out who their clients are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from twisted.cred.checkers import ANONYMOUS
 from twisted.cred.credentials import IAnonymous, ICredentials
@@ -14,6 +14,7 @@ from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, fail, succeed
 
 from ..negotiation import IMethod
+from ..values.auth import AuthSettings
 from .checkers.threads import Checks
 from .credentials import Anonymous, ICertificate, IPeerCredentials, IUserid, Userid
 from .gate import Gate
@@ -26,19 +27,6 @@ if TYPE_CHECKING:
 
 #: What a transport may know of its client, and how that is called in the access record.
 _BY_TRANSPORT: tuple[tuple[Any, str], ...] = ((ICertificate, "certificate"), (IPeerCredentials, "peercred"))
-
-
-class AuthSettings(NamedTuple):
-    """
-    How clients are asked who they are.
-
-    :ivar timeout: seconds in which the portal must have decided.
-    :ivar failures: wrong passwords in a minute after which an address is refused for a while;
-        None: any number.
-    """
-
-    timeout: float = 8.0
-    failures: int | None = 10
 
 
 class Authentication:

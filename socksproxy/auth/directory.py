@@ -14,8 +14,9 @@ import attrs
 from attrs.converters import optional
 from twisted.cred.error import LoginDenied, UnauthorizedLogin
 
+from ..values.errors import ConfigError
 from ..values.limits import Limits
-from ..values.parsers import Wrong, addresses
+from ..values.outgoing import outgoing_of
 from ..wire.words import SOCKSError
 from .users import Realm, User
 
@@ -33,31 +34,32 @@ def expiry(value: Any) -> datetime:
     When it is over with what expires at *value*, with a time zone: a day is over when it ends.
 
     :param value: without a time zone the machine's own counts.
-    :raises Wrong: when it is no time that this machine can tell.
+    :raises ConfigError: when it is no time that this machine can tell.
     """
     if not isinstance(value, date):
-        raise Wrong("not a date such as 2027-01-31, or a date and time such as 2027-01-31T18:00:00")
+        raise ConfigError("not a date such as 2027-01-31, or a date and time such as 2027-01-31T18:00:00")
     try:
         if not isinstance(value, datetime):
             value = datetime.combine(value + timedelta(days=1), time_of_day())
         until: datetime = value.astimezone() if value.tzinfo is None else value
     except (OverflowError, OSError, ValueError):
-        raise Wrong("a time that this machine cannot tell") from None
+        raise ConfigError("a time that this machine cannot tell") from None
     return until
 
 
 def _expires(value: Any) -> datetime:
     try:
         return expiry(value)
-    except Wrong as problem:
+    except ConfigError as problem:
         raise ValueError(f"expires: {problem.reason}") from None
 
 
 def _outgoing(hosts: Any) -> tuple[str, ...]:
     try:
-        return addresses(hosts)
-    except Wrong as problem:
+        outgoing_of(hosts)
+    except ConfigError as problem:
         raise ValueError(f"outgoing: {problem.reason}") from None
+    return tuple(hosts)
 
 
 @attrs.frozen(kw_only=True)

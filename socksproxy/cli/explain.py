@@ -16,7 +16,7 @@ from ..identity import Client
 from ..net.names import literal, plain
 from ..net.own_listeners import UNIX
 from ..policy.compiled import RulePolicy
-from ..values.parsers import Wrong
+from ..values.errors import ConfigError
 from ..wire.words import Address, Command
 from .failure import CommandFailed, tell, with_mistakes
 
@@ -124,7 +124,7 @@ def _words_for(listener: str, configured: Configured) -> tuple[str, ...]:
     named = {word for rule in rules for word in rule.listeners or ()}  # some are on the command line only
     try:
         return words_for(listener, listeners_of(configured.configuration), named)
-    except Wrong as problem:
+    except ConfigError as problem:
         raise CommandFailed(f"--listener {listener}: {problem.reason}") from None
 
 

@@ -17,13 +17,15 @@ from twisted.python.failure import Failure
 from ..errors import AddressTypeNotSupported, NoFreePort, NotAllowed
 from ..identity import Client
 from ..logs.occasional import Seldom
-from ..net.dial import Dialed, Outgoing
+from ..net.dial import Dialed
 from ..net.names import canonical
 from ..net.own_listeners import is_local
-from ..net.ports import Advertised, PortRange, opened
+from ..net.ports import Advertised, opened
 from ..net.special_addresses import is_no_host
 from ..policy import INamePolicy, IPolicy
 from ..policy.asking import Means, ask, ask_address, permitted_addresses
+from ..values.bind import BindSettings
+from ..values.outgoing import Outgoing
 from ..wire.words import Address, AddressType, Command
 from .peer_listener import Listener, Take, listening_socket
 
@@ -33,34 +35,6 @@ _WILDCARDS = {AddressType.IPV4: "0.0.0.0", AddressType.IPV6: "::"}
 #: Hosts far away, to ask the system by which address of ours it would go there. Nothing is sent to them.
 _FAR_AWAY = {AddressType.IPV4: "192.0.2.1", AddressType.IPV6: "2001:db8::1"}
 _ANY_PORT = 9
-
-
-class BindSettings(NamedTuple):
-    """
-    How BIND is served.
-
-    :ivar ports: the first and the last port on which listeners open; None: any that the system chooses.
-    :ivar addresses: at most one IPv4 and one IPv6 literal address to listen
-        on; where there is none, the one from which this machine would go to the peer.
-    :ivar timeout: seconds in which the peer must have come; None: for ever.
-    :ivar any_peer: whether a client may leave open who comes (0.0.0.0 or ::); None: those on this machine.
-    :ivar check_port: whether the peer must come from the port that the client names, if it names one.
-    """
-
-    ports: tuple[int, int] | None = None
-    addresses: Sequence[str] = ()
-    timeout: float | None = 120.0
-    any_peer: bool | None = None
-    check_port: bool = False
-
-
-def check(settings: BindSettings) -> PortRange | None:
-    """
-    The ports that *settings* give, if they make sense.
-
-    :raises ValueError: for a range of ports that is none.
-    """
-    return None if settings.ports is None else PortRange.parse("{}-{}".format(*settings.ports))
 
 
 class Wanted(NamedTuple):
@@ -104,8 +78,7 @@ class Binds:
 
     :param means: what every command works with.
     :param reactor: watches the listeners.
-    :param settings: how BIND is served; its addresses are in *addresses*.
-    :param addresses: what to listen on.
+    :param settings: how BIND is served.
     :param advertised: what clients are told in place of that.
     :param outgoing: the addresses that connections leave from, and so those that peers know.
     :raises ValueError: for a range of ports that is none.
@@ -116,7 +89,6 @@ class Binds:
         means: Means,
         reactor: Any,
         settings: BindSettings,
-        addresses: Outgoing,
         advertised: Advertised,
         outgoing: Outgoing,
     ) -> None:
@@ -124,13 +96,12 @@ class Binds:
         self._listening: set[tuple[str, int]] = set()
         self._chance = SystemRandom().randrange
         self._without_port = Seldom(means.clock)
-        self.reconfigure(means, settings, addresses, advertised, outgoing)
+        self.reconfigure(means, settings, advertised, outgoing)
 
     def reconfigure(
         self,
         means: Means,
         settings: BindSettings,
-        addresses: Outgoing,
         advertised: Advertised,
         outgoing: Outgoing,
     ) -> None:
@@ -138,13 +109,11 @@ class Binds:
         Have listeners that open from now on be so; the others go on as they are.
 
         See the class for the parameters.
-
-        :raises ValueError: for a range of ports that is none.
         """
-        self._ports = check(settings)
+        self._ports = settings.ports
         self._means = means
         self._settings = settings
-        self._addresses = addresses
+        self._addresses = settings.addresses
         self._advertised = advertised
         self._outgoing = outgoing
 

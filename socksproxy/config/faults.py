@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..policy.rules import Problem
-from ..values.parsers import Wrong
+from ..values.errors import ConfigError
 from .lines import Path
 from .mistakes import MOST_TOLD, listed, nearest
 
@@ -36,7 +36,7 @@ class Fault(NamedTuple):
     shown: bool = True
 
 
-class Hidden(Wrong):
+class Hidden(ConfigError):
     """Something is wrong with a value that is nobody's business."""
 
 
@@ -44,7 +44,7 @@ class Noted(Exception):
     """A value is wrong within, and that has been noted."""
 
 
-#: Reads a value at a path; notes what is wrong within, or raises :class:`~socksproxy.values.parsers.Wrong`.
+#: Reads a value at a path; notes what is wrong within, or raises ConfigError.
 Reader = Callable[[Any, Path, "list[Fault]"], Any]
 
 
@@ -61,10 +61,10 @@ def read_table(value: Any, path: Path, readers: Mapping[str, Reader], faults: li
     :param path: where.
     :param readers: for each key that there may be.
     :param faults: what is wrong is added to them.
-    :raises Wrong: when it is no table.
+    :raises ConfigError: when it is no table.
     """
     if not isinstance(value, dict):
-        raise Wrong("not a table")
+        raise ConfigError("not a table")
     found = {}
     unknown: list[str] = []
     for key, inner in value.items():
@@ -77,9 +77,8 @@ def read_table(value: Any, path: Path, readers: Mapping[str, Reader], faults: li
             found[key] = readers[key](inner, (*path, key), faults)
         except Noted:
             pass
-        except Wrong as problem:
-            at: Path = (*path, key) if problem.number is None else (*path, key, problem.number)
-            faults.append(Fault(at, problem.reason, not isinstance(problem, Hidden)))
+        except ConfigError as problem:
+            faults.append(Fault((*path, key, *problem.path), problem.reason, not isinstance(problem, Hidden)))
     if len(unknown) > MOST_TOLD:
         reason = f"and {len(unknown) - MOST_TOLD} more such keys"
         faults.append(Fault((*path, unknown[MOST_TOLD]), reason, False))
@@ -91,12 +90,12 @@ def each(parse: Callable[[Any], Any]) -> Reader:
 
     def read(value: Any, path: Path, faults: list[Fault]) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            raise Wrong("not a list in brackets")
+            raise ConfigError("not a list in brackets")
         found = []
         for number, entry in enumerate(value):
             try:
                 found.append(parse(entry))
-            except Wrong as problem:
+            except ConfigError as problem:
                 faults.append(Fault((*path, number), problem.reason))
         if len(found) < len(value):
             raise Noted
@@ -123,14 +122,14 @@ def fault_of(problem: Problem, path: Path, table: Mapping[str, Any], key: str) -
 def flag(value: Any) -> bool:
     """Reads true or false."""
     if not isinstance(value, bool):
-        raise Wrong("not true or false")
+        raise ConfigError("not true or false")
     return value
 
 
 def text(value: Any) -> str:
     """Reads text."""
     if not isinstance(value, str):
-        raise Wrong("not text in quotes")
+        raise ConfigError("not text in quotes")
     return value
 
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..logs.printable import in_one_line
 from ..runtime.text import NotUTF8, without_mark
-from ..values.parsers import Wrong
+from ..values.errors import ConfigError
 from .faults import BARE_KEY, GROUPS, OTHERS, RULE, SETS, USERS, Fault, named, place
 from .limits import SCOPES, check_quota_file, server_limits
 from .lines import Path, Twice, first_twice, lines_of, tokens_of, too_deep
 from .listeners import Listening, listeners_of, problem_with
-from .mistakes import MOST_TOLD, Mistake, in_order, listed, nearest, shown
+from .mistakes import MOST_TOLD, Mistake, in_option, in_order, listed, nearest, shown
 from .rules import policy_of
 from .structure import Misfit, structured
 from .tables import Configuration, about, keys_of, places, said, table_classes
@@ -90,7 +90,7 @@ class Configured:
         self.file = file
         self.mistakes = list(mistakes)
         self.used: set[str] = set()
-        self.unused: list[Wrong] = []
+        self.unused: list[ConfigError] = []
         self.wrong: set[str] = set()
         self._document = document
         self._lines = lines
@@ -118,7 +118,7 @@ class Configured:
             return
         try:
             check_quota_file(os.path.join(directory, self.quota_file))
-        except Wrong as problem:
+        except ConfigError as problem:
             self.mistakes.append(self._about(("limits", "quota-file"), problem.reason))
 
     def _read_users(self, counted: bool, faults: list[Fault]) -> Directory | None:
@@ -191,26 +191,27 @@ class Configured:
         """Whether there is a mistake in it, as far as is known."""
         return bool(self.mistakes or self.unused)
 
-    def report(self, problems: Iterable[Wrong]) -> list[str]:
+    def report(self, problems: Iterable[ConfigError]) -> list[str]:
         """
         A line for each mistake; those on the command line first.
 
         :param problems: what is wrong with the values that count.
         """
-        ours: list[Wrong] = [*self.unused]
+        ours: list[ConfigError] = [*self.unused]
         lines = []
         for problem in problems:
-            if problem.name in self.used:
+            if problem.path[0] in self.used:
                 ours.append(problem)
             else:
-                lines.append(in_one_line(str(problem)))
+                lines.append(in_one_line(in_option(problem)))
         mistakes = in_order([*self.mistakes, *map(self._mistake, ours)])
         return [*lines, *(mistake.told(self.file) for mistake in mistakes)]
 
-    def _mistake(self, problem: Wrong) -> Mistake:
-        path: Path = (_PLACES[problem.name], problem.name)
-        if problem.number is not None:
-            path = (*path, self._number(path, problem.number))
+    def _mistake(self, problem: ConfigError) -> Mistake:
+        name, *number = problem.path
+        path: Path = (_PLACES[str(name)], name)
+        if number:
+            path = (*path, self._number(path, int(number[0])))
         return self._about(path, _OPTION.sub(_as_key, problem.reason))
 
     def _number(self, path: Path, number: int) -> int:

@@ -12,8 +12,8 @@ from typing import Any
 
 from ..errors import describe
 from ..values.amounts import byte_rate, event_rate, size, whole
+from ..values.errors import ConfigError
 from ..values.limits import Limits, Rate, ServerLimits
-from ..values.parsers import Wrong
 from .faults import Fault, Noted, Reader, plain, read_table
 from .lines import Path
 from .tables import Key
@@ -74,7 +74,7 @@ def server_limits(tables: dict[str, Any], quota_file: bool, faults: list[Fault])
         known = len(faults)
         try:
             found = read_table(table, path, _readers(quota_file, scope), faults)
-        except Wrong:
+        except ConfigError:
             faults.append(Fault(path, f"not a table: it begins with [limits.{scope}]", False))
         if len(faults) > known:
             continue
@@ -102,7 +102,7 @@ def check_quota_file(path: str) -> None:
     """
     See whether there could be a file at *path* that keeps what is used.
 
-    :raises Wrong: when there could not.
+    :raises ConfigError: when there could not.
     """
     file = os.path.abspath(path)
     folder = os.path.dirname(file)
@@ -110,15 +110,17 @@ def check_quota_file(path: str) -> None:
         os.stat(folder)
         with suppress(FileNotFoundError):
             if not stat.S_ISREG(os.stat(file).st_mode):
-                raise Wrong("not a file")
+                raise ConfigError("not a file")
         # SQLite has a journal beside the file.
         for there, wanted in ((folder, os.W_OK | os.X_OK), (file, os.R_OK | os.W_OK)):
             if os.path.exists(there) and not os.access(there, wanted):
-                raise Wrong("permission denied")
+                raise ConfigError("permission denied")
     except OSError as problem:
-        raise Wrong(describe(problem)) from None
+        raise ConfigError(describe(problem)) from None
+    except ConfigError:
+        raise
     except ValueError:
-        raise Wrong("not a path") from None
+        raise ConfigError("not a path") from None
 
 
 def _rate(rate: Callable[[Any], float], burst: Callable[[Any], float]) -> Reader:
@@ -142,25 +144,25 @@ def _rate(rate: Callable[[Any], float], burst: Callable[[Any], float]) -> Reader
 def _prefix(most: int) -> Reader:
     def read(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-            raise Wrong(f"not a whole number from 0 to {most}")
+            raise ConfigError(f"not a whole number from 0 to {most}")
         return value
 
     return plain(read)
 
 
 def _without_file(value: Any) -> None:
-    raise Wrong("needs quota-file in [limits], where what has been used is kept")
+    raise ConfigError("needs quota-file in [limits], where what has been used is kept")
 
 
 def _of_clients(key: str) -> Callable[[Any], None]:
     def read(value: Any) -> None:
-        raise Wrong(f"max-{key}-per-client in [limits] says it")
+        raise ConfigError(f"max-{key}-per-client in [limits] says it")
 
     return read
 
 
 def _not_of_sessions(value: Any) -> None:
-    raise Wrong("not of a single session, which has upload and download only")
+    raise ConfigError("not of a single session, which has upload and download only")
 
 
 _READERS: dict[str, Reader] = {

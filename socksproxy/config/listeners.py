@@ -12,11 +12,12 @@ from typing import NamedTuple
 from ..net.endpoints import place_described
 from ..net.names import literal, plain
 from ..net.own_listeners import UNIX, OwnListeners, Place
-from ..values.parsers import Wrong, named_listener
+from ..values.errors import ConfigError
 from .mistakes import listed, nearest
 from .tables import Configuration
 
 _ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):([0-9]{1,5})", re.ASCII)
+_LISTENER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _WILDCARDS = ("0.0.0.0", "::")
 _RIGHT = "must be a listener's name, an address and a port as in 192.0.2.1:1080, or unix: and a path"
 
@@ -50,7 +51,7 @@ def described(texts: Iterable[str]) -> list[Listening]:
     """Those of *texts*, which have the form of ``listen``, that make sense."""
     found = []
     for text in texts:
-        with suppress(Wrong):  # the option tells it
+        with suppress(ConfigError):  # the option tells it
             name, description = named_listener(text)
             found.append(Listening(name, place_described(description)))
     return found
@@ -63,7 +64,7 @@ def words_for(word: str, listeners: Collection[Listening], others: Collection[st
     :param word: a name, an address and port, ``unix:`` and a path, or ``unix``.
     :param listeners: those that are known.
     :param others: further names that listeners may have.
-    :raises Wrong: when there is no such listener.
+    :raises ConfigError: when there is no such listener.
     """
     own = OwnListeners()
     for each in listeners:
@@ -76,12 +77,23 @@ def words_for(word: str, listeners: Collection[Listening], others: Collection[st
         each for each in listeners if each.name == word or (word == UNIX and isinstance(each.place, str))
     ]
     if not meant and word != UNIX and word not in others:
-        raise Wrong(_no_such(word, listeners))
+        raise ConfigError(_no_such(word, listeners))
     if len(meant) == 1 and meant[0].place is not None and not _is_wildcard(meant[0].place):
         return own.words_for(meant[0].place)
     # Which of its addresses a client has reached is not known.
     unix = meant and all(isinstance(each.place, str) for each in meant)
     return (word, UNIX) if unix and word != UNIX else (word,)
+
+
+def named_listener(text: str) -> tuple[str | None, str]:
+    """The name that rules have for a listener, None if it has none, and the description of its endpoint."""
+    name, separator, description = text.partition("=")
+    if not separator or ":" in name:
+        return None, text
+    if not _LISTENER_NAME.fullmatch(name) or name == UNIX:
+        right = "a listener's name is of letters, digits, '-' and '_', begins with a letter, and is not unix"
+        raise ConfigError(right, name)
+    return name, description
 
 
 def problem_with(word: str, listeners: Collection[Listening], names: Collection[str]) -> str | None:

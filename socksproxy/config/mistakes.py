@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..logs.printable import in_one_line
+from ..values.errors import ConfigError
 
 #: Mistakes of one kind, or in one table, that are told; a file of them would need minutes to be told in full.
 MOST_TOLD = 100
@@ -39,6 +40,15 @@ class Mistake(NamedTuple):
         """It as a line about the *file*."""
         numbers = [str(number) for number in (self.line, self.column) if number is not None]
         return in_one_line(f"{':'.join([file, *numbers])}: {self.text}")
+
+
+class OpenToAll(ConfigError):
+    """A listener is where others can reach it; its reason names the listener, whichever option gave it."""
+
+
+def in_option(problem: ConfigError) -> str:
+    """The line about an option of the command line."""
+    return str(problem) if isinstance(problem, OpenToAll) else f"--{problem.path[0]} {problem}"
 
 
 def in_order(mistakes: Iterable[Mistake]) -> list[Mistake]:

@@ -30,7 +30,6 @@ from twisted.internet.interfaces import IHostnameResolver, IStreamServerEndpoint
 from twisted.python import usage
 
 from .. import __version__
-from ..auth.authentication import AuthSettings
 from ..auth.checkers.ident import TrustedUserid
 from ..auth.checkers.threads import Checks
 from ..auth.checkers.twisted_checkers import adapted
@@ -44,7 +43,6 @@ from ..auth.credentials import (
 )
 from ..auth.directory import Directory, DirectoryRealm
 from ..auth.portal import portal_of
-from ..commands.bind import BindSettings
 from ..limits.usage import UsageFile
 from ..logs.access_log import FORMATS, AccessLog
 from ..logs.printable import escape_unknown, in_one_line
@@ -57,23 +55,26 @@ from ..net.tcp_options import LONGEST_KEEPALIVE, LONGEST_USER_TIMEOUT
 from ..runtime.reactor import global_reactor
 from ..service.daemon import prepare_files
 from ..service.resources import Resources, check_access_log
+from ..values.auth import AuthSettings
+from ..values.bind import BindSettings
+from ..values.errors import ConfigError
 from ..values.limits import Limits, ServerLimits
+from ..values.outgoing import Outgoing, outgoing_of
 from ..values.parsers import (
     Parser,
-    Wrong,
-    WrongListener,
     count,
-    named_listener,
     one_of,
     port,
-    port_range,
     seconds,
     workers,
 )
+from ..values.ports import port_range
 from ..values.timeouts import Timeouts
 from ..values.udp import Filtering, UDPSettings
 from ..workers.descriptor_passing import SupervisorResources
+from .listeners import named_listener
 from .loading import Unreadable, in_words, read_file
+from .mistakes import OpenToAll, in_option
 
 if TYPE_CHECKING:
     from .file import Configured
@@ -205,7 +206,12 @@ class Options(usage.Options, AuthOptionMixin):
         ],
         ["auth-timeout", None, "8", "Seconds in which it must be known who a client is."],
         ["auth-cache", None, "60", "Seconds for which a right password is remembered; 0: not at all."],
-        ["auth-failures", None, "10", "Wrong passwords in a minute for which an address is refused; 0: any."],
+        [
+            "auth-failures",
+            None,
+            "10",
+            "Wrong passwords in a minute for which an address is refused; 0: any.",
+        ],
         ["socks4-userid", None, None, "trust: take the userid of SOCKS4 for the user's name, unverified."],
         ["max-sessions", None, None, "Most sessions at once."],
         ["max-sessions-per-client", None, None, "Most sessions at once of one client address."],
@@ -271,7 +277,7 @@ class Options(usage.Options, AuthOptionMixin):
         self.config = config
         self.directory = directory
         self._configured: Configured | None = None
-        self._wrong: list[Wrong] = []
+        self._wrong: list[ConfigError] = []
         self.auth_kinds: set[str] = set()
         self["auth"] = []
         self["listen"] = []
@@ -338,8 +344,8 @@ class Options(usage.Options, AuthOptionMixin):
         """Ask clients who they are: TYPE or TYPE:ARGUMENTS, see --help-auth. Repeatable."""
         try:
             self._add_checker(description)
-        except Wrong as problem:
-            raise usage.UsageError(str(problem)) from None
+        except ConfigError as problem:
+            raise usage.UsageError(f"--auth {problem}") from None
 
     def opt_listen(self, endpoint: str) -> None:
         """Listen on [NAME=]ENDPOINT, such as tcp:1080:interface=127.0.0.1; not on -i and -p. Repeatable."""
@@ -389,7 +395,7 @@ class Options(usage.Options, AuthOptionMixin):
         self["usage"] = self._usage()
         self["drain_seconds"] = said["drain"]
         self["worker_count"] = said["workers"]
-        self._check_addresses("outgoing")
+        self._addresses("outgoing")
         self._check_advertised()
         self["policy"] = None if self._configured is None else self._configured.policy
         if self._configured is not None:
@@ -431,7 +437,7 @@ class Options(usage.Options, AuthOptionMixin):
             for number, description in enumerate(self["auth"]):
                 try:
                     self._add_checker(description)
-                except Wrong as problem:
+                except ConfigError as problem:
                     self._note(problem, "auth", number)
         self._add_directory(self._configured.directory)
 
@@ -451,14 +457,13 @@ class Options(usage.Options, AuthOptionMixin):
         names = [option.lstrip("-") for option, _ in options]
         return {self.synonyms.get(name, name).replace("_", "-") for name in names}
 
-    def _note(self, problem: Wrong, name: str, number: int | None = None) -> None:
-        problem.name = name
-        problem.number = number
+    def _note(self, problem: ConfigError, name: str, number: int | None = None) -> None:
+        problem.path = (name,) if number is None else (name, number)
         self._wrong.append(problem)
 
     def _is_wrong(self, *names: str) -> bool:
         """Whether something is wrong with one of these: then what follows from it is no news."""
-        known = {problem.name for problem in self._wrong}
+        known = {str(problem.path[0]) for problem in self._wrong}
         if self._configured is not None:
             known |= self._configured.wrong
         return not known.isdisjoint(names)
@@ -466,7 +471,7 @@ class Options(usage.Options, AuthOptionMixin):
     def _report(self) -> None:
         if self._configured is None:
             if self._wrong:
-                raise usage.UsageError(str(self._wrong[0]))
+                raise usage.UsageError(in_option(self._wrong[0]))
             return
         lines = self._configured.report(self._wrong)
         if lines:
@@ -482,12 +487,12 @@ class Options(usage.Options, AuthOptionMixin):
             # The command line says something else, but the file shall be right all the same.
             try:
                 parse(configured.said[name])
-            except Wrong as problem:
-                problem.name = name
+            except ConfigError as problem:
+                problem.path = (name,)
                 configured.unused.append(problem)
         try:
             return None if text is None else parse(text)
-        except Wrong as problem:
+        except ConfigError as problem:
             self._note(problem, name)
         default = self.defaults[name]
         return None if default is None else parse(default)
@@ -498,20 +503,22 @@ class Options(usage.Options, AuthOptionMixin):
             self.addChecker(adapted(makeChecker(description), self.reactor))
             self.auth_kinds.add(kind)
         except UnsupportedInterfaces:
-            raise Wrong("not for a SOCKS client, see --help-auth", kind, name="auth") from None
+            raise ConfigError("not for a SOCKS client, see --help-auth", kind) from None
         except InvalidAuthType:
-            raise Wrong("no such type, see --help-auth", kind, name="auth") from None
+            raise ConfigError("no such type, see --help-auth", kind) from None
         except Exception as problem:
             # Each type has its own parser, with its own exceptions.
-            raise Wrong(str(problem).removeprefix(f"{kind}: "), kind, name="auth") from None
+            raise ConfigError(str(problem).removeprefix(f"{kind}: "), kind) from None
 
     def _portal(self, said: Mapping[str, Any]) -> Portal | None:
         userid = said["socks4-userid"]
         checkers = self["credCheckers"]
         if userid is not None and not checkers and not self._is_wrong("auth", "users"):
-            self._note(Wrong("without --auth nobody is asked who they are", userid), "socks4-userid")
+            self._note(ConfigError("without --auth nobody is asked who they are", userid), "socks4-userid")
         if userid is not None and checkers and IUserid in self["credInterfaces"]:
-            self._note(Wrong("--auth ident verifies it: leave one of them out", userid), "socks4-userid")
+            self._note(
+                ConfigError("--auth ident verifies it: leave one of them out", userid), "socks4-userid"
+            )
         self["guarded"] = bool(checkers) and userid is None
         if not checkers:
             return None
@@ -532,10 +539,10 @@ class Options(usage.Options, AuthOptionMixin):
         return limits_of(said, ServerLimits() if self._configured is None else self._configured.limits)
 
     def _bind(self, said: Mapping[str, Any]) -> BindSettings:
-        self._check_addresses("bind-address")
+        addresses = self._addresses("bind-address")
         return BindSettings(
             ports=said["bind-ports"],
-            addresses=tuple(self["bind-address"]),
+            addresses=addresses,
             timeout=said["bind-timeout"],
             any_peer=True if self["bind-any-peer"] else None,
             check_port=bool(self["bind-check-port"]),
@@ -544,11 +551,13 @@ class Options(usage.Options, AuthOptionMixin):
     def _udp(self, said: Mapping[str, Any]) -> UDPSettings:
         ports, port = said["udp-ports"], said["udp-port"]
         if ports is not None and port is not None:
-            self._note(Wrong("has a port for each client, --udp-port one for all: not both"), "udp-ports")
+            self._note(
+                ConfigError("has a port for each client, --udp-port one for all: not both"), "udp-ports"
+            )
             ports = None
         if port is not None and self["worker_count"] > 1:
             self._note(
-                Wrong("cannot be shared by the processes of --workers, use --udp-ports"),
+                ConfigError("cannot be shared by the processes of --workers, use --udp-ports"),
                 "udp-port",
             )
         return UDPSettings(
@@ -584,16 +593,16 @@ class Options(usage.Options, AuthOptionMixin):
             port = 1080 if said["port"] is None else said["port"]
             try:
                 listeners.append(_listener_on(self.resources.reactor_for(0), host, port))
-            except Wrong as problem:
+            except ConfigError as problem:
                 self._note(problem, name)
         else:
             name = "listen"
             if self["interface"] is not None or self["port"] is not None:
-                self._note(Wrong("says all: leave --interface and --port out, or --listen"), name)
+                self._note(ConfigError("says all: leave --interface and --port out, or --listen"), name)
             for number, description in enumerate(self["listen"]):
                 try:
                     listeners.append(_listener_from(self.resources, number, description))
-                except Wrong as problem:
+                except ConfigError as problem:
                     self._note(problem, name, number)
         self.resources.separate([each.endpoint for each in listeners])
         if not self._is_wrong("auth", "socks4-userid", "open", "rule", "users", name):
@@ -609,14 +618,14 @@ class Options(usage.Options, AuthOptionMixin):
             try:
                 check_keys(listener.endpoint)
             except ValueError as problem:
-                self._note(Wrong(str(problem), listener.description), "listen", number)
+                self._note(ConfigError(str(problem), listener.description), "listen", number)
 
     def _check_open(self, listeners: Sequence[Listener], name: str) -> None:
         for number, (description, endpoint, _) in enumerate(listeners):
             place = place_asked_for(endpoint)
             host = None if place is None else place[0]
             if host is not None and not _only_local(host) and not (self["open"] or self["guarded"]):
-                problem = WrongListener(
+                problem = OpenToAll(
                     f"{description} is not on a loopback address, and {OPEN_TO_ALL}: "
                     "listen on 127.0.0.1, [::1] or a Unix socket, add --auth, or --open"
                 )
@@ -631,11 +640,11 @@ class Options(usage.Options, AuthOptionMixin):
             try:
                 asking = [ask_for_certificates(each.endpoint, checker.ca_file) for each in listeners]
             except InvalidAuthArgumentString as problem:
-                self._note(Wrong(str(problem)), "auth")
+                self._note(ConfigError(str(problem)), "auth")
             else:
                 if not any(asking):
                     self._note(
-                        Wrong("there is no listener with TLS, such as --listen ssl:...", "tls"), "auth"
+                        ConfigError("there is no listener with TLS, such as --listen ssl:...", "tls"), "auth"
                     )
 
     def _name_resolver(self) -> IHostnameResolver | None:
@@ -644,44 +653,45 @@ class Options(usage.Options, AuthOptionMixin):
         try:
             return make_resolver(self["resolver"], self.reactor)
         except ValueError as problem:
-            self._note(Wrong(str(problem)), "resolver")
+            self._note(ConfigError(str(problem)), "resolver")
             return None
 
     def _access_log(self) -> AccessLog | None:
         path, format = self["log"], self["log-format"]
         if path is None:
             if format is not None and not self._is_wrong("log", "log-format"):
-                self._note(Wrong("needs --log FILE"), "log-format")
+                self._note(ConfigError("needs --log FILE"), "log-format")
             return None
         try:
             if not (self._wrong or (self._configured is not None and self._configured.is_wrong)):
                 return self.resources.access_log(path, format or "text")
             check_access_log(path)  # nothing starts, so no file is made either
         except OSError as problem:
-            self._note(Wrong(in_words(problem), path), "log")
+            self._note(ConfigError(in_words(problem), path), "log")
         except ValueError:
-            self._note(Wrong("not a path", path), "log")
+            self._note(ConfigError("not a path", path), "log")
         return None
 
-    def _check_addresses(self, name: str) -> None:
-        families = set()
+    def _addresses(self, name: str) -> Outgoing:
+        """The addresses of this machine that the option *name* gives, one of each family."""
+        right: list[str] = []
         for number, text in enumerate(self[name]):
-            address = _literal(text)
-            if address is None:
-                self._note(Wrong("not a literal IPv4 or IPv6 address", text), name, number)
+            try:
+                outgoing_of([*right, text])
+            except ConfigError as problem:
+                self._note(ConfigError(problem.reason, text), name, number)
                 continue
-            if address.version in families:
-                self._note(Wrong(f"one IPv{address.version} address is enough", text), name, number)
-            elif not is_local(text):
-                self._note(Wrong("not an address of this machine", text), name, number)
-            families.add(address.version)
+            right.append(text)
+            if not is_local(text):
+                self._note(ConfigError("not an address of this machine", text), name, number)
+        return outgoing_of(right)
 
     def _check_advertised(self) -> None:
         for number, entry in enumerate(self["advertise"]):
             try:
                 Advertised([entry])
             except ValueError as problem:
-                self._note(Wrong(str(problem)), "advertise", number)
+                self._note(ConfigError(str(problem)), "advertise", number)
 
 
 def _literal(text: str) -> IPv4Address | IPv6Address | None:
@@ -698,7 +708,7 @@ def _listener_on(reactor: Any, interface: str, port: int) -> Listener:
             f"tcp:{host}:{port}", TCP4ServerEndpoint(reactor, port, backlog=BACKLOG, interface=host)
         )
     if _literal(host.partition("%")[0]) is None:
-        raise Wrong("not an address", interface)
+        raise ConfigError("not an address", interface)
     return Listener(
         f"tcp6:[{host}]:{port}", TCP6ServerEndpoint(reactor, port, backlog=BACKLOG, interface=host)
     )
@@ -710,12 +720,12 @@ def _listener_from(resources: Resources, number: int, text: str) -> Listener:
         return Listener(description, resources.endpoint(number, description), name)
     except OSError as problem:
         file = f": {problem.filename}" if problem.filename else ""
-        raise Wrong(f"{in_words(problem)}{file}", description) from None
+        raise ConfigError(f"{in_words(problem)}{file}", description) from None
     except WrongSystemd as problem:
-        raise Wrong(f"not an endpoint that can open: {problem}", description) from None
+        raise ConfigError(f"not an endpoint that can open: {problem}", description) from None
     except Exception as problem:
         # Each kind of endpoint has its own parser, with its own exceptions.
-        raise Wrong(
+        raise ConfigError(
             f"not an endpoint such as tcp:1080:interface=127.0.0.1 ({problem})", description
         ) from None
 
@@ -724,7 +734,7 @@ def _only_local(host: str) -> bool:
     return host == "localhost" or is_loopback(host)
 
 
-def meanings(said: Mapping[str, Any]) -> tuple[dict[str, Any], list[Wrong]]:
+def meanings(said: Mapping[str, Any]) -> tuple[dict[str, Any], list[ConfigError]]:
     """
     What a configuration file says of options that mean the same whatever else is said; and what is wrong.
 
@@ -735,8 +745,8 @@ def meanings(said: Mapping[str, Any]) -> tuple[dict[str, Any], list[Wrong]]:
     for name, parse in _PARSERS.items():
         try:
             found[name] = parse(said[name]) if name in said else _default(name)
-        except Wrong as problem:
-            problem.name = name
+        except ConfigError as problem:
+            problem.path = (name,)
             problems.append(problem)
     return found, problems
 

@@ -14,7 +14,8 @@ from attrs import fields
 
 from ..policy.compiled import RulePolicy
 from ..policy.rules import Problem, Rule, RuleError, RuleTimeouts
-from ..values.parsers import Parser, Wrong, seconds
+from ..values.errors import ConfigError
+from ..values.parsers import Parser, seconds
 from .faults import RULE, Fault, Reader, fault_of, plain, read_table
 from .limits import limits_reader
 from .lines import Path
@@ -148,7 +149,7 @@ def _names_differ(rules: Any, faults: list[Fault]) -> bool:
 def _timeout_by(parse: Parser) -> Callable[[Any], float]:
     def read(value: Any) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise Wrong("not a number")
+            raise ConfigError("not a number")
         found: float = parse(str(value))
         return found
 
@@ -166,7 +167,7 @@ def _timeouts(table: dict[str, Any]) -> RuleTimeouts | None:
 def _simple(value: Any) -> Any:
     """*value*, which the rule itself checks."""
     if isinstance(value, dict):
-        raise Wrong("not a table")
+        raise ConfigError("not a table")
     return value
 
 

@@ -14,7 +14,7 @@ from attrs import fields, has
 from cattrs import AttributeValidationNote, BaseValidationError, Converter, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
-from ..values.parsers import Wrong
+from ..values.errors import ConfigError
 from .lines import Path
 from .tables import spelled
 
@@ -51,7 +51,7 @@ class Elements(Exception):
     :ivar problems: by their numbers.
     """
 
-    def __init__(self, problems: dict[int, Wrong]) -> None:
+    def __init__(self, problems: dict[int, ConfigError]) -> None:
         super().__init__(problems)
         self.problems = problems
 
@@ -86,7 +86,7 @@ def _misfits(problem: BaseException, path: Path) -> Iterator[Misfit]:
     elif isinstance(problem, Elements):
         for number, wrong in problem.problems.items():
             yield Misfit((*path, number), wrong.reason)
-    elif isinstance(problem, Wrong):
+    elif isinstance(problem, ConfigError):
         yield Misfit(path, problem.reason)
     else:
         raise problem  # ours
@@ -117,21 +117,21 @@ def _remove(document: Any, path: Path) -> None:
 def _plain(value: Any, kind: Any) -> Any:
     wanted = _KINDS[kind]
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
-        raise Wrong(f"not {_WANTED[kind]}")
+        raise ConfigError(f"not {_WANTED[kind]}")
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-        raise Wrong("a number that is too large")
+        raise ConfigError("a number that is too large")
     return value
 
 
 def _list(value: Any, kind: Any) -> Any:
     element = get_args(kind)[0]
     if not isinstance(value, list):
-        raise Wrong("not a list in brackets")
+        raise ConfigError("not a list in brackets")
     entries, problems = [], {}
     for number, entry in enumerate(value):
         try:
             entries.append(_CONVERTER.structure(entry, element))
-        except Wrong as problem:
+        except ConfigError as problem:
             problems[number] = problem
     if problems:
         raise Elements(problems)
@@ -140,15 +140,15 @@ def _list(value: Any, kind: Any) -> Any:
 
 def _union(value: Any, kind: Any) -> Any:
     kinds = [each for each in get_args(kind) if each is not types.NoneType]
-    problem = Wrong("")
+    problem = ConfigError("")
     for each in kinds:
         try:
             return _CONVERTER.structure(value, each)
-        except Wrong as wrong:
+        except ConfigError as wrong:
             problem = wrong
     if len(kinds) == 1:
         raise problem
-    raise Wrong(f"neither {' nor '.join(_WANTED[each] for each in kinds)}")
+    raise ConfigError(f"neither {' nor '.join(_WANTED[each] for each in kinds)}")
 
 
 def _table_hook(kind: Any, converter: Converter) -> Any:
@@ -159,7 +159,7 @@ def _table_hook(kind: Any, converter: Converter) -> Any:
 
     def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
-            raise Wrong("not a table")
+            raise ConfigError("not a table")
         return make(value, kind)
 
     return structure

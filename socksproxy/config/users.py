@@ -9,7 +9,8 @@ from typing import Any
 
 from ..auth.directory import Directory, GroupRecord, UserRecord, expiry
 from ..extras import missing
-from ..values.parsers import Wrong, addresses
+from ..values.errors import ConfigError
+from ..values.outgoing import outgoing_of
 from ..wire.password import MAX_FIELD
 from .faults import (
     GROUPS,
@@ -102,7 +103,7 @@ def _tables(
         table = _without_parts_of_names(name, table, kind, readers, faults)
         try:
             found[name] = read_table(table, (kind, name), readers, faults)
-        except Wrong:
+        except ConfigError:
             faults.append(Fault((kind, name), f"not a table: it begins with [{kind}.NAME]", False))
     return found
 
@@ -141,14 +142,14 @@ def _password(value: Any) -> str:
 
 def _outgoing(value: Any, path: Path, faults: list[Fault]) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise Wrong("not a list in brackets")
+        raise ConfigError("not a list in brackets")
     if not value:
-        raise Wrong("must not be empty; leave it out where it does not matter")
+        raise ConfigError("must not be empty; leave it out where it does not matter")
     right: list[Any] = []
     for number, entry in enumerate(value):
         try:
-            addresses([*right, entry])
-        except Wrong as problem:
+            outgoing_of([*right, entry])
+        except ConfigError as problem:
             faults.append(Fault((*path, number), problem.reason))
         else:
             right.append(entry)

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import ConnectedToItself, ConnectFailed, describe, most_telling, reply_for
+from ..values.outgoing import Outgoing
 from ..wire.words import Address, AddressType
 from .tcp_options import SOCKET_OPTIONS, SocketOption, set_options
 
@@ -144,33 +145,6 @@ def _summary(problems: list[BaseException]) -> ConnectFailed:
     reply = most_telling([reply_for(problem) for problem in problems])
     text = next(describe(problem) for problem in problems if reply_for(problem) is reply)
     return ConnectFailed(text, reply)
-
-
-class Outgoing(NamedTuple):
-    """
-    The addresses that connections leave from; None: the system's choice.
-
-    :ivar ipv4: a literal address of this machine, for IPv4 destinations.
-    :ivar ipv6: likewise for IPv6.
-    """
-
-    ipv4: str | None = None
-    ipv6: str | None = None
-
-    def source(self, destination: Address) -> tuple[str, int] | None:
-        """What to bind to before connecting to *destination*."""
-        host = self.ipv6 if destination.type is AddressType.IPV6 else self.ipv4
-        return None if host is None else (host, 0)
-
-    def over(self, other: Outgoing) -> Outgoing:
-        """These addresses, and *other*'s where there is none."""
-        return Outgoing(self.ipv4 or other.ipv4, self.ipv6 or other.ipv6)
-
-
-def outgoing_of(hosts: Iterable[str]) -> Outgoing:
-    """What connections leave from, of *hosts*: at most one literal address of each family."""
-    by_family = {":" in host: host for host in hosts}
-    return Outgoing(by_family.get(False), by_family.get(True))
 
 
 class RelaySide(Shape):

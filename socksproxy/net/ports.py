@@ -7,8 +7,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from ..values.ports import PortRange
 from ..wire.words import AddressType
 from .names import plain
 
@@ -32,34 +33,6 @@ def bindable(host: str, port: int) -> tuple[Any, ...]:
     """*host*, as :func:`host_of` gives it, and *port*, as a socket takes them, which overlooks zones."""
     host, _, zone = host.partition("%")
     return (host, port, 0, int(zone)) if zone else (host, port)
-
-
-class PortRange(NamedTuple):
-    """
-    Ports that a firewall lets through.
-
-    :ivar first: the first port, 1 to 65535.
-    :ivar last: the last port, not before the first.
-    """
-
-    first: int
-    last: int
-
-    @classmethod
-    def parse(cls, text: str) -> PortRange:
-        """
-        The range that *text* describes: ``40000-40999``, or one port.
-
-        :raises ValueError: with one line that says what is wrong with *text*.
-        """
-        first, dash, last = (part.strip() for part in text.partition("-"))
-        numbers = [first, last if dash else first]
-        if not all(number.isascii() and number.isdecimal() for number in numbers):
-            raise ValueError(f"{text!r} is not a range of ports such as 40000-40999")
-        low, high = (int(number) for number in numbers)
-        if not 0 < low <= high < 65536:
-            raise ValueError(f"{text!r}: ports are 1 to 65535, the lower one first")
-        return cls(low, high)
 
 
 def opened(ports: PortRange | None, open_port: Callable[[int], T], chance: Callable[[int], int]) -> T:
@@ -137,3 +110,8 @@ def _narrowest_first(entry: _Entry) -> int:
     network = entry[1]
     # Widths of the two families compare well enough: a client is in networks of one of them.
     return 129 if network is None else network.max_prefixlen - network.prefixlen
+
+
+def advertised_of(entries: Advertised | Sequence[str]) -> Advertised:
+    """*entries*, parsed if they are not yet."""
+    return entries if isinstance(entries, Advertised) else Advertised(entries)

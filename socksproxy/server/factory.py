@@ -4,12 +4,12 @@ The SOCKS server as Twisted sees it: a factory, and a protocol on any stream tra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from socket import AF_INET, AF_INET6, AF_UNIX, SocketType, inet_pton
+from collections.abc import Callable
+from socket import AF_INET6, AF_UNIX, SocketType
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.cred.credentials import ICredentials
-from twisted.cred.portal import Portal
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -17,39 +17,32 @@ from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
-    IHostnameResolver,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import ILogObserver
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from ..auth.authentication import Authentication, AuthSettings
+from ..auth.authentication import Authentication
 from ..auth.checkers.peercred import credentials_of, user_of
 from ..auth.credentials import Certificate
-from ..commands.bind import BindSettings, check as check_bind
 from ..identity import Client
 from ..limits.buckets import Meters
-from ..limits.usage import UsageFile
-from ..negotiation import IMethod, IWrapping
+from ..negotiation import IWrapping
 from ..net.descriptors import DescriptorGate
-from ..net.dial import Destination, Outgoing, RelaySide
+from ..net.dial import Destination, RelaySide
 from ..net.liveness import ask, has_ended
 from ..net.names import literal, plain
 from ..net.own_listeners import Place
-from ..net.ports import Advertised, host_of
+from ..net.ports import host_of
 from ..net.tcp_options import set_options
-from ..policy import IPolicy
 from ..relay.detach import detach_socket, is_detachable
 from ..relay.interfaces import IRelay, nothing
 from ..relay.transports import TransportsRelay, can_half_close, innermost, reached_by
 from ..session.early_data import READ
-from ..session.registry import Sessions, Settings
+from ..session.registry import Sessions
 from ..session.session import UNIDENTIFIED, Session
-from ..values.limits import ServerLimits
-from ..values.timeouts import Timeouts
-from ..values.udp import UDPSettings, check as check_udp
+from ..settings import ServerSettings
 from .sockets import pace, take_over
 
 if TYPE_CHECKING:
@@ -58,9 +51,6 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at whether a client is still there that has closed its direction.
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 15.0
-
-#: Stands for what is not to change.
-_AS_BEFORE: Any = object()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -273,81 +263,18 @@ class SOCKSFactory(Factory):
         endpoint.listen(SOCKSFactory(reactor))
 
     :param reactor: dials, resolves and keeps time.
-    :param portal: knows who clients are; its avatars are :class:`~socksproxy.identity.ISOCKSUser`, and
-        what its checkers can check, clients may show. None: nobody is asked.
-    :param methods: authentication methods beside ours, best first; they need a *portal*.
-    :param auth: how clients are asked.
-    :param policy: who may reach what; None: :class:`~socksproxy.policy.DefaultPolicy`.
-    :param resolver: looks names up; None: the reactor's own. See
-        :func:`~socksproxy.net.resolve.make_resolver`.
-    :param outgoing: at most one IPv4 and one IPv6 literal address of this
-        machine, from which connections leave.
-    :param timeouts: how long a session may stay in a state.
-    :param limits: how much there may be: of sessions, bytes in a second, and so on.
-    :param usage: keeps how much of a day's and a month's bytes is used, and is started by whoever made
-        it; None: for quotas there is none. See :class:`~socksproxy.limits.usage.UsageFile`.
-    :param observer: receives one event for each session that has ended; its
-        keys are those of :meth:`~socksproxy.session.record.AccessRecord.event`.
-    :param engine: False: relay over Twisted's transports even where the relay engine could be used.
-    :param bind: how BIND is served.
-    :param udp: how UDP ASSOCIATE is served.
-    :param advertise: addresses that clients are told in place of our own, behind NAT or in a
-        container: ``ADDRESS``, or ``ADDRESS@NETWORK`` for clients from there.
-    :param resolve_commands: whether RESOLVE and RESOLVE_PTR are served.
-    :param log_probes: whether *observer* is told of clients that connect and say nothing, too.
-    :raises ValueError: for an address or a network that is not a literal one, a second
-        outgoing or listening address of a family, or settings that make no sense; for methods without
-        a portal.
+    :param settings: everything else; None: as if none were given.
+    :param fields: what differs from *settings*, by the names of the fields of
+        :class:`~socksproxy.settings.ServerSettings`, as in ``SOCKSFactory(reactor, portal=portal)``.
+    :raises ValueError: for settings that make no sense.
     """
 
     noisy = False
 
-    def __init__(
-        self,
-        reactor: Any,
-        *,
-        portal: Portal | None = None,
-        methods: Sequence[IMethod] = (),
-        auth: AuthSettings = AuthSettings(),
-        policy: IPolicy | None = None,
-        resolver: IHostnameResolver | None = None,
-        outgoing: Sequence[str] = (),
-        timeouts: Timeouts = Timeouts(),
-        limits: ServerLimits = ServerLimits(),
-        usage: UsageFile | None = None,
-        observer: ILogObserver | None = None,
-        engine: bool = True,
-        bind: BindSettings = BindSettings(),
-        udp: UDPSettings = UDPSettings(),
-        advertise: Sequence[str] = (),
-        resolve_commands: bool = True,
-        log_probes: bool = False,
-    ) -> None:
+    def __init__(self, reactor: Any, settings: ServerSettings | None = None, **fields: Any) -> None:
         self.reactor = reactor
-        self._said: dict[str, Any] = {
-            "portal": portal,
-            "methods": methods,
-            "auth": auth,
-            "policy": policy,
-            "resolver": resolver,
-            "outgoing": outgoing,
-            "timeouts": timeouts,
-            "limits": limits,
-            "usage": usage,
-            "observer": observer,
-            "bind": bind,
-            "udp": udp,
-            "advertise": advertise,
-            "resolve_commands": resolve_commands,
-            "log_probes": log_probes,
-        }
-        self._check_methods(self._said)
-        self.sessions = Sessions(
-            reactor,
-            None if portal is None else Authentication(portal, methods, auth, reactor),
-            _meant(self._said),
-            engine,
-        )
+        self.settings = settings = attrs.evolve(settings or ServerSettings(), **fields)
+        self.sessions = Sessions(reactor, self._authentication(settings, None), settings)
         #: The proxy's own listeners, as its clients show them; a policy may want to know.
         self.listeners = self.sessions.listeners
         self._engine: RelayEngine | None = None
@@ -356,72 +283,40 @@ class SOCKSFactory(Factory):
         )
         self.sessions.when_ended = self._gate.freed
 
-    def reconfigure(
-        self,
-        *,
-        portal: Portal | None = _AS_BEFORE,
-        methods: Sequence[IMethod] = _AS_BEFORE,
-        auth: AuthSettings = _AS_BEFORE,
-        policy: IPolicy | None = _AS_BEFORE,
-        resolver: IHostnameResolver | None = _AS_BEFORE,
-        outgoing: Sequence[str] = _AS_BEFORE,
-        timeouts: Timeouts = _AS_BEFORE,
-        limits: ServerLimits = _AS_BEFORE,
-        usage: UsageFile | None = _AS_BEFORE,
-        observer: ILogObserver | None = _AS_BEFORE,
-        bind: BindSettings = _AS_BEFORE,
-        udp: UDPSettings = _AS_BEFORE,
-        advertise: Sequence[str] = _AS_BEFORE,
-        resolve_commands: bool = _AS_BEFORE,
-        log_probes: bool = _AS_BEFORE,
-    ) -> None:
+    def reconfigure(self, settings: ServerSettings | None = None, **changes: Any) -> None:
         """
-        Change what is given, while sessions go on; see the class for the parameters.
+        Change settings while sessions go on.
 
-        New sessions are served as it says from now on. Those that there are go on, except
+        New sessions are served by the new settings. Those that exist go on, except
         those that another *policy* or *portal* does not permit any more: they end at once, or when a
         policy's Deferred has fired, and their records say ``no longer permitted``. A user who has logged
         in is asked for no password again: a checker's ``knows(avatar_id)``, if it has that, tells whether
-        there still is such a user, and the realm gives the avatar anew, of the name in bytes.
+        the user still exists, and the realm gives the avatar anew, of the name in bytes.
 
-        :raises ValueError: as the class does; then nothing has changed.
+        :param settings: takes the place of the present settings; None: these stay, except for *changes*.
+        :param changes: the fields that change; see :class:`~socksproxy.settings.ServerSettings`.
+        :raises ValueError: as the class does, and for another *engine*; then nothing has changed.
         """
-        changes = {
-            "portal": portal,
-            "methods": methods,
-            "auth": auth,
-            "policy": policy,
-            "resolver": resolver,
-            "outgoing": outgoing,
-            "timeouts": timeouts,
-            "limits": limits,
-            "usage": usage,
-            "observer": observer,
-            "bind": bind,
-            "udp": udp,
-            "advertise": advertise,
-            "resolve_commands": resolve_commands,
-            "log_probes": log_probes,
-        }
-        said = self._said | {name: value for name, value in changes.items() if value is not _AS_BEFORE}
-        self._check_methods(said)
-        settings = _meant(said)
-        self.sessions.reconfigure(self._authentication(said), settings)
-        self._said = said
+        before = self.settings
+        settings = attrs.evolve(settings or before, **changes)
+        if settings.engine is not before.engine:
+            raise ValueError("whether the engine is used cannot change while the server runs")
+        self.sessions.reconfigure(self._authentication(settings, before), settings)
+        self.settings = settings
 
-    def _check_methods(self, said: dict[str, Any]) -> None:
-        if said["methods"] and said["portal"] is None:
-            raise ValueError("methods need a portal that judges their credentials")
-
-    def _authentication(self, said: dict[str, Any]) -> Authentication | None:
-        """What asks clients who they are: the one that there is, where nothing about it changes."""
-        before = self.sessions.authentication
-        if all(said[name] is self._said[name] for name in ("portal", "methods", "auth")):
-            return before
-        if said["portal"] is None:
+    def _authentication(
+        self, settings: ServerSettings, before: ServerSettings | None
+    ) -> Authentication | None:
+        """What asks clients who they are: the present one, where nothing about it changes."""
+        present = None if before is None else self.sessions.authentication
+        if before is not None and all(
+            getattr(settings, name) is getattr(before, name) for name in ("portal", "methods", "auth")
+        ):
+            return present
+        if settings.portal is None:
             return None
-        penalties = None if before is None else before.penalties
-        return Authentication(said["portal"], said["methods"], said["auth"], self.reactor, penalties)
+        penalties = None if present is None else present.penalties
+        return Authentication(settings.portal, settings.methods, settings.auth, self.reactor, penalties)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """See :meth:`twisted.internet.interfaces.IProtocolFactory.buildProtocol`."""
@@ -505,47 +400,3 @@ def _client_on(transport: Any) -> Client:
 def _is_tls(transport: object) -> bool:
     # Asked of the class: wrappers pass attributes of what they wrap on as their own.
     return hasattr(type(transport), "getPeerCertificate")
-
-
-def _meant(said: dict[str, Any]) -> Settings:
-    """
-    What :class:`~socksproxy.session.registry.Sessions` is to know of what was *said*.
-
-    :raises ValueError: for what makes no sense.
-    """
-    if said["usage"] is None and said["limits"].counts_bytes:
-        raise ValueError("quotas need a UsageFile")
-    check_bind(said["bind"])
-    check_udp(said["udp"])
-    return Settings(
-        policy=said["policy"],
-        resolver=said["resolver"],
-        outgoing=_of_each_family("outgoing", said["outgoing"]),
-        timeouts=said["timeouts"],
-        limits=said["limits"],
-        usage=said["usage"],
-        observer=said["observer"],
-        bind=said["bind"],
-        bind_addresses=_of_each_family("listening", said["bind"].addresses),
-        udp=said["udp"],
-        advertised=Advertised(said["advertise"]),
-        resolve_commands=said["resolve_commands"],
-        log_probes=said["log_probes"],
-    )
-
-
-def _of_each_family(kind: str, hosts: Sequence[str]) -> Outgoing:
-    by_family: dict[int, str] = {}
-    for host in hosts:
-        for family in (AF_INET, AF_INET6):
-            try:
-                inet_pton(family, host)
-            except (OSError, ValueError):
-                continue
-            if family in by_family:
-                raise ValueError(f"{host}: there is one {kind} address of its family already")
-            by_family[family] = host
-            break
-        else:
-            raise ValueError(f"{host!r} is not a literal address")
-    return Outgoing(by_family.get(AF_INET), by_family.get(AF_INET6))

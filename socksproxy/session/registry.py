@@ -7,32 +7,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from socket import SocketType
-from typing import Any, NamedTuple, Protocol as Shape
+from typing import Any, Protocol as Shape
 from weakref import WeakSet
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IHostnameResolver
-from twisted.logger import ILogObserver, Logger
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
 from ..auth.authentication import Authentication
-from ..commands.bind import Binds, BindSettings
+from ..commands.bind import Binds
 from ..commands.peer_listener import Take, for_engine, for_transports
 from ..events import Ended, SessionIds
 from ..identity import Client
 from ..limits.admission import Admission
 from ..limits.ledger import Ledger
-from ..limits.usage import UsageFile
 from ..logs.occasional import SeldomByKind, complain
-from ..net.dial import Destination, Outgoing, SocketDialer, TransportDialer
+from ..net.dial import Destination, SocketDialer, TransportDialer
 from ..net.hosts_file import HostsFile
 from ..net.lookups import IAddressLookup
 from ..net.own_listeners import OwnListeners
-from ..net.ports import Advertised
 from ..net.resolve import Names
 from ..net.reverse import reverse_lookups
 from ..net.system_resolver import system_resolver
 from ..net.tcp_options import SocketOption, socket_options
-from ..policy import DefaultPolicy, IDecidingPolicy, IPolicy
+from ..policy import DefaultPolicy, IDecidingPolicy
 from ..policy.asking import Means
 from ..policy.compiled import RulePolicy
 from ..policy.hours import HoursWatch
@@ -40,10 +38,10 @@ from ..relay import engine_for
 from ..relay.half_closed import HalfClosed
 from ..runtime.deadlines import Deadlines, OwnDeadlines
 from ..runtime.pool import Pool
+from ..settings import ServerSettings
 from ..udp.registry import Associations
-from ..values.limits import ServerLimits
+from ..values.outgoing import Outgoing
 from ..values.timeouts import Timeouts
-from ..values.udp import UDPSettings
 from ..wire.words import AddressType
 from .channel import Channel
 from .early_data import EarlyData
@@ -62,28 +60,6 @@ def _nothing() -> None:
     """What happens when a session has ended, until somebody wants to know."""
 
 
-class Settings(NamedTuple):
-    """
-    What may change while sessions go on. See :class:`~socksproxy.server.factory.SOCKSFactory`.
-
-    What is said of BIND and UDP makes sense; whoever makes it has checked that.
-    """
-
-    policy: IPolicy | None
-    resolver: IHostnameResolver | None
-    outgoing: Outgoing
-    timeouts: Timeouts
-    limits: ServerLimits
-    usage: UsageFile | None
-    observer: ILogObserver | None
-    bind: BindSettings
-    bind_addresses: Outgoing
-    udp: UDPSettings
-    advertised: Advertised
-    resolve_commands: bool
-    log_probes: bool
-
-
 class TakesOptions(Shape):
     """What gives options to the sockets that it accepts."""
 
@@ -96,13 +72,10 @@ class Sessions:
 
     :param reactor: dials, resolves and keeps time.
     :param authentication: asks clients who they are; None: nobody is asked.
-    :param settings: all that the factory was told besides.
-    :param use_engine: whether sessions are relayed by the engine, where it can be used.
+    :param settings: of the server.
     """
 
-    def __init__(
-        self, reactor: Any, authentication: Authentication | None, settings: Settings, use_engine: bool
-    ) -> None:
+    def __init__(self, reactor: Any, authentication: Authentication | None, settings: ServerSettings) -> None:
         self.reactor = reactor
         self.authentication = authentication
         self.listeners = OwnListeners()
@@ -115,8 +88,8 @@ class Sessions:
         self._hosts: HostsFile | None = None
         self._set_resolver()
         self.means = Means(self.policy, self.names, reactor)
-        outgoing, advertised, bind, udp = settings.outgoing, settings.advertised, settings.bind, settings.udp
-        self.binds = Binds(self.means, reactor, bind, settings.bind_addresses, advertised, outgoing)
+        outgoing, advertised, bind, udp = settings.outgoing, settings.advertise, settings.bind, settings.udp
+        self.binds = Binds(self.means, reactor, bind, advertised, outgoing)
         self.ledger = Ledger(reactor, settings.limits, settings.usage)
         #: When a line on a client that has broken the protocol is due.
         self.garbage = SeldomByKind(reactor)
@@ -141,7 +114,6 @@ class Sessions:
         #: What gives those to accepted sockets before they are there.
         self.acceptors: WeakSet[TakesOptions] = WeakSet()
         self.transport_dialer = self._transport_dialer(outgoing)
-        self._use_engine = use_engine
         self._engine: Any = None
         self._socket_dialer: SocketDialer | None = None
 
@@ -185,7 +157,7 @@ class Sessions:
             hosts=self._hosts if ours else None,
         )
 
-    def reconfigure(self, authentication: Authentication | None, settings: Settings) -> None:
+    def reconfigure(self, authentication: Authentication | None, settings: ServerSettings) -> None:
         """
         Have all be so from now on; see the class for the parameters.
 
@@ -200,7 +172,7 @@ class Sessions:
         if settings.resolver is not before.resolver:
             self._set_resolver()
         self.means = Means(self.policy, self.names, self.reactor)
-        outgoing, advertised, bind, udp = settings.outgoing, settings.advertised, settings.bind, settings.udp
+        outgoing, advertised, bind, udp = settings.outgoing, settings.advertise, settings.bind, settings.udp
         self.handshakes.seconds = settings.timeouts.handshake
         self.connects.seconds = settings.timeouts.connect
         self.peers.seconds = bind.timeout
@@ -212,7 +184,7 @@ class Sessions:
         self.transport_dialer = self._transport_dialer(outgoing)
         if self._engine is not None:
             self._socket_dialer = SocketDialer(self._engine, outgoing, self.socket_options)
-        self.binds.reconfigure(self.means, bind, settings.bind_addresses, advertised, outgoing)
+        self.binds.reconfigure(self.means, bind, advertised, outgoing)
         self.associations.reconfigure(self.means, udp, advertised, outgoing)
         limited_anew = settings.limits != before.limits or settings.usage is not before.usage
         if limited_anew:
@@ -261,7 +233,7 @@ class Sessions:
     def engine(self) -> Any:
         """The reactor's relay engine, or None where there can be none."""
         if self._engine is None or self._engine.closed:
-            self._engine = engine_for(self.reactor) if self._use_engine else None
+            self._engine = engine_for(self.reactor) if self._settings.engine else None
             self._socket_dialer = (
                 None
                 if self._engine is None

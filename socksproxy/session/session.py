@@ -46,7 +46,7 @@ from ..limits.ledger import ASSOCIATIONS, BINDS, Claims, Scope
 from ..logs.printable import line_of_record
 from ..logs.redaction import told
 from ..negotiation import MAX_EARLY, IMethod, LogIn, Negotiation, NotSOCKS, Say
-from ..net.dial import Destination, Dialed, Outgoing, adopted, outgoing_of
+from ..net.dial import Destination, Dialed, adopted
 from ..policy import IDecidingPolicy, IPolicy
 from ..policy.asking import Means, ask_again, ask_command
 from ..policy.judge import Judge
@@ -54,6 +54,7 @@ from ..policy.rules import Rule
 from ..relay.interfaces import IRelay
 from ..udp.association import Association, Way
 from ..values.limits import Limits
+from ..values.outgoing import Outgoing, outgoing_of
 from ..wire.words import Address, AddressType, Command, Reply, Request, Version
 from .channel import Channel
 from .record import AccessRecord, shown

@@ -18,12 +18,13 @@ from ..identity import Client
 from ..logs.occasional import Seldom, complain
 from ..negotiation import IWrapping
 from ..net.descriptors import current_limit, reserve
-from ..net.dial import Outgoing
-from ..net.ports import Advertised, PortRange, opened
+from ..net.ports import Advertised, opened
 from ..net.special_addresses import Special, special
 from ..policy.asking import Means
 from ..runtime.deadlines import Deadlines, look_every
-from ..values.udp import UDPSettings, check
+from ..values.outgoing import Outgoing
+from ..values.ports import PortRange
+from ..values.udp import UDPSettings
 from ..wire.words import Address, AddressType
 from . import batch
 from .association import LIFETIME, Association, Outlet, Terms
@@ -94,7 +95,6 @@ class Associations:
     :param settings: what the operator said.
     :param advertised: what clients are told in place of our addresses.
     :param outgoing: where datagrams to destinations leave from.
-    :raises ValueError: for settings that make no sense.
     """
 
     def __init__(
@@ -121,14 +121,11 @@ class Associations:
         Have associations that begin from now on be so; the others go on as they are.
 
         See the class for the parameters.
-
-        :raises ValueError: for settings that make no sense.
         """
-        check(settings)
         self.settings = settings
         self._advertised = advertised
         self._outgoing = outgoing
-        self._ports = None if settings.ports is None else PortRange(*settings.ports)
+        self._ports = settings.ports
         self._terms = Terms(means, settings, self._reassemblies, self._over, self._look)
 
     def open(

@@ -32,10 +32,10 @@ from weakref import WeakKeyDictionary
 from twisted.logger import Logger
 
 from ..logs.occasional import complain
-from ..net.dial import Outgoing
 from ..net.names import plain
 from ..net.ports import bindable
 from ..relay.engine import RelayEngine
+from ..values.outgoing import Outgoing
 from ..wire.words import AddressType
 from .association import LONGEST, Association, Drop, Target, header_end
 from .batch import HEAD, MASK, NAME_SIZES, SLOTS, Batch

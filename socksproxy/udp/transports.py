@@ -10,9 +10,9 @@ from typing import Any
 from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 
-from ..net.dial import Outgoing
 from ..net.names import plain
 from ..net.ports import bindable
+from ..values.outgoing import Outgoing
 from .association import Association, Drop, Target
 from .demux import Desk
 

@@ -1,7 +1,7 @@
 """
 Amounts as an operator writes them: ``10 GiB``, ``1 MB/s``, ``8 Mbit/s``, ``10/s``, or plain numbers.
 
-Numbers and text in, the meaning out, or :class:`~socksproxy.values.parsers.Wrong`; and back to text.
+Numbers and text in, the meaning out, or :class:`~socksproxy.values.errors.ConfigError`; and back to text.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 import attrs
 
+from .errors import ConfigError
 from .limits import Limits, Rate
-from .parsers import Wrong
 
 _THOUSANDS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS = _THOUSANDS | {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -42,7 +42,7 @@ def size(value: Any) -> int:
     """
     Reads a number of bytes, such as ``10 GiB``.
 
-    :raises Wrong: when it is none.
+    :raises ConfigError: when it is none.
     """
     return math.floor(_amount(value, _SIZES, 'bytes such as 5000000 or "5 MB"'))
 
@@ -60,9 +60,9 @@ def event_rate(value: Any) -> float:
 def whole(value: Any) -> int:
     """Reads how many there may be."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise Wrong("not a whole number above 0")
+        raise ConfigError("not a whole number above 0")
     if value > MOST:
-        raise Wrong("a number that is too large")
+        raise ConfigError("a number that is too large")
     return value
 
 
@@ -76,11 +76,11 @@ def _amount(value: Any, units: Mapping[str, Fraction], wanted: str, least: int =
     """
     number = _of_text(value, units, wanted) if isinstance(value, str) else _of_number(value, wanted)
     if number <= 0:
-        raise Wrong("not above 0")
+        raise ConfigError("not above 0")
     if number < least:
-        raise Wrong("less than one byte")
+        raise ConfigError("less than one byte")
     if number > MOST:
-        raise Wrong("a number that is too large")
+        raise ConfigError("a number that is too large")
     return number
 
 
@@ -88,7 +88,7 @@ def _of_number(value: Any, wanted: str) -> Fraction:
     # Whether an int is finite is nothing to ask: a float that would tell may not hold it.
     finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     if isinstance(value, bool) or not finite:
-        raise Wrong(f"not {wanted}")
+        raise ConfigError(f"not {wanted}")
     return Fraction(value)
 
 
@@ -96,10 +96,10 @@ def _of_text(text: str, units: Mapping[str, Fraction], wanted: str) -> Fraction:
     # Python refuses to read thousands of digits.
     matched = _AMOUNT.fullmatch(text.strip()) if len(text) < 64 else None
     if matched is None:
-        raise Wrong(f"not {wanted}")
+        raise ConfigError(f"not {wanted}")
     unit = "".join((matched[2] or "").split())
     if unit and unit not in units:
-        raise Wrong(_no_unit(Fraction(matched[1]), unit, units))
+        raise ConfigError(_no_unit(Fraction(matched[1]), unit, units))
     return Fraction(matched[1]) * (units[unit] if unit else 1)
 
 

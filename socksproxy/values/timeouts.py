@@ -4,10 +4,11 @@ How long a session may stay in a state, and how long a peer may be silent.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import attrs
 
 
-class Timeouts(NamedTuple):
+@attrs.frozen(kw_only=True)
+class Timeouts:
     """
     How long a session may stay in a state, in seconds; None: for ever.
 

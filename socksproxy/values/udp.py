@@ -5,7 +5,11 @@ What the operator may say about UDP ASSOCIATE.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+
+import attrs
+
+from .errors import ConfigError
+from .ports import PortRange, port_range
 
 
 class Filtering(Enum):
@@ -19,7 +23,23 @@ class Filtering(Enum):
     ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
 
 
-class UDPSettings(NamedTuple):
+def _port(settings: UDPSettings, attribute: object, port: int | None) -> None:
+    if port is not None and not 0 < port < 65536:
+        raise ConfigError(f"{port} is not a UDP port from 1 to 65535")
+
+
+def _ports(settings: UDPSettings, attribute: object, ports: PortRange | None) -> None:
+    if ports is not None and settings.port is not None:
+        raise ConfigError("a range of UDP ports, or one for all: not both")
+
+
+def _destinations(settings: UDPSettings, attribute: object, number: int) -> None:
+    if number < 1:
+        raise ConfigError("an association has to remember one destination at the least")
+
+
+@attrs.frozen(kw_only=True)
+class UDPSettings:
     """
     How UDP ASSOCIATE is served.
 
@@ -31,29 +51,15 @@ class UDPSettings(NamedTuple):
     :ivar idle: seconds without a datagram in either direction after which an association ends; None: never.
     :ivar grace: seconds for which an association outlives its TCP connection.
     :ivar destinations: how many destinations an association remembers.
+    :raises ConfigError: for ports that are none, for both kinds of ports, and for no destination.
     """
 
-    ports: tuple[int, int] | None = None
-    port: int | None = None
+    ports: PortRange | None = attrs.field(
+        default=None, converter=attrs.converters.optional(port_range), validator=_ports
+    )
+    port: int | None = attrs.field(default=None, validator=_port)
     filtering: Filtering = Filtering.ADDRESS_DEPENDENT
     relatch: bool = False
     idle: float | None = 120.0
     grace: float = 0.0
-    destinations: int = 1024
-
-
-def check(settings: UDPSettings) -> None:
-    """
-    Whether *settings* make sense.
-
-    :raises ValueError: with one line that says what does not.
-    """
-    if settings.ports is not None and settings.port is not None:
-        raise ValueError("a range of UDP ports, or one for all: not both")
-    for port in (settings.port, *(settings.ports or ())):
-        if port is not None and not 0 < port < 65536:
-            raise ValueError(f"{port} is not a UDP port from 1 to 65535")
-    if settings.ports is not None and settings.ports[0] > settings.ports[1]:
-        raise ValueError("the lower UDP port comes first")
-    if settings.destinations < 1:
-        raise ValueError("an association has to remember one destination at the least")
+    destinations: int = attrs.field(default=1024, validator=_destinations)

@@ -32,7 +32,7 @@ from socksproxy.auth.penalties import Penalties
 from socksproxy.auth.users import User
 from socksproxy.identity import Client, ISOCKSUser
 from socksproxy.limits import Limits, Rate
-from socksproxy.values.parsers import Wrong
+from socksproxy.values.errors import ConfigError
 from socksproxy.wire.words import Address, Command
 
 from ..support.logs import heard
@@ -132,7 +132,7 @@ def test_a_day_is_over_when_it_ends(in_tonga: None) -> None:
 
 @pytest.mark.parametrize("value", ["2027-01-31", 5, True, time_of_day(), None, [date(2027, 1, 31)]])
 def test_no_time(value: Any) -> None:
-    with pytest.raises(Wrong, match="not a date such as 2027-01-31"):
+    with pytest.raises(ConfigError, match="not a date such as 2027-01-31"):
         expiry(value)
     if value is not None:
         with pytest.raises(ValueError, match=r"^expires: not a date such as"):
@@ -140,7 +140,7 @@ def test_no_time(value: Any) -> None:
 
 
 def test_no_day_after_the_last() -> None:
-    with pytest.raises(Wrong, match="a time that this machine cannot tell"):
+    with pytest.raises(ConfigError, match="a time that this machine cannot tell"):
         expiry(date.max)
 
 
@@ -149,7 +149,7 @@ def test_any_time(value: date) -> None:
     """It is one, or it is told that it is none."""
     try:
         until = expiry(value)
-    except Wrong:
+    except ConfigError:
         return
     assert isinstance(until.timestamp(), float)
 

@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from socksproxy.auth.authentication import Authentication, AuthSettings
+from socksproxy.auth.authentication import Authentication
 from socksproxy.auth.cache import Remembering
 from socksproxy.auth.checkers.threads import Checks, CheckTimedOut, Threaded
 from socksproxy.auth.credentials import Password
@@ -26,6 +26,7 @@ from socksproxy.auth.penalties import Penalties, TooManyFailures
 from socksproxy.auth.portal import portal_of
 from socksproxy.auth.users import Realm
 from socksproxy.identity import Client
+from socksproxy.values.auth import AuthSettings
 
 from ..support.proxy import ClockedReactor, reactor, until
 
@@ -172,7 +173,7 @@ def test_the_queue_waits_as_long_as_it_may(
     if other:
         checker = Threaded(InMemoryUsernamePasswordDatabaseDontUse(), checks)
     portal = portal_of([checker], clock)
-    Authentication(portal, (), AuthSettings(timeout), clock)
+    Authentication(portal, (), AuthSettings(timeout=timeout), clock)
     end = threading.Event()
     checks.run(end.wait).addErrback(lambda _: None)
     told: list[Any] = []

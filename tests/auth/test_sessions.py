@@ -20,10 +20,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from socksproxy.auth.authentication import AuthSettings
 from socksproxy.auth.checkers.threads import CheckFailed, CheckTimedOut, NotChecked, TooManyChecks
 from socksproxy.identity import Client, ISOCKSUser
 from socksproxy.negotiation import IExchange, LogIn
+from socksproxy.values.auth import AuthSettings
 from socksproxy.wire.words import Address, Command, Reply
 
 from ..conftest import Serve

@@ -13,6 +13,7 @@ from socksproxy.config import options as module
 from socksproxy.config.options import Options
 from socksproxy.service import server as service
 from socksproxy.service.server import makeService
+from socksproxy.values.outgoing import Outgoing
 
 
 def parsed(*arguments: str) -> Options:
@@ -33,7 +34,9 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the documentation says: two minutes, any port, 32 at once, no strangers to clients of others."""
     settings = given(monkeypatch)
     assert settings["bind"] == BindSettings()
-    assert settings["bind"] == BindSettings(None, (), 120, None, False)
+    assert settings["bind"] == BindSettings(
+        ports=None, addresses=(), timeout=120, any_peer=None, check_port=False
+    )
     assert settings["limits"].client.binds == 32
     assert (settings["advertise"], settings["resolve_commands"]) == ([], True)
 
@@ -62,7 +65,7 @@ def test_one_port() -> None:
     """A range may be one port; a listening address may be all of them."""
     options = parsed("--bind-ports", "40000", "--bind-address", "0.0.0.0")
     assert options["bind"].ports == (40000, 40000)
-    assert options["bind"].addresses == ("0.0.0.0",)
+    assert options["bind"].addresses == Outgoing("0.0.0.0")
 
 
 @pytest.mark.parametrize(
@@ -103,19 +106,19 @@ def test_wrong(arguments: list[str], text: str, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     "more",
     [
-        {"bind": BindSettings(addresses=("here",))},
-        {"bind": BindSettings(addresses=("127.0.0.1", "127.0.0.2"))},
-        {"bind": BindSettings(ports=(2, 1))},
+        {"bind": {"addresses": ("here",)}},
+        {"bind": {"addresses": ("127.0.0.1", "127.0.0.2")}},
+        {"bind": {"ports": (2, 1)}},
+        {"outgoing": ("here",)},
         {"advertise": ("here",)},
         {"advertise": ("192.0.2.1@there",)},
     ],
 )
 def test_wrong_settings(more: dict[str, Any]) -> None:
     """A program is told at once, too."""
-    with pytest.raises(
-        ValueError, match=r"not a literal address|of its family already|not a network|the lower one first"
-    ):
-        SOCKSFactory(MemoryReactorClock(), **more)
+    reasons = r"not a literal|one IPv4 address is enough|not a network|the lower one first"
+    with pytest.raises(ValueError, match=reasons):
+        SOCKSFactory(MemoryReactorClock(), bind=BindSettings(**more.pop("bind", {})), **more)
 
 
 def test_completion() -> None:

@@ -13,7 +13,7 @@ from socksproxy.policy.matching import Matcher, RuleQuestion
 from socksproxy.policy.rules import Rule
 from socksproxy.policy.sets import NamesFile, NetworksFile, Sets
 from socksproxy.values.amounts import byte_rate, size
-from socksproxy.values.parsers import Wrong
+from socksproxy.values.errors import ConfigError
 from socksproxy.wire.words import Address, Command
 
 from .test_mistakes import mistakes
@@ -166,7 +166,7 @@ def test_lists_of_sets_and_users() -> None:
 )
 def test_units_of_rates(text: str, meant: str) -> None:
     """A bit is not a byte: the number is told in the unit that there is."""
-    with pytest.raises(Wrong) as caught:
+    with pytest.raises(ConfigError) as caught:
         byte_rate(text)
     assert caught.value.reason == f"no such unit; {meant}"
     for told in meant.split('"')[1::2]:
@@ -178,9 +178,9 @@ def test_units_of_rates(text: str, meant: str) -> None:
 
 def test_units_of_sizes() -> None:
     """An amount is in bytes."""
-    with pytest.raises(Wrong, match='if b stands for bits, in bytes that is "625 MB"'):
+    with pytest.raises(ConfigError, match='if b stands for bits, in bytes that is "625 MB"'):
         size("5 Gb")
-    with pytest.raises(Wrong, match='no such unit; in bytes that is "625 MB"'):
+    with pytest.raises(ConfigError, match='no such unit; in bytes that is "625 MB"'):
         size("5 Gbit")
 
 

@@ -25,7 +25,6 @@ from socksproxy.net.dial import (
     MAX_ATTEMPTS,
     Destination,
     Dialed,
-    Outgoing,
     SocketDialer,
     TransportDialer,
     adopted,
@@ -33,6 +32,7 @@ from socksproxy.net.dial import (
     interleaved,
 )
 from socksproxy.net.tcp_options import socket_options
+from socksproxy.values.outgoing import Outgoing
 from socksproxy.values.timeouts import Timeouts
 from socksproxy.wire.words import Address, Reply
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from socksproxy.net.ports import Advertised, PortRange, bindable, host_of, opened
+from socksproxy.net.ports import Advertised, bindable, host_of, opened
+from socksproxy.values.ports import PortRange
 from socksproxy.wire.words import AddressType
 
 IPV4, IPV6 = AddressType.IPV4, AddressType.IPV6

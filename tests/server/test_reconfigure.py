@@ -769,8 +769,7 @@ def test_nonsense_changes_nothing(serve_as: Callable[..., Any], origin: Origin) 
     """A change that makes no sense is none at all."""
     proxy: Proxy = yield serve_as()
     for nonsense in (
-        {"udp": UDPSettings(port=5, ports=(5, 6))},
-        {"bind": BindSettings(ports=(6, 5))},
+        {"engine": not proxy.factory.settings.engine},
         {"outgoing": ["nowhere"]},
         {"advertise": ["nowhere"]},
         {"methods": [object()]},

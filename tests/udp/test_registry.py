@@ -13,12 +13,11 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
 
-from socksproxy import Address, Client, SOCKSFactory, UDPSettings
+from socksproxy import Address, Client, UDPSettings
 from socksproxy.commands.associate import associate
 from socksproxy.errors import NoFreePort
 from socksproxy.events import Cause
-from socksproxy.net.dial import Outgoing
-from socksproxy.net.ports import Advertised, PortRange
+from socksproxy.net.ports import Advertised
 from socksproxy.net.resolve import Names
 from socksproxy.policy import DefaultPolicy
 from socksproxy.policy.asking import Means
@@ -29,7 +28,8 @@ from socksproxy.udp.demux import OwnDesk, SharedDesk
 from socksproxy.udp.registry import Associations
 from socksproxy.udp.transports import TransportOutlet
 from socksproxy.values import Filtering
-from socksproxy.values.udp import check
+from socksproxy.values.outgoing import Outgoing
+from socksproxy.values.ports import PortRange
 from socksproxy.wire.datagram import build_header
 from socksproxy.wire.words import UNSPECIFIED, AddressType
 
@@ -42,25 +42,22 @@ DATAGRAM = build_header(Address.of("198.51.100.1", 53)) + b"x"
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        (UDPSettings(ports=(5, 6), port=5), "not both"),
-        (UDPSettings(port=0), "0 is not a UDP port"),
-        (UDPSettings(port=65536), "65536 is not a UDP port"),
-        (UDPSettings(ports=(0, 6)), "0 is not a UDP port"),
-        (UDPSettings(ports=(7, 6)), "the lower UDP port comes first"),
-        (UDPSettings(destinations=0), "one destination at the least"),
+        ({"ports": (5, 6), "port": 5}, "not both"),
+        ({"port": 0}, "0 is not a UDP port"),
+        ({"port": 65536}, "65536 is not a UDP port"),
+        ({"ports": (0, 6)}, "ports are 1 to 65535, the lower one first"),
+        ({"ports": (7, 6)}, "the lower one first"),
+        ({"destinations": 0}, "one destination at the least"),
     ],
 )
-def test_settings_that_make_no_sense(settings: UDPSettings, text: str) -> None:
-    """An embedder is told at once, and not by the first client."""
+def test_settings_that_make_no_sense(settings: dict[str, Any], text: str) -> None:
+    """An embedder learns it at once, and not from the first client."""
     with pytest.raises(ValueError, match=text):
-        check(settings)
-    with pytest.raises(ValueError, match=text):
-        SOCKSFactory(Reactor(), udp=settings)
+        UDPSettings(**settings)
 
 
 def test_settings() -> None:
-    check(UDPSettings())
-    check(UDPSettings(ports=(7, 7)))
+    assert UDPSettings(ports=(7, 7)).ports == PortRange(7, 7)
     assert {filtering.value for filtering in Filtering} == {
         "endpoint-independent",
         "address-dependent",

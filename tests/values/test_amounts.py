@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from socksproxy.limits import Limits, Rate
 from socksproxy.values.amounts import MOST, byte_rate, data, event_rate, size, told, told_size, whole
-from socksproxy.values.parsers import Wrong
+from socksproxy.values.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ NO_FREQUENCY = 'not so many a second such as 10 or "10/s"'
 )
 def test_mistakes(parse: Callable[[Any], float], value: Any, reason: str) -> None:
     """What would be right."""
-    with pytest.raises(Wrong) as caught:
+    with pytest.raises(ConfigError) as caught:
         parse(value)
     assert caught.value.reason == reason
 
@@ -118,7 +118,7 @@ def test_mistakes(parse: Callable[[Any], float], value: Any, reason: str) -> Non
 def test_a_meaning_or_a_reason(value: Any) -> None:
     """And nothing else, whatever is said."""
     for parse in (size, byte_rate, event_rate):
-        with suppress(Wrong):
+        with suppress(ConfigError):
             assert 0 < parse(value) <= float(MOST)
 
 

@@ -22,7 +22,8 @@ from zope.interface import implementer
 from ...errors import IdentMismatch, IdentUnreachable, NotAuthenticated, describe
 from ...net.names import plain
 from ...runtime.reactor import global_reactor
-from ...values.parsers import Parser, Wrong, port, seconds
+from ...values.errors import ConfigError
+from ...values.parsers import Parser, port, seconds
 from ..credentials import IUserid, Userid
 from ..users import name_of
 from .arguments import arguments
@@ -197,7 +198,7 @@ def _failed(failure: Failure) -> Failure:
 def _meaning(name: str, text: str, parse: Parser) -> Any:
     try:
         return parse(text)
-    except Wrong as wrong:
+    except ConfigError as wrong:
         raise InvalidAuthArgumentString(f"ident: {name}={text} is {wrong.reason}") from None
 
 

@@ -1,0 +1,84 @@
+"""
+The settings of a server: one frozen value, which is right once it exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+from twisted.cred.portal import Portal
+from twisted.internet.interfaces import IHostnameResolver
+from twisted.logger import ILogObserver
+
+from .limits.usage import UsageFile
+from .negotiation import IMethod
+from .net.ports import Advertised, advertised_of
+from .policy import IPolicy
+from .values.auth import AuthSettings
+from .values.bind import BindSettings
+from .values.errors import ConfigError
+from .values.limits import ServerLimits
+from .values.outgoing import Outgoing, outgoing_of
+from .values.timeouts import Timeouts
+from .values.udp import UDPSettings
+
+
+def _need_portal(settings: ServerSettings, attribute: object, methods: Sequence[IMethod]) -> None:
+    if methods and settings.portal is None:
+        raise ConfigError("methods need a portal that judges their credentials")
+
+
+def _need_usage(settings: ServerSettings, attribute: object, limits: ServerLimits) -> None:
+    if settings.usage is None and limits.counts_bytes:
+        raise ConfigError("quotas need a UsageFile")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class ServerSettings:
+    """
+    Everything that a server can be told.
+
+    :ivar portal: knows who clients are; its avatars are :class:`~socksproxy.identity.ISOCKSUser`, and
+        what its checkers can check, clients may show. None: clients are not asked.
+    :ivar methods: authentication methods beside ours, best first; they need a *portal*.
+    :ivar auth: how clients are asked.
+    :ivar policy: who may reach what; None: :class:`~socksproxy.policy.DefaultPolicy`.
+    :ivar resolver: looks names up; None: the reactor's own. See
+        :func:`~socksproxy.net.resolve.make_resolver`.
+    :ivar outgoing: at most one IPv4 and one IPv6 literal address of this
+        machine, from which connections leave.
+    :ivar timeouts: how long a session may stay in a state.
+    :ivar limits: how many sessions, bytes in a second, and so on, there may be.
+    :ivar usage: counts the bytes of a day and a month, for quotas; its maker starts it.
+        None: there are no quotas. See :class:`~socksproxy.limits.usage.UsageFile`.
+    :ivar observer: receives one event for each session that has ended; its
+        keys are those of :meth:`~socksproxy.session.record.AccessRecord.event`.
+    :ivar engine: False: relay over Twisted's transports even where the relay engine could be used. It
+        cannot change while the server runs.
+    :ivar bind: how BIND is served.
+    :ivar udp: how UDP ASSOCIATE is served.
+    :ivar advertise: addresses that clients are told in place of our own, behind NAT or in a
+        container: ``ADDRESS``, or ``ADDRESS@NETWORK`` for clients from there.
+    :ivar resolve_commands: whether RESOLVE and RESOLVE_PTR are served.
+    :ivar log_probes: whether *observer* also receives events of clients that connect and send nothing.
+    :raises ValueError: for an address or a network that is not a literal one, a second
+        outgoing or listening address of a family, methods without a portal, quotas without a *usage*.
+    """
+
+    portal: Portal | None = None
+    methods: Sequence[IMethod] = attrs.field(default=(), validator=_need_portal)
+    auth: AuthSettings = AuthSettings()
+    policy: IPolicy | None = None
+    resolver: IHostnameResolver | None = None
+    outgoing: Outgoing = attrs.field(default=Outgoing(), converter=outgoing_of)
+    timeouts: Timeouts = Timeouts()
+    limits: ServerLimits = attrs.field(default=ServerLimits(), validator=_need_usage)
+    usage: UsageFile | None = None
+    observer: ILogObserver | None = None
+    engine: bool = True
+    bind: BindSettings = BindSettings()
+    udp: UDPSettings = UDPSettings()
+    advertise: Advertised = attrs.field(default=Advertised(), converter=advertised_of)
+    resolve_commands: bool = True
+    log_probes: bool = False
