@@ -51,7 +51,8 @@ def layers(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     session.install("-e", ".[tls,docs]")
-    session.run("sphinx-build", "-W", "-b", "html", "docs", "docs/_build")
+    session.run("sphinx-build", "-W", "-b", "html", "docs", "docs/_build/html")
+    session.run("sphinx-build", "-W", "-b", "man", "docs", "docs/_build/man")
 
 
 @nox.session

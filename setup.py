@@ -33,7 +33,7 @@ TEST = [
     "PySocks >= 1.7.1",
     "python-socks >= 2.4",
 ]
-DOCS = [*CONFIG, "sphinx >= 7"]
+DOCS = [*CONFIG, "furo >= 2024.8", "sphinx >= 7", "sphinx-design >= 0.6"]
 DEV = [
     *GSSAPI,
     "build",
@@ -42,8 +42,10 @@ DEV = [
     "mypy >= 1.11",
     "mypy-zope >= 1.0.5",
     "nox",
+    "pre-commit",
     "ruff >= 0.6",
     "tomli >= 2",
+    "towncrier >= 24.8",
 ]
 
 setup(

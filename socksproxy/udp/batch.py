@@ -2,7 +2,7 @@
 Many datagrams with one system call: ``recvmmsg``, and segmentation by the kernel (UDP_SEGMENT).
 
 Python has neither by name; the first is called through ctypes, the second is a
-control message. Both are Linux's. Measured gain: see ``docs/udp-and-bind.rst``.
+control message. Both are Linux's. Measured gain: see ``docs/udp-associate.rst``.
 """
 
 from __future__ import annotations
