@@ -86,6 +86,7 @@ setup(
         "socksproxy.commands",
         "socksproxy.config",
         "socksproxy.limits",
+        "socksproxy.limits.quota",
         "socksproxy.logs",
         "socksproxy.net",
         "socksproxy.policy",

@@ -11,7 +11,7 @@ from twisted.cred.portal import Portal
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.logger import ILogObserver
 
-from .limits.usage import UsageFile
+from .limits.quota.usage import UsageFile
 from .negotiation import IMethod
 from .net.ports import Advertised, advertised_of
 from .policy import IPolicy
@@ -51,7 +51,7 @@ class ServerSettings:
     :ivar timeouts: how long a session may stay in a state.
     :ivar limits: how many sessions, bytes in a second, and so on, there may be.
     :ivar usage: counts the bytes of a day and a month, for quotas; its maker starts it.
-        None: there are no quotas. See :class:`~socksproxy.limits.usage.UsageFile`.
+        None: there are no quotas. See :class:`~socksproxy.limits.quota.usage.UsageFile`.
     :ivar observer: receives one event for each session that has ended; its
         keys are those of :meth:`~socksproxy.session.record.AccessRecord.event`.
     :ivar engine: False: relay over Twisted's transports even where the relay engine could be used. It

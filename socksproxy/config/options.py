@@ -43,7 +43,7 @@ from ..auth.credentials import (
 )
 from ..auth.directory import Directory, DirectoryRealm
 from ..auth.portal import portal_of
-from ..limits.usage import UsageFile
+from ..limits.quota.usage import UsageFile
 from ..logs.access_log import FORMATS, AccessLog
 from ..logs.printable import escape_unknown, in_one_line
 from ..net.endpoints import BACKLOG, WrongSystemd, check_keys, place_asked_for

@@ -5,6 +5,6 @@ The names in ``__all__`` are the public interface.
 """
 
 from ..values.limits import Limits, Rate, ServerLimits
-from .usage import UsageFile
+from .quota.usage import UsageFile
 
 __all__ = ["Limits", "Rate", "ServerLimits", "UsageFile"]

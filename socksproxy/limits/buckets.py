@@ -47,13 +47,13 @@ _ENDLESS = 1 << 40
 
 
 class Waiter(Shape):
-    """Who waits for an :class:`Allowance`."""
+    """Who waits for an :class:`Budget`."""
 
     def resume(self) -> None:
-        """There is something again: what the allowance says during this call is this waiter's."""
+        """There is something again: what the budget says during this call is this waiter's."""
 
 
-class Allowance(Shape):
+class Budget(Shape):
     """
     Bytes that may be moved, of which there are only so many.
 
@@ -68,7 +68,7 @@ class Allowance(Shape):
     @property
     def exhausted(self) -> bool: ...
 
-    def allowance(self) -> int:
+    def available(self) -> int:
         """Bytes that may be moved now; 0: none, wait."""
 
     def spend(self, amount: int, waiter: Waiter | None = None) -> None:
@@ -170,10 +170,10 @@ class Bucket:
         self._fill()
         return not self._waiting and self._tokens >= self._burst
 
-    # Allowance.
+    # Budget.
 
-    def allowance(self) -> int:
-        """See :meth:`Allowance.allowance`."""
+    def available(self) -> int:
+        """See :meth:`Budget.available`."""
         if self._serving is not None:
             return max(int(self._share - self._served), 0)
         if self._waiting:
@@ -182,7 +182,7 @@ class Bucket:
         return int(self._tokens) if self._tokens >= min(_LEAST_AT_ONCE, self._quantum) else 0
 
     def spend(self, amount: int, waiter: Waiter | None = None) -> None:
-        """See :meth:`Allowance.spend`."""
+        """See :meth:`Budget.spend`."""
         self._tokens = min(self._tokens - amount, self._burst)
         if waiter is self._serving:
             self._served += amount
@@ -190,7 +190,7 @@ class Bucket:
             self._left[waiter] += amount
 
     def wait(self, waiter: Waiter) -> None:
-        """See :meth:`Allowance.wait`."""
+        """See :meth:`Budget.wait`."""
         if waiter in self._numbers:
             return
         goes_on = waiter is self._serving
@@ -204,7 +204,7 @@ class Bucket:
             self._want_timer()
 
     def leave(self, waiter: Waiter) -> None:
-        """See :meth:`Allowance.leave`."""
+        """See :meth:`Budget.leave`."""
         self._left.pop(waiter, None)
         if waiter is self._serving:
             self._serving = None
@@ -273,67 +273,67 @@ class Bucket:
 
 class _Place:
     """
-    What a meter has to do with one of its allowances.
+    What a meter has to do with one of its budgets.
 
     :ivar held: bytes of it that are the meter's already.
     """
 
-    __slots__ = ("_meter", "allowance", "held")
+    __slots__ = ("_meter", "budget", "held")
 
-    def __init__(self, meter: Meter, allowance: Allowance) -> None:
+    def __init__(self, meter: Meter, budget: Budget) -> None:
         self._meter = meter
-        self.allowance = allowance
+        self.budget = budget
         self.held = 0
 
     def resume(self) -> None:
         """See :meth:`Waiter.resume`."""
-        self.hold(self.allowance.allowance())
+        self.hold(self.budget.available())
         self._meter.has_turn()
 
     def hold(self, amount: int) -> None:
         """*amount* bytes are the meter's."""
         if amount > 0:
-            self.allowance.spend(amount, self)
+            self.budget.spend(amount, self)
             self.held += amount
 
     def give_back(self) -> None:
         """What is held is not used."""
         held, self.held = self.held, 0
         if held:
-            self.allowance.spend(-held, self)
+            self.budget.spend(-held, self)
 
     def spend(self, amount: int) -> None:
         """*amount* bytes were moved."""
         of_held = min(self.held, amount)
         self.held -= of_held
         if amount > of_held:
-            self.allowance.spend(amount - of_held, self)
+            self.budget.spend(amount - of_held, self)
 
 
 class Meter:
     """
     One direction of a session, and all that it is under.
 
-    It waits for one allowance at a time. What those before it have given is held meanwhile, at most
+    It waits for one budget at a time. What those before it have given is held meanwhile, at most
     one turn's worth of each, and what those behind it have given goes back to them: so nobody keeps a
     server's bytes from others while it waits for its own.
 
-    :param allowances: the narrowest first: of the session, of the user, of the whole server.
+    :param budgets: the narrowest first: of the session, of the user, of the whole server.
     :ivar owner: whom to call when there is something again.
     :ivar waiting: whether it waits.
     """
 
     __slots__ = ("_places", "owner", "waiting")
 
-    def __init__(self, allowances: Iterable[Allowance]) -> None:
-        self._places = [_Place(self, allowance) for allowance in allowances]
+    def __init__(self, budgets: Iterable[Budget]) -> None:
+        self._places = [_Place(self, budget) for budget in budgets]
         self.owner: Waiter | None = None
         self.waiting = False
 
     @property
     def exhausted(self) -> bool:
         """Whether there will be nothing any more."""
-        return any(place.allowance.exhausted for place in self._places)
+        return any(place.budget.exhausted for place in self._places)
 
     def take(self) -> int:
         """Bytes that may be moved now; 0: none, and :attr:`owner` is called when there are."""
@@ -341,7 +341,7 @@ class Meter:
             return 0
         most = _ENDLESS
         for number, place in enumerate(self._places):
-            some = place.held or place.allowance.allowance()
+            some = place.held or place.budget.available()
             if some <= 0:
                 self._wait_at(number, most)
                 return 0
@@ -351,13 +351,13 @@ class Meter:
     def _wait_at(self, number: int, most: int) -> None:
         place = self._places[number]
         for behind in self._places[:number]:
-            if behind.allowance.in_turn and not behind.held:
+            if behind.budget.in_turn and not behind.held:
                 behind.hold(min(most, _HELD))
         for ahead in self._places[number:]:
             ahead.give_back()
-        if not place.allowance.exhausted:
+        if not place.budget.exhausted:
             self.waiting = True
-            place.allowance.wait(place)
+            place.budget.wait(place)
 
     def has_turn(self) -> None:
         """What it waited for is there."""
@@ -397,7 +397,7 @@ class Meter:
         self.waiting, self.owner = False, None
         for place in self._places:
             place.give_back()
-            place.allowance.leave(place)
+            place.budget.leave(place)
 
 
 class Meters(NamedTuple):

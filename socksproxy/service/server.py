@@ -18,8 +18,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config.options import Listener, Options
-from ..limits.database import Unusable
-from ..limits.usage import UsageFile
+from ..limits.quota.database import UsageFileError
+from ..limits.quota.usage import UsageFile
 from ..logs.access_log import AccessLog
 from ..net.own_listeners import place_of
 from ..policy.sets import SetFiles
@@ -133,7 +133,7 @@ class SOCKSService(ListeningService):
         if usage is not None and usage is not before:
             try:
                 yield usage.start()
-            except Unusable as problem:
+            except UsageFileError as problem:
                 self.abandon(prepared)
                 raise CannotReload([str(problem)]) from None
         return prepared
@@ -191,7 +191,7 @@ class SOCKSService(ListeningService):
         self._set_files = None
 
     def _no_usage(self, failure: Failure) -> None:
-        failure.trap(Unusable)
+        failure.trap(UsageFileError)
         _log.critical("{problem}", problem=failure.value)
         self.end_process()
 

@@ -40,9 +40,10 @@ from ..errors import (
 )
 from ..events import Cause, End, Ended, end_for
 from ..identity import Client
+from ..limits.account import ASSOCIATIONS, BINDS, Scope
 from ..limits.admission import Admission
 from ..limits.buckets import Meters
-from ..limits.ledger import ASSOCIATIONS, BINDS, Claims, Scope
+from ..limits.claims import Claims
 from ..logs.printable import line_of_record
 from ..logs.redaction import told
 from ..negotiation import MAX_EARLY, IMethod, LogIn, Negotiation, NotSOCKS, Say
@@ -528,7 +529,7 @@ class Session:
         """
         The session is about to have one of *kind*.
 
-        :param make_room: see :meth:`socksproxy.limits.ledger.Claims.take`.
+        :param make_room: see :meth:`socksproxy.limits.claims.Claims.take`.
         :raises OverLimit: when there are too many.
         """
         self._claims = self._sessions.ledger.joined(self._claims, self.record.client, kind)

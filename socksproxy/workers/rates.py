@@ -82,7 +82,7 @@ class SharedBucket(Bucket):
         return True
 
     def leave(self, waiter: Waiter) -> None:
-        """See :meth:`~socksproxy.limits.buckets.Allowance.leave`."""
+        """See :meth:`~socksproxy.limits.buckets.Budget.leave`."""
         waited = bool(self._waiting)
         super().leave(waiter)
         if waited and not self._waiting:

@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from ..events import SessionIds
-from ..limits.database import Database, Unusable
+from ..limits.quota.database import Database, UsageFileError
 from ..logs.access_log import AccessLog
 from ..runtime.pool import NotRun
 from ..service.base import CannotStart, ListeningService, Prepared
@@ -110,7 +110,7 @@ class SupervisorService(ListeningService):
             raise self._cannot_start(f"no Python can be started as {sys.executable!r} here")
         try:
             _check_usage(self._current())
-        except Unusable as problem:
+        except UsageFileError as problem:
             raise self._cannot_start(str(problem)) from None
         count = len(self.cores)
         self._table = SharedTable(new_table(count), count, self._secret)
@@ -205,7 +205,7 @@ class SupervisorService(ListeningService):
             makeFactory(prepared.options)
             _check_passed(prepared.options)
             yield self.reloading.pool.run(_check_usage, prepared.options)
-        except (ValueError, Unusable, NotRun) as problem:
+        except (ValueError, UsageFileError, NotRun) as problem:
             self.abandon(prepared)
             raise CannotReload([str(problem)]) from None
 
@@ -367,7 +367,7 @@ def _check_usage(options: Options) -> None:
     """
     See whether the file of quotas can be used. Workers keep it; this process does not.
 
-    :raises Unusable: when it cannot.
+    :raises UsageFileError: when it cannot.
     """
     if options["usage"] is not None:
         database = Database(options["usage"].path)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from twisted.internet.task import Clock
 
-from socksproxy.limits.buckets import Allowance, Bucket, Meter, Meters
+from socksproxy.limits.buckets import Bucket, Budget, Meter, Meters
 from socksproxy.values.limits import Rate
 from tests.support.logs import heard
 
@@ -26,10 +26,8 @@ class Mover:
     :param chunk: bytes that it moves at once, at the most.
     """
 
-    def __init__(
-        self, allowances: Sequence[Allowance], waiting: int | None = None, chunk: int = 65536
-    ) -> None:
-        self.meter = Meter(allowances)
+    def __init__(self, budgets: Sequence[Budget], waiting: int | None = None, chunk: int = 65536) -> None:
+        self.meter = Meter(budgets)
         self.meter.owner = self
         self.waiting = waiting
         self.chunk = chunk
@@ -219,7 +217,7 @@ def test_a_bucket_is_full_again_when_nothing_was_spent_for_long() -> None:
     clock.advance(0.6)
     assert bucket.full
     clock.advance(1000)
-    assert bucket.allowance() == 4000
+    assert bucket.available() == 4000
 
 
 def test_rate_in_place() -> None:
@@ -364,7 +362,7 @@ def test_nothing_of_a_wide_one_is_held_while_a_narrow_one_is_waited_for() -> Non
 
 
 class Purse:
-    """An allowance that ends, and makes nobody wait."""
+    """A budget that ends, and makes nobody wait."""
 
     in_turn = False
 
@@ -376,7 +374,7 @@ class Purse:
     def exhausted(self) -> bool:
         return self.left <= 0
 
-    def allowance(self) -> int:
+    def available(self) -> int:
         return max(self.left, 0)
 
     def spend(self, amount: int, waiter: Any = None) -> None:

@@ -12,10 +12,12 @@ from twisted.internet.testing import MemoryReactorClock
 
 from socksproxy import Client, SOCKSFactory
 from socksproxy.errors import OverLimit, QuotaUsedUp, TooManyAssociations, TooManyBinds, TooManySessions
-from socksproxy.limits import Limits, Rate, ServerLimits, ledger as module
+from socksproxy.limits import Limits, Rate, ServerLimits, account as module
+from socksproxy.limits.account import ASSOCIATIONS, BINDS, Scope
 from socksproxy.limits.admission import PATIENCE, Admission
-from socksproxy.limits.ledger import ASSOCIATIONS, BINDS, Claims, Ledger, Scope
-from socksproxy.limits.usage import UsageFile
+from socksproxy.limits.claims import Claims
+from socksproxy.limits.ledger import Ledger
+from socksproxy.limits.quota.usage import UsageFile
 from tests.support.limits import had
 from tests.support.logs import heard
 
@@ -452,7 +454,7 @@ def test_what_measures_a_session() -> None:
 
 
 def measured_by(meter: Any) -> list[Any]:
-    return [place.allowance for place in meter._places]
+    return [place.budget for place in meter._places]
 
 
 def rates(meter: Any) -> set[float]:

@@ -15,7 +15,7 @@ from twisted.internet.threads import blockingCallFromThread
 
 from socksproxy import Rule, RulePolicy
 from socksproxy.limits import Limits, Rate, ServerLimits
-from socksproxy.limits.ledger import Scope
+from socksproxy.limits.account import Scope
 from tests.conftest import Serve
 from tests.support.origin import Origin, echo
 from tests.support.proxy import Playing, Proxy, ask5, ask_as, echoes, reactor, until
@@ -221,7 +221,7 @@ def to_many(proxy: Any) -> None:
         (session,) = proxy.factory.sessions.live
         (meters,) = {target.meters for target in session._association.targets.values()}
         all_of_it = ledger._accounts[Scope.SERVER, ""].upload
-        assert [place.allowance for place in meters.up._places] == [bucket, all_of_it]
+        assert [place.budget for place in meters.up._places] == [bucket, all_of_it]
         for sock in there * 2:
             client.send(bytes(1000), sock.getsockname())
         wait_for(lambda: had_all(proxy, 60))

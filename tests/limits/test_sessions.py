@@ -18,7 +18,7 @@ from socksproxy import BindSettings, Reply, Rule, RulePolicy
 from socksproxy.auth.users import User
 from socksproxy.identity import ISOCKSUser
 from socksproxy.limits import Limits, Rate, ServerLimits
-from socksproxy.limits.ledger import ASSOCIATIONS, BINDS, Scope
+from socksproxy.limits.account import ASSOCIATIONS, BINDS, Scope
 from socksproxy.wire.words import Command
 from tests.commands.test_bind import begun, bind, meet, second, turned_away
 from tests.conftest import Serve

@@ -23,8 +23,8 @@ from zope.interface.verify import verifyClass
 from socksproxy import Client, SOCKSFactory
 from socksproxy.errors import TooManySessions
 from socksproxy.limits import Limits, ServerLimits
+from socksproxy.limits.account import Scope
 from socksproxy.limits.admission import PATIENCE as HEARD
-from socksproxy.limits.ledger import Scope
 from socksproxy.policy import DefaultPolicy
 from socksproxy.server.factory import SOCKSProtocol, client_of
 from socksproxy.wire.words import AddressType

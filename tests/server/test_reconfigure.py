@@ -21,7 +21,7 @@ from socksproxy import BindSettings, Timeouts, UDPSettings
 from socksproxy.auth.users import User, name_of
 from socksproxy.identity import ISOCKSUser
 from socksproxy.limits import Limits, ServerLimits
-from socksproxy.limits.ledger import Scope
+from socksproxy.limits.account import Scope
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.wire.password import Credentials, build_credentials

@@ -18,8 +18,8 @@ from twisted.internet.task import Clock
 
 from socksproxy import SOCKSFactory, Timeouts
 from socksproxy.limits import Limits, ServerLimits
+from socksproxy.limits.account import Scope
 from socksproxy.limits.admission import PATIENCE as HEARD
-from socksproxy.limits.ledger import Scope
 from socksproxy.net.descriptors import DescriptorGate
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.server import sockets as accept

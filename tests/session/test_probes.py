@@ -17,8 +17,8 @@ from twisted.internet.task import Clock
 
 from socksproxy import Rule, RulePolicy
 from socksproxy.limits import Limits, Rate, ServerLimits
+from socksproxy.limits.account import Scope
 from socksproxy.limits.admission import PATIENCE as TOLD
-from socksproxy.limits.ledger import Scope
 from socksproxy.logs.occasional import EVERY, MOST_KINDS, SeldomByKind
 
 from ..conftest import PATIENCE, Program, Serve

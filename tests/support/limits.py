@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from socksproxy.limits.ledger import SESSIONS, Ledger, Scope
+from socksproxy.limits.account import SESSIONS, Scope
+from socksproxy.limits.ledger import Ledger
 
 
 def had(ledger: Ledger, scope: Scope, holder: str = "", kind: str = SESSIONS) -> int:
@@ -17,7 +18,7 @@ def had(ledger: Ledger, scope: Scope, holder: str = "", kind: str = SESSIONS) ->
 
 
 class Purse:
-    """An allowance that ends."""
+    """A budget that ends."""
 
     in_turn = False
 
@@ -28,7 +29,7 @@ class Purse:
     def exhausted(self) -> bool:
         return self.left <= 0
 
-    def allowance(self) -> int:
+    def available(self) -> int:
         return max(self.left, 0)
 
     def spend(self, amount: int, waiter: Any = None) -> None:

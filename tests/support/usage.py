@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from socksproxy.limits.usage import UsageFile
+from socksproxy.limits.quota.usage import UsageFile
 
 #: Seconds that a thread may take for anything; far more than it needs.
 _PATIENCE = 60.0
@@ -29,6 +29,13 @@ class Desk(Clock):
     def callFromThread(self, call: Callable[..., None], *arguments: Any) -> None:
         """See :meth:`twisted.internet.interfaces.IReactorFromThreads.callFromThread`."""
         self._calls.put((call, arguments))
+
+    def addSystemEventTrigger(self, *arguments: Any) -> Any:
+        """See :meth:`twisted.internet.interfaces.IReactorCore.addSystemEventTrigger`: it never shuts down."""
+        return arguments
+
+    def removeSystemEventTrigger(self, trigger: Any) -> None:
+        """See :meth:`twisted.internet.interfaces.IReactorCore.removeSystemEventTrigger`."""
 
     def hear(self) -> None:
         """Wait until a thread has something to say, and listen."""

@@ -15,8 +15,9 @@ from twisted.internet.task import Clock
 from socksproxy import Client
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.limits.admission import PATIENCE, Admission
+from socksproxy.limits.claims import Claims
 from socksproxy.limits.counting import Counting
-from socksproxy.limits.ledger import Claims, Ledger
+from socksproxy.limits.ledger import Ledger
 from socksproxy.workers import shared_table as table_module
 from socksproxy.workers.counts import SharedCounting
 from socksproxy.workers.shared_table import SharedTable, new_table

@@ -3,7 +3,7 @@ Who has moved how many bytes in which day and month, in an SQLite file.
 
 Everything here blocks: it is for a thread. Several processes may have the same file open.
 
-The file may be deleted, replaced or overwritten while it is open. :class:`Lost` tells so, and
+The file may be deleted, replaced or overwritten while it is open. :class:`FileLost` tells so, and
 :meth:`Database.restore` writes a new file. So SQLite keeps a rollback journal here, and forgets the pages
 that it has read: otherwise it would go on with what it remembers of a file that is not there any more.
 """
@@ -69,15 +69,15 @@ _FORGET = """
 """
 
 
-class Unusable(Exception):
+class UsageFileError(Exception):
     """The file cannot be used; its words are for the operator."""
 
 
-class Foreign(Unusable):
+class ForeignFile(UsageFileError):
     """What the file holds is not ours, or is damaged."""
 
 
-class Lost(Unusable):
+class FileLost(UsageFileError):
     """The file was open, and is gone, or holds something else now: what it held is to be written again."""
 
 
@@ -127,13 +127,13 @@ class Database:
         """
         Open the file, unless it is open.
 
-        :raises Lost: when it was open before, and what it held is gone.
-        :raises Unusable: when it cannot be opened, or is not ours.
+        :raises FileLost: when it was open before, and what it held is gone.
+        :raises UsageFileError: when it cannot be opened, or is not ours.
         """
         if self._identity is not None and _identity(self.path) != self._identity:
             self.close()
             there = os.path.lexists(self.path)
-            raise Lost(f"{self.path}: {'is another file than before' if there else 'is gone'}")
+            raise FileLost(f"{self.path}: {'is another file than before' if there else 'is gone'}")
         with self._told():
             if self._connection is None:
                 self._open()
@@ -142,11 +142,11 @@ class Database:
 
     def restore(self, known: Iterable[Known]) -> None:
         """
-        After :class:`Lost`: write *known* to the file that is there now, or to a new one.
+        After :class:`FileLost`: write *known* to the file that is there now, or to a new one.
 
         What the file holds stays where it is more. A damaged file is kept under another name.
 
-        :raises Unusable: when it did not work.
+        :raises UsageFileError: when it did not work.
         """
         self.close()
         with self._told(), _alone(os.path.dirname(self.path)):
@@ -155,7 +155,7 @@ class Database:
             self._identity = None
             try:
                 self.open()
-            except Foreign:
+            except ForeignFile:
                 self._set_aside()
                 self.open()
         assert self._connection is not None
@@ -166,21 +166,21 @@ class Database:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Tell what is wrong with the file as :class:`Unusable`, and begin afresh the next time."""
+        """Tell what is wrong with the file as :class:`UsageFileError`, and begin afresh the next time."""
         try:
             yield
         except (sqlite3.Error, OSError) as problem:
             self.close()
-            kind: type[Unusable] = Unusable
+            kind: type[UsageFileError] = UsageFileError
             if any(words in str(problem) for words in _DAMAGE):
-                kind = Foreign if self._identity is None else Lost
+                kind = ForeignFile if self._identity is None else FileLost
             raise kind(f"{self.path}: {_said(problem)}") from None
-        except Foreign as problem:
+        except ForeignFile as problem:
             self.close()
             if self._identity is None:
                 raise
-            raise Lost(str(problem)) from None
-        except Unusable:
+            raise FileLost(str(problem)) from None
+        except UsageFileError:
             self.close()
             raise
 
@@ -197,8 +197,8 @@ class Database:
         Add *amounts*, all or none.
 
         :returns: what there is of each then.
-        :raises Lost: when the file was open before, and what it held is gone.
-        :raises Unusable: when it did not work.
+        :raises FileLost: when the file was open before, and what it held is gone.
+        :raises UsageFileError: when it did not work.
         """
         self.open()
         assert self._connection is not None
@@ -209,7 +209,7 @@ class Database:
         """
         Those *most* who have moved the most in the month of *day*.
 
-        :raises Unusable: when it did not work.
+        :raises UsageFileError: when it did not work.
         """
         self.open()
         assert self._connection is not None
@@ -247,11 +247,11 @@ class Database:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         mode = os.stat(self.path).st_mode
         if stat.S_ISDIR(mode):
-            raise Unusable(f"{self.path}: is a directory")
+            raise UsageFileError(f"{self.path}: is a directory")
         if not stat.S_ISREG(mode):
-            raise Unusable(f"{self.path}: is not a regular file")
+            raise UsageFileError(f"{self.path}: is not a regular file")
         if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-            raise Unusable(f"{self.path}: this process may not read and write it")
+            raise UsageFileError(f"{self.path}: this process may not read and write it")
         identity = _identity(self.path)
         self._connection = connection = sqlite3.connect(
             self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
@@ -270,12 +270,12 @@ class Database:
 
     def _check(self, connection: sqlite3.Connection) -> None:
         if self._identity is not None and _is_new(connection):
-            raise Foreign(f"{self.path}: is empty")
+            raise ForeignFile(f"{self.path}: is empty")
         if _pragma(connection, "application_id") != APPLICATION:
-            raise Foreign(f"{self.path}: is the database of another program")
+            raise ForeignFile(f"{self.path}: is the database of another program")
         version = _pragma(connection, "user_version")
         if version != VERSION:
-            raise Foreign(f"{self.path}: has format {version}, and this proxy knows format {VERSION}")
+            raise ForeignFile(f"{self.path}: has format {version}, and this proxy knows format {VERSION}")
 
     def _add(self, connection: sqlite3.Connection, amounts: Sequence[Amount]) -> list[Totals]:
         added = [amount for amount in amounts if amount.bytes]

@@ -16,9 +16,18 @@ from typing import Any
 
 import pytest
 
-from socksproxy.limits import database as module
-from socksproxy.limits.database import APPLICATION, SET_ASIDE, Amount, Database, Known, Lost, Totals, Unusable
-from socksproxy.limits.days import Day
+from socksproxy.limits.quota import database as module
+from socksproxy.limits.quota.database import (
+    APPLICATION,
+    SET_ASIDE,
+    Amount,
+    Database,
+    FileLost,
+    Known,
+    Totals,
+    UsageFileError,
+)
+from socksproxy.limits.quota.days import Day
 from tests.support.usage import LOSSES, written
 
 DAY = "2026-11-24"
@@ -106,13 +115,13 @@ def test_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         opened.open()
         assert (tmp_path / name).is_file()
     else:
-        with pytest.raises(Unusable, match="is a directory"):
+        with pytest.raises(UsageFileError, match="is a directory"):
             opened.open()
     opened.close()
 
 
 def said(path: Path) -> str:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UsageFileError) as caught:
         Database(str(path)).open()
     text = str(caught.value)
     assert text.startswith(f"{path}: ")
@@ -200,7 +209,7 @@ def test_locked(path: Path, database: Database) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         database.close()
-        with pytest.raises(Unusable, match=r"usage\.sqlite: database is locked"):
+        with pytest.raises(UsageFileError, match=r"usage\.sqlite: database is locked"):
             database.add([Amount("server", DAY, 1)])
         other.execute("ROLLBACK")
     assert database.add([Amount("server", DAY, 1)]) == [(1, 1)]
@@ -223,7 +232,7 @@ def test_full(path: Path, database: Database) -> None:
     many = [Amount(f"user {number}", DAY, number) for number in range(1, 3000)]
     with (
         full_disk(path),
-        pytest.raises(Unusable, match=r"usage\.sqlite: (database or disk is full|disk I/O)"),
+        pytest.raises(UsageFileError, match=r"usage\.sqlite: (database or disk is full|disk I/O)"),
     ):
         database.add(many)
     assert written(path) == {("server", DAY): 1, ("server", "2026-11"): 1}
@@ -241,9 +250,9 @@ def test_lost(
     if closed:
         database.close()
     happens(path)
-    with pytest.raises(Lost, match=words):
+    with pytest.raises(FileLost, match=words):
         database.add([Amount("user 7", DAY, 1)])
-    with pytest.raises(Lost):
+    with pytest.raises(FileLost):
         database.add([Amount("user 7", DAY, 1)])
     there = path.read_bytes() if kept else b""
     database.restore([Known("user 7", DAY, 5, 6), Known("user 8", "2026-11-02", 0, 9)])
@@ -267,7 +276,7 @@ def test_restored_by_another(path: Path, database: Database) -> None:
         each.add([Amount("server", DAY, 10)])
     path.write_bytes(b"garbage")
     for each in (database, other):
-        with pytest.raises(Lost):
+        with pytest.raises(FileLost):
             each.add([Amount("server", DAY, 1)])
     database.restore([Known("server", DAY, 20, 20)])
     database.add([Amount("server", DAY, 5)])
@@ -288,9 +297,9 @@ def test_not_restored(path: Path, database: Database) -> None:
     database.add([Amount("server", DAY, 1)])
     path.unlink()
     path.mkdir()
-    with pytest.raises(Lost):
+    with pytest.raises(FileLost):
         database.add([Amount("server", DAY, 1)])
-    with pytest.raises(Unusable, match="is a directory"):
+    with pytest.raises(UsageFileError, match="is a directory"):
         database.restore([Known("server", DAY, 1, 1)])
     path.rmdir()
     database.restore([Known("server", DAY, 1, 1)])
@@ -314,7 +323,7 @@ def test_with_a_write_ahead_log(path: Path, database: Database) -> None:
 def test_started_at_once(path: Path) -> None:
     """Workers start together, and one of them makes the file."""
     program = (
-        "import sys; from socksproxy.limits.database import *; sys.stdin.read(1);"
+        "import sys; from socksproxy.limits.quota.database import *; sys.stdin.read(1);"
         f"d = Database({str(path)!r}); [d.add([Amount('server', {DAY!r}, 1)]) for _ in range(20)]; d.close()"
     )
     workers = [subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) for _ in range(4)]

@@ -13,7 +13,7 @@ _NO_END = 1 << 62
 
 class Quota:
     """
-    What is left of a day and of a month: an :class:`~socksproxy.limits.buckets.Allowance`.
+    What is left of a day and of a month: an :class:`~socksproxy.limits.buckets.Budget`.
 
     It costs nothing while nothing is moved: that a new day has begun is seen when somebody looks.
 
@@ -57,7 +57,7 @@ class Quota:
     def monthly(self, most: int | None) -> None:
         self._monthly = _NO_END if most is None else most
 
-    def allowance(self) -> int:
+    def available(self) -> int:
         """Bytes that may be moved now."""
         used = self._now()
         of_day, of_month = self._daily - used.of_day, self._monthly - used.of_month
@@ -81,7 +81,7 @@ class Quota:
         # Whoever asks is about to be let in, or not: others may have used it, or the operator may
         # have deleted what was used, and nobody who moves nothing would hear of it.
         self._usage.attend(self._now())
-        return not self.allowance()
+        return not self.available()
 
     def wait(self, waiter: Any) -> None:
         """Nobody is to wait for another day: whoever finds it exhausted ends."""

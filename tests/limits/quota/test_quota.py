@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from socksproxy.limits.quota import Quota
-from socksproxy.limits.usage import WRITE_AFTER, UsageFile
+from socksproxy.limits.quota.quota import Quota
+from socksproxy.limits.quota.usage import WRITE_AFTER, UsageFile
 from tests.support.usage import Desk, stop, used, written
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -52,7 +52,7 @@ def test_smaller(usage: UsageFile, daily: int | None, monthly: int | None, left:
     """The one of which less is left decides."""
     quota = Quota(usage, "user bob", daily, monthly)
     quota.spend(100)
-    assert quota.allowance() == left
+    assert quota.available() == left
     assert not quota.exhausted
 
 
@@ -61,9 +61,9 @@ def test_exhausted(usage: UsageFile, amount: int) -> None:
     """More may have been spent than there was, but nothing more is allowed."""
     quota = Quota(usage, "user bob", 1000)
     quota.spend(999)
-    assert (quota.allowance(), quota.exhausted) == (1, False)
+    assert (quota.available(), quota.exhausted) == (1, False)
     quota.spend(amount - 999)
-    assert (quota.allowance(), quota.exhausted) == (0, True)
+    assert (quota.available(), quota.exhausted) == (0, True)
 
 
 def test_given_back(usage: UsageFile) -> None:
@@ -71,9 +71,9 @@ def test_given_back(usage: UsageFile) -> None:
     quota = Quota(usage, "user bob", 1000, 2000)
     quota.spend(1000)
     quota.spend(-400)
-    assert quota.allowance() == 400
+    assert quota.available() == 400
     quota.daily = None
-    assert quota.allowance() == 1400
+    assert quota.available() == 1400
 
 
 def test_none_at_all(usage: UsageFile) -> None:
@@ -87,9 +87,9 @@ def test_changed(usage: UsageFile) -> None:
     quota = Quota(usage, "user bob", 1000)
     quota.spend(1000)
     quota.daily = 3000
-    assert quota.allowance() == 2000
+    assert quota.available() == 2000
     quota.monthly = 1500
-    assert quota.allowance() == 500
+    assert quota.available() == 500
     quota.daily = quota.monthly = None
     assert (quota.daily, quota.monthly) == (None, None)
     assert not quota.exhausted
@@ -98,8 +98,8 @@ def test_changed(usage: UsageFile) -> None:
 def test_same_holder(usage: UsageFile) -> None:
     """Who comes back finds what it had spent, the file written or not; another one does not."""
     Quota(usage, "user bob", 1000).spend(300)
-    assert Quota(usage, "user bob", 1000).allowance() == 700
-    assert Quota(usage, "user eve", 1000).allowance() == 1000
+    assert Quota(usage, "user bob", 1000).available() == 700
+    assert Quota(usage, "user eve", 1000).available() == 1000
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def test_midnight(usage: UsageFile, wall: Wall, before: str, after: str, new_mon
     if look:
         assert not quota.exhausted
     quota.spend(10)
-    assert quota.allowance() == 990
+    assert quota.available() == 990
     quota.daily = None
-    assert quota.allowance() == 5000 - 10 - (0 if new_month else 1000)
+    assert quota.available() == 5000 - 10 - (0 if new_month else 1000)
 
 
 @pytest.mark.parametrize("hours", [22, 24])
@@ -148,7 +148,7 @@ def test_clock_set_back(usage: UsageFile, wall: Wall) -> None:
     quota = Quota(usage, "user bob", 1000, 1000)
     quota.spend(1000)
     wall.set("2026-11-24T12:00")
-    assert quota.allowance() == 1000
+    assert quota.available() == 1000
 
 
 def test_nothing_under_way(usage: UsageFile, desk: Desk, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_nothing_under_way(usage: UsageFile, desk: Desk, tmp_path: Path) -> None
         quota.spend(1)
         assert len(desk.getDelayedCalls()) == 1
         desk.pass_by(WRITE_AFTER)
-        assert quota.allowance() == 999
+        assert quota.available() == 999
         assert desk.getDelayedCalls() == []
 
 
@@ -203,7 +203,7 @@ def test_adds_up(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str
             today = str(datetime.fromtimestamp(wall.now, BERLIN).date())
             for period in (today, today[:7]):
                 spent[name, period] = spent.get((name, period), 0) + int(amount)
-            assert quota.allowance() == 10**15 - max(spent[name, today], spent[name, today[:7]])
+            assert quota.available() == 10**15 - max(spent[name, today], spent[name, today[:7]])
     stop(desk, usage)
     kept = {place: count for place, count in written(path).items() if count}
     shown = {(_shown(name), period): count for (name, period), count in spent.items() if count}

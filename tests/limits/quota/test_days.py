@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, strategies as st
 
-from socksproxy.limits.days import day_at
+from socksproxy.limits.quota.days import day_at
 
 HOUR = 3600.0
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -17,10 +17,10 @@ from hypothesis import given, settings, strategies as st
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 
-from socksproxy.limits import database, usage as module
-from socksproxy.limits.database import Unusable
-from socksproxy.limits.quota import Quota
-from socksproxy.limits.usage import RETRY_AFTER, STOP_WITHIN, WRITE_AFTER, UsageFile
+from socksproxy.limits.quota import database, usage as module
+from socksproxy.limits.quota.database import UsageFileError
+from socksproxy.limits.quota.quota import Quota
+from socksproxy.limits.quota.usage import RETRY_AFTER, STOP_WITHIN, WRITE_AFTER, UsageFile
 from socksproxy.logs.occasional import EVERY
 from tests.conftest import PATIENCE, Program
 from tests.support.logs import heard
@@ -105,10 +105,10 @@ def test_one_at_a_time(usage: UsageFile, desk: Desk, path: Path) -> None:
     assert desk.getDelayedCalls() == []
     desk.hear()
     assert of_bob(path) == 1
-    assert quota.allowance() == PLENTY - 101
+    assert quota.available() == PLENTY - 101
     desk.pass_by(WRITE_AFTER)
     assert of_bob(path) == 101
-    assert quota.allowance() == PLENTY - 101
+    assert quota.available() == PLENTY - 101
 
 
 def test_given_back(usage: UsageFile, desk: Desk, path: Path) -> None:
@@ -119,7 +119,7 @@ def test_given_back(usage: UsageFile, desk: Desk, path: Path) -> None:
     quota.spend(-16000)
     desk.pass_by(WRITE_AFTER)
     assert of_bob(path) == 384
-    assert quota.allowance() == PLENTY - 384
+    assert quota.available() == PLENTY - 384
 
 
 def test_many(usage: UsageFile, desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_before_the_start(desk: Desk, path: Path) -> None:
     quota.spend(10)
     desk.hear()
     result_of(starting)
-    assert quota.allowance() == PLENTY - 110
+    assert quota.available() == PLENTY - 110
     stop(desk, usage)
     assert of_bob(path) == 110
 
@@ -169,20 +169,20 @@ def test_others(usage: UsageFile, desk: Desk, path: Path) -> None:
         quota, theirs = bob(usage, desk), bob(other, elsewhere)
         theirs.spend(1000)
         elsewhere.pass_by(WRITE_AFTER)
-        assert quota.allowance() == PLENTY
+        assert quota.available() == PLENTY
         quota.spend(1)
         desk.pass_by(WRITE_AFTER)
-        assert quota.allowance() == PLENTY - 1001
+        assert quota.available() == PLENTY - 1001
         Quota(other, "user eve", PLENTY).spend(5)
         elsewhere.pass_by(0)
         eve = Quota(usage, "user eve", PLENTY)
         desk.pass_by(0)
-        assert eve.allowance() == PLENTY - 5
+        assert eve.available() == PLENTY - 5
         # Who is known is read once more when it comes back.
         again = bob(other)
-        assert again.allowance() == PLENTY - 1000
+        assert again.available() == PLENTY - 1000
         elsewhere.pass_by(WRITE_AFTER)
-        assert again.allowance() == PLENTY - 1001
+        assert again.available() == PLENTY - 1001
     assert of_bob(path) == 1001
 
 
@@ -208,7 +208,7 @@ def test_locked(usage: UsageFile, desk: Desk, path: Path) -> None:
             for step in range(10):
                 quota.spend(1)
                 desk.pass_by(RETRY_AFTER if step else WRITE_AFTER)
-            assert quota.allowance() == PLENTY - 10
+            assert quota.available() == PLENTY - 10
         assert len(desk.getDelayedCalls()) == 1
         (line,) = lines
         assert line == (
@@ -218,7 +218,7 @@ def test_locked(usage: UsageFile, desk: Desk, path: Path) -> None:
         desk.pass_by(RETRY_AFTER)
         assert lines[1:] == [f"{path}: what quotas have been used is written again"]
     assert of_bob(path) == 10
-    assert quota.allowance() == PLENTY - 10
+    assert quota.available() == PLENTY - 10
     assert desk.getDelayedCalls() == []
 
 
@@ -255,7 +255,7 @@ def test_lost(
         desk.hear()  # what is known
         desk.hear()  # and what was spent
     assert lines[1:] == [f"{path}: what quotas have been used is written again"]
-    assert quota.allowance() == PLENTY - 8
+    assert quota.available() == PLENTY - 8
     assert of_bob(path) == 8
     stop(desk, usage)
     found = written(path)
@@ -296,14 +296,14 @@ def test_not_all_known(usage: UsageFile, desk: Desk, path: Path, monkeypatch: py
         Quota(usage, f"user {number}", PLENTY)
     desk.pass_by(0)
     second = bob(usage)
-    assert second.allowance() == PLENTY
+    assert second.available() == PLENTY
     desk.pass_by(0)
-    assert second.allowance() == PLENTY - 7
+    assert second.available() == PLENTY - 7
     first.spend(1)
     second.spend(1)
     desk.pass_by(WRITE_AFTER)
     assert of_bob(path) == 9
-    assert (first.allowance(), second.allowance()) == (PLENTY - 9, PLENTY - 9)
+    assert (first.available(), second.available()) == (PLENTY - 9, PLENTY - 9)
 
 
 @pytest.mark.parametrize("wrong", ["directory", "garbage"])
@@ -316,7 +316,7 @@ def test_cannot_start(desk: Desk, path: Path, wrong: str) -> None:
     usage = UsageFile(desk, str(path))
     starting = usage.start()
     desk.hear()
-    with pytest.raises(Unusable, match=str(path)):
+    with pytest.raises(UsageFileError, match=str(path)):
         result_of(starting)
     result_of(usage.stop())
     assert desk.getDelayedCalls() == []
@@ -351,7 +351,7 @@ def test_stop_while_starting(desk: Desk, path: Path) -> None:
     for place in (path, path / "nowhere"):
         usage = UsageFile(desk, str(place))
         starting, stopping = usage.start(), usage.stop()
-        starting.addErrback(lambda failure: failure.trap(Unusable))
+        starting.addErrback(lambda failure: failure.trap(UsageFileError))
         while not stopping.called:
             desk.hear()
         result_of(starting)
@@ -410,7 +410,7 @@ def test_two(tmp_path_factory: pytest.TempPathFactory, spends: list[tuple[int, i
     for which, number, amount, seconds in spends:
         quotas[which][number].spend(amount)
         own[which][number] += amount
-        left = quotas[which][number].allowance()
+        left = quotas[which][number].available()
         assert PLENTY - own[0][number] - own[1][number] <= left <= PLENTY - own[which][number]
         for desk in desks:
             desk.advance(seconds)
@@ -435,8 +435,8 @@ def test_real_reactor(path: Path) -> Iterator[Deferred[Any]]:
 _SPENDER = """
 import sys, time
 from twisted.internet import reactor, task
-from socksproxy.limits.quota import Quota
-from socksproxy.limits.usage import UsageFile
+from socksproxy.limits.quota.quota import Quota
+from socksproxy.limits.quota.usage import UsageFile
 
 usage = UsageFile(reactor, sys.argv[1])
 total = 0

@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 
 from socksproxy import Reply, Rule, RulePolicy
 from socksproxy.limits import Limits, ServerLimits
-from socksproxy.limits.usage import UsageFile
+from socksproxy.limits.quota.usage import UsageFile
 from socksproxy.wire.words import Reply4
 from tests.conftest import Serve
 from tests.support.logs import heard
@@ -26,7 +26,7 @@ from tests.support.usage import written
 from tests.udp.harness import Client as Datagrams, Echo, Refused, wait_for
 from tests.udp.test_contract import serving
 
-from .test_sessions import portal_of
+from ..test_sessions import portal_of
 
 reactor: Any = _reactor
 

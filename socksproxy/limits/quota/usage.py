@@ -1,12 +1,11 @@
 """
 What the holders of quotas have used, kept in a file.
 
-The reactor's thread only counts; a thread of its own writes and reads. There
-is never more than one thing for it to do: what is spent meanwhile is added up.
-Amounts are written as increments, and the totals then read back are the truth: so
-several processes can share the file, and each knows of the others' bytes after its next write.
-
-When the file is deleted, replaced or overwritten, what this process knows is written to a new one.
+Strategy: the reactor's thread only counts, and one thread of a pool writes and reads. That thread never has
+more than one job: the bytes that are spent meanwhile are added up for the next job. Amounts are written as
+increments, and the totals that are read back then are the truth. So several processes can share the file, and
+each one knows of the others' bytes after its next write. When the file is deleted, replaced or overwritten,
+what this process knows is written to a new file.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
 from itertools import islice
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from ..logs.occasional import Seldom
-from .database import SET_ASIDE, Amount, Database, Known, Lost, Totals
+from ...logs.occasional import Seldom
+from ...runtime.pool import NotRun, Pool, PoolStopped
+from .database import SET_ASIDE, Amount, Database, FileLost, Known, Totals, UsageFileError
 from .days import Day, day_at
 
 _log = Logger(namespace="socksproxy")
@@ -97,7 +96,7 @@ class UsageFile:
         self._known: dict[str, Used] = {}
         self._waiting: dict[Used, None] = {}
         self._timer: IDelayedCall | None = None
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._pool = Pool(reactor, name="quotas", threads=1, waiting=1)
         self._database = Database(path)
         self._running = False
         self._busy = True
@@ -119,7 +118,8 @@ class UsageFile:
         It is to be called by the user and in the process that serve.
 
         :returns: fires when that is known; fails with
-            :class:`~socksproxy.limits.database.Unusable`, which names the file, when it cannot be.
+            :class:`~socksproxy.limits.quota.database.UsageFileError`, which names the file, when it cannot
+            be.
         """
         day = self.today()
         started: Deferred[None] = Deferred()
@@ -134,8 +134,6 @@ class UsageFile:
             started.errback(problem)
 
         self._running = True
-        # A disk that hangs must not keep the process alive.
-        Thread(target=self._serve, name="quotas", daemon=True).start()
         self._do(lambda: self._database.largest(day, MOST_KNOWN), opened, failed)
         return started
 
@@ -274,7 +272,7 @@ class UsageFile:
             self._waiting[used] = None
         for used in list(islice(self._waiting, max(0, len(self._waiting) - MOST_KEPT))):
             self._lose(used)
-        if isinstance(problem, Lost):
+        if isinstance(problem, FileLost):
             self._restore(problem)
             return
         self._not_written(problem)
@@ -295,7 +293,7 @@ class UsageFile:
         else:
             self._timer = self._reactor.callLater(RETRY_AFTER, self._write)
 
-    def _restore(self, problem: Lost) -> None:
+    def _restore(self, problem: FileLost) -> None:
         """Write what is known to the file that is there now, or to a new one."""
         times = self._replacements.due()
         if times:
@@ -336,7 +334,7 @@ class UsageFile:
             self._do(self._database.open, lambda _: self._ended(), self._lost_at_last)
 
     def _lost_at_last(self, problem: Exception) -> None:
-        if isinstance(problem, Lost):
+        if isinstance(problem, FileLost):
             self._restore(problem)
         else:
             self._not_written(problem)
@@ -349,31 +347,34 @@ class UsageFile:
             return
         self._running = False
         self._cancel()
-        self._jobs.put(None)
+        self._pool.stop()
         lost = self._writing + sum(used.unsaid for used in self._waiting)
         if lost:
             _log.error("{path}: {lost} bytes that were used are not written", path=self.path, lost=lost)
         if self._stopped is not None:
             self._stopped.callback(None)
 
-    # The thread.
-
     def _do(
         self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]
     ) -> None:
+        """Have the thread do *work*."""
         self._busy = True
 
-        def job() -> None:
-            try:
-                result = work()
-            except Exception as problem:
-                self._reactor.callFromThread(failed, problem)
-            else:
-                self._reactor.callFromThread(done, result)
+        def broke(failure: Failure) -> None:
+            problem: Any = failure.value
+            if isinstance(problem, NotRun):
+                problem = UsageFileError(f"{self.path}: {problem}")
+            if not failure.check(PoolStopped):  # after that there is nothing more to be told
+                failed(problem)
 
-        self._jobs.put(job)
+        job = self._pool.run(self._work, work)
+        job.addCallbacks(done, broke).addErrback(
+            lambda failure: _log.failure("used quotas cannot be kept", failure)
+        )
 
-    def _serve(self) -> None:
-        for job in iter(self._jobs.get, None):
-            job()
-        self._database.close()
+    def _work(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        finally:
+            if not self._running:
+                self._database.close()  # the disk was too slow for the end of the server

@@ -1,0 +1,232 @@
+"""
+What the holder of a limit has: counts, buckets and a quota, in one account for each holder.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from itertools import islice
+from typing import Any
+
+from twisted.logger import Logger
+
+from ..errors import OverLimit
+from ..logs.occasional import Seldom
+from ..logs.printable import printable
+from ..values.limits import Limits, Rate
+from .buckets import Bucket
+from .counting import Counter, Counting, OwnCounting, Pace
+from .quota.quota import Quota
+from .quota.usage import UsageFile
+
+_log = Logger(namespace="socksproxy")
+
+#: Accounts that nobody has a session of, and that are kept until their buckets are full again.
+MOST_RESTING = 16384
+#: How many of them are looked at for each new account.
+_LOOKED_AT = 4
+
+SESSIONS, BINDS, ASSOCIATIONS = "sessions", "binds", "associations"
+
+
+class Scope(Enum):
+    """What kind of holder it is."""
+
+    SERVER = "server"
+    CLIENT = "client"
+    NETWORK = "network"
+    USER = "user"
+    RULE = "rule"
+    SESSION = "session"
+
+
+class Account:
+    """
+    What one holder has.
+
+    :param accounts: the table that the account is in.
+    :param name: of the holder, such as ``user bob``.
+    :param of: how a refusal tells whose limit it was.
+    :ivar arrivals: how often sessions may begin; None: as they like.
+    :ivar upload: the bucket of bytes from clients, and :attr:`download` of those to them.
+    :ivar quota: what is left of a day and of a month.
+    :ivar holders: how many claims there are on it.
+    """
+
+    __slots__ = (
+        "_accounts",
+        "_counters",
+        "arrivals",
+        "complaints",
+        "download",
+        "holders",
+        "limits",
+        "name",
+        "of",
+        "quota",
+        "upload",
+    )
+
+    def __init__(self, accounts: Accounts, name: str, of: str, limits: Limits) -> None:
+        self._accounts = accounts
+        self._counters: dict[str, Counter] = {}
+        self.name = name
+        self.of = of
+        self.limits = Limits()
+        self.holders = 0
+        self.arrivals: Pace | None = None
+        self.upload: Bucket | None = None
+        self.download: Bucket | None = None
+        self.quota: Quota | None = None
+        self.complaints: Seldom | None = None
+        self.change(limits)
+
+    def change(self, limits: Limits) -> None:
+        """From now on *limits* hold; what is there of its counts and buckets stays."""
+        if limits is self.limits or limits == self.limits:
+            return
+        self.limits = limits
+        self._change_arrivals(limits.new_sessions)
+        counting = self._accounts.counting
+        self.upload = bucket_at(limits.upload, self.upload, counting, f"{self.name} upload")
+        self.download = bucket_at(limits.download, self.download, counting, f"{self.name} download")
+        if not limits.counts_bytes:
+            self.quota = None
+        elif self.quota is None:
+            self.quota = self._accounts.quota(self.name, limits)
+        else:
+            self.quota.daily, self.quota.monthly = limits.daily, limits.monthly
+
+    def begin_quota(self) -> None:
+        """What has been used is kept somewhere else from now on."""
+        if self.quota is not None:
+            self.quota = self._accounts.quota(self.name, self.limits)
+
+    def _change_arrivals(self, rate: Rate | None) -> None:
+        if rate is None:
+            self.arrivals = None
+        elif self.arrivals is None:
+            self.arrivals = self._accounts.counting.pace(f"{self.name} arrivals", rate)
+        else:
+            self.arrivals.rate = rate
+
+    def counter(self, kind: str) -> Counter:
+        """How many of *kind* it has."""
+        counter = self._counters.get(kind)
+        if counter is None:
+            counter = self._counters[kind] = self._accounts.counting.counter(f"{self.name} {kind}")
+        return counter
+
+    def arrives(self) -> bool:
+        """A session begins: whether it may, by the rate at which they do."""
+        return self.arrivals is None or self.arrivals.take()
+
+    @property
+    def rested(self) -> bool:
+        """Whether nothing is lost when it is forgotten."""
+        if self.complaints is not None and not self.complaints.quiet:
+            return False
+        return all(bucket is None or bucket.full for bucket in (self.arrivals, self.upload, self.download))
+
+
+def bucket_at(rate: Rate | None, bucket: Bucket | None, counting: Counting, name: str) -> Bucket | None:
+    """
+    The bucket for *rate*, which keeps the bytes that it has when the rate changes.
+
+    :param bucket: the present one; None: there is none.
+    :param name: by which *counting* knows a new one.
+    """
+    if rate is None:
+        return None
+    if bucket is None:
+        return counting.bucket(name, rate)
+    if rate != bucket.rate:
+        bucket.rate = rate
+    return bucket
+
+
+class Accounts:
+    """
+    The accounts of all holders.
+
+    An account that no session has a claim on is kept until its buckets are full again.
+
+    :param reactor: keeps time.
+    :param usage: keeps what has been used of quotas; None: no holder has a quota.
+    :param counting: how counts and rates are kept; None: for this process alone.
+    :ivar own: counts and rates of this process alone.
+    :ivar session: the limits of each session by itself.
+    :ivar refusing: how many sessions are there only to be told that they are too many.
+    """
+
+    def __init__(
+        self, reactor: Any, usage: UsageFile | None = None, counting: Counting | None = None
+    ) -> None:
+        self.own = OwnCounting(reactor)
+        self.counting: Counting = self.own if counting is None else counting
+        self.usage = usage
+        self.session = Limits()
+        self.refusing = 0
+        self._reactor = reactor
+        self._without_usage = Seldom(reactor)
+        self._accounts: dict[tuple[Scope, str], Account] = {}
+        self._resting: dict[tuple[Scope, str], None] = {}
+
+    def account(self, scope: Scope, holder: str, limits: Limits) -> Account:
+        """The account of *holder*, for one claim more; :meth:`leave` is to follow."""
+        place = scope, holder
+        account = self._accounts.get(place)
+        if account is None:
+            self._forget_rested()
+            name = f"{scope.value} {holder}" if holder else scope.value
+            of = "" if scope is Scope.SERVER else f" of {printable(name)}"
+            account = self._accounts[place] = Account(self, name, of, limits)
+        else:
+            self._resting.pop(place, None)
+            account.change(limits)
+        account.holders += 1
+        return account
+
+    def leave(self, scope: Scope, holder: str, account: Account) -> None:
+        """One claim less."""
+        account.holders -= 1
+        if account.holders:
+            return
+        # Who comes back at once is not to find full buckets, nor everybody's log lines.
+        self._resting[scope, holder] = None
+        if len(self._resting) > MOST_RESTING:
+            self._forget(next(iter(self._resting)))
+
+    def _forget_rested(self) -> None:
+        for place in list(islice(self._resting, _LOOKED_AT)):
+            if self._accounts[place].rested:
+                self._forget(place)
+            else:
+                # To the end, lest the same ones are looked at again and again.
+                del self._resting[place]
+                self._resting[place] = None
+
+    def _forget(self, place: tuple[Scope, str]) -> None:
+        del self._resting[place], self._accounts[place]
+
+    def __len__(self) -> int:
+        """How many accounts somebody has a claim on."""
+        return len(self._accounts) - len(self._resting)
+
+    def quota(self, name: str, limits: Limits) -> Quota | None:
+        """The quota of the holder of that *name*; None: nothing keeps what has been used."""
+        if self.usage is None:
+            if self._without_usage.due():
+                _log.error("{name}: a quota needs a UsageFile, and without one it does not count", name=name)
+            return None
+        return Quota(self.usage, name, limits.daily, limits.monthly)
+
+    def complain(self, account: Account, problem: OverLimit) -> None:
+        """Somebody is refused because of *account*: one line a while, however often it is."""
+        if account.complaints is None:
+            account.complaints = Seldom(self._reactor)
+        refused = account.complaints.due()
+        if refused:
+            _log.warn(
+                "{problem}: {refused} refused since the last such line", problem=problem, refused=refused
+            )

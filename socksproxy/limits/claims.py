@@ -1,0 +1,278 @@
+"""
+What one session has of the accounts of its holders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+
+from ..errors import OverLimit, QuotaUsedUp, TooManyAssociations, TooManyBinds, TooManySessions
+from ..values.limits import Limits
+from .account import ASSOCIATIONS, BINDS, SESSIONS, Account, Accounts, Scope, bucket_at
+from .admission import Admission, judged
+from .buckets import Bucket, Budget, Meter, Meters
+from .counting import Counter
+
+_REFUSALS = {SESSIONS: TooManySessions, BINDS: TooManyBinds, ASSOCIATIONS: TooManyAssociations}
+_WORDS = {SESSIONS: "sessions", BINDS: "BINDs", ASSOCIATIONS: "associations"}
+
+_NARROWEST = (Scope.SESSION, Scope.USER, Scope.CLIENT, Scope.RULE, Scope.NETWORK, Scope.SERVER)
+
+
+def _no_room(_: Scope) -> bool:
+    """What a holder has, it keeps."""
+    return False
+
+
+class Claims:
+    """
+    What one session has of the accounts of its holders.
+
+    :param accounts: where these are.
+    :ivar admission: what becomes of the session.
+    """
+
+    __slots__ = ("_accounts", "_kinds", "_own", "_refused_by", "_table", "_taken", "admission")
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._table = accounts
+        self._accounts: dict[tuple[Scope, str], Account] = {}
+        self._taken: list[tuple[Account, str, Counter]] = []
+        self._kinds = [SESSIONS]
+        self._own: tuple[Bucket | None, Bucket | None] = None, None
+        self.admission = Admission.SERVE
+        self._refused_by: Account | None = None
+
+    # What a session asks.
+
+    @property
+    def refusal(self) -> TooManySessions | None:
+        """Why the session was not admitted; None: it was."""
+        account = self._refused_by
+        return None if account is None else TooManySessions(f"too many sessions{account.of}")
+
+    def check(self) -> None:
+        """
+        Whether the session may be served, by what is known of it when its client connects.
+
+        :raises TooManySessions: when it is one too many.
+        :raises QuotaUsedUp: when a holder has had its bytes.
+        """
+        refusal = self.refusal
+        if refusal is not None:
+            assert self._refused_by is not None
+            self._table.complain(self._refused_by, refusal)
+            raise refusal
+        for account in self._accounts.values():
+            try:
+                _check_quota(account)
+            except QuotaUsedUp as problem:
+                self._table.complain(account, problem)
+                raise
+
+    def enter(self, scope: Scope, holder: str, limits: Limits) -> None:
+        """
+        The session turns out to be *holder*'s, too.
+
+        :raises TooManySessions: when the holder may not have another session.
+        :raises QuotaUsedUp: when it has had its bytes.
+        """
+        known = self._accounts.get((scope, holder))
+        if known is not None and known.limits == limits:
+            return
+        account = self._join(scope, holder, limits)
+        account.change(limits)
+        self._give(lambda owner, kind: owner is account)
+        try:
+            _check_quota(account)
+            if known is None and not account.arrives():
+                raise TooManySessions(f"too many new sessions{account.of}")
+            for kind in self._kinds:
+                self._take(account, kind)
+        except OverLimit as problem:
+            self._table.complain(account, problem)
+            self.leave(scope, holder)
+            raise
+
+    def leave(self, scope: Scope, holder: str) -> None:
+        """The session is *holder*'s no more."""
+        account = self._accounts.pop((scope, holder), None)
+        if account is None:
+            return
+        self._give(lambda owner, kind: owner is account)
+        self._table.leave(scope, holder, account)
+
+    def take(self, kind: str, make_room: Callable[[Scope], bool] = _no_room) -> None:
+        """
+        The session has a BIND, or an association.
+
+        :param make_room: called when a holder of that scope has as many as it may: ends another session's,
+            and tells whether there was any.
+        :raises TooManyBinds: when a holder has as many as it may.
+        :raises TooManyAssociations: likewise.
+        """
+        for (scope, _), account in self._accounts.items():
+            try:
+                self._take_in_room(account, kind, partial(make_room, scope))
+            except OverLimit as problem:
+                self._table.complain(account, problem)
+                self._give(lambda owner, given: given == kind)
+                raise
+        self._kinds.append(kind)
+
+    def _take_in_room(self, account: Account, kind: str, make_room: Callable[[], bool]) -> None:
+        try:
+            self._take(account, kind)
+        except OverLimit:
+            self._give(lambda owner, given: owner is account and given == kind)
+            if not make_room():
+                raise
+            self._take(account, kind)
+
+    def give(self, kind: str) -> None:
+        """It has it no more."""
+        if kind in self._kinds:
+            self._kinds.remove(kind)
+            self._give(lambda owner, given: given == kind)
+
+    def meters(self, rules: Iterable[str] = ()) -> Meters | None:
+        """
+        What the session's bytes are measured by.
+
+        :param rules: the names of those that allow what it does.
+        :returns: None: by nothing.
+        """
+        wanted = set(rules)
+        # Who waits, waits at the narrowest first.
+        places = sorted(self._accounts, key=lambda place: _NARROWEST.index(place[0]))
+        accounts = [
+            self._accounts[scope, holder]
+            for scope, holder in places
+            if scope is not Scope.RULE or holder in wanted
+        ]
+        own, limits = self._table.own, self._table.session
+        up_before, down_before = self._own
+        own_up, own_down = self._own = (
+            bucket_at(limits.upload, up_before, own, ""),
+            bucket_at(limits.download, down_before, own, ""),
+        )
+        quotas = [account.quota for account in accounts if account.quota is not None]
+        up: list[Budget] = [*quotas, *_present(own_up, *(account.upload for account in accounts))]
+        down: list[Budget] = [*quotas, *_present(own_down, *(account.download for account in accounts))]
+        if not up and not down:
+            return None
+        return Meters(Meter(up) if up else None, Meter(down) if down else None)
+
+    def of(self, scope: Scope) -> list[tuple[Scope, str, Limits]]:
+        """The holders of *scope*, and what holds for them."""
+        return [(*place, account.limits) for place, account in self._accounts.items() if place[0] is scope]
+
+    def settle(self, rule: str | None) -> None:
+        """Of the rules under which it might have gone on, it does so under *rule*."""
+        for scope, holder in list(self._accounts):
+            if scope is Scope.RULE and holder != rule:
+                self.leave(scope, holder)
+
+    def close(self) -> None:
+        """The session is over."""
+        self._give(lambda owner, kind: True)
+        accounts, self._accounts = self._accounts, {}
+        for (scope, holder), account in accounts.items():
+            self._table.leave(scope, holder, account)
+        self._table.refusing -= self._refused_by is not None
+
+    # What the ledger asks.
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """What the session has one of."""
+        return self._kinds
+
+    def join(self, holders: Iterable[tuple[Scope, str, Limits]]) -> None:
+        """The session is these holders', too, and takes nothing yet."""
+        for scope, holder, limits in holders:
+            self._join(scope, holder, limits)
+
+    def arrive(self, holders: Iterable[tuple[Scope, str, Limits]]) -> None:
+        """A client has connected, or it is known now which one has: it is counted, and judged by counts."""
+        over, refused_by = 0, None
+        for scope, holder, limits in holders:
+            if (scope, holder) in self._accounts:
+                continue  # it was counted when it was not known whose session it is
+            account = self._join(scope, holder, limits)
+            here = 0 if limits.sessions is None else self._add(account, SESSIONS) - limits.sessions
+            if here > over:
+                over, refused_by = here, account
+        if refused_by is not None:
+            self._refuse(over, refused_by)
+
+    def _refuse(self, over: int, refused_by: Account) -> None:
+        """The session is one too many, and one of *over* such ones."""
+        self._table.refusing += self._refused_by is None
+        self.admission, self._refused_by = judged(over), refused_by
+        if self.admission is Admission.DROP:
+            # Nobody is told, but the operator.
+            with suppress(TooManySessions):
+                self.check()
+
+    def begin(self) -> None:
+        """
+        The client has said something, so that it counts in the rates at which sessions begin.
+
+        A client that connects and says nothing, as health checks and scanners do, counts in none.
+        """
+        too_often = [account for account in self._accounts.values() if not account.arrives()]
+        if too_often and self._refused_by is None:
+            self._refuse(self._table.refusing + 1, too_often[0])
+
+    def renew(self, holders: Iterable[tuple[Scope, str, Limits]]) -> None:
+        """Limits have changed: the session goes on, and is counted wherever it counts now."""
+        now = {(scope, holder): limits for scope, holder, limits in holders}
+        for scope, holder in self._accounts.keys() - now.keys():
+            self.leave(scope, holder)
+        for (scope, holder), limits in now.items():
+            self._join(scope, holder, limits).change(limits)
+        taken, self._taken = self._taken, []
+        for account in self._accounts.values():
+            for kind in self._kinds:
+                if getattr(account.limits, kind) is not None:
+                    self._add(account, kind)
+        for _, _, counter in taken:
+            counter.give()
+
+    # How.
+
+    def _join(self, scope: Scope, holder: str, limits: Limits) -> Account:
+        account = self._accounts.get((scope, holder))
+        if account is None:
+            account = self._accounts[scope, holder] = self._table.account(scope, holder, limits)
+        return account
+
+    def _add(self, account: Account, kind: str) -> int:
+        counter = account.counter(kind)
+        self._taken.append((account, kind, counter))
+        return counter.add()
+
+    def _take(self, account: Account, kind: str) -> None:
+        most = getattr(account.limits, kind)
+        if most is not None and self._add(account, kind) > most:
+            raise _REFUSALS[kind](f"too many {_WORDS[kind]}{account.of}")
+
+    def _give(self, which: Callable[[Account, str], bool]) -> None:
+        taken, self._taken = self._taken, []
+        for account, kind, counter in taken:
+            if which(account, kind):
+                counter.give()
+            else:
+                self._taken.append((account, kind, counter))
+
+
+def _check_quota(account: Account) -> None:
+    if account.quota is not None and account.quota.exhausted:
+        raise QuotaUsedUp(f"the quota{account.of} is used up")
+
+
+def _present(*buckets: Bucket | None) -> list[Bucket]:
+    return [bucket for bucket in buckets if bucket is not None]
