@@ -4,9 +4,9 @@ Which limits a session is under, and whether it may be served.
 Strategy: a limit belongs to a holder: the server, a client, the client's network, a user, a rule. A session
 has several holders at once. Each holder has one account (:mod:`~socksproxy.limits.account`): counts of
 sessions, buckets of bytes, a quota. The :class:`Ledger` finds the accounts of a session when a client
-connects, when a user logs in, and when a rule allows a destination. What the session has taken of its accounts
-is in its :class:`~socksproxy.limits.claims.Claims`, and the end of the session gives it back. Where nothing is
-limited there are neither accounts nor claims, and a session costs nothing here.
+connects, when a user logs in, and when a rule allows a destination. What the session has taken of its
+accounts is in its :class:`~socksproxy.limits.claims.Claims`, and the end of the session gives it back.
+Where nothing is limited there are neither accounts nor claims, and a session costs nothing here.
 """
 
 from __future__ import annotations

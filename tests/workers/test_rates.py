@@ -178,10 +178,10 @@ def test_bucket_changes_in_place(shared: Shared) -> None:
 def test_bucket_gives_back(shared: Shared) -> None:
     """What a worker has taken and not used is there for all, when it comes again or is forgotten."""
     first, second, _ = shared.buckets(Rate(1000, 30_000))
-    assert first.allowance() > 0
+    assert first.available() > 0
     assert first.full
     total = 0
-    while some := second.allowance():
+    while some := second.available():
         second.spend(some)
         total += some
     assert 30_000 - 512 < total <= 30_000
@@ -190,12 +190,12 @@ def test_bucket_gives_back(shared: Shared) -> None:
 def test_bucket_keeps_old_leases_not(shared: Shared) -> None:
     """A lease that has not been used for long does not come on top of a full bucket."""
     first, *others = shared.buckets(Rate(1_000_000, 100_000))
-    lease = first.allowance()
+    lease = first.available()
     assert 0 < lease < 100_000 / 4
     shared.run(10)
     total = 0
     for bucket in (first, *others):
-        while some := bucket.allowance():
+        while some := bucket.available():
             bucket.spend(some)
             total += some
     assert total == pytest.approx(100_000, abs=1024)
