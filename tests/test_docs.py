@@ -62,6 +62,14 @@ def python_blocks() -> list[Any]:
     return found
 
 
+def toml_blocks() -> list[Any]:
+    found = []
+    for path in TEXTS:
+        for number, block in enumerate(blocks(path, ".. code-block:: toml")):
+            found.append(pytest.param(block, id=f"{path.stem}-{number}"))
+    return found
+
+
 def table(path: Path, heading: str) -> list[str]:
     """The first column of the list-table of *path* with the *heading*."""
     text = path.read_text("utf-8")
@@ -149,6 +157,22 @@ def test_readme_renders() -> None:
 def test_python_compiles(block: str) -> None:
     """Code that is copied from the documentation is Python."""
     assert compile(block, "documentation", "exec")
+
+
+@pytest.mark.parametrize("block", toml_blocks())
+def test_toml_is_checked(block: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tables that are copied from the documentation have no mistake."""
+    file = tmp_path / "socks.toml"
+    for name, text in (
+        ("socks.users", _USERS),
+        ("socks.htpasswd", _USERS),
+        ("bad.txt", "203.0.113.0/24\n"),
+        ("ads.txt", ".ads.example\n"),
+    ):
+        (tmp_path / name).write_text(text)
+    block = re.sub("/(etc/socksproxy|etc|var/lib/socks)/", f"{tmp_path}/", block)
+    file.write_text(block.replace("$2b$12$...", _HASH))
+    assert (main(["check", str(file)]), capsys.readouterr().err) == (0, "")
 
 
 def connects(path: Path, program: Program) -> bool:

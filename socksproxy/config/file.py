@@ -181,7 +181,7 @@ class Configured:
         if log is not None and (doubt := of_log(log)):
             found.append(self._about(("log", "log"), doubt))
         if self.policy is not None:
-            rules = self._document[RULE]
+            rules = self._document.get(RULE, [])  # [sets.metadata] alone makes a policy, too
             faults = of_rules(self.policy.rules, rules, self.policy.sets, self._document.get(USERS, ()))
             found += map(self._fault, faults)
         return [mistake.told(self.file) for mistake in in_order(found)]

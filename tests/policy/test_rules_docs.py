@@ -51,7 +51,7 @@ def test_first_example(groups: tuple[str, ...], destination: str, hour: int, rul
 
 
 def test_special_addresses() -> None:
-    names = run(PYTHON[1])
+    names = run(PYTHON[2])
     assert [names[name].name for name in ("monitoring", "everything")] == ["monitoring", "everything"]
 
 
@@ -59,7 +59,7 @@ def test_special_addresses() -> None:
 async def test_files(tmp_path: Path) -> None:
     (tmp_path / "ads.txt").write_text(".ads.example\n")
     (tmp_path / "bad.txt").write_text("203.0.113.0/24\n")
-    names = run(PYTHON[2].replace("/etc/socksproxy", str(tmp_path)))
+    names = run(PYTHON[3].replace("/etc/socksproxy", str(tmp_path)))
     try:
         await names["loaded"]
         decisions = [
@@ -74,14 +74,16 @@ async def test_files(tmp_path: Path) -> None:
 def test_explanation() -> None:
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        run(PYTHON[3])
+        run(PYTHON[4])
     assert said.getvalue() == blocks(TEXT, ".. code-block:: none")[0]
 
 
 def test_everything_is_named() -> None:
     """Every field of a rule, every set that is always there, every word in place of a rule's name."""
     text = TEXT.read_text("utf-8")
-    fields = [field for row in table(TEXT, "Field") for field in row.replace("`", "").split(", ")]
+    fields = [
+        field for row in table(TEXT, "Field") for field in row.replace("`", "").replace("-", "_").split(", ")
+    ]
     effects = {"name", "allow", "outgoing", "limits", "timeouts", "log", "zone"}
     assert set(fields) | effects == {field.name for field in Rule.__attrs_attrs__}
     assert all(f"``{word}" in text for word in [*BUILT_IN, *RESERVED, *(effects - {"name"})])
