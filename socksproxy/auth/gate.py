@@ -24,6 +24,7 @@ from ..identity import ISOCKSUser
 from ..logs.occasional import Seldom
 from ..logs.printable import printable
 from ..logs.redaction import frames, told
+from ..twisted_internals import has_canceller
 from ..wire.words import SOCKSError
 from .checkers.threads import NotChecked
 from .credentials import IGSSAPIName, IUserid, Password
@@ -421,7 +422,9 @@ class _Attempt:
     def _give_up(self) -> None:
         self._end()
         try:
-            _cancel(self._asked)
+            # Without a canceller the work would go on, and Twisted would throw away its avatar in the end.
+            if has_canceller(self._asked):
+                self._asked.cancel()
         except Exception:
             # Somebody else's, and nobody waits for it any more.
             _log.error("a portal's answer cannot be cancelled: {problem}", problem=told(Failure()))
@@ -435,20 +438,6 @@ def _user_and_logout(answer: Any) -> Granted:
     """
     _, user, logout = answer
     return user, logout
-
-
-def _cancel(asked: Deferred[Any]) -> None:
-    """
-    Cancel what *asked* waits for.
-
-    What has no canceller would go on, and Twisted would throw away what it gives in the end: an avatar that
-    nobody logs out.
-    """
-    innermost: Any = asked
-    while isinstance(getattr(innermost, "result", None), Deferred):
-        innermost = innermost.result
-    if innermost._canceller is not None:
-        asked.cancel()
 
 
 def _guessed(credentials: ICredentials) -> bytes | None:

@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Address
 from typing import Any
 
-from twisted.internet.endpoints import _parse, _SystemdParser
-
 from ..runtime.files import read_regular_file
+from ..twisted_internals import inner_endpoint, place_of_endpoint, systemd_sockets, tls_options_of
 from .names import literal, plain
 from .own_listeners import Place
 
@@ -40,6 +39,10 @@ _TLS_FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters")
 #: The key and certificate of an endpoint ``ssl:`` that names no key.
 _DEFAULT_KEY = "server.pem"
 
+#: A parameter of a description: ``VALUE:`` or ``NAME=VALUE:``, in which ``\\`` quotes.
+_PARAMETER = re.compile(r"((?:\\.|[^:=\\])*)(=?)((?:\\.|[^:\\])*):", re.DOTALL)
+_QUOTED = re.compile(r"\\(.)", re.DOTALL)
+
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -51,20 +54,10 @@ class NotPassed(WrongSystemd):
     """Systemd has not passed such a socket to this process, but may pass it to another one."""
 
 
-def inner_endpoint(endpoint: Any) -> Any:
-    """What really listens for *endpoint*, which may be wrapped in TLS or the PROXY protocol."""
-    while True:
-        wrapped = getattr(endpoint, "_wrappedEndpoint", None) or getattr(endpoint, "endpoint", None)
-        if wrapped is None:
-            return endpoint
-        endpoint = wrapped
-
-
 def place_asked_for(endpoint: Any) -> tuple[str, int] | None:
     """The address and the port on which *endpoint* is going to listen; None: the endpoint does not tell."""
-    inner = inner_endpoint(endpoint)
-    host, port = getattr(inner, "_interface", None), getattr(inner, "_port", None)
-    return (host or "0.0.0.0", port) if isinstance(host, str) and isinstance(port, int) else None
+    place = place_of_endpoint(endpoint)
+    return None if place is None else (place[0] or "0.0.0.0", place[1])
 
 
 def is_ipv6_wildcard(host: str) -> bool:
@@ -107,7 +100,7 @@ def complete_chain(endpoint: Any, description: str) -> None:
     :raises OSError: when the file cannot be read.
     :raises ValueError: when there is something in it that is no certificate.
     """
-    options = getattr(inner_endpoint(endpoint), "_sslContextFactory", None)
+    options = tls_options_of(inner_endpoint(endpoint))
     if options is None or options.extraCertChain:
         return
     from cryptography.x509 import load_pem_x509_certificate
@@ -138,7 +131,7 @@ def check_keys(endpoint: Any) -> None:
 
     :raises ValueError: when OpenSSL does not, for example because a key is too short.
     """
-    options = getattr(inner_endpoint(endpoint), "_sslContextFactory", None)
+    options = tls_options_of(inner_endpoint(endpoint))
     if options is None:
         return
     from OpenSSL.SSL import Error
@@ -197,9 +190,9 @@ def _family_of(args: Sequence[str], named: Mapping[str, str]) -> socket.AddressF
 
 
 def _descriptor_of(named: Mapping[str, str]) -> int:
-    given = _SystemdParser._sddaemon
-    names: dict[str, int] = given.inheritedNamedDescriptors()
-    descriptors: list[int] = given.inheritedDescriptors()
+    passed = systemd_sockets()
+    names: dict[str, int] = passed.inheritedNamedDescriptors()
+    descriptors: list[int] = passed.inheritedDescriptors()
     if not descriptors:
         raise NotPassed(
             "systemd has passed no socket to this process; its unit must have started the service, "
@@ -239,7 +232,24 @@ def place_described(description: str) -> Place | None:
 
 def _parsed(description: str) -> tuple[str, list[str], dict[str, str]]:
     """The kind of endpoint that really listens, its values without names, and those with names."""
-    args, named = _parse(description)
+    args, named = _parameters(description)
     while args[0].lower() == "haproxy" and args[1:]:
         del args[0]
     return args[0].lower(), args[1:], named
+
+
+def _parameters(description: str) -> tuple[list[str], dict[str, str]]:
+    """The values without names in *description*, and those with names, as Twisted reads them."""
+    args: list[str] = []
+    named: dict[str, str] = {}
+    for name, equals, value in _PARAMETER.findall(f"{description}:"):
+        if equals:
+            named[unquoted(name)] = unquoted(value)
+        else:
+            args.append(unquoted(name))
+    return args, named
+
+
+def unquoted(text: str) -> str:
+    """*text* of a description without the backslashes that quote."""
+    return _QUOTED.sub(r"\1", text)

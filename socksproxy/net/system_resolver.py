@@ -21,18 +21,11 @@ from zope.interface import implementer
 
 from ..errors import TooManyLookups
 from ..runtime.pool import DeadlinePassed, Pool
+from ..twisted_internals import is_default_resolver
 from ..wire.words import AddressType
 from .lookups import MOST_ADDRESSES, Found, IAddressLookup
 from .names import unmapped
 from .reverse import AT_ONCE, IReverseResolver
-
-try:
-    from twisted.internet._resolver import GAIResolver as _TwistedsOwn
-except ImportError:  # it is private
-
-    class _TwistedsOwn:  # type: ignore[no-redef]
-        pass
-
 
 #: Threads that ask for addresses, and how many of them the names of one client may occupy.
 THREADS, THREADS_PER_CLIENT = 64, 16
@@ -45,7 +38,7 @@ DEADLINE = 60.0
 def system_resolver(reactor: Any) -> IHostnameResolver:
     """The resolver that *reactor* has, or a :class:`SystemResolver` in place of Twisted's own."""
     resolver: IHostnameResolver = reactor.nameResolver
-    return SystemResolver(reactor) if isinstance(resolver, _TwistedsOwn) else resolver
+    return SystemResolver(reactor) if is_default_resolver(resolver) else resolver
 
 
 class _Asked:

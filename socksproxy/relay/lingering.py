@@ -5,10 +5,8 @@ A turn of the reactor costs more than what a small message costs the engine.
 Where the next one comes within that moment, the engine need not go back
 to the reactor for it: it waits by itself, for its own events and for the reactor's.
 
-Nothing in Twisted tells of the latter, so this leans on how its epoll reactor is
-made: the one place in this project that does. ``tests/relay/test_lingering.py``
-notices when a new Twisted is made differently; then, and with every other
-reactor, there is no lingering.
+Only the epoll reactor can be waited for (:func:`~socksproxy.twisted_internals.epoll_of`). With every
+other reactor there is no lingering.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import select
 from time import monotonic
 from typing import Any
 
-from twisted.internet.epollreactor import EPollReactor
+from ..twisted_internals import epoll_of
 
 #: Seconds that the reactor's other descriptors wait at the most. Epoll counts in milliseconds.
 LONGEST = 0.002
@@ -75,7 +73,5 @@ def lingering_for(reactor: Any, ours: select.epoll) -> Lingering | None:
     :param ours: the engine's epoll.
     :returns: None where it must leave the waiting to the reactor.
     """
-    if type(reactor) is not EPollReactor:
-        return None
-    theirs = getattr(reactor, "_poller", None)
-    return Lingering(reactor, theirs, ours) if isinstance(theirs, select.epoll) else None
+    theirs = epoll_of(reactor)
+    return None if theirs is None else Lingering(reactor, theirs, ours)

@@ -15,13 +15,13 @@ from typing import Any
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
-from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..events import Cause
 from ..limits.buckets import Meter, Meters
 from ..net.own_listeners import Place, place_of
+from ..twisted_internals import can_half_close, innermost, read_at_most
 from ..wire.words import ProtocolError
 from .interfaces import IRelay, nothing
 
@@ -108,7 +108,7 @@ class RelayEnd:
         if meter is not None:
             meter.owner = self
         self.meter = meter
-        self.read_at_most(_MOST_READ)
+        read_at_most(self.transport, _MOST_READ)
         self.resume()
 
     def leave_meter(self) -> None:
@@ -126,7 +126,7 @@ class RelayEnd:
             self._wait()
             return
         if self.meter is not None:
-            self.read_at_most(max(min(most, _MOST_READ), _LEAST_READ))
+            read_at_most(self.transport, max(min(most, _MOST_READ), _LEAST_READ))
         if self._ends_ahead:
             self._ends_ahead = False
             self.readConnectionLost()
@@ -144,12 +144,6 @@ class RelayEnd:
                 meter.spend(len(part))
                 most = meter.take()
         return most
-
-    def read_at_most(self, size: int) -> None:
-        """Read no more than *size* bytes at a time, where that can be said."""
-        inner = innermost(self.transport)
-        if hasattr(inner, "bufferSize"):
-            inner.bufferSize = size
 
     def _wait(self) -> None:
         if self.meter is not None and self.meter.exhausted:
@@ -309,7 +303,7 @@ class TransportsRelay:
         for end in (self.client, self.destination):
             end.transport.registerProducer(end.other, True)
         self._started = True
-        self.client.read_at_most(_MOST_READ)
+        read_at_most(self.client.transport, _MOST_READ)
         self.client.came_ahead(early, client_eof)
         if self._meters is not None:
             self.meter(self._meters)
@@ -429,34 +423,7 @@ _FINAL = frozenset(Cause) - {
 
 def reached_by(transport: Any) -> Place:
     """Where *transport*'s client has reached us; behind a balancer, the balancer has."""
-    while isinstance(transport, ProtocolWrapper):
-        transport = transport.transport
-    return place_of(transport.getHost())
-
-
-def can_half_close(transport: Any) -> bool:
-    """Whether one direction of *transport* can be closed alone."""
-    return hasattr(transport, "loseWriteConnection") and not speaks_tls(transport)
-
-
-def innermost(transport: Any) -> Any:
-    """What reads and writes, of *transport* and what is wrapped in it."""
-    while isinstance(transport, ProtocolWrapper):
-        transport = transport.transport
-    return transport
-
-
-def speaks_tls(transport: Any) -> bool:
-    """
-    Whether *transport* is TLS's, or one around it.
-
-    Asked of the class: the wrapper that TLS is passes attributes of the TCP transport on as its own.
-    """
-    while not hasattr(type(transport), "getPeerCertificate"):
-        if not isinstance(transport, ProtocolWrapper):
-            return False
-        transport = transport.transport
-    return True
+    return place_of(innermost(transport).getHost())
 
 
 def _errno_of(reason: Failure) -> int:

@@ -36,13 +36,21 @@ from ..net.names import literal, plain
 from ..net.own_listeners import Place
 from ..net.ports import host_of
 from ..net.tcp_options import set_options
-from ..relay.detach import detach_socket, is_detachable
 from ..relay.interfaces import IRelay, nothing
-from ..relay.transports import TransportsRelay, can_half_close, innermost, reached_by
+from ..relay.transports import TransportsRelay, reached_by
 from ..session.early_data import READ
 from ..session.registry import Sessions
 from ..session.session import UNIDENTIFIED, Session
 from ..settings import ServerSettings
+from ..twisted_internals import (
+    can_half_close,
+    detach_socket,
+    innermost,
+    is_detachable,
+    is_tls,
+    read_at_most,
+    socket_of,
+)
 from .sockets import pace, take_over
 
 if TYPE_CHECKING:
@@ -87,14 +95,12 @@ class SOCKSProtocol(Protocol):
         transport = self.transport
         self.factory.accepted(transport)
         self.detachable = is_detachable(transport)
-        inner = innermost(transport)
-        if hasattr(inner, "bufferSize"):
-            inner.bufferSize = READ
-        link = getattr(inner, "socket", None)
+        read_at_most(transport, READ)
+        link = socket_of(transport)
         if link is not None and link.family != AF_UNIX:
             set_options(link, self.factory.sessions.socket_options)
         # Behind "haproxy:" the client's own address comes with its first bytes.
-        self._unidentified = isinstance(transport, ProtocolWrapper) and not _is_tls(transport)
+        self._unidentified = isinstance(transport, ProtocolWrapper) and not is_tls(transport)
         if self._unidentified and is_detachable(transport.transport):
             self._hear_half_closes(transport)
         client = UNIDENTIFIED if self._unidentified else _client_on(transport)
@@ -169,7 +175,7 @@ class SOCKSProtocol(Protocol):
 
     def find_out(self) -> None:
         """See :meth:`socksproxy.session.channel.Channel.find_out`."""
-        link = getattr(innermost(self.transport), "socket", None)
+        link = socket_of(self.transport)
         if link is not None:
             ask(link)
             self._look_again(link, _FIRST_LOOK)
@@ -194,7 +200,7 @@ class SOCKSProtocol(Protocol):
         """See :meth:`socksproxy.session.channel.Channel.local`."""
         # Behind "haproxy:" the wrapper tells the balancer's address, on which we cannot listen.
         transport = innermost(self.transport)
-        link = getattr(transport, "socket", None)
+        link = socket_of(transport)
         if link is not None and link.family == AF_INET6:
             return host_of(link.getsockname())  # Twisted's address has no zone
         host = getattr(transport.getHost(), "host", None)
@@ -214,7 +220,7 @@ class SOCKSProtocol(Protocol):
     def shows(self) -> ICredentials | None:
         """See :meth:`socksproxy.session.channel.Channel.shows`."""
         transport = self.transport
-        if _is_tls(transport):
+        if is_tls(transport):
             certificate = transport.getPeerCertificate()
             return None if certificate is None else Certificate(certificate)
         # Behind "haproxy:" it is the balancer whom the transport knows.
@@ -395,8 +401,3 @@ def _client_on(transport: Any) -> Client:
     if client.host is not None or sock is None or isinstance(transport, ProtocolWrapper):
         return client
     return client._replace(uid=user_of(sock))
-
-
-def _is_tls(transport: object) -> bool:
-    # Asked of the class: wrappers pass attributes of what they wrap on as their own.
-    return hasattr(type(transport), "getPeerCertificate")

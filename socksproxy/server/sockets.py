@@ -39,13 +39,7 @@ from ..relay.transports import TransportsRelay
 from ..session.early_data import READ
 from ..session.registry import Sessions
 from ..session.session import Session
-
-try:
-    from twisted.internet import unix
-except ImportError:  # pragma: no cover - a platform without Unix sockets
-    _PLAIN: list[type[Any]] = [tcp.Port]
-else:
-    _PLAIN = [tcp.Port, unix.Port]
+from ..twisted_internals import PLAIN_PORTS, accept_with
 
 _RESET = pack("ii", 1, 0)
 #: Clients accepted in one turn of the reactor, so that others have theirs.
@@ -319,23 +313,17 @@ def _give_up(channel: SocketChannel) -> None:
         channel.session.abort()
 
 
-def also_plain(kind: type[Any]) -> type[Any]:
-    """A class decorator: ports of this *kind* accept just as those that it inherits from."""
-    _PLAIN.append(kind)
-    return kind
-
-
 def take_over(port: Any, sessions: Sessions, gate: DescriptorGate) -> bool:
     """
     Accept *port*'s clients as plain sockets from now on, if it is of a kind that can be.
 
     Its next ``doRead`` is ours; everything else about it stays Twisted's.
     """
-    if type(port) not in _PLAIN or sessions.engine is None:
+    if type(port) not in PLAIN_PORTS or sessions.engine is None:
         return False
     if not hasattr(port.socket, "_accept"):
         return False
-    port.doRead = Acceptor(port, sessions, gate).doRead
+    accept_with(port, Acceptor(port, sessions, gate).doRead)
     return True
 
 
@@ -354,4 +342,4 @@ def pace(port: tcp.Port, gate: DescriptorGate) -> None:
         except Exception:
             gate.failed(port)
 
-    port.doRead = accept_one  # type: ignore[method-assign]
+    accept_with(port, accept_one)

@@ -28,6 +28,7 @@ from ..config.options import OPEN_TO_ALL, Listener, Options
 from ..logs.access_log import AccessLog
 from ..net.descriptors import raise_limit
 from ..net.special_addresses import is_loopback
+from ..twisted_internals import handles_signal
 from .privileges import NEEDLESS_ROOT, is_root_without_need
 from .reload import CannotReload, Reloading
 
@@ -353,7 +354,7 @@ class ListeningService(Service):
         """The second SIGTERM or SIGINT ends what the first one waits for."""
         for number in (signal.SIGTERM, signal.SIGINT):
             # The reactor's own would only complain the second time; others are not ours to replace.
-            if self.running and getattr(signal.getsignal(number), "__self__", None) is self.reactor:
+            if self.running and handles_signal(self.reactor, number):
                 self._handle(number, self._stop)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:

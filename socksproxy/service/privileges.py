@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..net.endpoints import inner_endpoint, place_asked_for
+from ..net.endpoints import place_asked_for
+from ..twisted_internals import inner_endpoint, tls_options_of
 
 if TYPE_CHECKING:
     from ..config.options import Options
@@ -38,7 +39,7 @@ def is_root_without_need(options: Options) -> bool:
     if not _AUTH_OF_ROOT.isdisjoint(options.auth_kinds):
         return False
     endpoints = [listener.endpoint for listener in options["listeners"]]
-    if any(hasattr(inner_endpoint(endpoint), "_sslContextFactory") for endpoint in endpoints):
+    if any(tls_options_of(inner_endpoint(endpoint)) is not None for endpoint in endpoints):
         return False
     return not any(0 < port < _FIRST_ORDINARY_PORT for port in _ports(options))
 

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
@@ -27,6 +28,7 @@ from ..net.endpoints import (
     with_mode,
 )
 from ..runtime.files import read_regular_file
+from .listening_reactor import ListeningReactor, PortRequest
 from .port_keeper import PortKeeper
 
 
@@ -51,8 +53,16 @@ class Resources:
         return Resources(self.reactor, self)
 
     def reactor_for(self, listener: int) -> Any:
-        """What the endpoint of the *listener* of that number is to listen with."""
-        return self.keeper.reactor(self.reactor)
+        """The reactor for the endpoint of the *listener* of that number."""
+        return ListeningReactor(self.reactor, partial(self.open_port, listener))
+
+    def open_port(self, listener: int, request: PortRequest) -> Any:
+        """The port that the endpoint of the *listener* of that number asks for."""
+        return self.keeper.open(request, self.listen)
+
+    def listen(self, request: PortRequest) -> Any:
+        """Open the port of *request*."""
+        return request.open(self.reactor)
 
     def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint:
         """

@@ -14,14 +14,14 @@ import pytest
 import pytest_twisted
 from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.endpoints import _SystemdParser
+from twisted.internet.endpoints import _parse, _SystemdParser
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.systemd import ListenFDs
 from twisted.python.usage import UsageError
 
 from socksproxy.config.options import Options
-from socksproxy.net.endpoints import BACKLOG, ipv4_ports, with_backlog, with_mode
+from socksproxy.net.endpoints import BACKLOG, _parameters, ipv4_ports, with_backlog, with_mode
 
 from ..conftest import PATIENCE, Program
 from ..support.certificates import chain, self_signed
@@ -33,6 +33,24 @@ def parsed(*arguments: str) -> Options:
     options = Options(MemoryReactorClock())
     options.parseOptions(arguments)
     return options
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "tcp:1080",
+        "tcp:1080:interface=127.0.0.1:backlog=5",
+        r"tcp6:1:interface=\:\:1",
+        r"unix:/a\:b\\c\=d:mode=660",
+        "ssl::certKey=a=b:",
+        "",
+        "a::b:=c",
+        "x\ny:z=1\n2",
+    ],
+)
+def test_parameters(description: str) -> None:
+    """A description is read as Twisted reads it."""
+    assert _parameters(description) == _parse(description)
 
 
 # The backlog.

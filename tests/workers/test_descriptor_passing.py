@@ -21,13 +21,9 @@ from twisted.internet.threads import deferToThread
 from twisted.python.filepath import FilePath
 
 from socksproxy import SOCKSFactory
+from socksproxy.twisted_internals import SharedUNIXPort
 from socksproxy.workers import descriptor_passing as module
-from socksproxy.workers.descriptor_passing import (
-    SharedUNIXPort,
-    SupervisorResources,
-    WorkerResources,
-    file_of,
-)
+from socksproxy.workers.descriptor_passing import SupervisorResources, WorkerResources, file_of
 
 from ..conftest import PATIENCE
 from ..support.certificates import self_signed

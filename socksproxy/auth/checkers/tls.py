@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from ...errors import NotAuthenticated
 from ...runtime.files import read_regular_file
+from ...twisted_internals import tls_options_of
 from ..credentials import Certificate, ICertificate
 from .arguments import arguments
 
@@ -38,7 +39,7 @@ def ask_for_certificates(endpoint: object, ca_file: str) -> bool:
     :raises InvalidAuthArgumentString: when there are no such certificates, or *endpoint*
         asks for other ones already: nobody could tell which authority has vouched for whom.
     """
-    options = getattr(endpoint, "_sslContextFactory", None)
+    options = tls_options_of(endpoint)
     if not isinstance(options, ssl.CertificateOptions):
         return False
     authorities = _authorities(ca_file)

@@ -1,8 +1,8 @@
 """
-Taking sockets out of Twisted's transports, alive.
+The private parts of Twisted that :mod:`socksproxy.twisted_internals` relies on.
 
-These tests are the notice: where a new Twisted is made differently from what
-:mod:`socksproxy.relay.detach` relies on, they fail before anybody's sessions do.
+Each part has a test with the Twisted that is installed, which fails where a new Twisted is made differently,
+and a test of the fallback.
 """
 
 from __future__ import annotations
@@ -10,29 +10,57 @@ from __future__ import annotations
 import gc
 import os
 import select
+import signal
 import socket
+import ssl as tls_module
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import ssl, tcp
-from twisted.internet.defer import Deferred
+from twisted.internet import endpoints, ssl, tcp
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory, connectionDone
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.protocols.policies import WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from twisted.python.systemd import ListenFDs
 from zope.interface import implementer
 
-from socksproxy.relay import detach
-from socksproxy.relay.detach import detach_socket, is_detachable
+from socksproxy import twisted_internals
+from socksproxy.twisted_internals import (
+    SharedUNIXPort,
+    accept_with,
+    can_half_close,
+    change_factory,
+    detach_socket,
+    epoll_of,
+    handles_signal,
+    has_canceller,
+    inner_endpoint,
+    innermost,
+    is_default_resolver,
+    is_detachable,
+    is_tls,
+    keep_socket_open,
+    leave_descriptor_alone,
+    place_of_endpoint,
+    read_at_most,
+    socket_of,
+    systemd_sockets,
+    tls_options_of,
+)
 
-from .harness import PATIENCE, open_descriptors, reactor, read_exactly, read_to_end, reset
+from .relay.harness import PATIENCE, open_descriptors, reactor, read_exactly, read_to_end, reset
+from .support.certificates import self_signed
 
 Playing = Generator[Any, Any, None]
 KINDS = ["tcp server", "tcp client", "tcp6 server", "adopted", "unix server", "unix client"]
@@ -156,7 +184,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 @pytest.fixture
 def warnings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[LogEvent]]:
     """What this project logs during the test; nothing was warned of before."""
-    monkeypatch.setattr(detach, "_warned", False)
+    monkeypatch.setattr(twisted_internals, "_warned", False)
     events: list[LogEvent] = []
 
     def observe(event: LogEvent) -> None:
@@ -363,7 +391,9 @@ class TestAnotherTwisted:
         self, pair: Pair, warnings: list[LogEvent], monkeypatch: pytest.MonkeyPatch
     ) -> Playing:
         yield pair.connect("tcp server")
-        monkeypatch.setattr(detach, "_RELIED_ON", (*detach._RELIED_ON, "_renamed", "_gone"))
+        monkeypatch.setattr(
+            twisted_internals, "_RELIED_ON", (*twisted_internals._RELIED_ON, "_renamed", "_gone")
+        )
         for _ in range(5):
             assert detach_socket(pair.transport) is None
         (event,) = warnings
@@ -374,7 +404,7 @@ class TestAnotherTwisted:
         pair.transport.abortConnection()
         yield pair.protocol.lost.addTimeout(PATIENCE, reactor)
 
-    @pytest.mark.parametrize("name", detach._RELIED_ON)
+    @pytest.mark.parametrize("name", twisted_internals._RELIED_ON)
     @pytest_twisted.inlineCallbacks
     def test_everything_relied_on_is_there(self, pair: Pair, name: str) -> Playing:
         yield pair.connect("tcp server")
@@ -424,3 +454,202 @@ class TestNotDetachable:
                 """Not connected: it does not come to that."""
 
         assert not is_detachable(Changed())
+
+
+class TestWrappedTransports:
+    """What a wrapper hides, by the class of each layer."""
+
+    @pytest.mark.parametrize("tls", [False, True])
+    @pytest_twisted.inlineCallbacks
+    def test_layers(self, tls: bool, tmp_path: Path) -> Playing:
+        """TLS in the PROXY protocol: the innermost transport is TCP, and TLS cannot be half closed."""
+        made: Deferred[Told] = Deferred()
+        factory: Any = HAProxyWrappingFactory(ServerFactory.forProtocol(lambda: Told(made)))
+        if tls:
+            path = tmp_path / "tls.pem"
+            path.write_bytes(self_signed())
+            factory = TLSMemoryBIOFactory(
+                ssl.DefaultOpenSSLContextFactory(str(path), str(path)), False, factory
+            )
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        address = ("127.0.0.1", port.getHost().port)
+        with socket.create_connection(address) as peer:
+            if tls:
+                link = yield deferToThread(_tls_to, peer)
+            else:
+                link = peer
+            link.sendall(b"PROXY TCP4 192.0.2.9 192.0.2.1 5000 1080\r\nx")
+            protocol = yield made.addTimeout(PATIENCE, reactor)
+            transport = protocol.transport
+            inner = innermost(transport)
+            assert type(inner) is tcp.Server
+            assert innermost(inner) is inner
+            assert not is_tls(transport)
+            assert is_tls(transport.transport) == tls
+            assert can_half_close(transport) != tls
+            assert can_half_close(inner)
+            assert socket_of(transport) is inner.socket
+            read_at_most(transport, 1234)
+            assert inner.bufferSize == 1234
+            link.close()
+        yield protocol.lost.addTimeout(PATIENCE, reactor)
+        yield port.stopListening()
+
+    def test_another_transport(self) -> None:
+        """Nothing is known of it, and nothing fails."""
+        transport = object()
+        assert innermost(transport) is transport
+        assert socket_of(transport) is None
+        assert not can_half_close(transport)
+        read_at_most(transport, 1)
+
+
+def _tls_to(link: socket.socket) -> Any:
+    context = tls_module.create_default_context()
+    context.check_hostname, context.verify_mode = False, tls_module.CERT_NONE
+    return context.wrap_socket(link)
+
+
+class TestReactor:
+    def test_epoll(self) -> None:
+        assert isinstance(epoll_of(reactor), select.epoll)
+
+    def test_no_epoll(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another reactor, and one that is made differently: nothing is waited for in its place."""
+        assert epoll_of(Clock()) is None
+        monkeypatch.setattr(reactor, "_poller", object())
+        assert epoll_of(reactor) is None
+        monkeypatch.delattr(reactor, "_poller")
+        assert epoll_of(reactor) is None
+
+    def test_signals(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Twisted's handlers are methods of the reactor; a function of another program is left alone."""
+        monkeypatch.setattr(signal, "getsignal", lambda number: reactor.sigTerm)
+        assert handles_signal(reactor, signal.SIGTERM)
+        monkeypatch.setattr(signal, "getsignal", lambda number: lambda: None)
+        assert not handles_signal(reactor, signal.SIGTERM)
+
+    def test_resolver(self) -> None:
+        assert is_default_resolver(reactor.nameResolver)
+        assert not is_default_resolver(MemoryReactorClock().nameResolver)
+
+
+class TestCancellers:
+    def test_chain(self) -> None:
+        """The innermost Deferred of a chain decides."""
+        for canceller in (None, lambda gone: None):
+            inner: Deferred[None] = Deferred(canceller)
+            outer = succeed(None).addCallback(lambda _, inner=inner: inner)
+            assert has_canceller(outer) == has_canceller(inner) == (canceller is not None)
+
+    def test_made_differently(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Then nothing is cancelled: no avatar is lost."""
+        waiting: Deferred[None] = Deferred(lambda gone: None)
+        del waiting._canceller
+        assert not has_canceller(waiting)
+
+
+class TestEndpoints:
+    @pytest.mark.parametrize(
+        ("description", "place"),
+        [
+            ("tcp:1080:interface=127.0.0.1", ("127.0.0.1", 1080)),
+            ("haproxy:tcp:1080", ("", 1080)),
+            (r"tcp6:1:interface=\:\:1", ("::1", 1)),
+            ("unix:/nonexistent/socks", None),
+        ],
+    )
+    def test_place(self, description: str, place: Any) -> None:
+        endpoint = serverFromString(MemoryReactorClock(), description)
+        assert place_of_endpoint(endpoint) == place
+        assert type(inner_endpoint(endpoint)).__module__ == "twisted.internet.endpoints"
+
+    def test_no_place(self) -> None:
+        endpoint = object()
+        assert inner_endpoint(endpoint) is endpoint
+        assert place_of_endpoint(endpoint) is None
+        assert tls_options_of(endpoint) is None
+
+    def test_tls(self, tmp_path: Path) -> None:
+        path = tmp_path / "tls.pem"
+        path.write_bytes(self_signed())
+        endpoint = serverFromString(MemoryReactorClock(), f"ssl:0:privateKey={path}")
+        assert isinstance(tls_options_of(endpoint), ssl.CertificateOptions)
+
+    def test_systemd(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The sockets that Twisted knows; without its parser, those in the environment."""
+        passed = ListenFDs([5], ["socks"])
+        monkeypatch.setattr(endpoints._SystemdParser, "_sddaemon", passed)
+        assert systemd_sockets() is passed
+        monkeypatch.delattr(endpoints, "_SystemdParser")
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        monkeypatch.setenv("LISTEN_FDS", "2")
+        monkeypatch.setenv("LISTEN_FDNAMES", "a:b")
+        assert systemd_sockets().inheritedDescriptors() == [3, 4]
+
+    def test_descriptor(self) -> None:
+        """An endpoint whose descriptor is closed by now does not touch the number."""
+
+        class Adopting(MemoryReactorClock):
+            def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> str:
+                return "port"
+
+        endpoint = AdoptedStreamServerEndpoint(Adopting(), -1, socket.AF_INET)
+        leave_descriptor_alone(endpoint)
+        ports: list[Any] = []
+        endpoint.listen(ServerFactory()).addCallback(ports.append)
+        assert ports == ["port"]
+
+
+class TestPorts:
+    @pytest_twisted.inlineCallbacks
+    def test_socket_stays_open(self) -> Playing:
+        """A port that closes leaves the socket to another process, which accepts."""
+        port = reactor.listenTCP(0, ServerFactory(), interface="127.0.0.1")
+        with socket.socket(fileno=os.dup(port.fileno())) as other:
+            keep_socket_open(port)
+            yield port.stopListening()
+            with socket.create_connection(other.getsockname()):
+                other.settimeout(PATIENCE)
+                other.accept()[0].close()
+
+    @pytest_twisted.inlineCallbacks
+    def test_accepting(self) -> Playing:
+        """The reactor calls what is put in place, until the port has another factory."""
+        first, second = ServerFactory(), ServerFactory()
+        port = reactor.listenTCP(0, first, interface="127.0.0.1")
+        called: Deferred[None] = Deferred()
+
+        def accept() -> None:
+            port.stopReading()
+            called.callback(None)
+
+        accept_with(port, accept)
+        with socket.create_connection(("127.0.0.1", port.getHost().port)):
+            yield called.addTimeout(PATIENCE, reactor)
+        change_factory(port, first)
+        assert port.doRead is accept
+        change_factory(port, second)
+        assert port.factory is second
+        assert port.doRead.__func__ is tcp.Port.doRead
+        assert (first.numPorts, second.numPorts) == (0, 1)
+        yield port.stopListening()
+
+    @pytest_twisted.inlineCallbacks
+    def test_unix_file_stays(self, tmp_path: Path) -> Playing:
+        """The file of a shared Unix port belongs to the process that has made it."""
+        path = tmp_path / "s"
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+            listening.listen()
+            made: Deferred[Told] = Deferred()
+            factory = ServerFactory.forProtocol(lambda: Told(made))
+            port = SharedUNIXPort(listening.dup(), factory, reactor)
+            port.startListening()
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.connect(str(path))
+                protocol = yield made.addTimeout(PATIENCE, reactor)
+            protocol.transport.abortConnection()
+            yield protocol.lost.addTimeout(PATIENCE, reactor)
+            yield port.stopListening()
+            assert path.exists()

@@ -1,0 +1,280 @@
+"""
+Every part of Twisted's insides that this project relies on.
+
+Strategy: Twisted promises nothing about these parts, so no other module touches them. Each function has a
+fallback for a Twisted that is made differently: it gives up a gain, and never a session. Where the loss
+could be noticed, the log says so. ``tests/test_twisted_internals.py`` has a test for each part, and fails
+before an operator meets the fallback.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+from collections.abc import Callable
+from socket import SocketType
+from typing import Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.systemd import ListenFDs
+
+_log = Logger(namespace="socksproxy")
+
+# Transports and what wraps them.
+
+
+def innermost(transport: Any) -> Any:
+    """The transport that reads and writes, of *transport* and what is wrapped in it."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    return transport
+
+
+def is_tls(transport: object) -> bool:
+    """
+    Whether *transport* itself speaks TLS.
+
+    The class decides: a wrapper passes attributes of the wrapped transport on as its own.
+    """
+    return hasattr(type(transport), "getPeerCertificate")
+
+
+def can_half_close(transport: Any) -> bool:
+    """Whether one direction of *transport* can be closed alone. No layer of it may speak TLS."""
+    if not hasattr(transport, "loseWriteConnection"):
+        return False
+    while isinstance(transport, ProtocolWrapper):
+        if is_tls(transport):
+            return False
+        transport = transport.transport
+    return not is_tls(transport)
+
+
+def socket_of(transport: Any) -> SocketType | None:
+    """The socket that *transport* still owns; None: the transport has no socket that can be seen."""
+    return getattr(innermost(transport), "socket", None)
+
+
+def read_at_most(transport: Any, size: int) -> None:
+    """Let *transport* read at most *size* bytes at a time, where it has such a limit."""
+    inner = innermost(transport)
+    if hasattr(inner, "bufferSize"):
+        inner.bufferSize = size
+
+
+#: The transports whose socket can be taken, and the attributes of a connected one that are relied on.
+_KNOWN = (tcp.Server, tcp.Client, unix.Server, unix.Client)
+_RELIED_ON = (
+    "_tempDataBuffer",
+    "connected",
+    "dataBuffer",
+    "disconnected",
+    "disconnecting",
+    "doWrite",
+    "fileno",
+    "protocol",
+    "socket",
+    "stopReading",
+    "stopWriting",
+)
+_warned = False
+
+
+def is_detachable(transport: object) -> bool:
+    """Whether :func:`detach_socket` can be expected to give the socket of *transport*."""
+    return type(transport) in _KNOWN and not getattr(transport, "TLS", False)
+
+
+def detach_socket(transport: Any) -> SocketType | None:
+    """
+    Take the connected socket out of *transport*, which is dead afterwards.
+
+    The transport has sent all its data then. Its protocol gets no ``connectionLost``.
+
+    :returns: the socket, non-blocking; None when the transport is of another kind, speaks TLS, is closing,
+        or cannot send all its data now. The relay goes over the transports then.
+    """
+    if not is_detachable(transport) or not _is_as_known(transport):
+        return None
+    if transport.disconnecting or not transport.connected or not _flushed(transport):
+        return None
+    transport.stopReading()
+    transport.stopWriting()
+    taken = transport.socket
+    transport.connected = 0
+    transport.disconnected = 1
+    transport.protocol = None
+    transport.socket = None
+    transport.fileno = _no_descriptor
+    link = SocketType(taken.family, taken.type, taken.proto, taken.detach())
+    link.setblocking(False)
+    return link
+
+
+def _is_as_known(transport: Any) -> bool:
+    global _warned
+    missing = [name for name in _RELIED_ON if not hasattr(transport, name)]
+    if missing and not _warned:
+        _warned = True
+        _log.warn(
+            "this Twisted's transports have no {missing}: "
+            "sessions are relayed over the transports, which is slower",
+            missing=", ".join(missing),
+        )
+    return not missing
+
+
+def _flushed(transport: Any) -> bool:
+    if transport.dataBuffer or transport._tempDataBuffer:
+        transport.doWrite()
+    return not (transport.dataBuffer or transport._tempDataBuffer)
+
+
+def _no_descriptor() -> int:
+    return -1
+
+
+# Reactors and Deferreds.
+
+
+def epoll_of(reactor: Any) -> select.epoll | None:
+    """The epoll that *reactor* waits with; None: the reactor has none, or none that can be seen."""
+    if type(reactor).__module__ != "twisted.internet.epollreactor":
+        return None
+    epoll = getattr(reactor, "_poller", None)
+    return epoll if isinstance(epoll, select.epoll) else None
+
+
+def handles_signal(reactor: Any, number: int) -> bool:
+    """Whether the handler of the signal *number* is the one that *reactor* has installed."""
+    return getattr(signal.getsignal(number), "__self__", None) is reactor
+
+
+def has_canceller(waiting: Deferred[Any]) -> bool:
+    """Whether cancelling *waiting* stops the work that it waits for, in however deep a chain."""
+    innermost: Any = waiting
+    while isinstance(getattr(innermost, "result", None), Deferred):
+        innermost = innermost.result
+    return getattr(innermost, "_canceller", None) is not None
+
+
+try:
+    from twisted.internet._resolver import GAIResolver
+except ImportError:  # pragma: no cover - a Twisted that has it elsewhere
+
+    class GAIResolver:  # type: ignore[no-redef]
+        """No resolver is one: the reactor keeps the resolver that it has."""
+
+
+def is_default_resolver(resolver: object) -> bool:
+    """Whether *resolver* is the one that Twisted installs: it blocks threads of the reactor."""
+    return isinstance(resolver, GAIResolver)
+
+
+# Endpoints.
+
+
+def inner_endpoint(endpoint: Any) -> Any:
+    """The endpoint that listens for *endpoint*, which may wrap it in TLS or the PROXY protocol."""
+    while True:
+        wrapped = getattr(endpoint, "_wrappedEndpoint", None) or getattr(endpoint, "endpoint", None)
+        if wrapped is None:
+            return endpoint
+        endpoint = wrapped
+
+
+def place_of_endpoint(endpoint: Any) -> tuple[str, int] | None:
+    """The interface and the port on which *endpoint* is going to listen; None: the endpoint does not tell."""
+    inner = inner_endpoint(endpoint)
+    host, port = getattr(inner, "_interface", None), getattr(inner, "_port", None)
+    return (host, port) if isinstance(host, str) and isinstance(port, int) else None
+
+
+def tls_options_of(endpoint: object) -> Any:
+    """
+    The context factory with which *endpoint* itself speaks TLS, before it listens.
+
+    :returns: None for an endpoint without TLS, or one that does not tell. Its certificates are
+        neither completed nor checked before clients come.
+    """
+    return getattr(endpoint, "_sslContextFactory", None)
+
+
+def systemd_sockets() -> ListenFDs:
+    """The sockets that systemd has passed. Twisted takes them out of the environment when it is imported."""
+    from twisted.internet import endpoints
+
+    parser = getattr(endpoints, "_SystemdParser", None)
+    passed: ListenFDs | None = getattr(parser, "_sddaemon", None)
+    return ListenFDs.fromEnvironment() if passed is None else passed
+
+
+def leave_descriptor_alone(endpoint: AdoptedStreamServerEndpoint) -> None:
+    """Let *endpoint* neither change nor close its descriptor, whose number may be another file's by now."""
+    vars(endpoint).update(_setNonBlocking=_do_nothing, _close=_do_nothing)
+
+
+def _do_nothing(descriptor: int) -> None:
+    """*descriptor* stays as it is."""
+
+
+# Listening ports.
+
+
+def keep_socket_open(port: Any) -> None:
+    """Let *port* close its descriptor only: other processes go on to accept from its socket."""
+    port._shouldShutdown = False
+
+
+def accept_with(port: Any, accept: Callable[[], None]) -> None:
+    """Have the reactor call *accept* when *port* has clients waiting."""
+    port.doRead = accept
+
+
+def change_factory(port: Any, factory: Any) -> None:
+    """Give *port*'s clients to *factory* from now on. The accepting goes back to Twisted's own."""
+    before = port.factory
+    if factory is before:
+        return
+    factory.doStart()
+    port.factory = factory
+    before.doStop()
+    vars(port).pop("doRead", None)
+
+
+class SharedUNIXPort(unix.Port):
+    """
+    A Unix port on a socket that another process has opened, and whose file belongs to that process.
+
+    :param listening: the socket.
+    :param factory: serves the clients.
+    :param reactor: watches it.
+    """
+
+    _shouldShutdown = False
+
+    def __init__(self, listening: socket.socket, factory: Any, reactor: Any) -> None:
+        super().__init__(listening.getsockname(), factory, reactor=reactor)
+        listening.setblocking(False)
+        self.socket = listening
+
+    def startListening(self) -> None:
+        """See :meth:`twisted.internet.interfaces.IListeningPort.startListening`."""
+        self.factory.doStart()  # type: ignore[union-attr]
+        self.connected = True
+        self.fileno = self.socket.fileno  # type: ignore[method-assign]
+        self.numberAccepts = 100
+        self.startReading()
+
+    def connectionLost(self, reason: Any) -> None:
+        """See :meth:`twisted.internet.interfaces.IFileDescriptor.connectionLost`. The file stays."""
+        tcp.Port.connectionLost(self, reason)
+
+
+#: The ports whose clients can be accepted as plain sockets.
+PLAIN_PORTS = (tcp.Port, unix.Port, SharedUNIXPort)
