@@ -107,7 +107,7 @@ def test_help_in_readme(start: Callable[..., Program]) -> None:
 
 
 def command_lines() -> list[str]:
-    block = blocks(README, "::")[0]
+    block = next(block for block in blocks(README, "::") if block.startswith("twistd"))
     return [line.partition(" # ")[0].strip() for line in block.splitlines()]
 
 
