@@ -37,7 +37,6 @@ class NoAuthentication:
         self._shown = Anonymous() if shown is None else shown
 
     def begin(self, client: Any) -> IExchange:
-        """See :meth:`IMethod.begin`."""
         return Immediate(self._shown)
 
 
@@ -48,7 +47,6 @@ class _AskPassword:
     __slots__ = ()
 
     def receive(self, data: bytes) -> tuple[int, object]:
-        """See :meth:`IExchange.receive`."""
         parsed = parse_credentials(data)
         if parsed is None:
             return 0, None
@@ -56,11 +54,9 @@ class _AskPassword:
         return taken, LogIn(Password(username, password))
 
     def judged(self, granted: bool) -> bytes:
-        """See :meth:`IExchange.judged`."""
         return _GRANTED if granted else _DENIED
 
     def wrapping(self) -> IWrapping | None:
-        """See :meth:`IExchange.wrapping`."""
         return None
 
 
@@ -78,5 +74,4 @@ class UsernamePassword:
     credentials = IUsernamePassword
 
     def begin(self, client: Any) -> IExchange:
-        """See :meth:`IMethod.begin`."""
         return _ASK_PASSWORD

@@ -31,7 +31,6 @@ class User:
         self.groups = frozenset(groups)
 
     def permits(self, client: Client, command: Command, destination: Address) -> bool:
-        """See :meth:`ISOCKSUser.permits`."""
         return True
 
 

@@ -18,8 +18,8 @@ from ..errors import AddressTypeNotSupported, NoFreePort, NotAllowed
 from ..identity import Client
 from ..logs.occasional import Seldom
 from ..net.dial import Dialed
+from ..net.local import address_towards, is_local
 from ..net.names import canonical
-from ..net.own_listeners import is_local
 from ..net.ports import Advertised, opened
 from ..net.special_addresses import is_no_host
 from ..policy import INamePolicy, IPolicy
@@ -34,7 +34,6 @@ _log = Logger(namespace="socksproxy")
 _WILDCARDS = {AddressType.IPV4: "0.0.0.0", AddressType.IPV6: "::"}
 #: Hosts far away, to ask the system by which address of ours it would go there. Nothing is sent to them.
 _FAR_AWAY = {AddressType.IPV4: "192.0.2.1", AddressType.IPV6: "2001:db8::1"}
-_ANY_PORT = 9
 
 
 class Wanted(NamedTuple):
@@ -257,9 +256,9 @@ class Binds:
         if source is not None:
             return source[0]
         if not is_any(towards):
-            return _address_towards(towards.host, towards.port)
+            return address_towards(towards.host, towards.port)
         try:
-            return _address_towards(_FAR_AWAY[towards.type], _ANY_PORT)
+            return address_towards(_FAR_AWAY[towards.type])
         except OSError as problem:
             if problem.errno not in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL):
                 raise
@@ -337,16 +336,3 @@ def _one_of_each_family(wanted: Wanted, addresses: Sequence[Address]) -> list[Ad
         spoken = wanted.spoken(wanted.destination.host)
         return sorted(first.values(), key=lambda address: address.type is not (spoken or address.type))
     return list(first.values())
-
-
-def _address_towards(host: str, port: int) -> str:
-    """
-    The address of ours from which the system would go to *host*: nothing is sent.
-
-    :raises OSError: when there is no way there.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect((host, port or _ANY_PORT))
-        own: str = probe.getsockname()[0]
-    return own.partition("%")[0]

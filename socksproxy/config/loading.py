@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ..errors import describe
 from ..extras import missing
 from ..runtime.files import read_regular_file
 
@@ -35,12 +36,7 @@ def read_file(name: str, content: bytes | None = None, directory: str = "") -> t
         try:
             content = read_regular_file(os.path.join(directory, name), MOST_BYTES).data
         except OSError as problem:
-            raise Unreadable(f"{name}: {in_words(problem)}") from None
+            raise Unreadable(f"{name}: {describe(problem)}") from None
         except ValueError:
             raise Unreadable(f"{name}: not a path") from None
     return content, read(content, name, directory)
-
-
-def in_words(problem: OSError) -> str:
-    """The system's words for *problem*."""
-    return (problem.strerror or str(problem)).lower()

@@ -43,11 +43,12 @@ from ..auth.credentials import (
 )
 from ..auth.directory import Directory, DirectoryRealm
 from ..auth.portal import portal_of
+from ..errors import describe
 from ..limits.quota.usage import UsageFile
 from ..logs.access_log import FORMATS, AccessLog
 from ..logs.printable import escape_unknown, in_one_line
 from ..net.endpoints import BACKLOG, WrongSystemd, check_keys, place_asked_for
-from ..net.own_listeners import is_local
+from ..net.local import is_local
 from ..net.ports import Advertised
 from ..net.resolve import make_resolver
 from ..net.special_addresses import is_loopback
@@ -73,7 +74,7 @@ from ..values.timeouts import Timeouts
 from ..values.udp import Filtering, UDPSettings
 from ..workers.descriptor_passing import SupervisorResources
 from .listeners import named_listener
-from .loading import Unreadable, in_words, read_file
+from .loading import Unreadable, read_file
 from .mistakes import OpenToAll, in_option
 
 if TYPE_CHECKING:
@@ -667,7 +668,7 @@ class Options(usage.Options, AuthOptionMixin):
                 return self.resources.access_log(path, format or "text")
             check_access_log(path)  # nothing starts, so no file is made either
         except OSError as problem:
-            self._note(ConfigError(in_words(problem), path), "log")
+            self._note(ConfigError(describe(problem), path), "log")
         except ValueError:
             self._note(ConfigError("not a path", path), "log")
         return None
@@ -720,7 +721,7 @@ def _listener_from(resources: Resources, number: int, text: str) -> Listener:
         return Listener(description, resources.endpoint(number, description), name)
     except OSError as problem:
         file = f": {problem.filename}" if problem.filename else ""
-        raise ConfigError(f"{in_words(problem)}{file}", description) from None
+        raise ConfigError(f"{describe(problem)}{file}", description) from None
     except WrongSystemd as problem:
         raise ConfigError(f"not an endpoint that can open: {problem}", description) from None
     except Exception as problem:

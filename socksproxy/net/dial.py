@@ -175,27 +175,22 @@ class Destination(Protocol):
         self.end: RelaySide | None = None
 
     def connectionMade(self) -> None:
-        """See :meth:`twisted.internet.interfaces.IProtocol.connectionMade`."""
         if self._connected is not None:
             self._connected(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """See :meth:`twisted.internet.interfaces.IProtocol.dataReceived`."""
         if self.end is not None:
             self.end.dataReceived(data)
 
     def readConnectionLost(self) -> None:
-        """See :meth:`twisted.internet.interfaces.IHalfCloseableProtocol.readConnectionLost`."""
         if self.end is not None:
             self.end.readConnectionLost()
 
     def writeConnectionLost(self) -> None:
-        """See :meth:`twisted.internet.interfaces.IHalfCloseableProtocol.writeConnectionLost`."""
         if self.end is not None:
             self.end.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """See :meth:`twisted.internet.interfaces.IProtocol.connectionLost`."""
         if self.end is not None:
             self.end.connectionLost(reason)
 

@@ -300,12 +300,10 @@ class _Socket:
         reactor.addReader(self)
 
     def fileno(self) -> int:
-        """See :class:`twisted.internet.interfaces.IFileDescriptor`."""
         number: int = self._socket.fileno()
         return number
 
     def logPrefix(self) -> str:
-        """See :class:`twisted.internet.interfaces.ILoggingContext`."""
         return "DNS"
 
     def send(self, data: bytes) -> None:
@@ -324,7 +322,6 @@ class _Socket:
                 self._socket.send(data)
 
     def doRead(self) -> None:
-        """See :class:`twisted.internet.interfaces.IReadDescriptor`."""
         for _ in range(_DATAGRAMS_AT_ONCE):
             try:
                 data = self._socket.recv(_LONGEST_DATAGRAM)
@@ -348,7 +345,6 @@ class _Socket:
             self._client.failed(query, self.server)
 
     def connectionLost(self, reason: Failure) -> None:
-        """See :class:`twisted.internet.interfaces.IFileDescriptor`."""
         self.close()
         self._client.lost(self)
         self._refused(self._waiting())

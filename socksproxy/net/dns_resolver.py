@@ -9,7 +9,6 @@ from ipaddress import ip_address
 from typing import Any
 
 from dns.rdatatype import RdataType
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -28,7 +27,7 @@ from ..wire.words import AddressType
 from .dns_client import Chance, DNSClient, Server
 from .dns_messages import AAAA, PTR, A, Answer, Outcome, question_for
 from .local import has_route
-from .lookups import MOST_ADDRESSES, Found, IAddressLookup
+from .lookups import BOTH_TYPES, MOST_ADDRESSES, Found, IAddressLookup, resolve_for
 from .names import literal, unmapped
 from .reverse import IReverseQuestions
 
@@ -37,8 +36,7 @@ RESOLUTION_DELAY = 0.05
 #: Look-ups that go on at once: of all clients, of one, and those that wait.
 MOST_AT_ONCE, MOST_PER_CLIENT, MOST_WAITING = 1024, 64, 4096
 
-#: IPv6 first, as RFC 6724 has it for two addresses that are otherwise equal.
-_KINDS = {IPv6Address: AAAA, IPv4Address: A}
+_RECORDS = {AddressType.IPV6: AAAA, AddressType.IPV4: A}
 
 
 @implementer(IHostnameResolver, IReverseQuestions, IAddressLookup)
@@ -64,11 +62,11 @@ class DNSResolver:
         return self._client.servers
 
     def lookup_addresses(self, name: str, share: Hashable = None) -> Deferred[Found]:
-        """See :meth:`socksproxy.net.lookups.IAddressLookup.lookup_addresses`."""
-        return self._lookup(name, tuple(_KINDS.values()), share)
+        return self._lookup(name, BOTH_TYPES, share)
 
-    def _lookup(self, name: str, types: tuple[Any, ...], share: Hashable) -> Deferred[Found]:
-        found = self._turns.run(lambda: _Families(self._reactor, self._client, name, types).result, share)
+    def _lookup(self, name: str, types: Sequence[AddressType], share: Hashable) -> Deferred[Found]:
+        records = tuple(_RECORDS[type] for type in types)
+        found = self._turns.run(lambda: _Families(self._reactor, self._client, name, records).result, share)
         return found.addErrback(_not_made)
 
     def resolveHostName(
@@ -79,34 +77,18 @@ class DNSResolver:
         addressTypes: Sequence[type[IAddress]] | None = None,
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
-        """See :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`."""
-        resolution = _Resolution(hostName)
-        resolutionReceiver.resolutionBegan(resolution)
-
-        def tell(found: Found) -> None:
-            for host, kind in found:
-                address = IPv6Address if kind is AddressType.IPV6 else IPv4Address
-                resolutionReceiver.addressResolved(address("TCP", host, portNumber))
-            resolutionReceiver.resolutionComplete()
-
-        types = tuple(type for kind, type in _KINDS.items() if addressTypes is None or kind in addressTypes)
-        # That there is no address, whatever the reason, is told by there being none.
-        self._lookup(hostName, types, None).addErrback(lambda _: ()).addCallback(tell)
-        return resolution
+        return resolve_for(
+            resolutionReceiver,
+            hostName,
+            portNumber,
+            addressTypes,
+            transportSemantics,
+            lambda types: self._lookup(hostName, types, None),
+        )
 
     def resolveAddress(self, host: str) -> Deferred[str]:
-        """See :meth:`socksproxy.net.reverse.IReverseResolver.resolveAddress`."""
         question = question_for(ip_address(host).reverse_pointer, PTR)
         return self._client.ask(question).addCallback(_pointer)
-
-
-@implementer(IHostResolution)
-class _Resolution:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def cancel(self) -> None:
-        """The look-up goes on; nobody waits for it."""
 
 
 class _Families:

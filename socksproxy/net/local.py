@@ -1,15 +1,52 @@
-"""What this machine can reach."""
+"""
+What this machine can reach, and from which address: questions to the kernel. No packet is sent.
+"""
 
 from __future__ import annotations
 
-from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
+import socket
+
+from ..errors import SHORTAGES
+
+#: A port that stands for any port where only the route counts.
+ANY_PORT = 9
 
 
-def has_route(host: str, port: int = 9) -> bool:
-    """Whether the system has a route to the literal address *host*; no packet is sent."""
+def has_route(host: str, port: int = ANY_PORT) -> bool:
+    """Whether the system has a route to the literal address *host*."""
     try:
-        with socket(AF_INET6 if ":" in host else AF_INET, SOCK_DGRAM) as probe:
-            probe.connect((host, port))
+        address_towards(host, port)
     except OSError:
         return False
     return True
+
+
+def address_towards(host: str, port: int = ANY_PORT) -> str:
+    """
+    The address of this machine that packets to the literal address *host* leave from, without a zone.
+
+    :raises OSError: when there is no route.
+    """
+    with _probe(host) as probe:
+        probe.connect((host, port or ANY_PORT))
+        own: str = probe.getsockname()[0]
+    return own.partition("%")[0]
+
+
+def is_local(host: str) -> bool:
+    """
+    Whether the literal address *host* is one of this machine's own, or may be: only these can be bound.
+
+    The answer is not remembered, because addresses come and go (DHCP, VRRP). Only destinations with a port
+    that is a listener's, too, need the answer; it takes three system calls (10 µs).
+    """
+    try:
+        with _probe(host) as probe:
+            probe.bind((host, 0))
+    except OSError as problem:
+        return problem.errno in SHORTAGES  # out of descriptors: the answer is not known
+    return True
+
+
+def _probe(host: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)

@@ -5,11 +5,10 @@ Which addresses are the proxy's own listeners, so that a client cannot send it t
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import SHORTAGES
+from .local import is_local
 from .names import plain
 from .special_addresses import WILDCARDS
 
@@ -109,19 +108,3 @@ def path_of(name: str | bytes | None) -> str:
     """The path of a Unix socket whose *name* the system tells; ``@`` begins one that is in no directory."""
     path = os.fsdecode(name or b"")
     return f"@{path[1:]}" if path.startswith("\0") else path
-
-
-def is_local(host: str) -> bool:
-    """
-    Whether the literal address *host* is one of this machine's own, or may be: only these can be bound.
-
-    The answer is not remembered, because addresses come and go (DHCP, VRRP). Only destinations with a port
-    that is a listener's, too, need the answer; it takes three system calls (10 µs).
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((host, 0))
-    except OSError as problem:
-        return problem.errno in SHORTAGES  # out of descriptors: the answer is not known
-    return True

@@ -13,7 +13,6 @@ from collections.abc import Hashable, Sequence
 from socket import NI_NAMEREQD, SOCK_STREAM, getaddrinfo, getnameinfo
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.python.failure import Failure
@@ -23,7 +22,7 @@ from ..errors import TooManyLookups
 from ..runtime.pool import DeadlinePassed, Pool
 from ..twisted_internals import is_default_resolver
 from ..wire.words import AddressType
-from .lookups import MOST_ADDRESSES, Found, IAddressLookup
+from .lookups import MOST_ADDRESSES, Found, IAddressLookup, resolve_for
 from .names import unmapped
 from .reverse import AT_ONCE, IReverseResolver
 
@@ -83,7 +82,6 @@ class SystemResolver:
         self._asked: dict[str, _Asked] = {}
 
     def lookup_addresses(self, name: str, share: Hashable) -> Deferred[Found]:
-        """See :meth:`socksproxy.net.lookups.IAddressLookup.lookup_addresses`."""
         asked = self._asked.setdefault(name, _Asked(name))
         answer: Deferred[Found] = Deferred(lambda gone: self._forget(asked, gone))
         asked.answers[answer] = share
@@ -97,26 +95,18 @@ class SystemResolver:
         hostName: str,
         portNumber: int = 0,
         addressTypes: Sequence[type[IAddress]] | None = None,
-        transportSemantics: Any = "TCP",
+        transportSemantics: str = "TCP",
     ) -> IHostResolution:
-        """See :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`."""
-        answer = self.lookup_addresses(hostName, None)
-        resolution = _Resolution(hostName, answer)
-        resolutionReceiver.resolutionBegan(resolution)
-
-        def tell(found: Found) -> None:
-            for host, kind in found:
-                address = IPv6Address if kind is AddressType.IPV6 else IPv4Address
-                if addressTypes is None or address in addressTypes:
-                    resolutionReceiver.addressResolved(address(transportSemantics, host, portNumber))
-            resolutionReceiver.resolutionComplete()
-
-        # A look-up that was not made has found nothing.
-        answer.addErrback(_nothing_unless_cancelled).addCallback(tell).addErrback(_cancelled)
-        return resolution
+        return resolve_for(
+            resolutionReceiver,
+            hostName,
+            portNumber,
+            addressTypes,
+            transportSemantics,
+            lambda _: self.lookup_addresses(hostName, None),
+        )
 
     def resolveAddress(self, host: str) -> Deferred[str]:
-        """See :meth:`socksproxy.net.reverse.IReverseResolver.resolveAddress`."""
         return self._reverse.run(_name_of, host)
 
     def _begin(self, asked: _Asked, share: Hashable) -> None:
@@ -188,23 +178,3 @@ def _look_up(asked: _Asked, share: Hashable) -> Found | None:
 
 def _name_of(host: str) -> str:
     return getnameinfo((host, 0), NI_NAMEREQD)[0]
-
-
-@implementer(IHostResolution)
-class _Resolution:
-    def __init__(self, name: str, answer: Deferred[Found]) -> None:
-        self.name = name
-        self._answer = answer
-
-    def cancel(self) -> None:
-        """See :meth:`twisted.internet.interfaces.IHostResolution.cancel`."""
-        self._answer.cancel()
-
-
-def _nothing_unless_cancelled(failure: Failure) -> Found:
-    failure.trap(TooManyLookups)
-    return ()
-
-
-def _cancelled(failure: Failure) -> None:
-    failure.trap(CancelledError)

@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
+from struct import pack
 from typing import Protocol as Shape
 
 from ..values.timeouts import Timeouts
 
 #: Level, name and value, as :meth:`socket.socket.setsockopt` takes them.
 SocketOption = tuple[int, int, int]
+
+# On, and no second: a socket that is closed sends a reset and drops what it has not sent (socket(7)).
+_NO_LINGER = pack("ii", 1, 0)
 
 #: Seconds that Linux takes at the most.
 LONGEST_KEEPALIVE = 32767
@@ -64,3 +68,8 @@ def set_options(link: HasOptions, options: Iterable[SocketOption]) -> None:
     """
     for option in options:
         link.setsockopt(*option)
+
+
+def reset_on_close(link: socket.SocketType) -> None:
+    """Have the peer of *link* get a reset when *link* is closed (RFC 9293, section 3.10.5)."""
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)

@@ -22,8 +22,7 @@ from __future__ import annotations
 import errno as errno_
 import os
 from collections.abc import Callable
-from socket import AF_UNIX, SHUT_WR, SO_ERROR, SO_LINGER, SOL_SOCKET, SocketType
-from struct import pack
+from socket import AF_UNIX, SHUT_WR, SO_ERROR, SOL_SOCKET, SocketType
 from typing import TYPE_CHECKING
 
 from zope.interface import implementer
@@ -32,6 +31,7 @@ from ..events import Cause
 from ..limits.buckets import Meter, Meters
 from ..net.names import plain
 from ..net.own_listeners import Place, path_of
+from ..net.tcp_options import reset_on_close
 from .epoll_events import BROKEN, READABLE, UNEVEN, WRITE
 from .interfaces import IRelay, nothing
 from .pipes import Pipe
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 BUFFER_SIZE = 65536
 
-_RESET = pack("ii", 1, 0)
 #: How often a pump turns before others have theirs.
 _TURNS = 4
 #: Full buffers in a row after which a direction is spliced.
@@ -213,7 +212,7 @@ class Half:
 
     def reset(self) -> None:
         """Close the socket so that its peer gets a reset."""
-        self.socket.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
+        reset_on_close(self.socket)
         self.close()
 
     def _pump_within(self, meter: Meter) -> None:

@@ -15,7 +15,6 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from socket import SocketType
-from struct import pack
 from typing import Any, cast
 
 from twisted.cred.credentials import ICredentials
@@ -32,7 +31,7 @@ from ..net.liveness import ask, has_ended
 from ..net.names import plain
 from ..net.own_listeners import Place, path_of
 from ..net.ports import host_of
-from ..net.tcp_options import SocketOption, set_options
+from ..net.tcp_options import SocketOption, reset_on_close, set_options
 from ..relay.epoll_events import BROKEN, ERROR, READABLE, UNEVEN
 from ..relay.interfaces import IRelay, nothing
 from ..relay.transports import TransportsRelay
@@ -41,7 +40,6 @@ from ..session.registry import Sessions
 from ..session.session import Session
 from ..twisted_internals import PLAIN_PORTS, accept_with
 
-_RESET = pack("ii", 1, 0)
 #: Clients accepted in one turn of the reactor, so that others have theirs.
 _BUDGET = 64
 
@@ -135,7 +133,7 @@ class SocketChannel:
     def abort(self) -> None:
         """See :meth:`socksproxy.session.channel.Channel.abort`."""
         if self._socket is not None:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            reset_on_close(self._socket)
         self._lost(False)
 
     def find_out(self) -> None:

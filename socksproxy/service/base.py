@@ -23,8 +23,8 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config.loading import in_words
 from ..config.options import OPEN_TO_ALL, Listener, Options
+from ..errors import describe
 from ..logs.access_log import AccessLog
 from ..net.descriptors import raise_limit
 from ..net.special_addresses import is_loopback
@@ -378,7 +378,7 @@ def _reason(failure: Failure) -> str:
     if isinstance(problem, CannotListenError):
         problem = problem.socketError
     if isinstance(problem, OSError):
-        return in_words(problem)
+        return describe(problem)
     return " ".join(str(problem).split()) or type(problem).__name__
 
 

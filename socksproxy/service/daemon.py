@@ -19,7 +19,7 @@ from typing import Any
 from twisted.logger import ILogObserver, Logger, textFileLogObserver
 from twisted.python.usage import UsageError
 
-from ..config.loading import in_words
+from ..errors import describe
 from ..logs.access_log import own_descriptor
 
 _log = Logger(namespace="socksproxy")
@@ -122,7 +122,7 @@ def _cannot_write(path: str) -> str | None:
     except FileNotFoundError:
         return _cannot_make(path, flags)
     except OSError as problem:
-        return in_words(problem)
+        return describe(problem)
     return None
 
 
@@ -131,5 +131,5 @@ def _cannot_make(path: str, flags: int) -> str | None:
         os.close(os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600))
         os.unlink(path)
     except OSError as problem:
-        return in_words(problem)
+        return describe(problem)
     return None

@@ -942,7 +942,7 @@ def test_no_way(serve: Serve, number: int, code: Reply, monkeypatch: pytest.Monk
     def fails(host: str, port: int) -> str:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(module, "_address_towards", fails)
+    monkeypatch.setattr(module, "address_towards", fails)
     proxy: Proxy = yield serve()
     with proxy.connect() as sock:
         assert (yield proxy.play(bind, sock, 5, "127.0.0.1"))[0] == code
@@ -953,14 +953,14 @@ def test_no_way(serve: Serve, number: int, code: Reply, monkeypatch: pytest.Monk
 @pytest_twisted.inlineCallbacks
 def test_no_way_in_one_family(serve_as: Serve, monkeypatch: pytest.MonkeyPatch) -> Playing:
     """A name with IPv6 does not stop a machine that has none."""
-    towards = module._address_towards
+    towards = module.address_towards
 
     def no_ipv6(host: str, port: int) -> str:
         if ":" in host:
             raise OSError(errno.ENETUNREACH, "Network is unreachable")
         return towards(host, port)
 
-    monkeypatch.setattr(module, "_address_towards", no_ipv6)
+    monkeypatch.setattr(module, "address_towards", no_ipv6)
     proxy: Proxy = yield serve_as(resolver=Hosts({NAME: ["::1", "127.0.0.1"]}))
     with proxy.connect() as sock:
         code, address = yield proxy.play(bind, sock, 5, NAME)
@@ -972,10 +972,10 @@ def test_no_way_in_one_family(serve_as: Serve, monkeypatch: pytest.MonkeyPatch) 
 def test_no_network(serve_as: Serve, asked: str, host: str, monkeypatch: pytest.MonkeyPatch) -> Playing:
     """Without any network and without a named peer there is nothing better to tell than the wildcard."""
 
-    def unreachable(host: str, port: int) -> str:
+    def unreachable(host: str, port: int = 9) -> str:
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
-    monkeypatch.setattr(module, "_address_towards", unreachable)
+    monkeypatch.setattr(module, "address_towards", unreachable)
     proxy: Proxy = yield serve_as()
     with proxy.connect() as sock:
         code, address = yield proxy.play(bind, sock, 5, asked)

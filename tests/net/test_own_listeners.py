@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import socket
-from pathlib import Path
 
 import pytest
 
 from socksproxy.net.names import plain
-from socksproxy.net.own_listeners import OwnListeners, Place, is_local, path_of
+from socksproxy.net.own_listeners import OwnListeners, Place, path_of
 
 OTHERS = "192.0.2.1"  # for documentation: nobody's, so not this machine's
 
@@ -94,20 +93,8 @@ class Probe:
             raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 
 
-class TestIsLocal:
-    """Asked of the kernel, which alone knows."""
-
-    @pytest.mark.parametrize("host", ["127.0.0.1", "127.200.1.1"])
-    def test_ours(self, host: str) -> None:
-        assert is_local(host)
-
-    def test_ours_ipv6(self) -> None:
-        table = Path("/proc/net/if_inet6")
-        assert is_local("::1") is (table.exists() and " lo\n" in table.read_text())
-
-    @pytest.mark.parametrize("host", [OTHERS, "2001:db8::1", "fe80::1"])
-    def test_others(self, host: str) -> None:
-        assert not is_local(host)
+class TestEverywhere:
+    """A listener on a wildcard address: the kernel alone knows which addresses lead there."""
 
     @pytest.mark.parametrize("listening", ["0.0.0.0", "::"])
     def test_comes_and_goes(self, own: OwnListeners, listening: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,28 +114,6 @@ class TestIsLocal:
         own.add("0.0.0.0", 1080)
         monkeypatch.setattr(socket, "socket", None)
         assert not own.include(OTHERS, 443)
-
-    def test_out_of_descriptors(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Then nobody can tell: it is denied now, and not permitted for ever after."""
-
-        def none_left(*args: object) -> None:
-            raise OSError(errno.EMFILE, "Too many open files")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(socket, "socket", none_left)
-            assert is_local("127.0.0.1")
-            assert is_local(OTHERS)
-        assert is_local("127.0.0.1")
-        assert not is_local(OTHERS)
-
-    def test_no_ipv6(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """On a machine without IPv6 no such address is ours."""
-
-        def unsupported(*args: object) -> None:
-            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
-
-        monkeypatch.setattr(socket, "socket", unsupported)
-        assert not is_local("2001:db8::5")
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,6 @@ class GSSAPIMethod:
         self.protection = protection
 
     def begin(self, client: Any) -> IExchange:
-        """See :meth:`socksproxy.negotiation.IMethod.begin`."""
         return GSSAPIExchange(self, None if client is None else client.share)
 
 
@@ -212,7 +211,6 @@ class GSSAPIExchange:
         self._rounds = 0
 
     def receive(self, data: bytes) -> tuple[int, object]:
-        """See :meth:`socksproxy.negotiation.IExchange.receive`."""
         parsed = parse_message(data)
         if parsed is None:
             return 0, None
@@ -265,11 +263,9 @@ class GSSAPIExchange:
         self._answer = build_message(MessageType.PROTECTION_LEVEL, answer)
 
     def judged(self, granted: bool) -> bytes:
-        """See :meth:`socksproxy.negotiation.IExchange.judged`."""
         return self._answer if granted else build_abort()
 
     def wrapping(self) -> IWrapping | None:
-        """See :meth:`socksproxy.negotiation.IExchange.wrapping`."""
         if self._level is Level.NONE:
             return None
         assert self._context is not None
@@ -294,14 +290,12 @@ class GSSAPIWrapping:
         self._received = bytearray()
 
     def wrap(self, data: bytes) -> bytes:
-        """See :meth:`socksproxy.negotiation.IWrapping.wrap`."""
         if len(data) <= self._most:
             return self._encapsulate(data) if data else b""
         pieces = (data[at : at + self._most] for at in range(0, len(data), self._most))
         return b"".join(map(self._encapsulate, pieces))
 
     def unwrap(self, data: bytes) -> bytes:
-        """See :meth:`socksproxy.negotiation.IWrapping.unwrap`."""
         received, whole = self._received, bytearray()
         received += data
         while (parsed := parse_message(received)) is not None:
@@ -313,13 +307,11 @@ class GSSAPIWrapping:
         return bytes(whole)
 
     def wrap_datagram(self, data: bytes) -> bytes:
-        """See :meth:`socksproxy.negotiation.IWrapping.wrap_datagram`."""
         if len(data) > self._most:
             raise ProtocolError("a datagram that is too long for a GSSAPI message")
         return self._encapsulate(data)
 
     def unwrap_datagram(self, data: bytes) -> bytes:
-        """See :meth:`socksproxy.negotiation.IWrapping.unwrap_datagram`."""
         return self._open(parse_encapsulated(data))
 
     def _encapsulate(self, data: bytes) -> bytes:
@@ -362,7 +354,6 @@ class GSSAPIChecker:
         return [self._method]
 
     def requestAvatarId(self, credentials: Any) -> Any:
-        """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
         principal = credentials.principal
         return principal if self._realm is None else stripped(principal, self._realm)
 

@@ -154,7 +154,6 @@ class HtpasswdChecker(FileChecker):
         super().__init__(PasswordFile(path), checks or Checks.shared_fairly(name=f"htpasswd:{path}"))
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
-        """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
         return self.checks.run(self._check, credentials, share=share_of(credentials))
 
     def _check(self, credentials: Any) -> bytes | tuple[()]:

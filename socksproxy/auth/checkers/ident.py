@@ -82,11 +82,9 @@ class _Question(Protocol):
         self.answer: Deferred[bytes] = Deferred(lambda _: self._end())
 
     def connectionMade(self) -> None:
-        """See :meth:`twisted.internet.interfaces.IProtocol.connectionMade`."""
         self.transport.write(b"%d, %d\r\n" % self._ports)
 
     def dataReceived(self, data: bytes) -> None:
-        """See :meth:`twisted.internet.interfaces.IProtocol.dataReceived`."""
         self._received += data
         line, end, _ = self._received.partition(b"\n")
         if len(line) > _LONGEST:
@@ -95,7 +93,6 @@ class _Question(Protocol):
             self._judge(line.removesuffix(b"\r"))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """See :meth:`twisted.internet.interfaces.IProtocol.connectionLost`."""
         if not self._over:
             # What came may be a part of a name, which would be the name of somebody else.
             self._fail(IdentUnreachable("identd closes without an answer"))
@@ -138,7 +135,6 @@ class IdentChecker:
         self._reactor = reactor
 
     def requestAvatarId(self, credentials: Userid) -> Deferred[Any]:
-        """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
         host, local = credentials.client.host, credentials.local
         if host is None or local is None:
             return fail(IdentUnreachable("a client on a Unix socket has no identd"))
@@ -169,7 +165,6 @@ class TrustedUserid:
     credentialInterfaces = (IUserid,)
 
     def requestAvatarId(self, credentials: Userid) -> Deferred[Any]:
-        """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
         if not credentials.userid:
             return fail(NotAuthenticated("the request has no userid"))
         return succeed(name_of(credentials.userid))

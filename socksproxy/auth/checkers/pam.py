@@ -84,7 +84,6 @@ class PAMChecker:
         self.checks = checks or Checks.shared_fairly(name=f"pam:{service}", threads=THREADS)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
-        """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
         return self.checks.run(self._check, credentials, share=share_of(credentials))
 
     def _check(self, credentials: Any) -> bytes | tuple[()]:

@@ -84,7 +84,6 @@ class PeerCredentialsChecker:
         self._waiting: dict[int, list[Deferred[Any]]] = {}
 
     def requestAvatarId(self, credentials: PeerCredentials) -> Deferred[Any]:
-        """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
         return self._user(credentials.uid).addCallback(self._judge, credentials.uid)
 
     def _judge(self, user: _User | None, uid: int) -> str:

@@ -102,7 +102,6 @@ class PlainFileChecker(FileChecker):
         super().__init__(UsersFile(path, PlainUsers.parse, clock), checks)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
-        """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
         if not self._file.due():
             return self._check(credentials)
         looked = self.checks.run(self._file.look, share=share_of(credentials))

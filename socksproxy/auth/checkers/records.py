@@ -71,7 +71,6 @@ class RecordsChecker:
         return bytes_of(avatar_id) in self._users.hashes
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
-        """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
         return self.checks.run(self._check, credentials, share=share_of(credentials))
 
     def _check(self, credentials: Any) -> bytes | tuple[()]:

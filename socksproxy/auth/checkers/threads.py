@@ -224,7 +224,6 @@ class Threaded:
         return knows(self.checker, avatar_id)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
-        """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
         asked = self.checks.run(self._ask, credentials, share=share_of(credentials))
         return asked.addCallback(self._inside)
 

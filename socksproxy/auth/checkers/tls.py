@@ -16,7 +16,7 @@ from twisted.internet import ssl
 from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
-from ...errors import NotAuthenticated
+from ...errors import NotAuthenticated, describe
 from ...runtime.files import read_regular_file
 from ...twisted_internals import tls_options_of
 from ..credentials import Certificate, ICertificate
@@ -72,7 +72,6 @@ class CertificateChecker:
         self._names = NAMES[name]
 
     def requestAvatarId(self, credentials: Certificate) -> Deferred[Any]:
-        """See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`."""
         return execute(self._name, credentials.certificate)
 
     def _name(self, certificate: X509) -> str:
@@ -122,8 +121,7 @@ def _authorities(ca_file: str) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(read_regular_file(ca_file).data)
     except OSError as problem:
-        reason = (problem.strerror or str(problem)).lower()
-        raise InvalidAuthArgumentString(f"tls: ca={ca_file}: {reason}") from None
+        raise InvalidAuthArgumentString(f"tls: ca={ca_file}: {describe(problem)}") from None
     except ValueError:
         raise InvalidAuthArgumentString(f"tls: ca={ca_file} has no certificates in PEM") from None
 
