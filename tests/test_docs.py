@@ -170,7 +170,7 @@ def test_toml_is_checked(block: str, tmp_path: Path, capsys: pytest.CaptureFixtu
         ("ads.txt", ".ads.example\n"),
     ):
         (tmp_path / name).write_text(text)
-    block = re.sub("/(etc/socksproxy|etc|var/lib/socks)/", f"{tmp_path}/", block)
+    block = re.sub("/(etc/socksproxy|etc|var/lib/socks|var/log/socks)/", f"{tmp_path}/", block)
     file.write_text(block.replace("$2b$12$...", _HASH))
     assert (main(["check", str(file)]), capsys.readouterr().err) == (0, "")
 
