@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .policy import IPolicy, Rule, RulePolicy
     from .runtime.clocks import use_monotonic_clock
     from .server.factory import SOCKSFactory
+    from .settings import ServerSettings
     from .values.bind import BindSettings
     from .values.timeouts import Timeouts
     from .values.udp import UDPSettings
@@ -34,6 +35,7 @@ __all__ = [
     "RulePolicy",
     "SOCKSError",
     "SOCKSFactory",
+    "ServerSettings",
     "Timeouts",
     "UDPSettings",
     "use_monotonic_clock",
@@ -51,6 +53,7 @@ _MODULES = {
     "RulePolicy": "policy",
     "SOCKSError": "errors",
     "SOCKSFactory": "server.factory",
+    "ServerSettings": "settings",
     "Timeouts": "values.timeouts",
     "UDPSettings": "values.udp",
     "use_monotonic_clock": "runtime.clocks",

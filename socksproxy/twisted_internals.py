@@ -16,7 +16,7 @@ from collections.abc import Callable
 from socket import SocketType
 from typing import Any
 
-from twisted.internet import tcp, unix
+from twisted.internet import endpoints, tcp, unix
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.logger import Logger
@@ -207,8 +207,6 @@ def tls_options_of(endpoint: object) -> Any:
 
 def systemd_sockets() -> ListenFDs:
     """The sockets that systemd has passed. Twisted takes them out of the environment when it is imported."""
-    from twisted.internet import endpoints
-
     parser = getattr(endpoints, "_SystemdParser", None)
     passed: ListenFDs | None = getattr(parser, "_sddaemon", None)
     return ListenFDs.fromEnvironment() if passed is None else passed

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, succeed
@@ -481,7 +482,7 @@ def test_who_may_name_none(
     serve_as: Serve, client: str, setting: bool | None, policy: IPolicy, code: int
 ) -> Playing:
     """A client of another machine must name its peer, or it could have a listener for the whole network."""
-    proxy: Proxy = yield serve_as("wrapped", policy=policy, bind=HERE._replace(any_peer=setting))
+    proxy: Proxy = yield serve_as("wrapped", policy=policy, bind=attrs.evolve(HERE, any_peer=setting))
     with proxy.connect(client) as sock:
         answer = yield proxy.play(bind, sock, 5, "0.0.0.0", 1080)
     assert answer[0] == code
@@ -500,7 +501,7 @@ def test_no_peer_comes_from_there(serve_as: Serve, asked: str, client: str, sett
     proxy: Proxy = yield serve_as(
         "wrapped",
         policy=DefaultPolicy(allow_special=True),
-        bind=HERE._replace(any_peer=setting),
+        bind=attrs.evolve(HERE, any_peer=setting),
         resolver=resolver,
     )
     with proxy.connect(client) as sock:
@@ -512,7 +513,7 @@ def test_no_peer_comes_from_there(serve_as: Serve, asked: str, client: str, sett
 @pytest_twisted.inlineCallbacks
 def test_no_peer_comes_from_there_with_socks4(serve_as: Serve) -> Playing:
     """Here 0.0.0.5 is the mark of a name (SOCKS4a), and 0.1.2.3 is an address."""
-    proxy: Proxy = yield serve_as("accepted", bind=HERE._replace(any_peer=True))
+    proxy: Proxy = yield serve_as("accepted", bind=attrs.evolve(HERE, any_peer=True))
     with proxy.connect() as sock:
         answer = yield proxy.play(bind, sock, 4, "0.1.2.3")
     assert answer[0] == 91

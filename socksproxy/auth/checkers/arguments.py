@@ -1,5 +1,7 @@
 """
 What stands behind ``--auth TYPE:``: names and values, as in the description of an endpoint.
+
+Twisted's own parser of descriptions is private, and accepts parts that are empty or have no name.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from collections.abc import Collection
 
 from twisted.cred.strcred import InvalidAuthArgumentString
 
+from ...net.endpoints import unquoted
+
 # In a value, "\" quotes a colon and itself.
 _PART = re.compile(r"(?:\\.|[^:\\])+", re.DOTALL)
-_QUOTED = re.compile(r"\\(.)", re.DOTALL)
 
 
 def arguments(
@@ -41,7 +44,7 @@ def arguments(
             raise InvalidAuthArgumentString(f"{kind}: {name}= has no value")
         if found[name] and name not in repeatable:
             raise InvalidAuthArgumentString(f"{kind}: {name}= is there twice, and once is enough")
-        found[name].append(_QUOTED.sub(r"\1", value))
+        found[name].append(unquoted(value))
     if end != len(text):
         raise InvalidAuthArgumentString(f"{kind}: {text} is not NAME=VALUE, with colons between several")
     return found
