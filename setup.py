@@ -106,7 +106,6 @@ setup(
     install_requires=[
         f"Twisted {TWISTED}",
         "attrs >= 22.2",
-        "automat >= 24.8.1",
         "idna >= 3.7",
         "zope.interface >= 5",
     ],

@@ -1,7 +1,7 @@
 """
 Optional packages, and the one message about a package that is missing.
 
-The core depends on Twisted, zope.interface, attrs, Automat and idna. Each other package belongs to an extra
+The core depends on Twisted, zope.interface, attrs and idna. Each other package belongs to an extra
 of ``setup.py``. A module that uses such a package imports the package at its top. Other modules import that
 module inside a function. :data:`MODULES` lists all modules that are imported inside functions.
 """

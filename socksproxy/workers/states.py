@@ -1,53 +1,64 @@
 """
-What the supervisor does, as state machines: one for each worker, one for all of them.
+The states of workers: of one worker, and of all workers together.
 
-They know no process and no clock of their own: what starts a process, what
-stops it and what tells the time is passed in. An input that makes no difference in a
-state is written down there as well, so that every input has its answer in
-every state (``tests/test_workers.py`` tries them all).
+Strategy: a :class:`Worker` and a :class:`WorkerGroup` have one state each, and a method for each input. A
+method changes the state first and then acts, so that an input which comes meanwhile finds the new state. An
+input that makes no difference in a state does nothing. Neither class knows processes or time: what starts
+and stops a process, and the clock, are passed in. ``tests/workers/test_states.py`` holds the table of
+states and inputs, and tries each input in each state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from automat import TypeMachineBuilder
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 _log = Logger(namespace="socksproxy")
 
-#: Seconds before the second restart in a row; the first is at once, and each further one waits twice as long.
+#: Seconds before the second restart in a row. The first comes at once; each further one waits twice as long.
 FIRST_DELAY = 0.25
-#: Seconds that a restart waits at the most.
+#: Seconds that a restart waits at most.
 LONGEST_DELAY = 30.0
-#: Seconds after which a worker has proved itself: when it dies then, counting begins anew.
+#: Seconds after which a worker has proved itself: its earlier failures are forgotten.
 PROVED = 10.0
 #: Seconds in which a worker must be ready.
 START_TIMEOUT = 60.0
-#: Seconds in which a worker must have gone over to another configuration.
+#: Seconds in which a worker must have put another configuration in force.
 RELOAD_TIMEOUT = 120.0
 #: Seconds beyond those that its sessions have, in which a worker must have ended. The whole is to end in one.
 STOP_TIMEOUT = 0.9
 #: Seconds in which a worker that is to end at once must have ended.
 KILL_TIMEOUT = 2.0
-#: Starts in a row that may fail, all workers together, while none runs.
+#: Starts in a row that may fail, all workers together, while no worker runs.
 FAILED_STARTS = 5
 
 
 class State(Enum):
-    """What a worker is at."""
+    """The state of a worker."""
 
     IDLE = "idle"
     STARTING = "starting"
     RUNNING = "running"
     RELOADING = "reloading"
+    #: The worker accepts no client any more, and another one takes its place.
     LEAVING = "leaving"
     BACKING_OFF = "backing off"
     STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class GroupState(Enum):
+    """The state of all workers together."""
+
+    IDLE = "idle"
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
     STOPPED = "stopped"
 
 
@@ -57,7 +68,7 @@ class Ending:
     How a process ended.
 
     :ivar how: in words.
-    :ivar orderly: whether it meant to.
+    :ivar orderly: whether the process ended by itself, with status 0.
     """
 
     how: str
@@ -69,468 +80,324 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """Its number."""
+        """The process's number; None: the process does not run yet."""
 
     def reload(self) -> bool:
-        """Tell it to go over to the configuration that is in force; returned is whether it can be told."""
+        """Tell the process to put the current configuration in force; False: it cannot be told."""
 
     def drain(self) -> None:
-        """Tell it to accept nobody any more, to let its sessions finish, and to end."""
+        """Tell the process to accept no client any more, to let its sessions finish, and to end."""
 
     def end(self) -> None:
-        """Tell it to end its sessions and itself."""
+        """Tell the process to end its sessions and itself."""
 
     def kill(self) -> None:
-        """End it."""
+        """End the process."""
 
 
 class Owner(Protocol):
-    """Who is told what becomes of a worker."""
+    """The owner of workers, which hears of their changes."""
 
-    def worker_ready(self, worker: WorkerCore) -> None:
-        """It accepts clients."""
+    def worker_ready(self, worker: Worker) -> None:
+        """*worker* accepts clients."""
 
-    def worker_settled(self, worker: WorkerCore) -> None:
-        """It has gone over to the configuration that is in force, or accepts nobody any more."""
+    def worker_settled(self, worker: Worker) -> None:
+        """*worker* has the current configuration in force, or accepts no client any more."""
 
-    def worker_failed(self, worker: WorkerCore, ending: Ending) -> None:
-        """It ended before it was ready."""
+    def worker_failed(self, worker: Worker, ending: Ending) -> None:
+        """The process of *worker* ended before it was ready."""
 
-    def worker_died(self, worker: WorkerCore, ending: Ending) -> None:
-        """It has ended, and nobody had asked it to."""
+    def worker_died(self, worker: Worker, ending: Ending) -> None:
+        """The process of *worker* has ended."""
 
-    def worker_stopped(self, worker: WorkerCore) -> None:
-        """It has ended, and starts no more."""
-
-
-class Worker(Protocol):
-    """One worker: what may happen to it."""
-
-    def start(self) -> None:
-        """It is to run."""
-
-    def ready(self) -> None:
-        """It says that it accepts clients."""
-
-    def reload(self) -> None:
-        """It is to go over to another configuration."""
-
-    def reloaded(self) -> None:
-        """It says that it has."""
-
-    def not_reloaded(self) -> None:
-        """It says that it cannot."""
-
-    def ended(self, ending: Ending) -> None:
-        """Its process has ended."""
-
-    def late(self) -> None:
-        """It has taken too long for what it is at."""
-
-    def retry(self) -> None:
-        """It may be started again."""
-
-    def drain(self) -> None:
-        """It is to end when its sessions have."""
-
-    def end(self) -> None:
-        """It is to end at once."""
+    def worker_stopped(self, worker: Worker) -> None:
+        """*worker* has ended, and is not started again."""
 
 
-@dataclass
-class WorkerCore:
+class Worker:
     """
-    What a worker's machine works with.
+    A worker, through all the processes that it has one after the other.
 
-    :ivar number: from 1 on.
-    :ivar clock: for its timers.
-    :ivar spawn: starts a process that tells this machine what becomes of it.
-    :ivar owner: is told.
-    :ivar drain_seconds: how long its sessions may go on at the end.
-    :ivar process: what runs, if anything does.
-    :ivar state: what it is at.
-    :ivar failures: how often in a row it has died.
-    :ivar outdated: whether the configuration has changed since it was started, and it does not know.
+    :param number: from 1 on.
+    :param clock: for its timers.
+    :param spawn: starts a process, which tells the worker what becomes of it.
+    :param owner: hears of the worker's changes.
+    :param drain_seconds: how long the sessions may go on at the end.
+    :ivar process: the process that runs, or None.
+    :ivar failures: how many processes in a row have failed.
     """
 
-    number: int
-    clock: IReactorTime
-    spawn: Callable[[Worker, int], Process]
-    owner: Owner
-    drain_seconds: float = 0.0
-    process: Process | None = None
-    state: State = State.IDLE
-    failures: int = 0
-    since: float = 0.0
-    outdated: bool = False
-    timer: IDelayedCall | None = None
+    def __init__(
+        self,
+        number: int,
+        clock: IReactorTime,
+        spawn: Callable[[Worker], Process],
+        owner: Owner,
+        drain_seconds: float = 0.0,
+    ) -> None:
+        self.number = number
+        self.spawn = spawn
+        self.drain_seconds = drain_seconds
+        self.state = State.IDLE
+        self.process: Process | None = None
+        self.failures = 0
+        self._clock = clock
+        self._owner = owner
+        self._ready_since = 0.0
+        # Whether the configuration has changed since the process got its own.
+        self._outdated = False
+        self._timer: IDelayedCall | None = None
 
     @property
     def serves(self) -> bool:
-        """Whether it accepts clients."""
+        """Whether the worker accepts clients."""
         return self.state in (State.RUNNING, State.RELOADING)
 
-    def wait(self, seconds: float, call: Callable[[], None]) -> None:
-        """Make *call* in so many *seconds*, and no other that was to be made."""
-        self.stop_waiting()
-        self.timer = self.clock.callLater(seconds, call)
+    # What the supervisor wants.
 
-    def stop_waiting(self) -> None:
-        """Make no call."""
-        timer, self.timer = self.timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+    def start(self) -> None:
+        """Run."""
+        if self.state is State.IDLE:
+            self._begin()
 
-    def delay(self) -> float:
-        """Seconds before the next start."""
-        if self.failures < 2:
-            return 0.0
-        return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self.failures - 2, 20))
+    def reload(self) -> None:
+        """Put the current configuration in force. A process that starts later gets it at its start."""
+        if self.state in (State.STARTING, State.RELOADING):
+            self._outdated = True
+        elif self.state is State.RUNNING:
+            self.state, self._outdated = State.RELOADING, False
+            self._wait(RELOAD_TIMEOUT, self.late)
+            if self.process is None or not self.process.reload():
+                self.not_reloaded()
 
+    def drain(self) -> None:
+        """End when the sessions have ended."""
+        if self.state in (State.IDLE, State.BACKING_OFF):
+            self._stop()
+        elif self.state not in (State.STOPPING, State.STOPPED):
+            self.state = State.STOPPING
+            self._drain()
 
-def _worker_machine() -> Callable[[WorkerCore], Worker]:
-    builder = TypeMachineBuilder(Worker, WorkerCore)
-    idle = builder.state("Idle")
-    starting = builder.state("Starting")
-    running = builder.state("Running")
-    reloading = builder.state("Reloading")
-    leaving = builder.state("Leaving")
-    backing_off = builder.state("BackingOff")
-    stopping = builder.state("Stopping")
-    stopped = builder.state("Stopped")
+    def end(self) -> None:
+        """End at once."""
+        if self.state in (State.IDLE, State.BACKING_OFF):
+            self._stop()
+        elif self.state is not State.STOPPED:
+            self.state = State.STOPPING
+            self._wait(KILL_TIMEOUT, self.late)
+            if self.process is not None:
+                self.process.end()
 
-    # What makes no difference.
-    told = (Worker.reloaded, Worker.not_reloaded)
-    changes = (Worker.reload, *told)
-    for state, inputs in (
-        (idle, (Worker.ready, Worker.ended, Worker.late, Worker.retry, *changes)),
-        (starting, (Worker.start, Worker.retry, *told)),
-        (running, (Worker.start, Worker.ready, Worker.late, Worker.retry, *told)),
-        (reloading, (Worker.start, Worker.ready, Worker.retry)),
-        # Its replacement is told at its start.
-        (leaving, (Worker.start, Worker.ready, Worker.retry, *changes)),
-        (backing_off, (Worker.start, Worker.ready, Worker.ended, Worker.late, *changes)),
-        (stopping, (Worker.start, Worker.ready, Worker.retry, Worker.drain, *changes)),
-        (
-            stopped,
-            (
-                *(Worker.start, Worker.ready, Worker.ended, Worker.late, Worker.retry),
-                *(Worker.drain, Worker.end, *changes),
-            ),
-        ),
-    ):
-        for input in inputs:
-            state.upon(input).loop().returns(None)
+    # What the process tells.
 
-    @idle.upon(Worker.start).to(starting)
-    def begin(worker: Worker, core: WorkerCore) -> None:
-        core.state, core.outdated = State.STARTING, False
-        core.wait(START_TIMEOUT, worker.late)
+    def ready(self) -> None:
+        """The process accepts clients."""
+        if self.state is not State.STARTING:
+            return
+        self.state = State.RUNNING
+        self._stop_timer()
+        self._ready_since = self._clock.seconds()
+        self._owner.worker_ready(self)
+        if self._outdated:
+            self.reload()
+
+    def reloaded(self) -> None:
+        """The process has put its new configuration in force."""
+        if self.state is not State.RELOADING:
+            return
+        self.state = State.RUNNING
+        self._stop_timer()
+        if self._outdated:
+            self.reload()
+        else:
+            self._owner.worker_settled(self)
+
+    def not_reloaded(self) -> None:
+        """The process cannot put its new configuration in force."""
+        if self.state is State.RELOADING:
+            self._leave("cannot go over to the new configuration")
+
+    def ended(self, ending: Ending) -> None:
+        """The process has ended."""
+        state = self.state
+        if state is State.STOPPING:
+            self.process = None
+            self._owner.worker_died(self, ending)
+            self._stop()
+        elif state is State.STARTING:
+            self._back_off(ending, 1)
+            self._owner.worker_failed(self, ending)
+        elif state is State.LEAVING or self.serves:
+            if self.serves and (ending.orderly or self._clock.seconds() - self._ready_since >= PROVED):
+                self.failures = 0
+            self._back_off(ending, 0 if ending.orderly else 1)
+
+    # What the timer tells.
+
+    def late(self) -> None:
+        """What the worker is at takes too long."""
+        if self.state is State.RELOADING:
+            self._leave(f"has not gone over to the new configuration in {RELOAD_TIMEOUT:g} seconds")
+        elif self.state is State.STARTING:
+            self._kill(f"is not ready after {START_TIMEOUT:g} seconds")
+        elif self.state in (State.LEAVING, State.STOPPING):
+            self._kill("does not end, and is killed")
+
+    def retry(self) -> None:
+        """The next process may start."""
+        if self.state is State.BACKING_OFF:
+            self._begin()
+
+    def _begin(self) -> None:
+        self.state, self._outdated = State.STARTING, False
+        self._wait(START_TIMEOUT, self.late)
         try:
-            core.process = core.spawn(worker, core.number)
+            self.process = self.spawn(self)
         except OSError as problem:
             # No process, no memory or no descriptor is left; that may be another way in a moment.
-            worker.ended(Ending(problem.strerror or str(problem)))
+            self.ended(Ending(problem.strerror or str(problem)))
 
-    @starting.upon(Worker.ready).to(running)
-    def is_ready(worker: Worker, core: WorkerCore) -> None:
-        core.state = State.RUNNING
-        core.stop_waiting()
-        core.since = core.clock.seconds()
-        core.owner.worker_ready(core)
-        if core.outdated:
-            worker.reload()
-
-    @starting.upon(Worker.reload).loop()
-    def later(worker: Worker, core: WorkerCore) -> None:
-        core.outdated = True
-
-    @running.upon(Worker.reload).to(reloading)
-    def go_over(worker: Worker, core: WorkerCore) -> None:
-        core.state, core.outdated = State.RELOADING, False
-        core.wait(RELOAD_TIMEOUT, worker.late)
-        if core.process is None or not core.process.reload():
-            worker.not_reloaded()
-
-    @reloading.upon(Worker.reload).loop()
-    def once_more(worker: Worker, core: WorkerCore) -> None:
-        core.outdated = True
-
-    @reloading.upon(Worker.reloaded).to(running)
-    def has_gone_over(worker: Worker, core: WorkerCore) -> None:
-        core.state = State.RUNNING
-        core.stop_waiting()
-        if core.outdated:
-            worker.reload()
-        else:
-            core.owner.worker_settled(core)
-
-    @reloading.upon(Worker.not_reloaded).to(leaving)
-    def cannot(worker: Worker, core: WorkerCore) -> None:
-        leave_to_another(worker, core, "cannot go over to the new configuration")
-
-    @reloading.upon(Worker.late).to(leaving)
-    def goes_not(worker: Worker, core: WorkerCore) -> None:
-        leave_to_another(
-            worker, core, f"has not gone over to the new configuration in {RELOAD_TIMEOUT:g} seconds"
-        )
-
-    def leave_to_another(worker: Worker, core: WorkerCore, why: str) -> None:
+    def _leave(self, why: str) -> None:
         _log.error(
             "worker {number} {why}: it accepts nobody any more, and another takes its place",
-            number=core.number,
+            number=self.number,
             why=why,
         )
-        drain(worker, core)
-        core.state = State.LEAVING
-        core.owner.worker_settled(core)
+        self.state = State.LEAVING
+        self._drain()
+        self._owner.worker_settled(self)
 
-    @leaving.upon(Worker.ended).to(backing_off)
-    def has_left(worker: Worker, core: WorkerCore, ending: Ending) -> None:
-        back_off(worker, core, ending, 0 if ending.orderly else 1)
-
-    @starting.upon(Worker.late).loop()
-    def too_slow(worker: Worker, core: WorkerCore) -> None:
-        _log.error(
-            "worker {number} is not ready after {seconds:g} seconds",
-            number=core.number,
-            seconds=START_TIMEOUT,
-        )
-        _kill(core)
-
-    @starting.upon(Worker.ended).to(backing_off)
-    def failed(worker: Worker, core: WorkerCore, ending: Ending) -> None:
-        back_off(worker, core, ending, 1)
-        core.owner.worker_failed(core, ending)
-
-    def died(worker: Worker, core: WorkerCore, ending: Ending) -> None:
-        if ending.orderly or core.clock.seconds() - core.since >= PROVED:
-            core.failures = 0
-        back_off(worker, core, ending, 0 if ending.orderly else 1)
-
-    def back_off(worker: Worker, core: WorkerCore, ending: Ending, failures: int) -> None:
-        pid = None if core.process is None else core.process.pid
-        core.state, core.process = State.BACKING_OFF, None
-        core.failures += failures
-        core.owner.worker_died(core, ending)
-        delay = core.delay()
+    def _back_off(self, ending: Ending, failures: int) -> None:
+        pid = None if self.process is None else self.process.pid
+        self.state, self.process = State.BACKING_OFF, None
+        self.failures += failures
+        self._owner.worker_died(self, ending)
+        delay = 0.0
+        if self.failures > 1:
+            delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self.failures - 2, 20))
         (_log.info if ending.orderly else _log.error)(
             "worker {number} (process {pid}) has ended: {how}; another starts {when}",
-            number=core.number,
+            number=self.number,
             pid=pid,
             how=ending.how,
             when=f"in {delay:g} seconds" if delay else "at once",
         )
-        core.wait(delay, worker.retry)
+        self._wait(delay, self.retry)
 
-    @backing_off.upon(Worker.retry).to(starting)
-    def again(worker: Worker, core: WorkerCore) -> None:
-        begin(worker, core)
+    def _drain(self) -> None:
+        self._wait(self.drain_seconds + STOP_TIMEOUT, self.late)
+        if self.process is not None:
+            self.process.drain()
 
-    def leave(worker: Worker, core: WorkerCore) -> None:
-        core.state = State.STOPPED
-        core.stop_waiting()
-        core.owner.worker_stopped(core)
+    def _kill(self, why: str) -> None:
+        _log.error("worker {number} {why}", number=self.number, why=why)
+        if self.process is not None:
+            self.process.kill()
 
-    def drain(worker: Worker, core: WorkerCore) -> None:
-        core.state = State.STOPPING
-        core.wait(core.drain_seconds + STOP_TIMEOUT, worker.late)
-        if core.process is not None:
-            core.process.drain()
+    def _stop(self) -> None:
+        self.state = State.STOPPED
+        self._stop_timer()
+        self._owner.worker_stopped(self)
 
-    def end(worker: Worker, core: WorkerCore) -> None:
-        core.state = State.STOPPING
-        core.wait(KILL_TIMEOUT, worker.late)
-        if core.process is not None:
-            core.process.end()
+    def _wait(self, seconds: float, call: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = self._clock.callLater(seconds, call)
 
-    for state in (idle, backing_off):
-        for input in (Worker.drain, Worker.end):
-            state.upon(input).to(stopped)(leave)
-    for state in (running, reloading):
-        state.upon(Worker.ended).to(backing_off)(died)
-    for state in (starting, running, reloading, leaving):
-        state.upon(Worker.drain).to(stopping)(drain)
-        state.upon(Worker.end).to(stopping)(end)
-    stopping.upon(Worker.end).loop()(end)
-
-    def too_long(worker: Worker, core: WorkerCore) -> None:
-        _log.error("worker {number} does not end, and is killed", number=core.number)
-        _kill(core)
-
-    for state in (leaving, stopping):
-        state.upon(Worker.late).loop()(too_long)
-
-    @stopping.upon(Worker.ended).to(stopped)
-    def gone(worker: Worker, core: WorkerCore, ending: Ending) -> None:
-        core.process = None
-        core.owner.worker_died(core, ending)
-        leave(worker, core)
-
-    return builder.build()
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
 
 
-def _kill(core: WorkerCore) -> None:
-    if core.process is not None:
-        core.process.kill()
+class WorkerGroup:
+    """
+    All workers together.
 
+    :param workers: the workers, none of which has been started.
+    :param started: called when each of them has come to accept clients.
+    :param gave_up: called with a reason when no worker can start.
+    :param stopped: called when all of them have ended for good.
+    """
 
-#: Makes a :class:`Worker` of a :class:`WorkerCore`.
-make_worker = _worker_machine()
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        started: Callable[[], None],
+        gave_up: Callable[[str], None],
+        stopped: Callable[[], None],
+    ) -> None:
+        self.workers = workers
+        self.state = GroupState.IDLE
+        self._started = started
+        self._gave_up = gave_up
+        self._stopped = stopped
+        self._failed_starts = 0
+        # The workers that have accepted clients at some time.
+        self._seen: set[int] = set()
 
+    @property
+    def _active(self) -> bool:
+        return self.state in (GroupState.STARTING, GroupState.RUNNING)
 
-class Crew(Protocol):
-    """All workers: what may happen to them together."""
+    # What the supervisor wants.
 
     def start(self) -> None:
-        """They are to run."""
-
-    def one_ready(self) -> None:
-        """One of them accepts clients."""
-
-    def all_ready(self) -> None:
-        """Each of them has come to accept clients."""
-
-    def one_failed(self, ending: Ending) -> None:
-        """One of them ended before it was ready."""
-
-    def hopeless(self, ending: Ending) -> None:
-        """They end before they are ready, one after the other."""
-
-    def one_stopped(self) -> None:
-        """One of them has ended, and starts no more."""
-
-    def all_stopped(self) -> None:
-        """All of them have."""
+        """Run all workers."""
+        if self.state is GroupState.IDLE:
+            self.state = GroupState.STARTING
+            for worker in self.workers:
+                worker.start()
 
     def reload(self) -> None:
-        """They are to go over to another configuration."""
+        """Have all workers put the current configuration in force."""
+        if self._active:
+            for worker in self.workers:
+                worker.reload()
 
     def drain(self) -> None:
-        """They are to end when their sessions have."""
+        """End each worker when its sessions have ended."""
+        if self.state is GroupState.IDLE:
+            self._stop()
+        elif self._active:
+            self.state = GroupState.DRAINING
+            for worker in self.workers:
+                worker.drain()
 
     def end(self) -> None:
-        """They are to end at once."""
+        """End all workers at once."""
+        if self.state is GroupState.IDLE:
+            self._stop()
+        elif self.state is not GroupState.STOPPED:
+            self.state = GroupState.DRAINING
+            for worker in self.workers:
+                worker.end()
 
+    # What the workers tell.
 
-@dataclass
-class CrewCore:
-    """
-    What the machine of all workers works with.
+    def one_ready(self) -> None:
+        """A worker accepts clients."""
+        if not self._active:
+            return
+        self._failed_starts = 0
+        self._seen.update(worker.number for worker in self.workers if worker.serves)
+        if self.state is GroupState.STARTING and len(self._seen) == len(self.workers):
+            self.state = GroupState.RUNNING
+            self._started()
 
-    :ivar cores: the workers'.
-    :ivar workers: their machines.
-    :ivar started: called when each of them has come to accept clients.
-    :ivar gave_up: called with a reason when they cannot.
-    :ivar stopped: called when all of them have ended for good.
-    :ivar failed_starts: how many have failed in a row.
-    :ivar unready: the numbers of those that have not been ready yet.
-    :ivar state: "idle", "starting", "running", "draining" or "stopped".
-    """
+    def one_failed(self, ending: Ending) -> None:
+        """A worker ended before it was ready."""
+        if not self._active:
+            return
+        self._failed_starts += 1
+        if self._failed_starts >= FAILED_STARTS and not any(worker.serves for worker in self.workers):
+            self.end()
+            self._gave_up(f"the workers end before they can serve, the last one with {ending.how}")
 
-    started: Callable[[], None]
-    gave_up: Callable[[str], None]
-    stopped: Callable[[], None]
-    cores: Sequence[WorkerCore] = ()
-    workers: Sequence[Worker] = ()
-    failed_starts: int = 0
-    state: str = "idle"
-    seen: set[int] = field(default_factory=set)
+    def one_stopped(self) -> None:
+        """A worker has ended, and is not started again."""
+        if self.state is GroupState.DRAINING and all(one.state is State.STOPPED for one in self.workers):
+            self._stop()
 
-
-def _crew_machine() -> Callable[[CrewCore], Crew]:
-    builder = TypeMachineBuilder(Crew, CrewCore)
-    idle = builder.state("Idle")
-    starting = builder.state("Starting")
-    running = builder.state("Running")
-    draining = builder.state("Draining")
-    stopped = builder.state("Stopped")
-
-    ready = (Crew.one_ready, Crew.all_ready)
-    failed = (Crew.one_failed, Crew.hopeless)
-    for state, inputs in (
-        (idle, (*ready, *failed, Crew.one_stopped, Crew.all_stopped, Crew.reload)),
-        (starting, (Crew.start, Crew.one_stopped, Crew.all_stopped)),
-        (running, (Crew.start, Crew.all_ready, Crew.one_stopped, Crew.all_stopped)),
-        (draining, (Crew.start, *ready, *failed, Crew.drain, Crew.reload)),
-        (
-            stopped,
-            (
-                *(Crew.start, *ready, *failed, Crew.one_stopped, Crew.all_stopped),
-                *(Crew.drain, Crew.end, Crew.reload),
-            ),
-        ),
-    ):
-        for input in inputs:
-            state.upon(input).loop().returns(None)
-
-    @idle.upon(Crew.start).to(starting)
-    def start(crew: Crew, core: CrewCore) -> None:
-        core.state = "starting"
-        for worker in core.workers:
-            worker.start()
-
-    @starting.upon(Crew.one_ready).loop()
-    def one_ready(crew: Crew, core: CrewCore) -> None:
-        core.failed_starts = 0
-        core.seen.update(worker.number for worker in core.cores if worker.serves)
-        if len(core.seen) == len(core.cores):
-            crew.all_ready()
-
-    @starting.upon(Crew.all_ready).to(running)
-    def all_ready(crew: Crew, core: CrewCore) -> None:
-        core.state = "running"
-        core.started()
-
-    @running.upon(Crew.one_ready).loop()
-    def ready_again(crew: Crew, core: CrewCore) -> None:
-        core.failed_starts = 0
-
-    def one_failed(crew: Crew, core: CrewCore, ending: Ending) -> None:
-        core.failed_starts += 1
-        if core.failed_starts >= FAILED_STARTS and not any(one.serves for one in core.cores):
-            crew.hopeless(ending)
-
-    def hopeless(crew: Crew, core: CrewCore, ending: Ending) -> None:
-        end(crew, core)
-        core.gave_up(f"the workers end before they can serve, the last one with {ending.how}")
-
-    def drain(crew: Crew, core: CrewCore) -> None:
-        core.state = "draining"
-        for worker in core.workers:
-            worker.drain()
-
-    def end(crew: Crew, core: CrewCore) -> None:
-        core.state = "draining"
-        for worker in core.workers:
-            worker.end()
-
-    def is_over(crew: Crew, core: CrewCore) -> None:
-        core.state = "stopped"
-        core.stopped()
-
-    def reload(crew: Crew, core: CrewCore) -> None:
-        for worker in core.workers:
-            worker.reload()
-
-    for state in (starting, running):
-        state.upon(Crew.reload).loop()(reload)
-        state.upon(Crew.one_failed).loop()(one_failed)
-        state.upon(Crew.hopeless).to(draining)(hopeless)
-        state.upon(Crew.drain).to(draining)(drain)
-        state.upon(Crew.end).to(draining)(end)
-    draining.upon(Crew.end).loop()(end)
-    for input in (Crew.drain, Crew.end):
-        idle.upon(input).to(stopped)(is_over)
-
-    @draining.upon(Crew.one_stopped).loop()
-    def one_stopped(crew: Crew, core: CrewCore) -> None:
-        if all(one.state is State.STOPPED for one in core.cores):
-            crew.all_stopped()
-
-    draining.upon(Crew.all_stopped).to(stopped)(is_over)
-    return builder.build()
-
-
-#: Makes a :class:`Crew` of a :class:`CrewCore`.
-make_crew = _crew_machine()
+    def _stop(self) -> None:
+        self.state = GroupState.STOPPED
+        self._stopped()

@@ -27,7 +27,7 @@ from ..service.server import makeFactory
 from .descriptor_passing import SupervisorResources, file_of
 from .process import REOPEN, Orders, WorkerProcess, pass_on, spawn
 from .shared_table import SharedTable, new_table
-from .states import Crew, CrewCore, Ending, State, Worker, WorkerCore, make_crew, make_worker
+from .states import Ending, GroupState, State, Worker, WorkerGroup
 
 if TYPE_CHECKING:
     from ..config.options import Options
@@ -53,7 +53,7 @@ class SupervisorService(ListeningService):
     Opens the listeners, starts the workers, and replaces those that die.
 
     :param options: parsed, with more than one worker.
-    :ivar cores: what is known of each worker.
+    :ivar workers: the workers.
     """
 
     def __init__(self, options: Options) -> None:
@@ -84,18 +84,11 @@ class SupervisorService(ListeningService):
         """Have workers, none of which has been started yet."""
         self._gave_up: str | None = None
         self._stopped: Deferred[None] = Deferred()
-        self.cores = [
-            WorkerCore(number, self.reactor, self._spawn, self, self._current()["drain_seconds"])
+        self.workers = [
+            Worker(number, self.reactor, self._spawn, self, self._current()["drain_seconds"])
             for number in range(1, self._current()["worker_count"] + 1)
         ]
-        self._core = CrewCore(
-            self._all_started,
-            self._give_up,
-            self._all_stopped,
-            self.cores,
-            [make_worker(core) for core in self.cores],
-        )
-        self._crew: Crew = make_crew(self._core)
+        self._group = WorkerGroup(self.workers, self._all_started, self._give_up, self._all_stopped)
 
     # The life of a service.
 
@@ -112,7 +105,7 @@ class SupervisorService(ListeningService):
             _check_usage(self._current())
         except UsageFileError as problem:
             raise self._cannot_start(str(problem)) from None
-        count = len(self.cores)
+        count = len(self.workers)
         self._table = SharedTable(new_table(count), count, self._secret)
         if self._waiting:
             # An endpoint that takes its time: workers are given all ports at their start.
@@ -131,7 +124,7 @@ class SupervisorService(ListeningService):
             if signal.getsignal(number) is not signal.SIG_IGN
         }
         try:
-            while self._core.state == "starting" and not signals:
+            while self._group.state is GroupState.STARTING and not signals:
                 self.reactor.iterate(_LOOK_EVERY)
                 reapAllProcesses()
         finally:
@@ -139,7 +132,7 @@ class SupervisorService(ListeningService):
                 signal.signal(number, handler)
         if self._gave_up is not None:
             raise CannotStart(self._gave_up)
-        if signals and self._core.state == "starting":
+        if signals and self._group.state is GroupState.STARTING:
             raise self._cannot_start(f"{signal.Signals(signals[0]).name} came before the workers were ready")
         for received in signals:
             # It came with the last of them: the reactor knows what to do.
@@ -153,20 +146,20 @@ class SupervisorService(ListeningService):
         """
         super().stopService()
         # First, so that they close their ends before ours goes.
-        self._crew.drain()
+        self._group.drain()
         closed = self.close_ports()
         return closed.addCallback(lambda _: self._stopped).addCallback(lambda _: self._clear())
 
     def end_now(self) -> None:
         """See :meth:`ListeningService.end_now`."""
-        self._crew.end()
+        self._group.end()
 
     def reopen_log(self) -> None:
         """See :meth:`ListeningService.reopen_log`."""
         super().reopen_log()
-        for core in self.cores:
-            if isinstance(core.process, WorkerProcess):
-                core.process.send(REOPEN)
+        for worker in self.workers:
+            if isinstance(worker.process, WorkerProcess):
+                worker.process.send(REOPEN)
 
     def announce(self, where: str, local: bool, by: str) -> None:
         """See :meth:`ListeningService.announce`; it is told when somebody accepts there."""
@@ -186,11 +179,11 @@ class SupervisorService(ListeningService):
         changes = self.enter(prepared)
         settled: Deferred[None] = Deferred()
         self._settled_all = settled
-        self._unsettled = {core.number for core in self.cores if core.state in _TO_BE_TOLD}
-        self._crew.reload()
+        self._unsettled = {worker.number for worker in self.workers if worker.state in _TO_BE_TOLD}
+        self._group.reload()
         self._see_whether_settled()
         yield settled
-        if self._core.state == "running":
+        if self._group.state is GroupState.RUNNING:
             self._all_started()
         return changes
 
@@ -218,9 +211,9 @@ class SupervisorService(ListeningService):
         options, log = prepared.options, self.access_log
         self.access_log = options["access_log"]
         self._close_log(log)
-        for core in self.cores:
-            core.drain_seconds = options["drain_seconds"]
-        if len(self.cores) != options["worker_count"]:
+        for worker in self.workers:
+            worker.drain_seconds = options["drain_seconds"]
+        if len(self.workers) != options["worker_count"]:
             changes.append("but another number of workers takes a restart")
         return changes
 
@@ -228,7 +221,7 @@ class SupervisorService(ListeningService):
         if log is not None and log is not self.access_log:
             log.close()
 
-    def _settle(self, worker: WorkerCore) -> None:
+    def _settle(self, worker: Worker) -> None:
         self._unsettled.discard(worker.number)
         self._see_whether_settled()
 
@@ -240,7 +233,7 @@ class SupervisorService(ListeningService):
 
     def _start(self, _: object) -> None:
         if self._listening:
-            self._crew.start()
+            self._group.start()
 
     def _clear(self) -> None:
         self.finish()
@@ -257,29 +250,29 @@ class SupervisorService(ListeningService):
 
     # What the workers' machines tell.
 
-    def worker_ready(self, worker: WorkerCore) -> None:
+    def worker_ready(self, worker: Worker) -> None:
         """See :class:`~socksproxy.workers.states.Owner`."""
         pid = None if worker.process is None else worker.process.pid
         _log.info("worker {number} (process {pid}) accepts clients", number=worker.number, pid=pid)
-        self._crew.one_ready()
+        self._group.one_ready()
 
-    def worker_settled(self, worker: WorkerCore) -> None:
+    def worker_settled(self, worker: Worker) -> None:
         """See :class:`~socksproxy.workers.states.Owner`."""
         self._settle(worker)
 
-    def worker_failed(self, worker: WorkerCore, ending: Ending) -> None:
+    def worker_failed(self, worker: Worker, ending: Ending) -> None:
         """See :class:`~socksproxy.workers.states.Owner`."""
-        self._crew.one_failed(ending)
+        self._group.one_failed(ending)
 
-    def worker_died(self, worker: WorkerCore, ending: Ending) -> None:
+    def worker_died(self, worker: Worker, ending: Ending) -> None:
         """See :class:`~socksproxy.workers.states.Owner`."""
         if self._table is not None:
             self._table.clear(worker.number - 1)
         self._settle(worker)
 
-    def worker_stopped(self, worker: WorkerCore) -> None:
+    def worker_stopped(self, worker: Worker) -> None:
         """See :class:`~socksproxy.workers.states.Owner`."""
-        self._crew.one_stopped()
+        self._group.one_stopped()
 
     def _all_started(self) -> None:
         announcements, self._announcements = self._announcements, []
@@ -298,7 +291,8 @@ class SupervisorService(ListeningService):
 
     # Processes.
 
-    def _spawn(self, worker: Worker, number: int) -> WorkerProcess:
+    def _spawn(self, worker: Worker) -> WorkerProcess:
+        number = worker.number
         ports = [entry for ports in self._resources.ports.values() for entry in ports]
         control = max([2, *(fixed for _, fixed in ports if fixed is not None)]) + 1
         status, channel = control + 1, control + 2

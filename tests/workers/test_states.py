@@ -1,4 +1,4 @@
-"""The supervisor's state machines, by table and clock: see :mod:`socksproxy.workers.states`."""
+"""The states of workers, by table and clock: see :mod:`socksproxy.workers.states`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from socksproxy.workers.states import (
     RELOAD_TIMEOUT,
     START_TIMEOUT,
     STOP_TIMEOUT,
-    CrewCore,
     Ending,
+    GroupState,
     State,
     Worker,
-    WorkerCore,
-    make_crew,
-    make_worker,
+    WorkerGroup,
 )
 
 KILLED = Ending("signal SIGKILL")
@@ -57,29 +55,28 @@ class Setting:
         self.clock = Clock()
         self.processes: list[FakeProcess] = []
         self.told: list[str] = []
-        self.core = WorkerCore(1, self.clock, self.spawn, self, drain)
-        self.worker: Worker = make_worker(self.core)
+        self.worker = Worker(1, self.clock, self.spawn, self, drain)
 
-    def spawn(self, worker: Worker, number: int) -> FakeProcess:
-        assert number == 1
+    def spawn(self, worker: Worker) -> FakeProcess:
+        assert worker is self.worker
         self.processes.append(FakeProcess())
         return self.processes[-1]
 
-    def worker_ready(self, worker: WorkerCore) -> None:
+    def worker_ready(self, worker: Worker) -> None:
         self.told.append("ready")
 
-    def worker_settled(self, worker: WorkerCore) -> None:
+    def worker_settled(self, worker: Worker) -> None:
         self.told.append("settled")
 
-    def worker_failed(self, worker: WorkerCore, ending: Ending) -> None:
+    def worker_failed(self, worker: Worker, ending: Ending) -> None:
         self.told.append(f"failed: {ending.how}")
 
-    def worker_died(self, worker: WorkerCore, ending: Ending) -> None:
+    def worker_died(self, worker: Worker, ending: Ending) -> None:
         # Its column is to be cleared before another process writes in it.
         assert len(self.processes) == self.told.count("died") + 1
         self.told.append("died")
 
-    def worker_stopped(self, worker: WorkerCore) -> None:
+    def worker_stopped(self, worker: Worker) -> None:
         self.told.append("stopped")
 
     # Ways into the states.
@@ -158,9 +155,9 @@ def test_every_input_in_every_state(state: str, input: str) -> None:
     """Nothing that may happen finds the machine without an answer."""
     setting = Setting()
     getattr(setting, state)()
-    assert setting.core.state.name.lower() == state
+    assert setting.worker.state.name.lower() == state
     getattr(setting.worker, input)(*([KILLED] if input == "ended" else []))
-    assert setting.core.state.name.lower() == NEXT.get((state, input), state)
+    assert setting.worker.state.name.lower() == NEXT.get((state, input), state)
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -170,7 +167,7 @@ def test_no_timer_is_left(state: str) -> None:
     getattr(setting, state)()
     setting.worker.end()
     setting.worker.ended(KILLED)
-    assert setting.core.state is State.STOPPED
+    assert setting.worker.state is State.STOPPED
     assert setting.clock.getDelayedCalls() == []
     assert setting.told.count("stopped") == 1
 
@@ -227,7 +224,7 @@ def test_orderly_end_is_no_failure() -> None:
         setting.clock.advance(0)
         setting.worker.ready()
     assert len(setting.processes) == 6
-    assert setting.core.failures == 0
+    assert setting.worker.failures == 0
 
 
 def test_slow_start_is_killed() -> None:
@@ -246,16 +243,16 @@ def test_no_process_can_be_had() -> None:
     """A system that has no room for another process may have it later."""
     setting = Setting()
 
-    def spawn(worker: Worker, number: int) -> FakeProcess:
-        setting.core.spawn = setting.spawn
+    def spawn(worker: Worker) -> FakeProcess:
+        setting.worker.spawn = setting.spawn
         raise OSError(11, "Resource temporarily unavailable")
 
-    setting.core.spawn = spawn
+    setting.worker.spawn = spawn
     setting.worker_died = lambda worker, ending: setting.told.append(ending.how)  # type: ignore[method-assign]
     setting.starting()
     assert setting.told == ["Resource temporarily unavailable", "failed: Resource temporarily unavailable"]
     setting.clock.advance(0)
-    assert setting.core.state is State.STARTING
+    assert setting.worker.state is State.STARTING
     assert len(setting.processes) == 1
 
 
@@ -306,7 +303,7 @@ def test_goes_over() -> None:
     """A worker that has gone over has all the time there is, and tells when it has."""
     setting = Setting()
     setting.reloading()
-    assert setting.core.serves
+    assert setting.worker.serves
     assert setting.processes[0].asked == ["reload"]
     assert setting.told == ["ready"]
     setting.worker.reloaded()
@@ -322,7 +319,7 @@ def test_goes_over_once_it_is_ready() -> None:
     setting.worker.reload()
     assert setting.processes[0].asked == []
     setting.worker.ready()
-    assert setting.core.state is State.RELOADING
+    assert setting.worker.state is State.RELOADING
     setting.worker.reloaded()
     assert setting.told == ["ready", "settled"]
 
@@ -335,7 +332,7 @@ def test_starts_with_what_is_in_force() -> None:
     setting.worker.ended(KILLED)
     setting.clock.advance(0)
     setting.worker.ready()
-    assert setting.core.state is State.RUNNING
+    assert setting.worker.state is State.RUNNING
     assert setting.processes[1].asked == []
 
 
@@ -346,7 +343,7 @@ def test_goes_over_once_more() -> None:
     setting.worker.reload()
     assert setting.processes[0].asked == ["reload"]
     setting.worker.reloaded()
-    assert setting.core.state is State.RELOADING
+    assert setting.worker.state is State.RELOADING
     assert setting.processes[0].asked == ["reload", "reload"]
     setting.worker.reloaded()
     assert setting.told == ["ready", "settled"]
@@ -363,14 +360,14 @@ def test_another_takes_its_place(why: str) -> None:
         setting.worker.not_reloaded()
     elif why == "is late":
         setting.clock.advance(RELOAD_TIMEOUT)
-    assert setting.core.state is State.LEAVING
-    assert not setting.core.serves
+    assert setting.worker.state is State.LEAVING
+    assert not setting.worker.serves
     assert setting.processes[0].asked == ["reload", "drain"]
     assert setting.told == ["ready", "settled"]
     setting.worker.ended(LEFT)
     setting.clock.advance(0)
     setting.worker.ready()
-    assert setting.core.state is State.RUNNING
+    assert setting.worker.state is State.RUNNING
     assert setting.told == ["ready", "settled", "died", "ready"]
 
 
@@ -395,38 +392,38 @@ class All:
         self.clock = Clock()
         self.processes: dict[int, FakeProcess] = {}
         self.told: list[str] = []
-        self.core = CrewCore(self.teller("started"), self.told.append, self.teller("stopped"))
-        self.core.cores = [WorkerCore(number, self.clock, self.spawn, self) for number in (1, 2, 3)]
-        self.core.workers = self.workers = [make_worker(core) for core in self.core.cores]
-        self.crew = make_crew(self.core)
+        self.workers = [Worker(number, self.clock, self.spawn, self) for number in (1, 2, 3)]
+        self.group = WorkerGroup(
+            self.workers, self.teller("started"), self.told.append, self.teller("stopped")
+        )
 
     def teller(self, word: str) -> Callable[[], None]:
         return lambda: self.told.append(word)
 
-    def spawn(self, worker: Worker, number: int) -> FakeProcess:
-        self.processes[number] = FakeProcess()
-        return self.processes[number]
+    def spawn(self, worker: Worker) -> FakeProcess:
+        self.processes[worker.number] = FakeProcess()
+        return self.processes[worker.number]
 
-    def worker_ready(self, worker: WorkerCore) -> None:
-        self.crew.one_ready()
+    def worker_ready(self, worker: Worker) -> None:
+        self.group.one_ready()
 
-    def worker_settled(self, worker: WorkerCore) -> None:
+    def worker_settled(self, worker: Worker) -> None:
         pass
 
-    def worker_failed(self, worker: WorkerCore, ending: Ending) -> None:
-        self.crew.one_failed(ending)
+    def worker_failed(self, worker: Worker, ending: Ending) -> None:
+        self.group.one_failed(ending)
 
-    def worker_died(self, worker: WorkerCore, ending: Ending) -> None:
+    def worker_died(self, worker: Worker, ending: Ending) -> None:
         pass
 
-    def worker_stopped(self, worker: WorkerCore) -> None:
-        self.crew.one_stopped()
+    def worker_stopped(self, worker: Worker) -> None:
+        self.group.one_stopped()
 
     def idle(self) -> None:
         """Nothing has happened yet."""
 
     def starting(self) -> None:
-        self.crew.start()
+        self.group.start()
 
     def running(self) -> None:
         self.starting()
@@ -435,7 +432,7 @@ class All:
 
     def draining(self) -> None:
         self.running()
-        self.crew.drain()
+        self.group.drain()
 
     def stopped(self) -> None:
         self.draining()
@@ -443,26 +440,21 @@ class All:
             worker.ended(LEFT)
 
 
-CREW_NEXT = {
+GROUP_NEXT = {
     ("idle", "start"): "starting",
     ("idle", "drain"): "stopped",
     ("idle", "end"): "stopped",
-    ("starting", "all_ready"): "running",
-    ("starting", "hopeless"): "draining",
     ("starting", "drain"): "draining",
     ("starting", "end"): "draining",
-    ("running", "hopeless"): "draining",
     ("running", "drain"): "draining",
     ("running", "end"): "draining",
-    ("draining", "all_stopped"): "stopped",
 }
 
 
 @pytest.mark.parametrize(
     "input",
     [
-        *("start", "one_ready", "all_ready", "one_failed", "hopeless"),
-        *("one_stopped", "all_stopped", "reload", "drain", "end"),
+        *("start", "one_ready", "one_failed", "one_stopped", "reload", "drain", "end"),
     ],
 )
 @pytest.mark.parametrize("state", ["idle", "starting", "running", "draining", "stopped"])
@@ -470,9 +462,9 @@ def test_every_input_in_every_state_of_all(state: str, input: str) -> None:
     """Nothing that may happen to them finds the machine without an answer."""
     everybody = All()
     getattr(everybody, state)()
-    assert everybody.core.state == state
-    getattr(everybody.crew, input)(*([KILLED] if input in ("one_failed", "hopeless") else []))
-    assert everybody.core.state == CREW_NEXT.get((state, input), state)
+    assert everybody.group.state.value == state
+    getattr(everybody.group, input)(*([KILLED] if input == "one_failed" else []))
+    assert everybody.group.state.value == GROUP_NEXT.get((state, input), state)
 
 
 def test_started_when_all_are_ready() -> None:
@@ -530,7 +522,7 @@ def test_does_not_give_up_while_one_runs() -> None:
         everybody.workers[0].ended(KILLED)
         everybody.clock.advance(LONGEST_DELAY)
     assert everybody.told == ["started"]
-    assert everybody.core.state == "running"
+    assert everybody.group.state is GroupState.RUNNING
 
 
 def test_all_go_over() -> None:
@@ -538,12 +530,12 @@ def test_all_go_over() -> None:
     everybody = All()
     everybody.running()
     everybody.workers[0].ended(KILLED)
-    everybody.crew.reload()
+    everybody.group.reload()
     assert [everybody.processes[number].asked for number in (1, 2, 3)] == [[], ["reload"], ["reload"]]
     for _ in range(FAILED_STARTS):
         everybody.clock.advance(1)
         everybody.workers[0].ended(KILLED)
-    assert everybody.core.state == "running"
+    assert everybody.group.state is GroupState.RUNNING
 
 
 def test_counts_failures_in_a_row() -> None:
@@ -573,5 +565,5 @@ def test_second_signal_reaches_all() -> None:
     """After it no worker waits for its sessions."""
     everybody = All()
     everybody.draining()
-    everybody.crew.end()
+    everybody.group.end()
     assert {tuple(process.asked) for process in everybody.processes.values()} == {("drain", "end")}

@@ -383,9 +383,9 @@ async def test_starts_again(origin: Origin) -> None:
         (port,) = [port.getHost().port for port in service.ports]
         with await deferToThread(connected, port, origin.port) as client:
             assert await deferToThread(echoes, client)
-        while any(core.state is not State.RUNNING for core in service.cores):
+        while any(worker.state is not State.RUNNING for worker in service.workers):
             await deferLater(reactor, 0.01)
-        pids = [core.process.pid for core in service.cores if core.process is not None]
+        pids = [worker.process.pid for worker in service.workers if worker.process is not None]
         assert len(set(pids)) == 2
         await service.stopService()
         assert all(pid is not None and ended(pid) for pid in pids)
