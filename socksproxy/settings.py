@@ -4,12 +4,12 @@ The settings of a server: one frozen value, which is right once it exists.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 from twisted.cred.portal import Portal
 from twisted.internet.interfaces import IHostnameResolver
-from twisted.logger import ILogObserver
+from twisted.logger import LogEvent
 
 from .limits.quota.usage import UsageFile
 from .negotiation import IMethod
@@ -75,7 +75,7 @@ class ServerSettings:
     timeouts: Timeouts = Timeouts()
     limits: ServerLimits = attrs.field(default=ServerLimits(), validator=_need_usage)
     usage: UsageFile | None = None
-    observer: ILogObserver | None = None
+    observer: Callable[[LogEvent], object] | None = None
     engine: bool = True
     bind: BindSettings = BindSettings()
     udp: UDPSettings = UDPSettings()

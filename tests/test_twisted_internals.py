@@ -27,7 +27,7 @@ from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory, co
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.protocols.policies import WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -61,6 +61,7 @@ from socksproxy.twisted_internals import (
 
 from .relay.harness import PATIENCE, open_descriptors, reactor, read_exactly, read_to_end, reset
 from .support.certificates import self_signed
+from .support.logs import log_publisher
 
 Playing = Generator[Any, Any, None]
 KINDS = ["tcp server", "tcp client", "tcp6 server", "adopted", "unix server", "unix client"]
@@ -191,9 +192,9 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[LogEvent]]:
         if event["log_namespace"] == "socksproxy":
             events.append(event)
 
-    globalLogPublisher.addObserver(observe)
+    log_publisher.addObserver(observe)
     yield events
-    globalLogPublisher.removeObserver(observe)
+    log_publisher.removeObserver(observe)
 
 
 def turn() -> Deferred[None]:
@@ -431,7 +432,7 @@ class TestNotDetachable:
     def test_wrapped(self, wrapping: Callable[[ServerFactory], ServerFactory]) -> Playing:
         """The wrapper may hold bytes back; what is inside it sees a transport of another kind."""
         made: Deferred[Told] = Deferred()
-        factory = wrapping(ServerFactory.forProtocol(lambda: Told(made)))
+        factory = wrapping(ServerFactory.forProtocol(lambda: Told(made)))  # type: ignore[arg-type]
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         with socket.create_connection(("127.0.0.1", port.getHost().port)) as peer:
             peer.sendall(b"PROXY TCP4 192.0.2.9 192.0.2.1 5000 1080\r\n")

@@ -12,6 +12,7 @@ Its number is 0x80: RFC 1928 leaves those from there to 0xFE to everybody. No pa
 import hmac
 import os
 import sys
+from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernameHashedPassword
@@ -21,7 +22,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import react
 from zope.interface import implementer
 
-from socksproxy import SOCKSFactory
+from socksproxy import Client, SOCKSFactory
 from socksproxy.auth import IExchange, IMethod, LogIn, Realm, Say
 
 
@@ -29,12 +30,12 @@ from socksproxy.auth import IExchange, IMethod, LogIn, Realm, Say
 class Answer:
     """What a checker is shown; Twisted's checkers of passwords know this kind."""
 
-    def __init__(self, username, challenge, answer):
+    def __init__(self, username: bytes, challenge: bytes, answer: bytes) -> None:
         self.username = username
         self._challenge = challenge
         self._answer = answer
 
-    def checkPassword(self, password):
+    def checkPassword(self, password: bytes) -> bool:
         return hmac.compare_digest(hmac.digest(password, self._challenge, "sha256"), self._answer)
 
 
@@ -42,11 +43,11 @@ class Answer:
 class ChallengeExchange:
     """One client's conversation."""
 
-    def __init__(self):
-        self.challenge = None
+    def __init__(self) -> None:
+        self.challenge = b""
 
-    def receive(self, data):
-        if self.challenge is None:
+    def receive(self, data: bytes) -> tuple[int, object]:
+        if not self.challenge:
             self.challenge = os.urandom(16)
             return 0, Say(self.challenge)
         end = 1 + data[0] if data else 1
@@ -54,10 +55,10 @@ class ChallengeExchange:
             return 0, None  # there is more to come
         return end + 32, LogIn(Answer(data[1:end], self.challenge, data[end : end + 32]))
 
-    def judged(self, granted):
+    def judged(self, granted: bool) -> bytes:
         return b"\x00" if granted else b"\x01"
 
-    def wrapping(self):
+    def wrapping(self) -> None:
         return None  # nothing is encapsulated after this
 
 
@@ -69,11 +70,11 @@ class Challenge:
     name = "challenge"
     credentials = IUsernameHashedPassword
 
-    def begin(self, client):
+    def begin(self, client: Client) -> ChallengeExchange:
         return ChallengeExchange()
 
 
-async def main(reactor, listen="tcp:1080:interface=127.0.0.1"):
+async def main(reactor: Any, listen: str = "tcp:1080:interface=127.0.0.1") -> None:
     portal = Portal(Realm())
     # For this kind of credentials alone, so that passwords as they are (method 2) are not taken.
     portal.registerChecker(InMemoryUsernamePasswordDatabaseDontUse(bob=b"secret"), IUsernameHashedPassword)
@@ -85,7 +86,7 @@ async def main(reactor, listen="tcp:1080:interface=127.0.0.1"):
     )
     port = await serverFromString(reactor, listen).listen(factory)
     print("listening on", port.getHost(), flush=True)
-    await Deferred()
+    await Deferred[None]()
 
 
 react(main, sys.argv[1:])

@@ -6,6 +6,7 @@ Try it with ``curl --proxy socks5h://bob:hunter2@127.0.0.1:1080 https://www.exam
 
 import sys
 from collections import Counter
+from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import IRealm, Portal
@@ -14,7 +15,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import deferLater, react
 from zope.interface import implementer
 
-from socksproxy import AddressType, Command, SOCKSFactory
+from socksproxy import Address, AddressType, Client, Command, SOCKSFactory
 from socksproxy.auth import ISOCKSUser, User
 
 PASSWORDS = {"alice": b"opensesame", "bob": b"hunter2", "carol": b"swordfish"}
@@ -24,11 +25,11 @@ PASSWORDS = {"alice": b"opensesame", "bob": b"hunter2", "carol": b"swordfish"}
 class OnlyExample:
     """May connect to port 443 of example.com and of names below it, and to nothing by its address."""
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         self.name = name
         self.named = False
 
-    def permits(self, client, command, destination):
+    def permits(self, client: Client, command: Command, destination: Address) -> bool:
         if command is not Command.CONNECT or destination.port != 443:
             return False
         if destination.type is AddressType.DOMAIN_NAME:
@@ -41,11 +42,11 @@ class OnlyExample:
 class AskElsewhere:
     """May go where somebody says so who takes time, such as a database."""
 
-    def __init__(self, name, reactor):
+    def __init__(self, name: str, reactor: Any) -> None:
         self.name = name
         self.reactor = reactor
 
-    def permits(self, client, command, destination):
+    def permits(self, client: Client, command: Command, destination: Address) -> Deferred[bool]:
         return deferLater(self.reactor, 0.1, lambda: destination.port >= 1024)
 
 
@@ -53,36 +54,36 @@ class AskElsewhere:
 class Office:
     """Knows who may do what, and counts who is there."""
 
-    def __init__(self, reactor):
+    def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
-        self.sessions = Counter()
+        self.sessions = Counter[str]()
 
-    def requestAvatar(self, avatarId, mind, *interfaces):
+    def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
         name = avatarId.decode()
         self.sessions[name] += 1
         return ISOCKSUser, self.user(name), lambda: self.left(name)
 
-    def user(self, name):
+    def user(self, name: str) -> ISOCKSUser:
         if name == "bob":
             return OnlyExample(name)
         if name == "carol":
             return AskElsewhere(name, self.reactor)
         return User(name)  # may do what the proxy's policy permits
 
-    def left(self, name):
+    def left(self, name: str) -> None:
         self.sessions[name] -= 1
         print(name, "has left, sessions:", self.sessions[name], flush=True)
 
 
-def make_portal(reactor):
+def make_portal(reactor: Any) -> Portal:
     return Portal(Office(reactor), [InMemoryUsernamePasswordDatabaseDontUse(**PASSWORDS)])
 
 
-async def main(reactor, listen="tcp:1080:interface=127.0.0.1"):
+async def main(reactor: Any, listen: str = "tcp:1080:interface=127.0.0.1") -> None:
     factory = SOCKSFactory(reactor, portal=make_portal(reactor))
     port = await serverFromString(reactor, listen).listen(factory)
     print("listening on", port.getHost(), flush=True)
-    await Deferred()
+    await Deferred[None]()
 
 
 if __name__ == "__main__":

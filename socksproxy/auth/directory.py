@@ -62,6 +62,10 @@ def _outgoing(hosts: Any) -> tuple[str, ...]:
     return tuple(hosts)
 
 
+def _groups(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(names)
+
+
 @attrs.frozen(kw_only=True)
 class GroupRecord:
     """
@@ -96,7 +100,7 @@ class UserRecord:
     """
 
     password: str | None = attrs.field(default=None, repr=False)
-    groups: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    groups: tuple[str, ...] = attrs.field(default=(), converter=_groups)
     expires: datetime | None = attrs.field(default=None, converter=optional(_expires))
     disabled: bool | None = None
     outgoing: tuple[str, ...] | None = attrs.field(default=None, converter=optional(_outgoing))

@@ -149,9 +149,9 @@ class TestRemembering:
         setting.ask(NOT_BOB)
         setting.checker.right.add((b"bob", b"open"))
         assert setting.ask(NOT_BOB) == [b"bob"]
-        chain = Chain(IUsernamePassword, [Checker(), setting.checker], setting.clock)
+        chain = Chain(IUsernamePassword, [Checker(), setting.checker], setting.clock)  # type: ignore[list-item]
         assert not tells_changes(chain)
-        assert tells_changes(Chain(IUsernamePassword, [Checker()], setting.clock))
+        assert tells_changes(Chain(IUsernamePassword, [Checker()], setting.clock))  # type: ignore[list-item]
         assert not tells_changes(Threaded(setting.checker, Checks(name="none")))
 
     def test_wrong_ones_are_bounded(self) -> None:

@@ -12,7 +12,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -23,6 +23,7 @@ from socksproxy.auth.users import Realm
 from socksproxy.errors import IdentMismatch, IdentUnreachable
 from socksproxy.identity import ISOCKSUser
 from socksproxy.logs.occasional import EVERY
+from tests.support.logs import log_publisher
 
 BOB = Password(b"bob", b"secret-word")
 
@@ -70,9 +71,9 @@ def faults() -> Iterator[list[str]]:
             assert event["log_level"] is LogLevel.error
             lines.append(formatEvent(event))
 
-    globalLogPublisher.addObserver(observe)
+    log_publisher.addObserver(observe)
     yield lines
-    globalLogPublisher.removeObserver(observe)
+    log_publisher.removeObserver(observe)
 
 
 class TestChained:
@@ -113,7 +114,8 @@ class TestChained:
         assert set(portal.listCredentialsInterfaces()) == {IUsernamePassword, IAnonymous}
         names: list[Any] = []
         for credentials in (BOB, Anonymous()):
-            portal.login(credentials, None, ISOCKSUser).addCallback(lambda found: names.append(found[1].name))
+            login: Deferred[Any] = portal.login(credentials, None, ISOCKSUser)
+            login.addCallback(lambda found: names.append(found[1].name))
         assert names == ["büb", None]
 
     def test_methods(self) -> None:
@@ -124,7 +126,8 @@ class TestChained:
                 return [self.answer]
 
         [chain] = chained([Bringing(1), Checker(), Bringing(2)], Clock())
-        assert chain.methods() == [1, 2]
+        numbers: Any = chain.methods()
+        assert numbers == [1, 2]
 
 
 class TestOrder:
@@ -255,7 +258,7 @@ class TestBroken:
 class TestCancelled:
     def test_passes_through(self) -> None:
         """The one that is asked is cancelled, and nobody is asked after it."""
-        cancelled = []
+        cancelled: list[Any] = []
         waiting: Deferred[Any] = Deferred(cancelled.append)
         last = Checker()
         asking, fired = ask(refusing(), Checker(waiting), last)

@@ -187,13 +187,19 @@ def test_avatars() -> None:
     for name in (b"bob", "bob"):
         bob = setting.avatar(name)
         assert isinstance(bob, RecordedUser)
-        assert (bob.name, bob.groups, bob.outgoing, bob.limits) == ("bob", {"staff"}, ("::1",), limits)
+        assert (bob.name, bob.groups, bob.outgoing, bob.limits) == (
+            "bob",
+            frozenset({"staff"}),
+            ("::1",),
+            limits,
+        )
         assert bob.record == setting.realm.directory.find("bob")
         assert bob.permits(HERE, Command.CONNECT, Address.of("192.0.2.9", 80))
-    for avatar_id, name in ((b"eve", "eve"), (ANONYMOUS, None)):
+    cases: list[tuple[Any, str | None]] = [(b"eve", "eve"), (ANONYMOUS, None)]
+    for avatar_id, expected in cases:
         avatar = setting.avatar(avatar_id)
         assert type(avatar) is User
-        assert (avatar.name, avatar.groups) == (name, frozenset())
+        assert (avatar.name, avatar.groups) == (expected, frozenset())
 
 
 def test_disabled() -> None:
@@ -232,7 +238,7 @@ def test_the_log_tells() -> None:
     portal = Portal(Setting(bob=UserRecord(disabled=True)).realm)
     from twisted.cred.credentials import IUsernamePassword
 
-    portal.registerChecker(Chain(IUsernamePassword, [Everybody()], clock), IUsernamePassword)
+    portal.registerChecker(Chain(IUsernamePassword, [Everybody()], clock), IUsernamePassword)  # type: ignore[list-item]
     gate = Gate(portal, clock, 8.0, Penalties(clock, 1))
     with heard() as lines:
         for _ in range(2):

@@ -13,7 +13,7 @@ from twisted.cred.error import LoginDenied, UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -26,6 +26,7 @@ from socksproxy.auth.penalties import Penalties, TooManyFailures
 from socksproxy.auth.users import Realm, User
 from socksproxy.errors import NotAuthenticated, SOCKSError
 from socksproxy.identity import Client, ISOCKSUser
+from tests.support.logs import log_publisher
 
 HERE = Client("192.0.2.7", 4711)
 BOB = Password(b"bob", b"sesame")
@@ -80,7 +81,7 @@ class Setting:
         self.checker = Checker()
         self.realm = Users()
         self.penalties = Penalties(self.clock, failures)
-        self.gate = Gate(Portal(self.realm, [self.checker]), self.clock, TIMEOUT, self.penalties)
+        self.gate = Gate(Portal(self.realm, [self.checker]), self.clock, TIMEOUT, self.penalties)  # type: ignore[list-item]
 
     def log_in(self, credentials: Any = BOB, client: Client = HERE, method: str = "password") -> list[Any]:
         """What comes of it, once it has: what it gave, or the exception."""
@@ -104,9 +105,9 @@ def setting() -> Setting:
 def log() -> Iterator[list[LogEvent]]:
     """What is logged meanwhile."""
     events: list[LogEvent] = []
-    globalLogPublisher.addObserver(events.append)
+    log_publisher.addObserver(events.append)
     yield events
-    globalLogPublisher.removeObserver(events.append)
+    log_publisher.removeObserver(events.append)
 
 
 def lines(log: list[LogEvent]) -> list[str]:
@@ -149,7 +150,7 @@ class TestGranted:
         clock = Clock()
         checker = Checker()
         checker.answer = lambda: ANONYMOUS
-        gate = Gate(Portal(Realm(), [checker]), clock, TIMEOUT, Penalties(clock))
+        gate = Gate(Portal(Realm(), [checker]), clock, TIMEOUT, Penalties(clock))  # type: ignore[list-item]
         answer = gate.log_in(HERE, "none", Anonymous())
         assert not isinstance(answer, Deferred)
         assert answer[0].name is None
@@ -235,11 +236,11 @@ class TestRefused:
     def test_any_name_is_one_line(self, name: bytes) -> None:
         """It is in quotes, and nothing in it ends them; nor is it the end of the line."""
         log: list[LogEvent] = []
-        globalLogPublisher.addObserver(log.append)
+        log_publisher.addObserver(log.append)
         try:
             Setting().log_in(Password(name, b"x"))
         finally:
-            globalLogPublisher.removeObserver(log.append)
+            log_publisher.removeObserver(log.append)
         (line,) = lines(log)
         assert len(line.splitlines()) == 1
         head, tail = 'authentication failed: 192.0.2.7 port 4711, method password, user "', '": wrong'
@@ -434,7 +435,7 @@ class TestHanging:
         clock = Clock()
         checker, other = Checker(), FilePasswordDB("/nonexistent")
         checker.answer = Deferred
-        chain = Chain(IUsernamePassword, [checker, other], clock)
+        chain = Chain(IUsernamePassword, [checker, other], clock)  # type: ignore[list-item]
         gate = Gate(Portal(Realm(), [Remembering(chain, clock)]), clock, TIMEOUT, Penalties(clock))
         answer = gate.log_in(HERE, "password", BOB)
         assert isinstance(answer, Deferred)

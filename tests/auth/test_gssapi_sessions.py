@@ -8,14 +8,13 @@ import socket
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_twisted
 from twisted.cred.checkers import AllowAnonymousAccess
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
-from twisted.logger import globalLogPublisher
 
 from socksproxy.auth.checkers.threads import Checks
 from socksproxy.auth.users import Realm as Users
@@ -25,12 +24,16 @@ from socksproxy.wire.words import Address, Command
 from tests.conftest import Serve
 from tests.relay.harness import read_exactly
 from tests.support.kerberos import Initiator, Realm, agree, read_message
+from tests.support.logs import log_publisher
 from tests.support.origin import Origin, answer_at_the_end, echo
 from tests.support.proxy import PATIENCE, Proxy, echoes, reply5, request4, request5
 from tests.udp.harness import Echo, is_silent, udp_socket
 
 library = pytest.importorskip("gssapi")
-gssapi = pytest.importorskip("socksproxy.auth.checkers.gssapi")
+if TYPE_CHECKING:
+    from socksproxy.auth.checkers import gssapi
+else:
+    gssapi = pytest.importorskip("socksproxy.auth.checkers.gssapi")
 
 Playing = Generator[Any, Any, None]
 Protection = gssapi.Protection
@@ -68,9 +71,9 @@ def lines() -> Iterator[list[str]]:
         if event.get("log_namespace") == "socksproxy" and {"problem", "attempt"} & set(event):
             heard.append(event["log_format"].format(**event))
 
-    globalLogPublisher.addObserver(observe)
+    log_publisher.addObserver(observe)
     yield heard
-    globalLogPublisher.removeObserver(observe)
+    log_publisher.removeObserver(observe)
 
 
 @pytest.fixture
@@ -357,7 +360,7 @@ def test_a_realm_that_says_no(serve: Serve, checker: Checker, bob: dict[str, str
             sock.sendall(initiator.first())
             initiator.next(read_message(sock))
             sock.sendall(initiator.ask(2))
-            return sock.recv(100)
+            return sock.recv(100)  # type: ignore[no-any-return]
 
     assert (yield proxy.play(scenario)) == b"\x01\xff"
 
@@ -370,7 +373,7 @@ def test_others_beside(serve: Serve, checker: Checker) -> Playing:
     def offer(methods: bytes) -> bytes:
         with proxy.connect() as sock:
             sock.sendall(bytes((5, len(methods))) + methods)
-            return sock.recv(100)
+            return sock.recv(100)  # type: ignore[no-any-return]
 
     assert (yield proxy.play(offer, b"\x00\x01\x02")) == b"\x05\x01"
     assert (yield proxy.play(offer, b"\x00\x02")) == b"\x05\x00"

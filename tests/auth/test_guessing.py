@@ -65,7 +65,8 @@ class Setting:
 
 
 def _problem(failure: Failure) -> BaseException:
-    problem: BaseException = failure.value
+    problem: Any = failure.value
+    assert isinstance(problem, BaseException)
     return problem
 
 

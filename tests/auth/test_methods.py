@@ -62,7 +62,7 @@ class Riddle:
         self._asked = False
         self._waits = waits
 
-    def receive(self, data: bytes) -> tuple[int]:
+    def receive(self, data: bytes) -> tuple[int, object]:
         if not self._asked:
             self._asked = True
             return 0, Say(b"first?")
@@ -302,7 +302,7 @@ class TestThirdParty:
             (waiting,) = method.waits
             conversation.hear(b"c" + wrapped[:3])
             waiting.callback(Say(b"third?"))
-            conversation.negotiation.go_on(waiting.result)  # type: ignore[arg-type]
+            conversation.negotiation.go_on(waiting.result)
             conversation.hear(b"")
             conversation.play([wrapped[3:]] if granted else [])
             assert conversation.said == b"\x05\x85first?second?third?" + (b"right" if granted else b"wrong")
@@ -314,7 +314,7 @@ class TestThirdParty:
         conversation = Conversation([method]).play([b"\x05\x01\x85ab"])
         conversation.negotiation.go_on(LogIn(Anonymous()))
         move = conversation.negotiation.take_move()
-        assert move == LogIn(move.credentials)  # type: ignore[union-attr]
+        assert isinstance(move, LogIn)
         conversation.judge(True)
         with pytest.raises(ProtocolError, match="an empty frame"):
             conversation.hear(b"\x00")
@@ -326,7 +326,7 @@ class TestThirdParty:
 
         @implementer(IExchange)
         class AtOnce(Riddle):
-            def receive(self, data: bytes) -> tuple[int]:
+            def receive(self, data: bytes) -> tuple[int, object]:
                 return 0, succeed(LogIn(Anonymous()))
 
         class Method(Riddles):

@@ -117,7 +117,7 @@ class House:
     def __init__(self, *more: Any) -> None:
         self.realm = Guests()
         self.passwords = Passwords()
-        self.portal = Portal(self.realm, [self.passwords, *more])
+        self.portal = Portal(self.realm, [self.passwords, *more])  # type: ignore[list-item]
 
     @property
     def empty(self) -> bool:
@@ -355,7 +355,7 @@ def test_socks4_anonymous(serve: Serve, origin: Origin) -> Playing:
 def test_leaves_while_the_portal_thinks(serve: Serve, leave: str, version: int) -> Playing:
     """Nothing comes of the answer, but that a user who is let in after all is let out again."""
     house = House()
-    house.realm.waiting = waiting = Deferred()
+    house.realm.waiting = waiting = Deferred[Any]()
     if version == 4:
         house.portal.registerChecker(AllowAnonymousAccess())
     proxy: Proxy = yield serve(portal=house.portal)
@@ -403,7 +403,7 @@ def test_leaves_while_the_portal_thinks(serve: Serve, leave: str, version: int) 
 def test_portal_that_hangs(serve: Serve) -> Playing:
     """It denies, by the method's own word, before the handshake's time is over."""
     house, clock = House(), Clock()
-    house.passwords.waiting = Deferred()
+    house.passwords.waiting = Deferred[Any]()
     proxy: Proxy = yield serve(portal=house.portal, clock=clock, auth=AuthSettings(timeout=3.0))
     with proxy.connect() as sock:
         yield proxy.play(sock.sendall, b"\x05\x01\x02" + BOB)
@@ -426,7 +426,7 @@ def test_portal_that_hangs(serve: Serve) -> Playing:
 def test_who_does_not_wait(serve: Serve, gone: bool) -> Playing:
     """A client that goes while its password is checked has failed; one for which we have no time has not."""
     house, clock = House(), Clock()
-    house.passwords.waiting = Deferred()
+    house.passwords.waiting = Deferred[Any]()
     auth = AuthSettings(timeout=30.0, failures=1)
     proxy: Proxy = yield serve(portal=house.portal, clock=clock, auth=auth)
     with proxy.connect() as sock:
@@ -564,14 +564,14 @@ def test_checkers_that_are_no_keys() -> None:
     """One of somebody else's may be without a hash, and brings its methods once, whatever it checks."""
 
     class Odd(Knocking):
-        credentialInterfaces = (IKnocked, IUsernamePassword)
+        credentialInterfaces = (IKnocked, IUsernamePassword)  # type: ignore[assignment]
 
         def __eq__(self, other: object) -> bool:
             return True
 
         __hash__ = None  # type: ignore[assignment]
 
-    proxy = Proxy(portal=Portal(Guests(), [Odd()]))
+    proxy = Proxy(portal=Portal(Guests(), [Odd()]))  # type: ignore[list-item]
     assert proxy.sessions.authentication is not None
     methods = proxy.sessions.authentication.methods_for(lambda: None)
     assert [method.number for method in methods] == [0x88, 2]

@@ -144,7 +144,7 @@ async def test_a_policy_that_cannot_tell(kind: str) -> None:
 async def test_a_policy_that_takes_its_time(kind: str) -> None:
     """The answer is waited for, and new rules count that come meanwhile."""
     waiting: list[Deferred[bool]] = []
-    policy = Commands(lambda: waiting.append(Deferred()) or waiting[-1])  # type: ignore[func-returns-value]
+    policy = Commands(lambda: waiting.append(Deferred()) or waiting[-1])
     async with serving(kind, policy=policy) as proxy:
         asked = proxy.run(echoes)
         await until(lambda: waiting)

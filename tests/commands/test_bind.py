@@ -20,7 +20,6 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
 from socksproxy import BindSettings, Client, IPolicy, Rule, RulePolicy
@@ -35,6 +34,7 @@ from socksproxy.wire.words import Address, AddressType, Command, Reply, Request,
 from ..conftest import Serve
 from ..relay.harness import is_reset, read_exactly, read_to_end, reset
 from ..support.hosts import Hosts
+from ..support.logs import log_publisher
 from ..support.proxy import (
     PATIENCE,
     Playing,
@@ -119,9 +119,9 @@ def logged() -> Iterator[list[tuple[str, str]]]:
         text = event.get("log_format") or event.get("log_text") or str(event.get("message"))
         seen.append((event["log_level"].name, text.format(**event)))
 
-    globalLogPublisher.addObserver(observe)
+    log_publisher.addObserver(observe)
     yield seen
-    globalLogPublisher.removeObserver(observe)
+    log_publisher.removeObserver(observe)
 
 
 # What a client of BIND sees.

@@ -270,7 +270,7 @@ def quoted(text: str) -> str:
     return '"' + "".join(c if c in plain else f"\\U{ord(c):08x}" for c in text) + '"'
 
 
-texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 keys = st.sampled_from([(table, key) for key, table in places().items()])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from attrs import fields
-from hypothesis import given
+from hypothesis import given, strategies as st
 from twisted.internet.testing import MemoryReactorClock
 
 from socksproxy import Address, Client, Command, SOCKSFactory
@@ -16,7 +16,7 @@ from socksproxy.policy.rules import Rule
 from socksproxy.service.resources import CheckedResources
 from socksproxy.service.server import makeService
 
-from .test_mistakes import elsewhere, mistakes, st, toml, values, without_surrogates
+from .test_mistakes import elsewhere, mistakes, toml, values, without_surrogates
 
 __all__ = ["elsewhere"]
 
@@ -67,9 +67,9 @@ def test_rules_decide() -> None:
         ("198.51.100.16", 80, Command.CONNECT, False, "default"),
         ("a.games.example", 80, Command.CONNECT, False, "no-games"),
     ):
-        decision = policy.decide(client, command, Address.of(host, port))
+        decision = policy.decide(client, command, Address.of(host, port))  # type: ignore[union-attr]
         assert (decision.allowed, decision.rule) == (allowed, rule)
-    assert policy.rules[1].timeouts.idle == 7
+    assert policy.rules[1].timeouts.idle == 7  # type: ignore[union-attr]
 
 
 def test_without_rules() -> None:

@@ -250,7 +250,7 @@ _ASCII = "it sends ASCII alone"
 _LENGTHS = "it writes lengths above 127 as two bytes"
 
 #: What programs cannot, and why.
-CANNOT = {
+CANNOT: dict[tuple[Callable[..., bytes], str], str] = {
     (proxychains, "space"): "spaces divide the fields of its file",
     (torsocks, "longest"): "its names have 254 bytes at the most",
     (pysocks, "254 bytes"): _LENGTHS,
@@ -386,7 +386,7 @@ def test_wrong(guarded: Proxy, origin_of: Find, tmp_path: Path, client: Client, 
 
 #: How sessions end whose client has no password; most offer no method that would ask for one.
 NOT_OFFERED = "protocol error: no acceptable authentication method"
-WITHOUT = {
+WITHOUT: dict[Callable[..., bytes], str] = {
     # It offers to be asked, and then has nothing to say.
     tsocks: "client",
 }
@@ -487,7 +487,7 @@ CLIENTS4: list[Client] = [
 each_client4 = pytest.mark.parametrize("client", CLIENTS4, ids=named)
 
 #: Whose userid is not for their user to say.
-OWN_USERID = {
+OWN_USERID: dict[Callable[..., bytes], str] = {
     nc: "",
     socksify: "",
     tsocks: pwd.getpwuid(os.getuid()).pw_name,

@@ -259,7 +259,7 @@ def test_handshake_deadline(serve: Serve) -> Playing:
             clock.advance(2)
             trickling.sendall(bytes((byte,)))
             yield until(
-                lambda seen=byte: any(s.negotiation.early[-1:] == bytes((seen,)) for s in proxy.sessions.live)
+                lambda seen=byte: any(s.negotiation.early[-1:] == bytes((seen,)) for s in proxy.sessions.live)  # type: ignore[misc]
             )
         clock.advance(2)
         assert (yield proxy.play(is_reset, silent))
@@ -337,7 +337,7 @@ def test_one_family_is_silent(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> 
             def attempt(destination: Address) -> Deferred[Any]:
                 if destination.type is AddressType.IPV6:
                     return Deferred(lambda _: cancelled.append(destination.host))
-                return real(channel)(destination)
+                return real(channel)(destination)  # type: ignore[no-any-return]
 
             return attempt
 

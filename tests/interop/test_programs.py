@@ -161,7 +161,7 @@ class TestSSH:
             # sshd listens by itself only on a port that somebody else has chosen.
             sock.setblocking(True)
             command = [sshd, "-i", "-f", str(config), "-E", str(log)]
-            subprocess.run(command, stdin=sock, stdout=sock, timeout=60, check=False)
+            subprocess.run(command, stdin=sock.fileno(), stdout=sock.fileno(), timeout=60, check=False)
 
         with Origin(serve) as origin:
             yield origin

@@ -107,7 +107,7 @@ def test_changing(serve: Serve) -> Playing:
         proxy: Proxy = yield serve()
 
         def change() -> None:
-            limits = ServerLimits(**{scope: some_limits(chance, scope) for scope in _SCOPES})
+            limits = ServerLimits(**{scope: some_limits(chance, scope) for scope in _SCOPES})  # type: ignore[arg-type]
             policy: Any = {"policy": some_rules(chance)} if chance.random() < 0.5 else {}
             proxy.factory.reconfigure(limits=limits, **policy)
 
@@ -128,7 +128,9 @@ def test_changing(serve: Serve) -> Playing:
     ledger = proxy.sessions.ledger
     assert (len(ledger), ledger.refusing) == (0, 0)
     counters = [
-        counter.value for account in ledger._accounts.values() for counter in account._counters.values()
+        counter.value  # type: ignore[attr-defined]
+        for account in ledger._accounts.values()
+        for counter in account._counters.values()
     ]
     assert not any(counters)
     for bucket in buckets(ledger):

@@ -230,8 +230,8 @@ def test_of_several_rules_one_is_left() -> None:
 )
 def test_binds_and_associations(kind: str, problem: type[OverLimit], words: str) -> None:
     """By each holder's limit; who is refused by one of them has taken nothing from the others."""
-    limits = Limits(**{kind: 2})
-    ledger = Door(ServerLimits(client=Limits(**{kind: 3}), network=limits)).ledger
+    limits = Limits(**{kind: 2})  # type: ignore[arg-type]
+    ledger = Door(ServerLimits(client=Limits(**{kind: 3}), network=limits)).ledger  # type: ignore[arg-type]
     client = Client("192.0.2.1", 1)
     taken = []
     for _ in range(2):

@@ -239,7 +239,8 @@ def had_all(proxy: Any, datagrams: int) -> bool:
     """Whether so many datagrams have been passed on, or have not."""
     (session,) = proxy.factory.sessions.live
     association = session._association
-    return association.datagrams_sent + sum(association.dropped.values()) == datagrams
+    passed: int = association.datagrams_sent + sum(association.dropped.values())
+    return passed == datagrams
 
 
 @pytest.mark.parametrize("kind", ["engine", "transports"])

@@ -275,7 +275,8 @@ def test_bind_when_limits_change(serve: Serve) -> Playing:
         peer = yield proxy.play(come, sock, address)
         assert had(ledger, Scope.RULE, rule) == 1
         (session,) = proxy.sessions.live
-        assert session._relay.destination.meter is not None
+        relay: Any = session._relay
+        assert relay.destination.meter is not None
         sock.close()
         peer.close()
         yield until(lambda: not proxy.sessions.live)

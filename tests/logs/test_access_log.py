@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
+from twisted.logger import ILogObserver
 from zope.interface.verify import verifyObject
 
 from socksproxy.events import FIELDS
-from socksproxy.logs import access_log as module
-from socksproxy.logs.access_log import FORMATS, WARN_EVERY, AccessLog, ILogObserver, access_observer
+from socksproxy.logs.access_log import FORMATS, WARN_EVERY, AccessLog, access_observer
 from socksproxy.wire.words import Version
 
 from ..support.logs import heard
@@ -238,7 +238,7 @@ def test_each_line_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return len(data)
 
     log = AccessLog(str(tmp_path / "access.log"))
-    monkeypatch.setattr(module.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     log(EVENT)
     monkeypatch.undo()
     log.close()
@@ -318,7 +318,7 @@ def test_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings:
     path = tmp_path / "access.log"
     log = AccessLog(str(path), clock=lambda: now[0])
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "write", refuse)
+        patch.setattr(os, "write", refuse)
         for _ in range(10):
             log(EVENT)
         assert len(warnings) == 1
@@ -340,7 +340,7 @@ def test_torn_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: li
     write = os.write
     log = AccessLog(str(tmp_path / "access.log"), "json")
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "write", lambda descriptor, data: write(descriptor, data[:20]))
+        patch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:20]))
         log(EVENT)
     log(EVENT)
     log(EVENT)

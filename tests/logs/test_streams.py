@@ -150,7 +150,7 @@ def test_streams(kind: str, name: str, workers: Sequence[str], tmp_path: Path) -
     """The whole server writes its access log to a standard stream, before SIGUSR1 and after it."""
     with _stream(kind, tmp_path) as (writing, reading):
         path = tmp_path / "socks"
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # type: ignore[call-overload]
             [*TWISTD, "-n", "--pidfile=", "socks", f"--listen=unix:{path}", "-l", f"/dev/{name}", *workers],
             stdin=subprocess.DEVNULL,
             cwd=tmp_path,

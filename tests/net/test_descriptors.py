@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent
 
 from socksproxy.net import descriptors
 from socksproxy.net.descriptors import RETRY, DescriptorGate, current_limit, reserve
+from tests.support.logs import log_publisher
 
 LIMIT = 1024
 #: The number of a descriptor from which on accepting pauses, while nobody is dialing.
@@ -69,9 +70,9 @@ def setting(monkeypatch: pytest.MonkeyPatch) -> Setting:
 def warnings() -> Iterator[list[LogEvent]]:
     """What is logged during the test."""
     events: list[LogEvent] = []
-    globalLogPublisher.addObserver(events.append)
+    log_publisher.addObserver(events.append)
     yield events
-    globalLogPublisher.removeObserver(events.append)
+    log_publisher.removeObserver(events.append)
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(64, 16), (256, 16), (512, 16), (1024, 32), (65536, 2048)])

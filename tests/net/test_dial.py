@@ -216,7 +216,8 @@ class TestRace:
             return fail(OSError(errno.ENETUNREACH, "Network is unreachable"))
 
         clock = Clock()
-        dial(addresses, connect, clock).addErrback(lambda failure: results.append(failure.value.reply))
+        attempt: Any = dial(addresses, connect, clock)
+        attempt.addErrback(lambda failure: results.append(failure.value.reply))
         assert tried == addresses
         assert results == [Reply.NETWORK_UNREACHABLE]
         assert clock.getDelayedCalls() == []
@@ -432,7 +433,7 @@ class TestDialers:
         options = socket_options(Timeouts(keepalive=61, keepalive_interval=7, user_timeout=9))
         dialed: Dialed = yield make_dialer(options=options)(address_of(listening))
         link: Any = dialed.link
-        sock = link.transport.socket if isinstance(link, Destination) else link
+        sock = link.transport.socket if isinstance(link, Destination) else link  # type: ignore[attr-defined]
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert options_of(sock) == (1, 1, 61, 7, 9000)
         assert sock.gettimeout() == 0
@@ -559,7 +560,8 @@ class TestTransportDialer:
             def abortConnection(self) -> None:
                 aborted.append(True)
 
-        factory.buildProtocol(None).makeConnection(Transport())
+        protocol: Any = factory.buildProtocol(None)
+        protocol.makeConnection(Transport())
         assert aborted == [True]
 
     def test_cancelled_and_failed_all_the_same(self) -> None:
@@ -569,7 +571,8 @@ class TestTransportDialer:
         factory = memory.tcpClients[0][2]
         attempt.addErrback(lambda failure: failure.trap(CancelledError))
         attempt.cancel()
-        factory.clientConnectionFailed(None, Failure(error.UserError()))
+        connector: Any = None
+        factory.clientConnectionFailed(connector, Failure(error.UserError()))
 
     def test_quiet(self) -> None:
         """A line in the log for each factory that starts and stops would be two for each session."""

@@ -102,7 +102,7 @@ def test_many_aliases(aliases: int, found: tuple[str, ...]) -> None:
     ],
 )
 def test_other_types(type: object, asked: str, record: str, found: str) -> None:
-    question = QUESTION._replace(type=type)
+    question = QUESTION._replace(type=type)  # type: ignore[arg-type]
     assert read_answer(response(record, asked=asked), question) == Answer(Outcome.ANSWERED, (found,))
 
 

@@ -17,7 +17,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -29,6 +29,7 @@ from socksproxy.net.resolve import Names
 from socksproxy.net.reverse import IReverseResolver, reverse_lookups
 from socksproxy.wire.words import Address, AddressType
 
+from ..support.logs import log_publisher
 from ..support.names import NameServer
 from .test_dns_client import Reactor, fake_reactor, reply
 
@@ -170,9 +171,9 @@ def test_closed_port() -> Playing:
 def logged() -> Iterator[list[LogEvent]]:
     """What is logged during the test, by us and by Twisted."""
     events: list[LogEvent] = []
-    globalLogPublisher.addObserver(events.append)
+    log_publisher.addObserver(events.append)
     yield events
-    globalLogPublisher.removeObserver(events.append)
+    log_publisher.removeObserver(events.append)
 
 
 @pytest_twisted.inlineCallbacks

@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent
 from zope.interface import implementer
 
 from socksproxy.errors import NameNotFound, TooManyLookups, reply_for
@@ -28,7 +28,7 @@ from socksproxy.net.resolve import Names, make_resolver
 from socksproxy.net.system_resolver import SystemResolver
 from socksproxy.wire.words import Address, AddressType, Reply
 
-from ..support.logs import heard
+from ..support.logs import heard, log_publisher
 from ..support.names import NameServer
 
 reactor: Any = _reactor
@@ -52,9 +52,9 @@ def server() -> Iterator[NameServer]:
 def logged() -> Iterator[list[LogEvent]]:
     """What is logged during the test."""
     events: list[LogEvent] = []
-    globalLogPublisher.addObserver(events.append)
+    log_publisher.addObserver(events.append)
     yield events
-    globalLogPublisher.removeObserver(events.append)
+    log_publisher.removeObserver(events.append)
 
 
 class TestMakeResolver:
@@ -154,7 +154,7 @@ class FakeResolver:
     ) -> Any:
         self.asked.append(hostName)
         self._receivers.append(resolutionReceiver)
-        resolutionReceiver.resolutionBegan(None)
+        resolutionReceiver.resolutionBegan(None)  # type: ignore[arg-type]
 
     def answer(self, *hosts: str) -> None:
         """Answer the oldest question."""
@@ -225,7 +225,7 @@ class TestNames:
     def test_what_is_no_address(self, setting: Setting) -> None:
         results = setting.lookup()
         (receiver,) = setting.resolver._receivers
-        receiver.addressResolved(object())
+        receiver.addressResolved(object())  # type: ignore[arg-type]
         setting.resolver.answer(ONE)
         assert results == [[Address.of(ONE, 80)]]
 
@@ -377,19 +377,21 @@ class TestNames:
         assert again == [[Address.of(ONE, 80)]]
 
     @pytest.mark.parametrize("when", ["first", "second"])
-    def test_resolver_that_raises(self, setting: Setting, logged: list[LogEvent], when: str) -> None:
+    def test_resolver_that_raises(
+        self, setting: Setting, logged: list[LogEvent], when: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """An embedder's own may; the name is not found, the log says why, and the next question is asked."""
         ask: Callable[..., Any] = setting.resolver.resolveHostName
 
         def broken(receiver: IResolutionReceiver, name: str) -> None:
             if when == "second":
-                receiver.resolutionBegan(None)
+                receiver.resolutionBegan(None)  # type: ignore[arg-type]
             raise ZeroDivisionError
 
-        setting.resolver.resolveHostName = broken
+        monkeypatch.setattr(setting.resolver, "resolveHostName", broken)
         assert [type(result) for result in setting.lookup()] == [NameNotFound]
         assert [event["log_failure"].type for event in logged] == [ZeroDivisionError]
-        setting.resolver.resolveHostName = ask
+        monkeypatch.setattr(setting.resolver, "resolveHostName", ask)
         results = setting.lookup()
         setting.resolver.answer(ONE)
         assert results == [[Address.of(ONE, 80)]]
@@ -400,7 +402,7 @@ class TestNames:
         @implementer(IHostnameResolver)
         class Table:
             def resolveHostName(self, receiver: IResolutionReceiver, name: str, *args: Any) -> Any:
-                receiver.resolutionBegan(None)
+                receiver.resolutionBegan(None)  # type: ignore[arg-type]
                 receiver.addressResolved(IPv4Address("TCP", ONE, 0))
                 receiver.resolutionComplete()
 
@@ -450,7 +452,7 @@ class FairResolver(FakeResolver):
         self.running: dict[tuple[str, Any], Deferred[Any]] = {}
 
     def lookup_addresses(self, name: str, share: Any) -> Deferred[Any]:
-        pending: Deferred[Any] = Deferred(lambda _: self.running.pop((name, share)))
+        pending: Deferred[Any] = Deferred(lambda _: self.running.__delitem__((name, share)))
         self.running[name, share] = pending
         return pending
 

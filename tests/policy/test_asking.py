@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -19,6 +19,7 @@ from socksproxy.policy import INamePolicy
 from socksproxy.policy.asking import Means, ask, ask_address, permitted_addresses
 from socksproxy.wire.words import Address, Command
 from tests.support.hosts import Hosts
+from tests.support.logs import log_publisher
 from tests.support.policy import Policy
 
 CLIENT = Client("192.0.2.7", 1234)
@@ -146,8 +147,8 @@ class TestPermittedAddresses:
         policy = Policy({})
         means = means_for(policy, {"a.example": None})
         found = permitted_addresses(means, CLIENT, Command.CONNECT, NAME, True, lambda: None)
-        results = results_of(found)
-        found.cancel()
+        results = results_of(found)  # type: ignore[arg-type]
+        found.cancel()  # type: ignore[union-attr]
         assert results[0].check(CancelledError)
         assert means.names._waiting["a.example"][None].waiting == []
 
@@ -160,13 +161,13 @@ class TestPermittedAddresses:
         )
         results = results_of(found)
         logged: list[LogEvent] = []
-        globalLogPublisher.addObserver(logged.append)
+        log_publisher.addObserver(logged.append)
         try:
             found.cancel()
             del found
             gc.collect()
         finally:
-            globalLogPublisher.removeObserver(logged.append)
+            log_publisher.removeObserver(logged.append)
         assert len(results) == 1
         assert isinstance(results[0], Failure)
         assert logged == []
@@ -206,7 +207,7 @@ class TestNames:
         """An avatar has no say in names, and its no counts."""
         policy, user = NamePolicy({}), Policy({"192.0.2.1": False})
         policy.named = []
-        client: Any = CLIENT._replace(avatar=user)
+        client: Any = CLIENT._replace(avatar=user)  # type: ignore[arg-type]
         assert ask_address(policy, client, Command.CONNECT, FIRST, "a.example") is False
         assert ask_address(policy, client, Command.CONNECT, SECOND, "a.example") is True
         assert user.asked == [(client, Command.CONNECT, FIRST), (client, Command.CONNECT, SECOND)]

@@ -90,11 +90,11 @@ HOSTS: dict[str, list[str] | None] = {
 class Lenient(Hosts):
     """Like the C library's: numbers of every form are addresses, and blanks do not matter."""
 
-    def resolveHostName(self, receiver: Any, hostName: str, *more: Any, **named: Any) -> Any:
+    def resolveHostName(self, resolutionReceiver: Any, hostName: str, *more: Any, **named: Any) -> Any:
         """See :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`."""
         with suppress(OSError):
             self.hosts[hostName] = [socket.inet_ntoa(socket.inet_aton(hostName.strip().rstrip(".")))]
-        return super().resolveHostName(receiver, hostName, *more, **named)
+        return super().resolveHostName(resolutionReceiver, hostName, *more, **named)
 
 
 def rules() -> RulePolicy:

@@ -415,7 +415,7 @@ def test_idle(serve: Serve, origin: Origin, seconds: dict[str, float], servers: 
 def test_half_closed(serve: Serve, seconds: dict[str, float], servers: float | None, ends: bool) -> Playing:
     """Likewise for a session of which one direction is closed."""
     clock, over = Clock(), threading.Event()
-    with Origin(lambda sock: bool(over.wait(PATIENCE))) as origin:
+    with Origin(lambda sock: (over.wait(PATIENCE), None)[1]) as origin:
         proxy: Proxy = yield serve(
             clock=clock, policy=timed(**seconds), timeouts=Timeouts(half_closed=servers)
         )

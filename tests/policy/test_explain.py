@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -80,7 +81,7 @@ a.example:443: allowed (by rule web)
         ([{"allow": True}], "10.9.9.9", "10.9.9.9:80: denied (own-listener: it is a listener"),
     ],
 )
-def test_without_a_rule(rules: list[dict[str, object]], host: str, first: str) -> None:
+def test_without_a_rule(rules: list[dict[str, Any]], host: str, first: str) -> None:
     listeners = own()
     listeners.add("10.9.9.9", 80)
     policy = RulePolicy([Rule(name="r", **fields) for fields in rules], listeners=listeners)
@@ -110,7 +111,7 @@ def test_without_a_rule(rules: list[dict[str, object]], host: str, first: str) -
         ),
     ],
 )
-def test_an_association(rules: list[dict[str, object]], allowed: bool, text: str) -> None:
+def test_an_association(rules: list[dict[str, Any]], allowed: bool, text: str) -> None:
     """Without a destination: whether there may be any."""
     policy = RulePolicy([Rule(name=f"r{number}", **fields) for number, fields in enumerate(rules)])
     (told,) = explain(policy, BOB, Command.UDP_ASSOCIATE, None)
@@ -167,7 +168,7 @@ def test_data() -> None:
 
 
 @given(RULES, QUESTIONS)
-def test_says_what_is_decided(conditions: list[dict[str, object]], question: object) -> None:
+def test_says_what_is_decided(conditions: list[dict[str, Any]], question: Any) -> None:
     """Whatever the rules, the explanation's last step is what decides, and it can be spelled."""
     rules = []
     for number, fields in enumerate(conditions):

@@ -53,7 +53,7 @@ class Wall:
         self._ahead = moment(text) - self._clock.seconds()
 
     def __call__(self) -> float:
-        return self._clock.seconds() + self._ahead
+        return float(self._clock.seconds() + self._ahead)
 
 
 # When they are looked at.
@@ -262,7 +262,7 @@ async def test_association(asks: bool) -> None:
             if asks:
                 for client in (goes, stays):
                     assert (await proxy.run(lambda _, client=client: client.ask(b"x", echo.address))) == b"x"
-            served.at(proxy, "18:00:00")
+            served.at(proxy, "18:00:00")  # type: ignore[arg-type]
             await until(lambda: proxy.records)
             assert [record["ended"] for record in proxy.records] == [ENDED]
             assert (await proxy.run(lambda _: goes.closed())) is True

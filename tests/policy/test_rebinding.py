@@ -57,10 +57,10 @@ class Rebinding(Hosts):
         self._answers = answers
         self.reversed: list[str] = []
 
-    def resolveHostName(self, receiver: Any, hostName: str, *more: Any, **named: Any) -> Any:
+    def resolveHostName(self, resolutionReceiver: Any, hostName: str, *more: Any, **named: Any) -> Any:
         """See :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`."""
         self.hosts[hostName] = list(self._answers[len(self.asked)])
-        return super().resolveHostName(receiver, hostName, *more, **named)
+        return super().resolveHostName(resolutionReceiver, hostName, *more, **named)
 
     def resolveAddress(self, host: str) -> Deferred[str]:
         """See :meth:`socksproxy.net.reverse.IReverseResolver.resolveAddress`."""
@@ -99,7 +99,8 @@ class Everywhere(Origin):
 
 @pytest.fixture
 def origin() -> Iterator[Everywhere]:
-    with Everywhere() as origin:
+    origin = Everywhere()
+    with origin:
         yield origin
 
 
@@ -248,7 +249,7 @@ def datagrams(proxy: Any, hosts: Rebinding) -> None:
         for number, (_, left) in enumerate(ANSWERS):
             payload = b"%d" % number
             client.send(payload, (NAME, good.address[1]))
-            wait_for(lambda number=number: len(hosts.asked) == number + 1)
+            wait_for(lambda number=number: len(hosts.asked) == number + 1)  # type: ignore[misc]
             if left is not None:
                 assert client.receive()[1] == payload
         assert is_silent(trap)

@@ -151,7 +151,7 @@ def test_names_in_the_file(origin: Origin, tmp_path: Path) -> Playing:
     try:
         yield until(lambda: len(service.ports) == 4)
         (tcp,) = [port.getHost() for port in service.ports if hasattr(port.getHost(), "port")]
-        for number, address in enumerate([f"{tmp_path}/{n}" for n in (1, 2, 3)] + [("127.0.0.1", tcp.port)]):
+        for number, address in enumerate([f"{tmp_path}/{n}" for n in (1, 2, 3)] + [("127.0.0.1", tcp.port)]):  # type: ignore[attr-defined, list-item]
             first = header1("192.0.2.7") if number == 2 else b""
             code = yield deferToThread(reply, address, origin, first)
             assert code == 0

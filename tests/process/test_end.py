@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.paths import ROOT
+from paths import ROOT
 from socksproxy.wire.words import Command
 
 from ..conftest import PATIENCE, Program

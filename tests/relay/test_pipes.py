@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from fcntl import fcntl
+from typing import Any
 
 import pytest
 
@@ -66,7 +68,7 @@ class TestPipe:
     def test_size(self) -> None:
         pipe = take(PipePool())
         assert LEAST <= pipe.size <= WANTED
-        assert pipes.fcntl(pipe.write, GETPIPE_SZ) == pipe.size
+        assert fcntl(pipe.write, GETPIPE_SZ) == pipe.size
         pipe.close()
 
 
@@ -179,14 +181,14 @@ class TestStingySystem:
     def test_pipe_max_size(self, monkeypatch: pytest.MonkeyPatch, allowed: int, asked: list[int]) -> None:
         """A lower /proc/sys/fs/pipe-max-size: the next smaller size is asked for."""
         sizes: list[int] = []
-        fcntl = pipes.fcntl
+        real: Any = fcntl
 
         def limited(descriptor: int, command: int, size: int = 0) -> int:
             if command == SETPIPE_SZ:
                 sizes.append(size)
                 if size > allowed:
                     raise PermissionError(errno.EPERM, "Operation not permitted")
-            return fcntl(descriptor, command, size)
+            return int(real(descriptor, command, size))
 
         monkeypatch.setattr(pipes, "fcntl", limited)
         pipe = take(PipePool(wanted=1 << 20))

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, strategies as st
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent
 
 from socksproxy.runtime import deadlines
 from socksproxy.runtime.deadlines import Deadlines, OwnDeadlines
+from tests.support.logs import log_publisher
 
 
 class Waits:
@@ -37,9 +38,9 @@ def waits() -> Waits:
 def logged() -> Iterator[list[LogEvent]]:
     """What is logged during the test."""
     events: list[LogEvent] = []
-    globalLogPublisher.addObserver(events.append)
+    log_publisher.addObserver(events.append)
     yield events
-    globalLogPublisher.removeObserver(events.append)
+    log_publisher.removeObserver(events.append)
 
 
 def test_expires_when_due(waits: Waits) -> None:
@@ -145,11 +146,11 @@ def test_what_expiring_may_do(act: str) -> None:
         if thing != "a":
             return
         if act == "stop the next":
-            deadlines.stop("b")
+            deadlines.stop("b")  # type: ignore[attr-defined]
         elif act == "close":
-            deadlines.close()
+            deadlines.close()  # type: ignore[attr-defined]
         else:
-            deadlines.start("d", clock.seconds())
+            deadlines.start("d", clock.seconds())  # type: ignore[attr-defined]
 
     deadlines = Deadlines(clock, 10, has_expired)
     for thing in "abc":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ class Jobs:
 
     def run(self, name: str, share: str | None = None) -> tuple[Deferred[Any], list[Any]]:
         def start() -> Deferred[Any]:
-            self.running[name] = Deferred(lambda _: self.running.pop(name))
+            self.running[name] = Deferred(lambda _: self.running.__delitem__(name))
             return self.running[name]
 
         results: list[Any] = []
@@ -93,7 +94,7 @@ def test_jobs_that_end_at_once(jobs: Jobs) -> None:
     """However many there are, and one that cannot begin has failed."""
     results: list[Any] = []
     for number in range(1000):
-        jobs.turns.run(lambda number=number: succeed(number), "one").addCallback(results.append)
+        jobs.turns.run(partial(succeed, number), "one").addCallback(results.append)
     assert results == list(range(1000))
 
     def broken() -> Deferred[Any]:

@@ -17,7 +17,7 @@ from socksproxy.runtime.zones import zone_called
 @pytest.fixture
 def no_tzdata(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Neither the system nor a package has the tz database."""
-    monkeypatch.setattr(zoneinfo._common, "load_tzdata", _not_found)  # type: ignore[attr-defined]
+    monkeypatch.setattr(zoneinfo._common, "load_tzdata", _not_found)
     monkeypatch.setattr(zones, "available_timezones", set)
     before = zoneinfo.TZPATH
     zoneinfo.reset_tzpath(())

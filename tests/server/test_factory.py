@@ -17,7 +17,6 @@ from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, 
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyClass
 
 from socksproxy import Client, SOCKSFactory
@@ -34,6 +33,7 @@ from ..relay.harness import is_reset, read_to_end
 from ..support.certificates import self_signed
 from ..support.hosts import Hosts
 from ..support.limits import had
+from ..support.logs import log_publisher
 from ..support.machine import needs_ipv6
 from ..support.origin import Origin, answer_at_the_end, echo
 from ..support.policy import Policy
@@ -60,9 +60,9 @@ PLAIN_KINDS = ("transports", "detached", "accepted")
 def said() -> Iterator[list[dict[str, Any]]]:
     """What is logged, as events."""
     events: list[dict[str, Any]] = []
-    globalLogPublisher.addObserver(events.append)
+    log_publisher.addObserver(events.append)
     yield events
-    globalLogPublisher.removeObserver(events.append)
+    log_publisher.removeObserver(events.append)
 
 
 def complaints(said: list[dict[str, Any]]) -> list[int]:

@@ -246,7 +246,7 @@ def test_while_dialing(serve: Serve, origin: Origin) -> Playing:
                 return ask5(sock, "slow.example", origin.port)[0]
 
         asked = proxy.play(ask)
-        yield until(lambda hosts=hosts: hosts.asked)
+        yield until(lambda hosts=hosts: hosts.asked)  # type: ignore[misc]
         proxy.factory.reconfigure(policy=RulePolicy(rules))
         hosts.answer("slow.example", "127.0.0.1")
         assert (yield asked) == code
@@ -505,7 +505,7 @@ class Passwords:
     def __init__(self, *users: bytes) -> None:
         self.users = users
 
-    def requestAvatarId(self, credentials: Any) -> Deferred[bytes]:
+    def requestAvatarId(self, credentials: Any) -> Deferred[bytes]:  # type: ignore[override]
         if credentials.username not in self.users or credentials.password != credentials.username:
             raise UnauthorizedLogin
         name: bytes = credentials.username
@@ -713,7 +713,7 @@ def test_while_logging_in(serve: Serve, origin: Origin) -> Playing:
 
     def rest() -> bytes:
         sock.sendall(build_credentials(Credentials(b"bob", b"bob")))
-        return sock.recv(2)
+        return sock.recv(2)  # type: ignore[no-any-return]
 
     assert (yield proxy.play(rest))[1:] != b"\x00"
     sock.close()

@@ -266,7 +266,7 @@ class Accepting:
         stack.callback(self.factory.stop_sessions)
         stack.callback(self.port.socket.close)
         self.gate: Any = NoGate()
-        self.acceptor = Acceptor(self.port, self.factory.sessions, self.gate)
+        self.acceptor = Acceptor(self.port, self.factory.sessions, self.gate)  # type: ignore[arg-type]
         self.stack = stack
 
     def come(self, count: int) -> list[socket.socket]:

@@ -70,7 +70,7 @@ class Served:
         """Where it listens."""
         hosts = [port.getHost() for port in self.service.ports]
         return [
-            os.fsdecode(host.name) if isinstance(host, UNIXAddress) else (host.host, host.port)
+            os.fsdecode(host.name) if isinstance(host, UNIXAddress) else (host.host, host.port)  # type: ignore[arg-type, attr-defined]
             for host in hosts
         ]
 
@@ -427,11 +427,11 @@ async def test_users(tmp_path: Path, origin: Origin) -> None:
         lines = await served.reload(text + "".join(users.values()) + groups + rule)
         assert "reloaded: " in lines[-1]
         for name in "bcde":
-            assert await deferToThread(ends, socks[name])
+            assert await deferToThread(ends, socks[name])  # type: ignore[arg-type]
         for name in "af":
-            await deferToThread(echoes, socks[name])
+            await deferToThread(echoes, socks[name])  # type: ignore[arg-type]
         for sock in socks.values():
-            sock.close()
+            sock.close()  # type: ignore[union-attr]
 
 
 @pytest_twisted.ensureDeferred
@@ -602,7 +602,7 @@ async def test_not_one_refused(tmp_path: Path, origin: Origin, kind: str) -> Non
             lines = await served.reload(text + (ALL if number % 2 else ""))
             assert "reloaded: " in lines[-1]
             count = len(codes)
-            await until(lambda count=count: len(codes) > count)
+            await until(lambda count=count: len(codes) > count)  # type: ignore[misc]
         over.set()
         for each in coming:
             await each  # what a client could not do is raised here
@@ -686,7 +686,7 @@ async def test_a_service_that_was_stopped_meanwhile(tmp_path: Path, origin: Orig
     """Stopped, started and told to reload: what listens is what was opened last."""
     port = closed_port()
     async with serving(tmp_path / "socks.toml", listening(at(port))) as served:
-        served.service.end_now = lambda: None
+        served.service.end_now = lambda: None  # type: ignore[method-assign]
         await served.service.stopService()
         served.service.startService()
         assert "mistake" not in "".join(await served.reload())

@@ -24,15 +24,14 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, U
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import globalLogPublisher
 from twisted.python.usage import UsageError
 from zope.interface.verify import verifyObject
 
 from socksproxy import SOCKSFactory, Timeouts, UDPSettings
 from socksproxy.auth import AuthSettings
-from socksproxy.config.options import BACKLOG
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.net.dns_resolver import DNSResolver
+from socksproxy.net.endpoints import BACKLOG
 from socksproxy.service import server as module
 from socksproxy.service.privileges import NEEDLESS_ROOT
 from socksproxy.service.server import CannotStart, Listener, Options, SOCKSService, makeService
@@ -40,6 +39,7 @@ from socksproxy.values import Filtering
 
 from ..conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
 from ..support.certificates import self_signed
+from ..support.logs import log_publisher
 from ..support.machine import needs_ipv6
 
 
@@ -375,9 +375,9 @@ def logged() -> Iterator[list[tuple[str, str]]]:
         if event.get("log_namespace") == "socksproxy":
             seen.append((event["log_level"].name, event["log_format"].format(**event)))
 
-    globalLogPublisher.addObserver(observe)
+    log_publisher.addObserver(observe)
     yield seen
-    globalLogPublisher.removeObserver(observe)
+    log_publisher.removeObserver(observe)
 
 
 def real(*arguments: str) -> Options:
@@ -407,7 +407,7 @@ async def test_listens_and_closes(tmp_path: Path, logged: list[tuple[str, str]])
     service.startService()
     ports = [port.getHost() for port in service.ports]
     assert len(ports) == 3
-    number, wrapped = ports[0].port, ports[2].port
+    number, wrapped = ports[0].port, ports[2].port  # type: ignore[attr-defined]
     texts = [text for _, text in logged]
     assert f"listening on tcp:127.0.0.1:{number}" in texts
     assert f"listening on unix:{path}" in texts
@@ -427,7 +427,7 @@ async def test_listens_on_ipv6(logged: list[tuple[str, str]]) -> None:
     """IPv6 is written as an endpoint and a browser's settings want it."""
     service = makeService(real("-i", "::1", "-p", "0"))
     service.startService()
-    number = service.ports[0].getHost().port
+    number = service.ports[0].getHost().port  # type: ignore[attr-defined]
     assert ("info", f"listening on tcp6:[::1]:{number}") in logged
     assert connects(socket.AF_INET6, ("::1", number))
     await service.stopService()
@@ -438,7 +438,7 @@ async def test_open_warns(logged: list[tuple[str, str]]) -> None:
     """``--open`` is not forgotten: each start says what it means."""
     service = makeService(real("-i", "0.0.0.0", "-p", "0", "--open"))
     service.startService()
-    number = service.ports[0].getHost().port
+    number = service.ports[0].getHost().port  # type: ignore[attr-defined]
     warned = [text for level, text in logged if level == "warn" and text != NEEDLESS_ROOT]
     assert len(warned) == 1
     assert warned[0].startswith(f"tcp:0.0.0.0:{number}: nobody has to show who they are")
@@ -450,7 +450,7 @@ async def test_guarded_is_no_surprise(logged: list[tuple[str, str]]) -> None:
     """Where everybody has to show who they are, it opens to others, and there is nothing to warn of."""
     service = makeService(real("-i", "0.0.0.0", "-p", "0", *AUTH))
     service.startService()
-    assert service.ports[0].getHost().host == "0.0.0.0"
+    assert service.ports[0].getHost().host == "0.0.0.0"  # type: ignore[attr-defined]
     assert [text for level, text in logged if level == "warn" and text != NEEDLESS_ROOT] == []
     await service.stopService()
 
@@ -465,7 +465,7 @@ class Endpoint:
 def service_on(*listens: Callable[[Any], Deferred[Any]]) -> SOCKSService:
     from twisted.internet import reactor
 
-    listeners: list[Any] = [Listener("special:thing", Endpoint(listen)) for listen in listens]
+    listeners: list[Any] = [Listener("special:thing", Endpoint(listen)) for listen in listens]  # type: ignore[arg-type]
     return SOCKSService(reactor, SOCKSFactory(reactor), listeners)
 
 
@@ -493,7 +493,7 @@ async def test_open_by_surprise(logged: list[tuple[str, str]]) -> None:
     def listen(factory: Any) -> Deferred[Any]:
         waiting = TCP4ServerEndpoint(reactor, 0).listen(factory)
         waiting.addCallback(lambda port: opened.append(port.getHost()) or port)
-        return waiting
+        return waiting  # type: ignore[no-any-return]
 
     service = service_on(listen)
     with pytest.raises(

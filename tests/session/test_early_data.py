@@ -160,7 +160,7 @@ def test_ends(serve: Serve, end: str) -> Playing:
         if end == "refused":
             hosts.answer(SLOW)
             yield until(lambda: account.kept == 0)
-            assert session.phase is Phase.FINISHING
+            assert session.phase is Phase.FINISHING  # type: ignore[comparison-overlap]
         elif end == "aborted":
             session.abort()
         else:

@@ -175,7 +175,7 @@ def test_trickles(serve: Serve) -> Playing:
         session = the_session(proxy)
         sock.sendall(b"\x05\xff")
         for second in range(10):
-            yield until(lambda expected=second + 2: len(session.negotiation.early) == expected)
+            yield until(lambda expected=second + 2: len(session.negotiation.early) == expected)  # type: ignore[misc]
             assert session in proxy.sessions.live
             sock.sendall(b"\x01")
             clock.advance(1)
@@ -950,7 +950,7 @@ def test_only_checked_addresses_are_dialed(serve: Serve, monkeypatch: pytest.Mon
         def dialer(channel: Any) -> Callable[[Address], Deferred[Any]]:
             def attempt(destination: Address) -> Deferred[Any]:
                 dialed.append(destination.host)
-                return real(channel)(destination)
+                return real(channel)(destination)  # type: ignore[no-any-return]
 
             return attempt
 

@@ -173,9 +173,9 @@ class Initiator:
             asked.append(RequirementFlag.mutual_authentication)
         self.context: Any = SecurityContext(
             name=Name(service, NameType.hostbased_service),
-            creds=found.creds,
+            creds=found.creds,  # type: ignore[arg-type]
             mech=MechType.kerberos,
-            flags=asked,
+            flags=asked,  # type: ignore[arg-type]
             usage="initiate",
         )
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from twisted.logger import LogEvent, eventAsText, globalLogPublisher
+
+#: To observers that are plain functions, as this project's are.
+log_publisher: Any = globalLogPublisher
 
 
 @contextmanager
@@ -17,8 +21,8 @@ def heard() -> Iterator[list[str]]:
         if event.get("log_namespace") == "socksproxy":
             lines.append(eventAsText(event, includeTimestamp=False, includeSystem=False))
 
-    globalLogPublisher.addObserver(observe)
+    log_publisher.addObserver(observe)
     try:
         yield lines
     finally:
-        globalLogPublisher.removeObserver(observe)
+        log_publisher.removeObserver(observe)

@@ -83,8 +83,8 @@ class Resolver:
     def __init__(self) -> None:
         self.waiting: dict[str, list[Any]] = {}
 
-    def resolveHostName(self, receiver: Any, name: str, *_: Any, **__: Any) -> Any:
-        self.waiting.setdefault(name, []).append(receiver)
+    def resolveHostName(self, resolutionReceiver: Any, hostName: str, *_: Any, **__: Any) -> Any:
+        self.waiting.setdefault(hostName, []).append(resolutionReceiver)
 
     def answer(self, name: str, *hosts: str) -> None:
         from twisted.internet.address import IPv4Address, IPv6Address
@@ -109,7 +109,7 @@ class World:
         names = Names(self.resolver, self.clock)
         reassemblies = Deadlines(self.clock, TIME, Association.fragments_expired)
         self.ended: list[Association] = []
-        terms = Terms(Means(self.policy, names, self.clock), UDPSettings(**settings), reassemblies, _nobody)
+        terms = Terms(Means(self.policy, names, self.clock), UDPSettings(**settings), reassemblies, _nobody)  # type: ignore[arg-type]
         self.association = Association(terms, CLIENT, "192.0.2.1", port, self.ended.append)
         self.outlet = self.association.outlet = Outlet(self.association)
 

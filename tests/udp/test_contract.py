@@ -31,6 +31,7 @@ from socksproxy.values import Filtering
 from socksproxy.wire.datagram import build_header
 from socksproxy.wire.words import UNSPECIFIED, AddressType
 from tests.support.certificates import self_signed
+from tests.support.logs import log_publisher
 from tests.support.names import NameServer
 from tests.support.proxy import closed_port
 
@@ -180,7 +181,7 @@ def mapped(proxy: Proxy) -> None:
 async def test_ipv4_mapped_is_ipv4(kind: str) -> None:
     """xray and sing answer such clients from another address."""
     async with serving(kind, listen=rf"tcp6:{closed_port()}:interface=\:\:") as proxy:
-        await proxy.run(lambda proxy: mapped(Front(proxy, "127.0.0.1")))
+        await proxy.run(lambda proxy: mapped(Front(proxy, "127.0.0.1")))  # type: ignore[arg-type]
 
 
 class Front:
@@ -892,7 +893,7 @@ async def test_half_closed(kind: str, listen: str, tmp_path: Path) -> None:
     }
     first = b"PROXY TCP4 127.0.0.1 127.0.0.1 5000 1080\r\n" if listen == "haproxy" else b""
     async with serving(kind, listen=places[listen], udp=UDPSettings(idle=1.0)) as proxy:
-        await proxy.run(half_closes if not first else lambda proxy: half_closes(Announced(proxy, first)))
+        await proxy.run(half_closes if not first else lambda proxy: half_closes(Announced(proxy, first)))  # type: ignore[arg-type]
 
 
 class Announced:
@@ -1112,7 +1113,7 @@ def two_free_ports() -> tuple[int, int]:
 
 @pytest.fixture
 def warnings() -> Iterator[list[str]]:
-    from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+    from twisted.logger import LogEvent, LogLevel, formatEvent
 
     lines: list[str] = []
 
@@ -1120,9 +1121,9 @@ def warnings() -> Iterator[list[str]]:
         if event.get("log_level") is LogLevel.warn:
             lines.append(formatEvent(event))
 
-    globalLogPublisher.addObserver(observe)
+    log_publisher.addObserver(observe)
     yield lines
-    globalLogPublisher.removeObserver(observe)
+    log_publisher.removeObserver(observe)
 
 
 def on_one_port(proxy: Proxy, port: int) -> None:
@@ -1164,7 +1165,7 @@ def again_from_the_same_socket(proxy: Proxy) -> None:
             client = Client(proxy, udp=udp)
             assert client.ask(b"%d" % number, echo.address) == b"%d" % number
             client.tcp.close()
-            wait_for(lambda number=number: len(proxy.records) == number + 1)
+            wait_for(lambda number=number: len(proxy.records) == number + 1)  # type: ignore[misc]
 
 
 @kinds

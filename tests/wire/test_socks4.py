@@ -7,7 +7,16 @@ from hypothesis import example, given, strategies as st
 
 from socksproxy.wire import socks4
 from socksproxy.wire.socks4 import MAX_USERID, SOCKS4Reply
-from socksproxy.wire.words import UNSPECIFIED, Address, AddressType, Command, Reply4, Request, Version
+from socksproxy.wire.words import (
+    UNSPECIFIED,
+    Address,
+    AddressType,
+    Command,
+    ProtocolError,
+    Reply4,
+    Request,
+    Version,
+)
 
 from .messages import (
     addresses,
@@ -90,9 +99,9 @@ def test_faulty_requests(data: bytes) -> None:
 def test_bounds_are_seen_in_one_long_segment() -> None:
     """A NUL beyond the bound does not make the field any shorter."""
     check_fault(socks4.parse_request, HEAD + b"\xc0\x00\x02\x01" + b"u" * 513)
-    with pytest.raises(socks4.ProtocolError):
+    with pytest.raises(ProtocolError):
         socks4.parse_request(HEAD + b"\xc0\x00\x02\x01" + b"u" * 513 + b"\x00")
-    with pytest.raises(socks4.ProtocolError):
+    with pytest.raises(ProtocolError):
         socks4.parse_request(FOR_A_NAME + b"\x00" + b"n" * 256 + b"\x00")
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessTerminated
-from twisted.logger import Logger, LogLevel, globalLogPublisher
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
@@ -30,6 +30,7 @@ from socksproxy.workers.process import LONGEST_LINE, Inbox, Lines, Orders, Worke
 from socksproxy.workers.shared_table import new_table
 from socksproxy.workers.states import Ending
 from socksproxy.workers.worker import Commands, Reporter, make_worker_service, read_orders
+from tests.support.logs import log_publisher
 
 
 def orders(**changes: Any) -> Orders:
@@ -183,9 +184,9 @@ def logged() -> Iterator[list[tuple[LogLevel, str]]]:
         if event.get("log_namespace") == "socksproxy":
             seen.append((event["log_level"], event["log_format"].format(**event)))
 
-    globalLogPublisher.addObserver(observe)
+    log_publisher.addObserver(observe)
     yield seen
-    globalLogPublisher.removeObserver(observe)
+    log_publisher.removeObserver(observe)
 
 
 @pytest.fixture

@@ -380,7 +380,7 @@ async def test_starts_again(origin: Origin) -> None:
     assert isinstance(service, SupervisorService)
     for _ in range(2):
         service.startService()
-        (port,) = [port.getHost().port for port in service.ports]
+        (port,) = [port.getHost().port for port in service.ports]  # type: ignore[attr-defined]
         with await deferToThread(connected, port, origin.port) as client:
             assert await deferToThread(echoes, client)
         while any(worker.state is not State.RUNNING for worker in service.workers):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -36,7 +36,10 @@ from socksproxy.wire.words import ProtocolError
 from tests.support.kerberos import Initiator, Realm, whole_message
 
 library = pytest.importorskip("gssapi")
-gssapi = pytest.importorskip("socksproxy.auth.checkers.gssapi")
+if TYPE_CHECKING:
+    from socksproxy.auth.checkers import gssapi
+else:
+    gssapi = pytest.importorskip("socksproxy.auth.checkers.gssapi")
 
 Protection = gssapi.Protection
 

@@ -694,7 +694,7 @@ def test_no_secret_is_shown(
     try:
         with heard() as lines:
             yield checker.requestAvatarId(Password(b"bob", b"hunter2")).addErrback(failures.append)
-            monkeypatch.setattr(checker._file._users.hashes[b"bob"]._handler, "verify", fails)
+            monkeypatch.setattr(checker._file._users.hashes[b"bob"]._handler, "verify", fails)  # type: ignore[union-attr]
             yield checker.requestAvatarId(Password(b"bob", b"hunter2")).addErrback(failures.append)
     finally:
         setDebugging(False)

@@ -240,7 +240,7 @@ def test_silence() -> None:
     memory = MemoryReactorClock()
     fired = outcome(IdentChecker(113, 5, memory).requestAvatarId(shown(host="192.0.2.7", local="192.0.2.1")))
     [(host, port, _, _, source)] = memory.tcpClients
-    assert (host, port, source) == ("192.0.2.7", 113, ("192.0.2.1", 0))
+    assert (host, port, source) == ("192.0.2.7", 113, ("192.0.2.1", 0))  # type: ignore[comparison-overlap]
     memory.advance(4.9)
     assert not fired
     memory.advance(0.2)
@@ -274,7 +274,7 @@ async def test_cancelled_while_asking(identd: Listening) -> None:
 @pytest.mark.parametrize("nowhere", [{"host": None, "local": None}, {"local": None}, {"host": None}])
 def test_unix(nowhere: dict[str, None]) -> None:
     memory = MemoryReactorClock()
-    fired = outcome(IdentChecker(reactor=memory).requestAvatarId(shown(**nowhere)))
+    fired = outcome(IdentChecker(reactor=memory).requestAvatarId(shown(**nowhere)))  # type: ignore[arg-type]
     assert fired[0].check(IdentUnreachable)
     assert describe(fired[0].value) == "a client on a Unix socket has no identd"
     assert not memory.tcpClients

@@ -176,7 +176,7 @@ def test_many_at_once(make: Make, pwdfile: str) -> Waiting:
     for number in range(40):
         pending = checker.requestAvatarId(Password(b"bob", PASSWORD if number % 2 else b"x"))
         pending.addCallbacks(lambda _: True, lambda failure: not failure.check(UnauthorizedLogin))
-        pending.addCallback(results.append)
+        pending.addCallback(lambda found: results.append(found))  # type: ignore[call-overload]
     yield until(lambda: len(results) == 40)
     assert results.count(True) == 20
 

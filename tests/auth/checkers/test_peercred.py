@@ -23,7 +23,6 @@ from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from socksproxy.auth.checkers import peercred as module
 from socksproxy.auth.checkers.peercred import MOST, TTL, PeerCredentialsChecker, credentials_of
 from socksproxy.auth.checkers.threads import DEADLINE, NotChecked
 from socksproxy.auth.credentials import IPeerCredentials, PeerCredentials
@@ -79,7 +78,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Database]:
     def replaced(*arguments: Any) -> Database:
         made = Database(*arguments)
         monkeypatch.setattr(pwd, "getpwuid", made.getpwuid)
-        monkeypatch.setattr(module.os, "getgrouplist", made.getgrouplist)
+        monkeypatch.setattr(os, "getgrouplist", made.getgrouplist)
         return made
 
     return replaced

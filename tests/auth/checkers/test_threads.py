@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -23,7 +24,6 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from socksproxy.auth.checkers import threads as module
 from socksproxy.auth.checkers.threads import (
     CheckFailed,
     Checks,
@@ -34,7 +34,6 @@ from socksproxy.auth.checkers.threads import (
     threads_for_hashing,
 )
 from socksproxy.auth.credentials import Password
-from socksproxy.runtime import pool as pool_module
 
 from ...support.logs import heard
 from ...support.proxy import PATIENCE, ClockedReactor, reactor, until
@@ -94,7 +93,7 @@ def test_in_a_thread(make: Make) -> Waiting:
     """It is called in another thread, and what comes of it is told in the reactor's."""
     threads = []
     pending = make().run(lambda *numbers: (threading.get_ident(), sum(numbers)), 1, 2)
-    pending.addBoth(lambda result: threads.append(threading.get_ident()) or result)
+    pending.addBoth(lambda result: threads.append(threading.get_ident()) or result)  # type: ignore[call-overload]
     thread, result = yield pending
     assert result == 3
     assert threads == [threading.get_ident()]
@@ -292,7 +291,7 @@ def test_without_threads(make: Make, monkeypatch: pytest.MonkeyPatch) -> Waiting
 
     checks = make(threads=2)
     with monkeypatch.context() as patch:
-        patch.setattr(pool_module.Thread, "start", no_thread)
+        patch.setattr(threading.Thread, "start", no_thread)
         assert isinstance(outcomes(checks.run(abs, -1))[0], TooManyChecks)
     assert (yield checks.run(abs, -1)) == 1
 
@@ -300,7 +299,7 @@ def test_without_threads(make: Make, monkeypatch: pytest.MonkeyPatch) -> Waiting
 def test_threads_for_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A core is left for the reactor, where there is more than one."""
     for cores, threads in ((1, 1), (2, 1), (3, 2), (5, 4), (64, 4)):
-        monkeypatch.setattr(module.os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False)
         assert threads_for_hashing() == threads
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import timezone
 from pathlib import Path
@@ -15,7 +15,6 @@ import pytest
 import pytest_twisted
 from hypothesis import given, settings, strategies as st
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
 
 from socksproxy.limits.quota import database, usage as module
 from socksproxy.limits.quota.database import UsageFileError
@@ -423,7 +422,7 @@ def test_two(tmp_path_factory: pytest.TempPathFactory, spends: list[tuple[int, i
 
 
 @pytest_twisted.inlineCallbacks
-def test_real_reactor(path: Path) -> Iterator[Deferred[Any]]:
+def test_real_reactor(path: Path) -> Generator[Any, Any, None]:
     """It works with the reactor's own time and threads."""
     usage = UsageFile(reactor, str(path), wall=lambda: NOON, zone=timezone.utc)
     yield usage.start()
