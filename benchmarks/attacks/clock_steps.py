@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from clients import ASSOCIATE, BIND, CONNECT, connected, echo_server, measured, requested, server, told
+from victims import ASSOCIATE, BIND, CONNECT, connected, echo_server, echoing, measure, requested, serving
 
 SITE = Path(__file__).parent / "wall_clock"
 HOUR = 3600
@@ -28,12 +28,9 @@ OPTIONS = [
 
 def phase(name: str, port: int, destination: int, seconds: float, waiting: dict[str, socket.socket]) -> None:
     """Measure for some seconds and print what was seen."""
-    times, failures = measured(port, destination, seconds)
+    measure(name, port, seconds, echoing(destination))
     ended = [each for each, sock in waiting.items() if select.select([sock], [], [], 0)[0]]
-    print(
-        f"{name:24} {told(times, failures)}; ended of those that wait: {', '.join(ended) or 'none'}",
-        flush=True,
-    )
+    print(f"    ended of those that wait: {', '.join(ended) or 'none'}", flush=True)
 
 
 def main(seconds: float) -> None:
@@ -43,7 +40,8 @@ def main(seconds: float) -> None:
         step_file = Path(directory) / "step"
         step_file.write_text("0".ljust(32))
         environment = {"PYTHONPATH": str(SITE), "WALL_CLOCK_STEP": str(step_file)}
-        with server(*OPTIONS, environment=environment) as (port, _):
+        with serving(OPTIONS, environment) as server:
+            port = server.port
             waiting = {
                 "handshake": connected(port),
                 "session": requested(port, CONNECT, destination),

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from clients import connected, echo_server, measured, server, told
+from victims import connected, echo_server, echoing, measure, serving
 
 #: Seconds in which the server gives up a destination, and so forgets what is there for it.
 CONNECT_TIMEOUT = 15
@@ -69,7 +69,8 @@ def main(seconds: float, count: int, growth: int) -> None:
     """Before, during and after."""
     destination = echo_server()
     stuck, filling = stuck_server()
-    with server("--connect-timeout", str(CONNECT_TIMEOUT)) as (port, pid):
+    with serving(["--connect-timeout", str(CONNECT_TIMEOUT)]) as server:
+        port, pid = server.port, server.process.pid
         clients: list[socket.socket] = []
         for name in ("before", "during", "after"):
             if name == "during":
@@ -80,12 +81,8 @@ def main(seconds: float, count: int, growth: int) -> None:
                 for client in clients:
                     client.close()
                 time.sleep(CONNECT_TIMEOUT)
-            times, failures = measured(port, destination, seconds)
-            print(
-                f"{name:7} {told(times, failures)}; {len(clients)} attackers,"
-                f" {memory(pid, 'VmRSS') >> 20} MiB of memory",
-                flush=True,
-            )
+            measure(name, port, seconds, echoing(destination))
+            print(f"    {len(clients)} attackers, {memory(pid, 'VmRSS') >> 20} MiB of memory", flush=True)
     for sock in filling:
         sock.close()
 

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 
-from clients import CONNECT, echo_server, measured, requested, server, told
+from victims import CONNECT, echo_server, echoing, measure, requested, serving
 
 DESCRIPTORS = 1024
 
@@ -55,7 +55,7 @@ class Attack(threading.Thread):
         """Come and go."""
         while not self.over:
             # A client of which nothing is left cannot be told from one that waits for an answer.
-            with contextlib.suppress(OSError, AssertionError, IndexError):
+            with contextlib.suppress(OSError, AssertionError):
                 requested(self._port, CONNECT, self._destination).close()
                 self.came += 1
             time.sleep(self._pause)
@@ -64,18 +64,15 @@ class Attack(threading.Thread):
 def main(seconds: float, rate: float) -> None:
     """Before, during and after."""
     destination = echo_server()
-    with server(descriptors=DESCRIPTORS) as (port, pid):
-        attack = Attack(port, rate)
+    with serving(descriptors=DESCRIPTORS) as server:
+        attack = Attack(server.port, rate)
         for name in ("before", "during", "during, later", "after"):
             if name == "during":
                 attack.start()
             attack.over = name == "after"
-            times, failures = measured(port, destination, seconds)
-            used = len(os.listdir(f"/proc/{pid}/fd"))
-            print(
-                f"{name:14} {told(times, failures)}; {attack.came} came and went, {used} descriptors",
-                flush=True,
-            )
+            measure(name, server.port, seconds, echoing(destination))
+            used = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+            print(f"    {attack.came} came and went, {used} descriptors", flush=True)
 
 
 if __name__ == "__main__":

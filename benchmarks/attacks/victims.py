@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ SLOW_MACHINE = Path(__file__).parent / "slow_machine"
 PATIENCE = 10.0
 #: Clients that have sessions one after the other, from addresses of their own.
 VICTIMS = 4
-CONNECT = b"\x01"
+CONNECT, BIND, ASSOCIATE = b"\x01", b"\x02", b"\x03"
 
 
 def connected(port: int, source: str = "127.0.0.1") -> socket.socket:
@@ -33,6 +34,16 @@ def connected(port: int, source: str = "127.0.0.1") -> socket.socket:
 def request_of(name: str, port: int, command: bytes = CONNECT) -> bytes:
     """A greeting and a request for *name*, in one go."""
     return b"\x05\x01\x00\x05" + command + bytes((0, 3, len(name))) + name.encode() + port.to_bytes(2, "big")
+
+
+def requested(port: int, command: bytes, destination: int, source: str = "127.0.0.1") -> socket.socket:
+    """A client whose request for a port of 127.0.0.1 is granted."""
+    sock = connected(port, source)
+    sock.sendall(b"\x05\x01\x00")
+    assert received(sock, 2) == b"\x05\x00"
+    sock.sendall(b"\x05" + command + b"\x00\x01\x7f\x00\x00\x01" + destination.to_bytes(2, "big"))
+    assert received(sock, 10)[1] == 0
+    return sock
 
 
 def received(sock: socket.socket, size: int) -> bytes:
@@ -70,13 +81,27 @@ class Server:
 
     :param arguments: of ``twistd socks``, beside the port.
     :param environment: added to this process's own.
+    :param descriptors: the limit on its descriptors; None: the one that there is.
     """
 
-    def __init__(self, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        descriptors: int | None = None,
+    ) -> None:
+        def limit() -> None:
+            if descriptors is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
         command = [sys.executable, "-m", "twisted", "--log-format=text", "socks", "-p", "0", *arguments]
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            command, env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, text=True
+            command,
+            env={**os.environ, **(environment or {})},
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=limit,
         )
         assert self.process.stdout is not None
         ports = (re.search(r"listening on tcp:127\.0\.0\.1:(\d+)", line) for line in self.process.stdout)
@@ -109,6 +134,17 @@ class Server:
 
 
 Session = Callable[[int, str, int], None]
+
+
+def echoing(destination: int) -> Session:
+    """A session that has something echoed by a port of 127.0.0.1."""
+
+    def session(port: int, source: str, number: int) -> None:
+        with requested(port, CONNECT, destination, source) as sock:
+            sock.sendall(b"x" * 64)
+            assert received(sock, 64)
+
+    return session
 
 
 def measure(label: str, port: int, seconds: float, session: Session) -> float:
@@ -149,9 +185,13 @@ def measure(label: str, port: int, seconds: float, session: Session) -> float:
 
 
 @contextlib.contextmanager
-def serving(arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+def serving(
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    descriptors: int | None = None,
+) -> Iterator[Server]:
     """A server that is killed at the end, if it is still there."""
-    server = Server(arguments, environment)
+    server = Server(arguments, environment, descriptors)
     try:
         yield server
     finally:
