@@ -9,7 +9,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -34,24 +33,14 @@ from socksproxy.events import FIELDS, Cause
 from socksproxy.negotiation import TRANSITIONS, State
 
 from .conftest import TWISTD, Program
+from .support.docs import DOCS, README, TEXTS, blocks, table
 from .support.modules import module_at
 from .test_examples import connected
 
-ROOT = Path(__file__).parent.parent
-DOCS = ROOT / "docs"
-README = ROOT / "README.rst"
-TEXTS = [README, *sorted(DOCS.glob("*.rst"))]
 LISTEN = "tcp:1080:interface=127.0.0.1"
 
 _HASH = "$2y$04$sjS4Fd6DIVw3yO1.FqKOMuQB4sRgqnPWTXW0uUuFj8f5Wd2FCOp0m"
 _USERS = f"bob:{_HASH}\n"
-
-
-def blocks(path: Path, opening: str) -> list[str]:
-    """The indented blocks of *path* that follow *opening*, also those within tabs."""
-    pattern = rf"^( *){re.escape(opening)}\n\n((?:\1    .*\n|\n)+)"
-    found = re.findall(pattern, path.read_text("utf-8"), re.MULTILINE)
-    return [textwrap.dedent(block).strip("\n") + "\n" for _, block in found]
 
 
 def python_blocks() -> list[Any]:
@@ -68,13 +57,6 @@ def toml_blocks() -> list[Any]:
         for number, block in enumerate(blocks(path, ".. code-block:: toml")):
             found.append(pytest.param(block, id=f"{path.stem}-{number}"))
     return found
-
-
-def table(path: Path, heading: str) -> list[str]:
-    """The first column of the list-table of *path* with the *heading*."""
-    text = path.read_text("utf-8")
-    rows = text[text.index(f"   * - {heading}\n") :].split("\n\n")[0]
-    return [row.strip("` ") for row in re.findall(r"^   \* - (.*)$", rows, re.MULTILINE)[1:]]
 
 
 @pytest.fixture(scope="module")

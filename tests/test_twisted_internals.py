@@ -540,7 +540,7 @@ class TestCancellers:
         """The innermost Deferred of a chain decides."""
         for canceller in (None, lambda gone: None):
             inner: Deferred[None] = Deferred(canceller)
-            outer = succeed(None).addCallback(lambda _, inner=inner: inner)
+            outer = succeed(None).addCallback(lambda _, inner=inner: inner)  # type: ignore[call-overload]
             assert has_canceller(outer) == has_canceller(inner) == (canceller is not None)
 
     def test_made_differently(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -632,7 +632,7 @@ class TestPorts:
         assert port.doRead is accept
         change_factory(port, second)
         assert port.factory is second
-        assert port.doRead.__func__ is tcp.Port.doRead
+        assert port.doRead.__func__ is tcp.Port.doRead  # type: ignore[attr-defined]
         assert (first.numPorts, second.numPorts) == (0, 1)
         yield port.stopListening()
 

@@ -13,7 +13,7 @@ import pytest_twisted
 from socksproxy import Address, Client, Command, Rule
 from socksproxy.policy.rules import RESERVED
 from socksproxy.policy.sets import BUILT_IN
-from tests.test_docs import DOCS, blocks, table
+from tests.support.docs import DOCS, blocks, table
 
 TEXT = DOCS / "rules.rst"
 PYTHON = blocks(TEXT, ".. code-block:: python")
