@@ -954,7 +954,7 @@ def test_no_way(serve: Serve, number: int, code: Reply, monkeypatch: pytest.Monk
 @pytest_twisted.inlineCallbacks
 def test_no_way_in_one_family(serve_as: Serve, monkeypatch: pytest.MonkeyPatch) -> Playing:
     """A name with IPv6 does not stop a machine that has none."""
-    towards = module.address_towards
+    towards = module.address_towards  # type: ignore[attr-defined]
 
     def no_ipv6(host: str, port: int) -> str:
         if ":" in host:
