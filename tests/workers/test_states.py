@@ -367,7 +367,7 @@ def test_another_takes_its_place(why: str) -> None:
     setting.worker.ended(LEFT)
     setting.clock.advance(0)
     setting.worker.ready()
-    assert setting.worker.state is State.RUNNING
+    assert setting.worker.state is State.RUNNING  # type: ignore[comparison-overlap]
     assert setting.told == ["ready", "settled", "died", "ready"]
 
 
