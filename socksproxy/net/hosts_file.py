@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import NameNotFound, describe
-from ..runtime.files import read_regular_file
+from ..runtime.files import FileSignature, file_signature, read_regular_file
 from ..wire.words import Address, AddressType
 from .lookups import MOST_ADDRESSES, Found
 from .names import bare_name, canonical, literal, unmapped
@@ -102,9 +102,6 @@ def is_localhost(name: str) -> bool:
     return name == "localhost" or name.endswith(".localhost")
 
 
-_Signature = tuple[int, int, int, int]
-
-
 class HostsFile:
     """
     Answers from a hosts file, at once.
@@ -119,7 +116,7 @@ class HostsFile:
         self._clock = clock
         self._in_thread = in_thread
         self._entries = _NOTHING
-        self._signature: _Signature | None = None
+        self._signature: FileSignature | None = None
         self._looked: float | None = None
         self._look()
 
@@ -147,19 +144,19 @@ class HostsFile:
         if self._looked is not None and 0 <= now - self._looked < LOOK_EVERY:
             return
         self._looked = now
-        signature, size = _state_of(self.path)
+        signature = _signature_of(self.path)
         if signature == self._signature:
             return
         self._signature = signature
         if signature is None:
             self._entries = _NOTHING
-        elif size <= SMALL:
+        elif signature.size <= SMALL:
             self._take(_read(self.path), signature)
         else:
             reading = self._in_thread(_read, self.path)
             reading.addCallbacks(self._take, self._broke, callbackArgs=(signature,))
 
-    def _take(self, entries: Entries | str, signature: _Signature) -> None:
+    def _take(self, entries: Entries | str, signature: FileSignature) -> None:
         if signature != self._signature:
             return  # it has changed once more, and is read again
         if isinstance(entries, str):
@@ -174,12 +171,11 @@ class HostsFile:
         _log.failure("{path} cannot be read", failure, path=self.path)
 
 
-def _state_of(path: str) -> tuple[_Signature | None, int]:
+def _signature_of(path: str) -> FileSignature | None:
     try:
-        status = os.stat(path)
+        return file_signature(os.stat(path))
     except OSError:
-        return None, 0
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns), status.st_size
+        return None
 
 
 def _read(path: str) -> Entries | str:

@@ -6,18 +6,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.credentials import IUsernamePassword
-from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import InvalidAuthArgumentString
-from twisted.internet.defer import Deferred
-from zope.interface import implementer
 
-from ..credentials import share_of
 from .hashes import BCRYPT_MOST, COST, EqualTime, Hash, Unsafe, new_hash
-from .threads import Checks
+from .threads import Checks, PasswordChecker
 from .users_file import LOOK_EVERY, FileChecker, Unusable, UsersFile, lines_of, open_to_all
 
 __all__ = [
@@ -137,8 +131,7 @@ class PasswordFile(UsersFile[Users]):
         return self.users.check(username, password)
 
 
-@implementer(ICredentialsChecker)
-class HtpasswdChecker(FileChecker):
+class HtpasswdChecker(FileChecker, PasswordChecker):
     """
     Checks usernames and passwords by a file in Apache's htpasswd format.
 
@@ -147,20 +140,13 @@ class HtpasswdChecker(FileChecker):
     :raises Unusable: when the file cannot be read, or is not whole.
     """
 
-    credentialInterfaces = (IUsernamePassword,)
     _file: PasswordFile
 
     def __init__(self, path: str, checks: Checks | None = None) -> None:
         super().__init__(PasswordFile(path), checks or Checks.shared_fairly(name=f"htpasswd:{path}"))
 
-    def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
-        return self.checks.run(self._check, credentials, share=share_of(credentials))
-
-    def _check(self, credentials: Any) -> bytes | tuple[()]:
-        name: bytes = credentials.username
-        if not self._file.check(name, credentials.password):
-            raise UnauthorizedLogin("no such user, or another password")
-        return name
+    def _is_right(self, username: bytes, password: bytes) -> bool:
+        return self._file.check(username, password)
 
 
 def make_checker(argument: str) -> HtpasswdChecker:

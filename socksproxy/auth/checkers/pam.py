@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
 
 import pam
-from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import InvalidAuthArgumentString
-from twisted.internet.defer import Deferred
-from zope.interface import implementer
 
 from ...errors import NotAuthenticated
-from ..credentials import share_of
-from .threads import CheckFailed, Checks
+from .threads import CheckFailed, Checks, PasswordChecker
 
 #: Checks at once. They wait more than they compute: pam_unix takes two seconds to refuse.
 THREADS = 8
@@ -59,8 +53,7 @@ def _require(service: str) -> None:
         )
 
 
-@implementer(ICredentialsChecker)
-class PAMChecker:
+class PAMChecker(PasswordChecker):
     """
     Checks usernames and passwords by PAM.
 
@@ -69,8 +62,6 @@ class PAMChecker:
     :raises NoService: when there is none of that name.
     :raises OSError: when there is no PAM.
     """
-
-    credentialInterfaces = (IUsernamePassword,)
 
     def __init__(self, service: str, checks: Checks | None = None) -> None:
         if not _is_service(service):
@@ -83,12 +74,8 @@ class PAMChecker:
         self._service = service
         self.checks = checks or Checks.shared_fairly(name=f"pam:{service}", threads=THREADS)
 
-    def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
-        return self.checks.run(self._check, credentials, share=share_of(credentials))
-
-    def _check(self, credentials: Any) -> bytes | tuple[()]:
-        name: bytes = credentials.username
-        if b"\0" in name or b"\0" in credentials.password:
+    def _is_right(self, username: bytes, password: bytes) -> bool:
+        if b"\0" in username or b"\0" in password:
             raise UnauthorizedLogin("a NUL is in no name and no password")
         try:
             _require(self._service)
@@ -97,12 +84,10 @@ class PAMChecker:
         asked = pam.PamAuthenticator()  # one each: it is not for several threads
         # Latin-1 is for PAM's own messages, which may be in any language. The credentials of this
         # process, which setcred might change, are not the client's.
-        if asked.authenticate(
-            name, credentials.password, self._service, encoding="latin-1", resetcreds=False
-        ):
-            return name
+        if asked.authenticate(username, password, self._service, encoding="latin-1", resetcreds=False):
+            return True
         if asked.code in _WRONG:
-            raise UnauthorizedLogin("no such user, or another password")
+            return False
         raise (NotAuthenticated if asked.code in _REFUSALS else CheckFailed)(f"PAM: {asked.reason}")
 
 

@@ -4,20 +4,11 @@ The checker of passwords that are in users' records.
 
 from __future__ import annotations
 
-from typing import Any
-
-from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.credentials import IUsernamePassword
-from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred
-from zope.interface import implementer
-
-from ..credentials import share_of
 from ..directory import Directory
 from ..users import bytes_of
 from .hashes import Hash, Unsafe
 from .htpasswd import Users
-from .threads import Checks
+from .threads import Checks, PasswordChecker
 
 #: What a password may be in a record.
 RIGHT = "right is a hash: bcrypt (socksproxy passwd, or htpasswd -B), sha512-crypt, sha256-crypt or apr1"
@@ -38,8 +29,7 @@ def checked_hash(text: str) -> str:
     return text
 
 
-@implementer(ICredentialsChecker)
-class RecordsChecker:
+class RecordsChecker(PasswordChecker):
     """
     Checks usernames and passwords by the hashes in users' records.
 
@@ -48,8 +38,6 @@ class RecordsChecker:
     :raises ValueError: when a password in it is no hash.
     :ivar version: grows when there are other records.
     """
-
-    credentialInterfaces = (IUsernamePassword,)
 
     def __init__(self, directory: Directory, checks: Checks | None = None) -> None:
         self.version = 0
@@ -70,14 +58,8 @@ class RecordsChecker:
         """Whether there is such a user."""
         return bytes_of(avatar_id) in self._users.hashes
 
-    def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
-        return self.checks.run(self._check, credentials, share=share_of(credentials))
-
-    def _check(self, credentials: Any) -> bytes | tuple[()]:
-        name: bytes = credentials.username
-        if not self._users.check(name, credentials.password):
-            raise UnauthorizedLogin("no such user, or another password")
-        return name
+    def _is_right(self, username: bytes, password: bytes) -> bool:
+        return self._users.check(username, password)
 
 
 def _users_of(directory: Directory) -> Users:

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -190,6 +191,32 @@ def _where(failure: Failure) -> str:
     frames = failure.frames
     function, file, line = frames[-1][:3] if frames else ("?", "?", 0)
     return f"{type(failure.value).__name__} in {function} ({os.path.basename(file)}, line {line})"
+
+
+@implementer(ICredentialsChecker)
+class PasswordChecker:
+    """
+    A checker of usernames and passwords that looks at each password in a thread.
+
+    :ivar checks: the threads.
+    """
+
+    credentialInterfaces: tuple[Any, ...] = (IUsernamePassword,)
+    checks: Checks
+
+    def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
+        return self.checks.run(self._check, credentials, share=share_of(credentials))
+
+    def _check(self, credentials: Any) -> bytes:
+        """The user's name, in a thread; :raises UnauthorizedLogin: when the password is another one."""
+        name: bytes = credentials.username
+        if not self._is_right(name, credentials.password):
+            raise UnauthorizedLogin("no such user, or another password")
+        return name
+
+    def _is_right(self, username: bytes, password: bytes) -> bool:
+        """Whether *password* is *username*'s."""
+        raise NotImplementedError
 
 
 @implementer(ICredentialsChecker)

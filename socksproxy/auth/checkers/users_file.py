@@ -8,7 +8,6 @@ before stays.
 
 from __future__ import annotations
 
-import os
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +17,8 @@ from typing import Any, Generic, Protocol as Shape, TypeVar
 from twisted.logger import Logger
 
 from ...errors import describe
-from ...runtime.files import read_regular_file
 from ...runtime.text import NotUTF8, without_mark
+from ...runtime.watched_file import WatchedFile
 from ..users import bytes_of
 from .threads import Checks
 
@@ -84,19 +83,6 @@ def lines_of(content: bytes) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def read_file(path: str) -> tuple[bytes, os.stat_result]:
-    """
-    What is in the file at *path*, and its status from before it was read.
-
-    :raises Unusable: when it cannot be read.
-    """
-    try:
-        content = read_regular_file(path, MOST_BYTES)
-    except OSError as problem:
-        raise Unusable(describe(problem)) from None
-    return content.data, content.status
-
-
 class UsersFile(Generic[U]):
     """
     The users of a file, as of the last look that found it whole.
@@ -114,12 +100,11 @@ class UsersFile(Generic[U]):
         self, path: str, parse: Callable[[bytes], U], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.version = 0
-        self._path = os.path.abspath(path)  # twistd changes its directory before the first check
+        self._file = WatchedFile(path, MOST_BYTES)
         self._shown = path.encode("utf-8", "backslashreplace").decode()
         self._clock = clock
         self._looking = Lock()
         self._next_look = clock() + LOOK_EVERY
-        self._seen: tuple[int, int, int] | None = None
         self._content: bytes | None = None
         self._parse = parse
         self._users: U | None = None
@@ -162,16 +147,19 @@ class UsersFile(Generic[U]):
 
     def _changed(self) -> bool:
         try:
-            return _signature(os.stat(self._path)) != self._seen
+            return self._file.changed()
         except OSError as problem:
-            self._seen = None
+            self._file.signature = None
             raise Unusable(describe(problem)) from None
 
     def _read(self) -> None:
-        content, status = read_file(self._path)
+        try:
+            content, status, _ = self._file.read()
+        except OSError as problem:
+            raise Unusable(describe(problem)) from None
         # Either way: the wall clock may have stepped back behind the last change of the file.
-        settled = abs(time.time() - status.st_mtime) > SETTLED
-        self._seen = _signature(status) if settled else None
+        if abs(time.time() - status.st_mtime) <= SETTLED:
+            self._file.signature = None
         self._say("mode", open_to_all(status.st_mode))
         if content != self._content:
             if self._content and not content:
@@ -195,10 +183,6 @@ class UsersFile(Generic[U]):
         if text and text != self._said.get(topic):
             _log.warn("{file}: {text}", file=self._shown, text=text)
         self._said[topic] = text
-
-
-def _signature(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def open_to_all(mode: int) -> str:

@@ -28,7 +28,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from socksproxy.auth.checkers import hashes, users_file as module
+from socksproxy.auth.checkers import hashes
 from socksproxy.auth.checkers.htpasswd import (
     LOOK_EVERY,
     Hash,
@@ -42,6 +42,7 @@ from socksproxy.auth.checkers.htpasswd import (
 from socksproxy.auth.checkers.threads import Checks
 from socksproxy.auth.checkers.users_file import SETTLED
 from socksproxy.auth.credentials import Password
+from socksproxy.runtime.watched_file import WatchedFile
 
 from ...conftest import TWISTD
 from ...support.logs import heard
@@ -484,7 +485,7 @@ def test_touched(watched: Watched) -> None:
 
 def test_not_read_where_nothing_has_changed(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look costs a stat."""
-    monkeypatch.setattr(module, "read_file", None)
+    monkeypatch.setattr(WatchedFile, "read", None)
     assert watched.look() == []
 
 
@@ -495,7 +496,7 @@ def test_not_read_again_after_the_clock_stepped_back(
     status = watched.path.stat()
     os.utime(watched.path, ns=(status.st_mtime_ns + 3600 * 10**9,) * 2)
     assert watched.look() == []
-    monkeypatch.setattr(module, "read_file", None)
+    monkeypatch.setattr(WatchedFile, "read", None)
     assert watched.look() == []
 
 
