@@ -23,7 +23,7 @@ from ..net.names import canonical
 from ..net.ports import Advertised, opened
 from ..net.special_addresses import is_no_host
 from ..policy import INamePolicy, IPolicy
-from ..policy.asking import Means, ask, ask_address, permitted_addresses
+from ..policy.asking import DestinationCheck, ask, ask_address, permitted_addresses
 from ..values.bind import BindSettings
 from ..values.outgoing import Outgoing
 from ..wire.words import Address, AddressType, Command
@@ -85,7 +85,7 @@ class Binds:
 
     def __init__(
         self,
-        means: Means,
+        means: DestinationCheck,
         reactor: Any,
         settings: BindSettings,
         advertised: Advertised,
@@ -99,7 +99,7 @@ class Binds:
 
     def reconfigure(
         self,
-        means: Means,
+        means: DestinationCheck,
         settings: BindSettings,
         advertised: Advertised,
         outgoing: Outgoing,

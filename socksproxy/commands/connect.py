@@ -12,12 +12,12 @@ from twisted.internet.defer import Deferred
 from ..identity import Client
 from ..net.dial import Dialed, dial
 from ..net.names import canonical
-from ..policy.asking import Means, ask, permitted_addresses
+from ..policy.asking import DestinationCheck, ask, permitted_addresses
 from ..wire.words import Address, AddressType, Command
 
 
 def connect(
-    means: Means,
+    means: DestinationCheck,
     client: Client,
     destination: Address,
     dialer: Callable[[Address], Deferred[Dialed]],

@@ -12,13 +12,13 @@ from twisted.internet.defer import inlineCallbacks
 from ..errors import NameNotFound, NotAllowed
 from ..identity import Client
 from ..net.names import canonical
-from ..policy.asking import Means, ask, permitted_addresses
+from ..policy.asking import DestinationCheck, ask, permitted_addresses
 from ..wire.words import Address, AddressType, Command, Request, Version
 
 
 @inlineCallbacks
 def resolve(
-    means: Means, client: Client, request: Request, resolved: Callable[[], None]
+    means: DestinationCheck, client: Client, request: Request, resolved: Callable[[], None]
 ) -> Generator[Any, Any, Address]:
     """
     An address of the name that *client* asks for, with port 0: of those that the
@@ -43,7 +43,7 @@ def resolve(
 
 @inlineCallbacks
 def resolve_pointer(
-    means: Means, client: Client, request: Request, resolved: Callable[[], None]
+    means: DestinationCheck, client: Client, request: Request, resolved: Callable[[], None]
 ) -> Generator[Any, Any, Address]:
     """
     The name of the address that *client* asks for, with port 0.

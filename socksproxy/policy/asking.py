@@ -1,5 +1,5 @@
 """
-What every command works with: the policy's word, and a name's checked addresses.
+Whether a client may reach a destination, and at which of its addresses.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .interfaces import ICommandPolicy, INamePolicy, IPolicy
 _log = Logger(namespace="socksproxy")
 
 
-class Means(NamedTuple):
+class DestinationCheck(NamedTuple):
     """
-    What a command works with.
+    What tells a command whether it may be, and at which addresses.
 
     :ivar policy: decides.
     :ivar names: looks names up.
@@ -110,6 +110,15 @@ def ask_again(
     return gatherResults(each, consumeErrors=True).addCallback(lambda all: all[0] and any(all[1:]))
 
 
+def answer_at_once(answer: bool | Deferred[bool], otherwise: bool) -> bool:
+    """*answer* where it is there already, else *otherwise*: an answer that takes its time is cancelled."""
+    if not isinstance(answer, Deferred):
+        return answer
+    answer.addErrback(lambda _: None)
+    answer.cancel()
+    return otherwise
+
+
 def _with_user(
     answer: bool | Deferred[bool], client: Client, command: Command, destination: Address
 ) -> bool | Deferred[bool]:
@@ -175,12 +184,12 @@ def _cancellable(answer: Deferred[bool]) -> Deferred[bool]:
 
 
 def permitted_addresses(
-    means: Means,
+    check: DestinationCheck,
     client: Client,
     command: Command,
     destination: Address,
     answer: bool | Deferred[bool],
-    resolved: Callable[[], None],
+    resolved: Callable[[], object] = lambda: None,
 ) -> list[Address] | Deferred[list[Address]]:
     """
     The addresses of *destination* that the policy permits, in the resolver's order.
@@ -199,18 +208,18 @@ def permitted_addresses(
     if isinstance(answer, Deferred):
         later: Deferred[Any] = answer
         return later.addCallback(
-            lambda answered: permitted_addresses(means, client, command, destination, answered, resolved)
+            lambda answered: permitted_addresses(check, client, command, destination, answered, resolved)
         )
     if not answer:
         raise NotAllowed("the policy denies it")
     if destination.type is not AddressType.DOMAIN_NAME:
         return [destination]
     host, port = destination.host, destination.port
-    remembered = means.names.remembered(host, port)
+    remembered = check.names.remembered(host, port)
     if remembered is not None:
-        return _judged(remembered, means.policy, client, command, host, resolved)
-    looked_up = means.names.lookup(host, port, client.share)
-    return looked_up.addCallback(_judged, means.policy, client, command, host, resolved)
+        return _judged(remembered, check.policy, client, command, host, resolved)
+    looked_up = check.names.lookup(host, port, client.share)
+    return looked_up.addCallback(_judged, check.policy, client, command, host, resolved)
 
 
 def _judged(
@@ -219,7 +228,7 @@ def _judged(
     client: Client,
     command: Command,
     name: str,
-    resolved: Callable[[], None],
+    resolved: Callable[[], object],
 ) -> list[Address] | Deferred[list[Address]]:
     """Those of the *addresses* of *name* that the policy permits."""
     resolved()

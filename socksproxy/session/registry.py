@@ -31,7 +31,7 @@ from ..net.reverse import reverse_lookups
 from ..net.system_resolver import system_resolver
 from ..net.tcp_options import SocketOption, socket_options
 from ..policy import DefaultPolicy, IDecidingPolicy
-from ..policy.asking import Means
+from ..policy.asking import DestinationCheck
 from ..policy.compiled import RulePolicy
 from ..policy.hours import HoursWatch
 from ..relay import engine_for
@@ -87,7 +87,7 @@ class Sessions:
         self._set_policy()
         self._hosts: HostsFile | None = None
         self._set_resolver()
-        self.means = Means(self.policy, self.names, reactor)
+        self.means = DestinationCheck(self.policy, self.names, reactor)
         outgoing, advertised, bind, udp = settings.outgoing, settings.advertise, settings.bind, settings.udp
         self.binds = Binds(self.means, reactor, bind, advertised, outgoing)
         self.ledger = Ledger(reactor, settings.limits, settings.usage)
@@ -171,7 +171,7 @@ class Sessions:
             self._set_policy()
         if settings.resolver is not before.resolver:
             self._set_resolver()
-        self.means = Means(self.policy, self.names, self.reactor)
+        self.means = DestinationCheck(self.policy, self.names, self.reactor)
         outgoing, advertised, bind, udp = settings.outgoing, settings.advertise, settings.bind, settings.udp
         self.handshakes.seconds = settings.timeouts.handshake
         self.connects.seconds = settings.timeouts.connect

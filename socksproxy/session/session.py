@@ -49,11 +49,12 @@ from ..logs.redaction import told
 from ..negotiation import MAX_EARLY, IMethod, LogIn, Negotiation, NotSOCKS, Say
 from ..net.dial import Destination, Dialed, adopted
 from ..policy import IDecidingPolicy, IPolicy
-from ..policy.asking import Means, ask_again, ask_command
+from ..policy.asking import DestinationCheck, ask_again, ask_command
 from ..policy.judge import Judge
 from ..policy.rules import Rule
 from ..relay.interfaces import IRelay
-from ..udp.association import Association, Way
+from ..udp.association import Association
+from ..udp.targets import DatagramRoute
 from ..values.limits import Limits
 from ..values.outgoing import Outgoing, outgoing_of
 from ..wire.words import Address, AddressType, Command, Reply, Request, Version
@@ -588,9 +589,9 @@ class Session:
         if claims is not None:
             claims.close()
 
-    def _means(self) -> Means:
+    def _means(self) -> DestinationCheck:
         means = self._sessions.means
-        return means if self._judge is None else Means(self._judge, means.names, means.clock)
+        return means if self._judge is None else DestinationCheck(self._judge, means.names, means.clock)
 
     def _judged(self) -> tuple[Client, IPolicy]:
         """The client as it is known now, and what decides for it."""
@@ -650,14 +651,14 @@ class Session:
             return None
         return outgoing_of(of_rule or ()).over(outgoing_of(of_user or ()))
 
-    def _way(self, address: Address, name: str | None) -> Way:
+    def _way(self, address: Address, name: str | None) -> DatagramRoute:
         """How datagrams go to *address*, one of *name*'s, if that was asked for."""
         judge, client = self._judge, self.record.client
         rule = None if judge is None else judge.rule_for(client, Command.UDP_ASSOCIATE, address, name)
         outgoing = self._outgoing(rule)
         source = None if outgoing is None else outgoing.source(address)
         timeouts = None if rule is None else rule.timeouts
-        return Way(
+        return DatagramRoute(
             None if source is None else source[0],
             None if timeouts is None else timeouts.idle,
             rule.name if rule is not None and rule.limits else None,
@@ -829,9 +830,9 @@ class Session:
             self._dissociated,
             self.negotiation.wrapping,
         )
-        self._association.means = self._means()
+        self._association.check = self._means()
         self._association.meter(self._meters(None))
-        self._association.way = self._way
+        self._association.route = self._way
         self.phase = Phase.ASSOCIATED
         self._grant(bound)
         self._end_negotiation()

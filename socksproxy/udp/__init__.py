@@ -1,9 +1,9 @@
 """
 UDP ASSOCIATE (RFC 1928, section 7): datagrams both ways for as long as a client's connection lasts.
 
-:mod:`~socksproxy.udp.association` is what is passed on and what is dropped, with
-no socket of its own. There are two that give it sockets, and one contract
-(``tests/udp``) holds for both: :mod:`~socksproxy.udp.sockets` in the relay engine, and
-:mod:`~socksproxy.udp.transports` on Twisted's. :mod:`~socksproxy.udp.registry`
-is what those of one factory have in common.
+:mod:`~socksproxy.udp.association` decides which datagrams are passed on and which are dropped, and has
+no socket of its own. Its destinations are in :mod:`~socksproxy.udp.targets`. Two modules give it sockets,
+and one contract (``tests/udp``) holds for both: :mod:`~socksproxy.udp.sockets` in the relay engine, and
+:mod:`~socksproxy.udp.transports` on Twisted's transports. :mod:`~socksproxy.udp.registry` has the
+associations of one factory.
 """

@@ -14,6 +14,7 @@ from struct import pack
 from typing import Any
 
 from ..relay.epoll_events import READ
+from ..wire.datagram import IPV4_SIZE
 
 try:
     import ctypes
@@ -28,8 +29,6 @@ except (
 
 #: Datagrams of one system call.
 SLOTS = 64
-#: Bytes of the client's datagrams that are kept apart: the header of an IPv4 destination.
-HEAD = 10
 #: Room before a payload, for the header of a reply.
 ROOM = 32
 _LARGEST = 65536
@@ -82,9 +81,9 @@ class Batch:
     Memory that no datagram has touched costs nothing.
 
     :param family: of the sockets that it is for.
-    :param apart: whether the first :data:`HEAD` bytes go to :attr:`heads`.
+    :param apart: whether the first :data:`~socksproxy.wire.datagram.IPV4_SIZE` bytes go to :attr:`heads`.
     :ivar names: the sources' addresses as the kernel has them, :attr:`name_size` bytes each.
-    :ivar heads: the first bytes, :data:`HEAD` each.
+    :ivar heads: the first bytes, :data:`~socksproxy.wire.datagram.IPV4_SIZE` each.
     :ivar view: what follows them, in slots; see :meth:`at`.
     :ivar sizes: how long each datagram is, :attr:`heads` included.
     """
@@ -92,7 +91,7 @@ class Batch:
     def __init__(self, family: int, apart: bool) -> None:
         self.name_size = NAME_SIZES[socket.AddressFamily(family)]
         self.names = bytearray(SLOTS * self.name_size)
-        self.heads = bytearray(SLOTS * HEAD)
+        self.heads = bytearray(SLOTS * IPV4_SIZE)
         # Not a bytearray: making one touches all of it.
         self._slots = mmap(-1, SLOTS * _STRIDE, MAP_PRIVATE | MAP_ANONYMOUS)
         self.view = memoryview(self._slots)
@@ -113,7 +112,7 @@ class Batch:
         for slot in range(SLOTS):
             first = slot * each
             if apart:
-                self._vectors[first] = _IOVec(heads + slot * HEAD, HEAD)
+                self._vectors[first] = _IOVec(heads + slot * IPV4_SIZE, IPV4_SIZE)
             self._vectors[first + each - 1] = _IOVec(slots + self.at(slot), _LARGEST)
             header = self._messages[slot].header
             header.name, header.name_size = names + slot * self.name_size, self.name_size
@@ -146,11 +145,11 @@ class Batch:
 
     def head(self, slot: int) -> bytes:
         """The first bytes of the datagram of *slot*."""
-        return bytes(self.heads[slot * HEAD : (slot + 1) * HEAD])
+        return bytes(self.heads[slot * IPV4_SIZE : (slot + 1) * IPV4_SIZE])
 
     def heads_are(self, head: bytes, start: int, stop: int) -> bool:
         """Whether the datagrams from *start* to before *stop* all begin with *head*."""
-        return self.heads.startswith(head * (stop - start), start * HEAD)
+        return self.heads.startswith(head * (stop - start), start * IPV4_SIZE)
 
     def stamp(self, header: bytes, start: int, stop: int) -> None:
         """Write *header* before the datagrams from *start* to before *stop*, if it is not there yet."""

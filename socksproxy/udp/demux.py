@@ -1,5 +1,5 @@
 """
-Whose a datagram is: what stands between a port that clients send to and their associations.
+To which association a datagram belongs that comes to a port for clients.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import Protocol as Shape
 
 from .association import Association
 
-#: Associations of one address that are asked whether an encapsulated datagram is theirs.
-_MOST_ASKED = 64
+#: Associations of one address that try to unwrap an encapsulated datagram.
+_MOST_TRIED = 64
 
 
-class Desk(Shape):
+class Demux(Shape):
     """
-    Knows whose a datagram is.
+    Finds the association of a datagram.
 
-    :ivar changed: called when what it said of an address may not hold any more.
+    :ivar changed: called when what it found for an address may not hold any more.
     """
 
     changed: Callable[[], None]
@@ -29,9 +29,9 @@ class Desk(Shape):
     def remove(self, association: Association) -> bool:
         """It is not any more. Returned is whether any other one is."""
 
-    def whose(self, host: str, port: int, data: bytes) -> Association | None:
+    def find(self, host: str, port: int, data: bytes) -> Association | None:
         """
-        The association that a datagram belongs to; None: nobody's, and counted.
+        The association that a datagram belongs to; None: it belongs to none, and is counted.
 
         :param host: the source's literal address, without an IPv4-mapped disguise.
         :param data: the datagram's beginning, its header at the least.
@@ -41,26 +41,26 @@ class Desk(Shape):
         """End the associations that are served here."""
 
 
-class OwnDesk:
-    """The desk of a port that is one association's own."""
+class PrivateDemux:
+    """The demultiplexer of a port that is one association's own."""
 
     __slots__ = ("_association", "changed")
 
     def __init__(self) -> None:
-        self.changed: Callable[[], None] = _nobody
+        self.changed: Callable[[], None] = _nothing
         self._association: Association | None = None
 
     def add(self, association: Association) -> None:
-        """See :meth:`Desk.add`."""
+        """See :meth:`Demux.add`."""
         self._association = association
 
     def remove(self, association: Association) -> bool:
-        """See :meth:`Desk.remove`."""
+        """See :meth:`Demux.remove`."""
         self._association = None
         return False
 
-    def whose(self, host: str, port: int, data: bytes) -> Association | None:
-        """See :meth:`Desk.whose`."""
+    def find(self, host: str, port: int, data: bytes) -> Association | None:
+        """See :meth:`Demux.find`."""
         association = self._association
         if association is None:
             return None
@@ -72,14 +72,14 @@ class OwnDesk:
         return association
 
     def abort(self) -> None:
-        """See :meth:`Desk.abort`."""
+        """See :meth:`Demux.abort`."""
         if self._association is not None:
             self._association.abort()
 
 
-class SharedDesk:
+class SharedDemux:
     """
-    The desk of a port that all associations share: they are told apart by where datagrams come from.
+    The demultiplexer of a port that all associations share: they are told apart by where datagrams come from.
 
     A client's port is that of the first datagram that no other association has.
     It goes to the association whose request has named that port; else to the oldest
@@ -92,11 +92,11 @@ class SharedDesk:
     would need their kernel to give each client's datagrams to the process
     that has its connection, which it cannot know.
 
-    :ivar foreign: datagrams that were nobody's.
+    :ivar foreign: datagrams that belong to no association.
     """
 
     def __init__(self) -> None:
-        self.changed: Callable[[], None] = _nobody
+        self.changed: Callable[[], None] = _nothing
         self.foreign = 0
         self._by_peer: dict[tuple[str, int], Association] = {}
         self._peers: dict[Association, tuple[str, int]] = {}
@@ -106,40 +106,40 @@ class SharedDesk:
         self._expecting: dict[str, dict[Association, None]] = {}
 
     def add(self, association: Association) -> None:
-        """See :meth:`Desk.add`. Where another one has its port already, its first datagram tells it."""
+        """See :meth:`Demux.add`. Where another one has its port already, its first datagram tells it."""
         host, port = association.host, association.port
         self._by_host.setdefault(host, {})[association] = None
         if port is None or (host, port) in self._by_peer:
             association.port = None
             self._waiting.setdefault(host, {})[association] = None
         else:
-            self._seat(association, port)
+            self._assign(association, port)
             self._expecting.setdefault(host, {})[association] = None
 
     def remove(self, association: Association) -> bool:
-        """See :meth:`Desk.remove`."""
+        """See :meth:`Demux.remove`."""
         peer = self._peers.pop(association, None)
         if peer is not None:
             del self._by_peer[peer]
         for table in (self._by_host, self._waiting, self._expecting):
-            _take_out(table, association)
+            _remove_from(table, association)
         self.changed()
         return bool(self._by_host)
 
-    def whose(self, host: str, port: int, data: bytes) -> Association | None:
-        """See :meth:`Desk.whose`."""
+    def find(self, host: str, port: int, data: bytes) -> Association | None:
+        """See :meth:`Demux.find`."""
         known = self._by_peer.get((host, port))
         if known is not None and known.latched:
             return known
-        candidates = islice(self._candidates(host) if known is None else [known], _MOST_ASKED)
+        candidates = islice(self._candidates(host) if known is None else [known], _MOST_TRIED)
         first = next(candidates, None)
         if first is None:
             self.foreign += 1
             return None
-        association = next((each for each in chain([first], candidates) if each.opens(data)), first)
+        association = next((each for each in chain([first], candidates) if each.can_unwrap(data)), first)
         if not association.latch(host, port, data):
             return None
-        self._seat(association, port)
+        self._assign(association, port)
         self.changed()
         return association
 
@@ -149,25 +149,25 @@ class SharedDesk:
             return chain(waiting, expecting)
         of_host = self._by_host.get(host, {})
         only = next(iter(of_host), None)
-        return iter([only] if only is not None and len(of_host) == 1 and only.open_to_latch else [])
+        return iter([only] if only is not None and len(of_host) == 1 and only.may_latch else [])
 
-    def _seat(self, association: Association, port: int) -> None:
+    def _assign(self, association: Association, port: int) -> None:
         before = self._peers.pop(association, None)
         if before is not None:
             del self._by_peer[before]
         for table in (self._waiting, self._expecting):
-            _take_out(table, association)
+            _remove_from(table, association)
         peer = self._peers[association] = (association.host, port)
         self._by_peer[peer] = association
 
     def abort(self) -> None:
-        """See :meth:`Desk.abort`."""
+        """See :meth:`Demux.abort`."""
         for of_host in list(self._by_host.values()):
             for association in list(of_host):
                 association.abort()
 
 
-def _take_out(table: dict[str, dict[Association, None]], association: Association) -> None:
+def _remove_from(table: dict[str, dict[Association, None]], association: Association) -> None:
     of_host = table.get(association.host)
     if of_host is None:
         return
@@ -176,5 +176,5 @@ def _take_out(table: dict[str, dict[Association, None]], association: Associatio
         del table[association.host]
 
 
-def _nobody() -> None:
-    """Whom it tells, until somebody wants to know."""
+def _nothing() -> None:
+    """The default of ``changed``."""

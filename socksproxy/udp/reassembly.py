@@ -7,6 +7,14 @@ UDP that has lost or swapped a piece cannot be mended here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+from ..runtime.deadlines import Deadlines
+from ..wire.datagram import LAST_FRAGMENT
+from .drops import Drop
+
 #: Seconds that a set may take; the RFC wants five at the least.
 TIME = 5.0
 #: Bytes that a datagram can have over IPv4.
@@ -17,14 +25,20 @@ class Reassembly:
     """
     One client's set of fragments, if there is one.
 
-    :ivar dropped: fragments that were thrown away since somebody last set it to 0.
+    :param deadlines: ends sets that take longer than :data:`TIME`; it calls :meth:`clear`.
+    :param clock: the source of time.
+    :param drop: called with :attr:`Drop.FRAGMENT` and how many fragments were thrown away.
     """
 
-    __slots__ = ("_destination", "_parts", "_size", "dropped")
+    __slots__ = ("_clock", "_deadlines", "_drop", "_header", "_parts", "_size")
 
-    def __init__(self) -> None:
-        self.dropped = 0
-        self._destination = b""
+    def __init__(
+        self, deadlines: Deadlines[Reassembly], clock: IReactorTime, drop: Callable[[Drop, int], None]
+    ) -> None:
+        self._deadlines = deadlines
+        self._clock = clock
+        self._drop = drop
+        self._header = b""
         self._parts: list[bytes] = []
         self._size = 0
 
@@ -33,28 +47,29 @@ class Reassembly:
         """How many fragments wait for the rest of their set."""
         return len(self._parts)
 
-    def add(self, position: int, last: bool, destination: bytes, payload: bytes) -> bytes | None:
+    def add(self, fragment: int, header: bytes, payload: bytes) -> bytes | None:
         """
         Take a fragment.
 
-        :param position: 1 to 127; 0 is no position.
-        :param last: whether it ends the set.
-        :param destination: what must be the same in all of a set.
-        :returns: the payload of the whole datagram, when it is.
+        :param fragment: FRAG: the position, 1 to 127, and whether the set ends; 0 is no position.
+        :param header: the header without FRAG, which must be the same in all of a set.
+        :returns: the payload of the whole datagram, when it is whole.
         """
+        position = fragment & ~LAST_FRAGMENT
         if position == 1:
             self.clear()
-            self._destination = destination
-        elif position != len(self._parts) + 1 or destination != self._destination or not self._parts:
+            self._header = header
+            self._deadlines.start(self, self._clock.seconds())
+        elif position != len(self._parts) + 1 or header != self._header or not self._parts:
             self.clear()
-            self.dropped += 1
+            self._drop(Drop.FRAGMENT, 1)
             return None
         self._parts.append(payload)
         self._size += len(payload)
         if self._size > MAX_DATAGRAM:
             self.clear()
             return None
-        if not last:
+        if not fragment & LAST_FRAGMENT:
             return None
         whole = b"".join(self._parts)
         self._forget()
@@ -62,10 +77,12 @@ class Reassembly:
 
     def clear(self) -> None:
         """Throw the set away: its time is over, or another one begins."""
-        self.dropped += len(self._parts)
-        self._forget()
+        if self._parts:
+            self._drop(Drop.FRAGMENT, len(self._parts))
+            self._forget()
 
     def _forget(self) -> None:
+        self._deadlines.stop(self)
         self._parts = []
         self._size = 0
-        self._destination = b""
+        self._header = b""

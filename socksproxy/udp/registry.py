@@ -20,22 +20,23 @@ from ..negotiation import IWrapping
 from ..net.descriptors import current_limit, reserve
 from ..net.ports import Advertised, opened
 from ..net.special_addresses import Special, special
-from ..policy.asking import Means
+from ..policy.asking import DestinationCheck
 from ..runtime.deadlines import Deadlines, look_every
 from ..values.outgoing import Outgoing
 from ..values.ports import PortRange
 from ..values.udp import UDPSettings
 from ..wire.words import Address, AddressType
 from . import batch
-from .association import LIFETIME, Association, Outlet, Terms
-from .demux import Desk, OwnDesk, SharedDesk
-from .reassembly import TIME
+from .association import Association, AssociationContext, Outlet
+from .demux import Demux, PrivateDemux, SharedDemux
+from .reassembly import TIME, Reassembly
+from .targets import LIFETIME
 from .transports import TransportSockets
 
 _log = Logger(namespace="socksproxy")
 
 _LOOPBACK = {AddressType.IPV4: "127.0.0.1", AddressType.IPV6: "::1"}
-_ANY = {AddressType.IPV4: "0.0.0.0", AddressType.IPV6: "::"}
+_WILDCARD = {AddressType.IPV4: "0.0.0.0", AddressType.IPV6: "::"}
 
 _random = SystemRandom()
 
@@ -57,9 +58,9 @@ def most_of_one_client(ports: PortRange | None) -> int:
     return most - most // 4
 
 
-class Port(Shape):
+class ReceivingPort(Shape):
     """
-    What clients send to.
+    A port that clients send to.
 
     :ivar address: the host and the port that it is bound to.
     :ivar closed: whether its last association has left it, and it is closed.
@@ -72,10 +73,10 @@ class Port(Shape):
     def closed(self) -> bool: ...
 
 
-class Kind(Shape):
-    """Makes the sockets of associations, of one kind."""
+class SocketMaker(Shape):
+    """Makes the sockets of associations: in the engine, or with Twisted's transports."""
 
-    def open(self, host: str, port: int, desk: Desk) -> Port:
+    def open(self, host: str, port: int, demux: Demux) -> ReceivingPort:
         """
         What clients send to, on *host* and *port* (0: any).
 
@@ -91,14 +92,19 @@ class Associations:
     The associations of one factory.
 
     :param reactor: keeps time, and makes transports where there is no engine.
-    :param means: the policy and the names.
+    :param check: the policy and the names.
     :param settings: what the operator said.
     :param advertised: what clients are told in place of our addresses.
     :param outgoing: where datagrams to destinations leave from.
     """
 
     def __init__(
-        self, reactor: Any, means: Means, settings: UDPSettings, advertised: Advertised, outgoing: Outgoing
+        self,
+        reactor: Any,
+        check: DestinationCheck,
+        settings: UDPSettings,
+        advertised: Advertised,
+        outgoing: Outgoing,
     ) -> None:
         self.live: set[Association] = set()
         self._of_client: dict[str, dict[Association, None]] = {}
@@ -106,16 +112,16 @@ class Associations:
         self._places: dict[Association, tuple[str, int]] = {}
         self._taken: set[tuple[str, int]] = set()
         self._reactor = reactor
-        self._reassemblies = Deadlines(reactor, TIME, Association.fragments_expired)
-        self._shared: dict[tuple[str, int], tuple[Port, SharedDesk]] = {}
+        self._reassemblies = Deadlines(reactor, TIME, Reassembly.clear)
+        self._shared: dict[tuple[str, int], tuple[ReceivingPort, SharedDemux]] = {}
         self._timer: IDelayedCall | None = None
         self._shortest: float | None = None
         self._renewed = 0.0
         self._without_port = Seldom(reactor)
-        self.reconfigure(means, settings, advertised, outgoing)
+        self.reconfigure(check, settings, advertised, outgoing)
 
     def reconfigure(
-        self, means: Means, settings: UDPSettings, advertised: Advertised, outgoing: Outgoing
+        self, check: DestinationCheck, settings: UDPSettings, advertised: Advertised, outgoing: Outgoing
     ) -> None:
         """
         Have associations that begin from now on be so; the others go on as they are.
@@ -126,7 +132,9 @@ class Associations:
         self._advertised = advertised
         self._outgoing = outgoing
         self._ports = settings.ports
-        self._terms = Terms(means, settings, self._reassemblies, self._over, self._look)
+        self._context = AssociationContext(
+            check, settings, self._reassemblies, self._closed, self._watch_idle
+        )
 
     def open(
         self,
@@ -156,11 +164,11 @@ class Associations:
         host, ours = _hosts(client, local, hint)
         if len(self._of_client.get(_share_of(client), ())) >= most_of_one_client(self._ports):
             self.make_room(client)
-        association = Association(self._terms, client, host, _port_of(hint, host), ended, wrapping)
-        kind = self._kind(engine)
-        port, desk = self._open_port(client, ours, kind)
-        desk.add(association)
-        association.outlet = kind.outlet(association, port)
+        association = Association(self._context, client, host, _port_of(hint, host), ended, wrapping)
+        maker = self._maker(engine)
+        port, demux = self._open_port(client, ours, maker)
+        demux.add(association)
+        association.outlet = maker.outlet(association, port)
         self.live.add(association)
         self._of_client.setdefault(_share_of(client), {})[association] = None
         if self._ports is not None:
@@ -183,7 +191,7 @@ class Associations:
             min(own, key=lambda association: association.active).abort(Cause.ROOM)
         return bool(own)
 
-    def _open_port(self, client: Client, ours: str, kind: Kind) -> tuple[Port, Desk]:
+    def _open_port(self, client: Client, ours: str, maker: SocketMaker) -> tuple[ReceivingPort, Demux]:
         """
         What an association of *client* has its datagrams sent to.
 
@@ -193,7 +201,7 @@ class Associations:
         made_room = False
         while True:
             try:
-                return self._try_port(ours, kind)
+                return self._try_port(ours, maker)
             except OSError as problem:
                 if not made_room and self._make_room_for(problem, client, ours):
                     made_room = True
@@ -214,34 +222,34 @@ class Associations:
         ports = self._ports
         return host == ours and ports is not None and ports.first <= port <= ports.last
 
-    def _try_port(self, ours: str, kind: Kind) -> tuple[Port, Desk]:
+    def _try_port(self, ours: str, maker: SocketMaker) -> tuple[ReceivingPort, Demux]:
         if self.settings.port is not None:
-            return self._share(kind, ours, self.settings.port)
-        desk = OwnDesk()
+            return self._share(maker, ours, self.settings.port)
+        demux = PrivateDemux()
 
-        def open_port(number: int) -> Port:
+        def open_port(number: int) -> ReceivingPort:
             # Not to be tried one by one when all of a wide range are ours.
             if (ours, number) in self._taken:
                 raise OSError(errno.EADDRINUSE, "an association of ours has it")
-            return kind.open(ours, number, desk)
+            return maker.open(ours, number, demux)
 
-        return opened(self._ports, open_port, _random.randrange), desk
+        return opened(self._ports, open_port, _random.randrange), demux
 
-    def _kind(self, engine: Any) -> Kind:
+    def _maker(self, engine: Any) -> SocketMaker:
         if engine is None or not batch.available():
             return TransportSockets(self._reactor, self._outgoing)
         from .sockets import EngineSockets
 
         return EngineSockets(engine, self._outgoing)
 
-    def _share(self, kind: Kind, ours: str, number: int) -> tuple[Port, Desk]:
+    def _share(self, maker: SocketMaker, ours: str, number: int) -> tuple[ReceivingPort, Demux]:
         shared = self._shared.get((ours, number))
         if shared is None or shared[0].closed:
-            desk = SharedDesk()
-            shared = self._shared[ours, number] = kind.open(ours, number, desk), desk
+            demux = SharedDemux()
+            shared = self._shared[ours, number] = maker.open(ours, number, demux), demux
         return shared
 
-    def _over(self, association: Association) -> None:
+    def _closed(self, association: Association) -> None:
         self.live.discard(association)
         place = self._places.pop(association, None)
         if place is not None:
@@ -279,7 +287,7 @@ class Associations:
             every = min(look_every(self.settings.idle), look_every(self._shortest))
             self._timer = self._reactor.callLater(every, self._check)
 
-    def _look(self, idle: float) -> None:
+    def _watch_idle(self, idle: float) -> None:
         """An association may be idle for *idle* seconds."""
         if self._shortest is not None and self._shortest <= idle:
             return
@@ -300,7 +308,7 @@ class Associations:
                 if association.is_idle(now):
                     association.abort(Cause.IDLE)
                 elif renew:
-                    association.renew()
+                    association.forget_sources()
             except Exception:
                 # A fault of ours: it costs one association, and the others end in their time.
                 complain(_log, "{client}: the association fails to end", client=association.client)
@@ -323,7 +331,7 @@ def _hosts(client: Client, local: str | None, hint: Address) -> tuple[str, str]:
     host = client.host.partition("%")[0]
     if (":" in host) is not (":" in local):
         # A balancer has changed the family, and is on the way of TCP only.
-        return host, _ANY[AddressType.IPV6 if ":" in host else AddressType.IPV4]
+        return host, _WILDCARD[AddressType.IPV6 if ":" in host else AddressType.IPV4]
     return host, local
 
 
@@ -333,6 +341,6 @@ def _port_of(hint: Address, host: str) -> int | None:
 
     One that names another address than we see is behind NAT, which changes ports, too.
     """
-    if hint.host in _ANY.values() or hint.host == host:
+    if hint.host in _WILDCARD.values() or hint.host == host:
         return hint.port or None
     return None

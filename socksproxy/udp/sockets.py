@@ -34,13 +34,15 @@ from twisted.logger import Logger
 from ..logs.occasional import complain
 from ..net.names import plain
 from ..net.ports import bindable
+from ..net.udp_options import enlarge_buffers
 from ..relay.engine import RelayEngine
 from ..values.outgoing import Outgoing
-from ..wire.words import AddressType
-from .association import LONGEST, Association, Drop, Target, header_end
-from .batch import HEAD, MASK, NAME_SIZES, SLOTS, Batch
-from .demux import Desk
-from .transports import enlarge
+from ..wire.datagram import IPV4_SIZE, LONGEST_SIZE, header_size, is_ipv4
+from .association import Association
+from .batch import MASK, NAME_SIZES, SLOTS, Batch
+from .demux import Demux
+from .drops import Drop
+from .targets import LONGEST, Target
 
 _log = Logger(namespace="socksproxy")
 
@@ -50,8 +52,6 @@ _TURNS = 4
 _COST = 2048
 #: Likewise, one that has to be parsed, and whose destination the policy may be asked about.
 _COST_OF_THE_FIRST = 16384
-#: Of RSV, FRAG, ATYP, a name and a port.
-_LONGEST_HEADER = 4 + 1 + 255 + 2
 _FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -141,18 +141,18 @@ class ClientPort(Readable):
     """
     A socket that clients send to.
 
-    :param desk: knows whose a datagram is.
+    :param demux: knows whose a datagram is.
     """
 
-    __slots__ = ("_desk", "_name", "_outlet")
+    __slots__ = ("_demux", "_name", "_outlet")
 
-    def __init__(self, engine: RelayEngine, link: SocketType, desk: Desk) -> None:
+    def __init__(self, engine: RelayEngine, link: SocketType, demux: Demux) -> None:
         super().__init__(engine, link, True)
-        self._desk = desk
+        self._demux = demux
         # The last one to speak is likely to be the next.
         self._name: bytes | None = None
         self._outlet: SocketOutlet | None = None
-        desk.changed = self._forget
+        demux.changed = self._forget
 
     @property
     def address(self) -> tuple[str, int]:
@@ -162,7 +162,7 @@ class ClientPort(Readable):
 
     def abort(self) -> None:
         """See :meth:`Readable.abort`."""
-        self._desk.abort()
+        self._demux.abort()
 
     def take(self, batch: Batch, count: int) -> None:
         """See :meth:`Readable.take`."""
@@ -191,7 +191,7 @@ class ClientPort(Readable):
     def _whose(self, batch: Batch, slot: int, name: bytes) -> SocketOutlet | None:
         peer = _peer(name)
         # The whole of it: one that is encapsulated is the client's or not as a whole.
-        association = self._desk.whose(plain(peer[0]), peer[1], _datagram(batch, slot))
+        association = self._demux.find(plain(peer[0]), peer[1], _datagram(batch, slot))
         outlet = association.outlet if association is not None else None
         if not isinstance(outlet, SocketOutlet):
             return None
@@ -209,11 +209,11 @@ class ClientPort(Readable):
 
     def leave(self, association: Association) -> None:
         """*association* is over; without any other the socket is closed."""
-        if not self._desk.remove(association):
+        if not self._demux.remove(association):
             self.close()
 
 
-class WorldPort(Readable):
+class DestinationPort(Readable):
     """
     The socket from which an association's datagrams leave, of one family.
 
@@ -232,7 +232,7 @@ class WorldPort(Readable):
 
     def take(self, batch: Batch, count: int) -> None:
         """See :meth:`Readable.take`."""
-        self._outlet.from_world(batch, count)
+        self._outlet.from_destinations(batch, count)
 
 
 class SocketOutlet:
@@ -246,7 +246,16 @@ class SocketOutlet:
     :ivar client: where replies go, as a socket takes it; None: not known yet.
     """
 
-    __slots__ = ("_engine", "_others", "_outgoing", "_port", "_segments", "_world", "association", "client")
+    __slots__ = (
+        "_by_family",
+        "_by_source",
+        "_engine",
+        "_outgoing",
+        "_port",
+        "_segments",
+        "association",
+        "client",
+    )
 
     def __init__(
         self,
@@ -263,9 +272,9 @@ class SocketOutlet:
         self._outgoing = outgoing
         self._port = port
         self._segments = LONGEST
-        self._world: list[WorldPort | None] = [None, None]
+        self._by_family: list[DestinationPort | None] = [None, None]
         # By the addresses that single destinations want them to have.
-        self._others: dict[str, WorldPort] = {}
+        self._by_source: dict[str, DestinationPort] = {}
 
     def abort(self) -> None:
         """The engine closes."""
@@ -273,7 +282,7 @@ class SocketOutlet:
 
     def close(self) -> None:
         """See :meth:`socksproxy.udp.association.Outlet.close`."""
-        for port in (*self._world, *self._others.values()):
+        for port in (*self._by_family, *self._by_source.values()):
             if port is not None:
                 port.close()
         self._port.leave(self.association)
@@ -283,7 +292,7 @@ class SocketOutlet:
     def send(self, target: Target, payload: bytes | memoryview) -> None:
         """See :meth:`socksproxy.udp.association.Outlet.send`."""
         association = self.association
-        if (association.meters or target.meters) and not association.let_up(target, (len(payload),)):
+        if association.metering is not None and not association.admit_upload(target, (len(payload),)):
             return
         link, to = self._link(target), target.sockaddr
         if link is None or to is None:
@@ -304,7 +313,7 @@ class SocketOutlet:
         if association.wrapping is not None:
             self._unwrap(batch, start, stop)
             return
-        targets, now = association.targets, self._engine.reactor.seconds()
+        targets, now = association.targets.by_header, self._engine.reactor.seconds()
         alike = _alike(batch, start, stop)
         while start < stop and association.outlet is self:
             key, extra = _key(batch, start)
@@ -333,8 +342,10 @@ class SocketOutlet:
         self, batch: Batch, start: int, stop: int, target: Target, offset: int, header: int
     ) -> None:
         association = self.association
-        if association.meters is not None or target.meters is not None:
-            stop = start + association.let_up(target, [size - header for size in batch.sizes[start:stop]])
+        if association.metering is not None:
+            stop = start + association.admit_upload(
+                target, [size - header for size in batch.sizes[start:stop]]
+            )
             if start == stop or association.outlet is not self:
                 return
         link = self._link(target)
@@ -389,26 +400,26 @@ class SocketOutlet:
         return passed, octets, segments
 
     def _link(self, target: Target) -> SocketType | None:
-        port = self._world[target.ipv6] if target.source is None else self._others.get(target.source)
+        port = self._by_family[target.ipv6] if target.source is None else self._by_source.get(target.source)
         return port.link if port is not None else self._open(target)
 
     def _open(self, target: Target) -> SocketType | None:
         host = self._outgoing.ipv6 or "::" if target.ipv6 else self._outgoing.ipv4 or "0.0.0.0"
         try:
             link = bound(target.source or host, 0)
-            port = WorldPort(self._engine, link, self)
+            port = DestinationPort(self._engine, link, self)
         except OSError:
             return None  # no descriptor, no such family here, or not our address
         if target.source is None:
-            self._world[target.ipv6] = port
+            self._by_family[target.ipv6] = port
         else:
-            self._others[target.source] = port
+            self._by_source[target.source] = port
         return link
 
     # To the client.
 
-    def from_world(self, batch: Batch, count: int) -> None:
-        """*count* datagrams in *batch* have come from destinations, or from strangers."""
+    def from_destinations(self, batch: Batch, count: int) -> None:
+        """*count* datagrams in *batch* have come from destinations, or from other sources."""
         association = self.association
         start = 0
         while start < count and association.outlet is self:
@@ -429,8 +440,8 @@ class SocketOutlet:
     def _reply_run(self, batch: Batch, start: int, stop: int, header: bytes) -> None:
         association, longer = self.association, len(header)
         association.active = self._engine.reactor.seconds()
-        if association.meters is not None or association.reply_meters:
-            stop = start + association.let_down(header, batch.sizes[start:stop])
+        if association.metering is not None:
+            stop = start + association.admit_download(header, batch.sizes[start:stop])
             if start == stop or association.outlet is not self:
                 return
         if association.wrapping is not None:
@@ -464,7 +475,7 @@ class SocketOutlet:
 
 class EngineSockets:
     """
-    Makes what an association needs in *engine*. See :class:`~socksproxy.udp.registry.Kind`.
+    Makes what an association needs in *engine*. See :class:`~socksproxy.udp.registry.SocketMaker`.
 
     :param engine: tells what happens on the sockets.
     :param outgoing: where datagrams to destinations leave from.
@@ -474,12 +485,12 @@ class EngineSockets:
         self._engine = engine
         self._outgoing = outgoing
 
-    def open(self, host: str, port: int, desk: Desk) -> ClientPort:
-        """See :meth:`socksproxy.udp.registry.Kind.open`."""
-        return ClientPort(self._engine, bound(host, port), desk)
+    def open(self, host: str, port: int, demux: Demux) -> ClientPort:
+        """See :meth:`socksproxy.udp.registry.SocketMaker.open`."""
+        return ClientPort(self._engine, bound(host, port), demux)
 
     def outlet(self, association: Association, port: Any) -> SocketOutlet:
-        """See :meth:`socksproxy.udp.registry.Kind.outlet`."""
+        """See :meth:`socksproxy.udp.registry.SocketMaker.outlet`."""
         return SocketOutlet(self._engine, association, port, self._outgoing)
 
 
@@ -493,7 +504,7 @@ def bound(host: str, port: int) -> SocketType:
     family = AF_INET6 if ":" in host else AF_INET
     link = SocketType(family, SOCK_DGRAM | SOCK_NONBLOCK)
     try:
-        enlarge(link)
+        enlarge_buffers(link)
         if family == AF_INET6:
             link.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
         link.bind(bindable(host, port))
@@ -514,18 +525,18 @@ def _peer(name: bytes) -> tuple[Any, ...]:
 def _datagram(batch: Batch, slot: int, most: int = 1 << 16) -> bytes:
     """A copy of the client's datagram in *slot*, *most* bytes at the most."""
     size, at = min(batch.sizes[slot], most), batch.at(slot)
-    return batch.head(slot)[:size] + batch.view[at : at + max(0, size - HEAD)]
+    return batch.head(slot)[:size] + batch.view[at : at + max(0, size - IPV4_SIZE)]
 
 
 def _key(batch: Batch, slot: int) -> tuple[bytes, int]:
     """The header of the client's datagram in *slot*, if it has one, and how much of it is in the slot."""
     head, size = batch.head(slot), batch.sizes[slot]
-    if head[3] == AddressType.IPV4 and size >= HEAD:
+    if is_ipv4(head) and size >= IPV4_SIZE:
         return head, 0
-    start = _datagram(batch, slot, _LONGEST_HEADER)
-    end = header_end(start)
+    start = _datagram(batch, slot, LONGEST_SIZE)
+    end = header_size(start)
     # A header shorter than what is kept apart, of a very short name, leaves the payload in two places.
-    return (start[:end], end - HEAD) if end >= HEAD else (b"", 0)
+    return (start[:end], end - IPV4_SIZE) if end >= IPV4_SIZE else (b"", 0)
 
 
 def _alike(batch: Batch, start: int, stop: int) -> bool:

@@ -4,7 +4,7 @@ Associations on Twisted's UDP transports: for other platforms and reactors.
 
 from __future__ import annotations
 
-from socket import AF_INET6, SO_RCVBUF, SO_SNDBUF, SOCK_DGRAM, SOL_SOCKET, socket
+from socket import AF_INET6, SOCK_DGRAM, socket
 from typing import Any
 
 from twisted.internet.error import CannotListenError, MessageLengthError
@@ -12,21 +12,22 @@ from twisted.internet.protocol import DatagramProtocol
 
 from ..net.names import plain
 from ..net.ports import bindable
+from ..net.udp_options import enlarge_buffers
 from ..values.outgoing import Outgoing
-from .association import Association, Drop, Target
-from .demux import Desk
+from .association import Association
+from .demux import Demux
+from .drops import Drop
+from .targets import Target
 
-#: The kernel's buffers: room for some of the largest datagrams. It may give less.
-BUFFERS = 1 << 20
 #: Bytes of the largest datagram, and more.
 _LARGEST = 65536
 
 
 class ClientTransport(DatagramProtocol):
     """
-    What clients send to.
+    A port that clients send to.
 
-    :param desk: knows whose a datagram is.
+    :param demux: finds the association of a datagram.
     :ivar port: the listening port.
     :ivar closed: whether its last association has left it.
     """
@@ -34,8 +35,8 @@ class ClientTransport(DatagramProtocol):
     noisy = False
     transport: Any
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, demux: Demux) -> None:
+        self._demux = demux
         self.port: Any = None
         self.closed = False
 
@@ -48,14 +49,14 @@ class ClientTransport(DatagramProtocol):
     def datagramReceived(self, data: bytes, addr: tuple[Any, ...]) -> None:
         """See :meth:`twisted.internet.protocol.DatagramProtocol.datagramReceived`."""
         host, port = _host(addr)
-        association = self._desk.whose(host, port, data)
+        association = self._demux.find(host, port, data)
         if association is not None and association.outlet is not None:
             association.outlet.client = addr
             association.from_client(data)
 
     def leave(self, association: Association) -> None:
         """*association* is over; without any other the port is closed."""
-        if not self._desk.remove(association):
+        if not self._demux.remove(association):
             self.closed = True
             self.port.stopListening()
             link = getattr(self.port, "socket", None)
@@ -63,7 +64,7 @@ class ClientTransport(DatagramProtocol):
                 link.close()  # Twisted closes it in the next turn only, and its port may be wanted at once
 
 
-class WorldTransport(DatagramProtocol):
+class DestinationTransport(DatagramProtocol):
     """
     From where an association's datagrams leave, of one family.
 
@@ -78,7 +79,7 @@ class WorldTransport(DatagramProtocol):
 
     def datagramReceived(self, data: bytes, addr: tuple[Any, ...]) -> None:
         """See :meth:`twisted.internet.protocol.DatagramProtocol.datagramReceived`."""
-        self._outlet.from_world(data, *_host(addr))
+        self._outlet.from_destination(data, *_host(addr))
 
 
 class TransportOutlet:
@@ -107,20 +108,20 @@ class TransportOutlet:
         self._port = port
         self._outgoing = outgoing
         # By the family, or by the address that single destinations want them to have.
-        self._world: dict[bool | str, Any] = {}
+        self._outgoing_ports: dict[bool | str, Any] = {}
 
     def close(self) -> None:
         """See :meth:`socksproxy.udp.association.Outlet.close`."""
-        for port in self._world.values():
+        for port in self._outgoing_ports.values():
             port.stopListening()
         self._port.leave(self._association)
 
     def send(self, target: Target, payload: bytes | memoryview) -> None:
         """See :meth:`socksproxy.udp.association.Outlet.send`."""
         association = self._association
-        if (association.meters or target.meters) and not association.let_up(target, (len(payload),)):
+        if association.metering is not None and not association.admit_upload(target, (len(payload),)):
             return
-        port = self._world.get(target.source or target.ipv6) or self._open(target)
+        port = self._outgoing_ports.get(target.source or target.ipv6) or self._open(target)
         if port is None:
             association.drop(Drop.UNREACHABLE)
         elif self._write(port, payload, target.sockaddr):
@@ -128,8 +129,8 @@ class TransportOutlet:
             association.sent += len(payload)
             association.active = self._reactor.seconds()
 
-    def from_world(self, data: bytes, host: str, port: int) -> None:
-        """*data* has come from a destination, or from a stranger."""
+    def from_destination(self, data: bytes, host: str, port: int) -> None:
+        """*data* has come from a destination, or from another source."""
         association, source = self._association, (host, port)
         if association.outlet is not self:
             return
@@ -139,8 +140,7 @@ class TransportOutlet:
         if self.client is None:
             association.drop(Drop.FILTERED)
             return
-        metered = association.meters is not None or association.reply_meters
-        if metered and not association.let_down(header, (len(data),)):
+        if association.metering is not None and not association.admit_download(header, (len(data),)):
             return
         datagram = association.to_client(header, data)
         if datagram is not None and self._write(self._port.port, datagram, self.client):
@@ -162,16 +162,16 @@ class TransportOutlet:
     def _open(self, target: Target) -> Any:
         host = self._outgoing.ipv6 or "::" if target.ipv6 else self._outgoing.ipv4 or "0.0.0.0"
         try:
-            port = listen(self._reactor, WorldTransport(self), target.source or host, 0)
+            port = listen(self._reactor, DestinationTransport(self), target.source or host, 0)
         except OSError:
             return None  # no descriptor, no such family here, or not our address
-        self._world[target.source or target.ipv6] = port
+        self._outgoing_ports[target.source or target.ipv6] = port
         return port
 
 
 class TransportSockets:
     """
-    Makes what an association needs with Twisted's transports. See :class:`~socksproxy.udp.registry.Kind`.
+    Makes associations' ports with Twisted. See :class:`~socksproxy.udp.registry.SocketMaker`.
 
     :param reactor: one with :class:`twisted.internet.interfaces.IReactorUDP`.
     :param outgoing: where datagrams to destinations leave from.
@@ -181,14 +181,14 @@ class TransportSockets:
         self._reactor = reactor
         self._outgoing = outgoing
 
-    def open(self, host: str, port: int, desk: Desk) -> ClientTransport:
-        """See :meth:`socksproxy.udp.registry.Kind.open`."""
-        protocol = ClientTransport(desk)
+    def open(self, host: str, port: int, demux: Demux) -> ClientTransport:
+        """See :meth:`socksproxy.udp.registry.SocketMaker.open`."""
+        protocol = ClientTransport(demux)
         protocol.port = listen(self._reactor, protocol, host, port)
         return protocol
 
     def outlet(self, association: Association, port: Any) -> TransportOutlet:
-        """See :meth:`socksproxy.udp.registry.Kind.outlet`."""
+        """See :meth:`socksproxy.udp.registry.SocketMaker.outlet`."""
         return TransportOutlet(self._reactor, association, port, self._outgoing)
 
 
@@ -207,7 +207,7 @@ def listen(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> An
         raise problem.socketError from None
     link = getattr(opened, "socket", None)
     if link is not None:
-        enlarge(link)
+        enlarge_buffers(link)
     return opened
 
 
@@ -216,15 +216,9 @@ def _listen_in_zone(reactor: Any, protocol: DatagramProtocol, host: str, port: i
     with socket(AF_INET6, SOCK_DGRAM) as link:
         link.setblocking(False)
         link.bind(bindable(host, port))
-        enlarge(link)
+        enlarge_buffers(link)
         # The reactor has a duplicate of it.
         return reactor.adoptDatagramPort(link.fileno(), AF_INET6, protocol, _LARGEST)
-
-
-def enlarge(link: Any) -> None:
-    """Give the UDP socket *link* room; the system may give less than is asked for."""
-    for option in (SO_RCVBUF, SO_SNDBUF):
-        link.setsockopt(SOL_SOCKET, option, BUFFERS)
 
 
 def _host(addr: tuple[Any, ...]) -> tuple[str, int]:

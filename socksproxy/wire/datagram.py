@@ -1,5 +1,7 @@
 """
 The header of a UDP datagram (RFC 1928, section 7), both ways.
+
+No other module knows where a field of the header stands.
 """
 
 from __future__ import annotations
@@ -7,11 +9,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .socks5 import build_address, parse_address
-from .words import Address, ProtocolError
+from .words import Address, AddressType, ProtocolError
 
 #: The bit of FRAG that ends a sequence; the rest is the fragment's position.
 LAST_FRAGMENT = 0x80
-_ADDRESS_AT = 3
+_FRAG_AT, _TYPE_AT, _ADDRESS_AT, _NAME_AT = 2, 3, 3, 4
+#: Bytes of the header of an IPv4 and of an IPv6 destination.
+IPV4_SIZE, IPV6_SIZE = 10, 22
+#: Bytes of the shortest header: that of a name of one letter.
+_SHORTEST = 8
+#: Bytes of the longest header: RSV, FRAG, ATYP, a name of 255 bytes with its length, and a port.
+LONGEST_SIZE = _NAME_AT + 1 + 255 + 2
 
 
 class Header(NamedTuple):
@@ -46,7 +54,7 @@ def parse_datagram(data: bytes | bytearray) -> tuple[Header, int]:
     parsed = parse_address(data, _ADDRESS_AT)
     if parsed is None:
         raise ProtocolError("a datagram that is shorter than its header")
-    return Header(data[2], parsed[0]), parsed[1]
+    return Header(data[_FRAG_AT], parsed[0]), parsed[1]
 
 
 def build_header(address: Address, fragment: int = 0) -> bytes:
@@ -56,3 +64,40 @@ def build_header(address: Address, fragment: int = 0) -> bytes:
     :raises ValueError: for a host, port or fragment that cannot be expressed.
     """
     return bytes((0, 0, fragment)) + build_address(address)
+
+
+def header_size(data: bytes | memoryview) -> int:
+    """The length of the header of the datagram *data*, which is not parsed; 0: there is no whole header."""
+    size = len(data)
+    if size < _SHORTEST:
+        return 0
+    kind = data[_TYPE_AT]
+    if kind == AddressType.IPV4:
+        end = IPV4_SIZE
+    elif kind == AddressType.IPV6:
+        end = IPV6_SIZE
+    elif kind == AddressType.DOMAIN_NAME and data[_NAME_AT]:
+        end = _NAME_AT + 1 + data[_NAME_AT] + 2
+    else:
+        return 0
+    return end if size >= end else 0
+
+
+def fragment_of(header: bytes | memoryview) -> int:
+    """FRAG of a whole *header*; 0: the datagram is whole."""
+    return header[_FRAG_AT]
+
+
+def unfragmented(header: bytes) -> bytes:
+    """The *header* of a fragment, as the whole datagram has it."""
+    return bytes(_FRAG_AT + 1) + header[_FRAG_AT + 1 :]
+
+
+def is_ipv4(header: bytes) -> bool:
+    """Whether a *header*, of which four bytes are enough, has an IPv4 address."""
+    return header[_TYPE_AT] == AddressType.IPV4
+
+
+def has_name(header: bytes) -> bool:
+    """Whether a whole *header* has a name in place of an address."""
+    return header[_TYPE_AT] == AddressType.DOMAIN_NAME

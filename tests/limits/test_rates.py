@@ -168,7 +168,7 @@ def datagrams(proxy: Any) -> None:
             name="few",
             allow=True,
             ports=[limited.getsockname()[1]],
-            limits=Limits(upload=Rate(1000, 3000), download=Rate(1000, 2000)),
+            limits=Limits(upload=Rate(10, 3000), download=Rate(10, 2000)),
         )
         policy = RulePolicy([few, Rule(name="rest", allow=True)])
         blockingCallFromThread(reactor, proxy.factory.reconfigure, policy=policy)
@@ -219,7 +219,7 @@ def to_many(proxy: Any) -> None:
         blockingCallFromThread(reactor, proxy.factory.reconfigure, limits=ServerLimits(server=few(0.001)))
         assert bucket.waiting == 0
         (session,) = proxy.factory.sessions.live
-        (meters,) = {target.meters for target in session._association.targets.values()}
+        (meters,) = {target.meters for target in session._association.targets}
         all_of_it = ledger._accounts[Scope.SERVER, ""].upload
         assert [place.budget for place in meters.up._places] == [bucket, all_of_it]
         for sock in there * 2:

@@ -16,7 +16,7 @@ from socksproxy import Client
 from socksproxy.errors import NameNotFound, NotAllowed
 from socksproxy.net.resolve import Names
 from socksproxy.policy import INamePolicy
-from socksproxy.policy.asking import Means, ask, ask_address, permitted_addresses
+from socksproxy.policy.asking import DestinationCheck, ask, ask_address, permitted_addresses
 from socksproxy.wire.words import Address, Command
 from tests.support.hosts import Hosts
 from tests.support.logs import log_publisher
@@ -27,9 +27,9 @@ NAME = Address.of("a.example", 80)
 FIRST, SECOND, THIRD = (Address.of(host, 80) for host in ("192.0.2.1", "2001:db8::2", "192.0.2.3"))
 
 
-def means_for(policy: Policy, hosts: dict[str, list[str] | None]) -> Means:
+def means_for(policy: Policy, hosts: dict[str, list[str] | None]) -> DestinationCheck:
     clock = Clock()
-    return Means(policy, Names(Hosts(hosts), clock), clock)
+    return DestinationCheck(policy, Names(Hosts(hosts), clock), clock)
 
 
 def failing(value: Exception) -> Any:

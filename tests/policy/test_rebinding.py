@@ -23,10 +23,10 @@ from socksproxy.commands.connect import connect
 from socksproxy.errors import ConnectFailed, NotAllowed
 from socksproxy.net.resolve import Names
 from socksproxy.net.reverse import IReverseResolver
-from socksproxy.policy.asking import Means
+from socksproxy.policy.asking import DestinationCheck
 from socksproxy.policy.judge import Judge
 from socksproxy.policy.rules import Rule
-from socksproxy.udp import association as association_module
+from socksproxy.udp import targets as targets_module
 from socksproxy.values import Filtering
 from tests.conftest import Serve
 from tests.support.hosts import Hosts
@@ -163,7 +163,7 @@ def test_whatever_is_dialed_is_permitted(answer: list[str], denied: list[str]) -
         dialed.append(address)
         return fail(ConnectFailed("no", Reply.CONNECTION_REFUSED))
 
-    means = Means(judge, Names(hosts, clock), clock)
+    means = DestinationCheck(judge, Names(hosts, clock), clock)
     result: Any = maybeDeferred(connect, means, client, Address.of(NAME, 80), attempt, lambda: None)
     results: list[Any] = []
     result.addErrback(lambda failure: results.append(failure.type))
@@ -266,7 +266,7 @@ def datagrams(proxy: Any, hosts: Rebinding) -> None:
 @pytest_twisted.ensureDeferred
 async def test_datagrams(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name is looked up again every few seconds, here for each datagram; each answer is judged."""
-    monkeypatch.setattr(association_module, "NAME_LIFETIME", 0.0)
+    monkeypatch.setattr(targets_module, "NAME_LIFETIME", 0.0)
     hosts = rebinding()
     async with serving(kind, policy=policy("associate"), resolver=hosts) as proxy:
         proxy.factory.sessions.names._keep = 0

@@ -20,7 +20,7 @@ from socksproxy.auth.users import User
 from socksproxy.errors import NotAllowed
 from socksproxy.identity import Client, ISOCKSUser
 from socksproxy.net.resolve import Names
-from socksproxy.policy.asking import Means, ask, permitted_addresses
+from socksproxy.policy.asking import DestinationCheck, ask, permitted_addresses
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.judge import Judge
 from socksproxy.policy.rules import Rule
@@ -156,7 +156,7 @@ def test_what_is_dialed_is_what_was_judged(evil: str, command: Command) -> None:
     found: list[Any] = []
     for _ in range(6):
         judge = Judge(policy)
-        means, destination = Means(judge, names, clock), Address.of(NAME, 80)
+        means, destination = DestinationCheck(judge, names, clock), Address.of(NAME, 80)
         answer = ask(judge, client, command, destination)
         pending: Any = permitted_addresses(means, client, command, destination, answer, lambda: None)
         pending.addErrback(lambda failure: failure.trap(NotAllowed)).addBoth(found.append)

@@ -16,26 +16,23 @@ from socksproxy import Address, Client, Command, UDPSettings
 from socksproxy.events import Cause
 from socksproxy.limits.buckets import Meters
 from socksproxy.net.resolve import Names
-from socksproxy.policy.asking import Means
+from socksproxy.policy.asking import DestinationCheck
 from socksproxy.runtime.deadlines import Deadlines
-from socksproxy.udp import association as module
-from socksproxy.udp.association import (
+from socksproxy.udp import targets as module
+from socksproxy.udp.association import Association, AssociationContext
+from socksproxy.udp.drops import Drop
+from socksproxy.udp.reassembly import TIME, Reassembly
+from socksproxy.udp.targets import (
     LIFETIME,
     MAX_ASKED,
     MAX_WAITING,
     MAX_WAITING_BYTES,
     NAME_LIFETIME,
-    Association,
-    Drop,
+    DatagramRoute,
     Target,
-    Terms,
-    Way,
-    header_end,
 )
-from socksproxy.udp.reassembly import TIME
 from socksproxy.values import Filtering
-from socksproxy.wire.datagram import build_header, parse_datagram
-from socksproxy.wire.words import AddressType, ProtocolError
+from socksproxy.wire.datagram import build_header
 
 CLIENT = Client("192.0.2.1", 1000)
 
@@ -107,10 +104,11 @@ class World:
         self.policy = Policy()
         self.resolver = Resolver()
         names = Names(self.resolver, self.clock)
-        reassemblies = Deadlines(self.clock, TIME, Association.fragments_expired)
+        reassemblies = Deadlines(self.clock, TIME, Reassembly.clear)
         self.ended: list[Association] = []
-        terms = Terms(Means(self.policy, names, self.clock), UDPSettings(**settings), reassemblies, _nobody)  # type: ignore[arg-type]
-        self.association = Association(terms, CLIENT, "192.0.2.1", port, self.ended.append)
+        check = DestinationCheck(self.policy, names, self.clock)  # type: ignore[arg-type]
+        context = AssociationContext(check, UDPSettings(**settings), reassemblies, _nobody)
+        self.association = Association(context, CLIENT, "192.0.2.1", port, self.ended.append)
         self.outlet = self.association.outlet = Outlet(self.association)
 
     def send(self, host: str, payload: bytes = b"x", port: int = 53, fragment: int = 0) -> None:
@@ -132,16 +130,6 @@ class World:
 # Headers.
 
 
-@given(st.binary(max_size=300))
-def test_header_end(data: bytes) -> None:
-    """What it takes for a header is one, and what it does not is none."""
-    try:
-        _, end = parse_datagram(data)
-    except ProtocolError:
-        end = 0
-    assert header_end(data) == header_end(memoryview(data)) == end
-
-
 @given(
     st.binary(min_size=3, max_size=40)
     | st.sampled_from([1, 3, 4]).map(lambda t: bytes([0, 0, 0, t]) + bytes(30))
@@ -151,7 +139,7 @@ def test_any_bytes(data: bytes) -> None:
     world = World()
     world.association.from_client(data)
     fragments = world.association._fragments
-    waiting = world.association._waiting + (fragments.pending if fragments else 0)
+    waiting = world.association.targets.waiting + (fragments.pending if fragments else 0)
     assert len(world.outlet.sent) + sum(world.dropped.values()) + waiting == 1
 
 
@@ -252,12 +240,12 @@ def test_a_name_that_is_not_found() -> None:
     world.resolver.answer("no.test")
     world.send("no.test")
     assert world.dropped == {"unresolvable": 3}
-    assert world.association._waiting == world.association._asked == 0
+    assert world.association.targets.waiting == world.association.targets.asked == 0
 
 
 def test_a_route_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without IPv6, and a name with both."""
-    monkeypatch.setattr(module, "_has_route", lambda address: address.type is AddressType.IPV4)
+    monkeypatch.setattr(module, "has_route", lambda host, port: ":" not in host)
     world = World()
     world.send("dual.test")
     world.resolver.answer("dual.test", "2001:db8::1", "198.51.100.1")
@@ -265,11 +253,6 @@ def test_a_route_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     world.send("six.test")
     world.resolver.answer("six.test", "2001:db8::1", "2001:db8::2")
     assert world.sent == [(("2001:db8::1", 53), b"x")]
-
-
-def test_has_route() -> None:
-    assert module._has_route(Address.of("127.0.0.1", 9))
-    assert not module._has_route(Address.of("255.255.255.255", 9))
 
 
 def test_what_waits_is_bounded() -> None:
@@ -283,7 +266,7 @@ def test_what_waits_is_bounded() -> None:
         world.send("slow2.test", bytes(MAX_WAITING_BYTES // 4))
     assert world.dropped == {"overflow": 16}
     world.resolver.answer("slow2.test", "198.51.100.1")
-    assert (world.association._waiting, world.association._waiting_bytes) == (0, 0)
+    assert (world.association.targets.waiting, world.association.targets.waiting_bytes) == (0, 0)
     for number in range(MAX_ASKED + 5):
         world.send(f"{number}.test", b"")
     assert len(world.resolver.waiting) == MAX_ASKED
@@ -297,7 +280,7 @@ def test_an_answer_that_never_comes() -> None:
     world.clock.advance(LIFETIME)
     world.send("slow.test", b"2")
     assert world.dropped == {"overflow": 1}
-    assert world.association._asked == 1
+    assert world.association.targets.asked == 1
     world.resolver.answer("slow.test", "198.51.100.1")
     assert world.sent == [(("198.51.100.1", 53), b"2")]
 
@@ -326,7 +309,7 @@ def test_destinations_are_bounded() -> None:
     for number in range(100):
         world.send("198.51.100.1")
         world.send(f"203.0.113.{number}")
-        assert len(world.association.targets) <= 16
+        assert len(world.association.targets.by_header) <= 16
         assert world.passes("198.51.100.1", 53)
     assert len(world.policy.asked) == 101, "the one in use was forgotten"
     assert not world.passes("203.0.113.0", 53)
@@ -355,7 +338,7 @@ def test_replies_of_a_rule(filtering: Filtering) -> None:
         given.append((rule, Meters()))
         return given[-1][1]
 
-    association.way = lambda address, name: Way(
+    association.route = lambda address, name: DatagramRoute(
         None, None, None if address.port == 80 else "few", meters_under
     )
     for port in (80, 53, 54):
@@ -363,7 +346,8 @@ def test_replies_of_a_rule(filtering: Filtering) -> None:
     world.send("198.51.100.2", port=80)
     assert [rule for rule, _ in given] == ["few"]
     limited = {
-        (host, port): association.reply_meters.get(header) is given[0][1]
+        (host, port): association.metering is not None
+        and association.metering._of_replies.get(header) is given[0][1]
         for host, port in (
             ("198.51.100.1", 53),
             ("198.51.100.1", 80),
@@ -406,7 +390,7 @@ def test_headers_of_replies() -> None:
         world.send(host)
         assert world.association.header_for("key", host, 99) == build_header(Address.of(host, 99))
     assert set(world.association.sources) == {"key"}
-    world.association.renew()
+    world.association.forget_sources()
     assert world.association.sources == {}
 
 
@@ -485,7 +469,7 @@ def test_the_end_with_a_policy_that_cannot_be_cancelled() -> None:
     assert world.outlet.closed == 1
     for (answer,) in world.policy.late.values():
         answer.callback(True)
-    assert world.association._contacts == {}
+    assert world.association.targets._contacts == {}
     assert world.sent == []
 
 

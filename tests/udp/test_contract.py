@@ -26,7 +26,7 @@ from socksproxy.net import make_resolver
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.session.session import MAX_IDLE_TALK
-from socksproxy.udp import association as association_module, sockets, transports
+from socksproxy.udp import sockets, targets as targets_module, transports
 from socksproxy.values import Filtering
 from socksproxy.wire.datagram import build_header
 from socksproxy.wire.words import UNSPECIFIED, AddressType
@@ -591,7 +591,7 @@ def _is_dropped(proxy: Proxy, client: Client, echo: Echo) -> bool:
 @pytest_twisted.ensureDeferred
 async def test_a_policy_that_changes_its_mind(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was allowed once is not allowed for ever, nor is what was denied denied."""
-    monkeypatch.setattr(association_module, "LIFETIME", 0.2)
+    monkeypatch.setattr(targets_module, "LIFETIME", 0.2)
     policy = Ports()
     async with serving(kind, policy=policy) as proxy:
         await proxy.run(changes_its_mind, policy)
@@ -1347,9 +1347,9 @@ def flood(proxy: Proxy) -> None:
             client.send(bytes(1000), (f"{number % 100}.slow.test", 9))
         assert other.ask(b"x", echo.address) == b"x"
         associations = proxy.factory.sessions.associations.live
-        waiting = max(association._waiting_bytes for association in associations)
+        waiting = max(association.targets.waiting_bytes for association in associations)
         assert 0 < waiting <= 131072
-        assert max(len(association.targets) for association in associations) <= 32
+        assert max(len(association.targets.by_header) for association in associations) <= 32
         assert client.ask(b"still there", echo.address) == b"still there"
 
 
@@ -1375,8 +1375,8 @@ def many_destinations(proxy: Proxy) -> None:
             if number % 10 == 0:  # one that is in use is not forgotten
                 assert client.ask(b"x", echo.address) == b"x"
         (association,) = proxy.factory.sessions.associations.live
-        assert len(association.targets) <= 64
-        assert len(association._contacts) <= 64
+        assert len(association.targets.by_header) <= 64
+        assert len(association.targets._contacts) <= 64
         assert len(association.sources) <= 64
         assert client.ask(b"x", echo.address) == b"x"
 

@@ -20,12 +20,14 @@ from socksproxy.events import Cause
 from socksproxy.net.ports import Advertised
 from socksproxy.net.resolve import Names
 from socksproxy.policy import DefaultPolicy
-from socksproxy.policy.asking import Means
+from socksproxy.policy.asking import DestinationCheck
 from socksproxy.runtime.deadlines import Deadlines
 from socksproxy.udp import registry as module
-from socksproxy.udp.association import LIFETIME, Association, Terms
-from socksproxy.udp.demux import OwnDesk, SharedDesk
+from socksproxy.udp.association import Association, AssociationContext
+from socksproxy.udp.demux import PrivateDemux, SharedDemux
+from socksproxy.udp.reassembly import Reassembly
 from socksproxy.udp.registry import Associations
+from socksproxy.udp.targets import LIFETIME
 from socksproxy.udp.transports import TransportOutlet
 from socksproxy.values import Filtering
 from socksproxy.values.outgoing import Outgoing
@@ -112,109 +114,111 @@ class Port:
 
 def an_association(host: str = "192.0.2.1", port: int | None = None, **settings: Any) -> Association:
     clock = Clock()
-    means = Means(DefaultPolicy(), Names(None, clock), clock)  # type: ignore[arg-type]
-    terms = Terms(means, UDPSettings(**settings), Deadlines(clock, None, _nobody), _nobody)
-    return Association(terms, Client(host, 1000), host, port, _nobody)
+    check = DestinationCheck(DefaultPolicy(), Names(None, clock), clock)  # type: ignore[arg-type]
+    context = AssociationContext(
+        check, UDPSettings(**settings), Deadlines(clock, None, Reassembly.clear), _nobody
+    )
+    return Association(context, Client(host, 1000), host, port, _nobody)
 
 
 def _nobody(association: Association) -> None:
     """Whom it tells."""
 
 
-def served(*associations: Association) -> SharedDesk:
-    desk = SharedDesk()
+def served(*associations: Association) -> SharedDemux:
+    demux = SharedDemux()
     for association in associations:
-        desk.add(association)
-    return desk
+        demux.add(association)
+    return demux
 
 
 def test_the_oldest_without_a_port() -> None:
     one, two = an_association(), an_association()
-    desk = served(one, two)
-    assert desk.whose("192.0.2.2", 7, DATAGRAM) is None
-    assert desk.whose("192.0.2.1", 7, b"rubbish") is None
-    assert desk.whose("192.0.2.1", 7, DATAGRAM) is one
-    assert desk.whose("192.0.2.1", 8, DATAGRAM) is two
-    assert desk.whose("192.0.2.1", 7, b"rubbish") is one, "the association counts it"
-    assert desk.whose("192.0.2.1", 9, DATAGRAM) is None
-    assert desk.foreign == 2
+    demux = served(one, two)
+    assert demux.find("192.0.2.2", 7, DATAGRAM) is None
+    assert demux.find("192.0.2.1", 7, b"rubbish") is None
+    assert demux.find("192.0.2.1", 7, DATAGRAM) is one
+    assert demux.find("192.0.2.1", 8, DATAGRAM) is two
+    assert demux.find("192.0.2.1", 7, b"rubbish") is one, "the association counts it"
+    assert demux.find("192.0.2.1", 9, DATAGRAM) is None
+    assert demux.foreign == 2
     assert (one.port, two.port) == (7, 8)
 
 
 def test_a_port_that_two_have_named() -> None:
     """The first has it; a client cannot take another one's datagrams by naming its port."""
     one, two = an_association(port=7), an_association(port=7)
-    desk = served(one, two)
+    demux = served(one, two)
     assert two.port is None
-    assert desk.whose("192.0.2.1", 7, DATAGRAM) is one
-    assert desk.whose("192.0.2.1", 8, DATAGRAM) is two
-    assert desk.remove(one)
-    assert desk.whose("192.0.2.1", 7, DATAGRAM) is None
+    assert demux.find("192.0.2.1", 7, DATAGRAM) is one
+    assert demux.find("192.0.2.1", 8, DATAGRAM) is two
+    assert demux.remove(one)
+    assert demux.find("192.0.2.1", 7, DATAGRAM) is None
 
 
 def test_who_has_named_no_port_goes_first() -> None:
     """A port that was named is its association's, as long as there is another one for other ports."""
     named, silent, wrong = an_association(port=7), an_association(), an_association(port=53)
-    desk = served(named, silent, wrong)
-    assert desk.whose("192.0.2.1", 7, b"rubbish") is None, "that does not latch"
-    assert desk.whose("192.0.2.1", 9, DATAGRAM) is silent
-    assert desk.whose("192.0.2.1", 7, DATAGRAM) is named
-    assert desk.whose("192.0.2.1", 10, DATAGRAM) is wrong
+    demux = served(named, silent, wrong)
+    assert demux.find("192.0.2.1", 7, b"rubbish") is None, "that does not latch"
+    assert demux.find("192.0.2.1", 9, DATAGRAM) is silent
+    assert demux.find("192.0.2.1", 7, DATAGRAM) is named
+    assert demux.find("192.0.2.1", 10, DATAGRAM) is wrong
     assert (named.port, silent.port, wrong.port) == (7, 9, 10)
-    assert desk.whose("192.0.2.1", 53, DATAGRAM) is None
+    assert demux.find("192.0.2.1", 53, DATAGRAM) is None
     for association in (named, silent, wrong):
-        desk.remove(association)
-    assert [*desk._by_peer, *desk._peers, *desk._by_host, *desk._waiting, *desk._expecting] == []
+        demux.remove(association)
+    assert [*demux._by_peer, *demux._peers, *demux._by_host, *demux._waiting, *demux._expecting] == []
 
 
 def test_same_port_of_other_addresses() -> None:
     one, two = an_association("192.0.2.1", 7), an_association("192.0.2.2", 7)
-    desk = served(one, two)
-    assert desk.whose("192.0.2.1", 7, DATAGRAM) is one
-    assert desk.whose("192.0.2.2", 7, DATAGRAM) is two
+    demux = served(one, two)
+    assert demux.find("192.0.2.1", 7, DATAGRAM) is one
+    assert demux.find("192.0.2.2", 7, DATAGRAM) is two
     assert (one.port, two.port) == (7, 7)
 
 
 @pytest.mark.parametrize("relatch", [False, True])
 def test_a_port_that_moves(relatch: bool) -> None:
     one = an_association(port=7, relatch=relatch)
-    desk = served(one)
+    demux = served(one)
     changes: list[None] = []
-    desk.changed = lambda: changes.append(None)
-    assert desk.whose("192.0.2.1", 8, DATAGRAM) is one, "it has named another port, which does not matter"
+    demux.changed = lambda: changes.append(None)
+    assert demux.find("192.0.2.1", 8, DATAGRAM) is one, "it has named another port, which does not matter"
     assert len(changes) == 1
-    assert desk.whose("192.0.2.1", 8, b"rubbish") is one, "the association counts it"
-    assert desk.whose("192.0.2.1", 9, DATAGRAM) is (one if relatch else None)
-    assert desk.whose("192.0.2.1", 7, DATAGRAM) is (one if relatch else None)
+    assert demux.find("192.0.2.1", 8, b"rubbish") is one, "the association counts it"
+    assert demux.find("192.0.2.1", 9, DATAGRAM) is (one if relatch else None)
+    assert demux.find("192.0.2.1", 7, DATAGRAM) is (one if relatch else None)
     assert len(changes) == (3 if relatch else 1)
-    assert desk.whose("192.0.2.1", 7 if relatch else 8, DATAGRAM) is one
-    desk.add(an_association(relatch=relatch))
-    two = desk.whose("192.0.2.1", 10, DATAGRAM)
+    assert demux.find("192.0.2.1", 7 if relatch else 8, DATAGRAM) is one
+    demux.add(an_association(relatch=relatch))
+    two = demux.find("192.0.2.1", 10, DATAGRAM)
     assert two is not one
-    assert desk.whose("192.0.2.1", 11, DATAGRAM) is None, "of two nobody can tell"
+    assert demux.find("192.0.2.1", 11, DATAGRAM) is None, "of two nobody can tell"
 
 
 def test_nothing_is_kept_of_those_that_are_gone() -> None:
     one, two, three = an_association(), an_association(port=7), an_association("192.0.2.2")
-    desk = served(one, two, three)
-    assert desk.remove(two)
-    assert desk.remove(one)
-    assert not desk.remove(three)
-    assert [*desk._by_peer, *desk._peers, *desk._by_host, *desk._waiting] == []
-    assert desk.whose("192.0.2.1", 7, DATAGRAM) is None
+    demux = served(one, two, three)
+    assert demux.remove(two)
+    assert demux.remove(one)
+    assert not demux.remove(three)
+    assert [*demux._by_peer, *demux._peers, *demux._by_host, *demux._waiting] == []
+    assert demux.find("192.0.2.1", 7, DATAGRAM) is None
 
 
-def test_an_own_desk() -> None:
-    desk = OwnDesk()
-    assert desk.whose("192.0.2.1", 7, DATAGRAM) is None
-    desk.abort()
+def test_an_own_port() -> None:
+    demux = PrivateDemux()
+    assert demux.find("192.0.2.1", 7, DATAGRAM) is None
+    demux.abort()
     one = an_association()
-    desk.add(one)
-    assert desk.whose("192.0.2.1", 7, DATAGRAM) is one
-    assert desk.whose("192.0.2.1", 8, DATAGRAM) is None
-    desk.abort()
+    demux.add(one)
+    assert demux.find("192.0.2.1", 7, DATAGRAM) is one
+    assert demux.find("192.0.2.1", 8, DATAGRAM) is None
+    demux.abort()
     assert one.how is Cause.ABORTED
-    assert not desk.remove(one)
+    assert not demux.remove(one)
 
 
 # All of a factory.
@@ -225,9 +229,9 @@ class Factory:
 
     def __init__(self, *advertised: str, **settings: Any) -> None:
         self.reactor = Reactor()
-        self.means = Means(DefaultPolicy(), Names(None, self.reactor), self.reactor)  # type: ignore[arg-type]
+        self.check = DestinationCheck(DefaultPolicy(), Names(None, self.reactor), self.reactor)  # type: ignore[arg-type]
         self.associations = Associations(
-            self.reactor, self.means, UDPSettings(**settings), Advertised(advertised), Outgoing()
+            self.reactor, self.check, UDPSettings(**settings), Advertised(advertised), Outgoing()
         )
         self.ended: list[Association] = []
 
@@ -331,7 +335,7 @@ def test_ports_of_another_range_make_no_room() -> None:
     factory = Factory(ports=(5, 7))
     one = factory.open()[0]
     settings = UDPSettings(ports=(8, 9))
-    factory.associations.reconfigure(factory.means, settings, Advertised(()), Outgoing())
+    factory.associations.reconfigure(factory.check, settings, Advertised(()), Outgoing())
     factory.reactor.taken = {8, 9}
     with pytest.raises(NoFreePort):
         factory.open()
@@ -467,6 +471,6 @@ def test_what_comes_after_the_end() -> None:
     outlet = association.outlet
     assert isinstance(outlet, TransportOutlet)
     association.abort()
-    outlet.from_world(b"late", "198.51.100.1", 53)
+    outlet.from_destination(b"late", "198.51.100.1", 53)
     assert association.sources == {}
     assert association.dropped == {}

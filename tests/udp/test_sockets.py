@@ -19,11 +19,12 @@ from twisted.internet.task import deferLater
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.udp import batch as batch_module, registry as associations, sockets
-from socksproxy.udp.batch import HEAD, SLOTS, Batch
-from socksproxy.udp.demux import SharedDesk
+from socksproxy.udp.batch import SLOTS, Batch
+from socksproxy.udp.demux import SharedDemux
 from socksproxy.udp.sockets import EngineSockets, SocketOutlet
 from socksproxy.udp.transports import TransportSockets
 from socksproxy.values.udp import UDPSettings
+from socksproxy.wire.datagram import IPV4_SIZE
 
 from .harness import Client, Echo, Proxy, reactor, udp_socket, wait_for
 from .test_contract import free_udp_port, serving
@@ -57,8 +58,8 @@ def test_receive(pair: Pair, apart: bool) -> None:
     for slot, payload in enumerate(sent):
         at, size = batch.at(slot), len(payload)
         if apart:
-            assert batch.head(slot)[:size] == payload[:HEAD]
-            assert batch.view[at : at + max(0, size - HEAD)] == payload[HEAD:]
+            assert batch.head(slot)[:size] == payload[:IPV4_SIZE]
+            assert batch.view[at : at + max(0, size - IPV4_SIZE)] == payload[IPV4_SIZE:]
         else:
             assert batch.view[at : at + size] == payload
     assert sockets._peer(batch.name(0)) == one.getsockname()
@@ -207,7 +208,7 @@ async def test_without_ctypes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Python without it has Twisted's transports, and everything still works."""
     monkeypatch.setattr(batch_module, "_receive", None)
     async with serving("engine") as proxy:
-        kind = proxy.factory.sessions.associations._kind(proxy.factory.sessions.engine)
+        kind = proxy.factory.sessions.associations._maker(proxy.factory.sessions.engine)
         assert isinstance(kind, TransportSockets)
         await proxy.run(many, 100)
 
@@ -291,7 +292,7 @@ async def test_a_fault_costs_one_association(monkeypatch: pytest.MonkeyPatch) ->
         with Echo() as echo, Client(proxy) as client, Client(proxy) as other:
             assert client.ask(b"x", echo.address) == b"x"
             assert other.ask(b"x", echo.address) == b"x"
-            monkeypatch.setattr(sockets.SocketOutlet, "from_world", lambda *_: 1 / 0)
+            monkeypatch.setattr(sockets.SocketOutlet, "from_destinations", lambda *_: 1 / 0)
             client.send(b"x", echo.address)
             assert client.closed()
             monkeypatch.undo()
@@ -324,7 +325,7 @@ async def test_no_room_in_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(engine, "register", register)
         assert await proxy.run(scenario) == 1
         assert not proxy.factory.sessions.associations.live
-        assert isinstance(proxy.factory.sessions.associations._kind(engine), EngineSockets)
+        assert isinstance(proxy.factory.sessions.associations._maker(engine), EngineSockets)
 
 
 # Cost.
@@ -409,14 +410,14 @@ async def test_a_fault_on_a_port_for_all(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_fault_of_the_desk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Likewise where it is not even known whose the datagram is."""
-    whose = SharedDesk.whose
+async def test_a_fault_of_the_demultiplexer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Likewise where it is not even known to which association the datagram belongs."""
+    find = SharedDemux.find
 
-    def fail_for_one(desk: SharedDesk, host: str, *arguments: Any) -> Any:
+    def fail_for_one(demux: SharedDemux, host: str, *arguments: Any) -> Any:
         if host == "127.0.0.2":
             raise RuntimeError("unforeseen")
-        return whose(desk, host, *arguments)
+        return find(demux, host, *arguments)
 
     def scenario(proxy: Proxy) -> None:
         with Echo() as echo, Client(proxy) as good, Client(proxy, host="127.0.0.2") as bad:
@@ -425,6 +426,6 @@ async def test_a_fault_of_the_desk(monkeypatch: pytest.MonkeyPatch) -> None:
             assert bad.is_silent()
             assert good.ask(b"good", echo.address) == b"good"
 
-    monkeypatch.setattr(SharedDesk, "whose", fail_for_one)
+    monkeypatch.setattr(SharedDemux, "find", fail_for_one)
     async with serving("engine", udp=UDPSettings(port=free_udp_port())) as proxy:
         await proxy.run(scenario)

@@ -107,3 +107,24 @@ def test_any_bytes(data: bytes) -> None:
         return
     assert offset <= len(data)
     assert datagram.build_header(header.address, header.fragment) == b"\x00\x00" + data[2:offset]
+
+
+@given(st.binary(max_size=300))
+def test_header_size(data: bytes) -> None:
+    """What it takes for a header is one, and what it does not is none."""
+    try:
+        header, end = datagram.parse_datagram(data)
+    except ProtocolError:
+        assert datagram.header_size(data) == datagram.header_size(memoryview(data)) == 0
+        return
+    assert datagram.header_size(data) == datagram.header_size(memoryview(data)) == end
+    assert datagram.fragment_of(data) == header.fragment
+    assert datagram.is_ipv4(data[:4]) is (header.address.type is AddressType.IPV4)
+    assert datagram.has_name(data) is (header.address.type is AddressType.DOMAIN_NAME)
+    assert datagram.parse_datagram(datagram.unfragmented(data[:end])) == (Header(0, header.address), end)
+
+
+def test_sizes() -> None:
+    assert len(datagram.build_header(Address.of("192.0.2.1", 1))) == datagram.IPV4_SIZE
+    assert len(datagram.build_header(Address.of("::1", 1))) == datagram.IPV6_SIZE
+    assert len(datagram.build_header(Address.of("n" * 255, 1))) == datagram.LONGEST_SIZE
