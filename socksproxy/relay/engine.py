@@ -1,10 +1,13 @@
 """
 The relay engine: an epoll of its own inside the reactor, and plain sockets in it.
 
-Its descriptor is registered with the reactor once, as a reader; what happens on
-hundreds of sockets then costs the reactor one event. Everything of a session
-that is not Twisted's lives here: its sockets (:mod:`~socksproxy.relay.pump`),
-connections that are being made, and clients that are being talked to.
+Strategy: the engine's descriptor is registered with the reactor once, as a reader. Events on hundreds of
+sockets then cost the reactor one event. Each socket is registered with the engine once, edge-triggered, and
+has a :class:`Handler`: a client in its handshake, a connection that is being made, or one half of a relay
+(:mod:`~socksproxy.relay.pump`). A handler uses an edge up, or asks for another turn with
+:meth:`RelayEngine.again`. Two budgets keep the reactor responsive: events in one call, and bytes in one
+turn. A fault of ours in a handler ends its session only. After small messages the engine waits for the next
+events by itself, for a moment (:mod:`~socksproxy.relay.lingering`).
 """
 
 from __future__ import annotations
@@ -46,11 +49,11 @@ _BIND_ADDRESS_NO_PORT = 24
 
 class Handler(Shape):
     """
-    What is told of the events of a descriptor.
+    Handles the events of a descriptor.
 
-    One that may be replaced by a relay keeps, as ``missed``, the events that it has not used up. One that
-    is registered for other events than :data:`~socksproxy.relay.epoll_events.EVERYTHING` has them as
-    ``mask``.
+    A handler that a relay may replace keeps the events that it has not used up, as ``missed``. A handler
+    that is registered for other events than :data:`~socksproxy.relay.epoll_events.EVERYTHING` has them
+    as ``mask``.
     """
 
     def event(self, mask: int) -> None: ...

@@ -46,9 +46,9 @@ class Lingering:
 
     def goes_on(self) -> bool:
         """
-        Wait until somebody has something to do; whether the engine has.
+        Wait for an event; whether the engine has one.
 
-        Whether the reactor has something else then cannot be told, for its epoll holds the engine's.
+        Whether the reactor has another event then cannot be told, because its epoll holds the engine's.
         """
         reactor = self._reactor
         if not reactor.running:

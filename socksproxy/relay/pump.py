@@ -45,6 +45,8 @@ BUFFER_SIZE = 65536
 _TURNS = 4
 #: Full buffers in a row after which a direction is spliced.
 _BULK = 2
+#: Bytes that may be moved where no meter says how many.
+_UNLIMITED = 1 << 60
 #: The streak of a direction that cannot be spliced.
 _NEVER = -(1 << 60)
 _RESETS = frozenset({errno_.ECONNRESET, errno_.EPIPE})
@@ -115,17 +117,15 @@ class Half:
 
     def pump(self) -> None:
         """Move what can be moved."""
-        if self.meter is not None:
-            self._pump_within(self.meter)
+        if self.meter is not None or self._pipe is not None:
+            self._pump_at_most(self.meter)
             return
         if self.fd < 0 or (self._blocked and not self._unblock()) or self.eof:
-            return
-        if self._pipe is not None:
-            self._stream()
             return
         relay = self.relay
         engine = relay.engine
         buffer = engine.buffer
+        # As _copy(), but written out: this is the way of nearly every message, and a call costs time.
         for _ in range(_TURNS):
             try:
                 size = self.socket.recv_into(buffer)
@@ -158,10 +158,8 @@ class Half:
                 continue
             self._streak += 1
             if self._streak >= _BULK:
-                self._pipe = engine.pipes.take()
-                if self._pipe is not None:
-                    self._stream()
-                    return
+                self._pump_at_most(None)
+                return
         engine.again(self)
 
     def send_first(self, early: bytes) -> None:
@@ -215,31 +213,41 @@ class Half:
         reset_on_close(self.socket)
         self.close()
 
-    def _pump_within(self, meter: Meter) -> None:
-        """Move what can be moved, as far as *meter* allows."""
-        if self.fd < 0 or meter.waiting or (self._blocked and not self._unblock_within(meter)) or self.eof:
+    def _pump_at_most(self, meter: Meter | None) -> None:
+        """
+        Move what can be moved until the source runs dry, the other socket is full, or it is others' turn.
+
+        :param meter: how much may be moved; None: whatever there is.
+        """
+        if self.fd < 0 or (meter is not None and meter.waiting):
+            return
+        if (self._blocked and not self._unblock_within(meter)) or self.eof:
             return
         engine = self.relay.engine
         for _ in range(_TURNS):
             if engine.spent > engine.turn_bytes:
                 break
-            most = meter.take()
-            if not most:
-                self._wait_for(meter)
-                return
+            most = _UNLIMITED
+            if meter is not None:
+                most = meter.take()
+                if not most:
+                    self._wait_for(meter)
+                    return
             size = self._move(most)
             if size > 0:
                 engine.spent += size
-                meter.spend(size)
+                if meter is not None:
+                    meter.spend(size)
             drained = self._pipe is None and 0 < size < min(most, BUFFER_SIZE) and not self._uneven
             if size < 0 or drained or self._blocked or self.fd < 0:
-                meter.rest()
+                if meter is not None:
+                    meter.rest()
                 return
         engine.again(self)
 
-    def _unblock_within(self, meter: Meter) -> bool:
+    def _unblock_within(self, meter: Meter | None) -> bool:
         """Send what waits for the meter, and for the other socket; whether all of it went."""
-        while self._owed:
+        while meter is not None and self._owed:
             most = meter.take()
             if not most:
                 self._wait_for(meter)
@@ -345,23 +353,6 @@ class Half:
             return False
         self._blocked = False
         return True
-
-    def _stream(self) -> None:
-        """Splice until the source runs dry, the other socket is full, or it is others' turn."""
-        engine = self.relay.engine
-        pipe = self._pipe
-        assert pipe is not None
-        for _ in range(_TURNS):
-            if engine.spent > engine.turn_bytes:
-                break
-            size = self._splice(pipe, pipe.size)
-            if size > 0:
-                engine.spent += size
-            if size < 0 or self._blocked or self.fd < 0:
-                return
-            if self._pipe is None:
-                break
-        engine.again(self)
 
     def _drain(self) -> bool:
         """Splice the pipe's bytes to the other socket; whether all of them went."""

@@ -52,10 +52,20 @@ _BOOT = (
 )
 
 
+#: Raise it with every change of :class:`Orders`, and of the commands and answers above.
+ORDERS_VERSION = 1
+
+
+class OtherVersion(Exception):
+    """The supervisor and the worker run different versions of this program."""
+
+
 class Orders(NamedTuple):
     """
-    What a worker is told at its start, and again when the configuration has changed. Numbers are those
-    of descriptors, or of those that go with it.
+    The supervisor's orders to a worker, at its start and again when the configuration has changed.
+
+    A number of a descriptor is, at the start, its number in the worker; later it is its place among the
+    descriptors that come with the orders.
 
     :ivar number: which one it is, from 1 on.
     :ivar reactor: the module that installs its reactor.
@@ -87,13 +97,24 @@ class Orders(NamedTuple):
     ids: tuple[int, int] | None = None
 
     def line(self) -> bytes:
-        """The line that says all that."""
-        return json.dumps(self._asdict()).encode() + b"\n"
+        """The orders as a line of JSON."""
+        return json.dumps({"version": ORDERS_VERSION, **self._asdict()}).encode() + b"\n"
 
     @classmethod
     def parse(cls, line: bytes) -> Orders:
-        """What *line* says."""
-        return cls(**json.loads(line))
+        """
+        The orders in *line*.
+
+        :raises OtherVersion: when the supervisor runs another version of this program.
+        """
+        fields = json.loads(line)
+        version = fields.pop("version", 0)
+        if version != ORDERS_VERSION:
+            raise OtherVersion(
+                f"the supervisor gives orders of version {version}, and this worker knows version "
+                f"{ORDERS_VERSION}: the program has changed since the supervisor started, so restart it"
+            )
+        return cls(**fields)
 
 
 def pass_on(channel: socket.socket, orders: Orders, descriptors: Sequence[int]) -> None:

@@ -41,6 +41,7 @@ from .process import (
     Inbox,
     Lines,
     Orders,
+    OtherVersion,
 )
 from .shared_table import SharedTable
 
@@ -233,6 +234,7 @@ def read_orders(descriptor: int) -> Orders:
     The first line that the supervisor sends.
 
     :raises EOFError: when there is no supervisor any more.
+    :raises OtherVersion: when the supervisor runs another version of this program.
     """
     line = b""
     while not line.endswith(b"\n"):
@@ -335,7 +337,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     try:
         orders = read_orders(control)
-    except EOFError as problem:
+    except (EOFError, OtherVersion) as problem:
         raise SystemExit(str(problem)) from None
     with suppress(ImportError, AttributeError):
         importlib.import_module(orders.reactor).install()

@@ -602,7 +602,7 @@ from socksproxy.relay import engine_for
 engine = engine_for(reactor)
 harness = Harness("engine", engine)
 harness.start()
-harness.ended.addCallback(lambda relay: print("ended:", relay.how.value))
+harness.ended.addCallback(lambda relay: print("ended:", relay.how.value.words))
 if {how!r} == "fork":
     pid = os.fork()
     if not pid:

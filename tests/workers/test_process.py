@@ -86,6 +86,27 @@ def test_orders() -> None:
     os.close(read)
 
 
+@pytest.mark.parametrize("version", [None, 0, 2])
+def test_orders_of_another_version(version: int | None) -> None:
+    """A worker whose program has changed since its supervisor started ends, and says what is to be done."""
+    fields = {**json.loads(orders().line()), "new": 1}
+    del fields["version"]
+    if version is not None:
+        fields["version"] = version
+    read, write = os.pipe()
+    os.write(write, json.dumps(fields).encode() + b"\n")
+    os.close(write)
+    code = "from socksproxy.workers.worker import main; main()"
+    command = [sys.executable, "-c", code, str(read)]
+    done = subprocess.run(command, pass_fds=[read], capture_output=True, text=True, timeout=60)
+    os.close(read)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"the supervisor gives orders of version {version or 0}, and this worker knows version 1: "
+        "the program has changed since the supervisor started, so restart it\n"
+    )
+
+
 # The worker's log.
 
 
