@@ -173,18 +173,18 @@ class State(Enum):
 
 
 class Step(Enum):
-    """What takes a conversation from one state to the next."""
+    """What changes the state of a conversation."""
 
     __hash__ = object.__hash__
 
-    SPOKE_SOCKS5 = "the client opens with version 5"
-    SPOKE_SOCKS4 = "the client opens with version 4"
-    NEEDS_NO_METHOD = "nobody is asked who they are"
-    CHOSE_METHOD = "a method that both know is chosen"
-    ASKED = "the method waits for somebody's word"
-    WENT_ON = "the method goes on"
-    GRANTED_USER = "the portal knows the client"
-    READ_REQUEST = "the request is whole"
+    SPOKE_SOCKS5 = "the first byte is version 5"
+    SPOKE_SOCKS4 = "the first byte is version 4"
+    NEEDS_NO_METHOD = "the server demands no authentication"
+    CHOSE_METHOD = "the server chooses a method that the client offers"
+    ASKED = "the method waits for the portal, or for something else that takes time"
+    WENT_ON = "the method continues"
+    GRANTED_USER = "the portal accepts the client"
+    READ_REQUEST = "the request is complete"
     ANNOUNCE = "the first of BIND's two replies is sent"
     GRANT = "the reply that grants the request is sent"
     REFUSE = "the conversation ends in a refusal"

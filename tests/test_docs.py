@@ -416,3 +416,26 @@ def test_configuration(tables: ModuleType) -> None:
     assert all(row[1] and row[3] and row[4] and row[5] for row in limits)
     idle = next(row for row in tables.TABLES["config-timeouts"]() if row[0] == "``idle-timeout``")
     assert idle[1:4] == ("number", "seconds", "0")
+
+
+#: Words for which there is a plainer one, and text that is not prose.
+_HABITS = re.compile(
+    r"\b(nobody|somebody|whoever|whomever|likewise|of whom|to whom|those that|goes on|go on with|as ever)\b"
+)
+_NOT_PROSE = re.compile(
+    r"``[^`]*``|^(?: {4}| {8,})\S.*$|^\.\. from-the-code::.*\n\n(?:.+\n)+(?:\n(?:   .*\n)+)", re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*TEXTS, DOCS.parent / "CONTRIBUTING.rst", DOCS.parent / "SECURITY.rst"],
+    ids=lambda path: path.stem,
+)
+def test_plain_english(path: Path) -> None:
+    """Sentences have a noun as their subject. Prose is readable without a build: 100 columns."""
+    text = path.read_text("utf-8")
+    assert _HABITS.findall(_NOT_PROSE.sub("", text)) == [] or path.stem == "CONTRIBUTING"
+    if not path.stem.startswith("performance-"):
+        wide = [line for line in text.splitlines() if len(line) > 100]
+        assert [line for line in wide if not line.startswith("    ")] == []

@@ -71,11 +71,11 @@ class GroupRecord:
     """
     What each member of a group has whose own record says nothing else.
 
-    :ivar expires: from when on nobody can log in; a date is over when the day is.
-    :ivar disabled: whether nobody can log in.
-    :ivar outgoing: at most one IPv4 and one IPv6 address of this machine that connections leave from.
-    :ivar limits: of each, all sessions together.
-    :raises ValueError: when something cannot be meant.
+    :ivar expires: from then on the members cannot log in. A date ends with its day.
+    :ivar disabled: whether the members cannot log in.
+    :ivar outgoing: the addresses that connections leave from: at most one IPv4 and one IPv6 address.
+    :ivar limits: of each member, for all sessions of the member together.
+    :raises ValueError: for values that have no meaning.
     """
 
     expires: datetime | None = attrs.field(default=None, converter=optional(_expires))
@@ -89,14 +89,14 @@ class UserRecord:
     """
     What is known of a user.
 
-    :ivar password: its hash, as an htpasswd file has it; None: another checker knows the user.
-    :ivar groups: of which the user is a member. What the record leaves out, the first of them says
-        that does.
-    :ivar expires: from when on the user cannot log in; a date is over when the day is.
+    :ivar password: the hash, as in an htpasswd file. Without it another checker must accept the user.
+    :ivar groups: the user's groups. For a key that the record lacks, the first group with that key
+        counts.
+    :ivar expires: from then on the user cannot log in. A date ends with its day.
     :ivar disabled: whether the user cannot log in.
-    :ivar outgoing: at most one IPv4 and one IPv6 address of this machine that connections leave from.
-    :ivar limits: of the user, all sessions together.
-    :raises ValueError: when something cannot be meant.
+    :ivar outgoing: the addresses that connections leave from: at most one IPv4 and one IPv6 address.
+    :ivar limits: of the user, for all sessions together.
+    :raises ValueError: for values that have no meaning.
     """
 
     password: str | None = attrs.field(default=None, repr=False)

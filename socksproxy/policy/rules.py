@@ -162,29 +162,29 @@ class Rule:
     *users* and *groups* together are one condition, and so are *names* and *networks*: where both are
     given, either will do.
 
-    :ivar name: appears in access records; letters, digits, ``_``, ``.``, ``:`` and ``-``.
-    :ivar allow: what it decides.
+    :ivar name: the name in access records; letters, digits, ``_``, ``.``, ``:`` and ``-``.
+    :ivar allow: the decision.
     :ivar users: names of users.
     :ivar groups: names of groups.
-    :ivar authenticated: True: somebody has vouched for the user's name; False: nobody has.
-    :ivar clients: addresses, networks and sets from which clients come, or ``unix``: those on a Unix
-        socket, which have no address.
+    :ivar authenticated: whether the client has authenticated.
+    :ivar clients: addresses, networks and sets of clients, or ``unix`` for all clients on Unix
+        sockets, which have no address.
     :ivar listeners: names of listeners, addresses and ports as in ``192.0.2.1:1080``, ``unix:`` and a
         path, or ``unix`` for every Unix socket.
     :ivar versions: 4 or 5. SOCKS4a is 4.
     :ivar commands: ``connect``, ``bind``, ``associate``, ``resolve``.
-    :ivar names: names of destinations: ``a.example``, ``*.example`` (what ends so), a glob
-        with ``*`` and ``?``, or ``@`` and the name of a set.
+    :ivar names: names of destinations: ``a.example``, ``*.example`` (every name with this end), a
+        pattern with ``*`` and ``?``, or ``@`` and the name of a set.
     :ivar networks: addresses, networks and sets of destinations.
     :ivar ports: numbers, or ranges as in ``"6000-6063"``.
     :ivar days: ``mon`` to ``sun``, or ranges as in ``"mon-fri"``.
-    :ivar hours: spans as in ``"08:00-18:00"``; the minute of the end is not in it. One that goes
-        past midnight belongs to the day on which it begins.
-    :ivar zone: the time zone of days and hours, as in ``"Europe/Berlin"``; None: the machine's own.
-    :ivar ends_sessions: whether days and hours end open sessions: of a rule that allows, when its hours are
-        over; of a rule that denies, when they begin. False: only sessions that begin are judged by them.
-    :ivar outgoing: at most one IPv4 and one IPv6 address of this machine that connections and datagrams leave
-        from, and on which BIND listens.
+    :ivar hours: spans as in ``"08:00-18:00"``, without the minute of the end. A span across midnight
+        belongs to the day on which it begins.
+    :ivar zone: the time zone of days and hours, as in ``"Europe/Berlin"``. Default: the machine's.
+    :ivar ends_sessions: whether days and hours also end open sessions: when the hours of an allowing rule
+        end, and when the hours of a denying rule begin.
+    :ivar outgoing: at most one IPv4 and one IPv6 address of this machine. Connections and datagrams leave
+        from it, and BIND listens on it.
     :ivar limits: of all sessions under this rule together.
     :ivar timeouts: in place of the server's, once the rule is known.
     :ivar log: whether a session has an access record.

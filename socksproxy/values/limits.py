@@ -13,8 +13,8 @@ class Rate(NamedTuple):
     """
     How fast something may go on, for ever.
 
-    :ivar per_second: so much.
-    :ivar burst: how much may come at once after a pause; None: what would have come in a quarter of a second.
+    :ivar per_second: the amount per second.
+    :ivar burst: how much may pass at once after a pause; None: as much as in a quarter of a second.
     """
 
     per_second: float
@@ -26,12 +26,12 @@ class Limits:
     """
     How much somebody may have; None: as much as there is.
 
-    :ivar sessions: at once.
+    :ivar sessions: sessions at once.
     :ivar binds: BINDs that wait for their peers at once.
     :ivar associations: UDP associations at once.
-    :ivar new_sessions: sessions that begin.
+    :ivar new_sessions: sessions that begin in a time.
     :ivar upload: bytes from clients to destinations, all sessions together.
-    :ivar download: bytes from destinations to clients, likewise.
+    :ivar download: bytes from destinations to clients, all sessions together.
     :ivar daily: bytes of both directions in a day.
     :ivar monthly: bytes of both directions in a month.
     """
@@ -75,11 +75,12 @@ class ServerLimits:
 
     :ivar server: of all clients together.
     :ivar client: of each client address; on Unix sockets, of each local user.
-    :ivar network: of each network of clients, likewise.
-    :ivar user: of each user whose own record says nothing else.
+    :ivar network: of each network of clients.
+    :ivar user: of each user whose record has no other.
     :ivar session: of each session; rates only.
     :ivar ipv4_prefix: bits that the IPv4 addresses of one network have in common.
-    :ivar ipv6_prefix: likewise of IPv6; a household has 64, or fewer.
+    :ivar ipv6_prefix: bits that the IPv6 addresses of one network have in common; a household has 64,
+        or fewer.
     """
 
     server: Limits = Limits()
