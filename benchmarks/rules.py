@@ -99,7 +99,7 @@ def loaded(kind: type[SetFile], write: Callable[[int], str], entries: int) -> Se
         spent, spent_cpu = time.perf_counter() - began, time.process_time() - began_cpu
     finally:
         os.unlink(file.name)
-    print(f"{entries} {kind.kind}: read in {spent:.1f} s, {spent_cpu:.1f} s of CPU")
+    print(f"{entries} of {kind.__name__}: read in {spent:.1f} s, {spent_cpu:.1f} s of CPU")
     print(f"  {memory() - before:.0f} MB more at the peak")
     return content
 

@@ -173,7 +173,6 @@ class Bucket:
     # Budget.
 
     def available(self) -> int:
-        """See :meth:`Budget.available`."""
         if self._serving is not None:
             return max(int(self._share - self._served), 0)
         if self._waiting:
@@ -182,7 +181,6 @@ class Bucket:
         return int(self._tokens) if self._tokens >= min(_LEAST_AT_ONCE, self._quantum) else 0
 
     def spend(self, amount: int, waiter: Waiter | None = None) -> None:
-        """See :meth:`Budget.spend`."""
         self._tokens = min(self._tokens - amount, self._burst)
         if waiter is self._serving:
             self._served += amount
@@ -190,7 +188,6 @@ class Bucket:
             self._left[waiter] += amount
 
     def wait(self, waiter: Waiter) -> None:
-        """See :meth:`Budget.wait`."""
         if waiter in self._numbers:
             return
         goes_on = waiter is self._serving
@@ -204,7 +201,6 @@ class Bucket:
             self._want_timer()
 
     def leave(self, waiter: Waiter) -> None:
-        """See :meth:`Budget.leave`."""
         self._left.pop(waiter, None)
         if waiter is self._serving:
             self._serving = None
@@ -286,7 +282,6 @@ class _Place:
         self.held = 0
 
     def resume(self) -> None:
-        """See :meth:`Waiter.resume`."""
         self.hold(self.budget.available())
         self._meter.has_turn()
 
@@ -412,7 +407,6 @@ class Meters(NamedTuple):
     down: Meter | None = None
 
     def leave(self) -> None:
-        """See :meth:`Meter.leave`."""
         for meter in self:
             if meter is not None:
                 meter.leave()

@@ -63,12 +63,10 @@ class OwnCounter:
         self.value = 0
 
     def add(self) -> int:
-        """See :meth:`Counter.add`."""
         self.value += 1
         return self.value
 
     def give(self) -> None:
-        """See :meth:`Counter.give`."""
         self.value -= 1
 
 
@@ -89,7 +87,6 @@ class OwnPace:
         self._left = burst_of(rate)
 
     def take(self) -> bool:
-        """See :meth:`Pace.take`."""
         self._fill()
         # A little less: what is due at a time is not quite there at that time, in floating numbers.
         if self._left < 1 - 1e-9:
@@ -99,7 +96,6 @@ class OwnPace:
 
     @property
     def full(self) -> bool:
-        """See :meth:`Pace.full`."""
         self._fill()
         return self._left >= burst_of(self.rate)
 
@@ -126,13 +122,10 @@ class OwnCounting:
         self._reactor = reactor
 
     def counter(self, name: str) -> OwnCounter:
-        """See :meth:`Counting.counter`."""
         return OwnCounter()
 
     def pace(self, name: str, rate: Rate) -> OwnPace:
-        """See :meth:`Counting.pace`."""
         return OwnPace(self._reactor, rate)
 
     def bucket(self, name: str, rate: Rate) -> Bucket:
-        """See :meth:`Counting.bucket`."""
         return Bucket(self._reactor, rate)

@@ -282,7 +282,6 @@ class Compiled:
         return frozenset(name for name, schedule in self._ending if schedule.holds(now))
 
     def decide(self, question: RuleQuestion, now: float) -> Decision:
-        """See :meth:`socksproxy.policy.matching.Matcher.decide`."""
         if not self.rules:
             return unruled(question, self.sets, self.own)
         matching = self._matching(question, now)

@@ -5,7 +5,6 @@ Why something is decided as it is: which rule did it, and why none before it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
@@ -13,13 +12,12 @@ from ..identity import Client
 from ..limits.ledger import client_network
 from ..logs.printable import in_one_line
 from ..net.names import canonical
-from ..runtime.zones import zone_called
 from ..values import amounts
 from ..values.limits import Limits, ServerLimits
 from ..wire.words import Address, Command
 from .compiled import RulePolicy
-from .matching import Matcher, RuleQuestion, Verdict, question_of, question_of_command
-from .rules import DAYS, DEFAULT, OWN, SPECIAL, Rule
+from .matching import Matcher, RuleQuestion, Verdict, command_word, question_of, question_of_command
+from .rules import DEFAULT, OWN, SPECIAL, Rule
 
 _NO_RULE = {
     DEFAULT: "no rule matches",
@@ -206,16 +204,12 @@ def _network(client: Client, limits: ServerLimits) -> str:
 
 
 def _step(matcher: Matcher, rule: Rule, question: RuleQuestion, now: float) -> RuleStep:
-    verdict, fields = matcher.match(rule, question, now)
+    verdict, fields, found = matcher.match(rule, question, now)
     if verdict is Verdict.OPEN and question.port is None:
         return RuleStep(rule.name, rule.allow, "some")
     if verdict is not Verdict.NO:
         return RuleStep(rule.name, rule.allow, verdict.value)
     wanted = tuple(_shown(value) for field in fields for value in _values(getattr(rule, field)))
-    if "days" in fields or "hours" in fields:
-        found = _moment(rule, now)
-    else:
-        found = ", ".join(dict.fromkeys(_found(field, question) for field in fields))
     return RuleStep(rule.name, rule.allow, verdict.value, fields, wanted, found)
 
 
@@ -225,37 +219,8 @@ def _values(value: Any) -> tuple[Any, ...]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, Command):
-        return _command(value)
+        return command_word(value)
     if isinstance(value, tuple):
         first, last = value
         return str(first) if first == last else f"{first}-{last}"
     return str(value)
-
-
-def _found(field: str, question: RuleQuestion) -> str:
-    client, command, host, port, name = question
-    if field in ("users", "groups"):
-        user = "nobody in particular" if client.user is None else client.user
-        groups = f" of {', '.join(sorted(client.groups))}" if client.groups else ""
-        return f"{user}{groups}"
-    if field == "ports" and command in (Command.RESOLVE, Command.RESOLVE_PTR):
-        return "no port"
-    return {
-        "authenticated": str(client.user is not None),
-        "clients": client.host or "unix",
-        "listeners": " or ".join((client.listener, *client.aliases)) if client.listener else "any",
-        "versions": "any" if client.version is None else str(client.version),
-        "commands": _command(command),
-        "ports": str(port),
-        "names": name or "a name",
-        "networks": host or "an address",
-    }[field]
-
-
-def _moment(rule: Rule, now: float) -> str:
-    local = datetime.fromtimestamp(now, None if rule.zone is None else zone_called(rule.zone))
-    return f"{DAYS[local.weekday()]} {local:%H:%M}"
-
-
-def _command(command: Command) -> str:
-    return "associate" if command is Command.UDP_ASSOCIATE else command.name.lower()

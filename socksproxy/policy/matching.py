@@ -43,8 +43,6 @@ from .rules import (
 )
 from .sets import HoldsNetworks, Sets, glob
 
-#: Conditions that several fields make together.
-_FIELDS = {"users": ("users", "groups"), "names": ("names", "networks"), "days": ("days", "hours", "zone")}
 WITHOUT_PORT = frozenset({Command.RESOLVE, Command.RESOLVE_PTR})
 
 
@@ -90,16 +88,32 @@ class Verdict(Enum):
     OPEN = "open"
 
 
+class Condition(NamedTuple):
+    """
+    One condition of a rule, apart from the one on the destination.
+
+    :ivar fields: the fields of a rule that make it together.
+    :ivar holds: whether it holds for a question, at a time in seconds since the epoch.
+    :ivar found: what there is in place of what the rule wants, in words.
+    """
+
+    fields: tuple[str, ...]
+    holds: Callable[[Rule, RuleQuestion, float], bool]
+    found: Callable[[Rule, RuleQuestion, float], str]
+
+
 class Match(NamedTuple):
     """
     How a rule and a question go together.
 
     :ivar verdict: whether the rule matches.
-    :ivar fields: those of the first condition that does not hold.
+    :ivar fields: the fields that the rule has of the first condition that does not hold.
+    :ivar found: what there is in place of what these fields want, in words.
     """
 
     verdict: Verdict
     fields: tuple[str, ...] = ()
+    found: str = ""
 
 
 class Schedule:
@@ -148,15 +162,31 @@ class Matcher:
         self.own = own
         check(self.rules, self.sets)
         self._schedules = {rule.name: Schedule(rule) for rule in self.rules if rule.timed}
-        self._conditions: tuple[tuple[str, Callable[[Rule, RuleQuestion, float], bool]], ...] = (
-            ("users", self._who),
-            ("authenticated", self._authenticated),
-            ("clients", self._clients),
-            ("listeners", self._listeners),
-            ("versions", self._versions),
-            ("commands", self._commands),
-            ("ports", self._ports),
-            ("days", self._time),
+        self._conditions = (
+            Condition(("users", "groups"), self._who, _found_user),
+            Condition(
+                ("authenticated",),
+                self._authenticated,
+                lambda rule, asked, now: str(asked.client.user is not None),
+            ),
+            Condition(("clients",), self._clients, lambda rule, asked, now: asked.client.host or UNIX),
+            Condition(
+                ("listeners",),
+                self._listeners,
+                lambda rule, asked, now: (
+                    " or ".join(filter(None, (asked.client.listener, *asked.client.aliases))) or "any"
+                ),
+            ),
+            Condition(
+                ("versions",), self._versions, lambda rule, asked, now: str(asked.client.version or "any")
+            ),
+            Condition(("commands",), self._commands, lambda rule, asked, now: command_word(asked.command)),
+            Condition(
+                ("ports",),
+                self._ports,
+                lambda rule, asked, now: "no port" if asked.command in WITHOUT_PORT else str(asked.port),
+            ),
+            Condition(("days", "hours", "zone"), self._time, _found_moment),
         )
 
     def decide(self, question: RuleQuestion, now: float) -> Decision:
@@ -186,18 +216,13 @@ class Matcher:
 
     def match(self, rule: Rule, question: RuleQuestion, now: float) -> Match:
         """How *rule* and *question* go together at *now*, in seconds since the epoch."""
-        for name, holds in self._conditions:
+        for fields, holds, found in self._conditions:
             if not holds(rule, question, now):
-                return Match(Verdict.NO, self._fields(rule, name))
+                return Match(Verdict.NO, _present(rule, fields), found(rule, question, now))
         verdict = self._where(rule, question)
-        return Match(verdict, self._fields(rule, "names") if verdict is Verdict.NO else ())
-
-    def _fields(self, rule: Rule, condition: str) -> tuple[str, ...]:
-        """The fields of *condition* that *rule* has."""
-        names = _FIELDS.get(condition, (condition,))
-        return tuple(name for name in names if getattr(rule, name) is not None)
-
-    # Conditions.
+        if verdict is not Verdict.NO:
+            return Match(verdict)
+        return Match(verdict, _present(rule, ("names", "networks")), _found_destination(rule, question))
 
     def _who(self, rule: Rule, question: RuleQuestion, now: float) -> bool:
         if rule.users is None and rule.groups is None:
@@ -328,6 +353,33 @@ def contents(texts: Iterable[str], sets: Sets) -> Iterator[tuple[Network, ...] |
             yield (parse_network(text),)
         elif text != UNIX:
             yield sets.networks[text]
+
+
+def _present(rule: Rule, fields: Iterable[str]) -> tuple[str, ...]:
+    """The ones of *fields* that *rule* has."""
+    return tuple(field for field in fields if getattr(rule, field) is not None)
+
+
+def _found_user(rule: Rule, question: RuleQuestion, now: float) -> str:
+    client = question.client
+    groups = f" of {', '.join(sorted(client.groups))}" if client.groups else ""
+    return f"{'nobody in particular' if client.user is None else client.user}{groups}"
+
+
+def _found_moment(rule: Rule, question: RuleQuestion, now: float) -> str:
+    local = datetime.fromtimestamp(now, None if rule.zone is None else zone_called(rule.zone))
+    return f"{DAYS[local.weekday()]} {local:%H:%M}"
+
+
+def _found_destination(rule: Rule, question: RuleQuestion) -> str:
+    name = None if rule.names is None else question.name or "a name"
+    address = None if rule.networks is None else question.host or "an address"
+    return ", ".join(dict.fromkeys(filter(None, (name, address))))
+
+
+def command_word(command: Command) -> str:
+    """The word of rules for *command*, as far as there is one for it alone."""
+    return "associate" if command is Command.UDP_ASSOCIATE else command.name.lower()
 
 
 # What no rule permits by the way.

@@ -225,7 +225,6 @@ class Association:
             self.targets.keep(target, payload)
 
     def pass_on(self, target: Target, payload: bytes) -> None:
-        """See :meth:`socksproxy.udp.targets.TargetOwner.pass_on`."""
         if self.outlet is not None:
             self.outlet.send(target, payload)
 
@@ -284,7 +283,6 @@ class Association:
     # How datagrams go, and how many.
 
     def choose_route(self, target: Target, address: Address) -> None:
-        """See :meth:`socksproxy.udp.targets.TargetOwner.choose_route`."""
         if self.route is None:
             return
         route = self.route(address, name_of(target.key))
@@ -388,7 +386,6 @@ class Association:
         return now - self._since >= idle
 
     def abort(self, how: Cause = Cause.ABORTED) -> None:
-        """See :meth:`socksproxy.relay.interfaces.IRelay.abort`."""
         ended, self._ended = self._ended, None
         if ended is None:
             return

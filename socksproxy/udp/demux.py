@@ -51,16 +51,13 @@ class PrivateDemux:
         self._association: Association | None = None
 
     def add(self, association: Association) -> None:
-        """See :meth:`Demux.add`."""
         self._association = association
 
     def remove(self, association: Association) -> bool:
-        """See :meth:`Demux.remove`."""
         self._association = None
         return False
 
     def find(self, host: str, port: int, data: bytes) -> Association | None:
-        """See :meth:`Demux.find`."""
         association = self._association
         if association is None:
             return None
@@ -72,7 +69,6 @@ class PrivateDemux:
         return association
 
     def abort(self) -> None:
-        """See :meth:`Demux.abort`."""
         if self._association is not None:
             self._association.abort()
 
@@ -117,7 +113,6 @@ class SharedDemux:
             self._expecting.setdefault(host, {})[association] = None
 
     def remove(self, association: Association) -> bool:
-        """See :meth:`Demux.remove`."""
         peer = self._peers.pop(association, None)
         if peer is not None:
             del self._by_peer[peer]
@@ -127,7 +122,6 @@ class SharedDemux:
         return bool(self._by_host)
 
     def find(self, host: str, port: int, data: bytes) -> Association | None:
-        """See :meth:`Demux.find`."""
         known = self._by_peer.get((host, port))
         if known is not None and known.latched:
             return known
@@ -161,7 +155,6 @@ class SharedDemux:
         self._by_peer[peer] = association
 
     def abort(self) -> None:
-        """See :meth:`Demux.abort`."""
         for of_host in list(self._by_host.values()):
             for association in list(of_host):
                 association.abort()

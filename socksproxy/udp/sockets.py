@@ -161,11 +161,9 @@ class ClientPort(Readable):
         return name[0].partition("%")[0], name[1]
 
     def abort(self) -> None:
-        """See :meth:`Readable.abort`."""
         self._demux.abort()
 
     def take(self, batch: Batch, count: int) -> None:
-        """See :meth:`Readable.take`."""
         start = 0
         while start < count:
             name = batch.name(start)
@@ -227,11 +225,9 @@ class DestinationPort(Readable):
         self._outlet = outlet
 
     def abort(self) -> None:
-        """See :meth:`Readable.abort`."""
         self._outlet.abort()
 
     def take(self, batch: Batch, count: int) -> None:
-        """See :meth:`Readable.take`."""
         self._outlet.from_destinations(batch, count)
 
 
@@ -281,7 +277,6 @@ class SocketOutlet:
         self.association.abort()
 
     def close(self) -> None:
-        """See :meth:`socksproxy.udp.association.Outlet.close`."""
         for port in (*self._by_family, *self._by_source.values()):
             if port is not None:
                 port.close()
@@ -290,7 +285,6 @@ class SocketOutlet:
     # To destinations.
 
     def send(self, target: Target, payload: bytes | memoryview) -> None:
-        """See :meth:`socksproxy.udp.association.Outlet.send`."""
         association = self.association
         if association.metering is not None and not association.admit_upload(target, (len(payload),)):
             return
@@ -486,11 +480,9 @@ class EngineSockets:
         self._outgoing = outgoing
 
     def open(self, host: str, port: int, demux: Demux) -> ClientPort:
-        """See :meth:`socksproxy.udp.registry.SocketMaker.open`."""
         return ClientPort(self._engine, bound(host, port), demux)
 
     def outlet(self, association: Association, port: Any) -> SocketOutlet:
-        """See :meth:`socksproxy.udp.registry.SocketMaker.outlet`."""
         return SocketOutlet(self._engine, association, port, self._outgoing)
 
 

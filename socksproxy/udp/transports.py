@@ -47,7 +47,6 @@ class ClientTransport(DatagramProtocol):
         return host.host.partition("%")[0], host.port
 
     def datagramReceived(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        """See :meth:`twisted.internet.protocol.DatagramProtocol.datagramReceived`."""
         host, port = _host(addr)
         association = self._demux.find(host, port, data)
         if association is not None and association.outlet is not None:
@@ -78,7 +77,6 @@ class DestinationTransport(DatagramProtocol):
         self._outlet = outlet
 
     def datagramReceived(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        """See :meth:`twisted.internet.protocol.DatagramProtocol.datagramReceived`."""
         self._outlet.from_destination(data, *_host(addr))
 
 
@@ -111,13 +109,11 @@ class TransportOutlet:
         self._outgoing_ports: dict[bool | str, Any] = {}
 
     def close(self) -> None:
-        """See :meth:`socksproxy.udp.association.Outlet.close`."""
         for port in self._outgoing_ports.values():
             port.stopListening()
         self._port.leave(self._association)
 
     def send(self, target: Target, payload: bytes | memoryview) -> None:
-        """See :meth:`socksproxy.udp.association.Outlet.send`."""
         association = self._association
         if association.metering is not None and not association.admit_upload(target, (len(payload),)):
             return
@@ -182,13 +178,11 @@ class TransportSockets:
         self._outgoing = outgoing
 
     def open(self, host: str, port: int, demux: Demux) -> ClientTransport:
-        """See :meth:`socksproxy.udp.registry.SocketMaker.open`."""
         protocol = ClientTransport(demux)
         protocol.port = listen(self._reactor, protocol, host, port)
         return protocol
 
     def outlet(self, association: Association, port: Any) -> TransportOutlet:
-        """See :meth:`socksproxy.udp.registry.SocketMaker.outlet`."""
         return TransportOutlet(self._reactor, association, port, self._outgoing)
 
 

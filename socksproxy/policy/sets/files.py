@@ -53,19 +53,18 @@ class SetFile:
     :param path: the file.
     """
 
-    #: What its entries are, for the log.
-    kind: str
-    #: What was read; it is never changed, but for another one.
+    #: What was read. It is never changed, but another table takes its place.
     table: Any
 
     def __init__(self, path: str) -> None:
         self._file = WatchedFile(path, MOST_BYTES, READ_WITHIN)
+        self._ignoring: list[str] = []
+        self._more_ignored = 0
+        self.table = self._table(iter(()))
         #: The state of the file that the table shows.
         self.held: FileSignature | None = None
         #: A line for each of the first entries of that state that do not count, and one for the others.
         self.ignored: tuple[str, ...] = ()
-        self._ignoring: list[str] = []
-        self._more_ignored = 0
 
     def load(self) -> None:
         """
@@ -86,12 +85,14 @@ class SetFile:
         key = type(self), self.path
         other = _loaded.get(key)
         if other is not None and other.held == self._file.signature:
-            table, ignored = other.table, other.ignored
+            self.table, self.ignored = other.table, other.ignored
         else:
-            table, ignored = self._read(BytesIO(content.data))
-        self._use(table)
-        self.held, self.ignored = self._file.signature, ignored
+            self.table, self.ignored = self._read(BytesIO(content.data))
+        self.held = self._file.signature
         _loaded[key] = self
+
+    def __len__(self) -> int:
+        return len(self.table)
 
     @property
     def path(self) -> str:
@@ -122,9 +123,6 @@ class SetFile:
     def _table(self, lines: Iterator[tuple[int, str]]) -> Any:
         raise NotImplementedError
 
-    def _use(self, table: Any) -> None:
-        raise NotImplementedError
-
     def _wrong(self, number: int, entry: str, right: str) -> SetFileError:
         return SetFileError(f"{self.path}, line {number}: {entry[:80]!r}: {right}")
 
@@ -150,19 +148,10 @@ def _lines(path: str, file: Iterable[bytes]) -> Iterator[tuple[int, str]]:
 class NetworksFile(SetFile):
     """A file of addresses, networks and ranges (``192.0.2.1-192.0.2.9``)."""
 
-    kind = "networks"
     table: NetworkTable
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.table = NetworkTable()
-
     def range_of(self, number: int, ipv6: bool) -> tuple[int, int] | None:
-        """See :meth:`HoldsNetworks.range_of`."""
         return self.table.range_of(number, ipv6)
-
-    def __len__(self) -> int:
-        return len(self.table)
 
     def _table(self, lines: Iterator[tuple[int, str]]) -> NetworkTable:
         packed4 = array("Q")
@@ -184,9 +173,6 @@ class NetworksFile(SetFile):
             for first_high, first_low, last_high, last_low in zip(*first6, *last6, strict=True)
         )
         return NetworkTable(ranges4, ranges6)
-
-    def _use(self, table: NetworkTable) -> None:
-        self.table = table
 
 
 def _range(entry: str) -> tuple[bool, int, int]:
@@ -221,19 +207,10 @@ class NamesFile(SetFile):
     Of a hosts file (``0.0.0.0 a.example b.example``) the addresses do not matter.
     """
 
-    kind = "names"
     table: NameTable
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.table = NameTable()
-
     def holds(self, name: str) -> bool:
-        """See :meth:`HoldsNames.holds`."""
         return self.table.holds(name)
-
-    def __len__(self) -> int:
-        return len(self.table)
 
     def _table(self, lines: Iterator[tuple[int, str]]) -> NameTable:
         return NameTable(self._patterns(lines))
@@ -255,9 +232,6 @@ class NamesFile(SetFile):
                     yield _name_of_file(word)
                 except BadValue as wrong:
                     self._ignore(number, word, wrong.right)
-
-    def _use(self, table: NameTable) -> None:
-        self.table = table
 
 
 def _name_of_file(word: str) -> str:

@@ -96,7 +96,6 @@ class _JoinedNames:
         self._others = tuple(others)
 
     def holds(self, name: str) -> bool:
-        """See :meth:`HoldsNames.holds`."""
         return any(pattern.fullmatch(name) for pattern in self._globs) or any(
             other.holds(name) for other in self._others
         )

@@ -88,7 +88,6 @@ class NetworkTable:
         return len(self._first4) + len(self._first6[0])
 
     def range_of(self, number: int, ipv6: bool) -> tuple[int, int] | None:
-        """See :meth:`HoldsNetworks.range_of`."""
         if not ipv6:
             high = number >> 16
             begin, end = self._begins4[high], self._begins4[high + 1]
@@ -178,7 +177,6 @@ class NameTable:
         return self._length
 
     def holds(self, name: str) -> bool:
-        """See :meth:`HoldsNames.holds`."""
         if self._has(hash(name)):
             return True
         dot = name.find(".")
