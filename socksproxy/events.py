@@ -207,9 +207,6 @@ class Subject(Protocol):
     def heard(self) -> bool:
         """Whether the client has sent anything; a health check or a scanner has not."""
 
-    def record(self) -> dict[str, Any] | None:
-        """The access record of a session that is over; None: a rule says that there is to be none."""
-
 
 class IServerEvents(Interface):
     """
@@ -228,8 +225,12 @@ class IServerEvents(Interface):
     def granted(session: Subject) -> None:
         """The request is granted; bytes or datagrams flow from now on, or an answer is sent."""
 
-    def ended(session: Subject) -> None:
-        """The session is over; each session that began ends once."""
+    def ended(session: Subject, record: dict[str, Any] | None) -> None:
+        """
+        The session is over; each session that began ends once.
+
+        :param record: the access record, with the keys :data:`FIELDS`; None: a rule says that there is none.
+        """
 
     def dropped() -> None:
         """A client is one too many, and is closed without a session."""
@@ -248,7 +249,7 @@ class ServerEvents:
 
     def granted(self, session: Subject) -> None: ...
 
-    def ended(self, session: Subject) -> None: ...
+    def ended(self, session: Subject, record: dict[str, Any] | None) -> None: ...
 
     def dropped(self) -> None: ...
 

@@ -53,7 +53,7 @@ class ServerSettings:
     :ivar usage: counts the bytes of a day and a month, for quotas; its maker starts it.
         None: there are no quotas. See :class:`~socksproxy.limits.quota.usage.UsageFile`.
     :ivar observer: receives one event for each session that has ended; its
-        keys are those of :meth:`~socksproxy.session.record.AccessRecord.event`.
+        keys are in :data:`socksproxy.events.FIELDS`.
     :ivar engine: False: relay over Twisted's transports even where the relay engine could be used. It
         cannot change while the server runs.
     :ivar bind: how BIND is served.

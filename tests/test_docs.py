@@ -204,7 +204,7 @@ def test_policy(client: str, host: str, port: int, permitted: bool) -> None:
     first, listeners = blocks(DOCS / "embedding.rst", ".. code-block:: python")[:2]
     names: dict[str, Any] = {"__name__": "documentation"}
     exec(first + listeners, names)
-    names["factory"].sessions.listeners.add("1.2.3.4", 443)
+    names["factory"].sessions.context.listeners.add("1.2.3.4", 443)
     answer = names["policy"].permits(Client(client, 5555), Command.CONNECT, Address.of(host, port))
     assert answer is permitted
 
@@ -221,7 +221,7 @@ def test_portals(page: str, number: int, tmp_path: Path) -> None:
     names: dict[str, Any] = {"__name__": "documentation"}
     assert "/etc/socks.htpasswd" in code
     exec(code.replace("/etc/socks.htpasswd", str(htpasswd)), names)
-    authentication = names["factory"].sessions.authentication
+    authentication = names["factory"].sessions.context.authentication
     assert [method.name for method in authentication.methods_for(lambda: None)] == ["password"]
 
 

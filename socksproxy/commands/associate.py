@@ -7,13 +7,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import NameNotFound
+from twisted.internet.defer import Deferred
+
+from ..errors import NameNotFound, NotAllowed, SOCKSError
+from ..events import Cause, Ended
 from ..identity import Client
+from ..limits.account import ASSOCIATIONS, Scope
 from ..negotiation import IWrapping
 from ..net.names import canonical
+from ..policy.asking import ask_command
 from ..udp.association import Association
 from ..udp.registry import Associations
-from ..wire.words import UNSPECIFIED, Address
+from ..udp.targets import DatagramRoute
+from ..wire.words import UNSPECIFIED, Address, Command
+from .service import NO_COUNTS, Counts, Owner, Service
+
+#: Bytes that a client may send on the connection of an association, where nothing is due.
+MAX_IDLE_TALK = 1 << 20
 
 
 def associate(
@@ -43,3 +53,158 @@ def associate(
     except NameNotFound:
         hint = UNSPECIFIED  # many clients fill the field with anything
     return associations.open(client, local, hint, engine, ended, wrapping)
+
+
+#: Causes that the client learns of by a reset.
+_RESETS = frozenset({Cause.ABORTED, Cause.DRAINED, Cause.FORBIDDEN, Cause.HOURS, Cause.TALK, Cause.FAULT})
+
+
+class Associate(Service):
+    """The service of UDP ASSOCIATE."""
+
+    __slots__ = ("_association", "_talk")
+
+    def __init__(self, session: Owner) -> None:
+        super().__init__(session)
+        self._association: Association | None = None
+        self._talk = 0
+
+    @property
+    def granted(self) -> bool:
+        """See :attr:`~socksproxy.commands.service.Service.granted`."""
+        return self._association is not None
+
+    def start(self) -> None:
+        """See :meth:`~socksproxy.commands.service.Service.start`."""
+        permitted = self.permitted()
+        if isinstance(permitted, Deferred):
+            self.session.wait(permitted, self._associate_later)
+        else:
+            self._associate(permitted)
+
+    def permitted(self) -> bool | Deferred[bool]:
+        """Whether there may be a destination for the client's datagrams."""
+        return ask_command(self.session.policy, self.session.client, Command.UDP_ASSOCIATE)
+
+    def _associate_later(self, permitted: bool) -> None:
+        if self.session.stale:  # the policy has changed while the one before took its time
+            self.session.restart()
+            return
+        try:
+            self._associate(permitted)
+        except (SOCKSError, OSError) as problem:
+            self.session.refuse(problem)
+
+    def _associate(self, permitted: bool) -> None:
+        """
+        Begin an association, if the client is *permitted* to have any destination.
+
+        :raises NotAllowed: when it is not.
+        """
+        session, context = self.session, self.session.context
+        if not permitted:
+            raise NotAllowed("the policy denies every destination")
+        session.take(ASSOCIATIONS, self._make_room)
+        association, bound = associate(
+            context.associations,
+            session.client,
+            session.channel.local(),
+            session.request.destination,
+            context.engine,
+            self._dissociated,
+            session.negotiation.wrapping,
+        )
+        self._association = association
+        association.check = session.check
+        association.meter(session.meters(None))
+        association.route = self._route
+        session.grant(bound)
+        session.forget_negotiation()
+        if session.half_closed:
+            session.channel.find_out()
+
+    def _route(self, address: Address, name: str | None) -> DatagramRoute:
+        """How datagrams go to *address*, one of *name*'s, if the client has asked for that."""
+        rule = self.session.rule_for_datagram(address, name)
+        route = self.session.route(rule)
+        return DatagramRoute(
+            None if route is None else route.source(address),
+            None if rule is None or rule.timeouts is None else rule.timeouts.idle,
+            rule.name if rule is not None and rule.limits else None,
+            self.session.meters_under,
+        )
+
+    def _make_room(self, scope: Scope) -> bool:
+        """One of the client's or the user's own associations may end for another; others' do not."""
+        client, make_room = self.session.client, self.session.context.associations.make_room
+        if scope is Scope.CLIENT:
+            return make_room(client, lambda other: other.client.whose == client.whose)
+        if scope is Scope.USER:
+            return make_room(client, lambda other: other.client.user == client.user)
+        return False
+
+    def _dissociated(self, association: Association) -> None:
+        session, cause = self.session, association.how or Cause.ABORTED
+        self._association = association
+        session.give(ASSOCIATIONS)
+        if session.ended is None or cause in (Cause.FORBIDDEN, Cause.HOURS):
+            session.ended = cause.value
+        if cause in _RESETS:
+            session.channel.abort()
+        else:
+            session.channel.close()
+        session.over(cause.value)
+
+    def received(self, data: bytes) -> None:
+        """See :meth:`~socksproxy.commands.service.Service.received`: a byte now and then is no harm."""
+        self._talk += len(data)
+        if self._talk > MAX_IDLE_TALK:
+            self.abort(Cause.TALK)
+
+    def read_closed(self) -> bool:
+        """See :meth:`~socksproxy.commands.service.Service.read_closed`: datagrams go on."""
+        if self._association is not None:
+            self.session.channel.find_out()
+        return True
+
+    def client_closed(self, ended: Ended) -> None:
+        """See :meth:`~socksproxy.commands.service.Service.client_closed`: datagrams may go on for a while."""
+        if self._association is None:
+            super().client_closed(ended)
+        elif self.session.ended is None:
+            self.session.ended = ended
+            if not self.session.wait_for_grace():
+                self._association.abort(Cause.CLIENT)
+
+    def abort(self, cause: Cause) -> None:
+        """See :meth:`~socksproxy.commands.service.Service.abort`."""
+        if self._association is None:
+            super().abort(cause)
+        else:
+            self._association.abort(cause)
+
+    def reconsider(self) -> bool | Deferred[bool]:
+        """See :meth:`~socksproxy.commands.service.Service.reconsider`."""
+        session = self.session
+        if self._association is not None:
+            session.settle()  # the next datagrams are under the rules that hold now
+            self._association.reconsider(session.client, session.check)
+        return self.permitted()
+
+    def limits_changed(self) -> None:
+        """See :meth:`~socksproxy.commands.service.Service.limits_changed`."""
+        if self._association is not None:
+            self._association.meter(self.session.meters(None))
+
+    def counts(self) -> Counts:
+        """See :meth:`~socksproxy.commands.service.Service.counts`."""
+        association = self._association
+        if association is None:
+            return NO_COUNTS
+        return Counts(
+            association.sent,
+            association.received,
+            association.datagrams_sent,
+            association.datagrams_received,
+            {reason.value: count for reason, count in association.dropped.items()},
+        )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from random import SystemRandom
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from twisted.python.failure import Failure
 
 from ..errors import AddressTypeNotSupported, NoFreePort, NotAllowed
 from ..identity import Client
+from ..limits.account import BINDS
 from ..logs.occasional import Seldom
 from ..net.dial import Dialed
 from ..net.local import address_towards, is_local
@@ -26,8 +28,9 @@ from ..policy import INamePolicy, IPolicy
 from ..policy.asking import DestinationCheck, ask, ask_address, permitted_addresses
 from ..values.bind import BindSettings
 from ..values.outgoing import Outgoing
-from ..wire.words import Address, AddressType, Command
+from ..wire.words import Address, AddressType, Command, Version
 from .peer_listener import Listener, Take, listening_socket
+from .service import Owner, Relaying
 
 _log = Logger(namespace="socksproxy")
 
@@ -46,7 +49,7 @@ class Wanted(NamedTuple):
     :ivar spoken: the type of the address by which the client has reached a
         destination of this name already; None: it has not.
     :ivar judged: gives the client as it is known now, and what decides for it now.
-    :ivar outgoing: the addresses of ours that are for a peer; None: those for all peers are.
+    :ivar source: gives the literal address of ours for a peer; None: the one for all peers.
     """
 
     client: Client
@@ -54,7 +57,7 @@ class Wanted(NamedTuple):
     ipv4_only: bool
     spoken: Callable[[str], AddressType | None]
     judged: Callable[[], tuple[Client, IPolicy]]
-    outgoing: Callable[[Address], Outgoing | None] = lambda _: None
+    source: Callable[[Address], str | None] = lambda _: None
 
 
 class Bound(NamedTuple):
@@ -236,8 +239,8 @@ class Binds:
         :raises OSError: when there is no way to *towards*.
         """
         wildcard = _WILDCARDS[towards.type]
-        source = (wanted.outgoing(towards) or Outgoing()).over(self._addresses).source(towards)
-        own = None if source is None else source[0]
+        listening = self._addresses.source(towards)
+        own = wanted.source(towards) or (None if listening is None else listening[0])
         told = self._advertised.address(wanted.client.host, towards.type)
         if told is not None:
             return told, own or (told if is_local(told) else wildcard)
@@ -294,6 +297,71 @@ class Binds:
             first=self._ports.first if self._ports else 1,
             last=self._ports.last if self._ports else 65535,
         )
+
+
+class Bind(Relaying):
+    """
+    The service of BIND.
+
+    :param binds: opens the listener.
+    """
+
+    __slots__ = ("_binds", "_waited_for", "announced", "strangers")
+
+    def __init__(self, session: Owner, binds: Binds) -> None:
+        super().__init__(session)
+        self._binds = binds
+        #: Who may come to the listener that is open.
+        self._waited_for: Sequence[Address] | None = None
+        self.announced = None
+        self.strangers = 0
+
+    @property
+    def peers(self) -> Sequence[Address] | None:
+        """See :attr:`~socksproxy.commands.service.Service.peers`."""
+        return self._waited_for if self.reached is None else [self.reached]
+
+    def start(self) -> None:
+        """See :meth:`~socksproxy.commands.service.Service.start`."""
+        session = self.session
+        session.take(BINDS)
+        wanted = Wanted(
+            session.client,
+            session.request.destination,
+            session.request.version is Version.SOCKS4,
+            partial(session.context.spoken, session.client),
+            lambda: (session.client, session.policy),
+            self._source,
+        )
+        take = session.context.take(session.channel)
+        session.wait(self._binds.bind(wanted, take, session.resolved_name, self._stranger), self._bound)
+
+    def _source(self, peer: Address) -> str | None:
+        route = self.session.route(self.session.rule(peer))
+        return None if route is None else route.source(peer)
+
+    def _stranger(self) -> None:
+        self.strangers = (self.strangers or 0) + 1
+
+    def _bound(self, bound: Bound) -> None:
+        session = self.session
+        session.wait_for_peer()
+        self.announced = str(bound.address)
+        self._waited_for = bound.peers
+        # Before the write, under which the client may turn out to be gone.
+        session.wait(bound.accepted, self._accepted)
+        if session.stale:
+            session.reconsider()
+        if session.ended is None:
+            session.announce(bound.address)
+
+    def _accepted(self, dialed: Dialed) -> None:
+        self.session.peer_came()
+        self.relay(dialed, dialed.reached)
+
+    def read_closed(self) -> bool:
+        """See :meth:`~socksproxy.commands.service.Service.read_closed`: the client has gone."""
+        return False
 
 
 def _at_once(answer: bool | Deferred[bool]) -> bool:

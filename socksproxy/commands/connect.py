@@ -14,6 +14,7 @@ from ..net.dial import Dialed, dial
 from ..net.names import canonical
 from ..policy.asking import DestinationCheck, ask, permitted_addresses
 from ..wire.words import Address, AddressType, Command
+from .service import Relaying
 
 
 def connect(
@@ -42,3 +43,23 @@ def connect(
         return dial(addresses, dialer, means.clock)
     looked_up: Deferred[Any] = addresses
     return looked_up.addCallback(dial, dialer, means.clock)
+
+
+class Connect(Relaying):
+    """The service of CONNECT."""
+
+    __slots__ = ()
+
+    def start(self) -> None:
+        """See :meth:`~socksproxy.commands.service.Service.start`."""
+        session = self.session
+        pending = connect(
+            session.check, session.client, session.request.destination, session.dial, session.resolved_name
+        )
+        session.wait(pending, self._connected)
+
+    def _connected(self, dialed: Dialed) -> None:
+        if self.session.stale:
+            self.session.confirm([dialed.reached], dialed, self._connected)
+        else:
+            self.relay(dialed, dialed.outgoing)

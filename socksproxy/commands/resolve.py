@@ -9,11 +9,14 @@ from typing import Any
 
 from twisted.internet.defer import inlineCallbacks
 
-from ..errors import NameNotFound, NotAllowed
+from ..errors import CommandNotSupported, NameNotFound, NotAllowed
+from ..events import Cause
 from ..identity import Client
+from ..logs.printable import line_of_record
 from ..net.names import canonical
 from ..policy.asking import DestinationCheck, ask, permitted_addresses
 from ..wire.words import Address, AddressType, Command, Request, Version
+from .service import Owner, Service
 
 
 @inlineCallbacks
@@ -60,3 +63,34 @@ def resolve_pointer(
     name: str = yield means.names.reverse(destination.host, client.share)
     resolved()
     return Address(name, 0, AddressType.DOMAIN_NAME)
+
+
+class Resolve(Service):
+    """The service of RESOLVE and RESOLVE_PTR."""
+
+    __slots__ = ("announced",)
+
+    def __init__(self, session: Owner) -> None:
+        super().__init__(session)
+        self.announced = None
+
+    def start(self) -> None:
+        """See :meth:`~socksproxy.commands.service.Service.start`."""
+        session = self.session
+        if not session.context.resolve_commands:
+            raise CommandNotSupported("command not supported")
+        begin = resolve if session.request.command == Command.RESOLVE else resolve_pointer
+        session.wait(
+            begin(session.check, session.client, session.request, session.resolved_name), self._answered
+        )
+
+    def _answered(self, answer: Address) -> None:
+        """There is an answer, and the conversation is over with it."""
+        session = self.session
+        if session.stale:
+            known = [answer] if answer.type is not AddressType.DOMAIN_NAME else []
+            session.confirm(known, answer, self._answered)
+            return
+        self.announced = line_of_record(answer.host)
+        session.grant(answer)
+        session.finish(Cause.ANSWERED.value)

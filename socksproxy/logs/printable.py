@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..wire.words import Address
+
 _SHOWN = 255
 
 
@@ -43,3 +45,9 @@ def escape_unknown(*streams: Any) -> None:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def shown(destination: Address) -> str:
+    """*destination* as a log may show it."""
+    host = line_of_record(destination.host)
+    return str(destination if host == destination.host else destination._replace(host=host))

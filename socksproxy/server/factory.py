@@ -39,8 +39,9 @@ from ..net.tcp_options import set_options
 from ..relay.interfaces import IRelay, nothing
 from ..relay.transports import TransportsRelay, reached_by
 from ..session.early_data import READ
-from ..session.registry import Sessions
+from ..session.registry import Registry
 from ..session.session import UNIDENTIFIED, Session
+from ..session.shared import ServerContext
 from ..settings import ServerSettings
 from ..twisted_internals import (
     can_half_close,
@@ -98,7 +99,7 @@ class SOCKSProtocol(Protocol):
         read_at_most(transport, READ)
         link = socket_of(transport)
         if link is not None and link.family != AF_UNIX:
-            set_options(link, self.factory.sessions.socket_options)
+            set_options(link, self.factory.context.socket_options)
         # Behind "haproxy:" the client's own address comes with its first bytes.
         self._unidentified = isinstance(transport, ProtocolWrapper) and not is_tls(transport)
         if self._unidentified and is_detachable(transport.transport):
@@ -151,11 +152,11 @@ class SOCKSProtocol(Protocol):
     # What the session asks of its channel.
 
     def write(self, data: bytes) -> None:
-        """See :meth:`socksproxy.session.channel.Channel.write`."""
+        """See :meth:`socksproxy.commands.channel.Channel.write`."""
         self.transport.write(data)
 
     def finish(self) -> None:
-        """See :meth:`socksproxy.session.channel.Channel.finish`."""
+        """See :meth:`socksproxy.commands.channel.Channel.finish`."""
         self.transport.resumeProducing()
         # TLS cannot close one direction, though its wrapper would pass the call on to TCP.
         if can_half_close(self.transport):
@@ -164,17 +165,17 @@ class SOCKSProtocol(Protocol):
             self.transport.loseConnection()
 
     def close(self) -> None:
-        """See :meth:`socksproxy.session.channel.Channel.close`."""
+        """See :meth:`socksproxy.commands.channel.Channel.close`."""
         self.transport.loseConnection()
 
     def abort(self) -> None:
-        """See :meth:`socksproxy.session.channel.Channel.abort`."""
+        """See :meth:`socksproxy.commands.channel.Channel.abort`."""
         # An association outlives its connection, and a TLS transport that is gone takes no abort.
         if self._session is not None:
             self.transport.abortConnection()
 
     def find_out(self) -> None:
-        """See :meth:`socksproxy.session.channel.Channel.find_out`."""
+        """See :meth:`socksproxy.commands.channel.Channel.find_out`."""
         link = socket_of(self.transport)
         if link is not None:
             ask(link)
@@ -189,15 +190,15 @@ class SOCKSProtocol(Protocol):
             self._look = self.factory.reactor.callLater(seconds, self._look_again, link, later)
 
     def pause(self) -> None:
-        """See :meth:`socksproxy.session.channel.Channel.pause`."""
+        """See :meth:`socksproxy.commands.channel.Channel.pause`."""
         self.transport.pauseProducing()
 
     def resume(self) -> None:
-        """See :meth:`socksproxy.session.channel.Channel.resume`."""
+        """See :meth:`socksproxy.commands.channel.Channel.resume`."""
         self.transport.resumeProducing()
 
     def local(self) -> str | None:
-        """See :meth:`socksproxy.session.channel.Channel.local`."""
+        """See :meth:`socksproxy.commands.channel.Channel.local`."""
         # Behind "haproxy:" the wrapper tells the balancer's address, on which we cannot listen.
         transport = innermost(self.transport)
         link = socket_of(transport)
@@ -207,18 +208,18 @@ class SOCKSProtocol(Protocol):
         return plain(host) if isinstance(host, str) else None
 
     def local_address(self) -> tuple[str, int] | None:
-        """See :meth:`socksproxy.session.channel.Channel.local_address`."""
+        """See :meth:`socksproxy.commands.channel.Channel.local_address`."""
         # Behind "haproxy:" it is the balancer's, just as the client's address is the one that reached it.
         address = self.transport.getHost()
         host = getattr(address, "host", None)
         return (plain(host), address.port) if isinstance(host, str) else None
 
     def reached(self) -> Place:
-        """See :meth:`socksproxy.session.channel.Channel.reached`."""
+        """See :meth:`socksproxy.commands.channel.Channel.reached`."""
         return reached_by(self.transport)
 
     def shows(self) -> ICredentials | None:
-        """See :meth:`socksproxy.session.channel.Channel.shows`."""
+        """See :meth:`socksproxy.commands.channel.Channel.shows`."""
         transport = self.transport
         if is_tls(transport):
             certificate = transport.getPeerCertificate()
@@ -229,7 +230,7 @@ class SOCKSProtocol(Protocol):
         return credentials_of(transport.socket)
 
     def detach(self) -> SocketType | None:
-        """See :meth:`socksproxy.session.channel.Channel.detach`."""
+        """See :meth:`socksproxy.commands.channel.Channel.detach`."""
         socket = detach_socket(self.transport) if self.detachable else None
         if socket is not None:
             self._session = None
@@ -244,7 +245,7 @@ class SOCKSProtocol(Protocol):
         meters: Meters | None = None,
         half_closed: Callable[[IRelay], None] = nothing,
     ) -> TransportsRelay:
-        """See :meth:`socksproxy.session.channel.Channel.join`."""
+        """See :meth:`socksproxy.commands.channel.Channel.join`."""
         relay = TransportsRelay(
             self.transport,
             destination.transport,
@@ -280,14 +281,22 @@ class SOCKSFactory(Factory):
     def __init__(self, reactor: Any, settings: ServerSettings | None = None, **fields: Any) -> None:
         self.reactor = reactor
         self.settings = settings = attrs.evolve(settings or ServerSettings(), **fields)
-        self.sessions = Sessions(reactor, self._authentication(settings, None), settings)
+        self.sessions = Registry(reactor, self._authentication(settings, None), settings)
         #: The proxy's own listeners, as its clients show them; a policy may want to know.
-        self.listeners = self.sessions.listeners
+        self.listeners = self.context.listeners
         self._engine: RelayEngine | None = None
-        self._gate = DescriptorGate(
-            reactor, self.sessions.underway, self.sessions.needed, self.sessions.half_closed.end_longest
-        )
+        self._gate = DescriptorGate(reactor, self.sessions.underway, self.sessions.needed, self._make_room)
         self.sessions.when_ended = self._gate.freed
+
+    @property
+    def context(self) -> ServerContext:
+        """What the sessions share."""
+        return self.sessions.context
+
+    def _make_room(self, most: int) -> int:
+        """Descriptors are short."""
+        self.context.events.tell("paused")
+        return self.context.half_closed.end_longest(most)
 
     def reconfigure(self, settings: ServerSettings | None = None, **changes: Any) -> None:
         """
@@ -314,7 +323,7 @@ class SOCKSFactory(Factory):
         self, settings: ServerSettings, before: ServerSettings | None
     ) -> Authentication | None:
         """What asks clients who they are: the present one, where nothing about it changes."""
-        present = None if before is None else self.sessions.authentication
+        present = None if before is None else self.context.authentication
         if before is not None and all(
             getattr(settings, name) is getattr(before, name) for name in ("portal", "methods", "auth")
         ):
@@ -332,7 +341,7 @@ class SOCKSFactory(Factory):
         """A listening port has accepted *transport*."""
         host = transport.getHost()
         if hasattr(host, "port"):
-            self.sessions.listeners.add(host.host, host.port)
+            self.listeners.add(host.host, host.port)
         port = getattr(transport, "server", None)
         if port is not None:
             self._gate.accepted(port, transport.fileno())
@@ -372,7 +381,7 @@ class SOCKSFactory(Factory):
 
     def startFactory(self) -> None:
         """The first port is open."""
-        self._engine = self.sessions.engine
+        self._engine = self.context.engine
         if self._engine is not None:
             self._engine.use()
 

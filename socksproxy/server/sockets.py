@@ -36,7 +36,7 @@ from ..relay.epoll_events import BROKEN, ERROR, READABLE, UNEVEN
 from ..relay.interfaces import IRelay, nothing
 from ..relay.transports import TransportsRelay
 from ..session.early_data import READ
-from ..session.registry import Sessions
+from ..session.registry import Registry
 from ..session.session import Session
 from ..twisted_internals import PLAIN_PORTS, accept_with
 
@@ -100,7 +100,7 @@ class SocketChannel:
                 return
 
     def write(self, data: bytes) -> None:
-        """See :meth:`socksproxy.session.channel.Channel.write`."""
+        """See :meth:`socksproxy.commands.channel.Channel.write`."""
         if self._socket is None:
             return
         try:
@@ -112,7 +112,7 @@ class SocketChannel:
             self._lost(True)
 
     def finish(self) -> None:
-        """See :meth:`socksproxy.session.channel.Channel.finish`."""
+        """See :meth:`socksproxy.commands.channel.Channel.finish`."""
         if self._socket is None:
             return
         try:
@@ -127,17 +127,17 @@ class SocketChannel:
             self._read()
 
     def close(self) -> None:
-        """See :meth:`socksproxy.session.channel.Channel.close`."""
+        """See :meth:`socksproxy.commands.channel.Channel.close`."""
         self._lost(False)
 
     def abort(self) -> None:
-        """See :meth:`socksproxy.session.channel.Channel.abort`."""
+        """See :meth:`socksproxy.commands.channel.Channel.abort`."""
         if self._socket is not None:
             reset_on_close(self._socket)
         self._lost(False)
 
     def find_out(self) -> None:
-        """See :meth:`socksproxy.session.channel.Channel.find_out`."""
+        """See :meth:`socksproxy.commands.channel.Channel.find_out`."""
         if self._socket is None:
             return
         ask(self._socket)
@@ -145,41 +145,41 @@ class SocketChannel:
             self._lost(False)
 
     def pause(self) -> None:
-        """See :meth:`socksproxy.session.channel.Channel.pause`."""
+        """See :meth:`socksproxy.commands.channel.Channel.pause`."""
         self._paused = True
 
     def resume(self) -> None:
-        """See :meth:`socksproxy.session.channel.Channel.resume`."""
+        """See :meth:`socksproxy.commands.channel.Channel.resume`."""
         if self._paused:
             self._paused = False
             self._engine.soon(self._read_again)
 
     def local(self) -> str | None:
-        """See :meth:`socksproxy.session.channel.Channel.local`."""
+        """See :meth:`socksproxy.commands.channel.Channel.local`."""
         if self._socket is None or self._socket.family == socket.AF_UNIX:
             return None
         return host_of(self._socket.getsockname())
 
     def local_address(self) -> tuple[str, int] | None:
-        """See :meth:`socksproxy.session.channel.Channel.local_address`."""
+        """See :meth:`socksproxy.commands.channel.Channel.local_address`."""
         if self._socket is None or self._socket.family == socket.AF_UNIX:
             return None
         host, port = self._socket.getsockname()[:2]
         return plain(host), port
 
     def reached(self) -> Place:
-        """See :meth:`socksproxy.session.channel.Channel.reached`."""
+        """See :meth:`socksproxy.commands.channel.Channel.reached`."""
         address = self.local_address()
         if address is not None:
             return address
         return "" if self._socket is None else path_of(self._socket.getsockname())
 
     def shows(self) -> ICredentials | None:
-        """See :meth:`socksproxy.session.channel.Channel.shows`."""
+        """See :meth:`socksproxy.commands.channel.Channel.shows`."""
         return None if self._socket is None else credentials_of(self._socket)
 
     def detach(self) -> SocketType | None:
-        """See :meth:`socksproxy.session.channel.Channel.detach`."""
+        """See :meth:`socksproxy.commands.channel.Channel.detach`."""
         client, self._socket, self.session = self._socket, None, None
         return client
 
@@ -192,7 +192,7 @@ class SocketChannel:
         meters: Meters | None = None,
         half_closed: Callable[[IRelay], None] = nothing,
     ) -> TransportsRelay:
-        """See :meth:`socksproxy.session.channel.Channel.join`."""
+        """See :meth:`socksproxy.commands.channel.Channel.join`."""
         client = self.detach()
         assert client is not None
         self._engine.forget(client.fileno())
@@ -223,7 +223,7 @@ class Acceptor:
     :param gate: pauses the port while descriptors are short.
     """
 
-    def __init__(self, port: tcp.Port, sessions: Sessions, gate: DescriptorGate) -> None:
+    def __init__(self, port: tcp.Port, sessions: Registry, gate: DescriptorGate) -> None:
         self._port = port
         self._sessions = sessions
         self._gate = gate
@@ -231,8 +231,8 @@ class Acceptor:
         self._family = listening.family
         # Without the Python layer of socket.accept(), which costs as much as the system call.
         self._accept: Callable[[], tuple[int, Any]] = listening._accept
-        sessions.acceptors.add(self)
-        self.set_options(sessions.socket_options)
+        sessions.context.acceptors.add(self)
+        self.set_options(sessions.context.socket_options)
 
     def set_options(self, options: Sequence[SocketOption]) -> None:
         """
@@ -284,8 +284,9 @@ class Acceptor:
 
     def _begin(self, client: SocketType, peer: Any) -> None:
         sessions = self._sessions
-        engine = sessions.engine
-        channel = SocketChannel(engine, sessions.reactor, client)
+        engine = sessions.context.engine
+        assert engine is not None
+        channel = SocketChannel(engine, sessions.context.reactor, client)
         try:
             if self._family == socket.AF_UNIX:
                 who = Client(None, uid=user_of(client))
@@ -311,13 +312,13 @@ def _give_up(channel: SocketChannel) -> None:
         channel.session.abort()
 
 
-def take_over(port: Any, sessions: Sessions, gate: DescriptorGate) -> bool:
+def take_over(port: Any, sessions: Registry, gate: DescriptorGate) -> bool:
     """
     Accept *port*'s clients as plain sockets from now on, if it is of a kind that can be.
 
     Its next ``doRead`` is ours; everything else about it stays Twisted's.
     """
-    if type(port) not in PLAIN_PORTS or sessions.engine is None:
+    if type(port) not in PLAIN_PORTS or sessions.context.engine is None:
         return False
     if not hasattr(port.socket, "_accept"):
         return False

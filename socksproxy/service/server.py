@@ -79,7 +79,7 @@ class SOCKSService(ListeningService):
         """See :meth:`ListeningService.opened`."""
         self.factory.opened(port)
         place = place_of(port.getHost())
-        listeners = self.factory.sessions.listeners
+        listeners = self.factory.sessions.context.listeners
         listeners.call(place, name)
         if not isinstance(place, str):
             # Before the first client asks for it: nobody may send the proxy to itself.
@@ -114,7 +114,7 @@ class SOCKSService(ListeningService):
         """See :meth:`ListeningService.closed`."""
         self.factory.closed(port)
         place = place_of(port.getHost())
-        listeners = self.factory.sessions.listeners
+        listeners = self.factory.sessions.context.listeners
         listeners.call(place, None)
         if not isinstance(place, str):
             listeners.discard(*place)
@@ -153,7 +153,7 @@ class SOCKSService(ListeningService):
         if not self._listening:
             self.abandon(prepared)
             raise CannotReload(["the service has stopped meanwhile"])
-        listeners = self.factory.sessions.listeners
+        listeners = self.factory.sessions.context.listeners
         # First, for sessions are judged by these names.
         names = listeners.call_all({place_of(port.getHost()): each.name for port, each in prepared.ports})
         try:

@@ -264,11 +264,11 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
     options.parseOptions(orders.arguments)
     factory = makeFactory(options)
     if orders.ids is not None:
-        factory.sessions.ids = SessionIds(*orders.ids)
+        factory.sessions.context.ids = SessionIds(*orders.ids)
     if orders.counts is not None:
         descriptor, columns, secret = orders.counts
         table = SharedTable(descriptor, columns, bytes.fromhex(secret))
-        factory.sessions.ledger.counting = SharedCounting(reactor, table, orders.number - 1)
+        factory.sessions.context.ledger.counting = SharedCounting(reactor, table, orders.number - 1)
     return WorkerService(
         reactor,
         factory,

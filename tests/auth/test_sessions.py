@@ -572,8 +572,8 @@ def test_checkers_that_are_no_keys() -> None:
         __hash__ = None  # type: ignore[assignment]
 
     proxy = Proxy(portal=Portal(Guests(), [Odd()]))  # type: ignore[list-item]
-    assert proxy.sessions.authentication is not None
-    methods = proxy.sessions.authentication.methods_for(lambda: None)
+    assert proxy.sessions.context.authentication is not None
+    methods = proxy.sessions.context.authentication.methods_for(lambda: None)
     assert [method.number for method in methods] == [0x88, 2]
 
 
@@ -585,6 +585,6 @@ def test_methods_need_a_portal() -> None:
 def test_what_is_offered_is_what_can_be_checked() -> None:
     """A portal that knows no passwords has no use for them."""
     proxy = Proxy(portal=Portal(Guests(), [AllowAnonymousAccess()]))
-    assert proxy.sessions.authentication is not None
-    methods = proxy.sessions.authentication.methods_for(lambda: None)
+    assert proxy.sessions.context.authentication is not None
+    methods = proxy.sessions.context.authentication.methods_for(lambda: None)
     assert [method.credentials for method in methods] == [IAnonymous]

@@ -64,7 +64,7 @@ async def test_denied_by_a_rule(kind: str) -> None:
         assert (await proxy.run(refused)) == Reply.NOT_ALLOWED
         await until(lambda: proxy.records)
         assert proxy.records[0]["rule"] == "no-udp"
-        assert not proxy.factory.sessions.associations.live
+        assert not proxy.factory.sessions.context.associations.live
 
 
 @kinds
@@ -77,7 +77,7 @@ async def test_after_a_change_of_the_rules(kind: str) -> None:
         await until(lambda: proxy.records)
         assert [record["ended"] for record in proxy.records] == ["no longer permitted"]
         assert (await proxy.run(lambda _: outside.closed())) is True
-        assert len(proxy.factory.sessions.associations.live) == 1
+        assert len(proxy.factory.sessions.context.associations.live) == 1
         outside.close()
         inside.close()
 

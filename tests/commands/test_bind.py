@@ -27,7 +27,6 @@ from socksproxy.commands import bind as module
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.negotiation import MAX_EARLY, State
 from socksproxy.policy import DefaultPolicy
-from socksproxy.session.record import AccessRecord
 from socksproxy.session.session import Session
 from socksproxy.wire.words import Address, AddressType, Command, Reply, Request, Version
 
@@ -507,7 +506,7 @@ def test_no_peer_comes_from_there(serve_as: Serve, asked: str, client: str, sett
     with proxy.connect(client) as sock:
         answer = yield proxy.play(bind, sock, 5, asked, 1080)
     assert answer[0] == 2
-    assert not proxy.sessions.binds._listening
+    assert not proxy.sessions.context.binds._listening
 
 
 @pytest_twisted.inlineCallbacks
@@ -594,7 +593,7 @@ def test_no_timeout_after_the_peer(serve: Serve) -> Playing:
         _, address = yield proxy.play(bind, sock, 5, "127.0.0.1")
         with (yield proxy.play(meet, address)) as peer:
             assert (yield proxy.play(reply5, sock))[0] == 0
-            assert len(proxy.sessions.peers) == 0
+            assert len(proxy.sessions.context.peers) == 0
             clock.advance(1000)
             peer.sendall(b"still here")
             assert (yield proxy.play(read_exactly, sock, 10)) == b"still here"
@@ -903,9 +902,9 @@ def test_families_of_local_users(serve_as: Serve) -> Playing:
     request = Request(Version.SOCKS5, Command.CONNECT, Address.of("Peer.example", 21))
     spoken = []
     for uid in (None, 1000):
-        record = AccessRecord(Client(None, uid=uid), 0.0)
-        record.request, record.reached = request, Address.of("::1", 21)
-        live: Any = [SimpleNamespace(record=record)]
+        service = SimpleNamespace(reached=Address.of("::1", 21))
+        session = SimpleNamespace(client=Client(None, uid=uid), request=request, service=service)
+        live: Any = [session]
         proxy.sessions.live = live
         spoken.append(
             [proxy.sessions.spoken(Client(None, uid=of), "peer.example") for of in (None, 1000, 1001)]

@@ -269,9 +269,9 @@ def test_worker_takes_what_the_supervisor_has_read(tmp_path: Path) -> None:
         again = make_worker_service(told, MemoryReactorClock())
     finally:
         os.close(descriptor)
-    assert service.factory.sessions.timeouts.idle == 7
-    assert again.factory.sessions.timeouts.idle == 7
-    policy: Any = again.factory.sessions.policy
+    assert service.factory.sessions.context.timeouts.idle == 7
+    assert again.factory.sessions.context.timeouts.idle == 7
+    policy: Any = again.factory.sessions.context.policy
     assert [rule.name for rule in policy.rules] == ["web"]
 
 

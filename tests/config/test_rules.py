@@ -57,7 +57,7 @@ def test_rules_decide() -> None:
     """The factory asks the file's rules."""
     service: Any = makeService(parsed(RULES))
     assert isinstance(service.factory, SOCKSFactory)
-    policy = service.factory.sessions.policy
+    policy = service.factory.sessions.context.policy
     client = Client("192.0.2.1", 5555)
     for host, port, command, allowed, rule in (
         ("198.51.100.1", 80, Command.CONNECT, True, "servers"),
@@ -67,9 +67,9 @@ def test_rules_decide() -> None:
         ("198.51.100.16", 80, Command.CONNECT, False, "default"),
         ("a.games.example", 80, Command.CONNECT, False, "no-games"),
     ):
-        decision = policy.decide(client, command, Address.of(host, port))  # type: ignore[union-attr]
+        decision = policy.decide(client, command, Address.of(host, port))  # type: ignore[attr-defined]
         assert (decision.allowed, decision.rule) == (allowed, rule)
-    assert policy.rules[1].timeouts.idle == 7  # type: ignore[union-attr]
+    assert policy.rules[1].timeouts.idle == 7  # type: ignore[attr-defined]
 
 
 def test_without_rules() -> None:

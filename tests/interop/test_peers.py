@@ -41,6 +41,7 @@ from ..support.proxy import (
     request5,
     until,
 )
+from ..support.routes import ScriptedRoute
 
 # The protocol, row by row.
 
@@ -85,7 +86,7 @@ def test_not_socks4a(serve: Serve, host: str, monkeypatch: pytest.MonkeyPatch) -
         return fail(OSError(errno.EHOSTUNREACH, "No route to host"))
 
     proxy: Proxy = yield serve()
-    monkeypatch.setattr(proxy.sessions, "dialer", lambda channel: dialer)
+    monkeypatch.setattr(proxy.sessions.context, "route", ScriptedRoute(dialer))
     with proxy.connect() as sock:
         sock.sendall(b"\x04\x01\x00\x50" + socket.inet_aton(host) + b"me\0")
         assert (yield proxy.play(reply4, sock))[0] == 91
@@ -121,7 +122,7 @@ def test_true_reply(serve: Serve, host: str, reply: int, monkeypatch: pytest.Mon
     if host.startswith("192."):
         number = errno.ENETUNREACH if reply == 3 else errno.EHOSTUNREACH
         dialer = lambda destination: fail(OSError(number, "no way"))  # noqa: E731
-        monkeypatch.setattr(proxy.sessions, "dialer", lambda channel: dialer)
+        monkeypatch.setattr(proxy.sessions.context, "route", ScriptedRoute(dialer))
     with proxy.connect() as sock:
         assert (yield proxy.play(ask5, sock, host, port))[0] == reply
     with proxy.connect() as sock:
@@ -331,17 +332,14 @@ def test_one_family_is_silent(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> 
     cancelled: list[str] = []
     with Origin(echo) as origin:
         proxy: Proxy = yield serve(resolver=hosts, clock=clock)
-        real = proxy.sessions.dialer
+        real = proxy.sessions.context.route
 
-        def dialer(channel: Any) -> Callable[[Address], Deferred[Any]]:
-            def attempt(destination: Address) -> Deferred[Any]:
-                if destination.type is AddressType.IPV6:
-                    return Deferred(lambda _: cancelled.append(destination.host))
-                return real(channel)(destination)  # type: ignore[no-any-return]
+        def attempt(destination: Address) -> Deferred[Any]:
+            if destination.type is AddressType.IPV6:
+                return Deferred(lambda _: cancelled.append(destination.host))
+            return real.dial(destination, proxy.kind in ("detached", "accepted"))
 
-            return attempt
-
-        monkeypatch.setattr(proxy.sessions, "dialer", dialer)
+        monkeypatch.setattr(proxy.sessions.context, "route", ScriptedRoute(attempt))
         with proxy.connect() as sock:
             yield proxy.play(greet, sock)
             sock.sendall(request5("dual.example", origin.port))

@@ -125,7 +125,7 @@ def test_changing(serve: Serve) -> Playing:
             pool.stop()
         assert sum(whole) > CLIENTS
         yield until(lambda: not proxy.sessions.live)
-    ledger = proxy.sessions.ledger
+    ledger = proxy.sessions.context.ledger
     assert (len(ledger), ledger.refusing) == (0, 0)
     counters = [
         counter.value  # type: ignore[attr-defined]

@@ -207,7 +207,7 @@ def to_many(proxy: Any) -> None:
 
     Limits are changed for all of them at once.
     """
-    ledger = proxy.factory.sessions.ledger
+    ledger = proxy.factory.sessions.context.ledger
     with ExitStack() as stack:
         there = [stack.enter_context(udp_socket()) for _ in range(5)]
         client = stack.enter_context(Datagrams(proxy))
@@ -219,7 +219,7 @@ def to_many(proxy: Any) -> None:
         blockingCallFromThread(reactor, proxy.factory.reconfigure, limits=ServerLimits(server=few(0.001)))
         assert bucket.waiting == 0
         (session,) = proxy.factory.sessions.live
-        (meters,) = {target.meters for target in session._association.targets}
+        (meters,) = {target.meters for target in session.service._association.targets}
         all_of_it = ledger._accounts[Scope.SERVER, ""].upload
         assert [place.budget for place in meters.up._places] == [bucket, all_of_it]
         for sock in there * 2:
@@ -238,7 +238,7 @@ def few(per_second: float) -> Limits:
 def had_all(proxy: Any, datagrams: int) -> bool:
     """Whether so many datagrams have been passed on, or have not."""
     (session,) = proxy.factory.sessions.live
-    association = session._association
+    association = session.service._association
     passed: int = association.datagrams_sent + sum(association.dropped.values())
     return passed == datagrams
 

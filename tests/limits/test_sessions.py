@@ -91,8 +91,8 @@ def test_user(serve: Serve, origin: Origin) -> Playing:
             assert (yield proxy.play(ask_as, other, b"ann", origin.port)) == 0
         with proxy.connect() as refused:
             assert (yield proxy.play(ask_as, refused, b"ann", origin.port)) == Reply.NOT_ALLOWED
-        assert had(proxy.sessions.ledger, Scope.USER, "bob") == 1
-        assert had(proxy.sessions.ledger, Scope.USER, "ann") == 2
+        assert had(proxy.sessions.context.ledger, Scope.USER, "bob") == 1
+        assert had(proxy.sessions.context.ledger, Scope.USER, "ann") == 2
     yield until(lambda: not proxy.sessions.live)
     assert [line for line in lines if "too many" in line] == [
         "too many sessions of user bob: 1 refused since the last such line",
@@ -122,7 +122,7 @@ def test_rule(serve: Serve, origin: Origin, ask: Any, served: int, refused: int)
                 assert (yield proxy.play(ask, third, "127.0.0.1", other.port))[0] == served
             yield proxy.play(echoes, first)
         yield until(lambda: not proxy.sessions.live)
-        assert len(proxy.sessions.ledger) == 0
+        assert len(proxy.sessions.context.ledger) == 0
         with proxy.connect() as again:
             assert (yield proxy.play(ask, again, "127.0.0.1", origin.port))[0] == served
 
@@ -142,7 +142,7 @@ def test_new_sessions(serve: Serve, origin: Origin) -> Playing:
     assert codes == sorted(codes)
     assert 0 in codes
     yield until(lambda: not proxy.sessions.live)
-    assert proxy.sessions.ledger.refusing == 0
+    assert proxy.sessions.context.ledger.refusing == 0
 
 
 @pytest_twisted.inlineCallbacks
@@ -175,16 +175,16 @@ def test_binds_at_once(serve: Serve) -> Playing:
         second.close()
         record = yield proxy.record()
         assert record["ended"] == "refused: too many BINDs of client 127.0.0.1"
-        assert had(proxy.sessions.ledger, Scope.CLIENT, "127.0.0.1", BINDS) == 1
+        assert had(proxy.sessions.context.ledger, Scope.CLIENT, "127.0.0.1", BINDS) == 1
         with socket.create_connection((place.host, place.port)):
             assert (yield proxy.play(reply5, first))[0] == 0
-            assert had(proxy.sessions.ledger, Scope.CLIENT, "127.0.0.1", BINDS) == 0
+            assert had(proxy.sessions.context.ledger, Scope.CLIENT, "127.0.0.1", BINDS) == 0
             code, _ = yield proxy.play(bound, third)
             assert code == 0
 
 
 def associations(proxy: Any) -> None:
-    ledger = proxy.factory.sessions.ledger
+    ledger = proxy.factory.sessions.context.ledger
     with Echo() as destination, Datagrams(proxy) as client:
         assert client.ask(b"x", destination.address) == b"x"
         assert had(ledger, Scope.NETWORK, "127.0.0.0/24", ASSOCIATIONS) == 1
@@ -215,12 +215,12 @@ def test_rule_of_a_name(serve: Serve, origin: Origin) -> Playing:
     proxy: Proxy = yield serve(policy=RulePolicy(rules), resolver=hosts)
     with proxy.connect() as first, proxy.connect() as second:
         assert (yield proxy.play(ask5, first, "host.example", origin.port))[0] == 0
-        assert had(proxy.sessions.ledger, Scope.RULE, "named") == 1
+        assert had(proxy.sessions.context.ledger, Scope.RULE, "named") == 1
         assert (yield proxy.play(ask5, second, "host.example", origin.port))[0] == Reply.NOT_ALLOWED
 
 
 def goes_on_under_its_rule(proxy: Any) -> None:
-    ledger = proxy.factory.sessions.ledger
+    ledger = proxy.factory.sessions.context.ledger
     with Echo() as destination, Datagrams(proxy) as client:
         assert client.ask(b"x", destination.address) == b"x"
         assert had(ledger, Scope.RULE, "few") == 1
@@ -267,7 +267,7 @@ def test_bind_when_limits_change(serve: Serve) -> Playing:
         return peer
 
     other = RulePolicy([attrs.evolve(FEW, name="other")])
-    ledger = proxy.sessions.ledger
+    ledger = proxy.sessions.context.ledger
     for rule, changes in (("few", {"limits": ServerLimits()}), ("other", {"policy": other})):
         sock, address = yield proxy.play(begin)
         proxy.factory.reconfigure(**changes)
@@ -275,8 +275,8 @@ def test_bind_when_limits_change(serve: Serve) -> Playing:
         peer = yield proxy.play(come, sock, address)
         assert had(ledger, Scope.RULE, rule) == 1
         (session,) = proxy.sessions.live
-        relay: Any = session._relay
-        assert relay.destination.meter is not None
+        service: Any = session.service
+        assert service._relay.destination.meter is not None
         sock.close()
         peer.close()
         yield until(lambda: not proxy.sessions.live)
@@ -300,7 +300,7 @@ def test_whoever_comes_is_counted(serve: Serve) -> Playing:
         return peer
 
     peer = yield proxy.play(come)
-    assert had(proxy.sessions.ledger, Scope.RULE, "other") == 1
+    assert had(proxy.sessions.context.ledger, Scope.RULE, "other") == 1
     sock.close()
     peer.close()
 
@@ -310,7 +310,7 @@ def test_limits_change_while_dialing(serve: Serve) -> Playing:
     """A connection that is being made stays under its rule."""
     with Stuck() as stuck:
         proxy: Proxy = yield serve(policy=RulePolicy([FEW]))
-        ledger = proxy.sessions.ledger
+        ledger = proxy.sessions.context.ledger
         with proxy.connect() as sock:
             yield proxy.play(greet, sock)
             sock.sendall(request5("127.0.0.1", stuck.port))

@@ -23,9 +23,9 @@ from socksproxy.net.own_listeners import OwnListeners
 from socksproxy.net.resolve import Names
 from socksproxy.policy.asking import DestinationCheck, ask, permitted_addresses
 from socksproxy.policy.compiled import RulePolicy
-from socksproxy.policy.judge import Judge
 from socksproxy.policy.rules import COMMANDS, Rule
 from socksproxy.policy.sets import NameTable, Sets
+from socksproxy.session.permission import Permission
 from socksproxy.wire.words import Address, AddressType
 from tests.support.hosts import Hosts
 
@@ -160,7 +160,7 @@ def dialed(
     except NameNotFound:
         return "missing", [], []
     hosts = Hosts({destination.host: list(answers)})
-    judge = Judge(policy)
+    judge = Permission(policy)
     means = DestinationCheck(judge, Names(hosts, clock), clock)
     number = COMMANDS[command][0]
     answer = ask(judge, client, number, destination)
@@ -172,8 +172,8 @@ def dialed(
         if result.check(NameNotFound):
             return "missing", [], hosts.asked
         result.trap(NotAllowed)
-        return judge.told(None)[0], [], hosts.asked
-    return judge.told(result[0])[0], [address.host for address in result], hosts.asked
+        return judge.rule_named(None)[0], [], hosts.asked
+    return judge.rule_named(result[0])[0], [address.host for address in result], hosts.asked
 
 
 @pytest.mark.parametrize(("rules", "who", "command", "requested", "answers", "rule", "reached"), cases())

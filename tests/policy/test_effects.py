@@ -226,7 +226,7 @@ async def test_datagrams(kind: str) -> None:
     before = open_descriptors()
     async with serving(kind, policy=policy, outgoing=["127.0.0.7"]) as proxy:
         await proxy.run(sources)
-        await until(lambda: not proxy.factory.sessions.associations.live)
+        await until(lambda: not proxy.factory.sessions.context.associations.live)
     await until(lambda: open_descriptors() <= before)
 
 
@@ -422,7 +422,7 @@ def test_half_closed(serve: Serve, seconds: dict[str, float], servers: float | N
         with proxy.connect() as sock:
             yield proxy.play(ask5, sock, "127.0.0.1", origin.port)
             sock.shutdown(socket.SHUT_WR)
-            yield until(lambda: len(proxy.sessions.half_closed) == 1)
+            yield until(lambda: len(proxy.sessions.context.half_closed) == 1)
             for _ in range(12):
                 clock.advance(10)
             if ends:

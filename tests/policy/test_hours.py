@@ -165,7 +165,7 @@ class Served:
     def at(self, proxy: Proxy, text: str) -> None:
         """The minute *text* begins."""
         self.wall = f"2026-11-30T{text}"
-        proxy.factory.sessions.hours._look()
+        proxy.factory.sessions.context.hours._look()
 
 
 @pytest_twisted.inlineCallbacks

@@ -24,8 +24,8 @@ from socksproxy.errors import ConnectFailed, NotAllowed
 from socksproxy.net.resolve import Names
 from socksproxy.net.reverse import IReverseResolver
 from socksproxy.policy.asking import DestinationCheck
-from socksproxy.policy.judge import Judge
 from socksproxy.policy.rules import Rule
+from socksproxy.session.permission import Permission
 from socksproxy.udp import targets as targets_module
 from socksproxy.values import Filtering
 from tests.conftest import Serve
@@ -156,7 +156,7 @@ def test_whatever_is_dialed_is_permitted(answer: list[str], denied: list[str]) -
         [Rule(name="no", allow=False, networks=denied), Rule(name="yes", allow=True, names=[NAME])]
     )
     hosts = Rebinding([answer] + [["127.0.0.9"]] * 9)
-    judge = Judge(rules, lambda rule: None)
+    judge = Permission(rules, lambda rule: None)
     dialed: list[Address] = []
 
     def attempt(address: Address) -> Deferred[Any]:
@@ -269,7 +269,7 @@ async def test_datagrams(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(targets_module, "NAME_LIFETIME", 0.0)
     hosts = rebinding()
     async with serving(kind, policy=policy("associate"), resolver=hosts) as proxy:
-        proxy.factory.sessions.names._keep = 0
+        proxy.factory.sessions.context.names._keep = 0
         await proxy.run(datagrams, hosts)
 
 

@@ -22,8 +22,8 @@ from socksproxy.identity import Client, ISOCKSUser
 from socksproxy.net.resolve import Names
 from socksproxy.policy.asking import DestinationCheck, ask, permitted_addresses
 from socksproxy.policy.compiled import RulePolicy
-from socksproxy.policy.judge import Judge
 from socksproxy.policy.rules import Rule
+from socksproxy.session.permission import Permission
 from socksproxy.session.session import Session
 from socksproxy.wire.words import Address, Command, Reply
 from tests.conftest import Serve
@@ -155,7 +155,7 @@ def test_what_is_dialed_is_what_was_judged(evil: str, command: Command) -> None:
     names = Names(hosts, clock)
     found: list[Any] = []
     for _ in range(6):
-        judge = Judge(policy)
+        judge = Permission(policy)
         means, destination = DestinationCheck(judge, names, clock), Address.of(NAME, 80)
         answer = ask(judge, client, command, destination)
         pending: Any = permitted_addresses(means, client, command, destination, answer, lambda: None)
@@ -207,7 +207,7 @@ def test_listener_and_version(serve: Serve, origin: Origin) -> Playing:
     proxy: Proxy = yield serve(policy=policy)
     assert (yield proxy.play(outcome, proxy, "127.0.0.1", origin.port)) == Reply.NOT_ALLOWED
     assert (yield proxy.record())["rule"] == "default"
-    proxy.sessions.listeners.call(proxy.address, "front")
+    proxy.sessions.context.listeners.call(proxy.address, "front")
     assert (yield proxy.play(outcome, proxy, "127.0.0.1", origin.port)) == 0
     assert (yield proxy.record(1))["rule"] == "front"
     assert (yield proxy.play(outcome, proxy, "127.0.0.1", origin.port, 4)) == 91
@@ -263,7 +263,7 @@ def test_bind_for_anybody(serve: Serve) -> Playing:
 
 def datagrams(proxy: Any) -> None:
     with Echo() as good, Echo() as bad, Datagrams(proxy) as client:
-        proxy.factory.sessions.policy.decide_by(good.address[1])
+        proxy.factory.sessions.context.policy.decide_by(good.address[1])
         client.send(b"no", bad.address)
         assert client.ask(b"yes", good.address) == b"yes"
         assert bad.seen == []

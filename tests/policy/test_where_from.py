@@ -91,8 +91,10 @@ def test_words(serve_as: Serve, origin: Origin, tmp_path: Path, kind: str, engin
 
     def told(listeners: list[str]) -> Any:
         rule = Rule(name="r", allow=True, listeners=listeners, networks=["127.0.0.1"])
-        proxy.sessions.deciding = proxy.sessions.policy = RulePolicy([rule])
-        proxy.sessions.means = proxy.sessions.means._replace(policy=proxy.sessions.policy)
+        proxy.sessions.context.set_policy(RulePolicy([rule]))
+        proxy.sessions.context.check = proxy.sessions.context.check._replace(
+            policy=proxy.sessions.context.policy
+        )
         return proxy.play(reply, where, origin, first)
 
     for word in words:
@@ -100,7 +102,7 @@ def test_words(serve_as: Serve, origin: Origin, tmp_path: Path, kind: str, engin
     assert (yield told([*wrong, words[-1]])) == 0
     assert (yield told(wrong)) == Reply.NOT_ALLOWED
     assert (yield told(["front"])) == Reply.NOT_ALLOWED
-    proxy.sessions.listeners.call(where, "front")
+    proxy.sessions.context.listeners.call(where, "front")
     for word in ["front", *words]:
         assert (yield told([word])) == 0
     assert (yield told(wrong)) == Reply.NOT_ALLOWED

@@ -127,7 +127,7 @@ def test_the_factory_changes_no_reactor(own_reactor: Any, times: Times) -> None:
     assert "seconds" not in vars(own_reactor)
     use_monotonic_clock(own_reactor)
     times.wall -= HOUR
-    assert factory.sessions.seconds() == 1e9
+    assert factory.sessions.context.seconds() == 1e9
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -93,7 +93,7 @@ def test_balancer_looks_in(serve_as: Serve) -> Playing:
     proxy: Proxy = yield serve_as("wrapped", limits=ServerLimits(client=Limits(sessions=1)))
     checks = [socket.create_connection(proxy.address, PATIENCE) for _ in range(3)]
     yield until(lambda: len(proxy.sessions.live) == 3)
-    assert len(proxy.sessions.ledger) == 0
+    assert len(proxy.sessions.context.ledger) == 0
     for check in checks:
         check.close()
     yield proxy.record(2)
@@ -206,10 +206,10 @@ def test_tls(serve_as: Serve, listen: str, tmp_path: Path) -> Playing:
             assert ask5(sock, "origin.example", port)[0] == 0
             echoes(sock, bytes(300_000))
 
-    proxy.sessions.policy = DefaultPolicy(allow_special=True)
-    proxy.sessions.means = proxy.sessions.means._replace(
+    proxy.sessions.context.policy = DefaultPolicy(allow_special=True)
+    proxy.sessions.context.check = proxy.sessions.context.check._replace(
         policy=Policy({"192.0.2.1": False}),
-        names=type(proxy.sessions.names)(Hosts({"origin.example": ["127.0.0.1"]}), reactor),
+        names=type(proxy.sessions.context.names)(Hosts({"origin.example": ["127.0.0.1"]}), reactor),
     )
     with Origin(echo) as origin:
         assert (yield proxy.play(refusal)) == 2
@@ -308,7 +308,7 @@ def test_policy_learns_the_listeners() -> None:
     assert policy.listeners is factory.listeners
     second = SOCKSFactory(reactor, policy=policy)
     assert policy.listeners is factory.listeners
-    assert second.sessions.policy is policy
+    assert second.sessions.context.policy is policy
 
 
 # How many.
@@ -352,7 +352,7 @@ def test_patience(serve: Serve, said: list[dict[str, Any]]) -> Playing:
             return sock
 
         socks = [come() for _ in range(1 + HEARD)]
-        yield until(lambda: had(proxy.sessions.ledger, Scope.CLIENT, "127.0.0.1") == 1 + HEARD)
+        yield until(lambda: had(proxy.sessions.context.ledger, Scope.CLIENT, "127.0.0.1") == 1 + HEARD)
         late = come()
         assert (yield proxy.play(is_reset, late))
         yield until(lambda: len(proxy.sessions.live) == 1 + HEARD)
@@ -390,7 +390,7 @@ def test_dropped_sends_on(serve_as: Serve) -> Playing:
         proxy: Proxy = yield serve_as("wrapped", limits=ServerLimits(client=Limits(sessions=1)))
         for _ in range(1 + HEARD):
             stack.enter_context(proxy.connect()).sendall(greeting())
-        yield until(lambda: had(proxy.sessions.ledger, Scope.CLIENT, "127.0.0.1") == 1 + HEARD)
+        yield until(lambda: had(proxy.sessions.context.ledger, Scope.CLIENT, "127.0.0.1") == 1 + HEARD)
         with socket.create_connection(proxy.address, PATIENCE) as sock:
             header = f"PROXY TCP4 127.0.0.1 127.0.0.1 1 {proxy.address[1]}\r\n".encode()
             sock.sendall(header + greeting() + request5("127.0.0.1", origin.port))
@@ -454,7 +454,7 @@ def test_protocol() -> None:
 def test_makes_nothing_of_the_engine_it_may_not_use() -> None:
     factory = SOCKSFactory(reactor, engine=False)
     factory.doStart()
-    assert factory.sessions.engine is None
+    assert factory.sessions.context.engine is None
     factory.doStop()
 
 

@@ -176,7 +176,7 @@ def test_limits_of_many(serve: Serve, origin: Origin, monkeypatch: pytest.Monkey
     """Likewise where limits change: one that has ended before its turn is not counted again."""
     monkeypatch.setattr("socksproxy.session.registry._AT_ONCE", 2)
     proxy: Proxy = yield serve()
-    ledger = proxy.sessions.ledger
+    ledger = proxy.sessions.context.ledger
     socks = yield proxy.play(lambda: [connected(proxy, origin.port) for _ in range(7)])
     proxy.factory.reconfigure(limits=ServerLimits(server=Limits(sessions=9)))
     proxy.factory.reconfigure(policy=RulePolicy([ALL]))  # what they have not followed yet is not forgotten
@@ -383,7 +383,7 @@ def test_limits_while_dialing(serve_as: Serve, origin: Origin, monkeypatch: pyte
         dialed.append(Deferred())
         return dialed[-1]
 
-    monkeypatch.setattr(proxy.sessions, "dialer", lambda _: dial)
+    monkeypatch.setattr(type(proxy.sessions.context.route), "dial", lambda *_: dial(None))
 
     def ask() -> int:
         with proxy.connect() as sock:

@@ -43,6 +43,7 @@ from ..support.proxy import (
     request5,
     until,
 )
+from ..support.routes import ScriptedRoute
 
 
 class FakeSession:
@@ -346,7 +347,7 @@ def test_survives_any_exception(
     owners = {
         "_accept": accepting.acceptor,
         "sessions.begin": accepting.factory.sessions,
-        "engine.register": accepting.factory.sessions.engine,
+        "engine.register": accepting.factory.sessions.context.engine,
         "gate.accepted": accepting.gate,
     }
     (client,) = accepting.come(1)
@@ -361,7 +362,7 @@ def test_survives_any_exception(
         assert ends(client)
     assert len(os.listdir("/proc/self/fd")) == before
     assert not accepting.factory.sessions.live
-    assert len(accepting.factory.sessions.ledger) == 0
+    assert len(accepting.factory.sessions.context.ledger) == 0
     accepting.gate.paused = False
     if place != "_accept":
         accepting.come(1)
@@ -427,7 +428,7 @@ def test_paused_within_a_turn(stack: ExitStack) -> None:
 def test_no_room_in_epoll(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over max_user_watches: the client is reset, the session is no more, the next one may have luck."""
     accepting = Accepting(stack)
-    engine = accepting.factory.sessions.engine
+    engine = accepting.factory.sessions.context.engine
 
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no room")
@@ -451,7 +452,7 @@ def test_dropped(stack: ExitStack) -> None:
     accepting.acceptor.doRead()
     assert is_reset(clients[-1])
     assert len(accepting.factory.sessions.live) == 1 + HEARD
-    assert had(accepting.factory.sessions.ledger, Scope.SERVER) == 1 + HEARD
+    assert had(accepting.factory.sessions.context.ledger, Scope.SERVER) == 1 + HEARD
     assert accepting.records == []
 
 
@@ -570,7 +571,8 @@ def test_no_room_for_the_relay(serve_as: Serve, monkeypatch: pytest.MonkeyPatch)
 
     with Origin(until_the_end) as origin:
         proxy: Proxy = yield serve_as("detached")
-        engine = proxy.sessions.engine
+        engine = proxy.sessions.context.engine
+        assert engine is not None
         with proxy.connect() as sock:
             yield proxy.play(greet, sock)
             register = engine.register
@@ -592,13 +594,21 @@ def test_no_room_for_the_relay(serve_as: Serve, monkeypatch: pytest.MonkeyPatch)
     assert ended == [b"reset"]
 
 
+def over_transports(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every way out gives Twisted's transports."""
+    real = proxy.sessions.context.route
+    monkeypatch.setattr(
+        proxy.sessions.context, "route", ScriptedRoute(lambda address: real.dial(address, False))
+    )
+
+
 @pytest.mark.parametrize("early", [b"", b"early"])
 @pytest_twisted.inlineCallbacks
 def test_joins_a_transport(serve_as: Serve, early: bytes, monkeypatch: pytest.MonkeyPatch) -> Playing:
     """A way out that gives a transport is joined to a client's plain socket all the same."""
     with Origin(answer_at_the_end) as origin:
         proxy: Proxy = yield serve_as("accepted")
-        monkeypatch.setattr(proxy.sessions, "dialer", lambda channel: proxy.sessions.transport_dialer)
+        over_transports(proxy, monkeypatch)
         with proxy.connect() as sock:
             yield proxy.play(greet, sock)
             sock.sendall(request5("127.0.0.1", origin.port) + early)
@@ -623,7 +633,7 @@ def test_cannot_join(serve_as: Serve, kind: str, monkeypatch: pytest.MonkeyPatch
             raise OSError(errno.EMFILE, "no more")
 
         if kind == "accepted":
-            monkeypatch.setattr(proxy.sessions, "dialer", lambda channel: proxy.sessions.transport_dialer)
+            over_transports(proxy, monkeypatch)
         else:
             monkeypatch.setattr("socksproxy.server.factory.detach_socket", lambda transport: None)
         monkeypatch.setattr(reactor, "adoptStreamConnection", no_more)

@@ -248,7 +248,7 @@ workers = 2
         lines = await served.reload(new)
         assert lines[-1].endswith("; but another number of workers takes a restart")
         sessions = served.service.factory.sessions
-        assert sessions.handshakes.seconds == 7
+        assert sessions.context.handshakes.seconds == 7
         assert served.service.drain == 9
         sock = await deferToThread(connected, address, origin.port)
         assert origin.peers[-1][0] == "127.0.0.3"
@@ -280,7 +280,7 @@ async def test_storm(tmp_path: Path) -> None:
         for number in range(50):
             served.path.write_text(f"{text}[timeouts]\nconnect-timeout = {number + 1}\n")
             os.kill(os.getpid(), signal.SIGHUP)
-        await until(lambda: served.service.factory.sessions.connects.seconds == 50)
+        await until(lambda: served.service.factory.sessions.context.connects.seconds == 50)
         await until(lambda: not served.service.reloading._underway)
         assert 1 <= sum("reloaded" in line for line in served.lines) <= 50
 
@@ -312,11 +312,11 @@ async def test_passwords_without_a_file_of_configuration(tmp_path: Path) -> None
     with heard() as lines:
         service.startService()
         try:
-            portal = service.factory.sessions.authentication
+            portal = service.factory.sessions.context.authentication
             os.kill(os.getpid(), signal.SIGHUP)
             await until(lambda: lines and "reloaded" in lines[-1])
             assert lines[-1] == "reloaded: what the options name is in force from now on"
-            assert service.factory.sessions.authentication is not portal
+            assert service.factory.sessions.context.authentication is not portal
             passwords.unlink()
             os.kill(os.getpid(), signal.SIGHUP)
             await until(lambda: "cannot be read" in lines[-1])
@@ -516,7 +516,7 @@ async def test_listeners(tmp_path: Path, origin: Origin) -> None:
         assert path.stat().st_mode & 0o777 == 0o600
         await served.reload(listening(at(two), f"unix:{path}"))
         assert path.stat().st_mode & 0o777 == 0o660
-        own = served.service.factory.sessions.listeners
+        own = served.service.factory.sessions.context.listeners
         assert own.include("127.0.0.1", two)
         assert not own.include("127.0.0.1", one)
         for sock in socks:
@@ -571,7 +571,7 @@ async def test_open_to_all(tmp_path: Path) -> None:
     async with serving(tmp_path / "socks.toml", text) as served:
         lines = await served.reload(listening("tcp:0"))
         assert "is not on a loopback address" in lines[-1]
-        assert served.service.factory.sessions.authentication is not None
+        assert served.service.factory.sessions.context.authentication is not None
 
 
 @pytest_twisted.ensureDeferred

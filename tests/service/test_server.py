@@ -414,7 +414,7 @@ async def test_listens_and_closes(tmp_path: Path, logged: list[tuple[str, str]])
     assert f"listening on tcp:127.0.0.1:{wrapped} (haproxy:tcp:0:interface=127.0.0.1)" in texts
     assert connects(socket.AF_INET, ("127.0.0.1", number))
     assert connects(socket.AF_UNIX, str(path))
-    assert service.factory.sessions.listeners.include("127.0.0.1", number)
+    assert service.factory.sessions.context.listeners.include("127.0.0.1", number)
     await service.stopService()
     assert not connects(socket.AF_INET, ("127.0.0.1", number))
     assert not path.exists()

@@ -102,7 +102,7 @@ def test_all_sessions_together(serve: Serve) -> Playing:
     data = bytes(range(256)) * 200
     with Origin(echo) as origin, ExitStack() as stack:
         proxy: Proxy = yield serve(resolver=hosts)
-        proxy.sessions.early = account = EarlyData(most)
+        proxy.sessions.context.early = account = EarlyData(most)
         clients = [stack.enter_context(proxy.connect()) for _ in range(count)]
         for client in clients:
             yield proxy.play(greet, client)
@@ -127,7 +127,7 @@ def test_one_session_is_not_in_the_way_of_another(serve: Serve) -> Playing:
     hosts = Hosts({SLOW: None})
     with Origin(echo) as origin:
         proxy: Proxy = yield serve(resolver=hosts)
-        proxy.sessions.early = account = EarlyData(10_000)
+        proxy.sessions.context.early = account = EarlyData(10_000)
         with proxy.connect() as big, proxy.connect() as usual, proxy.connect() as unusual:
             yield proxy.play(greet, big)
             big.sendall(request5(SLOW, origin.port) + bytes(30_000))
@@ -150,7 +150,7 @@ def test_ends(serve: Serve, end: str) -> Playing:
     """Nothing stays counted, however a session ends."""
     hosts = Hosts({SLOW: None})
     proxy: Proxy = yield serve(resolver=hosts)
-    account = proxy.sessions.early
+    account = proxy.sessions.context.early
     with proxy.connect() as client:
         yield proxy.play(greet, client)
         client.sendall(request5(SLOW, 80) + bytes(3000))

@@ -88,7 +88,7 @@ def test_one_that_waits(serve: Serve) -> Playing:
     with proxy.connect() as sock:
         yield until(lambda: len(proxy.sessions.live) == 1)
         if proxy.kind != "wrapped":
-            assert had(proxy.sessions.ledger, Scope.CLIENT, "127.0.0.1") == 1
+            assert had(proxy.sessions.context.ledger, Scope.CLIENT, "127.0.0.1") == 1
         clock.advance(11)
         with pytest.raises(ConnectionResetError):
             yield proxy.play(sock.recv, 1)
@@ -135,17 +135,17 @@ def test_flood(serve: Serve, origin: Origin) -> Playing:
         for _ in range(TOLD):
             waiting.append(proxy.connect())
             waiting[-1].sendall(b"\x05")
-        yield until(lambda: proxy.sessions.ledger.refusing == TOLD)
+        yield until(lambda: proxy.sessions.context.ledger.refusing == TOLD)
         with proxy.connect() as sock:
             sock.sendall(b"\x05")
             with pytest.raises(ConnectionResetError):
                 yield proxy.play(sock.recv, 1)
-        assert proxy.sessions.ledger.refusing == TOLD
+        assert proxy.sessions.context.ledger.refusing == TOLD
     finally:
         for sock in waiting:
             sock.close()
     yield until(lambda: not proxy.sessions.live)
-    assert proxy.sessions.ledger.refusing == 0
+    assert proxy.sessions.context.ledger.refusing == 0
     assert [record["ended"] for record in proxy.records if record["version"] is None] == ["client"] * TOLD
 
 

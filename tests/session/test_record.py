@@ -3,38 +3,83 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from twisted.logger import LogLevel, formatEvent
 
-from socksproxy.events import FIELDS, End, Ended
+from socksproxy.commands.service import Counts
+from socksproxy.events import FIELDS, Cause, End, Ended
 from socksproxy.identity import Client
 from socksproxy.logs.access_log import FORMATS
-from socksproxy.session.record import NAMESPACE, AccessRecord, shown
+from socksproxy.logs.printable import shown
+from socksproxy.negotiation import Negotiation
+from socksproxy.session.record import NAMESPACE, record_of
 from socksproxy.wire.words import Address, AddressType, Command, Request, Version
 
+#: The reactor's seconds when the sessions of these tests end.
+NOW = 110.0
 
-def whole_record() -> AccessRecord:
-    """The record of a session in which everything went its way."""
-    record = AccessRecord(Client("192.0.2.9", 5000, "fred"), 100.0)
-    record.method = "password"
-    record.version = Version.SOCKS5
-    record.request = Request(Version.SOCKS5, Command.CONNECT, Address.of("example.test", 443))
-    record.requested, record.resolved, record.answered = 100.25, 101.0, 103.5
-    record.rule = "web"
-    record.reached = Address.of("2001:db8::1", 443)
-    record.outgoing = Address.of("2001:db8::2", 40000)
-    record.reply = 0
-    record.sent, record.received = 70, 7000
-    return record
+
+def a_session(client: Client, began: float = 100.0, *, now: float = NOW, **parts: Any) -> Any:
+    """What the record of a session is derived from, where nothing has happened but *parts*."""
+    context = SimpleNamespace(seconds=lambda: now)
+    nothing: dict[str, Any] = {
+        "context": context,
+        "id": "7.0.1",
+        "client": client,
+        "login": None,
+        "permission": None,
+        "negotiation": Negotiation(),
+        "asked_for": None,
+        "service": None,
+        "reply": None,
+        "began": began,
+        "requested": None,
+        "resolved": None,
+        "answered": None,
+        "ended": Ended(End.CLIENT, "client"),
+    }
+    return SimpleNamespace(**(nothing | parts))
+
+
+def event_of(session: Any) -> dict[str, Any]:
+    """The record of *session*, which has one."""
+    event = record_of(session)
+    assert event is not None
+    return event
+
+
+def whole_session(**parts: Any) -> Any:
+    """A session in which everything went its way."""
+    service = SimpleNamespace(
+        reached=Address.of("2001:db8::1", 443),
+        outgoing=Address.of("2001:db8::2", 40000),
+        announced=None,
+        strangers=None,
+        counts=lambda: Counts(70, 7000),
+    )
+    whole: dict[str, Any] = {
+        "login": SimpleNamespace(method="password"),
+        "permission": SimpleNamespace(rule_named=lambda reached: ("web", True)),
+        "asked_for": Request(Version.SOCKS5, Command.CONNECT, Address.of("example.test", 443)),
+        "service": service,
+        "requested": 100.25,
+        "resolved": 101.0,
+        "answered": 103.5,
+        "reply": 0,
+    }
+    return a_session(**({"client": Client("192.0.2.9", 5000, "fred")} | whole | parts))
 
 
 def test_whole() -> None:
-    assert whole_record().event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 1_700_000_000.0) == {
+    event = event_of(whole_session())
+    assert event == {
         "log_namespace": NAMESPACE,
         "log_level": LogLevel.info,
-        "log_time": 1_700_000_000.0,
-        "log_format": whole_record().event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 0.0)["log_format"],
+        "log_time": event["log_time"],
+        "log_format": event["log_format"],
         "client": "192.0.2.9:5000",
         "user": "fred",
         "method": "password",
@@ -64,7 +109,7 @@ def test_whole() -> None:
 
 def test_nothing_said() -> None:
     """A port scanner's: None where it did not come to that, and no error."""
-    event = AccessRecord(Client(None), 5.0).event("7.0.1", Ended(End.TIMEOUT, "handshake timeout"), 15.0, 0.0)
+    event = event_of(a_session(Client(None), 100.0, ended=Cause.HANDSHAKE.value))
     assert {name: event[name] for name in FIELDS if event[name] is not None} == {
         "client": "unix",
         "sent": 0,
@@ -78,32 +123,27 @@ def test_nothing_said() -> None:
 
 def test_every_field_of_the_log() -> None:
     """The log and the record know the same words, or the log has a column that is always empty."""
-    event = whole_record().event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 0.0)
+    event = event_of(whole_session())
     assert set(FIELDS) == {name for name in event if not name.startswith("log_")}
 
 
 def test_literal_destination() -> None:
     """Nothing was looked up: connecting began with the request."""
-    record = whole_record()
-    record.resolved = None
-    event = record.event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 0.0)
+    event = event_of(whole_session(resolved=None))
     assert event["resolution_seconds"] is None
     assert event["connect_seconds"] == 3.25
 
 
 def test_seconds_are_rounded() -> None:
     """As a float is printed, 0.1 + 0.2 would fill the line."""
-    record = AccessRecord(Client("192.0.2.9", 5000), 0.1)
-    record.requested = 0.1 + 0.2
-    event = record.event("7.0.1", Ended(End.CLIENT, "client"), 0.1 + 0.7, 0.0)
+    event = event_of(a_session(Client("192.0.2.9", 5000), 0.1, requested=0.1 + 0.2, now=0.1 + 0.7))
     assert event["handshake_seconds"] == 0.2
     assert event["session_seconds"] == 0.7
 
 
 def test_unknown_command() -> None:
-    record = whole_record()
-    record.request = Request(Version.SOCKS4, 0x99, Address.of("192.0.2.1", 80), b"fred")
-    assert record.event("7.0.1", Ended(End.CLIENT, "refused"), 110.0, 0.0)["command"] == "0x99"
+    request = Request(Version.SOCKS4, 0x99, Address.of("192.0.2.1", 80), b"fred")
+    assert event_of(whole_session(asked_for=request))["command"] == "0x99"
 
 
 @pytest.mark.parametrize(
@@ -120,18 +160,13 @@ def test_what_a_client_sent_is_made_fit(host: str, text: str) -> None:
     """Whatever bytes the name has, they do not get into the log raw."""
     destination = Address(host, 80, AddressType.DOMAIN_NAME)
     assert shown(destination) == text
-    record = whole_record()
-    record.request = Request(Version.SOCKS5, Command.CONNECT, destination)
-    assert record.event("7.0.1", Ended(End.CLIENT, "refused"), 110.0, 0.0)["destination"] == text
+    request = Request(Version.SOCKS5, Command.CONNECT, destination)
+    assert event_of(whole_session(asked_for=request))["destination"] == text
 
 
 def test_user_is_made_fit() -> None:
-    record = whole_record()
-    record.client = Client("192.0.2.9", 5000, "fred\n127.0.0.1 all is well")
-    assert (
-        record.event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 0.0)["user"]
-        == "fred\\n127.0.0.1 all is well"
-    )
+    client = Client("192.0.2.9", 5000, "fred\n127.0.0.1 all is well")
+    assert event_of(whole_session(client=client))["user"] == "fred\\n127.0.0.1 all is well"
 
 
 def test_shown_ipv6() -> None:
@@ -140,7 +175,7 @@ def test_shown_ipv6() -> None:
 
 def test_text() -> None:
     """What Twisted's own log shows of it, should an embedder send it there."""
-    assert formatEvent(whole_record().event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 0.0)) == (
+    assert formatEvent(event_of(whole_session())) == (
         "192.0.2.9:5000 CONNECT example.test:443 reply 0, 70 bytes sent, 7000 received, "
         "10.000 s, ended: client"
     )
@@ -161,8 +196,7 @@ def test_text() -> None:
 )
 def test_user_is_escaped_once(format: str, user: str, decoded: str) -> None:
     """Who decodes the line has the name that somebody has vouched for."""
-    record = AccessRecord(Client("192.0.2.9", 5000, user), 100.0)
-    line = FORMATS[format]("now", record.event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 0.0))
+    line = FORMATS[format]("now", event_of(a_session(Client("192.0.2.9", 5000, user))))
     assert line.isascii()
     assert line.count("\n") == 1
     if format == "json":
@@ -174,8 +208,7 @@ def test_user_is_escaped_once(format: str, user: str, decoded: str) -> None:
 
 def test_destination_is_escaped_once() -> None:
     """A backslash is one when it is decoded; what a terminal could take for a command is escaped before."""
-    record = AccessRecord(Client("192.0.2.9"), 100.0)
     destination = Address("a\\b\x1b", 80, AddressType.DOMAIN_NAME)
-    record.request = Request(Version.SOCKS5, Command.CONNECT, destination)
-    told = json.loads(FORMATS["json"]("now", record.event("7.0.1", Ended(End.CLIENT, "client"), 110.0, 0.0)))
+    session = a_session(Client("192.0.2.9"), asked_for=Request(Version.SOCKS5, Command.CONNECT, destination))
+    told = json.loads(FORMATS["json"]("now", event_of(session)))
     assert told["destination"] == "a\\b\\x1b:80"

@@ -27,7 +27,8 @@ from socksproxy.net import descriptors
 from socksproxy.relay import half_closed
 from socksproxy.server.factory import SOCKSProtocol
 from socksproxy.server.sockets import SocketChannel
-from socksproxy.session.session import LINGER, Phase, Session
+from socksproxy.session.session import Phase, Session
+from socksproxy.session.shared import LINGER
 from socksproxy.values.timeouts import Timeouts
 from socksproxy.wire.words import Address, AddressType, Command, Reply
 
@@ -52,6 +53,7 @@ from ..support.proxy import (
     request5,
     until,
 )
+from ..support.routes import ScriptedRoute
 
 SLOW = "slow.example"
 
@@ -102,8 +104,8 @@ def test_kinds(serve: Serve) -> Playing:
         yield proxy.play(greet, sock)
         channel = the_session(proxy).channel
         assert type(channel) is (SocketChannel if proxy.kind == "accepted" else SOCKSProtocol)
-        dialer = proxy.sessions.dialer(channel)
-        assert (dialer is proxy.sessions.transport_dialer) == (proxy.kind in ("transports", "wrapped"))
+        sockets = channel.detachable and proxy.sessions.context.engine is not None
+        assert sockets == (proxy.kind not in ("transports", "wrapped"))
 
 
 # The client goes, or does not come on, in every phase.
@@ -277,7 +279,7 @@ def test_half_closes_after_early_data(serve: Serve) -> Playing:
             sock.sendall(request5(SLOW, origin.port) + b"all that there is")
             sock.shutdown(socket.SHUT_WR)
             yield until(lambda: hosts.asked == [SLOW])
-            yield until(lambda: the_session(proxy)._half_closed)
+            yield until(lambda: the_session(proxy).half_closed)
             hosts.answer(SLOW, "127.0.0.1")
             # The answer may follow at once.
             assert (yield proxy.play(reply5, sock, 10))[0] == 0
@@ -538,7 +540,7 @@ def test_half_closed(
     proxy: Proxy = yield serve(clock=clock, timeouts=timeouts)
     with proxy.connect() as sock:
         yield proxy.play(half_close, sock, mute_origin.port)
-        yield until(lambda: len(proxy.sessions.half_closed) == 1)
+        yield until(lambda: len(proxy.sessions.context.half_closed) == 1)
         if idle != 30:
             for _ in range(11):
                 clock.advance(5)
@@ -554,7 +556,7 @@ def test_half_closed(
             ended.set()
         record = yield proxy.record()
     assert record["ended"] == (how or "client")
-    assert len(proxy.sessions.half_closed) == 0
+    assert len(proxy.sessions.context.half_closed) == 0
 
 
 @pytest_twisted.inlineCallbacks
@@ -564,7 +566,7 @@ def test_descriptors_short(serve: Serve, mute_origin: Origin, monkeypatch: pytes
     monkeypatch.setattr(half_closed, "SPARED", 0)
     with proxy.connect() as gone:
         yield proxy.play(half_close, gone, mute_origin.port)
-        yield until(lambda: len(proxy.sessions.half_closed) == 1)
+        yield until(lambda: len(proxy.sessions.context.half_closed) == 1)
         monkeypatch.setattr(proxy.factory._gate, "_most", 1)
         monkeypatch.setattr(descriptors, "current_limit", lambda: 17)
         with Origin(echo) as origin, proxy.connect() as sock:
@@ -703,7 +705,7 @@ def test_replies_by_cause(
 ) -> Playing:
     """However dialing fails, the client is told which way."""
     proxy: Proxy = yield serve()
-    monkeypatch.setattr(proxy.sessions, "dialer", lambda channel: lambda destination: fail(problem))
+    monkeypatch.setattr(proxy.sessions.context, "route", ScriptedRoute(lambda _: fail(problem)))
     for ask, expected in ((ask5, reply), (ask4, 91)):
         with proxy.connect() as sock:
             assert (yield proxy.play(ask, sock, "192.0.2.1", 80)) == (expected, NOWHERE)
@@ -858,7 +860,7 @@ def test_refused_after_half_close(serve: Serve) -> Playing:
         sock.sendall(request5(SLOW, 80) + b"early")
         sock.shutdown(socket.SHUT_WR)
         yield until(lambda: hosts.asked == [SLOW])
-        yield until(lambda: the_session(proxy)._half_closed)
+        yield until(lambda: the_session(proxy).half_closed)
         hosts.answer(SLOW)
         assert (yield proxy.play(reply5, sock))[0] == 4
         record = yield proxy.record()
@@ -945,16 +947,13 @@ def test_only_checked_addresses_are_dialed(serve: Serve, monkeypatch: pytest.Mon
     clock = Clock()
     with Origin(echo) as origin:
         proxy: Proxy = yield serve(policy=policy, resolver=hosts, clock=clock)
-        real = proxy.sessions.dialer
+        real = proxy.sessions.context.route
 
-        def dialer(channel: Any) -> Callable[[Address], Deferred[Any]]:
-            def attempt(destination: Address) -> Deferred[Any]:
-                dialed.append(destination.host)
-                return real(channel)(destination)  # type: ignore[no-any-return]
+        def attempt(destination: Address) -> Deferred[Any]:
+            dialed.append(destination.host)
+            return real.dial(destination, the_session(proxy).channel.detachable)
 
-            return attempt
-
-        monkeypatch.setattr(proxy.sessions, "dialer", dialer)
+        monkeypatch.setattr(proxy.sessions.context, "route", ScriptedRoute(attempt))
         with proxy.connect() as sock:
             assert (yield proxy.play(ask5, sock, "rebind.example", origin.port))[0] == 0
             yield proxy.play(echoes, sock)
@@ -1022,7 +1021,7 @@ def test_fault_of_ours(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Playing
     """It costs the one session in which it happens, which ends and says so."""
     proxy: Proxy = yield serve()
     with monkeypatch.context() as patch, proxy.connect() as sock:
-        patch.setattr(proxy.sessions, "dialer", lambda channel: lambda destination: fail(Fatal()))
+        patch.setattr(proxy.sessions.context, "route", ScriptedRoute(lambda _: fail(Fatal())))
         yield proxy.play(greet, sock)
         sock.sendall(request5("192.0.2.1", 80))
         assert (yield proxy.play(is_reset, sock))
@@ -1081,7 +1080,7 @@ def test_policy_that_permits_when_it_is_cancelled(serve: Serve, command: Command
         record = yield proxy.record()
         assert record["reply"] == 6
         assert origin.peers == []
-        assert len(proxy.sessions.ledger) == 0
+        assert len(proxy.sessions.context.ledger) == 0
 
 
 @pytest_twisted.inlineCallbacks
@@ -1107,4 +1106,4 @@ def test_policy_that_permits_a_client_that_has_gone(serve: Serve, command: Comma
         assert record["ended"] == "client"
         waiting[0].callback(True)
         assert origin.peers == []
-        assert len(proxy.sessions.ledger) == 0
+        assert len(proxy.sessions.context.ledger) == 0

@@ -114,7 +114,7 @@ class Proxy:
         yield self.port.stopListening()
         self.factory.stop_sessions()
         yield until(lambda: not self.sessions.live)
-        assert len(self.sessions.ledger) == 0
+        assert len(self.sessions.context.ledger) == 0
 
     @inlineCallbacks
     def gone(self) -> Playing:

@@ -21,11 +21,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from socksproxy import Address, Client as Who, Command, UDPSettings
+from socksproxy.commands.associate import MAX_IDLE_TALK
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.net import make_resolver
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
-from socksproxy.session.session import MAX_IDLE_TALK
 from socksproxy.udp import sockets, targets as targets_module, transports
 from socksproxy.values import Filtering
 from socksproxy.wire.datagram import build_header
@@ -229,8 +229,8 @@ def names_in_order(proxy: Proxy) -> None:
         client.send(b"x", ("-bad-.test", 53))
         client.send(b"x", ("127.1", 53))
         assert client.ask(b"still there", echo.address) == b"still there"
-        wait_for(lambda: len(proxy.factory.sessions.associations.live) == 1)
-        (association,) = proxy.factory.sessions.associations.live
+        wait_for(lambda: len(proxy.factory.sessions.context.associations.live) == 1)
+        (association,) = proxy.factory.sessions.context.associations.live
         wait_for(
             lambda: {reason.value: n for reason, n in association.dropped.items()} == {"unresolvable": 3}
         )
@@ -657,7 +657,7 @@ def special_addresses(proxy: Proxy) -> None:
 
 
 def one_of(proxy: Proxy) -> Any:
-    (association,) = proxy.factory.sessions.associations.live
+    (association,) = proxy.factory.sessions.context.associations.live
     return association
 
 
@@ -825,7 +825,7 @@ def grace(proxy: Proxy) -> None:
     with Echo() as echo, Client(proxy) as client:
         assert client.ask(b"x", echo.address) == b"x"
         client.tcp.close()
-        wait_for(lambda: len(proxy.factory.sessions.graces) == 1)
+        wait_for(lambda: len(proxy.factory.sessions.context.graces) == 1)
         assert client.ask(b"still", echo.address) == b"still"
         assert proxy.records == []
         proxy.factory.reactor.callFromThread(one_of(proxy).abort)
@@ -848,7 +848,7 @@ def grace_over_tls(proxy: Proxy, pem: Path) -> None:
         while len(client.recv(64)) < 10:
             pass
         client.close()
-        wait_for(lambda: len(proxy.factory.sessions.graces) == 1)
+        wait_for(lambda: len(proxy.factory.sessions.context.graces) == 1)
 
 
 @kinds
@@ -1035,7 +1035,7 @@ def capped(proxy: Proxy) -> None:
         for client in (third, fourth, fifth, other):
             assert client.ask(b"still", echo.address) == b"still"
         fifth.close()
-        wait_for(lambda: len(proxy.factory.sessions.associations.live) == 3)
+        wait_for(lambda: len(proxy.factory.sessions.context.associations.live) == 3)
         sixth = stack.enter_context(Client(proxy))
         for client in (third, fourth, sixth, other):
             assert client.ask(b"still", echo.address) == b"still"
@@ -1147,7 +1147,7 @@ def on_one_port(proxy: Proxy, port: int) -> None:
                 assert is_silent(sock)
         # One that ends takes nobody along.
         named.close()
-        wait_for(lambda: len(proxy.factory.sessions.associations.live) == 3)
+        wait_for(lambda: len(proxy.factory.sessions.context.associations.live) == 3)
         assert first.ask(b"first", echo.address) == b"first"
 
 
@@ -1346,7 +1346,7 @@ def flood(proxy: Proxy) -> None:
         for number in range(3000):
             client.send(bytes(1000), (f"{number % 100}.slow.test", 9))
         assert other.ask(b"x", echo.address) == b"x"
-        associations = proxy.factory.sessions.associations.live
+        associations = proxy.factory.sessions.context.associations.live
         waiting = max(association.targets.waiting_bytes for association in associations)
         assert 0 < waiting <= 131072
         assert max(len(association.targets.by_header) for association in associations) <= 32
@@ -1374,7 +1374,7 @@ def many_destinations(proxy: Proxy) -> None:
             client.send(b"", (f"127.1.{number // 100}.{number % 100 + 1}", 9))
             if number % 10 == 0:  # one that is in use is not forgotten
                 assert client.ask(b"x", echo.address) == b"x"
-        (association,) = proxy.factory.sessions.associations.live
+        (association,) = proxy.factory.sessions.context.associations.live
         assert len(association.targets.by_header) <= 64
         assert len(association.targets._contacts) <= 64
         assert len(association.sources) <= 64

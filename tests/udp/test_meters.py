@@ -53,7 +53,7 @@ def over_the_rate(proxy: Proxy, limits: Callable[[], float]) -> None:
 
 def counted(proxy: Proxy) -> tuple[int, int]:
     """Datagrams of the only association that passed up, and that were dropped."""
-    (association,) = proxy.factory.sessions.associations.live
+    (association,) = proxy.factory.sessions.context.associations.live
     return association.datagrams_sent, sum(association.dropped.values())
 
 
@@ -128,7 +128,7 @@ async def test_in_place(kind: str) -> None:
         slow, other = Bucket(reactor, Rate(0, 1000)), Bucket(reactor, Rate(0, 1500))
         with Echo() as echo:
             client: Client = await proxy.run(Client)
-            (association,) = proxy.factory.sessions.associations.live
+            (association,) = proxy.factory.sessions.context.associations.live
 
             def ask(proxy: Proxy, size: int) -> int:
                 return len(client.ask(bytes(size), echo.address))
@@ -172,7 +172,7 @@ async def test_quota(kind: str, upwards: bool) -> None:
     async with serving(kind) as proxy:
         with Echo() as echo:
             client: Client = await proxy.run(Client)
-            (association,) = proxy.factory.sessions.associations.live
+            (association,) = proxy.factory.sessions.context.associations.live
             meter = Meter([Purse(2500)])
             association.meter(Meters(meter, None) if upwards else Meters(None, meter))
 
@@ -198,7 +198,7 @@ async def test_a_run_passes_in_part() -> None:
     async with serving("engine") as proxy:
         with Echo() as echo:
             client: Client = await proxy.run(Client)
-            (association,) = proxy.factory.sessions.associations.live
+            (association,) = proxy.factory.sessions.context.associations.live
             await proxy.run(lambda proxy: client.ask(b"known", echo.address))
             association.meter(Meters(Meter([Bucket(reactor, Rate(0, 10_000))]), None))
             for number in range(40):  # the reactor does not run meanwhile
@@ -220,7 +220,7 @@ async def test_a_run_uses_a_quota_up() -> None:
     async with serving("engine") as proxy:
         with Echo() as echo:
             client: Client = await proxy.run(Client)
-            (association,) = proxy.factory.sessions.associations.live
+            (association,) = proxy.factory.sessions.context.associations.live
             await proxy.run(lambda proxy: client.ask(b"known", echo.address))
             association.meter(Meters(Meter([Purse(3000)]), None))
             for number in range(9):  # the reactor does not run meanwhile

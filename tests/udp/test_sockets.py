@@ -191,7 +191,7 @@ async def test_without_segmentation(number: int, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Batch, "send", send)
     async with serving("engine") as proxy:
         # All of it waits when it is read, or there would be nothing to send together.
-        monkeypatch.setattr(proxy.factory.sessions.engine, "turn_bytes", 1 << 30)
+        monkeypatch.setattr(proxy.factory.sessions.context.engine, "turn_bytes", 1 << 30)
         await proxy.run(many, 100)
         if number != errno.EAGAIN:
             assert len(refused) <= 2, "it is tried again and again"
@@ -208,7 +208,7 @@ async def test_without_ctypes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Python without it has Twisted's transports, and everything still works."""
     monkeypatch.setattr(batch_module, "_receive", None)
     async with serving("engine") as proxy:
-        kind = proxy.factory.sessions.associations._maker(proxy.factory.sessions.engine)
+        kind = proxy.factory.sessions.context.associations._maker(proxy.factory.sessions.context.engine)
         assert isinstance(kind, TransportSockets)
         await proxy.run(many, 100)
 
@@ -234,7 +234,7 @@ def crowd(proxy: Proxy) -> None:
                 for _ in range(100):
                     client.send(bytes(500), sink.getsockname())
             assert quiet.ask(b"x", echo.address) == b"x"
-        live = proxy.factory.sessions.associations.live
+        live = proxy.factory.sessions.context.associations.live
         wait_for(lambda: all(association.datagrams_sent for association in live))
 
 
@@ -242,7 +242,7 @@ def crowd(proxy: Proxy) -> None:
 async def test_turns_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a budget of less than one batch for all of them."""
     async with serving("engine") as proxy:
-        engine = proxy.factory.sessions.engine
+        engine = proxy.factory.sessions.context.engine
         monkeypatch.setattr(engine, "turn_bytes", 4096)
         await proxy.run(crowd)
 
@@ -314,7 +314,8 @@ async def test_no_room_in_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         return int(caught.value.args[0])
 
     async with serving("engine") as proxy:
-        engine = proxy.factory.sessions.engine
+        engine = proxy.factory.sessions.context.engine
+        assert engine is not None
         real = engine.register
 
         def register(fd: int, handler: Any, *mask: int) -> None:
@@ -324,8 +325,8 @@ async def test_no_room_in_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(engine, "register", register)
         assert await proxy.run(scenario) == 1
-        assert not proxy.factory.sessions.associations.live
-        assert isinstance(proxy.factory.sessions.associations._maker(engine), EngineSockets)
+        assert not proxy.factory.sessions.context.associations.live
+        assert isinstance(proxy.factory.sessions.context.associations._maker(engine), EngineSockets)
 
 
 # Cost.
@@ -367,7 +368,7 @@ async def test_two_thousand_associations() -> None:
                     ]
                 )
                 tracemalloc.stop()
-                assert len(proxy.factory.sessions.associations.live) == ASSOCIATIONS + 1
+                assert len(proxy.factory.sessions.context.associations.live) == ASSOCIATIONS + 1
                 each = sum(trace.size for trace in ours.traces) / ASSOCIATIONS
                 print(f"\n{each:.0f} bytes of Python memory for each association")
                 assert each <= 4096

@@ -312,7 +312,7 @@ async def test_follows(tmp_path: Path) -> None:
                 await service.follow(changed, passed)
         else:
             await service.follow(changed, passed)
-        assert service.factory.sessions.ledger.limits.server.sessions == sessions
+        assert service.factory.sessions.context.ledger.limits.server.sessions == sessions
         if had_log:
             # Nothing of what was passed is left.
             assert len(os.listdir("/proc/self/fd")) == before
@@ -384,7 +384,7 @@ def test_counts_with_the_others() -> None:
         log=None,
         counts=(new_table(2), 2, "00" * 16),
     )
-    ledger = make_worker_service(given, reactor).factory.sessions.ledger
+    ledger = make_worker_service(given, reactor).factory.sessions.context.ledger
     counting = ledger.counting
     assert isinstance(counting, SharedCounting)
     assert ledger.limits.server.sessions == 3

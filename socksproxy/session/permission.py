@@ -1,23 +1,19 @@
 """
-What one session has been told by a policy that decides, and by which rules.
+What the policy permits one session, and by which rules: only where the policy tells more than yes or no.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ..errors import OverLimit
 from ..identity import Client
+from ..policy import ICommandPolicy, IDecidingPolicy, INamePolicy
+from ..policy.rules import Decision, Rule
 from ..wire.words import Address, AddressType, Command
-from .interfaces import ICommandPolicy, IDecidingPolicy, INamePolicy
-from .rules import Decision
-
-if TYPE_CHECKING:
-    from .rules import Rule
 
 #: So many decisions are kept apart, by their addresses; no name has so many.
 _KEPT = 128
@@ -26,14 +22,14 @@ _MOST_NAMED = 8
 
 
 @implementer(ICommandPolicy, INamePolicy)
-class Judge:
+class Permission:
     """
-    Asks *policy* for one session, and remembers what it says.
+    Asks *policy* for one session, and remembers its decisions.
 
     :param policy: decides.
     :ivar enter: called with each rule with limits that allows an address;
-        it raises :class:`~socksproxy.errors.OverLimit` when they are reached, and then it is denied.
-        None: none is.
+        it raises :class:`~socksproxy.errors.OverLimit` when they are reached, and then the address is denied.
+        None: the limits of rules are not looked at.
     :ivar over: the last limit that was reached.
     """
 
@@ -96,6 +92,16 @@ class Judge:
         decision = self._by_host.get(reached.host)
         return None if decision is None else decision.effect
 
+    def is_out_of_hours(self, awake: frozenset[str], reached: Address | None) -> bool:
+        """
+        Whether a rule whose hours are over has allowed the session.
+
+        :param awake: the names of the rules whose hours it is.
+        :param reached: the only address that counts; None: all do.
+        """
+        effects = self.effects() if reached is None else (self.effect(reached),)
+        return any(rule and rule.timed and rule.ends_sessions and rule.name not in awake for rule in effects)
+
     def effects(self) -> Iterator[Rule]:
         """The rules that have allowed addresses, as many as are remembered."""
         for decision in self._by_host.values():
@@ -117,7 +123,7 @@ class Judge:
         """
         return self._policy.decide(client, command, destination, name).effect
 
-    def told(self, reached: Address | None) -> tuple[str | None, bool]:
+    def rule_named(self, reached: Address | None) -> tuple[str | None, bool]:
         """
         By which rule it was decided, and whether that is to be recorded.
 
@@ -129,6 +135,6 @@ class Judge:
             return None, True
         return decision.rule, decision.effect is None or decision.effect.log
 
-    def told_of_all(self) -> tuple[str | None, bool]:
+    def rules_named(self) -> tuple[str | None, bool]:
         """Likewise where there are many destinations: by which rules."""
         return ",".join(self._rules) or None, not self._rules or any(self._rules.values())

@@ -6,8 +6,8 @@ import pytest
 
 from socksproxy.identity import Client
 from socksproxy.policy.compiled import RulePolicy
-from socksproxy.policy.judge import Judge
 from socksproxy.policy.rules import Rule
+from socksproxy.session.permission import Permission
 from socksproxy.wire.words import Address, Command
 
 CLIENT = Client("192.0.2.7", 5000)
@@ -35,43 +35,45 @@ POLICY = RulePolicy(
 )
 def test_told(addresses: list[str], reached: str | None, told: tuple[str, bool]) -> None:
     """The rule for the address that is reached; before that, one that allows; last, the one that denies."""
-    judge = Judge(POLICY)
+    judge = Permission(POLICY)
     judge.permits(CLIENT, Command.CONNECT, Address.of("a.example", 80))
     for host in addresses:
         judge.permits_address(CLIENT, Command.CONNECT, Address.of(host, 80), "a.example")
-    assert judge.told(None if reached is None else Address.of(reached, 80)) == told
+    assert judge.rule_named(None if reached is None else Address.of(reached, 80)) == told
 
 
 def test_nothing_asked() -> None:
-    judge = Judge(POLICY)
-    assert judge.told(None) == (None, True)
-    assert judge.told_of_all() == (None, True)
+    judge = Permission(POLICY)
+    assert judge.rule_named(None) == (None, True)
+    assert judge.rules_named() == (None, True)
     assert judge.effect(Address.of("192.0.2.1", 80)) is None
 
 
 def test_many_destinations() -> None:
     """An association may have thousands: what is kept of them has an end."""
-    judge = Judge(RulePolicy([Rule(name=f"r{n}", allow=True, ports=[n], log=False) for n in range(1, 100)]))
+    judge = Permission(
+        RulePolicy([Rule(name=f"r{n}", allow=True, ports=[n], log=False) for n in range(1, 100)])
+    )
     for number in range(1, 100):
         judge.permits(CLIENT, Command.UDP_ASSOCIATE, Address.of(f"203.0.113.{number}", number))
-    assert judge.told_of_all() == ("r1,r2,r3,r4,r5,r6,r7,r8", False)
+    assert judge.rules_named() == ("r1,r2,r3,r4,r5,r6,r7,r8", False)
     assert judge.effect(Address.of("203.0.113.99", 99)).name == "r99"  # type: ignore[union-attr]
     for number in range(1, 100):
         judge.permits(CLIENT, Command.UDP_ASSOCIATE, Address.of(f"203.0.114.{number}", number))
     assert judge.effect(Address.of("203.0.114.99", 99)).name == "r99"  # type: ignore[union-attr]
     assert judge.effect(Address.of("203.0.113.1", 1)) is None
     assert len(judge._by_host) <= 128
-    judge = Judge(POLICY)
+    judge = Permission(POLICY)
     judge.permits(CLIENT, Command.UDP_ASSOCIATE, Address.of("203.0.113.1", 53))
-    assert judge.told_of_all() == ("no", False)
+    assert judge.rules_named() == ("no", False)
     judge.permits(CLIENT, Command.UDP_ASSOCIATE, Address.of("203.0.113.99", 53))
-    assert judge.told_of_all() == ("no,some", True)
+    assert judge.rules_named() == ("no,some", True)
 
 
 def test_asked_apart() -> None:
     """Nothing is noted of what is asked again."""
-    judge = Judge(POLICY)
+    judge = Permission(POLICY)
     rule = judge.rule_for(CLIENT, Command.UDP_ASSOCIATE, Address.of("198.51.100.1", 53), "a.example")
     assert rule is POLICY.rules[2]
     assert judge.rule_for(CLIENT, Command.UDP_ASSOCIATE, Address.of("198.51.100.1", 53), None) is None
-    assert judge.told_of_all() == (None, True)
+    assert judge.rules_named() == (None, True)

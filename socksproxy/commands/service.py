@@ -1,0 +1,332 @@
+"""
+The service of one request: what every command has in common.
+
+A session creates one :class:`Service` for its request. A service knows its session as an :class:`Owner`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from socket import SocketType
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from ..events import Cause, Ended
+from ..identity import Client
+from ..limits.account import Scope
+from ..limits.buckets import Meters
+from ..negotiation import Negotiation
+from ..net.dial import Destination, Dialed, adopted
+from ..net.own_listeners import Place
+from ..policy import IPolicy
+from ..policy.asking import DestinationCheck
+from ..policy.rules import Rule
+from ..relay.engine import RelayEngine
+from ..relay.half_closed import HalfClosed
+from ..relay.interfaces import IRelay
+from ..routes.interfaces import Route
+from ..udp.registry import Associations
+from ..values.timeouts import Timeouts
+from ..wire.words import Address, AddressType, Request
+from .channel import Channel
+from .peer_listener import Take
+
+T = TypeVar("T")
+
+
+class Counts(NamedTuple):
+    """
+    What a service has moved.
+
+    :ivar sent: bytes from the client to destinations.
+    :ivar received: bytes from destinations to the client.
+    :ivar datagrams_sent: datagrams from the client to destinations; None: the service moves none.
+    :ivar datagrams_received: datagrams from destinations to the client, likewise.
+    :ivar dropped: datagrams of an association that were not passed on, by reason.
+    """
+
+    sent: int = 0
+    received: int = 0
+    datagrams_sent: int | None = None
+    datagrams_received: int | None = None
+    dropped: dict[str, int] | None = None
+
+
+NO_COUNTS = Counts()
+
+
+class Context(Protocol):
+    """What services use of what all sessions of a server share."""
+
+    half_closed: HalfClosed
+    associations: Associations
+
+    @property
+    def reactor(self) -> Any: ...
+
+    @property
+    def engine(self) -> RelayEngine | None: ...
+
+    @property
+    def timeouts(self) -> Timeouts: ...
+
+    @property
+    def resolve_commands(self) -> bool: ...
+
+    def discard(self, link: SocketType | Destination) -> None: ...
+
+    def take(self, channel: Channel) -> Take: ...
+
+    def spoken(self, client: Client, host: str) -> AddressType | None: ...
+
+
+class Owner(Protocol):
+    """What a service uses of its session."""
+
+    client: Client
+    channel: Channel
+    negotiation: Negotiation
+    half_closed: bool
+    ended: Ended | None
+
+    @property
+    def context(self) -> Context: ...
+
+    @property
+    def request(self) -> Request: ...
+
+    @property
+    def policy(self) -> IPolicy: ...
+
+    @property
+    def check(self) -> DestinationCheck: ...
+
+    @property
+    def stale(self) -> bool: ...
+
+    def wait(self, pending: Deferred[Any], then: Callable[[Any], None]) -> None: ...
+
+    def confirm(self, reached: Sequence[Address], result: T, then: Callable[[T], None]) -> None: ...
+
+    def restart(self) -> None: ...
+
+    def reconsider(self) -> None: ...
+
+    def ask_again(self, reached: Sequence[Address]) -> bool | Deferred[bool]: ...
+
+    def resolved_name(self) -> None: ...
+
+    def rule(self, reached: Address) -> Rule | None: ...
+
+    def rule_for_datagram(self, address: Address, name: str | None) -> Rule | None: ...
+
+    def route(self, rule: Rule | None) -> Route | None: ...
+
+    def dial(self, address: Address) -> Deferred[Dialed]: ...
+
+    def take(self, kind: str, make_room: Callable[[Scope], bool] = ...) -> None: ...
+
+    def give(self, kind: str) -> None: ...
+
+    def settle(self) -> None: ...
+
+    def meters(self, reached: Address | None) -> Meters | None: ...
+
+    def meters_under(self, rule: str) -> Meters | None: ...
+
+    def wait_for_peer(self) -> None: ...
+
+    def peer_came(self) -> None: ...
+
+    def wait_for_grace(self) -> bool: ...
+
+    def announce(self, bound: Address) -> None: ...
+
+    def grant(self, bound: Address) -> None: ...
+
+    def refuse(self, problem: Exception) -> None: ...
+
+    def forget_negotiation(self) -> None: ...
+
+    def forget_channel(self) -> None: ...
+
+    def complain(self, problem: str) -> None: ...
+
+    def finish(self, ended: Ended) -> None: ...
+
+    def cut(self, cause: Cause) -> None: ...
+
+    def over(self, ended: Ended) -> None: ...
+
+
+class Service:
+    """
+    The service of one request.
+
+    :param session: whose request it is.
+    :ivar reached: the address at the other end of the connection.
+    :ivar outgoing: the address at our end of it.
+    :ivar announced: where the peer of a BIND is to connect; the answer of RESOLVE and RESOLVE_PTR.
+    :ivar strangers: how many have come to a BIND's listener who were not the peer; None: there is none.
+    """
+
+    __slots__ = ("session",)
+
+    reached: Address | None = None
+    outgoing: Address | None = None
+    announced: str | None = None
+    strangers: int | None = None
+
+    def __init__(self, session: Owner) -> None:
+        self.session = session
+
+    @property
+    def granted(self) -> bool:
+        """Whether bytes or datagrams flow."""
+        return False
+
+    @property
+    def peers(self) -> Sequence[Address] | None:
+        """The addresses that the service leads to, or may lead to; None: they are not known yet."""
+        return None if self.reached is None else [self.reached]
+
+    def start(self) -> None:
+        """
+        Begin.
+
+        :raises SOCKSError: when the request is refused at once.
+        :raises OSError: when the system says so.
+        """
+        raise NotImplementedError
+
+    def received(self, data: bytes) -> None:
+        """The client has sent *data* where the service expects none; for a service that is granted."""
+
+    def read_closed(self) -> bool:
+        """
+        The client has closed its direction.
+
+        A client that has gone looks like one that has sent everything and waits for the answer; early data
+        tells the two apart.
+
+        :returns: whether the session goes on.
+        """
+        return bool(self.session.negotiation.early)
+
+    def client_closed(self, ended: Ended) -> None:
+        """The client's connection is gone; *ended* says how."""
+        self.session.over(ended)
+
+    def abort(self, cause: Cause) -> None:
+        """End at once."""
+        self.session.cut(cause)
+
+    def reconsider(self) -> bool | Deferred[bool]:
+        """
+        The policy or the client has changed.
+
+        :returns: whether the service is still permitted.
+        """
+        return self.session.ask_again(self.peers or ())
+
+    def limits_changed(self) -> None:
+        """Other limits hold from now on."""
+
+    def place(self) -> Place | None:
+        """The listener that the client has reached; None: the session's channel knows it."""
+        return None
+
+    def counts(self) -> Counts:
+        """What has been moved."""
+        return NO_COUNTS
+
+
+class Relaying(Service):
+    """A service that ends in a relay: CONNECT and BIND."""
+
+    __slots__ = ("_relay", "outgoing", "reached")
+
+    def __init__(self, session: Owner) -> None:
+        super().__init__(session)
+        self._relay: IRelay | None = None
+        self.reached = None
+        self.outgoing = None
+
+    @property
+    def granted(self) -> bool:
+        """See :attr:`Service.granted`."""
+        return self._relay is not None
+
+    def relay(self, dialed: Dialed, bound: Address) -> None:
+        """There is a connection: the client is told *bound*, and bytes are relayed from now on."""
+        session = self.session
+        self.reached, self.outgoing = dialed.reached, dialed.outgoing
+        session.grant(bound)
+        if session.ended is not None:  # the client went away under the write
+            session.context.discard(dialed.link)
+            return
+        try:
+            self._relay = self._start(dialed)
+        except Exception:
+            session.context.discard(dialed.link)
+            raise
+
+    def _start(self, dialed: Dialed) -> IRelay:
+        session, context, link = self.session, self.session.context, dialed.link
+        early, wrapping = session.negotiation.early, session.negotiation.wrapping
+        idle, meters = self._timeout("idle"), session.meters(dialed.reached)
+        session.forget_negotiation()
+        if not isinstance(link, Destination):
+            engine = context.engine
+            assert engine is not None
+            # The engine moves bytes as they are.
+            socket = session.channel.detach() if wrapping is None else None
+            if socket is not None:
+                relay = engine.relay(socket, link, self._relayed, early, idle, meters, self._half_closed)
+                session.forget_channel()
+                return relay
+            engine.forget(link.fileno())
+            link = adopted(context.reactor, link)
+        joined = session.channel.join(link, self._relayed, idle, wrapping, meters, self._half_closed)
+        joined.start(early, session.half_closed)
+        return joined
+
+    def _timeout(self, name: str) -> float | None:
+        """The timeout *name* in seconds, of the rule or else of the server; None: there is none."""
+        rule = None if self.reached is None else self.session.rule(self.reached)
+        of_rule = None if rule is None or rule.timeouts is None else getattr(rule.timeouts, name)
+        seconds: float | None = getattr(self.session.context.timeouts, name) if of_rule is None else of_rule
+        return seconds or None
+
+    def _half_closed(self, relay: IRelay) -> None:
+        """One direction has closed, and the other one goes on."""
+        self.session.context.half_closed.add(relay, self._timeout("half_closed"))
+
+    def _relayed(self, relay: IRelay) -> None:
+        """Both directions are closed."""
+        self._relay = relay
+        self.session.context.half_closed.discard(relay)
+        if relay.problem is not None:
+            self.session.complain(relay.problem)
+        self.session.over((relay.how or Cause.ABORTED).value)
+
+    def place(self) -> Place | None:
+        """See :meth:`Service.place`."""
+        return None if self._relay is None else self._relay.reached()
+
+    def abort(self, cause: Cause) -> None:
+        """See :meth:`Service.abort`."""
+        if self._relay is None:
+            super().abort(cause)
+        else:
+            self._relay.abort(cause)
+
+    def limits_changed(self) -> None:
+        """See :meth:`Service.limits_changed`."""
+        if self._relay is not None:
+            self._relay.meter(self.session.meters(self.reached))
+
+    def counts(self) -> Counts:
+        """See :meth:`Service.counts`."""
+        return NO_COUNTS if self._relay is None else Counts(self._relay.sent, self._relay.received)

@@ -1,0 +1,1 @@
+"""The ways out: how connections and datagrams leave for their destinations."""

@@ -1,0 +1,60 @@
+"""
+The direct route: from this machine to the destination, with nothing between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTCP
+
+from ..net.dial import Connects, Dialed, SocketDialer, TransportDialer
+from ..net.tcp_options import SocketOption
+from ..values.outgoing import Outgoing
+from ..wire.words import Address
+
+
+class Direct:
+    """
+    Connects from this machine.
+
+    :param reactor: makes Twisted's transports.
+    :param engine: gives the present relay engine; None: there is none, and all connections are transports.
+    :param outgoing: the addresses that connections and datagrams leave from.
+    :param options: what sockets are told.
+    :param otherwise: the addresses that connections leave from where *outgoing* has none of the family.
+    """
+
+    resolves = False
+
+    def __init__(
+        self,
+        reactor: IReactorTCP,
+        engine: Callable[[], Connects | None],
+        outgoing: Outgoing,
+        options: Sequence[SocketOption],
+        otherwise: Outgoing = Outgoing(),
+    ) -> None:
+        self._engine = engine
+        self._outgoing = outgoing
+        self._options = options
+        self._dialing = outgoing.over(otherwise)
+        self._transports = TransportDialer(reactor, self._dialing, options=options)
+        self._sockets: SocketDialer | None = None
+        self._dials_for: Connects | None = None
+
+    def dial(self, address: Address, engine: bool) -> Deferred[Dialed]:
+        """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
+        present = self._engine() if engine else None
+        if present is None:
+            return self._transports(address)
+        if present is not self._dials_for or self._sockets is None:
+            self._dials_for = present
+            self._sockets = SocketDialer(present, self._dialing, self._options)
+        return self._sockets(address)
+
+    def source(self, address: Address) -> str | None:
+        """See :meth:`socksproxy.routes.interfaces.Route.source`."""
+        source = self._outgoing.source(address)
+        return None if source is None else source[0]

@@ -1,0 +1,170 @@
+"""
+Who one client is: only where the server asks clients who they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from twisted.cred.credentials import ICredentials
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from ..auth.authentication import Authentication
+from ..auth.gate import Granted
+from ..commands.channel import Channel
+from ..errors import NotAuthenticated
+from ..identity import Client
+from ..negotiation import IMethod, LogIn
+from ..wire.words import Request
+
+_log = Logger(namespace="socksproxy")
+
+
+class AuthenticationInForce(Protocol):
+    """Knows what asks clients who they are now."""
+
+    authentication: Authentication | None
+
+
+class Owner(Protocol):
+    """What a login uses of its session."""
+
+    client: Client
+    channel: Channel
+
+    @property
+    def context(self) -> AuthenticationInForce: ...
+
+    def wait(
+        self,
+        pending: Deferred[Any],
+        then: Callable[[Any], None],
+        otherwise: Callable[[Exception], None] | None = None,
+    ) -> None: ...
+
+    def method_moved(self, move: object) -> None: ...
+
+    def logged_in(self) -> None: ...
+
+    def login_failed(self, problem: Exception) -> None: ...
+
+
+class Login:
+    """
+    One client's login.
+
+    :param session: whose client it is.
+    :param asked_by: what asks the client; another one that comes into force meanwhile takes its place.
+        None: nothing has asked it.
+    :ivar method: the name of the method; None: none is chosen yet.
+    """
+
+    __slots__ = ("_logout", "_session", "_shown", "asked_by", "method")
+
+    def __init__(self, session: Owner, asked_by: Authentication | None = None) -> None:
+        self._session = session
+        self._logout: Callable[[], None] | None = None
+        #: The kind of credentials that the client has shown.
+        self._shown: type[Any] | None = None
+        self.asked_by = asked_by
+        self.method: str | None = None
+
+    def offers(self) -> tuple[Client, Sequence[IMethod]]:
+        """The client, and the methods that it may choose from, best first."""
+        return self._session.client, self._present().methods_for(self._session.channel.shows)
+
+    def _present(self) -> Authentication:
+        """What asks from now on: what is in force, or else what has asked before."""
+        self.asked_by = present = self._session.context.authentication or self.asked_by
+        assert present is not None
+        return present
+
+    def advance(self, method: str, move: object) -> None:
+        """
+        Do what *method* asks for.
+
+        :param move: a token of :attr:`socksproxy.negotiation.Negotiation.move`.
+        """
+        self.method = method
+        if isinstance(move, LogIn):
+            self._log_in(method, move.credentials)
+        elif isinstance(move, Deferred):
+            self._session.wait(move, self._session.method_moved, self._method_failed)
+
+    def _method_failed(self, problem: Exception) -> None:
+        assert self.method is not None
+        assert self.asked_by is not None
+        self.asked_by.gate.failed(self._session.client, self.method, problem)
+        self._session.login_failed(problem)
+
+    def advance4(self, request: Request) -> None:
+        """
+        SOCKS4 has its userid in the request, and no password.
+
+        :raises NotAuthenticated: when the client has nothing to show.
+        """
+        channel = self._session.channel
+        found = self._present().for_socks4(
+            request.userid, self._session.client, channel.local_address, channel.shows
+        )
+        if found is None:
+            raise NotAuthenticated("SOCKS4 has no password")
+        self.method, credentials = found
+        self._log_in(self.method, credentials)
+
+    def _log_in(self, method: str, credentials: ICredentials) -> None:
+        self._shown = type(credentials)
+        try:
+            granted = self._present().gate.log_in(self._session.client, method, credentials)
+        except UnauthorizedLogin as problem:
+            self._session.login_failed(problem)
+            return
+        if isinstance(granted, Deferred):
+            self._session.wait(granted, self._granted, self._session.login_failed)
+        else:
+            self._granted(granted)
+
+    def _granted(self, granted: Granted) -> None:
+        """The portal knows the client."""
+        self._enter(granted)
+        self._session.logged_in()
+
+    def _enter(self, granted: Granted) -> None:
+        session = self._session
+        user, self._logout = granted
+        session.client = session.client._replace(user=user.name, avatar=user)
+
+    def renew(self, authentication: Authentication) -> Deferred[Any]:
+        """
+        Find out whether *authentication*, which is in force now, still knows the client.
+
+        :raises UnauthorizedLogin: (by the Deferred) when it does not.
+        """
+        again = authentication.still_known(self._session.client, self._shown)
+        return again.addCallback(self._renewed, authentication)
+
+    def _renewed(self, granted: Granted | None, authentication: Authentication) -> None:
+        self.asked_by = authentication
+        if granted is not None:
+            self.log_out()
+            self._enter(granted)
+
+    def forget(self) -> None:
+        """Clients are not asked any more: as if this one had come now."""
+        self.asked_by = None
+        self.log_out()
+        self._session.client = self._session.client._replace(user=None, avatar=None)
+
+    def log_out(self) -> None:
+        """The user's session is over, or goes on as another one's."""
+        logout, self._logout = self._logout, None
+        if logout is None:
+            return
+        try:
+            logout()
+        except Exception:
+            # An embedder's realm may raise anything; it costs a line in the log and nothing else.
+            _log.failure("{client}: the logout failed", client=self._session.client)

@@ -1,0 +1,307 @@
+"""
+What the sessions of one server share: the settings, the policy and the users in force, and what serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from operator import methodcaller
+from socket import SocketType
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from twisted.logger import Logger
+
+from ..auth.authentication import Authentication
+from ..commands.bind import Binds
+from ..commands.channel import Channel
+from ..commands.peer_listener import Take, for_engine, for_transports
+from ..events import IServerEvents, ServerEvents, SessionIds
+from ..identity import Client
+from ..limits.ledger import Ledger
+from ..logs.occasional import SeldomByKind, complain
+from ..net.dial import Destination
+from ..net.hosts_file import HostsFile
+from ..net.lookups import IAddressLookup
+from ..net.own_listeners import OwnListeners
+from ..net.resolve import Names
+from ..net.reverse import reverse_lookups
+from ..net.system_resolver import system_resolver
+from ..net.tcp_options import SocketOption, socket_options
+from ..policy import DefaultPolicy, IDecidingPolicy, IPolicy
+from ..policy.asking import DestinationCheck
+from ..policy.compiled import RulePolicy
+from ..policy.hours import HoursWatch
+from ..relay import engine_for
+from ..relay.engine import RelayEngine
+from ..relay.half_closed import HalfClosed
+from ..routes.direct import Direct
+from ..routes.interfaces import Route
+from ..runtime.deadlines import Deadlines, OwnDeadlines
+from ..runtime.pool import Pool
+from ..settings import ServerSettings
+from ..udp.registry import Associations
+from ..values.outgoing import Outgoing
+from ..values.timeouts import Timeouts
+from ..wire.words import AddressType
+from .early_data import EarlyData
+
+_log = Logger(namespace="socksproxy")
+
+#: Seconds that a client has to read its refusal and close.
+LINGER = 2.0
+
+#: Routes of rules and users that are kept.
+_ROUTES = 256
+
+
+class TakesOptions(Protocol):
+    """What gives options to the sockets that it accepts."""
+
+    def set_options(self, options: Sequence[SocketOption]) -> None: ...
+
+
+class Timed(Protocol):
+    """A session, as its deadlines know it."""
+
+    def handshake_expired(self) -> None: ...
+
+    def connect_expired(self) -> None: ...
+
+    def peer_expired(self) -> None: ...
+
+    def linger_expired(self) -> None: ...
+
+    def grace_expired(self) -> None: ...
+
+
+class Sessions(Protocol):
+    """What keeps the sessions."""
+
+    def end(self, session: Any) -> None: ...
+
+    def spoken(self, client: Client, host: str) -> AddressType | None: ...
+
+    def hours_changed(self) -> None: ...
+
+    def __len__(self) -> int: ...
+
+
+class Events:
+    """
+    Passes events on to subscribers.
+
+    Strategy: a subscriber is called for the events that its class defines, and an event without subscribers
+    costs one look into a dictionary.
+    """
+
+    def __init__(self) -> None:
+        self._subscribers: list[IServerEvents] = []
+        self._called: dict[str, tuple[Callable[..., None], ...]] = {}
+
+    def subscribe(self, subscriber: IServerEvents) -> None:
+        """Call *subscriber* from now on."""
+        self._subscribers.append(subscriber)
+        self._find()
+
+    def unsubscribe(self, subscriber: IServerEvents) -> None:
+        """Call *subscriber* no more."""
+        self._subscribers.remove(subscriber)
+        self._find()
+
+    def _find(self) -> None:
+        self._called = {
+            name: tuple(
+                getattr(subscriber, name)
+                for subscriber in self._subscribers
+                if getattr(type(subscriber), name) is not getattr(ServerEvents, name)
+            )
+            for name in IServerEvents.names()
+        }
+
+    def wants(self, event: str) -> bool:
+        """Whether any subscriber is called for *event*."""
+        return bool(self._called.get(event))
+
+    def tell(self, event: str, *values: Any) -> None:
+        """*event* happens."""
+        for call in self._called.get(event, ()):
+            try:
+                call(*values)
+            except Exception:
+                # An embedder's subscriber may raise anything; it costs this event and nothing else.
+                complain(_log, "the observer of sessions failed; an event is lost")
+
+
+class ServerContext:
+    """
+    What the sessions of one server share.
+
+    :param reactor: dials, resolves and keeps time.
+    :param authentication: asks clients who they are; None: nobody is asked.
+    :param settings: of the server.
+    :param sessions: keeps the sessions.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        authentication: Authentication | None,
+        settings: ServerSettings,
+        sessions: Sessions,
+    ) -> None:
+        self.reactor = reactor
+        self.authentication = authentication
+        self.settings = settings
+        self.sessions = sessions
+        self.events = Events()
+        #: Names the sessions; the workers of a server have other ones.
+        self.ids = SessionIds()
+        self.listeners = OwnListeners()
+        self.hours = HoursWatch(reactor, sessions.hours_changed, lambda: bool(len(sessions)))
+        self.set_policy(DefaultPolicy() if settings.policy is None else settings.policy)
+        self._hosts: HostsFile | None = None
+        self._set_resolver()
+        self.check = DestinationCheck(self.policy, self.names, reactor)
+        outgoing, advertised, bind, udp = settings.outgoing, settings.advertise, settings.bind, settings.udp
+        self.binds = Binds(self.check, reactor, bind, advertised, outgoing)
+        self.associations = Associations(reactor, self.check, udp, advertised, outgoing)
+        self.ledger = Ledger(reactor, settings.limits, settings.usage)
+        #: When a line on a client that has broken the protocol is due.
+        self.garbage = SeldomByKind(reactor)
+        timeouts = settings.timeouts
+        self.handshakes: Deadlines[Timed] = Deadlines(
+            reactor, timeouts.handshake, methodcaller("handshake_expired")
+        )
+        self.connects: OwnDeadlines[Timed] = OwnDeadlines(
+            reactor, timeouts.connect, methodcaller("connect_expired")
+        )
+        self.peers: Deadlines[Timed] = Deadlines(reactor, bind.timeout, methodcaller("peer_expired"))
+        self.lingers: Deadlines[Timed] = Deadlines(reactor, LINGER, methodcaller("linger_expired"))
+        self.graces: Deadlines[Timed] = Deadlines(reactor, udp.grace, methodcaller("grace_expired"))
+        self.half_closed = HalfClosed(reactor)
+        self.early = EarlyData()
+        #: What the TCP sockets of both sides are told.
+        self.socket_options = socket_options(timeouts)
+        #: What gives those to accepted sockets before they are there.
+        self.acceptors: WeakSet[TakesOptions] = WeakSet()
+        self._engine: RelayEngine | None = None
+        self._set_routes()
+
+    @property
+    def deadlines(self) -> tuple[Deadlines[Timed], ...]:
+        """How long sessions may stay in their states."""
+        return self.handshakes, self.connects, self.peers, self.lingers, self.graces
+
+    def seconds(self) -> float:
+        """The reactor's time: durations are counted by it."""
+        seconds: float = self.reactor.seconds()
+        return seconds
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """How long a session may stay in a state."""
+        return self.settings.timeouts
+
+    @property
+    def resolve_commands(self) -> bool:
+        """Whether RESOLVE and RESOLVE_PTR are served."""
+        return self.settings.resolve_commands
+
+    def reconfigure(
+        self, authentication: Authentication | None, settings: ServerSettings
+    ) -> tuple[bool, bool]:
+        """
+        Sessions that begin from now on are served as these say; see the class for the parameters.
+
+        :returns: whether the sessions that there are have to follow other limits, and other rules or users.
+        """
+        before, self.settings = self.settings, settings
+        judged_anew = authentication is not self.authentication or settings.policy is not before.policy
+        self.authentication = authentication
+        if settings.policy is not before.policy:
+            self.set_policy(DefaultPolicy() if settings.policy is None else settings.policy)
+        if settings.resolver is not before.resolver:
+            self._set_resolver()
+        self.check = DestinationCheck(self.policy, self.names, self.reactor)
+        outgoing, advertised, bind, udp = settings.outgoing, settings.advertise, settings.bind, settings.udp
+        self.handshakes.seconds = settings.timeouts.handshake
+        self.connects.seconds = settings.timeouts.connect
+        self.peers.seconds = bind.timeout
+        self.graces.seconds = udp.grace
+        if settings.timeouts != before.timeouts:
+            self.socket_options = socket_options(settings.timeouts)
+            for acceptor in self.acceptors:
+                acceptor.set_options(self.socket_options)
+        self._set_routes()
+        self.binds.reconfigure(self.check, bind, advertised, outgoing)
+        self.associations.reconfigure(self.check, udp, advertised, outgoing)
+        limited_anew = settings.limits != before.limits or settings.usage is not before.usage
+        if limited_anew:
+            self.ledger.set(settings.limits, settings.usage)
+        return limited_anew, judged_anew
+
+    def set_policy(self, policy: IPolicy) -> None:
+        """*policy* decides from now on."""
+        self.policy = policy
+        if isinstance(policy, (DefaultPolicy, RulePolicy)) and policy.listeners is None:
+            policy.listeners = self.listeners
+        self.hours.follow(policy)
+        #: The policy, where it tells more than yes or no; None: sessions have nothing to do for it.
+        self.deciding = policy if IDecidingPolicy.providedBy(policy) else None
+
+    def _set_resolver(self) -> None:
+        resolver = self.settings.resolver
+        if resolver is None:
+            resolver = system_resolver(self.reactor)
+        # An embedder's resolver knows all names itself.
+        ours = IAddressLookup.providedBy(resolver)
+        if ours and self._hosts is None:
+            reading = Pool(self.reactor, name="hosts file", threads=1, waiting=1)
+            self._hosts = HostsFile(self.reactor, reading.run)
+        self.names = Names(
+            resolver,
+            self.reactor,
+            reverse=reverse_lookups(resolver),
+            hosts=self._hosts if ours else None,
+        )
+
+    # The engine and the ways out.
+
+    @property
+    def engine(self) -> RelayEngine | None:
+        """The reactor's relay engine, or None where there can be none."""
+        if self._engine is None or self._engine.closed:
+            self._engine = engine_for(self.reactor) if self.settings.engine else None
+        return self._engine
+
+    def _set_routes(self) -> None:
+        self.route: Route = self._direct(self.settings.outgoing)
+        #: The way out of those rules and users whose connections leave from addresses of their own.
+        self.route_from: Callable[[Outgoing], Route] = lru_cache(_ROUTES)(
+            lambda outgoing: self._direct(outgoing, self.settings.outgoing)
+        )
+
+    def _direct(self, outgoing: Outgoing, otherwise: Outgoing = Outgoing()) -> Direct:
+        return Direct(self.reactor, lambda: self.engine, outgoing, self.socket_options, otherwise)
+
+    def take(self, channel: Channel) -> Take:
+        """What makes a relay's end of a connection that comes to a session on *channel*."""
+        if self.engine is None or not channel.detachable:
+            return for_transports(self.reactor, self.socket_options)
+        # Nothing keeps an engine that has closed its last port until the peer comes.
+        return for_engine(lambda: self.engine, self.socket_options)
+
+    def discard(self, link: SocketType | Destination) -> None:
+        """Nobody wants the connection *link* any more."""
+        if isinstance(link, Destination):
+            link.transport.abortConnection()
+            return
+        if self.engine is not None:
+            self.engine.drop(link.fileno())
+        link.close()
+
+    def spoken(self, client: Client, host: str) -> AddressType | None:
+        """The family in which *client* has reached *host*, a name, in a session that goes on."""
+        return self.sessions.spoken(client, host)

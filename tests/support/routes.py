@@ -1,0 +1,31 @@
+"""A way out that does what a test says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from socksproxy.wire.words import Address
+
+
+class ScriptedRoute:
+    """
+    A route whose attempts are made by *dial*.
+
+    :param dial: starts one attempt to an address.
+    """
+
+    resolves = False
+
+    def __init__(self, dial: Callable[[Address], Deferred[Any]]) -> None:
+        self._dial = dial
+
+    def dial(self, address: Address, engine: bool) -> Deferred[Any]:
+        """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
+        return self._dial(address)
+
+    def source(self, address: Address) -> str | None:
+        """See :meth:`socksproxy.routes.interfaces.Route.source`."""
+        return None
