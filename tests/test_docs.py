@@ -20,14 +20,14 @@ from twisted.internet.testing import MemoryReactorClock
 
 import socksproxy
 from socksproxy import Address, Client, Command
+from socksproxy.app import Options
 from socksproxy.auth.checkers.htpasswd import new_hash
 from socksproxy.cli import main
-from socksproxy.config import options as options_module
+from socksproxy.config import command_line as options_module
 from socksproxy.config.limits import LIMIT_KEYS, PREFIX_KEYS
-from socksproxy.config.options import Options
+from socksproxy.config.options import PLACES, TABLES, keys_of
 from socksproxy.config.rules import RULE_KEYS
 from socksproxy.config.sets import SET_KEYS
-from socksproxy.config.tables import keys_of, table_classes
 from socksproxy.config.users import GROUP_KEYS, USER_KEYS
 from socksproxy.events import FIELDS, Cause
 from socksproxy.negotiation import TRANSITIONS, State
@@ -388,7 +388,7 @@ def test_tables_in_the_source(page: str, tables: ModuleType) -> None:
 def test_every_key_in_the_source() -> None:
     """Each key of the configuration file stands in its page as it is, with an example."""
     text = (DOCS / "configuration.rst").read_text("utf-8")
-    keys = {key for kind in table_classes().values() for key in keys_of(kind)}
+    keys = set(PLACES)
     for key in keys | set(RULE_KEYS) | set(USER_KEYS) | set(SET_KEYS) | set(LIMIT_KEYS) | set(PREFIX_KEYS):
         assert f"   * - ``{key}``\n" in text
 
@@ -398,10 +398,10 @@ def test_configuration(tables: ModuleType) -> None:
     text = (DOCS / "configuration.rst").read_text("utf-8")
     section = r"^\[([a-z]+)\]\n-+\n\n.*\n\n\.\. from-the-code:: config-(\w+)$"
     sections = re.findall(section, text, re.MULTILINE)
-    assert sections == [(name, name) for name in table_classes()]
-    for name, kind in table_classes().items():
+    assert sections == [(name, name) for name in TABLES]
+    for name in TABLES:
         heading, *rows = tables.TABLES[f"config-{name}"]()
-        assert [row[0].strip("`") for row in rows] == list(keys_of(kind))
+        assert [row[0].strip("`") for row in rows] == list(keys_of(name))
         assert all(len(row) == len(heading) and row[1] and row[3] and row[4] and row[5] for row in rows)
     rule = list(tables.TABLES["config-rule"]())
     assert [row[0].strip("`") for row in rule[1:]] == list(RULE_KEYS)

@@ -89,7 +89,7 @@ LATE = {
     "cli/explain.py": ["socksproxy.config", "socksproxy.policy.explain"],
     "config/options.py": ["socksproxy.config.listeners"],
     "relay/__init__.py": ["socksproxy.relay.engine"],  # there are platforms without epoll
-    "service/server.py": ["socksproxy.workers.supervisor"],
+    "app.py": ["socksproxy.workers.supervisor"],
     "udp/registry.py": ["socksproxy.udp.sockets"],  # there are platforms without epoll
 }
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "socksproxy"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-OURS = ServiceMaker("ours", "socksproxy.service.server", "ours", Tapname("socks"))
+OURS = ServiceMaker("ours", "socksproxy.app", "ours", Tapname("socks"))
 TWISTEDS = ServiceMaker("twisted's", "twisted.tap.socks", "Twisted's", "socks")
 OTHERS = [ServiceMaker(name, "elsewhere", name, name) for name in ("ftp", "socket", "sock", "web")]
 
@@ -92,7 +92,7 @@ def test_no_other_plugin_suffers() -> None:
     from twisted.application.service import IServiceMaker
 
     modules = [getattr(plugin, "module", None) for plugin in getPlugins(IServiceMaker)]
-    assert modules.count("socksproxy.service.server") == 2
+    assert modules.count("socksproxy.app") == 2
     assert "twisted.tap.socks" in modules
     assert "twisted.web.tap" in modules
 
@@ -184,5 +184,5 @@ def test_no_global_reactor(path: Path) -> None:
 
 def test_import_installs_no_reactor() -> None:
     """The same, whatever is imported on the way."""
-    code = "import sys, socksproxy.service.server; sys.exit('twisted.internet.reactor' in sys.modules)"
+    code = "import sys, socksproxy.app; sys.exit('twisted.internet.reactor' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

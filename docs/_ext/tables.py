@@ -21,9 +21,22 @@ from typing import get_type_hints
 import attrs
 
 from socksproxy import errors
+from socksproxy.app import Options
 from socksproxy.auth.directory import GroupRecord, UserRecord
-from socksproxy.config import limits, rules, sets, tables as config, users
-from socksproxy.config.options import Options
+from socksproxy.config import limits, rules, sets, users
+from socksproxy.config.options import (
+    FLAG,
+    NUMBER,
+    OPTIONS,
+    TABLES as FILE_TABLES,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    WHOLE_OR_TEXT,
+    Option,
+    keys_of,
+)
+from socksproxy.config.readers import Key
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.negotiation import TRANSITIONS
 from socksproxy.net.special_addresses import _SPECIAL, Special
@@ -86,12 +99,25 @@ def special_addresses() -> Iterator[Row]:
 def config_keys(name: str) -> Iterator[Row]:
     """The keys of a table of the configuration file."""
     yield ("Key", "Type", "Unit", "Default", "Example", "Meaning")
-    kinds = get_type_hints(config.table_classes()[name])
-    for key, field in config.keys_of(config.table_classes()[name]).items():
-        known = config.about(field)
-        default, meaning = ("none", known.meaning) if known.meaning else _option(key)
-        kind = _TYPES[kinds[field.name]]
-        yield (f"``{key}``", kind, known.unit, default, f"``{known.example}``", _plainly(meaning))
+    for key, option in keys_of(name).items():
+        kind, example = _TYPES[option.types], f"``{option.example}``"
+        yield (f"``{key}``", kind, option.unit, _default_of(option), example, _plainly(option.help))
+
+
+def options() -> Iterator[Row]:
+    """All options of the command line."""
+    yield ("Option", "Default", "Table of the file", "Meaning")
+    for option in OPTIONS:
+        if option.on_command_line:
+            short = "" if option.short is None else f"``-{option.short}``, "
+            table = f"``[{option.table}]``" if option.table else "none"
+            yield (f"{short}``--{option.name}``", _default_of(option), table, _plainly(option.help))
+
+
+def _default_of(option: Option) -> str:
+    if option.flag:
+        return "false"
+    return "``[]``" if option.repeatable else option.default or option.otherwise or "none"
 
 
 def config_limits() -> Iterator[Row]:
@@ -107,7 +133,7 @@ def config_limits() -> Iterator[Row]:
             yield (f"``{key}``", type_, known.unit, shown, f"``{known.example}``", meanings[name])
 
 
-def config_records(kind: type, keys: Mapping[str, config.Key]) -> Iterator[Row]:
+def config_records(kind: type, keys: Mapping[str, Key]) -> Iterator[Row]:
     """The keys of a user's or a group's record in the configuration file."""
     yield ("Key", "Type", "Default", "Example", "Meaning")
     meanings, kinds = _meanings(kind), get_type_hints(kind)
@@ -152,30 +178,18 @@ def _meanings(kind: type) -> dict[str, str]:
     return {name: " ".join(meaning.split()) for name, meaning in found}
 
 
-def _option(name: str) -> tuple[str, str]:
-    """The default and the explanation of an option, as ``--help`` has them."""
-    for parameter in Options.optParameters:
-        if parameter[0] == name:
-            meaning, _, default = parameter[3].partition(" [default: ")
-            return parameter[2] or default.rstrip("]") or "none", meaning
-    for flag in Options.optFlags:
-        if flag[0] == name:
-            return "false", flag[2]
-    return "``[]``", _first_line(getattr(Options, f"opt_{name.replace('-', '_')}").__doc__)
-
-
 def _plainly(text: str) -> str:
     """*text*, in which options are no dashes, and no address is anybody's."""
     return re.sub(r"(?<!\S)(--?[a-z][a-z-]*|\S+@\w+)", r"``\1``", text)
 
 
 _TYPES = {
-    bool | None: "true or false",
-    int | None: "whole number",
-    float | None: "number",
-    str | None: "text",
-    int | str | None: "whole number or text",
-    tuple[str, ...] | None: "list of texts",
+    FLAG: "true or false",
+    WHOLE: "whole number",
+    NUMBER: "number",
+    TEXT: "text",
+    WHOLE_OR_TEXT: "whole number or text",
+    TEXTS: "list of texts",
 }
 
 _RULE_TIMEOUTS = {
@@ -219,7 +233,8 @@ TABLES = {
     "config-sets": config_sets,
     "config-limit-keys": config_limits,
     "config-rule": config_rule,
-    **{f"config-{name}": partial(config_keys, name) for name in config.table_classes()},
+    **{f"config-{name}": partial(config_keys, name) for name in FILE_TABLES},
+    "options": options,
     "states": states,
     "replies": replies,
     "telling": telling,
@@ -275,11 +290,25 @@ def _first_line(doc: str | None) -> str:
     return (doc or "").strip().splitlines()[0]
 
 
+#: Where the README shows what the program prints.
+_HELP = re.compile(r"(^``twistd socks --help``::\n\n)(?:    .*\n|\n)+?(?=^\S)", re.MULTILINE)
+
+
+def with_help(text: str) -> str:
+    """The README *text* with what ``twistd socks --help`` prints now, 80 columns wide."""
+    options = Options()
+    usage = f"Usage: twistd [options] socks {options.synopsis}"
+    lines = [usage, *options.getUsage(width=80).strip("\n").splitlines()]
+    shown = textwrap.indent("\n".join(line.rstrip() for line in lines), "    ")
+    return _HELP.sub(lambda place: f"{place[1]}{shown}\n\n", text)
+
+
 def main() -> None:
-    """Write the tables into the pages."""
-    for page in Path(__file__).parent.parent.glob("*.rst"):
+    """Write the tables into the pages, and the options into the README."""
+    docs = Path(__file__).parent.parent
+    for page in (docs.parent / "README.rst", *docs.glob("*.rst")):
         before = page.read_text("utf-8")
-        after = with_tables(before)
+        after = with_help(with_tables(before))
         if after != before:
             page.write_text(after, "utf-8")
             print(page.name)

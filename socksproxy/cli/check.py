@@ -33,7 +33,7 @@ def run(options: Namespace) -> None:
     """
     from twisted.python.usage import UsageError
 
-    from ..config.options import Mistakes, Options
+    from ..config.command_line import Mistakes, Options
     from ..service.resources import CheckedResources
 
     reactor = global_reactor()

@@ -123,7 +123,7 @@ def _words_for(listener: str, configured: Configured) -> tuple[str, ...]:
     rules = () if configured.policy is None else configured.policy.rules
     named = {word for rule in rules for word in rule.listeners or ()}  # some are on the command line only
     try:
-        return words_for(listener, listeners_of(configured.configuration), named)
+        return words_for(listener, listeners_of(configured.said), named)
     except ConfigError as problem:
         raise CommandFailed(f"--listener {listener}: {problem.reason}") from None
 
@@ -150,7 +150,7 @@ def _tell_barred(options: Namespace, reason: str) -> None:
 
 def _configured(file: str) -> tuple[Configured, ServerWide]:
     """What the file says, and what of that holds for all."""
-    from ..config.options import limits_of, meanings
+    from ..config.command_line import limits_of, meanings
     from ..policy.explain import ServerWide
 
     try:

@@ -1,63 +1,34 @@
 """
-The configuration file: TOML that says what the options say, and in time more.
+The configuration file: TOML with what options say, and with users, rules, sets and limits.
 
-It needs attrs and cattrs, and on Python 3.10 tomli (``twisted-socksproxy[config]``): whoever imports it
-must be ready to do without. What a value means, and whether it is right, is for
-:class:`~socksproxy.config.options.Options`, as if it had been on the command line.
+What the value of an option means, and whether it is right, is for the parsing of options
+(:mod:`~socksproxy.config.command_line`), as if it had been on the command line.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..auth.directory import Directory
 from ..logs.printable import in_one_line
-from ..runtime.text import NotUTF8, without_mark
-from ..values.errors import ConfigError
-from .faults import BARE_KEY, GROUPS, OTHERS, RULE, SETS, USERS, Fault, named, place
-from .limits import SCOPES, check_quota_file, server_limits
-from .lines import Path, Twice, first_twice, lines_of, tokens_of, too_deep
+from ..policy.compiled import RulePolicy
+from ..values.errors import ConfigError, Path
+from .limits import check_quota_file, server_limits
 from .listeners import Listening, listeners_of, problem_with
-from .mistakes import MOST_TOLD, Mistake, in_option, in_order, listed, nearest, shown
+from .options import BY_NAME, PLACES, SCOPES, TABLES, Option, keys_of
+from .readers import Reader, each, plain, read_table, text, typed
 from .rules import policy_of
-from .structure import Misfit, structured
-from .tables import Configuration, about, keys_of, places, said, table_classes
+from .syntax import MOST_BYTES, parsed
 from .users import check_groups, directory_of
 from .warnings import of_log, of_rules
+from .words import GROUPS, MOST_TOLD, OTHERS, RULE, SETS, USERS, in_option, listed, nearest, place, shown
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+__all__ = ["MOST_BYTES", "Configured", "read"]
 
-if TYPE_CHECKING:
-    from ..auth.directory import Directory
-    from ..policy.compiled import RulePolicy
-
-__all__ = ["Configured", "Mistake", "read"]
-
-#: Bytes of a file; nobody writes more by hand, and some files never end.
-MOST_BYTES = 16 << 20
-#: Tables and lists in one another.
-_DEEPEST = 64
-#: Bits of a number that Python still writes in decimal digits.
-_MOST_BITS = 14_000
-_TOO_DEEP = "tables or lists are nested too deeply"
-_TOO_LONG = "there is a number of too many digits"
-
-_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _OPTION = re.compile(r"--([a-z][a-z0-9-]*)")
-#: How the parser begins to say that something is there already.
-_SAID_TWICE = ("cannot declare ", "cannot overwrite ", "cannot mutate ", "duplicate inline table key")
-#: A line that begins a table, whatever its name is made of, if not of quotes.
-_HEADER = re.compile(r"\s*(\[\[?)([^\[\]\"'#]+)(\]\]?)\s*(?:#.*)?")
-#: A line that gives a key, whatever the key is made of, a value.
-_PAIR = re.compile(r"\s*([^=\[\]{}\"'#]*[^=\[\]{}\"'#\s])\s*=(?!=)")
-_IN_QUOTES = "a name with other characters than letters, digits, - and _ stands in quotes"
-_PLACES = places()
 
 
 class Configured:
@@ -67,8 +38,9 @@ class Configured:
     :param file: its name.
     :param document: what is in it.
     :param lines: where each thing stands.
-    :param mistakes: what is wrong already.
+    :param errors: what is wrong already.
     :param directory: from where it names files.
+    :ivar errors: all that is wrong, except with the values of options.
     :ivar said: what it says for each option, as the command line would: text, texts, or True.
     :ivar limits: what it says of limits that no option says.
     :ivar quota_file: what keeps how much of the daily and monthly ones is used; None: there are none.
@@ -84,34 +56,52 @@ class Configured:
         file: str,
         document: dict[str, Any],
         lines: dict[Path, int],
-        mistakes: Iterable[Mistake] = (),
+        errors: Iterable[ConfigError] = (),
         directory: str = "",
     ) -> None:
         self.file = file
-        self.mistakes = list(mistakes)
+        self.errors = list(errors)
         self.used: set[str] = set()
         self.unused: list[ConfigError] = []
         self.wrong: set[str] = set()
         self._document = document
         self._lines = lines
         options, scopes = _parts(document)
-        self.configuration, misfits = structured(options, Configuration)
-        self.said = {key: _as_option(value) for key, value in said(self.configuration) if value is not False}
-        self._left_out = {misfit.path for misfit in misfits if isinstance(misfit.path[-1], int)}
-        misfits.sort(key=lambda misfit: self._line(misfit.path) or 0)
-        self.mistakes += [self._misfit(misfit) for misfit in misfits[:MOST_TOLD]]
-        if len(misfits) > MOST_TOLD:
-            line = self._line(misfits[MOST_TOLD].path)
-            self.mistakes.append(Mistake(line, None, f"and {len(misfits) - MOST_TOLD} more such mistakes"))
-        self.quota_file = self.configuration.limits.quota_file
+        found = self._read_options(options)
+        self.said = {
+            name: _as_option(value)
+            for name, value in found.items()
+            if value is not False and BY_NAME[name].on_command_line
+        }
+        self.quota_file: str | None = found.get("quota-file")
         self._check_quota_file(directory)
         counted = self.quota_file is not None or "quota-file" in self.wrong
-        faults: list[Fault] = []
-        self.limits = server_limits(scopes, counted, faults)
-        self.directory = self._read_users(counted, faults)
-        self.policy = self._read_rules(counted, directory, faults)
-        self._faulty = {fault.path for fault in faults}
-        self.mistakes += [self._fault(fault) for fault in faults]
+        known = len(self.errors)
+        self.limits = server_limits(scopes, counted, self.errors)
+        self.directory = self._read_users(counted)
+        self.policy = self._read_rules(counted, directory)
+        self._faulty = {error.path for error in self.errors[known:]}
+
+    def _read_options(self, tables: dict[str, Any]) -> dict[str, Any]:
+        errors: list[ConfigError] = []
+        found: dict[str, Any] = {}
+        for name, table in tables.items():
+            if name not in TABLES:
+                errors.append(ConfigError(self._unknown_table(name), path=(name,), shown=False))
+                continue
+            readers = {key: _reader(option) for key, option in keys_of(name).items()}
+            try:
+                found |= read_table(table, (name,), readers, errors, unknown=self._unknown)
+            except ConfigError:
+                errors.append(ConfigError(self._no_table(name), path=(name,), shown=False))
+        self._left_out = {error.path for error in errors if isinstance(error.path[-1], int)}
+        self.wrong |= {str(error.path[1]) for error in errors if len(error.path) == 2 and error.shown}
+        errors.sort(key=lambda error: self._line(error.path) or 0)
+        self.errors += errors[:MOST_TOLD]
+        if len(errors) > MOST_TOLD:
+            line = self._line(errors[MOST_TOLD].path)
+            self.errors.append(ConfigError(f"and {len(errors) - MOST_TOLD} more such mistakes", line=line))
+        return found
 
     def _check_quota_file(self, directory: str) -> None:
         if self.quota_file is None:
@@ -119,23 +109,24 @@ class Configured:
         try:
             check_quota_file(os.path.join(directory, self.quota_file))
         except ConfigError as problem:
-            self.mistakes.append(self._about(("limits", "quota-file"), problem.reason))
+            self.errors.append(problem.within(("limits", "quota-file")))
 
-    def _read_users(self, counted: bool, faults: list[Fault]) -> Directory | None:
-        known = len(faults)
-        directory = directory_of(self._document.get(USERS), self._document.get(GROUPS), counted, faults)
-        if len(faults) > known:
+    def _read_users(self, counted: bool) -> Directory | None:
+        known = len(self.errors)
+        users, groups = self._document.get(USERS), self._document.get(GROUPS)
+        directory = directory_of(users, groups, counted, self.errors)
+        if len(self.errors) > known:
             self.wrong.add(USERS)
         return directory
 
-    def _read_rules(self, counted: bool, directory: str, faults: list[Fault]) -> RulePolicy | None:
-        known = len(faults)
+    def _read_rules(self, counted: bool, directory: str) -> RulePolicy | None:
+        known = len(self.errors)
         rules, groups = self._document.get(RULE), self._document.get(GROUPS)
-        policy = policy_of(rules, self._document.get(SETS), counted, directory, faults)
+        policy = policy_of(rules, self._document.get(SETS), counted, directory, self.errors)
         for number, table in enumerate(rules if isinstance(rules, list) else ()):
             if isinstance(table, dict):
-                check_groups(table.get("groups"), (RULE, number, "groups"), groups, faults)
-        if len(faults) > known:
+                check_groups(table.get("groups"), (RULE, number, "groups"), groups, self.errors)
+        if len(self.errors) > known:
             self.wrong.add(RULE)
         return policy
 
@@ -145,12 +136,12 @@ class Configured:
 
         :param listeners: those that are going to be opened; empty: the default one, of which nothing is said.
         """
-        known = [*listeners, *listeners_of(self.configuration)]
+        known = [*listeners, *listeners_of(self.said)]
         names = {each.name for each in known if each.name is not None}
         for path, word in self._entries("listeners", RULE):
             problem = problem_with(word, known, names)
             if problem is not None:
-                self.mistakes.append(self._fault(Fault(path, problem)))
+                self.errors.append(ConfigError(problem, path=path))
 
     def check_outgoing(self, is_ours: Callable[[str], bool]) -> None:
         """
@@ -160,7 +151,7 @@ class Configured:
         """
         for path, host in self._entries("outgoing", USERS, GROUPS, RULE):
             if not is_ours(host):
-                self.mistakes.append(self._fault(Fault(path, "not an address of this machine")))
+                self.errors.append(ConfigError("not an address of this machine", path=path))
 
     def _entries(self, key: str, *kinds: str) -> Iterator[tuple[Path, str]]:
         """What is right in the lists *key* in all tables of *kinds*, and where."""
@@ -177,19 +168,17 @@ class Configured:
     def warnings(self) -> list[str]:
         """A line for each thing that is no mistake, and hardly what was meant."""
         found = []
-        log = self.configuration.log.log
-        if log is not None and (doubt := of_log(log)):
-            found.append(self._about(("log", "log"), doubt))
+        if "log" in self.said and (doubt := of_log(self.said["log"])):
+            found.append(ConfigError(doubt, path=("log", "log")))
         if self.policy is not None:
             rules = self._document.get(RULE, [])  # [sets.metadata] alone makes a policy, too
-            faults = of_rules(self.policy.rules, rules, self.policy.sets, self._document.get(USERS, ()))
-            found += map(self._fault, faults)
-        return [mistake.told(self.file) for mistake in in_order(found)]
+            found += of_rules(self.policy.rules, rules, self.policy.sets, self._document.get(USERS, ()))
+        return self._told(found)
 
     @property
     def is_wrong(self) -> bool:
         """Whether there is a mistake in it, as far as is known."""
-        return bool(self.mistakes or self.unused)
+        return bool(self.errors or self.unused)
 
     def report(self, problems: Iterable[ConfigError]) -> list[str]:
         """
@@ -197,50 +186,44 @@ class Configured:
 
         :param problems: what is wrong with the values that count.
         """
-        ours: list[ConfigError] = [*self.unused]
-        lines = []
+        ours, lines = [*self.unused], []
         for problem in problems:
             if problem.path[0] in self.used:
                 ours.append(problem)
             else:
                 lines.append(in_one_line(in_option(problem)))
-        mistakes = in_order([*self.mistakes, *map(self._mistake, ours)])
-        return [*lines, *(mistake.told(self.file) for mistake in mistakes)]
+        return [*lines, *self._told([*self.errors, *map(self._in_file, ours)])]
 
-    def _mistake(self, problem: ConfigError) -> Mistake:
+    def _in_file(self, problem: ConfigError) -> ConfigError:
+        """What is wrong with the value of an option, in the words of the file."""
         name, *number = problem.path
-        path: Path = (_PLACES[str(name)], name)
+        path: Path = (PLACES[str(name)], name)
         if number:
             path = (*path, self._number(path, int(number[0])))
-        return self._about(path, _OPTION.sub(_as_key, problem.reason))
+        reason = _OPTION.sub(_as_key, problem.reason)
+        return ConfigError(reason.removeprefix(f"{self._value(path)!r}").lstrip(": "), path=path)
 
     def _number(self, path: Path, number: int) -> int:
         """Where in the list at *path* the value stands that is *number* of those that fit."""
         fitting = [at for at in range(number + 1 + len(self._left_out)) if (*path, at) not in self._left_out]
         return fitting[number]
 
-    def _misfit(self, misfit: Misfit) -> Mistake:
-        path = misfit.path
-        if misfit.reason is None:
-            return Mistake(self._line(path), None, self._unknown(path))
-        if len(path) == 1:
-            return Mistake(self._line(path), None, self._no_table(str(path[0])))
-        if len(path) == 2:
-            self.wrong.add(str(path[1]))
-        return self._about(path, misfit.reason)
+    def _told(self, errors: Iterable[ConfigError]) -> list[str]:
+        """A line for each of *errors*, in the order in which one finds them in the file."""
+        found = []
+        for error in errors:
+            line = self._line(error.path) if error.path else error.line
+            number = error.path[-1] if error.path and isinstance(error.path[-1], int) else 0
+            where = [str(each) for each in (line, error.column) if each is not None]
+            text = in_one_line(f"{':'.join([self.file, *where])}: {self._text(error)}")
+            found.append((line or 0, number, text))
+        return [text for _, _, text in sorted(found, key=lambda each: each[:2])]
 
-    def _fault(self, fault: Fault) -> Mistake:
-        value = f" = {shown(self._value(fault.path))}" if fault.shown else ""
-        text = f"{place(fault.path, self._document)}{value}: {fault.reason}"
-        number = fault.path[-1]
-        return Mistake(self._line(fault.path), None, text, number if isinstance(number, int) else 0)
-
-    def _about(self, path: Path, reason: str) -> Mistake:
-        table, key, *numbers = path
-        number = numbers[0] if numbers else 0
-        where = f"[{table}] {key}[{number}]" if numbers else f"[{table}] {key}"
-        text = f"{where} = {self._shown(path)}: {reason.removeprefix(f'{self._value(path)!r}').lstrip(': ')}"
-        return Mistake(self._line(path), None, text, int(number))
+    def _text(self, error: ConfigError) -> str:
+        if not error.path:
+            return error.reason
+        value = f" = {self._shown(error.path)}" if error.shown else ""
+        return f"{place(error.path, self._document)}{value}: {error.reason}"
 
     def _value(self, path: Path) -> Any:
         value: Any = self._document
@@ -250,7 +233,7 @@ class Configured:
 
     def _shown(self, path: Path) -> str:
         value = self._value(path)
-        if not about(keys_of(table_classes()[str(path[0])])[str(path[1])]).secret:
+        if path[0] not in TABLES or path[1] in SCOPES or not BY_NAME[str(path[1])].secret:
             return shown(value)
         if not isinstance(value, str) or len(path) == 2:
             return "(not shown)"
@@ -258,47 +241,44 @@ class Configured:
         return shown(f"{kind}:...") if colon else "(not shown)"
 
     def _unknown(self, path: Path) -> str:
-        """What to say of a key or a table that there is not. Its value may be a secret."""
-        name = str(path[-1])
-        if len(path) == 1:
-            return self._unknown_table(name)
-        table = str(path[0])
-        keys = [*keys_of(table_classes()[table]), *(SCOPES if table == "limits" else ())]
+        """What to say of a key that there is not. Its value may be a secret."""
+        table, name = map(str, path)
+        keys = [*keys_of(table), *(SCOPES if table == "limits" else ())]
         here = nearest(name, keys)
-        if name in _PLACES:
+        if name in PLACES:
             self.wrong.add(name)
-            return f"[{table}] {name}: this key belongs in [{_PLACES[name]}]"
-        anywhere = here or nearest(name, _PLACES)
+            return f"this key belongs in [{PLACES[name]}]"
+        anywhere = here or nearest(name, PLACES)
         if anywhere is None:
-            return f"[{table}] {name}: no such key; there are {listed(keys)}"
+            return f"no such key; there are {listed(keys)}"
         self.wrong.add(anywhere)
-        there = "" if here else f" in [{_PLACES[anywhere]}]"
-        return f"[{table}] {name}: no such key; did you mean {anywhere}{there}?"
+        there = "" if here else f" in [{PLACES[anywhere]}]"
+        return f"no such key; did you mean {anywhere}{there}?"
 
     def _unknown_table(self, name: str) -> str:
         value = self._document[name]
         if not (isinstance(value, dict) or _has_tables(value)):
-            key = name if name in _PLACES else nearest(name, _PLACES)
+            key = name if name in PLACES else nearest(name, PLACES)
             if key is None:
-                return f"{name}: keys stand in tables, and there is no key of this name"
+                return "keys stand in tables, and there is no key of this name"
             self.wrong.add(key)
-            meant = "" if key == name else f"; did you mean {key}?"
-            there = f"[{_PLACES[key]}]"
-            return f"{name}: this key belongs in {there}" if not meant else f"{name}: no such key{meant}"
-        table = nearest(name, [*table_classes(), *OTHERS])
+            if key == name:
+                return f"this key belongs in [{PLACES[key]}]"
+            return f"no such key; did you mean {key}?"
+        table = nearest(name, [*TABLES, *OTHERS])
         for inside in value if isinstance(value, list) else [value]:
             self.wrong.update(inside)
         if table in OTHERS:
             self.wrong.add(str(table))
         if table is None:
-            return f"[{name}]: no such table; there are {listed([*table_classes(), *OTHERS])}"
-        return f"[{name}]: no such table; did you mean {'[[rule]]' if table == RULE else f'[{table}]'}?"
+            return f"no such table; there are {listed([*TABLES, *OTHERS])}"
+        return f"no such table; did you mean {'[[rule]]' if table == RULE else f'[{table}]'}?"
 
     def _no_table(self, name: str) -> str:
         if _has_tables(self._document[name]):
-            return f"[{name}]: there is one such table, so its name stands in single brackets"
-        self.wrong.update(keys_of(table_classes()[name]))
-        return f"{name}: not a table; its keys stand below a line [{name}]"
+            return "there is one such table, so its name stands in single brackets"
+        self.wrong.update(keys_of(name))
+        return f"not a table; its keys stand below a line [{name}]"
 
     def _line(self, path: Path) -> int | None:
         for length in range(len(path), 0, -1):
@@ -314,45 +294,15 @@ def read(data: bytes, file: str, directory: str = "") -> Configured:
     :param file: its name.
     :param directory: from where it names files; empty: from where the process is.
     """
-    if len(data) > MOST_BYTES:
-        return _nothing(file, Mistake(None, None, f"more than {MOST_BYTES >> 20} MiB are no configuration"))
     try:
-        text = without_mark(data).decode("utf-8").replace("\r\n", "\n")
-    except NotUTF8 as problem:
-        return _nothing(file, Mistake(None, None, str(problem)))
-    except UnicodeDecodeError as problem:
-        line, column = _place(data[: problem.start].decode("utf-8", "replace"))
-        return _nothing(file, Mistake(line, column, "not UTF-8"))
-    line_too_deep = too_deep(tokens_of(text), _DEEPEST)
-    if line_too_deep is not None:
-        # Here, because tomllib takes time by the square of a key's length.
-        return _nothing(file, Mistake(line_too_deep, None, _TOO_DEEP))
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as problem:
-        return _nothing(file, _syntax(str(problem), text))
-    except RecursionError:
-        return _nothing(file, Mistake(None, None, _TOO_DEEP))
-    except ValueError:
-        return _nothing(file, Mistake(None, None, _TOO_LONG))
-    monster = _monster(document)
-    if monster is not None:
-        return _nothing(file, Mistake(None, None, monster))
-    return Configured(file, document, lines_of(tokens_of(text)), directory=directory)
+        document, lines = parsed(data)
+    except ConfigError as problem:
+        return Configured(file, {}, {}, [problem])
+    return Configured(file, document, lines, directory=directory)
 
 
-def _monster(document: dict[str, Any]) -> str | None:
-    """What in *document* nobody could show or walk through; None: nothing."""
-    level: list[Any] = [document]
-    for _ in range(_DEEPEST):
-        inside: list[Any] = []
-        for value in level:
-            if isinstance(value, (dict, list)):
-                inside += value.values() if isinstance(value, dict) else value
-            elif isinstance(value, int) and value.bit_length() > _MOST_BITS:
-                return _TOO_LONG
-        level = inside
-    return _TOO_DEEP if level else None
+def _reader(option: Option) -> Reader:
+    return each(text) if option.repeatable else plain(typed(*option.types))
 
 
 def _parts(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -363,50 +313,6 @@ def _parts(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         return options, {}
     options["limits"] = {key: value for key, value in limits.items() if key not in SCOPES}
     return options, {key: value for key, value in limits.items() if key in SCOPES}
-
-
-def _nothing(file: str, mistake: Mistake) -> Configured:
-    return Configured(file, {}, {}, [mistake])
-
-
-def _syntax(problem: str, text: str) -> Mistake:
-    match = _POSITION.search(problem)
-    reason = _POSITION.sub("", problem)
-    reason = reason[:1].lower() + reason[1:]
-    if match is None:
-        return Mistake(None, None, reason)
-    line, column = _place(text) if match[1] is None else (int(match[1]), int(match[2]))
-    twice = first_twice(tokens_of(text)) if reason.startswith(_SAID_TWICE) else None
-    if twice is not None and twice.line <= line:
-        return Mistake(line, column, f"{_told_twice(reason, twice)} is on line {twice.first} already")
-    return Mistake(line, column, f"{reason}{_quotes_missing(text.splitlines()[line - 1 : line])}")
-
-
-def _told_twice(reason: str, twice: Twice) -> str:
-    if not twice.table:
-        return f"{reason.partition(' (')[0]}: {named(twice.path[-1])}"
-    name = ".".join(named(step) for step in twice.path if isinstance(step, str))
-    return f"cannot declare [{name}] twice: it"
-
-
-def _quotes_missing(lines: list[str]) -> str:
-    """What to say besides, where *lines* are one that begins a table whose name has to be in quotes."""
-    header = _HEADER.fullmatch(lines[0]) if lines else None
-    if header is None:
-        pair = _PAIR.match(lines[0]) if lines else None
-        if pair is None or all(BARE_KEY.fullmatch(part.strip()) for part in pair[1].split(".")):
-            return ""
-        return f"; {_IN_QUOTES}: {named(pair[1])} ="
-    table, dot, name = header[2].partition(".")
-    if not dot or table.strip() not in OTHERS or BARE_KEY.fullmatch(name.strip()):
-        return ""
-    right = f"{header[1]}{table.strip()}.{named(name.strip())}{header[3]}"
-    return f"; {_IN_QUOTES}: {right}"
-
-
-def _place(before: str) -> tuple[int, int]:
-    """Line and column of what follows *before*."""
-    return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
 def _has_tables(value: Any) -> bool:
@@ -422,4 +328,4 @@ def _as_option(value: Any) -> Any:
 
 
 def _as_key(match: re.Match[str]) -> str:
-    return match[1] if match[1] in _PLACES else match[0]
+    return match[1] if match[1] in PLACES else match[0]

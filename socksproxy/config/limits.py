@@ -12,14 +12,10 @@ from typing import Any
 
 from ..errors import describe
 from ..values.amounts import byte_rate, event_rate, size, whole
-from ..values.errors import ConfigError
+from ..values.errors import ConfigError, Path
 from ..values.limits import Limits, Rate, ServerLimits
-from .faults import Fault, Noted, Reader, plain, read_table
-from .lines import Path
-from .tables import Key
+from .readers import Key, Reader, plain, read_table
 
-#: Tables within ``[limits]``: those of whom limits are.
-SCOPES = ("server", "client", "network", "user", "session")
 #: What a single session cannot have many of.
 _NOT_OF_SESSIONS = ("sessions", "binds", "associations", "new-sessions", "daily", "monthly")
 #: What an option says of client addresses.
@@ -50,33 +46,31 @@ def limits_reader(quota_file: bool) -> Reader:
     """
     readers = _readers(quota_file)
 
-    def read(value: Any, path: Path, faults: list[Fault]) -> Limits:
-        known = len(faults)
-        found = read_table(value, path, readers, faults)
-        if len(faults) > known:
-            raise Noted
-        return Limits(**_fields(found))
+    def read(value: Any, path: Path, errors: list[ConfigError]) -> Limits:
+        return Limits(**_fields(read_table(value, path, readers, errors)))
 
     return read
 
 
-def server_limits(tables: dict[str, Any], quota_file: bool, faults: list[Fault]) -> ServerLimits:
+def server_limits(tables: dict[str, Any], quota_file: bool, errors: list[ConfigError]) -> ServerLimits:
     """
     What the tables within ``[limits]`` say.
 
-    :param tables: by their names, of which there are no others than :data:`SCOPES`.
+    :param tables: by their names, of which there are no others than SCOPES of the options.
     :param quota_file: whether there is one, without which there are no quotas.
-    :param faults: what is wrong is added to them.
+    :param errors: what is wrong is added to them.
     """
     said: dict[str, Any] = {}
     for scope, table in tables.items():
         path: Path = ("limits", scope)
-        known = len(faults)
+        known = len(errors)
         try:
-            found = read_table(table, path, _readers(quota_file, scope), faults)
+            found = read_table(table, path, _readers(quota_file, scope), errors)
         except ConfigError:
-            faults.append(Fault(path, f"not a table: it begins with [limits.{scope}]", False))
-        if len(faults) > known:
+            errors.append(
+                ConfigError(f"not a table: it begins with [limits.{scope}]", path=path, shown=False)
+            )
+        if len(errors) > known:
             continue
         said |= _fields({key: found.pop(key) for key in _PREFIXES if key in found})
         said[scope] = Limits(**_fields(found))
@@ -127,16 +121,13 @@ def _rate(rate: Callable[[Any], float], burst: Callable[[Any], float]) -> Reader
     """Reads a rate, or a table with ``rate`` and ``burst``."""
     readers = {"rate": plain(rate), "burst": plain(burst)}
 
-    def read(value: Any, path: Path, faults: list[Fault]) -> Rate:
+    def read(value: Any, path: Path, errors: list[ConfigError]) -> Rate:
         if not isinstance(value, dict):
             return Rate(rate(value))
-        known = len(faults)
-        found = read_table(value, path, readers, faults)
+        found = read_table(value, path, readers, errors)
         if "rate" not in value:
-            faults.append(Fault(path, "rate is missing", False))
-        if len(faults) > known:
-            raise Noted
-        return Rate(found["rate"], found.get("burst"))
+            errors.append(ConfigError("rate is missing", path=path, shown=False))
+        return Rate(found.get("rate", 0.0), found.get("burst"))
 
     return read
 

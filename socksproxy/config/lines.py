@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-#: From the top: names of tables and keys, and numbers of what is in arrays.
-Path = tuple["str | int", ...]
+from ..values.errors import Path
 
 _TOKEN = re.compile(
     r"""

@@ -5,16 +5,15 @@ The words that rules have for listeners: what they are for each, and which of th
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..net.endpoints import place_described
 from ..net.names import literal, plain
 from ..net.own_listeners import UNIX, OwnListeners, Place
 from ..values.errors import ConfigError
-from .mistakes import listed, nearest
-from .tables import Configuration
+from .words import listed, nearest
 
 _ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):([0-9]{1,5})", re.ASCII)
 _LISTENER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -34,16 +33,14 @@ class Listening(NamedTuple):
     place: Place | None
 
 
-def listeners_of(configuration: Configuration) -> list[Listening]:
-    """The listeners of which *configuration* says something."""
-    said = configuration.listeners
-    if said.listen:
-        return described(said.listen)
-    if said.interface is None and said.port is None:
+def listeners_of(said: Mapping[str, Any]) -> list[Listening]:
+    """The listeners that the file describes, of which *said* has the values of options."""
+    if said.get("listen"):
+        return described(said["listen"])
+    if "interface" not in said and "port" not in said:
         return []
-    host = "127.0.0.1" if said.interface is None else said.interface or "0.0.0.0"
-    port = 1080 if said.port is None else said.port
-    address = literal(host)
+    address = literal(said.get("interface", "127.0.0.1") or "0.0.0.0")
+    port = int(said.get("port", 1080))
     return [Listening(None, None if address is None or not port else (plain(address), port))]
 
 

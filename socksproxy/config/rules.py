@@ -14,21 +14,20 @@ from attrs import fields
 
 from ..policy.compiled import RulePolicy
 from ..policy.rules import Problem, Rule, RuleError, RuleTimeouts
-from ..values.errors import ConfigError
+from ..values.errors import ConfigError, Path
 from ..values.parsers import Parser, seconds
-from .faults import RULE, Fault, Reader, fault_of, plain, read_table
 from .limits import limits_reader
-from .lines import Path
-from .mistakes import MOST_TOLD
+from .readers import Reader, error_of, plain, read_table
 from .sets import sets_of
-from .tables import spelled
+from .words import MOST_TOLD, RULE
 
 #: In place of the field *timeouts*.
 CONNECT_TIMEOUT, IDLE_TIMEOUT = "connect-timeout", "idle-timeout"
 HALF_CLOSED_TIMEOUT = "half-closed-timeout"
 
 #: By the names that the file has for them.
-RULE_KEYS = {spelled(field.name): field.name for field in fields(Rule) if field.name != "timeouts"} | {
+RULE_KEYS = {
+    **{field.name.replace("_", "-"): field.name for field in fields(Rule) if field.name != "timeouts"},
     CONNECT_TIMEOUT: "timeouts",
     IDLE_TIMEOUT: "timeouts",
     HALF_CLOSED_TIMEOUT: "timeouts",
@@ -65,7 +64,7 @@ _idle = seconds(or_zero="for never")
 
 
 def policy_of(
-    rules: Any, sets: Any, quota_file: bool, directory: str, faults: list[Fault]
+    rules: Any, sets: Any, quota_file: bool, directory: str, errors: list[ConfigError]
 ) -> RulePolicy | None:
     """
     The policy, or None where there is no rule, or something is wrong.
@@ -77,11 +76,11 @@ def policy_of(
     :param sets: likewise as ``sets``.
     :param quota_file: whether there is one, without which there are no quotas.
     :param directory: from where files are named.
-    :param faults: what is wrong is added to them.
+    :param errors: what is wrong is added to them.
     """
-    known = sets_of(sets, directory, faults)
-    found = _rules(rules, quota_file, faults)
-    if not _names_differ(rules, faults):
+    known = sets_of(sets, directory, errors)
+    found = _rules(rules, quota_file, errors)
+    if not _names_differ(rules, errors):
         return None
     if not found and not (known is not None and known.metadata):
         return None
@@ -92,15 +91,17 @@ def policy_of(
         return RulePolicy([rule for rule in found.values() if rule is not None], known)
     except RuleError as problem:
         numbers = {rule.name: number for number, rule in found.items() if rule is not None}
-        faults += [_fault((RULE, numbers[each.rule]), rules, each) for each in problem.problems[:MOST_TOLD]]
+        errors += [_error((RULE, numbers[each.rule]), rules, each) for each in problem.problems[:MOST_TOLD]]
         return None
 
 
-def _rules(rules: Any, quota_file: bool, faults: list[Fault]) -> dict[int, Rule | None]:
+def _rules(rules: Any, quota_file: bool, errors: list[ConfigError]) -> dict[int, Rule | None]:
     if rules is None:
         return {}
     if not isinstance(rules, list):
-        faults.append(Fault((RULE,), "there may be many rules: each begins with [[rule]]", False))
+        errors.append(
+            ConfigError("there may be many rules: each begins with [[rule]]", path=(RULE,), shown=False)
+        )
         return {}
     readers: dict[str, Reader] = {
         **dict.fromkeys(_PLAIN_RULE_KEYS, plain(_simple)),
@@ -109,41 +110,41 @@ def _rules(rules: Any, quota_file: bool, faults: list[Fault]) -> dict[int, Rule 
         IDLE_TIMEOUT: plain(_timeout_by(_idle)),
         HALF_CLOSED_TIMEOUT: plain(_timeout_by(_idle)),
     }
-    return {number: _rule((RULE, number), rules, readers, faults) for number, _ in enumerate(rules)}
+    return {number: _rule((RULE, number), rules, readers, errors) for number, _ in enumerate(rules)}
 
 
-def _rule(path: Path, rules: Any, readers: Mapping[str, Reader], faults: list[Fault]) -> Rule | None:
+def _rule(path: Path, rules: Any, readers: Mapping[str, Reader], errors: list[ConfigError]) -> Rule | None:
     table = rules[path[1]]
     if not isinstance(table, dict):
-        faults.append(Fault(path, "not a table: a rule begins with [[rule]]", False))
+        errors.append(ConfigError("not a table: a rule begins with [[rule]]", path=path, shown=False))
         return None
-    before = len(faults)
-    found = read_table(table, path, readers, faults)
+    before = len(errors)
+    found = read_table(table, path, readers, errors)
     given = {RULE_KEYS[key]: value for key, value in found.items() if RULE_KEYS[key] != "timeouts"}
-    if len(faults) == before:
+    if len(errors) == before:
         given["timeouts"] = _timeouts(table)
     missing = [key for key in ("name", "allow") if key not in table]
-    faults += [Fault(path, f"{key} is missing", False) for key in missing]
+    errors += [ConfigError(f"{key} is missing", path=path, shown=False) for key in missing]
     # What is missing or wrong already is no reason not to look at the rest.
     stand_ins = {"name": "rule", "allow": True}
     try:
         rule = Rule(**{**stand_ins, **given})
     except RuleError as problem:
-        faults += [_fault(path, rules, each) for each in problem.problems[:MOST_TOLD]]
+        errors += [_error(path, rules, each) for each in problem.problems[:MOST_TOLD]]
         return None
-    return rule if len(faults) == before else None
+    return rule if len(errors) == before else None
 
 
-def _names_differ(rules: Any, faults: list[Fault]) -> bool:
-    """Whether each of the *rules* has a name of its own; what is wrong is added to *faults*."""
-    known = len(faults)
+def _names_differ(rules: Any, errors: list[ConfigError]) -> bool:
+    """Whether each of the *rules* has a name of its own; what is wrong is added to *errors*."""
+    known = len(errors)
     first: dict[str, int] = {}
     for number, table in enumerate(rules if isinstance(rules, list) else ()):
         name = table.get("name") if isinstance(table, dict) else None
         if isinstance(name, str) and first.setdefault(name, number) != number:
             right = f"another name: the rule number {first[name] + 1} has this one"
-            faults.append(Fault((RULE, number, "name"), right))
-    return len(faults) == known
+            errors.append(ConfigError(right, path=(RULE, number, "name")))
+    return len(errors) == known
 
 
 def _timeout_by(parse: Parser) -> Callable[[Any], float]:
@@ -171,7 +172,7 @@ def _simple(value: Any) -> Any:
     return value
 
 
-def _fault(path: Path, rules: Any, problem: Problem) -> Fault:
+def _error(path: Path, rules: Any, problem: Problem) -> ConfigError:
     """Where *problem* is, which is about the rule at *path*."""
     key = next((key for key, field in RULE_KEYS.items() if field == problem.field), problem.field)
-    return fault_of(problem, path, rules[path[1]], key)
+    return error_of(problem, path, rules[path[1]], key)

@@ -12,10 +12,9 @@ from typing import Any
 
 from ..policy.rules import RuleError
 from ..policy.sets import NamesFile, NetworksFile, SetFile, SetFileError, Sets
-from .faults import SETS, Fault, fault_of, no_such
-from .lines import Path
-from .mistakes import MOST_TOLD, listed
-from .tables import Key
+from ..values.errors import ConfigError, Path
+from .readers import Key, error_of, no_such
+from .words import MOST_TOLD, SETS, listed
 
 #: What is to be known of each key.
 SET_KEYS = {
@@ -35,33 +34,41 @@ _ALIASES = {key.replace("-", "_"): key for key in SET_KEYS if "-" in key}
 _FILES: dict[str, type[SetFile]] = {"networks-file": NetworksFile, "names-file": NamesFile}
 
 
-def sets_of(sets: Any, directory: str, faults: list[Fault]) -> Sets | None:
+def sets_of(sets: Any, directory: str, errors: list[ConfigError]) -> Sets | None:
     """
     The sets, their files loaded, or None where something is wrong.
 
     :param sets: what stands as ``sets``; None: nothing.
     :param directory: from where files are named.
-    :param faults: what is wrong is added to them.
+    :param errors: what is wrong is added to them.
     """
     if sets is None:
         return Sets()
     if not isinstance(sets, dict):
-        faults.append(Fault((SETS,), "each set has a table: it begins with [sets.NAME]", False))
+        errors.append(
+            ConfigError("each set has a table: it begins with [sets.NAME]", path=(SETS,), shown=False)
+        )
         return None
-    before = len(faults)
-    reading = _Reading(directory, faults)
+    before = len(errors)
+    reading = _Reading(directory, errors)
     contents: dict[str, dict[str, list[Any]]] = {"networks": {}, "names": {}}
     for name, table in sets.items():
         if not isinstance(table, dict):
-            faults.append(Fault((SETS, name), f"not a table: it begins with [sets.{name}]", False))
+            errors.append(
+                ConfigError(f"not a table: it begins with [sets.{name}]", path=(SETS, name), shown=False)
+            )
             continue
         if not table:
-            faults.append(Fault((SETS, name), f"there must be {listed(SET_KEYS)}, or one of them", False))
+            errors.append(
+                ConfigError(
+                    f"there must be {listed(SET_KEYS)}, or one of them", path=(SETS, name), shown=False
+                )
+            )
         for key, value in table.items():
             path: Path = (SETS, name, key)
             plain = _ALIASES.get(key, key)
             if plain not in SET_KEYS:
-                faults.append(Fault(path, no_such(key, SET_KEYS), False))
+                errors.append(ConfigError(no_such(key, SET_KEYS), path=path, shown=False))
                 continue
             entries = reading.files(value, path, plain) if plain in _FILES else reading.entries(value, path)
             contents[plain.removesuffix("-file")].setdefault(name, []).extend(entries)
@@ -71,11 +78,11 @@ def sets_of(sets: Any, directory: str, faults: list[Fault]) -> Sets | None:
         for each in problem.problems[:MOST_TOLD]:
             path = (SETS, each.rule)
             if each.field == "name":
-                faults.append(Fault(path, each.right, False))
+                errors.append(ConfigError(each.right, path=path, shown=False))
             else:
-                faults.append(fault_of(each, path, sets[each.rule], each.field))
+                errors.append(error_of(each, path, sets[each.rule], each.field))
         return None
-    return known if len(faults) == before else None
+    return known if len(errors) == before else None
 
 
 class _Reading:
@@ -83,19 +90,19 @@ class _Reading:
     Reads what sets are made of.
 
     :param directory: from where files are named.
-    :param faults: what is wrong is added to them.
+    :param errors: what is wrong is added to them.
     """
 
-    def __init__(self, directory: str, faults: list[Fault]) -> None:
+    def __init__(self, directory: str, errors: list[ConfigError]) -> None:
         self._directory = directory
-        self._faults = faults
+        self._faults = errors
         self._loaded: dict[tuple[str, str], SetFile | str] = {}
 
     def entries(self, value: Any, path: Path) -> list[Any]:
         """The list of entries that *value* should be."""
         if isinstance(value, list):
             return value
-        self._faults.append(Fault(path, "not a list in brackets"))
+        self._faults.append(ConfigError("not a list in brackets", path=path))
         return []
 
     def files(self, value: Any, path: Path, key: str) -> list[SetFile]:
@@ -105,13 +112,13 @@ class _Reading:
         elif isinstance(value, list) and value:
             named = [(entry, (*path, number)) for number, entry in enumerate(value)]
         else:
-            self._faults.append(Fault(path, "not the name of a file, nor a list of some"))
+            self._faults.append(ConfigError("not the name of a file, nor a list of some", path=path))
             return []
         found = []
         for entry, where in named:
             file = self._file(entry, key) if isinstance(entry, str) else "not text in quotes"
             if isinstance(file, str):
-                self._faults.append(Fault(where, file))
+                self._faults.append(ConfigError(file, path=where))
             else:
                 found.append(file)
         return found

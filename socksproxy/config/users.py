@@ -9,31 +9,16 @@ from typing import Any
 
 from ..auth.directory import Directory, GroupRecord, UserRecord, expiry
 from ..extras import missing
-from ..values.errors import ConfigError
+from ..values.errors import ConfigError, Path
 from ..values.outgoing import outgoing_of
 from ..wire.password import MAX_FIELD
-from .faults import (
-    GROUPS,
-    USERS,
-    Fault,
-    Hidden,
-    Noted,
-    Reader,
-    each,
-    flag,
-    place,
-    plain,
-    read_table,
-    text,
-)
 from .limits import limits_reader
-from .lines import Path
-from .mistakes import nearest
-from .tables import Key
+from .readers import Key, Reader, each, flag, plain, read_table, text
+from .words import GROUPS, USERS, nearest, place
 
 #: What is to be known of each key; the rest is said by the class.
 USER_KEYS = {
-    "password": Key('"$2y$12$..."', secret=True),
+    "password": Key('"$2y$12$..."'),
     "groups": Key('["staff"]'),
     "expires": Key("2027-01-31"),
     "disabled": Key("true"),
@@ -43,40 +28,42 @@ USER_KEYS = {
 GROUP_KEYS = {key: known for key, known in USER_KEYS.items() if key not in ("password", "groups")}
 
 
-def directory_of(users: Any, groups: Any, quota_file: bool, faults: list[Fault]) -> Directory | None:
+def directory_of(users: Any, groups: Any, quota_file: bool, errors: list[ConfigError]) -> Directory | None:
     """
     The directory, or None where there are no users, or something is wrong.
 
     :param users: what stands as ``users``; None: nothing.
     :param groups: likewise as ``groups``.
     :param quota_file: whether there is one, without which there are no quotas.
-    :param faults: what is wrong is added to them.
+    :param errors: what is wrong is added to them.
     """
-    known = len(faults)
+    known = len(errors)
     readers = dict(_READERS, limits=limits_reader(quota_file))
     for_groups = {key: reader for key, reader in readers.items() if key in GROUP_KEYS}
     templates = {
-        name: GroupRecord(**found) for name, found in _tables(groups, GROUPS, for_groups, faults).items()
+        name: GroupRecord(**found) for name, found in _tables(groups, GROUPS, for_groups, errors).items()
     }
     records: dict[str, UserRecord] = {}
-    for name, found in _tables(users, USERS, readers, faults).items():
+    for name, found in _tables(users, USERS, readers, errors).items():
         if not 0 < len(name.encode()) <= MAX_FIELD:
-            faults.append(Fault((USERS, name), f"a user's name has 1 to {MAX_FIELD} bytes", False))
-        check_groups(users[name].get("groups"), (USERS, name, "groups"), groups, faults)
+            errors.append(
+                ConfigError(f"a user's name has 1 to {MAX_FIELD} bytes", path=(USERS, name), shown=False)
+            )
+        check_groups(users[name].get("groups"), (USERS, name, "groups"), groups, errors)
         records[name] = UserRecord(**found)
-    if len(faults) > known or not records:
+    if len(errors) > known or not records:
         return None
     return Directory(records, templates)
 
 
-def check_groups(names: Any, path: Path, groups: Any, faults: list[Fault]) -> None:
+def check_groups(names: Any, path: Path, groups: Any, errors: list[ConfigError]) -> None:
     """
     Note groups that there are not.
 
     :param names: what should be the names of some.
     :param path: where.
     :param groups: what stands as ``groups``; None: nothing.
-    :param faults: what is wrong is added to them.
+    :param errors: what is wrong is added to them.
     """
     known: Collection[str] = {} if groups is None else groups
     if not isinstance(names, list) or not isinstance(known, dict):
@@ -86,30 +73,36 @@ def check_groups(names: Any, path: Path, groups: Any, faults: list[Fault]) -> No
             continue
         near = nearest(name, known)
         meant = f"did you mean {near}?" if near else "each has a table that begins with [groups.NAME]"
-        faults.append(Fault((*path, number), f"there is no such group; {meant}"))
+        errors.append(ConfigError(f"there is no such group; {meant}", path=(*path, number)))
 
 
 def _tables(
-    tables: Any, kind: str, readers: dict[str, Reader], faults: list[Fault]
+    tables: Any, kind: str, readers: dict[str, Reader], errors: list[ConfigError]
 ) -> dict[str, dict[str, Any]]:
     """What is right in each of the *tables* of users, or of groups."""
     if tables is None:
         return {}
     if not isinstance(tables, dict):
-        faults.append(Fault((kind,), f"each has a table of its own: it begins with [{kind}.NAME]", False))
+        errors.append(
+            ConfigError(
+                f"each has a table of its own: it begins with [{kind}.NAME]", path=(kind,), shown=False
+            )
+        )
         return {}
     found = {}
     for name, table in tables.items():
-        table = _without_parts_of_names(name, table, kind, readers, faults)
+        table = _without_parts_of_names(name, table, kind, readers, errors)
         try:
-            found[name] = read_table(table, (kind, name), readers, faults)
+            found[name] = read_table(table, (kind, name), readers, errors)
         except ConfigError:
-            faults.append(Fault((kind, name), f"not a table: it begins with [{kind}.NAME]", False))
+            errors.append(
+                ConfigError(f"not a table: it begins with [{kind}.NAME]", path=(kind, name), shown=False)
+            )
     return found
 
 
 def _without_parts_of_names(
-    name: str, table: Any, kind: str, readers: dict[str, Reader], faults: list[Fault]
+    name: str, table: Any, kind: str, readers: dict[str, Reader], errors: list[ConfigError]
 ) -> Any:
     """*table* without what a name with a dot, such as that in ``[users.bob.smith]``, has made of itself."""
     if not isinstance(table, dict):
@@ -123,24 +116,24 @@ def _without_parts_of_names(
                 break
             whole += f".{further}"
         reason = f"a name with a dot stands in quotes: {place((kind, whole), {})}"
-        faults.append(Fault((kind, name, key), reason, False))
+        errors.append(ConfigError(reason, path=(kind, name, key), shown=False))
     return {key: inner for key, inner in table.items() if key not in parts}
 
 
 def _password(value: Any) -> str:
     if not isinstance(value, str):
-        raise Hidden("not text in quotes")
+        raise ConfigError("not text in quotes", shown=False)
     try:
         from ..auth.checkers.records import checked_hash
     except ImportError as problem:
-        raise Hidden(missing("htpasswd", problem)) from None
+        raise ConfigError(missing("htpasswd", problem), shown=False) from None
     try:
         return checked_hash(value)
     except ValueError as problem:
-        raise Hidden(str(problem)) from None
+        raise ConfigError(str(problem), shown=False) from None
 
 
-def _outgoing(value: Any, path: Path, faults: list[Fault]) -> tuple[str, ...]:
+def _outgoing(value: Any, path: Path, errors: list[ConfigError]) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ConfigError("not a list in brackets")
     if not value:
@@ -150,11 +143,9 @@ def _outgoing(value: Any, path: Path, faults: list[Fault]) -> tuple[str, ...]:
         try:
             outgoing_of([*right, entry])
         except ConfigError as problem:
-            faults.append(Fault((*path, number), problem.reason))
+            errors.append(ConfigError(problem.reason, path=(*path, number)))
         else:
             right.append(entry)
-    if len(right) < len(value):
-        raise Noted
     return tuple(right)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from ..net.own_listeners import UNIX
 from ..policy.rules import COMMANDS, DAYS, VERSIONS, Rule
 from ..policy.sets import Sets
-from .faults import RULE, Fault
+from ..values.errors import ConfigError
+from .words import RULE
 
 _CONDITIONS = (
     *("users", "groups", "authenticated", "clients", "listeners", "versions", "commands"),
@@ -36,7 +37,7 @@ def of_log(path: str) -> str | None:
 
 def of_rules(
     rules: Sequence[Rule], tables: Sequence[Mapping[str, Any]], sets: Sets, users: Collection[str]
-) -> Iterator[Fault]:
+) -> Iterator[ConfigError]:
     """
     What to say of *rules*.
 
@@ -47,25 +48,25 @@ def of_rules(
     yield from _behind(rules)
     for number, rule in enumerate(rules):
         if rule.ends_sessions and not rule.timed:
-            yield Fault((RULE, number, "ends-sessions"), "says nothing without days or hours")
+            yield ConfigError("says nothing without days or hours", path=(RULE, number, "ends-sessions"))
     for number, table in enumerate(tables):
         for at, user in enumerate(table.get("users", ())):
             if set(user) & set("*?") and user not in users:
                 right = (
                     "no pattern: only a user of exactly this name is meant; groups stand for several users"
                 )
-                yield Fault((RULE, number, "users", at), right)
+                yield ConfigError(right, path=(RULE, number, "users", at))
         for at, name in enumerate(table.get("names", ())):
             if name in sets.names:
-                yield Fault(
-                    (RULE, number, "names", at), f'a host of this name is meant; the set is "@{name}"'
+                yield ConfigError(
+                    f'a host of this name is meant; the set is "@{name}"', path=(RULE, number, "names", at)
                 )
             elif name in sets.networks:
                 right = "a host of this name is meant; the set of networks of this name stands in networks"
-                yield Fault((RULE, number, "names", at), right)
+                yield ConfigError(right, path=(RULE, number, "names", at))
 
 
-def _behind(rules: Sequence[Rule]) -> Iterator[Fault]:
+def _behind(rules: Sequence[Rule]) -> Iterator[ConfigError]:
     """Rules that never decide, because one before them always does."""
     seen: dict[tuple[Any, ...], str] = {}
     nothing = (None,) * len(_CONDITIONS)
@@ -73,10 +74,10 @@ def _behind(rules: Sequence[Rule]) -> Iterator[Fault]:
         conditions = _essential(rule)
         if nothing in seen:
             right = f'never decides: the rule "{seen[nothing]}" before it matches everything'
-            yield Fault((RULE, number), right, False)
+            yield ConfigError(right, path=(RULE, number), shown=False)
         elif conditions in seen:
             right = f'never decides: the rule "{seen[conditions]}" before it has the same conditions'
-            yield Fault((RULE, number), right, False)
+            yield ConfigError(right, path=(RULE, number), shown=False)
         seen.setdefault(conditions, rule.name)
 
 

@@ -305,6 +305,33 @@ def own_descriptor(path: str) -> int | None:
     return None if named is None else int(named[1])
 
 
+def check_access_log(path: str) -> None:
+    """
+    See whether the file of an access log could be opened, and do not make it.
+
+    :param path: the file.
+    :raises OSError: when it could not.
+    """
+    path = os.path.abspath(path)
+    own = own_descriptor(path)
+    if own is not None:
+        os.fstat(own)
+        return
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            raise _no_file(errno.EISDIR, path)
+        wanted, there = os.W_OK, path
+    except FileNotFoundError:
+        wanted, there = os.W_OK | os.X_OK, os.path.dirname(path)
+        os.stat(there)
+    if not os.access(there, wanted):
+        raise _no_file(errno.EACCES, path)
+
+
+def _no_file(number: int, path: str) -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
 def _open(path: str) -> int:
     # Not blocking, for a FIFO whose reader is slow or gone must not stop the server.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY

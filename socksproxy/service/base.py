@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config.options import OPEN_TO_ALL, Listener, Options
+from ..config.command_line import OPEN_TO_ALL, Listener, Options
 from ..errors import describe
 from ..logs.access_log import AccessLog
 from ..net.descriptors import raise_limit
@@ -120,7 +120,7 @@ class ListeningService(Service):
         """
         Have *options* in force instead of those that were.
 
-        :param options: parsed, and made by :meth:`~socksproxy.config.options.Options.again`.
+        :param options: parsed, and made by :meth:`~socksproxy.config.command_line.Options.again`.
         :returns: fires with what has changed, in a few words each.
         :raises CannotReload: (by the Deferred) when it cannot be; then nothing has changed.
         """

@@ -12,7 +12,7 @@ from ..net.endpoints import place_asked_for
 from ..twisted_internals import inner_endpoint, tls_options_of
 
 if TYPE_CHECKING:
-    from ..config.options import Options
+    from ..config.command_line import Options
 
 #: What a server is told that runs as root without need.
 NEEDLESS_ROOT = (

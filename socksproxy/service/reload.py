@@ -17,7 +17,7 @@ from twisted.python.usage import UsageError
 from ..runtime.pool import NotRun, Pool
 
 if TYPE_CHECKING:
-    from ..config.options import Options
+    from ..config.command_line import Options
 
 _log = Logger(namespace="socksproxy")
 

@@ -7,9 +7,7 @@ workers, and a worker takes what was opened for it (:mod:`~socksproxy.workers.de
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from ..logs.access_log import AccessLog, access_observer, own_descriptor
+from ..logs.access_log import AccessLog, access_observer, check_access_log, own_descriptor
 from ..net.endpoints import (
     NotPassed,
     check_systemd,
@@ -117,30 +115,3 @@ class CheckedResources(Resources):
     def access_log(self, path: str, format: str) -> Any:
         """See :meth:`Resources.access_log`; there is none."""
         check_access_log(path)
-
-
-def check_access_log(path: str) -> None:
-    """
-    See whether the file of an access log could be opened, and do not make it.
-
-    :param path: the file.
-    :raises OSError: when it could not.
-    """
-    path = os.path.abspath(path)
-    own = own_descriptor(path)
-    if own is not None:
-        os.fstat(own)
-        return
-    try:
-        if stat.S_ISDIR(os.stat(path).st_mode):
-            raise _no(errno.EISDIR, path)
-        wanted, there = os.W_OK, path
-    except FileNotFoundError:
-        wanted, there = os.W_OK | os.X_OK, os.path.dirname(path)
-        os.stat(there)
-    if not os.access(there, wanted):
-        raise _no(errno.EACCES, path)
-
-
-def _no(number: int, path: str) -> OSError:
-    return OSError(number, os.strerror(number), path)

@@ -2,7 +2,7 @@
 ``twistd socks``: the service that its options make.
 
 What is wrong with an option shows while they are parsed
-(:mod:`~socksproxy.config.options`); what shows only when the listeners open is
+(:mod:`~socksproxy.config.command_line`); what shows only when the listeners open is
 :class:`~socksproxy.service.base.CannotStart`. Both end the process with one line
 and a status that is not 0.
 """
@@ -17,20 +17,18 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config.options import Listener, Options
+from ..config.command_line import Listener, Options
 from ..limits.quota.database import UsageFileError
 from ..limits.quota.usage import UsageFile
 from ..logs.access_log import AccessLog
 from ..net.own_listeners import place_of
 from ..policy.sets import SetFiles
-from ..runtime.clocks import use_monotonic_clock
 from ..server.factory import SOCKSFactory
-from .base import CannotStart, ListeningService, Prepared
+from ..settings import ServerSettings
+from .base import ListeningService, Prepared
 from .reload import CannotReload
 
 _log = Logger(namespace="socksproxy")
-
-__all__ = ["CannotStart", "Listener", "Options", "SOCKSService", "makeFactory", "makeService"]
 
 
 class SOCKSService(ListeningService):
@@ -157,7 +155,7 @@ class SOCKSService(ListeningService):
         # First, for sessions are judged by these names.
         names = listeners.call_all({place_of(port.getHost()): each.name for port, each in prepared.ports})
         try:
-            self.factory.reconfigure(**_of_factory(options))
+            self.factory.reconfigure(_settings(options))
         except ValueError as problem:
             listeners.call_all(names)
             self.abandon(prepared)
@@ -203,57 +201,28 @@ class SOCKSService(ListeningService):
         return self.factory.drain(0 if self._at_once else self.drain)
 
 
-def makeFactory(options: Options) -> SOCKSFactory:
+def make_factory(options: Options) -> SOCKSFactory:
     """
     The factory that *options* describe.
 
     :param options: parsed.
     """
-    return SOCKSFactory(options.reactor, **_of_factory(options))
+    return SOCKSFactory(options.reactor, _settings(options))
 
 
-def _of_factory(options: Options) -> dict[str, Any]:
-    """What a factory, or one that is to change, is given."""
-    return {
-        "policy": options["policy"],
-        "portal": options["portal"],
-        "auth": options["auth_settings"],
-        "resolver": options["name_resolver"],
-        "outgoing": options["outgoing"],
-        "timeouts": options["timeouts"],
-        "limits": options["limits"],
-        "usage": options["usage"],
-        "observer": options["access_log"],
-        "bind": options["bind"],
-        "udp": options["udp"],
-        "advertise": options["advertise"],
-        "resolve_commands": not options["no-resolve-commands"],
-        "log_probes": bool(options["log-probes"]),
-    }
-
-
-def makeService(options: Options) -> ListeningService:
-    """
-    The service that *options* describe: one process, or a supervisor and its workers.
-
-    The reactor has a monotonic clock from then on: see
-    :func:`~socksproxy.runtime.clocks.use_monotonic_clock`.
-
-    :param options: parsed.
-    """
-    use_monotonic_clock(options.reactor)
-    if options["worker_count"] > 1:
-        # One process does without the machinery for many.
-        from ..workers.supervisor import SupervisorService
-
-        return SupervisorService(options)
-    return SOCKSService(
-        options.reactor,
-        makeFactory(options),
-        options["listeners"],
-        open=bool(options["open"]),
-        guarded=bool(options["guarded"]),
-        access_log=options["access_log"],
-        drain=options["drain_seconds"],
-        options=options,
+def _settings(options: Options) -> ServerSettings:
+    return ServerSettings(
+        policy=options["policy"],
+        portal=options["portal"],
+        auth=options["auth_settings"],
+        resolver=options["name_resolver"],
+        outgoing=options["outgoing"],
+        timeouts=options["timeouts"],
+        limits=options["limits"],
+        usage=options["usage"],
+        observer=options["access_log"],
+        bind=options["bind"],
+        udp=options["udp"],
+        advertise=options["advertise"],
+        **options["server_fields"],
     )

@@ -14,8 +14,8 @@ class ConfigError(ValueError):
 
     :param reason: what would be right.
     :param value: what was given; None: the reason contains it, or there is none.
-    :param path: where it is: below what the caller reads, until the caller puts its own path before that.
-    :param secret: whether the value must not be shown.
+    :param path: where it is, in what the function reads; :meth:`within` adds the path to that.
+    :param shown: False: the value at the path is a secret, or the reason is not about a value.
     :param line: of the file, from 1 on, where the path does not lead to it; None: the path does.
     :param column: likewise.
     """
@@ -26,7 +26,7 @@ class ConfigError(ValueError):
         value: object = None,
         *,
         path: Path = (),
-        secret: bool = False,
+        shown: bool = True,
         line: int | None = None,
         column: int | None = None,
     ) -> None:
@@ -34,7 +34,7 @@ class ConfigError(ValueError):
         self.reason = reason
         self.value = value
         self.path = path
-        self.secret = secret
+        self.shown = shown
         self.line = line
         self.column = column
 

@@ -19,41 +19,45 @@ MOST_WORKERS = 256
 Parser = Callable[[str], Any]
 
 
-def seconds(or_zero: str = "") -> Parser:
+def seconds(or_zero: str = "", zero: float | None = 0.0) -> Parser:
     """
     Reads a number of seconds above 0.
 
     :param or_zero: what 0 is for, if it is allowed.
+    :param zero: the meaning of 0.
     """
     wanted = f"a number of seconds, or 0 {or_zero}" if or_zero else "a number of seconds above 0"
 
-    def parse(text: str) -> float:
+    def parse(text: str) -> float | None:
         try:
             number = float(text)
         except ValueError:
             number = math.nan
-        if math.isfinite(number) and (number > 0 or (or_zero and number == 0)):
+        if number == 0 and or_zero:
+            return zero
+        if math.isfinite(number) and number > 0:
             return number
         raise ConfigError(f"not {wanted}", text)
 
     return parse
 
 
-def count(or_zero: str = "", most: int | None = None) -> Parser:
+def count(or_zero: str = "", most: int | None = None, zero: int | None = 0) -> Parser:
     """
     Reads a whole number above 0.
 
     :param or_zero: what 0 is for, if it is allowed.
     :param most: the largest one; None: any.
+    :param zero: the meaning of 0.
     """
     wanted = "a whole number above 0" if most is None else f"a whole number from 1 to {most}"
-    zero = f", or 0 {or_zero}" if or_zero else ""
+    also = f", or 0 {or_zero}" if or_zero else ""
 
-    def parse(text: str) -> int:
+    def parse(text: str) -> int | None:
         if or_zero and text == "0":
-            return 0
+            return zero
         if not (_is_number(text) and int(text) > 0 and (most is None or int(text) <= most)):
-            raise ConfigError(f"not {wanted}{zero}", text)
+            raise ConfigError(f"not {wanted}{also}", text)
         return int(text)
 
     return parse
@@ -74,19 +78,20 @@ def port(least: int) -> Parser:
     return parse
 
 
-def one_of(words: Iterable[str], wanted: str) -> Parser:
+def one_of(words: Iterable[str], wanted: str, kind: Callable[[str], Any] = str) -> Parser:
     """
     Reads a word.
 
     :param words: what it may be.
     :param wanted: the reason why another one is wrong.
+    :param kind: makes the meaning of the word.
     """
     known = frozenset(words)
 
-    def parse(text: str) -> str:
+    def parse(text: str) -> Any:
         if text not in known:
             raise ConfigError(wanted, text)
-        return text
+        return kind(text)
 
     return parse
 

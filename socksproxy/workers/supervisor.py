@@ -23,14 +23,14 @@ from ..logs.access_log import AccessLog
 from ..runtime.pool import NotRun
 from ..service.base import CannotStart, ListeningService, Prepared
 from ..service.reload import CannotReload
-from ..service.server import makeFactory
+from ..service.server import make_factory
 from .descriptor_passing import SupervisorResources, file_of
 from .process import REOPEN, Orders, WorkerProcess, pass_on, spawn
 from .shared_table import SharedTable, new_table
 from .states import Ending, GroupState, State, Worker, WorkerGroup
 
 if TYPE_CHECKING:
-    from ..config.options import Options
+    from ..config.command_line import Options
 
 _log = Logger(namespace="socksproxy")
 
@@ -195,7 +195,7 @@ class SupervisorService(ListeningService):
         :raises CannotReload: (by the Deferred) when there is something; all stays as it was.
         """
         try:
-            makeFactory(prepared.options)
+            make_factory(prepared.options)
             _check_passed(prepared.options)
             yield self.reloading.pool.run(_check_usage, prepared.options)
         except (ValueError, UsageFileError, NotRun) as problem:

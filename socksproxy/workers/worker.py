@@ -23,11 +23,11 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from zope.interface import implementer
 
-from ..config.options import Options
+from ..config.command_line import Options
 from ..events import SessionIds
 from ..runtime.clocks import use_monotonic_clock
 from ..runtime.reactor import global_reactor
-from ..service.server import SOCKSService, makeFactory
+from ..service.server import SOCKSService, make_factory
 from .counts import SharedCounting
 from .descriptor_passing import WorkerResources
 from .process import (
@@ -214,12 +214,14 @@ class WorkerService(SOCKSService):
         if orders.config is not None:
             config = read_config(descriptors[orders.config])
             os.close(descriptors[orders.config])
+        before = self.options.resources
+        assert isinstance(before, WorkerResources)
         resources = WorkerResources(
             self.reactor,
             [[descriptors[place] for place in ports] for ports in orders.listeners],
             {name: descriptors[place] for name, place in orders.files.items()},
             log,
-            self.options.resources,
+            before,
         )
         try:
             options = Options(self.reactor, resources, config, orders.directory)
@@ -262,7 +264,7 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
     resources = WorkerResources(reactor, orders.listeners, orders.files, log)
     options = Options(reactor, resources, config, orders.directory)
     options.parseOptions(orders.arguments)
-    factory = makeFactory(options)
+    factory = make_factory(options)
     if orders.ids is not None:
         factory.sessions.context.ids = SessionIds(*orders.ids)
     if orders.counts is not None:

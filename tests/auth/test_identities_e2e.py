@@ -21,7 +21,7 @@ from cryptography import x509
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 
-from socksproxy.config.options import Options
+from socksproxy.app import Options
 from socksproxy.wire.password import Credentials, build_credentials
 from socksproxy.wire.words import Reply4
 from tests.conftest import Program

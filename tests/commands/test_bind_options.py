@@ -9,11 +9,12 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
 from socksproxy import BindSettings, SOCKSFactory
-from socksproxy.config import options as module
-from socksproxy.config.options import Options
-from socksproxy.service import server as service
-from socksproxy.service.server import makeService
+from socksproxy.app import Options, makeService
+from socksproxy.config import command_line as module
+from socksproxy.service.server import SOCKSService
+from socksproxy.settings import ServerSettings
 from socksproxy.values.outgoing import Outgoing
+from socksproxy.wire.words import AddressType
 
 
 def parsed(*arguments: str) -> Options:
@@ -22,43 +23,43 @@ def parsed(*arguments: str) -> Options:
     return options
 
 
-def given(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+def given(*arguments: str) -> ServerSettings:
     """What the factory is given."""
-    seen: dict[str, Any] = {}
-    monkeypatch.setattr(service, "SOCKSFactory", lambda reactor, **more: seen.update(more))
-    makeService(parsed(*arguments))
-    return seen
+    service = makeService(parsed(*arguments))
+    assert isinstance(service, SOCKSService)
+    return service.factory.settings
 
 
-def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults() -> None:
     """What the documentation says: two minutes, any port, 32 at once, no strangers to clients of others."""
-    settings = given(monkeypatch)
-    assert settings["bind"] == BindSettings()
-    assert settings["bind"] == BindSettings(
+    settings = given()
+    assert settings.bind == BindSettings()
+    assert settings.bind == BindSettings(
         ports=None, addresses=(), timeout=120, any_peer=None, check_port=False
     )
-    assert settings["limits"].client.binds == 32
-    assert (settings["advertise"], settings["resolve_commands"]) == ([], True)
+    assert settings.limits.client.binds == 32
+    assert settings.advertise.address("192.0.2.1", AddressType.IPV4) is None
+    assert settings.resolve_commands is True
 
 
 def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the operator says reaches the factory."""
     settings = given(
-        monkeypatch,
         *("--bind-ports", "40000-40999", "--bind-timeout", "7.5", "--max-binds-per-client", "3"),
         *("--bind-address", "127.0.0.2", "--bind-address", "::1", "--bind-any-peer", "--bind-check-port"),
         *("--advertise", "203.0.113.5@10.0.0.0/8", "--advertise", "2001:db8::5", "--no-resolve-commands"),
     )
-    assert settings["bind"] == BindSettings(
+    assert settings.bind == BindSettings(
         ports=(40000, 40999),
         addresses=("127.0.0.2", "::1"),
         timeout=7.5,
         any_peer=True,
         check_port=True,
     )
-    assert settings["limits"].client.binds == 3
-    assert settings["advertise"] == ["203.0.113.5@10.0.0.0/8", "2001:db8::5"]
-    assert settings["resolve_commands"] is False
+    assert settings.limits.client.binds == 3
+    assert settings.advertise.address("10.0.0.1", AddressType.IPV4) == "203.0.113.5"
+    assert settings.advertise.address("10.0.0.1", AddressType.IPV6) == "2001:db8::5"
+    assert settings.resolve_commands is False
 
 
 def test_one_port() -> None:

@@ -251,7 +251,7 @@ def test_ranges_of_ports() -> None:
 
 def test_outgoing_of_users_and_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are looked at as the server's own are."""
-    monkeypatch.setattr("socksproxy.config.options.is_local", lambda host: host in ("127.0.0.1", "::1"))
+    monkeypatch.setattr("socksproxy.config.command_line.is_local", lambda host: host in ("127.0.0.1", "::1"))
     found = mistakes(
         '[outgoing]\noutgoing = ["192.0.2.1"]\n'
         '[users.bob]\noutgoing = ["192.0.2.2", "::1"]\n'

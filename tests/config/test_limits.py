@@ -10,7 +10,8 @@ from attrs import fields
 from hypothesis import given, strategies as st
 
 from socksproxy.config.file import Configured, read
-from socksproxy.config.limits import LIMIT_KEYS, PREFIX_KEYS, SCOPES
+from socksproxy.config.limits import LIMIT_KEYS, PREFIX_KEYS
+from socksproxy.config.options import SCOPES
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.policy.rules import RuleTimeouts
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from socksproxy.config.lines import Path, lines_of as lines_of_tokens, tokens_of, too_deep
+from socksproxy.config.lines import lines_of as lines_of_tokens, tokens_of, too_deep
+from socksproxy.values.errors import Path
 
 if sys.version_info >= (3, 11):
     import tomllib

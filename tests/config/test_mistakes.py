@@ -15,13 +15,13 @@ from hypothesis import given, strategies as st
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
+from socksproxy.app import Options
 from socksproxy.auth.checkers.htpasswd import new_hash
 from socksproxy.cli import main
-from socksproxy.config.faults import OTHERS
+from socksproxy.config.command_line import Mistakes
 from socksproxy.config.file import MOST_BYTES, read
-from socksproxy.config.mistakes import shown
-from socksproxy.config.options import Mistakes, Options
-from socksproxy.config.tables import places, table_classes
+from socksproxy.config.options import PLACES, TABLES
+from socksproxy.config.words import OTHERS, shown
 from socksproxy.service.resources import CheckedResources
 
 HERE = Path(__file__).parent
@@ -244,7 +244,7 @@ values = st.recursive(
     scalars,
     lambda inner: (
         st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from(list(places())) | st.text(max_size=5), inner, max_size=4)
+        | st.dictionaries(st.sampled_from(list(PLACES)) | st.text(max_size=5), inner, max_size=4)
     ),
     max_leaves=8,
 )
@@ -271,7 +271,7 @@ def quoted(text: str) -> str:
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-keys = st.sampled_from([(table, key) for key, table in places().items()])
+keys = st.sampled_from([(table, key) for key, table in PLACES.items()])
 
 
 def without_surrogates(value: Any) -> bool:
@@ -309,9 +309,7 @@ def test_any_value(place: tuple[str, str], value: Any) -> None:
 
 
 @given(
-    st.dictionaries(
-        st.sampled_from([*table_classes(), *OTHERS, *places()]) | texts, values.filter(without_surrogates)
-    )
+    st.dictionaries(st.sampled_from([*TABLES, *OTHERS, *PLACES]) | texts, values.filter(without_surrogates))
 )
 def test_any_document(document: dict[str, Any]) -> None:
     """The same for whole files."""
@@ -336,7 +334,7 @@ def test_shown(value: Any) -> None:
 
 def test_read_needs_no_reactor() -> None:
     """What a file says can be had by itself."""
-    assert read(b"[timeouts]\nidle-timeout = 5", "file").configuration.timeouts.idle_timeout == 5
+    assert read(b"[timeouts]\nidle-timeout = 5", "file").said == {"idle-timeout": "5"}
     with pytest.raises(UsageError):
         Options(MemoryReactorClock(), config=b"[").parseOptions(["--config=file"])
 

@@ -14,9 +14,9 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
-from socksproxy.config import options as options_module
-from socksproxy.config.options import Options
-from socksproxy.config.tables import about, keys_of, places, table_classes
+from socksproxy.app import Options
+from socksproxy.config import command_line as options_module
+from socksproxy.config.options import BY_NAME, PLACES, TABLES, keys_of
 from socksproxy.workers.descriptor_passing import file_of
 from socksproxy.workers.worker import make_worker_service
 
@@ -134,19 +134,19 @@ def meant(options: Options) -> dict[str, Any]:
 
 
 def file(key: str, value: str) -> str:
-    return f"[{places()[key]}]\n{key} = {value}\n"
+    return f"[{PLACES[key]}]\n{key} = {value}\n"
 
 
 def test_a_key_for_each_option() -> None:
     """An option without a key, or a key without an option, is forgotten somewhere."""
     names = {name.rstrip("=") for name in Options().longOpt}
-    assert set(places()) - NO_OPTIONS == names - NO_KEYS
-    assert sum(len(keys_of(table)) for table in table_classes().values()) == len(places())
+    assert set(PLACES) - NO_OPTIONS == names - NO_KEYS
+    assert sum(len(keys_of(table)) for table in TABLES) == len(PLACES)
 
 
 def test_each_key_is_tried() -> None:
     """The tables above are whole."""
-    assert set(SAID) == set(places()) - NO_OPTIONS
+    assert set(SAID) == set(PLACES) - NO_OPTIONS
     assert set(FLAGS) == {name for name, (value, _, _) in SAID.items() if value == "true"}
 
 
@@ -229,11 +229,11 @@ def test_no_end() -> None:
         parsed("--config=/dev/zero")
 
 
-@pytest.mark.parametrize("missing", ["cattrs", "tomllib" if sys.version_info >= (3, 11) else "tomli"])
+@pytest.mark.parametrize("missing", ["tomllib" if sys.version_info >= (3, 11) else "tomli"])
 def test_without_the_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its packages one line says which are needed."""
     parts = [name for name in sys.modules if name.startswith("socksproxy.config.")]
-    for name in set(parts) - {"socksproxy.config.options"}:
+    for name in set(parts) - {"socksproxy.config.command_line"}:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UsageError, match=r"twisted-socksproxy\[config\]") as caught:
@@ -245,11 +245,10 @@ def test_without_the_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("key", [key for key in SAID if key not in ("auth", "log")])
 def test_examples(key: str) -> None:
     """The examples of the documentation are right."""
-    table = places()[key]
     besides = (
         ["--log=a.log"] if key == "log-format" else ["--auth=memory:a:b"] if key == "socks4-userid" else []
     )
-    options = parsed(*besides, config=file(key, about(keys_of(table_classes()[table])[key]).example))
+    options = parsed(*besides, config=file(key, BY_NAME[key].example))
     assert options.config is not None
     assert options._configured is not None
     assert options._configured.used == {key}

@@ -10,11 +10,10 @@ from hypothesis import given, strategies as st
 from twisted.internet.testing import MemoryReactorClock
 
 from socksproxy import Address, Client, Command, SOCKSFactory
-from socksproxy.config.options import Options
+from socksproxy.app import Options, makeService
 from socksproxy.config.rules import RULE_EXAMPLES, RULE_KEYS
 from socksproxy.policy.rules import Rule
 from socksproxy.service.resources import CheckedResources
-from socksproxy.service.server import makeService
 
 from .test_mistakes import elsewhere, mistakes, toml, values, without_surrogates
 
@@ -43,7 +42,7 @@ half-closed-timeout = 5
 @pytest.fixture(autouse=True)
 def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every address is this machine's."""
-    monkeypatch.setattr("socksproxy.config.options.is_local", lambda host: True)
+    monkeypatch.setattr("socksproxy.config.command_line.is_local", lambda host: True)
 
 
 def parsed(config: str) -> Options:

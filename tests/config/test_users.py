@@ -16,10 +16,10 @@ from hypothesis import given, strategies as st
 from twisted.cred.credentials import IUsernamePassword
 from twisted.internet.testing import MemoryReactorClock
 
+from socksproxy.app import Options
 from socksproxy.auth.checkers.htpasswd import new_hash
 from socksproxy.auth.directory import DirectoryRealm, GroupRecord, UserRecord
 from socksproxy.config.file import read
-from socksproxy.config.options import Options
 from socksproxy.config.users import GROUP_KEYS, USER_KEYS
 from socksproxy.limits import Limits, Rate
 from socksproxy.service.resources import CheckedResources
@@ -42,7 +42,7 @@ NOT_WHOLE = f"a hash that is not whole; {RIGHT}"
 @pytest.fixture(autouse=True)
 def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every address is this machine's."""
-    monkeypatch.setattr("socksproxy.config.options.is_local", lambda host: True)
+    monkeypatch.setattr("socksproxy.config.command_line.is_local", lambda host: True)
 
 
 def parsed(config: str, *options: str) -> Options:

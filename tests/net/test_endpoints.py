@@ -20,7 +20,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.systemd import ListenFDs
 from twisted.python.usage import UsageError
 
-from socksproxy.config.options import Options
+from socksproxy.app import Options
 from socksproxy.net.endpoints import BACKLOG, _parameters, ipv4_ports, with_backlog, with_mode
 
 from ..conftest import PATIENCE, Program

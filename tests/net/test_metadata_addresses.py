@@ -10,9 +10,9 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from socksproxy import Client, Rule, RulePolicy
+from socksproxy.app import Options
 from socksproxy.cli import main
 from socksproxy.config.file import read
-from socksproxy.config.options import Options
 from socksproxy.net.metadata_addresses import METADATA_SERVICES
 from socksproxy.net.special_addresses import Special, special
 from socksproxy.policy import DefaultPolicy, RuleError, Sets

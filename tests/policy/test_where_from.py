@@ -15,12 +15,12 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
+from socksproxy.app import Options, makeService
 from socksproxy.auth.checkers.peercred import user_of
-from socksproxy.config.options import Mistakes
+from socksproxy.config.command_line import Mistakes
 from socksproxy.identity import Client
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
-from socksproxy.service.server import Options, makeService
 from socksproxy.values.limits import Limits, ServerLimits
 from socksproxy.wire.words import Reply
 from tests.conftest import Serve

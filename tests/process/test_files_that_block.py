@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
-from socksproxy.config.options import Options
+from socksproxy.app import Options
 from socksproxy.service.resources import CheckedResources, Resources
 from socksproxy.workers.descriptor_passing import SupervisorResources
 

@@ -22,8 +22,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
 from socksproxy import SOCKSFactory, use_monotonic_clock
+from socksproxy.app import Options, makeService
 from socksproxy.runtime import clocks
-from socksproxy.service.server import Options, makeService
 from socksproxy.wire.datagram import build_header, parse_datagram
 from socksproxy.wire.words import Address, Command
 

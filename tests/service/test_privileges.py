@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
-from socksproxy.config.options import Options
+from socksproxy.app import Options, makeService
 from socksproxy.service.privileges import NEEDLESS_ROOT, is_root_without_need
-from socksproxy.service.server import makeService
 
 from ..conftest import Program
 from ..support.certificates import self_signed

@@ -22,9 +22,9 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 
-from socksproxy.config.options import Options
+from socksproxy.app import Options, makeService
 from socksproxy.service.resources import Resources
-from socksproxy.service.server import SOCKSService, makeService
+from socksproxy.service.server import SOCKSService
 from socksproxy.wire.password import Credentials, build_credentials
 
 from ..conftest import TWISTD, Program

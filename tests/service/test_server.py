@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import pytest_twisted
 from twisted.application.service import IService
@@ -28,14 +29,19 @@ from twisted.python.usage import UsageError
 from zope.interface.verify import verifyObject
 
 from socksproxy import SOCKSFactory, Timeouts, UDPSettings
+from socksproxy.app import Options, makeService
 from socksproxy.auth import AuthSettings
+from socksproxy.config.command_line import Listener
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.net.dns_resolver import DNSResolver
 from socksproxy.net.endpoints import BACKLOG
-from socksproxy.service import server as module
+from socksproxy.service.base import CannotStart
 from socksproxy.service.privileges import NEEDLESS_ROOT
-from socksproxy.service.server import CannotStart, Listener, Options, SOCKSService, makeService
+from socksproxy.service.server import SOCKSService
+from socksproxy.settings import ServerSettings
 from socksproxy.values import Filtering
+from socksproxy.values.outgoing import Outgoing
+from socksproxy.wire.words import AddressType
 
 from ..conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
 from ..support.certificates import self_signed
@@ -117,22 +123,28 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert options["outgoing"] == ["127.0.0.1"]
     assert isinstance(options["name_resolver"], DNSResolver)
-    given: dict[str, Any] = {}
-    monkeypatch.setattr(module, "SOCKSFactory", lambda reactor, **more: given.update(more))
-    makeService(options)
-    assert given == {
+    service = makeService(options)
+    assert isinstance(service, SOCKSService)
+    settings = service.factory.settings
+    assert settings.advertise.address("192.0.2.1", AddressType.IPV4) is None
+    assert {
+        field.name: getattr(settings, field.name)
+        for field in attrs.fields(ServerSettings)
+        if field.name != "advertise"
+    } == {
         "policy": None,
         "portal": None,
         "auth": AuthSettings(timeout=8.0, failures=10),
         "resolver": options["name_resolver"],
-        "outgoing": ["127.0.0.1"],
+        "methods": (),
+        "engine": True,
+        "outgoing": Outgoing("127.0.0.1"),
         "timeouts": options["timeouts"],
         "limits": options["limits"],
         "usage": None,
         "observer": None,
         "bind": options["bind"],
         "udp": UDPSettings(),
-        "advertise": [],
         "resolve_commands": True,
         "log_probes": False,
     }
@@ -701,7 +713,8 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from socksproxy import SOCKSFactory
-from socksproxy.service.server import Listener, SOCKSService
+from socksproxy.config.command_line import Listener
+from socksproxy.service.server import SOCKSService
 
 
 class Endpoint:

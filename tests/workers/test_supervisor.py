@@ -22,7 +22,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from socksproxy.service.server import makeService
+from socksproxy.app import makeService
 from socksproxy.workers.states import State
 from socksproxy.workers.supervisor import SupervisorService
 
@@ -780,8 +780,9 @@ from twisted.application.service import Application
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from socksproxy.config.options import Options
-from socksproxy.service.server import Listener, makeService
+from socksproxy.app import Options
+from socksproxy.app import makeService
+from socksproxy.config.command_line import Listener
 
 options = Options(reactor)
 options.parseOptions(["-p", "0", "--workers", "2"])

@@ -34,14 +34,14 @@ class Tapname(str):
 
 socks = ServiceMaker(
     "socksproxy",
-    "socksproxy.service.server",
+    "socksproxy.app",
     "A SOCKS4, SOCKS4a and SOCKS5 proxy (socksproxy).",
     Tapname("socks"),
 )
 
 socksproxy = ServiceMaker(
     "socksproxy",
-    "socksproxy.service.server",
+    "socksproxy.app",
     "A SOCKS4, SOCKS4a and SOCKS5 proxy.",
     "socksproxy",
 )

@@ -1,45 +1,32 @@
-"""How what is wrong in a configuration file is told: one line each."""
+"""The words for what is wrong in a configuration: one line each."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..logs.printable import in_one_line
-from ..values.errors import ConfigError
+from ..values.errors import ConfigError, Path
+from .options import SCOPES, TABLES
+
+#: Names of what stands at the top of the file, beside the tables of options.
+USERS, GROUPS, RULE, SETS = "users", "groups", "rule", "sets"
+OTHERS = (USERS, GROUPS, RULE, SETS)
 
 #: Mistakes of one kind, or in one table, that are told; a file of them would need minutes to be told in full.
 MOST_TOLD = 100
+
+#: A key that needs no quotes.
+BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 #: Characters of a value that are shown.
 MOST_SHOWN = 60
 
 #: How much two words have in common (of 1) when one may be meant by the other.
 ALIKE = 0.7
-
-
-class Mistake(NamedTuple):
-    """
-    Something that is wrong.
-
-    :ivar line: where, from 1 on; None: unknown.
-    :ivar column: likewise, for what is not even TOML.
-    :ivar text: the table and key, the value, and what would be right.
-    :ivar number: of several values on one line, which one.
-    """
-
-    line: int | None
-    column: int | None
-    text: str
-    number: int = 0
-
-    def told(self, file: str) -> str:
-        """It as a line about the *file*."""
-        numbers = [str(number) for number in (self.line, self.column) if number is not None]
-        return in_one_line(f"{':'.join([file, *numbers])}: {self.text}")
 
 
 class OpenToAll(ConfigError):
@@ -51,9 +38,36 @@ def in_option(problem: ConfigError) -> str:
     return str(problem) if isinstance(problem, OpenToAll) else f"--{problem.path[0]} {problem}"
 
 
-def in_order(mistakes: Iterable[Mistake]) -> list[Mistake]:
-    """*mistakes* as one finds them when one goes through the file."""
-    return sorted(mistakes, key=lambda mistake: (mistake.line or 0, mistake.number))
+def place(path: Path, document: Mapping[str, Any]) -> str:
+    """How *path* is told: the table with its name, and the key in it."""
+    table, *inside = path
+    if table == RULE:
+        where, inside = _rule(path, document), inside[1:]
+    elif not inside:
+        value = document.get(str(table))
+        where = f"[{table}]" if table in OTHERS or isinstance(value, (dict, list)) else str(table)
+    elif table in TABLES and inside[0] not in SCOPES:
+        where, inside = f"[{table}] {inside[0]}", inside[1:]  # an unknown key stands as it is written
+        return where + "".join(f"[{step}]" for step in inside)
+    else:
+        where, inside = f"[{'.'.join(map(named, path[:2]))}]", inside[1:]
+    told = "".join(f".{named(step)}" if isinstance(step, str) else f"[{step}]" for step in inside)
+    return f"{where} {told.removeprefix('.')}".rstrip()
+
+
+def _rule(path: Path, document: Mapping[str, Any]) -> str:
+    if len(path) == 1:
+        return "[[rule]]"
+    number = int(path[1])
+    rule = document["rule"][number]
+    name = rule.get("name") if isinstance(rule, dict) else None
+    return f'[[rule]] "{name}"' if isinstance(name, str) else f"[[rule]] number {number + 1}"
+
+
+def named(step: str | int) -> str:
+    """A key as the file has it."""
+    name = str(step)
+    return name if BARE_KEY.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
 def shown(value: Any) -> str:

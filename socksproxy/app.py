@@ -1,0 +1,59 @@
+"""
+``twistd socks``: the options and the service that they make.
+
+What is wrong with an option shows while the options are parsed; what shows only when the listeners open is
+:class:`~socksproxy.service.base.CannotStart`. Both end the process with one line and a status that is not 0.
+"""
+
+from __future__ import annotations
+
+from .config import command_line
+from .runtime.clocks import use_monotonic_clock
+from .service.base import ListeningService
+from .service.daemon import prepare_files
+from .service.resources import Resources
+from .service.server import SOCKSService, make_factory
+from .workers.descriptor_passing import SupervisorResources
+
+__all__ = ["Options", "makeService"]
+
+
+class Options(command_line.Options):
+    """The options of ``twistd socks``, for this process or for a supervisor and its workers."""
+
+    def make_resources(self) -> Resources:
+        """See :meth:`socksproxy.config.command_line.Options.make_resources`."""
+        return (SupervisorResources if self["worker_count"] > 1 else Resources)(self.reactor)
+
+    def postOptions(self) -> None:
+        """See :meth:`socksproxy.config.command_line.Options.postOptions`."""
+        super().postOptions()
+        if self.parent is not None:
+            prepare_files(self.parent)
+
+
+def makeService(options: command_line.Options) -> ListeningService:
+    """
+    The service that *options* describe: one process, or a supervisor and its workers.
+
+    The reactor has a monotonic clock from then on: see
+    :func:`~socksproxy.runtime.clocks.use_monotonic_clock`.
+
+    :param options: parsed.
+    """
+    use_monotonic_clock(options.reactor)
+    if options["worker_count"] > 1:
+        # One process does without the machinery for many.
+        from .workers.supervisor import SupervisorService
+
+        return SupervisorService(options)
+    return SOCKSService(
+        options.reactor,
+        make_factory(options),
+        options["listeners"],
+        open=bool(options["open"]),
+        guarded=bool(options["guarded"]),
+        access_log=options["access_log"],
+        drain=options["drain_seconds"],
+        options=options,
+    )

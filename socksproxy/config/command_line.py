@@ -1,0 +1,629 @@
+"""
+The command line of ``twistd socks``, together with the configuration file that it names.
+
+Whatever can be found wrong while they are read is a
+:class:`~twisted.python.usage.UsageError`, in one line that names the option.
+"""
+
+from __future__ import annotations
+
+import getopt
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from attrs import evolve
+from twisted import __version__ as twisted_version
+from twisted.cred.portal import Portal
+from twisted.cred.strcred import (
+    AuthOptionMixin,
+    InvalidAuthArgumentString,
+    InvalidAuthType,
+    UnsupportedInterfaces,
+    makeChecker,
+)
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.interfaces import IHostnameResolver, IStreamServerEndpoint
+from twisted.python import usage
+
+from .. import __version__
+from ..auth.checkers.ident import TrustedUserid
+from ..auth.checkers.threads import Checks
+from ..auth.checkers.twisted_checkers import adapted
+from ..auth.credentials import (
+    IAnonymous,
+    ICertificate,
+    IGSSAPIName,
+    IPeerCredentials,
+    IUserid,
+    IUsernamePassword,
+)
+from ..auth.directory import Directory, DirectoryRealm
+from ..auth.portal import portal_of
+from ..errors import describe
+from ..limits.quota.usage import UsageFile
+from ..logs.access_log import AccessLog, check_access_log
+from ..logs.printable import escape_unknown, in_one_line
+from ..net.endpoints import BACKLOG, WrongSystemd, check_keys, place_asked_for
+from ..net.local import is_local
+from ..net.ports import Advertised
+from ..net.resolve import make_resolver
+from ..net.special_addresses import is_loopback
+from ..runtime.reactor import global_reactor
+from ..values.auth import AuthSettings
+from ..values.bind import BindSettings
+from ..values.errors import ConfigError
+from ..values.limits import Limits, ServerLimits
+from ..values.outgoing import Outgoing, outgoing_of
+from ..values.timeouts import Timeouts
+from ..values.udp import UDPSettings
+from .listeners import Listening, described, named_listener
+from .loading import Unreadable, read_file
+from .options import BY_NAME, OPTIONS, Option, excluded_by, settings_of
+from .words import OpenToAll, in_option
+
+if TYPE_CHECKING:
+    from .file import Configured
+
+#: Why a listener that others can reach is not opened by itself.
+OPEN_TO_ALL = "nobody has to show who they are, so everybody who reaches it could use the proxy"
+
+
+class Listener(NamedTuple):
+    """
+    Where clients are accepted.
+
+    :ivar description: the endpoint as the operator wrote it.
+    :ivar endpoint: what listens.
+    :ivar name: what rules call it, beside its address.
+    """
+
+    description: str
+    endpoint: IStreamServerEndpoint
+    name: str | None = None
+
+
+class Resources(Protocol):
+    """What opens the endpoints and files that options name."""
+
+    keeper: Any
+
+    def successor(self) -> Resources: ...
+    def reactor_for(self, listener: int) -> Any: ...
+    def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint: ...
+    def separate(self, endpoints: Sequence[IStreamServerEndpoint]) -> None: ...
+    def access_log(self, path: str, format: str) -> AccessLog: ...
+
+
+class Mistakes(usage.UsageError):
+    """
+    What is wrong in a configuration file.
+
+    :ivar lines: a line for each mistake.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+#: The options that the command line can give.
+GIVEN = [option for option in OPTIONS if option.on_command_line]
+
+
+def _repeatable(option: Option) -> Callable[[Options, str], None]:
+    """The method that takes each value of the repeatable *option*."""
+
+    def take(self: Options, value: str) -> None:
+        self[option.name].append(value)
+
+    take.__doc__ = option.help
+    return take
+
+
+class Options(usage.Options, AuthOptionMixin):
+    """
+    What the operator may say.
+
+    The keys ``listeners``, ``timeouts``, ``limits``, ``bind``, ``udp``, ``name_resolver``,
+    ``access_log``, ``drain_seconds``, ``worker_count``, ``policy``, ``users``, ``portal``,
+    ``auth_settings`` and ``guarded`` hold what the options mean, once they are parsed.
+
+    :param reactor: for endpoints and resolvers; None: the global one.
+    :param resources: opens what the options name; None: what fits the number of workers.
+    :param config: what the configuration file holds, for one who must not read it again; None: it is read.
+    :param directory: from where it is named; None: from where the process is now.
+    :ivar resources: that one, once they are parsed.
+    :ivar arguments: what was parsed, for a worker to parse it again.
+    :ivar config: what the configuration file holds, or None where there is none.
+    """
+
+    synopsis = "[-i ADDRESS] [-p PORT] [-l FILE] [options]"
+    longdesc = (
+        "A SOCKS4, SOCKS4a and SOCKS5 proxy. Clients on this machine reach it on 127.0.0.1, port 1080, "
+        "where nothing else is said. A listener that others can reach needs --auth, or --open. "
+        "With -l, SIGUSR1 opens the file again, for log rotation. SIGHUP reads again what is named here."
+    )
+
+    optParameters = [option.parameter for option in GIVEN if not (option.flag or option.repeatable)]
+    optFlags = [[option.name, None, option.help] for option in GIVEN if option.flag]
+    compData = usage.Completions(
+        multiUse=[option.name for option in GIVEN if option.repeatable],
+        mutuallyExclusive=[(option.name, other) for option in GIVEN for other in option.excludes],
+        optActions={option.name: option.completion for option in GIVEN if option.completion is not None},
+    )
+
+    supportedInterfaces = (
+        IAnonymous,
+        IUsernamePassword,
+        ICertificate,
+        IPeerCredentials,
+        IUserid,
+        IGSSAPIName,
+    )
+
+    def __init__(
+        self,
+        reactor: Any = None,
+        resources: Resources | None = None,
+        config: bytes | None = None,
+        directory: str | None = None,
+    ) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._resources = resources
+        self.arguments: list[str] = []
+        self.config = config
+        self.directory = directory
+        self._configured: Configured | None = None
+        self._wrong: list[ConfigError] = []
+        self.auth_kinds: set[str] = set()
+        self.update({option.name: [] for option in GIVEN if option.repeatable})
+        self["credCheckers"] = []
+        self["users"] = None
+
+    @property
+    def reactor(self) -> Any:
+        """The reactor; the global one is not imported before it is needed."""
+        if self._reactor is None:
+            self._reactor = global_reactor()
+        return self._reactor
+
+    @property
+    def resources(self) -> Resources:
+        """What opens endpoints and files."""
+        if self._resources is None:
+            self._resources = self.make_resources()
+        return self._resources
+
+    def make_resources(self) -> Resources:
+        """What opens what is named, where no other is given."""
+        raise NotImplementedError
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        See :meth:`twisted.python.usage.Options.parseOptions`.
+
+        :raises SystemExit: in place of :exc:`~twisted.python.usage.UsageError`, when a program such as
+            ``twistd`` parses its subcommand: ``twistd`` would print its whole usage before the error.
+        """
+        if self.parent is None:
+            self._parse(options)
+            return
+        escape_unknown(sys.stdout, sys.stderr)  # the server's log may go there
+        try:
+            self._parse(options)
+        except Mistakes as problem:
+            print(*problem.lines, sep="\n", file=sys.stderr)
+            raise SystemExit(1) from None
+        except usage.UsageError as problem:
+            print(in_one_line(f"{self.parent.subCommand}: {problem}"), file=sys.stderr)
+            raise SystemExit(1) from None
+
+    def _parse(self, options: Sequence[str] | None) -> None:
+        self.arguments = list(sys.argv[1:] if options is None else options)
+        if self.directory is None:
+            # twistd may change it before this is needed again.
+            with suppress(OSError):
+                self.directory = os.getcwd()
+        super().parseOptions(self.arguments)
+
+    def again(self) -> Options:
+        """
+        What the same command line means now: all that it names is read anew. Any thread may do it.
+
+        :raises twisted.python.usage.UsageError: as :meth:`parseOptions` does.
+        """
+        options = type(self)(self.reactor, self.resources.successor(), None, self.directory)
+        options.parseOptions(self.arguments)
+        return options
+
+    def opt_auth(self, description: str) -> None:
+        try:
+            self._add_checker(description)
+        except ConfigError as problem:
+            raise usage.UsageError(f"--auth {problem}") from None
+
+    opt_auth.__doc__ = BY_NAME["auth"].help
+
+    def parseArgs(self, *surplus: str) -> None:
+        """Everything has a name."""
+        if surplus:
+            raise usage.UsageError(f"{surplus[0]}: not an option, and no option's value")
+
+    def opt_version(self) -> None:
+        """Display the versions of this proxy and of Twisted, and exit."""
+        print(f"twisted-socksproxy {__version__}, Twisted {twisted_version}")
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """
+        Check all that was said.
+
+        :raises twisted.python.usage.UsageError: when something is wrong: with all of it that is in the
+            configuration file, a line each; with the first thing, where there is none.
+        """
+        self._configure()
+        said = {option.name: self._meaning(option) for option in GIVEN}
+        fields = settings_of(said)
+        self["timeouts"] = Timeouts(**fields["timeouts"])
+        self["limits"] = self._limits(said)
+        self["usage"] = self._usage()
+        self["drain_seconds"] = said["drain"]
+        self["worker_count"] = said["workers"]
+        self._addresses("outgoing")
+        self._check_advertised()
+        self["policy"] = None if self._configured is None else self._configured.policy
+        if self._configured is not None:
+            self._configured.check_outgoing(is_local)
+        self["set_files"] = [] if self["policy"] is None else self["policy"].sets.files
+        self["portal"] = self._portal(said)
+        # Rules deny what they do not allow.
+        self["guarded"] |= self["policy"] is not None and bool(self["policy"].rules)
+        self["auth_settings"] = AuthSettings(**fields["auth"])
+        any_peer = True if self["bind-any-peer"] else None
+        addresses = self._addresses("bind-address")
+        self["bind"] = BindSettings(**fields["bind"], addresses=addresses, any_peer=any_peer)
+        self["udp"] = self._udp(fields["udp"])
+        self["listeners"] = self._listeners(said)
+        if self._configured is not None and not self._is_wrong("listen"):
+            self._configured.check_listeners(self._listening())
+        self["name_resolver"] = self._name_resolver()
+        self["access_log"] = self._access_log()
+        self["server_fields"] = {**fields[""], "resolve_commands": not self["no-resolve-commands"]}
+        self._report()
+
+    # The configuration file.
+
+    def _configure(self) -> None:
+        """Have what the configuration file says, where no option says it."""
+        if self["config"] is None:
+            return
+        try:
+            self.config, self._configured = read_file(self["config"], self.config, self.directory or "")
+        except Unreadable as problem:
+            raise usage.UsageError(f"--config {problem}") from None
+        hidden = self._given()
+        hidden |= {other for name in hidden & BY_NAME.keys() for other in excluded_by(name)}
+        for name in self._configured.said.keys() - hidden:
+            self[name] = self._configured.said[name]
+            self._configured.used.add(name)
+        if "auth" in self._configured.used:
+            for number, description in enumerate(self["auth"]):
+                try:
+                    self._add_checker(description)
+                except ConfigError as problem:
+                    self._note(problem, "auth", number)
+        self._add_directory(self._configured.directory)
+
+    def _add_directory(self, directory: Directory | None) -> None:
+        """Have the *directory* of users; if it has passwords, it is asked before any other checker."""
+        self["users"] = directory
+        if directory is not None and directory.passwords():
+            from ..auth.checkers.records import RecordsChecker
+
+            checks = Checks.shared_fairly(self.reactor, name="passwords of users' records")
+            self.addChecker(RecordsChecker(directory, checks))
+            self["credCheckers"].insert(0, self["credCheckers"].pop())
+
+    def _given(self) -> set[str]:
+        """The names of the options on the command line."""
+        options, _ = getopt.getopt(self.arguments, self.shortOpt, self.longOpt)
+        names = [option.lstrip("-") for option, _ in options]
+        return {self.synonyms.get(name, name).replace("_", "-") for name in names}
+
+    def _note(self, problem: ConfigError, name: str, number: int | None = None) -> None:
+        problem.path = (name,) if number is None else (name, number)
+        self._wrong.append(problem)
+
+    def _is_wrong(self, *names: str) -> bool:
+        """Whether something is wrong with one of these: then what follows from it is no news."""
+        known = {str(problem.path[0]) for problem in self._wrong}
+        if self._configured is not None:
+            known |= self._configured.wrong
+        return not known.isdisjoint(names)
+
+    def _report(self) -> None:
+        if self._configured is None:
+            if self._wrong:
+                raise usage.UsageError(in_option(self._wrong[0]))
+            return
+        lines = self._configured.report(self._wrong)
+        if lines:
+            raise Mistakes(lines)
+
+    # What was said, bit by bit.
+
+    def _meaning(self, option: Option) -> Any:
+        """What the option means as it is given; where that is wrong, what it means where none is given."""
+        name, configured = option.name, self._configured
+        if configured is not None and name in configured.said.keys() - configured.used:
+            # The command line says something else, but the file shall be right all the same.
+            try:
+                option.meaning(configured.said[name])
+            except ConfigError as problem:
+                configured.unused.append(problem.within((name,)))
+        try:
+            return option.meaning(self[name])
+        except ConfigError as problem:
+            self._note(problem, name)
+        return option.default_meaning
+
+    def _add_checker(self, description: str) -> None:
+        kind = description.partition(":")[0]
+        try:
+            self.addChecker(adapted(makeChecker(description), self.reactor))
+            self.auth_kinds.add(kind)
+        except UnsupportedInterfaces:
+            raise ConfigError("not for a SOCKS client, see --help-auth", kind) from None
+        except InvalidAuthType:
+            raise ConfigError("no such type, see --help-auth", kind) from None
+        except Exception as problem:
+            # Each type has its own parser, with its own exceptions.
+            raise ConfigError(str(problem).removeprefix(f"{kind}: "), kind) from None
+
+    def _portal(self, said: Mapping[str, Any]) -> Portal | None:
+        userid = said["socks4-userid"]
+        checkers = self["credCheckers"]
+        if userid is not None and not checkers and not self._is_wrong("auth", "users"):
+            self._note(ConfigError("without --auth nobody is asked who they are", userid), "socks4-userid")
+        if userid is not None and checkers and IUserid in self["credInterfaces"]:
+            self._note(
+                ConfigError("--auth ident verifies it: leave one of them out", userid), "socks4-userid"
+            )
+        self["guarded"] = bool(checkers) and userid is None
+        if not checkers:
+            return None
+        self["guarded"] &= IAnonymous not in self["credInterfaces"]
+        directory = self["users"]
+        return portal_of(
+            [*checkers, *([TrustedUserid()] if userid else [])],
+            self.reactor,
+            said["auth-cache"],
+            None if directory is None else DirectoryRealm(directory),
+        )
+
+    def _usage(self) -> UsageFile | None:
+        path = None if self._configured is None else self._configured.quota_file
+        return None if path is None else UsageFile(self.reactor, os.path.join(self.directory or "", path))
+
+    def _limits(self, said: Mapping[str, Any]) -> ServerLimits:
+        return limits_of(said, ServerLimits() if self._configured is None else self._configured.limits)
+
+    def _udp(self, fields: dict[str, Any]) -> UDPSettings:
+        if fields["ports"] is not None and fields["port"] is not None:
+            self._note(
+                ConfigError("has a port for each client, --udp-port one for all: not both"), "udp-ports"
+            )
+            fields["ports"] = None
+        if fields["port"] is not None and self["worker_count"] > 1:
+            self._note(
+                ConfigError("cannot be shared by the processes of --workers, use --udp-ports"), "udp-port"
+            )
+        return UDPSettings(**fields)
+
+    def _listening(self) -> list[Listening]:
+        """What rules can know of the listeners; nothing where nothing is said of any."""
+        if self["listen"]:
+            return described(self["listen"])
+        if self["interface"] is None and self["port"] is None:
+            return []
+        places = (place_asked_for(each.endpoint) for each in self["listeners"])
+        return [Listening(None, place if place and place[1] else None) for place in places]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Once it is parsed: a line for each thing in the file that is hardly what was meant."""
+        return [] if self._configured is None else self._configured.warnings()
+
+    def _listeners(self, said: Mapping[str, Any]) -> list[Listener]:
+        listeners = []
+        if not self["listen"]:
+            name = "interface"
+            host = "127.0.0.1" if self["interface"] is None else self["interface"] or "0.0.0.0"
+            port = 1080 if said["port"] is None else said["port"]
+            try:
+                listeners.append(_listener_on(self.resources.reactor_for(0), host, port))
+            except ConfigError as problem:
+                self._note(problem, name)
+        else:
+            name = "listen"
+            if self["interface"] is not None or self["port"] is not None:
+                self._note(ConfigError("says all: leave --interface and --port out, or --listen"), name)
+            for number, description in enumerate(self["listen"]):
+                try:
+                    listeners.append(_listener_from(self.resources, number, description))
+                except ConfigError as problem:
+                    self._note(problem, name, number)
+        self.resources.separate([each.endpoint for each in listeners])
+        if not self._is_wrong("auth", "socks4-userid", "open", "rule", "users", name):
+            self._check_open(listeners, name)
+        if not self._is_wrong(name):
+            self._ask_for_certificates(listeners)
+            self._check_keys(listeners)
+        return listeners
+
+    def _check_keys(self, listeners: Sequence[Listener]) -> None:
+        """Find out before a port opens, or stays open, whether TLS can begin there."""
+        for number, listener in enumerate(listeners):
+            try:
+                check_keys(listener.endpoint)
+            except ValueError as problem:
+                self._note(ConfigError(str(problem), listener.description), "listen", number)
+
+    def _check_open(self, listeners: Sequence[Listener], name: str) -> None:
+        for number, (description, endpoint, _) in enumerate(listeners):
+            place = place_asked_for(endpoint)
+            host = None if place is None else place[0]
+            if host is not None and not _only_local(host) and not (self["open"] or self["guarded"]):
+                problem = OpenToAll(
+                    f"{description} is not on a loopback address, and {OPEN_TO_ALL}: "
+                    "listen on 127.0.0.1, [::1] or a Unix socket, add --auth, or --open"
+                )
+                self._note(problem, name, number if name == "listen" else None)
+
+    def _ask_for_certificates(self, listeners: Sequence[Listener]) -> None:
+        for checker in self["credCheckers"]:
+            if ICertificate not in checker.credentialInterfaces:
+                continue
+            from ..auth.checkers.tls import ask_for_certificates
+
+            try:
+                asking = [ask_for_certificates(each.endpoint, checker.ca_file) for each in listeners]
+            except InvalidAuthArgumentString as problem:
+                self._note(ConfigError(str(problem)), "auth")
+            else:
+                if not any(asking):
+                    self._note(
+                        ConfigError("there is no listener with TLS, such as --listen ssl:...", "tls"), "auth"
+                    )
+
+    def _name_resolver(self) -> IHostnameResolver | None:
+        if self["resolver"] == "system":
+            return None
+        try:
+            return make_resolver(self["resolver"], self.reactor)
+        except ValueError as problem:
+            self._note(ConfigError(str(problem)), "resolver")
+            return None
+
+    def _access_log(self) -> AccessLog | None:
+        path, format = self["log"], self["log-format"]
+        if path is None:
+            if format is not None and not self._is_wrong("log", "log-format"):
+                self._note(ConfigError("needs --log FILE"), "log-format")
+            return None
+        try:
+            if not (self._wrong or (self._configured is not None and self._configured.is_wrong)):
+                return self.resources.access_log(path, format or "text")
+            check_access_log(path)  # nothing starts, so no file is made either
+        except OSError as problem:
+            self._note(ConfigError(describe(problem), path), "log")
+        except ValueError:
+            self._note(ConfigError("not a path", path), "log")
+        return None
+
+    def _addresses(self, name: str) -> Outgoing:
+        """The addresses of this machine that the option *name* gives, one of each family."""
+        right: list[str] = []
+        for number, text in enumerate(self[name]):
+            try:
+                outgoing_of([*right, text])
+            except ConfigError as problem:
+                self._note(ConfigError(problem.reason, text), name, number)
+                continue
+            right.append(text)
+            if not is_local(text):
+                self._note(ConfigError("not an address of this machine", text), name, number)
+        return outgoing_of(right)
+
+    def _check_advertised(self) -> None:
+        for number, entry in enumerate(self["advertise"]):
+            try:
+                Advertised([entry])
+            except ValueError as problem:
+                self._note(ConfigError(str(problem)), "advertise", number)
+
+
+for _option in GIVEN:
+    if _option.repeatable and _option.name != "auth":
+        setattr(Options, f"opt_{_option.name.replace('-', '_')}", _repeatable(_option))
+
+
+def _literal(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text) if "%" not in text else None
+    except ValueError:
+        return None
+
+
+def _listener_on(reactor: Any, interface: str, port: int) -> Listener:
+    host = interface[1:-1] if interface.startswith("[") and interface.endswith("]") else interface
+    if ":" not in host:
+        return Listener(
+            f"tcp:{host}:{port}", TCP4ServerEndpoint(reactor, port, backlog=BACKLOG, interface=host)
+        )
+    if _literal(host.partition("%")[0]) is None:
+        raise ConfigError("not an address", interface)
+    return Listener(
+        f"tcp6:[{host}]:{port}", TCP6ServerEndpoint(reactor, port, backlog=BACKLOG, interface=host)
+    )
+
+
+def _listener_from(resources: Resources, number: int, text: str) -> Listener:
+    name, description = named_listener(text)
+    try:
+        return Listener(description, resources.endpoint(number, description), name)
+    except OSError as problem:
+        file = f": {problem.filename}" if problem.filename else ""
+        raise ConfigError(f"{describe(problem)}{file}", description) from None
+    except WrongSystemd as problem:
+        raise ConfigError(f"not an endpoint that can open: {problem}", description) from None
+    except Exception as problem:
+        # Each kind of endpoint has its own parser, with its own exceptions.
+        raise ConfigError(
+            f"not an endpoint such as tcp:1080:interface=127.0.0.1 ({problem})", description
+        ) from None
+
+
+def _only_local(host: str) -> bool:
+    return host == "localhost" or is_loopback(host)
+
+
+def meanings(said: Mapping[str, Any]) -> tuple[dict[str, Any], list[ConfigError]]:
+    """
+    What a configuration file says of options that mean the same whatever else is said; and what is wrong.
+
+    :param said: of all options of which it says something.
+    """
+    found: dict[str, Any] = {}
+    problems = []
+    for option in GIVEN:
+        try:
+            found[option.name] = option.meaning(said.get(option.name))
+        except ConfigError as problem:
+            problems.append(problem.within((option.name,)))
+    return found, problems
+
+
+def limits_of(said: Mapping[str, Any], limits: ServerLimits) -> ServerLimits:
+    """
+    What options say of limits, together with what the configuration file says besides.
+
+    :param said: what options mean.
+    :param limits: the file's.
+    """
+    sessions = [most for most in (said["max-sessions"], limits.server.sessions) if most is not None]
+    of_clients = Limits(
+        sessions=said["max-sessions-per-client"],
+        binds=said["max-binds-per-client"],
+        associations=said["max-associations-per-client"],
+    )
+    return evolve(
+        limits,
+        server=evolve(limits.server, sessions=min(sessions, default=None)),
+        client=of_clients.over(limits.client),
+    )
