@@ -16,8 +16,8 @@ PAM = ["python-pam >= 2.0.2", "six; python_version < '3.11'"]
 # It has to be compiled, with what Debian calls libkrb5-dev: no test needs it that has nothing to do with it.
 GSSAPI = ["gssapi >= 1.8"]
 DNS = ["dnspython >= 2.4"]
-# attrs comes with Twisted.
-CONFIG = ["attrs >= 23.1", "cattrs >= 23.2", "tomli >= 2; python_version < '3.11'"]
+# Later versions of Python have a TOML parser.
+CONFIG = ["tomli >= 2; python_version < '3.11'"]
 TEST = [
     *TLS,
     *CONFIG,

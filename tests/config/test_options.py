@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,15 @@ from twisted.python.usage import UsageError
 
 from socksproxy.app import Options
 from socksproxy.config import command_line as options_module
-from socksproxy.config.options import BY_NAME, PLACES, TABLES, keys_of
+from socksproxy.config.options import BY_NAME, OPTIONS, PLACES, TABLES, keys_of, settings_of
+from socksproxy.settings import ServerSettings
 from socksproxy.workers.descriptor_passing import file_of
 from socksproxy.workers.worker import make_worker_service
 
 from ..conftest import Program
 from ..workers.test_process import orders
+
+ROOT = Path(__file__).parents[2]
 
 #: Options that are no setting.
 NO_KEYS = {"config", "help", "help-auth", "help-auth-type", "version"}
@@ -252,6 +258,102 @@ def test_examples(key: str) -> None:
     assert options.config is not None
     assert options._configured is not None
     assert options._configured.used == {key}
+
+
+# The table.
+
+_ROW = """
+OPTIONS += (
+    Option(
+        name="udp-destinations",
+        help="Destinations that an association remembers.",
+        table="udp",
+        types=WHOLE,
+        parse=count(),
+        default="1024",
+        unit="destinations",
+        example="64",
+        completion=CompleteList(["64", "1024"]),
+        field="udp.destinations",
+    ),
+)
+"""
+_AFTER_ITS_ROW = """
+import importlib.util, json, runpy, sys
+from pathlib import Path
+
+spec = importlib.util.find_spec("socksproxy.config.options")
+before, mark, after = spec.loader.get_source(spec.name).partition("#: All options by their names.")
+module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+exec(compile(before + sys.argv[1] + mark + after, spec.origin, "exec"), vars(module))
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.usage import UsageError
+from socksproxy.app import Options, makeService
+
+def destinations(*arguments):
+    options = Options(MemoryReactorClock())
+    options.parseOptions(arguments)
+    return makeService(options).factory.settings.udp.destinations
+
+def wrong(text):
+    Path("wrong.toml").write_text(text)
+    try:
+        destinations("--config=wrong.toml")
+    except UsageError as problem:
+        return str(problem)
+
+Path("right.toml").write_text("[udp]\\nudp-destinations = 64\\n")
+tables = runpy.run_path(sys.argv[2])
+print(json.dumps({
+    "meanings": [destinations(), destinations("--udp-destinations=7"), destinations("--config=right.toml")],
+    "over the file": destinations("--config=right.toml", "--udp-destinations=7"),
+    "wrong value": wrong("[udp]\\nudp-destinations = 0"),
+    "wrong type": wrong("[udp]\\nudp-destinations = true"),
+    "misspelled": wrong("[udp]\\nudp-destination = 1"),
+    "help": Options().getUsage(80),
+    "completion": "udp-destinations" in Options.compData.optActions,
+    "options.rst": [row for row in tables["options"]() if "``--udp-destinations``" in row],
+    "configuration.rst": [row for row in tables["config_keys"]("udp") if "``udp-destinations``" in row],
+    "README.rst": tables["with_help"](Path(sys.argv[3]).read_text()),
+}))
+"""
+
+
+def test_a_new_row(tmp_path: Path) -> None:
+    """An option is its row and its field: everything else follows."""
+    command = [
+        sys.executable,
+        "-c",
+        _AFTER_ITS_ROW,
+        _ROW,
+        str(ROOT / "docs/_ext/tables.py"),
+        str(ROOT / "README.rst"),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["meanings"] == [1024, 7, 64]
+    assert found["over the file"] == 7
+    assert found["wrong value"] == "wrong.toml:2: [udp] udp-destinations = 0: not a whole number above 0"
+    assert found["wrong type"] == "wrong.toml:2: [udp] udp-destinations = true: not a whole number"
+    assert found["misspelled"].endswith("no such key; did you mean udp-destinations?")
+    assert "--udp-destinations=" in found["help"]
+    assert "[default: 1024]" in found["help"]
+    assert found["completion"] is True
+    meaning = "Destinations that an association remembers."
+    assert found["options.rst"] == [["``--udp-destinations``", "1024", "``[udp]``", meaning]]
+    key = ["``udp-destinations``", "whole number", "destinations", "1024", "``64``", meaning]
+    assert found["configuration.rst"] == [key]
+    assert "--udp-destinations=" in found["README.rst"]
+
+
+def test_defaults_are_those_of_the_fields() -> None:
+    """A program that gives no settings and an operator who gives no options have the same server."""
+    groups = settings_of({option.name: option.default_meaning for option in OPTIONS})
+    for group, fields in groups.items():
+        settings = attrgetter(group)(ServerSettings()) if group else ServerSettings()
+        assert fields == {name: getattr(settings, name) for name in fields}
 
 
 # Several processes.
