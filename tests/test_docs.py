@@ -439,3 +439,15 @@ def test_plain_english(path: Path) -> None:
     if not path.stem.startswith("performance-"):
         wide = [line for line in text.splitlines() if len(line) > 100]
         assert [line for line in wide if not line.startswith("    ")] == []
+
+
+def test_architecture_names_modules() -> None:
+    """Every module, class of the code and test that the page on the architecture names exists."""
+    text = (DOCS / "architecture.rst").read_text("utf-8")
+    root = DOCS.parent
+    named = re.findall(r"``((?:[\w.-]+/)*[\w-]+(?:\.(?:py|rst|toml)|/))``", text)
+    assert len(named) > 40
+    absent = {
+        name for name in named if not any((place / name).exists() for place in (root, root / "socksproxy"))
+    }
+    assert absent == set()
