@@ -13,7 +13,7 @@ from ..identity import ISOCKSUser
 from ..negotiation import IExchange, IMethod, IWrapping, LogIn, Say
 from ..values.auth import AuthSettings
 from .cache import Remembering
-from .checkers.threads import Checks, Threaded
+from .checkers.threads import CheckThreads, ThreadedChecker
 from .credentials import (
     Anonymous,
     Certificate,
@@ -35,7 +35,7 @@ __all__ = [
     "Anonymous",
     "AuthSettings",
     "Certificate",
-    "Checks",
+    "CheckThreads",
     "Directory",
     "DirectoryRealm",
     "GSSAPIName",
@@ -55,7 +55,7 @@ __all__ = [
     "Realm",
     "Remembering",
     "Say",
-    "Threaded",
+    "ThreadedChecker",
     "User",
     "UserRecord",
     "Userid",

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from ..negotiation import IMethod
 from ..values.auth import AuthSettings
-from .checkers.threads import Checks
+from .checkers.threads import CheckThreads
 from .credentials import Anonymous, ICertificate, IPeerCredentials, IUserid, Userid
 from .gate import Gate
 from .known import inner, knows
@@ -142,6 +142,6 @@ def _allow(checkers: Iterable[Any], timeout: float) -> None:
     """Tell *checkers* that make their checks in threads how many seconds they have."""
     for checker in checkers:
         checks = getattr(checker, "checks", None)
-        if isinstance(checks, Checks):
+        if isinstance(checks, CheckThreads):
             checks.allow(timeout)
         _allow(inner(checker), timeout)

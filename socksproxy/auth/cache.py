@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..logs.redaction import told
+from ..logs.redaction import redacted
 from .fingerprints import Fingerprints
 from .known import Recall, knows, tells_changes
 
@@ -254,7 +254,7 @@ class Remembering:
             check.asked.cancel()
         except Exception:
             # It is somebody else's, and nobody waits for it any more.
-            _log.error("the check of a password cannot be cancelled: {problem}", problem=told(Failure()))
+            _log.error("the check of a password cannot be cancelled: {problem}", problem=redacted(Failure()))
 
     def _right(self, avatar_id: AvatarId, check: _Check) -> None:
         self._over(check)

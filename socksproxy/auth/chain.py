@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..logs.occasional import Seldom
-from ..logs.redaction import frames, told
+from ..logs.redaction import code_lines, redacted
+from ..logs.throttle import LogThrottle
 from ..negotiation import IMethod
 from .checkers.threads import NotChecked
 from .known import knows, tells_changes
@@ -57,7 +57,7 @@ class Chain:
     def __init__(self, interface: Any, checkers: Sequence[ICredentialsChecker], clock: IReactorTime) -> None:
         self.credentialInterfaces = (interface,)
         self.checkers = tuple(checkers)
-        self._faulty = Seldom(clock)
+        self._faulty = LogThrottle(clock)
 
     @property
     def version(self) -> int:
@@ -92,8 +92,8 @@ class Chain:
         _log.error(
             "authentication goes on without {checker}: {problem}{where}",
             checker=type(checker).__name__,
-            problem=told(failure),
-            where=f"\n{frames(failure)}" if self._faulty.due() else "",
+            problem=redacted(failure),
+            where=f"\n{code_lines(failure)}" if self._faulty.due() else "",
         )
 
 

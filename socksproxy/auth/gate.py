@@ -21,9 +21,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..identity import ISOCKSUser
-from ..logs.occasional import Seldom
 from ..logs.printable import printable
-from ..logs.redaction import frames, told
+from ..logs.redaction import code_lines, redacted
+from ..logs.throttle import LogThrottle
 from ..twisted_internals import has_canceller
 from ..wire.words import SOCKSError
 from .checkers.threads import NotChecked
@@ -61,12 +61,12 @@ class Gate:
         self.timeout = timeout
         self._portal = portal
         self._penalties = penalties
-        self._refused = Seldom(reactor)
-        self._repeated = Seldom(reactor)
-        self._faulty = Seldom(reactor)
-        self._unseen = Seldom(reactor)
+        self._refused = LogThrottle(reactor)
+        self._repeated = LogThrottle(reactor)
+        self._faulty = LogThrottle(reactor)
+        self._unseen = LogThrottle(reactor)
         self._gives_up = False
-        self._waiting: dict[str | None, dict[_Attempt, None]] = {}
+        self._waiting: dict[str | None, dict[_LoginAttempt, None]] = {}
 
     def log_in(self, client: Client, method: str, credentials: ICredentials) -> Granted | Deferred[Granted]:
         """
@@ -81,7 +81,7 @@ class Gate:
         :raises UnauthorizedLogin: (at once or by the Deferred) when there is none; the log has told why.
         """
         guessed = _guessed(credentials)
-        attempt = _Attempt(self, client, method, credentials, guessed)
+        attempt = _LoginAttempt(self, client, method, credentials, guessed)
         if guessed is not None:
             if isinstance(credentials, Password):
                 credentials.share = self._penalties.share(client.whose, guessed)
@@ -135,7 +135,7 @@ class Gate:
 
         :param problem: why; what is not ours nor a refusal is a fault.
         """
-        attempt = _Attempt(self, client, method, None, None)
+        attempt = _LoginAttempt(self, client, method, None, None)
         if isinstance(problem, (SOCKSError, UnauthorizedLogin)):
             _log.info(
                 "authentication failed: {attempt}: {reason}", attempt=attempt, reason=printable(str(problem))
@@ -145,11 +145,11 @@ class Gate:
 
     # What attempts tell.
 
-    def waits(self, attempt: _Attempt) -> None:
+    def waits(self, attempt: _LoginAttempt) -> None:
         """*attempt* waits for the portal."""
         self._waiting.setdefault(attempt.client.share, {})[attempt] = None
 
-    def waits_no_more(self, attempt: _Attempt) -> None:
+    def waits_no_more(self, attempt: _LoginAttempt) -> None:
         """The portal has answered *attempt*, or no longer has to."""
         network = attempt.client.share
         others = self._waiting[network]
@@ -157,7 +157,7 @@ class Gate:
         if not others:
             del self._waiting[network]
 
-    def judge(self, attempt: _Attempt, answer: Any) -> Granted:
+    def judge(self, attempt: _LoginAttempt, answer: Any) -> Granted:
         """
         What comes of the portal's *answer*.
 
@@ -173,7 +173,7 @@ class Gate:
             self._penalties.succeeded(attempt.client.whose, attempt.guessed)
         return user, logout
 
-    def judge_late(self, attempt: _Attempt, answer: Any) -> Granted:
+    def judge_late(self, attempt: _LoginAttempt, answer: Any) -> Granted:
         """
         What comes of the portal's *answer* that was waited for.
 
@@ -188,12 +188,12 @@ class Gate:
         self.forget(answer)
         raise self._refuse(attempt)
 
-    def abandoned(self, attempt: _Attempt) -> None:
+    def abandoned(self, attempt: _LoginAttempt) -> None:
         """The client has not waited for the answer."""
         if attempt.guessed is not None and not self._gives_up:
             self._count(attempt, "the client has not waited for the answer", answered=False)
 
-    def hangs(self, attempt: _Attempt, checker: str) -> UnauthorizedLogin:
+    def hangs(self, attempt: _LoginAttempt, checker: str) -> UnauthorizedLogin:
         """The portal has not answered in time."""
         _log.error(
             "authentication impossible: {attempt}: {checker} has not answered for {seconds:g} seconds",
@@ -210,7 +210,7 @@ class Gate:
         try:
             answer[2]()
         except Exception:
-            _log.error("a logout failed: {problem}", problem=told(Failure()))
+            _log.error("a logout failed: {problem}", problem=redacted(Failure()))
 
     # What becomes of refusals.
 
@@ -225,7 +225,7 @@ class Gate:
             self._penalties.guessed(client.whose, name)
         return recall is Recall.RIGHT and self._penalties.tolerates(client.whose, name)
 
-    def _count(self, attempt: _Attempt, reason: str, *, answered: bool) -> None:
+    def _count(self, attempt: _LoginAttempt, reason: str, *, answered: bool) -> None:
         """Count a failure of *attempt*, once for each password; *reason* is for the log."""
         seconds: float | None = 0.0
         if attempt.guessed is not None:
@@ -258,7 +258,7 @@ class Gate:
             if self._penalties.refuses(client.whose, guessed):
                 attempt.refuse(self._refuse(attempt))
 
-    def _refuse(self, attempt: _Attempt) -> UnauthorizedLogin:
+    def _refuse(self, attempt: _LoginAttempt) -> UnauthorizedLogin:
         count = self._refused.due()
         if count:
             # Whoever is refused has failed so often that there are lines enough on that.
@@ -269,7 +269,7 @@ class Gate:
             )
         return TooManyFailures()
 
-    def _denied(self, attempt: _Attempt, failure: Failure) -> UnauthorizedLogin:
+    def _denied(self, attempt: _LoginAttempt, failure: Failure) -> UnauthorizedLogin:
         problem = failure.value
         if isinstance(problem, LoginDenied):
             ours = isinstance(problem, SOCKSError)
@@ -285,7 +285,7 @@ class Gate:
         # Its frames may hold a password.
         return problem.with_traceback(None)
 
-    def _unchecked(self, attempt: _Attempt, problem: NotChecked) -> UnauthorizedLogin:
+    def _unchecked(self, attempt: _LoginAttempt, problem: NotChecked) -> UnauthorizedLogin:
         """Nobody has looked at the password: it is no wrong one."""
         count = self._unseen.due()
         if count:
@@ -297,12 +297,12 @@ class Gate:
             )
         return problem.with_traceback(None)
 
-    def _broken(self, attempt: _Attempt, failure: Failure) -> UnauthorizedLogin:
-        where = f"\n{frames(failure)}" if self._faulty.due() else ""
+    def _broken(self, attempt: _LoginAttempt, failure: Failure) -> UnauthorizedLogin:
+        where = f"\n{code_lines(failure)}" if self._faulty.due() else ""
         _log.error(
             "authentication impossible: {attempt}: {problem}{where}",
             attempt=attempt,
-            problem=told(failure),
+            problem=redacted(failure),
             where=where,
         )
         return UnauthorizedLogin()
@@ -320,7 +320,7 @@ class Gate:
         return type(self._portal).__name__ if checker is None else _named(checker)
 
 
-class _Attempt:
+class _LoginAttempt:
     """
     One client's attempt; it keeps no secret.
 
@@ -427,7 +427,7 @@ class _Attempt:
                 self._asked.cancel()
         except Exception:
             # Somebody else's, and nobody waits for it any more.
-            _log.error("a portal's answer cannot be cancelled: {problem}", problem=told(Failure()))
+            _log.error("a portal's answer cannot be cancelled: {problem}", problem=redacted(Failure()))
 
 
 def _user_and_logout(answer: Any) -> Granted:

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from ..errors import AddressTypeNotSupported, NoFreePort, NotAllowed
 from ..identity import Client
 from ..limits.account import BINDS
-from ..logs.occasional import Seldom
+from ..logs.throttle import LogThrottle
 from ..net.dial import Dialed
 from ..net.local import address_towards, is_local
 from ..net.names import canonical
@@ -97,7 +97,7 @@ class Binds:
         self._reactor = reactor
         self._listening: set[tuple[str, int]] = set()
         self._chance = SystemRandom().randrange
-        self._without_port = Seldom(means.clock)
+        self._without_port = LogThrottle(means.clock)
         self.reconfigure(means, settings, advertised, outgoing)
 
     def reconfigure(

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..errors import SHORTAGES
-from ..logs.occasional import complain
+from ..logs.throttle import complain
 from ..net.dial import Destination, Dialed, adopted
 from ..net.names import unmapped
 from ..net.tcp_options import SocketOption, set_options

@@ -31,7 +31,7 @@ from twisted.python import usage
 
 from .. import __version__
 from ..auth.checkers.ident import TrustedUserid
-from ..auth.checkers.threads import Checks
+from ..auth.checkers.threads import CheckThreads
 from ..auth.checkers.twisted_checkers import adapted
 from ..auth.credentials import (
     IAnonymous,
@@ -325,7 +325,7 @@ class Options(usage.Options, AuthOptionMixin):
         if directory is not None and directory.passwords():
             from ..auth.checkers.records import RecordsChecker
 
-            checks = Checks.shared_fairly(self.reactor, name="passwords of users' records")
+            checks = CheckThreads.shared_fairly(self.reactor, name="passwords of users' records")
             self.addChecker(RecordsChecker(directory, checks))
             self["credCheckers"].insert(0, self["credCheckers"].pop())
 

@@ -11,8 +11,8 @@ from typing import Any
 from twisted.logger import Logger
 
 from ..errors import OverLimit
-from ..logs.occasional import Seldom
 from ..logs.printable import printable
+from ..logs.throttle import LogThrottle
 from ..values.limits import Limits, Rate
 from .buckets import Bucket
 from .counting import Counter, Counting, OwnCounting, Pace
@@ -78,7 +78,7 @@ class Account:
         self.upload: Bucket | None = None
         self.download: Bucket | None = None
         self.quota: Quota | None = None
-        self.complaints: Seldom | None = None
+        self.complaints: LogThrottle | None = None
         self.change(limits)
 
     def change(self, limits: Limits) -> None:
@@ -168,7 +168,7 @@ class Accounts:
         self.session = Limits()
         self.refusing = 0
         self._reactor = reactor
-        self._without_usage = Seldom(reactor)
+        self._without_usage = LogThrottle(reactor)
         self._accounts: dict[tuple[Scope, str], Account] = {}
         self._resting: dict[tuple[Scope, str], None] = {}
 
@@ -224,7 +224,7 @@ class Accounts:
     def complain(self, account: Account, problem: OverLimit) -> None:
         """Somebody is refused because of *account*: one line a while, however often it is."""
         if account.complaints is None:
-            account.complaints = Seldom(self._reactor)
+            account.complaints = LogThrottle(self._reactor)
         refused = account.complaints.due()
         if refused:
             _log.warn(

@@ -25,7 +25,7 @@ from typing import NamedTuple, Protocol as Shape
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from ..logs.occasional import complain
+from ..logs.throttle import complain
 from ..values.limits import Rate
 
 _log = Logger(namespace="socksproxy")

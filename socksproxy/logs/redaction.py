@@ -13,7 +13,7 @@ from ..wire.words import SOCKSError
 from .printable import printable
 
 
-def told(failure: Failure) -> str:
+def redacted(failure: Failure) -> str:
     """
     What *failure* is, without a secret.
 
@@ -28,6 +28,6 @@ def told(failure: Failure) -> str:
     return name
 
 
-def frames(failure: Failure) -> str:
+def code_lines(failure: Failure) -> str:
     """Where *failure* comes from: lines of code, and none of what was in its variables."""
     return "".join(traceback.format_list(traceback.extract_tb(failure.getTracebackObject()))).rstrip()

@@ -18,7 +18,7 @@ from typing import Protocol as Shape
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from ..logs.occasional import Seldom, complain
+from ..logs.throttle import LogThrottle, complain
 
 _log = Logger(namespace="socksproxy")
 
@@ -89,8 +89,8 @@ class DescriptorGate:
         self._make_room = make_room
         self._paused: set[Port] = set()
         self._retry: IDelayedCall | None = None
-        self._paused_again = Seldom(clock)
-        self._failed_again = Seldom(clock)
+        self._paused_again = LogThrottle(clock)
+        self._failed_again = LogThrottle(clock)
         self._learn_limit()
 
     @property

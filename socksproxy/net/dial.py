@@ -296,7 +296,7 @@ class TransportDialer:
 
     def __call__(self, destination: Address) -> Deferred[Dialed]:
         """Start an attempt."""
-        attempt = _Attempt(destination, self._options)
+        attempt = _ConnectAttempt(destination, self._options)
         attempt.connector = self._reactor.connectTCP(
             destination.host,
             destination.port,
@@ -307,7 +307,7 @@ class TransportDialer:
         return attempt.result
 
 
-class _Attempt(ClientFactory):
+class _ConnectAttempt(ClientFactory):
     """One attempt to connect a transport."""
 
     noisy = False

@@ -2,7 +2,7 @@
 From a name to addresses.
 
 :func:`make_resolver` builds one of the two resolvers that the command line
-knows; :class:`Names` is what the commands ask: it shares look-ups that are
+knows; :class:`NameLookups` is what the commands ask: it shares look-ups that are
 under way, remembers answers for a moment, and can be waited for with a Deferred
 that a client's going away cancels.
 """
@@ -114,7 +114,7 @@ class _Lookup:
         self.pending: Deferred[Any] | None = None
 
 
-class Names:
+class NameLookups:
     """
     Looks names up through *resolver*.
 

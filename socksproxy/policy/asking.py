@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from ..errors import NotAllowed
 from ..identity import Client
 from ..net.names import canonical, reads_as_address
-from ..net.resolve import Names
+from ..net.resolve import NameLookups
 from ..net.special_addresses import WILDCARDS, is_no_host
 from ..wire.words import Address, AddressType, Command
 from .interfaces import ICommandPolicy, INamePolicy, IPolicy
@@ -33,7 +33,7 @@ class DestinationCheck(NamedTuple):
     """
 
     policy: IPolicy
-    names: Names
+    names: NameLookups
     clock: IReactorTime
 
 

@@ -29,7 +29,7 @@ from zope.interface import implementer
 
 from ..events import Cause
 from ..limits.buckets import Meters
-from ..logs.occasional import Seldom, complain
+from ..logs.throttle import LogThrottle, complain
 from ..net.tcp_options import SOCKET_OPTIONS, SocketOption, set_options
 from ..runtime.deadlines import look_every
 from .epoll_events import BROKEN, EVERYTHING, READ, READABLE
@@ -100,7 +100,7 @@ class RelayEngine:
         self._soon: list[Callable[[], None]] = []
         self._next_turn: IDelayedCall | None = None
         self._users = 0
-        self._broken = Seldom(reactor)
+        self._broken = LogThrottle(reactor)
         self._epoll = select.epoll()
         self._lingering = lingering_for(reactor, self._epoll)
         reactor.addReader(self)

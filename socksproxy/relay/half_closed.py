@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from ..events import Cause
-from ..logs.occasional import complain
+from ..logs.throttle import complain
 from ..runtime.deadlines import look_every
 
 _log = Logger(namespace="socksproxy")

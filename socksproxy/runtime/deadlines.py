@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from ..logs.occasional import complain
+from ..logs.throttle import complain
 
 _log = Logger(namespace="socksproxy")
 

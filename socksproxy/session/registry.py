@@ -15,7 +15,7 @@ from ..auth.authentication import Authentication
 from ..commands.channel import Channel
 from ..events import Cause
 from ..identity import Client
-from ..logs.occasional import complain
+from ..logs.throttle import complain
 from ..settings import ServerSettings
 from ..wire.words import AddressType
 from .allowance import Allowance

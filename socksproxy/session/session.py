@@ -47,7 +47,7 @@ from ..identity import Client
 from ..limits.account import ASSOCIATIONS, BINDS, Scope
 from ..limits.buckets import Meters
 from ..logs.printable import shown
-from ..logs.redaction import told
+from ..logs.redaction import redacted
 from ..negotiation import MAX_EARLY, Negotiation, NotSOCKS, State
 from ..net.dial import Dialed
 from ..policy import IDecidingPolicy, IPolicy
@@ -771,7 +771,7 @@ class Session:
             _log.error(
                 "{client}: nobody can tell whether it is still permitted, so it is not: {problem}",
                 client=self.client,
-                problem=told(failure),
+                problem=redacted(failure),
             )
         self._forbid(otherwise)
 

@@ -20,12 +20,12 @@ from ..commands.peer_listener import Take, for_engine, for_transports
 from ..events import IServerEvents, ServerEvents, SessionIds
 from ..identity import Client
 from ..limits.ledger import Ledger
-from ..logs.occasional import SeldomByKind, complain
+from ..logs.throttle import LogThrottleByKind, complain
 from ..net.dial import Destination
 from ..net.hosts_file import HostsFile
 from ..net.lookups import IAddressLookup
 from ..net.own_listeners import OwnListeners
-from ..net.resolve import Names
+from ..net.resolve import NameLookups
 from ..net.reverse import reverse_lookups
 from ..net.system_resolver import system_resolver
 from ..net.tcp_options import SocketOption, socket_options
@@ -169,7 +169,7 @@ class ServerContext:
         self.associations = Associations(reactor, self.check, udp, advertised, outgoing)
         self.ledger = Ledger(reactor, settings.limits, settings.usage)
         #: When a line on a client that has broken the protocol is due.
-        self.garbage = SeldomByKind(reactor)
+        self.garbage = LogThrottleByKind(reactor)
         timeouts = settings.timeouts
         self.handshakes: Deadlines[Timed] = Deadlines(
             reactor, timeouts.handshake, methodcaller("handshake_expired")
@@ -260,7 +260,7 @@ class ServerContext:
         if ours and self._hosts is None:
             reading = Pool(self.reactor, name="hosts file", threads=1, waiting=1)
             self._hosts = HostsFile(self.reactor, reading.run)
-        self.names = Names(
+        self.names = NameLookups(
             resolver,
             self.reactor,
             reverse=reverse_lookups(resolver),

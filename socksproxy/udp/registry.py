@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from ..errors import SHORTAGES, NoFreePort
 from ..events import Cause
 from ..identity import Client
-from ..logs.occasional import Seldom, complain
+from ..logs.throttle import LogThrottle, complain
 from ..negotiation import IWrapping
 from ..net.descriptors import current_limit, reserve
 from ..net.ports import Advertised, opened
@@ -117,7 +117,7 @@ class Associations:
         self._timer: IDelayedCall | None = None
         self._shortest: float | None = None
         self._renewed = 0.0
-        self._without_port = Seldom(reactor)
+        self._without_port = LogThrottle(reactor)
         self.reconfigure(check, settings, advertised, outgoing)
 
     def reconfigure(

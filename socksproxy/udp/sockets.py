@@ -31,7 +31,7 @@ from weakref import WeakKeyDictionary
 
 from twisted.logger import Logger
 
-from ..logs.occasional import complain
+from ..logs.throttle import complain
 from ..net.names import plain
 from ..net.ports import bindable
 from ..net.udp_options import enlarge_buffers

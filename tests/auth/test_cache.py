@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 
 from socksproxy.auth.cache import SHARE, WRONG, Remembering
 from socksproxy.auth.chain import Chain
-from socksproxy.auth.checkers.threads import Checks, Threaded, TooManyChecks
+from socksproxy.auth.checkers.threads import CheckThreads, ThreadedChecker, TooManyChecks
 from socksproxy.auth.credentials import Password
 from socksproxy.auth.known import Recall, tells_changes
 from socksproxy.errors import NotAuthenticated
@@ -152,7 +152,7 @@ class TestRemembering:
         chain = Chain(IUsernamePassword, [Checker(), setting.checker], setting.clock)  # type: ignore[list-item]
         assert not tells_changes(chain)
         assert tells_changes(Chain(IUsernamePassword, [Checker()], setting.clock))  # type: ignore[list-item]
-        assert not tells_changes(Threaded(setting.checker, Checks(name="none")))
+        assert not tells_changes(ThreadedChecker(setting.checker, CheckThreads(name="none")))
 
     def test_wrong_ones_are_bounded(self) -> None:
         """The oldest wrong password makes room."""

@@ -22,7 +22,7 @@ from socksproxy.auth.credentials import Anonymous, Password
 from socksproxy.auth.users import Realm
 from socksproxy.errors import IdentMismatch, IdentUnreachable
 from socksproxy.identity import ISOCKSUser
-from socksproxy.logs.occasional import EVERY
+from socksproxy.logs.throttle import EVERY
 from tests.support.logs import log_publisher
 
 BOB = Password(b"bob", b"secret-word")

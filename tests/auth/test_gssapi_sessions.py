@@ -16,7 +16,7 @@ from twisted.cred.checkers import AllowAnonymousAccess
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 
-from socksproxy.auth.checkers.threads import Checks
+from socksproxy.auth.checkers.threads import CheckThreads
 from socksproxy.auth.users import Realm as Users
 from socksproxy.wire.datagram import build_header, parse_datagram
 from socksproxy.wire.gssapi import Level, MessageType, build_encapsulated, build_message
@@ -42,8 +42,8 @@ levels = pytest.mark.parametrize("level", [Level.INTEGRITY, Level.CONFIDENTIALIT
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Checks]:
-    checks = Checks(name="gssapi", threads=2)
+def pool() -> Iterator[CheckThreads]:
+    checks = CheckThreads(name="gssapi", threads=2)
     yield checks
     checks.stop()
 
@@ -52,7 +52,7 @@ Checker = Callable[..., gssapi.GSSAPIChecker]
 
 
 @pytest.fixture(scope="module")
-def checker(realm: Realm, pool: Checks) -> Checker:
+def checker(realm: Realm, pool: CheckThreads) -> Checker:
     """``checker(":protection=none")``: as an operator would say it."""
     return lambda more="": gssapi.make_checker(f"keytab={realm.keytab}{more}", pool)
 

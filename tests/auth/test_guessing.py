@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from socksproxy.auth.authentication import Authentication
 from socksproxy.auth.cache import Remembering
-from socksproxy.auth.checkers.threads import Checks, CheckTimedOut, Threaded
+from socksproxy.auth.checkers.threads import CheckThreads, CheckTimedOut, ThreadedChecker
 from socksproxy.auth.credentials import Password
 from socksproxy.auth.gate import Gate
 from socksproxy.auth.penalties import Penalties, TooManyFailures
@@ -46,7 +46,7 @@ class Setting:
         )
         path.chmod(0o600)
         self.failures = failures
-        self.checks = Checks(reactor, name="guesses", threads=1)
+        self.checks = CheckThreads(reactor, name="guesses", threads=1)
         self.penalties = Penalties(reactor, failures)
         self.cache = Remembering(htpasswd.HtpasswdChecker(str(path), self.checks), reactor)
         self.gate = Gate(Portal(Realm(), [self.cache]), reactor, 60.0, self.penalties)
@@ -169,10 +169,10 @@ def test_the_queue_waits_as_long_as_it_may(
     path.write_bytes(b"bob:%s\n" % htpasswd.new_hash(b"right", 4))
     path.chmod(0o600)
     clock = Clock()
-    checks = Checks(ClockedReactor(clock), name="guesses", threads=1, deadline=given)
+    checks = CheckThreads(ClockedReactor(clock), name="guesses", threads=1, deadline=given)
     checker: Any = htpasswd.HtpasswdChecker(str(path), checks)
     if other:
-        checker = Threaded(InMemoryUsernamePasswordDatabaseDontUse(), checks)
+        checker = ThreadedChecker(InMemoryUsernamePasswordDatabaseDontUse(), checks)
     portal = portal_of([checker], clock)
     Authentication(portal, (), AuthSettings(timeout=timeout), clock)
     end = threading.Event()

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from socksproxy.auth.cache import Remembering
 from socksproxy.auth.chain import Chain
-from socksproxy.auth.checkers.threads import Checks, Threaded
+from socksproxy.auth.checkers.threads import CheckThreads, ThreadedChecker
 from socksproxy.auth.known import knows
 
 
@@ -48,7 +48,7 @@ class Knows(Mute):
 def test_knows(checkers: list[Any], answer: bool | None) -> None:
     """Of several one has to know the user, or all that there is none; what stands between only asks."""
     clock: Any = Clock()
-    threaded = [Threaded(checker, Checks(clock)) for checker in checkers]
+    threaded = [ThreadedChecker(checker, CheckThreads(clock)) for checker in checkers]
     for each in (checkers, threaded):
         chain = Chain(IUsernamePassword, each, clock)
         assert knows(chain, b"bob") is answer

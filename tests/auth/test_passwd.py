@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from socksproxy.auth.checkers.htpasswd import PasswordFile, Users, new_hash
+from socksproxy.auth.checkers.htpasswd import HashedUsers, PasswordFile, new_hash
 from socksproxy.cli import main, passwd as module
 from socksproxy.cli.failure import CommandFailed
 from socksproxy.cli.passwd import changed_lines, checked_user
@@ -128,7 +128,7 @@ def test_last_one_deleted(passwd: Passwd, path: Path) -> None:
     assert passwd(path, "bob") == 0
     assert passwd(path, "--delete", "bob", data=None) == 0
     assert path.read_bytes() == b"# no users\n"
-    assert Users.parse(path.read_bytes()).hashes == {}
+    assert HashedUsers.parse(path.read_bytes()).hashes == {}
     assert passwd(path, "bob") == 0
     assert right(path, b"bob")
 
@@ -300,11 +300,11 @@ def test_many_writers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = 0
     while any(writer.is_alive() for writer in writers):
         if path.exists():
-            count = len(Users.parse(path.read_bytes()).hashes)
+            count = len(HashedUsers.parse(path.read_bytes()).hashes)
             assert count >= seen
             seen = count
     assert problems == []
-    assert set(Users.parse(path.read_bytes()).hashes) == {user for users in names for user in users}
+    assert set(HashedUsers.parse(path.read_bytes()).hashes) == {user for users in names for user in users}
 
 
 # What it does not do.

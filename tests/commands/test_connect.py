@@ -13,7 +13,7 @@ from socksproxy import Client
 from socksproxy.commands.connect import connect
 from socksproxy.errors import ConnectFailed, NameNotFound, NotAllowed
 from socksproxy.net.dial import ATTEMPT_DELAY, Dialed
-from socksproxy.net.resolve import Names
+from socksproxy.net.resolve import NameLookups
 from socksproxy.policy.asking import DestinationCheck
 from socksproxy.wire.words import Address, Reply
 from tests.support.hosts import Hosts
@@ -50,7 +50,7 @@ class Connecting:
         self.attempts = Attempts()
         self.resolved = 0
         self.results: list[Any] = []
-        means = DestinationCheck(self.policy, Names(self.hosts, self.clock), self.clock)
+        means = DestinationCheck(self.policy, NameLookups(self.hosts, self.clock), self.clock)
         self.pending: Deferred[Any] = maybeDeferred(
             connect, means, CLIENT, destination, self.attempts, self.has_resolved
         )

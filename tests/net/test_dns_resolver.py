@@ -25,7 +25,7 @@ from socksproxy.errors import NameNotFound, TooManyLookups
 from socksproxy.net import dns_client, dns_resolver
 from socksproxy.net.dns_resolver import DNSResolver
 from socksproxy.net.lookups import IAddressLookup
-from socksproxy.net.resolve import Names
+from socksproxy.net.resolve import NameLookups
 from socksproxy.net.reverse import IReverseResolver, reverse_lookups
 from socksproxy.wire.words import Address, AddressType
 
@@ -145,7 +145,7 @@ class TestForTwisted:
 @pytest_twisted.inlineCallbacks
 def test_names(resolver: DNSResolver, server: NameServer) -> Playing:
     """As the commands use it: a hundred sessions of a client ask one question for each family."""
-    names = Names(resolver, reactor)
+    names = NameLookups(resolver, reactor)
     found = yield gatherResults([names.lookup("dual.test", port, "one") for port in range(1, 101)])
     assert found[6] == [Address.of("::1", 7), Address.of("127.0.0.1", 7), Address.of("127.0.0.2", 7)]
     assert len(server.asked) == 2
@@ -262,7 +262,7 @@ def test_pointers() -> Playing:
     pointers = {"192.0.2.1": "host.test", "2001:db8::1": "six.test", "192.0.2.3": "127.0.0.1"}
     with NameServer({}, pointers) as server:
         resolver = DNSResolver(reactor, [("127.0.0.1", server.port)])
-        names = Names(resolver, reactor, reverse=reverse_lookups(resolver))
+        names = NameLookups(resolver, reactor, reverse=reverse_lookups(resolver))
         for host, name in list(pointers.items())[:2]:
             assert (yield names.reverse(host, "one")) == name
         for host in ("192.0.2.3", "192.0.2.9"):

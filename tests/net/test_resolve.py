@@ -24,7 +24,7 @@ from socksproxy.net.dns_resolver import DNSResolver
 from socksproxy.net.hosts_file import HostsFile
 from socksproxy.net.lookups import IAddressLookup
 from socksproxy.net.names import canonical
-from socksproxy.net.resolve import Names, make_resolver
+from socksproxy.net.resolve import NameLookups, make_resolver
 from socksproxy.net.system_resolver import SystemResolver
 from socksproxy.wire.words import Address, AddressType, Reply
 
@@ -136,7 +136,7 @@ class TestMakeResolver:
 @pytest_twisted.inlineCallbacks
 def test_system_resolver() -> Playing:
     """The one that everybody has: a literal address needs no server, so nothing leaves this machine."""
-    names = Names(make_resolver("system", reactor), reactor)
+    names = NameLookups(make_resolver("system", reactor), reactor)
     found = yield names.lookup("127.0.0.1", 80)
     assert found == [Address.of("127.0.0.1", 80)]
 
@@ -171,7 +171,7 @@ class Setting:
     def __init__(self, **options: Any) -> None:
         self.clock = Clock()
         self.resolver = FakeResolver()
-        self.names = Names(self.resolver, self.clock, **options)
+        self.names = NameLookups(self.resolver, self.clock, **options)
 
     def lookup(self, name: str = "a.test", port: int = 80) -> list[Any]:
         """Ask; the list has the answer, or the failure's value, when it is there."""
@@ -407,7 +407,7 @@ class TestNames:
                 receiver.resolutionComplete()
 
         results: list[Any] = []
-        Names(Table(), Clock()).lookup("a.test", 80).addCallback(results.append)
+        NameLookups(Table(), Clock()).lookup("a.test", 80).addCallback(results.append)
         assert results == [[Address.of(ONE, 80)]]
 
 
@@ -464,7 +464,7 @@ class TestFairNames:
     def setting(self, monkeypatch: pytest.MonkeyPatch) -> Setting:
         setting = Setting()
         setting.resolver = FairResolver()
-        setting.names = Names(setting.resolver, setting.clock)
+        setting.names = NameLookups(setting.resolver, setting.clock)
         return setting
 
     def ask(self, setting: Setting, share: str) -> tuple[Deferred[Any], list[Any]]:

@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 from socksproxy.errors import TooManyLookups
 from socksproxy.net import system_resolver as module
 from socksproxy.net.lookups import IAddressLookup
-from socksproxy.net.resolve import Names
+from socksproxy.net.resolve import NameLookups
 from socksproxy.net.reverse import IReverseResolver
 from socksproxy.net.system_resolver import SystemResolver, system_resolver
 from socksproxy.runtime.pool import Pool
@@ -219,7 +219,7 @@ def test_too_many(library: Library, pools: list[Pool]) -> None:
 @pytest_twisted.inlineCallbacks
 def test_names(library: Library, pools: list[Pool]) -> Waiting:
     """As the commands ask: a literal, a known name and a new one beside a flood of slow ones."""
-    names = Names(resolver_with(pools), reactor)
+    names = NameLookups(resolver_with(pools), reactor)
     found = yield names.lookup("known.test", 80, "one")
     flood = [names.lookup(f"slow{number}.test", 80, "flood") for number in range(40)]
     assert (yield names.lookup("known.test", 80, "flood")) == found

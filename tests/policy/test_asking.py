@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from socksproxy import Client
 from socksproxy.errors import NameNotFound, NotAllowed
-from socksproxy.net.resolve import Names
+from socksproxy.net.resolve import NameLookups
 from socksproxy.policy import INamePolicy
 from socksproxy.policy.asking import DestinationCheck, ask, ask_address, permitted_addresses
 from socksproxy.wire.words import Address, Command
@@ -29,7 +29,7 @@ FIRST, SECOND, THIRD = (Address.of(host, 80) for host in ("192.0.2.1", "2001:db8
 
 def means_for(policy: Policy, hosts: dict[str, list[str] | None]) -> DestinationCheck:
     clock = Clock()
-    return DestinationCheck(policy, Names(Hosts(hosts), clock), clock)
+    return DestinationCheck(policy, NameLookups(Hosts(hosts), clock), clock)
 
 
 def failing(value: Exception) -> Any:

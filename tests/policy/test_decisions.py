@@ -20,7 +20,7 @@ from socksproxy.errors import NameNotFound, NotAllowed
 from socksproxy.identity import Client
 from socksproxy.net.names import canonical
 from socksproxy.net.own_listeners import OwnListeners
-from socksproxy.net.resolve import Names
+from socksproxy.net.resolve import NameLookups
 from socksproxy.policy.asking import DestinationCheck, ask, permitted_addresses
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import COMMANDS, Rule
@@ -161,7 +161,7 @@ def dialed(
         return "missing", [], []
     hosts = Hosts({destination.host: list(answers)})
     judge = Permission(policy)
-    means = DestinationCheck(judge, Names(hosts, clock), clock)
+    means = DestinationCheck(judge, NameLookups(hosts, clock), clock)
     number = COMMANDS[command][0]
     answer = ask(judge, client, number, destination)
     found: Any = maybeDeferred(permitted_addresses, means, client, number, destination, answer, lambda: None)

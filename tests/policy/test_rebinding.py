@@ -21,7 +21,7 @@ from zope.interface import implementer
 from socksproxy import Address, BindSettings, Client, Command, Reply, RulePolicy, UDPSettings
 from socksproxy.commands.connect import connect
 from socksproxy.errors import ConnectFailed, NotAllowed
-from socksproxy.net.resolve import Names
+from socksproxy.net.resolve import NameLookups
 from socksproxy.net.reverse import IReverseResolver
 from socksproxy.policy.asking import DestinationCheck
 from socksproxy.policy.rules import Rule
@@ -163,7 +163,7 @@ def test_whatever_is_dialed_is_permitted(answer: list[str], denied: list[str]) -
         dialed.append(address)
         return fail(ConnectFailed("no", Reply.CONNECTION_REFUSED))
 
-    means = DestinationCheck(judge, Names(hosts, clock), clock)
+    means = DestinationCheck(judge, NameLookups(hosts, clock), clock)
     result: Any = maybeDeferred(connect, means, client, Address.of(NAME, 80), attempt, lambda: None)
     results: list[Any] = []
     result.addErrback(lambda failure: results.append(failure.type))

@@ -19,7 +19,7 @@ from socksproxy import BindSettings
 from socksproxy.auth.users import User
 from socksproxy.errors import NotAllowed
 from socksproxy.identity import Client, ISOCKSUser
-from socksproxy.net.resolve import Names
+from socksproxy.net.resolve import NameLookups
 from socksproxy.policy.asking import DestinationCheck, ask, permitted_addresses
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
@@ -152,7 +152,7 @@ def test_what_is_dialed_is_what_was_judged(evil: str, command: Command) -> None:
     )
     clock, client = Clock(), Client("192.0.2.7", 5000)
     hosts = Rebinding(NAME, [["203.0.113.1"], [evil], [evil, "203.0.113.1"]])
-    names = Names(hosts, clock)
+    names = NameLookups(hosts, clock)
     found: list[Any] = []
     for _ in range(6):
         judge = Permission(policy)

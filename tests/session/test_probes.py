@@ -19,7 +19,7 @@ from socksproxy import Rule, RulePolicy
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.limits.account import Scope
 from socksproxy.limits.admission import PATIENCE as TOLD
-from socksproxy.logs.occasional import EVERY, MOST_KINDS, SeldomByKind
+from socksproxy.logs.throttle import EVERY, MOST_KINDS, LogThrottleByKind
 
 from ..conftest import PATIENCE, Program, Serve
 from ..support.certificates import self_signed
@@ -262,7 +262,7 @@ def test_garbage(serve: Serve, lines: list[str]) -> Playing:
 def test_kinds() -> None:
     """Numbers make no kind of its own, and there are never too many kinds."""
     clock = Clock()
-    seldom = SeldomByKind(clock)
+    seldom = LogThrottleByKind(clock)
     assert [seldom.due(f"version {number} where 1 was due") for number in range(256)] == [1] + [0] * 255
     assert seldom.due("something else") == 1
     words = [seldom.due("x" * number) for number in range(1, 1000)]

@@ -15,7 +15,7 @@ from zope.interface import implementer
 from socksproxy import Address, Client, Command, UDPSettings
 from socksproxy.events import Cause
 from socksproxy.limits.buckets import Meters
-from socksproxy.net.resolve import Names
+from socksproxy.net.resolve import NameLookups
 from socksproxy.policy.asking import DestinationCheck
 from socksproxy.runtime.deadlines import Deadlines
 from socksproxy.udp import targets as module
@@ -103,7 +103,7 @@ class World:
         self.clock = Clock()
         self.policy = Policy()
         self.resolver = Resolver()
-        names = Names(self.resolver, self.clock)
+        names = NameLookups(self.resolver, self.clock)
         reassemblies = Deadlines(self.clock, TIME, Reassembly.clear)
         self.ended: list[Association] = []
         check = DestinationCheck(self.policy, names, self.clock)  # type: ignore[arg-type]

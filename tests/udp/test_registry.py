@@ -18,7 +18,7 @@ from socksproxy.commands.associate import associate
 from socksproxy.errors import NoFreePort
 from socksproxy.events import Cause
 from socksproxy.net.ports import Advertised
-from socksproxy.net.resolve import Names
+from socksproxy.net.resolve import NameLookups
 from socksproxy.policy import DefaultPolicy
 from socksproxy.policy.asking import DestinationCheck
 from socksproxy.runtime.deadlines import Deadlines
@@ -114,7 +114,7 @@ class Port:
 
 def an_association(host: str = "192.0.2.1", port: int | None = None, **settings: Any) -> Association:
     clock = Clock()
-    check = DestinationCheck(DefaultPolicy(), Names(None, clock), clock)  # type: ignore[arg-type]
+    check = DestinationCheck(DefaultPolicy(), NameLookups(None, clock), clock)  # type: ignore[arg-type]
     context = AssociationContext(
         check, UDPSettings(**settings), Deadlines(clock, None, Reassembly.clear), _nobody
     )
@@ -229,7 +229,7 @@ class Factory:
 
     def __init__(self, *advertised: str, **settings: Any) -> None:
         self.reactor = Reactor()
-        self.check = DestinationCheck(DefaultPolicy(), Names(None, self.reactor), self.reactor)  # type: ignore[arg-type]
+        self.check = DestinationCheck(DefaultPolicy(), NameLookups(None, self.reactor), self.reactor)  # type: ignore[arg-type]
         self.associations = Associations(
             self.reactor, self.check, UDPSettings(**settings), Advertised(advertised), Outgoing()
         )

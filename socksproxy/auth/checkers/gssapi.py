@@ -39,7 +39,7 @@ from ...wire.gssapi import (
 from ...wire.words import Method, ProtocolError
 from ..credentials import GSSAPIName, IGSSAPIName
 from .arguments import arguments
-from .threads import Checks
+from .threads import CheckThreads
 
 #: ``rcmd`` is what curl and Dante ask tickets for unless told otherwise, ``socks`` what is registered.
 SERVICES = ("rcmd", "socks")
@@ -59,7 +59,7 @@ _T = TypeVar("_T")
 _Context: TypeAlias = Any
 
 
-class Pool(Shape):
+class Threads(Shape):
     """Threads for what may block."""
 
     def run(self, function: Callable[..., _T], *arguments: Any, share: Hashable = None) -> Deferred[_T]:
@@ -106,7 +106,7 @@ class Accepted(NamedTuple):
     principal: str | None
 
 
-class Acceptor:
+class ContextAcceptor:
     """
     The server's side of contexts. Its methods may block.
 
@@ -181,7 +181,9 @@ class GSSAPIMethod:
     name = "gssapi"
     credentials = IGSSAPIName
 
-    def __init__(self, acceptor: Acceptor, pool: Pool, protection: Protection = Protection.INTEGRITY) -> None:
+    def __init__(
+        self, acceptor: ContextAcceptor, pool: Threads, protection: Protection = Protection.INTEGRITY
+    ) -> None:
         self.acceptor = acceptor
         self.pool = pool
         self.protection = protection
@@ -358,7 +360,7 @@ class GSSAPIChecker:
         return principal if self._realm is None else stripped(principal, self._realm)
 
 
-def make_checker(argument: str, pool: Pool | None = None) -> GSSAPIChecker:
+def make_checker(argument: str, pool: Threads | None = None) -> GSSAPIChecker:
     """
     The checker of ``--auth gssapi:[service=NAMES][:keytab=FILE][:protection=LEVEL][:realm=strip|keep]``.
 
@@ -374,7 +376,7 @@ def make_checker(argument: str, pool: Pool | None = None) -> GSSAPIChecker:
         raise _wrong(f"service={','.join(services)}: names of services are due, such as rcmd,socks")
     method = GSSAPIMethod(
         _acceptor(keytab, services),
-        pool or Checks.shared_fairly(name="gssapi", threads=THREADS),
+        pool or CheckThreads.shared_fairly(name="gssapi", threads=THREADS),
         Protection(protection),
     )
     try:
@@ -383,13 +385,13 @@ def make_checker(argument: str, pool: Pool | None = None) -> GSSAPIChecker:
         raise _wrong(f"realm=strip: krb5.conf must have a default_realm: {problem}") from None
 
 
-def _acceptor(keytab: str | None, services: Sequence[str]) -> Acceptor:
+def _acceptor(keytab: str | None, services: Sequence[str]) -> ContextAcceptor:
     try:
         if keytab is not None:
             read_regular_file(keytab)
             # It is opened for each client, and twistd changes its directory before the first.
             keytab = os.path.abspath(keytab)
-        return Acceptor(keytab, services)
+        return ContextAcceptor(keytab, services)
     except OSError as problem:
         raise _wrong(f"keytab={keytab}: it cannot be read: {problem.strerror}") from None
     except ValueError as problem:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from twisted.cred.strcred import InvalidAuthArgumentString
 
 from .hashes import BCRYPT_MOST, COST, EqualTime, Hash, Unsafe, new_hash
-from .threads import Checks, PasswordChecker
+from .threads import CheckThreads, PasswordChecker
 from .users_file import LOOK_EVERY, FileChecker, Unusable, UsersFile, lines_of, open_to_all
 
 __all__ = [
@@ -19,11 +19,11 @@ __all__ = [
     "COST",
     "LOOK_EVERY",
     "Hash",
+    "HashedUsers",
     "HtpasswdChecker",
     "PasswordFile",
     "Unsafe",
     "Unusable",
-    "Users",
     "make_checker",
     "new_hash",
     "open_to_all",
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-class Users(NamedTuple):
+class HashedUsers(NamedTuple):
     """
     What a file says.
 
@@ -49,7 +49,7 @@ class Users(NamedTuple):
     )
 
     @classmethod
-    def parse(cls, content: bytes) -> Users:
+    def parse(cls, content: bytes) -> HashedUsers:
         """
         Read a whole file's *content*.
 
@@ -70,7 +70,7 @@ class Users(NamedTuple):
         return cls.of(hashes, refused)
 
     @classmethod
-    def of(cls, hashes: dict[bytes, Hash], refused: Iterable[tuple[int, str]] = ()) -> Users:
+    def of(cls, hashes: dict[bytes, Hash], refused: Iterable[tuple[int, str]] = ()) -> HashedUsers:
         """Users with these *hashes*."""
         return cls(hashes, EqualTime(hashes.values()), list(refused))
 
@@ -113,7 +113,7 @@ def parse_line(line: bytes, number: int) -> tuple[bytes, bytes]:
     return name, rest.partition(b":")[0].strip()
 
 
-class PasswordFile(UsersFile[Users]):
+class PasswordFile(UsersFile[HashedUsers]):
     """
     The users of an htpasswd file.
 
@@ -123,7 +123,7 @@ class PasswordFile(UsersFile[Users]):
     """
 
     def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(path, Users.parse, clock)
+        super().__init__(path, HashedUsers.parse, clock)
 
     def check(self, username: bytes, password: bytes) -> bool:
         """Whether *password* is *username*'s; the file is looked at first, if it is time."""
@@ -142,8 +142,8 @@ class HtpasswdChecker(FileChecker, PasswordChecker):
 
     _file: PasswordFile
 
-    def __init__(self, path: str, checks: Checks | None = None) -> None:
-        super().__init__(PasswordFile(path), checks or Checks.shared_fairly(name=f"htpasswd:{path}"))
+    def __init__(self, path: str, checks: CheckThreads | None = None) -> None:
+        super().__init__(PasswordFile(path), checks or CheckThreads.shared_fairly(name=f"htpasswd:{path}"))
 
     def _is_right(self, username: bytes, password: bytes) -> bool:
         return self._file.check(username, password)

@@ -15,7 +15,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import InvalidAuthArgumentString
 
 from ...errors import NotAuthenticated
-from .threads import CheckFailed, Checks, PasswordChecker
+from .threads import CheckFailed, CheckThreads, PasswordChecker
 
 #: Checks at once. They wait more than they compute: pam_unix takes two seconds to refuse.
 THREADS = 8
@@ -63,7 +63,7 @@ class PAMChecker(PasswordChecker):
     :raises OSError: when there is no PAM.
     """
 
-    def __init__(self, service: str, checks: Checks | None = None) -> None:
+    def __init__(self, service: str, checks: CheckThreads | None = None) -> None:
         if not _is_service(service):
             raise NoService(f"{service!r} is not the name of a PAM service, such as login")
         _require(service)
@@ -72,7 +72,7 @@ class PAMChecker(PasswordChecker):
         except AttributeError:
             raise OSError("there is no libpam here") from None
         self._service = service
-        self.checks = checks or Checks.shared_fairly(name=f"pam:{service}", threads=THREADS)
+        self.checks = checks or CheckThreads.shared_fairly(name=f"pam:{service}", threads=THREADS)
 
     def _is_right(self, username: bytes, password: bytes) -> bool:
         if b"\0" in username or b"\0" in password:

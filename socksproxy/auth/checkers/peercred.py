@@ -21,7 +21,7 @@ from zope.interface import implementer
 from ...errors import NotAuthenticated
 from ..credentials import IPeerCredentials, PeerCredentials
 from .arguments import arguments
-from .threads import Checks
+from .threads import CheckThreads
 
 #: Seconds for which a user's name and groups are remembered.
 TTL = 60.0
@@ -79,7 +79,7 @@ class PeerCredentialsChecker:
     def __init__(self, groups: frozenset[int] | None = None, reactor: Any = None) -> None:
         self.groups = groups
         # The system's databases may be on the network; threads of our own can hang with them.
-        self._checks = Checks(reactor, name="local users", threads=_THREADS)
+        self._checks = CheckThreads(reactor, name="local users", threads=_THREADS)
         self._known: OrderedDict[int, tuple[float, _User | None]] = OrderedDict()
         self._waiting: dict[int, list[Deferred[Any]]] = {}
 

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from ...wire.password import MAX_FIELD
 from ..credentials import share_of
-from .threads import Checks
+from .threads import CheckThreads
 from .users_file import FileChecker, Unusable, UsersFile, lines_of
 
 
@@ -98,7 +98,7 @@ class PlainFileChecker(FileChecker):
     credentialInterfaces = (IUsernamePassword, IUsernameHashedPassword)
     _file: UsersFile[PlainUsers]
 
-    def __init__(self, path: str, checks: Checks, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: str, checks: CheckThreads, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(UsersFile(path, PlainUsers.parse, clock), checks)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 from ..directory import Directory
 from ..users import bytes_of
 from .hashes import Hash, Unsafe
-from .htpasswd import Users
-from .threads import Checks, PasswordChecker
+from .htpasswd import HashedUsers
+from .threads import CheckThreads, PasswordChecker
 
 #: What a password may be in a record.
 RIGHT = "right is a hash: bcrypt (socksproxy passwd, or htpasswd -B), sha512-crypt, sha256-crypt or apr1"
@@ -39,9 +39,9 @@ class RecordsChecker(PasswordChecker):
     :ivar version: grows when there are other records.
     """
 
-    def __init__(self, directory: Directory, checks: Checks | None = None) -> None:
+    def __init__(self, directory: Directory, checks: CheckThreads | None = None) -> None:
         self.version = 0
-        self.checks = checks or Checks.shared_fairly(name="passwords of users' records")
+        self.checks = checks or CheckThreads.shared_fairly(name="passwords of users' records")
         self._users = _users_of(directory)
 
     def take(self, directory: Directory) -> None:
@@ -62,6 +62,6 @@ class RecordsChecker(PasswordChecker):
         return self._users.check(username, password)
 
 
-def _users_of(directory: Directory) -> Users:
+def _users_of(directory: Directory) -> HashedUsers:
     hashes = {bytes_of(name): checked_hash(text) for name, text in directory.passwords().items()}
-    return Users.of({name: Hash(text.encode()) for name, text in hashes.items()})
+    return HashedUsers.of({name: Hash(text.encode()) for name, text in hashes.items()})

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ...logs.occasional import Seldom
+from ...logs.throttle import LogThrottle
 from ...runtime.pool import DeadlinePassed, NotRun, Pool, PoolStopped
 from ...values.parsers import cores
 from ..credentials import share_of
@@ -59,7 +59,7 @@ def threads_for_hashing() -> int:
     return max(1, min(cores() - 1, 4))
 
 
-class Checks:
+class CheckThreads:
     """
     Makes checks in threads of its own.
 
@@ -93,10 +93,10 @@ class Checks:
         self._most = waiting
         self._per_share = threads_per_share
         self._pool: Pool | None = None
-        self._seldom: dict[type[NotChecked], Seldom] = {}
+        self._seldom: dict[type[NotChecked], LogThrottle] = {}
 
     @classmethod
-    def shared_fairly(cls, reactor: Any = None, *, name: str, threads: int | None = None) -> Checks:
+    def shared_fairly(cls, reactor: Any = None, *, name: str, threads: int | None = None) -> CheckThreads:
         """Checks of which one client has at most half of the threads, as far as there are several."""
         at_once = threads_for_hashing() if threads is None else threads
         return cls(reactor, name=name, threads=at_once, threads_per_share=max(1, at_once // 2))
@@ -158,7 +158,7 @@ class Checks:
     def _tell(self, problem: NotChecked) -> None:
         if type(problem) is NotChecked and problem.args == (_ENDED,):
             return
-        due = self._seldom.setdefault(type(problem), Seldom(self.reactor)).due()
+        due = self._seldom.setdefault(type(problem), LogThrottle(self.reactor)).due()
         if due:
             _log.error(
                 "{checked}: not checked, so refused: {problem} ({times} since the last such line)",
@@ -202,7 +202,7 @@ class PasswordChecker:
     """
 
     credentialInterfaces: tuple[Any, ...] = (IUsernamePassword,)
-    checks: Checks
+    checks: CheckThreads
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         return self.checks.run(self._check, credentials, share=share_of(credentials))
@@ -220,7 +220,7 @@ class PasswordChecker:
 
 
 @implementer(ICredentialsChecker)
-class Threaded:
+class ThreadedChecker:
     """
     A checker that blocks, asked in threads; one at a time, because it may know nothing of threads.
 
@@ -229,7 +229,7 @@ class Threaded:
     :ivar checks: likewise.
     """
 
-    def __init__(self, checker: Any, checks: Checks) -> None:
+    def __init__(self, checker: Any, checks: CheckThreads) -> None:
         self.checker = checker
         self.credentialInterfaces = tuple(checker.credentialInterfaces)
         self.checks = checks

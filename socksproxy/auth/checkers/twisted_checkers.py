@@ -17,7 +17,7 @@ from twisted.plugins.cred_unix import UNIXChecker
 
 from ...wire.password import MAX_FIELD
 from .plain_file import PlainFileChecker
-from .threads import Checks, Threaded
+from .threads import CheckThreads, ThreadedChecker
 from .users_file import Unusable
 
 __all__ = ["adapted"]
@@ -37,11 +37,13 @@ def adapted(checker: Any, reactor: Any) -> Any:
     if isinstance(checker, FilePasswordDB):
         path = os.path.abspath(checker.filename)
         try:
-            return PlainFileChecker(path, Checks.shared_fairly(reactor, name=f"file:{path}"))
+            return PlainFileChecker(path, CheckThreads.shared_fairly(reactor, name=f"file:{path}"))
         except Unusable as problem:
             raise InvalidAuthArgumentString(f"{path} cannot be read: {problem}") from None
     if isinstance(checker, UNIXChecker):
-        return Threaded(_Unix(checker), Checks.shared_fairly(reactor, name="passwords of the system"))
+        return ThreadedChecker(
+            _Unix(checker), CheckThreads.shared_fairly(reactor, name="passwords of the system")
+        )
     return checker
 
 

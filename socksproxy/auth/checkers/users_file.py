@@ -20,7 +20,7 @@ from ...errors import describe
 from ...runtime.text import NotUTF8, without_mark
 from ...runtime.watched_file import WatchedFile
 from ..users import bytes_of
-from .threads import Checks
+from .threads import CheckThreads
 
 _log = Logger(namespace="socksproxy")
 
@@ -210,7 +210,7 @@ class FileChecker:
     :param checks: where it is looked at.
     """
 
-    def __init__(self, file: UsersFile[Any], checks: Checks) -> None:
+    def __init__(self, file: UsersFile[Any], checks: CheckThreads) -> None:
         self._file = file
         self.checks = checks
         self._looks = False

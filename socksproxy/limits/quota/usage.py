@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...logs.occasional import Seldom
+from ...logs.throttle import LogThrottle
 from ...runtime.pool import NotRun, Pool, PoolStopped
 from .database import SET_ASIDE, Amount, Database, FileLost, Known, Totals, UsageFileError
 from .days import Day, day_at
@@ -105,9 +105,9 @@ class UsageFile:
         self._stopped: Deferred[None] | None = None
         self._failing = False
         self._looked = False
-        self._failures = Seldom(reactor)
-        self._losses = Seldom(reactor)
-        self._replacements = Seldom(reactor)
+        self._failures = LogThrottle(reactor)
+        self._losses = LogThrottle(reactor)
+        self._replacements = LogThrottle(reactor)
 
     # For the server.
 

@@ -52,8 +52,8 @@ class Here:
 
 
 @pytest.fixture(scope="module")
-def acceptor(realm: Realm) -> gssapi.Acceptor:
-    return gssapi.Acceptor(realm.keytab)
+def acceptor(realm: Realm) -> gssapi.ContextAcceptor:
+    return gssapi.ContextAcceptor(realm.keytab)
 
 
 class Conversation:
@@ -95,7 +95,7 @@ class Conversation:
 
 
 def establish(
-    acceptor: gssapi.Acceptor,
+    acceptor: gssapi.ContextAcceptor,
     initiator: Initiator,
     level: int = Level.CONFIDENTIALITY,
     protection: gssapi.Protection = Protection.INTEGRITY,
@@ -122,7 +122,7 @@ def refused(conversation: Conversation, data: bytes) -> str:
 # The exchange.
 
 
-def test_interfaces(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
+def test_interfaces(acceptor: gssapi.ContextAcceptor, bob: dict[str, str]) -> None:
     method = gssapi.GSSAPIMethod(acceptor, Here())
     assert verifyObject(IMethod, method)
     assert (method.number, method.name, method.credentials) == (1, "gssapi", IGSSAPIName)
@@ -141,7 +141,7 @@ def test_interfaces(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
     ],
 )
 def test_protection_levels(
-    acceptor: gssapi.Acceptor,
+    acceptor: gssapi.ContextAcceptor,
     bob: dict[str, str],
     protection: gssapi.Protection,
     wanted: int,
@@ -160,7 +160,7 @@ def test_protection_levels(
     assert initiator.context.unwrap(token).message == b"a secret"
 
 
-def test_several_rounds(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
+def test_several_rounds(acceptor: gssapi.ContextAcceptor, bob: dict[str, str]) -> None:
     """DCE's style has three tokens: nobody is known after the first."""
     initiator = Initiator(bob, flags=(library.RequirementFlag.dce_style,))
     conversation = Conversation(acceptor)
@@ -172,7 +172,7 @@ def test_several_rounds(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
     assert conversation.who.principal == "bob@SOCKS.TEST"
 
 
-def test_without_mutual_authentication(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
+def test_without_mutual_authentication(acceptor: gssapi.ContextAcceptor, bob: dict[str, str]) -> None:
     """The client waits for nothing, and sends both messages at once."""
     initiator = Initiator(bob, mutual=False)
     conversation = Conversation(acceptor)
@@ -180,7 +180,7 @@ def test_without_mutual_authentication(acceptor: gssapi.Acceptor, bob: dict[str,
     assert initiator.told(said, bare=True) == 2
 
 
-def test_what_stands_behind_is_left(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
+def test_what_stands_behind_is_left(acceptor: gssapi.ContextAcceptor, bob: dict[str, str]) -> None:
     initiator = Initiator(bob, mutual=False)
     conversation = Conversation(acceptor)
     conversation.hear(initiator.first() + initiator.ask(2) + b"\x01\x03")
@@ -189,7 +189,7 @@ def test_what_stands_behind_is_left(acceptor: gssapi.Acceptor, bob: dict[str, st
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.floats(0, 1, exclude_max=True), max_size=6).map(sorted))
-def test_split_anywhere(acceptor: gssapi.Acceptor, bob: dict[str, str], cuts: list[float]) -> None:
+def test_split_anywhere(acceptor: gssapi.ContextAcceptor, bob: dict[str, str], cuts: list[float]) -> None:
     initiator = Initiator(bob)
     conversation = Conversation(acceptor)
 
@@ -204,7 +204,7 @@ def test_split_anywhere(acceptor: gssapi.Acceptor, bob: dict[str, str], cuts: li
     assert conversation.who.principal == "bob@SOCKS.TEST"
 
 
-def test_byte_by_byte(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
+def test_byte_by_byte(acceptor: gssapi.ContextAcceptor, bob: dict[str, str]) -> None:
     initiator = Initiator(bob)
     conversation = Conversation(acceptor)
     for message in (initiator.first(), None):
@@ -220,14 +220,14 @@ def test_byte_by_byte(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
 # Whom it turns away.
 
 
-def test_no_ticket_at_all(acceptor: gssapi.Acceptor) -> None:
+def test_no_ticket_at_all(acceptor: gssapi.ContextAcceptor) -> None:
     reason = refused(Conversation(acceptor), build_message(MessageType.AUTHENTICATION, b"let me in"))
     assert reason == "Invalid token was supplied"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(token=st.binary(min_size=1, max_size=900))
-def test_any_token(acceptor: gssapi.Acceptor, token: bytes) -> None:
+def test_any_token(acceptor: gssapi.ContextAcceptor, token: bytes) -> None:
     """Our error, never anything else."""
     reason = refused(Conversation(acceptor), build_message(MessageType.AUTHENTICATION, token))
     assert reason.isprintable()
@@ -236,7 +236,7 @@ def test_any_token(acceptor: gssapi.Acceptor, token: bytes) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_token_that_was_changed(
-    acceptor: gssapi.Acceptor, bob: dict[str, str], place: float, bit: int
+    acceptor: gssapi.ContextAcceptor, bob: dict[str, str], place: float, bit: int
 ) -> None:
     """
     Every bit of it counts, or is one that is not protected and decides nothing.
@@ -255,13 +255,13 @@ def test_a_token_that_was_changed(
         assert conversation.who.principal == "bob@SOCKS.TEST"
 
 
-def test_a_replay(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
+def test_a_replay(acceptor: gssapi.ContextAcceptor, bob: dict[str, str]) -> None:
     message = Initiator(bob).first()
     Conversation(acceptor).hear(message)
     assert refused(Conversation(acceptor), message).endswith("Request is a replay")
 
 
-def test_clock_skew(acceptor: gssapi.Acceptor, realm: Realm) -> None:
+def test_clock_skew(acceptor: gssapi.ContextAcceptor, realm: Realm) -> None:
     message = Initiator(realm.log_in_with_wrong_clock("bob", 3600)).first()
     reason = refused(Conversation(acceptor), message)
     assert reason.startswith("Unspecified GSS failure")
@@ -273,16 +273,16 @@ def test_another_service(realm: Realm, bob: dict[str, str], tmp_path: Path) -> N
     keytab = tmp_path / "keytab"
     realm.add_service("rcmd/here", keytab)
     realm.add_service("host/here", keytab)
-    acceptor = gssapi.Acceptor(str(keytab))
+    acceptor = gssapi.ContextAcceptor(str(keytab))
     reason = refused(Conversation(acceptor), Initiator(bob, "host@here").first())
     assert reason == "the ticket is for host/here@SOCKS.TEST, not for rcmd or socks"
     assert Conversation(acceptor).hear(Initiator(bob, "rcmd@here").first())
-    other = gssapi.Acceptor(str(keytab), ["host"])
+    other = gssapi.ContextAcceptor(str(keytab), ["host"])
     assert Conversation(other).hear(Initiator(bob, "host@here").first())
 
 
 def test_another_principal(
-    acceptor: gssapi.Acceptor, realm: Realm, bob: dict[str, str], tmp_path: Path
+    acceptor: gssapi.ContextAcceptor, realm: Realm, bob: dict[str, str], tmp_path: Path
 ) -> None:
     """A ticket for a name whose key we do not have."""
     realm.add_service("rcmd/elsewhere", tmp_path / "keytab")
@@ -295,7 +295,7 @@ def test_an_old_key(realm: Realm, bob: dict[str, str], tmp_path: Path) -> None:
     """The principal has got a new key since the file was made."""
     keytab = tmp_path / "keytab"
     realm.add_service("rcmd/moved", keytab)
-    acceptor = gssapi.Acceptor(str(keytab))
+    acceptor = gssapi.ContextAcceptor(str(keytab))
     realm.change_key("rcmd/moved", tmp_path / "new")
     reason = refused(Conversation(acceptor), Initiator(bob, "rcmd@moved").first())
     assert "kvno 2 not found in keytab" in reason
@@ -305,7 +305,7 @@ def test_keys_that_come_later(realm: Realm, bob: dict[str, str], tmp_path: Path)
     """The file is read again: nobody has to start the server anew for a new key."""
     keytab = tmp_path / "keytab"
     realm.add_service("rcmd/first", keytab)
-    acceptor = gssapi.Acceptor(str(keytab))
+    acceptor = gssapi.ContextAcceptor(str(keytab))
     realm.add_service("rcmd/second", keytab)
     assert Conversation(acceptor).hear(Initiator(bob, "rcmd@second").first())
 
@@ -320,7 +320,7 @@ def test_keys_that_come_later(realm: Realm, bob: dict[str, str], tmp_path: Path)
         b"\x01\x01\x00\x00",
     ],
 )
-def test_messages_out_of_turn(acceptor: gssapi.Acceptor, message: bytes) -> None:
+def test_messages_out_of_turn(acceptor: gssapi.ContextAcceptor, message: bytes) -> None:
     refused(Conversation(acceptor), message)
 
 
@@ -335,7 +335,9 @@ def test_messages_out_of_turn(acceptor: gssapi.Acceptor, message: bytes) -> None
         build_message(MessageType.PROTECTION_LEVEL, b"x" * 60),
     ],
 )
-def test_messages_in_place_of_a_level(acceptor: gssapi.Acceptor, bob: dict[str, str], message: bytes) -> None:
+def test_messages_in_place_of_a_level(
+    acceptor: gssapi.ContextAcceptor, bob: dict[str, str], message: bytes
+) -> None:
     conversation = Conversation(acceptor)
     conversation.hear(Initiator(bob).first())
     refused(conversation, message)
@@ -343,7 +345,7 @@ def test_messages_in_place_of_a_level(acceptor: gssapi.Acceptor, bob: dict[str, 
 
 @pytest.mark.parametrize("wanted", [b"", b"\x04", b"\x01\x01"])
 def test_encapsulated_levels_that_are_none(
-    acceptor: gssapi.Acceptor, bob: dict[str, str], wanted: bytes
+    acceptor: gssapi.ContextAcceptor, bob: dict[str, str], wanted: bytes
 ) -> None:
     initiator, conversation = Initiator(bob), Conversation(acceptor)
     initiator.next(conversation.hear(initiator.first()))
@@ -351,7 +353,7 @@ def test_encapsulated_levels_that_are_none(
     refused(conversation, build_message(MessageType.PROTECTION_LEVEL, token))
 
 
-def test_good_tokens_of_the_wrong_type(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
+def test_good_tokens_of_the_wrong_type(acceptor: gssapi.ContextAcceptor, bob: dict[str, str]) -> None:
     """What a message is, its type alone says."""
     initiator = Initiator(bob)
     first = initiator.first()
@@ -363,7 +365,7 @@ def test_good_tokens_of_the_wrong_type(acceptor: gssapi.Acceptor, bob: dict[str,
 
 @pytest.mark.parametrize("kind", [MessageType.AUTHENTICATION, MessageType.PROTECTION_LEVEL])
 def test_good_data_of_the_wrong_type(
-    acceptor: gssapi.Acceptor, bob: dict[str, str], kind: MessageType
+    acceptor: gssapi.ContextAcceptor, bob: dict[str, str], kind: MessageType
 ) -> None:
     initiator = Initiator(bob)
     wrapping = establish(acceptor, initiator)[1]
@@ -416,7 +418,9 @@ levels = pytest.mark.parametrize("level", [Level.INTEGRITY, Level.CONFIDENTIALIT
 
 @levels
 @pytest.mark.parametrize("size", [0, 1, 65474, 65475, 65476, 65507, 65508, 65536, 300_000])
-def test_to_the_client(acceptor: gssapi.Acceptor, bob: dict[str, str], level: Level, size: int) -> None:
+def test_to_the_client(
+    acceptor: gssapi.ContextAcceptor, bob: dict[str, str], level: Level, size: int
+) -> None:
     """In as many messages as it takes: no token has more than 65,535 bytes."""
     initiator = Initiator(bob)
     wrapping = establish(acceptor, initiator, level)[1]
@@ -428,7 +432,7 @@ def test_to_the_client(acceptor: gssapi.Acceptor, bob: dict[str, str], level: Le
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), level=st.sampled_from([Level.INTEGRITY, Level.CONFIDENTIALITY]))
 def test_from_the_client(
-    acceptor: gssapi.Acceptor, bob: dict[str, str], data: st.DataObject, level: Level
+    acceptor: gssapi.ContextAcceptor, bob: dict[str, str], data: st.DataObject, level: Level
 ) -> None:
     """However messages are cut and put together."""
     initiator = Initiator(bob)
@@ -441,7 +445,7 @@ def test_from_the_client(
     assert b"".join(found) == b"".join(payloads)
 
 
-def test_the_longest_message_of_the_client(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
+def test_the_longest_message_of_the_client(acceptor: gssapi.ContextAcceptor, bob: dict[str, str]) -> None:
     initiator = Initiator(bob)
     wrapping = establish(acceptor, initiator)[1]
     most = initiator.context.get_wrap_size_limit(MAX_TOKEN, True)
@@ -452,7 +456,9 @@ def test_the_longest_message_of_the_client(acceptor: gssapi.Acceptor, bob: dict[
 
 
 @levels
-def test_what_was_changed_on_the_way(acceptor: gssapi.Acceptor, bob: dict[str, str], level: Level) -> None:
+def test_what_was_changed_on_the_way(
+    acceptor: gssapi.ContextAcceptor, bob: dict[str, str], level: Level
+) -> None:
     initiator = Initiator(bob)
     wrapping = establish(acceptor, initiator, level)[1]
     data = bytearray(closed(initiator, b"GET / HTTP/1.0", level == Level.CONFIDENTIALITY))
@@ -461,7 +467,7 @@ def test_what_was_changed_on_the_way(acceptor: gssapi.Acceptor, bob: dict[str, s
         wrapping.unwrap(bytes(data))
 
 
-def test_a_message_twice(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
+def test_a_message_twice(acceptor: gssapi.ContextAcceptor, bob: dict[str, str]) -> None:
     initiator = Initiator(bob)
     wrapping = establish(acceptor, initiator)[1]
     data = closed(initiator, b"buy")
@@ -470,7 +476,7 @@ def test_a_message_twice(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None
         wrapping.unwrap(data)
 
 
-def test_what_is_not_encrypted(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
+def test_what_is_not_encrypted(acceptor: gssapi.ContextAcceptor, bob: dict[str, str]) -> None:
     """Where confidentiality was agreed on, a client that forgets it is cut off."""
     initiator = Initiator(bob)
     wrapping = establish(acceptor, initiator)[1]
@@ -489,7 +495,7 @@ def test_what_is_not_encrypted(acceptor: gssapi.Acceptor, bob: dict[str, str]) -
         b"\x01\x03\x00\x00",
     ],
 )
-def test_what_is_not_encapsulated(acceptor: gssapi.Acceptor, bob: dict[str, str], data: bytes) -> None:
+def test_what_is_not_encapsulated(acceptor: gssapi.ContextAcceptor, bob: dict[str, str], data: bytes) -> None:
     wrapping = establish(acceptor, Initiator(bob))[1]
     with pytest.raises(ProtocolError):
         wrapping.unwrap(data)
@@ -499,7 +505,7 @@ def test_what_is_not_encapsulated(acceptor: gssapi.Acceptor, bob: dict[str, str]
 
 @levels
 @pytest.mark.parametrize("size", [0, 1, 1472, 65000])
-def test_datagrams(acceptor: gssapi.Acceptor, bob: dict[str, str], level: Level, size: int) -> None:
+def test_datagrams(acceptor: gssapi.ContextAcceptor, bob: dict[str, str], level: Level, size: int) -> None:
     """Each is one message, and the order in which they come is nobody's business."""
     initiator = Initiator(bob)
     wrapping = establish(acceptor, initiator, level)[1]
@@ -510,7 +516,7 @@ def test_datagrams(acceptor: gssapi.Acceptor, bob: dict[str, str], level: Level,
     assert wrapping.unwrap_datagram(first) == b"\x01" + pattern(size)
 
 
-def test_a_datagram_that_is_too_long(acceptor: gssapi.Acceptor, bob: dict[str, str]) -> None:
+def test_a_datagram_that_is_too_long(acceptor: gssapi.ContextAcceptor, bob: dict[str, str]) -> None:
     wrapping = establish(acceptor, Initiator(bob))[1]
     with pytest.raises(ProtocolError):
         wrapping.wrap_datagram(pattern(65500))
@@ -532,7 +538,9 @@ def test_a_datagram_that_is_too_long(acceptor: gssapi.Acceptor, bob: dict[str, s
         ("@SOCKS.TEST", "SOCKS.TEST", "@SOCKS.TEST"),
     ],
 )
-def test_names_of_users(acceptor: gssapi.Acceptor, principal: str, local: str | None, name: str) -> None:
+def test_names_of_users(
+    acceptor: gssapi.ContextAcceptor, principal: str, local: str | None, name: str
+) -> None:
     checker = gssapi.GSSAPIChecker(gssapi.GSSAPIMethod(acceptor, Here()), local)
     assert checker.requestAvatarId(GSSAPIName(principal)) == name
 
@@ -612,7 +620,7 @@ def test_without_the_library(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> N
         makeChecker(f"gssapi:keytab={realm.keytab}")
 
 
-def test_texts_for_a_log(acceptor: gssapi.Acceptor) -> None:
+def test_texts_for_a_log(acceptor: gssapi.ContextAcceptor) -> None:
     """Both statuses on one line, though the library's have full stops and gaps."""
     with pytest.raises(library.raw.GSSError) as caught:
         library.raw.acquire_cred_from({b"keytab": os.devnull.encode()}, usage="accept")

@@ -32,14 +32,14 @@ from socksproxy.auth.checkers import hashes
 from socksproxy.auth.checkers.htpasswd import (
     LOOK_EVERY,
     Hash,
+    HashedUsers,
     HtpasswdChecker,
     PasswordFile,
     Unsafe,
     Unusable,
-    Users,
     new_hash,
 )
-from socksproxy.auth.checkers.threads import Checks
+from socksproxy.auth.checkers.threads import CheckThreads
 from socksproxy.auth.checkers.users_file import SETTLED
 from socksproxy.auth.credentials import Password
 from socksproxy.runtime.watched_file import WatchedFile
@@ -209,7 +209,9 @@ def test_many_unsafe_lines(tmp_path: Path) -> None:
 def test_lines() -> None:
     """Comments, empty lines, other ends of lines, further fields; the first line of a user counts."""
     other = b"bob:" + new_hash(b"other", 4) + b"\n"
-    users = Users.parse(b"# eve:x\n\n  \t\r\n" + BOB.replace(b"\n", b":Bob:more\r\n") + b"  " + EVE + other)
+    users = HashedUsers.parse(
+        b"# eve:x\n\n  \t\r\n" + BOB.replace(b"\n", b":Bob:more\r\n") + b"  " + EVE + other
+    )
     assert set(users.hashes) == {b"bob", b"eve"}
     assert users.refused == [(6, "the user has a line above")]
     assert users.check(b"bob", b"secret")
@@ -230,7 +232,7 @@ def test_lines() -> None:
 )
 def test_as_editors_write_it(content: bytes) -> None:
     """A byte order mark, ends of lines, and spaces around the colon are not a part of a name or hash."""
-    users = Users.parse(content)
+    users = HashedUsers.parse(content)
     assert set(users.hashes) == {b"bob", b"eve"}
     assert users.refused == []
     assert users.check(b"bob", b"secret")
@@ -253,7 +255,7 @@ def test_as_editors_write_it(content: bytes) -> None:
 def test_not_as_it_should_be(content: bytes, why: str) -> None:
     """What cannot be read rightly is told in one line."""
     with pytest.raises(Unusable) as refused:
-        Users.parse(content)
+        HashedUsers.parse(content)
     assert str(refused.value) == why
 
 
@@ -277,7 +279,7 @@ HALVES = [
 def test_half(content: bytes) -> None:
     """A file with a line that is not whole is not whole."""
     with pytest.raises(Unusable):
-        Users.parse(content)
+        HashedUsers.parse(content)
 
 
 @given(st.integers(0, len(BOB + EVE)))
@@ -285,7 +287,7 @@ def test_cut(length: int) -> None:
     """Wherever it is cut: whole users or an error."""
     content = (BOB + EVE)[:length]
     try:
-        users = Users.parse(content)
+        users = HashedUsers.parse(content)
     except Unusable:
         assert not content.endswith(b"\n")
     else:
@@ -304,7 +306,7 @@ def test_cut(length: int) -> None:
 def test_anything(content: bytes) -> None:
     """Users or our error, and every user can be asked for."""
     try:
-        users = Users.parse(content)
+        users = HashedUsers.parse(content)
     except Unusable:
         return
     for name in [*users.hashes, b"nobody"]:
@@ -327,7 +329,7 @@ MIXED = {
 def test_every_no_takes_as_long(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong password takes the work of the most expensive hash, whoever the user; a right one its own."""
     lines = [name + b":" + text for name, text in zip((b"bob", b"eve", b"carol"), MIXED[kind], strict=True)]
-    users = Users.parse(b"\n".join([*lines, b"left-out:secret", b""]))
+    users = HashedUsers.parse(b"\n".join([*lines, b"left-out:secret", b""]))
     work = 0
 
     def amount(name: str, rounds: int) -> int:
@@ -360,7 +362,7 @@ def test_every_no_takes_as_long(kind: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_seconds_of_a_no() -> None:
     """It is so in seconds of a processor, too, also for a file with several algorithms."""
     texts = [MIXED["bcrypt"][0], MIXED["bcrypt"][2], MIXED["sha512"][0], MIXED["apr1"][0]]
-    users = Users.parse(b"".join(b"u%d:" % number + text + b"\n" for number, text in enumerate(texts)))
+    users = HashedUsers.parse(b"".join(b"u%d:" % number + text + b"\n" for number, text in enumerate(texts)))
 
     def seconds(name: bytes) -> float:
         took = []
@@ -396,7 +398,7 @@ def test_a_hash_that_takes_too_long() -> None:
 
 def test_nul() -> None:
     """It is in nobody's password, and none is cut there."""
-    users = Users.parse(BOB)
+    users = HashedUsers.parse(BOB)
     assert not users.check(b"bob", b"secret\0")
     assert not users.check(b"bob", b"\0")
 
@@ -428,7 +430,7 @@ def test_one_at_a_time_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_hashes_are_not_shown() -> None:
     """Neither a hash nor the users show what is in them."""
-    users = Users.parse(BOB)
+    users = HashedUsers.parse(BOB)
     for shown in (repr(users), repr(users.hashes[b"bob"]), str(users.equal)):
         assert "$" not in shown
 
@@ -633,15 +635,15 @@ def test_path_with_any_bytes(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def checks() -> Iterator[Checks]:
+def checks() -> Iterator[CheckThreads]:
     """Threads for a test."""
-    made = Checks(threads=2, waiting=1000)
+    made = CheckThreads(threads=2, waiting=1000)
     yield made
     made.stop()
 
 
 @pytest_twisted.inlineCallbacks
-def test_checker(watched: Watched, checks: Checks) -> Waiting:
+def test_checker(watched: Watched, checks: CheckThreads) -> Waiting:
     """Bob is let in with his password, and nobody else."""
     checker = HtpasswdChecker(str(watched.path), checks)
     assert verifyObject(ICredentialsChecker, checker)
@@ -652,7 +654,7 @@ def test_checker(watched: Watched, checks: Checks) -> Waiting:
 
 
 @pytest_twisted.inlineCallbacks
-def test_version(watched: Watched, checks: Checks) -> Waiting:
+def test_version(watched: Watched, checks: CheckThreads) -> Waiting:
     """Who asks for the version, such as a cache, has the file looked at; not in the reactor's thread."""
     checker = HtpasswdChecker(str(watched.path), checks)
     threads = []
@@ -679,7 +681,7 @@ def test_version(watched: Watched, checks: Checks) -> Waiting:
 )
 @pytest_twisted.inlineCallbacks
 def test_no_secret_is_shown(
-    tmp_path: Path, checks: Checks, monkeypatch: pytest.MonkeyPatch, debug: bool, hash: bytes
+    tmp_path: Path, checks: CheckThreads, monkeypatch: pytest.MonkeyPatch, debug: bool, hash: bytes
 ) -> Waiting:
     """Neither a refusal nor a library that fails shows a password, not even with captured variables."""
     path = tmp_path / "users"
@@ -710,7 +712,7 @@ def test_reactor_goes_on(tmp_path: Path) -> Waiting:
     """While twenty passwords are checked with bcrypt, the reactor turns many times within each check."""
     path = tmp_path / "users"
     path.write_bytes(b"bob:" + new_hash(b"secret", 11) + b"\n")
-    checks = Checks(threads=1, deadline=600)
+    checks = CheckThreads(threads=1, deadline=600)
     checker = HtpasswdChecker(str(path), checks)
     ticks = 0
 

@@ -25,7 +25,7 @@ from zope.interface.verify import verifyObject
 
 from socksproxy.auth.checkers import pam as module
 from socksproxy.auth.checkers.pam import PAMChecker
-from socksproxy.auth.checkers.threads import CheckFailed, Checks, CheckTimedOut
+from socksproxy.auth.checkers.threads import CheckFailed, CheckThreads, CheckTimedOut
 from socksproxy.auth.credentials import Password
 from socksproxy.errors import NotAuthenticated
 
@@ -70,10 +70,10 @@ def service() -> Iterator[Callable[[str], str]]:
 @pytest.fixture
 def make() -> Iterator[Make]:
     """``make(service)``: a checker; its threads end after the test."""
-    made: list[Checks] = []
+    made: list[CheckThreads] = []
 
     def checker(service: str) -> PAMChecker:
-        made.append(Checks(threads=2, deadline=60, name=f"pam:{service}"))
+        made.append(CheckThreads(threads=2, deadline=60, name=f"pam:{service}"))
         return PAMChecker(service, made[-1])
 
     yield checker
@@ -176,7 +176,7 @@ def test_many_at_once(make: Make, pwdfile: str) -> Waiting:
     for number in range(40):
         pending = checker.requestAvatarId(Password(b"bob", PASSWORD if number % 2 else b"x"))
         pending.addCallbacks(lambda _: True, lambda failure: not failure.check(UnauthorizedLogin))
-        pending.addCallback(lambda found: results.append(found))  # type: ignore[call-overload]
+        pending.addCallback(lambda found: results.append(found))
     yield until(lambda: len(results) == 40)
     assert results.count(True) == 20
 
@@ -241,7 +241,7 @@ def test_module_that_hangs(service: Callable[[str], str], tmp_path: Path) -> Wai
     cat = require("cat")
     name = service(f"auth required pam_exec.so {cat} {gate}\naccount required pam_permit.so\n")
     clock = Clock()
-    checks = Checks(ClockedReactor(clock), threads=1, deadline=5)
+    checks = CheckThreads(ClockedReactor(clock), threads=1, deadline=5)
     checker = PAMChecker(name, checks)
     failures: list[Failure] = []
     try:

@@ -17,7 +17,7 @@ from socksproxy.auth.cache import Remembering
 from socksproxy.auth.chain import Chain
 from socksproxy.auth.checkers.htpasswd import Hash, HtpasswdChecker, new_hash
 from socksproxy.auth.checkers.records import RecordsChecker, checked_hash
-from socksproxy.auth.checkers.threads import Checks
+from socksproxy.auth.checkers.threads import CheckThreads
 from socksproxy.auth.credentials import Password
 from socksproxy.auth.directory import Directory, UserRecord
 
@@ -28,8 +28,8 @@ OTHER = new_hash(b"other", 4).decode()
 
 
 @pytest.fixture
-def checks() -> Iterator[Checks]:
-    checks = Checks(deadline=600)
+def checks() -> Iterator[CheckThreads]:
+    checks = CheckThreads(deadline=600)
     yield checks
     checks.stop()
 
@@ -39,7 +39,7 @@ def directory(**passwords: str | None) -> Directory:
 
 
 @pytest_twisted.inlineCallbacks
-def test_checks(checks: Checks) -> Waiting:
+def test_checks(checks: CheckThreads) -> Waiting:
     """Who has a password here shows it; who has none is not known here."""
     checker = RecordsChecker(directory(bob=SECRET, jörg=OTHER, eve=None), checks)
     assert verifyObject(ICredentialsChecker, checker)
@@ -52,7 +52,7 @@ def test_checks(checks: Checks) -> Waiting:
 
 
 @pytest_twisted.inlineCallbacks
-def test_unknown_names_cost_as_much(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> Waiting:
+def test_unknown_names_cost_as_much(checks: CheckThreads, monkeypatch: pytest.MonkeyPatch) -> Waiting:
     """One hash is computed for whatever name is shown."""
     checker = RecordsChecker(directory(bob=SECRET, eve=None), checks)
     computed: list[bytes] = []
@@ -69,7 +69,7 @@ def test_unknown_names_cost_as_much(checks: Checks, monkeypatch: pytest.MonkeyPa
 
 
 @pytest_twisted.inlineCallbacks
-def test_other_records(checks: Checks) -> Waiting:
+def test_other_records(checks: CheckThreads) -> Waiting:
     """From then on, also for who is remembered; records that are wrong change nothing."""
     checker = RecordsChecker(directory(bob=SECRET), checks)
     remembering = Remembering(Chain(IUsernamePassword, [checker], Clock()), Clock(), 60)
@@ -107,7 +107,7 @@ def test_no_hash(text: str, what: str) -> None:
 # Who is there.
 
 
-def test_knows(checks: Checks, tmp_path: Any) -> None:
+def test_knows(checks: CheckThreads, tmp_path: Any) -> None:
     """A checker tells who is there; several as one, and one that remembers, pass it on."""
     records = RecordsChecker(directory(bob=SECRET, jörg=SECRET), checks)
     path = tmp_path / "users"
@@ -125,7 +125,7 @@ def test_knows(checks: Checks, tmp_path: Any) -> None:
     assert remembering.knows("bob") is False
 
 
-def test_knows_not(checks: Checks) -> None:
+def test_knows_not(checks: CheckThreads) -> None:
     """One that cannot tell may know everybody."""
     records = RecordsChecker(directory(bob=SECRET), checks)
     chain = Chain(IUsernamePassword, [records, object()], Clock())  # type: ignore[list-item]

@@ -26,10 +26,10 @@ from zope.interface.verify import verifyObject
 
 from socksproxy.auth.checkers.threads import (
     CheckFailed,
-    Checks,
+    CheckThreads,
     CheckTimedOut,
     NotChecked,
-    Threaded,
+    ThreadedChecker,
     TooManyChecks,
     threads_for_hashing,
 )
@@ -39,7 +39,7 @@ from ...support.logs import heard
 from ...support.proxy import PATIENCE, ClockedReactor, reactor, until
 
 Waiting = Generator[Any, Any, None]
-Make = Callable[..., Checks]
+Make = Callable[..., CheckThreads]
 
 SECRET = "correct horse"
 
@@ -47,10 +47,10 @@ SECRET = "correct horse"
 @pytest.fixture
 def make() -> Iterator[Make]:
     """``make(...)``: checks, which are stopped after the test."""
-    made: list[Checks] = []
+    made: list[CheckThreads] = []
 
-    def checks(reactor: Any = None, **settings: Any) -> Checks:
-        made.append(Checks(reactor, **settings))
+    def checks(reactor: Any = None, **settings: Any) -> CheckThreads:
+        made.append(CheckThreads(reactor, **settings))
         return made[-1]
 
     yield checks
@@ -321,7 +321,7 @@ def test_clients_take_turns(make: Make, blocked: Blocked) -> Waiting:
 @pytest_twisted.inlineCallbacks
 def test_half_of_the_threads(blocked: Blocked) -> Waiting:
     """Checks of one client that hang leave threads to the others."""
-    checks = Checks.shared_fairly(reactor, name="halves", threads=4)
+    checks = CheckThreads.shared_fairly(reactor, name="halves", threads=4)
     try:
         for number in range(8):
             checks.run(blocked, number, share="192.0.2.7").addErrback(lambda _: None)
@@ -335,8 +335,8 @@ def test_half_of_the_threads(blocked: Blocked) -> Waiting:
 
 _ENDS = """
 import sys, time
-from socksproxy.auth.checkers.threads import Checks
-checks = Checks(threads=1)
+from socksproxy.auth.checkers.threads import CheckThreads
+checks = CheckThreads(threads=1)
 assert "twisted.internet.reactor" not in sys.modules
 from twisted.internet import reactor
 def hang():
@@ -386,7 +386,7 @@ def denied() -> Deferred[Any]:
 def test_threaded(make: Make, result: Callable[[], Any]) -> Waiting:
     """Its checker is asked in a thread, and what it says is said."""
     checker = Checker(result)
-    threaded = Threaded(checker, make())
+    threaded = ThreadedChecker(checker, make())
     assert verifyObject(ICredentialsChecker, threaded)
     assert list(threaded.credentialInterfaces) == [IUsernamePassword]
     assert (yield threaded.requestAvatarId(Password(b"bob", b"secret"))) == b"bob"
@@ -399,7 +399,7 @@ def test_threaded_answer_comes_later(make: Make) -> Waiting:
     """A Deferred that its checker fires in the reactor's thread will do, too."""
     later: Deferred[bytes] = Deferred()
     checker = Checker(lambda: later)
-    results = outcomes(Threaded(checker, make()).requestAvatarId(Password(b"bob", b"secret")))
+    results = outcomes(ThreadedChecker(checker, make()).requestAvatarId(Password(b"bob", b"secret")))
     yield until(lambda: checker.threads)
     reactor.callLater(0, later.callback, b"bob")
     yield until(lambda: results)
@@ -410,7 +410,7 @@ def test_threaded_answer_comes_later(make: Make) -> Waiting:
 def test_threaded_one_at_a_time(make: Make) -> Waiting:
     """Checkers that know nothing of threads are never asked twice at once."""
     checker = Checker(denied)
-    threaded = Threaded(checker, make(threads=4))
+    threaded = ThreadedChecker(checker, make(threads=4))
     told = [outcomes(threaded.requestAvatarId(Password(b"bob", b"x"))) for _ in range(8)]
     yield until(lambda: all(told))
     assert [type(problem) for (problem,) in told] == [UnauthorizedLogin] * 8
@@ -421,7 +421,7 @@ def test_threaded_one_at_a_time(make: Make) -> Waiting:
 @pytest_twisted.inlineCallbacks
 def test_threaded_shows_no_secret(make: Make) -> Waiting:
     """What its checker fails with is not shown either."""
-    threaded = Threaded(Checker(lambda: fail(ValueError(SECRET))), make())
+    threaded = ThreadedChecker(Checker(lambda: fail(ValueError(SECRET))), make())
     failures: list[Failure] = []
     with heard() as lines:
         yield threaded.requestAvatarId(Password(b"bob", SECRET.encode())).addErrback(failures.append)
@@ -434,7 +434,7 @@ def test_threaded_shows_no_secret(make: Make) -> Waiting:
 def test_threaded_version(make: Make) -> None:
     """Whether it has changed is its checker's to say."""
     checker: Any = Checker(denied)
-    threaded = Threaded(checker, make())
+    threaded = ThreadedChecker(checker, make())
     assert threaded.version == 0
     checker.version = 7
     assert threaded.version == 7
@@ -445,7 +445,7 @@ def test_twisteds_file(make: Make, tmp_path: Path) -> Waiting:
     """Twisted's own ``file:``, which reads a file for each question."""
     path = tmp_path / "passwords"
     path.write_bytes(b"bob:secret\n")
-    threaded = Threaded(FilePasswordDB(str(path)), make())
+    threaded = ThreadedChecker(FilePasswordDB(str(path)), make())
     assert (yield threaded.requestAvatarId(Password(b"bob", b"secret"))) == b"bob"
     for name, password in ((b"bob", b"wrong"), (b"eve", b"secret")):
         with pytest.raises(UnauthorizedLogin):
@@ -458,7 +458,7 @@ def test_twisteds_unix(make: Make) -> Waiting:
     from twisted.plugins.cred_unix import UNIXChecker
 
     failures: list[Failure] = []
-    threaded = Threaded(UNIXChecker(), make())
+    threaded = ThreadedChecker(UNIXChecker(), make())
     yield threaded.requestAvatarId(Password(b"\xff" + SECRET.encode(), b"x")).addErrback(failures.append)
     assert isinstance(failures[0].value, UnauthorizedLogin)
     assert SECRET not in everything(failures[0])
@@ -467,7 +467,7 @@ def test_twisteds_unix(make: Make) -> Waiting:
 @pytest_twisted.inlineCallbacks
 def test_nobody_has_them_any_more() -> Waiting:
     """Threads whose checks have been replaced end, and the reactor keeps nothing of them."""
-    checks = Checks(reactor, name="those before", threads=3)
+    checks = CheckThreads(reactor, name="those before", threads=3)
     done = [checks.run(time.sleep, 0.05) for _ in range(3)]
     for each in done:
         yield each
@@ -494,7 +494,7 @@ def test_nobody_has_them_but_they_are_at_it() -> Waiting:
         assert end.wait(PATIENCE)
         return 5
 
-    answer = Checks(reactor, name="those at it", threads=1).run(check)
+    answer = CheckThreads(reactor, name="those at it", threads=1).run(check)
     yield deferToThread(begun.wait, PATIENCE)
     gc.collect()
     end.set()

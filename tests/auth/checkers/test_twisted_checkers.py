@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from socksproxy.auth.checkers import twisted_checkers as twisteds
 from socksproxy.auth.checkers.plain_file import PlainFileChecker
-from socksproxy.auth.checkers.threads import Checks
+from socksproxy.auth.checkers.threads import CheckThreads
 from socksproxy.auth.checkers.twisted_checkers import adapted
 from socksproxy.auth.checkers.users_file import LOOK_EVERY
 from socksproxy.auth.credentials import Password
@@ -159,7 +159,7 @@ def test_file_changes(tmp_path: Path) -> Playing:
     path = tmp_path / "users"
     path.write_bytes(b"bob:secret\n")
     clock = Clock()
-    checks = Checks(reactor, name="a file")
+    checks = CheckThreads(reactor, name="a file")
     checker = PlainFileChecker(str(path), checks, clock.seconds)
     try:
         path.write_bytes(b"bob:sec")

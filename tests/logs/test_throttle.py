@@ -1,16 +1,16 @@
-"""Log lines on what happens often: see :mod:`socksproxy.logs.occasional`."""
+"""Log lines on what happens often: see :mod:`socksproxy.logs.throttle`."""
 
 from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from socksproxy.logs.occasional import EVERY, Seldom
+from socksproxy.logs.throttle import EVERY, LogThrottle
 
 
 def test_one_a_while() -> None:
     """The first is told at once; of the rest each line says how many it stands for."""
     clock = Clock()
-    seldom = Seldom(clock)
+    seldom = LogThrottle(clock)
     assert seldom.due() == 1
     assert [seldom.due() for _ in range(3)] == [0, 0, 0]
     clock.advance(EVERY - 1)

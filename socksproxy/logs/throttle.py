@@ -27,7 +27,7 @@ def complain(log: Logger, text: str, **values: Any) -> None:
         log.failure(text, **values)
 
 
-class Seldom:
+class LogThrottle:
     """
     Counts something, and says when a line on it is due: the first time, and then once in :data:`EVERY`.
 
@@ -59,17 +59,17 @@ class Seldom:
         return self._last is None or self._clock.seconds() - self._last >= EVERY
 
 
-class SeldomByKind:
+class LogThrottleByKind:
     """
-    As :class:`Seldom`, for lines of several kinds that do not hide each other.
+    As :class:`LogThrottle`, for lines of several kinds that do not hide each other.
 
     :param clock: tells the time.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._kinds: dict[str, Seldom] = {}
-        self._further = Seldom(clock)
+        self._kinds: dict[str, LogThrottle] = {}
+        self._further = LogThrottle(clock)
 
     def due(self, text: str) -> int:
         """
@@ -83,5 +83,5 @@ class SeldomByKind:
         if seldom is None:
             if len(self._kinds) >= MOST_KINDS:
                 return self._further.due()
-            seldom = self._kinds[kind] = Seldom(self._clock)
+            seldom = self._kinds[kind] = LogThrottle(self._clock)
         return seldom.due()
