@@ -4,9 +4,10 @@ What the holder of a limit has: counts, buckets and a quota, in one account for 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.logger import Logger
 
@@ -25,6 +26,8 @@ _log = Logger(namespace="socksproxy")
 MOST_RESTING = 16384
 #: How many of them are looked at for each new account.
 _LOOKED_AT = 4
+
+_Rated = TypeVar("_Rated", Bucket, Pace)
 
 SESSIONS, BINDS, ASSOCIATIONS = "sessions", "binds", "associations"
 
@@ -86,29 +89,21 @@ class Account:
         if limits is self.limits or limits == self.limits:
             return
         self.limits = limits
-        self._change_arrivals(limits.new_sessions)
-        counting = self._accounts.counting
-        self.upload = bucket_at(limits.upload, self.upload, counting, f"{self.name} upload")
-        self.download = bucket_at(limits.download, self.download, counting, f"{self.name} download")
+        counting, name = self._accounts.counting, self.name
+        self.arrivals = at_rate(limits.new_sessions, self.arrivals, counting.pace, f"{name} arrivals")
+        self.upload = at_rate(limits.upload, self.upload, counting.bucket, f"{name} upload")
+        self.download = at_rate(limits.download, self.download, counting.bucket, f"{name} download")
         if not limits.counts_bytes:
             self.quota = None
         elif self.quota is None:
             self.quota = self._accounts.quota(self.name, limits)
         else:
-            self.quota.daily, self.quota.monthly = limits.daily, limits.monthly
+            self.quota.change(limits.daily, limits.monthly)
 
     def begin_quota(self) -> None:
         """What has been used is kept somewhere else from now on."""
         if self.quota is not None:
             self.quota = self._accounts.quota(self.name, self.limits)
-
-    def _change_arrivals(self, rate: Rate | None) -> None:
-        if rate is None:
-            self.arrivals = None
-        elif self.arrivals is None:
-            self.arrivals = self._accounts.counting.pace(f"{self.name} arrivals", rate)
-        else:
-            self.arrivals.rate = rate
 
     def counter(self, kind: str) -> Counter:
         """How many of *kind* it has."""
@@ -129,20 +124,22 @@ class Account:
         return all(bucket is None or bucket.full for bucket in (self.arrivals, self.upload, self.download))
 
 
-def bucket_at(rate: Rate | None, bucket: Bucket | None, counting: Counting, name: str) -> Bucket | None:
+def at_rate(
+    rate: Rate | None, present: _Rated | None, make: Callable[[str, Rate], _Rated], name: str
+) -> _Rated | None:
     """
-    The bucket for *rate*, which keeps the bytes that it has when the rate changes.
+    The bucket or the pace for *rate*, which keeps what it has when the rate changes.
 
-    :param bucket: the present one; None: there is none.
-    :param name: by which *counting* knows a new one.
+    :param present: the one so far; None: there is none.
+    :param make: makes a new one, by its *name*.
     """
     if rate is None:
         return None
-    if bucket is None:
-        return counting.bucket(name, rate)
-    if rate != bucket.rate:
-        bucket.rate = rate
-    return bucket
+    if present is None:
+        return make(name, rate)
+    if rate != present.rate:
+        present.rate = rate
+    return present
 
 
 class Accounts:

@@ -21,7 +21,7 @@ class Admission(Enum):
 PATIENCE = 32
 
 
-def judged(over: int) -> Admission:
+def admission_of(over: int) -> Admission:
     """What becomes of a session that makes them *over* more than there may be."""
     if over <= 0:
         return Admission.SERVE

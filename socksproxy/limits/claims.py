@@ -10,8 +10,8 @@ from functools import partial
 
 from ..errors import OverLimit, QuotaUsedUp, TooManyAssociations, TooManyBinds, TooManySessions
 from ..values.limits import Limits
-from .account import ASSOCIATIONS, BINDS, SESSIONS, Account, Accounts, Scope, bucket_at
-from .admission import Admission, judged
+from .account import ASSOCIATIONS, BINDS, SESSIONS, Account, Accounts, Scope, at_rate
+from .admission import Admission, admission_of
 from .buckets import Bucket, Budget, Meter, Meters
 from .counting import Counter
 
@@ -155,8 +155,8 @@ class Claims:
         own, limits = self._table.own, self._table.session
         up_before, down_before = self._own
         own_up, own_down = self._own = (
-            bucket_at(limits.upload, up_before, own, ""),
-            bucket_at(limits.download, down_before, own, ""),
+            at_rate(limits.upload, up_before, own.bucket, ""),
+            at_rate(limits.download, down_before, own.bucket, ""),
         )
         quotas = [account.quota for account in accounts if account.quota is not None]
         up: list[Budget] = [*quotas, *_present(own_up, *(account.upload for account in accounts))]
@@ -196,7 +196,7 @@ class Claims:
             self._join(scope, holder, limits)
 
     def arrive(self, holders: Iterable[tuple[Scope, str, Limits]]) -> None:
-        """A client has connected, or it is known now which one has: it is counted, and judged by counts."""
+        """A client has connected, or it is known now which one has: the session is counted."""
         over, refused_by = 0, None
         for scope, holder, limits in holders:
             if (scope, holder) in self._accounts:
@@ -211,7 +211,7 @@ class Claims:
     def _refuse(self, over: int, refused_by: Account) -> None:
         """The session is one too many, and one of *over* such ones."""
         self._table.refusing += self._refused_by is None
-        self.admission, self._refused_by = judged(over), refused_by
+        self.admission, self._refused_by = admission_of(over), refused_by
         if self.admission is Admission.DROP:
             # Nobody is told, but the operator.
             with suppress(TooManySessions):

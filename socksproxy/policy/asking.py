@@ -138,16 +138,16 @@ def _both(answer: Deferred[bool], also: Deferred[bool]) -> Deferred[bool]:
 
 
 def _ask_one(
-    judge: Any, client: Client, command: Command, destination: Address, *name: str | None
+    decider: Any, client: Client, command: Command, destination: Address, *name: str | None
 ) -> bool | Deferred[bool]:
     if name:
-        return _answered(judge, "permits_address", client, command, destination, *name)
-    return _answered(judge, "permits", client, command, destination)
+        return _answered(decider, "permits_address", client, command, destination, *name)
+    return _answered(decider, "permits", client, command, destination)
 
 
-def _answered(judge: Any, method: str, *question: Any) -> bool | Deferred[bool]:
+def _answered(decider: Any, method: str, *question: Any) -> bool | Deferred[bool]:
     try:
-        answer = getattr(judge, method)(*question)
+        answer = getattr(decider, method)(*question)
     except Exception:
         # An embedder's policy may raise anything; whatever it is, it denies.
         _log.failure("the policy failed; the request is denied")
@@ -217,12 +217,12 @@ def permitted_addresses(
     host, port = destination.host, destination.port
     remembered = check.names.remembered(host, port)
     if remembered is not None:
-        return _judged(remembered, check.policy, client, command, host, resolved)
+        return _permitted(remembered, check.policy, client, command, host, resolved)
     looked_up = check.names.lookup(host, port, client.share)
-    return looked_up.addCallback(_judged, check.policy, client, command, host, resolved)
+    return looked_up.addCallback(_permitted, check.policy, client, command, host, resolved)
 
 
-def _judged(
+def _permitted(
     addresses: list[Address],
     policy: IPolicy,
     client: Client,

@@ -141,7 +141,7 @@ class ClientPort(Readable):
     """
     A socket that clients send to.
 
-    :param demux: knows whose a datagram is.
+    :param demux: finds the association of a datagram.
     """
 
     __slots__ = ("_demux", "_name", "_outlet")
@@ -171,7 +171,7 @@ class ClientPort(Readable):
             if batch.names_are(name, start, count):
                 stop = count
             try:
-                outlet = self._outlet if name == self._name else self._whose(batch, start, name)
+                outlet = self._outlet if name == self._name else self._find(batch, start, name)
                 if outlet is None:
                     stop = start + 1  # what the next one says may make it the client's
                 else:
@@ -186,7 +186,7 @@ class ClientPort(Readable):
         if name == self._name and self._outlet is not None:
             self._outlet.abort()
 
-    def _whose(self, batch: Batch, slot: int, name: bytes) -> SocketOutlet | None:
+    def _find(self, batch: Batch, slot: int, name: bytes) -> SocketOutlet | None:
         peer = _peer(name)
         # The whole of it: one that is encapsulated is the client's or not as a whole.
         association = self._demux.find(plain(peer[0]), peer[1], _datagram(batch, slot))

@@ -19,7 +19,7 @@ class Quota:
 
     :param usage: where it is kept what has been used.
     :param name: of the holder, such as ``user bob``.
-    :param daily: bytes in a day, both directions together; None: any number. It may be changed.
+    :param daily: bytes in a day, both directions together; None: any number.
     :param monthly: likewise in a month.
     """
 
@@ -33,29 +33,15 @@ class Quota:
         self._usage = usage
         self._wall = usage.wall
         self.name = name
-        self.daily = daily
-        self.monthly = monthly
+        self.change(daily, monthly)
         # Where the file has not been read yet for this holder, there seems to be more left than there
         # is, for as long as reading takes; it shows with the next bytes, and none of them goes uncounted.
         self._used = usage.of(name)
 
-    @property
-    def daily(self) -> int | None:
-        """Bytes in a day; None: any number."""
-        return None if self._daily == _NO_END else self._daily
-
-    @daily.setter
-    def daily(self, most: int | None) -> None:
-        self._daily = _NO_END if most is None else most
-
-    @property
-    def monthly(self) -> int | None:
-        """Bytes in a month; None: any number."""
-        return None if self._monthly == _NO_END else self._monthly
-
-    @monthly.setter
-    def monthly(self, most: int | None) -> None:
-        self._monthly = _NO_END if most is None else most
+    def change(self, daily: int | None, monthly: int | None) -> None:
+        """From now on there are so many bytes in a day and in a month; see the class."""
+        self._daily = _NO_END if daily is None else daily
+        self._monthly = _NO_END if monthly is None else monthly
 
     def available(self) -> int:
         """Bytes that may be moved now."""

@@ -72,7 +72,7 @@ def test_given_back(usage: UsageFile) -> None:
     quota.spend(1000)
     quota.spend(-400)
     assert quota.available() == 400
-    quota.daily = None
+    quota.change(None, 2000)
     assert quota.available() == 1400
 
 
@@ -86,12 +86,12 @@ def test_changed(usage: UsageFile) -> None:
     """What has been spent still counts when the quota is another."""
     quota = Quota(usage, "user bob", 1000)
     quota.spend(1000)
-    quota.daily = 3000
+    quota.change(3000, None)
     assert quota.available() == 2000
-    quota.monthly = 1500
+    quota.change(3000, 1500)
     assert quota.available() == 500
-    quota.daily = quota.monthly = None
-    assert (quota.daily, quota.monthly) == (None, None)
+    quota.change(None, None)
+    assert quota.available() > 10**15
     assert not quota.exhausted
 
 
@@ -126,7 +126,7 @@ def test_midnight(usage: UsageFile, wall: Wall, before: str, after: str, new_mon
         assert not quota.exhausted
     quota.spend(10)
     assert quota.available() == 990
-    quota.daily = None
+    quota.change(None, 5000)
     assert quota.available() == 5000 - 10 - (0 if new_month else 1000)
 
 
