@@ -138,6 +138,10 @@ class ListeningService(Service):
             _log.warn(f"{{where}}: {OPEN_TO_ALL}", where=where)
         _log.info("listening on {where}{by}", where=where, by=by)
 
+    def dump_sessions(self) -> None:
+        """Write the live sessions to the log."""
+        raise NotImplementedError
+
     def reopen_log(self) -> None:
         """The access log's file has been moved away."""
         if self.access_log is not None:
@@ -170,6 +174,8 @@ class ListeningService(Service):
         # A reload may bring the log.
         if (self.access_log is not None or self.options is not None) and hasattr(signal, "SIGUSR1"):
             self._handle(signal.SIGUSR1, self._reopen)
+        if hasattr(signal, "SIGUSR2"):
+            self._handle(signal.SIGUSR2, self._dump)
         if self.options is not None and hasattr(signal, "SIGHUP"):
             self.reloading.start()
             self._handle(signal.SIGHUP, self._reload)
@@ -198,7 +204,7 @@ class ListeningService(Service):
 
     def finish(self) -> None:
         """All is over: signals are handled as before, and the access log is closed."""
-        self._restore(getattr(signal, "SIGUSR1", 0), getattr(signal, "SIGHUP", 0))
+        self._restore(*(getattr(signal, name, 0) for name in ("SIGUSR1", "SIGUSR2", "SIGHUP")))
         if signal.SIGTERM in self._handlers or signal.SIGINT in self._handlers:
             # It does not come to that when the process ends: a signal that comes meanwhile is still ours.
             self.reactor.callLater(0, self._restore, signal.SIGTERM, signal.SIGINT)
@@ -339,6 +345,13 @@ class ListeningService(Service):
     def _reopen(self, number: int, frame: FrameType | None) -> None:
         """Open the access log again on SIGUSR1, after which ``twistd`` rotates its own log."""
         self.reactor.callFromThread(self.reopen_log)
+        before = self._handlers[number][1]
+        if callable(before):
+            before(number, frame)
+
+    def _dump(self, number: int, frame: FrameType | None) -> None:
+        """Write the live sessions to the log on SIGUSR2."""
+        self.reactor.callFromThread(self.dump_sessions)
         before = self._handlers[number][1]
         if callable(before):
             before(number, frame)

@@ -108,6 +108,10 @@ class SOCKSService(ListeningService):
         self._at_once = True
         self.factory.stop_sessions()
 
+    def dump_sessions(self) -> None:
+        """Write the live sessions to the log."""
+        self.factory.sessions.dump()
+
     def closed(self, port: IListeningPort) -> None:
         """See :meth:`ListeningService.closed`."""
         self.factory.closed(port)

@@ -92,6 +92,24 @@ def record_of(session: Session) -> dict[str, Any] | None:
     }
 
 
+def line_of(session: Session) -> str:
+    """What an operator sees of *session* while it lives, in one line."""
+    service, request, client = session.service, session.asked_for, session.client
+    counts = NO_COUNTS if service is None else service.counts()
+    fields = {
+        "id": session.id,
+        "client": str(client),
+        "user": None if client.user is None else line_of_record(client.user),
+        "phase": session.phase.value,
+        "command": None if request is None else _command_name(request.command),
+        "destination": None if request is None else shown(request.destination),
+        "age": f"{session.context.seconds() - session.began:.3f}",
+        "sent": counts.sent,
+        "received": counts.received,
+    }
+    return " ".join(f"{name}={'-' if value is None else value}" for name, value in fields.items())
+
+
 def _rule(session: Session, reached: Address | None, many: bool) -> tuple[str | None, bool]:
     """The rules that decided, and whether the session is recorded."""
     permission = session.permission

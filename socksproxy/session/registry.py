@@ -19,7 +19,7 @@ from ..logs.throttle import complain
 from ..settings import ServerSettings
 from ..wire.words import AddressType
 from .allowance import Allowance
-from .record import Recorder, record_of
+from .record import Recorder, line_of, record_of
 from .session import Phase, Session
 from .shared import ServerContext
 
@@ -27,6 +27,10 @@ _log = Logger(namespace="socksproxy")
 
 #: Seconds that sessions which have been ended may take for it.
 _LAST = 1.0
+
+#: Lines of live sessions in the log, and how many are written in one turn of the reactor.
+MOST_DUMPED = 1000
+_DUMPED_AT_ONCE = 50
 
 #: Sessions that follow a change in one turn of the reactor.
 _AT_ONCE = 256
@@ -185,6 +189,22 @@ class Registry:
             session.reconsider()
         elif session in self.live and self._timed_anew:
             session.hours_changed()
+
+    # What an operator sees.
+
+    def dump(self) -> None:
+        """Write the live sessions to the log, the oldest first, at most :data:`MOST_DUMPED` of them."""
+        oldest = sorted(self.live, key=lambda session: session.number)[:MOST_DUMPED]
+        _log.info("{live} live sessions, {lines} of them follow", live=len(self.live), lines=len(oldest))
+        self._dump_some(oldest)
+
+    def _dump_some(self, left: list[Session]) -> None:
+        """Not too many of them in one turn of the reactor."""
+        for session in left[:_DUMPED_AT_ONCE]:
+            if session in self.live:
+                _log.info("session {fields}", fields=line_of(session))
+        if len(left) > _DUMPED_AT_ONCE:
+            self.context.reactor.callLater(0, self._dump_some, left[_DUMPED_AT_ONCE:])
 
     # The end of all.
 

@@ -37,7 +37,7 @@ LONGEST_LINE = 65536
 _LONGEST_ORDERS = 1 << 18
 
 READY, RELOADED, NOT_RELOADED = b"ready", b"reloaded", b"not reloaded"
-DRAIN, END, REOPEN = b"drain", b"end", b"reopen"
+DRAIN, END, REOPEN, DUMP = b"drain", b"end", b"reopen", b"dump"
 
 #: Descriptors that go with one message; the system's own limit is 253. What comes before the last message.
 _TOGETHER, _MORE = 64, b"+"

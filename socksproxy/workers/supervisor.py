@@ -25,7 +25,7 @@ from ..service.base import CannotStart, ListeningService, Prepared
 from ..service.reload import CannotReload
 from ..service.server import make_factory
 from .descriptor_passing import SupervisorResources, file_of
-from .process import REOPEN, Orders, WorkerProcess, pass_on, spawn
+from .process import DUMP, REOPEN, Orders, WorkerProcess, pass_on, spawn
 from .shared_table import SharedTable, new_table
 from .states import Ending, GroupState, State, Worker, WorkerGroup
 
@@ -154,12 +154,19 @@ class SupervisorService(ListeningService):
         """See :meth:`ListeningService.end_now`."""
         self._group.end()
 
+    def dump_sessions(self) -> None:
+        """Each worker writes its live sessions to the log."""
+        self._send(DUMP)
+
+    def _send(self, command: bytes) -> None:
+        for worker in self.workers:
+            if isinstance(worker.process, WorkerProcess):
+                worker.process.send(command)
+
     def reopen_log(self) -> None:
         """See :meth:`ListeningService.reopen_log`."""
         super().reopen_log()
-        for worker in self.workers:
-            if isinstance(worker.process, WorkerProcess):
-                worker.process.send(REOPEN)
+        self._send(REOPEN)
 
     def announce(self, where: str, local: bool, by: str) -> None:
         """See :meth:`ListeningService.announce`; it is told when somebody accepts there."""

@@ -32,6 +32,7 @@ from .counts import SharedCounting
 from .descriptor_passing import WorkerResources
 from .process import (
     DRAIN,
+    DUMP,
     END,
     LONGEST_LINE,
     NOT_RELOADED,
@@ -320,7 +321,12 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
     signal.signal(signal.SIGTERM, terminated)
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    Commands(reactor, control, {DRAIN: drain, END: end, REOPEN: service.reopen_log}, drain)
+    Commands(
+        reactor,
+        control,
+        {DRAIN: drain, END: end, REOPEN: service.reopen_log, DUMP: service.dump_sessions},
+        drain,
+    )
     if orders.channel is not None:
         Channel(reactor, orders.channel, lambda *taken: service.follow(*taken).addBoth(followed))
     reactor.callWhenRunning(say, READY)
@@ -335,7 +341,7 @@ def main() -> None:
     """What a worker's process runs."""
     control = int(sys.argv[-1])
     # The terminal and service managers send these to all processes; the supervisor says what is to be done.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     try:
         orders = read_orders(control)

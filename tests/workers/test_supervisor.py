@@ -329,13 +329,28 @@ def test_second_signal(
     assert (tmp_path / "access.log").read_text().count(" ended=aborted\n") == len(clients)
 
 
+def test_live_sessions(twistd: Callable[..., Program], origin: Origin, clients: list[socket.socket]) -> None:
+    """SIGUSR2 to the supervisor: each worker writes its sessions, whose ids have its own number."""
+    program = twistd("socks", "-p", "0", "--workers", "2")
+    port = int(program.wait_for(LISTENING)[1])
+    with_each(port, origin, workers_of(program.process.pid), clients)
+    program.process.send_signal(signal.SIGUSR2)
+    generations = {
+        program.wait_for(rf"session id=(\d+)\.{worker}\.\d+ client=\S+ user=- phase=relaying")[1]
+        for worker in (1, 2)
+    }
+    assert len(generations) == 1
+    program.process.terminate()
+    assert program.wait() == -signal.SIGTERM
+
+
 def test_signal_to_all(twistd: Callable[..., Program], origin: Origin, clients: list[socket.socket]) -> None:
     """systemd and terminals signal every process: that is one signal, not two, for each."""
     program = twistd("socks", "-p", "0", "--workers", "2", "--drain", "600")
     port = int(program.wait_for(LISTENING)[1])
     pids = workers_of(program.process.pid)
     with_each(port, origin, pids, clients)
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         for pid in pids:
             os.kill(pid, number)
     program.process.terminate()

@@ -1,0 +1,82 @@
+"""SIGUSR2: what an operator sees of the live sessions."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import pytest_twisted
+
+from socksproxy.service.server import SOCKSService
+from socksproxy.session import registry
+
+from ..conftest import Serve
+from ..support.logs import heard
+from ..support.origin import Origin, echo
+from ..support.proxy import Playing, Proxy, ask5, echoes, greet, until
+
+
+def fields_of(line: str) -> dict[str, str]:
+    """The fields of a line."""
+    return dict(word.split("=", 1) for word in line.split()[1:])
+
+
+@pytest_twisted.inlineCallbacks
+def test_fields(serve_as: Serve) -> Playing:
+    """A line has the id of the access log, and what the session is at and has moved."""
+    proxy: Proxy = yield serve_as()
+    with Origin(echo) as origin, proxy.connect() as first, proxy.connect() as second:
+        yield proxy.play(ask5, first, "127.0.0.1", origin.port)
+        yield proxy.play(echoes, first, b"12345")
+        yield proxy.play(greet, second)
+        with heard() as lines:
+            proxy.sessions.dump()
+        texts = list(lines)
+    assert texts[0] == "2 live sessions, 2 of them follow"
+    relaying, negotiating = map(fields_of, texts[1:])
+    assert relaying["phase"] == "relaying"
+    assert (relaying["command"], relaying["destination"]) == ("CONNECT", f"127.0.0.1:{origin.port}")
+    assert (relaying["sent"], relaying["received"], relaying["user"]) == ("5", "5", "-")
+    assert float(relaying["age"]) >= 0
+    assert (negotiating["phase"], negotiating["command"]) == ("negotiating", "-")
+    yield proxy.record(1)
+    assert {record["id"] for record in proxy.records} == {relaying["id"], negotiating["id"]}
+
+
+@pytest_twisted.inlineCallbacks
+def test_bounded(serve_as: Serve, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """A crowd does not fill the log, and is written in several turns; who has gone meanwhile has no line."""
+    monkeypatch.setattr(registry, "MOST_DUMPED", 3)
+    monkeypatch.setattr(registry, "_DUMPED_AT_ONCE", 2)
+    proxy: Proxy = yield serve_as()
+    sockets = [proxy.connect() for _ in range(5)]
+    yield until(lambda: len(proxy.sessions.live) == 5)
+    with heard() as lines:
+        proxy.sessions.dump()
+        assert [text.split()[0] for text in lines] == ["5", "session", "session"]
+        yield until(lambda: len(lines) == 4)
+    ids = [fields_of(text)["id"] for text in lines[1:]]
+    assert ids == sorted(ids, key=lambda id: int(id.rpartition(".")[2]))
+    for sock in sockets:
+        sock.close()
+
+
+@pytest_twisted.inlineCallbacks
+def test_signal(serve_as: Serve) -> Playing:
+    """SIGUSR2 does it while the service runs, and what handled it before is called, too."""
+    proxy: Proxy = yield serve_as()
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: seen.append(number))
+    service = SOCKSService(proxy.factory.reactor, proxy.factory, [])
+    try:
+        service.startService()
+        with heard() as lines:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            yield until(lambda: lines)
+        assert lines[0] == "0 live sessions, 0 of them follow"
+        assert seen == [signal.SIGUSR2]
+        yield service.stopService()
+        assert signal.getsignal(signal.SIGUSR2) is not service._dump
+    finally:
+        signal.signal(signal.SIGUSR2, before)
