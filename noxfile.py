@@ -9,6 +9,7 @@ nox.options.error_on_missing_interpreters = False
 
 #: pytest on two cores.
 PYTEST = ("python", "-m", "pytest", "-n", "2", "--dist", "worksteal")
+QUICK = ("-m", "(unit or sockets) and not slow", "--hypothesis-profile=quick")
 
 
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
@@ -22,7 +23,7 @@ def tests(session: nox.Session) -> None:
 def quick(session: nox.Session) -> None:
     """Run the tests that take less than a minute: they start no processes."""
     session.install("-e", ".[test]")
-    session.run(*PYTEST, "-q", "-m", "(unit or sockets) and not slow", *session.posargs)
+    session.run(*PYTEST, "-q", *QUICK, *session.posargs)
 
 
 @nox.session

@@ -25,6 +25,7 @@ from .support.proxy import KINDS, Proxy
 
 # A busy machine is no reason to fail: how long an example takes says nothing here.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("default"), max_examples=20)
 settings.load_profile("default")
 
 # A shell without job control has its background jobs ignore SIGINT, and what the tests start would, too.

@@ -78,6 +78,7 @@ def setting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting]
     made.checks.stop()
 
 
+@pytest.mark.slow
 @pytest_twisted.inlineCallbacks
 def test_full_queue(setting: Setting) -> Waiting:
     """However many guesses of one address wait, each user is let in, after one of them."""

@@ -339,6 +339,7 @@ def test_read_needs_no_reactor() -> None:
         Options(MemoryReactorClock(), config=b"[").parseOptions(["--config=file"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("begin", "piece", "pieces", "text"),
     [

@@ -20,6 +20,9 @@ from tests.support.proxy import reply5, request5
 from tests.udp.harness import KINDS, Proxy
 from tests.udp.test_contract import serving
 
+#: They measure over seconds.
+pytestmark = pytest.mark.slow
+
 UPLOAD, DOWNLOAD = 400e3, 1e6
 
 

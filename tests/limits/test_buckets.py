@@ -498,6 +498,7 @@ def happenings(draw: st.DrawFn) -> list[tuple[str, int, float]]:
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     rate=st.sampled_from([100.0, 5e3, 1e6, 1e9]),

@@ -24,6 +24,9 @@ from tests.udp.test_contract import serving
 
 from .test_sessions import portal_of
 
+#: They measure over seconds.
+pytestmark = pytest.mark.slow
+
 #: What carries a session, and so measures it: the engine, and Twisted's transports.
 BOTH = ("accepted", "wrapped")
 RATE = 400_000

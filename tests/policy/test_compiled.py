@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings, strategies as st
 
 from socksproxy.identity import Client
@@ -139,7 +140,8 @@ def own() -> OwnListeners:
     return listeners
 
 
-@settings(max_examples=600, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
 @given(RULES, st.lists(QUESTIONS, min_size=1, max_size=12), st.sampled_from(MOMENTS), st.booleans())
 def test_both_agree(conditions: list[dict[str, Any]], questions: list[Any], now: float, zoned: bool) -> None:
     """Whatever the rules and the questions, both ways decide the same, by the same rule."""
@@ -158,7 +160,8 @@ def rules_of(conditions: list[dict[str, Any]], zoned: bool) -> list[Rule]:
     return rules
 
 
-@settings(max_examples=600, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
 @given(RULES, st.lists(QUESTIONS, min_size=1, max_size=12), st.sampled_from(MOMENTS), st.booleans())
 def test_whether_there_is_any_destination(
     conditions: list[dict[str, Any]], questions: list[Any], now: float, zoned: bool

@@ -167,6 +167,7 @@ def test_data() -> None:
     }
 
 
+@pytest.mark.slow
 @given(RULES, QUESTIONS)
 def test_says_what_is_decided(conditions: list[dict[str, Any]], question: Any) -> None:
     """Whatever the rules, the explanation's last step is what decides, and it can be spelled."""

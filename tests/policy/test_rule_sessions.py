@@ -297,6 +297,7 @@ def sessions_there() -> int:
     return sum(type(each) is Session for each in gc.get_objects())
 
 
+@pytest.mark.slow
 @pytest_twisted.inlineCallbacks
 def test_nothing_is_left(serve: Serve, origin: Origin) -> Playing:
     """A session that is over is freed at once; garbage to collect costs a tenth of the connection rate."""

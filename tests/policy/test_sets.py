@@ -42,6 +42,7 @@ def ranges(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[list[tuple[int,
     return st.lists(st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair))), max_size=8)
 
 
+@pytest.mark.slow
 @given(ranges(NUMBERS4), ranges(NUMBERS6), st.lists(NUMBERS4), st.lists(NUMBERS6))
 def test_table(
     ranges4: list[tuple[int, int]], ranges6: list[tuple[int, int]], asked4: list[int], asked6: list[int]
@@ -65,6 +66,7 @@ LABELS = st.sampled_from(["a", "b", "ads", "x-1"])
 HOSTNAMES = st.lists(LABELS, min_size=1, max_size=4).map(".".join)
 
 
+@pytest.mark.slow
 @given(st.lists(st.builds("{}{}".format, st.sampled_from(["", "*.", "."]), HOSTNAMES)), st.lists(HOSTNAMES))
 def test_names(patterns: list[str], names: list[str]) -> None:
     table = NameTable(patterns)
@@ -274,6 +276,7 @@ def test_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not names.changed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "entry"),
     [

@@ -103,6 +103,7 @@ def rate_of(sock: Any, after: int, expected: float) -> float:
 # Rates.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "upwards", "rate"),
     [
@@ -188,6 +189,7 @@ def test_directions_apart(kind: str) -> Playing:
         yield harness.finished()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, "mixed"])
 @pytest_twisted.inlineCallbacks
 def test_fairness(kind: str) -> Playing:

@@ -19,6 +19,9 @@ from tests.support.limits import Purse
 from .harness import KINDS, Client, Echo, Proxy, reactor, wait_for
 from .test_contract import serving
 
+#: They measure over seconds.
+pytestmark = pytest.mark.slow
+
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 SIZE = 500

@@ -388,6 +388,7 @@ def test_worker_terminated(
     assert all(echoes(client) for client in by_worker[pids[0]])
 
 
+@pytest.mark.slow
 @pytest_twisted.ensureDeferred
 async def test_starts_again(origin: Origin) -> None:
     """In a program that runs already it starts without holding that up; and stopped, it can start again."""

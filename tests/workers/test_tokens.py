@@ -62,6 +62,7 @@ STEP = st.tuples(
 )
 
 
+@pytest.mark.slow
 @given(steps=st.lists(STEP, max_size=60))
 def test_none_made_and_none_lost(steps: list[tuple[int, float, int, float, float]]) -> None:
     """

@@ -359,6 +359,7 @@ def test_every_no_takes_as_long(kind: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert not users.check(b"nobody", b"right")
 
 
+@pytest.mark.slow
 def test_seconds_of_a_no() -> None:
     """It is so in seconds of a processor, too, also for a file with several algorithms."""
     texts = [MIXED["bcrypt"][0], MIXED["bcrypt"][2], MIXED["sha512"][0], MIXED["apr1"][0]]
@@ -707,6 +708,7 @@ def test_no_secret_is_shown(
     assert "hunter2" not in "\n".join([*lines, *shown, repr(vars(checker))])
 
 
+@pytest.mark.slow
 @pytest_twisted.inlineCallbacks
 def test_reactor_goes_on(tmp_path: Path) -> Waiting:
     """While twenty passwords are checked with bcrypt, the reactor turns many times within each check."""

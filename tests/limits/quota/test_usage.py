@@ -390,6 +390,7 @@ def test_stop_hangs(desk: Desk, path: Path) -> None:
     assert desk.getDelayedCalls() == []
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(
