@@ -32,10 +32,10 @@ from socksproxy.config.users import GROUP_KEYS, USER_KEYS
 from socksproxy.events import FIELDS, Cause
 from socksproxy.negotiation import TRANSITIONS, State
 
-from .conftest import TWISTD, Program
 from .support.docs import DOCS, README, TEXTS, blocks, table
 from .support.modules import module_at
-from .test_examples import connected
+from .support.origin import connected
+from .support.processes import TWISTD, Program
 
 LISTEN = "tcp:1080:interface=127.0.0.1"
 

@@ -30,7 +30,7 @@ from socksproxy.wire.words import (
     Version,
 )
 
-from .wire.messages import addresses, assert_fit_for_a_log, bytes_, likely
+from .support.messages import addresses, assert_fit_for_a_log, bytes_, likely
 
 GREETING = b"\x05\x01\x00"
 CHOICE = b"\x05\x00"

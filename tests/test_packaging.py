@@ -22,7 +22,7 @@ from twisted.plugins.socksproxy_service import Tapname
 
 import socksproxy
 
-from .conftest import PYTHON_M_TWISTED, TWIST, TWISTD
+from .support.processes import PYTHON_M_TWISTED, TWIST, TWISTD
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "socksproxy"

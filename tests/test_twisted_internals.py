@@ -59,9 +59,9 @@ from socksproxy.twisted_internals import (
     tls_options_of,
 )
 
-from .relay.harness import PATIENCE, open_descriptors, reactor, read_exactly, read_to_end, reset
 from .support.certificates import self_signed
 from .support.logs import log_publisher
+from .support.relay import PATIENCE, open_descriptors, reactor, read_exactly, read_to_end, reset
 
 Playing = Generator[Any, Any, None]
 KINDS = ["tcp server", "tcp client", "tcp6 server", "adopted", "unix server", "unix client"]

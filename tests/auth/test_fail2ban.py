@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE, TWISTD, Program
+from tests.support.processes import PATIENCE, TWISTD, Program
 from tests.support.programs import require, run
 
 pytestmark = pytest.mark.interop

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE, Program
 from tests.support.origin import Origin, echo
+from tests.support.processes import PATIENCE, Program
 
 pytestmark = [
     pytest.mark.slow,

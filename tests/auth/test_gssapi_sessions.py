@@ -22,12 +22,12 @@ from socksproxy.wire.datagram import build_header, parse_datagram
 from socksproxy.wire.gssapi import Level, MessageType, build_encapsulated, build_message
 from socksproxy.wire.words import Address, Command
 from tests.conftest import Serve
-from tests.relay.harness import read_exactly
 from tests.support.kerberos import Initiator, Realm, agree, read_message
 from tests.support.logs import log_publisher
 from tests.support.origin import Origin, answer_at_the_end, echo
 from tests.support.proxy import PATIENCE, Proxy, echoes, reply5, request4, request5
-from tests.udp.harness import Echo, is_silent, udp_socket
+from tests.support.relay import read_exactly
+from tests.support.udp import Echo, is_silent, udp_socket
 
 library = pytest.importorskip("gssapi")
 if TYPE_CHECKING:
@@ -582,7 +582,7 @@ def test_an_answer_that_is_too_long(datagrams: Callable[..., Any], bob: dict[str
 @pytest_twisted.inlineCallbacks
 def test_two_clients_on_one_port(datagrams: Callable[..., Any], bob: dict[str, str]) -> Playing:
     """Of one machine, and the second one speaks first: what is encapsulated says whose it is."""
-    from tests.udp.harness import UDPSettings
+    from tests.support.udp import UDPSettings
 
     proxy = yield datagrams(udp=UDPSettings(port=_free_udp_port()))
 

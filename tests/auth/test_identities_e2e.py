@@ -24,11 +24,11 @@ from twisted.internet.threads import deferToThread
 from socksproxy.app import Options
 from socksproxy.wire.password import Credentials, build_credentials
 from socksproxy.wire.words import Reply4
-from tests.conftest import Program
 from tests.support.authority import SERVER, Authority
 from tests.support.identd import Identd, answer, userid
 from tests.support.machine import needs_ipv6
 from tests.support.origin import Origin, echo
+from tests.support.processes import Program
 from tests.support.proxy import PATIENCE, closed_port, echoes, greet, reply4, reply5, request4, request5
 
 ME = pwd.getpwuid(os.geteuid()).pw_name

@@ -21,7 +21,7 @@ from socksproxy.cli import main, passwd as module
 from socksproxy.cli.failure import CommandFailed
 from socksproxy.cli.passwd import changed_lines, checked_user
 
-from ..conftest import Program
+from ..support.processes import Program
 from ..support.programs import require, run
 
 COMMAND = (sys.executable, "-m", "socksproxy", "passwd")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import Program
 from ..support.origin import HTTPOrigin
+from ..support.processes import Program
 from ..support.programs import require, run
 
 pytestmark = pytest.mark.interop

@@ -27,11 +27,11 @@ from socksproxy.values.auth import AuthSettings
 from socksproxy.wire.words import Address, Command, Reply
 
 from ..conftest import Serve
-from ..relay.harness import is_reset, read_exactly, read_to_end, reset
+from ..support.methods import Reversed
 from ..support.origin import Origin, echo
 from ..support.policy import Policy
 from ..support.proxy import Playing, Proxy, closed_port, echoes, reply5, request4, request5, until
-from .test_methods import Reversed
+from ..support.relay import is_reset, read_exactly, read_to_end, reset
 
 HOST = "127.0.0.1"
 BOB = b"\x01\x03bob\x06secret"

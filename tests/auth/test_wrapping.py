@@ -18,12 +18,12 @@ from socksproxy.negotiation import IExchange, IMethod, IWrapping, LogIn
 from socksproxy.wire.datagram import build_header, parse_datagram
 from socksproxy.wire.words import Address, Command, ProtocolError
 from tests.conftest import Serve
-from tests.relay.harness import read_exactly
 from tests.support.logs import heard
 from tests.support.origin import Origin, echo
 from tests.support.proxy import Proxy, echoes, reply5, request5
+from tests.support.relay import read_exactly
+from tests.support.udp import Echo, udp_socket
 from tests.support.wrapping import MOST, Swapped, WrappedSocket
-from tests.udp.harness import Echo, udp_socket
 
 Playing = Generator[Any, Any, None]
 

@@ -23,9 +23,9 @@ from measure import Measurement, Results, Sample
 from peers import OURS, Peer
 from progress import Progress, clock
 
+from ..support.benchmarks import run
 from ..support.origin import Origin
 from ..support.programs import require
-from .programs import run
 
 RATE = Run("rate", 2, 10)
 HIGH = Figure("high", "More of it", "per second", RATE, "per_s", True, "chart")

@@ -11,7 +11,7 @@ import pytest
 import embedded
 from proxy import BODY
 
-from .programs import run
+from ..support.benchmarks import run
 
 
 @pytest.mark.parametrize("relay", [[], ["--no-engine"]], ids=["engine", "transports"])

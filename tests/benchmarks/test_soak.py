@@ -25,7 +25,7 @@ from proc import Holding
 from processes import Server
 from sessions import REQUESTS, Block, Session, Stream, Unexpected, World, together
 
-from .programs import run
+from ..support.benchmarks import run
 
 
 def test_three_seconds() -> None:

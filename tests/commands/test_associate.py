@@ -18,8 +18,7 @@ from socksproxy.policy.rules import Rule
 from socksproxy.wire.words import Reply
 from tests.support.policy import Policy
 from tests.support.proxy import until
-from tests.udp.harness import KINDS, Client, Echo, Proxy, Refused
-from tests.udp.test_contract import serving, two_free_ports
+from tests.support.udp import KINDS, Client, Echo, Proxy, Refused, serving, two_free_ports
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 ALL = Rule(name="all", allow=True)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,60 +31,32 @@ from socksproxy.session.session import Session
 from socksproxy.wire.words import Address, AddressType, Command, Reply, Request, Version
 
 from ..conftest import Serve
-from ..relay.harness import is_reset, read_exactly, read_to_end, reset
+from ..support.bind import bind, meet, second, turned_away
 from ..support.hosts import Hosts
 from ..support.logs import log_publisher
 from ..support.proxy import (
     PATIENCE,
     Playing,
     Proxy,
-    ask4,
     ask5,
     echoes,
     greet,
     greeting,
-    reply4,
     reply5,
     request4,
     request5,
     until,
 )
+from ..support.relay import is_reset, read_exactly, read_to_end, reset
 
 NAME = "peer.example"
 #: Where the proxy listens when the peer may be anybody; without it, on an address that others reach.
 HERE = BindSettings(addresses=("127.0.0.1", "::1"))
 BULK = os.urandom(3_000_000)
 
-Ask = Callable[..., "tuple[int, Address]"]
-
-
-def bind(sock: socket.socket, version: int, host: str, port: int = 0) -> tuple[int, Address]:
-    """Ask for a BIND; the first reply."""
-    ask: Ask = ask4 if version == 4 else ask5
-    return ask(sock, host, port, Command.BIND)
-
-
-def begun(proxy: Proxy, host: str) -> tuple[socket.socket, Address]:
-    """A client whose BIND waits for *host*, and where that is to connect."""
-    sock = proxy.connect()
-    code, address = bind(sock, 5, host)
-    assert code == 0
-    return sock, address
-
-
-def second(sock: socket.socket, version: int) -> tuple[int, Address]:
-    """The second reply."""
-    return reply4(sock) if version == 4 else reply5(sock)
-
 
 def granted(version: int) -> int:
     return 90 if version == 4 else 0
-
-
-def meet(address: Address, source: str | None = None, port: int = 0) -> socket.socket:
-    """The peer's connection to *address*, from *source*."""
-    bound = None if source is None else (source, port)
-    return socket.create_connection((address.host, address.port), PATIENCE, source_address=bound)
 
 
 def is_open(address: Address) -> bool:
@@ -93,15 +65,6 @@ def is_open(address: Address) -> bool:
     with open(f"/proc/net/{name}", encoding="ascii") as table:
         rows = [line.split() for line in list(table)[1:]]
     return any(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == address.port for row in rows)
-
-
-def turned_away(sock: socket.socket) -> bool:
-    """Whether the connection was closed without a word."""
-    with sock:
-        try:
-            return sock.recv(1) == b""
-        except ConnectionResetError:
-            return True
 
 
 def the_session(proxy: Proxy) -> Session:

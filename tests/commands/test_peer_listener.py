@@ -21,8 +21,8 @@ from socksproxy.relay.engine import RelayEngine
 from socksproxy.values.timeouts import Timeouts
 from socksproxy.wire.words import Address
 
-from ..relay.harness import open_descriptors
 from ..support.proxy import options_of, reactor
+from ..support.relay import open_descriptors
 
 
 class Watching:

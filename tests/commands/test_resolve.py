@@ -8,40 +8,20 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from socksproxy import Client, IPolicy
 from socksproxy.negotiation import State
-from socksproxy.net.reverse import IReverseResolver
 from socksproxy.policy import DefaultPolicy
 from socksproxy.wire.words import Address, AddressType, Command, Reply
 
 from ..conftest import Serve
-from ..support.hosts import Hosts
+from ..support.hosts import Both, Hosts
 from ..support.proxy import Playing, Proxy, ask4, ask5, greet, greeting, reply5, request4, request5, until
 
 NAME = "host.example"
-
-
-@implementer(IReverseResolver)
-class Both(Hosts):
-    """Knows the names of addresses, too; one whose name is None has to wait for :attr:`waiting`."""
-
-    def __init__(self, hosts: dict[str, list[str] | None], names: dict[str, str | None]) -> None:
-        super().__init__(hosts)
-        self.names = names
-        self.waiting: list[Deferred[str]] = []
-
-    def resolveAddress(self, host: str) -> Deferred[str]:
-        if host not in self.names:
-            return fail(LookupError(host))
-        name = self.names[host]
-        if name is not None:
-            return succeed(name)
-        self.waiting.append(Deferred())
-        return self.waiting[-1]
 
 
 def resolve(sock: socket.socket, version: int, host: str) -> tuple[int, Address]:

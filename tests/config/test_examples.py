@@ -11,10 +11,10 @@ import pytest
 
 from socksproxy.cli import main
 
-from ..conftest import PATIENCE, Program
 from ..support.certificates import self_signed
 from ..support.machine import needs_ipv6
-from ..test_examples import connect_through, connected, shouter
+from ..support.origin import connect_through, connected, shouter
+from ..support.processes import PATIENCE, Program
 
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples" / "config"
 

@@ -16,7 +16,7 @@ from socksproxy.values.amounts import byte_rate, size
 from socksproxy.values.errors import ConfigError
 from socksproxy.wire.words import Address, Command
 
-from .test_mistakes import mistakes
+from ..support.mistakes import mistakes
 
 QUOTES = "a name with other characters than letters, digits, - and _ stands in quotes"
 

@@ -15,7 +15,7 @@ from socksproxy.config.options import SCOPES
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.policy.rules import RuleTimeouts
 
-from .test_mistakes import elsewhere, mistakes, toml, values, without_surrogates
+from ..support.mistakes import elsewhere, mistakes, toml, values, without_surrogates
 
 __all__ = ["elsewhere"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
+from ..support.processes import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
 
 STARTED_BY = {"twistd": TWISTD, "twist": TWIST, "python -m twisted": PYTHON_M_TWISTED}
 #: A locale that knows nothing but ASCII, and no way round it.

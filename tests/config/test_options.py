@@ -24,8 +24,8 @@ from socksproxy.settings import ServerSettings
 from socksproxy.workers.descriptor_passing import file_of
 from socksproxy.workers.worker import make_worker_service
 
-from ..conftest import Program
-from ..workers.test_process import orders
+from ..support.processes import Program
+from ..support.workers import orders
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ from socksproxy.config.rules import RULE_EXAMPLES, RULE_KEYS
 from socksproxy.policy.rules import Rule
 from socksproxy.service.resources import CheckedResources
 
-from .test_mistakes import elsewhere, mistakes, toml, values, without_surrogates
+from ..support.mistakes import elsewhere, mistakes, toml, values, without_surrogates
 
 __all__ = ["elsewhere"]
 

@@ -16,7 +16,7 @@ from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.sets import SetFile, Sets
 from socksproxy.wire.words import Address, Command
 
-from .test_mistakes import elsewhere, mistakes
+from ..support.mistakes import elsewhere, mistakes
 
 __all__ = ["elsewhere"]
 

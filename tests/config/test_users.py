@@ -24,9 +24,9 @@ from socksproxy.config.users import GROUP_KEYS, USER_KEYS
 from socksproxy.limits import Limits, Rate
 from socksproxy.service.resources import CheckedResources
 
-from ..conftest import Program
-from ..test_examples import connected, shouter
-from .test_mistakes import SECRET, elsewhere, mistakes, toml, values, without_surrogates
+from ..support.mistakes import SECRET, elsewhere, mistakes, toml, values, without_surrogates
+from ..support.origin import connected, shouter
+from ..support.processes import Program
 
 __all__ = ["elsewhere", "shouter"]
 

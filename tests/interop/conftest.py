@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import PATIENCE, TWISTD, Program
 from tests.support.names import NameServer
 from tests.support.origin import HTTPOrigin, Origin, answer_at_the_end, echo
+from tests.support.processes import PATIENCE, TWISTD, Program
 
 
 class Proxy:

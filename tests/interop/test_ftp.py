@@ -15,8 +15,8 @@ import pytest
 
 from socksproxy.wire import socks4, socks5
 from socksproxy.wire.words import Address, Command, Request, Version
-from tests.conftest import PATIENCE, Program
 from tests.support.ftp import FTPOrigin
+from tests.support.processes import PATIENCE, Program
 from tests.support.programs import missing, require, run
 
 from .conftest import Proxy

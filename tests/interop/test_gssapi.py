@@ -18,7 +18,7 @@ from tests.support.kerberos import Initiator, Realm, agree
 from tests.support.origin import HTTPOrigin, Origin, sha256
 from tests.support.programs import ECHO, missing, require, run
 from tests.support.proxy import reply5, request5
-from tests.udp.harness import Echo, wait_for
+from tests.support.udp import Echo, wait_for
 
 from .conftest import Proxy
 

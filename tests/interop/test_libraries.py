@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
 import socket
-from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.clients import library, node_client
 from tests.support.origin import HTTPOrigin, Origin, sha256
-from tests.support.programs import missing, run
 
 from .conftest import Proxy
 
-HERE = Path(__file__).parent
-
 #: How the libraries that speak HTTP are told the way, and what is asked of the proxy then.
 SCHEMES = [("socks4", 4, "127.0.0.1"), ("socks5", 5, "127.0.0.1"), ("socks5", 5, "::1")]
-
-
-def library(name: str) -> Any:
-    try:
-        return __import__(name, fromlist=["_"])
-    except ImportError:
-        missing(f"the library {name}")
 
 
 def echoed(sock: socket.socket) -> bytes:
@@ -174,17 +162,3 @@ def test_node_ipv6(proxy: Proxy, echoes6: Origin) -> None:
 def _node(proxy: Proxy, origin: Origin, version: int, host: str) -> None:
     assert node_client(proxy.port, version, host, origin.port, "hello from node") == b"hello from node"
     proxy.check_record(origin, version, host, sent=15, received=15)
-
-
-def node_client(proxy: int, version: int, host: str, port: int, message: str, *login: str) -> bytes:
-    """What *message* is answered with through npm's ``socks``; *login* is a name, or that and a password."""
-    # Not in apt-packages.txt: npm comes with hundreds of packages.
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("node and npm are not here")
-    if not (HERE / "node_modules" / "socks").is_dir():
-        missing("npm's socks (npm install --prefix tests/interop)")
-    arguments = [str(proxy), str(version), host, str(port), message, *login]
-    done = run([node, str(HERE / "clients.mjs"), *arguments])
-    print(done.stderr.decode())
-    return done.stdout

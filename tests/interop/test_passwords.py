@@ -24,9 +24,8 @@ from socksproxy.auth.checkers.htpasswd import new_hash
 from tests.support.origin import HTTPOrigin, Origin, blocks
 from tests.support.programs import own_address, require, run
 
+from ..support.clients import library, node_client, openbsd_nc
 from .conftest import Proxy
-from .test_libraries import library, node_client
-from .test_programs import openbsd_nc
 
 #: What is fetched, for clients that do not speak HTTP themselves and for the rest.
 FETCH = b"GET /bytes/5 HTTP/1.0\r\n\r\n"

@@ -22,7 +22,6 @@ from socksproxy import Timeouts
 from socksproxy.wire.words import Address, AddressType, Command
 
 from ..conftest import Serve
-from ..relay.harness import is_reset, read_exactly, read_to_end, reset
 from ..support.hosts import Hosts
 from ..support.machine import needs_ipv6
 from ..support.origin import Origin, answer_at_the_end, echo
@@ -41,6 +40,7 @@ from ..support.proxy import (
     request5,
     until,
 )
+from ..support.relay import is_reset, read_exactly, read_to_end, reset
 from ..support.routes import ScriptedRoute
 
 # The protocol, row by row.

@@ -15,9 +15,9 @@ from socksproxy import BindSettings
 from socksproxy.wire.words import Address, Command, Reply
 
 from ..conftest import Serve
-from ..relay.harness import read_exactly
 from ..support.hosts import Hosts
 from ..support.proxy import PATIENCE, Playing, Proxy, ask4, ask5, reply4, reply5, until
+from ..support.relay import read_exactly
 
 NAME = "ftp.example"
 HOSTS = {NAME: ["127.0.0.2"]}
@@ -143,7 +143,7 @@ def test_whole_ipv6_answer(serve_as: Serve) -> Playing:
 @pytest_twisted.inlineCallbacks
 def test_pointer_of_binary_ipv6(serve_as: Serve) -> Playing:
     """Tor refuses an IPv6 address in its binary form (its issue 32315): the address is asked for here."""
-    from ..commands.test_resolve import Both
+    from ..support.hosts import Both
 
     proxy: Proxy = yield serve_as(resolver=Both({}, {"2001:db8::1": NAME}))
     with proxy.connect() as sock:

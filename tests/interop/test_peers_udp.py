@@ -18,8 +18,19 @@ from socksproxy import Address, UDPSettings
 from socksproxy.wire.socks5 import build_reply
 from socksproxy.wire.words import AddressType
 from tests.interop.conftest import Proxy
-from tests.udp.harness import KINDS, Client, Echo, Refused, is_silent, udp_socket, wait_for
-from tests.udp.test_contract import Ports, free_udp_port, serving, two_free_ports
+from tests.support.udp import (
+    KINDS,
+    Client,
+    Echo,
+    Ports,
+    Refused,
+    free_udp_port,
+    is_silent,
+    serving,
+    two_free_ports,
+    udp_socket,
+    wait_for,
+)
 
 
 class Reached:

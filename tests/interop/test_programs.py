@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clients import openbsd_nc
 from tests.support.origin import Origin, echo
-from tests.support.programs import ECHO, missing, own_address, require, run
+from tests.support.programs import ECHO, own_address, require, run
 
 from .conftest import Proxy
 
@@ -24,14 +25,6 @@ UPLOAD = os.urandom(3_000_000)
 
 def expected() -> bytes:
     return f"{len(UPLOAD)} {hashlib.sha256(UPLOAD).hexdigest()}\n".encode()
-
-
-def openbsd_nc() -> str:
-    nc = require("nc.openbsd", "nc")
-    usage = run([nc, "-h"])
-    if b"-X proxy_protocol" not in usage.stdout + usage.stderr:
-        missing("OpenBSD's nc")
-    return nc
 
 
 class TestNetcat:

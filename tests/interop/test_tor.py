@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE
 from tests.support.names import NameServer
 from tests.support.origin import Origin, echo
+from tests.support.processes import PATIENCE
 from tests.support.programs import ECHO, own_address, require, run
 
 from .conftest import Proxy

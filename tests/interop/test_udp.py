@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.names import NameServer
 from tests.support.programs import missing, require, run
-from tests.udp.harness import Client, Echo
+from tests.support.udp import Client, Echo
 
 from .conftest import Proxy
 
@@ -122,7 +122,7 @@ WINDOW = 32
 
 
 class Reached:
-    """A running proxy, as :class:`~tests.udp.harness.Client` wants it."""
+    """A running proxy, as :class:`~tests.support.udp.Client` wants it."""
 
     def __init__(self, proxy: Proxy) -> None:
         self.address = ("127.0.0.1", proxy.port)

@@ -17,8 +17,7 @@ import pytest_twisted
 from socksproxy.limits import Limits, Rate, ServerLimits
 from tests.support.certificates import self_signed
 from tests.support.proxy import reply5, request5
-from tests.udp.harness import KINDS, Proxy
-from tests.udp.test_contract import serving
+from tests.support.udp import KINDS, Proxy, serving
 
 #: They measure over seconds.
 pytestmark = pytest.mark.slow

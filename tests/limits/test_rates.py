@@ -19,10 +19,9 @@ from socksproxy.limits.account import Scope
 from tests.conftest import Serve
 from tests.support.origin import Origin, echo
 from tests.support.proxy import Playing, Proxy, ask5, ask_as, echoes, reactor, until
-from tests.udp.harness import Client as Datagrams, udp_socket, wait_for
-from tests.udp.test_contract import serving
+from tests.support.udp import Client as Datagrams, serving, udp_socket, wait_for
 
-from .test_sessions import portal_of
+from ..support.users import portal_of
 
 #: They measure over seconds.
 pytestmark = pytest.mark.slow

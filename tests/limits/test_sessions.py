@@ -9,20 +9,14 @@ from typing import Any
 import attrs
 import pytest
 import pytest_twisted
-from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
-from twisted.cred.portal import IRealm, Portal
 from twisted.internet.threads import blockingCallFromThread
-from zope.interface import implementer
 
 from socksproxy import BindSettings, Reply, Rule, RulePolicy
-from socksproxy.auth.users import User
-from socksproxy.identity import ISOCKSUser
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.limits.account import ASSOCIATIONS, BINDS, Scope
 from socksproxy.wire.words import Command
-from tests.commands.test_bind import begun, bind, meet, second, turned_away
 from tests.conftest import Serve
-from tests.session.test_session import Stuck
+from tests.support.bind import begun, bind, meet, second, turned_away
 from tests.support.limits import had
 from tests.support.logs import heard
 from tests.support.origin import Origin, echo
@@ -39,34 +33,11 @@ from tests.support.proxy import (
     request5,
     until,
 )
-from tests.udp.harness import Client as Datagrams, Echo, Refused, wait_for
-from tests.udp.test_contract import serving
+from tests.support.sessions import Stuck
+from tests.support.udp import Client as Datagrams, Echo, Refused, serving, wait_for
+from tests.support.users import portal_of
 
 ALL = Rule(name="all", allow=True, networks=["0.0.0.0/0", "::/0"])
-
-
-class Limited(User):
-    """A user with limits of its own."""
-
-    limits: Limits | None = None
-
-
-@implementer(IRealm)
-class Users:
-    """Users who may have so much."""
-
-    def __init__(self, **limits: Limits | None) -> None:
-        self.limits = limits
-
-    def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
-        user = Limited(avatarId.decode())
-        user.limits = self.limits[user.name or ""]
-        return ISOCKSUser, user, lambda: None
-
-
-def portal_of(**limits: Limits | None) -> Portal:
-    checker = InMemoryUsernamePasswordDatabaseDontUse(**dict.fromkeys(limits, b"secret"))
-    return Portal(Users(**limits), [checker])
 
 
 @pytest.fixture

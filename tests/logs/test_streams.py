@@ -20,8 +20,8 @@ import pytest
 from socksproxy.logs.access_log import AccessLog, own_descriptor
 from socksproxy.service.resources import CheckedResources
 
-from ..conftest import PATIENCE, TWISTD
-from .test_access_log import EVENT
+from ..support.logs import EVENT
+from ..support.processes import PATIENCE, TWISTD
 
 
 @contextmanager

@@ -36,8 +36,8 @@ from socksproxy.values.outgoing import Outgoing
 from socksproxy.values.timeouts import Timeouts
 from socksproxy.wire.words import Address, Reply
 
-from ..relay.harness import PATIENCE, an_engine, open_descriptors, raw, read_exactly, read_to_end, socket_pair
 from ..support.proxy import options_of
+from ..support.relay import PATIENCE, an_engine, open_descriptors, raw, read_exactly, read_to_end, socket_pair
 
 reactor: Any = _reactor
 Playing = Generator[Any, Any, None]

@@ -29,9 +29,9 @@ from socksproxy.net.resolve import NameLookups
 from socksproxy.net.reverse import IReverseResolver, reverse_lookups
 from socksproxy.wire.words import Address, AddressType
 
+from ..support.dns import Reactor, fake_reactor, reply
 from ..support.logs import log_publisher
 from ..support.names import NameServer
-from .test_dns_client import Reactor, fake_reactor, reply
 
 __all__ = ["fake_reactor"]
 

@@ -23,9 +23,9 @@ from twisted.python.usage import UsageError
 from socksproxy.app import Options
 from socksproxy.net.endpoints import BACKLOG, _parameters, ipv4_ports, with_backlog, with_mode
 
-from ..conftest import PATIENCE, Program
 from ..support.certificates import chain, self_signed
 from ..support.machine import needs_ipv6
+from ..support.processes import PATIENCE, Program
 from ..support.proxy import closed_port
 
 

@@ -20,7 +20,7 @@ from socksproxy.policy.rules import SPECIAL
 from socksproxy.policy.sets import NetworksFile
 from socksproxy.wire.words import Address, Command
 
-from .test_special_addresses import DISGUISES, disguised
+from ..support.addresses import DISGUISES, disguised
 
 REMOTE, LOCAL = Client("192.0.2.9", 5), Client("127.0.0.1", 5)
 #: One of each family, and a network; and addresses beside them.

@@ -12,7 +12,7 @@ from socksproxy.errors import NameNotFound
 from socksproxy.net.names import canonical, plain
 from socksproxy.wire.words import Address, AddressType
 
-from ..wire.messages import name_of
+from ..support.messages import name_of
 
 LONGEST = ".".join(["a" * 63, "b" * 63, "c" * 63, "d" * 61])
 

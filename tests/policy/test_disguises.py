@@ -26,8 +26,7 @@ from tests.conftest import Serve
 from tests.support.hosts import Hosts
 from tests.support.origin import Origin, echo
 from tests.support.proxy import Playing, Proxy
-from tests.udp.harness import Client as Datagrams, Echo
-from tests.udp.test_contract import kinds, serving
+from tests.support.udp import Client as Datagrams, Echo, kinds, serving
 
 
 def wide(text: str) -> str:

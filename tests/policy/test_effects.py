@@ -22,8 +22,6 @@ from socksproxy.policy.rules import Rule, RuleTimeouts
 from socksproxy.session.session import Phase
 from socksproxy.wire.words import Command, Reply
 from tests.conftest import Serve
-from tests.relay.harness import is_reset
-from tests.session.test_session import Stuck, in_phase, the_session
 from tests.support.hosts import Hosts
 from tests.support.origin import Origin, echo
 from tests.support.proxy import (
@@ -38,8 +36,9 @@ from tests.support.proxy import (
     request5,
     until,
 )
-from tests.udp.harness import Client as Datagrams, Echo
-from tests.udp.test_contract import kinds, serving
+from tests.support.relay import is_reset
+from tests.support.sessions import Stuck, in_phase, the_session
+from tests.support.udp import Client as Datagrams, Echo, kinds, serving
 
 NAME, OTHER = "host.example", "other.example"
 

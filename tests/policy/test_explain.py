@@ -15,7 +15,7 @@ from socksproxy.policy.explain import explain
 from socksproxy.policy.rules import Rule
 from socksproxy.wire.words import Address, Command
 
-from .test_compiled import MOMENTS, QUESTIONS, RULES, SETS, own
+from ..support.questions import MOMENTS, QUESTIONS, RULES, SETS, own
 
 POLICY = RulePolicy(
     [

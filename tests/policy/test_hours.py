@@ -20,14 +20,14 @@ from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.hours import HoursWatch
 from socksproxy.policy.rules import Rule
 from socksproxy.wire.words import Reply
-from tests.commands.test_bind import begun, second
-from tests.conftest import PATIENCE, TWISTD, Program, Serve
-from tests.server.test_reconfigure import connected, ends, refused
+from tests.conftest import Serve
+from tests.support.bind import begun, second
 from tests.support.origin import Origin, echo
+from tests.support.processes import PATIENCE, TWISTD, Program
 from tests.support.proxy import Playing, Proxy, ask5, echoes, until
+from tests.support.sessions import connected, ends, refused
+from tests.support.udp import Client as Datagrams, Echo, serving
 from tests.support.wall_clock import WallClock
-from tests.udp.harness import Client as Datagrams, Echo
-from tests.udp.test_contract import serving
 
 ENDED = "outside the rule's hours"
 

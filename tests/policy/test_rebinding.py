@@ -32,8 +32,7 @@ from tests.conftest import Serve
 from tests.support.hosts import Hosts
 from tests.support.origin import Origin, echo
 from tests.support.proxy import PATIENCE, Playing, Proxy, ask4, ask5, echoes, reply5
-from tests.udp.harness import Client as Datagrams, Echo, is_silent, udp_socket, wait_for
-from tests.udp.test_contract import kinds, serving
+from tests.support.udp import Client as Datagrams, Echo, is_silent, kinds, serving, udp_socket, wait_for
 
 NAME = "host.example"
 GOOD, BAD, OTHER = "127.0.0.1", "127.0.0.2", "127.0.0.3"

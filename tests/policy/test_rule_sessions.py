@@ -30,8 +30,7 @@ from tests.conftest import Serve
 from tests.support.hosts import Hosts
 from tests.support.origin import Origin, echo
 from tests.support.proxy import PATIENCE, Playing, Proxy, ask4, ask5, ask_as, echoes, reply5, until
-from tests.udp.harness import Client as Datagrams, Echo
-from tests.udp.test_contract import serving
+from tests.support.udp import Client as Datagrams, Echo, serving
 
 NAME = "host.example"
 

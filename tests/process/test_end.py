@@ -15,7 +15,7 @@ import pytest
 from paths import ROOT
 from socksproxy.wire.words import Command
 
-from ..conftest import PATIENCE, Program
+from ..support.processes import PATIENCE, Program
 
 SLOW = str(ROOT / "benchmarks" / "attacks" / "slow_machine")
 #: A second, and what a machine that is busy adds to it.

@@ -21,7 +21,7 @@ from socksproxy.events import Cause
 from socksproxy.limits import Rate
 from socksproxy.limits.buckets import Bucket, Meter, Meters
 
-from .harness import (
+from ..support.relay import (
     KINDS,
     PATIENCE,
     Harness,

@@ -24,7 +24,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 
-from .harness import (
+from ..support.relay import (
     PATIENCE,
     Harness,
     Timed,
@@ -551,10 +551,10 @@ import sys
 from twisted.internet import {module}
 {module}.install()
 from twisted.internet import reactor
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {root!r})
 from twisted.internet.defer import inlineCallbacks
-from relay.harness import Harness, an_engine
-from relay.test_engine import bulk, whole
+from tests.support.relay import Harness, an_engine
+from tests.relay.test_engine import bulk, whole
 
 @inlineCallbacks
 def main():
@@ -578,9 +578,9 @@ reactor.run()
 @pytest.mark.parametrize("module", ["epollreactor", "pollreactor", "selectreactor", "asyncioreactor"])
 def test_under_every_reactor(module: str) -> None:
     """The engine is a reader like any other: it works wherever readers do."""
-    tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     done = subprocess.run(
-        [sys.executable, "-c", _OTHER_REACTOR.format(module=module, tests=tests)],
+        [sys.executable, "-c", _OTHER_REACTOR.format(module=module, root=root)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -595,9 +595,9 @@ def test_process(how: str) -> None:
     """A reactor that stops with sessions open, and one that forks, end cleanly and do not spin."""
     script = f"""
 import os, sys
-sys.path.insert(0, {os.path.dirname(os.path.dirname(os.path.abspath(__file__)))!r})
+sys.path.insert(0, {os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))!r})
 from twisted.internet import reactor
-from relay.harness import Harness
+from tests.support.relay import Harness
 from socksproxy.relay import engine_for
 engine = engine_for(reactor)
 harness = Harness("engine", engine)

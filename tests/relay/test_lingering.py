@@ -22,7 +22,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from .harness import PATIENCE, Timed, an_engine, open_descriptors, reactor, socket_pair
+from ..support.relay import PATIENCE, Timed, an_engine, open_descriptors, reactor, socket_pair
 
 if sys.platform != "linux":
     pytest.skip("the engine is Linux's", allow_module_level=True)
@@ -319,13 +319,13 @@ class TestTurns:
 
 _BUSY = """
 import os, sys
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {root!r})
 from twisted.internet import epollreactor
 epollreactor.install()
 from twisted.internet import reactor
 from twisted.internet.protocol import Protocol, ServerFactory
 from socksproxy.relay.engine import RelayEngine
-from relay.test_lingering import Busy
+from tests.relay.test_lingering import Busy
 engine = RelayEngine(reactor)
 assert engine._lingering is not None
 busy = Busy(engine)
@@ -347,9 +347,9 @@ print("ended", engine.closed, busy.told > 0, flush=True)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_listeners_and_signals(number: signal.Signals) -> None:
     """A process whose engine is never still accepts clients, answers them, and ends when it is told to."""
-    tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     process = subprocess.Popen(
-        [sys.executable, "-c", _BUSY.format(tests=tests)],
+        [sys.executable, "-c", _BUSY.format(root=root)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

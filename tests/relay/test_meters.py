@@ -23,16 +23,7 @@ from socksproxy.relay.pump import BUFFER_SIZE
 from tests.support.limits import Purse
 from tests.support.proxy import until
 
-from .harness import (
-    KINDS,
-    Harness,
-    an_engine,
-    is_reset,
-    reactor,
-    read_exactly,
-    read_to_end,
-    reset,
-)
+from ..support.relay import KINDS, Harness, an_engine, is_reset, reactor, read_exactly, read_to_end, reset
 
 Playing = Generator[Any, Any, None]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .harness import open_descriptors
+from ..support.relay import open_descriptors
 
 if sys.platform != "linux":
     pytest.skip("the engine is Linux's", allow_module_level=True)

@@ -16,7 +16,7 @@ from socksproxy.events import Cause
 from socksproxy.wire.words import ProtocolError
 from tests.support.wrapping import MOST, Swapped
 
-from .harness import PATIENCE, Harness, is_reset, read_exactly, read_to_end
+from ..support.relay import PATIENCE, Harness, is_reset, read_exactly, read_to_end
 
 Playing = Generator[Any, Any, None]
 

@@ -27,8 +27,8 @@ from socksproxy.runtime import clocks
 from socksproxy.wire.datagram import build_header, parse_datagram
 from socksproxy.wire.words import Address, Command
 
-from ..conftest import PATIENCE, TWISTD, Program
 from ..support.origin import Origin, echo
+from ..support.processes import PATIENCE, TWISTD, Program
 from ..support.proxy import ask5, echoes, greet, reply5, request5
 from ..support.wall_clock import WallClock
 

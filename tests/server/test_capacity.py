@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import PATIENCE, Program
 from ..support import crowd as crowd_module
 from ..support.crowd import Crowd
+from ..support.processes import PATIENCE, Program
 from ..support.proxy import greeting, request5
 
 SESSIONS = 8_000

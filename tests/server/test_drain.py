@@ -18,8 +18,8 @@ from twisted.internet.threads import deferToThread
 
 from socksproxy import SOCKSFactory
 
-from ..conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
 from ..support.origin import Origin, echo
+from ..support.processes import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
 
 IN_FRONT = {
     "twistd -n": (*TWISTD, "-n", "--pidfile="),

@@ -29,7 +29,6 @@ from socksproxy.server.factory import SOCKSProtocol, client_of
 from socksproxy.wire.words import AddressType
 
 from ..conftest import Serve
-from ..relay.harness import is_reset, read_to_end
 from ..support.certificates import self_signed
 from ..support.hosts import Hosts
 from ..support.limits import had
@@ -51,6 +50,7 @@ from ..support.proxy import (
     request5,
     until,
 )
+from ..support.relay import is_reset, read_to_end
 
 FOREIGN = "203.0.113.9"
 PLAIN_KINDS = ("transports", "detached", "accepted")

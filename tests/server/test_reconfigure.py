@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -27,16 +26,16 @@ from socksproxy.policy.rules import Rule
 from socksproxy.wire.password import Credentials, build_credentials
 from socksproxy.wire.words import Address, Command, Reply
 
-from ..commands.test_bind import begun, meet, second, turned_away
 from ..conftest import Serve
+from ..support.bind import begun, meet, second, turned_away
 from ..support.hosts import Hosts
 from ..support.limits import had
 from ..support.logs import heard
 from ..support.origin import Origin, echo
 from ..support.policy import Policy
 from ..support.proxy import Playing, Proxy, ask4, ask5, echoes, greet, reply5, request5, until
-from ..udp.harness import Client as Datagrams, Echo
-from ..udp.test_contract import serving
+from ..support.sessions import connected, ends, refused
+from ..support.udp import Client as Datagrams, Echo, serving
 
 ENDED = "no longer permitted"
 NOBODY = RulePolicy([Rule(name="nobody", allow=False)])
@@ -48,26 +47,6 @@ def origin() -> Iterator[Origin]:
     """What sends back what comes."""
     with Origin(echo) as server:
         yield server
-
-
-def connected(proxy: Proxy, port: int, host: str = "127.0.0.1") -> socket.socket:
-    """A client's connection through the proxy."""
-    sock = proxy.connect()
-    assert ask5(sock, host, port)[0] == 0
-    echoes(sock)
-    return sock
-
-
-def refused(proxy: Proxy, port: int) -> int:
-    with proxy.connect() as sock:
-        return ask5(sock, "127.0.0.1", port)[0]
-
-
-def ends(sock: socket.socket) -> bool:
-    """Whether the proxy has closed it, sooner or later."""
-    with suppress(ConnectionResetError):
-        return sock.recv(1) == b""
-    return True
 
 
 # Running sessions under another policy.

@@ -27,7 +27,6 @@ from socksproxy.server.sockets import Acceptor, SocketChannel, take_over
 from socksproxy.session.session import Phase
 
 from ..conftest import Serve
-from ..relay.harness import an_engine, is_reset, raw, read_to_end, reset, socket_pair
 from ..support.limits import had
 from ..support.origin import Origin, answer_at_the_end, echo
 from ..support.policy import Policy
@@ -43,6 +42,7 @@ from ..support.proxy import (
     request5,
     until,
 )
+from ..support.relay import an_engine, is_reset, raw, read_to_end, reset, socket_pair
 from ..support.routes import ScriptedRoute
 
 

@@ -16,8 +16,8 @@ from twisted.python.usage import UsageError
 from socksproxy.service import daemon
 from socksproxy.service.daemon import prepare_files
 
-from ..conftest import PATIENCE, TWISTD, Program
 from ..support.logs import heard
+from ..support.processes import PATIENCE, TWISTD, Program
 
 #: In which nobody can make a file, not even root.
 UNWRITABLE = "/proc"

@@ -13,10 +13,10 @@ from twisted.internet.testing import MemoryReactorClock
 from socksproxy.app import Options, makeService
 from socksproxy.service.privileges import NEEDLESS_ROOT, is_root_without_need
 
-from ..conftest import Program
 from ..support.certificates import self_signed
 from ..support.logs import heard
-from ..workers.test_supervisor import python_of_others
+from ..support.processes import Program
+from ..support.workers import python_of_others
 
 
 @pytest.fixture(autouse=True)

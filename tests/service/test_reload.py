@@ -27,10 +27,10 @@ from socksproxy.service.resources import Resources
 from socksproxy.service.server import SOCKSService
 from socksproxy.wire.password import Credentials, build_credentials
 
-from ..conftest import TWISTD, Program
 from ..support.certificates import self_signed
 from ..support.logs import heard
 from ..support.origin import Origin, echo
+from ..support.processes import TWISTD, Program
 from ..support.proxy import PATIENCE, ask5, closed_port, echoes, reactor, reply5, request5, until
 
 ALL = """

@@ -43,17 +43,11 @@ from socksproxy.values import Filtering
 from socksproxy.values.outgoing import Outgoing
 from socksproxy.wire.words import AddressType
 
-from ..conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
 from ..support.certificates import self_signed
 from ..support.logs import log_publisher
 from ..support.machine import needs_ipv6
-
-
-def parsed(*arguments: str, reactor: Any = None) -> Options:
-    options = Options(reactor or MemoryReactorClock())
-    options.parseOptions(arguments)
-    return options
-
+from ..support.processes import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
+from ..support.service import SYSTEMD, parsed
 
 # The options.
 
@@ -734,15 +728,6 @@ def test_fails_while_it_runs(tmp_path: Path, twistd: Callable[..., Program]) -> 
     assert program.wait() == -signal.SIGTERM
     assert "cannot listen: slow:1: division by zero" in program.output
     assert "Traceback" not in program.output
-
-
-#: Does what systemd does before it starts a service.
-SYSTEMD = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="socks")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 @pytest.mark.parametrize(("host", "more"), [("127.0.0.1", ()), ("0.0.0.0", ("--open",)), ("0.0.0.0", ())])

@@ -15,10 +15,10 @@ from socksproxy.session.early_data import FREE, READ, EarlyData
 from socksproxy.session.session import Phase
 
 from ..conftest import Serve
-from ..relay.harness import read_exactly, send_what_fits
 from ..support.hosts import Hosts
 from ..support.origin import Origin, echo
 from ..support.proxy import Proxy, ask5, greet, greeting, reply5, request5, until
+from ..support.relay import read_exactly, send_what_fits
 
 Playing = Generator[Any, Any, None]
 

@@ -21,11 +21,12 @@ from socksproxy.limits.account import Scope
 from socksproxy.limits.admission import PATIENCE as TOLD
 from socksproxy.logs.throttle import EVERY, MOST_KINDS, LogThrottleByKind
 
-from ..conftest import PATIENCE, Program, Serve
+from ..conftest import Serve
 from ..support.certificates import self_signed
 from ..support.limits import had
 from ..support.logs import heard
 from ..support.origin import Origin, echo
+from ..support.processes import PATIENCE, Program
 from ..support.proxy import Playing, Proxy, ask5, until
 
 

@@ -27,13 +27,12 @@ from socksproxy.net import descriptors
 from socksproxy.relay import half_closed
 from socksproxy.server.factory import SOCKSProtocol
 from socksproxy.server.sockets import SocketChannel
-from socksproxy.session.session import Phase, Session
+from socksproxy.session.session import Phase
 from socksproxy.session.shared import LINGER
 from socksproxy.values.timeouts import Timeouts
 from socksproxy.wire.words import Address, AddressType, Command, Reply
 
 from ..conftest import Serve
-from ..relay.harness import is_reset, read_exactly, read_to_end, reset
 from ..support.hosts import Hosts
 from ..support.origin import Origin, answer_at_the_end, echo
 from ..support.policy import Policy
@@ -53,44 +52,11 @@ from ..support.proxy import (
     request5,
     until,
 )
+from ..support.relay import is_reset, read_exactly, read_to_end, reset
 from ..support.routes import ScriptedRoute
+from ..support.sessions import Stuck, in_phase, the_session
 
 SLOW = "slow.example"
-
-
-def the_session(proxy: Proxy) -> Session:
-    """The only one there is."""
-    (session,) = proxy.sessions.live
-    return session
-
-
-def in_phase(proxy: Proxy, phase: Phase) -> Callable[[], bool]:
-    return lambda: len(proxy.sessions.live) == 1 and the_session(proxy).phase is phase
-
-
-class Stuck:
-    """A destination whose queue is full: connecting to it takes for ever."""
-
-    def __init__(self) -> None:
-        self.listening = socket.socket()
-        self.listening.bind(("127.0.0.1", 0))
-        self.listening.listen(0)
-        self.port: int = self.listening.getsockname()[1]
-        self._waiting: list[socket.socket] = []
-
-    def __enter__(self) -> Stuck:
-        while True:
-            sock = socket.socket()
-            sock.settimeout(0.3)
-            self._waiting.append(sock)
-            try:
-                sock.connect(("127.0.0.1", self.port))
-            except TimeoutError:
-                return self
-
-    def __exit__(self, *_: object) -> None:
-        for sock in (self.listening, *self._waiting):
-            sock.close()
 
 
 # Carried as the names of the kinds say.

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from zope.interface import implementer
+
+from socksproxy.net.reverse import IReverseResolver
 
 
 @implementer(IHostResolution)
@@ -62,3 +65,22 @@ def _tell(receiver: IResolutionReceiver, addresses: Sequence[str]) -> None:
         kind = IPv6Address if ":" in host else IPv4Address
         receiver.addressResolved(kind("TCP", host, 0))
     receiver.resolutionComplete()
+
+
+@implementer(IReverseResolver)
+class Both(Hosts):
+    """Knows the names of addresses, too; one whose name is None has to wait for :attr:`waiting`."""
+
+    def __init__(self, hosts: dict[str, list[str] | None], names: dict[str, str | None]) -> None:
+        super().__init__(hosts)
+        self.names = names
+        self.waiting: list[Deferred[str]] = []
+
+    def resolveAddress(self, host: str) -> Deferred[str]:
+        if host not in self.names:
+            return fail(LookupError(host))
+        name = self.names[host]
+        if name is not None:
+            return succeed(name)
+        self.waiting.append(Deferred())
+        return self.waiting[-1]

@@ -26,3 +26,33 @@ def heard() -> Iterator[list[str]]:
         yield lines
     finally:
         log_publisher.removeObserver(observe)
+
+
+EVENT: dict[str, Any] = {
+    "log_time": 1700000000.125,
+    "log_namespace": "socksproxy.access",
+    "client": "192.0.2.1:5555",
+    "user": None,
+    "method": None,
+    "version": 5,
+    "command": "CONNECT",
+    "destination": "example.com:80",
+    "rule": "web",
+    "reached": "93.184.216.34:80",
+    "outgoing": "192.0.2.7:40000",
+    "announced": None,
+    "strangers": None,
+    "reply": 0,
+    "sent": 512,
+    "received": 81920,
+    "datagrams_sent": None,
+    "datagrams_received": None,
+    "dropped": None,
+    "handshake_seconds": 0.001,
+    "resolution_seconds": None,
+    "connect_seconds": 0.01,
+    "session_seconds": 1.5,
+    "id": "1700000000000.0.7",
+    "end": "client",
+    "ended": "client reset",
+}

@@ -4,13 +4,20 @@ Origin servers on loopback, in threads: what the clients reach through the proxy
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import pytest
+
+from tests.support.processes import PATIENCE, Program
 
 _BLOCK = bytes(range(256)) * 256
 
@@ -168,3 +175,76 @@ class HTTPOrigin:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+@pytest.fixture
+def shouter() -> Iterator[int]:
+    """The port of a server that answers one client with what it said, in capitals."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(PATIENCE)
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                client, _ = listening.accept()
+                with client:
+                    client.sendall(client.recv(100).upper())
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        with contextlib.suppress(OSError):
+            listening.shutdown(socket.SHUT_RDWR)  # nobody came
+        thread.join(PATIENCE)
+
+
+def connect_through(client: socket.socket, port: int, login: tuple[bytes, bytes] | None = None) -> bytes:
+    """
+    Ask for 127.0.0.1 and *port*, and return what "hello" is answered with.
+
+    :param login: a name and a password.
+    """
+    assert logged_in(client, login)
+    assert requested(client, port) == 0
+    client.sendall(b"hello")
+    answer = b""
+    while data := client.recv(100):
+        answer += data
+    return answer
+
+
+def logged_in(client: socket.socket, login: tuple[bytes, bytes] | None) -> bool:
+    client.settimeout(PATIENCE)
+    if login is None:
+        client.sendall(b"\x05\x01\x00")
+        return exactly(client, 2) == b"\x05\x00"
+    client.sendall(b"\x05\x01\x02")
+    assert exactly(client, 2) == b"\x05\x02"
+    client.sendall(b"\x01" + b"".join(bytes((len(word),)) + word for word in login))
+    return exactly(client, 2) == b"\x01\x00"
+
+
+def requested(client: socket.socket, port: int) -> int:
+    """The reply's code."""
+    client.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + port.to_bytes(2, "big"))
+    return exactly(client, 10)[1]
+
+
+def exactly(client: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (more := client.recv(size - len(data))):
+        data += more
+    return data
+
+
+def connected(path: Path, program: Program) -> socket.socket:
+    """A connection to a Unix socket, as soon as *program* listens there."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        client = socket.socket(socket.AF_UNIX)
+        if client.connect_ex(str(path)) == 0:
+            return client
+        client.close()
+        ended = program.process.poll() is not None
+        assert not ended, f"it ended with {program.wait()}:\n{program.output}"
+        assert time.monotonic() < deadline, f"nothing listens on {path}"
+        time.sleep(0.01)

@@ -7,6 +7,15 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.portal import IRealm, Portal
+from zope.interface import implementer
+
+from socksproxy.auth.users import User
+from socksproxy.identity import ISOCKSUser
+from socksproxy.limits import Limits
 
 from .programs import require, run
 
@@ -35,3 +44,27 @@ def change(command: list[str], data: bytes = b"") -> None:
             break
         time.sleep(0.2)
     raise AssertionError(done.stderr)
+
+
+class Limited(User):
+    """A user with limits of its own."""
+
+    limits: Limits | None = None
+
+
+@implementer(IRealm)
+class Users:
+    """Users who may have so much."""
+
+    def __init__(self, **limits: Limits | None) -> None:
+        self.limits = limits
+
+    def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+        user = Limited(avatarId.decode())
+        user.limits = self.limits[user.name or ""]
+        return ISOCKSUser, user, lambda: None
+
+
+def portal_of(**limits: Limits | None) -> Portal:
+    checker = InMemoryUsernamePasswordDatabaseDontUse(**dict.fromkeys(limits, b"secret"))
+    return Portal(Users(**limits), [checker])

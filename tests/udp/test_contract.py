@@ -10,15 +10,13 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 
 from socksproxy import Address, Client as Who, Command, UDPSettings
 from socksproxy.commands.associate import MAX_IDLE_TALK
@@ -34,23 +32,19 @@ from tests.support.certificates import self_signed
 from tests.support.logs import log_publisher
 from tests.support.names import NameServer
 from tests.support.proxy import closed_port
+from tests.support.udp import Ports, free_udp_port, is_free, kinds, serving, two_free_ports
 
-from .harness import KINDS, PATIENCE, Client, Echo, Proxy, Refused, is_silent, reactor, udp_socket, wait_for
-
-kinds = pytest.mark.parametrize("kind", KINDS)
-
-
-@asynccontextmanager
-async def serving(kind: str, **options: Any) -> AsyncIterator[Proxy]:
-    """A proxy of *kind* that serves."""
-    proxy = Proxy(kind, **options)
-    await proxy.start()
-    try:
-        yield proxy
-    finally:
-        await proxy.stop()
-        # Twisted closes UDP ports in the next turn.
-        await deferLater(reactor, 0, lambda: None)
+from ..support.udp import (
+    PATIENCE,
+    Client,
+    Echo,
+    Proxy,
+    Refused,
+    is_silent,
+    reactor,
+    udp_socket,
+    wait_for,
+)
 
 
 @pytest.fixture(scope="module")
@@ -267,11 +261,6 @@ async def test_many_clients_of_one_address(kind: str, shared: bool) -> None:
         await proxy.run(many_at_once)
     assert len(proxy.records) == 20
     assert {record["datagrams_received"] for record in proxy.records} == {30}
-
-
-def free_udp_port() -> int:
-    """A port that is free now, and that the system does not give out by itself."""
-    return two_free_ports()[0]
 
 
 # Who may speak.
@@ -516,27 +505,6 @@ async def test_strangers_on_the_other_side(kind: str) -> None:
 
 
 # What is allowed.
-
-
-class Ports:
-    """
-    Denies some ports, and names; and answers late for some.
-
-    :ivar asked: what it was asked.
-    """
-
-    def __init__(self) -> None:
-        self.denied: set[object] = set()
-        self.late: dict[int, list[Deferred[bool]]] = {}
-        self.asked: list[tuple[Who, Command, Address]] = []
-
-    def permits(self, client: Who, command: Command, destination: Address) -> bool | Deferred[bool]:
-        self.asked.append((client, command, destination))
-        if destination.port in self.late:
-            answer: Deferred[bool] = Deferred()
-            self.late[destination.port].append(answer)
-            return answer
-        return destination.port not in self.denied and destination.host not in self.denied
 
 
 def each_destination_is_asked_for(proxy: Proxy, policy: Ports) -> None:
@@ -799,17 +767,6 @@ def tcp_closes(proxy: Proxy, how: str) -> None:
         client.send(b"anybody?", echo.address)
         assert client.is_silent()
         assert len(echo.seen) == 2
-
-
-def is_free(address: tuple[str, int]) -> bool:
-    """Whether a UDP port can be opened there, as nobody has it."""
-    try:
-        udp_socket(*address).close()
-    except OSError as problem:
-        if problem.errno != errno.EADDRINUSE:
-            raise
-        return False
-    return True
 
 
 @kinds
@@ -1100,15 +1057,6 @@ async def test_port_range(kind: str, warnings: list[str]) -> None:
     async with serving(kind, udp=UDPSettings(ports=ports)) as proxy:
         await proxy.run(exhausted, ports)
     assert len([line for line in warnings if "no free UDP port" in line]) == 1
-
-
-def two_free_ports() -> tuple[int, int]:
-    """Two neighbours that are free now, below those that the system gives out by itself."""
-    for _ in range(200):
-        first = random.SystemRandom().randrange(20000, 32000)
-        if is_free(("127.0.0.1", first)) and is_free(("127.0.0.1", first + 1)):
-            return first, first + 1
-    raise AssertionError("no two free ports")
 
 
 @pytest.fixture

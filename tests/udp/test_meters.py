@@ -16,8 +16,7 @@ from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.limits.buckets import Bucket, Meter, Meters
 from tests.support.limits import Purse
 
-from .harness import KINDS, Client, Echo, Proxy, reactor, wait_for
-from .test_contract import serving
+from ..support.udp import KINDS, Client, Echo, Proxy, reactor, serving, wait_for
 
 #: They measure over seconds.
 pytestmark = pytest.mark.slow

@@ -26,8 +26,7 @@ from socksproxy.udp.transports import TransportSockets
 from socksproxy.values.udp import UDPSettings
 from socksproxy.wire.datagram import IPV4_SIZE
 
-from .harness import Client, Echo, Proxy, reactor, udp_socket, wait_for
-from .test_contract import free_udp_port, serving
+from ..support.udp import Client, Echo, Proxy, free_udp_port, reactor, serving, udp_socket, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no engine")
 
@@ -306,7 +305,7 @@ async def test_a_fault_costs_one_association(monkeypatch: pytest.MonkeyPatch) ->
 @pytest_twisted.ensureDeferred
 async def test_no_room_in_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client is told, and no port is left open."""
-    from .harness import Refused
+    from ..support.udp import Refused
 
     def scenario(proxy: Proxy) -> int:
         with pytest.raises(Refused) as caught:

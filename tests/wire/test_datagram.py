@@ -9,7 +9,7 @@ from socksproxy.wire import datagram
 from socksproxy.wire.datagram import Header
 from socksproxy.wire.words import UNSPECIFIED, Address, AddressType, ProtocolError, Reply
 
-from .messages import addresses, assert_fit_for_a_log, bytes_, likely
+from ..support.messages import addresses, assert_fit_for_a_log, bytes_, likely
 
 HEADERS = [
     (b"\x00\x00\x00\x01\xc0\x00\x02\x01\x00\x35", Header(0, Address.of("192.0.2.1", 53))),

@@ -17,7 +17,7 @@ from socksproxy.wire.gssapi import (
 )
 from socksproxy.wire.words import ProtocolError
 
-from .messages import assert_fit_for_a_log, check_any, check_fault, check_stream, likely
+from ..support.messages import assert_fit_for_a_log, check_any, check_fault, check_stream, likely
 
 WITH_TOKEN = [kind for kind in MessageType if kind is not MessageType.ABORT]
 

@@ -8,7 +8,7 @@ from hypothesis import example, given, strategies as st
 from socksproxy.wire import password
 from socksproxy.wire.password import Credentials
 
-from .messages import Parser, bytes_, check_any, check_fault, check_stream, likely
+from ..support.messages import Parser, bytes_, check_any, check_fault, check_stream, likely
 
 fields = st.binary(min_size=1, max_size=255)
 

@@ -18,7 +18,7 @@ from socksproxy.wire.words import (
     Version,
 )
 
-from .messages import (
+from ..support.messages import (
     addresses,
     bytes_,
     check_any,

@@ -20,7 +20,7 @@ from socksproxy.wire.words import (
     Version,
 )
 
-from .messages import Parser, addresses, bytes_, check_any, check_fault, check_stream, likely
+from ..support.messages import Parser, addresses, bytes_, check_any, check_fault, check_stream, likely
 
 # As the fields ATYP, ADDR and PORT. As a number the wrong way round 443 is 47873.
 ADDRESSES = [

@@ -25,9 +25,9 @@ from socksproxy.twisted_internals import SharedUNIXPort
 from socksproxy.workers import descriptor_passing as module
 from socksproxy.workers.descriptor_passing import SupervisorResources, WorkerResources, file_of
 
-from ..conftest import PATIENCE
 from ..support.certificates import self_signed
 from ..support.logs import heard
+from ..support.processes import PATIENCE
 
 TCP = "tcp:0:interface=127.0.0.1:backlog=7"
 

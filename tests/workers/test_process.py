@@ -26,25 +26,12 @@ from socksproxy import Client
 from socksproxy.service.reload import CannotReload
 from socksproxy.workers.counts import SharedCounting
 from socksproxy.workers.descriptor_passing import file_of
-from socksproxy.workers.process import LONGEST_LINE, Inbox, Lines, Orders, WorkerProcess, pass_on
+from socksproxy.workers.process import LONGEST_LINE, Inbox, Lines, WorkerProcess, pass_on
 from socksproxy.workers.shared_table import new_table
 from socksproxy.workers.states import Ending
 from socksproxy.workers.worker import Commands, Reporter, make_worker_service, read_orders
 from tests.support.logs import log_publisher
-
-
-def orders(**changes: Any) -> Orders:
-    given: dict[str, Any] = {
-        "number": 2,
-        "reactor": "twisted.internet.pollreactor",
-        "arguments": ["-p", "0", "--workers", "2"],
-        "listeners": [[9, 10], []],
-        "files": {"/a:b": 11},
-        "log": (12, "/access.log"),
-        "counts": (13, 2, "00ff"),
-        "status": 4,
-    }
-    return Orders(**{**given, **changes})
+from tests.support.workers import orders
 
 
 @given(pieces=st.lists(st.binary(max_size=5).map(lambda data: data.replace(b"\x00", b"\n"))))

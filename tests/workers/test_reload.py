@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import PATIENCE, TWISTD, Program
 from ..support.certificates import self_signed
 from ..support.origin import Origin, echo
-from .test_supervisor import (
+from ..support.processes import PATIENCE, TWISTD, Program
+from ..support.workers import (
     LISTENING,
     Load,
     connected,

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,43 +26,33 @@ from socksproxy.app import makeService
 from socksproxy.workers.states import State
 from socksproxy.workers.supervisor import SupervisorService
 
-from ..conftest import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
-from ..service.test_server import SYSTEMD, parsed
 from ..support.certificates import self_signed
 from ..support.origin import Origin
+from ..support.processes import PATIENCE, PYTHON_M_TWISTED, TWIST, TWISTD, Program
+from ..support.service import SYSTEMD, parsed
+from ..support.workers import (
+    LISTENING,
+    Load,
+    connected,
+    descriptors_of,
+    echoes,
+    python_of_others,
+    received,
+    refuses,
+    server_of,
+    until,
+    with_each,
+    with_python,
+    workers_of,
+)
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at processes in /proc")
 
-LISTENING = r"listening on tcp:127\.0\.0\.1:(\d+)"
 IN_FRONT = {
     "twistd -n": (*TWISTD, "-n", "--pidfile="),
     "twist": (*TWIST, "--log-format=text"),
     "python -m twisted": (*PYTHON_M_TWISTED, "--log-format=text"),
 }
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until *condition* holds."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.01)
-
-
-def refuses(port: int) -> bool:
-    """Whether nobody listens at *port*."""
-    try:
-        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
-    except ConnectionRefusedError:
-        return True
-    except ConnectionResetError:  # it was waiting to be accepted when the listener went
-        pass
-    return False
-
-
-def workers_of(pid: int) -> list[int]:
-    """The processes that a supervisor has."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def ended(pid: int) -> bool:
@@ -72,87 +62,6 @@ def ended(pid: int) -> bool:
     except OSError:
         return True
     return text.rpartition(")")[2].split()[0] == "Z"
-
-
-def descriptors_of(pid: int) -> list[str]:
-    """What the descriptors of a process are of."""
-    found = []
-    for file in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):  # it has been closed meanwhile
-            found.append(os.readlink(file))
-    return found
-
-
-def inode_at_proxy(client: socket.socket) -> str | None:
-    """The inode of the other end of *client*, a connection on IPv4 loopback."""
-    ends = [f"{port:04X}" for port in (client.getpeername()[1], client.getsockname()[1])]
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        words = line.split()
-        if [words[1].split(":")[1], words[2].split(":")[1]] == ends:
-            return words[9]
-    return None
-
-
-def server_of(client: socket.socket, pids: Sequence[int]) -> int:
-    """Which of the processes has the other end of *client*."""
-    wanted = f"socket:[{inode_at_proxy(client)}]"
-    for pid in pids:
-        if wanted in descriptors_of(pid):
-            return pid
-    raise AssertionError("no worker has this session")
-
-
-def received(sock: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = sock.recv(size - len(data))
-        if not more:
-            raise EOFError(f"closed after {data!r}")
-        data += more
-    return data
-
-
-def connected(port: int, destination: int, source: str = "127.0.0.1") -> socket.socket:
-    """A session through the proxy."""
-    client = socket.socket()
-    try:
-        client.settimeout(PATIENCE)
-        client.bind((source, 0))
-        client.connect(("127.0.0.1", port))
-        client.sendall(b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01" + destination.to_bytes(2, "big"))
-        if received(client, 12)[3]:
-            raise PermissionError("refused")
-    except BaseException:
-        client.close()
-        raise
-    return client
-
-
-def echoes(client: socket.socket) -> bool:
-    client.sendall(b"?")
-    return received(client, 1) == b"?"
-
-
-def with_each(
-    port: int, origin: Origin, pids: Sequence[int], clients: list[socket.socket]
-) -> dict[int, list[socket.socket]]:
-    """Sessions, by the worker that serves them: at least two of each."""
-    by_worker: dict[int, list[socket.socket]] = {pid: [] for pid in pids}
-    deadline = time.monotonic() + PATIENCE
-    while min(map(len, by_worker.values())) < 2:
-        assert time.monotonic() < deadline, "one worker gets all the clients"
-        # Several at once, so that those that wait find the one busy that was woken first.
-        threads = [
-            threading.Thread(target=lambda: clients.append(connected(port, origin.port))) for _ in range(8)
-        ]
-        before = len(clients)
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for client in clients[before:]:
-            by_worker[server_of(client, pids)].append(client)
-    return by_worker
 
 
 @pytest.mark.parametrize("name", IN_FRONT)
@@ -195,33 +104,6 @@ def test_reactor_is_passed_on(name: str, epolls: int, start: Callable[..., Progr
         assert descriptors_of(pid).count("anon_inode:[eventpoll]") == epolls
     assert program.stop() == -signal.SIGTERM
     assert "Traceback" not in program.output
-
-
-class Load(threading.Thread):
-    """
-    Opens sessions, one after the other, until it is told to stop.
-
-    :ivar outcomes: how they went, by the name of the exception.
-    """
-
-    def __init__(self, port: int, destination: int) -> None:
-        super().__init__(daemon=True)
-        self.port = port
-        self.destination = destination
-        self.stopping = False
-        self.outcomes: Counter[str] = Counter()
-        self.longest = 0.0
-
-    def run(self) -> None:
-        while not self.stopping:
-            began = time.monotonic()
-            try:
-                with connected(self.port, self.destination) as client:
-                    echoes(client)
-                self.outcomes["served"] += 1
-            except Exception as problem:
-                self.outcomes[type(problem).__name__] += 1
-            self.longest = max(self.longest, time.monotonic() - began)
 
 
 def test_killed_under_load(
@@ -449,11 +331,6 @@ def test_two_supervisors(twistd: Callable[..., Program]) -> None:
     assert "address already in use" in second.output
 
 
-def with_python(executable: str) -> list[str]:
-    """``twistd`` whose workers are started with another Python."""
-    return [*TWISTD[:2], f"import sys; sys.executable = {executable!r}; {TWISTD[2]}"]
-
-
 @pytest.mark.parametrize("front", ["twistd", "twist"])
 def test_workers_die_at_start(front: str, tmp_path: Path, start: Callable[..., Program]) -> None:
     """No worker can start: the reason in one line, and status 1."""
@@ -599,15 +476,6 @@ def test_tls(tmp_path: Path, twistd: Callable[..., Program]) -> None:
         ):
             client.sendall(b"\x05\x01\x00")
             assert client.recv(2) == b"\x05\x00"
-
-
-def python_of_others() -> bool:
-    """Whether somebody else may run this Python and this package."""
-    command = [sys.executable, "-c", "import socksproxy.workers.worker"]
-    try:
-        return subprocess.run(command, user=65534, group=65534, capture_output=True).returncode == 0
-    except OSError:
-        return False
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -44,8 +44,8 @@ from socksproxy.auth.checkers.users_file import SETTLED
 from socksproxy.auth.credentials import Password
 from socksproxy.runtime.watched_file import WatchedFile
 
-from ...conftest import TWISTD
 from ...support.logs import heard
+from ...support.processes import TWISTD
 from ...support.programs import require, run
 from ...support.proxy import until
 

@@ -27,9 +27,9 @@ from socksproxy.auth.checkers.twisted_checkers import adapted
 from socksproxy.auth.checkers.users_file import LOOK_EVERY
 from socksproxy.auth.credentials import Password
 
-from ...relay.harness import reactor
 from ...support.logs import heard
 from ...support.proxy import Playing
+from ...support.relay import reactor
 from ...support.users import made_user
 
 needs_crypt = pytest.mark.skipif(find_spec("crypt") is None, reason="this Python has no crypt")

@@ -22,11 +22,10 @@ from tests.conftest import Serve
 from tests.support.logs import heard
 from tests.support.origin import Origin, blocks, echo
 from tests.support.proxy import Playing, Proxy, ask4, ask5, ask_as, echoes, until
+from tests.support.udp import Client as Datagrams, Echo, Refused, serving, wait_for
 from tests.support.usage import written
-from tests.udp.harness import Client as Datagrams, Echo, Refused, wait_for
-from tests.udp.test_contract import serving
 
-from ..test_sessions import portal_of
+from ...support.users import portal_of
 
 reactor: Any = _reactor
 

@@ -21,8 +21,8 @@ from socksproxy.limits.quota.database import UsageFileError
 from socksproxy.limits.quota.quota import Quota
 from socksproxy.limits.quota.usage import RETRY_AFTER, STOP_WITHIN, WRITE_AFTER, UsageFile
 from socksproxy.logs.throttle import EVERY
-from tests.conftest import PATIENCE, Program
 from tests.support.logs import heard
+from tests.support.processes import PATIENCE, Program
 from tests.support.usage import LOSSES, Desk, result_of, started, stop, used, written
 
 reactor: Any = _reactor

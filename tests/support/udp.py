@@ -7,24 +7,29 @@ A scenario is a plain function; it runs in a thread while the reactor relays.
 from __future__ import annotations
 
 import contextlib
+import errno
+import random
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
 
+import pytest
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from socksproxy import Address, SOCKSFactory, UDPSettings
+from socksproxy import Address, Client as Who, Command, SOCKSFactory, UDPSettings
 from socksproxy.wire.datagram import build_header, parse_datagram
 from socksproxy.wire.socks5 import parse_reply
-from socksproxy.wire.words import UNSPECIFIED, Command
+from socksproxy.wire.words import UNSPECIFIED
 
 reactor: Any = _reactor
 
@@ -274,3 +279,65 @@ class Echo:
 
 
 __all__ = ["KINDS", "PATIENCE", "Client", "Echo", "Proxy", "Refused", "UDPSettings"]
+
+
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+@asynccontextmanager
+async def serving(kind: str, **options: Any) -> AsyncIterator[Proxy]:
+    """A proxy of *kind* that serves."""
+    proxy = Proxy(kind, **options)
+    await proxy.start()
+    try:
+        yield proxy
+    finally:
+        await proxy.stop()
+        # Twisted closes UDP ports in the next turn.
+        await deferLater(reactor, 0, lambda: None)
+
+
+def free_udp_port() -> int:
+    """A port that is free now, and that the system does not give out by itself."""
+    return two_free_ports()[0]
+
+
+class Ports:
+    """
+    Denies some ports, and names; and answers late for some.
+
+    :ivar asked: what it was asked.
+    """
+
+    def __init__(self) -> None:
+        self.denied: set[object] = set()
+        self.late: dict[int, list[Deferred[bool]]] = {}
+        self.asked: list[tuple[Who, Command, Address]] = []
+
+    def permits(self, client: Who, command: Command, destination: Address) -> bool | Deferred[bool]:
+        self.asked.append((client, command, destination))
+        if destination.port in self.late:
+            answer: Deferred[bool] = Deferred()
+            self.late[destination.port].append(answer)
+            return answer
+        return destination.port not in self.denied and destination.host not in self.denied
+
+
+def is_free(address: tuple[str, int]) -> bool:
+    """Whether a UDP port can be opened there, as nobody has it."""
+    try:
+        udp_socket(*address).close()
+    except OSError as problem:
+        if problem.errno != errno.EADDRINUSE:
+            raise
+        return False
+    return True
+
+
+def two_free_ports() -> tuple[int, int]:
+    """Two neighbours that are free now, below those that the system gives out by itself."""
+    for _ in range(200):
+        first = random.SystemRandom().randrange(20000, 32000)
+        if is_free(("127.0.0.1", first)) and is_free(("127.0.0.1", first + 1)):
+            return first, first + 1
+    raise AssertionError("no two free ports")
