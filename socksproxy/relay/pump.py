@@ -23,7 +23,7 @@ import errno as errno_
 import os
 from collections.abc import Callable
 from socket import AF_UNIX, SHUT_WR, SO_ERROR, SOL_SOCKET, SocketType
-from typing import TYPE_CHECKING
+from typing import Protocol as Shape
 
 from zope.interface import implementer
 
@@ -34,10 +34,7 @@ from ..net.own_listeners import Place, path_of
 from ..net.tcp_options import reset_on_close
 from .epoll_events import BROKEN, READABLE, UNEVEN, WRITE
 from .interfaces import IRelay, nothing
-from .pipes import Pipe
-
-if TYPE_CHECKING:
-    from .engine import RelayEngine
+from .pipes import Pipe, PipePool
 
 BUFFER_SIZE = 65536
 
@@ -53,6 +50,30 @@ _RESETS = frozenset({errno_.ECONNRESET, errno_.EPIPE})
 
 _SPLICE: Callable[..., int] = os.splice
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+
+class PumpEngine(Shape):
+    """
+    What the pumps need of the engine.
+
+    :ivar buffer: what small data moves through.
+    :ivar pipes: what bulk data is spliced through.
+    :ivar spent: bytes that were moved in this turn of the reactor.
+    :ivar turn_bytes: how many bytes bulk streams may move in one turn, all together.
+    """
+
+    buffer: memoryview
+    pipes: PipePool
+    spent: int
+    turn_bytes: int
+
+    def again(self, pump: Half) -> None: ...
+
+    def run(self, pump: Half) -> None: ...
+
+    def drop(self, fd: int) -> None: ...
+
+    def forget_relay(self, relay: EngineRelay) -> None: ...
 
 
 class Half:
@@ -174,9 +195,8 @@ class Half:
         before = self.meter
         if meter is before:
             return
-        waiting = False
+        waiting = before is not None and before.waiting
         if before is not None:
-            waiting = before.waiting
             before.leave()
         if meter is None:
             self._owed = 0
@@ -208,17 +228,8 @@ class Half:
         self.fd = -1
         self.socket.close()
 
-    def reset(self) -> None:
-        """Close the socket so that its peer gets a reset."""
-        reset_on_close(self.socket)
-        self.close()
-
     def _pump_at_most(self, meter: Meter | None) -> None:
-        """
-        Move what can be moved until the source runs dry, the other socket is full, or it is others' turn.
-
-        :param meter: how much may be moved; None: whatever there is.
-        """
+        """Move what can be moved, as far as *meter* allows; None: there is no limit."""
         if self.fd < 0 or (meter is not None and meter.waiting):
             return
         if (self._blocked and not self._unblock_within(meter)) or self.eof:
@@ -441,7 +452,7 @@ class EngineRelay:
 
     def __init__(
         self,
-        engine: RelayEngine,
+        engine: PumpEngine,
         client: SocketType,
         destination: SocketType,
         ended: Callable[[IRelay], None],
@@ -474,7 +485,7 @@ class EngineRelay:
         """See :meth:`socksproxy.relay.interfaces.IRelay.abort`."""
         if self._ended is not None:
             self.how = how
-            self._close(Half.reset)
+            self._close(reset=True)
 
     def meter(self, meters: Meters | None) -> None:
         """See :meth:`socksproxy.relay.interfaces.IRelay.meter`."""
@@ -504,12 +515,12 @@ class EngineRelay:
             self.how = Cause.CLIENT_RESET if reset else Cause.CLIENT_LOST
         else:
             self.how = Cause.DESTINATION_RESET if reset else Cause.DESTINATION_LOST
-        self._close(Half.reset)
+        self._close(reset=True)
 
     def finish(self) -> None:
         """Both directions are closed."""
         if self._ended is not None:
-            self._close(Half.close)
+            self._close(reset=False)
 
     def is_idle(self, now: float) -> bool:
         """
@@ -522,12 +533,14 @@ class EngineRelay:
             self._total, self._since = total, now
         return self.idle is not None and now - self._since >= self.idle
 
-    def _close(self, close: Callable[[Half], None]) -> None:
+    def _close(self, *, reset: bool) -> None:
         ended, self._ended = self._ended, None
         self.half_closed = nothing
         halves = self.client, self.destination
         for half in halves:
-            close(half)
+            if reset:
+                reset_on_close(half.socket)
+            half.close()
         for half in halves:
             # Without these no cycle is left, and the memory is back at once instead of some time.
             del half.relay, half.other

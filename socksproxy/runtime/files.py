@@ -3,7 +3,8 @@ Reading the files that an operator names.
 
 Strategy: a name can be that of a FIFO, of a device without an end, or of a file on a server that does not
 answer. So every file is opened without waiting, must be a regular file, has a size limit, and is read by a
-daemon thread for which the caller waits a limited time.
+daemon thread for which the caller waits a limited time. That thread is of no
+:class:`~socksproxy.runtime.pool.Pool`: the caller blocks, and no reactor may run yet.
 """
 
 from __future__ import annotations

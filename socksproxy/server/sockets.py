@@ -15,7 +15,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from socket import SocketType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.cred.credentials import ICredentials
 from twisted.internet import tcp
@@ -40,6 +40,9 @@ from ..session.registry import Registry
 from ..session.session import Session
 from ..twisted_internals import PLAIN_PORTS, accept_with
 
+if TYPE_CHECKING:
+    from ..relay.engine import RelayEngine
+
 #: Clients accepted in one turn of the reactor, so that others have theirs.
 _BUDGET = 64
 
@@ -58,7 +61,7 @@ class SocketChannel:
 
     detachable = True
 
-    def __init__(self, engine: Any, reactor: Any, client: SocketType) -> None:
+    def __init__(self, engine: RelayEngine, reactor: Any, client: SocketType) -> None:
         self._engine = engine
         self._reactor = reactor
         self._socket: SocketType | None = client

@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from random import SystemRandom
-from typing import Any, Protocol as Shape
+from typing import TYPE_CHECKING, Any, Protocol as Shape
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -32,6 +32,9 @@ from .demux import Demux, PrivateDemux, SharedDemux
 from .reassembly import TIME, Reassembly
 from .targets import LIFETIME
 from .transports import TransportSockets
+
+if TYPE_CHECKING:
+    from ..relay.engine import RelayEngine
 
 _log = Logger(namespace="socksproxy")
 
@@ -141,7 +144,7 @@ class Associations:
         client: Client,
         local: str | None,
         hint: Address,
-        engine: Any,
+        engine: RelayEngine | None,
         ended: Callable[[Association], None],
         wrapping: IWrapping | None = None,
     ) -> tuple[Association, Address]:
@@ -235,7 +238,7 @@ class Associations:
 
         return opened(self._ports, open_port, _random.randrange), demux
 
-    def _maker(self, engine: Any) -> SocketMaker:
+    def _maker(self, engine: RelayEngine | None) -> SocketMaker:
         if engine is None or not batch.available():
             return TransportSockets(self._reactor, self._outgoing)
         from .sockets import EngineSockets
