@@ -20,7 +20,6 @@ from socksproxy.policy.asking import DestinationCheck
 from socksproxy.runtime.deadlines import Deadlines
 from socksproxy.udp import targets as module
 from socksproxy.udp.association import Association, AssociationContext
-from socksproxy.udp.drops import Drop
 from socksproxy.udp.reassembly import TIME, Reassembly
 from socksproxy.udp.targets import (
     LIFETIME,
@@ -480,15 +479,3 @@ def test_filtering_by_a_policy_that_cannot_be_cancelled() -> None:
     world.policy.canceller = _cannot
     assert not world.passes("198.51.100.1", 53)
     assert world.dropped == {"filtered": 1}
-
-
-def test_drops_by_error() -> None:
-    association = World().association
-    for number, reason in (
-        (90, Drop.TOO_BIG),
-        (11, Drop.OVERFLOW),
-        (101, Drop.UNREACHABLE),
-        (13, Drop.DENIED),
-    ):
-        association.failed(OSError(number, ""))
-        assert association.dropped[reason] == 1

@@ -1,4 +1,4 @@
-"""Whose a datagram is, on one port for all, and what associations of a factory have in common."""
+"""What associations of a factory have in common: see :mod:`socksproxy.udp.registry`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,8 @@ from socksproxy.net.ports import Advertised
 from socksproxy.net.resolve import NameLookups
 from socksproxy.policy import DefaultPolicy
 from socksproxy.policy.asking import DestinationCheck
-from socksproxy.runtime.deadlines import Deadlines
 from socksproxy.udp import registry as module
-from socksproxy.udp.association import Association, AssociationContext
-from socksproxy.udp.demux import PrivateDemux, SharedDemux
-from socksproxy.udp.reassembly import Reassembly
+from socksproxy.udp.association import Association
 from socksproxy.udp.registry import Associations
 from socksproxy.udp.targets import LIFETIME
 from socksproxy.udp.transports import TransportOutlet
@@ -38,35 +35,6 @@ from socksproxy.wire.words import UNSPECIFIED, AddressType
 DATAGRAM = build_header(Address.of("198.51.100.1", 53)) + b"x"
 
 
-# Settings.
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"ports": (5, 6), "port": 5}, "not both"),
-        ({"port": 0}, "0 is not a UDP port"),
-        ({"port": 65536}, "65536 is not a UDP port"),
-        ({"ports": (0, 6)}, "ports are 1 to 65535, the lower one first"),
-        ({"ports": (7, 6)}, "the lower one first"),
-        ({"destinations": 0}, "one destination at the least"),
-    ],
-)
-def test_settings_that_make_no_sense(settings: dict[str, Any], text: str) -> None:
-    """An embedder learns it at once, and not from the first client."""
-    with pytest.raises(ValueError, match=text):
-        UDPSettings(**settings)
-
-
-def test_settings() -> None:
-    assert UDPSettings(ports=(7, 7)).ports == PortRange(7, 7)
-    assert {filtering.value for filtering in Filtering} == {
-        "endpoint-independent",
-        "address-dependent",
-        "address-and-port-dependent",
-    }
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="it is so here anyway")
 def test_imported_where_there_is_no_engine() -> None:
     """A system without epoll and splice has the transports, which need nothing of the engine."""
@@ -76,9 +44,6 @@ def test_imported_where_there_is_no_engine() -> None:
         "assert 'socksproxy.udp.sockets' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-# Whose a datagram is.
 
 
 class Reactor(Clock):
@@ -110,115 +75,6 @@ class Port:
 
     def stopListening(self) -> None:
         self.open = False
-
-
-def an_association(host: str = "192.0.2.1", port: int | None = None, **settings: Any) -> Association:
-    clock = Clock()
-    check = DestinationCheck(DefaultPolicy(), NameLookups(None, clock), clock)  # type: ignore[arg-type]
-    context = AssociationContext(
-        check, UDPSettings(**settings), Deadlines(clock, None, Reassembly.clear), _nobody
-    )
-    return Association(context, Client(host, 1000), host, port, _nobody)
-
-
-def _nobody(association: Association) -> None:
-    """Whom it tells."""
-
-
-def served(*associations: Association) -> SharedDemux:
-    demux = SharedDemux()
-    for association in associations:
-        demux.add(association)
-    return demux
-
-
-def test_the_oldest_without_a_port() -> None:
-    one, two = an_association(), an_association()
-    demux = served(one, two)
-    assert demux.find("192.0.2.2", 7, DATAGRAM) is None
-    assert demux.find("192.0.2.1", 7, b"rubbish") is None
-    assert demux.find("192.0.2.1", 7, DATAGRAM) is one
-    assert demux.find("192.0.2.1", 8, DATAGRAM) is two
-    assert demux.find("192.0.2.1", 7, b"rubbish") is one, "the association counts it"
-    assert demux.find("192.0.2.1", 9, DATAGRAM) is None
-    assert demux.foreign == 2
-    assert (one.port, two.port) == (7, 8)
-
-
-def test_a_port_that_two_have_named() -> None:
-    """The first has it; a client cannot take another one's datagrams by naming its port."""
-    one, two = an_association(port=7), an_association(port=7)
-    demux = served(one, two)
-    assert two.port is None
-    assert demux.find("192.0.2.1", 7, DATAGRAM) is one
-    assert demux.find("192.0.2.1", 8, DATAGRAM) is two
-    assert demux.remove(one)
-    assert demux.find("192.0.2.1", 7, DATAGRAM) is None
-
-
-def test_who_has_named_no_port_goes_first() -> None:
-    """A port that was named is its association's, as long as there is another one for other ports."""
-    named, silent, wrong = an_association(port=7), an_association(), an_association(port=53)
-    demux = served(named, silent, wrong)
-    assert demux.find("192.0.2.1", 7, b"rubbish") is None, "that does not latch"
-    assert demux.find("192.0.2.1", 9, DATAGRAM) is silent
-    assert demux.find("192.0.2.1", 7, DATAGRAM) is named
-    assert demux.find("192.0.2.1", 10, DATAGRAM) is wrong
-    assert (named.port, silent.port, wrong.port) == (7, 9, 10)
-    assert demux.find("192.0.2.1", 53, DATAGRAM) is None
-    for association in (named, silent, wrong):
-        demux.remove(association)
-    assert [*demux._by_peer, *demux._peers, *demux._by_host, *demux._waiting, *demux._expecting] == []
-
-
-def test_same_port_of_other_addresses() -> None:
-    one, two = an_association("192.0.2.1", 7), an_association("192.0.2.2", 7)
-    demux = served(one, two)
-    assert demux.find("192.0.2.1", 7, DATAGRAM) is one
-    assert demux.find("192.0.2.2", 7, DATAGRAM) is two
-    assert (one.port, two.port) == (7, 7)
-
-
-@pytest.mark.parametrize("relatch", [False, True])
-def test_a_port_that_moves(relatch: bool) -> None:
-    one = an_association(port=7, relatch=relatch)
-    demux = served(one)
-    changes: list[None] = []
-    demux.changed = lambda: changes.append(None)
-    assert demux.find("192.0.2.1", 8, DATAGRAM) is one, "it has named another port, which does not matter"
-    assert len(changes) == 1
-    assert demux.find("192.0.2.1", 8, b"rubbish") is one, "the association counts it"
-    assert demux.find("192.0.2.1", 9, DATAGRAM) is (one if relatch else None)
-    assert demux.find("192.0.2.1", 7, DATAGRAM) is (one if relatch else None)
-    assert len(changes) == (3 if relatch else 1)
-    assert demux.find("192.0.2.1", 7 if relatch else 8, DATAGRAM) is one
-    demux.add(an_association(relatch=relatch))
-    two = demux.find("192.0.2.1", 10, DATAGRAM)
-    assert two is not one
-    assert demux.find("192.0.2.1", 11, DATAGRAM) is None, "of two nobody can tell"
-
-
-def test_nothing_is_kept_of_those_that_are_gone() -> None:
-    one, two, three = an_association(), an_association(port=7), an_association("192.0.2.2")
-    demux = served(one, two, three)
-    assert demux.remove(two)
-    assert demux.remove(one)
-    assert not demux.remove(three)
-    assert [*demux._by_peer, *demux._peers, *demux._by_host, *demux._waiting] == []
-    assert demux.find("192.0.2.1", 7, DATAGRAM) is None
-
-
-def test_an_own_port() -> None:
-    demux = PrivateDemux()
-    assert demux.find("192.0.2.1", 7, DATAGRAM) is None
-    demux.abort()
-    one = an_association()
-    demux.add(one)
-    assert demux.find("192.0.2.1", 7, DATAGRAM) is one
-    assert demux.find("192.0.2.1", 8, DATAGRAM) is None
-    demux.abort()
-    assert one.how is Cause.ABORTED
-    assert not demux.remove(one)
 
 
 # All of a factory.

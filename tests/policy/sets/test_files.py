@@ -1,9 +1,7 @@
-"""Sets of networks and names, and the files that hold them."""
+"""Files of sets: see :mod:`socksproxy.policy.sets.files`."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from threading import Thread
@@ -11,10 +9,7 @@ from time import thread_time
 from typing import Any
 
 import pytest
-import pytest_twisted
-from hypothesis import given, strategies as st
 from twisted.internet import reactor as _reactor
-from twisted.internet.task import Clock
 
 from socksproxy.policy.sets import (
     NamesFile,
@@ -23,57 +18,12 @@ from socksproxy.policy.sets import (
     NetworkTable,
     SetFile,
     SetFileError,
-    SetFiles,
     tables,
 )
 from socksproxy.runtime import watched_file
 from socksproxy.runtime.files import FileContent, read_regular_file
-from tests.support.logs import heard
 
 reactor: Any = _reactor
-
-NUMBERS4 = st.integers(0, 2**32 - 1) | st.sampled_from([0, 1, 0xFFFF, 0x10000, 0x10001, 2**32 - 1])
-NUMBERS6 = st.integers(0, 2**128 - 1) | st.builds(
-    lambda high, low: high << 64 | low, st.integers(0, 3), st.sampled_from([0, 1, 2, 2**64 - 1])
-)
-
-
-def ranges(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[list[tuple[int, int]]]:
-    return st.lists(st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair))), max_size=8)
-
-
-@pytest.mark.slow
-@given(ranges(NUMBERS4), ranges(NUMBERS6), st.lists(NUMBERS4), st.lists(NUMBERS6))
-def test_table(
-    ranges4: list[tuple[int, int]], ranges6: list[tuple[int, int]], asked4: list[int], asked6: list[int]
-) -> None:
-    """An address is in the table if it is in a range that was given, and the answer holds it."""
-    table = NetworkTable(ranges4, ranges6)
-    for given_ranges, asked, ipv6 in ((ranges4, asked4, False), (ranges6, asked6, True)):
-        ends = [number + step for pair in given_ranges for number in pair for step in (-1, 0, 1)]
-        for number in [*asked, *ends]:
-            if not 0 <= number < (1 << (128 if ipv6 else 32)):
-                continue
-            found = table.range_of(number, ipv6)
-            held = [pair for pair in given_ranges if pair[0] <= number <= pair[1]]
-            assert (found is not None) is bool(held)
-            if found is not None:
-                assert found[0] <= min(pair[0] for pair in held)
-                assert found[1] >= max(pair[1] for pair in held)
-
-
-LABELS = st.sampled_from(["a", "b", "ads", "x-1"])
-HOSTNAMES = st.lists(LABELS, min_size=1, max_size=4).map(".".join)
-
-
-@pytest.mark.slow
-@given(st.lists(st.builds("{}{}".format, st.sampled_from(["", "*.", "."]), HOSTNAMES)), st.lists(HOSTNAMES))
-def test_names(patterns: list[str], names: list[str]) -> None:
-    table = NameTable(patterns)
-    exact = {pattern.lstrip(".") for pattern in patterns if not pattern.startswith("*")}
-    suffixes = tuple(pattern.lstrip("*") for pattern in patterns if pattern[0] in "*.")
-    for name in names:
-        assert table.holds(name) is (name in exact or name.endswith(suffixes))
 
 
 def write(path: Path, text: str | bytes) -> str:
@@ -228,28 +178,6 @@ def test_entries_that_can_never_match(tmp_path: Path) -> None:
     assert again.ignored == names.ignored
 
 
-@pytest_twisted.ensureDeferred
-async def test_entries_that_can_never_match_are_logged(tmp_path: Path, told: list[str]) -> None:
-    """Once for each state of the file; those of a file that was loaded before, when it is watched."""
-    path = tmp_path / "names.txt"
-    names = NamesFile(write(path, "a.example\nb..example\n"))
-    files = SetFiles(Clocked(), [names])
-    await files.start()
-    await files.look()
-    line = f"an entry of a set does not count: {path}, line 2: 'b..example': is no name that the DNS allows"
-    assert told == [line]
-    assert names.holds("a.example")
-    files.watch()
-    assert told == [line] * 2
-    write(path, "a.example\nb.example\n")
-    await files.look()
-    await files.look()
-    assert names.holds("b.example")
-    assert told == [line] * 2
-    assert names.ignored == ()
-    files.stop()
-
-
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SetFileError, match="no such file"):
         NamesFile(str(tmp_path / "gone")).load()
@@ -313,78 +241,6 @@ def test_no_long_step(
     assert len(file.table) > 1000
     assert len(steps) > 2 * 40_000 // 1000
     assert max(steps) < 0.02
-
-
-@pytest.fixture
-def told() -> Iterator[list[str]]:
-    """The warnings."""
-    with heard() as lines:
-        yield lines
-
-
-class Clocked(Clock):
-    """Time that is a test's, and the reactor's threads."""
-
-    def addSystemEventTrigger(self, *arguments: Any) -> Any:
-        return reactor.addSystemEventTrigger(*arguments)
-
-    def removeSystemEventTrigger(self, trigger: Any) -> None:
-        reactor.removeSystemEventTrigger(trigger)
-
-    def callFromThread(self, *arguments: Any, **named: Any) -> None:
-        reactor.callFromThread(*arguments, **named)
-
-
-@pytest_twisted.ensureDeferred
-async def test_read_again(tmp_path: Path, told: list[str]) -> None:
-    """A change is read once nobody writes any more; a broken one is told once, and the old content stays."""
-    path = tmp_path / "names.txt"
-    names = NamesFile(write(path, "a.example\n"))
-    files = SetFiles(Clocked(), [names])
-    await files.start()
-    assert names.holds("a.example")
-    write(path, "a.example\nb.exam")
-    await files.look()
-    assert not names.holds("b.exam"), "somebody may be writing yet"
-    write(path, "a.example\nb.example\n")
-    await files.look()
-    assert not names.holds("b.example")
-    await files.look()
-    assert names.holds("b.example")
-    assert told == []
-    write(path, "d..example\n")
-    for _ in range(4):
-        await files.look()
-    (line,) = told
-    assert line.startswith("a set is not read, what was read before stays: ")
-    assert line.endswith(
-        f"{path}, line 1: 'd..example': is no name that the DNS allows; no entry of the file counts"
-    )
-    assert names.holds("b.example")
-    assert not names.holds("c.example")
-    os.unlink(path)
-    for _ in range(3):
-        await files.look()
-    assert names.holds("b.example")
-    write(path, "e.example\n")
-    for _ in range(3):
-        await files.look()
-    assert names.holds("e.example")
-    assert len(told) == 1
-    files.stop()
-
-
-@pytest_twisted.ensureDeferred
-async def test_looks_by_itself(tmp_path: Path) -> None:
-    clock = Clocked()
-    names = NamesFile(write(tmp_path / "names.txt", "a.example\n"))
-    files = SetFiles(clock, [names], every=5)
-    await files.start()
-    assert [call.getTime() for call in clock.getDelayedCalls()] == [5]
-    files.stop()
-    assert clock.getDelayedCalls() == []
-    await files.look()
-    assert clock.getDelayedCalls() == [], "it has been stopped"
 
 
 def test_what_another_one_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
