@@ -343,7 +343,7 @@ class RelayEngine:
         :param source: the address (and port, or 0) to connect from.
         :param options: what the socket is told.
         :returns: fires with the socket, non-blocking and registered for everything;
-            cancelling it closes the socket. Whoever closes it tells :meth:`drop` first.
+            cancelling it closes the socket. The caller calls :meth:`drop` before it closes the socket.
         :raises OSError: (by the Deferred) as the system gives it.
         """
         try:
@@ -367,11 +367,11 @@ class RelayEngine:
     # Life.
 
     def use(self) -> None:
-        """Somebody needs the engine until :meth:`leave`."""
+        """The caller needs the engine until :meth:`leave`."""
         self._users += 1
 
     def leave(self) -> None:
-        """Whoever called :meth:`use` needs it no more; the last one's last session takes it along."""
+        """The caller of :meth:`use` needs the engine no more. It closes with its last user and session."""
         self._users -= 1
         self._leave_if_unused()
 
@@ -437,7 +437,7 @@ class _Connecting:
             self.result.callback(link)
 
     def abort(self) -> None:
-        """Nobody is to have the connection."""
+        """The connection is not wanted any more."""
         self.result.cancel()
 
     def _cancelled(self, _: object) -> None:

@@ -12,7 +12,7 @@ from ..net.own_listeners import Place
 
 
 def nothing(relay: IRelay) -> None:
-    """What a relay tells whom nothing is to be told."""
+    """The callback of a relay whose caller wants to hear nothing."""
 
 
 class IRelay(Interface):

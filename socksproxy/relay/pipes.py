@@ -41,7 +41,7 @@ class PipePool:
     """
     Lends pipes.
 
-    :param most: how many there are at once; whoever gets none uses a buffer.
+    :param most: how many there are at once; a pump that gets none uses a buffer.
     :param keep: how many wait, open, to be lent again.
     :param wanted: bytes that a pipe should hold.
     """

@@ -434,7 +434,7 @@ class EngineRelay:
     :ivar half_closed: called when one direction has closed and the other goes on.
     """
 
-    #: Bytes that the engine moves are nobody's protocol.
+    #: The engine moves bytes of any protocol, so none is broken.
     problem: str | None = None
 
     __slots__ = (

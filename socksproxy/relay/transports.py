@@ -112,7 +112,7 @@ class RelayEnd:
         self.resume()
 
     def leave_meter(self) -> None:
-        """Nothing more will come: what it holds is for others."""
+        """No more data will come: other sessions may have what the meter holds."""
         meter, self.meter = self.meter, None
         if meter is not None:
             meter.leave()

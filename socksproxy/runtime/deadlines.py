@@ -25,7 +25,7 @@ _SHORTEST_LOOK, _LONGEST_LOOK = 0.1, 15.0
 
 def look_every(idle: float | None) -> float:
     """
-    Seconds between two looks at who is idle, where nobody is told of every byte.
+    Seconds between two looks for idle relays, which do not report every byte.
 
     :param idle: seconds that they may be idle; None: for ever.
     """
@@ -121,7 +121,7 @@ class Deadlines(Generic[T]):
 
 
 class OwnDeadlines(Deadlines[T]):
-    """Likewise, and a thing may have a time of its own; that costs a timer."""
+    """As :class:`Deadlines`; a thing may also have a time of its own, which costs a timer."""
 
     __slots__ = ("_own",)
 

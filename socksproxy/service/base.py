@@ -1,8 +1,8 @@
 """
-Opening listeners, and what a service that has them does about the process's signals.
+The service that opens listeners, closes them, and handles the signals of the process.
 
-What shows only when the listeners open is :class:`CannotStart`: it ends the
-process with one line and a status that is not 0.
+A mistake that shows only when the listeners open is :class:`CannotStart`. It ends the process with one line
+and a status that is not 0.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class CannotStart(SystemExit, Exception):
 
 class Prepared(NamedTuple):
     """
-    What is about to be in force.
+    A configuration that is about to come into force.
 
-    :ivar options: what it comes from.
-    :ivar ports: what listens for each of its listeners.
+    :ivar options: the options that describe it.
+    :ivar ports: each listener with its port.
     """
 
     options: Options
@@ -63,18 +63,18 @@ class Prepared(NamedTuple):
 
 class ListeningService(Service):
     """
-    Opens listeners, and closes them. What becomes of the clients is for those who inherit from it.
+    Opens listeners, and closes them. A subclass serves the clients.
 
     Ports are opened before ``twistd --uid`` gives up its privileges.
 
     :param reactor: asked to open the access log again when SIGUSR1 comes.
     :param factory: is given the listeners' clients.
-    :param listeners: where they are accepted.
-    :param open: whether that may be where others than this machine's own programs reach it.
-    :param guarded: whether everybody has to show who they are; then it may be so anyway.
+    :param listeners: where clients are accepted.
+    :param open: whether listeners may be on addresses that other machines reach.
+    :param guarded: whether each client has to authenticate; then listeners may be on such addresses, too.
     :param access_log: opened again when SIGUSR1 comes, and closed at the end.
-    :param options: what all this comes from, to be read again when SIGHUP comes; None: it is not.
-    :ivar ports: what listens now.
+    :param options: the options that describe all this, read again when SIGHUP comes; None: they are not.
+    :ivar ports: the ports that listen now.
     """
 
     def __init__(
@@ -104,17 +104,17 @@ class ListeningService(Service):
         self._handlers: dict[int, tuple[Any, Any]] = {}
         self.reloading = Reloading(reactor, self._current, self.reload)
 
-    # For those who inherit.
+    # A subclass overrides these.
 
     def opened(self, port: IListeningPort, name: str | None) -> None:
         """
-        *port* listens, and has not accepted anybody yet.
+        *port* listens, and has not accepted a client yet.
 
-        :param name: what rules call it, beside its address.
+        :param name: its name in rules, beside its address.
         """
 
     def closed(self, port: IListeningPort) -> None:
-        """*port* is about to close, for nobody is to be accepted there any more."""
+        """*port* accepts no client any more, and is about to close."""
 
     def reload(self, options: Options) -> Deferred[list[str]]:
         """
@@ -148,7 +148,7 @@ class ListeningService(Service):
             self.access_log.reopen()
 
     def end_now(self) -> None:
-        """Whatever :meth:`stopService` waits for, it waits no longer."""
+        """End what :meth:`stopService` waits for."""
         raise NotImplementedError
 
     # The life of a service.
@@ -189,7 +189,7 @@ class ListeningService(Service):
 
     def close_ports(self) -> Deferred[Any]:
         """
-        Accept nobody any more.
+        Accept no client any more.
 
         :returns: fires when all ports are closed.
         """
@@ -203,7 +203,7 @@ class ListeningService(Service):
         return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
 
     def finish(self) -> None:
-        """All is over: signals are handled as before, and the access log is closed."""
+        """The service has ended: signals are handled as before it, and the access log is closed."""
         self._restore(*(getattr(signal, name, 0) for name in ("SIGUSR1", "SIGUSR2", "SIGHUP")))
         if signal.SIGTERM in self._handlers or signal.SIGINT in self._handlers:
             # It does not come to that when the process ends: a signal that comes meanwhile is still ours.
@@ -242,7 +242,7 @@ class ListeningService(Service):
     @inlineCallbacks
     def prepare(self, options: Options) -> Generator[Any, Any, Prepared]:
         """
-        Open the listeners of *options* that are not open yet; nobody is accepted there so far.
+        Open the listeners of *options* that are not open yet. They accept no client so far.
 
         :returns: fires with what :meth:`enter` or :meth:`abandon` is to be given next.
         :raises CannotReload: (by the Deferred) when one cannot be opened; those that could are closed again.

@@ -1,7 +1,7 @@
 """
-Reading the configuration again while all goes on: what SIGHUP asks for.
+Reading the configuration again while sessions go on, which SIGHUP asks for.
 
-It is read and checked in a thread, together with all that it names. With any mistake nothing changes.
+A thread reads and checks the configuration, and all files that it names. With any mistake nothing changes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ READ_WITHIN = 600.0
 
 class CannotReload(Exception):
     """
-    What was read cannot be put in force, and nothing has changed.
+    The configuration that was read cannot come into force, and nothing has changed.
 
     :ivar lines: why, a line for each reason.
     """

@@ -1,8 +1,8 @@
 """
-How the things that options name are opened: endpoints and files.
+The endpoints and files that options name, opened.
 
-A process by itself opens them as they are named. A supervisor opens them for its
-workers, and a worker takes what was opened for it (:mod:`~socksproxy.workers.descriptor_passing`).
+A process by itself opens them as they are named. A supervisor opens them for its workers, and a worker takes
+them from the supervisor (:mod:`~socksproxy.workers.descriptor_passing`).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from .port_keeper import PortKeeper
 
 class Resources:
     """
-    Opens what is named.
+    The endpoints and files of one configuration.
 
     :param reactor: listens.
-    :param before: what opened things for the configuration before this one; what is open stays so.
+    :param before: the resources of the configuration before this one; what stays the same stays open.
     :ivar keeper: the ports that are open.
     :ivar log: the access log, or None.
     """
@@ -47,7 +47,7 @@ class Resources:
         self._log_before = None if before is None else before.log
 
     def successor(self) -> Resources:
-        """What opens things for the configuration after this one."""
+        """The resources for the configuration after this one."""
         return Resources(self.reactor, self)
 
     def reactor_for(self, listener: int) -> Any:
@@ -81,7 +81,7 @@ class Resources:
         return endpoint
 
     def separate(self, endpoints: Sequence[IStreamServerEndpoint]) -> None:
-        """Have those of *endpoints* that are on ``::`` leave IPv4 clients to another one on the same port."""
+        """Have each of *endpoints* on ``::`` leave IPv4 clients to another one on the same port."""
         self.keeper.ipv4_ports = ipv4_ports(endpoints)
 
     def access_log(self, path: str, format: str) -> AccessLog:
@@ -102,7 +102,7 @@ class Resources:
 
 
 class CheckedResources(Resources):
-    """Opens nothing, and still finds what could not be opened."""
+    """Opens nothing, and still finds what could not be opened: for ``socksproxy check``."""
 
     def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint:
         """See :meth:`Resources.endpoint`."""

@@ -37,12 +37,12 @@ class SOCKSService(ListeningService):
 
     :param reactor: what the factory was given.
     :param factory: serves the clients.
-    :param listeners: where they are accepted.
-    :param open: whether that may be where others than this machine's own programs reach it.
-    :param guarded: whether everybody has to show who they are; then it may be so anyway.
+    :param listeners: where clients are accepted.
+    :param open: whether listeners may be on addresses that other machines reach.
+    :param guarded: whether each client has to authenticate; then listeners may be on such addresses, too.
     :param access_log: opened again when SIGUSR1 comes, and closed at the end.
     :param drain: how many seconds sessions may go on when the service stops.
-    :param options: what all this comes from, to be read again when SIGHUP comes; None: it is not.
+    :param options: the options that describe all this, read again when SIGHUP comes; None: they are not.
     """
 
     factory: SOCKSFactory
@@ -80,7 +80,7 @@ class SOCKSService(ListeningService):
         listeners = self.factory.sessions.context.listeners
         listeners.call(place, name)
         if not isinstance(place, str):
-            # Before the first client asks for it: nobody may send the proxy to itself.
+            # Before the first client asks for it: no client may send the proxy to itself.
             listeners.add(*place)
 
     def startService(self) -> None:

@@ -55,7 +55,7 @@ class SharedCounter:
         if self._place is None:
             self._alone -= 1
             return
-        # Without the lock: nobody else writes here, and for the others it ends a moment later.
+        # Without the lock: no other process writes here, and the others see the end a moment later.
         self._table.remove(self._place, self._column)
         self._here -= 1
         if not self._here:

@@ -47,14 +47,14 @@ _FILE = re.compile(r"\b(privateKey|certKey|extraCertChain|dhParameters)=((?:\\.|
 
 class SupervisorResources(Resources):
     """
-    Opens things for workers.
+    The supervisor's resources, which its workers use.
 
     :param reactor: listens.
-    :param before: what opened things for the configuration before this one.
-    :ivar ports: by listener, the ports that it has, each with the
-        number that its descriptor must have in a worker, or None.
-    :ivar files: what was read from the files that endpoints
-        name. A worker that starts when privileges are gone could not read them.
+    :param before: the resources of the configuration before this one.
+    :ivar ports: by listener, its ports, each with the number that its descriptor must have in a worker, or
+        None.
+    :ivar files: the content of the files that endpoints name. A worker that starts after the loss of
+        privileges could not read them.
     """
 
     def __init__(self, reactor: Any, before: Resources | None = None) -> None:
@@ -112,7 +112,7 @@ class SupervisorResources(Resources):
         return endpoint
 
     def forget_ports(self) -> None:
-        """The ports are closed."""
+        """All ports are closed."""
         for ports in self.ports.values():
             ports.clear()
 
@@ -124,13 +124,13 @@ class SupervisorResources(Resources):
 
 class WorkerResources(Resources):
     """
-    Takes what a supervisor has opened.
+    A worker's resources, which the supervisor has opened.
 
     :param reactor: listens.
     :param listeners: by listener, the descriptors of its ports.
-    :param files: descriptors with what the files of these names hold.
-    :param log: the descriptor of the access log, and where that is.
-    :param before: what took things for the configuration before this one.
+    :param files: by the name of a file, a descriptor with its content.
+    :param log: the descriptor and the path of the access log.
+    :param before: the resources of the configuration before this one.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class WorkerResources(Resources):
         return self.log
 
     def close_rest(self) -> None:
-        """Nothing more is taken of what was given: that is closed."""
+        """Close the descriptors that were given and not used."""
         descriptors = [*chain.from_iterable(self._listeners), *self._files.values()]
         if self._given_log is not None:
             descriptors.append(self._given_log[0])

@@ -1,12 +1,11 @@
 """
 A worker's process, as the supervisor sees it.
 
-They speak through two pipes, in lines. The first that the worker reads is its
-:class:`Orders`; then come commands, and the end of that pipe is the end of the
-supervisor, however it came to it: no worker is left behind. What the worker says of
-itself is in the other one. Orders that come later, when the configuration has
-changed, take another way, on which descriptors go with them. Its log comes by its standard output, one
-event a line; whatever else it says, such as what Python writes when it cannot start, by its standard error.
+Strategy: supervisor and worker exchange lines over two pipes. The first line to the worker is its
+:class:`Orders`; commands follow. The end of that pipe is the end of the supervisor, of whatever kind, so no
+worker is left behind. The worker reports its state on the other pipe. Orders after a reload come over a Unix
+socket, because descriptors go with them. The worker's log comes over its standard output, one event a line.
+Other text, such as that of a Python that cannot start, comes over its standard error.
 """
 
 from __future__ import annotations
@@ -121,7 +120,7 @@ def pass_on(channel: socket.socket, orders: Orders, descriptors: Sequence[int]) 
     """
     Send *orders*, with the *descriptors* that they speak of.
 
-    :raises OSError: when they cannot be sent; nobody is to use the channel any more then.
+    :raises OSError: when they cannot be sent. The channel must not be used again then.
     """
     rest = list(descriptors)
     while len(rest) > _TOGETHER:
@@ -309,7 +308,7 @@ class WorkerProcess(ProcessProtocol):
             name, text = json.loads(line)
             level = LogLevel.lookupByName(name)
         except Exception:
-            # Somebody has printed something.
+            # A library has printed a line.
             level, text = LogLevel.info, line.decode("utf-8", "replace").rstrip()
         _log.emit(level, "worker {number}: {text}", number=self._number, text=text)
 

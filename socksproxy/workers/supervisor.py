@@ -43,7 +43,7 @@ _TO_BE_TOLD = (State.STARTING, State.RUNNING, State.RELOADING)
 
 
 class Supervisor(Factory):
-    """For ports that accept nobody; its name is what Twisted logs."""
+    """For ports that accept no client. Twisted logs the name of this class."""
 
     noisy = False
 
@@ -169,7 +169,7 @@ class SupervisorService(ListeningService):
         self._send(REOPEN)
 
     def announce(self, where: str, local: bool, by: str) -> None:
-        """See :meth:`ListeningService.announce`; it is told when somebody accepts there."""
+        """See :meth:`ListeningService.announce`; the operator hears of it when a worker accepts there."""
         self._announcements.append((where, local, by))
 
     # Another configuration.
@@ -210,7 +210,7 @@ class SupervisorService(ListeningService):
             raise CannotReload([str(problem)]) from None
 
     def enter(self, prepared: Prepared) -> list[str]:
-        """See :meth:`ListeningService.enter`; nobody is accepted here."""
+        """See :meth:`ListeningService.enter`; this process accepts no client."""
         changes = super().enter(prepared)
         ports: list[Any] = list(self.ports)
         for port in ports:

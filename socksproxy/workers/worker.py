@@ -333,7 +333,7 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
     # With the reactor's own handlers a signal that comes with a command would be one too many.
     reactor.run(installSignalHandlers=False)
     if service.failed:
-        # The supervisor is not to take it for one that somebody has ended.
+        # The supervisor must not take it for a worker that was told to end.
         raise SystemExit(1)
 
 
