@@ -43,6 +43,20 @@ def test_lazy() -> None:
     assert "socksproxy.server.factory" in loaded("from socksproxy import SOCKSFactory")
 
 
+def test_check(tmp_path: Path) -> None:
+    """To check a file takes neither the server nor a reactor."""
+    file = tmp_path / "socks.toml"
+    file.write_text('[listeners]\nlisten = ["tcp:0:interface=127.0.0.1"]\n')
+    modules = loaded("from socksproxy.cli import main; assert main(['check', sys.argv[1]]) == 0", str(file))
+    assert "socksproxy.config.file" in modules
+    assert not modules & {
+        "socksproxy.server.factory",
+        "socksproxy.session.session",
+        "socksproxy.relay.engine",
+    }
+    assert "twisted.internet.reactor" not in modules
+
+
 def test_unknown_name() -> None:
     """What the package does not have is missed in the usual way."""
     with pytest.raises(AttributeError, match="has no attribute 'SOCKSFactroy'"):
@@ -85,12 +99,13 @@ def late_imports(path: Path) -> Iterator[str]:
 #: What is imported late beside the modules that need extras.
 LATE = {
     "runtime/reactor.py": ["twisted.internet.reactor"],  # the import chooses a reactor
+    # Each command starts with what it needs.
     "cli/check.py": ["twisted.python.usage", "socksproxy.config", "socksproxy.service.resources"],
     "cli/explain.py": ["socksproxy.config", "socksproxy.policy.explain"],
-    "config/options.py": ["socksproxy.config.listeners"],
-    "relay/__init__.py": ["socksproxy.relay.engine"],  # there are platforms without epoll
-    "app.py": ["socksproxy.workers.supervisor"],
-    "udp/registry.py": ["socksproxy.udp.sockets"],  # there are platforms without epoll
+    "app.py": ["socksproxy.workers.supervisor"],  # one process does without the machinery for many
+    # There are platforms without epoll.
+    "relay/__init__.py": ["socksproxy.relay.engine"],
+    "udp/registry.py": ["socksproxy.udp.sockets"],
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from ..runtime.reactor import global_reactor
 from .failure import CommandFailed, complain, shown, tell, with_mistakes
 
 _DESCRIPTION = """
@@ -16,6 +15,12 @@ that can never match are warnings, and so are lines of files of passwords that d
 count. Nothing is started, opened or written. What the file names, such as certificates,
 files of passwords and local addresses, is looked at as it is here and for this user.
 """
+
+
+class _NothingRuns:
+    """Stands for the reactor: a check makes endpoints and resolvers, and none of them is used."""
+
+    nameResolver = None
 
 
 def add_to(commands: Any) -> None:
@@ -36,7 +41,7 @@ def run(options: Namespace) -> None:
     from ..config.command_line import Mistakes, Options
     from ..service.resources import CheckedResources
 
-    reactor = global_reactor()
+    reactor = _NothingRuns()
     parsed = Options(reactor, CheckedResources(reactor))
     try:
         parsed.parseOptions([f"--config={options.file}"])
