@@ -42,7 +42,7 @@ def makeService(options: command_line.Options) -> ListeningService:
     :param options: parsed.
     """
     use_monotonic_clock(options.reactor)
-    if options["worker_count"] > 1:
+    if options.plan.workers > 1:
         # One process does without the machinery for many.
         from .workers.supervisor import SupervisorService
 
@@ -50,10 +50,10 @@ def makeService(options: command_line.Options) -> ListeningService:
     return SOCKSService(
         options.reactor,
         make_factory(options),
-        options["listeners"],
-        open=bool(options["open"]),
-        guarded=bool(options["guarded"]),
-        access_log=options["access_log"],
-        drain=options["drain_seconds"],
+        options.plan.listeners,
+        open=options.plan.open,
+        guarded=options.plan.guarded,
+        access_log=options.plan.access_log,
+        drain=options.plan.drain,
         options=options,
     )

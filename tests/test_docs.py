@@ -104,7 +104,7 @@ def test_command_lines(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert words[:3] == ["twistd", "-n", "socks"]
     options = Options(MemoryReactorClock())
     options.parseOptions(words[3:])
-    assert options["listeners"]
+    assert options.plan.listeners
 
 
 def test_rules_in_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

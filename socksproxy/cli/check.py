@@ -49,7 +49,7 @@ def run(options: Namespace) -> None:
         raise with_mistakes(options.file, problem.lines) from None
     except UsageError as problem:
         raise CommandFailed(str(problem).removeprefix("--config ")) from None
-    ignored = [entry for file in parsed["set_files"] for entry in file.ignored]
+    ignored = [entry for file in parsed.plan.set_files for entry in file.ignored]
     warnings = [*parsed.warnings, *(f"an entry of a set does not count: {entry}" for entry in ignored)]
     for checker in parsed["credCheckers"]:
         warnings += getattr(checker, "warnings", ())

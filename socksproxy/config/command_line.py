@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import evolve
 from twisted import __version__ as twisted_version
@@ -53,6 +53,7 @@ from ..net.ports import Advertised
 from ..net.resolve import make_resolver
 from ..net.special_addresses import is_loopback
 from ..runtime.reactor import global_reactor
+from ..settings import ServerSettings
 from ..values.auth import AuthSettings
 from ..values.bind import BindSettings
 from ..values.errors import ConfigError
@@ -63,6 +64,7 @@ from ..values.udp import UDPSettings
 from .listeners import Listening, described, named_listener
 from .loading import Unreadable, read_file
 from .options import BY_NAME, OPTIONS, Option, excluded_by, settings_of
+from .plan import Listener, Plan
 from .words import OpenToAll, in_option
 
 if TYPE_CHECKING:
@@ -70,20 +72,6 @@ if TYPE_CHECKING:
 
 #: Why a listener that others can reach is not opened by itself.
 OPEN_TO_ALL = "nobody has to show who they are, so everybody who reaches it could use the proxy"
-
-
-class Listener(NamedTuple):
-    """
-    Where clients are accepted.
-
-    :ivar description: the endpoint as the operator wrote it.
-    :ivar endpoint: what listens.
-    :ivar name: what rules call it, beside its address.
-    """
-
-    description: str
-    endpoint: IStreamServerEndpoint
-    name: str | None = None
 
 
 class Resources(Protocol):
@@ -128,15 +116,12 @@ class Options(usage.Options, AuthOptionMixin):
     """
     What the operator may say.
 
-    The keys ``listeners``, ``timeouts``, ``limits``, ``bind``, ``udp``, ``name_resolver``,
-    ``access_log``, ``drain_seconds``, ``worker_count``, ``policy``, ``users``, ``portal``,
-    ``auth_settings`` and ``guarded`` hold what the options mean, once they are parsed.
-
     :param reactor: for endpoints and resolvers; None: the global one.
     :param resources: opens what the options name; None: what fits the number of workers.
     :param config: what the configuration file holds, for one who must not read it again; None: it is read.
     :param directory: from where it is named; None: from where the process is now.
     :ivar resources: that one, once they are parsed.
+    :ivar plan: what they mean, once they are parsed.
     :ivar arguments: what was parsed, for a worker to parse it again.
     :ivar config: what the configuration file holds, or None where there is none.
     """
@@ -181,6 +166,7 @@ class Options(usage.Options, AuthOptionMixin):
         self._configured: Configured | None = None
         self._wrong: list[ConfigError] = []
         self.auth_kinds: set[str] = set()
+        self.plan: Plan
         self.update({option.name: [] for option in GIVEN if option.repeatable})
         self["credCheckers"] = []
         self["users"] = None
@@ -268,33 +254,50 @@ class Options(usage.Options, AuthOptionMixin):
         """
         self._configure()
         said = {option.name: self._meaning(option) for option in GIVEN}
-        fields = settings_of(said)
-        self["timeouts"] = Timeouts(**fields["timeouts"])
-        self["limits"] = self._limits(said)
-        self["usage"] = self._usage()
-        self["drain_seconds"] = said["drain"]
         self["worker_count"] = said["workers"]
-        self._addresses("outgoing")
-        self._check_advertised()
-        self["policy"] = None if self._configured is None else self._configured.policy
+        fields = settings_of(said)
+        outgoing = self._addresses("outgoing")
+        advertised = self._advertised()
+        policy = None if self._configured is None else self._configured.policy
         if self._configured is not None:
             self._configured.check_outgoing(is_local)
-        self["set_files"] = [] if self["policy"] is None else self["policy"].sets.files
-        self["portal"] = self._portal(said)
+        portal = self._portal(said)
         # Rules deny what they do not allow.
-        self["guarded"] |= self["policy"] is not None and bool(self["policy"].rules)
-        self["auth_settings"] = AuthSettings(**fields["auth"])
+        self["guarded"] |= policy is not None and bool(policy.rules)
         any_peer = True if self["bind-any-peer"] else None
-        addresses = self._addresses("bind-address")
-        self["bind"] = BindSettings(**fields["bind"], addresses=addresses, any_peer=any_peer)
-        self["udp"] = self._udp(fields["udp"])
-        self["listeners"] = self._listeners(said)
+        bind = BindSettings(**fields["bind"], addresses=self._addresses("bind-address"), any_peer=any_peer)
+        udp = self._udp(fields["udp"])
+        listeners = self._listeners(said)
         if self._configured is not None and not self._is_wrong("listen"):
-            self._configured.check_listeners(self._listening())
-        self["name_resolver"] = self._name_resolver()
-        self["access_log"] = self._access_log()
-        self["server_fields"] = {**fields[""], "resolve_commands": not self["no-resolve-commands"]}
+            self._configured.check_listeners(self._listening(listeners))
+        resolver = self._name_resolver()
+        access_log = self._access_log()
         self._report()
+        settings = ServerSettings(
+            policy=policy,
+            portal=portal,
+            auth=AuthSettings(**fields["auth"]),
+            resolver=resolver,
+            outgoing=outgoing,
+            timeouts=Timeouts(**fields["timeouts"]),
+            limits=self._limits(said),
+            usage=self._usage(),
+            observer=access_log,
+            bind=bind,
+            udp=udp,
+            advertise=advertised,
+            resolve_commands=not self["no-resolve-commands"],
+            **fields[""],
+        )
+        self.plan = Plan(
+            settings=settings,
+            listeners=listeners,
+            open=bool(self["open"]),
+            guarded=bool(self["guarded"]),
+            access_log=access_log,
+            drain=said["drain"],
+            workers=said["workers"],
+        )
 
     # The configuration file.
 
@@ -425,13 +428,13 @@ class Options(usage.Options, AuthOptionMixin):
             )
         return UDPSettings(**fields)
 
-    def _listening(self) -> list[Listening]:
+    def _listening(self, listeners: Sequence[Listener]) -> list[Listening]:
         """What rules can know of the listeners; nothing where nothing is said of any."""
         if self["listen"]:
             return described(self["listen"])
         if self["interface"] is None and self["port"] is None:
             return []
-        places = (place_asked_for(each.endpoint) for each in self["listeners"])
+        places = (place_asked_for(each.endpoint) for each in listeners)
         return [Listening(None, place if place and place[1] else None) for place in places]
 
     @property
@@ -540,12 +543,17 @@ class Options(usage.Options, AuthOptionMixin):
                 self._note(ConfigError("not an address of this machine", text), name, number)
         return outgoing_of(right)
 
-    def _check_advertised(self) -> None:
+    def _advertised(self) -> Advertised:
+        """What clients are told in place of our addresses."""
+        right: list[str] = []
         for number, entry in enumerate(self["advertise"]):
             try:
                 Advertised([entry])
             except ValueError as problem:
                 self._note(ConfigError(str(problem)), "advertise", number)
+            else:
+                right.append(entry)
+        return Advertised(right)
 
 
 for _option in GIVEN:

@@ -23,7 +23,8 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config.command_line import OPEN_TO_ALL, Listener, Options
+from ..config.command_line import OPEN_TO_ALL, Options
+from ..config.plan import Listener
 from ..errors import describe
 from ..logs.access_log import AccessLog
 from ..net.descriptors import raise_limit
@@ -247,7 +248,7 @@ class ListeningService(Service):
         :returns: fires with what :meth:`enter` or :meth:`abandon` is to be given next.
         :raises CannotReload: (by the Deferred) when one cannot be opened; those that could are closed again.
         """
-        listeners: Sequence[Listener] = options["listeners"]
+        listeners: Sequence[Listener] = options.plan.listeners
         prepared = Prepared(options, [])
         problems = []
         for listener in listeners:
@@ -256,7 +257,7 @@ class ListeningService(Service):
             try:
                 port = yield waiting
                 prepared.ports.append((port, listener))
-                _check_place(port, bool(options["open"]), bool(options["guarded"]))
+                _check_place(port, options.plan.open, options.plan.guarded)
             except CannotStart as problem:
                 problems.append(str(problem))
             except Exception:
@@ -285,8 +286,8 @@ class ListeningService(Service):
         keeper = options.resources.keeper
         left = keeper.enter()
         self.options = options
-        self.listeners = options["listeners"]
-        self.open, self.guarded = bool(options["open"]), bool(options["guarded"])
+        self.listeners = options.plan.listeners
+        self.open, self.guarded = options.plan.open, options.plan.guarded
         self.ports = [port for port, _ in prepared.ports]
         changes = []
         for port, listener in prepared.ports:

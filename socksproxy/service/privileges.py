@@ -38,7 +38,7 @@ def is_root_without_need(options: Options) -> bool:
         return False
     if not _AUTH_OF_ROOT.isdisjoint(options.auth_kinds):
         return False
-    endpoints = [listener.endpoint for listener in options["listeners"]]
+    endpoints = [listener.endpoint for listener in options.plan.listeners]
     if any(tls_options_of(inner_endpoint(endpoint)) is not None for endpoint in endpoints):
         return False
     return not any(0 < port < _FIRST_ORDINARY_PORT for port in _ports(options))
@@ -46,11 +46,11 @@ def is_root_without_need(options: Options) -> bool:
 
 def _ports(options: Options) -> Iterator[int]:
     """The first ports of all ranges on which the server listens, or may come to listen."""
-    for listener in options["listeners"]:
+    for listener in options.plan.listeners:
         place = place_asked_for(listener.endpoint)
         if place is not None:
             yield place[1]
-    for ports in (options["bind"].ports, options["udp"].ports):
+    for ports in (options.plan.settings.bind.ports, options.plan.settings.udp.ports):
         if ports is not None:
             yield ports[0]
-    yield options["udp"].port or 0
+    yield options.plan.settings.udp.port or 0

@@ -12,19 +12,20 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config.command_line import Listener, Options
+from ..config.command_line import Options
+from ..config.plan import Listener
 from ..limits.quota.database import UsageFileError
 from ..limits.quota.usage import UsageFile
 from ..logs.access_log import AccessLog
 from ..net.own_listeners import place_of
 from ..policy.sets import SetFiles
 from ..server.factory import SOCKSFactory
-from ..settings import ServerSettings
 from .base import ListeningService, Prepared
 from .reload import CannotReload
 
@@ -88,7 +89,7 @@ class SOCKSService(ListeningService):
         self._at_once = False
         super().startService()
         self._watch_sets()
-        self._usage = None if self.options is None else self.options["usage"]
+        self._usage = None if self.options is None else self.options.plan.settings.usage
         if self._usage is not None:
             self._usage.start().addErrback(self._no_usage)
 
@@ -128,9 +129,11 @@ class SOCKSService(ListeningService):
     @inlineCallbacks
     def prepare(self, options: Options) -> Generator[Any, Any, Prepared]:
         """See :meth:`ListeningService.prepare`."""
-        usage, before = options["usage"], self._usage
+        usage, before = options.plan.settings.usage, self._usage
         if usage is not None and before is not None and usage.path == before.path:
-            options["usage"] = usage = before
+            usage = before
+            settings = attrs.evolve(options.plan.settings, usage=usage)
+            options.plan = attrs.evolve(options.plan, settings=settings)
         prepared: Prepared = yield super().prepare(options)
         if usage is not None and usage is not before:
             try:
@@ -143,7 +146,7 @@ class SOCKSService(ListeningService):
     def abandon(self, prepared: Prepared) -> None:
         """See :meth:`ListeningService.abandon`."""
         super().abandon(prepared)
-        log, usage = prepared.options["access_log"], prepared.options["usage"]
+        log, usage = prepared.options.plan.access_log, prepared.options.plan.settings.usage
         if log is not None and log is not self.access_log:
             log.close()
         if usage is not None and usage is not self._usage:
@@ -159,20 +162,20 @@ class SOCKSService(ListeningService):
         # First, for sessions are judged by these names.
         names = listeners.call_all({place_of(port.getHost()): each.name for port, each in prepared.ports})
         try:
-            self.factory.reconfigure(_settings(options))
+            self.factory.reconfigure(options.plan.settings)
         except ValueError as problem:
             listeners.call_all(names)
             self.abandon(prepared)
             raise CannotReload([str(problem)]) from None
         changes = super().enter(prepared)
-        self.drain = options["drain_seconds"]
-        self._take_log(options["access_log"])
+        self.drain = options.plan.drain
+        self._take_log(options.plan.access_log)
         self._leave_sets()
         self._watch_sets()
-        if self._usage is not options["usage"]:
+        if self._usage is not options.plan.settings.usage:
             self._leave_usage()
-            self._usage = options["usage"]
-        if before is not None and before["worker_count"] != options["worker_count"]:
+            self._usage = options.plan.settings.usage
+        if before is not None and before.plan.workers != options.plan.workers:
             changes.append("but another number of workers takes a restart")
         return changes
 
@@ -182,7 +185,7 @@ class SOCKSService(ListeningService):
             before.close()
 
     def _watch_sets(self) -> None:
-        files = [] if self.options is None else self.options["set_files"]
+        files = [] if self.options is None else self.options.plan.set_files
         if files:
             self._set_files = SetFiles(self.reactor, files)
             self._set_files.watch()
@@ -211,22 +214,4 @@ def make_factory(options: Options) -> SOCKSFactory:
 
     :param options: parsed.
     """
-    return SOCKSFactory(options.reactor, _settings(options))
-
-
-def _settings(options: Options) -> ServerSettings:
-    return ServerSettings(
-        policy=options["policy"],
-        portal=options["portal"],
-        auth=options["auth_settings"],
-        resolver=options["name_resolver"],
-        outgoing=options["outgoing"],
-        timeouts=options["timeouts"],
-        limits=options["limits"],
-        usage=options["usage"],
-        observer=options["access_log"],
-        bind=options["bind"],
-        udp=options["udp"],
-        advertise=options["advertise"],
-        **options["server_fields"],
-    )
+    return SOCKSFactory(options.reactor, options.plan.settings)

@@ -60,10 +60,10 @@ class SupervisorService(ListeningService):
         super().__init__(
             options.reactor,
             Supervisor(),
-            options["listeners"],
-            open=bool(options["open"]),
-            guarded=bool(options["guarded"]),
-            access_log=options["access_log"],
+            options.plan.listeners,
+            open=options.plan.open,
+            guarded=options.plan.guarded,
+            access_log=options.plan.access_log,
             options=options,
         )
         self._announcements: list[tuple[str, bool, str]] = []
@@ -85,8 +85,8 @@ class SupervisorService(ListeningService):
         self._gave_up: str | None = None
         self._stopped: Deferred[None] = Deferred()
         self.workers = [
-            Worker(number, self.reactor, self._spawn, self, self._current()["drain_seconds"])
-            for number in range(1, self._current()["worker_count"] + 1)
+            Worker(number, self.reactor, self._spawn, self, self._current().plan.drain)
+            for number in range(1, self._current().plan.workers + 1)
         ]
         self._group = WorkerGroup(self.workers, self._all_started, self._give_up, self._all_stopped)
 
@@ -181,7 +181,7 @@ class SupervisorService(ListeningService):
             prepared = yield self.prepare(options)
             yield self._check(prepared)
         except CannotReload:
-            self._close_log(options["access_log"])
+            self._close_log(options.plan.access_log)
             raise
         changes = self.enter(prepared)
         settled: Deferred[None] = Deferred()
@@ -216,11 +216,11 @@ class SupervisorService(ListeningService):
         for port in ports:
             port.stopReading()
         options, log = prepared.options, self.access_log
-        self.access_log = options["access_log"]
+        self.access_log = options.plan.access_log
         self._close_log(log)
         for worker in self.workers:
-            worker.drain_seconds = options["drain_seconds"]
-        if len(self.workers) != options["worker_count"]:
+            worker.drain_seconds = options.plan.drain
+        if len(self.workers) != options.plan.workers:
             changes.append("but another number of workers takes a restart")
         return changes
 
@@ -370,8 +370,8 @@ def _check_usage(options: Options) -> None:
 
     :raises UsageFileError: when it cannot.
     """
-    if options["usage"] is not None:
-        database = Database(options["usage"].path)
+    if options.plan.settings.usage is not None:
+        database = Database(options.plan.settings.usage.path)
         database.open()
         database.close()
 

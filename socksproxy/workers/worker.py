@@ -275,10 +275,10 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
     return WorkerService(
         reactor,
         factory,
-        options["listeners"],
+        options.plan.listeners,
         open=True,
-        access_log=options["access_log"],
-        drain=options["drain_seconds"],
+        access_log=options.plan.access_log,
+        drain=options.plan.drain,
         options=options,
     )
 

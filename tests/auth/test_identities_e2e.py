@@ -312,5 +312,7 @@ def test_command_lines(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert words[:3] == ["twistd", "-n", "socks"]
     options = Options(MemoryReactorClock())
     options.parseOptions(words[3:])
-    assert options["guarded"]
-    assert options["portal"].listCredentialsInterfaces()
+    assert options.plan.guarded
+    portal = options.plan.settings.portal
+    assert portal is not None
+    assert portal.listCredentialsInterfaces()

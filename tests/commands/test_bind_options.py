@@ -65,8 +65,8 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_port() -> None:
     """A range may be one port; a listening address may be all of them."""
     options = parsed("--bind-ports", "40000", "--bind-address", "0.0.0.0")
-    assert options["bind"].ports == (40000, 40000)
-    assert options["bind"].addresses == Outgoing("0.0.0.0")
+    assert options.plan.settings.bind.ports == (40000, 40000)
+    assert options.plan.settings.bind.addresses == Outgoing("0.0.0.0")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.testing import MemoryReactorClock
@@ -119,17 +119,17 @@ def parsed(*arguments: str, config: str | None = None) -> Options:
 
 def meant(options: Options) -> dict[str, Any]:
     """What *options* come to, in a form that can be compared."""
-    portal, log, resolver = options["portal"], options["access_log"], options["name_resolver"]
+    plan, settings = options.plan, options.plan.settings
+    portal, log, resolver = settings.portal, plan.access_log, cast(Any, settings.resolver)
     checkers = [type(checker).__name__ for checker in options["credCheckers"]]
-    found = {
+    found: dict[str, Any] = {
         name: options[name]
-        for name in (
-            *("timeouts", "limits", "bind", "udp", "outgoing", "advertise", "drain_seconds", "worker_count"),
-            *("guarded", "auth_settings", "listen", "open", "no-resolve-commands", "socks4-userid"),
-            "log-probes",
-        )
+        for name in ("outgoing", "advertise", "listen", "open", "no-resolve-commands", "log-probes")
     }
-    found["listeners"] = [listener.description for listener in options["listeners"]]
+    found |= {name: getattr(settings, name) for name in ("timeouts", "limits", "bind", "udp", "auth")}
+    found |= {name: getattr(plan, name) for name in ("drain", "workers", "guarded")}
+    found["socks4-userid"] = options["socks4-userid"]
+    found["listeners"] = [listener.description for listener in plan.listeners]
     found["checkers"] = checkers
     found["portal"] = portal and sorted(map(str, portal.listCredentialsInterfaces()))
     found["cache"] = portal and options["auth-cache"]
@@ -195,7 +195,7 @@ def test_options_win_over_what_excludes_them(config: str, arguments: list[str]) 
 
 def test_abbreviated_options_win() -> None:
     """Twisted takes the beginning of an option's name for all of it."""
-    assert parsed("--idle", "7", config="[timeouts]\nidle-timeout = 5")["timeouts"].idle == 7
+    assert parsed("--idle", "7", config="[timeouts]\nidle-timeout = 5").plan.settings.timeouts.idle == 7
 
 
 def test_no_is_as_if_nothing_were_said() -> None:

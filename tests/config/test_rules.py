@@ -73,8 +73,8 @@ def test_rules_decide() -> None:
 
 def test_without_rules() -> None:
     """A file without a rule changes nothing, whatever sets it has."""
-    assert parsed("[timeouts]\nidle-timeout = 5")["policy"] is None
-    assert parsed('[sets.a]\nnetworks = ["10.0.0.0/8"]')["policy"] is None
+    assert parsed("[timeouts]\nidle-timeout = 5").plan.settings.policy is None
+    assert parsed('[sets.a]\nnetworks = ["10.0.0.0/8"]').plan.settings.policy is None
 
 
 def test_rules_guard() -> None:

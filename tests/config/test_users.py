@@ -97,7 +97,7 @@ def test_nobody() -> None:
     """Without users there is no directory, whatever groups there are."""
     assert parsed("")["users"] is None
     assert parsed("[groups.staff]")["users"] is None
-    assert parsed("[groups.staff]")["portal"] is None
+    assert parsed("[groups.staff]").plan.settings.portal is None
 
 
 def test_keys() -> None:
@@ -118,20 +118,24 @@ def test_examples(key: str) -> None:
 # Who is asked.
 
 
+def portal(options: Options) -> Any:
+    return options.plan.settings.portal
+
+
 def checkers(options: Options) -> list[str]:
     """In the order in which they are asked about passwords."""
-    chain = options["portal"].checkers[IUsernamePassword].checker
+    chain = portal(options).checkers[IUsernamePassword].checker
     return [type(checker).__name__ for checker in chain.checkers]
 
 
 def test_passwords_are_asked_for() -> None:
     """Users with passwords are authentication by themselves."""
     options = parsed('[listeners]\ninterface = "0.0.0.0"\n' + BOB)
-    assert options["guarded"]
-    assert options["portal"].listCredentialsInterfaces() == [IUsernamePassword]
+    assert options.plan.guarded
+    assert portal(options).listCredentialsInterfaces() == [IUsernamePassword]
     assert checkers(options) == ["RecordsChecker"]
-    assert isinstance(options["portal"].realm, DirectoryRealm)
-    assert options["portal"].realm.directory is options["users"]
+    assert isinstance(portal(options).realm, DirectoryRealm)
+    assert portal(options).realm.directory is options["users"]
 
 
 @pytest.mark.parametrize("where", ["file", "command line"])
@@ -142,14 +146,14 @@ def test_beside_others(where: str) -> None:
     else:
         options = parsed(BOB, "--auth=memory:eve:x", "--auth=anonymous")
     assert checkers(options) == ["RecordsChecker", "InMemoryUsernamePasswordDatabaseDontUse"]
-    assert not options["guarded"]  # because of anonymous
+    assert not options.plan.guarded  # because of anonymous
 
 
 def test_without_passwords() -> None:
     """Others know who is who; the records say what they may."""
     options = parsed('[users.bob]\ndisabled = true\n[authentication]\nauth = ["memory:bob:x"]')
     assert checkers(options) == ["InMemoryUsernamePasswordDatabaseDontUse"]
-    assert isinstance(options["portal"].realm, DirectoryRealm)
+    assert isinstance(portal(options).realm, DirectoryRealm)
     assert len(mistakes('[listeners]\ninterface = "0.0.0.0"\n[users.bob]\ndisabled = true')) == 1
 
 

@@ -95,7 +95,7 @@ def test_no_backlog(description: str) -> None:
 
 def _backlog_of(description: str) -> Any:
     options = parsed("--listen", description)
-    endpoint = options["listeners"][0].endpoint
+    endpoint: Any = options.plan.listeners[0].endpoint
     endpoint.listen(object())
     reactor = options.reactor
     return reactor.tcpServers[0][2] if reactor.tcpServers else reactor.unixServers[0][2]
@@ -115,7 +115,7 @@ def test_ipv4_ports() -> None:
         "unix:/nonexistent/5",
     ]
     options = parsed(*(word for each in descriptions for word in ("--listen", each)))
-    assert ipv4_ports([each.endpoint for each in options["listeners"]]) == {1, 2, 4}
+    assert ipv4_ports([each.endpoint for each in options.plan.listeners]) == {1, 2, 4}
 
 
 @needs_ipv6
@@ -276,7 +276,7 @@ def test_wrong_systemd(prefix: str, arguments: str, text: str) -> None:
 @pytest.mark.parametrize("which", ["name=web", "index=0"])
 def test_systemd(which: str) -> None:
     """What systemd has passed is taken."""
-    assert len(parsed("--listen", f"systemd:domain=INET:{which}")["listeners"]) == 1
+    assert len(parsed("--listen", f"systemd:domain=INET:{which}").plan.listeners) == 1
 
 
 @pytest.mark.parametrize("which", ["name=socks", "index=0"])
@@ -314,7 +314,7 @@ async def test_mode(description: str, mode: int, tmp_path: Path) -> None:
     path = tmp_path / "socks"
     options = Options(reactor)
     options.parseOptions(["--listen", description.format(path)])
-    port = await options["listeners"][0].endpoint.listen(Factory())
+    port = await options.plan.listeners[0].endpoint.listen(Factory())
     assert stat.S_IMODE(path.stat().st_mode) == mode
     await maybeDeferred(port.stopListening)
 

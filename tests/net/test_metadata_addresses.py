@@ -12,6 +12,7 @@ from twisted.internet.testing import MemoryReactorClock
 from socksproxy import Client, Rule, RulePolicy
 from socksproxy.app import Options
 from socksproxy.cli import main
+from socksproxy.config import command_line
 from socksproxy.config.file import read
 from socksproxy.net.metadata_addresses import METADATA_SERVICES
 from socksproxy.net.special_addresses import Special, special
@@ -28,6 +29,10 @@ ADDED = ["10.9.8.7", "fd00:aaaa::5", "fd00:bbbb::/64"]
 INSIDE = ["10.9.8.7", "fd00:aaaa::5", "fd00:bbbb::", "fd00:bbbb::ffff"]
 OUTSIDE = ["10.9.8.6", "10.9.8.8", "fd00:aaaa::4", "fd00:bbbb:0:1::"]
 ALL = Rule(name="all", allow=True)
+
+
+def policy(options: command_line.Options) -> Any:
+    return options.plan.settings.policy
 
 
 def allowed(policy: RulePolicy | DefaultPolicy, host: str, client: Client = REMOTE) -> bool:
@@ -157,12 +162,12 @@ def test_options(tmp_path: Path) -> None:
     file.write_text(ADDS)
     options = Options(MemoryReactorClock())
     options.parseOptions(["--config", str(file)])
-    assert not options["guarded"]
-    assert not allowed(options["policy"], "10.9.8.7")
+    assert not options.plan.guarded
+    assert not allowed(policy(options), "10.9.8.7")
     file.write_text(ADDS.replace("10.9.8.7", "10.9.8.8"))
     again = options.again()
-    assert allowed(again["policy"], "10.9.8.7")
-    assert not allowed(again["policy"], "10.9.8.8")
+    assert allowed(policy(again), "10.9.8.7")
+    assert not allowed(policy(again), "10.9.8.8")
 
 
 def test_check_and_explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

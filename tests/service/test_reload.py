@@ -480,7 +480,7 @@ async def test_nothing_is_left_of_what_cannot_be(
             more += f'[limits]\nquota-file = "{tmp_path / "usage.sqlite"}"\n[limits.user]\ndaily = "1 GB"\n'
             refusing = served.service.factory
 
-            def refuse(**_: object) -> None:
+            def refuse(_: object) -> None:
                 assert any(file.endswith("access.log") for file in open_files() - before)
                 raise ValueError("it makes no sense")
 

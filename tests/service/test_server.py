@@ -31,7 +31,7 @@ from zope.interface.verify import verifyObject
 from socksproxy import SOCKSFactory, Timeouts, UDPSettings
 from socksproxy.app import Options, makeService
 from socksproxy.auth import AuthSettings
-from socksproxy.config.command_line import Listener
+from socksproxy.config.plan import Listener
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.net.dns_resolver import DNSResolver
 from socksproxy.net.endpoints import BACKLOG
@@ -56,14 +56,14 @@ def test_defaults() -> None:
     """``twistd socks`` alone is what it was with Twisted's own: 127.0.0.1, port 1080, no log."""
     reactor = MemoryReactorClock()
     options = parsed(reactor=reactor)
-    assert [listener.description for listener in options["listeners"]] == ["tcp:127.0.0.1:1080"]
-    assert options["timeouts"] == Timeouts(handshake=10, connect=30, idle=None)
-    assert options["limits"] == ServerLimits()
+    assert [listener.description for listener in options.plan.listeners] == ["tcp:127.0.0.1:1080"]
+    assert options.plan.settings.timeouts == Timeouts(handshake=10, connect=30, idle=None)
+    assert options.plan.settings.limits == ServerLimits()
     assert options["outgoing"] == []
-    assert options["access_log"] is None
-    assert options["name_resolver"] is None
-    assert options["drain_seconds"] == 0
-    assert options["worker_count"] == 1
+    assert options.plan.access_log is None
+    assert options.plan.settings.resolver is None
+    assert options.plan.drain == 0
+    assert options.plan.workers == 1
     service = makeService(options)
     assert isinstance(service, SOCKSService)
     service.open = True  # a MemoryReactor says that every port is on 0.0.0.0
@@ -103,7 +103,7 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
         *("--tcp-user-timeout", "9", "--max-sessions", "10", "--max-sessions-per-client", "2"),
         *("--outgoing", "127.0.0.1", "--resolver", "dns:127.0.0.1:5353"),
     )
-    assert options["timeouts"] == Timeouts(
+    assert options.plan.settings.timeouts == Timeouts(
         handshake=1.5,
         connect=2,
         idle=300,
@@ -112,11 +112,11 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
         keepalive_interval=7,
         user_timeout=9,
     )
-    assert options["limits"] == ServerLimits(
+    assert options.plan.settings.limits == ServerLimits(
         server=Limits(sessions=10), client=Limits(sessions=2, binds=32, associations=4096)
     )
     assert options["outgoing"] == ["127.0.0.1"]
-    assert isinstance(options["name_resolver"], DNSResolver)
+    assert isinstance(options.plan.settings.resolver, DNSResolver)
     service = makeService(options)
     assert isinstance(service, SOCKSService)
     settings = service.factory.settings
@@ -129,15 +129,15 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
         "policy": None,
         "portal": None,
         "auth": AuthSettings(timeout=8.0, failures=10),
-        "resolver": options["name_resolver"],
+        "resolver": options.plan.settings.resolver,
         "methods": (),
         "engine": True,
         "outgoing": Outgoing("127.0.0.1"),
-        "timeouts": options["timeouts"],
-        "limits": options["limits"],
+        "timeouts": options.plan.settings.timeouts,
+        "limits": options.plan.settings.limits,
         "usage": None,
         "observer": None,
-        "bind": options["bind"],
+        "bind": options.plan.settings.bind,
         "udp": UDPSettings(),
         "resolve_commands": True,
         "log_probes": False,
@@ -146,28 +146,28 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_everything_said_of_udp() -> None:
     """Likewise of UDP ASSOCIATE, and its defaults are those of the class."""
-    assert parsed()["udp"] == UDPSettings()
+    assert parsed().plan.settings.udp == UDPSettings()
     options = parsed(
         *("--udp-ports", "40000-40999", "--udp-filter", "endpoint-independent", "--udp-relatch"),
         *("--udp-idle-timeout", "0", "--udp-grace", "2.5", "--max-associations-per-client", "7"),
         *("--advertise", "203.0.113.7", "--advertise", "198.51.100.7@10.0.0.0/8"),
     )
-    assert options["udp"] == UDPSettings(
+    assert options.plan.settings.udp == UDPSettings(
         ports=(40000, 40999),
         filtering=Filtering.ENDPOINT_INDEPENDENT,
         relatch=True,
         idle=None,
         grace=2.5,
     )
-    assert options["limits"].client == Limits(binds=32, associations=7)
+    assert options.plan.settings.limits.client == Limits(binds=32, associations=7)
     assert options["advertise"] == ["203.0.113.7", "198.51.100.7@10.0.0.0/8"]
-    assert parsed("--udp-port", "1080")["udp"] == UDPSettings(port=1080)
+    assert parsed("--udp-port", "1080").plan.settings.udp == UDPSettings(port=1080)
 
 
 @pytest.mark.parametrize("interface", ["::1", "[::1]"])
 def test_ipv6_interface(interface: str) -> None:
     """``-i`` knows IPv6, which Twisted's own did not."""
-    (listener,) = parsed("-i", interface, "-p", "1234")["listeners"]
+    (listener,) = parsed("-i", interface, "-p", "1234").plan.listeners
     assert listener.description == "tcp6:[::1]:1234"
     assert isinstance(listener.endpoint, TCP6ServerEndpoint)
 
@@ -175,7 +175,7 @@ def test_ipv6_interface(interface: str) -> None:
 def test_several_listeners(tmp_path: Path) -> None:
     """``--listen`` replaces -i and -p, and can be given again."""
     path = tmp_path / "socks"
-    listeners = parsed("--listen", "tcp:0:interface=127.0.0.1", "--listen", f"unix:{path}")["listeners"]
+    listeners = parsed("--listen", "tcp:0:interface=127.0.0.1", "--listen", f"unix:{path}").plan.listeners
     assert isinstance(listeners[0].endpoint, TCP4ServerEndpoint)
     assert isinstance(listeners[1].endpoint, UNIXServerEndpoint)
     assert len(listeners) == 2
@@ -185,7 +185,7 @@ def test_named_listeners(tmp_path: Path) -> None:
     """Several may have one name: one for each family."""
     path = tmp_path / "socks"
     said = [f"front={TCP}", f"front={TCP}", TCP, f"Staff_1=unix:{path}", f"unix:{path}", f"x=haproxy:{TCP}"]
-    listeners = parsed(*(f"--listen={text}" for text in said))["listeners"]
+    listeners = parsed(*(f"--listen={text}" for text in said)).plan.listeners
     assert [listener.name for listener in listeners] == ["front", "front", None, "Staff_1", None, "x"]
     assert [listener.description for listener in listeners] == [
         *(TCP, TCP, TCP),
@@ -207,9 +207,9 @@ TCP = "tcp:0:interface=127.0.0.1"
 def test_who_asks_may_be_reached(interface: str) -> None:
     """Where everybody has to show who they are, nothing has to be said for others to reach it."""
     options = parsed("-i", interface, *AUTH)
-    assert options["guarded"]
-    assert options["portal"] is not None
-    assert not parsed("-i", "127.0.0.1")["guarded"]
+    assert options.plan.guarded
+    assert options.plan.settings.portal is not None
+    assert not parsed("-i", "127.0.0.1").plan.guarded
 
 
 @pytest.mark.parametrize(
@@ -220,8 +220,8 @@ def test_who_asks_but_not_everybody(more: list[str]) -> None:
     """A name that nobody vouches for is none."""
     with pytest.raises(UsageError, match="is not on a loopback address"):
         parsed("-i", "0.0.0.0", *more)
-    assert not parsed("-i", "0.0.0.0", "--open", *more)["guarded"]
-    assert not parsed(*more)["guarded"]
+    assert not parsed("-i", "0.0.0.0", "--open", *more).plan.guarded
+    assert not parsed(*more).plan.guarded
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_wrong(arguments: list[str], text: str) -> None:
 )
 def test_not_open_to_others(arguments: list[str]) -> None:
     """What only this machine reaches needs no ``--open``."""
-    assert len(parsed(*arguments)["listeners"]) == 1
+    assert len(parsed(*arguments).plan.listeners) == 1
 
 
 @pytest.mark.parametrize(("cores", "count"), [({3}, 1), ({0, 2, 5}, 3), (set(range(1000)), 256)])
@@ -350,7 +350,7 @@ def test_workers_auto(cores: set[int], count: int, monkeypatch: pytest.MonkeyPat
     from twisted.internet import reactor
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cores, raising=False)
-    assert parsed("--workers", "auto", reactor=reactor)["worker_count"] == count
+    assert parsed("--workers", "auto", reactor=reactor).plan.workers == count
 
 
 def test_workers_auto_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +359,7 @@ def test_workers_auto_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    assert parsed("--workers", "auto", reactor=reactor)["worker_count"] == 3
+    assert parsed("--workers", "auto", reactor=reactor).plan.workers == 3
 
 
 def test_global_reactor() -> None:
@@ -707,7 +707,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from socksproxy import SOCKSFactory
-from socksproxy.config.command_line import Listener
+from socksproxy.config.plan import Listener
 from socksproxy.service.server import SOCKSService
 
 

@@ -666,11 +666,11 @@ from twisted.internet.task import deferLater
 
 from socksproxy.app import Options
 from socksproxy.app import makeService
-from socksproxy.config.command_line import Listener
+from socksproxy.config.plan import Listener
 
 options = Options(reactor)
 options.parseOptions(["-p", "0", "--workers", "2"])
-(listener,) = options["listeners"]
+(listener,) = options.plan.listeners
 
 
 class Late:
@@ -678,7 +678,7 @@ class Late:
         return deferLater(reactor, 0.01, listener.endpoint.listen, factory)
 
 
-options["listeners"] = [Listener(listener.description, Late())]
+options.plan.listeners = [Listener(listener.description, Late())]
 application = Application("late")
 makeService(options).setServiceParent(application)
 """

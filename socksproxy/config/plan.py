@@ -1,0 +1,59 @@
+"""
+What the configuration comes to: all that a service needs to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import attrs
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from ..logs.access_log import AccessLog
+from ..policy.compiled import RulePolicy
+from ..policy.sets import SetFile
+from ..settings import ServerSettings
+
+
+class Listener(NamedTuple):
+    """
+    Where clients are accepted.
+
+    :ivar description: the endpoint as the operator wrote it.
+    :ivar endpoint: what listens.
+    :ivar name: what rules call it, beside its address.
+    """
+
+    description: str
+    endpoint: IStreamServerEndpoint
+    name: str | None = None
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Plan:
+    """
+    What options and the configuration file mean together.
+
+    :ivar settings: of the server.
+    :ivar listeners: where clients are accepted.
+    :ivar open: whether listeners may be where other machines reach them.
+    :ivar guarded: whether rules or authentication restrict all clients; then listeners may be there anyway.
+    :ivar access_log: the access log; None: there is none.
+    :ivar drain: seconds that sessions may go on when the service stops.
+    :ivar workers: processes that serve clients.
+    """
+
+    settings: ServerSettings
+    listeners: Sequence[Listener]
+    open: bool
+    guarded: bool
+    access_log: AccessLog | None
+    drain: float
+    workers: int
+
+    @property
+    def set_files(self) -> Sequence[SetFile]:
+        """The files of the sets that rules name."""
+        policy = self.settings.policy
+        return policy.sets.files if isinstance(policy, RulePolicy) else ()
