@@ -160,7 +160,7 @@ def config_rule() -> Iterator[Row]:
         if key in _RULE_TIMEOUTS:
             row = ("number (seconds)", "the server's", _RULE_TIMEOUTS[key])
         elif default is attrs.NOTHING:
-            row = (_RULE_TYPES[kinds[name]], "none: it has to be given", meaning)
+            row = (_RULE_TYPES[kinds[name]], "none: required", meaning)
         else:
             row = (_RULE_TYPES[kinds[name]], _default(default), meaning)
         kind, otherwise, meaning = row
@@ -193,9 +193,9 @@ _TYPES = {
 }
 
 _RULE_TIMEOUTS = {
-    rules.CONNECT_TIMEOUT: "In which the destination must be reached.",
-    rules.IDLE_TIMEOUT: "Without data after which its sessions end; 0: never.",
-    rules.HALF_CLOSED_TIMEOUT: "Likewise for sessions of which one direction is closed.",
+    rules.CONNECT_TIMEOUT: "Seconds to look up the name and connect to the destination.",
+    rules.IDLE_TIMEOUT: "Seconds without data after which its sessions end; 0: never.",
+    rules.HALF_CLOSED_TIMEOUT: "Seconds without data after which its half-closed sessions end; 0: never.",
 }
 
 _RULE_TYPES = {

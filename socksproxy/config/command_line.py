@@ -128,9 +128,9 @@ class Options(usage.Options, AuthOptionMixin):
 
     synopsis = "[-i ADDRESS] [-p PORT] [-l FILE] [options]"
     longdesc = (
-        "A SOCKS4, SOCKS4a and SOCKS5 proxy. Clients on this machine reach it on 127.0.0.1, port 1080, "
-        "where nothing else is said. A listener that others can reach needs --auth, or --open. "
-        "With -l, SIGUSR1 opens the file again, for log rotation. SIGHUP reads again what is named here."
+        "A SOCKS4, SOCKS4a and SOCKS5 proxy. By default it listens on 127.0.0.1, port 1080. A listener that "
+        "other machines can reach needs --auth, rules, or --open. SIGUSR1 opens the access log again, for "
+        "log rotation. SIGHUP reads the configuration and every file that it names again."
     )
 
     optParameters = [option.parameter for option in GIVEN if not (option.flag or option.repeatable)]

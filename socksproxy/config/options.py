@@ -27,16 +27,16 @@ WHOLE_OR_TEXT = (int, str)
 
 #: The tables of the file, in the order of the documentation, and what each is about.
 TABLES = {
-    "listeners": "Where clients are accepted, and what they are told of it.",
-    "authentication": "Who clients are.",
-    "limits": "How much there may be at once.",
+    "listeners": "Where the proxy accepts clients, and the addresses that it tells them.",
+    "authentication": "Who may use the proxy.",
+    "limits": "How much there may be at once, and where quotas are kept.",
     "timeouts": "How long clients and destinations may take.",
     "names": "How names become addresses.",
-    "outgoing": "The way out.",
-    "bind": "The command BIND, with which a server connects to the client, as in FTP.",
+    "outgoing": "The addresses that connections leave from.",
+    "bind": "The command BIND, for servers that connect back, as in FTP.",
     "udp": "The command UDP ASSOCIATE.",
     "log": "The access log.",
-    "workers": "Processes, and their end.",
+    "workers": "Processes, and how they end.",
 }
 
 
@@ -123,12 +123,12 @@ class Option:
 OPTIONS: tuple[Option, ...] = (
     Option(
         name="config",
-        help="Configuration file (TOML); what options say goes before it.",
+        help="Configuration file (TOML). Options override it.",
         completion=CompleteFiles("*.toml"),
     ),
     Option(
         name="listen",
-        help="Listen on [NAME=]ENDPOINT, such as tcp:1080:interface=127.0.0.1; not on -i and -p. Repeatable.",
+        help="Listen on [NAME=]ENDPOINT, such as tcp:1080:interface=127.0.0.1; not with -i, -p. Repeatable.",
         table="listeners",
         types=TEXTS,
         example='["tcp:1080:interface=127.0.0.1", "unix:/run/socks:mode=660"]',
@@ -157,21 +157,21 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="open",
-        help="Accept clients from other machines although nothing says who may use the proxy.",
+        help="Serve clients of other machines without authentication and without rules.",
         table="listeners",
         types=FLAG,
         example="true",
     ),
     Option(
         name="advertise",
-        help="Address that clients are told in place of ours; ADDRESS@NETWORK for its clients. Repeatable.",
+        help="Address that clients get instead of the proxy's; ADDRESS@NETWORK for its clients. Repeatable.",
         table="listeners",
         types=TEXTS,
         example='["203.0.113.5", "10.0.0.5@10.0.0.0/8"]',
     ),
     Option(
         name="auth",
-        help="Ask clients who they are: TYPE or TYPE:ARGUMENTS, see --help-auth. Repeatable.",
+        help="Clients must authenticate: TYPE or TYPE:ARGUMENTS, see --help-auth. Repeatable.",
         table="authentication",
         types=TEXTS,
         example='["htpasswd:/etc/socks.users", "anonymous"]',
@@ -179,7 +179,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="auth-timeout",
-        help="Seconds in which it must be known who a client is.",
+        help="Seconds for authentication.",
         table="authentication",
         types=NUMBER,
         parse=seconds(),
@@ -190,7 +190,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="auth-cache",
-        help="Seconds for which a right password is remembered; 0: not at all.",
+        help="Seconds for which the proxy remembers a right password; 0: not at all.",
         table="authentication",
         types=NUMBER,
         parse=seconds(or_zero="for not at all"),
@@ -200,7 +200,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="auth-failures",
-        help="Wrong passwords in a minute for which an address is refused; 0: any.",
+        help="Wrong passwords in a minute after which the proxy refuses an address; 0: no bound.",
         table="authentication",
         types=WHOLE,
         parse=count(or_zero="for any number", zero=None),
@@ -211,7 +211,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="socks4-userid",
-        help="trust: take the userid of SOCKS4 for the user's name, unverified.",
+        help="trust: the userid of SOCKS4 is the user's name, without a check.",
         table="authentication",
         parse=one_of(["trust"], "trust is all there is, else leave it out"),
         example='"trust"',
@@ -237,7 +237,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="max-binds-per-client",
-        help="Most BINDs that wait at once, of one client address.",
+        help="Most waiting BINDs at once of one client address.",
         table="limits",
         types=WHOLE,
         parse=count(),
@@ -257,14 +257,14 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="quota-file",
-        help="File that keeps what of daily and monthly limits is used.",
+        help="File for the used bytes of daily and monthly limits.",
         table="limits",
         example='"/var/lib/socks/usage.sqlite"',
         on_command_line=False,
     ),
     Option(
         name="handshake-timeout",
-        help="Seconds in which a client must have made its request.",
+        help="Seconds from connection to complete request.",
         table="timeouts",
         types=NUMBER,
         parse=seconds(),
@@ -275,7 +275,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="connect-timeout",
-        help="Seconds in which the destination must be reached.",
+        help="Seconds to look up the name and connect to the destination.",
         table="timeouts",
         types=NUMBER,
         parse=seconds(),
@@ -297,7 +297,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="half-closed-timeout",
-        help="Seconds without data, one direction being closed, that end a session.",
+        help="Seconds without data after which a half-closed session ends; 0: never.",
         table="timeouts",
         types=NUMBER,
         parse=seconds(or_zero="for never", zero=None),
@@ -319,7 +319,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="keepalive-interval",
-        help="Seconds between two probes.",
+        help="Seconds between two probes without an answer.",
         table="timeouts",
         types=WHOLE,
         parse=count(most=LONGEST_KEEPALIVE),
@@ -330,7 +330,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="tcp-user-timeout",
-        help="Seconds for which a peer may acknowledge nothing; 0: the system's.",
+        help="Seconds without acknowledgement after which a connection is lost; 0: the system's.",
         table="timeouts",
         types=WHOLE,
         parse=count(or_zero="for the system's", zero=None, most=LONGEST_USER_TIMEOUT),
@@ -341,7 +341,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="resolver",
-        help="Who looks names up: system, or dns: and DNS servers, HOST[:PORT], with commas between them.",
+        help="Resolver: system, or dns: and DNS servers HOST[:PORT] with commas between them.",
         table="names",
         default="system",
         example='"dns:192.0.2.53,192.0.2.54"',
@@ -356,7 +356,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="outgoing",
-        help="Local address from which destinations are dialed; one IPv4 and one IPv6 at the most.",
+        help="Local address from which the proxy connects; at most one IPv4 and one IPv6.",
         table="outgoing",
         types=TEXTS,
         example='["192.0.2.7", "2001:db8::7"]',
@@ -373,14 +373,14 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="bind-address",
-        help="Local address on which BIND listens; one IPv4 and one IPv6 at the most.",
+        help="Local address on which BIND listens; at most one IPv4 and one IPv6.",
         table="bind",
         types=TEXTS,
         example='["192.0.2.7"]',
     ),
     Option(
         name="bind-timeout",
-        help="Seconds in which the peer of a BIND must have come.",
+        help="Seconds for the peer of a BIND to connect.",
         table="bind",
         types=NUMBER,
         parse=seconds(),
@@ -391,14 +391,14 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="bind-any-peer",
-        help="Let clients of other machines leave open whom their BIND waits for.",
+        help="Clients of other machines may accept any peer with BIND.",
         table="bind",
         types=FLAG,
         example="true",
     ),
     Option(
         name="bind-check-port",
-        help="Accept a BIND's peer only from the port that the client names.",
+        help="Accept the peer of a BIND only from the port that the client names.",
         table="bind",
         types=FLAG,
         example="true",
@@ -406,7 +406,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="udp-ports",
-        help="Range of UDP ports that clients send to, such as 40000-40999; one each.",
+        help="UDP ports for clients, one for each association, such as 40000-40999.",
         table="udp",
         types=WHOLE_OR_TEXT,
         parse=port_range,
@@ -416,7 +416,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="udp-port",
-        help="One UDP port that all clients send to.",
+        help="One UDP port for all clients.",
         table="udp",
         types=WHOLE,
         parse=port(1),
@@ -425,7 +425,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="udp-filter",
-        help="From whom UDP is passed to the client (RFC 4787).",
+        help="Senders whose datagrams the client gets (RFC 4787).",
         table="udp",
         parse=one_of(
             [kind.value for kind in Filtering],
@@ -439,7 +439,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="udp-relatch",
-        help="Let a client's datagrams come from another port of its address than before.",
+        help="A client's datagrams may come from another port of its address than before.",
         table="udp",
         types=FLAG,
         example="true",
@@ -447,7 +447,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="udp-idle-timeout",
-        help="Seconds without a datagram that end an association; 0: never.",
+        help="Seconds without a datagram after which an association ends; 0: never.",
         table="udp",
         types=NUMBER,
         parse=seconds(or_zero="for never", zero=None),
@@ -458,7 +458,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="udp-grace",
-        help="Seconds for which an association outlives its TCP connection.",
+        help="Seconds that an association continues after its TCP connection.",
         table="udp",
         types=NUMBER,
         parse=seconds(or_zero="for none"),
@@ -469,7 +469,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="log",
-        help="File to which one line per session is appended.",
+        help="File for the access log: one line per session.",
         table="log",
         example='"/var/log/socks/access.log"',
         short="l",
@@ -477,7 +477,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="log-format",
-        help="How: text or json.",
+        help="Format of the access log: text or json.",
         table="log",
         parse=one_of(FORMATS, f"neither {' nor '.join(FORMATS)}"),
         otherwise="text",
@@ -486,7 +486,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="log-probes",
-        help="With -l: a line, too, for a client that connects and says nothing.",
+        help="With -l: also a line for a client that connects and says nothing.",
         table="log",
         types=FLAG,
         example="true",
@@ -494,7 +494,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="workers",
-        help="Processes that serve clients, or auto: one for each core.",
+        help="Processes that serve clients; auto: one for each core.",
         table="workers",
         types=WHOLE_OR_TEXT,
         parse=workers,
@@ -505,7 +505,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="drain",
-        help="Seconds that sessions may go on after SIGTERM; another one ends them.",
+        help="Seconds that sessions may continue after SIGTERM; a second SIGTERM ends them.",
         table="workers",
         types=NUMBER,
         parse=seconds(or_zero="for none"),
