@@ -23,7 +23,7 @@ from ..net.dial import Dialed
 from ..net.local import address_towards, is_local
 from ..net.names import canonical
 from ..net.ports import Advertised, opened
-from ..net.special_addresses import is_no_host
+from ..net.special_addresses import WILDCARD, is_no_host
 from ..policy import INamePolicy, IPolicy
 from ..policy.asking import DestinationCheck, ask, ask_address, permitted_addresses
 from ..values.bind import BindSettings
@@ -34,7 +34,6 @@ from .service import Owner, Relaying
 
 _log = Logger(namespace="socksproxy")
 
-_WILDCARDS = {AddressType.IPV4: "0.0.0.0", AddressType.IPV6: "::"}
 #: Hosts far away, to ask the system by which address of ours it would go there. Nothing is sent to them.
 _FAR_AWAY = {AddressType.IPV4: "192.0.2.1", AddressType.IPV6: "2001:db8::1"}
 
@@ -238,7 +237,7 @@ class Binds:
 
         :raises OSError: when there is no way to *towards*.
         """
-        wildcard = _WILDCARDS[towards.type]
+        wildcard = WILDCARD[towards.type]
         listening = self._addresses.source(towards)
         own = wanted.source(towards) or (None if listening is None else listening[0])
         told = self._advertised.address(wanted.client.host, towards.type)
@@ -379,7 +378,7 @@ def _let_go(_: Failure) -> None:
 
 def is_any(destination: Address) -> bool:
     """Whether *destination* leaves open who the peer is."""
-    return destination.host == _WILDCARDS.get(destination.type)
+    return destination.host == WILDCARD.get(destination.type)
 
 
 def _is_no_peer(destination: Address) -> bool:

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from ..net.endpoints import place_described
 from ..net.names import literal, plain
 from ..net.own_listeners import UNIX, OwnListeners, Place
+from ..net.special_addresses import WILDCARDS
 from ..values.errors import ConfigError
 from .words import listed, nearest
 
 _ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):([0-9]{1,5})", re.ASCII)
 _LISTENER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_WILDCARDS = ("0.0.0.0", "::")
 _RIGHT = "must be a listener's name, an address and a port as in 192.0.2.1:1080, or unix: and a path"
 
 
@@ -142,7 +142,7 @@ def _serves(listening: Place | None, place: Place) -> bool:
 
 
 def _is_wildcard(place: Place) -> bool:
-    return not isinstance(place, str) and place[0] in _WILDCARDS
+    return not isinstance(place, str) and place[0] in WILDCARDS
 
 
 def _unreadable(word: str, listeners: Collection[Listening], names: Collection[str]) -> str:

@@ -14,6 +14,7 @@ from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
+from ..wire.words import AddressType
 from .metadata_addresses import METADATA_SERVICES
 
 
@@ -84,8 +85,10 @@ _LOOPBACK: dict[int, IPv4Address | IPv6Address] = {4: IPv4Address("127.0.0.1"), 
 _ISATAP = frozenset({bytes.fromhex("00005efe"), bytes.fromhex("02005efe")})
 
 
-#: With one of these a socket is bound to every address, and a client of BIND leaves open whom it waits for.
-WILDCARDS = frozenset({"0.0.0.0", "::"})
+#: A socket that is bound to one of these has every address of the family. A client of BIND that names one
+#: leaves open whom it waits for.
+WILDCARD = {AddressType.IPV4: "0.0.0.0", AddressType.IPV6: "::"}
+WILDCARDS = frozenset(WILDCARD.values())
 
 
 @lru_cache(maxsize=4096)

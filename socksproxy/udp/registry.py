@@ -19,7 +19,7 @@ from ..logs.throttle import LogThrottle, complain
 from ..negotiation import IWrapping
 from ..net.descriptors import current_limit, reserve
 from ..net.ports import Advertised, opened
-from ..net.special_addresses import Special, special
+from ..net.special_addresses import WILDCARD, WILDCARDS, Special, special
 from ..policy.asking import DestinationCheck
 from ..runtime.deadlines import Deadlines, look_every
 from ..values.outgoing import Outgoing
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 _log = Logger(namespace="socksproxy")
 
 _LOOPBACK = {AddressType.IPV4: "127.0.0.1", AddressType.IPV6: "::1"}
-_WILDCARD = {AddressType.IPV4: "0.0.0.0", AddressType.IPV6: "::"}
 
 _random = SystemRandom()
 
@@ -334,7 +333,7 @@ def _hosts(client: Client, local: str | None, hint: Address) -> tuple[str, str]:
     host = client.host.partition("%")[0]
     if (":" in host) is not (":" in local):
         # A balancer has changed the family, and is on the way of TCP only.
-        return host, _WILDCARD[AddressType.IPV6 if ":" in host else AddressType.IPV4]
+        return host, WILDCARD[AddressType.IPV6 if ":" in host else AddressType.IPV4]
     return host, local
 
 
@@ -344,6 +343,6 @@ def _port_of(hint: Address, host: str) -> int | None:
 
     One that names another address than we see is behind NAT, which changes ports, too.
     """
-    if hint.host in _WILDCARD.values() or hint.host == host:
+    if hint.host in WILDCARDS or hint.host == host:
         return hint.port or None
     return None

@@ -128,7 +128,7 @@ class ContextAcceptor:
         try:
             self._acquire(raw.import_name(service.encode(), raw.NameType.hostbased_service))
         except raw.GSSError as problem:
-            return describe(problem)
+            return status_text(problem)
         return None
 
     def _acquire(self, name: raw.Name | None) -> raw.Creds:
@@ -148,7 +148,7 @@ class ContextAcceptor:
             result = raw.accept_sec_context(token, self._keys, context)
             principal = None if result.more_steps else self._initiator(result.context)
         except raw.GSSError as problem:
-            raise NotAuthenticated(describe(problem)) from None
+            raise NotAuthenticated(status_text(problem)) from None
         answer = result.token or b""
         if len(answer) > MAX_TOKEN:
             raise NotAuthenticated("the answer is too long for a message")
@@ -261,7 +261,7 @@ class GSSAPIExchange:
             if not bare:
                 answer = raw.wrap(self._context, answer, False).message
         except raw.GSSError as problem:
-            raise ProtocolError(f"GSSAPI: {describe(problem)}") from None
+            raise ProtocolError(f"GSSAPI: {status_text(problem)}") from None
         self._answer = build_message(MessageType.PROTECTION_LEVEL, answer)
 
     def judged(self, granted: bool) -> bytes:
@@ -320,7 +320,7 @@ class GSSAPIWrapping:
         try:
             token, encrypted = raw.wrap(self._context, data, self._confidential)
         except raw.GSSError as problem:
-            raise ProtocolError(f"GSSAPI: {describe(problem)}") from None
+            raise ProtocolError(f"GSSAPI: {status_text(problem)}") from None
         if self._confidential and not encrypted:
             raise ProtocolError("GSSAPI: the mechanism has not encrypted what it was to")
         return build_encapsulated(token)
@@ -329,7 +329,7 @@ class GSSAPIWrapping:
         try:
             data, encrypted, _ = raw.unwrap(self._context, token)
         except raw.GSSError as problem:
-            raise ProtocolError(f"GSSAPI: {describe(problem)}") from None
+            raise ProtocolError(f"GSSAPI: {status_text(problem)}") from None
         if self._confidential and not encrypted:
             raise ProtocolError("GSSAPI: the client has not encrypted what it was to")
         return data
@@ -434,11 +434,11 @@ def local_realm() -> str:
     try:
         name = raw.canonicalize_name(raw.import_name(b"x", raw.NameType.user), raw.MechType.kerberos)
     except raw.GSSError as problem:
-        raise ValueError(describe(problem)) from None
+        raise ValueError(status_text(problem)) from None
     return _text(name).partition("@")[2]
 
 
-def describe(problem: raw.GSSError) -> str:
+def status_text(problem: raw.GSSError) -> str:
     """What the library says, the major status and the minor one, fit for a log."""
     texts = [
         *problem.get_all_statuses(problem.maj_code, True),
