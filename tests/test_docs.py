@@ -433,7 +433,7 @@ _NOT_PROSE = re.compile(
     ids=lambda path: path.stem,
 )
 def test_plain_english(path: Path) -> None:
-    """Sentences have a noun as their subject. Prose is readable without a build: 100 columns, or a word more."""
+    """Sentences have a noun as their subject. Lines can be read without a build."""
     text = path.read_text("utf-8")
     assert _HABITS.findall(_NOT_PROSE.sub("", text)) == [] or path.stem == "CONTRIBUTING"
     if not path.stem.startswith("performance-"):
