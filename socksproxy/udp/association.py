@@ -216,9 +216,13 @@ class Association:
 
     def send(self, header: bytes, payload: bytes | memoryview) -> None:
         """The client has sent *payload* with *header*, which is whole and has no FRAG."""
-        target = self.targets.get(header)
-        if target is None:
-            return
+        target = self.targets.by_header.get(header)
+        if target is None or target.until <= self.check.clock.seconds():
+            target = self.targets.renewed(header)
+            if target is None:
+                return
+        else:
+            target.used = True
         if target.sockaddr is not None and self.outlet is not None:
             self.outlet.send(target, payload)
         else:

@@ -152,17 +152,25 @@ class Targets:
         # How many targets have the address, or the address and the port.
         self._contacts: dict[object, int] = {}
 
-    def get(self, header: bytes) -> Target | None:
+    def renewed(self, header: bytes) -> Target | None:
         """
-        The target of *header*, which is whole and has no FRAG.
+        The target of *header*, which is new, or of which what is known is old.
+
+        Where it is old, the question is asked again, and the target is as before until the answer is there.
 
         :returns: None: there is none, and a datagram that was to go there is counted as dropped.
         """
         target = self.by_header.get(header)
         if target is None:
             return self._add(header)
-        target.used = True
-        return target if target.until > self._owner.check.clock.seconds() else self._renewed(target)
+        if target.pending is None:
+            target.used = True
+            self._ask(target, _destination(header))
+            return target
+        # The last question has not been answered for all that time.
+        del self.by_header[header]
+        self._forget(target)
+        return self._add(header)
 
     def keep(self, target: Target, payload: bytes | memoryview) -> None:
         """*payload* waits until it is known where *target* is, if that is being asked; else it is dropped."""
@@ -231,16 +239,6 @@ class Targets:
         target = self.by_header[header] = Target(header)
         self._ask(target, address)
         return target
-
-    def _renewed(self, target: Target) -> Target | None:
-        """What is known of *target* is old: ask again, and go on as before until the answer is there."""
-        if target.pending is None:
-            self._ask(target, _destination(target.key))
-            return target
-        # The last question has not been answered for all that time.
-        del self.by_header[target.key]
-        self._forget(target)
-        return self._add(target.key)
 
     def _ask(self, target: Target, address: Address) -> None:
         """Find out where *target* is, and whether the client may send there."""
