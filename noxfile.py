@@ -37,7 +37,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the annotations."""
-    session.install("-e", ".[tls,htpasswd,pam,config]", "mypy", "mypy-zope")
+    session.install("-e", ".[dev]")
     session.run("mypy")
 
 
