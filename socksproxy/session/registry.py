@@ -19,8 +19,9 @@ from ..logs.throttle import complain
 from ..settings import ServerSettings
 from ..wire.words import AddressType
 from .allowance import Allowance
+from .parts import Phase
 from .record import Recorder, line_of, record_of
-from .session import Phase, Session
+from .session import Session
 from .shared import ServerContext
 
 _log = Logger(namespace="socksproxy")

@@ -19,7 +19,7 @@ from socksproxy import BindSettings, RulePolicy, Timeouts, UDPSettings
 from socksproxy.auth.users import User
 from socksproxy.identity import ISOCKSUser
 from socksproxy.policy.rules import Rule, RuleTimeouts
-from socksproxy.session.session import Phase
+from socksproxy.session.parts import Phase
 from socksproxy.wire.words import Command, Reply
 from tests.conftest import Serve
 from tests.support.hosts import Hosts
@@ -122,7 +122,7 @@ def test_bind(
     serve_as: Serve, bind: BindSettings, of_rule: str | None, of_user: str | None, source: str
 ) -> Playing:
     """BIND listens there, and tells the client so. Of the server's addresses, that for BIND comes first."""
-    if bind.addresses and source == "127.0.0.7":
+    if any(bind.addresses) and source == "127.0.0.7":
         source = "127.0.0.6"
     proxy: Proxy = yield serve_as(bind=bind, **options(of_rule, of_user))
 

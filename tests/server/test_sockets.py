@@ -24,7 +24,7 @@ from socksproxy.net.descriptors import DescriptorGate
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.server import sockets as accept
 from socksproxy.server.sockets import Acceptor, SocketChannel, take_over
-from socksproxy.session.session import Phase
+from socksproxy.session.parts import Phase
 
 from ..conftest import Serve
 from ..support.limits import had

@@ -12,7 +12,7 @@ import pytest_twisted
 
 from socksproxy.session import early_data as early
 from socksproxy.session.early_data import FREE, READ, EarlyData
-from socksproxy.session.session import Phase
+from socksproxy.session.parts import Phase
 
 from ..conftest import Serve
 from ..support.hosts import Hosts

@@ -27,7 +27,7 @@ from socksproxy.net import descriptors
 from socksproxy.relay import half_closed
 from socksproxy.server.factory import SOCKSProtocol
 from socksproxy.server.sockets import SocketChannel
-from socksproxy.session.session import Phase
+from socksproxy.session.parts import Phase
 from socksproxy.session.shared import LINGER
 from socksproxy.values.timeouts import Timeouts
 from socksproxy.wire.words import Address, AddressType, Command, Reply

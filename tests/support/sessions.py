@@ -6,7 +6,8 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from socksproxy.session.session import Phase, Session
+from socksproxy.session.parts import Phase
+from socksproxy.session.session import Session
 
 from .proxy import Proxy, ask5, echoes
 

@@ -1,0 +1,342 @@
+"""
+The parts of a session, and what follows from them: where the session stands, what it may do, what limits it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..auth.authentication import Authentication
+from ..commands.channel import Channel
+from ..commands.service import Service
+from ..events import Cause, Ended
+from ..identity import Client
+from ..limits.account import Scope
+from ..limits.buckets import Meters
+from ..negotiation import Negotiation, State
+from ..policy import IDecidingPolicy, IPolicy
+from ..policy.asking import DestinationCheck
+from ..policy.rules import Rule
+from ..routes.interfaces import Route
+from ..values.outgoing import outgoing_of
+from ..wire.words import Address, Command, Request
+from .allowance import Allowance
+from .login import Login
+from .permission import Permission
+from .shared import ServerContext
+
+_log = Logger(namespace="socksproxy")
+
+
+class Phase(Enum):
+    """Where a session stands; the value is the word for people."""
+
+    NEGOTIATING = "negotiating"
+    AUTHENTICATING = "authenticating"
+    SERVING = "serving"
+    RELAYING = "relaying"
+    FINISHING = "finishing"
+    OVER = "over"
+
+
+class SessionParts:
+    """
+    One client.
+
+    :param context: what the session shares with others.
+    :param channel: carries the client's bytes.
+    :param client: who the client is.
+    :param allowance: what is limited for the session; None: nothing is yet.
+    :ivar heard: whether the client has sent anything; a client that connects and sends nothing is a probe.
+    :ivar half_closed: whether the client has closed its direction.
+    :ivar ended: how the session ended; None: it goes on.
+    :ivar reply: the code that the client was sent, of its version; None: none was sent.
+    :ivar began: when the client connected, in the reactor's seconds, as :attr:`requested` (the request was
+        whole), :attr:`resolved` (the name was looked up) and :attr:`answered` (the reply was sent).
+    """
+
+    __slots__ = (
+        "_asked",
+        "_discarded",
+        "_early",
+        "_over",
+        "_pending",
+        "_policy",
+        "_request",
+        "allowance",
+        "answered",
+        "began",
+        "channel",
+        "client",
+        "context",
+        "ended",
+        "half_closed",
+        "heard",
+        "login",
+        "negotiation",
+        "number",
+        "permission",
+        "reply",
+        "requested",
+        "resolved",
+        "service",
+    )
+
+    def __init__(
+        self, context: ServerContext, channel: Channel, client: Client, allowance: Allowance | None
+    ) -> None:
+        self.context = context
+        self.channel = channel
+        self.client = client
+        self.allowance = allowance
+        self.permission: Permission | None = None
+        self.login = None if context.authentication is None else self.login_by(context.authentication)
+        self.negotiation = Negotiation(None if self.login is None else self.login.offers)
+        self.service: Service | None = None
+        self.number = context.ids.next()
+        self.began = context.seconds()
+        self.requested: float | None = None
+        self.resolved: float | None = None
+        self.answered: float | None = None
+        self.reply: int | None = None
+        self.ended: Ended | None = None
+        self.heard = self.half_closed = self._over = False
+        self._request: Request | None = None
+        #: What the session waits for, and what it waits for beside that because the policy has changed.
+        self._pending: Deferred[Any] | None = None
+        self._asked: Deferred[Any] | None = None
+        #: The policy that has permitted the session; None: it is asked again before the session goes on.
+        self._policy: IPolicy | None = None
+        self._discarded = 0
+        #: Bytes of early data that are counted.
+        self._early = 0
+
+    @property
+    def id(self) -> str:
+        """See :attr:`socksproxy.events.Subject.id`."""
+        return self.context.ids.name(self.number)
+
+    @property
+    def phase(self) -> Phase:
+        """Where the session stands."""
+        if self._over:
+            return Phase.OVER
+        if self.service is not None and self.service.granted:
+            return Phase.RELAYING
+        if self.ended is not None:
+            return Phase.FINISHING
+        if self.requested is not None:
+            return Phase.SERVING
+        return Phase.AUTHENTICATING if self._is_authenticating else Phase.NEGOTIATING
+
+    @property
+    def _is_authenticating(self) -> bool:
+        return self.requested is None and self.negotiation.state in (State.JUDGING, State.SERVING)
+
+    @property
+    def _is_underway(self) -> bool:
+        """Whether the session has asked for something, and has it or may yet get it."""
+        return self.phase in (Phase.SERVING, Phase.RELAYING)
+
+    @property
+    def request(self) -> Request:
+        """The client's request, once it is there."""
+        assert self._request is not None
+        return self._request
+
+    @property
+    def asked_for(self) -> Request | None:
+        """The client's request; None: there is none yet."""
+        return self._request
+
+    def wait(
+        self,
+        pending: Deferred[Any],
+        then: Callable[[Any], None],
+        otherwise: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """
+        Go on with *then* when *pending* fires; it is cancelled when the session ends before.
+
+        :param otherwise: what a failure leads to; None: the request is refused.
+        """
+        self._pending = pending
+        pending.addCallbacks(then, self._failed, errbackArgs=(otherwise or self.refuse,))
+        pending.addErrback(self._broke)
+
+    def _failed(self, failure: Failure, otherwise: Callable[[Exception], None]) -> None:
+        if self._pending is None:
+            return  # it was cancelled, and the session has gone on without it
+        self._pending = None
+        problem = failure.value
+        if not isinstance(problem, Exception):
+            failure.raiseException()
+        otherwise(problem)
+
+    def _broke(self, failure: Failure) -> None:
+        """A fault of ours: it is logged in full, once, and costs this session alone."""
+        _log.failure("{client}: the session failed", failure, client=self.client)
+        self.abort(Cause.FAULT)
+        self.over(Cause.FAULT.value)  # a channel that had given up its socket tells nothing
+
+    def _cancel(self, ended: Ended) -> None:
+        self.ended = self.ended or ended
+        self._give_up()
+
+    def _give_up(self) -> bool:
+        """Cancel what is waited for; whether there was anything."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return False
+        pending.cancel()
+        return True
+
+    def _withdraw(self) -> None:
+        """Cancel what is waited for; it is not the client who goes."""
+        pending, self._pending = self._pending, None
+        asked_by = self._asked_by
+        if pending is not None and asked_by is not None:
+            asked_by.gate.give_up(pending)
+        elif pending is not None:
+            pending.cancel()
+
+    @property
+    def _asked_by(self) -> Authentication | None:
+        return None if self.login is None else self.login.asked_by
+
+    @property
+    def policy(self) -> IPolicy:
+        """What decides for this session."""
+        return self.permission or self.context.policy
+
+    @property
+    def check(self) -> DestinationCheck:
+        """What the session's destinations are checked by."""
+        check = self.context.check
+        return check if self.permission is None else check._replace(policy=self.permission)
+
+    @property
+    def stale(self) -> bool:
+        """Whether another policy is in force than the one that has permitted the session."""
+        return self._policy is not self.context.policy
+
+    def _consider(self, policy: IDecidingPolicy, enter: Callable[[Rule], None] | None) -> None:
+        """What a policy that decides wants to know of the client, and where its decisions are kept."""
+        client = self.client
+        listener, *aliases = self._listener()
+        self.client = client._replace(
+            groups=frozenset(getattr(client.avatar, "groups", ())),
+            listener=listener,
+            aliases=tuple(aliases),
+            version=self.request.version,
+        )
+        self.permission = Permission(policy, enter)
+
+    def _listener(self) -> tuple[str, ...]:
+        """What rules call the listener by which the client has come."""
+        try:
+            place = None if self.service is None else self.service.place()
+            reached = self.channel.reached() if place is None else place
+        except (OSError, AttributeError):  # the client's connection is closed already
+            return (self.client.listener or "", *self.client.aliases)
+        return self.context.listeners.words_for(reached)
+
+    def rule(self, reached: Address) -> Rule | None:
+        """The rule that has allowed *reached*."""
+        return None if self.permission is None else self.permission.effect(reached)
+
+    def rule_for_datagram(self, address: Address, name: str | None) -> Rule | None:
+        """The rule that allows datagrams to *address*, one of *name*'s, if the client has asked for that."""
+        if self.permission is None:
+            return None
+        return self.permission.rule_for(self.client, Command.UDP_ASSOCIATE, address, name)
+
+    def route(self, rule: Rule | None) -> Route | None:
+        """The way out that *rule*, or else the user, has; None: the server's."""
+        of_rule = None if rule is None else rule.outgoing
+        of_user = getattr(self.client.avatar, "outgoing", None)
+        if not (of_rule or of_user):
+            return None
+        return self.context.route_from(outgoing_of(of_rule or ()).over(outgoing_of(of_user or ())))
+
+    def _limited(self) -> Allowance:
+        if self.allowance is None:
+            self.allowance = Allowance(self.context.ledger)
+        return self.allowance
+
+    def _check_limits(self) -> None:
+        if self.allowance is not None:
+            self.allowance.check()
+        if self.client.user is not None and self.context.ledger.user_limits(
+            getattr(self.client.avatar, "limits", None)
+        ):
+            self._limited().enter_user(self.client)
+
+    def _enter_rule(self, rule: Rule) -> None:
+        self._limited().enter_rule(rule)
+
+    def take(self, kind: str, make_room: Callable[[Scope], bool] = lambda _: False) -> None:
+        """See :meth:`socksproxy.session.allowance.Allowance.take`."""
+        self._limited().take(self.client, kind, make_room)
+
+    def give(self, kind: str) -> None:
+        """The session has none of *kind* any more."""
+        if self.allowance is not None:
+            self.allowance.give(kind)
+
+    def settle(self) -> None:
+        """Datagrams go under the rules that hold when they come."""
+        if self.allowance is not None:
+            self.allowance.settle(None)
+
+    def meters(self, reached: Address | None) -> Meters | None:
+        """What measures the bytes to and from *reached*; None: there are many destinations."""
+        if self.allowance is None and not self.context.settings.limits.session:
+            return None
+        rule = None if reached is None else self.rule(reached)
+        if reached is not None:
+            self._limited().settle(None if rule is None else rule.name)
+        return self._limited().meters(() if rule is None else (rule.name,))
+
+    def meters_under(self, rule: str) -> Meters | None:
+        """What measures datagrams under *rule*; None: what measures all others."""
+        return None if self.allowance is None else self.allowance.meters_under(rule)
+
+    def forget_channel(self) -> None:
+        """The relay has the client's socket."""
+        del self.channel
+
+    def complain(self, problem: str) -> None:
+        """One line in the log, unless there was one of its kind lately."""
+        due = self.context.garbage.due(problem)
+        if due:
+            more = "" if due == 1 else f" ({due} such clients since the last such line)"
+            _log.info("{client}: {problem}{more}", client=self.client, problem=problem, more=more)
+
+    def resolved_name(self) -> None:
+        """The name of the destination has been looked up."""
+        self.resolved = self.context.seconds()
+
+    # What a session does with its parts.
+
+    def login_by(self, asked_by: Authentication | None) -> Login:
+        """A login of the client, which *asked_by* asks."""
+        raise NotImplementedError
+
+    def refuse(self, problem: Exception) -> None:
+        """Send the reply that tells *problem*, and end."""
+        raise NotImplementedError
+
+    def abort(self, cause: Cause = Cause.ABORTED) -> None:
+        """End the session at once."""
+        raise NotImplementedError
+
+    def over(self, ended: Ended) -> None:
+        """The client's connection is closed; *ended* counts unless it was known before how."""
+        raise NotImplementedError
