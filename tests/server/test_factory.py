@@ -431,11 +431,11 @@ def test_outgoing_is_not_ours(serve: Serve) -> Playing:
 @pytest.mark.parametrize(
     ("outgoing", "complaint"),
     [
-        (["127.0.0.1", "127.0.0.2"], "127.0.0.2: there is one outgoing address of its family already"),
-        (["::1", "::2"], "::2: there is one outgoing address of its family already"),
-        (["localhost"], "'localhost' is not a literal address"),
-        ([""], "'' is not a literal address"),
-        (["127.0.0.1\0"], "not a literal address"),
+        (["127.0.0.1", "127.0.0.2"], "127.0.0.2: one IPv4 address is enough"),
+        (["::1", "::2"], "::2: one IPv6 address is enough"),
+        (["localhost"], "localhost: not a literal IPv4 or IPv6 address"),
+        ([""], "not a literal IPv4 or IPv6 address"),
+        (["127.0.0.1\0"], "not a literal IPv4 or IPv6 address"),
     ],
 )
 def test_outgoing_is_checked(outgoing: list[str], complaint: str) -> None:
