@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import re
-import select
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -24,12 +23,9 @@ from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
 
 from ..events import FIELDS
+from .streams import may_wait, open_for_appending, own_descriptor, write_if_ready
 
-__all__ = ["FORMATS", "AccessLog", "access_observer", "own_descriptor"]
-
-#: Names of what the process was given when it was started.
-_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
-_DESCRIPTOR = re.compile(r"(?:/dev|/proc/self)/fd/([0-9]{1,9})")
+__all__ = ["FORMATS", "AccessLog", "access_observer"]
 
 #: Seconds between two warnings that lines cannot be written.
 WARN_EVERY = 60.0
@@ -227,8 +223,8 @@ class AccessLog:
         self._line = FORMATS[format]
         self._timestamp = _Timestamp()
         self._clock = clock
-        self._descriptor = _open(self.path) if descriptor is None else descriptor
-        self._may_wait = _may_wait(self._descriptor)
+        self._descriptor = open_for_appending(self.path) if descriptor is None else descriptor
+        self._may_wait = may_wait(self._descriptor)
         self._torn = False
         self._lost = 0
         self._warned: float | None = None
@@ -243,7 +239,7 @@ class AccessLog:
         if self._torn:
             data = b"\n" + data
         try:
-            written = (_write_if_ready if self._may_wait else os.write)(self._descriptor, data)
+            written = (write_if_ready if self._may_wait else os.write)(self._descriptor, data)
         except OSError as problem:
             self._missed(problem.strerror or str(problem))
             return
@@ -263,7 +259,7 @@ class AccessLog:
         if own_descriptor(self.path) is not None:
             return  # nobody can move it; and in a worker the name means another stream
         try:
-            fresh = _open(self.path)
+            fresh = open_for_appending(self.path)
         except OSError as problem:
             _log.warn(
                 "{path} cannot be opened again, the old file goes on: {reason}",
@@ -272,7 +268,7 @@ class AccessLog:
             )
             return
         old, self._descriptor = self._descriptor, fresh
-        self._may_wait = _may_wait(fresh)
+        self._may_wait = may_wait(fresh)
         self._torn = False
         if old >= 0:
             os.close(old)
@@ -295,14 +291,6 @@ class AccessLog:
             lost=self._lost,
             reason=reason,
         )
-
-
-def own_descriptor(path: str) -> int | None:
-    """The descriptor of this process that *path* names, as ``/dev/stdout`` does; None: it names a file."""
-    if path in _STREAMS:
-        return _STREAMS[path]
-    named = _DESCRIPTOR.fullmatch(path)
-    return None if named is None else int(named[1])
 
 
 def check_access_log(path: str) -> None:
@@ -330,43 +318,6 @@ def check_access_log(path: str) -> None:
 
 def _no_file(number: int, path: str) -> OSError:
     return OSError(number, os.strerror(number), path)
-
-
-def _open(path: str) -> int:
-    # Not blocking, for a FIFO whose reader is slow or gone must not stop the server.
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-    own = own_descriptor(path)
-    if own is None:
-        return os.open(path, flags | os.O_CREAT, 0o640)
-    kind = os.fstat(own).st_mode
-    if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
-        try:
-            # Opened anew, it does not block, while others who share the stream are left alone.
-            return os.open(path, flags)
-        except OSError:
-            pass  # such as that of another user, who has started this process
-    # A socket cannot be opened anew. A file would be written from two places that know nothing of each other.
-    return os.dup(own)
-
-
-def _may_wait(descriptor: int) -> bool:
-    """Whether to write to *descriptor* may wait for a reader."""
-    kind = os.fstat(descriptor).st_mode
-    stream = stat.S_ISFIFO(kind) or stat.S_ISCHR(kind) or stat.S_ISSOCK(kind)
-    return stream and os.get_blocking(descriptor)
-
-
-def _write_if_ready(descriptor: int, data: bytes) -> int:
-    """
-    Write to a stream that others share, so that it cannot be made one that never blocks.
-
-    :raises BlockingIOError: when there is no room.
-    """
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    if not poll.poll(0):
-        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    return os.write(descriptor, data)
 
 
 def access_observer(path: str, format: str = "text") -> AccessLog:

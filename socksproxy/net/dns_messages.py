@@ -110,7 +110,7 @@ def read_answer(data: bytes, question: Question) -> Answer | None:
             return Answer(Outcome.NO_SUCH_NAME)
         if head.rcode() != dns.rcode.NOERROR:
             return Answer(Outcome.FAILED)
-        return Answer(Outcome.ANSWERED, _records(dns.message.from_wire(data), question))
+        return _found(dns.message.from_wire(data), question)
     except Exception:
         # Bytes from the network: whatever the library says of them, they are no answer.
         return None
@@ -123,14 +123,31 @@ def _answers(head: dns.message.Message, question: Question) -> bool:
     return (asked.name, asked.rdtype, asked.rdclass) == (question.name, question.type, dns.rdataclass.IN)
 
 
-def _records(message: dns.message.Message, question: Question) -> tuple[str, ...]:
-    owner = question.name
-    for _ in range(MOST_ALIASES + 1):
-        found = message.get_rrset(message.answer, owner, dns.rdataclass.IN, question.type)
+def _found(message: dns.message.Message, question: Question) -> Answer | None:
+    """What *message* has for *question*; None: it has records of names that the question does not lead to."""
+    names = [question.name]
+    while len(names) <= MOST_ALIASES + 1:
+        found = message.get_rrset(message.answer, names[-1], dns.rdataclass.IN, question.type)
         if found is not None:
-            return tuple(record.to_text().removesuffix(".") for record in found)
-        alias = message.get_rrset(message.answer, owner, dns.rdataclass.IN, dns.rdatatype.CNAME)
+            return Answer(Outcome.ANSWERED, tuple(record.to_text().removesuffix(".") for record in found))
+        alias = message.get_rrset(message.answer, names[-1], dns.rdataclass.IN, dns.rdatatype.CNAME)
         if alias is None:
-            return ()
-        owner = alias[0].target
-    return ()
+            return None if _has_others(message, question, names) else Answer(Outcome.ANSWERED)
+        if alias[0].target in names:
+            return None
+        names.append(alias[0].target)
+    return Answer(Outcome.ANSWERED)
+
+
+def _has_others(message: dns.message.Message, question: Question, names: list[dns.name.Name]) -> bool:
+    """Whether *message*, which has no record that is asked for, has records that no honest server adds."""
+    # A DNAME has the name of a parent (RFC 6672); the CNAME beside it belongs to the question.
+    strange = any(
+        records.rdtype != dns.rdatatype.DNAME
+        and (records.name not in names or records.rdclass != dns.rdataclass.IN)
+        for records in message.answer
+    )
+    aside = any(
+        records.name == question.name and records.rdtype == question.type for records in message.additional
+    )
+    return strange or aside

@@ -1,9 +1,10 @@
 """
-The files of ``twistd`` itself: where they are in the way, or cannot be written.
+The files of ``twistd`` itself: where they are in the way, cannot be written, or would block the server.
 
 ``twistd`` looks at its PID file and opens its log before it asks us for a service, but after we have read
 our options. A PID file that a killed container has left names a process that is another one by now, and
-``twistd`` refuses to start. Where ``twistd`` cannot write, it ends with a traceback.
+``twistd`` refuses to start. Where ``twistd`` cannot write, it ends with a traceback. On a standard stream
+its log would wait for the stream's reader, and the server with it; so the log there is ours.
 """
 
 from __future__ import annotations
@@ -12,21 +13,25 @@ import os
 import re
 import stat
 import sys
+import time
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
-from twisted.logger import ILogObserver, Logger, textFileLogObserver
+from twisted.logger import ILogObserver, Logger, formatTime, textFileLogObserver
 from twisted.python.usage import UsageError
 
 from ..errors import describe
-from ..logs.access_log import own_descriptor
+from ..logs.streams import StreamWriter, own_descriptor
 
 _log = Logger(namespace="socksproxy")
 
 #: The file that ``twistd`` writes when no option names one.
 _PIDFILE = "twistd.pid"
 _LOGFILE = "twistd.log"
+
+#: No system gives a process a higher number.
+_HIGHEST_PID = (1 << 31) - 1
 
 #: What the command line of a process has that may be a ``twistd``: an interpreter, or the program's own name.
 _RUNS = re.compile(r"python|pypy|twist|socks")
@@ -50,16 +55,31 @@ def prepare_files(twistd: MutableMapping[str, Any]) -> None:
         _check_logfile(twistd)
 
 
+def standard_output() -> ILogObserver:
+    """For ``twistd --logger``: writes to standard output, and does not wait for its reader."""
+    return _on_stream("/dev/stdout" if sys.stdout is not None else os.devnull)
+
+
 def standard_error() -> ILogObserver:
-    """For ``twistd --logger``: what writes to standard error."""
-    return textFileLogObserver(sys.stderr)
+    """For ``twistd --logger``: writes to standard error, and does not wait for its reader."""
+    return _on_stream("/dev/stderr" if sys.stderr is not None else os.devnull)
+
+
+def _on_stream(path: str) -> ILogObserver:
+    stream: Any = StreamWriter(path, _lost)
+    return textFileLogObserver(stream)
+
+
+def _lost(count: int) -> str:
+    when = formatTime(time.time())
+    return f"{when} [socksproxy#warn] {count} lines of this log are lost: nothing has read them in time\n"
 
 
 def _remove_stale(path: str) -> None:
     try:
         text = Path(path).read_text("ascii").strip() if stat.S_ISREG(os.stat(path).st_mode) else "?"
         # An empty one is that of a server which was killed at its start.
-        if text and not (text.isdecimal() and _is_another(int(text))):
+        if text and not _is_another(int(text)):
             return
         os.remove(path)
     except (OSError, ValueError):
@@ -68,8 +88,8 @@ def _remove_stale(path: str) -> None:
 
 
 def _is_another(pid: int) -> bool:
-    """Whether the process of that number is there, and is no server that could have written a PID file."""
-    if pid == os.getpid():
+    """Whether no server that writes a PID file can have that number: another process has it, or none can."""
+    if pid == os.getpid() or not 0 < pid <= _HIGHEST_PID:
         return True
     try:
         words = Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").split("\0")
@@ -93,16 +113,13 @@ def _check_pidfile(twistd: MutableMapping[str, Any]) -> None:
 def _check_logfile(twistd: MutableMapping[str, Any]) -> None:
     path = twistd.get("logfile")
     foreground = twistd.get("nodaemon") or twistd.get("debug")
-    if path == "-" or (foreground and not path):
+    own = own_descriptor(path) if path else None
+    if foreground and (not path or path == "-" or own in (1, 2)):
+        observer = standard_error if own == 2 else standard_output
+        twistd["logger"] = f"{__name__}.{observer.__name__}"
         return
-    own = None if path is None else own_descriptor(path)
-    if foreground and own in (1, 2):
-        # A file of Twisted's looks for its own end, which only a file has.
-        if own == 1:
-            twistd["logfile"] = "-"
-        else:
-            twistd["logger"] = f"{__name__}.{standard_error.__name__}"
-        return
+    if path == "-":
+        return  # a daemon's; twistd has its own words for that
     problem = _cannot_write(path or _LOGFILE)
     if problem is not None and path:
         raise UsageError(f"--logfile {path}: {problem}")

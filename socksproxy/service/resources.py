@@ -15,7 +15,8 @@ from typing import Any
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from ..logs.access_log import AccessLog, access_observer, check_access_log, own_descriptor
+from ..logs.access_log import AccessLog, access_observer, check_access_log
+from ..logs.streams import own_descriptor
 from ..net.endpoints import (
     NotPassed,
     check_systemd,

@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from ..config.command_line import Options
 from ..events import SessionIds
+from ..logs.streams import StreamWriter
 from ..runtime.clocks import use_monotonic_clock
 from ..runtime.reactor import global_reactor
 from ..service.server import SOCKSService, make_factory
@@ -61,7 +62,7 @@ class Reporter:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self._stream = StreamWriter(f"/dev/fd/{descriptor}", _lost)
 
     def __call__(self, event: LogEvent) -> None:
         """See :class:`twisted.logger.ILogObserver`."""
@@ -73,8 +74,15 @@ class Reporter:
         if len(text) > _LONGEST_EVENT:
             # Of a traceback, what it ends with says most.
             text = f"{text[:200]} [...] {text[-_LONGEST_EVENT + 300 :]}"
-        with suppress(OSError):  # there is no supervisor any more
-            os.write(self._descriptor, json.dumps([level.name, text], ensure_ascii=False).encode() + b"\n")
+        self._stream.write(_report(level.name, text))
+
+
+def _report(level: str, text: str) -> str:
+    return json.dumps([level, text], ensure_ascii=False) + "\n"
+
+
+def _lost(count: int) -> str:
+    return _report("warn", f"{count} lines of the log are lost: the supervisor has not read them in time")
 
 
 @implementer(IReadDescriptor)

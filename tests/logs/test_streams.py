@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from socksproxy.logs.access_log import AccessLog, own_descriptor
+from socksproxy.logs.access_log import AccessLog
+from socksproxy.logs.streams import StreamWriter, own_descriptor
 from socksproxy.service.resources import CheckedResources
 
 from ..support.logs import EVENT
@@ -85,14 +86,60 @@ def test_full(kind: str, tmp_path: Path) -> None:
         log.close()
 
 
+def _refused(path: str, *arguments: Any) -> int:
+    raise PermissionError(13, "Permission denied", path)
+
+
+def _told(lost: int) -> str:
+    return f"{lost} lost\n"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "terminal"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_text_is_lost(kind: str, shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has no room is counted; what is written arrives whole, also where the stream stays shared."""
+    with _stream(kind, tmp_path) as (writing, reading):
+        if shared:
+            monkeypatch.setattr(os, "open", _refused)
+        writer = StreamWriter(f"/dev/fd/{writing}", _told)
+        monkeypatch.undo()
+        for number in range(3000):
+            writer.write(f"{number} {'x' * 600}\n")
+        said = _wait_for(reading, "^0 x")
+        writer.write("a\n")
+        while len(said) < 1 << 20 and (more := _read(reading)):
+            said += more
+        writer.write("after\n")
+        said += _wait_for(reading, "after")
+        assert os.get_blocking(writing)
+        writer.close()
+    lines = said.splitlines()
+    whole = [line for line in lines if re.fullmatch(r"[0-9]+ x{600}", line)]
+    rest = [line for line in lines if line not in whole and line not in ("a", "after")]
+    lost = sum(int(line.removesuffix(" lost")) for line in rest)
+    assert lost > 0
+    assert len(whole) + lost + lines.count("a") == 3001
+    numbers = [int(line.split()[0]) for line in whole]
+    assert numbers == sorted(numbers)
+
+
+def test_text_without_a_reader() -> None:
+    """A pipe that nothing can read any more raises nothing."""
+    reading, writing = os.pipe()
+    writer = StreamWriter(f"/dev/fd/{writing}", _told)
+    os.close(writing)
+    os.close(reading)
+    writer.write("one\n")
+    writer.write("two \udcff\n")
+    writer.close()
+    writer.close()
+
+
 def test_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that cannot be opened anew, as in a container that is not root's, is written all the same."""
 
-    def refused(path: str, *arguments: Any) -> int:
-        raise PermissionError(13, "Permission denied", path)
-
     reading, writing = os.pipe()
-    monkeypatch.setattr(os, "open", refused)
+    monkeypatch.setattr(os, "open", _refused)
     log = AccessLog(f"/dev/fd/{writing}")
     monkeypatch.undo()
     for _ in range(1000):

@@ -36,7 +36,7 @@ def response(
     message = dns.message.make_response(dns.message.make_query(name, type, use_edns=False))
     for record in records:
         owner, kind, data = record.split()
-        data = f"{data.removesuffix('.')}." if kind in ("CNAME", "PTR") else data
+        data = f"{data.removesuffix('.')}." if kind in ("CNAME", "DNAME", "PTR") else data
         message.answer.append(dns.rrset.from_text(f"{owner}.", 60, "IN", kind, data))
     change(message)
     return message.to_wire()
@@ -72,17 +72,49 @@ def test_no_name(name: str) -> None:
         # The order does not matter.
         (["b.test A 192.0.2.1", "a.test CNAME b.test", "name.test CNAME a.test"], ["192.0.2.1"]),
         # Records of another owner, another type, and what a CNAME does not lead to.
-        (["other.test A 192.0.2.1"], []),
         (["other.test A 192.0.2.1", "name.test A 192.0.2.2"], ["192.0.2.2"]),
         (["name.test AAAA 2001:db8::1"], []),
-        (["name.test CNAME a.test", "b.test A 192.0.2.1"], []),
         (["name.test CNAME a.test"], []),
-        (["name.test CNAME name.test"], []),
-        (["name.test CNAME a.test", "a.test CNAME name.test"], []),
+        (["name.test CNAME a.test", "a.test AAAA 2001:db8::1"], []),
+        (["test DNAME example", "name.test CNAME name.example"], []),
     ],
 )
 def test_records(records: list[str], found: list[str]) -> None:
     assert read_answer(response(*records), QUESTION) == Answer(Outcome.ANSWERED, tuple(found))
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        ["other.test A 192.0.2.66"],
+        ["other.test CNAME name.test"],
+        ["name.test CNAME a.test", "b.test A 192.0.2.66"],
+        ["a.test A 192.0.2.66", "b.name.test A 192.0.2.66"],
+        ["name.test CNAME name.test"],
+        ["name.test CNAME a.test", "a.test CNAME name.test"],
+    ],
+)
+def test_records_of_others(records: list[str]) -> None:
+    """They may be forged: the right answer may still come."""
+    assert read_answer(response(*records), QUESTION) is None
+
+
+@pytest.mark.parametrize(
+    ("section", "record", "expected"),
+    [
+        ("authority", "test. SOA ns.test. root.test. 1 1 1 1 1", Answer(Outcome.ANSWERED)),
+        ("additional", "ns.test. A 192.0.2.53", Answer(Outcome.ANSWERED)),
+        ("additional", "name.test. A 192.0.2.66", None),
+    ],
+)
+def test_no_data(section: str, record: str, expected: Answer | None) -> None:
+    """RFC 2308, section 2.2: there are no records of the type. Those beside the answer are not the answer."""
+    owner, kind, data = record.split(maxsplit=2)
+
+    def add(message: dns.message.Message) -> None:
+        getattr(message, section).append(dns.rrset.from_text(owner, 60, "IN", kind, data))
+
+    assert read_answer(response(change=add), QUESTION) == expected
 
 
 @pytest.mark.parametrize(("aliases", "found"), [(16, ("192.0.2.1",)), (17, ())])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shlex
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +90,7 @@ def test_another_program(command: tuple[str, ...], directory: Path, other: Calla
     assert not (directory / "twistd.pid").exists()
 
 
-@pytest.mark.parametrize("text", ["running", "twistd", "-1", "0", "999999999", "1 2"])
+@pytest.mark.parametrize("text", ["running", "twistd", "999999999", "1 2"])
 def test_left_alone(text: str, directory: Path, other: Callable[..., int]) -> None:
     """A server that runs keeps its file, and what twistd has words for itself is its own."""
     if text == "running":
@@ -95,6 +99,15 @@ def test_left_alone(text: str, directory: Path, other: Callable[..., int]) -> No
     (directory / "twistd.pid").write_text(text)
     prepare_files(files())
     assert (directory / "twistd.pid").read_text() == text
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "-0", "2147483648", "99999999999999999999"])
+def test_no_number_of_a_process(text: str, directory: Path, lines: list[str]) -> None:
+    """No process has such a number: twistd takes it for a server that runs, or fails with a traceback."""
+    (directory / "twistd.pid").write_text(text)
+    prepare_files(files())
+    assert not (directory / "twistd.pid").exists()
+    assert "was left by a server that is not there any more" in lines[0]
 
 
 def test_other_programs_options() -> None:
@@ -135,15 +148,15 @@ def test_what_was_asked_for(more: dict[str, Any], text: str, monkeypatch: pytest
 @pytest.mark.parametrize(
     "more",
     [
-        {"logfile": "-"},
+        {"nodaemon": False, "logfile": "-"},
         {"logfile": "twistd.log"},
         {"nodaemon": False},
         {"nodaemon": False, "logfile": "/dev/null"},
         {"nodaemon": False, "syslog": True},
         {"nodaemon": False, "logger": "somewhere.else"},
-        {"pidfile": ""},
-        {"pidfile": "socks.pid"},
-        {"pidfile": "/nonexistent/in/here.pid", "chroot": "/nonexistent"},
+        {"pidfile": "", "logger": "somewhere.else"},
+        {"pidfile": "socks.pid", "syslog": True},
+        {"pidfile": "/nonexistent/in/here.pid", "chroot": "/nonexistent", "logfile": "twistd.log"},
     ],
 )
 def test_nothing_to_do(more: dict[str, Any], directory: Path) -> None:
@@ -155,15 +168,72 @@ def test_nothing_to_do(more: dict[str, Any], directory: Path) -> None:
     assert list(directory.iterdir()) == []
 
 
-def test_streams_of_the_log() -> None:
-    """twistd's own ``-l /dev/stdout``: a LogFile needs a file, and a stream may be something else."""
-    options = files(logfile="/dev/stdout")
+@pytest.mark.parametrize(
+    ("logfile", "name"),
+    [
+        (None, "standard_output"),
+        ("-", "standard_output"),
+        ("/dev/stdout", "standard_output"),
+        ("/dev/fd/1", "standard_output"),
+        ("/dev/stderr", "standard_error"),
+    ],
+)
+def test_streams_of_the_log(logfile: str | None, name: str) -> None:
+    """twistd's own log does not wait for the reader of a stream, by whatever name the stream goes."""
+    options = files(logfile=logfile)
     prepare_files(options)
-    assert options["logfile"] == "-"
-    options = files(logfile="/dev/stderr")
-    prepare_files(options)
-    assert options["logger"] == "socksproxy.service.daemon.standard_error"
-    assert callable(daemon.standard_error())
+    assert options["logger"] == f"socksproxy.service.daemon.{name}"
+    assert callable(getattr(daemon, name)())
+
+
+@pytest.mark.parametrize("name", ["standard_output", "standard_error"])
+def test_no_stream(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is started without the stream logs to nowhere, and not to what has its number."""
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stderr", None)
+    getattr(daemon, name)()({"log_format": "lost", "log_time": 0.0})
+
+
+@pytest.mark.parametrize("arguments", [[], ["--workers=2"]], ids=["one process", "workers"])
+@pytest.mark.parametrize("log", [[], ["--logfile=/dev/stderr"]], ids=["standard output", "standard error"])
+def test_log_that_nothing_reads(log: list[str], arguments: list[str], directory: Path) -> None:
+    """The server serves, stops on SIGTERM, and tells how many lines are lost."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    path = directory / "socks"
+    with subprocess.Popen(
+        [*TWISTD, "-n", "--pidfile=", *log, "socks", f"--listen=haproxy:unix:{path}", *arguments],
+        stdout=writing,
+        stderr=writing,
+    ) as process:
+        try:
+            for _ in range(80):
+                assert _refused(path) == 2
+            assert os.get_blocking(writing)
+            said = os.read(reading, 65536)
+            process.terminate()
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
+    os.close(writing)
+    while data := os.read(reading, 65536):
+        said += data
+    os.close(reading)
+    assert re.search(rb"\n[^\n]* [0-9]+ lines of this log are lost: nothing has read them in time\n", said)
+
+
+def _refused(path: Path) -> int:
+    """The reply to a request that is not allowed, which is a line of the log."""
+    deadline = time.monotonic() + PATIENCE
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        while client.connect_ex(str(path)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        client.sendall(b"PROXY TCP4 203.0.113.9 192.0.2.2 4000 1080\r\n")
+        client.sendall(bytes.fromhex("050100 05010001 7f000001 0009"))
+        replies = client.makefile("rb").read(4)
+        return replies[3]
 
 
 def test_after_a_kill(directory: Path, start: Callable[..., Program]) -> None:
