@@ -92,6 +92,7 @@ setup(
         "socksproxy.policy",
         "socksproxy.policy.sets",
         "socksproxy.relay",
+        "socksproxy.routes",
         "socksproxy.runtime",
         "socksproxy.server",
         "socksproxy.service",

@@ -112,9 +112,9 @@ def _repeatable(option: Option) -> Callable[[Options, str], None]:
     return take
 
 
-class Options(usage.Options, AuthOptionMixin):
+class CommandLine(usage.Options, AuthOptionMixin):
     """
-    What the operator may say.
+    What the command line and the file that it names say, without what that means together.
 
     :param reactor: for endpoints and resolvers; None: the global one.
     :param resources: opens what the options name; None: what fits the number of workers.
@@ -217,16 +217,6 @@ class Options(usage.Options, AuthOptionMixin):
                 self.directory = os.getcwd()
         super().parseOptions(self.arguments)
 
-    def again(self) -> Options:
-        """
-        What the same command line means now: all that it names is read anew. Any thread may do it.
-
-        :raises twisted.python.usage.UsageError: as :meth:`parseOptions` does.
-        """
-        options = type(self)(self.reactor, self.resources.successor(), None, self.directory)
-        options.parseOptions(self.arguments)
-        return options
-
     def opt_auth(self, description: str) -> None:
         try:
             self._add_checker(description)
@@ -244,62 +234,6 @@ class Options(usage.Options, AuthOptionMixin):
         """Display the versions of this proxy and of Twisted, and exit."""
         print(f"twisted-socksproxy {__version__}, Twisted {twisted_version}")
         raise SystemExit(0)
-
-    def postOptions(self) -> None:
-        """
-        Check all that was said.
-
-        :raises twisted.python.usage.UsageError: when something is wrong: with all of it that is in the
-            configuration file, a line each; with the first thing, where there is none.
-        """
-        self._configure()
-        said = {option.name: self._meaning(option) for option in GIVEN}
-        self["worker_count"] = said["workers"]
-        fields = settings_of(said)
-        outgoing = self._addresses("outgoing")
-        advertised = self._advertised()
-        policy = None if self._configured is None else self._configured.policy
-        if self._configured is not None:
-            self._configured.check_outgoing(is_local)
-        portal = self._portal(said)
-        # Rules deny what they do not allow.
-        self["guarded"] |= policy is not None and bool(policy.rules)
-        any_peer = True if self["bind-any-peer"] else None
-        bind = BindSettings(**fields["bind"], addresses=self._addresses("bind-address"), any_peer=any_peer)
-        udp = self._udp(fields["udp"])
-        listeners = self._listeners(said)
-        if self._configured is not None and not self._is_wrong("listen"):
-            self._configured.check_listeners(self._listening(listeners))
-        resolver = self._name_resolver()
-        access_log = self._access_log()
-        self._report()
-        settings = ServerSettings(
-            policy=policy,
-            portal=portal,
-            auth=AuthSettings(**fields["auth"]),
-            resolver=resolver,
-            outgoing=outgoing,
-            timeouts=Timeouts(**fields["timeouts"]),
-            limits=self._limits(said),
-            usage=self._usage(),
-            observer=access_log,
-            bind=bind,
-            udp=udp,
-            advertise=advertised,
-            resolve_commands=not self["no-resolve-commands"],
-            **fields[""],
-        )
-        self.plan = Plan(
-            settings=settings,
-            listeners=listeners,
-            open=bool(self["open"]),
-            guarded=bool(self["guarded"]),
-            access_log=access_log,
-            drain=said["drain"],
-            workers=said["workers"],
-        )
-
-    # The configuration file.
 
     def _configure(self) -> None:
         """Have what the configuration file says, where no option says it."""
@@ -358,8 +292,6 @@ class Options(usage.Options, AuthOptionMixin):
         if lines:
             raise Mistakes(lines)
 
-    # What was said, bit by bit.
-
     def _meaning(self, option: Option) -> Any:
         """What the option means as it is given; where that is wrong, what it means where none is given."""
         name, configured = option.name, self._configured
@@ -387,6 +319,83 @@ class Options(usage.Options, AuthOptionMixin):
         except Exception as problem:
             # Each type has its own parser, with its own exceptions.
             raise ConfigError(str(problem).removeprefix(f"{kind}: "), kind) from None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Once it is parsed: a line for each thing in the file that is hardly what was meant."""
+        return [] if self._configured is None else self._configured.warnings()
+
+
+class Options(CommandLine):
+    """
+    What the operator may say, and the :class:`~socksproxy.config.plan.Plan` that it makes.
+
+    See :class:`CommandLine` for the parameters.
+    """
+
+    def again(self) -> Options:
+        """
+        What the same command line means now: all that it names is read anew. Any thread may do it.
+
+        :raises twisted.python.usage.UsageError: as :meth:`parseOptions` does.
+        """
+        options = type(self)(self.reactor, self.resources.successor(), None, self.directory)
+        options.parseOptions(self.arguments)
+        return options
+
+    def postOptions(self) -> None:
+        """
+        Check all that was said.
+
+        :raises twisted.python.usage.UsageError: when something is wrong: with all of it that is in the
+            configuration file, a line each; with the first thing, where there is none.
+        """
+        self._configure()
+        said = {option.name: self._meaning(option) for option in GIVEN}
+        self["worker_count"] = said["workers"]
+        fields = settings_of(said)
+        outgoing = self._addresses("outgoing")
+        advertised = self._advertised()
+        policy = None if self._configured is None else self._configured.policy
+        if self._configured is not None:
+            self._configured.check_outgoing(is_local)
+        portal = self._portal(said)
+        # Rules deny what they do not allow.
+        self["guarded"] |= policy is not None and bool(policy.rules)
+        any_peer = True if self["bind-any-peer"] else None
+        bind = BindSettings(**fields["bind"], addresses=self._addresses("bind-address"), any_peer=any_peer)
+        udp = self._udp(fields["udp"])
+        listeners = self._listeners(said)
+        if self._configured is not None and not self._is_wrong("listen"):
+            self._configured.check_listeners(self._listening(listeners))
+        resolver = self._name_resolver()
+        access_log = self._access_log()
+        self._report()
+        settings = ServerSettings(
+            policy=policy,
+            portal=portal,
+            auth=AuthSettings(**fields["auth"]),
+            resolver=resolver,
+            outgoing=outgoing,
+            timeouts=Timeouts(**fields["timeouts"]),
+            limits=self._limits(said),
+            usage=self._usage(),
+            observer=access_log,
+            bind=bind,
+            udp=udp,
+            advertise=advertised,
+            resolve_commands=not self["no-resolve-commands"],
+            **fields[""],
+        )
+        self.plan = Plan(
+            settings=settings,
+            listeners=listeners,
+            open=bool(self["open"]),
+            guarded=bool(self["guarded"]),
+            access_log=access_log,
+            drain=said["drain"],
+            workers=said["workers"],
+        )
 
     def _portal(self, said: Mapping[str, Any]) -> Portal | None:
         userid = said["socks4-userid"]
@@ -436,11 +445,6 @@ class Options(usage.Options, AuthOptionMixin):
             return []
         places = (place_asked_for(each.endpoint) for each in listeners)
         return [Listening(None, place if place and place[1] else None) for place in places]
-
-    @property
-    def warnings(self) -> list[str]:
-        """Once it is parsed: a line for each thing in the file that is hardly what was meant."""
-        return [] if self._configured is None else self._configured.warnings()
 
     def _listeners(self, said: Mapping[str, Any]) -> list[Listener]:
         listeners = []
