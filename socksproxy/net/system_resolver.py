@@ -28,6 +28,8 @@ from .reverse import AT_ONCE, IReverseResolver
 
 #: Threads that ask for addresses, and how many of them the names of one client may occupy.
 THREADS, THREADS_PER_CLIENT = 64, 16
+#: Further threads, in place of threads that ask for names which no client waits for any more.
+SPARE = 256
 #: Names that wait for a thread.
 WAITING = 1024
 #: Seconds in which a name must be known. The C library's own limit is lower in most configurations.
@@ -74,6 +76,7 @@ class SystemResolver:
             threads=THREADS,
             waiting=WAITING,
             threads_per_share=THREADS_PER_CLIENT,
+            spare=SPARE,
             deadline=DEADLINE,
         )
         self._reverse = Pool(
@@ -149,8 +152,11 @@ class SystemResolver:
 
     def _forget(self, asked: _Asked, gone: Deferred[Found]) -> None:
         share = asked.answers.pop(gone, None)
-        # A thread that is at it goes on: whoever asks for the name meanwhile waits for it.
-        if asked.taken_by != (share,) and share in asked.jobs and share not in asked.answers.values():
+        if not asked.answers:
+            # No client waits: a thread that is at it goes on, and its place is free for another name.
+            for job in list(asked.jobs.values()):
+                job.cancel()
+        elif asked.taken_by != (share,) and share in asked.jobs and share not in asked.answers.values():
             asked.jobs[share].cancel()
 
     def _clear(self, asked: _Asked) -> None:

@@ -5,7 +5,8 @@ Strategy: a thread that hangs cannot be ended. So a :class:`Pool` has a fixed nu
 threads are daemon threads, which do not hold up the end of the process. Jobs beyond that number wait in a
 :class:`~socksproxy.runtime.fair_queue.FairQueue`, where clients take turns. A client occupies a part of the
 threads only, so that jobs which hang cost the client who began them, and not the others. Each kind of work
-has a pool of its own, so that no kind waits for another.
+has a pool of its own, so that no kind waits for another. A pool can have spare threads: a job that runs and
+has no caller any more leaves its place to another client's job, and counts as its own client's until it ends.
 """
 
 from __future__ import annotations
@@ -47,14 +48,19 @@ class PoolStopped(NotRun):
     """The pool takes no more jobs."""
 
 
+#: What a thread is told: to run a job, to end (an empty tuple), or to end and to have all others end (None).
+_Wanted = tuple[Callable[["_Job", Any], None], "_Job"] | tuple[()] | None
+
+
 class _Job:
-    __slots__ = ("answer", "share", "timer", "work")
+    __slots__ = ("answer", "running", "share", "timer", "work")
 
     def __init__(self, share: Hashable, work: Callable[[], Any], answer: Deferred[Any]) -> None:
         self.share = share
         self.work: Callable[[], Any] | None = work
         self.answer = answer
         self.timer: IDelayedCall | None = None
+        self.running = False
 
     def close(self) -> None:
         """The job has its answer, or no caller waits for one."""
@@ -75,6 +81,7 @@ class Pool:
     :param threads: how many jobs run at once.
     :param waiting: how many more jobs wait.
     :param threads_per_share: how many threads the jobs of one share may occupy; None: all of them.
+    :param spare: how many more threads there may be, in place of threads whose job has no caller any more.
     :param deadline: seconds in which a job must have ended, its time in the queue included; None: any time.
     """
 
@@ -86,12 +93,14 @@ class Pool:
         threads: int,
         waiting: int,
         threads_per_share: int | None = None,
+        spare: int = 0,
         deadline: float | None = None,
     ) -> None:
         self._reactor = reactor
         self._name = name
         self._most_threads = threads
         self._per_share = threads if threads_per_share is None else threads_per_share
+        self._spare = spare
         self._deadline = deadline
         self._waiting: FairQueue[_Job] = FairQueue()
         self._most_waiting = waiting
@@ -99,8 +108,9 @@ class Pool:
             Counter()
         )  # jobs that have no caller any more still hold their thread
         self._busy = 0
+        self._abandoned = 0
         self._threads = 0
-        self._queue: SimpleQueue[tuple[Callable[[_Job, Any], None], _Job] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Wanted] = SimpleQueue()
         self._open: set[_Job] = set()
         self._stopped = False
         self._trigger: Any = None
@@ -163,7 +173,7 @@ class Pool:
                 self, reactor.callFromThread, reactor.removeSystemEventTrigger, self._trigger
             )
             self._forgetting.atexit = False
-        if self._threads < min(self._most_threads, self._busy + 1):
+        if self._threads < min(self._places(), self._busy + 1):
             thread = Thread(
                 target=_serve, args=(self._queue, self.reactor), name=f"socksproxy {self._name}", daemon=True
             )
@@ -178,11 +188,17 @@ class Pool:
         self._trigger = None
         self.stop()
 
+    def _places(self) -> int:
+        """How many jobs may run now, those without a caller included."""
+        return self._most_threads + min(self._abandoned, self._spare)
+
     def _next(self) -> None:
-        while self._busy < self._threads and (taken := self._waiting.take(self._has_turn)) is not None:
+        places = min(self._threads, self._places())
+        while self._busy < places and (taken := self._waiting.take(self._has_turn)) is not None:
             share, job = taken
             self._busy += 1
             self._running[share] += 1
+            job.running = True
             self._queue.put((self._ended, job))
 
     def _has_turn(self, share: Hashable) -> bool:
@@ -193,6 +209,12 @@ class Pool:
         self._running[job.share] -= 1
         if not self._running[job.share]:
             del self._running[job.share]
+        job.running = False
+        if job not in self._open:
+            self._abandoned -= 1
+        if self._threads > self._places():
+            self._threads -= 1
+            self._queue.put(())
         self._next()
         if job in self._open:  # otherwise the deadline has passed, or the caller has cancelled it
             self._close(job)
@@ -213,18 +235,23 @@ class Pool:
     def _close(self, job: _Job) -> None:
         self._open.discard(job)
         job.close()
+        if job.running:
+            self._abandoned += 1
+            if self._waiting and not self._stopped and self._ready():
+                self._next()
 
 
 def _serve(
-    queue: SimpleQueue[tuple[Callable[[_Job, Any], None], _Job] | None],
+    queue: SimpleQueue[_Wanted],
     reactor: Any,
 ) -> None:
     """What a thread does; between two jobs it holds no reference to the pool, which can so be forgotten."""
-    while (wanted := queue.get()) is not None:
+    while wanted := queue.get():
         ended, job = wanted
         reactor.callFromThread(ended, job, _outcome(job))
         del wanted, ended, job
-    queue.put(None)  # for the next thread
+    if wanted is None:
+        queue.put(None)  # for the next thread
 
 
 def _outcome(job: _Job) -> Any:

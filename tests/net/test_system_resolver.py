@@ -6,6 +6,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -120,6 +121,22 @@ def test_found(library: Library, pools: list[Pool]) -> Waiting:
     )
     assert (yield resolver.lookup_addresses("none.test", "one")) == ()
     assert (yield resolver.lookup_addresses("a\udcff", "one")) == ()
+
+
+@pytest_twisted.inlineCallbacks
+def test_names_that_no_client_waits_for(library: Library, pools: list[Pool]) -> Waiting:
+    """Several clients that leave while their names hang do not stop the look-ups of another client."""
+    resolver = resolver_with(pools, spare=4)
+    for client in range(4):
+        names = {f"slow{client}.{number}.test" for number in range(2)}
+        flood = [resolver.lookup_addresses(name, client) for name in names]
+        yield until(partial(names.issubset, library.asked))
+        if client == 3:
+            break  # the last ones wait, and have the threads of the pool
+        for answer in flood:
+            answer.addErrback(lambda failure: failure.trap(CancelledError))
+            answer.cancel()
+        assert (yield resolver.lookup_addresses(f"{client}.test", "other")) == FOUND
 
 
 @pytest_twisted.inlineCallbacks

@@ -122,6 +122,45 @@ def test_a_share_occupies_a_part_of_the_threads(make: Make, gate: Gate) -> Waiti
 
 
 @pytest_twisted.inlineCallbacks
+def test_a_spare_thread_takes_the_place_of_an_abandoned_job(make: Make, gate: Gate) -> Waiting:
+    """Jobs that hang and have no caller leave their places to other clients, up to a bound."""
+    pool = make(threads=2, threads_per_share=1, spare=3)
+    hanging = []
+    for share in range(5):
+        # Once all spare threads are at such jobs, the last two have the pool's own.
+        hanging.append(pool.run(gate, share, share=share))
+        yield until(lambda: len(gate.begun) == len(hanging))
+        if share < 4:
+            told = outcomes(hanging[-1])
+            hanging[-1].cancel()
+            assert kinds([told]) == [[CancelledError]]
+    waiting = outcomes(pool.run(gate, "last", share="last"))
+    assert pool.run(gate, "again", share=0).called is False
+    gate.event.set()
+    yield until(lambda: waiting and len(gate.begun) == 7)
+    assert gate.begun[:5] == [0, 1, 2, 3, 4]
+    yield until(lambda: pool._threads == 2)
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_waiting_job_takes_the_place_of_one_that_is_late(make: Make, gate: Gate) -> Waiting:
+    """A deadline frees the place at once, also for a job that waits already; its share stays occupied."""
+    clock = Clock()
+    pool = make(ClockedReactor(clock), threads=1, threads_per_share=1, spare=1, deadline=5.0)
+    late = outcomes(pool.run(gate, "late", share="a"))
+    yield until(lambda: gate.begun)
+    clock.advance(3)
+    own, other = outcomes(pool.run(abs, -1, share="a")), outcomes(pool.run(abs, -2, share="b"))
+    clock.advance(2)
+    yield until(lambda: other)
+    assert kinds([late]) == [[DeadlinePassed]]
+    assert (own, other) == ([], [2])
+    gate.event.set()
+    yield until(lambda: own)
+    assert own == [1]
+
+
+@pytest_twisted.inlineCallbacks
 def test_the_longest_share_makes_room(make: Make, gate: Gate) -> Waiting:
     """A full queue refuses the flood, and not the client that has one job."""
     pool = make(threads=1, waiting=3)
