@@ -120,7 +120,9 @@ def check_command(environment: Environment, how: str) -> None:
     said = run("sh", "-c", '! "$0" passwd --delete nowhere nobody 2>&1', environment.programs / "socksproxy")
     expect("twisted-socksproxy[htpasswd]" in said, f"{how}: passwd without its packages says:\n{said}")
     said = run("sh", "-c", '! "$0" check /dev/null 2>&1', environment.programs / "socksproxy")
-    expect("twisted-socksproxy[config]" in said, f"{how}: check without its packages says:\n{said}")
+    # Later versions of Python have the TOML parser that the extra brings.
+    wanted = "is not a regular file" if sys.version_info >= (3, 11) else "twisted-socksproxy[config]"
+    expect(wanted in said, f"{how}: check without its packages says:\n{said}")
     listed = run(
         environment.python,
         "-c",
