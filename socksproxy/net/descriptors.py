@@ -166,12 +166,18 @@ class DescriptorGate:
         # Where sessions end at once, accepting goes on at once.
         ended = self._make_room(self._spare)
         if self._paused_again.due():
-            then = "Half-closed sessions without data end" if ended else "Accepting pauses until sessions end"
+            then = (
+                "Half-closed sessions without data end, or sessions of the client that waits for most answers"
+                if ended
+                else "Accepting pauses until sessions end"
+            )
             _log.warn(
-                "descriptors are short: about {used} of {limit} are in use. {then}; raise the limit "
+                "descriptors are short: of {limit}, {used} are in use, {reserved} are reserved for logs and "
+                "look-ups, and the others for sessions that have begun. {then}; raise the limit "
                 "(ulimit -n, LimitNOFILE=) or use --max-sessions",
                 used=used,
                 limit=self._limit,
+                reserved=self._limit - self._most,
                 then=then,
             )
 

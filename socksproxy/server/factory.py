@@ -296,7 +296,7 @@ class SOCKSFactory(Factory):
     def _make_room(self, most: int) -> int:
         """Descriptors are short."""
         self.context.events.tell("paused")
-        return self.context.half_closed.end_longest(most)
+        return self.context.half_closed.end_longest(most) or self.sessions.end_waiting(most)
 
     def reconfigure(self, settings: ServerSettings | None = None, **changes: Any) -> None:
         """

@@ -5,6 +5,8 @@ The live sessions of one server: how they begin and end, and how they follow cha
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import nsmallest
+from operator import attrgetter
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -35,6 +37,9 @@ _DUMPED_AT_ONCE = 50
 
 #: Sessions that follow a change in one turn of the reactor.
 _AT_ONCE = 256
+
+#: Seconds after which a session without a granted request may end where descriptors are short.
+WAITED = 2.0
 
 
 def _nothing() -> None:
@@ -121,6 +126,27 @@ class Registry:
             if session.request.destination.host.lower() == host:
                 return reached.type
         return None
+
+    def end_waiting(self, most: int) -> int:
+        """
+        End the oldest sessions of the client that has most sessions without a granted request.
+
+        So one client cannot take all descriptors with silence, names that hang, or BINDs without a peer.
+
+        :param most: how many at the most; the client keeps half of its sessions.
+        :returns: how many.
+        """
+        before = self.context.seconds() - WAITED
+        of_client: dict[str | None, list[Session]] = {}
+        for session in self.live:
+            waits = session.service is None or not session.service.granted
+            if waits and session.ended is None and session.began <= before:
+                of_client.setdefault(session.client.share, []).append(session)
+        biggest = max(of_client.values(), key=len, default=[])
+        chosen = nsmallest(min(most, len(biggest) // 2), biggest, key=attrgetter("began"))
+        for session in chosen:
+            _abort(session, Cause.SHORTAGE)
+        return len(chosen)
 
     def underway(self) -> int:
         """How many sessions may yet open their second descriptor."""

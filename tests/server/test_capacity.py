@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -152,7 +153,7 @@ def test_out_of_descriptors(twistd: Callable[..., Program], origin: int, listen:
         crowd.open(clients)
         crowd.send(hello)
         crowd.wait(12, within=2)
-        program.wait_for(r"descriptors are short: about \d+ of 128 are in use")
+        program.wait_for(r"descriptors are short: of 128, \d+ are in use, 16 are reserved for logs")
         began = cpu_seconds(program)
         served = crowd.wait(12, within=5)
         assert cpu_seconds(program) - began < 1
@@ -172,3 +173,27 @@ def test_out_of_descriptors(twistd: Callable[..., Program], origin: int, listen:
     assert program.process.poll() is None
     assert "Traceback" not in program.output
     assert program.output.count("descriptors are short") == 1
+
+
+def test_silent_client(twistd: Callable[..., Program], origin: int) -> None:
+    """One client takes all descriptors with connections that say nothing: another client is served."""
+    program = twistd(
+        *("socks", "--listen", "tcp:0:interface=127.0.0.1:backlog=256", "--handshake-timeout=60"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)),
+    )
+    address = listening(program)
+    silent = [socket.create_connection(address, PATIENCE, ("127.0.0.3", 0)) for _ in range(80)]
+    try:
+        program.wait_for("descriptors are short")
+        began = time.monotonic()
+        with socket.create_connection(address, PATIENCE, ("127.0.0.4", 0)) as client:
+            client.sendall(asked(origin))
+            assert client.makefile("rb").read(12)[:10] == GRANTED
+        # The silent ones have 60 seconds for their requests.
+        assert time.monotonic() - began < 20
+        program.process.terminate()
+        program.wait()
+        assert program.output.count("descriptors are short") == 1
+    finally:
+        for sock in silent:
+            sock.close()

@@ -1,4 +1,4 @@
-"""SIGUSR2: what an operator sees of the live sessions."""
+"""The live sessions: what an operator sees of them, and which ones end where descriptors are short."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import pytest_twisted
+from twisted.internet.task import Clock
 
 from socksproxy.service.server import SOCKSService
 from socksproxy.session import registry
@@ -80,3 +81,45 @@ def test_signal(serve_as: Serve) -> Playing:
         assert signal.getsignal(signal.SIGUSR2) is not service._dump
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+@pytest_twisted.inlineCallbacks
+def test_end_waiting(serve_as: Serve) -> Playing:
+    """The oldest sessions of the client that has most without a granted request end, and no others."""
+    clock = Clock()
+    proxy: Proxy = yield serve_as("wrapped", clock=clock)
+    sockets = []
+    with Origin(echo) as origin:
+        for client in ["192.0.2.1"] * 2 + ["192.0.2.2"] * 4 + ["192.0.2.3"]:
+            sockets.append(proxy.connect(client))
+            yield proxy.play(greet, sockets[-1])
+            clock.advance(0.1)
+        for _ in range(6):  # these have what they asked for
+            sockets.append(proxy.connect("127.0.0.1"))
+            yield proxy.play(ask5, sockets[-1], "127.0.0.1", origin.port)
+        assert proxy.sessions.end_waiting(8) == 0  # none has waited for long
+        clock.advance(registry.WAITED)
+        assert proxy.sessions.end_waiting(1) == 1
+        assert proxy.sessions.end_waiting(8) == 1
+        yield until(lambda: len(proxy.records) == 2)
+        assert {record["client"].partition(":")[0] for record in proxy.records} == {"192.0.2.2"}
+        for ended in sockets[2:4]:
+            with pytest.raises(ConnectionResetError):
+                yield proxy.play(ended.recv, 1)
+        assert len(proxy.sessions.live) == 11
+    for sock in sockets:
+        sock.close()
+
+
+@pytest_twisted.inlineCallbacks
+def test_single_sessions_are_left_alone(serve_as: Serve) -> Playing:
+    """Where each client has one session, none ends: they wait for their turn."""
+    clock = Clock()
+    proxy: Proxy = yield serve_as("wrapped", clock=clock)
+    sockets = [proxy.connect(f"192.0.2.{number}") for number in range(3)]
+    for sock in sockets:
+        yield proxy.play(greet, sock)
+    clock.advance(registry.WAITED)
+    assert proxy.sessions.end_waiting(8) == 0
+    for sock in sockets:
+        sock.close()
