@@ -26,6 +26,8 @@ _BITS = {"bit": Fraction(1, 8)} | {
 }
 _SIZES = {unit: Fraction(size) for unit, size in _UNITS.items()}
 _BYTE_RATES = {f"{unit}/s": size for unit, size in (_SIZES | _BITS).items()}
+#: Seconds of the periods that a rate of bytes may not have.
+_PERIODS = {"min": 60, "h": 3600, "day": 86400}
 _RATES = {"/s": Fraction(1), "/min": Fraction(1, 60), "/h": Fraction(1, 3600)}
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z/].*)?")
 
@@ -109,6 +111,10 @@ def _no_unit(number: Fraction, unit: str, units: Mapping[str, Fraction]) -> str:
         return f"must be a rate, in {unit}/s"
     if unit.removesuffix("/s") in units:
         return f"must be an amount, in {unit.removesuffix('/s')}"
+    amount, _, period = unit.partition("/")
+    if period in _PERIODS and f"{amount}/s" in units:
+        second = _exact(number * units[f"{amount}/s"] / _PERIODS[period])
+        return f'no such unit; "{_plainly(number)} {unit}" is "{second}/s"'
     spelled = _SPELLED.fullmatch(unit)
     if spelled is not None and units is not _RATES:
         return _meant(number, spelled, rate=units is _BYTE_RATES)

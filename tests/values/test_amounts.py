@@ -54,6 +54,7 @@ def test_meanings(parse: Callable[[Any], float], value: Any, meaning: float) -> 
 
 
 NO_SIZE = 'not bytes such as 5000000 or "5 MB"'
+BITS, BYTES = "no such unit; if b stands for bits", "if it stands for bytes, write"
 NO_RATE = 'not bytes a second such as 1000000 or "1 MB/s"'
 NO_FREQUENCY = 'not so many a second such as 10 or "10/s"'
 
@@ -80,13 +81,23 @@ NO_FREQUENCY = 'not so many a second such as 10 or "10/s"'
         (size, 1 << 63, "a number that is too large"),
         (size, "99999999999 TB", "a number that is too large"),
         (size, "5 KB", "no such unit; did you mean kB?"),
-        (size, "5 gib", "no such unit; did you mean GiB?"),
+        (
+            size,
+            "5 gib",
+            f'{BITS}, in bytes that is "671088.64 kB"; {BYTES} "5 GiB"',
+        ),
+        (byte_rate, "6 MB/min", 'no such unit; "6 MB/min" is "100 kB/s"'),
+        (byte_rate, "3.6 GB/h", 'no such unit; "3.6 GB/h" is "1 MB/s"'),
         (size, "5 apples", "no such unit; there are B, kB, MB, GB, TB, KiB, MiB, GiB and TiB"),
         (size, "5 GB/s", "must be an amount, in GB"),
         (byte_rate, "5 GB", "must be a rate, in GB/s"),
         (byte_rate, "8 Mbit", "must be a rate, in Mbit/s"),
-        (byte_rate, "8 Mbps", "no such unit; did you mean Mbit/s?"),
-        (byte_rate, "8 mb/s", "no such unit; did you mean MB/s?"),
+        (byte_rate, "8 Mbps", 'no such unit; "8 Mbit/s" is "1 MB/s"'),
+        (
+            byte_rate,
+            "8 mb/s",
+            f'{BITS}, "8 Mbit/s" is "1 MB/s"; {BYTES} "8 MB/s"',
+        ),
         (byte_rate, "10/s", "no such unit; did you mean B/s?"),
         (byte_rate, "1 bit/s", "less than one byte"),
         (byte_rate, None, NO_RATE),
