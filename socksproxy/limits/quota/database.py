@@ -146,8 +146,23 @@ class Database:
 
         What the file holds stays where it is more. A damaged file is kept under another name.
 
-        :raises UsageFileError: when it did not work.
+        :raises UsageFileError: when it did not work; the file counts as lost until it does.
         """
+        lost = self._identity
+        try:
+            self._open_another()
+            assert self._connection is not None
+            with self._told():
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany(_RAISE, _known_rows(known))
+                self._connection.execute("COMMIT")
+        except UsageFileError:
+            self.close()
+            self._identity = lost
+            raise
+
+    def _open_another(self) -> None:
+        """Open the file that is there now, or a new one, whatever was open before."""
         self.close()
         with self._told(), _alone(os.path.dirname(self.path)):
             if self._identity is not None and _identity(self.path) == self._identity:
@@ -158,11 +173,6 @@ class Database:
             except ForeignFile:
                 self._set_aside()
                 self.open()
-        assert self._connection is not None
-        with self._told():
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany(_RAISE, _known_rows(known))
-            self._connection.execute("COMMIT")
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -269,6 +269,22 @@ def test_lost(
     assert {file.name for file in path.parent.iterdir()} <= {path.name, aside.name}
 
 
+def test_lost_until_it_is_restored(path: Path, database: Database) -> None:
+    """Where the file cannot be written anew at once, the next write does not begin from nothing."""
+    database.add([Amount("bob", DAY, 5)])
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(FileLost):
+        database.add([Amount("bob", DAY, 1)])
+    with pytest.raises(UsageFileError, match="is not a regular file"):
+        database.restore([Known("bob", DAY, 5, 5)])
+    path.unlink()
+    with pytest.raises(FileLost):
+        database.add([Amount("bob", DAY, 1)])
+    database.restore([Known("bob", DAY, 5, 5)])
+    assert database.add([Amount("bob", DAY, 1)]) == [(6, 6)]
+
+
 def test_restored_by_another(path: Path, database: Database) -> None:
     """Of several processes each writes what it knows, and the most counts."""
     other = Database(str(path))
