@@ -35,6 +35,8 @@ Status 0 says that it is explained, not that it is allowed.
 """
 
 _COMMANDS = {command.name.lower().replace("udp_", ""): command for command in Command}
+#: Commands that ask for a name or an address, and no port.
+_WITHOUT_PORT = {Command.RESOLVE, Command.RESOLVE_PTR}
 
 
 def add_to(commands: Any) -> None:
@@ -78,7 +80,7 @@ def run(options: Namespace) -> None:
     from ..policy.explain import explain
 
     configured, server = _configured(options.file)
-    destination = None if options.destination is None else _destination(options.destination)
+    destination = None if options.destination is None else _destination(options.destination, options.command)
     if destination is None and _COMMANDS[options.command] is not Command.UDP_ASSOCIATE:
         raise CommandFailed(f"{options.command} needs HOST:PORT; only associate can be without")
     addresses = [_literal("--address", text) for text in options.address]
@@ -167,7 +169,9 @@ def _configured(file: str) -> tuple[Configured, ServerWide]:
     )
 
 
-def _destination(text: str) -> Address:
+def _destination(text: str, command: str) -> Address:
+    if _COMMANDS[command] in _WITHOUT_PORT and (":" not in text or literal(text) is not None):
+        return Address.of(text.removeprefix("[").removesuffix("]"), 0)
     host, colon, port = text.rpartition(":")
     # No number of so many digits is read at all.
     if not (colon and host and port.isascii() and port.isdecimal() and len(port) < 9 and int(port) < 65536):

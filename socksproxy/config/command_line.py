@@ -88,7 +88,7 @@ class Resources(Protocol):
 
 class Mistakes(usage.UsageError):
     """
-    What is wrong in a configuration file.
+    What is wrong with options and in a configuration file.
 
     :ivar lines: a line for each mistake.
     """
@@ -286,7 +286,8 @@ class CommandLine(usage.Options, AuthOptionMixin):
     def _report(self) -> None:
         if self._configured is None:
             if self._wrong:
-                raise usage.UsageError(in_option(self._wrong[0]))
+                command = "" if self.parent is None else f"{self.parent.subCommand}: "
+                raise Mistakes([in_one_line(command + in_option(problem)) for problem in self._wrong])
             return
         lines = self._configured.report(self._wrong)
         if lines:
@@ -347,8 +348,7 @@ class Options(CommandLine):
         """
         Check all that was said.
 
-        :raises twisted.python.usage.UsageError: when something is wrong: with all of it that is in the
-            configuration file, a line each; with the first thing, where there is none.
+        :raises twisted.python.usage.UsageError: when something is wrong, a line for each mistake.
         """
         self._configure()
         said = {option.name: self._meaning(option) for option in GIVEN}

@@ -146,9 +146,8 @@ def _is_wildcard(place: Place) -> bool:
 
 
 def _unreadable(word: str, listeners: Collection[Listening], names: Collection[str]) -> str:
-    address = literal(word)
-    if address is not None:
-        host = f"[{address}]" if ":" in address else address
+    if literal(word) is not None:
+        host = f"[{word.strip('[]')}]" if ":" in word else word
         return f"the port is missing, as in {host}:1080"
     return _RIGHT if ":" in word else _no_such(word, listeners, names)
 

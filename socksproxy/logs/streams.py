@@ -31,10 +31,12 @@ class StreamWriter(io.TextIOBase):
 
     :param path: the stream, such as ``/dev/stdout`` or ``/dev/fd/N``.
     :param notice: gives the text that tells how many texts are lost.
+    :param charset: the encoding of the stream; characters that it lacks are escaped.
     :raises OSError: when the stream is not there.
     """
 
-    def __init__(self, path: str, notice: Callable[[int], str]) -> None:
+    def __init__(self, path: str, notice: Callable[[int], str], charset: str = "utf-8") -> None:
+        self._charset = charset
         self._descriptor = open_for_appending(path)
         self._write = write_if_ready if may_wait(self._descriptor) else os.write
         self._notice = notice
@@ -52,7 +54,7 @@ class StreamWriter(io.TextIOBase):
                 return len(text)
             lost, self._lost = self._lost, 0
             notice = self._notice(lost) if lost else ""
-            self._waiting = (notice + text).encode("utf-8", "backslashreplace")
+            self._waiting = (notice + text).encode(self._charset, "backslashreplace")
             self._send()
         return len(text)
 

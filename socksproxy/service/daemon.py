@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from twisted.logger import ILogObserver, Logger, formatTime, textFileLogObserver
 from twisted.python.usage import UsageError
@@ -57,16 +57,22 @@ def prepare_files(twistd: MutableMapping[str, Any]) -> None:
 
 def standard_output() -> ILogObserver:
     """For ``twistd --logger``: writes to standard output, and does not wait for its reader."""
-    return _on_stream("/dev/stdout" if sys.stdout is not None else os.devnull)
+    return _on_stream("/dev/stdout", sys.stdout)
 
 
 def standard_error() -> ILogObserver:
     """For ``twistd --logger``: writes to standard error, and does not wait for its reader."""
-    return _on_stream("/dev/stderr" if sys.stderr is not None else os.devnull)
+    return _on_stream("/dev/stderr", sys.stderr)
 
 
-def _on_stream(path: str) -> ILogObserver:
-    stream: Any = StreamWriter(path, _lost)
+def _on_stream(path: str, standard: TextIO | None) -> ILogObserver:
+    """
+    Write the log to *path*, or nowhere where the process has no such stream.
+
+    :param standard: Python's stream, which knows the encoding.
+    """
+    charset = getattr(standard, "encoding", None) or "utf-8"
+    stream: Any = StreamWriter(os.devnull if standard is None else path, _lost, charset)
     return textFileLogObserver(stream)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from socksproxy.cli import main
+from socksproxy.wire.words import Address
 
 RULES = """
 [[rule]]
@@ -64,6 +65,15 @@ def test_an_association(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("a UDP association: denied (default: no rule matches)\n")
     assert main(["explain", file, "connect"]) == 1
     assert "connect needs HOST:PORT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [("resolve", "a.example"), ("resolve_ptr", "2001:db8::1")])
+def test_commands_without_a_port(
+    asked: tuple[str, str], file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RESOLVE and RESOLVE_PTR ask for a name or an address alone."""
+    assert main(["explain", file, "--user", "bob", "--from", "192.0.2.7", *asked]) == 0
+    assert capsys.readouterr().out.startswith(str(Address.of(asked[1], 0)))
 
 
 RECORDS = """

@@ -44,6 +44,10 @@ def test_option(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
+        (
+            ["--port", "x", "--drain", "-1"],
+            ["socks: --port x: not a number", "socks: --drain -1: not a number of seconds"],
+        ),
         (["--bogus"], ["socks: option --bogus not recognized"]),
         (["surplus"], ["socks: surplus: not an option, and no option's value"]),
         (["--auth", "nonsense"], ["socks: --auth nonsense: no such type, see --help-auth"]),

@@ -124,6 +124,9 @@ class SetFile:
         raise NotImplementedError
 
     def _wrong(self, number: int, entry: str, right: str) -> SetFileError:
+        data = entry.encode("utf-8", "surrogateescape")
+        if data != entry.encode("utf-8", "replace"):
+            return SetFileError(f"{self.path}, line {number}: {data[:80]!r}: is not UTF-8")
         return SetFileError(f"{self.path}, line {number}: {entry[:80]!r}: {right}")
 
 
@@ -136,11 +139,10 @@ def _lines(path: str, file: Iterable[bytes]) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(paced(file), 1):
         try:
             line = without_mark(line) if number == 1 else line
-            text = line.partition(b"#")[0].strip().decode("utf-8")
         except NotUTF8 as problem:
             raise SetFileError(f"{path}: {problem}") from None
-        except UnicodeDecodeError:
-            raise SetFileError(f"{path}, line {number}: {line[:80]!r}: is not UTF-8") from None
+        # One line in another encoding is one wrong entry.
+        text = line.partition(b"#")[0].strip().decode("utf-8", "surrogateescape")
         if text:
             yield number, text
 

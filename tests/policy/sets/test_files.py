@@ -107,7 +107,7 @@ def test_hosts_file(tmp_path: Path) -> None:
         (NetworksFile, "\n\n10.0.0.9-10.0.0.1", "line 3: '10.0.0.9-10.0.0.1': must be two addresses"),
         (NetworksFile, "2001:db8::1-10.0.0.1", "line 1: '2001:db8::1-10.0.0.1': must be two addresses"),
         (NetworksFile, "a.example", "line 1: 'a.example': must be an address or a network"),
-        (NetworksFile, b"10.0.0.1\n\xff\xfe\n", "line 2: b'\\xff\\xfe\\n': is not UTF-8"),
+        (NetworksFile, b"10.0.0.1\n\xff\xfe\n", "line 2: b'\\xff\\xfe': is not UTF-8"),
         (NetworksFile, "", "is empty; for an empty set, write a comment"),
         (
             NamesFile,
@@ -176,6 +176,16 @@ def test_entries_that_can_never_match(tmp_path: Path) -> None:
     again = NamesFile(path)
     again.load()
     assert again.ignored == names.ignored
+
+
+def test_a_name_in_another_encoding(tmp_path: Path) -> None:
+    """One name that is not UTF-8 does not count; the others do."""
+    (tmp_path / "names.txt").write_bytes(b"a.example\ncaf\xe9.example\nb.example\n")
+    names = NamesFile(str(tmp_path / "names.txt"))
+    names.load()
+    assert names.holds("a.example")
+    assert names.holds("b.example")
+    assert names.ignored == (f"{tmp_path}/names.txt, line 2: b'caf\\xe9.example': is not UTF-8",)
 
 
 def test_missing_file(tmp_path: Path) -> None:
