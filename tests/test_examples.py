@@ -18,8 +18,10 @@ from socksproxy.auth import ISOCKSUser, Password
 from socksproxy.auth.checkers.htpasswd import new_hash
 
 from .support.modules import module_at
-from .support.origin import connect_through, connected, exactly, logged_in, requested
+from .support.origin import connect_through, connected, exactly, logged_in, requested, shouter
 from .support.processes import PATIENCE, TWISTD, Program
+
+__all__ = ["shouter"]  # a fixture
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 

@@ -20,7 +20,8 @@ client.on("established", ({ socket, remoteHost: relay }) => {
     const frame = SocksClient.parseUDPFrame(message);
     process.stdout.write(`${frame.remoteHost.host}:${frame.remoteHost.port} ${frame.data}`);
     udp.close();
-    socket.end();
+    // end() would only half-close, and the association outlives that until it has been idle.
+    socket.destroy();
   });
   const data = Buffer.from("hello from node\n");
   const frame = SocksClient.createUDPFrame({ remoteHost: { host, port: Number(port) }, data });

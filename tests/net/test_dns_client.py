@@ -17,7 +17,9 @@ from socksproxy.net import dns_client
 from socksproxy.net.descriptors import reserve
 from socksproxy.net.dns_client import DNSClient, NoAnswer, Server
 from socksproxy.net.dns_messages import AAAA, A, Answer, Outcome, question_for
-from tests.support.dns import Reactor, reply
+from tests.support.dns import Reactor, fake_reactor, reply
+
+__all__ = ["fake_reactor"]  # a fixture
 
 ONE, TWO, THREE = Server("192.0.2.53", 53), Server("2001:db8::53", 5353), Server("198.51.100.53", 53)
 

@@ -660,6 +660,7 @@ def test_not_open(start: Callable[..., Program]) -> None:
 
 
 LATE_TAC = """
+from attrs import evolve
 from twisted.application.service import Application
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
@@ -678,7 +679,7 @@ class Late:
         return deferLater(reactor, 0.01, listener.endpoint.listen, factory)
 
 
-options.plan.listeners = [Listener(listener.description, Late())]
+options.plan = evolve(options.plan, listeners=[Listener(listener.description, Late())])
 application = Application("late")
 makeService(options).setServiceParent(application)
 """
