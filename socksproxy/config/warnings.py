@@ -8,16 +8,17 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import attrs
+
 from ..net.own_listeners import UNIX
 from ..policy.rules import COMMANDS, DAYS, VERSIONS, Rule
 from ..policy.sets import Sets
 from ..values.errors import ConfigError
 from .words import RULE
 
-_CONDITIONS = (
-    *("users", "groups", "authenticated", "clients", "listeners", "versions", "commands"),
-    *("names", "networks", "ports", "days", "hours", "zone"),
-)
+#: What a rule does; everything else in it is a condition.
+_EFFECTS = frozenset({"name", "allow", "ends_sessions", "outgoing", "limits", "timeouts", "log"})
+_CONDITIONS = tuple(field.name for field in attrs.fields(Rule) if field.name not in _EFFECTS)
 _EVERYWHERE = frozenset({"0.0.0.0/0", "::/0"})
 _EVERY_COMMAND = frozenset(command for commands in COMMANDS.values() for command in commands)
 #: What elsewhere stands for something else than a file.
