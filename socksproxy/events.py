@@ -17,7 +17,16 @@ from typing import Any, NamedTuple, Protocol
 from twisted.cred.error import UnauthorizedLogin
 from zope.interface import Interface, implementer
 
-from .errors import SHORTAGES, NameNotFound, NoFreePort, OverLimit, ProtocolError, QuotaUsedUp, reply_for
+from .errors import (
+    SHORTAGES,
+    NameNotFound,
+    NoFreePort,
+    OverLimit,
+    ProtocolError,
+    QuotaUsedUp,
+    TooManyLookups,
+    reply_for,
+)
 from .wire.words import Reply
 
 __all__ = [
@@ -150,7 +159,7 @@ class Cause(Enum):
 
 _BY_KIND: tuple[tuple[tuple[type[BaseException], ...], End], ...] = (
     ((QuotaUsedUp,), End.QUOTA),
-    ((OverLimit, NoFreePort), End.LIMIT),
+    ((OverLimit, NoFreePort, TooManyLookups), End.LIMIT),
     ((UnauthorizedLogin,), End.AUTH),
     ((NameNotFound,), End.DNS),
     ((ProtocolError,), End.PROTOCOL),
@@ -174,20 +183,29 @@ def end_for(problem: BaseException) -> End:
             return end
     if isinstance(problem, OSError) and problem.errno in SHORTAGES:
         return End.LIMIT
-    return _BY_REPLY.get(reply_for(problem), End.FAULT)
+    # The system has other numbers than those of a reply for a connection that cannot be had.
+    otherwise = End.UNREACHABLE if isinstance(problem, OSError) else End.FAULT
+    return _BY_REPLY.get(reply_for(problem), otherwise)
+
+
+#: When this process started, in milliseconds since the epoch.
+_STARTED = int(time.time() * 1000)
+#: Numbers the factories of this process.
+_next_serial = count().__next__
 
 
 class SessionIds:
     """
-    Names sessions; no name is used twice, neither by another worker nor after a restart or a crash.
+    Names sessions. Names are unique as long as each pair of generation and worker is used once.
 
-    :param generation: grows at each start; None: now, in milliseconds since the epoch.
-    :param worker: the serial number of the process. A replacement has another one; 0 is a single process.
+    :param generation: grows at each start, also after a crash; None: when this process started.
+    :param worker: the serial number of a worker, which its replacement does not inherit; None: the next
+        serial number of this process, from 0 on. Each factory of a process has one of its own.
     """
 
-    def __init__(self, generation: int | None = None, worker: int = 0) -> None:
-        self.generation = int(time.time() * 1000) if generation is None else generation
-        self.worker = worker
+    def __init__(self, generation: int | None = None, worker: int | None = None) -> None:
+        self.generation = _STARTED if generation is None else generation
+        self.worker = _next_serial() if worker is None else worker
         #: Gives the next session's number.
         self.next: Callable[[], int] = count(1).__next__
 

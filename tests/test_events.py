@@ -18,6 +18,7 @@ from socksproxy.errors import (
     NotAuthenticated,
     ProtocolError,
     QuotaUsedUp,
+    TooManyLookups,
     TooManySessions,
 )
 from socksproxy.events import Cause, End, SessionIds, end_for
@@ -35,6 +36,8 @@ from socksproxy.events import Cause, End, SessionIds, end_for
         (NotAllowed(), End.DENIED),
         (PermissionError(errno.EACCES, "a packet filter"), End.DENIED),
         (NameNotFound(), End.DNS),
+        (TooManyLookups(), End.LIMIT),
+        (OSError(errno.EADDRNOTAVAIL, ""), End.UNREACHABLE),
         (OSError(errno.ECONNREFUSED, ""), End.REFUSED),
         (ConnectedToItself(), End.REFUSED),
         (OSError(errno.EHOSTUNREACH, ""), End.UNREACHABLE),
@@ -64,3 +67,9 @@ def test_ids() -> None:
     replacement = SessionIds(1000, 2)
     assert replacement.name(replacement.next()) == "1000.2.1"
     assert SessionIds().generation > 1000
+
+
+def test_ids_of_two_factories() -> None:
+    """The factories of one process do not share an id, even those made in one millisecond."""
+    first, second = SessionIds(), SessionIds()
+    assert first.name(1) != second.name(1)

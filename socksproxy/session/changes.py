@@ -19,7 +19,7 @@ from ..errors import (
 from ..events import Cause
 from ..logs.redaction import redacted
 from ..net.dial import Dialed
-from ..policy.asking import ask_again
+from ..policy.asking import answer_at_once, ask_again
 from ..policy.rules import Rule
 from ..wire.words import Address, Command
 from .parts import SessionParts
@@ -70,9 +70,12 @@ class FollowingSession(SessionParts):
             return False  # what comes of it is being asked about
         assert policy is not None
         new = Permission(policy)
-        if ask_again(new, self.client, Command(request.command), request.destination, service.peers):
+        answer = ask_again(new, self.client, Command(request.command), request.destination, service.peers)
+        latest = new.latest
+        # A user's answer that takes its time says nothing about hours; the rules have answered.
+        if answer_at_once(answer, latest is not None and latest.allowed):
             return False
-        rule = None if new.latest is None else new.latest.effect
+        rule = None if latest is None else latest.effect
         return rule is not None and rule.ends_sessions
 
     def reconsider(self, otherwise: Cause = Cause.FORBIDDEN) -> None:

@@ -33,7 +33,7 @@ class Permission:
     :ivar over: the last limit that was reached.
     """
 
-    __slots__ = ("_by_host", "_latest", "_policy", "_rules", "_settled", "enter", "over")
+    __slots__ = ("_by_host", "_latest", "_policy", "_recorded", "_rules", "_settled", "enter", "over")
 
     def __init__(self, policy: IDecidingPolicy, enter: Callable[[Rule], None] | None = None) -> None:
         self._policy = policy
@@ -42,7 +42,9 @@ class Permission:
         self._latest: Decision | None = None
         self._settled = False
         self._by_host: dict[str, Decision] = {}
-        self._rules: dict[str, bool] = {}
+        #: The rules that have decided, as many as a record names; and whether any of all has a record.
+        self._rules: dict[str, None] = {}
+        self._recorded = False
 
     def permits(self, client: Client, command: Command, destination: Address) -> bool:
         """See :meth:`socksproxy.policy.IPolicy.permits`."""
@@ -76,8 +78,9 @@ class Permission:
             # Of many who come to a BIND the last one is the peer.
             del self._by_host[next(iter(self._by_host))]
         self._by_host[host] = decision
+        self._recorded |= decision.effect is None or decision.effect.log
         if len(self._rules) < _MOST_NAMED:
-            self._rules[decision.rule] = decision.effect is None or decision.effect.log
+            self._rules[decision.rule] = None
         effect = decision.effect
         if known and decision.allowed and effect is not None and effect.limits and self.enter is not None:
             try:
@@ -137,4 +140,4 @@ class Permission:
 
     def rules_named(self) -> tuple[str | None, bool]:
         """Likewise where there are many destinations: by which rules."""
-        return ",".join(self._rules) or None, not self._rules or any(self._rules.values())
+        return ",".join(self._rules) or None, not self._rules or self._recorded

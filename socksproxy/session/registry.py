@@ -15,9 +15,11 @@ from twisted.logger import Logger
 
 from ..auth.authentication import Authentication
 from ..commands.channel import Channel
+from ..errors import NameNotFound
 from ..events import Cause
 from ..identity import Client
 from ..logs.throttle import complain
+from ..net.names import canonical
 from ..settings import ServerSettings
 from ..wire.words import AddressType
 from .allowance import Allowance
@@ -123,7 +125,7 @@ class Registry:
             reached = None if session.service is None else session.service.reached
             if reached is None or session.client.whose != client.whose:
                 continue
-            if session.request.destination.host.lower() == host:
+            if _name_of(session) == host:
                 return reached.type
         return None
 
@@ -198,7 +200,9 @@ class Registry:
     def _go_over_some(self) -> None:
         """Not too many of them in one turn of the reactor."""
         self._going_over = None
-        for _ in range(min(_AT_ONCE, len(self._changed))):
+        for _ in range(_AT_ONCE):
+            if not self._changed:  # what a session's end leads to may close the factory
+                return
             session = self._changed.pop()
             try:
                 self._follow(session)
@@ -287,6 +291,9 @@ class Registry:
         for session in list(self.live):
             _abort(session, cause)
         self._changed.clear()
+        if self._going_over is not None:
+            self._going_over.cancel()
+            self._going_over = None
         context = self.context
         context.hours.stop()
         context.associations.close()
@@ -301,3 +308,12 @@ def _abort(session: Session, cause: Cause) -> None:
     except Exception:
         # A fault of ours: it costs one session, and the others end all the same.
         complain(_log, "{client}: the session fails to end", client=session.client)
+
+
+def _name_of(session: Session) -> str:
+    """The destination of *session*, as commands know it."""
+    asked = session.request.destination
+    try:
+        return canonical(asked).host
+    except NameNotFound:  # a name that the hosts file defines
+        return asked.host.lower()

@@ -201,8 +201,11 @@ class Session(FollowingSession):
             self.channel.resume()
 
     def forget_negotiation(self) -> None:
-        """Nothing is left of it: an established session keeps none."""
+        """Drop the negotiation: an established session keeps none, nor waits because of its early data."""
+        full = self.negotiation.full
         self.negotiation = _DONE
+        if full:
+            self.resume_reading()
         if self._early:
             self._count_early()
 

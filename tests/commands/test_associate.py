@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -12,13 +13,14 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from socksproxy import Client as Who, Command, UDPSettings
+from socksproxy.negotiation import MAX_EARLY
 from socksproxy.policy import ICommandPolicy
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.wire.words import Reply
 from tests.support.policy import Policy
 from tests.support.proxy import until
-from tests.support.udp import KINDS, Client, Echo, Proxy, Refused, serving, two_free_ports
+from tests.support.udp import KINDS, Client, Echo, Proxy, Refused, serving, tcp_socket, two_free_ports
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 ALL = Rule(name="all", allow=True)
@@ -136,6 +138,23 @@ async def test_a_policy_that_cannot_tell(kind: str) -> None:
     async with serving(kind, policy=policy) as proxy:
         await proxy.run(echoes)
         assert [command for _, command, _ in policy.asked] == [Command.UDP_ASSOCIATE]
+
+
+@kinds
+@pytest_twisted.ensureDeferred
+async def test_early_data_before_the_answer(kind: str) -> None:
+    """A client that was not read any more, because it said too much, is read again: it can end."""
+    waiting: list[Deferred[bool]] = []
+    policy = Commands(lambda: waiting.append(Deferred()) or waiting[-1])
+    async with serving(kind, policy=policy) as proxy:
+        with tcp_socket("127.0.0.1") as tcp:
+            tcp.connect(proxy.address)
+            tcp.sendall(getattr(proxy, "first", b"") + b"\5\1\0" + b"\5\3\0\1" + bytes(6) + bytes(MAX_EARLY))
+            await until(lambda: waiting)
+            await until(lambda: any(each.negotiation.full for each in proxy.factory.sessions.live))
+            waiting[0].callback(True)
+            tcp.shutdown(socket.SHUT_WR)
+            await until(lambda: any(each.half_closed for each in proxy.factory.sessions.live))
 
 
 @kinds

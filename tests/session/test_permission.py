@@ -70,6 +70,15 @@ def test_many_destinations() -> None:
     assert judge.rules_named() == ("no,some", True)
 
 
+def test_many_rules_without_a_record() -> None:
+    """A rule that has a record counts, however many rules without one come before it."""
+    rules = [Rule(name=f"r{n}", allow=True, ports=[n], log=n == 20) for n in range(1, 21)]
+    judge = Permission(RulePolicy(rules))
+    for number in range(1, 21):
+        judge.permits(CLIENT, Command.UDP_ASSOCIATE, Address.of("203.0.113.1", number))
+    assert judge.rules_named() == ("r1,r2,r3,r4,r5,r6,r7,r8", True)
+
+
 def test_asked_apart() -> None:
     """Nothing is noted of what is asked again."""
     judge = Permission(POLICY)

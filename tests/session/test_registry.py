@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -11,6 +13,7 @@ from twisted.internet.task import Clock
 
 from socksproxy.service.server import SOCKSService
 from socksproxy.session import registry
+from socksproxy.wire.words import Address
 
 from ..conftest import Serve
 from ..support.logs import heard
@@ -123,3 +126,31 @@ def test_single_sessions_are_left_alone(serve_as: Serve) -> Playing:
     assert proxy.sessions.end_waiting(8) == 0
     for sock in sockets:
         sock.close()
+
+
+@pytest_twisted.inlineCallbacks
+def test_closed_while_sessions_follow(serve_as: Serve, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """What the end of a session leads to may close the factory, and with it the others."""
+    proxy: Proxy = yield serve_as("wrapped", clock=Clock())
+    monkeypatch.setattr(type(proxy.sessions), "_follow", lambda sessions, session: sessions.close())
+    sockets = [proxy.connect(f"192.0.2.{number}") for number in range(3)]
+    for sock in sockets:
+        yield proxy.play(greet, sock)
+    proxy.sessions._go_over(True, False)
+    yield until(lambda: not proxy.sessions.live)
+    for sock in sockets:
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "known"),
+    [
+        ("b\u00fccher.example", "xn--bcher-kva.example"),
+        ("A.Example", "a.example"),
+        ("2130706433", "2130706433"),
+    ],
+)
+def test_names_of_destinations(asked: str, known: str) -> None:
+    """A BIND finds the session of its client with the same destination, however its name is written."""
+    session: Any = SimpleNamespace(request=SimpleNamespace(destination=Address.of(asked, 80)))
+    assert registry._name_of(session) == known
