@@ -113,9 +113,7 @@ class Session(FollowingSession):
 
     def handshake_expired(self) -> None:
         """The request did not come in time."""
-        self.ended = Cause.HANDSHAKE.value
-        self._withdraw()
-        self.channel.abort()
+        self.cut(Cause.HANDSHAKE)
 
     def connect_expired(self) -> None:
         """The destination could not be reached in time."""
