@@ -67,7 +67,7 @@ class Channel(Shape):
         self,
         destination: Destination,
         ended: Callable[[IRelay], None],
-        idle: float | None,
+        idle: float,
         wrapping: IWrapping | None,
         meters: Meters | None = None,
         half_closed: Callable[[IRelay], None] = nothing,

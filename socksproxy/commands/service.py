@@ -292,12 +292,12 @@ class Relaying(Service):
         joined.start(early, session.half_closed)
         return joined
 
-    def _timeout(self, name: str) -> float | None:
-        """The timeout *name* in seconds, of the rule or else of the server; None: there is none."""
+    def _timeout(self, name: str) -> float:
+        """The timeout *name* in seconds, of the rule or else of the server."""
         rule = None if self.reached is None else self.session.rule(self.reached)
         of_rule = None if rule is None or rule.timeouts is None else getattr(rule.timeouts, name)
-        seconds: float | None = getattr(self.session.context.timeouts, name) if of_rule is None else of_rule
-        return seconds or None
+        seconds: float = getattr(self.session.context.timeouts, name) if of_rule is None else of_rule
+        return seconds
 
     def _half_closed(self, relay: IRelay) -> None:
         """One direction has closed, and the other one goes on."""

@@ -18,6 +18,7 @@ from ..logs.access_log import FORMATS
 from ..net.tcp_options import LONGEST_KEEPALIVE, LONGEST_USER_TIMEOUT
 from ..values.parsers import count, one_of, port, seconds, workers
 from ..values.ports import port_range
+from ..values.timeouts import NEVER
 from ..values.udp import Filtering
 
 #: What a value of the file is: one of these types, or a list of texts.
@@ -289,7 +290,7 @@ OPTIONS: tuple[Option, ...] = (
         help="Seconds without data after which a session ends; 0: never.",
         table="timeouts",
         types=NUMBER,
-        parse=seconds(or_zero="for never", zero=None),
+        parse=seconds(or_zero="for never", zero=NEVER),
         default="0",
         unit="seconds",
         example="3600",
@@ -300,7 +301,7 @@ OPTIONS: tuple[Option, ...] = (
         help="Seconds without data after which a half-closed session ends; 0: never.",
         table="timeouts",
         types=NUMBER,
-        parse=seconds(or_zero="for never", zero=None),
+        parse=seconds(or_zero="for never", zero=NEVER),
         default="300",
         unit="seconds",
         example="120",
@@ -311,7 +312,7 @@ OPTIONS: tuple[Option, ...] = (
         help="Seconds of silence after which TCP probes a peer; 0: never.",
         table="timeouts",
         types=WHOLE,
-        parse=count(or_zero="for none", zero=None, most=LONGEST_KEEPALIVE),
+        parse=count(or_zero="for none", zero=NEVER, most=LONGEST_KEEPALIVE),
         default="60",
         unit="seconds",
         example="30",
@@ -450,7 +451,7 @@ OPTIONS: tuple[Option, ...] = (
         help="Seconds without a datagram after which an association ends; 0: never.",
         table="udp",
         types=NUMBER,
-        parse=seconds(or_zero="for never", zero=None),
+        parse=seconds(or_zero="for never", zero=NEVER),
         default="120",
         unit="seconds",
         example="60",

@@ -16,6 +16,7 @@ from ..policy.compiled import RulePolicy
 from ..policy.rules import Problem, Rule, RuleError, RuleTimeouts
 from ..values.errors import ConfigError, Path
 from ..values.parsers import Parser, seconds
+from ..values.timeouts import NEVER
 from .limits import limits_reader
 from .readers import Reader, error_of, plain, read_table
 from .sets import sets_of
@@ -60,7 +61,7 @@ RULE_EXAMPLES = {
 
 _PLAIN_RULE_KEYS = [key for key, field in RULE_KEYS.items() if field not in ("limits", "timeouts")]
 _connect = seconds()
-_idle = seconds(or_zero="for never")
+_idle = seconds(or_zero="for never", zero=NEVER)
 
 
 def policy_of(
@@ -122,7 +123,7 @@ def _rule(path: Path, rules: Any, readers: Mapping[str, Reader], errors: list[Co
     found = read_table(table, path, readers, errors)
     given = {RULE_KEYS[key]: value for key, value in found.items() if RULE_KEYS[key] != "timeouts"}
     if len(errors) == before:
-        given["timeouts"] = _timeouts(table)
+        given["timeouts"] = _timeouts(found)
     missing = [key for key in ("name", "allow") if key not in table]
     errors += [ConfigError(f"{key} is missing", path=path, shown=False) for key in missing]
     # What is missing or wrong already is no reason not to look at the rest.
@@ -157,12 +158,10 @@ def _timeout_by(parse: Parser) -> Callable[[Any], float]:
     return read
 
 
-def _timeouts(table: dict[str, Any]) -> RuleTimeouts | None:
-    """What the *table* of a rule says of timeouts."""
-    said = [table.get(key) for key in (CONNECT_TIMEOUT, IDLE_TIMEOUT, HALF_CLOSED_TIMEOUT)]
-    if all(value is None for value in said):
-        return None
-    return RuleTimeouts(*(None if value is None else float(value) for value in said))
+def _timeouts(found: dict[str, Any]) -> RuleTimeouts | None:
+    """The timeouts among the values that are *found* in the table of a rule."""
+    timeouts = RuleTimeouts(*map(found.get, (CONNECT_TIMEOUT, IDLE_TIMEOUT, HALF_CLOSED_TIMEOUT)))
+    return None if timeouts == RuleTimeouts() else timeouts
 
 
 def _simple(value: Any) -> Any:

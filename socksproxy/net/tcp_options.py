@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from struct import pack
 from typing import Protocol as Shape
 
-from ..values.timeouts import Timeouts
+from ..values.timeouts import NEVER, Timeouts
 
 #: Level, name and value, as :meth:`socket.socket.setsockopt` takes them.
 SocketOption = tuple[int, int, int]
@@ -43,9 +43,9 @@ def socket_options(timeouts: Timeouts) -> tuple[SocketOption, ...]:
     :param timeouts: how long a peer may be silent.
     """
     options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)]
-    if timeouts.keepalive is not None:
+    if timeouts.keepalive != NEVER:
         options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
-        options += _where_known(_KEEPALIVE_IDLE, timeouts.keepalive)
+        options += _where_known(_KEEPALIVE_IDLE, int(timeouts.keepalive))
         options += _where_known(_KEEPALIVE_INTERVAL, timeouts.keepalive_interval)
     if timeouts.user_timeout is not None:
         options += _where_known(_USER_TIMEOUT, 1000 * timeouts.user_timeout)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from math import inf
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, NamedTuple
 
@@ -142,7 +141,7 @@ Network = IPv4Network | IPv6Network | AddressRange
 
 class RuleTimeouts(NamedTuple):
     """
-    What a rule says of time, in seconds. None: nothing, and the server's word counts; 0: for ever.
+    What a rule says of time, in seconds, or NEVER. None: nothing, and the server's setting counts.
 
     :ivar connect: from when the rule is known to the reply: connecting.
     :ivar idle: without a byte in either direction of a relay, without a datagram of an association.
@@ -553,8 +552,8 @@ def _timeouts(value: Any) -> RuleTimeouts:
     if not isinstance(value, RuleTimeouts):
         raise BadValue(value, "must be RuleTimeouts; the handshake is over when a rule is known")
     for seconds in value:
-        if seconds is not None and not (_is_number(seconds) and 0 <= seconds < inf):
-            raise BadValue(seconds, "must be a number of seconds, or 0 for ever")
+        if seconds is not None and not (_is_number(seconds) and seconds > 0):
+            raise BadValue(seconds, "must be a number of seconds above 0, or NEVER")
     return value
 
 

@@ -32,6 +32,7 @@ from ..limits.buckets import Meters
 from ..logs.throttle import LogThrottle, complain
 from ..net.tcp_options import SOCKET_OPTIONS, SocketOption, set_options
 from ..runtime.deadlines import look_every
+from ..values.timeouts import NEVER
 from .epoll_events import BROKEN, EVERYTHING, READ, READABLE
 from .interfaces import IRelay, nothing
 from .lingering import lingering_for
@@ -250,7 +251,7 @@ class RelayEngine:
         destination: SocketType,
         ended: Callable[[IRelay], None],
         early: bytes = b"",
-        idle: float | None = None,
+        idle: float = NEVER,
         meters: Meters | None = None,
         half_closed: Callable[[IRelay], None] = nothing,
     ) -> EngineRelay:
@@ -261,13 +262,13 @@ class RelayEngine:
 
         :param ended: called once, with the relay, when both sockets are closed.
         :param early: what the client has sent already, for the destination.
-        :param idle: seconds without a byte after which it ends; None: never.
+        :param idle: seconds without a byte after which it ends; NEVER: it does not.
         :param meters: see :meth:`socksproxy.relay.interfaces.IRelay.meter`.
         :param half_closed: called, with the relay, when one direction has closed and the other goes on.
         """
         relay = EngineRelay(self, client, destination, ended, idle, half_closed)
         self.relays.add(relay)
-        if idle is not None:
+        if idle != NEVER:
             self._time(relay)
         if meters is not None:
             relay.meter(meters)
@@ -302,7 +303,7 @@ class RelayEngine:
     def _time(self, relay: EngineRelay) -> None:
         relay.is_idle(self.reactor.seconds())
         self._timed.add(relay)
-        self._want_check(relay.idle or 0.0)
+        self._want_check(relay.idle)
 
     def _want_check(self, idle: float) -> None:
         wait = look_every(idle)
@@ -317,7 +318,7 @@ class RelayEngine:
         for relay in [relay for relay in self._timed if relay.is_idle(now)]:
             self._end(relay, Cause.IDLE)
         if self._timed:
-            self._want_check(min(relay.idle or 0.0 for relay in self._timed))
+            self._want_check(min(relay.idle for relay in self._timed))
 
     def _end(self, handler: Handler | EngineRelay, *how: Cause) -> None:
         try:

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from ..events import Cause
 from ..logs.throttle import complain
 from ..runtime.deadlines import look_every
+from ..values.timeouts import NEVER
 
 _log = Logger(namespace="socksproxy")
 
@@ -28,13 +29,13 @@ class _Wait:
     """
     How long a relay has moved nothing.
 
-    :param seconds: how long it may; None: for ever.
+    :param seconds: how long it may; NEVER: without an end.
     :param now: from when on.
     """
 
     __slots__ = ("seconds", "since", "total")
 
-    def __init__(self, total: int, seconds: float | None, now: float) -> None:
+    def __init__(self, total: int, seconds: float, now: float) -> None:
         self.total = total
         self.seconds = seconds
         self.since = now
@@ -63,14 +64,14 @@ class HalfClosed:
     def __len__(self) -> int:
         return len(self._waits)
 
-    def add(self, relay: Any, seconds: float | None) -> None:
+    def add(self, relay: Any, seconds: float) -> None:
         """
         One direction of *relay* has closed.
 
-        :param seconds: how long it may go on without data; None: for ever.
+        :param seconds: how long it may go on without data; NEVER: without an end.
         """
         self._waits[relay] = _Wait(relay.sent + relay.received, seconds, self._clock.seconds())
-        if seconds is not None:
+        if seconds != NEVER:
             self._want_look(seconds)
 
     def discard(self, relay: Any) -> None:
@@ -109,15 +110,11 @@ class HalfClosed:
 
     def _check(self) -> None:
         self._timer = None
-        late = []
-        for relay, idle in self._look(self._clock.seconds()):
-            seconds = self._waits[relay].seconds
-            if seconds is not None and idle >= seconds:
-                late.append(relay)
-        self._end(late, Cause.HALF_CLOSED)
-        timed = [wait.seconds for wait in self._waits.values() if wait.seconds is not None]
-        if timed:
-            self._want_look(min(timed))
+        looked = self._look(self._clock.seconds())
+        self._end([relay for relay, idle in looked if idle >= self._waits[relay].seconds], Cause.HALF_CLOSED)
+        shortest = min((wait.seconds for wait in self._waits.values()), default=NEVER)
+        if shortest != NEVER:
+            self._want_look(shortest)
 
     def _end(self, relays: list[Any], how: Cause) -> None:
         for relay in relays:

@@ -430,7 +430,7 @@ class EngineRelay:
     """
     A relay in the engine. See :meth:`socksproxy.relay.engine.RelayEngine.relay`.
 
-    :ivar idle: seconds without a byte after which it ends; None: never.
+    :ivar idle: seconds without a byte after which it ends; NEVER: it does not.
     :ivar half_closed: called when one direction has closed and the other goes on.
     """
 
@@ -456,7 +456,7 @@ class EngineRelay:
         client: SocketType,
         destination: SocketType,
         ended: Callable[[IRelay], None],
-        idle: float | None,
+        idle: float,
         half_closed: Callable[[IRelay], None],
     ) -> None:
         self.engine = engine
@@ -531,7 +531,7 @@ class EngineRelay:
         total = self.client.moved + self.destination.moved
         if total != self._total:
             self._total, self._since = total, now
-        return self.idle is not None and now - self._since >= self.idle
+        return now - self._since >= self.idle
 
     def _close(self, *, reset: bool) -> None:
         ended, self._ended = self._ended, None

@@ -22,6 +22,7 @@ from ..events import Cause
 from ..limits.buckets import Meter, Meters
 from ..net.own_listeners import Place, place_of
 from ..twisted_internals import can_half_close, innermost, read_at_most
+from ..values.timeouts import NEVER
 from ..wire.words import ProtocolError
 from .interfaces import IRelay, nothing
 
@@ -245,7 +246,7 @@ class TransportsRelay:
     :param destination: the destination's transport.
     :param clock: for the idle timeout.
     :param ended: called once, with this relay, when both connections are gone.
-    :param idle: seconds without a byte after which it ends; None: never.
+    :param idle: seconds without a byte after which it ends; NEVER: it does not.
     :param wrapping: what was agreed on with the client, an :class:`~socksproxy.negotiation.IWrapping`;
         None: its bytes are as they are.
     :param meters: see :meth:`meter`.
@@ -258,7 +259,7 @@ class TransportsRelay:
         destination: Any,
         clock: IReactorTime,
         ended: Callable[[IRelay], None],
-        idle: float | None = None,
+        idle: float = NEVER,
         wrapping: Any = None,
         meters: Meters | None = None,
         half_closed: Callable[[IRelay], None] = nothing,
@@ -297,7 +298,7 @@ class TransportsRelay:
         :param early: what the client sent ahead, for the destination.
         :param client_eof: the client has closed its direction already.
         """
-        if self._idle is not None:
+        if self._idle != NEVER:
             self._last = self._clock.seconds()
             self._timer = self._clock.callLater(self._idle, self._check_idle)
         for end in (self.client, self.destination):
@@ -383,12 +384,11 @@ class TransportsRelay:
 
     def active(self) -> None:
         """A byte has come."""
-        if self._idle is not None:
+        if self._idle != NEVER:
             self._last = self._clock.seconds()
 
     def _check_idle(self) -> None:
         self._timer = None
-        assert self._idle is not None
         left = self._last + self._idle - self._clock.seconds()
         if left <= 0:
             self.abort(Cause.IDLE)

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from ..logs.throttle import complain
+from ..values.timeouts import NEVER
 
 _log = Logger(namespace="socksproxy")
 
@@ -23,13 +24,13 @@ T = TypeVar("T")
 _SHORTEST_LOOK, _LONGEST_LOOK = 0.1, 15.0
 
 
-def look_every(idle: float | None) -> float:
+def look_every(idle: float) -> float:
     """
     Seconds between two looks for idle relays, which do not report every byte.
 
-    :param idle: seconds that they may be idle; None: for ever.
+    :param idle: seconds that they may be idle; NEVER: without an end.
     """
-    return _LONGEST_LOOK if idle is None else min(max(idle / 8, _SHORTEST_LOOK), _LONGEST_LOOK)
+    return min(max(idle / 8, _SHORTEST_LOOK), _LONGEST_LOOK)
 
 
 class Deadlines(Generic[T]):
@@ -37,13 +38,13 @@ class Deadlines(Generic[T]):
     Calls *expired* with each thing that has been here for *seconds*.
 
     :param clock: the source of time.
-    :param seconds: how long a thing may stay; None: for ever.
+    :param seconds: how long a thing may stay; NEVER: without an end.
     :param expired: called with each thing that stays longer; it is no longer here then.
     """
 
     __slots__ = ("_before", "_clock", "_due", "_expired", "_seconds", "_timer")
 
-    def __init__(self, clock: IReactorTime, seconds: float | None, expired: Callable[[T], None]) -> None:
+    def __init__(self, clock: IReactorTime, seconds: float, expired: Callable[[T], None]) -> None:
         self._clock = clock
         self._seconds = seconds
         self._expired = expired
@@ -56,12 +57,12 @@ class Deadlines(Generic[T]):
         return len(self._due) + sum(map(len, self._before))
 
     @property
-    def seconds(self) -> float | None:
-        """How long a thing may stay whose wait begins now; None: for ever."""
+    def seconds(self) -> float:
+        """How long a thing may stay whose wait begins now; NEVER: without an end."""
         return self._seconds
 
     @seconds.setter
-    def seconds(self, seconds: float | None) -> None:
+    def seconds(self, seconds: float) -> None:
         if seconds == self._seconds:
             return
         self._stop_timer()
@@ -76,7 +77,7 @@ class Deadlines(Generic[T]):
         """*thing*'s wait begins, or begins anew, at *now* (the clock's seconds)."""
         if self._before:
             self.stop(thing)
-        if self._seconds is None:
+        if self._seconds == NEVER:
             return
         self._due.pop(thing, None)  # to the end of the queue
         self._due[thing] = now + self._seconds
@@ -125,23 +126,23 @@ class OwnDeadlines(Deadlines[T]):
 
     __slots__ = ("_own",)
 
-    def __init__(self, clock: IReactorTime, seconds: float | None, expired: Callable[[T], None]) -> None:
+    def __init__(self, clock: IReactorTime, seconds: float, expired: Callable[[T], None]) -> None:
         super().__init__(clock, seconds, expired)
         self._own: dict[T, IDelayedCall | None] = {}
 
     def __len__(self) -> int:
         return super().__len__() + len(self._own)
 
-    def start_own(self, thing: T, seconds: float | None) -> None:
+    def start_own(self, thing: T, seconds: float) -> None:
         """
         In place of the wait that *thing* has, one of *seconds* begins, if that was not its own already.
 
-        :param seconds: how long it may stay; None: for ever.
+        :param seconds: how long it may stay; NEVER: without an end.
         """
         if thing in self._own:
             return
         self.stop(thing)
-        self._own[thing] = None if seconds is None else self._clock.callLater(seconds, self._own_over, thing)
+        self._own[thing] = None if seconds == NEVER else self._clock.callLater(seconds, self._own_over, thing)
 
     def stop(self, thing: T) -> None:
         """See :meth:`Deadlines.stop`."""

@@ -240,7 +240,7 @@ class SOCKSProtocol(Protocol):
         self,
         destination: Destination,
         ended: Callable[[IRelay], None],
-        idle: float | None,
+        idle: float,
         wrapping: IWrapping | None,
         meters: Meters | None = None,
         half_closed: Callable[[IRelay], None] = nothing,

@@ -190,7 +190,7 @@ class SocketChannel:
         self,
         destination: Destination,
         ended: Callable[[IRelay], None],
-        idle: float | None,
+        idle: float,
         wrapping: IWrapping | None,
         meters: Meters | None = None,
         half_closed: Callable[[IRelay], None] = nothing,

@@ -279,7 +279,7 @@ class Session(FollowingSession):
         """Dial *address* as the rule says that allows it."""
         context, rule = self.context, self.rule(address)
         if rule is not None and rule.timeouts is not None and rule.timeouts.connect is not None:
-            context.connects.start_own(self, rule.timeouts.connect or None)
+            context.connects.start_own(self, rule.timeouts.connect)
         return (self.route(rule) or context.route).dial(address, self.channel.detachable)
 
     def restart(self) -> None:

@@ -12,7 +12,6 @@ remembered, is in a bounded table. No datagram ends an association.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf
 from typing import Any, NamedTuple, Protocol as Shape
 
 from ..events import Cause
@@ -297,9 +296,8 @@ class Association:
         if route.idle is None:
             self._idle_as_all = True
             return
-        idle = route.idle or inf
-        self._idle = max(self._idle, idle)
-        self._context.watch_idle(idle)
+        self._idle = max(self._idle, route.idle)
+        self._context.watch_idle(route.idle)
 
     def _meters_of_rule(self, route: DatagramRoute) -> Meters | None:
         if route.rule is None or route.meters is None:
@@ -386,7 +384,7 @@ class Association:
             self._seen, self._since = passed, now
         idle = self._idle
         if self._idle_as_all or not idle:
-            idle = max(idle, self._context.settings.idle or inf)
+            idle = max(idle, self._context.settings.idle)
         return now - self._since >= idle
 
     def abort(self, how: Cause = Cause.ABORTED) -> None:

@@ -24,6 +24,7 @@ from ..policy.asking import DestinationCheck
 from ..runtime.deadlines import Deadlines, look_every
 from ..values.outgoing import Outgoing
 from ..values.ports import PortRange
+from ..values.timeouts import NEVER
 from ..values.udp import UDPSettings
 from ..wire.words import Address, AddressType
 from . import batch
@@ -117,7 +118,7 @@ class Associations:
         self._reassemblies = Deadlines(reactor, TIME, Reassembly.clear)
         self._shared: dict[tuple[str, int], tuple[ReceivingPort, SharedDemux]] = {}
         self._timer: IDelayedCall | None = None
-        self._shortest: float | None = None
+        self._shortest = NEVER
         self._renewed = 0.0
         self._without_port = LogThrottle(reactor)
         self.reconfigure(check, settings, advertised, outgoing)
@@ -284,14 +285,14 @@ class Associations:
 
     def _want_check(self) -> None:
         if not self.live:
-            self._shortest = None
+            self._shortest = NEVER
         elif self._timer is None:
-            every = min(look_every(self.settings.idle), look_every(self._shortest))
+            every = look_every(min(self.settings.idle, self._shortest))
             self._timer = self._reactor.callLater(every, self._check)
 
     def _watch_idle(self, idle: float) -> None:
         """An association may be idle for *idle* seconds."""
-        if self._shortest is not None and self._shortest <= idle:
+        if self._shortest <= idle:
             return
         self._shortest = idle
         if self._timer is not None and self._timer.active():

@@ -96,7 +96,7 @@ class DatagramRoute(NamedTuple):
     How datagrams go to a destination.
 
     :ivar source: the literal address that they leave from; None: the address of all.
-    :ivar idle: seconds that the association may be without a datagram, 0: for ever; None: as long as all may.
+    :ivar idle: seconds that the association may be without a datagram, or NEVER; None: as long as all may.
     :ivar rule: the name of the rule whose limits hold there beside those of the association; None: there is
         none.
     :ivar meters: gives the meters of all that passes under a rule, by its name; no other association has

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import attrs
 
+from .timeouts import NEVER, positive
+
 
 @attrs.frozen(kw_only=True)
 class AuthSettings:
@@ -14,8 +16,8 @@ class AuthSettings:
 
     :ivar timeout: seconds in which the portal must have decided.
     :ivar failures: wrong passwords in a minute after which an address is refused for a while;
-        None: any number.
+        None: no bound.
     """
 
-    timeout: float = 8.0
+    timeout: float = attrs.field(default=8.0, validator=[positive, attrs.validators.lt(NEVER)])
     failures: int | None = 10

@@ -19,7 +19,7 @@ MOST_WORKERS = 256
 Parser = Callable[[str], Any]
 
 
-def seconds(or_zero: str = "", zero: float | None = 0.0) -> Parser:
+def seconds(or_zero: str = "", zero: float = 0.0) -> Parser:
     """
     Reads a number of seconds above 0.
 
@@ -28,7 +28,7 @@ def seconds(or_zero: str = "", zero: float | None = 0.0) -> Parser:
     """
     wanted = f"a number of seconds, or 0 {or_zero}" if or_zero else "a number of seconds above 0"
 
-    def parse(text: str) -> float | None:
+    def parse(text: str) -> float:
         try:
             number = float(text)
         except ValueError:
@@ -42,7 +42,7 @@ def seconds(or_zero: str = "", zero: float | None = 0.0) -> Parser:
     return parse
 
 
-def count(or_zero: str = "", most: int | None = None, zero: int | None = 0) -> Parser:
+def count(or_zero: str = "", most: int | None = None, zero: float | None = 0) -> Parser:
     """
     Reads a whole number above 0.
 
@@ -53,7 +53,7 @@ def count(or_zero: str = "", most: int | None = None, zero: int | None = 0) -> P
     wanted = "a whole number above 0" if most is None else f"a whole number from 1 to {most}"
     also = f", or 0 {or_zero}" if or_zero else ""
 
-    def parse(text: str) -> int | None:
+    def parse(text: str) -> float | None:
         if or_zero and text == "0":
             return zero
         if not (_is_number(text) and int(text) > 0 and (most is None or int(text) <= most)):

@@ -5,11 +5,13 @@ What the operator may say about UDP ASSOCIATE.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 import attrs
 
 from .errors import ConfigError
 from .ports import PortRange, port_range
+from .timeouts import positive
 
 
 class Filtering(Enum):
@@ -33,6 +35,11 @@ def _ports(settings: UDPSettings, attribute: object, ports: PortRange | None) ->
         raise ConfigError("a range of UDP ports, or one for all: not both")
 
 
+def _grace(settings: UDPSettings, attribute: attrs.Attribute[Any], seconds: float) -> None:
+    if seconds != 0:
+        positive(settings, attribute, seconds)
+
+
 def _destinations(settings: UDPSettings, attribute: object, number: int) -> None:
     if number < 1:
         raise ConfigError("an association has to remember one destination at the least")
@@ -48,7 +55,7 @@ class UDPSettings:
     :ivar port: one port that clients send to, for all associations; not together with *ports*.
     :ivar filtering: from whom replies are passed on.
     :ivar relatch: whether a client may go on from another port of its address.
-    :ivar idle: seconds without a datagram in either direction after which an association ends; None: never.
+    :ivar idle: seconds without a datagram in either direction after which an association ends, or NEVER.
     :ivar grace: seconds for which an association outlives its TCP connection.
     :ivar destinations: how many destinations an association remembers.
     :raises ConfigError: for ports that are none, for both kinds of ports, and for no destination.
@@ -60,6 +67,6 @@ class UDPSettings:
     port: int | None = attrs.field(default=None, validator=_port)
     filtering: Filtering = Filtering.ADDRESS_DEPENDENT
     relatch: bool = False
-    idle: float | None = 120.0
-    grace: float = 0.0
+    idle: float = attrs.field(default=120.0, validator=positive)
+    grace: float = attrs.field(default=0.0, validator=_grace)
     destinations: int = attrs.field(default=1024, validator=_destinations)

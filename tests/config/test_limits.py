@@ -14,6 +14,7 @@ from socksproxy.config.limits import LIMIT_KEYS, PREFIX_KEYS
 from socksproxy.config.options import SCOPES
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.policy.rules import RuleTimeouts
+from socksproxy.values.timeouts import NEVER
 
 from ..support.mistakes import elsewhere, mistakes, toml, values, without_surrogates
 
@@ -112,7 +113,7 @@ def test_timeouts_of_rules() -> None:
     assert [rule.timeouts for rule in policy.rules] == [
         RuleTimeouts(5, None),
         RuleTimeouts(None, 7),
-        RuleTimeouts(None, 0),
+        RuleTimeouts(None, NEVER),
         RuleTimeouts(2, 1),
         None,
     ]

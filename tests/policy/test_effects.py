@@ -20,6 +20,7 @@ from socksproxy.auth.users import User
 from socksproxy.identity import ISOCKSUser
 from socksproxy.policy.rules import Rule, RuleTimeouts
 from socksproxy.session.parts import Phase
+from socksproxy.values.timeouts import NEVER
 from socksproxy.wire.words import Command, Reply
 from tests.conftest import Serve
 from tests.support.hosts import Hosts
@@ -316,7 +317,12 @@ SLOW = "slow.example"
 
 @pytest.mark.parametrize(
     ("ours", "servers", "lasts"),
-    [({"connect": 5}, 30, 5), ({"connect": 60}, 30, 60), ({"idle": 5}, 30, 30), ({"connect": 0}, 30, None)],
+    [
+        ({"connect": 5}, 30, 5),
+        ({"connect": 60}, 30, 60),
+        ({"idle": 5}, 30, 30),
+        ({"connect": NEVER}, 30, None),
+    ],
 )
 @pytest_twisted.inlineCallbacks
 def test_connect_timeout(
@@ -382,7 +388,7 @@ def test_ended_by_the_client(serve: Serve) -> Playing:
 
 @pytest.mark.parametrize(
     ("seconds", "servers", "ends"),
-    [({"idle": 60}, 6000, True), ({"idle": 0}, 60, False), ({"connect": 5}, 60, True)],
+    [({"idle": 60}, 6000, True), ({"idle": NEVER}, 60, False), ({"connect": 5}, 60, True)],
 )
 @pytest_twisted.inlineCallbacks
 def test_idle(serve: Serve, origin: Origin, seconds: dict[str, float], servers: float, ends: bool) -> Playing:
@@ -405,13 +411,13 @@ def test_idle(serve: Serve, origin: Origin, seconds: dict[str, float], servers: 
     ("seconds", "servers", "ends"),
     [
         ({"half_closed": 60}, 6000, True),
-        ({"half_closed": 0}, 60, False),
+        ({"half_closed": NEVER}, 60, False),
         ({"idle": 6000}, 60, True),
-        ({"half_closed": 6000}, None, False),
+        ({"half_closed": 6000}, NEVER, False),
     ],
 )
 @pytest_twisted.inlineCallbacks
-def test_half_closed(serve: Serve, seconds: dict[str, float], servers: float | None, ends: bool) -> Playing:
+def test_half_closed(serve: Serve, seconds: dict[str, float], servers: float, ends: bool) -> Playing:
     """Likewise for a session of which one direction is closed."""
     clock, over = Clock(), threading.Event()
     with Origin(lambda sock: (over.wait(PATIENCE), None)[1]) as origin:
@@ -469,7 +475,7 @@ def silence(proxy: Any, destinations: list[str], ended: Callable[[Any], bool]) -
         (["rest"], {"idle": 6000}, 0.2, True),
         (["timed", "rest"], {"idle": 0.2}, 6000, False),
         (["rest", "timed"], {"idle": 0.2}, 6000, False),
-        (["rest", "timed"], {"idle": 0}, 0.2, False),
+        (["rest", "timed"], {"idle": NEVER}, 0.2, False),
         (["timed"], {"connect": 5}, 0.2, True),
         ([], {"idle": 6000}, 0.2, True),
     ],

@@ -12,6 +12,7 @@ from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.matching import Schedule
 from socksproxy.policy.rules import Rule, RuleError, RuleTimeouts
 from socksproxy.policy.sets import Sets
+from socksproxy.values.timeouts import NEVER
 from socksproxy.wire.words import Address, Command
 
 
@@ -94,9 +95,9 @@ def test_forms(field: str, given: Any, kept: Any) -> None:
         ("timeouts", 5, 5, "RuleTimeouts"),
         ("timeouts", Timeouts(), Timeouts(), "the handshake is over"),
         ("timeouts", RuleTimeouts(idle=-1), -1, "a number of seconds"),
-        ("timeouts", RuleTimeouts(connect=float("inf")), float("inf"), "0 for ever"),
+        ("timeouts", RuleTimeouts(connect=0), 0, "above 0, or NEVER"),
         ("timeouts", RuleTimeouts(connect=True), True, "a number of seconds"),
-        ("timeouts", RuleTimeouts(0, 0.5), None, "ok"),
+        ("timeouts", RuleTimeouts(NEVER, 0.5), None, "ok"),
         ("log", None, None, "ok"),
     ],
 )

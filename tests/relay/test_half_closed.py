@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 
 from socksproxy.events import Cause
 from socksproxy.relay.half_closed import SPARED, HalfClosed
+from socksproxy.values.timeouts import NEVER
 
 
 class Relay:
@@ -31,7 +32,7 @@ class Setting:
         self.clock = Clock()
         self.half_closed = HalfClosed(self.clock)
 
-    def relay(self, seconds: float | None) -> Any:
+    def relay(self, seconds: float) -> Any:
         relay = Relay(self.half_closed)
         self.half_closed.add(relay, seconds)
         return relay
@@ -67,14 +68,14 @@ class TestTimeout:
         assert relay.how is Cause.HALF_CLOSED
 
     def test_never(self, setting: Setting) -> None:
-        relay = setting.relay(None)
+        relay = setting.relay(NEVER)
         assert setting.clock.getDelayedCalls() == []
         setting.pass_time(1000)
         assert relay.how is None
 
     def test_each_has_its_own(self, setting: Setting) -> None:
         """Rules give different times, and the shorter one may come later."""
-        slow, never, quick = setting.relay(300), setting.relay(None), setting.relay(4)
+        slow, never, quick = setting.relay(300), setting.relay(NEVER), setting.relay(4)
         setting.pass_time(6)
         assert (slow.how, never.how, quick.how) == (None, None, Cause.HALF_CLOSED)
         setting.pass_time(320)
@@ -109,7 +110,7 @@ class TestShortage:
     def test_oldest_first(self, setting: Setting) -> None:
         relays = []
         for _ in range(5):
-            relays.append(setting.relay(None))
+            relays.append(setting.relay(NEVER))
             setting.pass_time(2)
         assert setting.half_closed.end_longest(2) == 2
         assert [relay.how for relay in relays] == [Cause.SHORTAGE, Cause.SHORTAGE, None, None, None]
@@ -117,7 +118,7 @@ class TestShortage:
         assert setting.half_closed.end_longest(10) == 0
 
     def test_one_that_moves_data_is_not_the_oldest(self, setting: Setting) -> None:
-        moving, still = setting.relay(None), setting.relay(None)
+        moving, still = setting.relay(NEVER), setting.relay(NEVER)
         setting.pass_time(10)
         moving.received += 1
         assert setting.half_closed.end_longest(2) == 1
@@ -125,7 +126,7 @@ class TestShortage:
 
     def test_just_closing(self, setting: Setting) -> None:
         """Every session is half-closed for a moment at its end."""
-        relay = setting.relay(None)
+        relay = setting.relay(NEVER)
         setting.clock.advance(SPARED - 0.01)
         assert setting.half_closed.end_longest(1) == 0
         setting.clock.advance(0.01)

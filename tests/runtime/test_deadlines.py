@@ -11,13 +11,14 @@ from twisted.logger import LogEvent
 
 from socksproxy.runtime import deadlines
 from socksproxy.runtime.deadlines import Deadlines, OwnDeadlines
+from socksproxy.values.timeouts import NEVER
 from tests.support.logs import log_publisher
 
 
 class Waits:
     """Deadlines of ten seconds on a clock, and what has expired."""
 
-    def __init__(self, seconds: float | None = 10.0) -> None:
+    def __init__(self, seconds: float = 10.0) -> None:
         self.clock = Clock()
         self.expired: list[tuple[str, float]] = []
         self.deadlines: Deadlines[str] = Deadlines(self.clock, seconds, self._has_expired)
@@ -119,7 +120,7 @@ def test_started_again(waits: Waits) -> None:
 
 
 def test_for_ever() -> None:
-    waits = Waits(None)
+    waits = Waits(NEVER)
     waits.start("a")
     assert len(waits.deadlines) == 0
     assert waits.clock.getDelayedCalls() == []
@@ -239,7 +240,7 @@ def test_a_time_of_its_own() -> None:
     waits.clock.advance(5)
     waits.deadlines.start_own("a", 2)
     waits.deadlines.start_own("b", 20)
-    waits.deadlines.start_own("c", None)
+    waits.deadlines.start_own("c", NEVER)
     assert len(waits.deadlines) == 4
     waits.clock.pump([1] * 100)
     assert waits.expired == [("a", 7.0), ("d", 10.0), ("b", 25.0)]
@@ -263,7 +264,7 @@ def test_nothing_is_left_of_its_own() -> None:
     waits.deadlines.stop("a")
     assert not waits.clock.getDelayedCalls()
     waits.deadlines.start_own("a", 2)
-    waits.deadlines.start_own("b", None)
+    waits.deadlines.start_own("b", NEVER)
     waits.start("c")
     waits.deadlines.close()
     assert not waits.clock.getDelayedCalls()
@@ -301,7 +302,7 @@ def test_begins_anew_after_the_change(waits: Waits) -> None:
 def test_for_ever_from_now_on(waits: Waits) -> None:
     """No deadline for what begins from now on, and then one again."""
     waits.start("before")
-    waits.deadlines.seconds = None
+    waits.deadlines.seconds = NEVER
     waits.start("for ever")
     waits.deadlines.seconds = 5.0
     waits.start("after")
@@ -319,8 +320,8 @@ def test_close_after_the_change(waits: Waits) -> None:
     assert waits.clock.getDelayedCalls() == []
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([None, 1.0, 3.0, 7.0])), max_size=30))
-def test_each_for_its_own_length(steps: list[tuple[str, float | None]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([NEVER, 1.0, 3.0, 7.0])), max_size=30))
+def test_each_for_its_own_length(steps: list[tuple[str, float]]) -> None:
     """Whatever lengths come one after the other, each thing waits for the one in force when it began last."""
     waits = Waits()
     due: dict[str, float] = {}
@@ -330,7 +331,7 @@ def test_each_for_its_own_length(steps: list[tuple[str, float | None]]) -> None:
         waits.start(thing)
         now = waits.clock.seconds()
         due.pop(thing, None)
-        if seconds is not None:
+        if seconds != NEVER:
             due[thing] = now + seconds
         waits.clock.advance(0.5)
         over = [(name, when) for name, when in due.items() if when <= now + 0.5]

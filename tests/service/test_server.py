@@ -41,6 +41,7 @@ from socksproxy.service.server import SOCKSService
 from socksproxy.settings import ServerSettings
 from socksproxy.values import Filtering
 from socksproxy.values.outgoing import Outgoing
+from socksproxy.values.timeouts import NEVER
 from socksproxy.wire.words import AddressType
 
 from ..support.certificates import self_signed
@@ -57,7 +58,7 @@ def test_defaults() -> None:
     reactor = MemoryReactorClock()
     options = parsed(reactor=reactor)
     assert [listener.description for listener in options.plan.listeners] == ["tcp:127.0.0.1:1080"]
-    assert options.plan.settings.timeouts == Timeouts(handshake=10, connect=30, idle=None)
+    assert options.plan.settings.timeouts == Timeouts(handshake=10, connect=30, idle=NEVER)
     assert options.plan.settings.limits == ServerLimits()
     assert options["outgoing"] == []
     assert options.plan.access_log is None
@@ -107,7 +108,7 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
         handshake=1.5,
         connect=2,
         idle=300,
-        half_closed=None,
+        half_closed=NEVER,
         keepalive=61,
         keepalive_interval=7,
         user_timeout=9,
@@ -156,7 +157,7 @@ def test_everything_said_of_udp() -> None:
         ports=(40000, 40999),
         filtering=Filtering.ENDPOINT_INDEPENDENT,
         relatch=True,
-        idle=None,
+        idle=NEVER,
         grace=2.5,
     )
     assert options.plan.settings.limits.client == Limits(binds=32, associations=7)

@@ -29,7 +29,7 @@ from socksproxy.server.factory import SOCKSProtocol
 from socksproxy.server.sockets import SocketChannel
 from socksproxy.session.parts import Phase
 from socksproxy.session.shared import LINGER
-from socksproxy.values.timeouts import Timeouts
+from socksproxy.values.timeouts import NEVER, Timeouts
 from socksproxy.wire.words import Address, AddressType, Command, Reply
 
 from ..conftest import Serve
@@ -156,7 +156,7 @@ def test_trickles(serve: Serve) -> Playing:
 def test_no_handshake_timeout(serve: Serve) -> Playing:
     """None is for ever."""
     clock = Clock()
-    proxy: Proxy = yield serve(clock=clock, timeouts=Timeouts(handshake=None))
+    proxy: Proxy = yield serve(clock=clock, timeouts=Timeouts(handshake=NEVER))
     with proxy.connect() as sock:
         yield until(in_phase(proxy, Phase.NEGOTIATING))
         clock.advance(100_000)
@@ -490,15 +490,15 @@ def half_close(sock: socket.socket, port: int) -> None:
 @pytest.mark.parametrize(
     ("seconds", "idle", "how"),
     [
-        (60, None, "half-closed timeout"),
+        (60, NEVER, "half-closed timeout"),
         (60, 30, "idle timeout"),
         (60, 600, "half-closed timeout"),
-        (None, None, None),
+        (NEVER, NEVER, None),
     ],
 )
 @pytest_twisted.inlineCallbacks
 def test_half_closed(
-    serve: Serve, mute_origin: Origin, seconds: float | None, idle: float | None, how: str | None
+    serve: Serve, mute_origin: Origin, seconds: float, idle: float, how: str | None
 ) -> Playing:
     """A client that has gone, and a destination that does not close, hold descriptors only for a while."""
     clock = Clock()

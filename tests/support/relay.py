@@ -29,6 +29,7 @@ from socksproxy.relay.engine import RelayEngine
 from socksproxy.relay.interfaces import IRelay
 from socksproxy.relay.pump import BUFFER_SIZE
 from socksproxy.relay.transports import TransportsRelay
+from socksproxy.values.timeouts import NEVER
 from tests.support.wrapping import Swapped, WrappedSocket
 
 reactor: Any = _reactor
@@ -178,7 +179,7 @@ class Harness:
     def start(
         self,
         early: bytes = b"",
-        idle: float | None = None,
+        idle: float = NEVER,
         client_eof: bool = False,
         meters: Meters | None = None,
     ) -> None:

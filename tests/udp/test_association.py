@@ -31,6 +31,7 @@ from socksproxy.udp.targets import (
     Target,
 )
 from socksproxy.values import Filtering
+from socksproxy.values.timeouts import NEVER
 from socksproxy.wire.datagram import build_header
 
 CLIENT = Client("192.0.2.1", 1000)
@@ -431,7 +432,7 @@ def test_idle() -> None:
     world.association.datagrams_received += 1
     assert not world.association.is_idle(260.0)
     assert world.association.is_idle(360.0)
-    assert not World(idle=None).association.is_idle(1e9)
+    assert not World(idle=NEVER).association.is_idle(1e9)
 
 
 def test_the_end() -> None:

@@ -16,6 +16,7 @@ from socksproxy.runtime.deadlines import Deadlines
 from socksproxy.udp.association import Association, AssociationContext
 from socksproxy.udp.demux import PrivateDemux, SharedDemux
 from socksproxy.udp.reassembly import Reassembly
+from socksproxy.values.timeouts import NEVER
 from socksproxy.wire.datagram import build_header
 
 DATAGRAM = build_header(Address.of("198.51.100.1", 53)) + b"x"
@@ -25,7 +26,7 @@ def an_association(host: str = "192.0.2.1", port: int | None = None, **settings:
     clock = Clock()
     check = DestinationCheck(DefaultPolicy(), NameLookups(None, clock), clock)  # type: ignore[arg-type]
     context = AssociationContext(
-        check, UDPSettings(**settings), Deadlines(clock, None, Reassembly.clear), _nobody
+        check, UDPSettings(**settings), Deadlines(clock, NEVER, Reassembly.clear), _nobody
     )
     return Association(context, Client(host, 1000), host, port, _nobody)
 

@@ -29,6 +29,7 @@ from socksproxy.udp.transports import TransportOutlet
 from socksproxy.values import Filtering
 from socksproxy.values.outgoing import Outgoing
 from socksproxy.values.ports import PortRange
+from socksproxy.values.timeouts import NEVER
 from socksproxy.wire.datagram import build_header
 from socksproxy.wire.words import UNSPECIFIED, AddressType
 
@@ -298,7 +299,7 @@ def test_idle_ones_end() -> None:
 
 
 def test_sources_are_looked_at_anew() -> None:
-    factory = Factory(idle=None, filtering=Filtering.ENDPOINT_INDEPENDENT)
+    factory = Factory(idle=NEVER, filtering=Filtering.ENDPOINT_INDEPENDENT)
     association = factory.open()[0]
     association.header_for("key", "198.51.100.1", 53)
     advance(factory.reactor, LIFETIME + 15, lambda: None)
