@@ -26,7 +26,7 @@ import plot
 import report
 import syscalls
 from figures import Figure
-from measure import Measurement, Results
+from measure import Measurement, Results, Sample
 from paths import DOCS
 from peers import Peer
 
@@ -150,15 +150,23 @@ def _compare(
         print("nothing was measured", file=sys.stderr)
         return False
     scale = "" if options.scale == 1 else f", each with {options.scale:g} of the usual amount"
-    facts = {**facts, "Rounds": f"{measurement.complete}{scale}"}
+    facts = {**facts, "Rounds": f"{measurement.complete}{scale}", "Noise": _noise(measurement.results)}
     pictures = _draw(wanted, measurement.results, servers, options.output)
     text = report.document(facts, wanted, measurement.results, servers, pictures)
     _write(options.output / RESULTS, text)
     if options.json is not None:
         _write(options.json, _json(facts, measurement.results))
+    print(facts["Noise"])
     for figure in wanted:
         print(_line(figure, measurement.results, servers))
     return True
+
+
+def _noise(results: Results) -> str:
+    """How loud the machine was while it was measured."""
+    heard = [noise for sample in results.values() for noise in sample.noise]
+    load, stolen = max(noise.load for noise in heard), max(noise.stolen for noise in heard)
+    return f"load average up to {load:.2f}, up to {stolen:.1%} of the processor time stolen"
 
 
 def _draw(
@@ -197,6 +205,9 @@ def _line(figure: Figure, results: Results, servers: Sequence[Peer]) -> str:
         failed = f" ({sample.failed} failed)" if sample.failed else ""
         shown = report.number(sample.median) if sample.median is not None else f"none ({sample.problem})"
         words.append(f"{server.name} {shown}{failed}")
+        ratio = sample.beside(results.get((figure.beside or "", server.name), Sample()))
+        if ratio is not None:
+            words.append(f"times {figure.beside}: {ratio}")
     return f"{figure.name:>11} [{figure.unit}]: {', '.join(words)}"
 
 

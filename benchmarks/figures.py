@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from pathlib import Path
 
+from governed import CONFIGURATIONS, LOGIN, login_of
 from machine import Cores
 
 
@@ -37,6 +39,8 @@ class Run:
     :ivar by_name: the origin is asked for as "localhost".
     :ivar login: the user and the password with which each session begins: ``USER:PASSWORD``; none: without.
     :ivar options: this server's own, beside those that all runs have; such a run is not for its peers.
+    :ivar config: the text of this server's configuration file; none: there is no file.
+    :ivar named: what progress calls the configuration.
     :ivar placing: on which cores.
     """
 
@@ -47,6 +51,8 @@ class Run:
     by_name: bool = False
     login: str = ""
     options: tuple[str, ...] = ()
+    config: str = field(default="", repr=False)
+    named: str = ""
     placing: Placing = Placing.APART
 
     @property
@@ -55,12 +61,22 @@ class Run:
         words = [self.mode, str(self.concurrency)]
         words += ["by name"] if self.by_name else []
         words += ["pinned"] if self.placing is Placing.SERVER_PINNED else []
+        words += [self.named] if self.named else []
         return " ".join([*words, *self.options[:1]])
 
     @property
     def only_ours(self) -> bool:
         """Whether it is of no use to measure peers so."""
-        return bool(self.options) or self.placing is not Placing.APART
+        return bool(self.options or self.named) or self.placing is not Placing.APART
+
+    def own(self, directory: Path) -> list[str]:
+        """This server's own arguments; a configuration file is written into *directory* first."""
+        words = [option.format(directory=directory) for option in self.options]
+        if self.config:
+            file = directory / "socks.toml"
+            file.write_text(self.config.replace("{directory}", str(directory)), "utf-8")
+            words += ["--config", str(file)]
+        return words
 
     def arguments(self, scale: float, socks4: bool) -> list[str]:
         """
@@ -109,9 +125,38 @@ _ECHOES = Run("rtt", 64, 300_000)
 _ONE_WORKER = Run("rate", 64, 20_000, placing=Placing.SERVER_PINNED)
 _TWO_WORKERS = Run("rate", 64, 20_000, options=("--workers", "2"), placing=Placing.TOGETHER)
 _LOGGED = Run("rate", 64, 20_000, options=("--log", "{directory}/access.log"))
-_LOGIN = "bench:sesame"
-_AUTHENTICATED = Run("rate", 64, 20_000, login=_LOGIN, options=("--auth", f"memory:{_LOGIN}"))
+_AUTHENTICATED = Run("rate", 64, 20_000, login=LOGIN, options=("--auth", f"memory:{LOGIN}"))
 _UDP = Run("udp", 64, 300_000)
+
+#: What tells how much slower a governed server is: how the figures' names end, of which runs, by what key.
+_GOVERNED = (
+    ("", "connections", "New connections with {}", Run("rate", 64, 10_000), "per_s", "per second"),
+    (
+        "cpu",
+        "connections",
+        "Processor time with {}",
+        Run("rate", 64, 10_000),
+        "cpu_us_per",
+        "µs",
+    ),
+    ("rtt", "echoes", "Echoes over 64 sessions with {}", Run("rtt", 64, 200_000), "per_s", "per second"),
+    ("rttcpu", "echoes", "Processor time of an echo with {}", Run("rtt", 64, 200_000), "cpu_us_per", "µs"),
+    ("down", "bulk", "16 downloads with {}", Run("down", 16, 16, 200_000_000), "gbit", "Gbit/s"),
+)
+#: The configurations whose echoes and bulk streams are measured, too.
+_WITH_TRAFFIC = frozenset({"open", "all", "allpassword"})
+
+
+def _governed() -> Iterator[Figure]:
+    for name, (words, config) in {"open": ("nothing to govern", ""), **CONFIGURATIONS}.items():
+        for ending, kind, title, run, key, unit in _GOVERNED:
+            if kind == "connections" or name in _WITH_TRAFFIC:
+                run = replace(run, config=config, login=login_of(name), named=name)
+                beside = None if name == "open" else f"open{ending}"
+                yield Figure(
+                    f"{name}{ending}", title.format(words), unit, run, key, unit != "µs", beside=beside
+                )
+
 
 FIGURES = (
     Figure("rate64", "New connections, 64 at a time", "per second", _RATE, "per_s", True, "connections"),
@@ -179,10 +224,14 @@ FIGURES = (
     ),
     Figure("worker2cpu", "Their processor time of one session", "µs", _TWO_WORKERS, "cpu_us_per", False),
     Figure("worker2load", "The load's own, on the same cores", "µs", _TWO_WORKERS, "load_us_per", False),
+    *_governed(),
 )
 
 #: Short for several.
-GROUPS = {"workers": ("worker1", "worker2", "worker2cpu", "worker2load")}
+GROUPS = {
+    "workers": ("worker1", "worker2", "worker2cpu", "worker2load"),
+    "governed": tuple(figure.name for figure in _governed()),
+}
 
 
 def named(names: Sequence[str]) -> list[Figure]:

@@ -64,6 +64,43 @@ def busy() -> float:
     return os.getloadavg()[0]
 
 
+class Noise(NamedTuple):
+    """
+    What else the machine did during a run.
+
+    :ivar load: the load average of the last minute before it.
+    :ivar stolen: the share of processor time that the hypervisor kept for other machines.
+    """
+
+    load: float
+    stolen: float
+
+    @property
+    def is_loud(self) -> bool:
+        """Whether figures are not worth much: a core was taken away, or other programs ran."""
+        return self.stolen > 0.02 or self.load > max(os.cpu_count() or 1, 2) + 1
+
+
+class NoiseMeter:
+    """Listens from the moment that it is made."""
+
+    def __init__(self) -> None:
+        self._load = busy()
+        self._before = _ticks()
+
+    def heard(self) -> Noise:
+        """What the machine did since then."""
+        all_ticks, stolen = (now - before for now, before in zip(_ticks(), self._before, strict=True))
+        return Noise(self._load, stolen / all_ticks if all_ticks else 0.0)
+
+
+def _ticks() -> tuple[int, int]:
+    """The ticks of all cores since the start, and the stolen ones among them."""
+    found = re.search(r"^cpu +(.*)$", _text("/proc/stat"), re.MULTILINE)
+    fields = [int(word) for word in found[1].split()[:8]] if found else []
+    return sum(fields), fields[7] if len(fields) > 7 else 0
+
+
 def _processor() -> str:
     found = re.search(r"^model name\s*: (.*)$", _text("/proc/cpuinfo"), re.MULTILINE)
     name = found[1].strip() if found else platform.processor() or "unknown"

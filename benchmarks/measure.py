@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import defaultdict
@@ -13,12 +14,14 @@ from typing import NamedTuple
 import load
 import processes
 from figures import Figure, Run
-from machine import Cores
+from machine import Cores, Noise, NoiseMeter
 from peers import Peer
 from progress import Progress
 
 #: Runs of one kind without any figure after which a server is not asked again.
 _TRIES = 2
+#: An interval of a ratio that is wider than so much of the ratio is noise.
+_WIDE = 0.1
 
 
 class Step(NamedTuple):
@@ -39,11 +42,13 @@ class Sample:
     What the rounds brought for one figure of one server.
 
     :ivar values: one for each round that brought one.
+    :ivar noise: what else the machine did, in each of these rounds.
     :ivar failed: sessions that failed, in all rounds.
     :ivar problem: why there are no values.
     """
 
     values: list[float] = field(default_factory=list)
+    noise: list[Noise] = field(default_factory=list)
     failed: int = 0
     problem: str = ""
 
@@ -51,6 +56,49 @@ class Sample:
     def median(self) -> float | None:
         """The figure; None: there is none."""
         return statistics.median(self.values) if self.values else None
+
+    def beside(self, other: Sample) -> Ratio | None:
+        """This one's values in times of *other*'s, round by round; None: a round is missing."""
+        if not self.values or len(self.values) != len(other.values):
+            return None
+        ratios = sorted(mine / theirs for mine, theirs in zip(self.values, other.values, strict=True))
+        low, high = interval(len(ratios))
+        loud = any(noise.is_loud for noise in (*self.noise, *other.noise))
+        return Ratio(statistics.median(ratios), ratios[low], ratios[high], loud)
+
+
+class Ratio(NamedTuple):
+    """
+    What two samples say of each other.
+
+    :ivar low: the lower end of the interval that holds the true median with a probability of 95 % or more;
+        of few rounds, the lowest value. :attr:`high` is the upper end.
+    :ivar loud: whether the machine did too much else.
+    """
+
+    median: float
+    low: float
+    high: float
+    loud: bool
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the ratio may be another one in the next run."""
+        return self.loud or self.high - self.low > _WIDE * self.median
+
+    def __str__(self) -> str:
+        noisy = ", NOISY" if self.noisy else ""
+        return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f}{noisy})"
+
+
+def interval(count: int) -> tuple[int, int]:
+    """The positions in *count* sorted values between which their median is, with at least 95 %, or all."""
+    tail = 0.0
+    for low in range(count // 2):
+        tail += math.comb(count, low) / 2**count
+        if tail > 0.025:
+            return max(low - 1, 0) if low else 0, count - 1 - max(low - 1, 0)
+    return 0, count - 1
 
 
 #: By the figure's name and the server's.
@@ -107,9 +155,10 @@ class Measurement:
             progress.begin(what, self._left(number, position))
             if self._fruitless[step.key] < _TRIES:
                 began = time.monotonic()
+                meter = NoiseMeter()
                 outcome = self._measure(step)
                 self._seconds[step.key] = time.monotonic() - began
-                self._record(step, outcome, progress)
+                self._record(step, outcome, meter.heard(), progress)
             else:
                 self._seconds[step.key] = 0
             progress.end()
@@ -118,13 +167,13 @@ class Measurement:
         peer, run = step
         arguments = run.arguments(self._scale, peer.socks4)
         try:
-            with processes.start(peer, run.placing.server(self._cores), run.options) as server:
+            with processes.start(peer, run.placing.server(self._cores), run.own) as server:
                 cpus = run.placing.load(self._cores)
                 return load.run(self._binary, arguments, server.port, server.process.pid, cpus)
         except processes.CannotStart as problem:
             return load.Outcome({}, f"does not start: {problem}")
 
-    def _record(self, step: Step, outcome: load.Outcome, progress: Progress) -> None:
+    def _record(self, step: Step, outcome: load.Outcome, noise: Noise, progress: Progress) -> None:
         if not outcome.figures:
             self._fruitless[step.key] += 1
             if self._fruitless[step.key] == 1:
@@ -138,6 +187,7 @@ class Measurement:
                 sample.problem = sample.problem or outcome.problem
                 if figure.key in outcome.figures:
                     sample.values.append(outcome.figures[figure.key])
+                    sample.noise.append(noise)
 
     def _left(self, number: int, position: int) -> float | None:
         """Seconds from this step on; what has not been measured yet is taken for average."""

@@ -13,7 +13,6 @@ rounds' ratios NEW / OLD, with an interval that holds the true median with a pro
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import statistics
 import sys
@@ -24,6 +23,7 @@ import load
 import machine
 import processes
 from figures import FIGURES, Figure, Run
+from measure import interval
 
 _BY_NAME = {figure.name: figure for figure in FIGURES} | {
     "rtt64cpu": Figure(
@@ -72,10 +72,9 @@ def main(words: Sequence[str]) -> int:
 
 def _measure(binary: Path, tree: Path, figure: Figure, arguments: argparse.Namespace) -> float | None:
     run, cores = figure.run, machine.cores()
-    options = [*run.options, *arguments.options]
 
     def command(port: int, directory: Path) -> Sequence[str]:
-        words = [option.format(directory=directory) for option in options]
+        words = [*run.own(directory), *(option.format(directory=directory) for option in arguments.options)]
         # Before what may be installed: an editable install finds one checkout only.
         code = f"import sys; sys.path.insert(0, {str(tree)!r}); {_TWISTD}"
         return [sys.executable, "-c", code, "-n", "socks", "--port", str(port), *words]
@@ -100,16 +99,6 @@ def _line(figure: Figure, pairs: Sequence[tuple[float, float]]) -> str:
         f"{figure.name:>10} [{figure.unit}]: {old:.2f} -> {new:.2f}, ratio {statistics.median(ratios):.3f} "
         f"({ratios[low]:.3f} to {ratios[high]:.3f}, {len(ratios)} rounds)"
     )
-
-
-def interval(count: int) -> tuple[int, int]:
-    """The positions in *count* sorted values between which their median is, with at least 95 %, or all."""
-    tail = 0.0
-    for low in range(count // 2):
-        tail += math.comb(count, low) / 2**count
-        if tail > 0.025:
-            return max(low - 1, 0) if low else 0, count - 1 - max(low - 1, 0)
-    return 0, count - 1
 
 
 if __name__ == "__main__":

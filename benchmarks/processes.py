@@ -118,20 +118,19 @@ class Server:
             time.sleep(0.4)
 
 
-def start(peer: Peer, cpus: Collection[int] = (), options: Sequence[str] = ()) -> Server:
+def start(
+    peer: Peer, cpus: Collection[int] = (), own: Callable[[Path], Sequence[str]] = lambda _: ()
+) -> Server:
     """
     Start *peer*.
 
     :param cpus: the cores that it may use.
-    :param options: further arguments; ``{directory}`` in them is the server's own directory.
+    :param own: gives further arguments for a server in that directory.
     :raises CannotStart: when it does not listen.
     """
-
-    def command(port: int, directory: Path) -> list[str]:
-        more = [option.format(directory=directory) for option in options]
-        return [*peer.command(peer.binary, port, directory), *more]
-
-    return Server(command, cpus)
+    return Server(
+        lambda port, directory: [*peer.command(peer.binary, port, directory), *own(directory)], cpus
+    )
 
 
 def environment() -> dict[str, str]:

@@ -159,7 +159,7 @@ def _beside(figures: Sequence[Figure], alone: Sequence[Figure], results: Results
     for figure in shown:
         sample = results.get((figure.name, OURS), Sample())
         other = figure.beside or ""
-        compared = _median(results, other, OURS)
-        ratio = f"{sample.median / compared:.2f} times {titles[other]}" if sample.median and compared else ""
+        times = sample.beside(results.get((other, OURS), Sample()))
+        ratio = f"{times} times {titles.get(other, other)}" if times else ""
         rows.append([_titled(figure), _cell(sample) if sample.median else sample.problem or "n/a", ratio])
     return listing(f"{OURS} with more to do, or more to do it with", ["", OURS, ""], rows)

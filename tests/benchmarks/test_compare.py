@@ -268,7 +268,7 @@ def test_what_more_work_costs() -> None:
         "more", "With a log", "per second", Run("rate", 1, 1, options=("-l",)), "per_s", True, beside="high"
     )
     text = report.document({}, [HIGH, more], results(ours_high=100, ours_more=90), [a_peer(OURS)], {})
-    assert "0.90 times More of it" in text
+    assert "0.900 (0.900 to 0.900) times More of it" in text
 
 
 def widths(picture: str) -> list[float]:
