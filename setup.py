@@ -83,6 +83,7 @@ setup(
         "socksproxy.auth",
         "socksproxy.auth.checkers",
         "socksproxy.cli",
+        "socksproxy.client",
         "socksproxy.commands",
         "socksproxy.config",
         "socksproxy.limits",

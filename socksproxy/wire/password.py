@@ -18,8 +18,8 @@ class Credentials(NamedTuple):
     """
     What a client presents. Its ``repr`` does not show the password.
 
-    :ivar username: 1 to 255 bytes.
-    :ivar password: 1 to 255 bytes.
+    :ivar username: 1 to 255 bytes; a client may have an empty one, which the RFC does not allow.
+    :ivar password: 1 to 255 bytes, or empty like that.
     """
 
     username: bytes
@@ -47,14 +47,14 @@ def parse_credentials(data: bytes | bytearray) -> tuple[Credentials, int] | None
 
 def build_credentials(credentials: Credentials) -> bytes:
     """
-    *credentials* as a client sends them.
+    *credentials* as a client sends them. A field may be empty: some servers accept an empty password.
 
-    :raises ValueError: for a field that is empty or has more than 255 bytes.
+    :raises ValueError: for a field that has more than 255 bytes.
     """
     fields = bytearray((VERSION,))
     for name, field in zip(Credentials._fields, credentials, strict=True):
-        if not 0 < len(field) <= MAX_FIELD:
-            raise ValueError(f"a {name} has 1 to {MAX_FIELD} bytes, not {len(field)}")
+        if len(field) > MAX_FIELD:
+            raise ValueError(f"a {name} has at most {MAX_FIELD} bytes, not {len(field)}")
         fields.append(len(field))
         fields += field
     return bytes(fields)

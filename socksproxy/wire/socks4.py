@@ -82,15 +82,26 @@ def build_request(request: Request) -> bytes:
     return head + _NAME_FOLLOWS + userid + name
 
 
-def parse_reply(data: bytes | bytearray) -> tuple[SOCKS4Reply, int] | None:
+def parse_verdict(data: bytes | bytearray) -> int | None:
     """
-    A reply. Its version is 0; servers that send 4 there are understood, too.
+    The CD field of a reply, of which the rest may be missing; None: more is needed.
+
+    The reply's version is 0; servers that send 4 there are understood, too.
 
     :raises ProtocolError: for any other version.
     """
     if data and data[0] not in (0, _VERSION):
         raise ProtocolError(f"version {data[0]} where 0 was due")
-    if len(data) < 8:
+    return data[1] if len(data) >= 2 else None
+
+
+def parse_reply(data: bytes | bytearray) -> tuple[SOCKS4Reply, int] | None:
+    """
+    A reply.
+
+    :raises ProtocolError: for a version other than 0 and 4.
+    """
+    if parse_verdict(data) is None or len(data) < 8:
         return None
     address = Address(inet_ntoa(data[4:8]), data[2] << 8 | data[3], AddressType.IPV4)
     return SOCKS4Reply(data[1], address), 8

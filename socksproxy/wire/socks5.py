@@ -17,6 +17,7 @@ MAX_NAME = 255
 _NAME_ENCODING = ("utf-8", "surrogateescape")
 _IPV4, _DOMAIN_NAME, _IPV6 = AddressType.IPV4, AddressType.DOMAIN_NAME, AddressType.IPV6
 _VERSION = Version.SOCKS5
+_EMPTY_NAME = bytes((_DOMAIN_NAME, 0))
 
 
 class Greeting(NamedTuple):
@@ -102,13 +103,27 @@ def build_request(command: int, destination: Address) -> bytes:
     return bytes((_VERSION, command, 0)) + build_address(destination)
 
 
-def parse_reply(data: bytes | bytearray) -> tuple[SOCKS5Reply, int] | None:
+def parse_verdict(data: bytes | bytearray) -> int | None:
     """
-    A reply.
+    The REP field of a reply, of which the rest may be missing; None: more is needed.
 
-    :raises ProtocolError: for a version other than 5, an unknown address type or an empty name.
+    :raises ProtocolError: for a version other than 5.
     """
     _check_version(data)
+    return data[1] if len(data) >= 2 else None
+
+
+def parse_reply(data: bytes | bytearray) -> tuple[SOCKS5Reply, int] | None:
+    """
+    A reply. RSV may be anything, and the name empty: there are servers that send both.
+
+    :raises ProtocolError: for a version other than 5 or an unknown address type.
+    """
+    _check_version(data)
+    if data[3:5] == _EMPTY_NAME:
+        if len(data) < 7:
+            return None
+        return SOCKS5Reply(data[1], Address("", data[5] << 8 | data[6], _DOMAIN_NAME)), 7
     parsed = parse_address(data, 3)
     if parsed is None:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import example, given, strategies as st
 
-from socksproxy.wire import socks5
+from socksproxy.wire import socks4, socks5
 from socksproxy.wire.socks5 import Greeting, SOCKS5Reply
 from socksproxy.wire.words import (
     UNSPECIFIED,
@@ -15,6 +15,7 @@ from socksproxy.wire.words import (
     AddressType,
     Command,
     Method,
+    ProtocolError,
     Reply,
     Request,
     Version,
@@ -107,10 +108,26 @@ def test_an_unknown_address_type(parse: Parser, kind: int) -> None:
     check_fault(parse, bytes((5, 1, 0, kind)), Reply.ADDRESS_TYPE_NOT_SUPPORTED)
 
 
-@pytest.mark.parametrize("parse", [socks5.parse_request, socks5.parse_reply])
-def test_an_empty_name(parse: Parser) -> None:
+def test_an_empty_name() -> None:
     """Else an empty name is looked up, which some resolvers take for this machine."""
-    check_fault(parse, b"\x05\x01\x00\x03\x00", Reply.HOST_UNREACHABLE)
+    check_fault(socks5.parse_request, b"\x05\x01\x00\x03\x00", Reply.HOST_UNREACHABLE)
+
+
+def test_a_reply_with_an_empty_name() -> None:
+    """Some servers send one: nothing is looked up here, and a success is a success."""
+    bound = Address("", 80, AddressType.DOMAIN_NAME)
+    check_stream(socks5.parse_reply, b"\x05\x00\x00\x03\x00\x00\x50", SOCKS5Reply(0, bound))
+
+
+@pytest.mark.parametrize(("parse", "version"), [(socks5.parse_verdict, 5), (socks4.parse_verdict, 0)])
+def test_the_verdict_comes_before_the_address(parse: Callable[[bytes], int | None], version: int) -> None:
+    """A proxy that refuses need not send the rest, and some do not."""
+    assert parse(bytes((version,))) is None
+    for verdict in (0, 1, 5, 90, 91, 255):
+        assert parse(bytes((version, verdict))) == verdict
+        assert parse(bytes((version, verdict, 0, 3, 0))) == verdict
+    with pytest.raises(ProtocolError, match="version 72"):
+        parse(b"H")
 
 
 # 1: a password before its method was chosen; 0x16: TLS; G: HTTP.
@@ -208,5 +225,5 @@ def test_any_bytes(data: bytes) -> None:
     if request is not None:
         assert without_rsv.startswith(socks5.build_request(request.command, request.destination))
     reply = check_any(socks5.parse_reply, data)
-    if reply is not None:
+    if reply is not None and reply.address.host:
         assert without_rsv.startswith(socks5.build_reply(*reply))
