@@ -490,6 +490,23 @@ _READERS: dict[State, Callable[[Negotiation, bytes], int]] = {
 }
 
 
+class _Done(Negotiation):
+    """A conversation that has been had. Nothing about it can change, so that all sessions share one."""
+
+    __slots__ = ()
+
+    state = State.GRANTED
+    early = b""
+    version = method = wrapping = None
+
+    def __init__(self) -> None:
+        """Nothing is set: the class has it all."""
+
+
+#: Stands for the conversation of each session that is established.
+DONE: Negotiation = _Done()
+
+
 def _guess(first: int) -> str:
     """What a client that opens with the byte *first* probably speaks."""
     if first == _TLS_HANDSHAKE:
@@ -508,6 +525,7 @@ def command_name(command: int) -> str:
 
 
 __all__ = [
+    "DONE",
     "MAX_EARLY",
     "TRANSITIONS",
     "IExchange",

@@ -15,6 +15,7 @@ from ..identity import Client
 from ..limits.account import ASSOCIATIONS, Scope
 from ..negotiation import IWrapping
 from ..net.names import canonical
+from ..policy import IPolicy
 from ..policy.asking import ask_command
 from ..udp.association import Association
 from ..udp.registry import Associations
@@ -183,7 +184,7 @@ class Associate(Service):
         else:
             self._association.abort(cause)
 
-    def reconsider(self) -> bool | Deferred[bool]:
+    def reconsider(self, policy: IPolicy) -> bool | Deferred[bool]:
         """See :meth:`~socksproxy.commands.service.Service.reconsider`."""
         session = self.session
         if self._association is not None:

@@ -113,7 +113,7 @@ class Owner(Protocol):
 
     def reconsider(self) -> None: ...
 
-    def ask_again(self, reached: Sequence[Address]) -> bool | Deferred[bool]: ...
+    def still_permitted(self, policy: IPolicy, reached: Sequence[Address]) -> bool | Deferred[bool]: ...
 
     def resolved_name(self) -> None: ...
 
@@ -222,13 +222,14 @@ class Service:
         """End at once."""
         self.session.cut(cause)
 
-    def reconsider(self) -> bool | Deferred[bool]:
+    def reconsider(self, policy: IPolicy) -> bool | Deferred[bool]:
         """
         The policy or the client has changed.
 
+        :param policy: decides from now on.
         :returns: whether the service is still permitted.
         """
-        return self.session.ask_again(self.peers or ())
+        return self.session.still_permitted(policy, self.peers or ())
 
     def limits_changed(self) -> None:
         """Other limits hold from now on."""

@@ -77,7 +77,7 @@ def ask_address(
     return _with_user(answer, client, command, destination)
 
 
-def ask_again(
+def still_permitted(
     policy: IPolicy, client: Client, command: Command, destination: Address, reached: Sequence[Address]
 ) -> bool | Deferred[bool]:
     """

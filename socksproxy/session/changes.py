@@ -8,19 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.cred.error import LoginFailed
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..commands.associate import Associate
-from ..errors import (
-    NotAllowed,
-)
+from ..errors import NotAllowed
 from ..events import Cause
 from ..logs.redaction import redacted
 from ..net.dial import Dialed
-from ..policy.asking import answer_at_once, ask_again
-from ..policy.rules import Rule
+from ..policy import IPolicy
+from ..policy.asking import answer_at_once, still_permitted
 from ..wire.words import Address, Command
 from .parts import SessionParts
 from .permission import Permission
@@ -34,8 +32,10 @@ class FollowingSession(SessionParts):
     """
     A session that follows changes.
 
-    Strategy: a session that has led to an address already is asked about at once, and ends if it is not
-    permitted any more. One that has not is asked about when its address is known (:meth:`confirm`).
+    Strategy: the policy is asked at once about a session that has led to an address already; a session that
+    is not permitted any more ends. About any other session the policy is asked when its address is known
+    (:meth:`confirm`). A relay keeps its :class:`Permission` until the answer of the policy in force is
+    there: until then the rules that have allowed the relay hold for it.
     """
 
     __slots__ = ()
@@ -59,7 +59,7 @@ class FollowingSession(SessionParts):
             self.reconsider(Cause.HOURS)
 
     def _is_out_of_hours(self, permission: Permission) -> bool:
-        service, policy, request = self.service, self.context.deciding, self.request
+        service, policy = self.service, self.context.deciding
         reached = None if service is None else service.reached
         if permission.is_out_of_hours(self.context.hours.awake, reached):
             return True
@@ -70,7 +70,7 @@ class FollowingSession(SessionParts):
             return False  # what comes of it is being asked about
         assert policy is not None
         new = Permission(policy)
-        answer = ask_again(new, self.client, Command(request.command), request.destination, service.peers)
+        answer = self.still_permitted(new, service.peers)
         latest = new.latest
         # A user's answer that takes its time says nothing about hours; the rules have answered.
         if answer_at_once(answer, latest is not None and latest.allowed):
@@ -86,99 +86,127 @@ class FollowingSession(SessionParts):
         """
         if not self._is_underway:
             return  # it has not asked for anything yet, or is about to end
-        self._stop_asking()
-        self._asked = asked = self._known_again()
-        asked.addCallback(lambda _: self._permitted_again())
-        asked.addCallbacks(self._judged_again, self._not_judged_again, (otherwise,), {}, (otherwise,))
-        asked.addErrback(self._broke)
+        self._stop_judging()
+        renewal = self._renewal()
+        if renewal is None:
+            self._judge(otherwise)
+        else:
+            self._wait_for_judgement(renewal, lambda _: self._judge(otherwise), otherwise)
 
-    def _stop_asking(self) -> None:
-        asked, self._asked = self._asked, None
-        if asked is not None:
-            asked.cancel()
+    def _wait_for_judgement(
+        self, pending: Deferred[Any], then: Callable[[Any], None], otherwise: Cause
+    ) -> None:
+        """Go on with *then* when *pending* fires; the session goes on meanwhile, whatever it waits for."""
+        self._judging = pending
+        pending.addCallbacks(then, self._not_judged, errbackArgs=(otherwise,))
+        pending.addErrback(self._broke)
 
-    def _known_again(self) -> Deferred[Any]:
+    def _stop_judging(self) -> None:
+        judging, self._judging = self._judging, None
+        if judging is not None:
+            judging.cancel()
+
+    def _renewal(self) -> Deferred[Any] | None:
         """
-        Find out whether the client is still known, by what asks now.
+        Finds out whether the client is still known, if something else asks clients who they are now.
 
         :raises UnauthorizedLogin: (by the Deferred) when it is not.
         """
         authentication, login = self.context.authentication, self.login
-        if authentication is self._asked_by:
-            return succeed(None)
+        if authentication is self._authentication:
+            return None
         if authentication is not None:
             self.login = login = login or self.login_by(None)
             return login.renew(authentication)
         if login is not None:
             login.forget()
-        return succeed(None)
+        return None
 
-    def _permitted_again(self) -> bool | Deferred[bool]:
+    def _judge(self, otherwise: Cause) -> None:
+        """Ask the policy in force about what the session has led to."""
+        self._judging = None
         service = self.service
         if service is None or not (service.granted or service.peers):
             self._policy = None  # what comes of it is judged when it is there
-            return True
-        self._policy = self.context.policy
-        self._consider_again(self._enter_rule if isinstance(service, Associate) else None)
-        return service.reconsider()
-
-    def ask_again(self, reached: Sequence[Address]) -> bool | Deferred[bool]:
-        """Whether the request, which has led to *reached*, is still permitted."""
-        request = self.request
-        return ask_again(self.policy, self.client, Command(request.command), request.destination, reached)
-
-    def _consider_again(self, enter: Callable[[Rule], None] | None) -> None:
-        policy = self.context.deciding
-        if policy is None:
-            self.permission = None
-        else:
-            self._consider(policy, enter)
-
-    def _judged_again(self, permitted: bool, otherwise: Cause) -> None:
-        self._asked = None
-        if permitted:
-            if self.permission is not None:
-                self.permission.enter = self._enter_rule  # for who is yet to come to a BIND
             self.limits_changed()
+            return
+        self._policy = self.context.policy
+        permission = self._new_permission(None)
+        if isinstance(service, Associate) or not service.granted:
+            # The next datagrams, and who comes to a BIND, are under the rules that hold now.
+            self.permission = permission
+        if isinstance(service, Associate) and permission is not None:
+            permission.enter = self._enter_rule
+        answer = service.reconsider(permission or self.context.policy)
+        if isinstance(answer, Deferred):
+            self._wait_for_judgement(
+                answer, lambda permitted: self._judged(permitted, permission, otherwise), otherwise
+            )
         else:
-            self._forbid(otherwise)
+            self._judged(answer, permission, otherwise)
 
-    def _not_judged_again(self, failure: Failure, otherwise: Cause) -> None:
-        if self._asked is None:
+    def still_permitted(self, policy: IPolicy, reached: Sequence[Address]) -> bool | Deferred[bool]:
+        """Whether *policy* permits the request, which has led to *reached*."""
+        request = self.request
+        return still_permitted(policy, self.client, Command(request.command), request.destination, reached)
+
+    def _judged(self, permitted: bool, permission: Permission | None, otherwise: Cause) -> None:
+        self._judging = None
+        self.permission = permission
+        if not permitted:
+            self._forbid(otherwise)
+            return
+        if permission is not None:
+            permission.enter = self._enter_rule  # for who is yet to come to a BIND
+        self.limits_changed()
+
+    def _not_judged(self, failure: Failure, otherwise: Cause) -> None:
+        if self._judging is None:
             return  # it was cancelled
-        self._asked = None
+        self._judging = None
+        self._complain_of(failure)
+        self._forbid(otherwise)
+
+    def _complain_of(self, failure: Failure) -> None:
+        """*failure* is why the session cannot be judged; a client that is not known any more is none."""
         if not failure.check(LoginFailed):
             _log.error(
-                "{client}: nobody can tell whether it is still permitted, so it is not: {problem}",
+                "{client}: whether it is still permitted cannot be found out, so it is not: {problem}",
                 client=self.client,
                 problem=redacted(failure),
             )
-        self._forbid(otherwise)
 
     def _forbid(self, cause: Cause) -> None:
         if self.service is not None and self.service.granted:
             self.service.abort(cause)
         elif self._give_up():
-            self._refuse_again(cause)
+            self.refuse(NotAllowed(cause.value.words))
 
-    def _refuse_again(self, cause: Cause = Cause.FORBIDDEN) -> None:
-        self.refuse(NotAllowed(cause.value.words))
+    def _not_renewed(self, problem: Exception) -> None:
+        """Nothing vouches for the client any more, or nothing can tell."""
+        self._complain_of(Failure(problem))
+        self.refuse(NotAllowed(Cause.FORBIDDEN.value.words))
 
     def confirm(self, reached: Sequence[Address], result: T, then: Callable[[T], None]) -> None:
         """Go on with *result*, which old rules have led to, if those that hold now permit *reached*."""
         self._policy = self.context.policy
-        self._consider_again(self._enter_rule)
-        asked: Deferred[Any] = maybeDeferred(self.ask_again, reached)
-        asked.addCallback(_required, result).addErrback(self._discard, result)
-        self.wait(asked, then)
+        permission = self._new_permission(self._enter_rule)
 
-    def _discard(self, failure: Failure, result: object) -> Failure:
+        def judged(permitted: bool) -> None:
+            self.permission = permission
+            if permitted:
+                then(result)
+            else:
+                self._discard(None, result)
+                self.refuse(NotAllowed(Cause.FORBIDDEN.value.words))
+
+        answer = self.still_permitted(permission or self.context.policy, reached)
+        if isinstance(answer, Deferred):
+            self.wait(answer.addErrback(self._discard, result), judged)
+        else:
+            judged(answer)
+
+    def _discard(self, failure: Failure | None, result: object) -> Failure | None:
         if isinstance(result, Dialed):
             self.context.discard(result.link)
         return failure
-
-
-def _required(permitted: bool, result: T) -> T:
-    if not permitted:
-        raise NotAllowed(Cause.FORBIDDEN.value.words)
-    return result

@@ -57,19 +57,19 @@ class Login:
     One client's login.
 
     :param session: whose client it is.
-    :param asked_by: what asks the client; another one that comes into force meanwhile takes its place.
-        None: nothing has asked it.
+    :param authentication: what asks the client; another one that comes into force meanwhile takes its place.
+        None: nothing asks the client.
     :ivar method: the name of the method; None: none is chosen yet.
     """
 
-    __slots__ = ("_logout", "_session", "_shown", "asked_by", "method")
+    __slots__ = ("_logout", "_session", "_shown", "authentication", "method")
 
-    def __init__(self, session: Owner, asked_by: Authentication | None = None) -> None:
+    def __init__(self, session: Owner, authentication: Authentication | None = None) -> None:
         self._session = session
         self._logout: Callable[[], None] | None = None
         #: The kind of credentials that the client has shown.
         self._shown: type[Any] | None = None
-        self.asked_by = asked_by
+        self.authentication = authentication
         self.method: str | None = None
 
     def offers(self) -> tuple[Client, Sequence[IMethod]]:
@@ -78,7 +78,7 @@ class Login:
 
     def _present(self) -> Authentication:
         """What asks from now on: what is in force, or else what has asked before."""
-        self.asked_by = present = self._session.context.authentication or self.asked_by
+        self.authentication = present = self._session.context.authentication or self.authentication
         assert present is not None
         return present
 
@@ -96,8 +96,8 @@ class Login:
 
     def _method_failed(self, problem: Exception) -> None:
         assert self.method is not None
-        assert self.asked_by is not None
-        self.asked_by.gate.failed(self._session.client, self.method, problem)
+        assert self.authentication is not None
+        self.authentication.gate.failed(self._session.client, self.method, problem)
         self._session.login_failed(problem)
 
     def advance4(self, request: Request) -> None:
@@ -147,14 +147,14 @@ class Login:
         return again.addCallback(self._renewed, authentication)
 
     def _renewed(self, granted: Granted | None, authentication: Authentication) -> None:
-        self.asked_by = authentication
+        self.authentication = authentication
         if granted is not None:
             self.log_out()
             self._enter(granted)
 
     def forget(self) -> None:
         """Clients are not asked any more: as if this one had come now."""
-        self.asked_by = None
+        self.authentication = None
         self.log_out()
         self._session.client = self._session.client._replace(user=None, avatar=None)
 

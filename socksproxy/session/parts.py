@@ -20,7 +20,7 @@ from ..identity import Client
 from ..limits.account import Scope
 from ..limits.buckets import Meters
 from ..negotiation import Negotiation, State
-from ..policy import IDecidingPolicy, IPolicy
+from ..policy import IPolicy
 from ..policy.asking import DestinationCheck
 from ..policy.rules import Rule
 from ..routes.interfaces import Route
@@ -62,9 +62,9 @@ class SessionParts:
     """
 
     __slots__ = (
-        "_asked",
         "_discarded",
         "_early",
+        "_judging",
         "_over",
         "_pending",
         "_policy",
@@ -108,9 +108,10 @@ class SessionParts:
         self.ended: Ended | None = None
         self.heard = self.half_closed = self._over = False
         self._request: Request | None = None
-        #: What the session waits for, and what it waits for beside that because the policy has changed.
+        #: What the session waits for.
         self._pending: Deferred[Any] | None = None
-        self._asked: Deferred[Any] | None = None
+        #: Whether the session is still permitted after a change, while that is being found out.
+        self._judging: Deferred[Any] | None = None
         #: The policy that has permitted the session; None: it is asked again before the session goes on.
         self._policy: IPolicy | None = None
         self._discarded = 0
@@ -151,7 +152,7 @@ class SessionParts:
         return self._request
 
     @property
-    def asked_for(self) -> Request | None:
+    def request_if_any(self) -> Request | None:
         """The client's request; None: there is none yet."""
         return self._request
 
@@ -200,15 +201,16 @@ class SessionParts:
     def _withdraw(self) -> None:
         """Cancel what is waited for; it is not the client who goes."""
         pending, self._pending = self._pending, None
-        asked_by = self._asked_by
-        if pending is not None and asked_by is not None:
-            asked_by.gate.give_up(pending)
+        authentication = self._authentication
+        if pending is not None and authentication is not None:
+            authentication.gate.give_up(pending)
         elif pending is not None:
             pending.cancel()
 
     @property
-    def _asked_by(self) -> Authentication | None:
-        return None if self.login is None else self.login.asked_by
+    def _authentication(self) -> Authentication | None:
+        """What has asked the client who it is; None: nothing has."""
+        return None if self.login is None else self.login.authentication
 
     @property
     def policy(self) -> IPolicy:
@@ -226,8 +228,15 @@ class SessionParts:
         """Whether another policy is in force than the one that has permitted the session."""
         return self._policy is not self.context.policy
 
-    def _consider(self, policy: IDecidingPolicy, enter: Callable[[Rule], None] | None) -> None:
-        """What a policy that decides wants to know of the client, and where its decisions are kept."""
+    def _new_permission(self, enter: Callable[[Rule], None] | None) -> Permission | None:
+        """
+        What asks the policy in force from now on; None: that tells yes or no only.
+
+        The client tells what such a policy wants to know.
+        """
+        policy = self.context.deciding
+        if policy is None:
+            return None
         client = self.client
         listener, *aliases = self._listener()
         self.client = client._replace(
@@ -236,7 +245,7 @@ class SessionParts:
             aliases=tuple(aliases),
             version=self.request.version,
         )
-        self.permission = Permission(policy, enter)
+        return Permission(policy, enter)
 
     def _listener(self) -> tuple[str, ...]:
         """What rules call the listener by which the client has come."""
@@ -325,8 +334,8 @@ class SessionParts:
 
     # What a session does with its parts.
 
-    def login_by(self, asked_by: Authentication | None) -> Login:
-        """A login of the client, which *asked_by* asks."""
+    def login_by(self, authentication: Authentication | None) -> Login:
+        """A login of the client, which *authentication* asks."""
         raise NotImplementedError
 
     def refuse(self, problem: Exception) -> None:

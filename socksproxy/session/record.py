@@ -50,7 +50,7 @@ class Recorder(ServerEvents):
 
 def record_of(session: Session) -> dict[str, Any] | None:
     """The access record of *session*, which has just ended; None: a rule says that there is none."""
-    service, request, ended = session.service, session.asked_for, session.ended
+    service, request, ended = session.service, session.request_if_any, session.ended
     assert ended is not None
     counts = NO_COUNTS if service is None else service.counts()
     reached = None if service is None else service.reached
@@ -94,7 +94,7 @@ def record_of(session: Session) -> dict[str, Any] | None:
 
 def line_of(session: Session) -> str:
     """What an operator sees of *session* while it lives, in one line."""
-    service, request, client = session.service, session.asked_for, session.client
+    service, request, client = session.service, session.request_if_any, session.client
     counts = NO_COUNTS if service is None else service.counts()
     fields = {
         "id": session.id,
@@ -129,8 +129,8 @@ def _method(session: Session) -> str | None:
 
 def _version(session: Session) -> int | None:
     """The version of the protocol; None: the client has not got far enough to be answered."""
-    if session.asked_for is not None:
-        return session.asked_for.version
+    if session.request_if_any is not None:
+        return session.request_if_any.version
     return session.negotiation.version if session.negotiation.state is State.REFUSED else None
 
 

@@ -42,7 +42,7 @@ from ..events import Cause, End, Ended, end_for
 from ..identity import Client
 from ..limits.account import ASSOCIATIONS, BINDS
 from ..logs.printable import shown
-from ..negotiation import MAX_EARLY, Negotiation, NotSOCKS, State
+from ..negotiation import DONE, MAX_EARLY, NotSOCKS
 from ..net.dial import Dialed
 from ..wire.words import Address, Command, Reply, Reply4, Request, Version
 from .changes import FollowingSession
@@ -98,9 +98,19 @@ class Session(FollowingSession):
         self.half_closed = True
         if self.ended is not None:
             self.channel.close()
-        elif self.service is None or not self.service.read_closed():
-            self._cancel(Cause.CLIENT.value)
-            self.channel.close()
+        elif not self._goes_on_half_closed():
+            self._leave()
+
+    def _goes_on_half_closed(self) -> bool:
+        """Whether a client that has closed its direction may yet be served with what it has sent."""
+        if self.service is not None:
+            return self.service.read_closed()
+        return self._pending is not None and bool(self.negotiation.early)
+
+    def _leave(self) -> None:
+        """The client has closed its direction, and has not sent what is missing."""
+        self._cancel(Cause.CLIENT.value)
+        self.channel.close()
 
     def lost(self, reset: bool) -> None:
         """The client's connection is gone; *reset*: not by an orderly close."""
@@ -164,6 +174,8 @@ class Session(FollowingSession):
             self._requested(request)
         elif negotiation.move is not None and self.login is not None and negotiation.method is not None:
             self.login.advance(negotiation.method.name, negotiation.take_move())
+        elif self.half_closed:
+            self._leave()
 
     def _keep(self, data: bytes) -> None:
         """The client goes on speaking while something is waited for."""
@@ -194,14 +206,14 @@ class Session(FollowingSession):
 
     def resume_reading(self) -> None:
         """See :class:`socksproxy.session.early_data.Reader`."""
-        reads = self.negotiation is not _DONE or isinstance(self.service, Associate)
+        reads = self.negotiation is not DONE or isinstance(self.service, Associate)
         if reads and self.ended is None and not self.negotiation.full:
             self.channel.resume()
 
     def forget_negotiation(self) -> None:
         """Drop the negotiation: an established session keeps none, nor waits because of its early data."""
         full = self.negotiation.full
-        self.negotiation = _DONE
+        self.negotiation = DONE
         if full:
             self.resume_reading()
         if self._early:
@@ -271,9 +283,9 @@ class Session(FollowingSession):
         context.connects.start(self, now)
         self.restart()
 
-    def login_by(self, asked_by: Authentication | None) -> Login:
-        """A login of the client, which *asked_by* asks."""
-        return Login(self, asked_by)
+    def login_by(self, authentication: Authentication | None) -> Login:
+        """A login of the client, which *authentication* asks."""
+        return Login(self, authentication)
 
     def dial(self, address: Address) -> Deferred[Dialed]:
         """Dial *address* as the rule says that allows it."""
@@ -286,17 +298,18 @@ class Session(FollowingSession):
         """Begin the service, by the policy and the users that are in force now."""
         context, request = self.context, self.request
         self._pending = None
-        if context.authentication is not self._asked_by:  # since the client has been asked, or has not
-            self.wait(self._known_again(), lambda _: self.restart(), lambda _: self._refuse_again())
-            return
+        if context.authentication is not self._authentication:  # since the client has been asked, or has not
+            renewal = self._renewal()
+            if renewal is not None:
+                self.wait(renewal, lambda _: self.restart(), self._not_renewed)
+                return
         self._policy = context.policy
         try:
             self._check_limits()
             make = _SERVICES[request.version].get(request.command)
             if make is None:
                 raise CommandNotSupported("command not supported")
-            if context.deciding is not None:
-                self._consider(context.deciding, self._enter_rule)
+            self.permission = self._new_permission(self._enter_rule)
             self.service = make(self)
             self.service.start()
         except (SOCKSError, OSError) as problem:
@@ -396,7 +409,7 @@ class Session(FollowingSession):
             return
         self._over = True
         self._forget_early()
-        self._stop_asking()
+        self._stop_judging()
         if self.login is not None:
             self.login.log_out()
         self.context.sessions.end(self)
@@ -423,7 +436,3 @@ _SERVICES: dict[int, dict[int, Callable[[Session], Service]]] = {
         Command.RESOLVE_PTR: Resolve,
     },
 }
-
-#: Stands for every conversation that has been had: an established session keeps none.
-_DONE = Negotiation()
-_DONE.state = State.GRANTED

@@ -17,7 +17,7 @@ from ..limits.buckets import Meters
 from ..net.local import has_route
 from ..net.names import canonical, reads_as_address
 from ..net.special_addresses import Special, special
-from ..policy.asking import DestinationCheck, answer_at_once, ask, ask_again, permitted_addresses
+from ..policy.asking import DestinationCheck, answer_at_once, ask, permitted_addresses, still_permitted
 from ..values.udp import Filtering, UDPSettings
 from ..wire.datagram import has_name, parse_datagram
 from ..wire.words import Address, AddressType, Command, ProtocolError
@@ -354,7 +354,7 @@ class Targets:
 
     def _still_permits(self, target: Target, reached: Address) -> bool:
         owner = self._owner
-        answer = ask_again(
+        answer = still_permitted(
             owner.check.policy, owner.client, Command.UDP_ASSOCIATE, _destination(target.key), [reached]
         )
         return answer_at_once(answer, False)

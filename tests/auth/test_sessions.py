@@ -32,6 +32,7 @@ from ..support.origin import Origin, echo
 from ..support.policy import Policy
 from ..support.proxy import Playing, Proxy, closed_port, echoes, reply5, request4, request5, until
 from ..support.relay import is_reset, read_exactly, read_to_end, reset
+from ..support.sessions import the_session
 
 HOST = "127.0.0.1"
 BOB = b"\x01\x03bob\x06secret"
@@ -177,6 +178,50 @@ def test_everything_in_one_segment(serve: Serve, origin: Origin) -> Playing:
 
         yield proxy.play(scenario)
     yield proxy.record()
+    assert house.empty
+
+
+@pytest.mark.parametrize("early", [b"", b"early"])
+@pytest_twisted.inlineCallbacks
+def test_half_closes_while_the_password_is_checked(serve: Serve, origin: Origin, early: bytes) -> Playing:
+    """A client that has said everything in one segment is served, though it has closed its direction."""
+    house = House()
+    waiting: Deferred[None] = Deferred()
+    house.passwords.waiting = waiting
+    proxy: Proxy = yield serve(portal=house.portal)
+    with proxy.connect() as sock:
+        sock.sendall(b"\x05\x01\x02" + BOB + request5(HOST, origin.port) + early)
+        sock.shutdown(socket.SHUT_WR)
+        yield until(lambda: proxy.sessions.live and the_session(proxy).half_closed)
+        waiting.callback(None)
+
+        def scenario() -> None:
+            assert read_exactly(sock, 4) == b"\x05\x02\x01\x00"
+            assert reply5(sock, 10)[0] == Reply.SUCCEEDED
+            assert read_to_end(sock) == early
+
+        yield proxy.play(scenario)
+    record = yield proxy.record()
+    assert (record["user"], record["sent"], record["received"]) == ("bob", len(early), len(early))
+    assert house.empty
+
+
+@pytest.mark.parametrize("missing", [1, 9])
+@pytest_twisted.inlineCallbacks
+def test_half_closes_before_the_request_is_whole(serve: Serve, missing: int) -> Playing:
+    """A client that has closed its direction cannot send what is missing: its session ends at once."""
+    house = House()
+    waiting: Deferred[None] = Deferred()
+    house.passwords.waiting = waiting
+    proxy: Proxy = yield serve(portal=house.portal)
+    with proxy.connect() as sock:
+        sock.sendall(b"\x05\x01\x02" + BOB + request5(HOST, 80)[:-missing])
+        sock.shutdown(socket.SHUT_WR)
+        yield until(lambda: proxy.sessions.live and the_session(proxy).half_closed)
+        waiting.callback(None)
+        assert (yield proxy.play(read_to_end, sock)) == b"\x05\x02\x01\x00"
+    record = yield proxy.record()
+    assert (record["ended"], record["command"]) == ("client", None)
     assert house.empty
 
 

@@ -211,6 +211,27 @@ def test_gone_while_the_policy_thinks(serve: Serve, origin: Origin) -> Playing:
 
 
 @pytest_twisted.inlineCallbacks
+def test_rules_hold_while_the_policy_thinks(serve: Serve, origin: Origin) -> Playing:
+    """Until the answer of another policy is there, the rule that has allowed a relay holds for it."""
+    proxy: Proxy = yield serve(policy=RulePolicy([ALL]))
+    leaves = yield proxy.play(connected, proxy, origin.port)
+    stays = yield proxy.play(connected, proxy, origin.port)
+    answers: list[Deferred[bool]] = [Deferred(), Deferred()]
+    left = iter(answers)
+    proxy.factory.reconfigure(policy=Policy({"127.0.0.1": lambda: next(left)}))
+    leaves.close()
+    record = yield proxy.record()
+    assert (record["ended"], record["rule"]) == ("client", "all")
+    for answer in answers:
+        if not answer.called:
+            answer.callback(True)
+    yield proxy.play(echoes, stays)
+    stays.close()
+    record = yield proxy.record(1)
+    assert (record["ended"], record["rule"]) == ("client", None)
+
+
+@pytest_twisted.inlineCallbacks
 def test_while_dialing(serve: Serve, origin: Origin) -> Playing:
     """What is looked up or dialed under old rules is judged by the new ones when it is there."""
     for rules, code, ended in (
@@ -674,6 +695,41 @@ def test_twice_while_the_realm_thinks(serve_as: Callable[..., Any], origin: Orig
     slow.asked[0].callback((ISOCKSUser, User("bob", ["staff"]), lambda: None))
     assert (yield answer) == Reply.NOT_ALLOWED
     sock.close()
+
+
+@implementer(IRealm)
+class Broken:
+    """A realm that a fault keeps from answering."""
+
+    def requestAvatar(self, avatarId: Any, mind: object, *interfaces: Any) -> Any:
+        raise ZeroDivisionError("of the embedder")
+
+
+@pytest_twisted.inlineCallbacks
+def test_realm_fails_at_the_request(serve: Serve, origin: Origin) -> Playing:
+    """Why a client that has logged in is refused is in the log; a client that is not known is no fault."""
+    proxy: Proxy = yield serve(portal=Portal(Groups(bob=[], eve=[]), [Passwords(b"bob", b"eve")]))
+
+    def begin(name: bytes) -> socket.socket:
+        sock = proxy.connect()
+        assert try_to_log_in(sock, name)
+        return sock
+
+    def rest(sock: socket.socket) -> int:
+        sock.sendall(request5("127.0.0.1", origin.port))
+        return reply5(sock)[0]
+
+    bob, eve = (yield proxy.play(begin, b"bob")), (yield proxy.play(begin, b"eve"))
+    proxy.factory.reconfigure(portal=Portal(Broken(), [Passwords(b"bob")]))
+    told = "whether it is still permitted cannot be found out"
+    with heard() as lines:
+        assert (yield proxy.play(rest, bob)) == Reply.NOT_ALLOWED
+        assert any(told in line for line in lines), lines
+        lines.clear()
+        assert (yield proxy.play(rest, eve)) == Reply.NOT_ALLOWED
+        assert not any(told in line for line in lines), lines
+    for sock in (bob, eve):
+        sock.close()
 
 
 @pytest_twisted.inlineCallbacks

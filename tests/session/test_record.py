@@ -32,7 +32,7 @@ def a_session(client: Client, began: float = 100.0, *, now: float = NOW, **parts
         "login": None,
         "permission": None,
         "negotiation": Negotiation(),
-        "asked_for": None,
+        "request_if_any": None,
         "service": None,
         "reply": None,
         "began": began,
@@ -63,7 +63,7 @@ def whole_session(**parts: Any) -> Any:
     whole: dict[str, Any] = {
         "login": SimpleNamespace(method="password"),
         "permission": SimpleNamespace(rule_named=lambda reached: ("web", True)),
-        "asked_for": Request(Version.SOCKS5, Command.CONNECT, Address.of("example.test", 443)),
+        "request_if_any": Request(Version.SOCKS5, Command.CONNECT, Address.of("example.test", 443)),
         "service": service,
         "requested": 100.25,
         "resolved": 101.0,
@@ -143,7 +143,7 @@ def test_seconds_are_rounded() -> None:
 
 def test_unknown_command() -> None:
     request = Request(Version.SOCKS4, 0x99, Address.of("192.0.2.1", 80), b"fred")
-    assert event_of(whole_session(asked_for=request))["command"] == "0x99"
+    assert event_of(whole_session(request_if_any=request))["command"] == "0x99"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_what_a_client_sent_is_made_fit(host: str, text: str) -> None:
     destination = Address(host, 80, AddressType.DOMAIN_NAME)
     assert shown(destination) == text
     request = Request(Version.SOCKS5, Command.CONNECT, destination)
-    assert event_of(whole_session(asked_for=request))["destination"] == text
+    assert event_of(whole_session(request_if_any=request))["destination"] == text
 
 
 def test_user_is_made_fit() -> None:
@@ -209,6 +209,8 @@ def test_user_is_escaped_once(format: str, user: str, decoded: str) -> None:
 def test_destination_is_escaped_once() -> None:
     """A backslash is one when it is decoded; what a terminal could take for a command is escaped before."""
     destination = Address("a\\b\x1b", 80, AddressType.DOMAIN_NAME)
-    session = a_session(Client("192.0.2.9"), asked_for=Request(Version.SOCKS5, Command.CONNECT, destination))
+    session = a_session(
+        Client("192.0.2.9"), request_if_any=Request(Version.SOCKS5, Command.CONNECT, destination)
+    )
     told = json.loads(FORMATS["json"]("now", event_of(session)))
     assert told["destination"] == "a\\b\\x1b:80"
