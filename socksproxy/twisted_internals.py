@@ -12,7 +12,7 @@ from __future__ import annotations
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from socket import SocketType
 from typing import Any
 
@@ -142,12 +142,82 @@ def _no_descriptor() -> int:
 # Reactors and Deferreds.
 
 
-def epoll_of(reactor: Any) -> select.epoll | None:
-    """The epoll that *reactor* waits with; None: the reactor has none, or none that can be seen."""
-    if type(reactor).__module__ != "twisted.internet.epollreactor":
+class JointEpoll:
+    """
+    Stands in the place of an epoll reactor's epoll: waits for it and for the events of another one together.
+
+    Strategy: *ours* holds the descriptor of the reactor's epoll beside its own. The reactor calls
+    :meth:`poll` in each turn. Rounds follow one another in there, without the reactor's own work between
+    them, for as long as the reactor has nothing to do. After each round :meth:`poll` returns if a delayed
+    call is due, if a descriptor of the reactor is ready (its waker is one of them), or if the reactor stops.
+    A round that is full may not have told of the reactor's descriptors: they are asked directly.
+
+    :param reactor: an epoll reactor. Get it with :func:`join_epoll`.
+    :param ours: the other epoll.
+    :param wait: waits at *ours*, up to so many seconds (less than 0: without end), and handles what
+        happens; returns the events. It raises nothing.
+    :param most: events of one round.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        ours: select.epoll,
+        wait: Callable[[float], Sequence[tuple[int, int]]],
+        most: int,
+    ) -> None:
+        self._reactor = reactor
+        self._wait = wait
+        self._most = most
+        self._theirs: select.epoll = reactor._poller
+        self._ready = self._theirs.fileno(), select.EPOLLIN
+        ours.register(*self._ready)
+        self._left = False
+        # What else the reactor calls: its descriptors stay in its own epoll.
+        self.register, self.modify = self._theirs.register, self._theirs.modify
+        self.unregister = self._theirs.unregister
+        reactor._poller = self
+
+    def poll(self, timeout: float, maxevents: int) -> Sequence[tuple[int, int]]:
+        """
+        See :meth:`select.epoll.poll`.
+
+        :returns: the events of the reactor's own descriptors.
+        """
+        if self._left:
+            return self._theirs.poll(timeout, maxevents)
+        reactor = self._reactor
+        while True:
+            events = self._wait(timeout)
+            if self._ready in events or len(events) >= self._most:
+                return self._theirs.poll(0, maxevents)
+            if not events or self._left or not reactor.running or reactor._justStopped:
+                return ()
+            later = reactor.timeout()
+            if later is not None and later <= 0:
+                return ()
+            timeout = -1 if later is None else later
+
+    def leave(self) -> None:
+        """The reactor waits by itself again."""
+        self._left = True
+        if self._reactor._poller is self:
+            self._reactor._poller = self._theirs
+
+
+def join_epoll(
+    reactor: Any, ours: select.epoll, wait: Callable[[float], Sequence[tuple[int, int]]], most: int
+) -> JointEpoll | None:
+    """
+    Let *reactor* wait for *ours* together with its own epoll; see :class:`JointEpoll` for the parameters.
+
+    :returns: None: the reactor has no epoll, or none that can be seen, or another one has its place.
+    """
+    if type(reactor).__module__ != "twisted.internet.epollreactor" or not hasattr(reactor, "_justStopped"):
         return None
-    epoll = getattr(reactor, "_poller", None)
-    return epoll if isinstance(epoll, select.epoll) else None
+    if not isinstance(getattr(reactor, "_poller", None), select.epoll):
+        return None
+    return JointEpoll(reactor, ours, wait, most)
 
 
 def handles_signal(reactor: Any, number: int) -> bool:

@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory, connectionDone
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent
@@ -42,7 +42,6 @@ from socksproxy.twisted_internals import (
     can_half_close,
     change_factory,
     detach_socket,
-    epoll_of,
     handles_signal,
     has_canceller,
     inner_endpoint,
@@ -512,17 +511,6 @@ def _tls_to(link: socket.socket) -> Any:
 
 
 class TestReactor:
-    def test_epoll(self) -> None:
-        assert isinstance(epoll_of(reactor), select.epoll)
-
-    def test_no_epoll(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Another reactor, and one that is made differently: nothing is waited for in its place."""
-        assert epoll_of(Clock()) is None
-        monkeypatch.setattr(reactor, "_poller", object())
-        assert epoll_of(reactor) is None
-        monkeypatch.delattr(reactor, "_poller")
-        assert epoll_of(reactor) is None
-
     def test_signals(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Twisted's handlers are methods of the reactor; a function of another program is left alone."""
         monkeypatch.setattr(signal, "getsignal", lambda number: reactor.sigTerm)

@@ -1,13 +1,13 @@
 """
-The relay engine: an epoll of its own inside the reactor, and plain sockets in it.
+The relay engine: an epoll of its own beside the reactor's, and plain sockets in it.
 
-Strategy: the engine's descriptor is registered with the reactor once, as a reader. Events on hundreds of
-sockets then cost the reactor one event. Each socket is registered with the engine once, edge-triggered, and
-has a :class:`Handler`: a client in its handshake, a connection that is being made, or one half of a relay
-(:mod:`~socksproxy.relay.pump`). A handler uses an edge up, or asks for another turn with
-:meth:`RelayEngine.again`. Two budgets keep the reactor responsive: events in one call, and bytes in one
-turn. A fault of ours in a handler ends its session only. After small messages the engine waits for the next
-events by itself, for a moment (:mod:`~socksproxy.relay.lingering`).
+Strategy: under the epoll reactor, the engine waits in the reactor's place, for its own sockets and for the
+reactor's (:class:`~socksproxy.twisted_internals.JointEpoll`). A message then costs one wait and no turn of
+the reactor. Under any other reactor, the engine's descriptor is a reader like others. Each socket is
+registered with the engine once, edge-triggered, and has a :class:`Handler`: a client in its handshake, a
+connection that is being made, or one half of a relay (:mod:`~socksproxy.relay.pump`). A handler uses an edge
+up, or asks for another turn with :meth:`RelayEngine.again`. Two budgets keep the reactor responsive: events
+and bytes in one round. A fault of ours in a handler ends its session only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import select
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from socket import SO_ERROR, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SocketType
 from typing import Any, Protocol as Shape
@@ -32,10 +32,10 @@ from ..limits.buckets import Meters
 from ..logs.throttle import LogThrottle, complain
 from ..net.tcp_options import SOCKET_OPTIONS, SocketOption, set_options
 from ..runtime.deadlines import look_every
+from ..twisted_internals import join_epoll
 from ..values.timeouts import NEVER
 from .epoll_events import BROKEN, EVERYTHING, READ, READABLE
 from .interfaces import IRelay, nothing
-from .lingering import lingering_for
 from .pipes import PipePool
 from .pump import BUFFER_SIZE, EngineRelay, Half
 
@@ -103,8 +103,9 @@ class RelayEngine:
         self._users = 0
         self._broken = LogThrottle(reactor)
         self._epoll = select.epoll()
-        self._lingering = lingering_for(reactor, self._epoll)
-        reactor.addReader(self)
+        self._joint = join_epoll(reactor, self._epoll, self._round, _BATCH)
+        if self._joint is None:
+            reactor.addReader(self)
         self._trigger: Any = reactor.addSystemEventTrigger("during", "shutdown", self._shut_down)
 
     # What the reactor asks.
@@ -122,45 +123,35 @@ class RelayEngine:
         self.close()
 
     def doRead(self) -> None:
+        """See :meth:`twisted.internet.interfaces.IReadDescriptor.doRead`."""
+        self._round(0)
+
+    def _round(self, timeout: float) -> Sequence[tuple[int, int]]:
         """
-        See :meth:`twisted.internet.interfaces.IReadDescriptor.doRead`.
+        Wait, up to *timeout* seconds, and handle what happens.
 
         Nothing is raised, whatever fails: the reactor would close the engine with all its sessions.
+
+        :returns: the events.
         """
-        try:
-            self._work()
-        except Exception:
-            self._broke()
-
-    def _work(self) -> None:
         self.spent = 0
-        lingering = self._lingering
-        if lingering is None:
-            self._handle(_BATCH)
-            return
-        lingering.begin()
-        left = _BATCH
-        while True:
-            left -= self._handle(left)
-            # Where much is moved, going back to the reactor costs little beside it.
-            if left <= 0 or self.spent > BUFFER_SIZE or self.closed or not lingering.goes_on():
-                return
-
-    def _handle(self, most: int) -> int:
-        """Handle what has happened, at *most* so many events; how many there were."""
         handlers, fresh = self._handlers, self._fresh
         fresh.clear()
-        events = self._epoll.poll(0, most)
-        for fd, mask in events:
-            handler = handlers.get(fd)
-            # A number that was closed and given out again within this batch: the event is the old one's.
-            if handler is None or (fresh and fd in fresh):
-                continue
-            try:
-                handler.event(mask)
-            except Exception:
-                self._failed(handler)
-        return len(events)
+        try:
+            events = self._epoll.poll(timeout, _BATCH)
+            for fd, mask in events:
+                handler = handlers.get(fd)
+                # A number that was closed and given out again within this round: the event is the old one's.
+                if handler is None or (fresh and fd in fresh):
+                    continue
+                try:
+                    handler.event(mask)
+                except Exception:
+                    self._failed(handler)
+        except Exception:
+            self._broke()
+            return ()
+        return events
 
     # Descriptors.
 
@@ -397,7 +388,10 @@ class RelayEngine:
 
     def _close(self) -> None:
         self.closed = True
-        self.reactor.removeReader(self)
+        if self._joint is None:
+            self.reactor.removeReader(self)
+        else:
+            self._joint.leave()
         self._handlers.clear()
         self._again.clear()
         for timer in (self._next_turn, self._idle_timer):
@@ -405,8 +399,6 @@ class RelayEngine:
                 timer.cancel()
         self._next_turn = self._idle_timer = None
         self.pipes.close()
-        if self._lingering is not None:
-            self._lingering.close()
         self._epoll.close()
         if self._trigger is not None:
             self.reactor.removeSystemEventTrigger(self._trigger)

@@ -241,7 +241,7 @@ class TestDescriptors:
         engine.register(d.fileno(), first, READ)
         a.sendall(b"x")
         c.sendall(b"x")
-        engine._handle(100)
+        engine._round(0)
         assert len(first.masks) == 1
         assert second.masks == []
         for sock in (a, b, c, d):
@@ -269,7 +269,7 @@ class TestDescriptors:
         for (mine, relays), handler in zip(pairs, handlers, strict=True):
             engine.register(relays.fileno(), handler, READ)
             mine.sendall(b"x")
-        engine._handle(100)
+        engine._round(0)
         assert sum(len(handler.masks) for handler in handlers) == 1
         assert newcomer.masks == []
         for sock in [*opened, *(sock for pair in pairs for sock in pair)]:
@@ -287,7 +287,7 @@ class TestDescriptors:
         for (mine, relays), handler in zip(pairs, (faulty, healthy), strict=True):
             engine.register(relays.fileno(), handler, READ)
             mine.sendall(b"x")
-        engine._handle(100)
+        engine._round(0)
         assert faulty.aborted == 1
         assert healthy.masks == [READ]
         for pair in pairs:
