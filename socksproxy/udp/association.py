@@ -1,18 +1,18 @@
 """
 One association: which of its datagrams are passed on, and which are dropped.
 
-Strategy: an association owns no socket and does no I/O. An outlet (:mod:`~socksproxy.udp.sockets`,
-:mod:`~socksproxy.udp.transports`) brings it datagrams and takes those that pass. The bytes of a datagram's
+Strategy: an association owns no socket. Its :class:`Outlet` (:mod:`~socksproxy.udp.sockets`,
+:mod:`~socksproxy.udp.transports`) brings it datagrams and sends those that pass. The bytes of a datagram's
 header are the key to its :class:`~socksproxy.udp.targets.Target`, and the source of a reply is the key to the
-header that the reply gets. Outlets look into both tables first: only the first datagram of a destination is
-parsed, and asks the policy and the resolver. Whatever waits, waits in a bounded queue. Whatever is
-remembered, is in a bounded table. No datagram ends an association.
+header that the reply gets. Outlets look into both tables first. Only the first datagram to a destination is
+parsed, and only for that one the policy and the resolver are asked. Every queue and every table has a
+maximum size. No datagram ends an association.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol as Shape
+from typing import Any, NamedTuple
 
 from ..events import Cause
 from ..identity import Client
@@ -20,6 +20,7 @@ from ..limits.buckets import Meter, Meters
 from ..negotiation import IWrapping
 from ..policy.asking import DestinationCheck, answer_at_once, ask
 from ..runtime.deadlines import Deadlines
+from ..values.outgoing import Outgoing
 from ..values.udp import Filtering, UDPSettings
 from ..wire.datagram import build_header, fragment_of, header_size, unfragmented
 from ..wire.words import Address, Command, ProtocolError
@@ -29,28 +30,12 @@ from .reassembly import Reassembly
 from .targets import DatagramRoute, Target, Targets, name_of
 
 
-class Outlet(Shape):
-    """
-    The sockets of an association.
-
-    :ivar client: where replies go, as a socket takes it; None: not known yet.
-    """
-
-    client: tuple[Any, ...] | None
-
-    def send(self, target: Target, payload: bytes | memoryview) -> None:
-        """Send *payload* to *target*, whose address is known."""
-
-    def close(self) -> None:
-        """Close the sockets."""
-
-
 class AssociationContext(NamedTuple):
     """
     What the associations of one factory have in common.
 
-    :ivar check: the policy, names, and the clock.
-    :ivar settings: how UDP ASSOCIATE is served.
+    :ivar check: the policy, the names and the clock.
+    :ivar settings: the settings of UDP ASSOCIATE.
     :ivar reassemblies: ends sets of fragments that take too long.
     :ivar closed: called with each association whose sockets are closed, before the association's own *ended*.
     :ivar watch_idle: called with the seconds that an association may be idle, where a rule says so.
@@ -67,28 +52,28 @@ class Association:
     """
     One client's datagrams.
 
-    :param context: what it has in common with others.
-    :param client: whose it is.
-    :param host: the literal address that the client's datagrams come from.
-    :param port: the port that they come from, as the client says; the first good datagram tells.
-        None: the client does not say.
+    :param context: what all associations of the factory have in common.
+    :param client: the client.
+    :param host: the literal address from which the client's datagrams come.
+    :param port: the port from which the client says that its datagrams will come; the first good datagram
+        decides. None: the client does not say.
     :param ended: called once, with the association, when its sockets are closed.
-    :param wrapping: what was agreed on with the client: each datagram is encapsulated, header and
-        all; None: they are as they are.
-    :ivar check: the policy, names and the clock: of the context, or what its session puts in their place.
-    :ivar route: gives the route of an address, and of the name that was asked for; None: there is one route
-        for all.
-    :ivar metering: how much of datagrams' payload may pass; None: whatever comes. See :meth:`meter`.
-    :ivar active: the clock's seconds when the last datagram has passed, or when the association began;
+    :param wrapping: encapsulates every datagram of the client, with its header, as the authentication has
+        agreed on; None: datagrams are not encapsulated.
+    :ivar check: the policy, the names and the clock: of the context, or of the session.
+    :ivar route: gives the route to an address, and to the name that the client has sent; None: all
+        datagrams take the same route.
+    :ivar metering: how much payload may pass; None: there is no limit. See :meth:`meter`.
+    :ivar active: the clock's seconds when the last datagram passed, or when the association began;
         outlets set it.
-    :ivar latched: whether a datagram has told the port that the client's datagrams come from.
-    :ivar outlet: its sockets.
+    :ivar latched: whether a datagram has told the port from which the client's datagrams come.
+    :ivar outlet: the association's sockets.
     :ivar targets: the destinations.
-    :ivar sources: the headers for replies, by what the outlet knows their sources by.
-    :ivar sent: bytes from the client to destinations, and :attr:`datagrams_sent`.
-    :ivar received: bytes from destinations to the client, and :attr:`datagrams_received`.
+    :ivar sources: the headers for replies. A key is the source of a reply, in the form that the outlet uses.
+    :ivar sent: bytes from the client to destinations, in :attr:`datagrams_sent` datagrams.
+    :ivar received: bytes from destinations to the client, in :attr:`datagrams_received` datagrams.
     :ivar dropped: datagrams of either direction that were not passed on, by reason.
-    :ivar how: why it has ended; None: it has not.
+    :ivar how: why the association has ended; None: it has not.
     """
 
     __slots__ = (
@@ -158,16 +143,16 @@ class Association:
 
     def latch(self, host: str, port: int, data: bytes) -> bool:
         """
-        Whether *data*, from a port that is not known as the client's, is the client's after all.
+        Whether *data*, from a port that is not known as the client's, comes from the client after all.
 
-        If so, *port* is the client's from now on. The first good datagram from the client's address
-        tells, whatever port the client has named: it does not know what NAT makes of that, and
-        some name another one.
+        If it does, *port* is the client's from now on. The first good datagram from the client's address
+        decides, whatever port the client has named: the client does not know to which port NAT changes its
+        own, and some clients name a wrong one.
 
-        Only the client can have sent a datagram that is encapsulated. :meth:`from_client` is given it next.
+        Only the client can have sent an encapsulated datagram. :meth:`from_client` takes that datagram next.
 
-        :param host: the source's literal address, without an IPv4-mapped disguise.
-        :param data: the datagram, or its beginning where it is not encapsulated.
+        :param host: the source's literal address; an IPv4-mapped address stands as IPv4.
+        :param data: the whole datagram where it is encapsulated; else its beginning is enough.
         """
         if host != self.host or not (port == self.port or self.may_latch):
             self.drop(Drop.FOREIGN)
@@ -184,9 +169,11 @@ class Association:
 
     def can_unwrap(self, data: bytes) -> bool:
         """
-        Whether *data* is a datagram of this client, where datagrams are encapsulated; else always True.
+        Whether the client has encapsulated the datagram *data*; always True where datagrams are not
+        encapsulated.
 
-        A datagram can be unwrapped only once, so it is kept for :meth:`latch` and :meth:`from_client`.
+        A datagram can be unwrapped only once, so the result is kept for :meth:`latch` and
+        :meth:`from_client`.
         """
         if self.wrapping is not None and self._unwrapped is None:
             self._unwrapped = _unwrap(self.wrapping, data) or None
@@ -198,7 +185,7 @@ class Association:
         return not self.latched or self._context.settings.relatch
 
     def from_client(self, data: bytes | memoryview) -> None:
-        """The client has sent *data*."""
+        """Take the datagram *data* from the client."""
         if self.wrapping is not None:
             unwrapped, self._unwrapped = self._unwrapped, None
             data = _unwrap(self.wrapping, bytes(data)) if unwrapped is None else unwrapped
@@ -214,7 +201,7 @@ class Association:
             self.send(header, payload)
 
     def send(self, header: bytes, payload: bytes | memoryview) -> None:
-        """The client has sent *payload* with *header*, which is whole and has no FRAG."""
+        """Take *payload* from the client, with *header*, which is whole and whose FRAG is 0."""
         target = self.targets.by_header.get(header)
         if target is None or target.until <= self.check.clock.seconds():
             target = self.targets.renewed(header)
@@ -228,6 +215,7 @@ class Association:
             self.targets.keep(target, payload)
 
     def pass_on(self, target: Target, payload: bytes) -> None:
+        """Send *payload* to *target*, whose address is known."""
         if self.outlet is not None:
             self.outlet.send(target, payload)
 
@@ -243,10 +231,10 @@ class Association:
 
     def header_for(self, source: Any, host: str, port: int) -> bytes | None:
         """
-        The header for replies from *source*, which is not in :attr:`sources`; None: they are dropped.
+        The header for replies from *source*, which is not in :attr:`sources`; None: the replies are dropped.
 
-        :param source: what the outlet knows it by.
-        :param host: its literal address, without an IPv4-mapped disguise.
+        :param source: the source, in the form that the outlet uses.
+        :param host: the source's literal address; an IPv4-mapped address stands as IPv4.
         """
         if not self._passes(host, port):
             self.drop(Drop.FILTERED)
@@ -259,7 +247,7 @@ class Association:
         return header
 
     def to_client(self, header: bytes, payload: bytes) -> bytes | None:
-        """The datagram for the client, as it is to get it; None: it cannot be had, and is counted."""
+        """The datagram for the client, encapsulated if need be; None: it is too big, and is dropped."""
         data = header + payload
         if self.wrapping is None:
             return data
@@ -274,18 +262,19 @@ class Association:
         if self._context.settings.filtering is not Filtering.ENDPOINT_INDEPENDENT:
             return known
         answer = ask(self.check.policy, self.client, Command.UDP_ASSOCIATE, Address.of(host, port))
-        # No answer is waited for about each source that may happen to send something.
+        # A policy that answers later does not decide here: any number of sources may send something.
         return answer_at_once(answer, known)
 
     def forget_sources(self) -> None:
-        """Look at every source of replies anew."""
+        """Decide anew about every source of replies."""
         self.sources.clear()
         if self.metering is not None:
             self.metering.forget_replies()
 
-    # How datagrams go, and how many.
+    # Routes and limits.
 
     def choose_route(self, target: Target, address: Address) -> None:
+        """Decide how datagrams go to *address*, the address of *target*."""
         if self.route is None:
             return
         route = self.route(address, name_of(target.key))
@@ -308,9 +297,9 @@ class Association:
 
     def meter(self, meters: Meters | None) -> None:
         """
-        Pass on as much as *meters* allow from now on; what comes beyond that is dropped.
+        Pass on as much as *meters* allow from now on, and drop the rest.
 
-        :param meters: no other association has them; None: whatever comes.
+        :param meters: the meters of this association only; None: there is no limit.
         """
         before = self.metering
         live = self._ended is not None
@@ -318,7 +307,7 @@ class Association:
         if before is None:
             return
         before.leave(meters)
-        if not before.has_rules:
+        if not before.by_rule:
             return
         self.forget_sources()
         for target in self.targets:
@@ -326,46 +315,34 @@ class Association:
             if target.sockaddr is not None and live:
                 self.choose_route(target, Address.of(*target.sockaddr))
 
-    def admit_upload(self, target: Target, sizes: Sequence[int]) -> int:
+    def admit(self, meter: Meter | None, sizes: Sequence[int]) -> int:
         """
-        How many of the datagrams to *target* pass, the first of them; the rest is counted as dropped.
+        How many datagrams *meter* lets pass, the first ones; the others are counted as dropped.
 
-        Outlets ask only where there is a :attr:`metering`.
-
-        :param sizes: the lengths of their payloads.
+        :param meter: of the :attr:`metering`; None: all pass.
+        :param sizes: the lengths of the payloads.
         """
-        return self._admit(None if self.metering is None else self.metering.upload(target), sizes)
-
-    def admit_download(self, header: bytes, sizes: Sequence[int]) -> int:
-        """As :meth:`admit_upload`, for datagrams to the client that get *header*."""
-        return self._admit(None if self.metering is None else self.metering.download(header), sizes)
-
-    def _admit(self, meter: Meter | None, sizes: Sequence[int]) -> int:
         if meter is None:
             return len(sizes)
         passed = meter.let(sizes)
         if passed < len(sizes):
             self.drop(Drop.LIMITED, len(sizes) - passed)
-            # Those that pass are sent yet; the next one finds that nothing does.
+            # The datagrams that pass are sent first. The next one finds that none passes any more.
             if not passed and meter.exhausted:
                 self.abort(Cause.QUOTA)
         return passed
 
     def drop(self, reason: Drop, count: int = 1) -> None:
-        """*count* datagrams are not passed on."""
+        """Count *count* datagrams as dropped."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
-    def failed(self, problem: OSError) -> None:
-        """The system did not take a datagram."""
-        self.drop(drop_for(problem))
-
-    # Life.
+    # What others do to an association.
 
     def reconsider(self, client: Client, check: DestinationCheck) -> None:
         """
-        Ask anew about every destination: see :meth:`socksproxy.udp.targets.Targets.reconsider`.
+        Ask anew about every destination. See :meth:`socksproxy.udp.targets.Targets.reconsider`.
 
-        :param client: whose association it is, as it is known now.
+        :param client: the client, as it is known now.
         :param check: the policy and the names from now on.
         """
         self.client, self.check = client, check
@@ -375,9 +352,9 @@ class Association:
 
     def is_idle(self, now: float) -> bool:
         """
-        Whether no datagram has passed for as long as the most patient one of its destinations allows.
+        Whether no datagram has passed for the longest time that one of the destinations allows.
 
-        It is asked now and then.
+        The registry asks from time to time.
         """
         passed = self.datagrams_sent + self.datagrams_received
         if passed != self._seen:
@@ -388,6 +365,7 @@ class Association:
         return now - self._since >= idle
 
     def abort(self, how: Cause = Cause.ABORTED) -> None:
+        """End the association at once."""
         ended, self._ended = self._ended, None
         if ended is None:
             return
@@ -405,8 +383,99 @@ class Association:
         ended(self)
 
 
+class Outlet:
+    """
+    The sockets of an association: in the engine, or on Twisted's transports.
+
+    A subclass opens a socket for destinations with :meth:`open`. A port of either kind has ``send(data,
+    to)``, which raises an OSError, and ``close()``.
+
+    :param association: the association.
+    :param port: the port that the client sends to, and from which replies leave; it has a ``demux``.
+    :param outgoing: the addresses from which datagrams to destinations leave.
+    :ivar client: the address for replies, as a socket takes it; None: it is not known yet.
+    """
+
+    __slots__ = ("_by_family", "_by_source", "_outgoing", "association", "client", "port")
+
+    def __init__(self, association: Association, port: Any, outgoing: Outgoing) -> None:
+        self.association = association
+        self.client: tuple[Any, ...] | None = None
+        if association.port is not None:
+            self.client = (association.host, association.port)
+        self.port = port
+        # Ports for destinations: of IPv4 and IPv6, and by the address from which datagrams leave.
+        self._by_family: list[Any] = [None, None]
+        self._by_source: dict[str, Any] = {}
+        self._outgoing = outgoing
+
+    def open(self, host: str) -> Any:
+        """
+        A new port for datagrams that leave from *host*.
+
+        :raises OSError: as the system gives it.
+        """
+        raise NotImplementedError
+
+    def port_to(self, target: Target) -> Any | None:
+        """The port from which datagrams to *target* leave; None: there is none."""
+        port = self._by_family[target.ipv6] if target.source is None else self._by_source.get(target.source)
+        return port or self._open(target)
+
+    def _open(self, target: Target) -> Any | None:
+        host = self._outgoing.ipv6 or "::" if target.ipv6 else self._outgoing.ipv4 or "0.0.0.0"
+        try:
+            port = self.open(target.source or host)
+        except OSError:
+            return None  # no descriptor is left, or this machine lacks the family or the address
+        if target.source is None:
+            self._by_family[target.ipv6] = port
+        else:
+            self._by_source[target.source] = port
+        return port
+
+    def send(self, target: Target, payload: bytes | memoryview) -> None:
+        """Send *payload* to *target*, whose address is known."""
+        association, metering = self.association, self.association.metering
+        if metering is not None and not association.admit(metering.upload(target), (len(payload),)):
+            return
+        port = self.port_to(target)
+        if port is None:
+            association.drop(Drop.UNREACHABLE)
+        elif self._write(port, payload, target.sockaddr):
+            association.datagrams_sent += 1
+            association.sent += len(payload)
+
+    def reply(self, header: bytes, payload: bytes) -> None:
+        """Send *payload* to the client, with *header*, and encapsulated if need be."""
+        association = self.association
+        datagram = association.to_client(header, payload)
+        if datagram is not None and self._write(self.port, datagram, self.client):
+            association.datagrams_received += 1
+            association.received += len(payload)
+
+    def _write(self, port: Any, data: bytes | memoryview, to: Any) -> bool:
+        """Whether the system takes *data*; else it is counted as dropped."""
+        association = self.association
+        try:
+            port.send(data, to)
+        except OSError as problem:
+            association.drop(drop_for(problem))
+            return False
+        association.active = association.check.clock.seconds()
+        return True
+
+    def close(self) -> None:
+        """Close the sockets; the client's port only when no other association has it."""
+        for port in (*self._by_family, *self._by_source.values()):
+            if port is not None:
+                port.close()
+        if not self.port.demux.remove(self.association):
+            self.port.close()
+
+
 def _unwrap(wrapping: IWrapping, data: bytes) -> bytes:
-    """What is encapsulated in *data*; nothing, if that cannot be had."""
+    """The datagram that is encapsulated in *data*; empty: there is none."""
     try:
         return wrapping.unwrap_datagram(data)
     except ProtocolError:

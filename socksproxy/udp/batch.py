@@ -1,8 +1,8 @@
 """
 Many datagrams with one system call: ``recvmmsg``, and segmentation by the kernel (UDP_SEGMENT).
 
-Python has neither by name; the first is called through ctypes, the second is a
-control message. Both are Linux's. Measured gain: see ``docs/udp-associate.rst``.
+Both exist on Linux only. Python has no function for ``recvmmsg``, which is called through ctypes; UDP_SEGMENT
+is a control message. For the measured gain see ``docs/udp-associate.rst``.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ except (
 
 #: Datagrams of one system call.
 SLOTS = 64
-#: Room before a payload, for the header of a reply.
+#: Bytes before a payload, for the header of a reply.
 ROOM = 32
 _LARGEST = 65536
-# A power of two would have all slots fight for the same lines of the processor's cache.
+# With a power of two, all slots would share the same lines of the processor's cache.
 _STRIDE = _LARGEST + 192
-#: Level-triggered: what a turn leaves is told again.
+#: Level-triggered: the engine is told again of datagrams that a turn leaves in the kernel.
 MASK = READ
 
 _SOL_UDP, _UDP_SEGMENT = 17, 103
-#: What the kernel takes as one for segmentation, less the headers.
+#: Bytes that the kernel takes with one call for segmentation, without the headers.
 _MOST_BYTES = 65000
 NAME_SIZES = {socket.AF_INET: 16, socket.AF_INET6: 28}
 
@@ -76,23 +76,23 @@ def _address(buffer: bytearray | mmap) -> int:
 
 class Batch:
     """
-    Room for :data:`SLOTS` datagrams of any size, which all sockets of an engine share.
+    A buffer for :data:`SLOTS` datagrams of any size, which all sockets of an engine share.
 
     Memory that no datagram has touched costs nothing.
 
-    :param family: of the sockets that it is for.
+    :param family: the family of the sockets.
     :param apart: whether the first :data:`~socksproxy.wire.datagram.IPV4_SIZE` bytes go to :attr:`heads`.
-    :ivar names: the sources' addresses as the kernel has them, :attr:`name_size` bytes each.
+    :ivar names: the addresses of the sources as the kernel writes them, :attr:`name_size` bytes each.
     :ivar heads: the first bytes, :data:`~socksproxy.wire.datagram.IPV4_SIZE` each.
-    :ivar view: what follows them, in slots; see :meth:`at`.
-    :ivar sizes: how long each datagram is, :attr:`heads` included.
+    :ivar view: the other bytes, in slots; see :meth:`at`.
+    :ivar sizes: the length of each datagram, with its bytes in :attr:`heads`.
     """
 
     def __init__(self, family: int, apart: bool) -> None:
         self.name_size = NAME_SIZES[socket.AddressFamily(family)]
         self.names = bytearray(SLOTS * self.name_size)
         self.heads = bytearray(SLOTS * IPV4_SIZE)
-        # Not a bytearray: making one touches all of it.
+        # Not a bytearray, because making one touches all of its memory.
         self._slots = mmap(-1, SLOTS * _STRIDE, MAP_PRIVATE | MAP_ANONYMOUS)
         self.view = memoryview(self._slots)
         self.sizes: list[int] = []
@@ -103,7 +103,7 @@ class Batch:
         self._describe(apart)
 
     def _describe(self, apart: bool) -> None:
-        """Tell the kernel where everything goes, once."""
+        """Write down, once, where the kernel puts each part of a datagram."""
         each = 2 if apart else 1
         self._vectors = (_IOVec * (each * SLOTS))()
         self._messages = (_Message * SLOTS)()
@@ -122,7 +122,7 @@ class Batch:
         self._sizes = memoryview(self._messages).cast("B").cast("I")[_Message.size.offset // 4 :: words]
 
     def receive(self, descriptor: int) -> int:
-        """How many datagrams *descriptor* had to give; 0: none, or an error, which is gone now."""
+        """Read from *descriptor*; returned is the number of datagrams, which is 0 after an error, too."""
         count: int = _receive(descriptor, self._where, SLOTS, 0, None)
         if count <= 0:
             return 0
@@ -130,11 +130,11 @@ class Batch:
         return count
 
     def at(self, slot: int) -> int:
-        """Where in :attr:`view` the datagram of *slot* begins."""
+        """The offset in :attr:`view` at which the datagram of *slot* begins."""
         return slot * _STRIDE + ROOM
 
     def name(self, slot: int) -> bytes:
-        """The source of the datagram of *slot*, as the kernel has it."""
+        """The source of the datagram of *slot*, as the kernel writes it."""
         size = self.name_size
         return bytes(self.names[slot * size : (slot + 1) * size])
 
@@ -152,7 +152,7 @@ class Batch:
         return self.heads.startswith(head * (stop - start), start * IPV4_SIZE)
 
     def stamp(self, header: bytes, start: int, stop: int) -> None:
-        """Write *header* before the datagrams from *start* to before *stop*, if it is not there yet."""
+        """Write *header* before the datagrams from *start* to before *stop*, unless it is there already."""
         stamped, upto = self._stamped
         if header == stamped and stop <= upto:
             return
@@ -166,19 +166,19 @@ class Batch:
             self._stamped = (stamped, min(upto, start))
 
     def equally_long(self, start: int, stop: int) -> bool:
-        """Whether the datagrams from *start* to before *stop* are."""
+        """Whether the datagrams from *start* to before *stop* have one length."""
         return self.sizes[start:stop].count(self.sizes[start]) == stop - start
 
     def send(self, link: socket.SocketType, to: Any, start: int, stop: int, offset: int, longer: int) -> bool:
         """
-        Send a run of datagrams to one address, all with one call.
+        Send a run of datagrams to one address with one call.
 
-        All are equally long, but for the last, which may be shorter.
+        The datagrams have one length; only the last one may be shorter.
 
         :param to: the address, as :meth:`socket.socket.sendto` takes it.
-        :param offset: from where in their slots they go out; it may be before their beginning.
-        :param longer: how much longer they go out than they came in.
-        :returns: False where that cannot be had; then, and after an error, none of them was sent.
+        :param offset: where in its slot a datagram begins; a negative one takes the header before it along.
+        :param longer: how many bytes longer a datagram leaves than it came.
+        :returns: False when one call is not enough; then, and after an error, no datagram was sent.
         :raises OSError: as the system gives it.
         """
         count, size, last = stop - start, self.sizes[start] + longer, self.sizes[stop - 1] + longer

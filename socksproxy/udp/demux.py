@@ -1,12 +1,11 @@
 """
-To which association a datagram belongs that comes to a port for clients.
+Which association a datagram from a client belongs to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import Protocol as Shape
 
 from .association import Association
 
@@ -14,50 +13,35 @@ from .association import Association
 _MOST_TRIED = 64
 
 
-class Demux(Shape):
-    """
-    Finds the association of a datagram.
-
-    :ivar changed: called when what it found for an address may not hold any more.
-    """
-
-    changed: Callable[[], None]
-
-    def add(self, association: Association) -> None:
-        """*association* is served here."""
-
-    def remove(self, association: Association) -> bool:
-        """It is not any more. Returned is whether any other one is."""
-
-    def find(self, host: str, port: int, data: bytes) -> Association | None:
-        """
-        The association that a datagram belongs to; None: it belongs to none, and is counted.
-
-        :param host: the source's literal address, without an IPv4-mapped disguise.
-        :param data: the datagram's beginning, its header at the least.
-        """
-
-    def abort(self) -> None:
-        """End the associations that are served here."""
-
-
 class PrivateDemux:
-    """The demultiplexer of a port that is one association's own."""
+    """
+    The demultiplexer of a port that one association has alone.
+
+    :ivar changed: called when the association of an address may have changed.
+    """
 
     __slots__ = ("_association", "changed")
 
     def __init__(self) -> None:
-        self.changed: Callable[[], None] = _nothing
+        self.changed: Callable[[], None] = lambda: None
         self._association: Association | None = None
 
     def add(self, association: Association) -> None:
+        """Serve *association*."""
         self._association = association
 
     def remove(self, association: Association) -> bool:
+        """Serve *association* no more; returned is whether there is another one."""
         self._association = None
         return False
 
     def find(self, host: str, port: int, data: bytes) -> Association | None:
+        """
+        The association of a datagram; None: it belongs to none, and is counted.
+
+        :param host: the source's literal address; an IPv4-mapped address stands as IPv4.
+        :param data: the datagram's beginning, with its header at least.
+        """
         association = self._association
         if association is None:
             return None
@@ -69,40 +53,40 @@ class PrivateDemux:
         return association
 
     def abort(self) -> None:
+        """End the association."""
         if self._association is not None:
             self._association.abort()
 
 
 class SharedDemux:
     """
-    The demultiplexer of a port that all associations share: they are told apart by where datagrams come from.
+    The demultiplexer of a port that all associations share. The source of a datagram tells the association.
 
-    A client's port is that of the first datagram that no other association has.
-    It goes to the association whose request has named that port; else to the oldest
-    one of its address that has had no datagram yet, first to those that have named no
-    port; where datagrams are encapsulated, to the one that can open it. When all have
-    had one, a client with one association may change its port, if that is allowed at
-    all; of several, nobody could tell which.
+    The first datagram from an unknown port goes to the association whose request has named that port. Else it
+    goes to the oldest association of its address that has had no datagram yet; associations that have named
+    no port come first. Where datagrams are encapsulated, it goes to the association that can unwrap it. When
+    all associations of an address have had a datagram, the client may change its port if that is allowed and
+    if it has one association only: of several associations the proxy could not tell which one moves.
 
-    It knows the clients of this process alone. Several processes on one port
-    would need their kernel to give each client's datagrams to the process
-    that has its connection, which it cannot know.
+    Only one process can serve such a port. The kernel would have to give each client's datagrams to the
+    process that has the client's connection, which the kernel does not know.
 
+    :ivar changed: called when the association of an address may have changed.
     :ivar foreign: datagrams that belong to no association.
     """
 
     def __init__(self) -> None:
-        self.changed: Callable[[], None] = _nothing
+        self.changed: Callable[[], None] = lambda: None
         self.foreign = 0
         self._by_peer: dict[tuple[str, int], Association] = {}
         self._peers: dict[Association, tuple[str, int]] = {}
         self._by_host: dict[str, dict[Association, None]] = {}
         self._waiting: dict[str, dict[Association, None]] = {}
-        # Those that have named a port, from which nothing has come yet.
+        # Associations that have named a port from which nothing has come yet.
         self._expecting: dict[str, dict[Association, None]] = {}
 
     def add(self, association: Association) -> None:
-        """See :meth:`Demux.add`. Where another one has its port already, its first datagram tells it."""
+        """Serve *association*. If another one has its port already, its first datagram tells the port."""
         host, port = association.host, association.port
         self._by_host.setdefault(host, {})[association] = None
         if port is None or (host, port) in self._by_peer:
@@ -113,6 +97,7 @@ class SharedDemux:
             self._expecting.setdefault(host, {})[association] = None
 
     def remove(self, association: Association) -> bool:
+        """Serve *association* no more; returned is whether there is another one."""
         peer = self._peers.pop(association, None)
         if peer is not None:
             del self._by_peer[peer]
@@ -122,6 +107,7 @@ class SharedDemux:
         return bool(self._by_host)
 
     def find(self, host: str, port: int, data: bytes) -> Association | None:
+        """See :meth:`PrivateDemux.find`."""
         known = self._by_peer.get((host, port))
         if known is not None and known.latched:
             return known
@@ -155,6 +141,7 @@ class SharedDemux:
         self._by_peer[peer] = association
 
     def abort(self) -> None:
+        """End all associations."""
         for of_host in list(self._by_host.values()):
             for association in list(of_host):
                 association.abort()
@@ -169,5 +156,4 @@ def _remove_from(table: dict[str, dict[Association, None]], association: Associa
         del table[association.host]
 
 
-def _nothing() -> None:
-    """The default of ``changed``."""
+Demux = PrivateDemux | SharedDemux

@@ -11,19 +11,19 @@ from enum import Enum
 class Drop(Enum):
     """Why a datagram is not passed on; the value is the access record's word for it."""
 
-    #: From the client, but no SOCKS datagram.
+    #: It is from the client, but is no SOCKS datagram.
     MALFORMED = "malformed"
-    #: To the client's port, but not from the client.
+    #: It came to the client's port, but not from the client.
     FOREIGN = "foreign"
-    #: A fragment whose set did not come together.
+    #: It is a fragment of an incomplete set.
     FRAGMENT = "fragment"
     DENIED = "denied"
     UNRESOLVABLE = "unresolvable"
-    #: There was no room for it, in a queue of ours or of the system's.
+    #: A queue of ours or of the system had no room for it.
     OVERFLOW = "overflow"
-    #: From a source that the client has not sent to.
+    #: It is from a source that the client has not sent to.
     FILTERED = "filtered"
-    #: It came faster than the bytes of its association may.
+    #: It exceeded a limit of the association.
     LIMITED = "limited"
     TOO_BIG = "too_big"
     UNREACHABLE = "unreachable"
@@ -41,5 +41,5 @@ _DROP_BY_ERRNO = {
 
 
 def drop_for(problem: OSError) -> Drop:
-    """Why a datagram is dropped that the system did not take."""
+    """The reason for dropping a datagram that the system has refused with *problem*."""
     return _DROP_BY_ERRNO.get(problem.errno or 0, Drop.UNREACHABLE)

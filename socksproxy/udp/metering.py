@@ -12,45 +12,41 @@ from .targets import Target
 
 class Metering:
     """
-    The meters of one association. An association without limits has none of this.
+    The meters of one association. An association without limits has no metering.
 
-    :param meters: what limits all datagrams; None: only rules set limits.
+    :param meters: the meters of all datagrams; None: only rules set limits.
+    :ivar by_rule: the meters of rules that set limits, by the rule's name.
     """
 
-    __slots__ = ("_by_rule", "_of_replies", "meters")
+    __slots__ = ("_of_replies", "by_rule", "meters")
 
     def __init__(self, meters: Meters | None) -> None:
         self.meters = meters
-        self._by_rule: dict[str, Meters | None] = {}
-        #: By the headers for replies: what limits replies from destinations under rules with limits.
+        self.by_rule: dict[str, Meters | None] = {}
+        # By the headers for replies: the meters of replies from destinations under rules with limits.
         self._of_replies: dict[bytes, Meters] = {}
 
     def of_rule(self, rule: str, make: Callable[[str], Meters | None]) -> Meters | None:
-        """The meters of all datagrams under *rule*, to however many destinations."""
-        if rule not in self._by_rule:
-            self._by_rule[rule] = make(rule)
-        return self._by_rule[rule]
-
-    @property
-    def has_rules(self) -> bool:
-        """Whether a rule has set limits."""
-        return bool(self._by_rule)
+        """The meters of all datagrams under *rule*, to any number of destinations."""
+        if rule not in self.by_rule:
+            self.by_rule[rule] = make(rule)
+        return self.by_rule[rule]
 
     def upload(self, target: Target) -> Meter | None:
-        """What limits datagrams to *target*."""
+        """The meter of datagrams to *target*; None: there is no limit."""
         meters = target.meters or self.meters
         return None if meters is None else meters.up
 
     def download(self, header: bytes) -> Meter | None:
-        """What limits datagrams for the client that get *header*."""
+        """The meter of datagrams to the client that get *header*; None: there is no limit."""
         meters = self._of_replies.get(header) or self.meters
         return None if meters is None else meters.down
 
     def add_replies(self, header: bytes, host: str, port: int, targets: Iterable[Target]) -> None:
         """
-        Replies from *host* and *port* get *header*, and have the limits of what *targets* send to there.
+        Limit replies from *host* and *port*, which get *header*, as datagrams to there are limited.
 
-        Replies from another port of that host have the limits of what is sent to the host.
+        Replies from a port that is none of *targets* have the limits of datagrams to the same host.
         """
         found = None
         for target in targets:
@@ -63,11 +59,11 @@ class Metering:
             self._of_replies[header] = found
 
     def forget_replies(self) -> None:
-        """The limits of replies are to be found anew."""
+        """Forget the limits of replies, which :meth:`add_replies` finds anew."""
         self._of_replies.clear()
 
     def leave(self, kept: Meters | None = None) -> None:
-        """Take the association out of all queues, but for those of *kept*."""
-        for meters in (self.meters, *self._by_rule.values()):
+        """Take the association out of all queues except those of *kept*."""
+        for meters in (self.meters, *self.by_rule.values()):
             if meters is not None and meters is not kept:
                 meters.leave()

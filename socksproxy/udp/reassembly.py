@@ -1,8 +1,8 @@
 """
-Fragments of a client's datagram, and how they become one again (RFC 1928, section 7).
+The reassembly of a client's fragmented datagram (RFC 1928, section 7).
 
-A set begins with position 1, and goes on by one. Everything else loses the set:
-UDP that has lost or swapped a piece cannot be mended here.
+A set begins with position 1, and positions follow one another without a gap. Any other fragment loses the
+set: a set with a fragment that is lost or out of order cannot be repaired here.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from ..runtime.deadlines import Deadlines
 from ..wire.datagram import LAST_FRAGMENT
 from .drops import Drop
 
-#: Seconds that a set may take; the RFC wants five at the least.
+#: Seconds that a set may take; the RFC asks for at least five.
 TIME = 5.0
-#: Bytes that a datagram can have over IPv4.
+#: Bytes of the longest payload over IPv4.
 MAX_DATAGRAM = 65507
 
 
 class Reassembly:
     """
-    One client's set of fragments, if there is one.
+    One client's set of fragments, which may be empty.
 
-    :param deadlines: ends sets that take longer than :data:`TIME`; it calls :meth:`clear`.
+    :param deadlines: calls :meth:`clear` for a set that takes longer than :data:`TIME`.
     :param clock: the source of time.
-    :param drop: called with :attr:`Drop.FRAGMENT` and how many fragments were thrown away.
+    :param drop: called with :attr:`Drop.FRAGMENT` and the number of fragments that were dropped.
     """
 
     __slots__ = ("_clock", "_deadlines", "_drop", "_header", "_parts", "_size")
@@ -52,8 +52,8 @@ class Reassembly:
         Take a fragment.
 
         :param fragment: FRAG: the position, 1 to 127, and whether the set ends; 0 is no position.
-        :param header: the header without FRAG, which must be the same in all of a set.
-        :returns: the payload of the whole datagram, when it is whole.
+        :param header: the header without FRAG, which is the same in all fragments of a set.
+        :returns: the payload of the whole datagram; None: fragments are missing yet.
         """
         position = fragment & ~LAST_FRAGMENT
         if position == 1:
@@ -76,7 +76,7 @@ class Reassembly:
         return whole
 
     def clear(self) -> None:
-        """Throw the set away: its time is over, or another one begins."""
+        """Drop the set, whose time is over or which another set follows."""
         if self._parts:
             self._drop(Drop.FRAGMENT, len(self._parts))
             self._forget()

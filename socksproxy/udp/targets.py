@@ -1,5 +1,5 @@
 """
-The destinations of one association: where each header leads, and what waits until that is known.
+The destinations of one association, and the datagrams that wait until a destination is known.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ NAME_LIFETIME = 5.0
 #: Datagrams and bytes of an association that may wait for names and for a policy that takes its time.
 MAX_WAITING = 64
 MAX_WAITING_BYTES = 131072
-#: Names and decisions of an association that may be waited for at once.
+#: Questions of an association to the policy and the resolver that may be open at once.
 MAX_ASKED = 32
 
-#: No datagram is longer.
+#: Bytes of the longest datagram.
 LONGEST = 65535
 
 _NOWHERE = frozenset({Special.UNSPECIFIED, Special.MULTICAST, Special.BROADCAST})
@@ -46,17 +46,18 @@ class Target:
     Where the datagrams of one header go.
 
     :ivar key: the header.
-    :ivar rule: the rule whose limits hold there beside those of the association; None: there is none.
-    :ivar meters: how much may be sent there, by all limits together; None: the meters of the association
-        decide.
-    :ivar sockaddr: a checked literal address and a port; None: nowhere, or not known yet.
-    :ivar ipv6: the family of *sockaddr*.
-    :ivar until: the clock's seconds up to which this holds.
+    :ivar rule: the rule whose limits hold beside those of the association; None: there is none.
+    :ivar meters: the meters of all limits together; None: the meters of the association decide.
+    :ivar sockaddr: a checked literal address and a port; None: it is not known yet, or datagrams are dropped.
+    :ivar ipv6: whether *sockaddr* is of IPv6.
+    :ivar until: the clock's seconds until which *sockaddr* holds.
     :ivar used: whether a datagram went there since the table last made room.
-    :ivar segments: the longest datagrams of which the system takes several at once for it.
-    :ivar source: the literal address of ours that they leave from; None: the address of all.
-    :ivar waiting: what goes there as soon as it is known where; None: nothing is being waited for.
-    :ivar pending: the question that is being asked about it; None: no question is.
+    :ivar segments: the greatest length of datagrams of which the system takes several with one call.
+    :ivar source: the literal address of ours from which datagrams leave; None: the address of all.
+    :ivar waiting: datagrams that wait until *sockaddr* is known; None: it is known.
+    :ivar drop: why datagrams are dropped where there is no *sockaddr*.
+    :ivar contact: the address as the filter of replies looks at it; None: there is none.
+    :ivar pending: the open question about the target; None: there is none.
     """
 
     __slots__ = (
@@ -95,12 +96,11 @@ class DatagramRoute(NamedTuple):
     """
     How datagrams go to a destination.
 
-    :ivar source: the literal address that they leave from; None: the address of all.
-    :ivar idle: seconds that the association may be without a datagram, or NEVER; None: as long as all may.
-    :ivar rule: the name of the rule whose limits hold there beside those of the association; None: there is
-        none.
-    :ivar meters: gives the meters of all that passes under a rule, by its name; no other association has
-        them.
+    :ivar source: the literal address from which datagrams leave; None: the address of all.
+    :ivar idle: the seconds for which the association may be idle, or NEVER; None: the server's setting
+        holds.
+    :ivar rule: the name of the rule whose limits hold beside those of the association; None: there is none.
+    :ivar meters: gives the association's meters of all datagrams under a rule, by the name of the rule.
     """
 
     source: str | None = None
@@ -111,26 +111,19 @@ class DatagramRoute(NamedTuple):
 
 class TargetOwner(Shape):
     """
-    The association whose targets they are.
+    What targets use of their :class:`~socksproxy.udp.association.Association`.
 
-    :ivar client: whose datagrams they are.
-    :ivar check: whether the client may send there, and at which addresses a name is.
+    :ivar client: the client.
+    :ivar check: the policy, the names and the clock.
     """
 
     client: Client
     check: DestinationCheck
 
-    def drop(self, reason: Drop, count: int = 1) -> None:
-        """*count* datagrams are not passed on."""
-
-    def pass_on(self, target: Target, payload: bytes) -> None:
-        """Send *payload* to *target*, whose address is known now."""
-
-    def choose_route(self, target: Target, address: Address) -> None:
-        """Say how datagrams go to *address*, where *target* is."""
-
-    def forget_sources(self) -> None:
-        """Whether replies pass is to be found out anew for each source."""
+    def drop(self, reason: Drop, count: int = 1) -> None: ...
+    def pass_on(self, target: Target, payload: bytes) -> None: ...
+    def choose_route(self, target: Target, address: Address) -> None: ...
+    def forget_sources(self) -> None: ...
 
 
 class Targets:
@@ -138,7 +131,7 @@ class Targets:
     The destinations of one association, by the headers of the client's datagrams.
 
     :param owner: the association.
-    :param settings: how many there may be, and whose replies pass.
+    :param settings: the greatest number of destinations, and the filter of replies.
     :ivar by_header: the table; outlets look into it first.
     """
 
@@ -149,16 +142,16 @@ class Targets:
         self.asked = self.waiting = self.waiting_bytes = 0
         self._owner = owner
         self._settings = settings
-        # How many targets have the address, or the address and the port.
+        # The number of targets of an address, or of an address and a port.
         self._contacts: dict[object, int] = {}
 
     def renewed(self, header: bytes) -> Target | None:
         """
-        The target of *header*, which is new, or of which what is known is old.
+        The target of *header*, which is new or whose time is over.
 
-        Where it is old, the question is asked again, and the target is as before until the answer is there.
+        A target whose time is over stays as it is until the policy and the resolver have answered again.
 
-        :returns: None: there is none, and a datagram that was to go there is counted as dropped.
+        :returns: None: there is no target, and the datagram is counted as dropped.
         """
         target = self.by_header.get(header)
         if target is None:
@@ -167,13 +160,13 @@ class Targets:
             target.used = True
             self._ask(target, _destination(header))
             return target
-        # The last question has not been answered for all that time.
+        # The question has not been answered in all that time.
         del self.by_header[header]
         self._forget(target)
         return self._add(header)
 
     def keep(self, target: Target, payload: bytes | memoryview) -> None:
-        """*payload* waits until it is known where *target* is, if that is being asked; else it is dropped."""
+        """Keep *payload* until the address of *target* is known; drop it if the address is not asked for."""
         if target.waiting is None:
             self._owner.drop(target.drop)
         elif self.waiting >= MAX_WAITING or self.waiting_bytes + len(payload) > MAX_WAITING_BYTES:
@@ -184,7 +177,7 @@ class Targets:
             target.waiting.append(bytes(payload))
 
     def has_contact(self, host: str, port: int) -> bool:
-        """Whether the client has sent to *host* and *port*, as closely as the filter of replies looks."""
+        """Whether the client has sent to *host*, and to *port* if the filter of replies asks for that."""
         return self._contact(host, port) in self._contacts
 
     def __iter__(self) -> Iterator[Target]:
@@ -194,10 +187,10 @@ class Targets:
         """
         Ask anew about every destination.
 
-        A destination that is still permitted stays, lest its next reply is lost. About the others, and about
-        those on which the policy does not decide at once, the next datagram asks.
+        A destination that is still permitted stays, so that its next reply is not lost. A destination that is
+        not, or on which the policy does not decide at once, goes: the next datagram asks about it again.
 
-        :returns: the headers and payloads of what has waited for the others.
+        :returns: the headers and payloads of the datagrams that have waited for destinations that go.
         """
         again = []
         for target in list(self):
@@ -212,7 +205,7 @@ class Targets:
         return again
 
     def close(self) -> None:
-        """Forget all of them, and ask nothing more."""
+        """Forget all targets, and cancel all questions."""
         for target in self:
             self._forget(target)
         self.by_header.clear()
@@ -241,7 +234,7 @@ class Targets:
         return target
 
     def _ask(self, target: Target, address: Address) -> None:
-        """Find out where *target* is, and whether the client may send there."""
+        """Ask the policy whether the client may send to *target*, and the resolver for its address."""
         client, check = self._owner.client, self._owner.check
         target.until = check.clock.seconds() + LIFETIME
         named = address.type is AddressType.DOMAIN_NAME
@@ -259,27 +252,25 @@ class Targets:
             permitted_addresses, check, client, Command.UDP_ASSOCIATE, address, answer
         )
         target.pending = pending
-        pending.addCallbacks(self._found, self._not_found, callbackArgs=(target,), errbackArgs=(target,))
+        pending.addBoth(self._answered, target)
         pending.addErrback(self._broke, target)
 
-    def _found(self, addresses: list[Address], target: Target) -> None:
+    def _answered(self, result: list[Address] | Failure, target: Target) -> None:
         if target.pending is None:
-            return  # it was cancelled
-        usable = [address for address in map(canonical, addresses) if not _leads_nowhere(address)]
+            return  # the question was cancelled
+        if isinstance(result, Failure):
+            result.trap(NameNotFound, NotAllowed)
+            self._settle(target, None, Drop.DENIED if result.check(NotAllowed) else Drop.UNRESOLVABLE)
+            return
+        usable = [address for address in map(canonical, result) if not _leads_nowhere(address)]
         self._settle(target, _best(usable, target.sockaddr), Drop.DENIED)
-
-    def _not_found(self, failure: Failure, target: Target) -> None:
-        if target.pending is None:
-            return  # it was cancelled
-        failure.trap(NameNotFound, NotAllowed)
-        self._settle(target, None, Drop.DENIED if failure.check(NotAllowed) else Drop.UNRESOLVABLE)
 
     def _broke(self, failure: Failure, target: Target) -> None:
         _log.failure("{client}: a destination of UDP failed", failure, client=self._owner.client)
         self._settle(target, None, Drop.UNRESOLVABLE)
 
     def _settle(self, target: Target, address: Address | None, otherwise: Drop) -> None:
-        """It is known where *target* is; None: its datagrams are dropped."""
+        """Have *target* at *address*; None: its datagrams are dropped, and counted as *otherwise*."""
         owner = self._owner
         if target.pending is not None:
             target.pending = None
@@ -303,14 +294,14 @@ class Targets:
             owner.pass_on(target, payload)
 
     def _taken(self, target: Target) -> list[bytes]:
-        """What has waited for *target*, which waits no more."""
+        """Take the datagrams that have waited for *target*."""
         waiting, target.waiting = target.waiting or [], None
         self.waiting -= len(waiting)
         self.waiting_bytes -= sum(map(len, waiting))
         return waiting
 
     def _leave(self, target: Target) -> None:
-        """The client has nothing to do with *target*'s address any more."""
+        """Stop counting the address of *target* as one that the client sends to."""
         contact, target.contact = target.contact, None
         if contact is None:
             return
@@ -323,9 +314,9 @@ class Targets:
 
     def _make_room(self) -> None:
         """
-        Forget some destinations, best those that were not used for long.
+        Forget an eighth of the destinations, first those that were not used since the last time.
 
-        Some at once, because replies are looked up anew after that.
+        An eighth at once, because all sources of replies are decided anew after that.
         """
         for _ in range(2 * len(self.by_header)):
             key = next(iter(self.by_header))
@@ -369,10 +360,9 @@ def _destination(header: bytes, defines: Callable[[str], bool] = reads_as_addres
     """
     The destination of *header*.
 
-    :param defines: whether the hosts file has a name; by default every name that is asked about, because
-        the destination has been added already.
-    :raises NameNotFound: for what cannot be the name of a host.
-    :raises ProtocolError: for what is no destination.
+    :param defines: whether the hosts file has a name. The default fits a destination that was added before.
+    :raises NameNotFound: when its name cannot be the name of a host.
+    :raises ProtocolError: when *header* has no destination.
     """
     address = canonical(parse_datagram(header)[0].address, defines)
     if not address.port:
@@ -381,12 +371,12 @@ def _destination(header: bytes, defines: Callable[[str], bool] = reads_as_addres
 
 
 def _leads_nowhere(address: Address) -> bool:
-    """Whether *address* belongs to no single host, so that nothing is sent there whatever the policy says."""
+    """Whether *address* belongs to no single host. Nothing is sent there, whatever the policy says."""
     return special(address.host) in _NOWHERE
 
 
 def _best(addresses: list[Address], present: tuple[str, int] | None) -> Address | None:
-    """Which of a name's addresses to send to: the present one if it still holds, else one with a route."""
+    """The best of a name's addresses: the present one if it is among them, else the first with a route."""
     for address in addresses:
         if (address.host, address.port) == present:
             return address

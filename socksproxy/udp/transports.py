@@ -1,9 +1,10 @@
 """
-Associations on Twisted's UDP transports: for other platforms and reactors.
+Associations on Twisted's UDP transports, for other platforms and reactors than the engine's.
 """
 
 from __future__ import annotations
 
+from errno import EMSGSIZE
 from socket import AF_INET6, SOCK_DGRAM, socket
 from typing import Any
 
@@ -14,120 +15,109 @@ from ..net.names import plain
 from ..net.ports import bindable
 from ..net.udp_options import enlarge_buffers
 from ..values.outgoing import Outgoing
-from .association import Association
+from .association import Association, Outlet
 from .demux import Demux
 from .drops import Drop
-from .targets import Target
 
-#: Bytes of the largest datagram, and more.
+#: Bytes of a buffer in which every datagram has room.
 _LARGEST = 65536
 
 
-class ClientTransport(DatagramProtocol):
+class Transport(DatagramProtocol):
     """
-    A port that clients send to.
+    A UDP port of an association.
 
-    :param demux: finds the association of a datagram.
+    :param reactor: one with :class:`twisted.internet.interfaces.IReactorUDP`.
+    :param host: the literal address to bind, as :func:`socksproxy.net.ports.host_of` gives it.
+    :param port: the port to bind; 0: any.
+    :raises OSError: as the system gives it.
     :ivar port: the listening port.
-    :ivar closed: whether its last association has left it.
+    :ivar closed: whether the port is closed.
     """
 
     noisy = False
     transport: Any
 
-    def __init__(self, demux: Demux) -> None:
-        self._demux = demux
-        self.port: Any = None
+    def __init__(self, reactor: Any, host: str, port: int) -> None:
+        self.reactor = reactor
         self.closed = False
+        self.port = listen(reactor, self, host, port)
+
+    def send(self, data: bytes | memoryview, to: Any) -> None:
+        """
+        Send *data* to the address *to*.
+
+        :raises OSError: as the system gives it.
+        """
+        try:
+            self.port.write(data, to)
+        except MessageLengthError as problem:
+            raise OSError(EMSGSIZE, str(problem)) from None
+
+    def close(self) -> None:
+        """Close the port."""
+        self.closed = True
+        self.port.stopListening()
+        link = getattr(self.port, "socket", None)
+        if link is not None:
+            link.close()  # Twisted closes it in the next turn only, and its port may be needed at once
+
+
+class ClientTransport(Transport):
+    """
+    A port that clients send to. For the other parameters see :class:`Transport`.
+
+    :param demux: finds the association of a datagram.
+    """
+
+    def __init__(self, reactor: Any, host: str, port: int, demux: Demux) -> None:
+        self.demux = demux
+        super().__init__(reactor, host, port)
 
     @property
     def address(self) -> tuple[str, int]:
-        """The host and the port that it is bound to."""
+        """The host and the port of the socket."""
         host = self.port.getHost()
         return host.host.partition("%")[0], host.port
 
+    def outlet(self, association: Association, outgoing: Outgoing) -> TransportOutlet:
+        """The ports of *association*, which this is one of. For *outgoing* see :class:`.Outlet`."""
+        return TransportOutlet(association, self, outgoing)
+
     def datagramReceived(self, data: bytes, addr: tuple[Any, ...]) -> None:
         host, port = _host(addr)
-        association = self._demux.find(host, port, data)
+        association = self.demux.find(host, port, data)
         if association is not None and association.outlet is not None:
             association.outlet.client = addr
             association.from_client(data)
 
-    def leave(self, association: Association) -> None:
-        """*association* is over; without any other the port is closed."""
-        if not self._demux.remove(association):
-            self.closed = True
-            self.port.stopListening()
-            link = getattr(self.port, "socket", None)
-            if link is not None:
-                link.close()  # Twisted closes it in the next turn only, and its port may be wanted at once
 
-
-class DestinationTransport(DatagramProtocol):
+class DestinationTransport(Transport):
     """
-    From where an association's datagrams leave, of one family.
+    A port from which datagrams of one association leave. For the other parameters see :class:`Transport`.
 
-    :param outlet: the association's.
+    :param outlet: the outlet of the association.
     """
 
-    noisy = False
-    transport: Any
-
-    def __init__(self, outlet: TransportOutlet) -> None:
+    def __init__(self, reactor: Any, host: str, outlet: TransportOutlet) -> None:
         self._outlet = outlet
+        super().__init__(reactor, host, 0)
 
     def datagramReceived(self, data: bytes, addr: tuple[Any, ...]) -> None:
         self._outlet.from_destination(data, *_host(addr))
 
 
-class TransportOutlet:
-    """
-    The transports of an association.
+class TransportOutlet(Outlet):
+    """The Twisted ports of an association."""
 
-    :param reactor: makes them.
-    :param association: whose they are.
-    :param port: what the client sends to, and replies leave from.
-    :param outgoing: where datagrams to destinations leave from.
-    :ivar client: where replies go, as a socket takes it; None: not known yet.
-    """
+    __slots__ = ()
 
-    def __init__(
-        self,
-        reactor: Any,
-        association: Association,
-        port: ClientTransport,
-        outgoing: Outgoing,
-    ) -> None:
-        self.client: tuple[Any, ...] | None = None
-        if association.port is not None:
-            self.client = (association.host, association.port)
-        self._reactor = reactor
-        self._association = association
-        self._port = port
-        self._outgoing = outgoing
-        # By the family, or by the address that single destinations want them to have.
-        self._outgoing_ports: dict[bool | str, Any] = {}
-
-    def close(self) -> None:
-        for port in self._outgoing_ports.values():
-            port.stopListening()
-        self._port.leave(self._association)
-
-    def send(self, target: Target, payload: bytes | memoryview) -> None:
-        association = self._association
-        if association.metering is not None and not association.admit_upload(target, (len(payload),)):
-            return
-        port = self._outgoing_ports.get(target.source or target.ipv6) or self._open(target)
-        if port is None:
-            association.drop(Drop.UNREACHABLE)
-        elif self._write(port, payload, target.sockaddr):
-            association.datagrams_sent += 1
-            association.sent += len(payload)
-            association.active = self._reactor.seconds()
+    def open(self, host: str) -> DestinationTransport:
+        return DestinationTransport(self.port.reactor, host, self)
 
     def from_destination(self, data: bytes, host: str, port: int) -> None:
-        """*data* has come from a destination, or from another source."""
-        association, source = self._association, (host, port)
+        """Take *data* from a destination, or from any other source."""
+        association, source = self.association, (host, port)
         if association.outlet is not self:
             return
         header = association.sources.get(source) or association.header_for(source, host, port)
@@ -136,54 +126,9 @@ class TransportOutlet:
         if self.client is None:
             association.drop(Drop.FILTERED)
             return
-        if association.metering is not None and not association.admit_download(header, (len(data),)):
-            return
-        datagram = association.to_client(header, data)
-        if datagram is not None and self._write(self._port.port, datagram, self.client):
-            association.datagrams_received += 1
-            association.received += len(data)
-            association.active = self._reactor.seconds()
-
-    def _write(self, port: Any, data: bytes | memoryview, to: Any) -> bool:
-        try:
-            port.write(data, to)
-        except MessageLengthError:
-            self._association.drop(Drop.TOO_BIG)
-        except OSError as problem:
-            self._association.failed(problem)
-        else:
-            return True
-        return False
-
-    def _open(self, target: Target) -> Any:
-        host = self._outgoing.ipv6 or "::" if target.ipv6 else self._outgoing.ipv4 or "0.0.0.0"
-        try:
-            port = listen(self._reactor, DestinationTransport(self), target.source or host, 0)
-        except OSError:
-            return None  # no descriptor, no such family here, or not our address
-        self._outgoing_ports[target.source or target.ipv6] = port
-        return port
-
-
-class TransportSockets:
-    """
-    Makes associations' ports with Twisted. See :class:`~socksproxy.udp.registry.SocketMaker`.
-
-    :param reactor: one with :class:`twisted.internet.interfaces.IReactorUDP`.
-    :param outgoing: where datagrams to destinations leave from.
-    """
-
-    def __init__(self, reactor: Any, outgoing: Outgoing) -> None:
-        self._reactor = reactor
-        self._outgoing = outgoing
-
-    def open(self, host: str, port: int, demux: Demux) -> ClientTransport:
-        protocol = ClientTransport(demux)
-        protocol.port = listen(self._reactor, protocol, host, port)
-        return protocol
-
-    def outlet(self, association: Association, port: Any) -> TransportOutlet:
-        return TransportOutlet(self._reactor, association, port, self._outgoing)
+        metering = association.metering
+        if metering is None or association.admit(metering.download(header), (len(data),)):
+            self.reply(header, data)
 
 
 def listen(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> Any:
@@ -206,15 +151,15 @@ def listen(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> An
 
 
 def _listen_in_zone(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> Any:
-    """Likewise: Twisted binds without the zone, which the system refuses."""
+    """Open a UDP port in a zone. Twisted would bind without the zone, which the system refuses."""
     with socket(AF_INET6, SOCK_DGRAM) as link:
         link.setblocking(False)
         link.bind(bindable(host, port))
         enlarge_buffers(link)
-        # The reactor has a duplicate of it.
+        # The reactor makes a duplicate of the socket.
         return reactor.adoptDatagramPort(link.fileno(), AF_INET6, protocol, _LARGEST)
 
 
 def _host(addr: tuple[Any, ...]) -> tuple[str, int]:
-    """The literal address and the port of *addr*, without a scope and without an IPv4-mapped disguise."""
+    """The literal address and the port of *addr*, without a zone; an IPv4-mapped address stands as IPv4."""
     return plain(addr[0].partition("%")[0]), addr[1]

@@ -19,7 +19,7 @@ from socksproxy.net.resolve import NameLookups
 from socksproxy.policy.asking import DestinationCheck
 from socksproxy.runtime.deadlines import Deadlines
 from socksproxy.udp import targets as module
-from socksproxy.udp.association import Association, AssociationContext
+from socksproxy.udp.association import Association, AssociationContext, Outlet
 from socksproxy.udp.reassembly import TIME, Reassembly
 from socksproxy.udp.targets import (
     LIFETIME,
@@ -31,18 +31,18 @@ from socksproxy.udp.targets import (
     Target,
 )
 from socksproxy.values import Filtering
+from socksproxy.values.outgoing import Outgoing
 from socksproxy.values.timeouts import NEVER
 from socksproxy.wire.datagram import build_header
 
 CLIENT = Client("192.0.2.1", 1000)
 
 
-class Outlet:
+class Remembering(Outlet):
     """Remembers what it was given."""
 
     def __init__(self, association: Association) -> None:
-        self.client: tuple[Any, ...] | None = None
-        self.association = association
+        super().__init__(association, None, Outgoing())
         self.sent: list[tuple[tuple[str, int] | None, bytes]] = []
         self.closed = 0
 
@@ -109,7 +109,7 @@ class World:
         check = DestinationCheck(self.policy, names, self.clock)  # type: ignore[arg-type]
         context = AssociationContext(check, UDPSettings(**settings), reassemblies, _nobody)
         self.association = Association(context, CLIENT, "192.0.2.1", port, self.ended.append)
-        self.outlet = self.association.outlet = Outlet(self.association)
+        self.outlet = self.association.outlet = Remembering(self.association)
 
     def send(self, host: str, payload: bytes = b"x", port: int = 53, fragment: int = 0) -> None:
         self.association.from_client(build_header(Address.of(host, port), fragment) + payload)

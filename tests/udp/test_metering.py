@@ -50,11 +50,11 @@ def test_one_pair_for_each_rule() -> None:
         made.append(rule)
         return a_pair()[0] if rule == "few" else None
 
-    assert not metering.has_rules
+    assert not metering.by_rule
     assert metering.of_rule("few", make) is metering.of_rule("few", make) is not None
     assert metering.of_rule("none", make) is metering.of_rule("none", make) is None
     assert made == ["few", "none"]
-    assert metering.has_rules
+    assert metering.by_rule
 
 
 def test_replies() -> None:

@@ -10,6 +10,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,8 +22,8 @@ from socksproxy.relay.engine import RelayEngine
 from socksproxy.udp import batch as batch_module, registry as associations, sockets
 from socksproxy.udp.batch import SLOTS, Batch
 from socksproxy.udp.demux import SharedDemux
-from socksproxy.udp.sockets import EngineSockets, SocketOutlet
-from socksproxy.udp.transports import TransportSockets
+from socksproxy.udp.sockets import ClientPort, SocketOutlet
+from socksproxy.udp.transports import ClientTransport
 from socksproxy.values.udp import UDPSettings
 from socksproxy.wire.datagram import IPV4_SIZE
 
@@ -207,8 +208,9 @@ async def test_without_ctypes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Python without it has Twisted's transports, and everything still works."""
     monkeypatch.setattr(batch_module, "_receive", None)
     async with serving("engine") as proxy:
-        kind = proxy.factory.sessions.context.associations._maker(proxy.factory.sessions.context.engine)
-        assert isinstance(kind, TransportSockets)
+        opener = proxy.factory.sessions.context.associations._opener(proxy.factory.sessions.context.engine)
+        assert isinstance(opener, partial)
+        assert opener.func is ClientTransport
         await proxy.run(many, 100)
 
 
@@ -325,7 +327,9 @@ async def test_no_room_in_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(engine, "register", register)
         assert await proxy.run(scenario) == 1
         assert not proxy.factory.sessions.context.associations.live
-        assert isinstance(proxy.factory.sessions.context.associations._maker(engine), EngineSockets)
+        opener = proxy.factory.sessions.context.associations._opener(engine)
+        assert isinstance(opener, partial)
+        assert opener.func is ClientPort
 
 
 # Cost.
