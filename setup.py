@@ -16,6 +16,7 @@ PAM = ["python-pam >= 2.0.2", "six; python_version < '3.11'"]
 # It has to be compiled, with what Debian calls libkrb5-dev: no test needs it that has nothing to do with it.
 GSSAPI = ["gssapi >= 1.8"]
 DNS = ["dnspython >= 2.4"]
+HTTP = ["h11 >= 0.14"]
 # Later versions of Python have a TOML parser.
 CONFIG = ["tomli >= 2; python_version < '3.11'"]
 TEST = [
@@ -23,6 +24,7 @@ TEST = [
     *CONFIG,
     *DNS,
     *HTPASSWD,
+    *HTTP,
     *PAM,
     "coverage >= 7.10",  # the first that can follow subprocesses
     "hypothesis >= 6.100",
@@ -119,6 +121,7 @@ setup(
         "gssapi": GSSAPI,
         "config": CONFIG,
         "dns": DNS,
+        "http": HTTP,
         "test": TEST,
         "docs": DOCS,
         "dev": [*TEST, *DOCS, *DEV],

@@ -67,6 +67,25 @@ def read_at_most(transport: Any, size: int) -> None:
         inner.bufferSize = size
 
 
+def replace_protocol(transport: Any, protocol: Any) -> bool:
+    """
+    Let *transport*, as its protocol knows it, deliver to *protocol* from now on.
+
+    What stood between the two, such as the wrapper of an endpoint, is out of the way.
+
+    :returns: False where *transport* is of another kind. The old protocol passes all on then.
+    """
+    holder, attribute = transport, "wrappedProtocol"
+    if isinstance(transport, tcp.Connection):
+        holder, attribute = transport, "protocol"
+        if isinstance(transport.protocol, ProtocolWrapper):  # the transport speaks TLS itself, by startTLS
+            holder, attribute = transport.protocol, "wrappedProtocol"
+    elif not isinstance(transport, ProtocolWrapper):
+        return False
+    setattr(holder, attribute, protocol)
+    return True
+
+
 #: The transports whose socket can be taken, and the attributes of a connected one that are relied on.
 _KNOWN = (tcp.Server, tcp.Client, unix.Server, unix.Client)
 _RELIED_ON = (

@@ -30,7 +30,7 @@ from typing import Protocol, TypeAlias
 
 from ..wire import password, socks4, socks5
 from ..wire.password import Credentials, build_credentials
-from ..wire.words import Address, Command, Method, ProtocolError, Reply4, Request, Version
+from ..wire.words import Address, Command, Method, ProtocolError, Reply, Reply4, Request, Version
 
 #: A call that may block. Its result goes to :meth:`Handshake.resume`.
 Work: TypeAlias = Callable[[], bytes]
@@ -56,14 +56,25 @@ class HandshakeFailed(Exception):
     A handshake has failed.
 
     :ivar problem: what has failed.
-    :ivar reply: the number that the proxy has told: REP or CD where the request is refused, the
-        status where the login is refused, the method where none is acceptable; None: there is none.
+    :ivar detail: more about it; it may be empty.
+    :ivar reply: the number that the proxy has told: REP, CD or the status of HTTP where the request is
+        refused, the status where the login is refused, the method where none is acceptable; None: there is
+        none.
+    :ivar meaning: what a refusal says, as REP of SOCKS5 says it, whatever the proxy speaks.
     """
 
-    def __init__(self, problem: Problem, message: str = "", reply: int | None = None) -> None:
-        super().__init__(message or problem.value)
+    def __init__(
+        self,
+        problem: Problem,
+        detail: str = "",
+        reply: int | None = None,
+        meaning: int = Reply.GENERAL_FAILURE,
+    ) -> None:
+        super().__init__(f"{problem.value} ({detail})" if detail else problem.value)
         self.problem = problem
+        self.detail = detail
         self.reply = reply
+        self.meaning = meaning
 
 
 class Wrapping(Protocol):
@@ -132,7 +143,7 @@ class _PasswordExchange:
             return 0, b""
         status, taken = parsed
         if status != password.SUCCESS:
-            raise HandshakeFailed(Problem.LOGIN, f"the proxy refuses the login (status {status})", status)
+            raise HandshakeFailed(Problem.LOGIN, f"status {status}", status)
         self.done = True
         return taken, b""
 
@@ -241,7 +252,7 @@ class Handshake:
             self._buffer += data if self.wrapping is None else self.wrapping.unwrap(data)
             return self._go_on()
         except ProtocolError as problem:
-            raise HandshakeFailed(Problem.PROTOCOL, f"{Problem.PROTOCOL.value}: {problem}") from None
+            raise HandshakeFailed(Problem.PROTOCOL, str(problem)) from None
 
     def resume(self, result: bytes) -> bytes:
         """
@@ -251,6 +262,11 @@ class Handshake:
         """
         self.work = None
         return result
+
+    @property
+    def asking(self) -> bool:
+        """Whether the request is sent and the proxy has not answered."""
+        return self._step in (self._take_reply4, self._take_reply5) and not self.done
 
     @property
     def rest(self) -> bytes:
@@ -267,9 +283,9 @@ class Handshake:
         return send
 
     def _closed(self) -> HandshakeFailed:
-        if self._step in (self._take_reply4, self._take_reply5):
+        if self.asking:
             return HandshakeFailed(Problem.CLOSED)
-        return HandshakeFailed(Problem.PROTOCOL, "the proxy has closed the connection before the request")
+        return HandshakeFailed(Problem.PROTOCOL, "it closes the connection before the request")
 
     def _offered(self) -> bytes:
         return _OPEN if self._login is None else self._login.methods
@@ -320,14 +336,14 @@ class Handshake:
         # What is behind REP says nothing of a failure, and some proxies cut it short or send an empty name.
         reply = socks5.parse_verdict(self._buffer)
         if reply:
-            raise HandshakeFailed(Problem.REFUSED, f"{Problem.REFUSED.value} (reply {reply})", reply)
+            raise HandshakeFailed(Problem.REFUSED, f"reply {reply}", reply, meaning=reply)
         return self._answer(socks5.parse_reply(self._buffer))
 
     def _take_reply4(self) -> bytes | None:
         reply = socks4.parse_verdict(self._buffer)
         if reply is not None and reply != Reply4.GRANTED:
             problem = Problem.LOGIN if reply in _IDENT else Problem.REFUSED
-            raise HandshakeFailed(problem, f"{problem.value} (reply {reply})", reply)
+            raise HandshakeFailed(problem, f"reply {reply}", reply)
         return self._answer(socks4.parse_reply(self._buffer))
 
     def _answer(self, parsed: tuple[socks5.SOCKS5Reply | socks4.SOCKS4Reply, int] | None) -> bytes | None:
