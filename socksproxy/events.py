@@ -64,6 +64,8 @@ FIELDS = (
     "resolution_seconds",
     "connect_seconds",
     "session_seconds",
+    "unique_id",
+    "tls_name",
     "id",
     "end",
     "ended",

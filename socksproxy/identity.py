@@ -48,6 +48,19 @@ def share_of(source: str | None) -> str | None:
     return f"{IPv6Address(prefix)}/64"
 
 
+class Told(NamedTuple):
+    """
+    What a balancer tells of its client beside the address.
+
+    :ivar unique_id: how the balancer calls the connection; None: not at all.
+    :ivar tls_name: the common name in the client's TLS certificate, which the balancer has verified.
+        None: there is none.
+    """
+
+    unique_id: str | None
+    tls_name: str | None
+
+
 class Client(NamedTuple):
     """
     Who asks.
@@ -63,6 +76,7 @@ class Client(NamedTuple):
     :ivar version: the version of its request; 4 or 5.
     :ivar uid: on a Unix socket, the local user whose program it is; None: nobody knows.
     :ivar aliases: what else rules may call that listener: where it has a name, its address; ``unix``.
+    :ivar told: what a balancer tells of it; None: nothing.
     """
 
     host: str | None
@@ -74,6 +88,7 @@ class Client(NamedTuple):
     version: int | None = None
     uid: int | None = None
     aliases: tuple[str, ...] = ()
+    told: Told | None = None
 
     @property
     def local(self) -> bool:

@@ -16,6 +16,7 @@ from .negotiation import IMethod
 from .net.ports import Advertised, advertised_of
 from .policy import IPolicy
 from .values.auth import AuthSettings
+from .values.balancers import Balancers, balancers_of
 from .values.bind import BindSettings
 from .values.errors import ConfigError
 from .values.limits import ServerLimits
@@ -61,6 +62,8 @@ class ServerSettings:
     :ivar advertise: addresses that clients are told in place of our own, behind NAT or in a
         container: ``ADDRESS``, or ``ADDRESS@NETWORK`` for clients from there.
     :ivar resolve_commands: whether RESOLVE and RESOLVE_PTR are served.
+    :ivar proxy_from: the addresses and networks of balancers whose PROXY headers count, on listeners that
+        expect such headers (``haproxy:``); empty: all headers count there.
     :ivar log_probes: whether *observer* also receives events of clients that connect and send nothing.
     :raises ValueError: for an address or a network that is not a literal one, a second
         outgoing or listening address of a family, methods without a portal, quotas without a *usage*.
@@ -81,4 +84,5 @@ class ServerSettings:
     udp: UDPSettings = UDPSettings()
     advertise: Advertised = attrs.field(default=Advertised(), converter=advertised_of)
     resolve_commands: bool = True
+    proxy_from: Balancers = attrs.field(default=Balancers(), converter=balancers_of)
     log_probes: bool = False

@@ -35,6 +35,30 @@ def innermost(transport: Any) -> Any:
     return transport
 
 
+def reads_header(wrapper: object) -> bool:
+    """Whether *wrapper*, a transport or a factory, is the one with which Twisted reads PROXY headers."""
+    return "haproxy" in type(wrapper).__module__
+
+
+def without_header(transport: Any, protocol: object) -> Any:
+    """
+    Have *protocol* itself hear the transport in which Twisted would read a PROXY header.
+
+    :param transport: the wrapper, which has just connected *protocol*.
+    :returns: the transport that the wrapper wraps.
+    :raises RuntimeError: where this Twisted's wrapper is made differently.
+    """
+    wrapper = inner = transport
+    while reads_header(inner):
+        wrapper, inner = inner, inner.transport
+        wrapper.factory.unregisterProtocol(wrapper)
+    for name in ("wrappedProtocol", "protocol"):
+        if getattr(inner, name, None) is wrapper:
+            setattr(inner, name, protocol)
+            return inner
+    raise RuntimeError("this Twisted's wrapper for the PROXY protocol cannot be taken away")
+
+
 def is_tls(transport: object) -> bool:
     """
     Whether *transport* itself speaks TLS.

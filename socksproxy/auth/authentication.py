@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from ..negotiation import IMethod
 from ..values.auth import AuthSettings
 from .checkers.threads import CheckThreads
-from .credentials import Anonymous, ICertificate, IPeerCredentials, IUserid, Userid
+from .credentials import Anonymous, ICertificate, ICertifiedName, IPeerCredentials, IUserid, Userid
 from .gate import Gate
 from .known import inner, knows
 from .methods import NoAuthentication, UsernamePassword
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from ..identity import Client
 
 #: What a transport may know of its client, and how that is called in the access record.
-_BY_TRANSPORT: tuple[tuple[Any, str], ...] = ((ICertificate, "certificate"), (IPeerCredentials, "peercred"))
+_BY_TRANSPORT: tuple[tuple[Any, str], ...] = (
+    (ICertificate, "certificate"),
+    (IPeerCredentials, "peercred"),
+    (ICertifiedName, "balancer"),
+)
 
 
 class Authentication:

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Anonymous",
     "Certificate",
+    "CertifiedName",
     "GSSAPIName",
     "IAnonymous",
     "ICertificate",
+    "ICertifiedName",
     "IGSSAPIName",
     "IPeerCredentials",
     "IUserid",
@@ -36,6 +38,12 @@ class ICertificate(ICredentials):
     """A TLS certificate, which the listener has verified."""
 
     certificate = Attribute("A pyOpenSSL X509.")
+
+
+class ICertifiedName(ICredentials):
+    """The common name in a TLS certificate, which a balancer has verified and tells in its PROXY header."""
+
+    name = Attribute("The name in text, which may be any.")
 
 
 class IPeerCredentials(ICredentials):
@@ -101,6 +109,19 @@ class Certificate:
 
     def __init__(self, certificate: Any) -> None:
         self.certificate = certificate
+
+
+@implementer(ICertifiedName)
+class CertifiedName:
+    """See :class:`ICertifiedName`."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"CertifiedName(name={self.name!r})"
 
 
 @implementer(IPeerCredentials)

@@ -36,6 +36,7 @@ from ..auth.checkers.twisted_checkers import adapted
 from ..auth.credentials import (
     IAnonymous,
     ICertificate,
+    ICertifiedName,
     IGSSAPIName,
     IPeerCredentials,
     IUserid,
@@ -55,6 +56,7 @@ from ..net.special_addresses import is_loopback
 from ..runtime.reactor import global_reactor
 from ..settings import ServerSettings
 from ..values.auth import AuthSettings
+from ..values.balancers import Balancers
 from ..values.bind import BindSettings
 from ..values.errors import ConfigError
 from ..values.limits import Limits, ServerLimits
@@ -72,6 +74,10 @@ if TYPE_CHECKING:
 
 #: Why a listener that others can reach is not opened by itself.
 OPEN_TO_ALL = "nobody has to show who they are, so everybody who reaches it could use the proxy"
+
+
+#: What is wrong with a listener that others can reach, and that takes every PROXY header.
+CLAIMABLE = "who reaches it can claim any address: name the balancers with --proxy-from"
 
 
 class Resources(Protocol):
@@ -148,6 +154,7 @@ class CommandLine(usage.Options, AuthOptionMixin):
         IPeerCredentials,
         IUserid,
         IGSSAPIName,
+        ICertifiedName,
     )
 
     def __init__(
@@ -368,6 +375,7 @@ class Options(CommandLine):
         listeners = self._listeners(said)
         if self._configured is not None and not self._is_wrong("listen"):
             self._configured.check_listeners(self._listening(listeners))
+        proxy_from = self._balancers(listeners)
         resolver = self._name_resolver()
         access_log = self._access_log()
         self._report()
@@ -385,6 +393,7 @@ class Options(CommandLine):
             udp=udp,
             advertise=advertised,
             resolve_commands=not self["no-resolve-commands"],
+            proxy_from=proxy_from,
             **fields[""],
         )
         self.plan = Plan(
@@ -396,6 +405,22 @@ class Options(CommandLine):
             drain=said["drain"],
             workers=said["workers"],
         )
+
+    @property
+    def warnings(self) -> list[str]:
+        """See :attr:`CommandLine.warnings`; also on listeners where every client can claim an address."""
+        found = super().warnings
+        for description, place in ((each.description, self._claimed(each)) for each in self.plan.listeners):
+            if place is not None and not _only_local(place):
+                found.append(f"{description}: {CLAIMABLE}")
+        return found
+
+    def _claimed(self, listener: Listener) -> str | None:
+        """Where *listener* takes every PROXY header; None: nowhere, or that shows only when it opens."""
+        if not listener.balanced or self.plan.settings.proxy_from.networks:
+            return None
+        place = place_asked_for(listener.endpoint)
+        return None if place is None else place[0]
 
     def _portal(self, said: Mapping[str, Any]) -> Portal | None:
         userid = said["socks4-userid"]
@@ -546,6 +571,24 @@ class Options(CommandLine):
             if not is_local(text):
                 self._note(ConfigError("not an address of this machine", text), name, number)
         return outgoing_of(right)
+
+    def _balancers(self, listeners: Sequence[Listener]) -> Balancers:
+        """Whose PROXY headers count."""
+        right: list[str] = []
+        for number, entry in enumerate(self["proxy-from"]):
+            try:
+                Balancers([entry])
+            except ConfigError as problem:
+                self._note(problem, "proxy-from", number)
+            else:
+                right.append(entry)
+        if not self._is_wrong("listen") and not any(each.balanced for each in listeners):
+            missing = ConfigError("there is no listener that expects PROXY headers, such as haproxy:tcp:1080")
+            if right:
+                self._note(missing, "proxy-from")
+            if ICertifiedName in self.get("credInterfaces", ()):
+                self._note(ConfigError(missing.reason, "balancer"), "auth")
+        return Balancers(right)
 
     def _advertised(self) -> Advertised:
         """What clients are told in place of our addresses."""

@@ -171,6 +171,13 @@ OPTIONS: tuple[Option, ...] = (
         example='["203.0.113.5", "10.0.0.5@10.0.0.0/8"]',
     ),
     Option(
+        name="proxy-from",
+        help="Address or network of a balancer; haproxy: listeners refuse others. Repeatable.",
+        table="listeners",
+        types=TEXTS,
+        example='["10.0.0.1", "10.1.0.0/24"]',
+    ),
+    Option(
         name="auth",
         help="Clients must authenticate: TYPE or TYPE:ARGUMENTS, see --help-auth. Repeatable.",
         table="authentication",

@@ -29,6 +29,11 @@ class Listener(NamedTuple):
     endpoint: IStreamServerEndpoint
     name: str | None = None
 
+    @property
+    def balanced(self) -> bool:
+        """Whether balancers connect there, with PROXY headers."""
+        return self.description.lower().startswith("haproxy:")
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Plan:

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides, implementer
+from zope.interface import implementer
 
 from ..auth.authentication import Authentication
 from ..auth.checkers.peercred import credentials_of, user_of
@@ -40,7 +40,7 @@ from ..relay.interfaces import IRelay, nothing
 from ..relay.transports import TransportsRelay, reached_by
 from ..session.early_data import READ
 from ..session.registry import Registry
-from ..session.session import UNIDENTIFIED, Session
+from ..session.session import Session
 from ..session.shared import ServerContext
 from ..settings import ServerSettings
 from ..twisted_internals import (
@@ -50,8 +50,12 @@ from ..twisted_internals import (
     is_detachable,
     is_tls,
     read_at_most,
+    reads_header,
     socket_of,
+    without_header,
 )
+from ..wire.proxy import ProxyHeader
+from .balanced import NO_HEADER, Arrival, arrive, reached, shown
 from .sockets import pace, take_over
 
 if TYPE_CHECKING:
@@ -76,9 +80,10 @@ class SOCKSProtocol(Protocol):
     def __init__(self, factory: SOCKSFactory) -> None:
         self.factory = factory
         self.detachable = False
-        self._session: Session | None = None
+        self._session: Session | Arrival | None = None
+        #: What the balancer tells of the client; None: clients connect directly.
+        self._header: ProxyHeader | None = None
         self._end: RelaySide | None = None
-        self._unidentified = False
         self._look: IDelayedCall | None = None
 
     # What Twisted tells.
@@ -95,34 +100,31 @@ class SOCKSProtocol(Protocol):
     def _begin(self) -> None:
         transport = self.transport
         self.factory.accepted(transport)
+        if reads_header(transport):
+            transport = self.transport = without_header(transport, self)
+            self._header = NO_HEADER
         self.detachable = is_detachable(transport)
         read_at_most(transport, READ)
         link = socket_of(transport)
         if link is not None and link.family != AF_UNIX:
             set_options(link, self.factory.context.socket_options)
-        # Behind "haproxy:" the client's own address comes with its first bytes.
-        self._unidentified = isinstance(transport, ProtocolWrapper) and not is_tls(transport)
-        if self._unidentified and is_detachable(transport.transport):
-            self._hear_half_closes(transport)
-        client = UNIDENTIFIED if self._unidentified else _client_on(transport)
-        self._session = self.factory.sessions.begin(self, client)
+        sessions = self.factory.sessions
+        if self._header is None:
+            self._session = sessions.begin(self, _client_on(transport))
+        else:
+            self._session = arrive(sessions, self, client_of(transport.getPeer()))
         if self._session is None:
             transport.abortConnection()
 
-    def _hear_half_closes(self, wrapper: Any) -> None:
-        """Twisted's wrapper says that it cannot be told of them, and a half-close would be the end."""
-        wrapper.readConnectionLost = self.readConnectionLost
-        wrapper.writeConnectionLost = self.writeConnectionLost
-        alsoProvides(wrapper, IHalfCloseableProtocol)
+    def identified(self, header: ProxyHeader, session: Session) -> None:
+        """See :meth:`socksproxy.server.balanced.BalancedChannel.identified`."""
+        self._header, self._session = header, session
 
     def dataReceived(self, data: bytes) -> None:
         """See :meth:`twisted.internet.interfaces.IProtocol.dataReceived`."""
         if self._end is not None:
             self._end.dataReceived(data)
         elif self._session is not None:
-            if self._unidentified:
-                self._unidentified = False
-                self._session.identify(client_of(self.transport.getPeer()))
             self._session.received(data)
 
     def readConnectionLost(self) -> None:
@@ -199,7 +201,6 @@ class SOCKSProtocol(Protocol):
 
     def local(self) -> str | None:
         """See :meth:`socksproxy.commands.channel.Channel.local`."""
-        # Behind "haproxy:" the wrapper tells the balancer's address, on which we cannot listen.
         transport = innermost(self.transport)
         link = socket_of(transport)
         if link is not None and link.family == AF_INET6:
@@ -209,7 +210,9 @@ class SOCKSProtocol(Protocol):
 
     def local_address(self) -> tuple[str, int] | None:
         """See :meth:`socksproxy.commands.channel.Channel.local_address`."""
-        # Behind "haproxy:" it is the balancer's, just as the client's address is the one that reached it.
+        told = None if self._header is None else reached(self._header)
+        if told is not None:
+            return told
         address = self.transport.getHost()
         host = getattr(address, "host", None)
         return (plain(host), address.port) if isinstance(host, str) else None
@@ -221,10 +224,12 @@ class SOCKSProtocol(Protocol):
     def shows(self) -> ICredentials | None:
         """See :meth:`socksproxy.commands.channel.Channel.shows`."""
         transport = self.transport
+        if self._header is not None:
+            return shown(self._header)
         if is_tls(transport):
             certificate = transport.getPeerCertificate()
             return None if certificate is None else Certificate(certificate)
-        # Behind "haproxy:" it is the balancer whom the transport knows.
+        # Through a wrapper it would be the socket of what is wrapped.
         if isinstance(transport, ProtocolWrapper) or not hasattr(transport, "socket"):
             return None
         return credentials_of(transport.socket)
@@ -355,8 +360,12 @@ class SOCKSFactory(Factory):
         """
         if not isinstance(port, tcp.Port) or "doRead" in vars(port):
             return
-        # Behind TLS or "haproxy:" the port is the wrapper's, and its bytes are not SOCKS yet.
-        if port.factory is not self or not take_over(port, self.sessions, self._gate):
+        factory: Any = port.factory
+        balanced = reads_header(factory)
+        if balanced:
+            factory = factory.wrappedFactory
+        # Behind TLS the port is the wrapper's, and its bytes are not SOCKS yet.
+        if factory is not self or not take_over(port, self.sessions, self._gate, balanced):
             pace(port, self._gate)
 
     def closed(self, port: Any) -> None:

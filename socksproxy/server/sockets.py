@@ -39,6 +39,8 @@ from ..session.early_data import READ
 from ..session.registry import Registry
 from ..session.session import Session
 from ..twisted_internals import PLAIN_PORTS, accept_with
+from ..wire.proxy import ProxyHeader
+from .balanced import NO_HEADER, Arrival, arrive, reached, shown
 
 if TYPE_CHECKING:
     from ..relay.engine import RelayEngine
@@ -68,7 +70,7 @@ class SocketChannel:
         self._paused = False
         self._eof = False
         self.missed = 0
-        self.session: Session | None = None
+        self.session: Session | Arrival | None = None
 
     def event(self, mask: int) -> None:
         """Something happened on the socket."""
@@ -172,7 +174,7 @@ class SocketChannel:
 
     def reached(self) -> Place:
         """See :meth:`socksproxy.commands.channel.Channel.reached`."""
-        address = self.local_address()
+        address = SocketChannel.local_address(self)  # ours, also behind a balancer
         if address is not None:
             return address
         return "" if self._socket is None else path_of(self._socket.getsockname())
@@ -217,6 +219,32 @@ class SocketChannel:
             session.lost(reset)
 
 
+class BalancedSocketChannel(SocketChannel):
+    """
+    A client's plain socket, which a balancer has connected.
+
+    The parameters are as of :class:`SocketChannel`.
+    """
+
+    __slots__ = ("_header",)
+
+    def __init__(self, engine: RelayEngine, reactor: Any, client: SocketType) -> None:
+        super().__init__(engine, reactor, client)
+        self._header = NO_HEADER
+
+    def identified(self, header: ProxyHeader, session: Session) -> None:
+        """See :meth:`socksproxy.server.balanced.BalancedChannel.identified`."""
+        self._header, self.session = header, session
+
+    def local_address(self) -> tuple[str, int] | None:
+        """See :meth:`socksproxy.commands.channel.Channel.local_address`."""
+        return reached(self._header) or super().local_address()
+
+    def shows(self) -> ICredentials | None:
+        """See :meth:`socksproxy.commands.channel.Channel.shows`."""
+        return shown(self._header)
+
+
 class Acceptor:
     """
     Accepts a port's clients as plain sockets.
@@ -224,12 +252,16 @@ class Acceptor:
     :param port: a listening port; its ``doRead`` becomes this one's.
     :param sessions: where the clients' sessions begin.
     :param gate: pauses the port while descriptors are short.
+    :param balanced: whether balancers connect there, with PROXY headers.
     """
 
-    def __init__(self, port: tcp.Port, sessions: Registry, gate: DescriptorGate) -> None:
+    def __init__(
+        self, port: tcp.Port, sessions: Registry, gate: DescriptorGate, balanced: bool = False
+    ) -> None:
         self._port = port
         self._sessions = sessions
         self._gate = gate
+        self._balanced = balanced
         self._listening = listening = cast(Any, port.socket)
         self._family = listening.family
         # Without the Python layer of socket.accept(), which costs as much as the system call.
@@ -289,13 +321,17 @@ class Acceptor:
         sessions = self._sessions
         engine = sessions.context.engine
         assert engine is not None
-        channel = SocketChannel(engine, sessions.context.reactor, client)
+        make = BalancedSocketChannel if self._balanced else SocketChannel
+        channel = make(engine, sessions.context.reactor, client)
         try:
             if self._family == socket.AF_UNIX:
-                who = Client(None, uid=user_of(client))
+                who = Client(None, uid=None if self._balanced else user_of(client))
             else:
                 who = Client(plain(peer[0]), peer[1])
-            channel.session = sessions.begin(channel, who)
+            if isinstance(channel, BalancedSocketChannel):
+                channel.session = arrive(sessions, channel, who)
+            else:
+                channel.session = sessions.begin(channel, who)
             if channel.session is None:
                 channel.abort()
                 return
@@ -315,17 +351,19 @@ def _give_up(channel: SocketChannel) -> None:
         channel.session.abort()
 
 
-def take_over(port: Any, sessions: Registry, gate: DescriptorGate) -> bool:
+def take_over(port: Any, sessions: Registry, gate: DescriptorGate, balanced: bool = False) -> bool:
     """
     Accept *port*'s clients as plain sockets from now on, if it is of a kind that can be.
 
     Its next ``doRead`` is ours; everything else about it stays Twisted's.
+
+    :param balanced: whether balancers connect there, with PROXY headers.
     """
     if type(port) not in PLAIN_PORTS or sessions.context.engine is None:
         return False
     if not hasattr(port.socket, "_accept"):
         return False
-    accept_with(port, Acceptor(port, sessions, gate).doRead)
+    accept_with(port, Acceptor(port, sessions, gate, balanced).doRead)
     return True
 
 

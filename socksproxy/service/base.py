@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config.command_line import OPEN_TO_ALL, Options
+from ..config.command_line import CLAIMABLE, OPEN_TO_ALL, Options
 from ..config.plan import Listener
 from ..errors import describe
 from ..logs.access_log import AccessLog
@@ -321,6 +321,9 @@ class ListeningService(Service):
     def _announce(self, port: IListeningPort, listener: Listener) -> None:
         where, local = _place(port)
         kind = listener.description.partition(":")[0]
+        options = self.options
+        if listener.balanced and not (local or options is None or options.plan.settings.proxy_from.networks):
+            _log.warn(f"{{where}}: {CLAIMABLE}", where=where)
         self.announce(where, local, "" if kind in ("tcp", "tcp6", "unix") else f" ({listener.description})")
 
     def _failed(self, failure: Failure, listener: Listener) -> None:

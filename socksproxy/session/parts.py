@@ -322,11 +322,8 @@ class SessionParts:
         del self.channel
 
     def complain(self, problem: str) -> None:
-        """One line in the log, unless there was one of its kind lately."""
-        due = self.context.garbage.due(problem)
-        if due:
-            more = "" if due == 1 else f" ({due} such clients since the last such line)"
-            _log.info("{client}: {problem}{more}", client=self.client, problem=problem, more=more)
+        """See :meth:`socksproxy.session.shared.ServerContext.complain`."""
+        self.context.complain(self.client, problem)
 
     def resolved_name(self) -> None:
         """The name of the destination has been looked up."""

@@ -267,6 +267,13 @@ class ServerContext:
             hosts=self._hosts if ours else None,
         )
 
+    def complain(self, client: Client, problem: str) -> None:
+        """One line in the log on what *client* does, unless there was one of its kind lately."""
+        due = self.garbage.due(problem)
+        if due:
+            more = "" if due == 1 else f" ({due} such clients since the last such line)"
+            _log.info("{client}: {problem}{more}", client=client, problem=problem, more=more)
+
     # The engine and the ways out.
 
     @property

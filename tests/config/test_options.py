@@ -46,6 +46,11 @@ SAID: dict[str, tuple[str, list[str], list[str]]] = {
     "port": ("1081", ["--port=1081"], ["-p", "1082"]),
     "open": ("true", ["--open"], ["--open"]),
     "advertise": ('["192.0.2.1", "::1"]', ["--advertise=192.0.2.1", "--advertise=::1"], ["--advertise=::2"]),
+    "proxy-from": (
+        '["127.0.0.1", "10.0.0.0/8"]',
+        ["--proxy-from=127.0.0.1", "--proxy-from=10.0.0.0/8"],
+        ["--proxy-from=::1"],
+    ),
     "auth": ('["memory:a:b", "anonymous"]', ["--auth=memory:a:b", "--auth=anonymous"], ["--auth=memory:a:b"]),
     "auth-timeout": ("2.5", ["--auth-timeout=2.5"], ["--auth-timeout=7"]),
     "auth-cache": ("0", ["--auth=memory:a:b", "--auth-cache=0"], ["--auth=memory:a:b", "--auth-cache=7"]),
@@ -92,7 +97,12 @@ SAID: dict[str, tuple[str, list[str], list[str]]] = {
 }
 
 #: What else has to be said for a key to make sense, or a difference.
-BESIDES = {"log-format": ["--log=a.log"], "socks4-userid": ["--auth=memory:a:b"], "auth-cache": []}
+BESIDES = {
+    "log-format": ["--log=a.log"],
+    "socks4-userid": ["--auth=memory:a:b"],
+    "auth-cache": [],
+    "proxy-from": ["--listen=haproxy:tcp:1:interface=127.0.0.1"],
+}
 
 FLAGS = ["open", "log-probes", "no-resolve-commands", "bind-any-peer", "bind-check-port", "udp-relatch"]
 
@@ -124,7 +134,15 @@ def meant(options: Options) -> dict[str, Any]:
     checkers = [type(checker).__name__ for checker in options["credCheckers"]]
     found: dict[str, Any] = {
         name: options[name]
-        for name in ("outgoing", "advertise", "listen", "open", "no-resolve-commands", "log-probes")
+        for name in (
+            "outgoing",
+            "advertise",
+            "proxy-from",
+            "listen",
+            "open",
+            "no-resolve-commands",
+            "log-probes",
+        )
     }
     found |= {name: getattr(settings, name) for name in ("timeouts", "limits", "bind", "udp", "auth")}
     found |= {name: getattr(plan, name) for name in ("drain", "workers", "guarded")}
@@ -251,10 +269,7 @@ def test_without_the_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("key", [key for key in SAID if key not in ("auth", "log")])
 def test_examples(key: str) -> None:
     """The examples of the documentation are right."""
-    besides = (
-        ["--log=a.log"] if key == "log-format" else ["--auth=memory:a:b"] if key == "socks4-userid" else []
-    )
-    options = parsed(*besides, config=file(key, BY_NAME[key].example))
+    options = parsed(*BESIDES.get(key, []), config=file(key, BY_NAME[key].example))
     assert options.config is not None
     assert options._configured is not None
     assert options._configured.used == {key}

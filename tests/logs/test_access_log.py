@@ -58,7 +58,8 @@ def test_text(tmp_path: Path) -> None:
         "destination=example.com:80 rule=web reached=93.184.216.34:80 outgoing=192.0.2.7:40000 announced=- "
         "strangers=- reply=0 sent=512 received=81920 datagrams_sent=- datagrams_received=- dropped=- "
         "handshake_seconds=0.001000 resolution_seconds=- connect_seconds=0.010000 "
-        'session_seconds=1.500000 id=1700000000000.0.7 end=client ended="client reset"\n'
+        "session_seconds=1.500000 unique_id=- tls_name=- id=1700000000000.0.7 end=client "
+        'ended="client reset"\n'
     )
 
 

@@ -101,6 +101,8 @@ def test_whole() -> None:
         "resolution_seconds": 0.75,
         "connect_seconds": 2.5,
         "session_seconds": 10.0,
+        "unique_id": None,
+        "tls_name": None,
         "id": "7.0.1",
         "end": "client",
         "ended": "client",

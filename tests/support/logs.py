@@ -52,6 +52,8 @@ EVENT: dict[str, Any] = {
     "resolution_seconds": None,
     "connect_seconds": 0.01,
     "session_seconds": 1.5,
+    "unique_id": None,
+    "tls_name": None,
     "id": "1700000000000.0.7",
     "end": "client",
     "ended": "client reset",

@@ -159,6 +159,23 @@ group=NAME: only members of this group; given several times, members of any of t
 """,
 )
 
+balancer = CheckerFactory(
+    "balancer",
+    "ICertifiedName",
+    "(nothing)",
+    """
+Who comes through a balancer (--listen haproxy:...) is the user whose name stands in the TLS
+certificate that the client has shown to the balancer: its common name. The balancer must ask for
+certificates, verify them and tell the name. In HAProxy:
+
+    bind :1443 ssl crt proxy.pem ca-file clients-ca.pem verify required
+    server socks 192.0.2.1:1080 send-proxy-v2-ssl-cn
+
+A client without such a name can still be known in another way. Name your balancers with
+--proxy-from: who can reach the listener otherwise, can claim any name.
+""",
+)
+
 ident = CheckerFactory(
     "ident",
     "IUserid",
