@@ -4,7 +4,6 @@ What a session asks of whatever carries its client's bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from socket import SocketType
 from typing import Protocol as Shape
 
@@ -14,7 +13,7 @@ from ..limits.buckets import Meters
 from ..negotiation import IWrapping
 from ..net.dial import Destination
 from ..net.own_listeners import Place
-from ..relay.interfaces import IRelay, nothing
+from ..relay.interfaces import RelayOwner
 from ..relay.transports import TransportsRelay
 
 
@@ -66,16 +65,15 @@ class Channel(Shape):
     def join(
         self,
         destination: Destination,
-        ended: Callable[[IRelay], None],
+        owner: RelayOwner,
         idle: float,
         wrapping: IWrapping | None,
         meters: Meters | None = None,
-        half_closed: Callable[[IRelay], None] = nothing,
     ) -> TransportsRelay:
         """
         A relay, not started yet, between this channel's transport and *destination*'s.
 
+        :param owner: is told what becomes of the relay.
         :param wrapping: how the client's bytes are encapsulated; None: they are not.
         :param meters: see :meth:`socksproxy.relay.interfaces.IRelay.meter`.
-        :param half_closed: called, with the relay, when one direction has closed and the other goes on.
         """

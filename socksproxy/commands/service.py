@@ -23,7 +23,7 @@ from ..policy import IPolicy
 from ..policy.asking import DestinationCheck
 from ..policy.rules import Rule
 from ..relay.engine import RelayEngine
-from ..relay.half_closed import HalfClosed
+from ..relay.idle import IdleRelays
 from ..relay.interfaces import IRelay
 from ..routes.interfaces import Route
 from ..udp.registry import Associations
@@ -59,7 +59,7 @@ NO_COUNTS = Counts()
 class Context(Protocol):
     """What services use of what all sessions of a server share."""
 
-    half_closed: HalfClosed
+    half_closed: IdleRelays
     associations: Associations
 
     @property
@@ -284,12 +284,12 @@ class Relaying(Service):
             # The engine moves bytes as they are.
             socket = session.channel.detach() if wrapping is None else None
             if socket is not None:
-                relay = engine.relay(socket, link, self._relayed, early, idle, meters, self._half_closed)
+                relay = engine.relay(socket, link, self, early, idle, meters)
                 session.forget_channel()
                 return relay
             engine.forget(link.fileno())
             link = adopted(context.reactor, link)
-        joined = session.channel.join(link, self._relayed, idle, wrapping, meters, self._half_closed)
+        joined = session.channel.join(link, self, idle, wrapping, meters)
         joined.start(early, session.half_closed)
         return joined
 
@@ -300,12 +300,12 @@ class Relaying(Service):
         seconds: float = getattr(self.session.context.timeouts, name) if of_rule is None else of_rule
         return seconds
 
-    def _half_closed(self, relay: IRelay) -> None:
-        """One direction has closed, and the other one goes on."""
+    def relay_half_closed(self, relay: IRelay) -> None:
+        """See :meth:`socksproxy.relay.interfaces.RelayOwner.relay_half_closed`."""
         self.session.context.half_closed.add(relay, self._timeout("half_closed"))
 
-    def _relayed(self, relay: IRelay) -> None:
-        """Both directions are closed."""
+    def relay_ended(self, relay: IRelay) -> None:
+        """See :meth:`socksproxy.relay.interfaces.RelayOwner.relay_ended`."""
         self._relay = relay
         self.session.context.half_closed.discard(relay)
         if relay.problem is not None:

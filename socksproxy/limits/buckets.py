@@ -314,14 +314,16 @@ class Meter:
     server's bytes from others while it waits for its own.
 
     :param budgets: the narrowest first: of the session, of the user, of the whole server.
+    :ivar owed: bytes that wait to be sent and that it has not been asked about; the owner counts them.
     :ivar owner: whom to call when there is something again.
     :ivar waiting: whether it waits.
     """
 
-    __slots__ = ("_places", "owner", "waiting")
+    __slots__ = ("_places", "owed", "owner", "waiting")
 
     def __init__(self, budgets: Iterable[Budget]) -> None:
         self._places = [_Place(self, budget) for budget in budgets]
+        self.owed = 0
         self.owner: Waiter | None = None
         self.waiting = False
 

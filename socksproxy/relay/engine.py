@@ -31,11 +31,11 @@ from ..events import Cause
 from ..limits.buckets import Meters
 from ..logs.throttle import LogThrottle, complain
 from ..net.tcp_options import SOCKET_OPTIONS, SocketOption, set_options
-from ..runtime.deadlines import look_every
 from ..twisted_internals import join_epoll
 from ..values.timeouts import NEVER
 from .epoll_events import BROKEN, EVERYTHING, READ, READABLE
-from .interfaces import IRelay, nothing
+from .idle import IdleRelays
+from .interfaces import RelayOwner
 from .pipes import PipePool
 from .pump import BUFFER_SIZE, EngineRelay, Half
 
@@ -92,10 +92,10 @@ class RelayEngine:
         self.turn_bytes = turn_bytes
         self.spent = 0
         self.closed = False
-        self.relays: set[EngineRelay] = set()
-        self._timed: set[EngineRelay] = set()
-        self._idle_timer: IDelayedCall | None = None
-        self._handlers: dict[int, Handler] = {}
+        self._idle = IdleRelays(reactor, Cause.IDLE)
+        #: By descriptor; a list takes a fifth of the memory of a dictionary.
+        self._handlers: list[Handler | None] = []
+        self._registered = 0
         self._fresh: set[int] = set()
         self._again: deque[Pump] = deque()
         self._soon: list[Callable[[], None]] = []
@@ -140,7 +140,8 @@ class RelayEngine:
         try:
             events = self._epoll.poll(timeout, _BATCH)
             for fd, mask in events:
-                handler = handlers.get(fd)
+                # The reactor's descriptor has no handler.
+                handler = handlers[fd] if fd < len(handlers) else None
                 # A number that was closed and given out again within this round: the event is the old one's.
                 if handler is None or (fresh and fd in fresh):
                     continue
@@ -162,14 +163,23 @@ class RelayEngine:
         :raises OSError: when there is no room for another.
         """
         self._epoll.register(fd, mask)
-        self._handlers[fd] = handler
+        handlers = self._handlers
+        if fd >= len(handlers):
+            handlers += [None] * (fd + 1 - len(handlers))
+        self._registered += handlers[fd] is None
+        handlers[fd] = handler
         self._fresh.add(fd)
 
     def drop(self, fd: int) -> None:
         """*fd* is about to be closed, which takes it out of the epoll."""
-        self._handlers.pop(fd, None)
-        if not self._handlers and not self._users:
+        if self._handler(fd) is not None:
+            self._handlers[fd] = None
+            self._registered -= 1
+        if not self._registered and not self._users:
             self._leave_if_unused()
+
+    def _handler(self, fd: int) -> Handler | None:
+        return self._handlers[fd] if 0 <= fd < len(self._handlers) else None
 
     def forget(self, fd: int) -> None:
         """Take *fd* out; it may live on elsewhere."""
@@ -230,9 +240,10 @@ class RelayEngine:
         """Waiting for events failed, such as for want of memory: what it has taken is told again."""
         if self._broken.due():
             complain(_log, "the relay failed; it goes on")
-        for fd, handler in list(self._handlers.items()):
+        for fd, handler in enumerate(self._handlers):
             with suppress(OSError, ValueError):
-                self._epoll.modify(fd, getattr(handler, "mask", EVERYTHING))
+                if handler is not None:
+                    self._epoll.modify(fd, getattr(handler, "mask", EVERYTHING))
 
     # Relays.
 
@@ -240,27 +251,24 @@ class RelayEngine:
         self,
         client: SocketType,
         destination: SocketType,
-        ended: Callable[[IRelay], None],
+        owner: RelayOwner,
         early: bytes = b"",
         idle: float = NEVER,
         meters: Meters | None = None,
-        half_closed: Callable[[IRelay], None] = nothing,
     ) -> EngineRelay:
         """
         Relay between two connected, non-blocking stream sockets, which the engine closes.
 
         A socket that is registered already, for everything, stays so and is not registered anew.
 
-        :param ended: called once, with the relay, when both sockets are closed.
+        :param owner: is told when one direction has closed, and when both sockets are closed.
         :param early: what the client has sent already, for the destination.
         :param idle: seconds without a byte after which it ends; NEVER: it does not.
         :param meters: see :meth:`socksproxy.relay.interfaces.IRelay.meter`.
-        :param half_closed: called, with the relay, when one direction has closed and the other goes on.
         """
-        relay = EngineRelay(self, client, destination, ended, idle, half_closed)
-        self.relays.add(relay)
+        relay = EngineRelay(self, client, destination, owner)
         if idle != NEVER:
-            self._time(relay)
+            self._idle.add(relay, idle)
         if meters is not None:
             relay.meter(meters)
         if early:
@@ -277,43 +285,23 @@ class RelayEngine:
 
     def _take_over(self, half: Half) -> int:
         """The half's socket tells it what happens; returned is what happened before and was not used up."""
-        before = self._handlers.get(half.fd)
+        fd = half.socket.fileno()
+        before = self._handler(fd)
         if before is None:
-            if half.fd >= 0:
-                self.register(half.fd, half)
+            if fd >= 0:
+                self.register(fd, half)
             return 0
-        self._handlers[half.fd] = half
+        self._handlers[fd] = half
         missed: int = getattr(before, "missed", READ)
         return missed
 
     def forget_relay(self, relay: EngineRelay) -> None:
         """*relay* has ended."""
-        self.relays.discard(relay)
-        self._timed.discard(relay)
+        self._idle.discard(relay)
 
-    def _time(self, relay: EngineRelay) -> None:
-        relay.is_idle(self.reactor.seconds())
-        self._timed.add(relay)
-        self._want_check(relay.idle)
-
-    def _want_check(self, idle: float) -> None:
-        wait = look_every(idle)
-        if self._idle_timer is None:
-            self._idle_timer = self.reactor.callLater(wait, self._check_idle)
-        elif self._idle_timer.getTime() > self.reactor.seconds() + wait:
-            self._idle_timer.reset(wait)
-
-    def _check_idle(self) -> None:
-        self._idle_timer = None
-        now = self.reactor.seconds()
-        for relay in [relay for relay in self._timed if relay.is_idle(now)]:
-            self._end(relay, Cause.IDLE)
-        if self._timed:
-            self._want_check(min(relay.idle for relay in self._timed))
-
-    def _end(self, handler: Handler | EngineRelay, *how: Cause) -> None:
+    def _end(self, handler: Handler) -> None:
         try:
-            handler.abort(*how)
+            handler.abort()
         except Exception:
             # A fault of ours: it costs one session, and the others end all the same.
             complain(_log, "the relay failed to end {handler}", handler=type(handler).__name__)
@@ -368,7 +356,7 @@ class RelayEngine:
         self._leave_if_unused()
 
     def _leave_if_unused(self) -> None:
-        if not self._users and not self._handlers and not self.closed:
+        if not self._users and not self._registered and not self.closed:
             self._close()
 
     def _shut_down(self) -> None:
@@ -379,10 +367,9 @@ class RelayEngine:
         """End what is left, and the engine."""
         if self.closed:
             return
-        for relay in list(self.relays):
-            self._end(relay)
-        for handler in list(self._handlers.values()):
-            self._end(handler)
+        for handler in list(self._handlers):
+            if handler is not None:
+                self._end(handler)
         if not self.closed:
             self._close()
 
@@ -394,10 +381,11 @@ class RelayEngine:
             self._joint.leave()
         self._handlers.clear()
         self._again.clear()
-        for timer in (self._next_turn, self._idle_timer):
-            if timer is not None and timer.active():
-                timer.cancel()
-        self._next_turn = self._idle_timer = None
+        self._registered = 0
+        self._idle.close()
+        timer, self._next_turn = self._next_turn, None
+        if timer is not None and timer.active():
+            timer.cancel()
         self.pipes.close()
         self._epoll.close()
         if self._trigger is not None:

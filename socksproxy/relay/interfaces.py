@@ -4,6 +4,8 @@ How a relay ends, and what every relay can be asked.
 
 from __future__ import annotations
 
+from typing import Protocol as Shape
+
 from zope.interface import Attribute, Interface
 
 from ..events import Cause
@@ -11,8 +13,14 @@ from ..limits.buckets import Meters
 from ..net.own_listeners import Place
 
 
-def nothing(relay: IRelay) -> None:
-    """The callback of a relay whose caller wants to hear nothing."""
+class RelayOwner(Shape):
+    """Is told what becomes of a relay."""
+
+    def relay_half_closed(self, relay: IRelay) -> None:
+        """One direction of *relay* has closed, and the other goes on."""
+
+    def relay_ended(self, relay: IRelay) -> None:
+        """Both connections of *relay* are closed; this is told once."""
 
 
 class IRelay(Interface):

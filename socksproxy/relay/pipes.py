@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 from fcntl import fcntl
-from typing import NamedTuple
 
 _F_SETPIPE_SZ = 1031
 _F_GETPIPE_SZ = 1032
@@ -18,18 +17,23 @@ WANTED = 1 << 20
 LEAST = 1 << 16
 
 
-class Pipe(NamedTuple):
+class Pipe:
     """
-    An empty, non-blocking pipe.
+    A non-blocking pipe.
 
-    :ivar read: the descriptor to read from.
-    :ivar write: the descriptor to write to.
-    :ivar size: bytes that it holds.
+    :param read: the descriptor to read from.
+    :param write: the descriptor to write to.
+    :param size: bytes that there is room for.
+    :ivar held: bytes that are in the pipe.
     """
 
-    read: int
-    write: int
-    size: int
+    __slots__ = ("held", "read", "size", "write")
+
+    def __init__(self, read: int, write: int, size: int) -> None:
+        self.read = read
+        self.write = write
+        self.size = size
+        self.held = 0
 
     def close(self) -> None:
         """Close both descriptors."""
@@ -64,10 +68,10 @@ class PipePool:
             self.lent += 1
         return pipe
 
-    def give(self, pipe: Pipe, empty: bool) -> None:
-        """Take *pipe* back; one that is not *empty* is closed."""
+    def give(self, pipe: Pipe) -> None:
+        """Take *pipe* back; one that is not empty is closed."""
         self.lent -= 1
-        if empty and len(self._free) < self._keep:
+        if not pipe.held and len(self._free) < self._keep:
             self._free.append(pipe)
         else:
             pipe.close()

@@ -23,7 +23,7 @@ import errno as errno_
 import os
 from collections.abc import Callable
 from socket import AF_UNIX, SHUT_WR, SO_ERROR, SOL_SOCKET, SocketType
-from typing import Protocol as Shape
+from typing import Protocol as Shape, cast
 
 from zope.interface import implementer
 
@@ -33,7 +33,7 @@ from ..net.names import plain
 from ..net.own_listeners import Place, path_of
 from ..net.tcp_options import reset_on_close
 from .epoll_events import BROKEN, READABLE, UNEVEN, WRITE
-from .interfaces import IRelay, nothing
+from .interfaces import IRelay, RelayOwner
 from .pipes import Pipe, PipePool
 
 BUFFER_SIZE = 65536
@@ -87,14 +87,11 @@ class Half:
 
     __slots__ = (
         "_blocked",
-        "_in_pipe",
-        "_owed",
         "_pending",
         "_pipe",
         "_streak",
         "_uneven",
         "eof",
-        "fd",
         "meter",
         "moved",
         "other",
@@ -108,19 +105,15 @@ class Half:
     def __init__(self, relay: EngineRelay, socket: SocketType) -> None:
         self.relay = relay
         self.socket = socket
-        self.fd = socket.fileno()
         self.moved = 0
         self.eof = False
         self.queued = False
         self.meter: Meter | None = None
-        # Of what is pending, bytes that the meter has not been asked about.
-        self._owed = 0
         self._pending: memoryview | bytes | None = None
         self._blocked = False
         self._uneven = False
         self._streak = 0
         self._pipe: Pipe | None = None
-        self._in_pipe = 0
 
     def event(self, mask: int) -> None:
         """Something happened on the socket."""
@@ -131,17 +124,15 @@ class Half:
                 return
         if mask & READABLE:
             self.pump()
-        if mask & WRITE and self.fd >= 0:
-            other = self.other
-            if other._blocked:
-                other.pump()
+        if mask & WRITE and self.other._blocked:
+            self.other.pump()
 
     def pump(self) -> None:
         """Move what can be moved."""
         if self.meter is not None or self._pipe is not None:
             self._pump_at_most(self.meter)
             return
-        if self.fd < 0 or (self._blocked and not self._unblock()) or self.eof:
+        if (self._blocked and not self._unblock()) or self.eof:
             return
         relay = self.relay
         engine = relay.engine
@@ -188,7 +179,7 @@ class Half:
         self._pending = early
         self._blocked = True
         if self.meter is not None:
-            self._owed = len(early)
+            self.meter.owed = len(early)
 
     def set_meter(self, meter: Meter | None) -> None:
         """Move as much as *meter* allows from now on."""
@@ -198,10 +189,9 @@ class Half:
         waiting = before is not None and before.waiting
         if before is not None:
             before.leave()
-        if meter is None:
-            self._owed = 0
-        else:
+        if meter is not None:
             meter.owner = self
+            meter.owed = 0 if before is None else before.owed
         self.meter = meter
         if waiting:
             self.relay.engine.again(self)
@@ -212,25 +202,28 @@ class Half:
 
     def abort(self) -> None:
         """End the relay at once."""
-        if self.fd >= 0:
-            self.relay.abort()
+        self.relay.abort()
 
     def close(self) -> None:
         """Close the socket, once; the engine forgets it first, for its number may be given out again."""
+        engine = self.relay.engine
         if self._pipe is not None:
-            self.relay.engine.pipes.give(self._pipe, empty=not self._in_pipe)
+            engine.pipes.give(self._pipe)
             self._pipe = None
         if self.meter is not None:
             self.meter.leave()
             self.meter = None
+        # What comes yet finds nothing to do; and without a cycle the memory is back at once.
         self._pending = None
-        self.relay.engine.drop(self.fd)
-        self.fd = -1
+        self._blocked = False
+        self.eof = True
+        self.relay, self.other = _OVER, _GONE
+        engine.drop(self.socket.fileno())
         self.socket.close()
 
     def _pump_at_most(self, meter: Meter | None) -> None:
         """Move what can be moved, as far as *meter* allows; None: there is no limit."""
-        if self.fd < 0 or (meter is not None and meter.waiting):
+        if meter is not None and meter.waiting:
             return
         if (self._blocked and not self._unblock_within(meter)) or self.eof:
             return
@@ -250,7 +243,7 @@ class Half:
                 if meter is not None:
                     meter.spend(size)
             drained = self._pipe is None and 0 < size < min(most, BUFFER_SIZE) and not self._uneven
-            if size < 0 or drained or self._blocked or self.fd < 0:
+            if size < 0 or drained or self._blocked or self.eof:
                 if meter is not None:
                     meter.rest()
                 return
@@ -258,7 +251,7 @@ class Half:
 
     def _unblock_within(self, meter: Meter | None) -> bool:
         """Send what waits for the meter, and for the other socket; whether all of it went."""
-        while meter is not None and self._owed:
+        while meter is not None and meter.owed:
             most = meter.take()
             if not most:
                 self._wait_for(meter)
@@ -275,8 +268,8 @@ class Half:
                 return False
             meter.spend(taken)
             self.moved += taken
-            self._owed -= taken
-            self._pending = owed[taken:] if self._owed else None
+            meter.owed -= taken
+            self._pending = owed[taken:] if meter.owed else None
         return self._unblock()
 
     def _wait_for(self, meter: Meter) -> None:
@@ -327,7 +320,7 @@ class Half:
     def _splice(self, pipe: Pipe, most: int) -> int:
         """See :meth:`_move`: through *pipe*."""
         try:
-            size = _SPLICE(self.fd, pipe.write, min(most, pipe.size), flags=_FLAGS)
+            size = _SPLICE(self.socket.fileno(), pipe.write, min(most, pipe.size), flags=_FLAGS)
         except BlockingIOError:
             self._return_pipe(0)
             return self._copy(min(most, BUFFER_SIZE)) if self._uneven else -1
@@ -341,8 +334,8 @@ class Half:
             self._uneven = True
             self._return_pipe(0)
             return self._copy(min(most, BUFFER_SIZE))
-        self._in_pipe = size
-        self._drain()
+        pipe.held = size
+        self._drain(pipe)
         return size
 
     def _unblock(self) -> bool:
@@ -360,18 +353,16 @@ class Half:
                 self._pending = memoryview(self._pending)[taken:]
                 return False
             self._pending = None
-        if self._in_pipe and not self._drain():
+        if self._pipe is not None and self._pipe.held and not self._drain(self._pipe):
             return False
         self._blocked = False
         return True
 
-    def _drain(self) -> bool:
-        """Splice the pipe's bytes to the other socket; whether all of them went."""
-        pipe = self._pipe
-        assert pipe is not None
-        while self._in_pipe:
+    def _drain(self, pipe: Pipe) -> bool:
+        """Splice the bytes of *pipe* to the other socket; whether all of them went."""
+        while pipe.held:
             try:
-                taken = _SPLICE(pipe.read, self.other.fd, self._in_pipe, flags=_FLAGS)
+                taken = _SPLICE(pipe.read, self.other.socket.fileno(), pipe.held, flags=_FLAGS)
             except BlockingIOError:
                 self._blocked = True
                 return False
@@ -380,16 +371,16 @@ class Half:
                     self.relay.broken(self.other, problem)
                     return False
                 return self._unsplice(pipe)
-            self._in_pipe -= taken
+            pipe.held -= taken
             self.moved += taken
         return True
 
     def _unsplice(self, pipe: Pipe) -> bool:
         """The other socket cannot be spliced to: what is in the pipe goes on as a buffer."""
         pending = bytearray()
-        while len(pending) < self._in_pipe:
-            pending += os.read(pipe.read, self._in_pipe - len(pending))
-        self._in_pipe = 0
+        while len(pending) < pipe.held:
+            pending += os.read(pipe.read, pipe.held - len(pending))
+        pipe.held = 0
         self._pending = bytes(pending)
         self._blocked = True
         self._return_pipe(_NEVER)
@@ -398,7 +389,7 @@ class Half:
 
     def _return_pipe(self, streak: int) -> None:
         assert self._pipe is not None
-        self.relay.engine.pipes.give(self._pipe, empty=True)
+        self.relay.engine.pipes.give(self._pipe)
         self._pipe = None
         self._streak = streak
 
@@ -415,7 +406,8 @@ class Half:
         except OSError as problem:
             relay.broken(self.other, problem)
             return
-        relay.half_closed(relay)
+        if relay.owner is not None:
+            relay.owner.relay_half_closed(relay)
 
     def _check(self) -> bool:
         """The source sends no more, but something happened to it: whether the relay goes on."""
@@ -430,34 +422,16 @@ class EngineRelay:
     """
     A relay in the engine. See :meth:`socksproxy.relay.engine.RelayEngine.relay`.
 
-    :ivar idle: seconds without a byte after which it ends; NEVER: it does not.
-    :ivar half_closed: called when one direction has closed and the other goes on.
+    :ivar owner: is told what becomes of the relay; None: the relay has ended.
     """
 
     #: The engine moves bytes of any protocol, so none is broken.
     problem: str | None = None
 
-    __slots__ = (
-        "_ended",
-        "_since",
-        "_total",
-        "client",
-        "destination",
-        "engine",
-        "errno",
-        "half_closed",
-        "how",
-        "idle",
-    )
+    __slots__ = ("client", "destination", "engine", "errno", "how", "owner")
 
     def __init__(
-        self,
-        engine: PumpEngine,
-        client: SocketType,
-        destination: SocketType,
-        ended: Callable[[IRelay], None],
-        idle: float,
-        half_closed: Callable[[IRelay], None],
+        self, engine: PumpEngine, client: SocketType, destination: SocketType, owner: RelayOwner
     ) -> None:
         self.engine = engine
         self.client = Half(self, client)
@@ -465,11 +439,7 @@ class EngineRelay:
         self.client.other, self.destination.other = self.destination, self.client
         self.how: Cause | None = None
         self.errno = 0
-        self.idle = idle
-        self.half_closed = half_closed
-        self._ended: Callable[[IRelay], None] | None = ended
-        self._total = -1
-        self._since = 0.0
+        self.owner: RelayOwner | None = owner
 
     @property
     def sent(self) -> int:
@@ -483,13 +453,13 @@ class EngineRelay:
 
     def abort(self, how: Cause = Cause.ABORTED) -> None:
         """See :meth:`socksproxy.relay.interfaces.IRelay.abort`."""
-        if self._ended is not None:
+        if self.owner is not None:
             self.how = how
             self._close(reset=True)
 
     def meter(self, meters: Meters | None) -> None:
         """See :meth:`socksproxy.relay.interfaces.IRelay.meter`."""
-        if self._ended is not None:
+        if self.owner is not None:
             up, down = (None, None) if meters is None else meters
             self.client.set_meter(up)
             self.destination.set_meter(down)
@@ -507,7 +477,7 @@ class EngineRelay:
 
     def broken(self, half: Half, problem: OSError) -> None:
         """*half*'s socket has failed: the other one's peer gets a reset."""
-        if self._ended is None:
+        if self.owner is None:
             return
         self.errno = problem.errno or 0
         reset = self.errno in _RESETS
@@ -519,31 +489,31 @@ class EngineRelay:
 
     def finish(self) -> None:
         """Both directions are closed."""
-        if self._ended is not None:
+        if self.owner is not None:
             self._close(reset=False)
 
-    def is_idle(self, now: float) -> bool:
-        """
-        Whether it has moved nothing for its time.
-
-        It is asked now and then, instead of being told of every byte; the first time begins the wait.
-        """
-        total = self.client.moved + self.destination.moved
-        if total != self._total:
-            self._total, self._since = total, now
-        return now - self._since >= self.idle
-
     def _close(self, *, reset: bool) -> None:
-        ended, self._ended = self._ended, None
-        self.half_closed = nothing
-        halves = self.client, self.destination
-        for half in halves:
+        owner, self.owner = self.owner, None
+        for half in (self.client, self.destination):
             if reset:
                 reset_on_close(half.socket)
             half.close()
-        for half in halves:
-            # Without these no cycle is left, and the memory is back at once instead of some time.
-            del half.relay, half.other
         self.engine.forget_relay(self)
-        if ended is not None:
-            ended(self)
+        if owner is not None:
+            owner.relay_ended(self)
+
+
+class _Over:
+    """Stands for the relay of a half that is closed."""
+
+    def abort(self) -> None:
+        """There is nothing to end."""
+
+
+class _Gone:
+    """Stands for the other half of one that is closed."""
+
+    _blocked = False
+
+
+_OVER, _GONE = cast(EngineRelay, _Over()), cast(Half, _Gone())

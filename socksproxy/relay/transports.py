@@ -9,7 +9,6 @@ other direction lives, a reset as a reset.
 from __future__ import annotations
 
 import errno as errno_
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -24,7 +23,7 @@ from ..net.own_listeners import Place, place_of
 from ..twisted_internals import can_half_close, innermost, read_at_most
 from ..values.timeouts import NEVER
 from ..wire.words import ProtocolError
-from .interfaces import IRelay, nothing
+from .interfaces import IRelay, RelayOwner
 
 #: Bytes that a transport reads at a time, and at the least.
 _MOST_READ, _LEAST_READ = 65536, 512
@@ -245,12 +244,11 @@ class TransportsRelay:
     :param client: the client's transport.
     :param destination: the destination's transport.
     :param clock: for the idle timeout.
-    :param ended: called once, with this relay, when both connections are gone.
+    :param owner: is told when one direction has closed, and when both connections are gone.
     :param idle: seconds without a byte after which it ends; NEVER: it does not.
     :param wrapping: what was agreed on with the client, an :class:`~socksproxy.negotiation.IWrapping`;
         None: its bytes are as they are.
     :param meters: see :meth:`meter`.
-    :param half_closed: called, with this relay, when one direction has closed and the other goes on.
     """
 
     def __init__(
@@ -258,11 +256,10 @@ class TransportsRelay:
         client: Any,
         destination: Any,
         clock: IReactorTime,
-        ended: Callable[[IRelay], None],
+        owner: RelayOwner,
         idle: float = NEVER,
         wrapping: Any = None,
         meters: Meters | None = None,
-        half_closed: Callable[[IRelay], None] = nothing,
     ) -> None:
         self.client = RelayEnd(self, client) if wrapping is None else WrappedEnd(self, client, wrapping)
         self.destination = RelayEnd(self, destination)
@@ -272,14 +269,14 @@ class TransportsRelay:
         self.errno = 0
         self._clock = clock
         self._last = 0.0
-        self._ended = ended
+        #: None: the relay has ended.
+        self._owner: RelayOwner | None = owner
         self._idle = idle
         self._timer: IDelayedCall | None = None
         self._over = False
         self._closing = False
         self._started = False
         self._meters = meters
-        self._half_closed = half_closed
 
     @property
     def sent(self) -> int:
@@ -350,8 +347,8 @@ class TransportsRelay:
     def closed_by(self, end: RelayEnd) -> None:
         """*end*'s peer was the first, or the second, to close its direction."""
         self._note(Cause.CLIENT if end is self.client else Cause.DESTINATION, 0)
-        if not end.other.read_closed:
-            self._half_closed(self)
+        if not end.other.read_closed and self._owner is not None:
+            self._owner.relay_half_closed(self)
 
     def lost(self, end: RelayEnd, reason: Failure) -> None:
         """*end*'s connection is gone."""
@@ -405,9 +402,9 @@ class TransportsRelay:
         self._over = True
         for end in (self.client, self.destination):
             end.leave_meter()
-        ended, self._ended = self._ended, nothing
-        self._half_closed = nothing
-        ended(self)
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.relay_ended(self)
 
 
 #: Ends that were decided here; what follows from them does not change the record.

@@ -4,7 +4,6 @@ The SOCKS server as Twisted sees it: a factory, and a protocol on any stream tra
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from socket import AF_INET6, AF_UNIX, SocketType
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,7 @@ from ..net.names import literal, plain
 from ..net.own_listeners import Place
 from ..net.ports import host_of
 from ..net.tcp_options import set_options
-from ..relay.interfaces import IRelay, nothing
+from ..relay.interfaces import RelayOwner
 from ..relay.transports import TransportsRelay, reached_by
 from ..session.early_data import READ
 from ..session.registry import Registry
@@ -244,22 +243,20 @@ class SOCKSProtocol(Protocol):
     def join(
         self,
         destination: Destination,
-        ended: Callable[[IRelay], None],
+        owner: RelayOwner,
         idle: float,
         wrapping: IWrapping | None,
         meters: Meters | None = None,
-        half_closed: Callable[[IRelay], None] = nothing,
     ) -> TransportsRelay:
         """See :meth:`socksproxy.commands.channel.Channel.join`."""
         relay = TransportsRelay(
             self.transport,
             destination.transport,
             self.factory.reactor,
-            ended,
+            owner,
             idle,
             wrapping,
             meters,
-            half_closed,
         )
         self._end, destination.end = relay.client, relay.destination
         return relay

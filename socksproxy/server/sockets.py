@@ -33,7 +33,7 @@ from ..net.own_listeners import Place, path_of
 from ..net.ports import host_of
 from ..net.tcp_options import SocketOption, reset_on_close, set_options
 from ..relay.epoll_events import BROKEN, ERROR, READABLE, UNEVEN
-from ..relay.interfaces import IRelay, nothing
+from ..relay.interfaces import RelayOwner
 from ..relay.transports import TransportsRelay
 from ..session.early_data import READ
 from ..session.registry import Registry
@@ -191,11 +191,10 @@ class SocketChannel:
     def join(
         self,
         destination: Destination,
-        ended: Callable[[IRelay], None],
+        owner: RelayOwner,
         idle: float,
         wrapping: IWrapping | None,
         meters: Meters | None = None,
-        half_closed: Callable[[IRelay], None] = nothing,
     ) -> TransportsRelay:
         """See :meth:`socksproxy.commands.channel.Channel.join`."""
         client = self.detach()
@@ -203,7 +202,7 @@ class SocketChannel:
         self._engine.forget(client.fileno())
         link = adopted(self._reactor, client)
         relay = TransportsRelay(
-            link.transport, destination.transport, self._reactor, ended, idle, wrapping, meters, half_closed
+            link.transport, destination.transport, self._reactor, owner, idle, wrapping, meters
         )
         link.end, destination.end = relay.client, relay.destination
         return relay

@@ -17,7 +17,7 @@ from ..auth.authentication import Authentication
 from ..commands.bind import Binds
 from ..commands.channel import Channel
 from ..commands.peer_listener import Take, for_engine, for_transports
-from ..events import IServerEvents, ServerEvents, SessionIds
+from ..events import Cause, IServerEvents, ServerEvents, SessionIds
 from ..identity import Client
 from ..limits.ledger import Ledger
 from ..logs.throttle import LogThrottleByKind, complain
@@ -35,7 +35,7 @@ from ..policy.compiled import RulePolicy
 from ..policy.hours import HoursWatch
 from ..relay import engine_for
 from ..relay.engine import RelayEngine
-from ..relay.half_closed import HalfClosed
+from ..relay.idle import IdleRelays
 from ..routes.direct import Direct
 from ..routes.interfaces import Route
 from ..runtime.deadlines import Deadlines, OwnDeadlines
@@ -180,7 +180,7 @@ class ServerContext:
         self.peers: Deadlines[Timed] = Deadlines(reactor, bind.timeout, methodcaller("peer_expired"))
         self.lingers: Deadlines[Timed] = Deadlines(reactor, LINGER, methodcaller("linger_expired"))
         self.graces: Deadlines[Timed] = Deadlines(reactor, udp.grace, methodcaller("grace_expired"))
-        self.half_closed = HalfClosed(reactor)
+        self.half_closed = IdleRelays(reactor, Cause.HALF_CLOSED)
         self.early = EarlyData()
         #: What the TCP sockets of both sides are told.
         self.socket_options = socket_options(timeouts)

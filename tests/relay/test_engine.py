@@ -27,6 +27,7 @@ from twisted.internet.threads import deferToThread
 from ..support.relay import (
     PATIENCE,
     Harness,
+    Owner,
     Timed,
     an_engine,
     open_descriptors,
@@ -117,7 +118,9 @@ class Sips(PipePool):
 
     def take(self) -> Pipe | None:
         pipe = super().take()
-        return None if pipe is None else pipe._replace(size=4096)
+        if pipe is not None:
+            pipe.size = 4096
+        return pipe
 
 
 class TestSplice:
@@ -187,10 +190,10 @@ class TestSplice:
         half = harness.relay.client
         harness.destination.setblocking(False)
         deadline = reactor.seconds() + PATIENCE
-        while not half._in_pipe and reactor.seconds() < deadline:
+        while not (half._pipe and half._pipe.held) and reactor.seconds() < deadline:
             send_what_fits(harness.client, BULK)
             yield deferLater(reactor, 0, lambda: None)
-            if half._blocked and not half._in_pipe:
+            if half._blocked and not (half._pipe and half._pipe.held):
                 # All is full, and what is stuck is in a buffer: let it go on.
                 with suppress(BlockingIOError):
                     harness.destination.recv(1 << 18)
@@ -232,7 +235,7 @@ class TestDescriptors:
             def event(self, mask: int) -> None:
                 super().event(mask)
                 for sock, other in ((b, d), (d, b)):
-                    if engine._handlers.get(sock.fileno()) is self:
+                    if engine._handler(sock.fileno()) is self:
                         engine.drop(other.fileno())
                         other.close()
 
@@ -256,7 +259,7 @@ class TestDescriptors:
         class Recycler(Recorder):
             def event(self, mask: int) -> None:
                 super().event(mask)
-                victim = next(sock for _, sock in pairs if engine._handlers.get(sock.fileno()) is not self)
+                victim = next(sock for _, sock in pairs if engine._handler(sock.fileno()) is not self)
                 number = victim.fileno()
                 engine.drop(number)
                 victim.close()
@@ -496,7 +499,7 @@ class TestConnect:
             accepted = yield greeting
             # The event is due and holds both: that it is connected, and the banner.
             link = yield attempt
-            engine.relay(raw(relays), link, ended.callback)
+            engine.relay(raw(relays), link, Owner(ended.callback))
             assert (yield deferToThread(read_exactly, mine, 11)) == b"220 ready\r\n"
         mine.close()
         accepted.close()

@@ -80,7 +80,7 @@ class TestPool:
         lent = [take(pool), take(pool)]
         assert pool.take() is None
         assert pool.lent == 2
-        pool.give(lent.pop(), empty=True)
+        pool.give(lent.pop())
         assert pool.lent == 1
         lent.append(take(pool))
         assert pool.take() is None
@@ -96,7 +96,7 @@ class TestPool:
         """Opening and enlarging one is four system calls and a megabyte of pages."""
         pool = PipePool()
         pipe = take(pool)
-        pool.give(pipe, empty=True)
+        pool.give(pipe)
         assert take(pool) == pipe
         pipe.close()
 
@@ -105,7 +105,7 @@ class TestPool:
         pool = PipePool(keep=2)
         lent = [take(pool) for _ in range(5)]
         for pipe in lent:
-            pool.give(pipe, empty=True)
+            pool.give(pipe)
         assert pool.lent == 0
         assert [is_open(pipe.read) and is_open(pipe.write) for pipe in lent] == [True] * 2 + [False] * 3
         pool.close()
@@ -114,8 +114,8 @@ class TestPool:
         """Else one session's bytes would come out in another's."""
         pool = PipePool()
         pipe = take(pool)
-        os.write(pipe.write, b"somebody's secret")
-        pool.give(pipe, empty=False)
+        pipe.held = os.write(pipe.write, b"somebody's secret")
+        pool.give(pipe)
         assert not is_open(pipe.read)
         assert not is_open(pipe.write)
         again = take(pool)
@@ -128,7 +128,7 @@ class TestPool:
         pool = PipePool()
         lent = [take(pool), take(pool)]
         for pipe in lent:
-            pool.give(pipe, empty=True)
+            pool.give(pipe)
         pool.close()
         pool.close()
         assert open_descriptors() == before
@@ -147,11 +147,13 @@ class TestPool:
                     assert pipe not in lent
                     lent.append(pipe)
             elif lent:
-                pool.give(lent.pop(0), empty=act == "give")
+                lent[0].held = int(act != "give")
+                pool.give(lent.pop(0))
             assert pool.lent == len(lent)
             assert len(open_descriptors() - before) <= 2 * (4 + 2)
         for pipe in lent:
-            pool.give(pipe, empty=False)
+            pipe.held = 1
+            pool.give(pipe)
         pool.close()
         assert open_descriptors() == before
 

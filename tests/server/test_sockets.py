@@ -88,7 +88,7 @@ def channel() -> Iterator[Channel]:
         made = Channel(engine)
         yield made
         made.channel.abort()
-        assert engine._handlers == {}
+        assert engine._registered == 0
         made.client.close()
 
 

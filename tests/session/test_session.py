@@ -24,7 +24,7 @@ from twisted.internet.task import Clock
 
 from socksproxy.negotiation import MAX_EARLY
 from socksproxy.net import descriptors
-from socksproxy.relay import half_closed
+from socksproxy.relay import idle as idle_relays
 from socksproxy.server.factory import SOCKSProtocol
 from socksproxy.server.sockets import SocketChannel
 from socksproxy.session.parts import Phase
@@ -529,7 +529,7 @@ def test_half_closed(
 def test_descriptors_short(serve: Serve, mute_origin: Origin, monkeypatch: pytest.MonkeyPatch) -> Playing:
     """Half-closed sessions without data end, and a new client is served at once."""
     proxy: Proxy = yield serve()
-    monkeypatch.setattr(half_closed, "SPARED", 0)
+    monkeypatch.setattr(idle_relays, "SPARED", 0)
     with proxy.connect() as gone:
         yield proxy.play(half_close, gone, mute_origin.port)
         yield until(lambda: len(proxy.sessions.context.half_closed) == 1)

@@ -54,6 +54,19 @@ def socket_pair(family: int = socket.AF_INET) -> tuple[socket.socket, socket.soc
     return mine, relays
 
 
+class Owner:
+    """Owns a relay: *ended* is called with the relay when that has ended."""
+
+    def __init__(self, ended: Callable[[IRelay], object]) -> None:
+        self._ended = ended
+
+    def relay_half_closed(self, relay: IRelay) -> None:
+        """Nothing is done about it."""
+
+    def relay_ended(self, relay: IRelay) -> None:
+        self._ended(relay)
+
+
 def reset(sock: socket.socket) -> None:
     """Close *sock* with a reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -189,11 +202,10 @@ class Harness:
             self.relay = self.engine.relay(
                 raw(self._client),
                 raw(self._destination),
-                self._has_ended,
+                self,
                 early,
                 idle,
                 meters,
-                self._half_closed,
             )
             return
         client, destination = adopted(reactor, self._client), adopted(reactor, self._destination)
@@ -201,20 +213,19 @@ class Harness:
             client.transport,
             destination.transport,
             self.clock,
-            self._has_ended,
+            self,
             idle,
             self._wrapping,
             meters,
-            self._half_closed,
         )
         client.end, destination.end = self.relay.client, self.relay.destination
         self.relay.start(early, client_eof)
 
-    def _half_closed(self, relay: IRelay) -> None:
+    def relay_half_closed(self, relay: IRelay) -> None:
         assert self.relay in (None, relay)
         self.halved += 1
 
-    def _has_ended(self, relay: IRelay) -> None:
+    def relay_ended(self, relay: IRelay) -> None:
         self.endings += 1
         if self.endings == 1:
             self.ended.callback(relay)

@@ -1,9 +1,9 @@
 """
-Relays of which one direction is closed and the other is not.
+Relays that may not go on for ever without data: those with an idle timeout, and half-closed ones.
 
-A peer that has gone looks like one that has sent all it had to say and waits for
-the rest of the answer. So such a relay may go on, but not for ever without data;
-and where descriptors run short, the longest without data ends first.
+A peer that has gone looks like one that has sent all it had to say and waits for the rest of the answer. So
+a half-closed relay may go on, but not for ever without data; and where descriptors run short, the relay
+without data for the longest time ends first.
 """
 
 from __future__ import annotations
@@ -47,17 +47,19 @@ class _Wait:
         return now - self.since
 
 
-class HalfClosed:
+class IdleRelays:
     """
-    Ends half-closed relays (:class:`~socksproxy.relay.interfaces.IRelay`) that move no data.
+    Ends relays (:class:`~socksproxy.relay.interfaces.IRelay`) that move no data.
 
     It looks at the relays now and then, instead of being told of every byte.
 
     :param clock: the source of time.
+    :param cause: how the relays end.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, cause: Cause) -> None:
         self._clock = clock
+        self._cause = cause
         self._waits: dict[Any, _Wait] = {}
         self._timer: IDelayedCall | None = None
 
@@ -66,7 +68,7 @@ class HalfClosed:
 
     def add(self, relay: Any, seconds: float) -> None:
         """
-        One direction of *relay* has closed.
+        *relay* is not to go on without data.
 
         :param seconds: how long it may go on without data; NEVER: without an end.
         """
@@ -76,7 +78,8 @@ class HalfClosed:
 
     def discard(self, relay: Any) -> None:
         """*relay* has ended."""
-        self._waits.pop(relay, None)
+        if self._waits:
+            self._waits.pop(relay, None)
 
     def end_longest(self, most: int) -> int:
         """
@@ -111,16 +114,19 @@ class HalfClosed:
     def _check(self) -> None:
         self._timer = None
         looked = self._look(self._clock.seconds())
-        self._end([relay for relay, idle in looked if idle >= self._waits[relay].seconds], Cause.HALF_CLOSED)
+        self._end([relay for relay, idle in looked if idle >= self._waits[relay].seconds], self._cause)
         shortest = min((wait.seconds for wait in self._waits.values()), default=NEVER)
         if shortest != NEVER:
             self._want_look(shortest)
 
     def _end(self, relays: list[Any], how: Cause) -> None:
         for relay in relays:
-            self.discard(relay)
+            wait = self._waits.pop(relay, None)
+            if wait is None:
+                continue  # the end of another has ended it
             try:
                 relay.abort(how)
             except Exception:
-                # A fault of ours: it costs one session, and the others end all the same.
-                complain(_log, "a half-closed session fails to end")
+                # A fault of ours: the others end all the same, and this one is tried again.
+                self._waits[relay] = wait
+                complain(_log, "an idle session fails to end")

@@ -1,4 +1,4 @@
-"""Half-closed relays end when they move nothing: see :mod:`socksproxy.relay.half_closed`."""
+"""Relays that may not go on without data: see :mod:`socksproxy.relay.idle`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import pytest
 from twisted.internet.task import Clock
 
 from socksproxy.events import Cause
-from socksproxy.relay.half_closed import SPARED, HalfClosed
+from socksproxy.relay.idle import SPARED, IdleRelays
 from socksproxy.values.timeouts import NEVER
 
 
 class Relay:
     """What is asked of a relay."""
 
-    def __init__(self, half_closed: HalfClosed) -> None:
-        self.half_closed = half_closed
+    def __init__(self, idle: IdleRelays) -> None:
+        self.idle = idle
         self.sent = self.received = 0
         self.how: Cause | None = None
 
     def abort(self, how: Cause) -> None:
         self.how = how
-        self.half_closed.discard(self)
+        self.idle.discard(self)
 
 
 class Setting:
@@ -30,11 +30,11 @@ class Setting:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.half_closed = HalfClosed(self.clock)
+        self.idle = IdleRelays(self.clock, Cause.HALF_CLOSED)
 
     def relay(self, seconds: float) -> Any:
-        relay = Relay(self.half_closed)
-        self.half_closed.add(relay, seconds)
+        relay = Relay(self.idle)
+        self.idle.add(relay, seconds)
         return relay
 
     def pass_time(self, seconds: int) -> None:
@@ -55,7 +55,7 @@ class TestTimeout:
         assert relay.how is None
         setting.pass_time(1 + seconds // 8 + 1)
         assert relay.how is Cause.HALF_CLOSED
-        assert len(setting.half_closed) == 0
+        assert len(setting.idle) == 0
 
     @pytest.mark.parametrize("way", ["sent", "received"])
     def test_with_data_now_and_then(self, setting: Setting, way: str) -> None:
@@ -84,24 +84,27 @@ class TestTimeout:
 
     def test_ended_by_itself(self, setting: Setting) -> None:
         relay = setting.relay(4)
-        setting.half_closed.discard(relay)
-        setting.half_closed.discard(relay)
+        setting.idle.discard(relay)
+        setting.idle.discard(relay)
         setting.pass_time(10)
         assert relay.how is None
         assert setting.clock.getDelayedCalls() == []
 
     def test_one_that_fails_to_end(self, setting: Setting) -> None:
-        """It costs the others nothing."""
+        """It costs the others nothing, and is tried again."""
         broken, other = setting.relay(4), setting.relay(4)
         broken.abort = lambda how: 1 // 0
         setting.pass_time(6)
         assert other.how is Cause.HALF_CLOSED
-        assert len(setting.half_closed) == 0
+        del broken.abort
+        setting.pass_time(1)
+        assert broken.how is Cause.HALF_CLOSED
+        assert len(setting.idle) == 0
 
     def test_close(self, setting: Setting) -> None:
         relay = setting.relay(4)
-        setting.half_closed.close()
-        setting.half_closed.close()
+        setting.idle.close()
+        setting.idle.close()
         assert setting.clock.getDelayedCalls() == []
         assert relay.how is None
 
@@ -112,23 +115,23 @@ class TestShortage:
         for _ in range(5):
             relays.append(setting.relay(NEVER))
             setting.pass_time(2)
-        assert setting.half_closed.end_longest(2) == 2
+        assert setting.idle.end_longest(2) == 2
         assert [relay.how for relay in relays] == [Cause.SHORTAGE, Cause.SHORTAGE, None, None, None]
-        assert setting.half_closed.end_longest(10) == 3
-        assert setting.half_closed.end_longest(10) == 0
+        assert setting.idle.end_longest(10) == 3
+        assert setting.idle.end_longest(10) == 0
 
     def test_one_that_moves_data_is_not_the_oldest(self, setting: Setting) -> None:
         moving, still = setting.relay(NEVER), setting.relay(NEVER)
         setting.pass_time(10)
         moving.received += 1
-        assert setting.half_closed.end_longest(2) == 1
+        assert setting.idle.end_longest(2) == 1
         assert (moving.how, still.how) == (None, Cause.SHORTAGE)
 
     def test_just_closing(self, setting: Setting) -> None:
         """Every session is half-closed for a moment at its end."""
         relay = setting.relay(NEVER)
         setting.clock.advance(SPARED - 0.01)
-        assert setting.half_closed.end_longest(1) == 0
+        assert setting.idle.end_longest(1) == 0
         setting.clock.advance(0.01)
-        assert setting.half_closed.end_longest(1) == 1
+        assert setting.idle.end_longest(1) == 1
         assert relay.how is Cause.SHORTAGE
