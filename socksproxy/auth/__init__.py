@@ -1,10 +1,9 @@
 """
-Who a client is: everything goes through a :mod:`twisted.cred` portal.
+Authentication, all of it through a :mod:`twisted.cred` portal.
 
-A method (RFC 1928, section 3) turns a conversation into credentials; the portal
-turns credentials into an avatar, an :class:`~socksproxy.identity.ISOCKSUser`.
-What is known of a client without a word of SOCKS (its TLS certificate, the local
-user behind a Unix socket, what its identd says) are credentials too.
+A method (RFC 1928, section 3) turns a conversation into credentials. The portal turns credentials into an
+avatar, an :class:`~socksproxy.identity.ISOCKSUser`. What is known of a client before it speaks SOCKS (its TLS
+certificate, the local user behind a Unix socket, the answer of its identd) are credentials, too.
 
 The names in ``__all__`` are the public interface.
 """
@@ -13,6 +12,7 @@ from ..identity import ISOCKSUser
 from ..negotiation import IExchange, IMethod, IWrapping, LogIn, Say
 from ..values.auth import AuthSettings
 from .cache import Remembering
+from .chain import portal_of
 from .checkers.threads import CheckThreads, ThreadedChecker
 from .credentials import (
     Anonymous,
@@ -28,7 +28,6 @@ from .credentials import (
 )
 from .directory import Directory, DirectoryRealm, GroupRecord, UserRecord
 from .methods import NoAuthentication, UsernamePassword
-from .portal import portal_of
 from .users import Realm, User
 
 __all__ = [

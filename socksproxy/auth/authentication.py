@@ -1,5 +1,5 @@
 """
-What the sessions of a factory have to find out who their clients are.
+How the sessions of a factory authenticate their clients.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ..values.auth import AuthSettings
 from .checkers.threads import CheckThreads
 from .credentials import Anonymous, ICertificate, ICertifiedName, IPeerCredentials, IUserid, Userid
 from .gate import Gate
-from .known import inner, knows
+from .known import inner, knows, methods_of
 from .methods import NoAuthentication, UsernamePassword
 from .penalties import Penalties
 
 if TYPE_CHECKING:
     from ..identity import Client
 
-#: What a transport may know of its client, and how that is called in the access record.
+#: What a transport may know of its client, and the name of that in the access record.
 _BY_TRANSPORT: tuple[tuple[Any, str], ...] = (
     (ICertificate, "certificate"),
     (IPeerCredentials, "peercred"),
@@ -35,14 +35,14 @@ _BY_TRANSPORT: tuple[tuple[Any, str], ...] = (
 
 class Authentication:
     """
-    Asks clients who they are.
+    Authenticates clients.
 
-    :param portal: what its checkers can check, clients may show.
-    :param methods: methods beside ours, best first; those that a checker brings along (``checker.methods()``)
-        come after them.
-    :param settings: how clients are asked.
+    :param portal: clients may show the credentials that its checkers check.
+    :param methods: methods beside ours, best first. Methods that a checker brings along
+        (``checker.methods()``) come after them.
+    :param settings: the settings of authentication.
     :param reactor: keeps time.
-    :param penalties: knows who has tried too often already; None: nobody.
+    :param penalties: counts failures, and keeps those of the factory before; None: there are none yet.
     :ivar gate: asks the portal.
     """
 
@@ -63,11 +63,8 @@ class Authentication:
         self._portal = portal
         _allow(portal.checkers.values(), settings.timeout)
         known = set(portal.listCredentialsInterfaces())
-        brought = [
-            method
-            for checker in {id(checker): checker for checker in portal.checkers.values()}.values()
-            for method in getattr(checker, "methods", tuple)()
-        ]
+        checkers = {id(checker): checker for checker in portal.checkers.values()}.values()
+        brought = [method for checker in checkers for method in methods_of(checker)]
         ours = [UsernamePassword(), NoAuthentication()]
         self._methods: tuple[IMethod, ...] = tuple(
             method for method in (*methods, *brought, *ours) if method.credentials in known
@@ -77,9 +74,9 @@ class Authentication:
 
     def methods_for(self, shown: Callable[[], ICredentials | None]) -> Sequence[IMethod]:
         """
-        What a client may choose from, best first.
+        The methods that a client may choose from, best first.
 
-        :param shown: what the client's transport knows of it.
+        :param shown: gives what the client's transport knows of the client.
         """
         known = self._transport_shows(shown)
         if known is None:
@@ -95,11 +92,11 @@ class Authentication:
         shown: Callable[[], ICredentials | None],
     ) -> tuple[str, ICredentials] | None:
         """
-        What a client can show who has no password, and how it is called; None: nothing.
+        The credentials of a client of SOCKS4, which has no password, and their name; None: there are none.
 
-        :param userid: of its request.
-        :param local: where it has reached us.
-        :param shown: what its transport knows of it.
+        :param userid: the userid of the request.
+        :param local: gives the address and the port of ours that the client has reached.
+        :param shown: gives what the client's transport knows of the client.
         """
         known = self._transport_shows(shown)
         if known is not None:
@@ -112,17 +109,17 @@ class Authentication:
 
     def still_known(self, client: Client, shown: type[Any] | None) -> Deferred[Any]:
         """
-        Who a *client* is that somebody else has let in, without a password.
+        Ask again, without a password, who a *client* is whom an earlier portal has let in.
 
-        :param shown: the kind of credentials that it has shown; None: nobody has asked for any.
-        :returns: fires with the user, and what comes with it, as :data:`~socksproxy.auth.gate.Granted`;
-            None: it stays what it is, as nobody can tell.
-        :raises UnauthorizedLogin: (by the Deferred) when nobody vouches for it any more.
+        :param shown: the kind of credentials that the client has shown; None: none were asked for.
+        :returns: fires with the user and the logout, as :data:`~socksproxy.auth.gate.Granted`; None: no
+            checker can tell, and the client stays who it is.
+        :raises UnauthorizedLogin: (by the Deferred) when no checker vouches for the client any more.
         """
         kind = Anonymous if shown is None else shown
         interface = next((known for known in self._portal.checkers if known.implementedBy(kind)), None)
         if interface is None:
-            return fail(UnauthorizedLogin("nobody can show that any more"))
+            return fail(UnauthorizedLogin("no checker takes such credentials any more"))
         if client.user is None:
             if not interface.isOrExtends(IAnonymous):
                 return succeed(None)
@@ -143,7 +140,7 @@ class Authentication:
 
 
 def _allow(checkers: Iterable[Any], timeout: float) -> None:
-    """Tell *checkers* that make their checks in threads how many seconds they have."""
+    """Tell checkers that use threads how many seconds a check may take."""
     for checker in checkers:
         checks = getattr(checker, "checks", None)
         if isinstance(checks, CheckThreads):

@@ -1,9 +1,9 @@
 """
 Passwords that were right or wrong a moment ago.
 
-SOCKS authenticates every connection, a browser opens fifty of them at once, and a password's hash is slow by
-intent. So a right password is remembered for a while, and so is a wrong one: a program with an old password
-repeats it with each connection. What is remembered of a password is its fingerprint
+Strategy: SOCKS authenticates every connection, a browser opens fifty connections at once, and a password's
+hash is slow by intent. So a right password is remembered for a while. A wrong one is remembered, too, because
+a program with an old password repeats it with each connection. Only a fingerprint of a password is kept
 (:mod:`socksproxy.auth.fingerprints`).
 """
 
@@ -25,36 +25,34 @@ from zope.interface import implementer
 
 from ..logs.redaction import redacted
 from .fingerprints import Fingerprints
-from .known import Recall, knows, tells_changes
+from .known import Recall, tells_changes, version_of
 
 _log = Logger(namespace="socksproxy")
 
-#: What a checker says of somebody whom it knows.
+#: A checker's name for a user.
 AvatarId: TypeAlias = "bytes | str | tuple[()]"
 
-#: Seconds that a check may be under way and others join it; what hangs must not hold up who comes later.
+#: Seconds in which other clients may join a check that runs; a check that hangs must not hold up later ones.
 SHARE = 3.0
-#: Seconds that a wrong password is remembered, at the most: it may have become right without our knowledge.
+#: The longest time in seconds for which a wrong password is remembered: it may have become right unnoticed.
 WRONG = 60.0
 
 
 class _Verified(NamedTuple):
     """
-    What a checker has said.
+    A checker's yes.
 
     :ivar mac: the fingerprint of the user's name and password.
-    :ivar version: the checker's, when it was asked.
-    :ivar until: the clock's seconds.
+    :ivar version: the version of the checker when it was asked.
     """
 
     mac: bytes
     avatar_id: AvatarId
     version: int
-    until: float
 
 
 class _Check:
-    """One check that is under way, and who waits for it."""
+    """One check that runs, and the Deferreds that wait for it."""
 
     __slots__ = ("asked", "began", "mac", "username", "version", "waiting")
 
@@ -67,7 +65,7 @@ class _Check:
         self.waiting: list[Deferred[AvatarId]] = []
 
     def answered(self) -> Iterator[Deferred[AvatarId]]:
-        """Each who waits, no longer after this; what one does with the answer may cancel the next."""
+        """Take out each Deferred that waits. A callback of one may cancel the next."""
         while self.waiting:
             yield self.waiting.pop(0)
 
@@ -76,8 +74,8 @@ class _Wrong(NamedTuple):
     """
     A checker's no.
 
-    :ivar version: the checker's, when it was asked.
-    :ivar took: seconds until the checker's answer.
+    :ivar version: the version of the checker when it was asked.
+    :ivar took: the seconds until the checker's answer.
     """
 
     version: int
@@ -86,56 +84,53 @@ class _Wrong(NamedTuple):
 
 class _Recent:
     """
-    What is known of fingerprints for some seconds.
+    Values by keys, for some seconds.
 
     :param clock: tells the time.
-    :param seconds: how long.
-    :param most: how many; the oldest makes room.
+    :param most: the greatest number of values; the oldest makes room.
     """
 
-    def __init__(self, clock: IReactorTime, seconds: float, most: int) -> None:
+    def __init__(self, clock: IReactorTime, most: int) -> None:
         self._clock = clock
-        self._seconds = seconds
         self._most = most
         self._known: dict[bytes, tuple[float, Any]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def get(self, mac: bytes) -> Any:
-        """What was put there of *mac*; None: nothing, or too long ago."""
-        until, what = self._known.get(mac, (0.0, None))
-        return what if self._clock.seconds() < until else None
+    def get(self, key: bytes) -> Any:
+        """The value of *key*; None: there is none, or its time is over."""
+        until, value = self._known.get(key, (0.0, None))
+        return value if self._clock.seconds() < until else None
 
-    def put(self, mac: bytes, what: Any) -> None:
-        """Know *what* of *mac* from now on."""
-        self._known.pop(mac, None)  # to the end of the queue
+    def put(self, key: bytes, value: Any, until: float) -> None:
+        """Have *value* for *key*, until the clock's seconds are *until*."""
+        self._known.pop(key, None)  # to the end of the queue
         if len(self._known) >= self._most:
             del self._known[next(iter(self._known))]
-        self._known[mac] = self._clock.seconds() + self._seconds, what
+        self._known[key] = until, value
 
-    def discard(self, mac: bytes) -> None:
-        """Know nothing of *mac*."""
-        self._known.pop(mac, None)
+    def discard(self, key: bytes) -> None:
+        """Have no value for *key*."""
+        self._known.pop(key, None)
 
 
 @implementer(ICredentialsChecker)
 class Remembering:
     """
-    Asks another checker of usernames and passwords, and remembers for a while what was right and what wrong.
+    Asks another checker of usernames and passwords, and remembers its answers for a while.
 
-    It remembers one password of a user's, the last that was right, until the checker's ``version`` (an int
-    that grows whenever what it knows has changed; a checker need not have it) is another one. Wrong
-    passwords that others show as that user change nothing. A password that is being checked is not checked
-    again, nor is one that was wrong lately, where the checker has a version; the answer takes as long as
-    the check did.
+    It remembers one password of each user, the last right one, until the checker's ``version`` changes
+    (:mod:`socksproxy.auth.known`). Wrong passwords that others show as that user change nothing. A password
+    whose check runs is not checked again. Where the checker has a version, neither is a password that was
+    wrong lately; the answer takes as long as the check did.
 
-    :param checker: knows the passwords.
+    :param checker: checks the passwords.
     :param clock: tells the time.
-    :param seconds: how long a password is remembered, from when the checker was asked; 0: not at all. A
-        wrong one is remembered for :data:`WRONG` seconds at the most.
-    :param most: how many users' passwords are, and how many wrong ones; after that the oldest is forgotten.
-    :param random: gives so many random bytes.
+    :param seconds: how long a password is remembered, from the moment when the checker was asked; 0: not at
+        all. A wrong one is remembered for at most :data:`WRONG` seconds.
+    :param most: how many users' passwords are remembered, and how many wrong ones; the oldest makes room.
+    :param random: gives a number of random bytes.
     """
 
     credentialInterfaces = (IUsernamePassword,)
@@ -151,36 +146,32 @@ class Remembering:
         self.checker = checker
         self._clock = clock
         self._seconds = seconds
-        self._most = most
+        self._wrong_for = min(seconds, WRONG)
         self._fingerprints = Fingerprints(random)
-        self._verified: dict[bytes, _Verified] = {}
         self._underway: dict[bytes, _Check] = {}
-        lasts = min(seconds, WRONG)
-        self._refused = _Recent(clock, lasts, most)
-        #: Passwords that were shown where a right one was remembered, and not checked: see recall().
-        self._suspected = _Recent(clock, lasts, most)
-        #: Passwords that were shown by clients who did not wait for the answer.
-        self._abandoned = _Recent(clock, lasts, most)
+        # The right passwords, by the user's name. The keys of the other tables are fingerprints.
+        self._verified = _Recent(clock, most)
+        self._refused = _Recent(clock, most)
+        # Passwords that recall() has compared with a right one, and found to be another one.
+        self._suspected = _Recent(clock, most)
+        # Passwords of clients that did not wait for the answer.
+        self._abandoned = _Recent(clock, most)
 
     @property
     def remembered(self) -> int:
-        """How many users' passwords are."""
+        """The number of users whose passwords are remembered."""
         return len(self._verified)
-
-    def knows(self, avatar_id: AvatarId) -> bool | None:
-        """Whether *avatar_id* is still somebody's; None: the checker cannot tell."""
-        return knows(self.checker, avatar_id)
 
     def requestAvatarId(self, credentials: Any) -> Any:
         """
         See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`.
 
-        :returns: what is remembered, at once; else a Deferred of it. To cancel that leaves others who wait
-            for the same check alone; where nobody does, the check is cancelled.
+        :returns: at once what is remembered; else a Deferred. Cancelling it cancels the check if no other
+            client waits for the same check.
         """
         username: bytes = credentials.username
         mac = self._fingerprints.of(username, credentials.password)
-        version: int = getattr(self.checker, "version", 0)
+        version = version_of(self.checker)
         known = self._right_one(username, version)
         if known is not None and compare_digest(known.mac, mac):
             return known.avatar_id
@@ -197,11 +188,11 @@ class Remembering:
         """
         What is remembered of *credentials*, without a check.
 
-        :returns: another password than the one remembered is :attr:`Recall.OTHER` the first time, and
+        :returns: for another password than the remembered one :attr:`Recall.OTHER` the first time, and
             :attr:`Recall.WRONG` when it is repeated.
         """
         mac = self._fingerprints.of(credentials.username, credentials.password)
-        version: int = getattr(self.checker, "version", 0)
+        version = version_of(self.checker)
         known = self._right_one(credentials.username, version)
         if known is not None and compare_digest(known.mac, mac):
             return Recall.RIGHT
@@ -210,17 +201,15 @@ class Remembering:
             return Recall.WRONG
         if known is None:
             return Recall.NOTHING
-        self._suspected.put(mac, True)
+        self._suspected.put(mac, True, self._clock.seconds() + self._wrong_for)
         return Recall.OTHER
 
     def _right_one(self, username: bytes, version: int) -> _Verified | None:
-        known = self._verified.get(username)
-        if known is None or known.version != version or self._clock.seconds() >= known.until:
-            return None
-        return known
+        known: _Verified | None = self._verified.get(username)
+        return None if known is None or known.version != version else known
 
     def _refuse_again(self, wrong: _Wrong) -> Deferred[AvatarId]:
-        """Say no once more, when a check would have said it."""
+        """Refuse once more, after the time that the check took."""
         if wrong.took <= 0:
             return fail(UnauthorizedLogin())
         answer: Deferred[AvatarId] = Deferred(lambda _: timer.cancel())
@@ -244,16 +233,16 @@ class Remembering:
         if check.waiting:
             return
         if self._abandoned.get(check.mac):
-            # The same password comes again and again. So its check goes on, and there will be an answer.
+            # The same password comes again and again. So its check goes on until there is an answer.
             return
-        self._abandoned.put(check.mac, True)
+        self._abandoned.put(check.mac, True, self._clock.seconds() + self._wrong_for)
         self._over(check)
         if check.asked is None:
             return
         try:
             check.asked.cancel()
         except Exception:
-            # It is somebody else's, and nobody waits for it any more.
+            # The canceller is foreign code, and no client waits any more.
             _log.error("the check of a password cannot be cancelled: {problem}", problem=redacted(Failure()))
 
     def _right(self, avatar_id: AvatarId, check: _Check) -> None:
@@ -262,27 +251,22 @@ class Remembering:
         self._suspected.discard(check.mac)
         until = check.began + self._seconds
         if self._clock.seconds() < until:
-            self._remember(check.username, _Verified(check.mac, avatar_id, check.version, until))
+            self._verified.put(check.username, _Verified(check.mac, avatar_id, check.version), until)
         for answer in check.answered():
             answer.callback(avatar_id)
 
     def _wrong(self, failure: Failure, check: _Check) -> None:
         self._over(check)
         if type(failure.value) is UnauthorizedLogin and tells_changes(self.checker):
-            # A refusal of another kind has a reason that may be gone with the next attempt.
-            self._refused.put(check.mac, _Wrong(check.version, self._clock.seconds() - check.began))
+            # The reason of any other refusal may be gone with the next attempt.
+            now = self._clock.seconds()
+            self._refused.put(check.mac, _Wrong(check.version, now - check.began), now + self._wrong_for)
             known = self._verified.get(check.username)
             if known is not None and compare_digest(known.mac, check.mac):
-                del self._verified[check.username]  # it was right, and is not any more
+                self._verified.discard(check.username)  # the password was right, and is not any more
         for answer in check.answered():
             answer.errback(failure)
 
     def _over(self, check: _Check) -> None:
         if self._underway.get(check.mac) is check:
             del self._underway[check.mac]
-
-    def _remember(self, username: bytes, verified: _Verified) -> None:
-        self._verified.pop(username, None)  # to the end of the queue
-        if len(self._verified) >= self._most:
-            del self._verified[next(iter(self._verified))]
-        self._verified[username] = verified

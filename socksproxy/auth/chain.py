@@ -1,5 +1,5 @@
 """
-Several checkers as one: a portal has one for each kind of credentials.
+A portal of several checkers: those that know the same kind of credentials are asked one after the other.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -17,19 +19,41 @@ from zope.interface import implementer
 
 from ..logs.redaction import code_lines, redacted
 from ..logs.throttle import LogThrottle
-from ..negotiation import IMethod
+from .cache import Remembering
 from .checkers.threads import NotChecked
-from .known import knows, tells_changes
+from .users import Realm
 
 _log = Logger(namespace="socksproxy")
 
 
+def portal_of(
+    checkers: Iterable[ICredentialsChecker],
+    clock: IReactorTime,
+    remember: float = 60.0,
+    realm: IRealm | None = None,
+) -> Portal:
+    """
+    A portal of several checkers.
+
+    :param checkers: in the order in which they are asked.
+    :param clock: tells the time.
+    :param remember: seconds for which a right password is not checked again.
+    :param realm: gives the users; None: every user has a name and nothing else.
+    """
+    portal = Portal(Realm() if realm is None else realm)
+    for chain in chained(checkers, clock):
+        (interface,) = chain.credentialInterfaces
+        asked = Remembering(chain, clock, remember) if interface is IUsernamePassword else chain
+        portal.registerChecker(asked, interface)
+    return portal
+
+
 def chained(checkers: Iterable[ICredentialsChecker], clock: IReactorTime) -> list[Chain]:
     """
-    For each kind of credentials that *checkers* know, one checker that asks those who know it.
+    One checker for each kind of credentials that *checkers* know.
 
     :param checkers: in the order in which they are asked; each is asked once.
-    :param clock: tells the time, for log lines that come seldom.
+    :param clock: tells the time, for the rate of log lines.
     """
     by_interface: dict[Any, list[ICredentialsChecker]] = {}
     for checker in checkers:
@@ -43,15 +67,15 @@ def chained(checkers: Iterable[ICredentialsChecker], clock: IReactorTime) -> lis
 @implementer(ICredentialsChecker)
 class Chain:
     """
-    Asks one checker after the other, until one vouches for somebody.
+    Asks one checker after the other, until one vouches for the client.
 
-    One that fails in another way than by refusing, or could not check, is passed over, and costs a log
-    line. If none has refused, the last one's failure is what comes of it: then nobody knows whether
-    the client was wrong.
+    A checker that fails with another error than a refusal, or that could not check, is passed over with a
+    line in the log. If no checker has refused, the answer is the last failure: whether the client's
+    credentials are wrong is not known then.
 
-    :param interface: of the credentials.
+    :param interface: the kind of credentials.
     :param checkers: in the order in which they are asked.
-    :param clock: tells the time, for log lines that come seldom.
+    :param clock: tells the time, for the rate of log lines.
     """
 
     def __init__(self, interface: Any, checkers: Sequence[ICredentialsChecker], clock: IReactorTime) -> None:
@@ -59,36 +83,17 @@ class Chain:
         self.checkers = tuple(checkers)
         self._faulty = LogThrottle(clock)
 
-    @property
-    def version(self) -> int:
-        """It grows whenever what one of them knows has changed."""
-        return sum(getattr(checker, "version", 0) for checker in self.checkers)
-
-    @property
-    def tells_changes(self) -> bool:
-        """Whether each of them has a version."""
-        return all(map(tells_changes, self.checkers))
-
-    def knows(self, avatar_id: Any) -> bool | None:
-        """Whether *avatar_id* is still somebody's whom one of them knows; None: nobody can tell."""
-        answers = {knows(checker, avatar_id) for checker in self.checkers}
-        return True if True in answers else None if None in answers else False
-
-    def methods(self) -> list[IMethod]:
-        """The authentication methods that the checkers bring along."""
-        return [method for checker in self.checkers for method in getattr(checker, "methods", list)()]
-
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         """
         See :meth:`twisted.cred.checkers.ICredentialsChecker.requestAvatarId`.
 
-        :raises UnauthorizedLogin: (by the Deferred) when all refuse: the last one's that says
-            more than that, if there is one.
+        :raises UnauthorizedLogin: (by the Deferred) when all refuse: the last refusal that gives a reason, if
+            there is one.
         """
         return _Asking(self, credentials).start()
 
     def failed(self, checker: ICredentialsChecker, failure: Failure) -> None:
-        """*checker* has neither vouched for the client nor refused it."""
+        """Log that *checker* has neither vouched for the client nor refused it."""
         _log.error(
             "authentication goes on without {checker}: {problem}{where}",
             checker=type(checker).__name__,
@@ -99,7 +104,7 @@ class Chain:
 
 class _Asking:
     """
-    One look at credentials, by one checker after the other.
+    One client's credentials, on their way from checker to checker.
 
     :param chain: has the checkers, and is told of those that fail.
     """
@@ -112,7 +117,7 @@ class _Asking:
         self._credentials = credentials
         self._current: Deferred[Any] | None = None
         self._refusal: UnauthorizedLogin | None = None
-        #: The last failure, which is not told yet.
+        # The last failure, which is not logged yet.
         self._fault: tuple[ICredentialsChecker, Failure] | None = None
         self._over = False
         self._answer: Deferred[Any] = Deferred(lambda _: self._cancel())
@@ -131,7 +136,7 @@ class _Asking:
 
     def _granted(self, avatar_id: Any) -> None:
         if self._over:
-            return  # nobody waits any more
+            return  # the question was cancelled
         self._over = True
         self._tell_fault()
         self._answer.callback(avatar_id)
@@ -155,14 +160,14 @@ class _Asking:
     def _end(self) -> None:
         self._over = True
         if self._refusal is None and self._fault is not None:
-            self._answer.errback(self._fault[1])  # whoever has asked tells it
+            self._answer.errback(self._fault[1])  # the caller logs it
             return
         self._tell_fault()
         self._answer.errback(self._refusal or UnauthorizedLogin())
 
     def _tell_fault(self) -> None:
         fault, self._fault = self._fault, None
-        if fault is not None and not isinstance(fault[1].value, NotChecked):  # that has been told already
+        if fault is not None and not isinstance(fault[1].value, NotChecked):  # which was logged already
             self._chain.failed(*fault)
 
     def _cancel(self) -> None:

@@ -1,7 +1,5 @@
 """
-What a client can show: credentials for checkers, in :mod:`twisted.cred`'s sense.
-
-None of them shows a secret in its ``repr``.
+The kinds of credentials, in :mod:`twisted.cred`'s sense. None shows a secret in its ``repr``.
 """
 
 from __future__ import annotations
@@ -10,6 +8,7 @@ from collections.abc import Hashable
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.cred.credentials import IAnonymous, ICredentials, IUsernamePassword
 from zope.interface import Attribute, implementer
 
@@ -47,127 +46,98 @@ class ICertifiedName(ICredentials):
 
 
 class IPeerCredentials(ICredentials):
-    """Who the kernel says is at the other end of a Unix socket (SO_PEERCRED)."""
+    """The process at the other end of a Unix socket, as the kernel knows it (SO_PEERCRED)."""
 
-    pid = Attribute("The process, as of its connecting.")
+    pid = Attribute("The process that has connected.")
     uid = Attribute("Its effective user.")
     gid = Attribute("Its effective group.")
 
 
 class IUserid(ICredentials):
-    """The userid of a SOCKS4 request, which nobody has verified yet."""
+    """The userid of a SOCKS4 request, which is not verified yet."""
 
     userid = Attribute("Bytes without a NUL; may be empty.")
-    client = Attribute("The client, by its address and port.")
+    client = Attribute("The client.")
     local = Attribute("The literal address of ours that the client has reached, and the port.")
 
 
 class IGSSAPIName(ICredentials):
     """The initiator of an established GSS-API context (RFC 1961)."""
 
-    principal = Attribute("Its name in text, such as bob@EXAMPLE.ORG.")
+    principal = Attribute("The initiator's name in text, such as bob@EXAMPLE.ORG.")
 
 
 @implementer(IAnonymous)
+@attrs.define(eq=False)
 class Anonymous:
-    """Nothing is shown."""
-
-    def __repr__(self) -> str:
-        return "Anonymous()"
+    """The client shows nothing."""
 
 
 @implementer(IUsernamePassword)
+@attrs.define(eq=False)
 class Password:
     """
     A username and password (RFC 1929).
 
     :ivar username: 1 to 255 bytes.
     :ivar password: 1 to 255 bytes.
-    :ivar share: the client that shows it, as queues of checks tell clients apart; None: not known.
+    :ivar share: the client, as queues of checks tell clients apart; None: it is not known.
     """
 
-    __slots__ = ("password", "share", "username")
-
-    def __init__(self, username: bytes, password: bytes, share: Hashable = None) -> None:
-        self.username = username
-        self.password = password
-        self.share = share
+    username: bytes
+    password: bytes = attrs.field(repr=False)
+    share: Hashable = attrs.field(default=None, repr=False)
 
     def checkPassword(self, password: bytes) -> bool:
-        """Whether *password* is this one; it takes as long for every one of its length."""
+        """Whether *password* is this one; the comparison takes as long for every password of one length."""
         return compare_digest(self.password, password)
-
-    def __repr__(self) -> str:
-        return f"Password(username={self.username!r})"
 
 
 @implementer(ICertificate)
+@attrs.define(eq=False)
 class Certificate:
     """See :class:`ICertificate`."""
 
-    __slots__ = ("certificate",)
-
-    def __init__(self, certificate: Any) -> None:
-        self.certificate = certificate
+    certificate: Any = attrs.field(repr=False)
 
 
 @implementer(ICertifiedName)
+@attrs.define(eq=False)
 class CertifiedName:
     """See :class:`ICertifiedName`."""
 
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"CertifiedName(name={self.name!r})"
+    name: str
 
 
 @implementer(IPeerCredentials)
+@attrs.define(eq=False)
 class PeerCredentials:
     """See :class:`IPeerCredentials`."""
 
-    __slots__ = ("gid", "pid", "uid")
-
-    def __init__(self, pid: int, uid: int, gid: int) -> None:
-        self.pid = pid
-        self.uid = uid
-        self.gid = gid
-
-    def __repr__(self) -> str:
-        return f"PeerCredentials(pid={self.pid}, uid={self.uid}, gid={self.gid})"
+    pid: int
+    uid: int
+    gid: int
 
 
 @implementer(IUserid)
+@attrs.define(eq=False)
 class Userid:
     """See :class:`IUserid`."""
 
-    __slots__ = ("client", "local", "userid")
-
-    def __init__(self, userid: bytes, client: Client, local: tuple[str, int] | None) -> None:
-        self.userid = userid
-        self.client = client
-        self.local = local
-
-    def __repr__(self) -> str:
-        return f"Userid(userid={self.userid!r}, client={self.client})"
+    userid: bytes
+    client: Client = attrs.field(repr=str)
+    local: tuple[str, int] | None = attrs.field(repr=False)
 
 
 @implementer(IGSSAPIName)
+@attrs.define(eq=False)
 class GSSAPIName:
     """See :class:`IGSSAPIName`."""
 
-    __slots__ = ("principal",)
-
-    def __init__(self, principal: str) -> None:
-        self.principal = principal
-
-    def __repr__(self) -> str:
-        return f"GSSAPIName(principal={self.principal!r})"
+    principal: str
 
 
 def share_of(credentials: Any) -> Hashable:
-    """The client that shows *credentials*, as queues tell clients apart; None: not known."""
+    """The client that shows *credentials*, as queues tell clients apart; None: it is not known."""
     share: Hashable = getattr(credentials, "share", None)
     return share

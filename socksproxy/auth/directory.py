@@ -1,5 +1,5 @@
 """
-What is known of users besides their names: records, their groups' records, and the realm that goes by them.
+Records of users and groups, and the realm that gives users by their records.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 
 class Barred(SOCKSError, LoginDenied, UnauthorizedLogin):
-    """A user whom the realm knows may not be one now; its words are for the operator."""
+    """The realm knows the user, who may not log in now; the text is for the operator."""
 
 
 def expiry(value: Any) -> datetime:
     """
-    When it is over with what expires at *value*, with a time zone: a day is over when it ends.
+    The end of the time that *value* gives, with a time zone: a date ends with its day.
 
-    :param value: without a time zone the machine's own counts.
-    :raises ConfigError: when it is no time that this machine can tell.
+    :param value: a date, or a date and time; without a time zone the machine's own counts.
+    :raises ConfigError: when *value* is no time that this machine can tell.
     """
     if not isinstance(value, date):
         raise ConfigError("not a date such as 2027-01-31, or a date and time such as 2027-01-31T18:00:00")
@@ -69,13 +69,14 @@ def _groups(names: Iterable[str]) -> tuple[str, ...]:
 @attrs.frozen(kw_only=True)
 class GroupRecord:
     """
-    What each member of a group has whose own record says nothing else.
+    The record of a group. It counts for each member whose own record does not say otherwise.
 
-    :ivar expires: from then on the members cannot log in. A date ends with its day.
-    :ivar disabled: whether the members cannot log in.
-    :ivar outgoing: the addresses that connections leave from: at most one IPv4 and one IPv6 address.
-    :ivar limits: of each member, for all sessions of the member together.
-    :raises ValueError: for values that have no meaning.
+    :ivar expires: the time from which a member cannot log in. A date ends with its day.
+    :ivar disabled: whether a member cannot log in.
+    :ivar outgoing: the addresses from which a member's connections leave: at most one IPv4 and one IPv6
+        address.
+    :ivar limits: the limits of each member, for all sessions of the member together.
+    :raises ValueError: for a value that has no meaning.
     """
 
     expires: datetime | None = attrs.field(default=None, converter=optional(_expires))
@@ -85,29 +86,21 @@ class GroupRecord:
 
 
 @attrs.frozen(kw_only=True)
-class UserRecord:
+class UserRecord(GroupRecord):
     """
-    What is known of a user.
+    The record of a user, with the fields of :class:`GroupRecord` for this user alone.
 
-    :ivar password: the hash, as in an htpasswd file. Without it another checker must accept the user.
-    :ivar groups: the user's groups. For a key that the record lacks, the first group with that key
+    :ivar password: the hash, as in an htpasswd file; None: another checker must accept the user.
+    :ivar groups: the user's groups. For a field that the user's record lacks, the first group with that field
         counts.
-    :ivar expires: from then on the user cannot log in. A date ends with its day.
-    :ivar disabled: whether the user cannot log in.
-    :ivar outgoing: the addresses that connections leave from: at most one IPv4 and one IPv6 address.
-    :ivar limits: of the user, for all sessions together.
-    :raises ValueError: for values that have no meaning.
+    :raises ValueError: for a value that has no meaning.
     """
 
     password: str | None = attrs.field(default=None, repr=False)
     groups: tuple[str, ...] = attrs.field(default=(), converter=_groups)
-    expires: datetime | None = attrs.field(default=None, converter=optional(_expires))
-    disabled: bool | None = None
-    outgoing: tuple[str, ...] | None = attrs.field(default=None, converter=optional(_outgoing))
-    limits: Limits = Limits()
 
     def over(self, template: GroupRecord) -> UserRecord:
-        """What this says, and what *template* does where this says nothing."""
+        """This record, with the fields of *template* where this one lacks them."""
         said = {
             name: value
             for name in ("expires", "disabled", "outgoing")
@@ -118,9 +111,9 @@ class UserRecord:
 
 class NoSuchGroup(ValueError):
     """
-    Users are members of groups that there are not.
+    Users are members of groups that do not exist.
 
-    :ivar members: who, and of which.
+    :ivar members: the names of the users and of the groups.
     """
 
     def __init__(self, members: Iterable[tuple[str, str]]) -> None:
@@ -130,11 +123,11 @@ class NoSuchGroup(ValueError):
 
 class Directory:
     """
-    Users' records, by their names.
+    The records of users, by their names.
 
-    :param users: what is known of each.
-    :param groups: what each group's members have.
-    :raises NoSuchGroup: when a user is in a group that is not among them.
+    :param users: the users' own records.
+    :param groups: the groups' records.
+    :raises NoSuchGroup: when a user is in a group that is not among *groups*.
     """
 
     def __init__(
@@ -152,11 +145,11 @@ class Directory:
         return len(self._records)
 
     def find(self, name: str) -> UserRecord | None:
-        """What is known of the user *name*, the groups' words included; None: nothing."""
+        """The record of the user *name*, with the fields of its groups; None: there is none."""
         return self._records.get(name)
 
     def passwords(self) -> dict[str, str]:
-        """The hash of each user's password who has one here."""
+        """The password hashes of the users that have one here."""
         return {
             name: record.password for name, record in self._records.items() if record.password is not None
         }
@@ -170,12 +163,12 @@ def _merged(record: UserRecord, groups: Mapping[str, GroupRecord]) -> UserRecord
 
 class RecordedUser(User):
     """
-    A user of whom there is a record.
+    A user with a record.
 
-    :param record: with the groups' words.
+    :param record: the record, with the fields of the user's groups.
     :param clock: tells seconds since the epoch.
-    :ivar outgoing: where connections leave from, if the record says so.
-    :ivar limits: of the user.
+    :ivar outgoing: the addresses from which connections leave; None: the record has none.
+    :ivar limits: the limits of the user.
     """
 
     __slots__ = ("_clock", "_until", "limits", "outgoing", "record")
@@ -190,19 +183,19 @@ class RecordedUser(User):
 
     @property
     def expired(self) -> bool:
-        """Whether it is too late for the user."""
+        """Whether the user's time is over."""
         return self._clock() >= self._until
 
     def permits(self, client: Client, command: Command, destination: Address) -> bool:
-        """See :meth:`~socksproxy.identity.ISOCKSUser.permits`: yes, until it is too late."""
+        """See :meth:`~socksproxy.identity.ISOCKSUser.permits`: yes, until the user's time is over."""
         return self._clock() < self._until
 
 
 class DirectoryRealm(Realm):
     """
-    Like :class:`~socksproxy.auth.users.Realm`, but users have what their records say.
+    A realm like :class:`~socksproxy.auth.users.Realm` that gives users by their records.
 
-    Who has no record is a plain user. Who is disabled or expired is none.
+    A user without a record has a name and nothing else. A user who is disabled or has expired is refused.
 
     :param directory: has the records.
     :param clock: tells seconds since the epoch.
@@ -216,7 +209,7 @@ class DirectoryRealm(Realm):
         """
         See :meth:`~socksproxy.auth.users.Realm.user`.
 
-        :raises Barred: when the record says that there is none now.
+        :raises Barred: when the user is disabled or has expired.
         """
         record = None if name is None else self.directory.find(name)
         if name is None or record is None:

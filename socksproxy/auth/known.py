@@ -1,17 +1,25 @@
 """
 What a checker may be asked beside :meth:`~twisted.cred.checkers.ICredentialsChecker.requestAvatarId`.
 
-A checker may have a method ``knows(avatar_id)``: True, False, or None where it cannot tell. It is asked in
-the reactor's thread, without a password, when users may have changed, and must not block.
+All of this is optional:
 
-A checker may have a method ``recall(credentials)``: what it remembers of them (:class:`Recall`), at once and
-without a check.
+* A method ``knows(avatar_id)`` returns True, False, or None when the checker cannot tell. It is called in the
+  reactor's thread, without a password, when users may have changed, and must not block.
+* An attribute ``version`` is an int that grows whenever the checker's users have changed.
+* A method ``recall(credentials)`` returns at once, without a check, what the checker remembers
+  (:class:`Recall`).
+* A method ``methods()`` returns the authentication methods that the checker brings along.
+
+A checker that asks other checkers has them in its ``checker`` or ``checkers``. Where it does not answer
+itself, they answer for it.
 """
 
 from __future__ import annotations
 
 from enum import Enum, auto
 from typing import Any
+
+from ..negotiation import IMethod
 
 
 class Recall(Enum):
@@ -21,37 +29,47 @@ class Recall(Enum):
     RIGHT = auto()
     #: They were wrong a moment ago.
     WRONG = auto()
-    #: The user's password was another one a moment ago.
+    #: Another password of the user was right a moment ago.
     OTHER = auto()
     #: Nothing.
     NOTHING = auto()
 
 
-def knows(checker: Any, avatar_id: Any) -> bool | None:
-    """What *checker* says of *avatar_id*; None: it cannot tell, and nobody is sent away for that."""
-    ask = getattr(checker, "knows", None)
-    if ask is None:
-        return None
-    answer: bool | None = ask(avatar_id)
-    return answer
-
-
 def inner(checker: Any) -> list[Any]:
-    """The checkers that *checker* asks itself, which stand in its ``checker`` or ``checkers``."""
+    """The checkers that *checker* asks."""
     asked = getattr(checker, "checkers", None) or (getattr(checker, "checker", None),)
     return [one for one in asked if one is not None]
 
 
+def knows(checker: Any, avatar_id: Any) -> bool | None:
+    """Whether *avatar_id* is still a user of *checker*; None: the checker cannot tell."""
+    ask = getattr(checker, "knows", None)
+    if ask is not None:
+        answer: bool | None = ask(avatar_id)
+        return answer
+    answers = {knows(one, avatar_id) for one in inner(checker)} or {None}
+    return True if True in answers else None if None in answers else False
+
+
+def version_of(checker: Any) -> int:
+    """A number that grows whenever the users of *checker* have changed, as far as it tells that."""
+    own: int | None = getattr(checker, "version", None)
+    return sum(map(version_of, inner(checker))) if own is None else own
+
+
 def tells_changes(checker: Any) -> bool:
-    """Whether *checker* has a ``version``, an int that grows whenever what it knows has changed."""
-    told: bool | None = getattr(checker, "tells_changes", None)
-    return hasattr(checker, "version") if told is None else told
+    """Whether *checker*, or each of the checkers that it asks, has a ``version``."""
+    asked = inner(checker)
+    return hasattr(checker, "version") or (bool(asked) and all(map(tells_changes, asked)))
+
+
+def methods_of(checker: Any) -> list[IMethod]:
+    """The authentication methods that *checker* and the checkers that it asks bring along."""
+    own: list[IMethod] = getattr(checker, "methods", list)()
+    return [*own, *(method for one in inner(checker) for method in methods_of(one))]
 
 
 def recalls(checker: Any, credentials: Any) -> Recall:
     """What *checker* remembers of *credentials*."""
-    ask = getattr(checker, "recall", None)
-    if ask is None:
-        return Recall.NOTHING
-    answer: Recall = ask(credentials)
+    answer: Recall = getattr(checker, "recall", lambda _: Recall.NOTHING)(credentials)
     return answer

@@ -30,6 +30,7 @@ from twisted.internet.interfaces import IHostnameResolver, IStreamServerEndpoint
 from twisted.python import usage
 
 from .. import __version__
+from ..auth.chain import portal_of
 from ..auth.checkers.ident import TrustedUserid
 from ..auth.checkers.threads import CheckThreads
 from ..auth.checkers.twisted_checkers import adapted
@@ -43,7 +44,6 @@ from ..auth.credentials import (
     IUsernamePassword,
 )
 from ..auth.directory import Directory, DirectoryRealm
-from ..auth.portal import portal_of
 from ..errors import describe
 from ..limits.quota.usage import UsageFile
 from ..logs.access_log import AccessLog, check_access_log

@@ -19,11 +19,11 @@ from twisted.python.failure import Failure
 
 from socksproxy.auth.authentication import Authentication
 from socksproxy.auth.cache import Remembering
+from socksproxy.auth.chain import portal_of
 from socksproxy.auth.checkers.threads import CheckThreads, CheckTimedOut, ThreadedChecker
 from socksproxy.auth.credentials import Password
 from socksproxy.auth.gate import Gate
 from socksproxy.auth.penalties import Penalties, TooManyFailures
-from socksproxy.auth.portal import portal_of
 from socksproxy.auth.users import Realm
 from socksproxy.identity import Client
 from socksproxy.values.auth import AuthSettings

@@ -128,7 +128,7 @@ def test_last_one_deleted(passwd: Passwd, path: Path) -> None:
     assert passwd(path, "bob") == 0
     assert passwd(path, "--delete", "bob", data=None) == 0
     assert path.read_bytes() == b"# no users\n"
-    assert HashedUsers.parse(path.read_bytes()).hashes == {}
+    assert HashedUsers.parse(path.read_bytes()).passwords == {}
     assert passwd(path, "bob") == 0
     assert right(path, b"bob")
 
@@ -192,7 +192,7 @@ def test_open_to_all(passwd: Passwd, path: Path, capsys: pytest.CaptureFixture[s
     assert passwd(path, "eve") == 0
     assert mode(path) == 0o644
     assert capsys.readouterr().err == (
-        f"socksproxy: warning: {path}: everybody on this machine can read it: chmod o= takes that away\n"
+        f"socksproxy: warning: {path}: every user of this machine can read it: chmod o= takes that away\n"
     )
 
 
@@ -300,11 +300,11 @@ def test_many_writers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = 0
     while any(writer.is_alive() for writer in writers):
         if path.exists():
-            count = len(HashedUsers.parse(path.read_bytes()).hashes)
+            count = len(HashedUsers.parse(path.read_bytes()).passwords)
             assert count >= seen
             seen = count
     assert problems == []
-    assert set(HashedUsers.parse(path.read_bytes()).hashes) == {user for users in names for user in users}
+    assert set(HashedUsers.parse(path.read_bytes()).passwords) == {user for users in names for user in users}
 
 
 # What it does not do.

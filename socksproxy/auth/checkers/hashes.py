@@ -13,6 +13,8 @@ from typing import Any
 from passlib.exc import MissingBackendError
 from passlib.hash import apr_md5_crypt, bcrypt, sha256_crypt, sha512_crypt
 
+from .users_file import Refused
+
 try:
     # Here and not with the first password: it is tried out, which takes a while.
     bcrypt.set_backend("bcrypt")
@@ -42,8 +44,8 @@ _DES_CRYPT = frozenset(b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopq
 _in_python = Lock()
 
 
-class Unsafe(Exception):
-    """What stands for a password is none of ours, or no protection; its words are for the operator."""
+class Unsafe(Refused):
+    """The text for a password is no hash, or of a kind that protects nothing; see :class:`.Refused`."""
 
 
 class Hash:

@@ -1,7 +1,7 @@
 """
-Files of passwords in plain text, a line ``NAME:PASSWORD`` for each user: ``--auth file:PATH``.
+Files of passwords in plain text, with a line ``NAME:PASSWORD`` for each user: ``--auth file:PATH``.
 
-They are read here and not by Twisted's checker, which cuts a password at a second colon and at spaces, and
+Twisted's own checker does not read them, because it cuts a password at a second colon and at spaces, and
 takes comments for users.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
@@ -20,79 +20,46 @@ from zope.interface import implementer
 from ...wire.password import MAX_FIELD
 from ..credentials import share_of
 from .threads import CheckThreads
-from .users_file import FileChecker, Unusable, UsersFile, lines_of
+from .users_file import FileChecker, Refused, Unusable, Users, UsersFile
 
 
-class PlainUsers(NamedTuple):
-    """
-    What a file says.
+class PlainUsers(Users[bytes]):
+    """The users of a file with passwords in plain text."""
 
-    :ivar passwords: each user's.
-    :ivar refused: lines that do not count, and why.
-    :ivar right: what would be right instead.
-    """
+    right = f"one line a user, NAME:PASSWORD, each with 1 to {MAX_FIELD} bytes"
 
-    passwords: dict[bytes, bytes]
-    refused: list[tuple[int, str]]
-    right: str = f"one line a user, NAME:PASSWORD, each with 1 to {MAX_FIELD} bytes"
+    @staticmethod
+    def split(line: bytes, number: int) -> tuple[bytes, bytes]:
+        """See :meth:`.Users.split`."""
+        name, colon, password = line.partition(b":")
+        if not name.strip() or not colon:
+            raise Unusable(f"line {number} is not NAME:PASSWORD")
+        if name != name.strip() or password != password.strip():
+            raise Unusable(
+                f"line {number} has spaces around the name or the password, which may be meant or not: "
+                "take them out"
+            )
+        return name, password
 
-    @classmethod
-    def parse(cls, content: bytes) -> PlainUsers:
-        """
-        Read a whole file's *content*.
-
-        :raises Unusable: when it cannot be whole, or what belongs to a password cannot be seen.
-        """
-        passwords: dict[bytes, bytes] = {}
-        refused = []
-        for number, line in lines_of(content):
-            name, colon, password = line.partition(b":")
-            if not name.strip() or not colon:
-                raise Unusable(f"line {number} is not NAME:PASSWORD")
-            if name != name.strip() or password != password.strip():
-                raise Unusable(
-                    f"line {number} has spaces around the name or the password, which may be meant or not: "
-                    "take them out"
-                )
-            problem = _wrong_with(name, password, passwords)
-            if problem:
-                refused.append((number, problem))
-            else:
-                passwords[name] = password
-        return cls(passwords, refused)
-
-    @property
-    def count(self) -> int:  # type: ignore[override]  # a tuple has a method of that name
-        """How many users there are."""
-        return len(self.passwords)
-
-    def has(self, username: bytes) -> bool:
-        """Whether there is such a user."""
-        return username in self.passwords
-
-    def __repr__(self) -> str:
-        return f"<PlainUsers: {self.count}>"
-
-
-def _wrong_with(name: bytes, password: bytes, known: dict[bytes, bytes]) -> str:
-    if name in known:
-        return "the user has a line above"
-    if not password:
-        return "no password"
-    if len(name) > MAX_FIELD or len(password) > MAX_FIELD:
-        return f"longer than {MAX_FIELD} bytes, which a client cannot send"
-    return ""
+    @staticmethod
+    def password(name: bytes, text: bytes, number: int) -> bytes:
+        """See :meth:`.Users.password`."""
+        if not text:
+            raise Refused("no password")
+        if len(name) > MAX_FIELD or len(text) > MAX_FIELD:
+            raise Refused(f"longer than {MAX_FIELD} bytes, which a client cannot send")
+        return text
 
 
 @implementer(ICredentialsChecker)
 class PlainFileChecker(FileChecker):
     """
-    Checks usernames and passwords by a file that has them in plain text.
+    Checks usernames and passwords by a file with passwords in plain text.
 
-    :param path: of the file.
-    :param checks: where the file is looked at.
+    :param path: the path of the file.
+    :param checks: the threads that look at the file.
     :param clock: tells seconds, for the time between looks.
-    :raises Unusable: when the file cannot be read, or cannot be understood.
+    :raises Unusable: when the file cannot be read, or is not whole.
     """
 
     credentialInterfaces = (IUsernamePassword, IUsernameHashedPassword)

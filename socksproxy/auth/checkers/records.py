@@ -10,15 +10,15 @@ from .hashes import Hash, Unsafe
 from .htpasswd import HashedUsers
 from .threads import CheckThreads, PasswordChecker
 
-#: What a password may be in a record.
+#: What a password in a record may be.
 RIGHT = "right is a hash: bcrypt (socksproxy passwd, or htpasswd -B), sha512-crypt, sha256-crypt or apr1"
 
 
 def checked_hash(text: str) -> str:
     """
-    *text*, which is a password's hash.
+    *text*, if it is the hash of a password.
 
-    :raises ValueError: when it is not; it says what else, and nothing of *text*.
+    :raises ValueError: when it is something else. The error says what, and quotes nothing of *text*.
     """
     try:
         Hash(text.encode())
@@ -34,9 +34,9 @@ class RecordsChecker(PasswordChecker):
     Checks usernames and passwords by the hashes in users' records.
 
     :param directory: has the records.
-    :param checks: where they are checked; None: in threads of its own.
-    :raises ValueError: when a password in it is no hash.
-    :ivar version: grows when there are other records.
+    :param checks: the threads that check passwords; None: threads of the checker's own.
+    :raises ValueError: when a password in *directory* is no hash.
+    :ivar version: grows with each :meth:`take`.
     """
 
     def __init__(self, directory: Directory, checks: CheckThreads | None = None) -> None:
@@ -46,17 +46,17 @@ class RecordsChecker(PasswordChecker):
 
     def take(self, directory: Directory) -> None:
         """
-        Check by other records from now on.
+        Check by the records in *directory* from now on.
 
-        :raises ValueError: when a password in them is no hash; then those of before stay.
+        :raises ValueError: when a password in *directory* is no hash; then the old records stay.
         """
-        # In this order: what is checked by the old records never counts as of the new version.
+        # In this order, so that a check by the old records never counts as one of the new version.
         self._users = _users_of(directory)
         self.version += 1
 
     def knows(self, avatar_id: str | bytes) -> bool:
-        """Whether there is such a user."""
-        return bytes_of(avatar_id) in self._users.hashes
+        """Whether the user *avatar_id* has a password here."""
+        return bytes_of(avatar_id) in self._users.passwords
 
     def _is_right(self, username: bytes, password: bytes) -> bool:
         return self._users.check(username, password)
@@ -64,4 +64,4 @@ class RecordsChecker(PasswordChecker):
 
 def _users_of(directory: Directory) -> HashedUsers:
     hashes = {bytes_of(name): checked_hash(text) for name, text in directory.passwords().items()}
-    return HashedUsers.of({name: Hash(text.encode()) for name, text in hashes.items()})
+    return HashedUsers({name: Hash(text.encode()) for name, text in hashes.items()})

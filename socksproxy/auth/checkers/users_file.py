@@ -1,18 +1,18 @@
 """
-Files with a user a line, and the checkers that read them.
+Files with one user in each line, and the checkers that read them.
 
-The file is looked at again while the proxy runs, in the threads that check passwords. Programs write over
-such a file in place, so it may be seen half-written: what cannot be whole is left alone, and what was read
-before stays.
+Strategy: while the proxy runs, the threads that check passwords look whether the file has changed. Programs
+write over such a file in place, so a thread may see half of it. A file that cannot be whole is ignored, and
+the users of the last whole file stay.
 """
 
 from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from threading import Lock
-from typing import Any, Generic, Protocol as Shape, TypeVar
+from typing import Any, Generic, TypeVar
 
 from twisted.logger import Logger
 
@@ -24,46 +24,88 @@ from .threads import CheckThreads
 
 _log = Logger(namespace="socksproxy")
 
-#: Bytes of a file: some hundred thousand users.
+#: Bytes of the largest file: some hundred thousand users.
 MOST_BYTES = 32 << 20
 #: Seconds between two looks at a file.
 LOOK_EVERY = 1.0
-#: Seconds for which a file may change once more without showing it: its time is not that fine.
+#: Seconds after a change in which the time of a file may not show another change.
 SETTLED = 2.0
-#: Lines that a warning names.
+#: The greatest number of lines that a warning names.
 _MOST_NAMED = 10
-_NOBODY = "there is no user in it who could log in"
+_NOBODY = "no user in it can log in"
 
 
 class Unusable(Exception):
-    """A file cannot be read, or is not whole; its words are for the operator."""
+    """A file cannot be read, or is not whole; the text is for the operator."""
 
 
-class Users(Shape):
-    """What a file says."""
-
-    @property
-    def refused(self) -> list[tuple[int, str]]:
-        """Lines that do not count, and why."""
-
-    @property
-    def right(self) -> str:
-        """What would be right instead."""
-
-    @property
-    def count(self) -> int:
-        """How many users there are."""
-
-    def has(self, username: bytes) -> bool:
-        """Whether there is such a user."""
+class Refused(Exception):
+    """A line does not count; the text is for the operator, and has nothing of a password."""
 
 
-U = TypeVar("U", bound=Users)
+V = TypeVar("V")
+U = TypeVar("U", bound="Users[Any]")
+
+
+class Users(Generic[V]):
+    """
+    The users of a file.
+
+    :ivar passwords: what stands for each user's password.
+    :ivar refused: the numbers of lines that do not count, and why.
+    :ivar right: which lines would count.
+    """
+
+    right: str
+
+    def __init__(self, passwords: dict[bytes, V], refused: Iterable[tuple[int, str]] = ()) -> None:
+        self.passwords = passwords
+        self.refused = list(refused)
+
+    @classmethod
+    def parse(cls: type[U], content: bytes) -> U:
+        """
+        Read the *content* of a whole file.
+
+        :raises Unusable: when it cannot be whole.
+        """
+        passwords: dict[bytes, Any] = {}
+        refused = []
+        for number, line in lines_of(content):
+            name, text = cls.split(line, number)
+            try:
+                if name in passwords:
+                    raise Refused("the user has a line above")
+                passwords[name] = cls.password(name, text, number)
+            except Refused as problem:
+                refused.append((number, str(problem)))
+        return cls(passwords, refused)
+
+    @staticmethod
+    def split(line: bytes, number: int) -> tuple[bytes, bytes]:
+        """
+        The name and the password in *line*.
+
+        :param line: a line without its end.
+        :param number: its number, for the error.
+        :raises Unusable: when it is something else.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def password(name: bytes, text: bytes, number: int) -> V:
+        """
+        What stands for the password *text* of the user *name*.
+
+        :raises Refused: when the line does not count.
+        :raises Unusable: when the file cannot be whole.
+        """
+        raise NotImplementedError
 
 
 def lines_of(content: bytes) -> Iterator[tuple[int, bytes]]:
     """
-    The lines of a whole file that say something, without their ends, and their numbers.
+    The lines of a whole file without their ends, and their numbers; empty lines and comments are left out.
 
     Lines may end with CR LF, and the file may begin with a byte order mark of UTF-8.
 
@@ -87,13 +129,13 @@ class UsersFile(Generic[U]):
     """
     The users of a file, as of the last look that found it whole.
 
-    All looks but the first are for threads.
+    The first look is made at once; threads make all others.
 
-    :param path: of the file.
-    :param parse: what a whole file's content says.
+    :param path: the path of the file.
+    :param parse: reads the content of a whole file.
     :param clock: tells seconds, for the time between looks.
-    :raises Unusable: when it cannot be read, or is not whole.
-    :ivar version: grows when there is something new in the file.
+    :raises Unusable: when the file cannot be read, or is not whole.
+    :ivar version: grows whenever the users in the file have changed.
     """
 
     def __init__(
@@ -111,10 +153,6 @@ class UsersFile(Generic[U]):
         self._said: dict[str, str] = {}
         self._read()
 
-    def has(self, username: bytes) -> bool:
-        """Whether there was such a user at the last look."""
-        return self.users.has(username)
-
     @property
     def users(self) -> U:
         """The users of the last look."""
@@ -123,17 +161,17 @@ class UsersFile(Generic[U]):
 
     @property
     def refused(self) -> list[str]:
-        """A line for each line of the file that does not count, and one where no user could log in."""
+        """A warning for each line of the file that does not count, and one if no user can log in."""
         users = self.users
         lines = [f"{self._shown}, line {number} does not count: {why}" for number, why in users.refused]
-        return lines if users.count else [*lines, f"{self._shown}: {_NOBODY}"]
+        return lines if users.passwords else [*lines, f"{self._shown}: {_NOBODY}"]
 
     def due(self) -> bool:
         """Whether it is time to look at the file."""
         return self._clock() >= self._next_look
 
     def look(self) -> None:
-        """Read the file, if it is time and it has changed; if it is not whole, what was read before stays."""
+        """Read the file if it is time and it has changed; if it is not whole, the users stay as they are."""
         if not self.due() or not self._looking.acquire(blocking=False):
             return
         try:
@@ -157,7 +195,7 @@ class UsersFile(Generic[U]):
             content, status, _ = self._file.read()
         except OSError as problem:
             raise Unusable(describe(problem)) from None
-        # Either way: the wall clock may have stepped back behind the last change of the file.
+        # The absolute value, because the wall clock may have been set back behind the change of the file.
         if abs(time.time() - status.st_mtime) <= SETTLED:
             self._file.signature = None
         self._say("mode", open_to_all(status.st_mode))
@@ -169,14 +207,14 @@ class UsersFile(Generic[U]):
 
     def _take(self, content: bytes) -> None:
         users = self._parse(content)
-        # In this order: what is checked by the old users never counts as of the new version.
+        # In this order, so that a check by the old users never counts as one of the new version.
         self._users = users
         if self._content is not None:
             self.version += 1
-            _log.info("{file}: read again, users: {count}", file=self._shown, count=users.count)
+            _log.info("{file}: read again, users: {count}", file=self._shown, count=len(users.passwords))
         self._content = content
         self._say("refused", _about_refused(users))
-        self._say("users", "" if users.count else _NOBODY)
+        self._say("users", "" if users.passwords else _NOBODY)
 
     def _say(self, topic: str, text: str) -> None:
         """Warn of *text*, once."""
@@ -186,14 +224,14 @@ class UsersFile(Generic[U]):
 
 
 def open_to_all(mode: int) -> str:
-    """A warning, if a file of *mode* is open to everybody on this machine; nothing otherwise."""
+    """A warning if every user of this machine can use a file of *mode*; else an empty text."""
     if not mode & (stat.S_IROTH | stat.S_IWOTH):
         return ""
     does = "change" if mode & stat.S_IWOTH else "read"
-    return f"everybody on this machine can {does} it: chmod o= takes that away"
+    return f"every user of this machine can {does} it: chmod o= takes that away"
 
 
-def _about_refused(users: Users) -> str:
+def _about_refused(users: Users[Any]) -> str:
     refused = users.refused
     if not refused:
         return ""
@@ -204,10 +242,10 @@ def _about_refused(users: Users) -> str:
 
 class FileChecker:
     """
-    What checkers of the users of a file have in common.
+    The base of checkers of the users of a file.
 
     :param file: the file.
-    :param checks: where it is looked at.
+    :param checks: the threads that look at the file.
     """
 
     def __init__(self, file: UsersFile[Any], checks: CheckThreads) -> None:
@@ -217,7 +255,7 @@ class FileChecker:
 
     @property
     def version(self) -> int:
-        """Grows when there is something new in the file. To ask has it looked at, if it is time."""
+        """A number that grows whenever the users have changed. A thread looks at the file, if it is time."""
         if self._file.due() and not self._looks:
             self._looks = True
             self.checks.run(self._file.look).addBoth(self._looked)
@@ -225,12 +263,12 @@ class FileChecker:
 
     @property
     def warnings(self) -> list[str]:
-        """A line for each line of the file that does not count."""
+        """Warnings about the file."""
         return self._file.refused
 
     def knows(self, avatar_id: str | bytes) -> bool:
-        """Whether there is such a user in the file, as of the last look."""
-        return self._file.has(bytes_of(avatar_id))
+        """Whether the file had the user *avatar_id* at the last look."""
+        return bytes_of(avatar_id) in self._file.users.passwords
 
     def _looked(self, _: object) -> None:
         self._looks = False

@@ -212,7 +212,7 @@ def test_lines() -> None:
     users = HashedUsers.parse(
         b"# eve:x\n\n  \t\r\n" + BOB.replace(b"\n", b":Bob:more\r\n") + b"  " + EVE + other
     )
-    assert set(users.hashes) == {b"bob", b"eve"}
+    assert set(users.passwords) == {b"bob", b"eve"}
     assert users.refused == [(6, "the user has a line above")]
     assert users.check(b"bob", b"secret")
     assert not users.check(b"bob", b"other")
@@ -233,7 +233,7 @@ def test_lines() -> None:
 def test_as_editors_write_it(content: bytes) -> None:
     """A byte order mark, ends of lines, and spaces around the colon are not a part of a name or hash."""
     users = HashedUsers.parse(content)
-    assert set(users.hashes) == {b"bob", b"eve"}
+    assert set(users.passwords) == {b"bob", b"eve"}
     assert users.refused == []
     assert users.check(b"bob", b"secret")
 
@@ -291,7 +291,7 @@ def test_cut(length: int) -> None:
     except Unusable:
         assert not content.endswith(b"\n")
     else:
-        assert len(users.hashes) == content.count(b"\n")
+        assert len(users.passwords) == content.count(b"\n")
 
 
 @given(
@@ -309,7 +309,7 @@ def test_anything(content: bytes) -> None:
         users = HashedUsers.parse(content)
     except Unusable:
         return
-    for name in [*users.hashes, b"nobody"]:
+    for name in [*users.passwords, b"nobody"]:
         assert not users.check(name, b"\0")
 
 
@@ -344,7 +344,7 @@ def test_every_no_takes_as_long(kind: str, monkeypatch: pytest.MonkeyPatch) -> N
         nonlocal work
         work += amount(name, rounds)
 
-    most = max(amount(*hash.kind) for hash in users.hashes.values())
+    most = max(amount(*hash.kind) for hash in users.passwords.values())
     monkeypatch.setattr(Hash, "verify", verify)
     monkeypatch.setattr(hashes, "_compute", compute)
     for name in NAMES:
@@ -352,7 +352,7 @@ def test_every_no_takes_as_long(kind: str, monkeypatch: pytest.MonkeyPatch) -> N
         assert not users.check(name, b"wrong")
         # What is left over is less than the least that the algorithm takes.
         assert most - (1000 if kind.startswith("sha") else 15) <= work <= most, name
-    for name, hash in users.hashes.items():
+    for name, hash in users.passwords.items():
         work = 0
         assert users.check(name, b"right")
         assert work == amount(*hash.kind)
@@ -432,7 +432,7 @@ def test_one_at_a_time_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_hashes_are_not_shown() -> None:
     """Neither a hash nor the users show what is in them."""
     users = HashedUsers.parse(BOB)
-    for shown in (repr(users), repr(users.hashes[b"bob"]), str(users.equal)):
+    for shown in (repr(users), repr(users.passwords[b"bob"]), str(users.equal)):
         assert "$" not in shown
 
 
@@ -540,7 +540,7 @@ def test_nobody_left(watched: Watched) -> None:
     """A comment alone is whole: nobody is let in any more."""
     watched.write(b"# no users\n")
     lines = watched.look()
-    assert lines[-1] == f"{watched.path}: there is no user in it who could log in"
+    assert lines[-1] == f"{watched.path}: no user in it can log in"
     assert not watched.lets_in(b"bob")
 
 
@@ -612,7 +612,7 @@ def test_open_to_all(watched: Watched, mode: int, does: str | None) -> None:
     watched.path.chmod(mode)
     with heard() as lines:
         file = PasswordFile(str(watched.path), watched.clock.seconds)
-    expected = [f"{watched.path}: everybody on this machine can {does} it: chmod o= takes that away"]
+    expected = [f"{watched.path}: every user of this machine can {does} it: chmod o= takes that away"]
     assert lines == (expected if does else [])
     os.utime(watched.path)
     watched.clock.advance(LOOK_EVERY)
@@ -698,7 +698,7 @@ def test_no_secret_is_shown(
     try:
         with heard() as lines:
             yield checker.requestAvatarId(Password(b"bob", b"hunter2")).addErrback(failures.append)
-            monkeypatch.setattr(checker._file._users.hashes[b"bob"]._handler, "verify", fails)  # type: ignore[union-attr]
+            monkeypatch.setattr(checker._file._users.passwords[b"bob"]._handler, "verify", fails)  # type: ignore[union-attr]
             yield checker.requestAvatarId(Password(b"bob", b"hunter2")).addErrback(failures.append)
     finally:
         setDebugging(False)

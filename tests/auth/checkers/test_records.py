@@ -20,6 +20,7 @@ from socksproxy.auth.checkers.records import RecordsChecker, checked_hash
 from socksproxy.auth.checkers.threads import CheckThreads
 from socksproxy.auth.credentials import Password
 from socksproxy.auth.directory import Directory, UserRecord
+from socksproxy.auth.known import knows
 
 Waiting = Generator[Any, Any, None]
 
@@ -120,14 +121,14 @@ def test_knows(checks: CheckThreads, tmp_path: Any) -> None:
     chain = Chain(IUsernamePassword, [records, file], Clock())
     remembering = Remembering(chain, Clock())
     for asked in (chain, remembering):
-        assert [asked.knows(name) for name in (b"bob", "eve", "alice")] == [True, True, False]
+        assert [knows(asked, name) for name in (b"bob", "eve", "alice")] == [True, True, False]
     records.take(directory())
-    assert remembering.knows("bob") is False
+    assert knows(remembering, "bob") is False
 
 
 def test_knows_not(checks: CheckThreads) -> None:
     """One that cannot tell may know everybody."""
     records = RecordsChecker(directory(bob=SECRET), checks)
     chain = Chain(IUsernamePassword, [records, object()], Clock())  # type: ignore[list-item]
-    assert (chain.knows("bob"), chain.knows("eve")) == (True, None)
-    assert Remembering(object(), Clock()).knows("bob") is None
+    assert (knows(chain, "bob"), knows(chain, "eve")) == (True, None)
+    assert knows(Remembering(object(), Clock()), "bob") is None

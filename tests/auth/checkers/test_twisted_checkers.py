@@ -150,7 +150,7 @@ def test_lines_that_do_not_count(tmp_path: Path) -> None:
     assert "line 2 (the user has a line above), line 3 (no password)" in lines[-1]
     path.write_bytes(b"# no users\n")
     checker = adapted(makeChecker(f"file:{path}"), reactor)
-    assert checker.warnings == [f"{path}: there is no user in it who could log in"]
+    assert checker.warnings == [f"{path}: no user in it can log in"]
 
 
 @pytest_twisted.inlineCallbacks
