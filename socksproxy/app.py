@@ -8,31 +8,31 @@ What is wrong with an option shows while the options are parsed; what shows only
 from __future__ import annotations
 
 from .config import command_line
+from .net.resources import Resources
 from .runtime.clocks import use_monotonic_clock
 from .service.base import ListeningService
 from .service.daemon import prepare_files
-from .service.resources import Resources
 from .service.server import SOCKSService, make_factory
 from .workers.descriptor_passing import SupervisorResources
 
 __all__ = ["Options", "makeService"]
 
 
-class Options(command_line.Options):
+class Options(command_line.SOCKSOptions):
     """The options of ``twistd socks``, for this process or for a supervisor and its workers."""
 
     def make_resources(self) -> Resources:
-        """See :meth:`socksproxy.config.command_line.Options.make_resources`."""
-        return (SupervisorResources if self["worker_count"] > 1 else Resources)(self.reactor)
+        """See :meth:`socksproxy.config.command_line.SOCKSOptions.make_resources`."""
+        return SupervisorResources(self.reactor) if self["worker_count"] > 1 else super().make_resources()
 
     def postOptions(self) -> None:
-        """See :meth:`socksproxy.config.command_line.Options.postOptions`."""
+        """See :meth:`socksproxy.config.command_line.SOCKSOptions.postOptions`."""
         super().postOptions()
         if self.parent is not None:
             prepare_files(self.parent)
 
 
-def makeService(options: command_line.Options) -> ListeningService:
+def makeService(options: command_line.SOCKSOptions) -> ListeningService:
     """
     The service that *options* describe: one process, or a supervisor and its workers.
 

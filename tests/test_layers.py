@@ -100,7 +100,7 @@ def late_imports(path: Path) -> Iterator[str]:
 LATE = {
     "runtime/reactor.py": ["twisted.internet.reactor"],  # the import chooses a reactor
     # Each command starts with what it needs.
-    "cli/check.py": ["twisted.python.usage", "socksproxy.config", "socksproxy.service.resources"],
+    "cli/check.py": ["twisted.python.usage", "socksproxy.config", "socksproxy.net.resources"],
     "cli/explain.py": ["socksproxy.config", "socksproxy.policy.explain"],
     "app.py": ["socksproxy.workers.supervisor"],  # one process does without the machinery for many
     # There are platforms without epoll.
@@ -116,3 +116,19 @@ def test_imports_inside_functions(path: Path) -> None:
     allowed += LATE.get(path.relative_to(ROOT / "socksproxy").as_posix(), [])
     for name in late_imports(path):
         assert any(f"{name}.".startswith(f"{one}.") for one in allowed), name
+
+
+def test_one_class_of_a_name() -> None:
+    """
+    A reader who meets the name of a class knows which one is meant.
+
+    The client's side has the same words for the other end of a handshake, and no reader is in both.
+    """
+    modules: dict[str, list[str]] = {}
+    package = ROOT / "socksproxy"
+    for path in set(package.rglob("*.py")) - set((package / "client").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                modules.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    several = {name: found for name, found in modules.items() if len(found) > 1}
+    assert not several

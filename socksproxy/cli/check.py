@@ -38,11 +38,11 @@ def run(options: Namespace) -> None:
     """
     from twisted.python.usage import UsageError
 
-    from ..config.command_line import Mistakes, Options
-    from ..service.resources import CheckedResources
+    from ..config.command_line import Mistakes, SOCKSOptions
+    from ..net.resources import CheckedResources
 
     reactor = _NothingRuns()
-    parsed = Options(reactor, CheckedResources(reactor))
+    parsed = SOCKSOptions(reactor, CheckedResources(reactor))
     try:
         parsed.parseOptions([f"--config={options.file}"])
     except Mistakes as problem:

@@ -29,7 +29,7 @@ from ..policy.asking import DestinationCheck, ask, ask_address, permitted_addres
 from ..values.bind import BindSettings
 from ..values.outgoing import Outgoing
 from ..wire.words import Address, AddressType, Command, Version
-from .peer_listener import Listener, Take, listening_socket
+from .peer_listener import PeerListener, Take, listening_socket
 from .service import Owner, Relaying
 
 _log = Logger(namespace="socksproxy")
@@ -158,7 +158,7 @@ class Binds:
         admits = self._judge_port(destination.port, permitted, stranger)
         place: tuple[str, int] = listening.getsockname()[:2]
         try:
-            listener = Listener(self._reactor, listening, admits, take)
+            listener = PeerListener(self._reactor, listening, admits, take)
         except BaseException:
             listening.close()
             raise

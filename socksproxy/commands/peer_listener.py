@@ -61,7 +61,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 @implementer(IReadDescriptor)
-class Listener:
+class PeerListener:
     """
     Waits for one connection from somebody whom *admits* knows. Others are closed at once.
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 from twisted import __version__ as twisted_version
@@ -26,7 +26,7 @@ from twisted.cred.strcred import (
     makeChecker,
 )
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
-from twisted.internet.interfaces import IHostnameResolver, IStreamServerEndpoint
+from twisted.internet.interfaces import IHostnameResolver
 from twisted.python import usage
 
 from .. import __version__
@@ -52,6 +52,7 @@ from ..net.endpoints import BACKLOG, WrongSystemd, check_keys, place_asked_for
 from ..net.local import is_local
 from ..net.ports import Advertised
 from ..net.resolve import make_resolver
+from ..net.resources import Resources
 from ..net.special_addresses import is_loopback
 from ..runtime.reactor import global_reactor
 from ..settings import ServerSettings
@@ -80,18 +81,6 @@ OPEN_TO_ALL = "nobody has to show who they are, so everybody who reaches it coul
 CLAIMABLE = "who reaches it can claim any address: name the balancers with --proxy-from"
 
 
-class Resources(Protocol):
-    """What opens the endpoints and files that options name."""
-
-    keeper: Any
-
-    def successor(self) -> Resources: ...
-    def reactor_for(self, listener: int) -> Any: ...
-    def endpoint(self, listener: int, description: str) -> IStreamServerEndpoint: ...
-    def separate(self, endpoints: Sequence[IStreamServerEndpoint]) -> None: ...
-    def access_log(self, path: str, format: str) -> AccessLog: ...
-
-
 class Mistakes(usage.UsageError):
     """
     What is wrong with options and in a configuration file.
@@ -108,10 +97,10 @@ class Mistakes(usage.UsageError):
 GIVEN = [option for option in OPTIONS if option.on_command_line]
 
 
-def _repeatable(option: Option) -> Callable[[Options, str], None]:
+def _repeatable(option: Option) -> Callable[[SOCKSOptions, str], None]:
     """The method that takes each value of the repeatable *option*."""
 
-    def take(self: Options, value: str) -> None:
+    def take(self: SOCKSOptions, value: str) -> None:
         self[option.name].append(value)
 
     take.__doc__ = option.help
@@ -194,7 +183,7 @@ class CommandLine(usage.Options, AuthOptionMixin):
 
     def make_resources(self) -> Resources:
         """What opens what is named, where no other is given."""
-        raise NotImplementedError
+        return Resources(self.reactor)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """
@@ -334,14 +323,14 @@ class CommandLine(usage.Options, AuthOptionMixin):
         return [] if self._configured is None else self._configured.warnings()
 
 
-class Options(CommandLine):
+class SOCKSOptions(CommandLine):
     """
     What the operator may say, and the :class:`~socksproxy.config.plan.Plan` that it makes.
 
     See :class:`CommandLine` for the parameters.
     """
 
-    def again(self) -> Options:
+    def again(self) -> SOCKSOptions:
         """
         What the same command line means now: all that it names is read anew. Any thread may do it.
 
@@ -605,7 +594,7 @@ class Options(CommandLine):
 
 for _option in GIVEN:
     if _option.repeatable and _option.name != "auth":
-        setattr(Options, f"opt_{_option.name.replace('-', '_')}", _repeatable(_option))
+        setattr(SOCKSOptions, f"opt_{_option.name.replace('-', '_')}", _repeatable(_option))
 
 
 def _literal(text: str) -> IPv4Address | IPv6Address | None:

@@ -19,7 +19,7 @@ from .pool import QueueFull
 T = TypeVar("T")
 
 
-class _Job:
+class _Turn:
     __slots__ = ("answer", "running", "start")
 
     def __init__(self, start: Callable[[], Deferred[Any]], answer: Deferred[Any]) -> None:
@@ -43,7 +43,7 @@ class Turns:
         self._per_share = per_share
         self._busy = 0
         self._running: Counter[Hashable] = Counter()
-        self._waiting: FairQueue[_Job] = FairQueue()
+        self._waiting: FairQueue[_Turn] = FairQueue()
 
     def run(self, start: Callable[[], Deferred[T]], share: Hashable = None) -> Deferred[T]:
         """
@@ -56,7 +56,7 @@ class Turns:
         :raises QueueFull: (by the Deferred) when too many jobs wait.
         """
         answer: Deferred[T] = Deferred(lambda _: self._forget(share, job))
-        job = _Job(start, answer)
+        job = _Turn(start, answer)
         self._waiting.put(share, job)
         self._next()
         if len(self._waiting) > self._most_waiting:
@@ -74,7 +74,7 @@ class Turns:
     def _has_turn(self, share: Hashable) -> bool:
         return share is None or self._running[share] < self._per_share
 
-    def _ended(self, result: Any, share: Hashable, job: _Job) -> None:
+    def _ended(self, result: Any, share: Hashable, job: _Turn) -> None:
         self._busy -= 1
         self._running[share] -= 1
         if not self._running[share]:
@@ -83,7 +83,7 @@ class Turns:
         if not job.answer.called:
             job.answer.callback(result)
 
-    def _forget(self, share: Hashable, job: _Job) -> None:
+    def _forget(self, share: Hashable, job: _Turn) -> None:
         if job.running is None:
             self._waiting.discard(share, job)
         else:

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config.command_line import CLAIMABLE, OPEN_TO_ALL, Options
+from ..config.command_line import CLAIMABLE, OPEN_TO_ALL, SOCKSOptions
 from ..config.plan import Listener
 from ..errors import describe
 from ..logs.access_log import AccessLog
@@ -58,7 +58,7 @@ class Prepared(NamedTuple):
     :ivar ports: each listener with its port.
     """
 
-    options: Options
+    options: SOCKSOptions
     ports: list[tuple[IListeningPort, Listener]]
 
 
@@ -87,7 +87,7 @@ class ListeningService(Service):
         open: bool = False,
         guarded: bool = False,
         access_log: AccessLog | None = None,
-        options: Options | None = None,
+        options: SOCKSOptions | None = None,
     ) -> None:
         self.options = options
         self.reactor = reactor
@@ -117,11 +117,11 @@ class ListeningService(Service):
     def closed(self, port: IListeningPort) -> None:
         """*port* accepts no client any more, and is about to close."""
 
-    def reload(self, options: Options) -> Deferred[list[str]]:
+    def reload(self, options: SOCKSOptions) -> Deferred[list[str]]:
         """
         Have *options* in force instead of those that were.
 
-        :param options: parsed, and made by :meth:`~socksproxy.config.command_line.Options.again`.
+        :param options: parsed, and made by :meth:`~socksproxy.config.command_line.SOCKSOptions.again`.
         :returns: fires with what has changed, in a few words each.
         :raises CannotReload: (by the Deferred) when it cannot be; then nothing has changed.
         """
@@ -241,7 +241,7 @@ class ListeningService(Service):
             _log.info("descriptors: {limit} at the most", limit=limit if limit >= 0 else "any number")
 
     @inlineCallbacks
-    def prepare(self, options: Options) -> Generator[Any, Any, Prepared]:
+    def prepare(self, options: SOCKSOptions) -> Generator[Any, Any, Prepared]:
         """
         Open the listeners of *options* that are not open yet. They accept no client so far.
 
@@ -301,7 +301,7 @@ class ListeningService(Service):
             _close(port)
         return changes
 
-    def _current(self) -> Options:
+    def _current(self) -> SOCKSOptions:
         assert self.options is not None
         return self.options
 

@@ -12,7 +12,7 @@ from ..net.endpoints import place_asked_for
 from ..twisted_internals import inner_endpoint, tls_options_of
 
 if TYPE_CHECKING:
-    from ..config.command_line import Options
+    from ..config.command_line import SOCKSOptions
 
 #: What a server is told that runs as root without need.
 NEEDLESS_ROOT = (
@@ -25,7 +25,7 @@ _AUTH_OF_ROOT = frozenset({"pam", "unix", "gssapi"})
 _FIRST_ORDINARY_PORT = 1024
 
 
-def is_root_without_need(options: Options) -> bool:
+def is_root_without_need(options: SOCKSOptions) -> bool:
     """
     Whether this process runs as root although *options* ask for nothing that needs root.
 
@@ -44,7 +44,7 @@ def is_root_without_need(options: Options) -> bool:
     return not any(0 < port < _FIRST_ORDINARY_PORT for port in _ports(options))
 
 
-def _ports(options: Options) -> Iterator[int]:
+def _ports(options: SOCKSOptions) -> Iterator[int]:
     """The first ports of all ranges on which the server listens, or may come to listen."""
     for listener in options.plan.listeners:
         place = place_asked_for(listener.endpoint)

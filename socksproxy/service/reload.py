@@ -17,7 +17,7 @@ from twisted.python.usage import UsageError
 from ..runtime.pool import NotRun, Pool
 
 if TYPE_CHECKING:
-    from ..config.command_line import Options
+    from ..config.command_line import SOCKSOptions
 
 _log = Logger(namespace="socksproxy")
 
@@ -50,8 +50,8 @@ class Reloading:
     def __init__(
         self,
         reactor: Any,
-        current: Callable[[], Options],
-        apply: Callable[[Options], Deferred[list[str]]],
+        current: Callable[[], SOCKSOptions],
+        apply: Callable[[SOCKSOptions], Deferred[list[str]]],
     ) -> None:
         #: Reads, in a thread of its own: no look-up and no password waits for it, nor the end of the process.
         self.pool = Pool(reactor, name="configuration", threads=1, waiting=1, deadline=READ_WITHIN)
@@ -81,7 +81,7 @@ class Reloading:
         self._stopped = True
         self._again = False
 
-    def _read(self, options: Options) -> Deferred[list[str]] | None:
+    def _read(self, options: SOCKSOptions) -> Deferred[list[str]] | None:
         return None if self._stopped else self._apply(options)
 
     def _told(self, changes: list[str] | None) -> None:

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config.command_line import Options
+from ..config.command_line import SOCKSOptions
 from ..config.plan import Listener
 from ..limits.quota.database import UsageFileError
 from ..limits.quota.usage import UsageFile
@@ -58,7 +58,7 @@ class SOCKSService(ListeningService):
         guarded: bool = False,
         access_log: AccessLog | None = None,
         drain: float = 0.0,
-        options: Options | None = None,
+        options: SOCKSOptions | None = None,
     ) -> None:
         super().__init__(
             reactor,
@@ -122,12 +122,12 @@ class SOCKSService(ListeningService):
         if not isinstance(place, str):
             listeners.discard(*place)
 
-    def reload(self, options: Options) -> Deferred[list[str]]:
+    def reload(self, options: SOCKSOptions) -> Deferred[list[str]]:
         """See :meth:`ListeningService.reload`."""
         return self.prepare(options).addCallback(self.enter)
 
     @inlineCallbacks
-    def prepare(self, options: Options) -> Generator[Any, Any, Prepared]:
+    def prepare(self, options: SOCKSOptions) -> Generator[Any, Any, Prepared]:
         """See :meth:`ListeningService.prepare`."""
         usage, before = options.plan.settings.usage, self._usage
         if usage is not None and before is not None and usage.path == before.path:
@@ -208,7 +208,7 @@ class SOCKSService(ListeningService):
         return self.factory.drain(0 if self._at_once else self.drain)
 
 
-def make_factory(options: Options) -> SOCKSFactory:
+def make_factory(options: SOCKSOptions) -> SOCKSFactory:
     """
     The factory that *options* describe.
 

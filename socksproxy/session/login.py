@@ -29,7 +29,7 @@ class AuthenticationInForce(Protocol):
     authentication: Authentication | None
 
 
-class Owner(Protocol):
+class LoginOwner(Protocol):
     """What a login uses of its session."""
 
     client: Client
@@ -64,7 +64,7 @@ class Login:
 
     __slots__ = ("_logout", "_session", "_shown", "authentication", "method")
 
-    def __init__(self, session: Owner, authentication: Authentication | None = None) -> None:
+    def __init__(self, session: LoginOwner, authentication: Authentication | None = None) -> None:
         self._session = session
         self._logout: Callable[[], None] | None = None
         #: The kind of credentials that the client has shown.

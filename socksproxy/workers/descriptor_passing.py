@@ -31,9 +31,9 @@ from twisted.logger import Logger
 
 from ..logs.access_log import AccessLog
 from ..net.endpoints import unquoted
+from ..net.listening_reactor import PortKind, PortRequest
+from ..net.resources import Resources
 from ..runtime.files import read_regular_file
-from ..service.listening_reactor import PortKind, PortRequest
-from ..service.resources import Resources
 from ..twisted_internals import SharedUNIXPort, keep_socket_open
 
 _log = Logger(namespace="socksproxy")

@@ -38,7 +38,7 @@ KILL_TIMEOUT = 2.0
 FAILED_STARTS = 5
 
 
-class State(Enum):
+class WorkerState(Enum):
     """The state of a worker."""
 
     IDLE = "idle"
@@ -95,7 +95,7 @@ class Process(Protocol):
         """End the process."""
 
 
-class Owner(Protocol):
+class WorkerOwner(Protocol):
     """The owner of workers, which hears of their changes."""
 
     def worker_ready(self, worker: Worker) -> None:
@@ -132,13 +132,13 @@ class Worker:
         number: int,
         clock: IReactorTime,
         spawn: Callable[[Worker], Process],
-        owner: Owner,
+        owner: WorkerOwner,
         drain_seconds: float = 0.0,
     ) -> None:
         self.number = number
         self.spawn = spawn
         self.drain_seconds = drain_seconds
-        self.state = State.IDLE
+        self.state = WorkerState.IDLE
         self.process: Process | None = None
         self.failures = 0
         self._clock = clock
@@ -151,39 +151,39 @@ class Worker:
     @property
     def serves(self) -> bool:
         """Whether the worker accepts clients."""
-        return self.state in (State.RUNNING, State.RELOADING)
+        return self.state in (WorkerState.RUNNING, WorkerState.RELOADING)
 
     # What the supervisor wants.
 
     def start(self) -> None:
         """Run."""
-        if self.state is State.IDLE:
+        if self.state is WorkerState.IDLE:
             self._begin()
 
     def reload(self) -> None:
         """Put the current configuration in force. A process that starts later gets it at its start."""
-        if self.state in (State.STARTING, State.RELOADING):
+        if self.state in (WorkerState.STARTING, WorkerState.RELOADING):
             self._outdated = True
-        elif self.state is State.RUNNING:
-            self.state, self._outdated = State.RELOADING, False
+        elif self.state is WorkerState.RUNNING:
+            self.state, self._outdated = WorkerState.RELOADING, False
             self._wait(RELOAD_TIMEOUT, self.late)
             if self.process is None or not self.process.reload():
                 self.not_reloaded()
 
     def drain(self) -> None:
         """End when the sessions have ended."""
-        if self.state in (State.IDLE, State.BACKING_OFF):
+        if self.state in (WorkerState.IDLE, WorkerState.BACKING_OFF):
             self._stop()
-        elif self.state not in (State.STOPPING, State.STOPPED):
-            self.state = State.STOPPING
+        elif self.state not in (WorkerState.STOPPING, WorkerState.STOPPED):
+            self.state = WorkerState.STOPPING
             self._drain()
 
     def end(self) -> None:
         """End at once."""
-        if self.state in (State.IDLE, State.BACKING_OFF):
+        if self.state in (WorkerState.IDLE, WorkerState.BACKING_OFF):
             self._stop()
-        elif self.state is not State.STOPPED:
-            self.state = State.STOPPING
+        elif self.state is not WorkerState.STOPPED:
+            self.state = WorkerState.STOPPING
             self._wait(KILL_TIMEOUT, self.late)
             if self.process is not None:
                 self.process.end()
@@ -192,9 +192,9 @@ class Worker:
 
     def ready(self) -> None:
         """The process accepts clients."""
-        if self.state is not State.STARTING:
+        if self.state is not WorkerState.STARTING:
             return
-        self.state = State.RUNNING
+        self.state = WorkerState.RUNNING
         self._stop_timer()
         self._ready_since = self._clock.seconds()
         self._owner.worker_ready(self)
@@ -203,9 +203,9 @@ class Worker:
 
     def reloaded(self) -> None:
         """The process has put its new configuration in force."""
-        if self.state is not State.RELOADING:
+        if self.state is not WorkerState.RELOADING:
             return
-        self.state = State.RUNNING
+        self.state = WorkerState.RUNNING
         self._stop_timer()
         if self._outdated:
             self.reload()
@@ -214,20 +214,20 @@ class Worker:
 
     def not_reloaded(self) -> None:
         """The process cannot put its new configuration in force."""
-        if self.state is State.RELOADING:
+        if self.state is WorkerState.RELOADING:
             self._leave("cannot go over to the new configuration")
 
     def ended(self, ending: Ending) -> None:
         """The process has ended."""
         state = self.state
-        if state is State.STOPPING:
+        if state is WorkerState.STOPPING:
             self.process = None
             self._owner.worker_died(self, ending)
             self._stop()
-        elif state is State.STARTING:
+        elif state is WorkerState.STARTING:
             self._back_off(ending, 1)
             self._owner.worker_failed(self, ending)
-        elif state is State.LEAVING or self.serves:
+        elif state is WorkerState.LEAVING or self.serves:
             if self.serves and (ending.orderly or self._clock.seconds() - self._ready_since >= PROVED):
                 self.failures = 0
             self._back_off(ending, 0 if ending.orderly else 1)
@@ -236,20 +236,20 @@ class Worker:
 
     def late(self) -> None:
         """What the worker is at takes too long."""
-        if self.state is State.RELOADING:
+        if self.state is WorkerState.RELOADING:
             self._leave(f"has not gone over to the new configuration in {RELOAD_TIMEOUT:g} seconds")
-        elif self.state is State.STARTING:
+        elif self.state is WorkerState.STARTING:
             self._kill(f"is not ready after {START_TIMEOUT:g} seconds")
-        elif self.state in (State.LEAVING, State.STOPPING):
+        elif self.state in (WorkerState.LEAVING, WorkerState.STOPPING):
             self._kill("does not end, and is killed")
 
     def retry(self) -> None:
         """The next process may start."""
-        if self.state is State.BACKING_OFF:
+        if self.state is WorkerState.BACKING_OFF:
             self._begin()
 
     def _begin(self) -> None:
-        self.state, self._outdated = State.STARTING, False
+        self.state, self._outdated = WorkerState.STARTING, False
         self._wait(START_TIMEOUT, self.late)
         try:
             self.process = self.spawn(self)
@@ -263,13 +263,13 @@ class Worker:
             number=self.number,
             why=why,
         )
-        self.state = State.LEAVING
+        self.state = WorkerState.LEAVING
         self._drain()
         self._owner.worker_settled(self)
 
     def _back_off(self, ending: Ending, failures: int) -> None:
         pid = None if self.process is None else self.process.pid
-        self.state, self.process = State.BACKING_OFF, None
+        self.state, self.process = WorkerState.BACKING_OFF, None
         self.failures += failures
         self._owner.worker_died(self, ending)
         delay = 0.0
@@ -295,7 +295,7 @@ class Worker:
             self.process.kill()
 
     def _stop(self) -> None:
-        self.state = State.STOPPED
+        self.state = WorkerState.STOPPED
         self._stop_timer()
         self._owner.worker_stopped(self)
 
@@ -395,7 +395,9 @@ class WorkerGroup:
 
     def one_stopped(self) -> None:
         """A worker has ended, and is not started again."""
-        if self.state is GroupState.DRAINING and all(one.state is State.STOPPED for one in self.workers):
+        if self.state is GroupState.DRAINING and all(
+            one.state is WorkerState.STOPPED for one in self.workers
+        ):
             self._stop()
 
     def _stop(self) -> None:

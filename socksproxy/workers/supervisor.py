@@ -27,10 +27,10 @@ from ..service.server import make_factory
 from .descriptor_passing import SupervisorResources, file_of
 from .process import DUMP, REOPEN, Orders, WorkerProcess, pass_on, spawn
 from .shared_table import SharedTable, new_table
-from .states import Ending, GroupState, State, Worker, WorkerGroup
+from .states import Ending, GroupState, Worker, WorkerGroup, WorkerState
 
 if TYPE_CHECKING:
-    from ..config.command_line import Options
+    from ..config.command_line import SOCKSOptions
 
 _log = Logger(namespace="socksproxy")
 
@@ -39,7 +39,7 @@ _LOOK_EVERY = 0.05
 
 
 #: Workers in these states have, or are about to have, an old configuration when there is a new one.
-_TO_BE_TOLD = (State.STARTING, State.RUNNING, State.RELOADING)
+_TO_BE_TOLD = (WorkerState.STARTING, WorkerState.RUNNING, WorkerState.RELOADING)
 
 
 class Supervisor(Factory):
@@ -56,7 +56,7 @@ class SupervisorService(ListeningService):
     :ivar workers: the workers.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: SOCKSOptions) -> None:
         super().__init__(
             options.reactor,
             Supervisor(),
@@ -175,7 +175,7 @@ class SupervisorService(ListeningService):
     # Another configuration.
 
     @inlineCallbacks
-    def reload(self, options: Options) -> Generator[Any, Any, list[str]]:
+    def reload(self, options: SOCKSOptions) -> Generator[Any, Any, list[str]]:
         """See :meth:`ListeningService.reload`; it is in force when all workers have gone over to it."""
         try:
             prepared = yield self.prepare(options)
@@ -258,27 +258,27 @@ class SupervisorService(ListeningService):
     # What the workers' machines tell.
 
     def worker_ready(self, worker: Worker) -> None:
-        """See :class:`~socksproxy.workers.states.Owner`."""
+        """See :class:`~socksproxy.workers.states.WorkerOwner`."""
         pid = None if worker.process is None else worker.process.pid
         _log.info("worker {number} (process {pid}) accepts clients", number=worker.number, pid=pid)
         self._group.one_ready()
 
     def worker_settled(self, worker: Worker) -> None:
-        """See :class:`~socksproxy.workers.states.Owner`."""
+        """See :class:`~socksproxy.workers.states.WorkerOwner`."""
         self._settle(worker)
 
     def worker_failed(self, worker: Worker, ending: Ending) -> None:
-        """See :class:`~socksproxy.workers.states.Owner`."""
+        """See :class:`~socksproxy.workers.states.WorkerOwner`."""
         self._group.one_failed(ending)
 
     def worker_died(self, worker: Worker, ending: Ending) -> None:
-        """See :class:`~socksproxy.workers.states.Owner`."""
+        """See :class:`~socksproxy.workers.states.WorkerOwner`."""
         if self._table is not None:
             self._table.clear(worker.number - 1)
         self._settle(worker)
 
     def worker_stopped(self, worker: Worker) -> None:
-        """See :class:`~socksproxy.workers.states.Owner`."""
+        """See :class:`~socksproxy.workers.states.WorkerOwner`."""
         self._group.one_stopped()
 
     def _all_started(self) -> None:
@@ -359,12 +359,12 @@ class SupervisorService(ListeningService):
         )
 
 
-def _resources_of(options: Options) -> SupervisorResources:
+def _resources_of(options: SOCKSOptions) -> SupervisorResources:
     assert isinstance(options.resources, SupervisorResources)
     return options.resources
 
 
-def _check_usage(options: Options) -> None:
+def _check_usage(options: SOCKSOptions) -> None:
     """
     See whether the file of quotas can be used. Workers keep it; this process does not.
 
@@ -376,7 +376,7 @@ def _check_usage(options: Options) -> None:
         database.close()
 
 
-def _check_passed(options: Options) -> None:
+def _check_passed(options: SOCKSOptions) -> None:
     """
     A worker that runs cannot be given a socket under the number that it has here.
 

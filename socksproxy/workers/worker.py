@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from zope.interface import implementer
 
-from ..config.command_line import Options
+from ..config.command_line import SOCKSOptions
 from ..events import SessionIds
 from ..logs.streams import StreamWriter
 from ..runtime.clocks import use_monotonic_clock
@@ -86,29 +86,27 @@ def _lost(count: int) -> str:
 
 
 @implementer(IReadDescriptor)
-class Commands:
+class Inlet:
     """
-    What the supervisor says.
+    A descriptor on which the supervisor says something.
 
-    :param reactor: watches the pipe.
-    :param descriptor: the pipe.
-    :param commands: what to do for each line.
-    :param ended: called when there is no supervisor any more.
+    :param reactor: watches the descriptor.
+    :param descriptor: the descriptor.
+    :param read: called when there is something to read.
+    :param ended: called when the other end is closed.
     """
 
     def __init__(
         self,
         reactor: Any,
         descriptor: int,
-        commands: Mapping[bytes, Callable[[], None]],
-        ended: Callable[[], None],
+        read: Callable[[], object],
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._reactor = reactor
         self._descriptor = descriptor
-        self._commands = commands
+        self._read = read
         self._ended = ended
-        self._lines = Lines(self._received)
-        os.set_blocking(descriptor, False)
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -121,65 +119,54 @@ class Commands:
 
     def doRead(self) -> None:
         """See :meth:`twisted.internet.interfaces.IReadDescriptor.doRead`."""
-        try:
-            data = os.read(self._descriptor, 65536)
-        except BlockingIOError:
-            return
-        if data:
-            self._lines.feed(data)
-        else:
-            self.connectionLost(None)
+        with suppress(BlockingIOError):
+            self._read()
 
     def connectionLost(self, reason: object) -> None:
         """See :meth:`twisted.internet.interfaces.IFileDescriptor.connectionLost`."""
         self._reactor.removeReader(self)
         self._ended()
 
-    def _received(self, line: bytes) -> None:
-        command = self._commands.get(line)
-        if command is not None:
-            command()
 
-
-@implementer(IReadDescriptor)
-class Channel:
+def follow_commands(
+    reactor: Any, descriptor: int, commands: Mapping[bytes, Callable[[], None]], ended: Callable[[], None]
+) -> None:
     """
-    Orders that come when the configuration has changed.
+    Do what the supervisor says.
 
-    :param reactor: watches it.
-    :param descriptor: where they come.
-    :param received: called with them, and with the descriptors that they speak of.
+    :param reactor: watches the pipe.
+    :param descriptor: the pipe.
+    :param commands: what to do for each line. Unknown lines are those of a later version.
+    :param ended: called when the supervisor is gone.
     """
+    lines = Lines(lambda line: commands.get(line, lambda: None)())
 
-    def __init__(
-        self, reactor: Any, descriptor: int, received: Callable[[Orders, list[int]], object]
-    ) -> None:
-        self._reactor = reactor
-        self._socket = socket.socket(fileno=descriptor)
-        self._inbox = Inbox(self._socket)
-        self._received = received
-        reactor.addReader(self)
+    def read() -> None:
+        data = os.read(descriptor, 65536)
+        lines.feed(data)
+        if not data:
+            inlet.connectionLost(None)
 
-    def fileno(self) -> int:
-        """See :meth:`twisted.internet.interfaces.IFileDescriptor.fileno`."""
-        return self._socket.fileno()
+    os.set_blocking(descriptor, False)
+    inlet = Inlet(reactor, descriptor, read, ended)
 
-    def logPrefix(self) -> str:
-        """See :meth:`twisted.internet.interfaces.ILoggingContext.logPrefix`."""
-        return "supervisor"
 
-    def doRead(self) -> None:
-        """See :meth:`twisted.internet.interfaces.IReadDescriptor.doRead`."""
-        try:
-            taken = self._inbox.take()
-        except BlockingIOError:
-            return
+def follow_orders(reactor: Any, descriptor: int, received: Callable[[Orders, list[int]], object]) -> None:
+    """
+    Take the orders that come when the configuration has changed.
+
+    :param reactor: watches the channel.
+    :param descriptor: the channel, a Unix socket.
+    :param received: called with the orders, and with the descriptors that they speak of.
+    """
+    inbox = Inbox(socket.socket(fileno=descriptor))
+
+    def read() -> None:
+        taken = inbox.take()
         if taken is not None:
-            self._received(*taken)
+            received(*taken)
 
-    def connectionLost(self, reason: object) -> None:
-        """See :meth:`twisted.internet.interfaces.IFileDescriptor.connectionLost`."""
-        self._reactor.removeReader(self)
+    Inlet(reactor, descriptor, read)
 
 
 class WorkerService(SOCKSService):
@@ -233,7 +220,7 @@ class WorkerService(SOCKSService):
             before,
         )
         try:
-            options = Options(self.reactor, resources, config, orders.directory)
+            options = SOCKSOptions(self.reactor, resources, config, orders.directory)
             yield self.reloading.pool.run(options.parseOptions, orders.arguments)
             yield self.reload(options)
         finally:
@@ -271,7 +258,7 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
     log = None if orders.log is None else (orders.log[0], orders.log[1])
     config = None if orders.config is None else read_config(orders.config)
     resources = WorkerResources(reactor, orders.listeners, orders.files, log)
-    options = Options(reactor, resources, config, orders.directory)
+    options = SOCKSOptions(reactor, resources, config, orders.directory)
     options.parseOptions(orders.arguments)
     factory = make_factory(options)
     if orders.ids is not None:
@@ -329,14 +316,14 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
     signal.signal(signal.SIGTERM, terminated)
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    Commands(
+    follow_commands(
         reactor,
         control,
         {DRAIN: drain, END: end, REOPEN: service.reopen_log, DUMP: service.dump_sessions},
         drain,
     )
     if orders.channel is not None:
-        Channel(reactor, orders.channel, lambda *taken: service.follow(*taken).addBoth(followed))
+        follow_orders(reactor, orders.channel, lambda *taken: service.follow(*taken).addBoth(followed))
     reactor.callWhenRunning(say, READY)
     # With the reactor's own handlers a signal that comes with a command would be one too many.
     reactor.run(installSignalHandlers=False)

@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface.verify import verifyObject
 
-from socksproxy.commands.peer_listener import Listener, for_engine, listening_socket
+from socksproxy.commands.peer_listener import PeerListener, for_engine, listening_socket
 from socksproxy.net.dial import Dialed
 from socksproxy.net.tcp_options import socket_options
 from socksproxy.relay.engine import RelayEngine
@@ -64,7 +64,7 @@ class Listening:
 
 def listener(listening: Any, admits: Callable[[Address], bool] = lambda peer: True, **more: Any) -> Any:
     reactor = Watching()
-    made: Any = Listener(reactor, listening, admits, more.get("take", lambda link: link))
+    made: Any = PeerListener(reactor, listening, admits, more.get("take", lambda link: link))
     made.watching = reactor.readers
     made.outcome = []
     made.accepted.addBoth(made.outcome.append)

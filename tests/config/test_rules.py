@@ -12,8 +12,8 @@ from twisted.internet.testing import MemoryReactorClock
 from socksproxy import Address, Client, Command, SOCKSFactory
 from socksproxy.app import Options, makeService
 from socksproxy.config.rules import RULE_EXAMPLES, RULE_KEYS
+from socksproxy.net.resources import CheckedResources
 from socksproxy.policy.rules import Rule
-from socksproxy.service.resources import CheckedResources
 
 from ..support.mistakes import elsewhere, mistakes, toml, values, without_surrogates
 

@@ -22,7 +22,7 @@ from socksproxy.auth.directory import DirectoryRealm, GroupRecord, UserRecord
 from socksproxy.config.file import read
 from socksproxy.config.users import GROUP_KEYS, USER_KEYS
 from socksproxy.limits import Limits, Rate
-from socksproxy.service.resources import CheckedResources
+from socksproxy.net.resources import CheckedResources
 
 from ..support.mistakes import SECRET, elsewhere, mistakes, toml, values, without_surrogates
 from ..support.origin import connected, shouter

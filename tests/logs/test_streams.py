@@ -19,7 +19,7 @@ import pytest
 
 from socksproxy.logs.access_log import AccessLog
 from socksproxy.logs.streams import StreamWriter, own_descriptor
-from socksproxy.service.resources import CheckedResources
+from socksproxy.net.resources import CheckedResources
 
 from ..support.logs import EVENT
 from ..support.processes import PATIENCE, TWISTD

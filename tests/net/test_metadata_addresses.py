@@ -31,7 +31,7 @@ OUTSIDE = ["10.9.8.6", "10.9.8.8", "fd00:aaaa::4", "fd00:bbbb:0:1::"]
 ALL = Rule(name="all", allow=True)
 
 
-def policy(options: command_line.Options) -> Any:
+def policy(options: command_line.SOCKSOptions) -> Any:
     return options.plan.settings.policy
 
 

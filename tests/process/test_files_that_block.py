@@ -11,7 +11,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
 from socksproxy.app import Options
-from socksproxy.service.resources import CheckedResources, Resources
+from socksproxy.net.resources import CheckedResources, Resources
 from socksproxy.workers.descriptor_passing import SupervisorResources
 
 WRONG = "is not a regular file"

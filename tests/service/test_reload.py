@@ -23,7 +23,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 
 from socksproxy.app import Options, makeService
-from socksproxy.service.resources import Resources
+from socksproxy.net.resources import Resources
 from socksproxy.service.server import SOCKSService
 from socksproxy.wire.password import Credentials, build_credentials
 

@@ -13,7 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 from socksproxy.app import Options
 from socksproxy.config.command_line import Mistakes
 from socksproxy.config.options import PLACES
-from socksproxy.service.resources import CheckedResources
+from socksproxy.net.resources import CheckedResources
 
 SECRET = "hunter2"
 

@@ -29,7 +29,7 @@ from socksproxy.workers.descriptor_passing import file_of
 from socksproxy.workers.process import LONGEST_LINE, Inbox, Lines, WorkerProcess, pass_on
 from socksproxy.workers.shared_table import new_table
 from socksproxy.workers.states import Ending
-from socksproxy.workers.worker import Commands, Reporter, make_worker_service, read_orders
+from socksproxy.workers.worker import Reporter, follow_commands, make_worker_service, read_orders
 from tests.support.logs import log_publisher
 from tests.support.workers import orders
 
@@ -347,7 +347,7 @@ async def test_commands() -> None:
     read, write = os.pipe()
     followed: list[str] = []
     ended: Deferred[None] = Deferred()
-    Commands(
+    follow_commands(
         reactor,
         read,
         {b"drain": lambda: followed.append("drain"), b"end": lambda: followed.append("end")},

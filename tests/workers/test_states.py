@@ -17,9 +17,9 @@ from socksproxy.workers.states import (
     STOP_TIMEOUT,
     Ending,
     GroupState,
-    State,
     Worker,
     WorkerGroup,
+    WorkerState,
 )
 
 KILLED = Ending("signal SIGKILL")
@@ -167,7 +167,7 @@ def test_no_timer_is_left(state: str) -> None:
     getattr(setting, state)()
     setting.worker.end()
     setting.worker.ended(KILLED)
-    assert setting.worker.state is State.STOPPED
+    assert setting.worker.state is WorkerState.STOPPED
     assert setting.clock.getDelayedCalls() == []
     assert setting.told.count("stopped") == 1
 
@@ -252,7 +252,7 @@ def test_no_process_can_be_had() -> None:
     setting.starting()
     assert setting.told == ["Resource temporarily unavailable", "failed: Resource temporarily unavailable"]
     setting.clock.advance(0)
-    assert setting.worker.state is State.STARTING
+    assert setting.worker.state is WorkerState.STARTING
     assert len(setting.processes) == 1
 
 
@@ -319,7 +319,7 @@ def test_goes_over_once_it_is_ready() -> None:
     setting.worker.reload()
     assert setting.processes[0].asked == []
     setting.worker.ready()
-    assert setting.worker.state is State.RELOADING
+    assert setting.worker.state is WorkerState.RELOADING
     setting.worker.reloaded()
     assert setting.told == ["ready", "settled"]
 
@@ -332,7 +332,7 @@ def test_starts_with_what_is_in_force() -> None:
     setting.worker.ended(KILLED)
     setting.clock.advance(0)
     setting.worker.ready()
-    assert setting.worker.state is State.RUNNING
+    assert setting.worker.state is WorkerState.RUNNING
     assert setting.processes[1].asked == []
 
 
@@ -343,7 +343,7 @@ def test_goes_over_once_more() -> None:
     setting.worker.reload()
     assert setting.processes[0].asked == ["reload"]
     setting.worker.reloaded()
-    assert setting.worker.state is State.RELOADING
+    assert setting.worker.state is WorkerState.RELOADING
     assert setting.processes[0].asked == ["reload", "reload"]
     setting.worker.reloaded()
     assert setting.told == ["ready", "settled"]
@@ -360,14 +360,14 @@ def test_another_takes_its_place(why: str) -> None:
         setting.worker.not_reloaded()
     elif why == "is late":
         setting.clock.advance(RELOAD_TIMEOUT)
-    assert setting.worker.state is State.LEAVING
+    assert setting.worker.state is WorkerState.LEAVING
     assert not setting.worker.serves
     assert setting.processes[0].asked == ["reload", "drain"]
     assert setting.told == ["ready", "settled"]
     setting.worker.ended(LEFT)
     setting.clock.advance(0)
     setting.worker.ready()
-    assert setting.worker.state is State.RUNNING  # type: ignore[comparison-overlap]
+    assert setting.worker.state is WorkerState.RUNNING  # type: ignore[comparison-overlap]
     assert setting.told == ["ready", "settled", "died", "ready"]
 
 

@@ -23,7 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from socksproxy.app import makeService
-from socksproxy.workers.states import State
+from socksproxy.workers.states import WorkerState
 from socksproxy.workers.supervisor import SupervisorService
 
 from ..support.certificates import self_signed
@@ -281,7 +281,7 @@ async def test_starts_again(origin: Origin) -> None:
         (port,) = [port.getHost().port for port in service.ports]  # type: ignore[attr-defined]
         with await deferToThread(connected, port, origin.port) as client:
             assert await deferToThread(echoes, client)
-        while any(worker.state is not State.RUNNING for worker in service.workers):
+        while any(worker.state is not WorkerState.RUNNING for worker in service.workers):
             await deferLater(reactor, 0.01)
         pids = [worker.process.pid for worker in service.workers if worker.process is not None]
         assert len(set(pids)) == 2

@@ -1,4 +1,4 @@
-"""A reactor that passes on what endpoints ask for: see :mod:`socksproxy.service.listening_reactor`."""
+"""A reactor that passes on what endpoints ask for: see :mod:`socksproxy.net.listening_reactor`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from socksproxy.service.listening_reactor import ListeningReactor, PortKind, PortRequest
+from socksproxy.net.listening_reactor import ListeningReactor, PortKind, PortRequest
 
 from ..support.certificates import self_signed
 

@@ -17,7 +17,8 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 
 from ..logs.access_log import AccessLog, access_observer, check_access_log
 from ..logs.streams import own_descriptor
-from ..net.endpoints import (
+from ..runtime.files import read_regular_file
+from .endpoints import (
     NotPassed,
     check_systemd,
     complete_chain,
@@ -26,7 +27,6 @@ from ..net.endpoints import (
     with_backlog,
     with_mode,
 )
-from ..runtime.files import read_regular_file
 from .listening_reactor import ListeningReactor, PortRequest
 from .port_keeper import PortKeeper
 

@@ -1,4 +1,4 @@
-"""The ports that stay open over a reload: see :mod:`socksproxy.service.port_keeper`."""
+"""The ports that stay open over a reload: see :mod:`socksproxy.net.port_keeper`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 
-from socksproxy.service.listening_reactor import PortKind, PortRequest
-from socksproxy.service.port_keeper import PortKeeper
+from socksproxy.net.listening_reactor import PortKind, PortRequest
+from socksproxy.net.port_keeper import PortKeeper
 
 
 class FakePort:

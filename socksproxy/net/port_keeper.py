@@ -17,8 +17,8 @@ from typing import Any
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.error import CannotListenError
 
-from ..net.endpoints import is_ipv6_wildcard
 from ..twisted_internals import change_factory, inner_endpoint, leave_descriptor_alone
+from .endpoints import is_ipv6_wildcard
 from .listening_reactor import OpenPort, PortKind, PortRequest
 
 
