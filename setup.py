@@ -100,6 +100,7 @@ setup(
         "socksproxy.server",
         "socksproxy.service",
         "socksproxy.session",
+        "socksproxy.socksify",
         "socksproxy.udp",
         "socksproxy.values",
         "socksproxy.wire",

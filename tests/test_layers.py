@@ -103,6 +103,8 @@ LATE = {
     "cli/check.py": ["twisted.python.usage", "socksproxy.config", "socksproxy.net.resources"],
     "cli/explain.py": ["socksproxy.config", "socksproxy.policy.explain"],
     "app.py": ["socksproxy.workers.supervisor"],  # one process does without the machinery for many
+    # The program that runs starts at once.
+    "socksify/run.py": ["socksproxy.socksify.service"],
     # There are platforms without epoll.
     "relay/__init__.py": ["socksproxy.relay.engine"],
     "udp/registry.py": ["socksproxy.udp.sockets"],
