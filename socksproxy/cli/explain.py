@@ -50,7 +50,7 @@ def add_to(commands: Any) -> None:
         nargs="?",
         help="what is asked for; IPv6 in brackets. Without it: whether associate is granted at all",
     )
-    parser.add_argument("--user", metavar="NAME", help="who asks [nobody in particular]")
+    parser.add_argument("--user", metavar="NAME", help="who asks [a client without a name]")
     parser.add_argument("--group", metavar="NAME", action="append", default=[], help="repeatable")
     parser.add_argument(
         "--from", metavar="ADDRESS", dest="client", help="or unix [127.0.0.1; for a Unix socket, unix]"

@@ -239,7 +239,7 @@ def _lock(descriptor: int, deadline: float) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise CommandFailed("somebody else is changing the file, and has not ended") from None
+                raise CommandFailed("another process keeps the file locked; try again later") from None
             time.sleep(0.02)
 
 
@@ -273,7 +273,8 @@ def _keep(change: Callable[[], None], what: str) -> None:
     try:
         change()
     except PermissionError:
-        raise CommandFailed(f"the file would have another {what}: that is for its owner or root") from None
+        right = "run this command as the file's owner or as root"
+        raise CommandFailed(f"the file's {what} would be lost: {right}") from None
 
 
 def _sync(folder: str) -> None:

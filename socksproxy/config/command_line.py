@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from .file import Configured
 
 #: Why a listener that others can reach is not opened by itself.
-OPEN_TO_ALL = "nobody has to show who they are, so everybody who reaches it could use the proxy"
+OPEN_TO_ALL = "every client that reaches it can use the proxy without authentication"
 
 
 #: What is wrong with a listener that others can reach, and that takes every PROXY header.
@@ -415,7 +415,7 @@ class SOCKSOptions(CommandLine):
         userid = said["socks4-userid"]
         checkers = self["credCheckers"]
         if userid is not None and not checkers and not self._is_wrong("auth", "users"):
-            self._note(ConfigError("without --auth nobody is asked who they are", userid), "socks4-userid")
+            self._note(ConfigError("needs --auth: otherwise clients give no name", userid), "socks4-userid")
         if userid is not None and checkers and IUserid in self["credInterfaces"]:
             self._note(
                 ConfigError("--auth ident verifies it: leave one of them out", userid), "socks4-userid"

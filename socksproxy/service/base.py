@@ -236,7 +236,7 @@ class ListeningService(Service):
         try:
             limit = raise_limit()
         except (OSError, ValueError) as problem:
-            _log.warn("the limit of descriptors stays as it is: {problem}", problem=problem)
+            _log.warn("cannot raise the limit of descriptors: {problem}", problem=problem)
         else:
             _log.info("descriptors: {limit} at the most", limit=limit if limit >= 0 else "any number")
 

@@ -90,7 +90,7 @@ def _remove_stale(path: str) -> None:
         os.remove(path)
     except (OSError, ValueError):
         return  # twistd has its own words for that
-    _log.warn("{path} was left by a server that is not there any more, and is removed", path=path)
+    _log.warn("{path} is removed: the server that wrote it does not run any more", path=path)
 
 
 def _is_another(pid: int) -> bool:

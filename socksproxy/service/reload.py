@@ -99,19 +99,16 @@ class Reloading:
         if self._stopped and isinstance(problem, NotRun):
             return
         if isinstance(problem, (CannotReload, UsageError, NotRun)):
-            lines = str(problem).splitlines()
-            _log.error("not reloaded, all stays as it was: {count}", count=_counted(lines))
-            for line in lines:
+            _log.error(
+                "not reloaded, the old configuration stays in force: correct this and send SIGHUP again:"
+            )
+            for line in str(problem).splitlines():
                 _log.error("{line}", line=line)
         else:
-            _log.failure("not reloaded, all stays as it was", failure)
+            _log.failure("not reloaded, the old configuration stays in force", failure)
 
     def _over(self, _: object) -> None:
         self._underway = False
         again, self._again = self._again, False
         if again:
             self.want()
-
-
-def _counted(lines: list[str]) -> str:
-    return "a mistake" if len(lines) == 1 else f"{len(lines)} mistakes"

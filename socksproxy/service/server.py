@@ -176,7 +176,7 @@ class SOCKSService(ListeningService):
             self._leave_usage()
             self._usage = options.plan.settings.usage
         if before is not None and before.plan.workers != options.plan.workers:
-            changes.append("but another number of workers takes a restart")
+            changes.append("restart the server for another number of workers")
         return changes
 
     def _take_log(self, log: AccessLog | None) -> None:

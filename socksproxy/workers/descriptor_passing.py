@@ -107,7 +107,8 @@ class SupervisorResources(Resources):
                 stack.callback(os.close, files[name])
             endpoint = super().endpoint(listener, _with_files(description, files))
         _log.warn(
-            "{description}: its files may not be read again, and stay as they were", description=description
+            "{description}: its files cannot be read again, and what was read before stays in use",
+            description=description,
         )
         return endpoint
 

@@ -234,7 +234,7 @@ class WorkerProcess(ProcessProtocol):
             self._hand_over(self)
         except OSError as problem:
             _log.error(
-                "worker {number} cannot be told: {problem}",
+                "worker {number} does not get the configuration: {problem}",
                 number=self._number,
                 problem=problem.strerror or problem,
             )

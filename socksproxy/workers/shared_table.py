@@ -120,7 +120,7 @@ class SharedTable:
         """There is no room for a name."""
         if not self._complained:
             self._complained = True
-            _log.warn("more limits are in use than the workers can keep together: each keeps the rest alone")
+            _log.warn("too many limits are in use at once: each worker counts further ones for itself")
 
     # Counts.
 

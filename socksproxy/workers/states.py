@@ -215,7 +215,7 @@ class Worker:
     def not_reloaded(self) -> None:
         """The process cannot put its new configuration in force."""
         if self.state is WorkerState.RELOADING:
-            self._leave("cannot go over to the new configuration")
+            self._leave("cannot put the new configuration in force")
 
     def ended(self, ending: Ending) -> None:
         """The process has ended."""
@@ -237,7 +237,7 @@ class Worker:
     def late(self) -> None:
         """What the worker is at takes too long."""
         if self.state is WorkerState.RELOADING:
-            self._leave(f"has not gone over to the new configuration in {RELOAD_TIMEOUT:g} seconds")
+            self._leave(f"has not put the new configuration in force in {RELOAD_TIMEOUT:g} seconds")
         elif self.state is WorkerState.STARTING:
             self._kill(f"is not ready after {START_TIMEOUT:g} seconds")
         elif self.state in (WorkerState.LEAVING, WorkerState.STOPPING):
@@ -259,7 +259,7 @@ class Worker:
 
     def _leave(self, why: str) -> None:
         _log.error(
-            "worker {number} {why}: it accepts nobody any more, and another takes its place",
+            "worker {number} {why}: it accepts no more clients, and a new worker replaces it",
             number=self.number,
             why=why,
         )
@@ -391,7 +391,7 @@ class WorkerGroup:
         self._failed_starts += 1
         if self._failed_starts >= FAILED_STARTS and not any(worker.serves for worker in self.workers):
             self.end()
-            self._gave_up(f"the workers end before they can serve, the last one with {ending.how}")
+            self._gave_up(f"no worker becomes ready; the last one ended with {ending.how}")
 
     def one_stopped(self) -> None:
         """A worker has ended, and is not started again."""

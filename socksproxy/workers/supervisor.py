@@ -221,7 +221,7 @@ class SupervisorService(ListeningService):
         for worker in self.workers:
             worker.drain_seconds = options.plan.drain
         if len(self.workers) != options.plan.workers:
-            changes.append("but another number of workers takes a restart")
+            changes.append("restart the server for another number of workers")
         return changes
 
     def _close_log(self, log: AccessLog | None) -> None:
@@ -385,7 +385,7 @@ def _check_passed(options: SOCKSOptions) -> None:
     resources = _resources_of(options)
     for ports in resources.ports.values():
         if any(fixed is not None and port in resources.keeper.fresh for port, fixed in ports):
-            raise ValueError("a socket of systemd's that was not used before takes a restart")
+            raise ValueError("restart the server to use another socket of systemd")
 
 
 class _Inherited:

@@ -303,7 +303,7 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
 
     def followed(failure: Failure | None) -> None:
         if failure is not None:
-            _log.failure("the new configuration cannot be followed", failure)
+            _log.failure("the new configuration cannot be put in force", failure)
         say(RELOADED if failure is None else NOT_RELOADED)
 
     signals = 0

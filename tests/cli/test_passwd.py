@@ -217,7 +217,7 @@ def test_owner_that_cannot_be_kept(
     monkeypatch.setattr(os, "fchown", refuse)
     assert passwd(path, "eve") == 1
     assert path.read_bytes() == before
-    assert "would have another owner" in capsys.readouterr().err
+    assert "owner would be lost" in capsys.readouterr().err
 
 
 def test_link_is_kept(passwd: Passwd, path: Path, tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_locked(
     with path.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert passwd(path, "eve") == 1
-    assert "somebody else is changing the file" in capsys.readouterr().err
+    assert "another process keeps the file locked" in capsys.readouterr().err
     assert passwd(path, "eve") == 0
 
 

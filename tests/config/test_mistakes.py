@@ -68,7 +68,7 @@ def test_all_mistakes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         ),
         (
             '[authentication]\nsocks4-userid = "trust"',
-            'file:2: [authentication] socks4-userid = "trust": without auth nobody is asked who they are',
+            'file:2: [authentication] socks4-userid = "trust": needs auth: otherwise clients give no name',
         ),
         (
             '[udp]\nudp-port = 5\nudp-ports = "5-6"',
@@ -88,8 +88,8 @@ def test_all_mistakes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         (
             '[listeners]\nlisten = [\n"tcp:0:interface=127.0.0.1",\n"tcp:0"]',
             (
-                'file:4: [listeners] listen[1] = "tcp:0": tcp:0 is not on a loopback address, and nobody has '
-                "to show who they are, so everybody who reaches it could use the proxy: listen on 127.0.0.1, "
+                'file:4: [listeners] listen[1] = "tcp:0": tcp:0 is not on a loopback address, and every '
+                "client that reaches it can use the proxy without authentication: listen on 127.0.0.1, "
                 "[::1] or a Unix socket, add auth, or open"
             ),
         ),
@@ -97,7 +97,7 @@ def test_all_mistakes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
             '[listeners]\ninterface = "0.0.0.0"\nport = 1',
             (
                 'file:2: [listeners] interface = "0.0.0.0": tcp:0.0.0.0:1 is not on a loopback address, and '
-                "nobody has to show who they are, so everybody who reaches it could use the proxy: listen on "
+                "every client that reaches it can use the proxy without authentication: listen on "
                 "127.0.0.1, [::1] or a Unix socket, add auth, or open"
             ),
         ),

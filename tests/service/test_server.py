@@ -125,7 +125,7 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {
         field.name: getattr(settings, field.name)
         for field in attrs.fields(ServerSettings)
-        if field.name != "advertise"
+        if field.name not in ("advertise", "proxy_from")
     } == {
         "policy": None,
         "portal": None,
@@ -234,7 +234,7 @@ def test_who_asks_but_not_everybody(more: list[str]) -> None:
         (["--auth-timeout", "0"], "--auth-timeout 0: not a number of seconds above 0"),
         (["--auth-failures", "-1"], "--auth-failures -1: not a whole number above 0, or 0 for any number"),
         (["--auth-cache", "x"], "--auth-cache x: not a number of seconds, or 0"),
-        (["--socks4-userid", "trust"], "--socks4-userid trust: without --auth nobody is asked who they are"),
+        (["--socks4-userid", "trust"], "--socks4-userid trust: needs --auth: otherwise clients give no name"),
         (["--socks4-userid", "believe", *AUTH], "--socks4-userid believe: trust is all there is"),
         (["--socks4-userid", "trust", "--auth", "ident"], "--socks4-userid trust: --auth ident verifies it"),
         (["--auth", "tls"], "--auth tls: ca=FILE must name"),
@@ -448,7 +448,7 @@ async def test_open_warns(logged: list[tuple[str, str]]) -> None:
     number = service.ports[0].getHost().port  # type: ignore[attr-defined]
     warned = [text for level, text in logged if level == "warn" and text != NEEDLESS_ROOT]
     assert len(warned) == 1
-    assert warned[0].startswith(f"tcp:0.0.0.0:{number}: nobody has to show who they are")
+    assert warned[0].startswith(f"tcp:0.0.0.0:{number}: every client that reaches it can use the proxy")
     await service.stopService()
 
 
@@ -577,7 +577,7 @@ def test_descriptor_limit_stays(monkeypatch: pytest.MonkeyPatch, logged: list[tu
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 4096))
     monkeypatch.setattr(resource, "setrlimit", refuse)
     service_on().startService()
-    assert logged == [("warn", "the limit of descriptors stays as it is: not allowed to raise maximum limit")]
+    assert logged == [("warn", "cannot raise the limit of descriptors: not allowed to raise maximum limit")]
 
 
 @pytest_twisted.ensureDeferred

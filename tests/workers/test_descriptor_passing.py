@@ -341,7 +341,7 @@ async def test_tls_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     second = resources.successor()
     with heard() as lines:
         await second.endpoint(0, description).listen(HelloFactory("supervisor"))
-    assert lines == [f"{description}: its files may not be read again, and stay as they were"]
+    assert lines == [f"{description}: its files cannot be read again, and what was read before stays in use"]
     assert second.files == {str(pem): data}
     with pytest.raises(PermissionError):
         SupervisorResources(reactor).endpoint(0, description)

@@ -259,7 +259,9 @@ def test_cannot_be_told(process: WorkerProcess, logged: list[Any]) -> None:
     assert process.reload()
     while process.reload():
         pass
-    assert [text for _, text in logged] == ["worker 3 cannot be told: Resource temporarily unavailable"]
+    assert [text for _, text in logged] == [
+        "worker 3 does not get the configuration: Resource temporarily unavailable"
+    ]
     process.close_channel()
     assert not process.reload()
 
@@ -268,7 +270,7 @@ def test_cannot_be_told_at_once(process: WorkerProcess, told: Told, logged: list
     """Nor is a descriptor that cannot be passed on."""
     told.passed = 10_000_000
     assert not process.reload()
-    assert [text for _, text in logged] == ["worker 3 cannot be told: Bad file descriptor"]
+    assert [text for _, text in logged] == ["worker 3 does not get the configuration: Bad file descriptor"]
 
 
 @pytest_twisted.ensureDeferred

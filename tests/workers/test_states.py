@@ -509,7 +509,7 @@ def test_gives_up() -> None:
     for worker in everybody.workers:
         worker.ended(KILLED)
     assert everybody.told == [
-        "the workers end before they can serve, the last one with signal SIGKILL",
+        "no worker becomes ready; the last one ended with signal SIGKILL",
         "stopped",
     ]
 

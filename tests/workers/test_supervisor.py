@@ -345,7 +345,7 @@ def test_workers_die_at_start(front: str, tmp_path: Path, start: Callable[..., P
         command += ["-n", "--pidfile="]
     program = start([*command, "socks", "-p", "0", "--workers", "2"])
     assert program.wait() == 1
-    reason = "the workers end before they can serve, the last one with exit status 3 (no memory)"
+    reason = "no worker becomes ready; the last one ended with exit status 3 (no memory)"
     assert program.output.count(f"cannot start: {reason}") == 1
     assert "listening on" not in program.output
     assert "Traceback" not in program.output
@@ -375,7 +375,7 @@ def test_daemon_dies_at_start(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, cwd=tmp_path, timeout=PATIENCE, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "the workers end before they can serve" in done.stderr
+    assert "no worker becomes ready" in done.stderr
     until(lambda: not (tmp_path / "pid").exists())
 
 
@@ -392,10 +392,7 @@ def test_gives_up_later(tmp_path: Path, start: Callable[..., Program]) -> None:
     for pid in workers_of(program.process.pid):
         os.kill(pid, signal.SIGKILL)
     assert program.wait() == -signal.SIGTERM
-    assert (
-        "cannot start: the workers end before they can serve, the last one with exit status 4"
-        in program.output
-    )
+    assert "cannot start: no worker becomes ready; the last one ended with exit status 4" in program.output
     assert "Traceback" not in program.output
 
 
@@ -643,7 +640,7 @@ def test_open_warns_once(twistd: Callable[..., Program]) -> None:
     program = twistd("socks", "-i", "0.0.0.0", "-p", "0", "--open", "--workers", "3")
     program.wait_for("listening on tcp:0.0.0.0")
     assert program.stop() == -signal.SIGTERM
-    assert program.output.count("nobody has to show who they are") == 1
+    assert program.output.count("every client that reaches it can use the proxy") == 1
     assert program.output.count("descriptors:") == 1
 
 

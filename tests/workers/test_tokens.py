@@ -209,7 +209,7 @@ def test_full_ones_are_given_again(small: SharedTable) -> None:
         first.used()
         assert first.renew(21.1, want=50).tokens == pytest.approx(10)
         assert Worker(small, 2, "third").renew(21.1, want=50).tokens == 50
-    assert lines == ["more limits are in use than the workers can keep together: each keeps the rest alone"]
+    assert lines == ["too many limits are in use at once: each worker counts further ones for itself"]
     first.used()
     assert first.renew(22, want=50).tokens == 50
     first.used()
