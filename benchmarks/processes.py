@@ -35,6 +35,24 @@ def free_port() -> int:
         return port
 
 
+def wait_for(port: int, runs: Callable[[], bool] = lambda: True) -> bool:
+    """
+    Wait until something listens on *port* of 127.0.0.1.
+
+    :param runs: whether it still may.
+    :returns: whether it does.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and runs():
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
 class Server:
     """
     A running server, in a directory of its own.
@@ -92,17 +110,9 @@ class Server:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                self._rest()
-                return
+        if wait_for(self.port, lambda: self.process.poll() is None):
+            self._rest()
+            return
         said = self.output.strip().splitlines()
         raise CannotStart(said[-1] if said else "it does not listen")
 
