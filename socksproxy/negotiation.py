@@ -263,6 +263,7 @@ class Negotiation:
     __slots__ = (
         "_exchange",
         "_offers",
+        "_tolerated",
         "answer",
         "early",
         "method",
@@ -277,6 +278,7 @@ class Negotiation:
     def __init__(self, offers: Callable[[], tuple[object, Sequence[IMethod]]] | None = None) -> None:
         self._offers = offers
         self._exchange: IExchange | None = None
+        self._tolerated = MAX_EARLY
         self.state = State.START
         self.output = b""
         self.answer: int | None = None
@@ -318,6 +320,11 @@ class Negotiation:
             if self.state is State.SERVING:
                 return self.request
         return None
+
+    def discard(self, data: bytes) -> bool:
+        """The conversation is over, and *data* is of no use; whether more of it is still tolerated."""
+        self._tolerated -= len(data)
+        return self._tolerated >= 0
 
     def take_move(self) -> object:
         """The token for the owner; the negotiation gives it out once."""
@@ -501,6 +508,10 @@ class _Done(Negotiation):
 
     def __init__(self) -> None:
         """Nothing is set: the class has it all."""
+
+    def discard(self, data: bytes) -> bool:
+        """See :meth:`Negotiation.discard`."""
+        return False
 
 
 #: Stands for the conversation of each session that is established.

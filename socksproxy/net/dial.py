@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from socket import AF_INET, AF_INET6, SocketType
+from sys import intern
 from typing import Any, NamedTuple, Protocol as Shape, TypeVar, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -256,7 +257,7 @@ class SocketDialer:
             self._engine.drop(link.fileno())
             link.close()
             raise ConnectedToItself("connected to itself")
-        return Dialed(link, destination, Address(name[0], name[1], destination.type))
+        return Dialed(link, destination, Address(intern(name[0]), name[1], destination.type))
 
 
 def is_its_own_peer(link: Any) -> bool:

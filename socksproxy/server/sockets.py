@@ -15,6 +15,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from socket import SocketType
+from sys import intern
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.cred.credentials import ICredentials
@@ -326,7 +327,7 @@ class Acceptor:
             if self._family == socket.AF_UNIX:
                 who = Client(None, uid=None if self._balanced else user_of(client))
             else:
-                who = Client(plain(peer[0]), peer[1])
+                who = Client(intern(plain(peer[0])), peer[1])
             if isinstance(channel, BalancedSocketChannel):
                 channel.session = arrive(sessions, channel, who)
             else:

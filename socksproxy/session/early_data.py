@@ -32,17 +32,24 @@ class EarlyData:
     Counts the early data of all sessions.
 
     :param most: bytes that they may keep together.
-    :ivar kept: bytes that they keep.
+    :ivar kept: bytes that they keep together.
     """
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self.kept = 0
-        #: Those that are not read, in the order in which they came to that.
+        #: What each session keeps that keeps anything.
+        self._sizes: dict[Reader, int] = {}
+        #: The sessions that are not read, in the order in which they came to that.
         self._waiting: dict[Reader, None] = {}
 
-    def changed(self, reader: Reader, before: int, size: int) -> None:
-        """*reader* keeps *size* bytes, and kept as many as *before*."""
+    def keeps(self, reader: Reader, size: int) -> None:
+        """*reader* keeps *size* bytes from now on."""
+        before = self._sizes.pop(reader, 0)
+        if size:
+            self._sizes[reader] = size
+        elif not before:
+            return
         self.kept += size - before
         if size <= FREE:
             if reader in self._waiting:

@@ -24,12 +24,13 @@ from ..policy import IPolicy
 from ..policy.asking import DestinationCheck
 from ..policy.rules import Rule
 from ..routes.interfaces import Route
+from ..runtime.deadlines import Deadlines
 from ..values.outgoing import outgoing_of
 from ..wire.words import Address, Command, Request
 from .allowance import Allowance
 from .login import Login
 from .permission import Permission
-from .shared import ServerContext
+from .shared import ServerContext, Timed
 
 _log = Logger(namespace="socksproxy")
 
@@ -53,7 +54,6 @@ class SessionParts:
     :param channel: carries the client's bytes.
     :param client: who the client is.
     :param allowance: what is limited for the session; None: nothing is yet.
-    :ivar heard: whether the client has sent anything; a client that connects and sends nothing is a probe.
     :ivar half_closed: whether the client has closed its direction.
     :ivar ended: how the session ended; None: it goes on.
     :ivar reply: the code that the client was sent, of its version; None: none was sent.
@@ -62,9 +62,9 @@ class SessionParts:
     """
 
     __slots__ = (
-        "_discarded",
-        "_early",
+        "_deadline",
         "_judging",
+        "_number",
         "_over",
         "_pending",
         "_policy",
@@ -77,10 +77,8 @@ class SessionParts:
         "context",
         "ended",
         "half_closed",
-        "heard",
         "login",
         "negotiation",
-        "number",
         "permission",
         "reply",
         "requested",
@@ -99,14 +97,15 @@ class SessionParts:
         self.login = None if context.authentication is None else self.login_by(context.authentication)
         self.negotiation = Negotiation(None if self.login is None else self.login.offers)
         self.service: Service | None = None
-        self.number = context.ids.next()
+        #: Given out when something asks for it, which nothing does where nothing is recorded.
+        self._number: int | None = None
         self.began = context.seconds()
         self.requested: float | None = None
         self.resolved: float | None = None
         self.answered: float | None = None
         self.reply: int | None = None
         self.ended: Ended | None = None
-        self.heard = self.half_closed = self._over = False
+        self.half_closed = self._over = False
         self._request: Request | None = None
         #: What the session waits for.
         self._pending: Deferred[Any] | None = None
@@ -114,14 +113,21 @@ class SessionParts:
         self._judging: Deferred[Any] | None = None
         #: The policy that has permitted the session; None: it is asked again before the session goes on.
         self._policy: IPolicy | None = None
-        self._discarded = 0
-        #: Bytes of early data that are counted.
-        self._early = 0
+        #: How long the session may stay in its state; None: as long as it likes.
+        self._deadline: Deadlines[Timed] | None = None
 
     @property
     def id(self) -> str:
         """See :attr:`socksproxy.events.Subject.id`."""
-        return self.context.ids.name(self.number)
+        ids = self.context.ids
+        if self._number is None:
+            self._number = ids.next()
+        return ids.name(self._number)
+
+    @property
+    def heard(self) -> bool:
+        """See :attr:`socksproxy.events.Subject.heard`: a client that sends nothing is a probe."""
+        return self.negotiation.state is not State.START
 
     @property
     def phase(self) -> Phase:

@@ -42,11 +42,13 @@ from ..events import Cause, End, Ended, end_for
 from ..identity import Client
 from ..limits.account import ASSOCIATIONS, BINDS
 from ..logs.printable import shown
-from ..negotiation import DONE, MAX_EARLY, NotSOCKS
+from ..negotiation import DONE, NotSOCKS
 from ..net.dial import Dialed
+from ..runtime.deadlines import Deadlines
 from ..wire.words import Address, Command, Reply, Reply4, Request, Version
 from .changes import FollowingSession
 from .login import Login
+from .shared import Timed
 
 _log = Logger(namespace="socksproxy")
 
@@ -76,15 +78,12 @@ class Session(FollowingSession):
 
     def received(self, data: bytes) -> None:
         """The client sent *data*."""
-        if not self.heard:
-            if self.allowance is not None and self.ended is None:
-                self.allowance.begin()
-                self._drop_if_too_many()
-            # A flood that is dropped writes no lines.
-            self.heard = self.ended is None
+        if self.allowance is not None and self.ended is None and not self.heard:
+            self.allowance.begin()
+            # A flood that is dropped is not heard, and writes no lines.
+            self._drop_if_too_many()
         if self.ended is not None:
-            self._discarded += len(data)
-            if self._discarded > MAX_EARLY:
+            if not self.negotiation.discard(data):
                 self.channel.abort()
         elif self.requested is None and not self._is_authenticating:
             self._negotiate(data)
@@ -120,6 +119,14 @@ class Session(FollowingSession):
             self.service.client_closed(ended)
         else:
             self.over(ended)
+
+    def may_stay(self, deadlines: Deadlines[Timed] | None) -> None:
+        """From now on the session may stay in its state as long as *deadlines* say; None: as it likes."""
+        before, self._deadline = self._deadline, deadlines
+        if before is not None:
+            before.stop(self)
+        if deadlines is not None:
+            deadlines.start(self, self.context.seconds())
 
     def handshake_expired(self) -> None:
         """The request did not come in time."""
@@ -164,7 +171,7 @@ class Session(FollowingSession):
         except ProtocolError as problem:
             self._break_off(problem)
             return
-        if negotiation.early or self._early:
+        if negotiation.early or self.context.early.kept:
             self._count_early()
         if negotiation.output:
             self.channel.write(negotiation.take_output())
@@ -197,8 +204,7 @@ class Session(FollowingSession):
 
     def _count_early(self) -> None:
         """All sessions together keep as much more, or less, as this one does."""
-        before, self._early = self._early, len(self.negotiation.early)
-        self.context.early.changed(self, before, self._early)
+        self.context.early.keeps(self, len(self.negotiation.early))
 
     def pause_reading(self) -> None:
         """See :class:`socksproxy.session.early_data.Reader`."""
@@ -216,12 +222,12 @@ class Session(FollowingSession):
         self.negotiation = DONE
         if full:
             self.resume_reading()
-        if self._early:
+        if self.context.early.kept:
             self._count_early()
 
     def _break_off(self, problem: ProtocolError) -> None:
         """The client broke the protocol: the answer that there is, one line in the log."""
-        self.context.handshakes.stop(self)
+        self.may_stay(None)
         self.reply = self.negotiation.answer
         output = self.negotiation.take_output()
         if output:
@@ -258,7 +264,7 @@ class Session(FollowingSession):
             self.refuse(problem)
             return
         self.negotiation.judge(False)
-        self.context.handshakes.stop(self)
+        self.may_stay(None)
         output = self.negotiation.take_output()
         # A status that is not 0 means "wrong", and programs forget a password for that.
         if output and not isinstance(problem, (TooManyChecks, CheckTimedOut)):
@@ -277,10 +283,8 @@ class Session(FollowingSession):
             self.refuse(problem)
 
     def _serve(self) -> None:
-        context = self.context
-        self.requested = now = context.seconds()
-        context.handshakes.stop(self)
-        context.connects.start(self, now)
+        self.requested = self.context.seconds()
+        self.may_stay(self.context.connects)
         self.restart()
 
     def login_by(self, authentication: Authentication | None) -> Login:
@@ -317,18 +321,17 @@ class Session(FollowingSession):
 
     def wait_for_peer(self) -> None:
         """The listener of a BIND is open."""
-        self.context.connects.stop(self)
-        self.context.peers.start(self, self.context.seconds())
+        self.may_stay(self.context.peers)
 
     def peer_came(self) -> None:
         """The peer of a BIND has come."""
-        self.context.peers.stop(self)
+        self.may_stay(None)
         self.give(BINDS)
 
     def wait_for_grace(self) -> bool:
         """Whether an association has some time yet, though its client has gone."""
         if self.context.settings.udp.grace:
-            self.context.graces.start(self, self.context.seconds())
+            self.may_stay(self.context.graces)
             return True
         return False
 
@@ -339,7 +342,7 @@ class Session(FollowingSession):
     def grant(self, bound: Address) -> None:
         """Send the reply that grants the request."""
         self._pending = None
-        self.context.connects.stop(self)
+        self.may_stay(None)
         self.answered = self.context.seconds()
         self.reply = Reply4.GRANTED if self.request.version is Version.SOCKS4 else Reply.SUCCEEDED
         self._write(self.negotiation.grant(bound))
@@ -348,9 +351,7 @@ class Session(FollowingSession):
     def refuse(self, problem: Exception) -> None:
         """Send the reply that tells *problem*, and end."""
         context, permission = self.context, self.permission
-        context.connects.stop(self)
-        context.peers.stop(self)
-        context.handshakes.stop(self)
+        self.may_stay(None)
         if type(problem) is NotAllowed and permission is not None and permission.over is not None:
             problem = permission.over
         for kind in (BINDS, ASSOCIATIONS):
@@ -394,11 +395,11 @@ class Session(FollowingSession):
         if self.half_closed:
             self.channel.close()
             return
-        self.context.lingers.start(self, self.context.seconds())
+        self.may_stay(self.context.lingers)
         self.channel.finish()
 
     def _forget_early(self) -> None:
-        if self._early:
+        if self.negotiation.early:
             self.negotiation.early = b""
             self._count_early()
 
@@ -408,6 +409,7 @@ class Session(FollowingSession):
         if self._over:
             return
         self._over = True
+        self.may_stay(None)
         self._forget_early()
         self._stop_judging()
         if self.login is not None:

@@ -8,6 +8,7 @@ when more are needed; it never reads past its message.
 from __future__ import annotations
 
 from socket import AF_INET, AF_INET6, inet_ntoa, inet_ntop, inet_pton
+from sys import intern
 from typing import NamedTuple
 
 from .words import Address, AddressType, ProtocolError, Reply, Request, Version
@@ -155,7 +156,9 @@ def parse_address(data: bytes | bytearray, at: int) -> tuple[Address, int] | Non
         end = at + 7
         if size < end:
             return None
-        return Address(inet_ntoa(data[at + 1 : at + 5]), data[at + 5] << 8 | data[at + 6], _IPV4), end
+        # Sessions to the same address share its text.
+        host = intern(inet_ntoa(data[at + 1 : at + 5]))
+        return Address(host, data[at + 5] << 8 | data[at + 6], _IPV4), end
     if kind == _IPV6:
         end = at + 19
         if size < end:

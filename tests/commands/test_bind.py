@@ -872,7 +872,7 @@ def test_families_of_local_users(serve_as: Serve) -> Playing:
         spoken.append(
             [proxy.sessions.spoken(Client(None, uid=of), "peer.example") for of in (None, 1000, 1001)]
         )
-    proxy.sessions.live = set()
+    proxy.sessions.live = {}
     ipv6 = AddressType.IPV6
     assert spoken == [[ipv6, None, None], [None, ipv6, None]]
 

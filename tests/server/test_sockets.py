@@ -413,7 +413,7 @@ def test_another_port_is_paused(stack: ExitStack) -> None:
     accepting.come(1)
     accepting.acceptor.doRead()
     assert accepting.gate.exhausted_ports == [accepting.port]
-    assert accepting.factory.sessions.live == set()
+    assert not accepting.factory.sessions.live
 
 
 def test_paused_within_a_turn(stack: ExitStack) -> None:
@@ -438,7 +438,7 @@ def test_no_room_in_epoll(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> 
         (client,) = accepting.come(1)
         accepting.acceptor.doRead()
     assert is_reset(client)
-    assert accepting.factory.sessions.live == set()
+    assert not accepting.factory.sessions.live
     assert [record["ended"] for record in accepting.records] == ["aborted"]
     accepting.come(1)
     accepting.acceptor.doRead()

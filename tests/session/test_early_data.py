@@ -34,8 +34,8 @@ class Reader:
         self.paused = False
 
     def keeps(self, size: int) -> None:
-        before, self.size = self.size, size
-        self._account.changed(self, before, size)
+        self.size = size
+        self._account.keeps(self, size)
 
     def pause_reading(self) -> None:
         assert not self.paused

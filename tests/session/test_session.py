@@ -797,7 +797,7 @@ def test_sends_on_after_refusal(serve: Serve) -> Playing:
         yield proxy.play(ask5, sock, "127.0.0.1", closed_port())
         sock.sendall(bytes(1000))
         yield until(in_phase(proxy, Phase.FINISHING))
-        yield until(lambda: the_session(proxy)._discarded == 1000)
+        yield until(lambda: the_session(proxy).negotiation._tolerated == MAX_EARLY - 1000)
         yield proxy.play(writes_in_vain, sock)
         record = yield proxy.record()
     assert record["ended"] == "refused: connection refused"
