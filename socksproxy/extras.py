@@ -12,11 +12,17 @@ from __future__ import annotations
 MODULES: dict[str, tuple[str, ...]] = {
     "config": ("socksproxy.config.file",),
     "dns": ("socksproxy.net.dns_resolver",),
-    "gssapi": ("socksproxy.auth.checkers.gssapi",),
+    "gssapi": ("socksproxy.auth.checkers.gssapi", "socksproxy.client.gssapi"),
     "http": ("socksproxy.client.http_connect",),
     "htpasswd": ("socksproxy.auth.checkers.htpasswd", "socksproxy.auth.checkers.records"),
     "pam": ("socksproxy.auth.checkers.pam",),
-    "tls": ("socksproxy.auth.checkers.tls", "OpenSSL", "cryptography", "twisted.protocols.tls"),
+    "tls": (
+        "socksproxy.auth.checkers.tls",
+        "OpenSSL",
+        "cryptography",
+        "twisted.protocols.tls",
+        "twisted.internet.ssl",
+    ),
 }
 
 

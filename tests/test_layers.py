@@ -105,6 +105,7 @@ LATE = {
     "app.py": ["socksproxy.workers.supervisor"],  # one process does without the machinery for many
     # The program that runs starts at once.
     "socksify/run.py": ["socksproxy.socksify.service"],
+    "client/proxy.py": ["socksproxy.client.agent"],  # all of twisted.web comes with it
     # There are platforms without epoll.
     "relay/__init__.py": ["socksproxy.relay.engine"],
     "udp/registry.py": ["socksproxy.udp.sockets"],

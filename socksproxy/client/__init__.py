@@ -9,7 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .endpoints import HTTPConnectClientEndpoint, SOCKS4ClientEndpoint, SOCKS5ClientEndpoint
+    from .associate import (
+        AssociationTransport,
+    )
+    from .bind import (
+        BoundPort,
+    )
+    from .endpoints import (
+        HTTPConnectClientEndpoint,
+        SOCKS4ClientEndpoint,
+        SOCKS5ClientEndpoint,
+    )
     from .errors import (
         AddressTypeNotSupported,
         CommandNotSupported,
@@ -31,25 +41,46 @@ if TYPE_CHECKING:
         ProxyUnreachable,
         ReplyTimedOut,
     )
-    from .handshake import Handshake, HandshakeFailed, Problem, UsernamePassword
+    from .handshake import (
+        Handshake,
+        HandshakeFailed,
+        Problem,
+        UsernamePassword,
+    )
+    from .logins import (
+        GSSAPILogin,
+    )
+    from .no_proxy import (
+        NoProxy,
+    )
+    from .proxy import (
+        Kind,
+        Proxy,
+    )
 
 __all__ = [
     "AddressTypeNotSupported",
+    "AssociationTransport",
+    "BoundPort",
     "CommandNotSupported",
     "DestinationError",
     "DestinationNameNotFound",
     "DestinationRefused",
     "DestinationTimedOut",
     "DestinationUnreachable",
+    "GSSAPILogin",
     "GeneralFailure",
     "HTTPConnectClientEndpoint",
     "Handshake",
     "HandshakeFailed",
     "InvalidDestination",
+    "Kind",
     "NoAcceptableMethod",
+    "NoProxy",
     "NotAllowed",
     "Problem",
     "ProxiedConnectError",
+    "Proxy",
     "ProxyClosed",
     "ProxyError",
     "ProxyProtocolError",
@@ -63,46 +94,45 @@ __all__ = [
 ]
 
 _MODULES = {
-    "endpoints": (
-        "HTTPConnectClientEndpoint",
-        "SOCKS4ClientEndpoint",
-        "SOCKS5ClientEndpoint",
-    ),
-    "errors": (
-        "AddressTypeNotSupported",
-        "CommandNotSupported",
-        "DestinationError",
-        "DestinationNameNotFound",
-        "DestinationRefused",
-        "DestinationTimedOut",
-        "DestinationUnreachable",
-        "GeneralFailure",
-        "InvalidDestination",
-        "NoAcceptableMethod",
-        "NotAllowed",
-        "ProxiedConnectError",
-        "ProxyClosed",
-        "ProxyError",
-        "ProxyProtocolError",
-        "ProxyRefusedLogin",
-        "ProxyTimedOut",
-        "ProxyUnreachable",
-        "ReplyTimedOut",
-    ),
-    "handshake": (
-        "Handshake",
-        "HandshakeFailed",
-        "Problem",
-        "UsernamePassword",
-    ),
+    "AddressTypeNotSupported": "errors",
+    "AssociationTransport": "associate",
+    "BoundPort": "bind",
+    "CommandNotSupported": "errors",
+    "DestinationError": "errors",
+    "DestinationNameNotFound": "errors",
+    "DestinationRefused": "errors",
+    "DestinationTimedOut": "errors",
+    "DestinationUnreachable": "errors",
+    "GSSAPILogin": "logins",
+    "GeneralFailure": "errors",
+    "HTTPConnectClientEndpoint": "endpoints",
+    "Handshake": "handshake",
+    "HandshakeFailed": "handshake",
+    "InvalidDestination": "errors",
+    "Kind": "proxy",
+    "NoAcceptableMethod": "errors",
+    "NoProxy": "no_proxy",
+    "NotAllowed": "errors",
+    "Problem": "handshake",
+    "ProxiedConnectError": "errors",
+    "Proxy": "proxy",
+    "ProxyClosed": "errors",
+    "ProxyError": "errors",
+    "ProxyProtocolError": "errors",
+    "ProxyRefusedLogin": "errors",
+    "ProxyTimedOut": "errors",
+    "ProxyUnreachable": "errors",
+    "ReplyTimedOut": "errors",
+    "SOCKS4ClientEndpoint": "endpoints",
+    "SOCKS5ClientEndpoint": "endpoints",
+    "UsernamePassword": "handshake",
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
     return value
 
 

@@ -8,6 +8,7 @@ handshake. When the proxy has answered, the attempt decides what becomes of the 
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Any, Protocol as Shape
 
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address
@@ -215,6 +216,16 @@ class Attempt:
         self._over = True
         self.result.callback(value)
 
+    def close(self) -> None:
+        """Close the connection to the proxy."""
+        if self.negotiator is not None:
+            self.negotiator.transport.loseConnection()
+
+    def stop(self) -> None:
+        """Give up what is left of the attempt."""
+        if not self._over:
+            self._end()
+
     @property
     def over(self) -> bool:
         """Whether :attr:`result` has fired or is firing."""
@@ -344,6 +355,21 @@ def hops_of(transport: object) -> int:
     """How many proxies *transport* leads through."""
     hops = getattr(transport, "proxied_hops", 0)
     return hops if isinstance(hops, int) else 0
+
+
+def host_behind(address: Address, control: Any) -> str:
+    """
+    The host of *address*, which a proxy has told on the connection *control*.
+
+    The proxy's own where that is unspecified, a name, or a loopback address of another machine.
+    """
+    peer = getattr(control.getPeer(), "host", address.host)
+    if address.type is AddressType.DOMAIN_NAME:
+        return peer
+    told = ip_address(address.host)
+    if told.is_unspecified or (told.is_loopback and not ip_address(peer).is_loopback):
+        return peer
+    return address.host
 
 
 def address_of(address: Address) -> IAddress:

@@ -1,0 +1,62 @@
+"""
+HTTP clients of Twisted that connect through a proxy.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol as Shape
+
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.error import SchemeNotSupported
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+
+class Connects(Shape):
+    """What an agent needs of a proxy."""
+
+    @property
+    def reactor(self) -> Any: ...
+
+    def connect_endpoint(self, host: str | bytes, port: int) -> IStreamClientEndpoint: ...
+
+
+@implementer(IAgentEndpointFactory)
+class ProxiedEndpoints:
+    """
+    The endpoints of an :class:`~twisted.web.client.Agent`.
+
+    :param proxy: connects.
+    :param policy: has the TLS options for a host.
+    """
+
+    def __init__(self, proxy: Connects, policy: Any) -> None:
+        self._proxy = proxy
+        self._policy = policy
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """
+        The endpoint for *uri*. The certificate is checked for the host of *uri*, not for the proxy.
+
+        :raises SchemeNotSupported: for other schemes than ``http`` and ``https``.
+        """
+        if uri.scheme not in (b"http", b"https"):
+            raise SchemeNotSupported(f"Unsupported scheme: {uri.scheme!r}")
+        endpoint = self._proxy.connect_endpoint(uri.host, uri.port)
+        if uri.scheme == b"http":
+            return endpoint
+        return wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
+
+
+def agent_for(proxy: Connects, policy: Any, persistent: bool) -> Agent:
+    """
+    See :meth:`socksproxy.client.Proxy.agent`.
+
+    A pool tells connections apart by scheme, host and port alone. So each agent has one of its own.
+    """
+    factory = ProxiedEndpoints(proxy, BrowserLikePolicyForHTTPS() if policy is None else policy)
+    pool = HTTPConnectionPool(proxy.reactor, persistent)
+    agent: Agent = Agent.usingEndpointFactory(proxy.reactor, factory, pool)
+    return agent
