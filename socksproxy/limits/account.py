@@ -22,9 +22,11 @@ from .quota.usage import UsageFile
 
 _log = Logger(namespace="socksproxy")
 
-#: Accounts that nobody has a session of, and that are kept until their buckets are full again.
+#: Accounts without a session that are kept until their buckets are full again.
 MOST_RESTING = 16384
-#: How many of them are looked at for each new account.
+#: Accounts without a session that are kept in any case: clients come back, and a new account takes time.
+KEPT = 1024
+#: How many of the others are looked at for each new account.
 _LOOKED_AT = 4
 
 _Rated = TypeVar("_Rated", Bucket, Pace)
@@ -33,14 +35,23 @@ SESSIONS, BINDS, ASSOCIATIONS = "sessions", "binds", "associations"
 
 
 class Scope(Enum):
-    """What kind of holder it is."""
+    """What kind of holder it is; the narrowest comes first."""
 
-    SERVER = "server"
-    CLIENT = "client"
-    NETWORK = "network"
-    USER = "user"
-    RULE = "rule"
+    # One of the enum's own is a function in Python, and every look-up of an account would call it.
+    __hash__ = object.__hash__
+
     SESSION = "session"
+    USER = "user"
+    CLIENT = "client"
+    RULE = "rule"
+    NETWORK = "network"
+    SERVER = "server"
+
+
+#: A holder of limits: of what kind it is, and its name.
+Place = tuple[Scope, str]
+#: Who waits, waits at the narrowest first.
+_RANKS = {scope: rank for rank, scope in enumerate(Scope)}
 
 
 class Account:
@@ -48,11 +59,14 @@ class Account:
     What one holder has.
 
     :param accounts: the table that the account is in.
-    :param name: of the holder, such as ``user bob``.
-    :param of: how a refusal tells whose limit it was.
+    :param place: the holder.
+    :ivar name: of the holder, such as ``user bob``.
+    :ivar of: how a refusal tells whose limit it was.
+    :ivar rank: the narrowest scope has the lowest.
     :ivar arrivals: how often sessions may begin; None: as they like.
     :ivar upload: the bucket of bytes from clients, and :attr:`download` of those to them.
     :ivar quota: what is left of a day and of a month.
+    :ivar measures: whether bytes count at all.
     :ivar holders: how many claims there are on it.
     """
 
@@ -64,17 +78,23 @@ class Account:
         "download",
         "holders",
         "limits",
+        "measures",
         "name",
         "of",
+        "place",
         "quota",
+        "rank",
         "upload",
     )
 
-    def __init__(self, accounts: Accounts, name: str, of: str, limits: Limits) -> None:
+    def __init__(self, accounts: Accounts, place: Place, limits: Limits) -> None:
+        scope, holder = self.place = place
         self._accounts = accounts
         self._counters: dict[str, Counter] = {}
-        self.name = name
-        self.of = of
+        self.name = f"{scope.value} {holder}" if holder else scope.value
+        self.of = "" if scope is Scope.SERVER else f" of {printable(self.name)}"
+        self.rank = _RANKS[scope]
+        self.measures = False
         self.limits = Limits()
         self.holders = 0
         self.arrivals: Pace | None = None
@@ -99,6 +119,7 @@ class Account:
             self.quota = self._accounts.quota(self.name, limits)
         else:
             self.quota.change(limits.daily, limits.monthly)
+        self.measures = any(each is not None for each in (self.upload, self.download, self.quota))
 
     def begin_quota(self) -> None:
         """What has been used is kept somewhere else from now on."""
@@ -111,10 +132,6 @@ class Account:
         if counter is None:
             counter = self._counters[kind] = self._accounts.counting.counter(f"{self.name} {kind}")
         return counter
-
-    def arrives(self) -> bool:
-        """A session begins: whether it may, by the rate at which they do."""
-        return self.arrivals is None or self.arrivals.take()
 
     @property
     def rested(self) -> bool:
@@ -146,7 +163,8 @@ class Accounts:
     """
     The accounts of all holders.
 
-    An account that no session has a claim on is kept until its buckets are full again.
+    An account that no session has a claim on is kept until its buckets are full again, and the last
+    :data:`KEPT` of such accounts are kept longer.
 
     :param reactor: keeps time.
     :param usage: keeps what has been used of quotas; None: no holder has a quota.
@@ -166,33 +184,41 @@ class Accounts:
         self.refusing = 0
         self._reactor = reactor
         self._without_usage = LogThrottle(reactor)
-        self._accounts: dict[tuple[Scope, str], Account] = {}
-        self._resting: dict[tuple[Scope, str], None] = {}
+        self._accounts: dict[Place, Account] = {}
+        self._resting: dict[Place, None] = {}
 
-    def account(self, scope: Scope, holder: str, limits: Limits) -> Account:
-        """The account of *holder*, for one claim more; :meth:`leave` is to follow."""
-        place = scope, holder
+    def account(self, place: Place, limits: Limits) -> Account:
+        """The account of the holder in that *place*, for one claim more; :meth:`leave` is to follow."""
         account = self._accounts.get(place)
         if account is None:
-            self._forget_rested()
-            name = f"{scope.value} {holder}" if holder else scope.value
-            of = "" if scope is Scope.SERVER else f" of {printable(name)}"
-            account = self._accounts[place] = Account(self, name, of, limits)
+            if len(self._resting) > KEPT:
+                self._forget_rested()
+            account = self._accounts[place] = Account(self, place, limits)
         else:
-            self._resting.pop(place, None)
-            account.change(limits)
+            if not account.holders:
+                del self._resting[place]
+            if limits is not account.limits:
+                account.change(limits)
         account.holders += 1
         return account
 
-    def leave(self, scope: Scope, holder: str, account: Account) -> None:
+    def leave(self, account: Account) -> None:
         """One claim less."""
         account.holders -= 1
         if account.holders:
             return
-        # Who comes back at once is not to find full buckets, nor everybody's log lines.
-        self._resting[scope, holder] = None
+        # A client that comes back at once finds neither full buckets nor another line in the log.
+        self._resting[account.place] = None
+        if account.quota is not None or self.counting is not self.own:
+            self._put_back(account)
         if len(self._resting) > MOST_RESTING:
             self._forget(next(iter(self._resting)))
+
+    def _put_back(self, account: Account) -> None:
+        # A quota is read again when its holder is back. What is leased from other processes goes back to them
+        # when the account is looked at.
+        if account.rested and account.quota is not None:
+            self._forget(account.place)
 
     def _forget_rested(self) -> None:
         for place in list(islice(self._resting, _LOOKED_AT)):
@@ -203,7 +229,7 @@ class Accounts:
                 del self._resting[place]
                 self._resting[place] = None
 
-    def _forget(self, place: tuple[Scope, str]) -> None:
+    def _forget(self, place: Place) -> None:
         del self._resting[place], self._accounts[place]
 
     def __len__(self) -> int:

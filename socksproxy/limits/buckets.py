@@ -12,12 +12,13 @@ those who want much.
 
 A session is under several buckets at once, and has its turn at one of them at a
 time. What it was given by those behind it is held for it until the others agree,
-or is given back: see :class:`Meter`.
+or is given back: see :class:`Meter`. A bucket that is far from empty lends some of its bytes ahead; what
+is lent counts as spent until it comes back, so a bucket never gives more than its rate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import NamedTuple, Protocol as Shape
@@ -42,6 +43,11 @@ _LEAST_AT_ONCE = 512.0
 _HELD = 16384
 #: Those who have left the queue and are remembered, beside as many as are in it.
 _REMEMBERED = 64
+
+#: Bytes that a meter borrows of each budget, and how many at the least are worth it.
+_LOAN, LEAST_CREDIT = 8192, 2048
+#: What a bucket lends: so much of what fits into it to one meter and to all of them, where it is so full.
+_LOAN_PART, _LENT_PART, _LENDING_PART = 1 / 16, 1 / 4, 3 / 4
 
 _ENDLESS = 1 << 40
 
@@ -78,6 +84,15 @@ class Budget(Shape):
         :param waiter: on whose behalf; None: nobody's who ever waits.
         """
 
+    def lends(self) -> int:
+        """Bytes that it lends to one waiter now, because it is far from empty; 0: none."""
+
+    def lend(self, amount: int) -> None:
+        """*amount* bytes are lent, and count as spent."""
+
+    def take_back(self, lent: int, unused: int) -> None:
+        """The loan of *lent* bytes is over, and *unused* of them were not spent."""
+
     def wait(self, waiter: Waiter) -> None:
         """Call *waiter*, once, when there is something; never from within this call."""
 
@@ -99,12 +114,14 @@ class Bucket:
         "_filled",
         "_front",
         "_left",
+        "_lent",
         "_next",
         "_numbers",
         "_per_second",
         "_quantum",
         "_queue",
         "_rate",
+        "_seconds",
         "_served",
         "_serving",
         "_share",
@@ -119,7 +136,9 @@ class Bucket:
 
     def __init__(self, clock: IReactorTime, rate: Rate) -> None:
         self._clock = clock
-        self._filled = clock.seconds()
+        self._seconds: Callable[[], float] = clock.seconds
+        self._filled = self._seconds()
+        self._lent = 0
         self._timer: IDelayedCall | None = None
         # The queue: up to where each is due to be served, a number, and where on the line it stands.
         # Who leaves, leaves the number in it.
@@ -145,7 +164,7 @@ class Bucket:
         self._fill()
         self._set(rate)
         # A debt was made by the measure of before, and is not to last by that of now.
-        self._tokens = min(max(self._tokens, -self._burst), self._burst)
+        self._tokens = min(max(self._tokens, -self._burst), self._burst - self._lent)
         self._stop_timer()
         self._want_timer()
 
@@ -168,7 +187,7 @@ class Bucket:
     def full(self) -> bool:
         """Whether nothing was spent for so long that nothing is lost when the bucket is forgotten."""
         self._fill()
-        return not self._waiting and self._tokens >= self._burst
+        return not self._waiting and not self._lent and self._tokens >= self._burst
 
     # Budget.
 
@@ -181,11 +200,26 @@ class Bucket:
         return int(self._tokens) if self._tokens >= min(_LEAST_AT_ONCE, self._quantum) else 0
 
     def spend(self, amount: int, waiter: Waiter | None = None) -> None:
-        self._tokens = min(self._tokens - amount, self._burst)
+        self._tokens -= amount
+        if amount < 0:
+            self._tokens = min(self._tokens, self._burst - self._lent)
         if waiter is self._serving:
             self._served += amount
-        elif waiter in self._left:
+        elif self._left and waiter in self._left:
             self._left[waiter] += amount
+
+    def lends(self) -> int:
+        if self._waiting or self._serving is not None or self._tokens < self._burst * _LENDING_PART:
+            return 0
+        return int(min(self._burst * _LENT_PART - self._lent, self._burst * _LOAN_PART))
+
+    def lend(self, amount: int) -> None:
+        self._lent += amount
+        self._tokens -= amount
+
+    def take_back(self, lent: int, unused: int) -> None:
+        self._lent -= lent
+        self._tokens = min(self._tokens + unused, self._burst - self._lent)
 
     def wait(self, waiter: Waiter) -> None:
         if waiter in self._numbers:
@@ -218,8 +252,8 @@ class Bucket:
     # Time.
 
     def _fill(self) -> None:
-        now = self._clock.seconds()
-        self._tokens = min(self._tokens + (now - self._filled) * self._per_second, self._burst)
+        now = self._seconds()
+        self._tokens = min(self._tokens + (now - self._filled) * self._per_second, self._burst - self._lent)
         self._filled = now
 
     def _want_timer(self) -> None:
@@ -267,62 +301,31 @@ class Bucket:
         self._serving = None
 
 
-class _Place:
-    """
-    What a meter has to do with one of its budgets.
-
-    :ivar held: bytes of it that are the meter's already.
-    """
-
-    __slots__ = ("_meter", "budget", "held")
-
-    def __init__(self, meter: Meter, budget: Budget) -> None:
-        self._meter = meter
-        self.budget = budget
-        self.held = 0
-
-    def resume(self) -> None:
-        self.hold(self.budget.available())
-        self._meter.has_turn()
-
-    def hold(self, amount: int) -> None:
-        """*amount* bytes are the meter's."""
-        if amount > 0:
-            self.budget.spend(amount, self)
-            self.held += amount
-
-    def give_back(self) -> None:
-        """What is held is not used."""
-        held, self.held = self.held, 0
-        if held:
-            self.budget.spend(-held, self)
-
-    def spend(self, amount: int) -> None:
-        """*amount* bytes were moved."""
-        of_held = min(self.held, amount)
-        self.held -= of_held
-        if amount > of_held:
-            self.budget.spend(amount - of_held, self)
-
-
 class Meter:
     """
-    One direction of a session, and all that it is under.
+    One direction of a session, and all budgets that it is under.
 
-    It waits for one budget at a time. What those before it have given is held meanwhile, at most
-    one turn's worth of each, and what those behind it have given goes back to them: so nobody keeps a
-    server's bytes from others while it waits for its own.
+    Strategy: a meter waits for one budget at a time. What the budgets before that one have given is held
+    meanwhile, at most one turn's worth of each, and what the budgets behind it have given goes back to them:
+    so a session that waits for its own bytes keeps the server's from no other session. Where all budgets are
+    far from empty, a meter borrows from them ahead, and small messages cost one subtraction each.
 
     :param budgets: the narrowest first: of the session, of the user, of the whole server.
+    :ivar credit: bytes that are borrowed from every budget; whoever moves so many takes them from here.
     :ivar owed: bytes that wait to be sent and that it has not been asked about; the owner counts them.
-    :ivar owner: whom to call when there is something again.
+    :ivar owner: what is called when there is something again.
     :ivar waiting: whether it waits.
     """
 
-    __slots__ = ("_places", "owed", "owner", "waiting")
+    __slots__ = ("_at", "_held", "_loan", "budgets", "credit", "owed", "owner", "waiting")
 
     def __init__(self, budgets: Iterable[Budget]) -> None:
-        self._places = [_Place(self, budget) for budget in budgets]
+        self.budgets = tuple(budgets)
+        #: Bytes of each budget that are held; empty where nothing is.
+        self._held: list[int] = []
+        #: Which of the budgets it waits for.
+        self._at = 0
+        self.credit = self._loan = 0
         self.owed = 0
         self.owner: Waiter | None = None
         self.waiting = False
@@ -330,42 +333,82 @@ class Meter:
     @property
     def exhausted(self) -> bool:
         """Whether there will be nothing any more."""
-        return any(place.budget.exhausted for place in self._places)
+        return any(budget.exhausted for budget in self.budgets)
 
     def take(self) -> int:
         """Bytes that may be moved now; 0: none, and :attr:`owner` is called when there are."""
         if self.waiting:
             return 0
-        most = _ENDLESS
-        for number, place in enumerate(self._places):
-            some = place.held or place.budget.available()
+        if self._loan:
+            self._repay()
+        held, most = self._held, _ENDLESS
+        for number, budget in enumerate(self.budgets):
+            some = (held and held[number]) or budget.available()
             if some <= 0:
                 self._wait_at(number, most)
                 return 0
-            most = min(most, some)
+            if some < most:
+                most = some
         return most
 
-    def _wait_at(self, number: int, most: int) -> None:
-        place = self._places[number]
-        for behind in self._places[:number]:
-            if behind.budget.in_turn and not behind.held:
-                behind.hold(min(most, _HELD))
-        for ahead in self._places[number:]:
-            ahead.give_back()
-        if not place.budget.exhausted:
-            self.waiting = True
-            place.budget.wait(place)
+    def spend(self, amount: int) -> None:
+        """*amount* bytes were moved, be it more than might be."""
+        held = self._held
+        if not held:
+            for budget in self.budgets:
+                budget.spend(amount, self)
+            return
+        for number, budget in enumerate(self.budgets):
+            of_held = min(held[number], amount)
+            if of_held:
+                held[number] -= of_held
+            if amount > of_held:
+                budget.spend(amount - of_held, self)
 
-    def has_turn(self) -> None:
+    def borrow(self) -> None:
+        """Messages are small: borrow for the next ones, where all budgets are far from empty."""
+        most = _LOAN
+        for budget in self.budgets:
+            most = min(most, budget.lends())
+        if most >= LEAST_CREDIT and not self.waiting:
+            self.credit = self._loan = most
+            for budget in self.budgets:
+                budget.lend(most)
+
+    def _repay(self) -> None:
+        unused, self.credit = self.credit, 0
+        loan, self._loan = self._loan, 0
+        for budget in self.budgets:
+            budget.take_back(loan, unused)
+
+    def _wait_at(self, number: int, most: int) -> None:
+        budgets = self.budgets
+        held = self._held = self._held or [0] * len(budgets)
+        for behind in range(number):
+            if budgets[behind].in_turn and not held[behind]:
+                self._hold(behind, min(most, _HELD))
+        for ahead in range(number, len(budgets)):
+            self._give_back(ahead)
+        if not budgets[number].exhausted:
+            self.waiting, self._at = True, number
+            budgets[number].wait(self)
+
+    def resume(self) -> None:
         """What it waited for is there."""
+        self._hold(self._at, self.budgets[self._at].available())
         self.waiting = False
         if self.owner is not None:
             self.owner.resume()
 
-    def spend(self, amount: int) -> None:
-        """*amount* bytes were moved, be it more than might be."""
-        for place in self._places:
-            place.spend(amount)
+    def _hold(self, number: int, amount: int) -> None:
+        if amount > 0:
+            self.budgets[number].spend(amount, self)
+            self._held[number] += amount
+
+    def _give_back(self, number: int) -> None:
+        held, self._held[number] = self._held[number], 0
+        if held:
+            self.budgets[number].spend(-held, self)
 
     def let(self, sizes: Sequence[int]) -> int:
         """
@@ -385,16 +428,21 @@ class Meter:
 
     def rest(self) -> None:
         """There is nothing to be moved just now: what is held goes back."""
-        for place in self._places:
-            if place.held:
-                place.give_back()
+        if self._held:
+            for number in range(len(self._held)):
+                self._give_back(number)
+            if not self.waiting:
+                self._held = []
 
     def leave(self) -> None:
         """There will be nothing to be moved any more."""
-        self.waiting, self.owner = False, None
-        for place in self._places:
-            place.give_back()
-            place.budget.leave(place)
+        if self._loan:
+            self._repay()
+        self.waiting = False
+        self.rest()
+        self.owner = None
+        for budget in self.budgets:
+            budget.leave(self)
 
 
 class Meters(NamedTuple):

@@ -4,13 +4,14 @@ What one session has of the accounts of its holders.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from operator import attrgetter
 
 from ..errors import OverLimit, QuotaUsedUp, TooManyAssociations, TooManyBinds, TooManySessions
 from ..values.limits import Limits
-from .account import ASSOCIATIONS, BINDS, SESSIONS, Account, Accounts, Scope, at_rate
+from .account import ASSOCIATIONS, BINDS, SESSIONS, Account, Accounts, Place, Scope, at_rate
 from .admission import Admission, admission_of
 from .buckets import Bucket, Budget, Meter, Meters
 from .counting import Counter
@@ -18,7 +19,9 @@ from .counting import Counter
 _REFUSALS = {SESSIONS: TooManySessions, BINDS: TooManyBinds, ASSOCIATIONS: TooManyAssociations}
 _WORDS = {SESSIONS: "sessions", BINDS: "BINDs", ASSOCIATIONS: "associations"}
 
-_NARROWEST = (Scope.SESSION, Scope.USER, Scope.CLIENT, Scope.RULE, Scope.NETWORK, Scope.SERVER)
+_rank = attrgetter("rank")
+#: A holder, and what holds for it.
+Holder = tuple[Place, Limits]
 
 
 def _no_room(_: Scope) -> bool:
@@ -38,7 +41,7 @@ class Claims:
 
     def __init__(self, accounts: Accounts) -> None:
         self._table = accounts
-        self._accounts: dict[tuple[Scope, str], Account] = {}
+        self._accounts: dict[Place, Account] = {}
         self._taken: list[tuple[Account, str, Counter]] = []
         self._kinds = [SESSIONS]
         self._own: tuple[Bucket | None, Bucket | None] = None, None
@@ -79,30 +82,32 @@ class Claims:
         :raises TooManySessions: when the holder may not have another session.
         :raises QuotaUsedUp: when it has had its bytes.
         """
-        known = self._accounts.get((scope, holder))
+        place = scope, holder
+        known = self._accounts.get(place)
         if known is not None and known.limits == limits:
             return
-        account = self._join(scope, holder, limits)
+        account = self._join(place, limits)
         account.change(limits)
-        self._give(lambda owner, kind: owner is account)
+        if known is not None:
+            self._give(lambda owner, kind: owner is account)
         try:
             _check_quota(account)
-            if known is None and not account.arrives():
+            if known is None and account.arrivals is not None and not account.arrivals.take():
                 raise TooManySessions(f"too many new sessions{account.of}")
             for kind in self._kinds:
                 self._take(account, kind)
         except OverLimit as problem:
             self._table.complain(account, problem)
-            self.leave(scope, holder)
+            self.leave(place)
             raise
 
-    def leave(self, scope: Scope, holder: str) -> None:
-        """The session is *holder*'s no more."""
-        account = self._accounts.pop((scope, holder), None)
+    def leave(self, place: Place) -> None:
+        """The session is not that holder's any more."""
+        account = self._accounts.pop(place, None)
         if account is None:
             return
         self._give(lambda owner, kind: owner is account)
-        self._table.leave(scope, holder, account)
+        self._table.leave(account)
 
     def take(self, kind: str, make_room: Callable[[Scope], bool] = _no_room) -> None:
         """
@@ -137,51 +142,59 @@ class Claims:
             self._kinds.remove(kind)
             self._give(lambda owner, given: given == kind)
 
-    def meters(self, rules: Iterable[str] = ()) -> Meters | None:
+    def meters(self, rules: Collection[str] = ()) -> Meters | None:
         """
         What the session's bytes are measured by.
 
         :param rules: the names of those that allow what it does.
         :returns: None: by nothing.
         """
-        wanted = set(rules)
-        # Who waits, waits at the narrowest first.
-        places = sorted(self._accounts, key=lambda place: _NARROWEST.index(place[0]))
-        accounts = [
-            self._accounts[scope, holder]
-            for scope, holder in places
-            if scope is not Scope.RULE or holder in wanted
-        ]
-        own, limits = self._table.own, self._table.session
-        up_before, down_before = self._own
-        own_up, own_down = self._own = (
-            at_rate(limits.upload, up_before, own.bucket, ""),
-            at_rate(limits.download, down_before, own.bucket, ""),
-        )
-        quotas = [account.quota for account in accounts if account.quota is not None]
-        up: list[Budget] = [*quotas, *_present(own_up, *(account.upload for account in accounts))]
-        down: list[Budget] = [*quotas, *_present(own_down, *(account.download for account in accounts))]
+        quotas: list[Budget] = []
+        up: list[Budget] = []
+        down: list[Budget] = []
+        session = self._table.session
+        if session.upload is None is session.download:
+            self._own = None, None
+        else:
+            own, (up_before, down_before) = self._table.own, self._own
+            own_up = at_rate(session.upload, up_before, own.bucket, "")
+            own_down = at_rate(session.download, down_before, own.bucket, "")
+            self._own = own_up, own_down
+            up, down = _present(own_up), _present(own_down)
+        for account in sorted(self._accounts.values(), key=_rank):
+            scope, holder = account.place
+            if not account.measures or (scope is Scope.RULE and holder not in rules):
+                continue
+            if account.quota is not None:
+                quotas.append(account.quota)
+            if account.upload is not None:
+                up.append(account.upload)
+            if account.download is not None:
+                down.append(account.download)
+        up, down = quotas + up, quotas + down
         if not up and not down:
             return None
         return Meters(Meter(up) if up else None, Meter(down) if down else None)
 
-    def of(self, scope: Scope) -> list[tuple[Scope, str, Limits]]:
+    def of(self, scope: Scope) -> list[Holder]:
         """The holders of *scope*, and what holds for them."""
-        return [(*place, account.limits) for place, account in self._accounts.items() if place[0] is scope]
+        return [(place, account.limits) for place, account in self._accounts.items() if place[0] is scope]
 
     def settle(self, rule: str | None) -> None:
         """Of the rules under which it might have gone on, it does so under *rule*."""
         for scope, holder in list(self._accounts):
             if scope is Scope.RULE and holder != rule:
-                self.leave(scope, holder)
+                self.leave((scope, holder))
 
     def close(self) -> None:
         """The session is over."""
-        self._give(lambda owner, kind: True)
-        accounts, self._accounts = self._accounts, {}
-        for (scope, holder), account in accounts.items():
-            self._table.leave(scope, holder, account)
-        self._table.refusing -= self._refused_by is not None
+        for _, _, counter in self._taken:
+            counter.give()
+        for account in self._accounts.values():
+            self._table.leave(account)
+        self._taken, self._accounts = [], {}
+        if self._refused_by is not None:
+            self._table.refusing -= 1
 
     # What the ledger asks.
 
@@ -190,18 +203,18 @@ class Claims:
         """What the session has one of."""
         return self._kinds
 
-    def join(self, holders: Iterable[tuple[Scope, str, Limits]]) -> None:
+    def join(self, holders: Iterable[Holder]) -> None:
         """The session is these holders', too, and takes nothing yet."""
-        for scope, holder, limits in holders:
-            self._join(scope, holder, limits)
+        for place, limits in holders:
+            self._join(place, limits)
 
-    def arrive(self, holders: Iterable[tuple[Scope, str, Limits]]) -> None:
+    def arrive(self, holders: Iterable[Holder]) -> None:
         """A client has connected, or it is known now which one has: the session is counted."""
         over, refused_by = 0, None
-        for scope, holder, limits in holders:
-            if (scope, holder) in self._accounts:
+        for place, limits in holders:
+            if place in self._accounts:
                 continue  # it was counted when it was not known whose session it is
-            account = self._join(scope, holder, limits)
+            account = self._accounts[place] = self._table.account(place, limits)
             here = 0 if limits.sessions is None else self._add(account, SESSIONS) - limits.sessions
             if here > over:
                 over, refused_by = here, account
@@ -223,17 +236,21 @@ class Claims:
 
         A client that connects and says nothing, as health checks and scanners do, counts in none.
         """
-        too_often = [account for account in self._accounts.values() if not account.arrives()]
+        too_often = [
+            account
+            for account in self._accounts.values()
+            if account.arrivals is not None and not account.arrivals.take()
+        ]
         if too_often and self._refused_by is None:
             self._refuse(self._table.refusing + 1, too_often[0])
 
-    def renew(self, holders: Iterable[tuple[Scope, str, Limits]]) -> None:
+    def renew(self, holders: Iterable[Holder]) -> None:
         """Limits have changed: the session goes on, and is counted wherever it counts now."""
-        now = {(scope, holder): limits for scope, holder, limits in holders}
-        for scope, holder in self._accounts.keys() - now.keys():
-            self.leave(scope, holder)
-        for (scope, holder), limits in now.items():
-            self._join(scope, holder, limits).change(limits)
+        now = dict(holders)
+        for place in self._accounts.keys() - now.keys():
+            self.leave(place)
+        for place, limits in now.items():
+            self._join(place, limits).change(limits)
         taken, self._taken = self._taken, []
         for account in self._accounts.values():
             for kind in self._kinds:
@@ -244,10 +261,10 @@ class Claims:
 
     # How.
 
-    def _join(self, scope: Scope, holder: str, limits: Limits) -> Account:
-        account = self._accounts.get((scope, holder))
+    def _join(self, place: Place, limits: Limits) -> Account:
+        account = self._accounts.get(place)
         if account is None:
-            account = self._accounts[scope, holder] = self._table.account(scope, holder, limits)
+            account = self._accounts[place] = self._table.account(place, limits)
         return account
 
     def _add(self, account: Account, kind: str) -> int:
@@ -274,5 +291,5 @@ def _check_quota(account: Account) -> None:
         raise QuotaUsedUp(f"the quota{account.of} is used up")
 
 
-def _present(*buckets: Bucket | None) -> list[Bucket]:
-    return [bucket for bucket in buckets if bucket is not None]
+def _present(bucket: Bucket | None) -> list[Budget]:
+    return [] if bucket is None else [bucket]

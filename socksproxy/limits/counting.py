@@ -78,12 +78,12 @@ class OwnPace:
     :param rate: where it says nothing else, a second's worth may begin at once, and one always.
     """
 
-    __slots__ = ("_clock", "_filled", "_left", "rate")
+    __slots__ = ("_filled", "_left", "_seconds", "rate")
 
     def __init__(self, clock: IReactorTime, rate: Rate) -> None:
-        self._clock = clock
+        self._seconds = clock.seconds
         self.rate = rate
-        self._filled = clock.seconds()
+        self._filled = self._seconds()
         self._left = burst_of(rate)
 
     def take(self) -> bool:
@@ -100,7 +100,7 @@ class OwnPace:
         return self._left >= burst_of(self.rate)
 
     def _fill(self) -> None:
-        now = self._clock.seconds()
+        now = self._seconds()
         come = (now - self._filled) * self.rate.per_second
         self._left = min(self._left + come, burst_of(self.rate))
         self._filled = now

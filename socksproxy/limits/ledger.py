@@ -11,7 +11,7 @@ Where nothing is limited there are neither accounts nor claims, and a session co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any
@@ -21,7 +21,7 @@ import attrs
 from ..identity import Client
 from ..values.limits import Limits, ServerLimits
 from .account import SESSIONS, Accounts, Scope
-from .claims import Claims
+from .claims import Claims, Holder
 from .counting import Counting
 from .quota.usage import UsageFile
 
@@ -102,9 +102,7 @@ class Ledger(Accounts):
         claims.enter(scope, holder, limits)
         return claims
 
-    def renewed(
-        self, claims: Claims | None, client: Client, others: Iterable[tuple[Scope, str, Limits]]
-    ) -> Claims | None:
+    def renewed(self, claims: Claims | None, client: Client, others: Iterable[Holder]) -> Claims | None:
         """
         Limits may have changed.
 
@@ -118,7 +116,7 @@ class Ledger(Accounts):
             for entry in self._by_scope
             if entry in self._at_once or any(getattr(entry[1], kind) is not None for kind in kinds)
         ]
-        holders = [*self._holders(client, concerned), *(other for other in others if other[2])]
+        holders = [*self._holders(client, concerned), *(other for other in others if other[1])]
         if claims is None:
             if not holders:
                 return None
@@ -126,21 +124,18 @@ class Ledger(Accounts):
         claims.renew(holders)
         return claims
 
-    def _holders(
-        self, client: Client, scopes: Iterable[tuple[Scope, Limits]]
-    ) -> Iterator[tuple[Scope, str, Limits]]:
-        """Who of *scopes* is known when *client* connects."""
+    def _holders(self, client: Client, scopes: Iterable[tuple[Scope, Limits]]) -> list[Holder]:
+        """Which holders of *scopes* are known when *client* connects."""
+        holders: list[Holder] = []
         for scope, limits in scopes:
-            holder = self._holder(scope, client)
-            if holder is not None:
-                yield scope, holder, limits
+            if scope is Scope.SERVER:
+                holders.append(((scope, ""), limits))
+            elif client.host != "":  # an address that is not known yet
+                holders.append(((scope, self._holder(scope, client)), limits))
+        return holders
 
-    def _holder(self, scope: Scope, client: Client) -> str | None:
-        if scope is Scope.SERVER:
-            return ""
+    def _holder(self, scope: Scope, client: Client) -> str:
         host = client.host
-        if host == "":
-            return None  # not known yet
         if host is None:
             return "unix" if client.uid is None else f"unix:uid={client.uid}"
         if scope is Scope.CLIENT:

@@ -28,7 +28,7 @@ from typing import Protocol as Shape, cast
 from zope.interface import implementer
 
 from ..events import Cause
-from ..limits.buckets import Meter, Meters
+from ..limits.buckets import LEAST_CREDIT, Meter, Meters
 from ..net.names import plain
 from ..net.own_listeners import Place, path_of
 from ..net.tcp_options import reset_on_close
@@ -129,8 +129,11 @@ class Half:
 
     def pump(self) -> None:
         """Move what can be moved."""
-        if self.meter is not None or self._pipe is not None:
-            self._pump_at_most(self.meter)
+        meter, most = self.meter, BUFFER_SIZE
+        if meter is not None:
+            most = meter.credit
+        if most < LEAST_CREDIT or self._pipe is not None:
+            self._pump_at_most(meter)
             return
         if (self._blocked and not self._unblock()) or self.eof:
             return
@@ -140,7 +143,7 @@ class Half:
         # As _copy(), but written out: this is the way of nearly every message, and a call costs time.
         for _ in range(_TURNS):
             try:
-                size = self.socket.recv_into(buffer)
+                size = self.socket.recv_into(buffer, most)
             except BlockingIOError:
                 return
             except OSError as problem:
@@ -158,19 +161,21 @@ class Half:
                 return
             self.moved += taken
             engine.spent += size
+            if meter is not None:
+                meter.credit -= size
             if taken < size:
                 self._pending = bytes(buffer[taken:size])
                 self._blocked = True
                 return
-            if size < BUFFER_SIZE:
+            if size < most:
                 if self._streak > 0:
                     self._streak = 0
                 if not self._uneven:
                     return
-                continue
-            self._streak += 1
-            if self._streak >= _BULK:
-                self._pump_at_most(None)
+            else:
+                self._streak += 1
+            if meter is not None or self._streak >= _BULK:
+                self._pump_at_most(meter)
                 return
         engine.again(self)
 
@@ -246,6 +251,9 @@ class Half:
             if size < 0 or drained or self._blocked or self.eof:
                 if meter is not None:
                     meter.rest()
+                    # A session with a single message has nothing to borrow for.
+                    if drained and size < LEAST_CREDIT and size < self.moved and not self.eof:
+                        meter.borrow()
                 return
         engine.again(self)
 

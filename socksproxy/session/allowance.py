@@ -4,13 +4,13 @@ What limits leave one session: only where something is limited.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from ..identity import Client
 from ..limits.account import Scope
 from ..limits.admission import Admission
 from ..limits.buckets import Meters
-from ..limits.claims import Claims
+from ..limits.claims import Claims, Holder
 from ..limits.ledger import Ledger
 from ..policy.rules import Rule
 from ..values.limits import Limits
@@ -101,7 +101,7 @@ class Allowance:
         if self._claims is not None:
             self._claims.settle(rule)
 
-    def meters(self, rules: Iterable[str] = ()) -> Meters | None:
+    def meters(self, rules: Collection[str] = ()) -> Meters | None:
         """What measures the session's bytes under *rules*; None: nothing does."""
         if self._claims is None:
             if not self._ledger.limits.session:
@@ -120,13 +120,13 @@ class Allowance:
         :param known: whether the user, if there is one, counts.
         :param rules: under which the session goes on; None: those under which it is.
         """
-        others: list[tuple[Scope, str, Limits]]
+        others: list[Holder]
         if rules is None:
             others = [] if self._claims is None else self._claims.of(Scope.RULE)
         else:
-            others = [(Scope.RULE, rule.name, rule.limits) for rule in rules if rule.limits]
+            others = [((Scope.RULE, rule.name), rule.limits) for rule in rules if rule.limits]
         if known and client.user is not None:
-            others.append((Scope.USER, client.user, self._user_limits(client)))
+            others.append(((Scope.USER, client.user), self._user_limits(client)))
         self._claims = self._ledger.renewed(self._claims, client, others)
 
     def release(self) -> None:

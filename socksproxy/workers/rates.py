@@ -59,7 +59,7 @@ class SharedBucket(Bucket):
     :param seconds: a clock that is the same in all of them.
     """
 
-    __slots__ = ("_crowd", "_crowded", "_for_us", "_seconds", "_shared", "_workers")
+    __slots__ = ("_crowd", "_crowded", "_for_us", "_shared", "_workers")
 
     def __init__(
         self, clock: IReactorTime, rate: Rate, tokens: Tokens, workers: int, seconds: Callable[[], float]
@@ -80,6 +80,10 @@ class SharedBucket(Bucket):
             return False
         self._renew(self._seconds(), 0.0)
         return True
+
+    def lends(self) -> int:
+        """Nothing: what it has is a lease already."""
+        return 0
 
     def leave(self, waiter: Waiter) -> None:
         """See :meth:`~socksproxy.limits.buckets.Budget.leave`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from twisted.internet.task import Clock
 
-from socksproxy.limits.buckets import Bucket, Budget, Meter, Meters
+from socksproxy.limits.buckets import LEAST_CREDIT, Bucket, Budget, Meter, Meters
 from socksproxy.values.limits import Rate
 from tests.support.logs import heard
 
@@ -354,11 +353,11 @@ def test_nothing_of_a_wide_one_is_held_while_a_narrow_one_is_waited_for() -> Non
     mover = Mover([user, server])
     started([Mover([server]), mover])
     assert server.waiting == 2
-    assert [place.held for place in mover.meter._places] == [LEAST_BURST, 0]
+    assert mover.meter._held == [LEAST_BURST, 0]
     pass_time(clock, 0.5)
     assert mover.moved == LEAST_BURST
     assert user.waiting == 1
-    assert [place.held for place in mover.meter._places] == [0, 0]
+    assert not any(mover.meter._held)
 
 
 class Purse:
@@ -380,6 +379,15 @@ class Purse:
     def spend(self, amount: int, waiter: Any = None) -> None:
         assert amount >= 0, "what was only held was told as moved"
         self.left -= amount
+
+    def lends(self) -> int:
+        return 0
+
+    def lend(self, amount: int) -> None:
+        raise AssertionError("it lends nothing")
+
+    def take_back(self, lent: int, unused: int) -> None:
+        raise AssertionError("it lends nothing")
 
     def wait(self, waiter: Any) -> None:
         raise AssertionError("it makes nobody wait")
@@ -467,10 +475,10 @@ def test_nobody_is_remembered() -> None:
         Meters(mover.meter, None).leave()
     assert bucket.waiting == 1
     assert all(mover.meter.owner is None for mover in gone)
-    places = [place for mover in gone for place in mover.meter._places]
-    gc.collect()
-    for place in places:
-        assert all(type(holder) is list for holder in gc.get_referrers(place))
+    left = [mover.meter for mover in gone]
+    remembered = {*bucket._left, *bucket._numbers, *bucket._waiting.values()}
+    assert remembered == {stays.meter}
+    assert remembered.isdisjoint(left)
 
 
 def test_many_come_and_go() -> None:
@@ -543,3 +551,71 @@ def test_never_too_much_and_nobody_is_lost(
 
 def _burst(bucket: Bucket) -> float:
     return bucket._burst
+
+
+# What is borrowed.
+
+
+class Echoer(Mover):
+    """A mover of small messages, as the relay's pump moves them."""
+
+    def echo(self, size: int) -> None:
+        if self.meter.credit >= LEAST_CREDIT:
+            self.meter.credit -= size
+        else:
+            assert self.meter.take() >= size
+            self.meter.spend(size)
+            self.meter.rest()
+            self.meter.borrow()
+
+
+def test_small_messages_are_borrowed_for() -> None:
+    """What is borrowed counts as spent, and what is not used comes back."""
+    clock = Clock()
+    user, server = Bucket(clock, Rate(1e6, 1_000_000)), Bucket(clock, Rate(1e6, 4_000_000))
+    echoer = Echoer([user, server])
+    for _ in range(100):
+        echoer.echo(64)
+    assert echoer.meter.credit >= LEAST_CREDIT
+    assert user.available() == 1_000_000 - 6400 - echoer.meter.credit
+    assert not user.full
+    clock.advance(10)
+    # No more comes than there is room for, beside what is lent.
+    assert user.available() == 1_000_000 - 8192
+    echoer.meter.leave()
+    clock.advance(1)
+    assert (user.available(), server.available()) == (1_000_000, 4_000_000)
+    assert user.full
+
+
+def test_who_asks_for_much_gives_back_first() -> None:
+    bucket = Bucket(Clock(), Rate(1e6, 1_000_000))
+    echoer = Echoer([bucket])
+    echoer.echo(64)
+    assert echoer.meter.credit
+    assert echoer.meter.take() == 1_000_000 - 64
+    assert echoer.meter.credit == 0
+
+
+def test_what_lends_nothing() -> None:
+    """A bucket that is small, half empty, or waited for; nor does any bucket lend most of what it has."""
+    clock = Clock()
+    small, big = Bucket(clock, Rate(1e6, 20_000)), Bucket(clock, Rate(1e6, 1_000_000))
+    for budgets in ([small], [big, small], [small, big]):
+        echoer = Echoer(budgets)
+        echoer.echo(64)
+        assert echoer.meter.credit == 0
+    many = [Echoer([big]) for _ in range(200)]
+    for echoer in many:
+        echoer.echo(64)
+    assert 0 < sum(echoer.meter.credit for echoer in many) <= 250_000
+    assert many[-1].meter.credit == 0
+    big.spend(600_000)
+    late = Echoer([big])
+    late.echo(64)
+    assert late.meter.credit == 0
+    big.rate = Rate(1e6, 100_000)
+    for echoer in many:
+        echoer.meter.leave()
+    clock.advance(10)
+    assert big.available() == 100_000

@@ -387,6 +387,7 @@ def test_who_comes_back_finds_what_was_left(monkeypatch: pytest.MonkeyPatch) -> 
     assert door.admit("192.0.2.1") is REFUSE
     door.release("192.0.2.1")
     door.clock.advance(10)
+    monkeypatch.setattr(module, "KEPT", 0)
     for _ in range(2):  # each new one has some looked at
         door.admit("192.0.2.9")
         door.release("192.0.2.9")
@@ -454,7 +455,7 @@ def test_what_measures_a_session() -> None:
 
 
 def measured_by(meter: Any) -> list[Any]:
-    return [place.budget for place in meter._places]
+    return list(meter.budgets)
 
 
 def rates(meter: Any) -> set[float]:
@@ -480,7 +481,9 @@ def test_nothing_measures() -> None:
 
 
 def renewed(ledger: Ledger, claims: Claims | None, *others: tuple[Scope, str, Limits]) -> Claims | None:
-    return ledger.renewed(claims, Client("192.0.2.1", 1), others)
+    return ledger.renewed(
+        claims, Client("192.0.2.1", 1), [((scope, holder), limits) for scope, holder, limits in others]
+    )
 
 
 def test_lowered() -> None:
@@ -508,7 +511,7 @@ def test_sessions_that_nobody_counted_are_from_now_on() -> None:
     assert len(door.ledger) == 0
 
 
-def test_one_line_a_while_for_those_who_come_and_go(tmp_path: Path) -> None:
+def test_one_line_a_while_for_those_who_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has had its bytes is not told of anew with each attempt, though others come between."""
     clock = MemoryReactorClock()
     usage = UsageFile(clock, str(tmp_path / "usage"))
@@ -518,6 +521,7 @@ def test_one_line_a_while_for_those_who_come_and_go(tmp_path: Path) -> None:
         with pytest.raises(QuotaUsedUp):
             user(name, Limits(daily=0), ledger)
 
+    monkeypatch.setattr(module, "KEPT", 0)
     with heard() as lines:
         for _ in range(5):
             tried("ann")

@@ -223,7 +223,7 @@ def to_many(proxy: Any) -> None:
         (session,) = proxy.factory.sessions.live
         (meters,) = {target.meters for target in session.service._association.targets}
         all_of_it = ledger._accounts[Scope.SERVER, ""].upload
-        assert [place.budget for place in meters.up._places] == [bucket, all_of_it]
+        assert meters.up.budgets == (bucket, all_of_it)
         for sock in there * 2:
             client.send(bytes(1000), sock.getsockname())
         wait_for(lambda: had_all(proxy, 60))

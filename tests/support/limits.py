@@ -35,6 +35,15 @@ class Purse:
     def spend(self, amount: int, waiter: Any = None) -> None:
         self.left -= amount
 
+    def lends(self) -> int:
+        return 0
+
+    def lend(self, amount: int) -> None:
+        raise AssertionError("it lends nothing")
+
+    def take_back(self, lent: int, unused: int) -> None:
+        raise AssertionError("it lends nothing")
+
     def wait(self, waiter: Any) -> None:
         """Nobody waits."""
 
