@@ -1,5 +1,5 @@
 """
-Looks names and addresses up at DNS servers, with the two families of addresses side by side.
+The resolver that asks DNS servers, for both families of addresses at once.
 """
 
 from __future__ import annotations
@@ -10,43 +10,36 @@ from typing import Any
 
 from dns.rdatatype import RdataType
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IHostnameResolver,
-    IHostResolution,
-    IResolutionReceiver,
-)
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..errors import NameNotFound, TooManyLookups
-from ..runtime.pool import QueueFull
+from ..errors import NameNotFound
 from ..runtime.turns import Turns
 from ..wire.words import AddressType
 from .dns_client import Chance, DNSClient, Server
 from .dns_messages import AAAA, PTR, A, Answer, Outcome, question_for
 from .local import has_route
-from .lookups import BOTH_TYPES, MOST_ADDRESSES, Found, IAddressLookup, resolve_for
+from .lookups import BOTH_TYPES, MOST_ADDRESSES, AddressLookups, Found, not_made
 from .names import literal, unmapped
 from .reverse import IReverseQuestions
 
 #: Seconds for which one family's answer waits for the other's (RFC 8305, section 3).
 RESOLUTION_DELAY = 0.05
-#: Look-ups that go on at once: of all clients, of one, and those that wait.
+#: Look-ups that run at once, of all clients and of one client; and look-ups that may wait.
 MOST_AT_ONCE, MOST_PER_CLIENT, MOST_WAITING = 1024, 64, 4096
 
 _RECORDS = {AddressType.IPV6: AAAA, AddressType.IPV4: A}
 
 
-@implementer(IHostnameResolver, IReverseQuestions, IAddressLookup)
-class DNSResolver:
+@implementer(IReverseQuestions)
+class DNSResolver(AddressLookups):
     """
-    Asks DNS servers directly: AAAA and A at once, or PTR.
+    Asks DNS servers, for AAAA and A at once, or for PTR.
 
     :param reactor: for sockets and timeouts.
-    :param servers: pairs of a literal address and a port. They are tried in turn.
-    :param chance: for ids and ports; None: the system's.
+    :param servers: pairs of a literal address and a port, in the order in which they are asked.
+    :param chance: for ids and ports; None: the system's random numbers.
     """
 
     def __init__(
@@ -61,30 +54,12 @@ class DNSResolver:
         """The servers, in their order."""
         return self._client.servers
 
-    def lookup_addresses(self, name: str, share: Hashable = None) -> Deferred[Found]:
-        return self._lookup(name, BOTH_TYPES, share)
-
-    def _lookup(self, name: str, types: Sequence[AddressType], share: Hashable) -> Deferred[Found]:
+    def lookup_addresses(
+        self, name: str, share: Hashable = None, types: Sequence[AddressType] = BOTH_TYPES
+    ) -> Deferred[Found]:
         records = tuple(_RECORDS[type] for type in types)
         found = self._turns.run(lambda: _Families(self._reactor, self._client, name, records).result, share)
-        return found.addErrback(_not_made)
-
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: Sequence[type[IAddress]] | None = None,
-        transportSemantics: str = "TCP",
-    ) -> IHostResolution:
-        return resolve_for(
-            resolutionReceiver,
-            hostName,
-            portNumber,
-            addressTypes,
-            transportSemantics,
-            lambda types: self._lookup(hostName, types, None),
-        )
+        return found.addErrback(not_made)
 
     def resolveAddress(self, host: str) -> Deferred[str]:
         question = question_for(ip_address(host).reverse_pointer, PTR)
@@ -95,8 +70,8 @@ class _Families:
     """
     One look-up of a name's addresses of both families.
 
-    :ivar result: fires with the addresses, at once when both answers are there, or a moment after the first
-        one that does for a connection. Cancelling it ends the questions.
+    :ivar result: fires with the addresses: when both answers are there, or a moment after the first answer
+        that is enough for a connection. Cancelling it ends the questions.
     """
 
     def __init__(self, clock: Any, client: DNSClient, name: str, types: tuple[Any, ...]) -> None:
@@ -124,13 +99,13 @@ class _Families:
         self._answers[type] = answer
         if len(self._answers) == len(self._types):
             self._end()
-        elif self._delay is None and answer is not None and self._does(answer, type):
+        elif self._delay is None and answer is not None and self._is_enough(answer, type):
             self._delay = self._clock.callLater(RESOLUTION_DELAY, self._end)
 
-    def _does(self, answer: Answer, type: RdataType) -> bool:
-        """Whether *answer* does without the other family's: it leads somewhere, or there is no such name."""
+    def _is_enough(self, answer: Answer, type: RdataType) -> bool:
+        """Whether *answer* is enough without the other family's: it has a route, or there is no such name."""
         if answer.outcome is Outcome.NO_SUCH_NAME:
-            return type is A  # some servers say so of AAAA alone (RFC 4074, section 4.2)
+            return type is A  # some servers give that answer for AAAA only (RFC 4074, section 4.2)
         return any(map(has_route, answer.records[:MOST_ADDRESSES]))
 
     def _end(self) -> None:
@@ -153,12 +128,8 @@ class _Families:
 
 
 def _no_answer(failure: Failure) -> None:
-    """One family may fail alone."""
+    """Have None for the answer of a family that has failed; the other one may have an answer."""
     failure.trap(Exception)
-
-
-def _not_made(failure: Failure) -> Failure:
-    return Failure(TooManyLookups("too many look-ups wait")) if failure.check(QueueFull) else failure
 
 
 def _pointer(answer: Answer) -> str:

@@ -1,28 +1,27 @@
 """
-The interface of our resolvers, what a look-up finds, and how a resolver of ours serves Twisted's interface.
+What our resolvers have in common: an interface, the type of what they find, and Twisted's interface.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
+from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
+from ..errors import TooManyLookups
+from ..runtime.pool import QueueFull
 from ..wire.words import AddressType
 
-#: How many addresses of a name count: the owner of a name decides how many there are.
+#: The greatest number of addresses of a name; the owner of the name may have given it any number.
 MOST_ADDRESSES = 64
 
-#: What a look-up finds: hosts and their types, in the order of preference.
+#: The hosts that a look-up finds and their types, in the order of preference.
 Found = tuple[tuple[str, AddressType], ...]
-
-#: Looks up the addresses of some types.
-LookUp = Callable[[Sequence[AddressType]], "Deferred[Found]"]
 
 # IPv6 first, as RFC 6724 has it for two addresses that are otherwise equal.
 _CLASSES: dict[AddressType, type[Any]] = {AddressType.IPV6: IPv6Address, AddressType.IPV4: IPv4Address}
@@ -31,47 +30,60 @@ BOTH_TYPES = tuple(_CLASSES)
 
 
 class IAddressLookup(Interface):
-    """A resolver that is fair to its clients."""
+    """A resolver in which clients take turns."""
 
     def lookup_addresses(name: str, share: Hashable) -> Deferred[Found]:
         """
         Look up the addresses of *name*.
 
         :param name: a name in lower case and ASCII, which no C library reads as an address.
-        :param share: the client who asks; the look-ups of one client take turns with those of the others.
-        :returns: fires with the addresses, if any. Cancelling it frees all that the look-up has.
+        :param share: the client; its look-ups take turns with those of other clients.
+        :returns: fires with the addresses, if there are any. Cancelling it frees all that the look-up holds.
         :raises TooManyLookups: (by the Deferred) when too many look-ups wait.
         """
 
 
-def resolve_for(
-    receiver: IResolutionReceiver,
-    name: str,
-    port: int,
-    address_types: Sequence[type[IAddress]] | None,
-    semantics: str,
-    look_up: LookUp,
-) -> IHostResolution:
-    """
-    Serve :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`.
+@implementer(IAddressLookup, IHostnameResolver)
+class AddressLookups:
+    """The base of our resolvers, which look up addresses by :meth:`lookup_addresses`."""
 
-    A look-up that fails has found no address. A look-up that is cancelled tells *receiver* nothing more.
+    def lookup_addresses(
+        self, name: str, share: Hashable = None, types: Sequence[AddressType] = BOTH_TYPES
+    ) -> Deferred[Found]:
+        """See :meth:`IAddressLookup.lookup_addresses`; only *types* are needed."""
+        raise NotImplementedError
 
-    :param look_up: makes the look-up.
-    """
-    wanted = [kind for kind, klass in _CLASSES.items() if address_types is None or klass in address_types]
-    answer: Deferred[Any] = look_up(wanted)
-    resolution = _Resolution(name, answer)
-    receiver.resolutionBegan(resolution)
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        """
+        See :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`.
 
-    def report(found: Found) -> None:
-        for host, kind in found:
-            if kind in wanted:
-                receiver.addressResolved(_CLASSES[kind](semantics, host, port))
-        receiver.resolutionComplete()
+        A look-up that fails has found no address. A look-up that is cancelled calls the receiver no more.
+        """
+        wanted = [kind for kind, klass in _CLASSES.items() if addressTypes is None or klass in addressTypes]
+        answer: Deferred[Any] = self.lookup_addresses(hostName, None, wanted)
+        resolution = _Resolution(hostName, answer)
+        resolutionReceiver.resolutionBegan(resolution)
 
-    answer.addErrback(_nothing_unless_cancelled).addCallback(report).addErrback(_cancelled)
-    return resolution
+        def report(found: Found) -> None:
+            for host, kind in found:
+                if kind in wanted:
+                    resolutionReceiver.addressResolved(_CLASSES[kind](transportSemantics, host, portNumber))
+            resolutionReceiver.resolutionComplete()
+
+        answer.addErrback(_nothing_unless_cancelled).addCallback(report).addErrback(_cancelled)
+        return resolution
+
+
+def not_made(failure: Failure) -> Failure:
+    """The error for a look-up that the queue did not take; any other *failure* as it is."""
+    return Failure(TooManyLookups("too many look-ups wait")) if failure.check(QueueFull) else failure
 
 
 @implementer(IHostResolution)

@@ -1,37 +1,35 @@
 """
-From an address to its name.
+Look-ups of the names of addresses.
 
-:class:`ReverseLookups` is what the commands ask. Reverse look-ups are slow where
-nobody has cared for them, and what waits for a client that is gone is wasted: so
-there are few at once, and not many wait.
+A reverse look-up is slow if the owner of the address has set up no reverse zone, and a look-up for a client
+that has gone is wasted. So only a few look-ups run at once, and not many wait.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Hashable
-from typing import Any
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.python.failure import Failure
 from zope.interface import Interface
 
-from ..errors import NameNotFound, TooManyLookups
-from ..runtime.fair_queue import FairQueue
+from ..errors import NameNotFound
+from ..runtime.turns import Turns
 from ..wire.words import Address, AddressType
+from .lookups import not_made
 from .names import canonical
 
-#: Look-ups at once: with the system's resolver, each holds a thread.
+#: Look-ups that run at once; each may hold a thread.
 AT_ONCE = 32
-#: Look-ups that wait for their turn.
+#: Look-ups that may wait for their turn.
 WAITING = 64
-#: Likewise where a look-up is a question to a server, and needs no thread.
+#: The same numbers where a look-up is a question to a server, and needs no thread.
 QUESTIONS_AT_ONCE, QUESTIONS_WAITING = 128, 1024
 
 
 class IReverseResolver(Interface):
-    """What a resolver may provide besides :class:`twisted.internet.interfaces.IHostnameResolver`."""
+    """A resolver may provide this beside :class:`twisted.internet.interfaces.IHostnameResolver`."""
 
     def resolveAddress(host: str) -> Deferred[str]:
         """
@@ -56,23 +54,14 @@ def reverse_lookups(resolver: IHostnameResolver) -> ReverseLookups:
     return ReverseLookups()
 
 
-class _Wanted:
-    __slots__ = ("answer", "asked", "host")
-
-    def __init__(self, host: str, answer: Deferred[str]) -> None:
-        self.host = host
-        self.answer = answer
-        self.asked: Deferred[Any] | None = None
-
-
 class ReverseLookups:
     """
-    Finds the names of addresses, a few at once; clients take turns, and a client may have a quarter of them.
+    Looks up the names of addresses. Clients take turns, and a client has at most a quarter of the places.
 
-    :param ask: looks one up; None: there is nobody to ask, and no address has a name.
-    :param at_once: how many look-ups go on at once.
-    :param waiting: how many more wait; any above are not made.
-    :param cancels: whether to cancel look-ups that no client waits for any more.
+    :param ask: looks up the name of one address; None: no address has a name.
+    :param at_once: how many look-ups run at once.
+    :param waiting: how many more look-ups wait.
+    :param cancels: whether to cancel a look-up that no client waits for any more.
     """
 
     def __init__(
@@ -83,62 +72,30 @@ class ReverseLookups:
         cancels: bool = False,
     ) -> None:
         self._ask = ask
-        self._at_once = at_once
-        self._most = waiting
-        self._cancels = cancels
-        self._per_share = max(1, at_once // 4)
-        self._running: Counter[Hashable] = Counter()
-        self._waiting: FairQueue[_Wanted] = FairQueue()
+        self._turns = Turns(at_once, waiting, max(1, at_once // 4), cancels)
 
     def lookup(self, host: str, share: Hashable = None) -> Deferred[str]:
         """
         The name of the literal address *host*.
 
-        :param share: the client who asks; None: not known.
-        :returns: fires with a name that the DNS allows. When it is cancelled, a
-            look-up that goes on and holds a thread is left to end in its own time.
-        :raises NameNotFound: (by the Deferred) when there is none, or nobody to ask.
+        :param share: the client; None: it is not known.
+        :returns: fires with a name that the DNS allows. It can be cancelled; a look-up that runs and holds a
+            thread then goes on to its end.
+        :raises NameNotFound: (by the Deferred) when the address has no name.
+        :raises TooManyLookups: (by the Deferred) when too many look-ups wait.
         """
-        if self._ask is None:
+        ask = self._ask
+        if ask is None:
             return fail(NameNotFound("the resolver knows no names of addresses"))
-        answer: Deferred[str] = Deferred(lambda _: self._forget(share, wanted))
-        wanted = _Wanted(host, answer)
-        self._waiting.put(share, wanted)
-        self._next()
-        if len(self._waiting) > self._most:
-            self._waiting.shed(share).answer.errback(TooManyLookups("too many look-ups at once"))
-        return answer
 
-    def _next(self) -> None:
-        while self._running.total() < self._at_once:
-            taken = self._waiting.take(self._has_turn)
-            if taken is None:
-                return
-            share, wanted = taken
-            self._running[share] += 1
-            assert self._ask is not None
-            wanted.asked = asked = maybeDeferred(self._ask, wanted.host)
-            asked.addBoth(self._ended, share).addCallback(_name).addErrback(_not_found)
-            asked.addBoth(_tell, wanted.answer)
+        def start() -> Deferred[str]:
+            return maybeDeferred(ask, host).addCallback(_name).addErrback(_not_found)
 
-    def _forget(self, share: Hashable, wanted: _Wanted) -> None:
-        self._waiting.discard(share, wanted)
-        if self._cancels and wanted.asked is not None:
-            wanted.asked.cancel()
-
-    def _has_turn(self, share: Hashable) -> bool:
-        return share is None or self._running[share] < self._per_share
-
-    def _ended(self, result: Any, share: Hashable) -> Any:
-        self._running[share] -= 1
-        if not self._running[share]:
-            del self._running[share]
-        self._next()
-        return result
+        return self._turns.run(start, share).addErrback(not_made)
 
 
 def _name(text: str) -> str:
-    """*text* if it can be a host's name; what stands in the DNS is anybody's."""
+    """*text*, if it can be the name of a host; the owner of the address can put any text into the DNS."""
     name = canonical(Address(text.removesuffix("."), 0, AddressType.DOMAIN_NAME))
     if name.type is not AddressType.DOMAIN_NAME:
         raise NameNotFound("the name is an address")
@@ -150,9 +107,3 @@ def _not_found(failure: Failure) -> Failure:
     if failure.check(NameNotFound):
         return failure
     return Failure(NameNotFound("name not found"))
-
-
-def _tell(result: Any, answer: Deferred[str]) -> None:
-    # It has been called if it was cancelled.
-    if not answer.called:
-        answer.callback(result)

@@ -1,10 +1,10 @@
 """
-The system's resolver: what the C library says, asked in threads.
+The system's resolver: the C library, called in threads.
 
-Strategy: ``getaddrinfo`` blocks, for tens of seconds where a DNS server does not answer. So it runs in a pool
-of threads of its own, in which clients take turns and one client occupies a part of the threads only. A name
-that a thread is asking for is not asked for again: further clients wait for the same answer. A name in the
-queue waits there once for each client, so that no client waits behind the queue of another one.
+Strategy: ``getaddrinfo`` blocks, for tens of seconds if a DNS server does not answer. So it runs in a pool of
+threads of its own, in which clients take turns and one client occupies a part of the threads only. While a
+thread looks a name up, further clients wait for the same answer. A name that waits for a thread is in the
+queue once for each client, so that no client waits behind the queue of another one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from socket import NI_NAMEREQD, SOCK_STREAM, getaddrinfo, getnameinfo
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.internet.interfaces import IHostnameResolver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -22,17 +22,17 @@ from ..errors import TooManyLookups
 from ..runtime.pool import DeadlinePassed, Pool
 from ..twisted_internals import is_default_resolver
 from ..wire.words import AddressType
-from .lookups import MOST_ADDRESSES, Found, IAddressLookup, resolve_for
+from .lookups import BOTH_TYPES, MOST_ADDRESSES, AddressLookups, Found
 from .names import unmapped
 from .reverse import AT_ONCE, IReverseResolver
 
-#: Threads that ask for addresses, and how many of them the names of one client may occupy.
+#: Threads that look up addresses, and how many of them the names of one client may occupy.
 THREADS, THREADS_PER_CLIENT = 64, 16
-#: Further threads, in place of threads that ask for names which no client waits for any more.
+#: Further threads, in place of threads whose names no client waits for any more.
 SPARE = 256
-#: Names that wait for a thread.
+#: Names that may wait for a thread.
 WAITING = 1024
-#: Seconds in which a name must be known. The C library's own limit is lower in most configurations.
+#: Seconds in which a look-up must have ended. The C library's own limit is lower in most configurations.
 DEADLINE = 60.0
 
 
@@ -44,11 +44,11 @@ def system_resolver(reactor: Any) -> IHostnameResolver:
 
 class _Asked:
     """
-    A name that is asked for.
+    A name that is being looked up.
 
-    :ivar answers: who waits for it, and for which share.
-    :ivar jobs: the shares in whose queue it is, or whose thread is at it.
-    :ivar taken_by: a share, in a tuple, whose thread is at it; None: no thread is.
+    :ivar answers: the share of each Deferred that waits for the name.
+    :ivar jobs: the job of each share that has the name in its queue or in a thread.
+    :ivar taken_by: the share whose thread looks the name up, in a tuple; None: no thread does.
     """
 
     __slots__ = ("answers", "jobs", "name", "taken_by")
@@ -60,13 +60,13 @@ class _Asked:
         self.taken_by: tuple[Hashable] | None = None
 
 
-@implementer(IAddressLookup, IHostnameResolver, IReverseResolver)
-class SystemResolver:
+@implementer(IReverseResolver)
+class SystemResolver(AddressLookups):
     """
-    Asks the C library, in threads of its own.
+    Calls the C library, in threads of its own.
 
     :param reactor: for time, threads and shutdown.
-    :param pool: runs the look-ups of addresses; None: one with the defaults of this module.
+    :param pool: runs the look-ups of addresses; None: a pool with the defaults of this module.
     """
 
     def __init__(self, reactor: Any, pool: Pool | None = None) -> None:
@@ -84,30 +84,15 @@ class SystemResolver:
         )
         self._asked: dict[str, _Asked] = {}
 
-    def lookup_addresses(self, name: str, share: Hashable) -> Deferred[Found]:
+    def lookup_addresses(
+        self, name: str, share: Hashable = None, types: Sequence[AddressType] = BOTH_TYPES
+    ) -> Deferred[Found]:
         asked = self._asked.setdefault(name, _Asked(name))
         answer: Deferred[Found] = Deferred(lambda gone: self._forget(asked, gone))
         asked.answers[answer] = share
         if asked.taken_by is None:
             self._begin(asked, share)
         return answer
-
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: Sequence[type[IAddress]] | None = None,
-        transportSemantics: str = "TCP",
-    ) -> IHostResolution:
-        return resolve_for(
-            resolutionReceiver,
-            hostName,
-            portNumber,
-            addressTypes,
-            transportSemantics,
-            lambda _: self.lookup_addresses(hostName, None),
-        )
 
     def resolveAddress(self, host: str) -> Deferred[str]:
         return self._reverse.run(_name_of, host)
@@ -123,7 +108,7 @@ class SystemResolver:
         if found is not None:
             self._tell(asked, found)
         elif not asked.jobs:
-            # The client has gone whose thread was at it, and the answer of that thread comes to nothing.
+            # The thread was that of a client that has gone, so its answer is lost.
             asked.taken_by = None
             for each in set(asked.answers.values()):
                 self._begin(asked, each)
@@ -147,13 +132,13 @@ class SystemResolver:
             job.cancel()
         answers, asked.answers = asked.answers, {}
         for answer in answers:
-            if not answer.called:  # it may have been cancelled by what an earlier one has led to
+            if not answer.called:  # a callback of an earlier one may have cancelled it
                 answer.callback(found)
 
     def _forget(self, asked: _Asked, gone: Deferred[Found]) -> None:
         share = asked.answers.pop(gone, None)
         if not asked.answers:
-            # No client waits: a thread that is at it goes on, and its place is free for another name.
+            # No client waits: the thread goes on, and its place is free for another name.
             for job in list(asked.jobs.values()):
                 job.cancel()
         elif asked.taken_by != (share,) and share in asked.jobs and share not in asked.answers.values():
@@ -165,7 +150,7 @@ class SystemResolver:
 
 
 def _look_up(asked: _Asked, share: Hashable) -> Found | None:
-    """What the C library says; None: another thread is asking it already."""
+    """The addresses that the C library finds; None: another thread looks the name up already."""
     if asked.taken_by is not None:
         return None
     asked.taken_by = (share,)

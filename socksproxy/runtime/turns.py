@@ -35,9 +35,11 @@ class Turns:
     :param at_once: how many jobs go on at once.
     :param waiting: how many more jobs wait.
     :param per_share: how many jobs of one share go on at once; jobs without a share are not bounded so.
+    :param cancels: whether to cancel a job that goes on when its caller does not wait any more.
     """
 
-    def __init__(self, at_once: int, waiting: int, per_share: int) -> None:
+    def __init__(self, at_once: int, waiting: int, per_share: int, cancels: bool = True) -> None:
+        self._cancels = cancels
         self._at_once = at_once
         self._most_waiting = waiting
         self._per_share = per_share
@@ -52,7 +54,7 @@ class Turns:
         :param start: begins a job; its Deferred can be cancelled.
         :param share: the client for whom the job is; its jobs take turns with those of other shares.
         :returns: fires with what the job's Deferred fires with. Cancelling it takes a job that waits out of
-            the queue, and cancels a job that goes on.
+            the queue, and cancels a job that goes on unless *cancels* is False.
         :raises QueueFull: (by the Deferred) when too many jobs wait.
         """
         answer: Deferred[T] = Deferred(lambda _: self._forget(share, job))
@@ -86,5 +88,5 @@ class Turns:
     def _forget(self, share: Hashable, job: _Turn) -> None:
         if job.running is None:
             self._waiting.discard(share, job)
-        else:
+        elif self._cancels:
             job.running.cancel()
