@@ -1,15 +1,15 @@
 """
-Asks DNS servers, by UDP, and by TCP where an answer is too long for UDP.
+A client of DNS servers, by UDP, and by TCP if an answer is too long for UDP.
 
-Strategy: a few sockets serve all questions. Each is connected to one server, so the system drops what
-comes from elsewhere, and tells when the server's port is closed. A socket takes a limited number of
-questions in a limited time, and closes when its last question is over; the next one has another port
-(RFC 5452, section 9.2). A question stays with the sockets that it was sent from until it is over: what
-answers something else is ignored, and a late answer to an earlier attempt counts. Servers are tried in
-turn. When the first one answers nothing for the time of an attempt, the next one is the first from then on.
+Strategy: a few sockets serve all questions. Each is connected to one server, so that the system drops
+datagrams from elsewhere and tells when the server's port is closed. A socket takes a limited number of
+questions in a limited time, and closes when its last question is over; the next socket has another port (RFC
+5452, section 9.2). A question keeps the sockets that it was sent from until it is over: a late answer to an
+earlier attempt counts, and an answer to another question is ignored. Servers are tried in turn. When the
+first server answers no question for the time of an attempt, the next server is the first from then on.
 
-twisted.names would serve less well: it opens a socket for each question, logs lines for each socket, and
-takes any message with the right id for the answer.
+twisted.names is not used because it opens a socket for each question, logs lines for each socket, and takes
+any message with the right id for the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from math import inf
-from typing import Any, NamedTuple, Protocol as Shape
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
@@ -34,7 +34,7 @@ from .dns_messages import HEADER, Answer, Outcome, Question, build_query, read_a
 
 #: Sockets for UDP, and connections, that are open at once.
 MOST_SOCKETS, MOST_STREAMS = 6, 4
-#: Servers that can be named.
+#: The greatest number of servers.
 MOST_SERVERS = MOST_SOCKETS
 #: Questions that a socket takes, and seconds in which it takes them.
 QUESTIONS_PER_SOCKET, SOCKET_AGE = 64, 10.0
@@ -42,7 +42,7 @@ QUESTIONS_PER_SOCKET, SOCKET_AGE = 64, 10.0
 IDLE = 0.5
 #: Seconds until the next attempt, for each round through the servers.
 ROUNDS = (1.0, 2.0, 4.0)
-#: Seconds that all attempts take at the most.
+#: The greatest number of seconds for all attempts together.
 LONGEST = 9.0
 #: Seconds that a connection may take, with the answer.
 STREAM_TIME = 4.0
@@ -61,15 +61,7 @@ class NoAnswer(Exception):
     """No server has answered a question."""
 
 
-class Chance(Shape):
-    """What :class:`random.SystemRandom` gives."""
-
-    def getrandbits(self, k: int, /) -> int: ...
-
-    def randrange(self, stop: int, /) -> int: ...
-
-
-#: A server, and how many seconds to wait for it.
+#: The number of a server, and how many seconds to wait for it.
 _Attempt = tuple[int, float]
 
 
@@ -81,7 +73,7 @@ class _Query:
     def __init__(self, question: Question, schedule: list[_Attempt], answer: Deferred[Answer]) -> None:
         self.question = question
         self.wire = build_query(question)
-        # The servers that are still to be tried, the next one last, and how long to wait for each.
+        # The attempts that are left, the next one last.
         self.schedule = schedule
         self.answer = answer
         self.over = False
@@ -93,14 +85,14 @@ class _Query:
 
 class DNSClient:
     """
-    Asks questions.
+    Asks DNS servers.
 
     :param reactor: for sockets and timeouts.
-    :param servers: at least one, and not more than :data:`MOST_SERVERS`.
-    :param chance: for ids and ports.
+    :param servers: one to :data:`MOST_SERVERS` servers.
+    :param chance: for ids and ports; None: the system's random numbers.
     """
 
-    def __init__(self, reactor: Any, servers: Sequence[Server], chance: Chance | None = None) -> None:
+    def __init__(self, reactor: Any, servers: Sequence[Server], chance: random.Random | None = None) -> None:
         self._reactor = reactor
         self.servers = tuple(servers)
         self._chance = random.SystemRandom() if chance is None else chance
@@ -117,8 +109,8 @@ class DNSClient:
         Ask *question*.
 
         :returns: fires with an answer that is neither :attr:`Outcome.FAILED` nor :attr:`Outcome.TRUNCATED`.
-            Cancelling it frees all that the question has.
-        :raises NoAnswer: (by the Deferred) when no server has one.
+            Cancelling it frees all that the question holds.
+        :raises NoAnswer: (by the Deferred) when no server has an answer.
         """
         answer: Deferred[Answer] = Deferred(lambda _: self._release(query))
         query = _Query(question, self._schedule(), answer)
@@ -163,7 +155,7 @@ class DNSClient:
 
     def _timed_out(self, query: _Query, server: int, seconds: float) -> None:
         query.timer = None
-        # A server that has answered other questions meanwhile is well: it is the name that has no answer.
+        # A server that has answered other questions meanwhile works; it has no answer for this name.
         if server == self._first and self._heard[server] <= self._reactor.seconds() - seconds:
             self._first = (server + 1) % len(self.servers)
         self._try_next(query)
@@ -171,7 +163,7 @@ class DNSClient:
     # Answers.
 
     def received(self, query: _Query, server: int, data: bytes) -> None:
-        """*data*, with the right id, has come from *server*."""
+        """Take *data*, which has the right id, from *server*."""
         answer = read_answer(data, query.question)
         if answer is None:
             return
@@ -184,7 +176,7 @@ class DNSClient:
             self._end(query, answer)
 
     def failed(self, query: _Query, server: int) -> None:
-        """*server* has no answer to *query*, and is not asked for it again."""
+        """Try the next server, because *server* has no answer to *query*."""
         if query.over or server in query.failed:
             return
         query.failed.add(server)
@@ -192,7 +184,7 @@ class DNSClient:
         self._try_next(query)
 
     def lost(self, link: _Socket) -> None:
-        """*link* is closed."""
+        """Forget *link*, which is closed."""
         if link in self._sockets[link.server]:
             self._sockets[link.server].remove(link)
 
@@ -257,36 +249,29 @@ class DNSClient:
         self._stop_timer(query)
         query.timer = self._reactor.callLater(STREAM_TIME, self._stream_timed_out, query, server)
         query.stream = self._streams.run(lambda: _streamed(self._reactor, self.servers[server], query))
-        about = query, server
-        query.stream.addCallbacks(
-            self._told_by_stream, self._stream_failed, callbackArgs=about, errbackArgs=about
-        )
+        query.stream.addBoth(self._told_by_stream, query, server)
 
     def _stream_timed_out(self, query: _Query, server: int) -> None:
         query.timer = None
         if query.stream is not None:
             query.stream.cancel()
 
-    def _told_by_stream(self, answer: Answer, query: _Query, server: int) -> None:
+    def _told_by_stream(self, answer: Answer | Failure, query: _Query, server: int) -> None:
         query.stream = None
-        if answer.outcome in (Outcome.FAILED, Outcome.TRUNCATED):
+        if isinstance(answer, Failure) or answer.outcome in (Outcome.FAILED, Outcome.TRUNCATED):
             self.failed(query, server)
         else:
             self._end(query, answer)
-
-    def _stream_failed(self, _: Failure, query: _Query, server: int) -> None:
-        query.stream = None
-        self.failed(query, server)
 
 
 @implementer(IReadDescriptor)
 class _Socket:
     """
-    A UDP socket that is connected to a server, without the lines that Twisted's own would log.
+    A UDP socket that is connected to a server. Twisted's own port would log lines for each socket.
 
-    :ivar queries: what was sent from it and is not over, by its id.
+    :ivar queries: the questions that were sent from it and are not over, by their ids.
     :ivar left: how many questions it still takes.
-    :ivar until: until when it takes some.
+    :ivar until: the clock's seconds until which it takes questions.
     """
 
     def __init__(self, reactor: Any, client: DNSClient, server: int) -> None:
@@ -308,16 +293,16 @@ class _Socket:
 
     def send(self, data: bytes) -> None:
         """
-        Send *data*; where the system has no room for it, it is lost as on the way.
+        Send *data*, which is lost if the system has no room for it.
 
-        :raises OSError: when there is no way to the server.
+        :raises OSError: when there is no route to the server.
         """
         self.left -= 1
         with suppress(BlockingIOError):
             try:
                 self._socket.send(data)
             except ConnectionRefusedError:
-                # This tells of an earlier datagram, and this one is not sent.
+                # The error belongs to an earlier datagram, and this one is not sent yet.
                 self._reactor.callLater(0, self._refused, self._waiting())
                 self._socket.send(data)
 
@@ -340,7 +325,7 @@ class _Socket:
         return list(dict.fromkeys(self.queries.values()))
 
     def _refused(self, queries: Iterable[_Query]) -> None:
-        """The server's port is closed, or there is no way to it."""
+        """The server's port is closed, or there is no route to it."""
         for query in queries:
             self._client.failed(query, self.server)
 
@@ -359,7 +344,7 @@ def connected_socket(server: Server) -> Any:
     """
     A UDP socket that is connected to *server*, from a port of the system's choice.
 
-    :raises OSError: when there is no descriptor or no way.
+    :raises OSError: when there is no descriptor or no route.
     """
     opened = socket.socket(socket.AF_INET6 if ":" in server.host else socket.AF_INET, socket.SOCK_DGRAM)
     try:
@@ -372,23 +357,16 @@ def connected_socket(server: Server) -> Any:
 
 
 def _streamed(reactor: Any, server: Server, query: _Query) -> Deferred[Answer]:
-    """Ask *server* by TCP (RFC 7766); it can be cancelled."""
+    """Ask *server* by TCP (RFC 7766); the Deferred can be cancelled."""
     kind = TCP6ClientEndpoint if ":" in server.host else TCP4ClientEndpoint
     stream = _Stream(query)
-    connecting = kind(reactor, server.host, server.port, timeout=STREAM_TIME).connect(_Streams(stream))
+    streams = Factory()
+    streams.noisy = False  # the factory of connectProtocol() logs lines for each connection
+    streams.protocol = lambda: stream
+    connecting = kind(reactor, server.host, server.port, timeout=STREAM_TIME).connect(streams)
     stream.answer = Deferred(lambda _: stream.cancelled(connecting))
     connecting.addErrback(stream.failed)
     return stream.answer
-
-
-class _Streams(Factory):
-    noisy = False
-
-    def __init__(self, stream: _Stream) -> None:
-        self._stream = stream
-
-    def buildProtocol(self, addr: object) -> _Stream:
-        return self._stream
 
 
 class _Stream(Int16StringReceiver):
@@ -416,7 +394,7 @@ class _Stream(Int16StringReceiver):
             self.answer.errback(reason)
 
     def cancelled(self, connecting: Deferred[Any]) -> None:
-        """The answer is not waited for any more."""
+        """No caller waits for the answer any more."""
         if self.transport is None:
             connecting.cancel()
         else:

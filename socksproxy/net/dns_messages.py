@@ -1,8 +1,8 @@
 """
-Questions to a DNS server, and what its answers say (RFC 1035, section 4). Pure: bytes in, values out.
+Questions to a DNS server, and its answers (RFC 1035, section 4). Pure: bytes in, values out.
 
-An answer counts only if it is one to the question that was asked (RFC 5452, section 9.1): a response with the
-same question, and records whose owner is the name in the question or where its CNAMEs lead to.
+An answer counts only if it belongs to the question (RFC 5452, section 9.1): it is a response with the same
+question, and the owner of its records is the name in the question, or a name to which CNAMEs lead from there.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ A, AAAA, PTR = RdataType.A, RdataType.AAAA, RdataType.PTR
 
 
 class Outcome(Enum):
-    """What an answer comes to."""
+    """The kind of an answer."""
 
-    #: It has records, or there are none of the type.
+    #: The name exists, with records of the type or without.
     ANSWERED = "answered"
     #: There is no such name (NXDOMAIN).
     NO_SUCH_NAME = "no such name"
-    #: The server cannot or will not tell.
+    #: The server cannot answer, or refuses.
     FAILED = "failed"
-    #: The whole answer takes TCP.
+    #: The whole answer must be asked for by TCP.
     TRUNCATED = "truncated"
 
 
@@ -45,8 +45,8 @@ class Answer(NamedTuple):
     """
     An answer.
 
-    :ivar outcome: what it comes to.
-    :ivar records: literal addresses, or names; none unless the outcome is :attr:`Outcome.ANSWERED`.
+    :ivar outcome: the kind of the answer.
+    :ivar records: literal addresses, or names; empty unless the outcome is :attr:`Outcome.ANSWERED`.
     """
 
     outcome: Outcome
@@ -96,7 +96,7 @@ def with_id(query: bytes, id: int) -> bytes:
 
 def read_answer(data: bytes, question: Question) -> Answer | None:
     """
-    What *data* answers to *question*; None: it is no answer to it. The id is for the caller to check.
+    The answer in *data* to *question*; None: there is none. The caller checks the id.
 
     :param data: a whole message.
     """
@@ -112,7 +112,7 @@ def read_answer(data: bytes, question: Question) -> Answer | None:
             return Answer(Outcome.FAILED)
         return _found(dns.message.from_wire(data), question)
     except Exception:
-        # Bytes from the network: whatever the library says of them, they are no answer.
+        # Whatever the library raises for bytes from the network, they are no answer.
         return None
 
 
@@ -124,7 +124,7 @@ def _answers(head: dns.message.Message, question: Question) -> bool:
 
 
 def _found(message: dns.message.Message, question: Question) -> Answer | None:
-    """What *message* has for *question*; None: it has records of names that the question does not lead to."""
+    """The answer in *message* to *question*; None: it has records of names that do not belong there."""
     names = [question.name]
     while len(names) <= MOST_ALIASES + 1:
         found = message.get_rrset(message.answer, names[-1], dns.rdataclass.IN, question.type)
@@ -140,7 +140,7 @@ def _found(message: dns.message.Message, question: Question) -> Answer | None:
 
 
 def _has_others(message: dns.message.Message, question: Question, names: list[dns.name.Name]) -> bool:
-    """Whether *message*, which has no record that is asked for, has records that no honest server adds."""
+    """Whether *message*, which has no record for *question*, has records that no honest server adds."""
     # A DNAME has the name of a parent (RFC 6672); the CNAME beside it belongs to the question.
     strange = any(
         records.rdtype != dns.rdatatype.DNAME

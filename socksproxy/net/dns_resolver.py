@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from ipaddress import ip_address
+from random import Random
 from typing import Any
 
 from dns.rdatatype import RdataType
@@ -17,7 +18,7 @@ from zope.interface import implementer
 from ..errors import NameNotFound
 from ..runtime.turns import Turns
 from ..wire.words import AddressType
-from .dns_client import Chance, DNSClient, Server
+from .dns_client import DNSClient, Server
 from .dns_messages import AAAA, PTR, A, Answer, Outcome, question_for
 from .local import has_route
 from .lookups import BOTH_TYPES, MOST_ADDRESSES, AddressLookups, Found, not_made
@@ -43,7 +44,7 @@ class DNSResolver(AddressLookups):
     """
 
     def __init__(
-        self, reactor: Any, servers: Sequence[tuple[str, int]], chance: Chance | None = None
+        self, reactor: Any, servers: Sequence[tuple[str, int]], chance: Random | None = None
     ) -> None:
         self._reactor = reactor
         self._client = DNSClient(reactor, [Server(*server) for server in servers], chance)

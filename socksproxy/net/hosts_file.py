@@ -1,9 +1,9 @@
 """
 The hosts file (hosts(5)), and ``localhost`` (RFC 6761, section 6.3): names that need no resolver.
 
-Strategy: one ``stat`` looks at the file when a name is asked for, once a second at most. A small file
-that has changed is read at once. A large one, such as a block list, is read by a thread, and what was read
-before counts until then.
+Strategy: a question for a name looks with one ``stat`` whether the file has changed, at most once a second. A
+small file that has changed is read at once. A thread reads a large file, such as a block list, and the old
+entries count until then.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _log = Logger(namespace="socksproxy")
 PATH = "/etc/hosts"
 #: Seconds between two looks at the file.
 LOOK_EVERY = 1.0
-#: Bytes of a file that is read at once.
+#: Bytes of the largest file that is read at once.
 SMALL = 64 << 10
-#: Bytes of a file that is read at all.
+#: Bytes of the largest file.
 MOST_BYTES = 32 << 20
-#: Seconds in which the file must have been read: the thread of the event loop waits for a small one.
+#: Seconds in which the file must have been read; the reactor's thread waits while it reads a small file.
 READ_WITHIN = 1.0
 
 _LOOPBACK: Found = (("127.0.0.1", AddressType.IPV4), ("::1", AddressType.IPV6))
@@ -43,7 +43,7 @@ InThread = Callable[..., Deferred[Any]]
 
 class Entries(NamedTuple):
     """
-    What a hosts file says.
+    The entries of a hosts file.
 
     :ivar addresses: the addresses of each name, in the order of the lines.
     :ivar names: the first name of each address that no C library reads as an address.
@@ -57,7 +57,7 @@ _NOTHING = Entries({}, {})
 
 
 def parse(lines: Iterable[bytes]) -> Entries:
-    """What *lines* of a hosts file say; lines that make no sense say nothing."""
+    """The entries in the *lines* of a hosts file; a line that makes no sense is left out."""
     addresses: dict[str, list[tuple[str, AddressType]]] = {}
     names: dict[str, str] = {}
     for line in lines:
@@ -73,7 +73,7 @@ def parse(lines: Iterable[bytes]) -> Entries:
                 found.append((address.host, address.type))
             if address.host not in names and _is_name(name):
                 names[address.host] = name
-    # The names of a block list all have the same address: one tuple does for all of them.
+    # All names of a block list have the same address, and so share one tuple.
     shared: dict[Found, Found] = {}
     return Entries(
         {name: shared.setdefault(tuple(found), tuple(found)) for name, found in addresses.items()}, names
@@ -86,11 +86,11 @@ def _name(word: str) -> str:
     try:
         return bare_name(canonical(Address(word, 0, AddressType.DOMAIN_NAME)).host)
     except NameNotFound:
-        return word  # nobody can ask for it
+        return word  # no client can ask for it
 
 
 def _is_name(text: str) -> bool:
-    """Whether a client can be told *text* as the name of an address."""
+    """Whether *text* can be the name in a reply."""
     try:
         return canonical(Address(text, 0, AddressType.DOMAIN_NAME)).type is AddressType.DOMAIN_NAME
     except NameNotFound:
@@ -106,9 +106,9 @@ class HostsFile:
     """
     Answers from a hosts file, at once.
 
-    :param clock: tells when the file was looked at.
-    :param in_thread: reads large files.
-    :param path: the file; None: :data:`PATH`. One that does not exist says nothing.
+    :param clock: for the time between looks.
+    :param in_thread: runs a function in a thread, for large files.
+    :param path: the file; None: :data:`PATH`. A file that does not exist has no entries.
     """
 
     def __init__(self, clock: IReactorTime, in_thread: InThread, path: str | None = None) -> None:
@@ -158,10 +158,10 @@ class HostsFile:
 
     def _take(self, entries: Entries | str, signature: FileSignature) -> None:
         if signature != self._signature:
-            return  # it has changed once more, and is read again
+            return  # the file has changed once more, and is read again
         if isinstance(entries, str):
             _log.warn(
-                "{path} is not read, what was read before stays: {problem}", path=self.path, problem=entries
+                "{path} cannot be read, its old entries stay: {problem}", path=self.path, problem=entries
             )
         else:
             self._entries = entries
@@ -179,7 +179,7 @@ def _signature_of(path: str) -> FileSignature | None:
 
 
 def _read(path: str) -> Entries | str:
-    """What the file at *path* says; text: why it cannot be read."""
+    """The entries of the file at *path*; a text: why it cannot be read."""
     try:
         return parse(read_regular_file(path, MOST_BYTES, READ_WITHIN).data.splitlines())
     except OSError as problem:

@@ -1,10 +1,10 @@
 """
 Whether a client that has closed its direction of a connection is still there.
 
-Its FIN is the same whether it will only send no more (RFC 9293, section 3.6), or has closed the
-connection, or has died. A host answers data for a connection that its program has closed with a reset
-(RFC 1122, section 4.2.2.13). The data that asks is one urgent byte: a program that has not asked for
-urgent data does not read it.
+A client's FIN does not tell whether the client only sends no more (RFC 9293, section 3.6), has closed the
+connection, or has died. If its program has closed the connection, its host answers data with a reset (RFC
+1122, section 4.2.2.13). The question is one urgent byte, which a program does not read unless it asks for
+urgent data.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from socket import AF_UNIX, MSG_OOB, SocketType
 
 
 def ask(link: SocketType) -> None:
-    """Have the peer of *link* answer with a reset if it has closed; :func:`has_ended` tells it then."""
+    """Ask the peer of *link* for a reset if it has closed the connection; :func:`has_ended` then says so."""
     if link.family == AF_UNIX:
-        return  # the system knows it by itself
-    with suppress(OSError):  # it has ended, which :func:`has_ended` tells
+        return  # the system knows without a question
+    with suppress(OSError):  # the connection has ended, as :func:`has_ended` says
         link.send(b"\0", MSG_OOB)
 
 

@@ -1,5 +1,5 @@
 """
-What this machine can reach, and from which address: questions to the kernel. No packet is sent.
+Questions to the kernel about routes and addresses of this machine. No packet is sent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def has_route(host: str, port: int = ANY_PORT) -> bool:
 
 def address_towards(host: str, port: int = ANY_PORT) -> str:
     """
-    The address of this machine that packets to the literal address *host* leave from, without a zone.
+    The address of this machine from which packets to the literal address *host* leave, without a zone.
 
     :raises OSError: when there is no route.
     """
@@ -35,10 +35,10 @@ def address_towards(host: str, port: int = ANY_PORT) -> str:
 
 def is_local(host: str) -> bool:
     """
-    Whether the literal address *host* is one of this machine's own, or may be: only these can be bound.
+    Whether the literal address *host* is, or may be, an address of this machine: only these can be bound.
 
-    The answer is not remembered, because addresses come and go (DHCP, VRRP). Only destinations with a port
-    that is a listener's, too, need the answer; it takes three system calls (10 µs).
+    The answer is not remembered, because addresses come and go (DHCP, VRRP). It takes three system calls (10
+    µs), and only a destination whose port is a listener's needs it.
     """
     try:
         with _probe(host) as probe:

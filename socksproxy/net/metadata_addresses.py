@@ -1,8 +1,8 @@
 """
-Where clouds serve the metadata of their machines, which often holds keys.
+The addresses at which clouds serve the metadata of their machines, which often holds keys.
 
-Looked up on 2026-11-29. A cloud that is not here serves it on 169.254.169.254 alone, or by a name of
-its own; the configuration file adds addresses (``[sets.metadata]``).
+The list is of 2026-11-29. A cloud that is not in it uses 169.254.169.254 only, or a name of its own. The
+configuration file adds addresses (``[sets.metadata]``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class MetadataService(NamedTuple):
     One address of a service.
 
     :ivar address: the literal address.
-    :ivar clouds: whose it is.
+    :ivar clouds: the clouds that use it.
     :ivar source: the page that says so.
     """
 

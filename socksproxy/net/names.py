@@ -1,10 +1,9 @@
 """
 From a destination as a client sent it to one that can be looked up or dialed.
 
-A name that is a literal address counts as that address. Every other name consists of
-labels that the DNS carries and that are in use: letters, digits, hyphens and underscores in
-any order (RFC 2181, section 11). A label that is not ASCII is turned into such a label by
-IDNA 2008 (RFC 5891), after the mapping of UTS 46, non-transitional.
+A name that is a literal address counts as that address. Every other name consists of labels of letters,
+digits, hyphens and underscores in any order (RFC 2181, section 11). IDNA 2008 (RFC 5891) turns a label that
+is not ASCII into such a label, after the mapping of UTS 46, non-transitional.
 """
 
 from __future__ import annotations
@@ -27,18 +26,14 @@ _ENDS_OF_NUMBERS = frozenset("0123456789abcdefx.")
 _IMPOSSIBLE = "the destination's name is not one that the DNS allows"
 
 
-def _no_such_name(name: str) -> bool:
-    return False
-
-
-def canonical(destination: Address, defines: Callable[[str], bool] = _no_such_name) -> Address:
+def canonical(destination: Address, defines: Callable[[str], bool] = lambda _: False) -> Address:
     """
     *destination* with a host that is a literal address or a name in ASCII and lower case.
 
     An IPv4-mapped IPv6 address becomes the IPv4 address that it is.
 
     :param defines: whether the hosts file defines a name that :func:`reads_as_address`.
-    :raises NameNotFound: for what cannot be the name of a host.
+    :raises NameNotFound: when the host cannot be the name of a host.
     """
     if destination.type is AddressType.IPV4:
         return destination
@@ -56,16 +51,16 @@ def canonical(destination: Address, defines: Callable[[str], bool] = _no_such_na
 
 def unmapped(host: str, port: int) -> Address:
     """
-    The literal address *host* and *port*, of the family that its packets have.
+    The literal address *host* and *port*, with the family of its packets.
 
-    An IPv4-mapped address would go round the rules and the outgoing address for IPv4.
+    An IPv4-mapped address would evade the rules and the outgoing address for IPv4.
     """
     host = plain(host)
     return Address(host, port, AddressType.IPV6 if ":" in host else AddressType.IPV4)
 
 
 def literal(host: str) -> str | None:
-    """*host*, if it is a literal address, as the system writes it; None: it is none."""
+    """The literal address *host* as the system writes it; None: it is no literal address."""
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     for family in (AF_INET, AF_INET6):
@@ -97,7 +92,7 @@ def _to_ascii(host: str) -> str:
 
 
 def bare_name(name: str) -> str:
-    """*name* without the dot that may stand at its end."""
+    """*name* without a dot at its end."""
     return name[:-1] if name.endswith(".") else name
 
 
@@ -105,9 +100,9 @@ def reads_as_address(name: str) -> bool:
     """
     Whether a C library reads *name* as an address: ``127.1``, ``0x7f000001``, ``1.2.3.4.``.
 
-    Such a name must not reach a resolver: the resolver would turn it into an address that no rule has
-    seen. Dotted numbers that are too large (``256.1.1.1``) count, too: no host is called so. One number
-    that is too large, such as a container's name ``123456789012``, does not count.
+    Such a name must not reach a resolver, which would turn it into an address that no rule has seen. Dotted
+    numbers that are too large (``256.1.1.1``) count, too, because no host has such a name. A single number
+    that is too large, such as the container's name ``123456789012``, does not count.
 
     :param name: in lower case and ASCII.
     """
@@ -120,13 +115,13 @@ def reads_as_address(name: str) -> bool:
 
 
 def _number(text: str) -> int:
-    """The number that *text* is to a C library; some C libraries take 8 and 9 for octal digits."""
+    """The number that a C library reads in *text*; some C libraries take 8 and 9 for octal digits."""
     if text.startswith("0x"):
         return int(text[2:] or "0", 16)
     return int(text, 8 if text.startswith("0") and not set(text) & set("89") else 10)
 
 
 def plain(host: str) -> str:
-    """The literal address *host* without its IPv4-mapped disguise (RFC 4291, section 2.5.5.2)."""
-    # "::ffff:0:192.0.2.1" is another disguise, which stays on.
+    """The literal address *host*; an IPv4-mapped one (RFC 4291, section 2.5.5.2) as the IPv4 address."""
+    # "::ffff:0:192.0.2.1" is another kind of address, which stays.
     return host[7:] if host.startswith("::ffff:") and "." in host and ":" not in host[7:] else host

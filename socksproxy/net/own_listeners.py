@@ -1,5 +1,5 @@
 """
-Which addresses are the proxy's own listeners, so that a client cannot send it to itself.
+The addresses of the proxy's own listeners, so that a client cannot connect it to itself.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from .local import is_local
 from .names import plain
 from .special_addresses import WILDCARDS
 
-#: What rules call every Unix socket.
+#: The word of rules for every Unix socket.
 UNIX = "unix"
 
-#: Where a listener is: a literal address and a port, or the path of a Unix socket.
+#: The place of a listener: a literal address and a port, or the path of a Unix socket.
 Place = tuple[str, int] | str
 
 
@@ -29,9 +29,9 @@ class OwnListeners:
 
     def call(self, place: Place, name: str | None) -> None:
         """
-        Rules call the listener on *place* (a wildcard: on any address) *name*.
+        Have *name* be the word of rules for the listener on *place*; a wildcard stands for any address.
 
-        :param name: None: nothing but by its place.
+        :param name: None: rules can only name the place.
         """
         place = _plain_place(place)
         if name is None:
@@ -41,9 +41,9 @@ class OwnListeners:
 
     def call_all(self, names: Mapping[Place, str | None]) -> Mapping[Place, str | None]:
         """
-        Likewise for all listeners at once; none has a name but those in *names*.
+        Give names to all listeners at once; a listener that is not in *names* has none.
 
-        :returns: what they have been called until now.
+        :returns: the names until now.
         """
         before = self._names
         self._names = {_plain_place(place): name for place, name in names.items() if name is not None}
@@ -51,10 +51,12 @@ class OwnListeners:
 
     def words_for(self, reached: Place) -> tuple[str, ...]:
         """
-        What rules may call the listener of a client.
+        The words of rules for the listener of a client.
 
-        :param reached: the address and port of ours that it has reached, or the path of a Unix socket.
-        :returns: the name, where it has one; the address and port, or ``unix:`` and the path, and ``unix``.
+        :param reached: the address and port of ours that the client has reached, or the path of a Unix
+            socket.
+        :returns: the name, if the listener has one; the address and port, or ``unix:`` and the path, and
+            ``unix``.
         """
         name = self._names.get(reached)
         if isinstance(reached, str):
@@ -68,20 +70,15 @@ class OwnListeners:
         return words if name is None else (name, *words)
 
     def add(self, host: str, port: int) -> None:
-        """Clients are accepted on *host* (a literal address, or a wildcard) and *port*."""
-        host = plain(host)
-        if host in WILDCARDS:
-            self._everywhere.add((host, port))
-        else:
-            self._exact.add((host, port))
+        """Count *host* (a literal address, or a wildcard) and *port* as ours."""
+        self._places_like(plain(host)).add((plain(host), port))
 
     def discard(self, host: str, port: int) -> None:
-        """Clients are no longer accepted there."""
-        host = plain(host)
-        if host in WILDCARDS:
-            self._everywhere.discard((host, port))
-        else:
-            self._exact.discard((host, port))
+        """Stop counting *host* and *port* as ours."""
+        self._places_like(plain(host)).discard((plain(host), port))
+
+    def _places_like(self, host: str) -> set[tuple[str, int]]:
+        return self._everywhere if host in WILDCARDS else self._exact
 
     def include(self, host: str, port: int) -> bool:
         """Whether a connection to the literal address *host* and *port* would come back here."""
@@ -89,7 +86,7 @@ class OwnListeners:
         if (host, port) in self._exact:
             return True
         everywhere = any((wildcard, port) in self._everywhere for wildcard in WILDCARDS)
-        if host in WILDCARDS:  # the kernel takes these for loopback
+        if host in WILDCARDS:  # the kernel connects these to loopback
             return everywhere or any(port == own for _, own in self._exact)
         return everywhere and is_local(host)
 
@@ -99,12 +96,12 @@ def _plain_place(place: Place) -> Place:
 
 
 def place_of(address: Any) -> Place:
-    """The place that *address*, one of Twisted's, tells."""
+    """The place of *address*, one of Twisted's."""
     host = getattr(address, "host", None)
     return (plain(host), address.port) if isinstance(host, str) else path_of(getattr(address, "name", None))
 
 
 def path_of(name: str | bytes | None) -> str:
-    """The path of a Unix socket whose *name* the system tells; ``@`` begins one that is in no directory."""
+    """The path of a Unix socket by its *name* from the system; ``@`` begins the name of an abstract one."""
     path = os.fsdecode(name or b"")
     return f"@{path[1:]}" if path.startswith("\0") else path

@@ -20,31 +20,32 @@ _VERSIONS = {AddressType.IPV4: 4, AddressType.IPV6: 6}
 
 def host_of(name: tuple[Any, ...]) -> str:
     """
-    The literal address in *name*, as a socket tells it, without an IPv4-mapped disguise.
+    The literal address in *name*, the address of a socket; an IPv4-mapped address stands as IPv4.
 
-    A link-local one has the number of its zone behind it (RFC 4007, section 11), as in ``fe80::1%2``: without
-    it nothing can be bound there.
+    The number of its zone stands behind a link-local address (RFC 4007, section 11), as in ``fe80::1%2``: a
+    socket cannot be bound there without it.
     """
     host = plain(name[0])
     return f"{host}%{name[3]}" if len(name) > 3 and name[3] and "%" not in host else host
 
 
 def bindable(host: str, port: int) -> tuple[Any, ...]:
-    """*host*, as :func:`host_of` gives it, and *port*, as a socket takes them, which overlooks zones."""
+    """*host*, as :func:`host_of` gives it, and *port*, as a socket takes them, with the zone apart."""
     host, _, zone = host.partition("%")
     return (host, port, 0, int(zone)) if zone else (host, port)
 
 
 def opened(ports: PortRange | None, open_port: Callable[[int], T], chance: Callable[[int], int]) -> T:
     """
-    What *open_port* gives for the first free port of *ports*, from a random one on.
+    Open the first free port of *ports*, from a random one on.
 
-    Random, so that nobody outside can tell which port comes next.
+    The first one is random so that outsiders cannot guess the next port.
 
     :param ports: None: the system chooses.
-    :param open_port: given a port (0: any), opens it, or raises an OSError.
-    :param chance: given N, a random number below N (:func:`random.randrange`).
-    :raises OSError: with ``EADDRINUSE`` when all are taken; another one at once.
+    :param open_port: opens a port (0: any), or raises an OSError.
+    :param chance: gives a random number below its argument (:func:`random.randrange`).
+    :returns: the result of *open_port*.
+    :raises OSError: with ``EADDRINUSE`` when all ports are taken; any other error of *open_port* at once.
     """
     if ports is None:
         return open_port(0)
@@ -61,10 +62,10 @@ def opened(ports: PortRange | None, open_port: Callable[[int], T], chance: Calla
 
 class Advertised:
     """
-    Addresses that clients are told in place of those that our sockets have, behind NAT or in a container.
+    Addresses that clients are told in place of our sockets' own, behind NAT or in a container.
 
-    :param entries: ``ADDRESS``, for every client, or ``ADDRESS@NETWORK``, for
-        clients from there, as in ``203.0.113.5@10.0.0.0/8``. The narrowest network goes first.
+    :param entries: ``ADDRESS``, for every client, or ``ADDRESS@NETWORK``, for clients of that network, as in
+        ``203.0.113.5@10.0.0.0/8``. The narrowest network of a client counts.
     :raises ValueError: with one line that says what is wrong with an entry.
     """
 
@@ -74,9 +75,9 @@ class Advertised:
 
     def address(self, client: str | None, type: AddressType) -> str | None:
         """
-        The address of the kind *type* for the client; None: what our socket has.
+        The address of the family *type* that the client is told; None: the address of our socket.
 
-        :param client: the client's literal address; None on a Unix socket.
+        :param client: the client's literal address; None: the client is on a Unix socket.
         """
         if not self._entries:
             return None
@@ -97,7 +98,7 @@ def _entry(text: str) -> _Entry:
     except ValueError:
         raise ValueError(f"{text!r}: {address!r} is not a literal address") from None
     if told.is_unspecified:
-        raise ValueError(f"{text!r}: nobody can reach {address}")
+        raise ValueError(f"{text!r}: no client can reach {address}")
     if not at:
         return told, None
     try:
@@ -108,7 +109,7 @@ def _entry(text: str) -> _Entry:
 
 def _narrowest_first(entry: _Entry) -> int:
     network = entry[1]
-    # Widths of the two families compare well enough: a client is in networks of one of them.
+    # A client is in networks of one family only, so the widths of different families never compete.
     return 129 if network is None else network.max_prefixlen - network.prefixlen
 
 

@@ -1,10 +1,9 @@
 """
 From a name to addresses.
 
-:func:`make_resolver` builds one of the two resolvers that the command line
-knows; :class:`NameLookups` is what the commands ask: it shares look-ups that are
-under way, remembers answers for a moment, and can be waited for with a Deferred
-that a client's going away cancels.
+:func:`make_resolver` makes the resolver that an option names. Commands ask :class:`NameLookups`, in which
+    clients share the look-ups that run, and which remembers answers for a moment. A client that goes away
+    cancels its Deferred.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ def make_resolver(spec: str, reactor: Any) -> IHostnameResolver:
     """
     The resolver that *spec* describes.
 
-    :param spec: ``system`` (the C library's, in threads), or ``dns:`` and DNS servers, which are asked
-        directly and tried in turn: ``HOST`` or ``HOST:PORT`` (an IPv6 host in brackets), with commas between.
+    :param spec: ``system`` (the C library's resolver, in threads), or ``dns:`` and DNS servers, which are
+        tried in turn: ``HOST`` or ``HOST:PORT`` (an IPv6 host in brackets), with commas between.
     :raises ValueError: with one line that says what is wrong with *spec*.
     """
     if spec == "system":
@@ -88,7 +87,7 @@ class _Collector:
         self._found: dict[tuple[str, AddressType], None] = {}
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """Nothing to do: answers that nobody waits for any more are still worth remembering."""
+        """Do nothing: an answer is worth remembering though no client may wait for it any more."""
 
     def addressResolved(self, address: Any) -> None:
         if len(self._found) >= MOST_ADDRESSES:
@@ -105,7 +104,11 @@ class _Collector:
 
 
 class _Lookup:
-    """A look-up that is under way. :ivar waiting: who waits for it."""
+    """
+    A look-up that runs.
+
+    :ivar waiting: the Deferreds that wait for it.
+    """
 
     __slots__ = ("pending", "waiting")
 
@@ -116,21 +119,21 @@ class _Lookup:
 
 class NameLookups:
     """
-    Looks names up through *resolver*.
+    Looks names up by *resolver*.
 
-    Look-ups of a name that is being looked up wait for the same answer;
-    an answer is remembered for *keep* seconds, because a browser opens many
-    connections to one host at once. What is dialed is checked anew each time.
+    Clients that ask for a name which is being looked up wait for the same answer. An answer is remembered for
+    *keep* seconds, because a browser opens many connections to one host at once. The policy checks addresses
+    each time.
 
-    A resolver that is fair to its clients gets a look-up for each client, so that no client waits behind
+    A resolver in which clients take turns gets one look-up for each client, so that no client waits behind
     another client's queue. The first answer is for all of them.
 
-    :param resolver: asked for what is not remembered.
+    :param resolver: is asked for names that are not remembered.
     :param clock: for the age of answers.
-    :param keep: seconds; 0 remembers nothing.
-    :param most: how many names are remembered at the most.
-    :param reverse: finds the names of addresses.
-    :param hosts: answers before the resolver, and at once; None: the resolver is asked for every name.
+    :param keep: seconds for which an answer is remembered; 0: not at all.
+    :param most: the greatest number of names that are remembered.
+    :param reverse: looks up the names of addresses.
+    :param hosts: answers at once, before the resolver; None: the resolver is asked for every name.
     """
 
     def __init__(
@@ -158,11 +161,11 @@ class NameLookups:
 
     def lookup(self, name: str, port: int, share: Hashable = None) -> Deferred[list[Address]]:
         """
-        Every address of *name*, in the resolver's order, with *port*.
+        Look up every address of *name*, in the resolver's order, with *port*.
 
-        :param share: the client who asks; the look-ups of one client take turns with those of the others.
-        :returns: fires with at least one address; cancelling it leaves others who wait alone.
-        :raises NameNotFound: (by the Deferred) when there is none.
+        :param share: the client; its look-ups take turns with those of other clients.
+        :returns: fires with at least one address. It can be cancelled; other clients still get the answer.
+        :raises NameNotFound: (by the Deferred) when there is no address.
         :raises TooManyLookups: (by the Deferred) when too many look-ups wait.
         """
         remembered = self.remembered(name, port)
@@ -178,7 +181,7 @@ class NameLookups:
         return self._ask(name, share).addCallback(_with_port, name, port)
 
     def remembered(self, name: str, port: int) -> list[Address] | None:
-        """What :meth:`lookup` gives, if it is known already."""
+        """The addresses that :meth:`lookup` would give, if they are known already."""
         defined = None if self._hosts is None else self._hosts.addresses(name)
         if defined is not None:
             return _with_port(defined, name, port)
@@ -189,11 +192,11 @@ class NameLookups:
 
     def reverse(self, host: str, share: Hashable = None) -> Deferred[str]:
         """
-        The name of the literal address *host*.
+        Look up the name of the literal address *host*.
 
         :param share: as for :meth:`lookup`.
         :returns: fires with a name that the DNS allows; it can be cancelled.
-        :raises NameNotFound: (by the Deferred) when there is none.
+        :raises NameNotFound: (by the Deferred) when the address has no name.
         """
         name = None if self._hosts is None else self._hosts.name(host)
         return self._reverse.lookup(host, share) if name is None else succeed(name)
@@ -231,7 +234,7 @@ class NameLookups:
         if lookup is None or gone not in lookup.waiting:
             return
         lookup.waiting.remove(gone)
-        # Only a fair resolver frees what a look-up has; the answers of others are worth remembering.
+        # Only a resolver with turns frees what a look-up holds. The answers of others are worth remembering.
         if not lookup.waiting and self._fair is not None and lookup.pending is not None:
             self._remove(name, share)
             lookup.pending.cancel()
@@ -250,7 +253,7 @@ class NameLookups:
                 if not answer.called:
                     answer.errback(failure)
             return
-        # An embedder's resolver may raise anything; whatever it is, there is no address.
+        # An embedder's resolver may raise anything, which means that there is no address.
         _log.failure("the resolver failed", failure)
         self._answered((), name, share, lookup)
 
@@ -270,7 +273,7 @@ class NameLookups:
             if each is not lookup and each.pending is not None:
                 each.pending.cancel()
             for answer in each.waiting:
-                if not answer.called:  # it may have been cancelled by what an earlier one has led to
+                if not answer.called:  # a callback of an earlier one may have cancelled it
                     answer.callback(found)
 
 

@@ -1,10 +1,10 @@
 """
-Addresses that are not simply somebody's host on the network, in all their disguises.
+Special addresses, such as loopback and multicast, in all their disguises.
 
-An address may carry another one inside: IPv4-mapped (RFC 4291), IPv4-translated
-(RFC 2765), NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380). What
-counts is what is inside. One that is IPv4-compatible (RFC 4291) or looks like ISATAP's
-(RFC 5214) may be what it seems, or lead to the one inside: both count.
+An address may carry another one inside: IPv4-mapped (RFC 4291), IPv4-translated (RFC 2765), NAT64 (RFC 6052,
+RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380). Then the inner address counts. An address that is
+IPv4-compatible (RFC 4291) or looks like one of ISATAP (RFC 5214) may lead to the inner one or not, so both
+addresses count.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _Found = tuple[Special, IPv4Network | IPv6Network] | None
 
 
 def _table(version: int) -> tuple[list[int], list[_Found]]:
-    """Where another answer begins, in order, and the answers: of several networks the first one counts."""
+    """The addresses at which another answer begins, in order, and the answers: the first network counts."""
     all_networks = [
         (kind, network) for kind, networks in _SPECIAL for network in networks if network.version == version
     ]
@@ -79,14 +79,14 @@ _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 _COMPATIBLE = IPv6Network("::/96")
 #: "This network" (RFC 791), and its IPv4-compatible form.
 _NOWHERE, _COMPATIBLE_NOWHERE = IPv4Network("0.0.0.0/8"), IPv6Network("::/104")
-#: Where the kernel connects who wants to connect to "0.0.0.0" or "::".
+#: The addresses to which the kernel connects a socket that asks for "0.0.0.0" or "::".
 _LOOPBACK: dict[int, IPv4Address | IPv6Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
-#: What stands in ISATAP's interface identifiers before a private IPv4 address, and before a global one.
+#: The bytes of ISATAP's interface identifiers before a private IPv4 address, and before a global one.
 _ISATAP = frozenset({bytes.fromhex("00005efe"), bytes.fromhex("02005efe")})
 
 
-#: A socket that is bound to one of these has every address of the family. A client of BIND that names one
-#: leaves open whom it waits for.
+#: A socket that is bound to a wildcard has every address of the family. A client of BIND that names a
+#: wildcard does not say which peer it waits for.
 WILDCARD = {AddressType.IPV4: "0.0.0.0", AddressType.IPV6: "::"}
 WILDCARDS = frozenset(WILDCARD.values())
 
@@ -122,12 +122,12 @@ def is_no_host(host: str) -> bool:
 
 
 def special_networks(kind: Special) -> tuple[IPv4Network | IPv6Network, ...]:
-    """All networks whose addresses are special in this way."""
+    """All networks whose addresses are special in the way *kind*."""
     return next(networks for one, networks in _SPECIAL if one is kind)
 
 
 def carried(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:
-    """What *address* may lead to: IPv4 addresses inside, or *address* itself, or both."""
+    """The addresses to which *address* may lead: IPv4 addresses inside, *address* itself, or both."""
     if address.is_unspecified:
         return (address, _LOOPBACK[address.version])
     if isinstance(address, IPv4Address):
@@ -141,7 +141,7 @@ def carried(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Addre
         return (IPv4Address(address.packed[12:]),)
     if address in _LOCAL_NAT64:
         return _translated(address.packed)
-    # "::1" has none inside.
+    # "::1" carries no address.
     compatible = address in _COMPATIBLE and address.packed[12]
     if compatible or address.packed[8:12] in _ISATAP:
         return (address, IPv4Address(address.packed[12:]))
@@ -152,7 +152,8 @@ def _translated(octets: bytes) -> tuple[IPv4Address, ...]:
     """
     The readings of an address with a local NAT64 prefix (RFC 6052, section 2.2).
 
-    Nothing tells the length of the prefix: a shorter one is possible where the rest is zero.
+    The length of the prefix is not known. A shorter prefix is possible if the bits behind the address are
+    zero.
     """
     readings = [octets[12:]]
     for inner, rest in (
@@ -162,7 +163,7 @@ def _translated(octets: bytes) -> tuple[IPv4Address, ...]:
     ):
         if not any(rest):
             readings.append(inner)
-    # Where a shorter prefix is possible the last four octets are not the address but padding.
+    # If a shorter prefix is possible, the last four octets are padding.
     return tuple(IPv4Address(reading) for reading in (readings[1:] or readings))
 
 
@@ -171,7 +172,7 @@ def is_loopback(host: str) -> bool:
     """
     Whether *host* is a literal loopback address, or the IPv4-mapped form of one.
 
-    A loopback address in another disguise is somebody's on the network.
+    A loopback address in another disguise belongs to another host.
     """
     try:
         address = ip_address(host)

@@ -14,10 +14,10 @@ from ..values.timeouts import NEVER, Timeouts
 #: Level, name and value, as :meth:`socket.socket.setsockopt` takes them.
 SocketOption = tuple[int, int, int]
 
-# On, and no second: a socket that is closed sends a reset and drops what it has not sent (socket(7)).
+# On, with zero seconds: a socket that is closed drops its unsent data and sends a reset (socket(7)).
 _NO_LINGER = pack("ii", 1, 0)
 
-#: Seconds that Linux takes at the most.
+#: The greatest numbers of seconds that Linux takes.
 LONGEST_KEEPALIVE = 32767
 LONGEST_USER_TIMEOUT = (1 << 31) // 1000 - 1
 

@@ -87,7 +87,7 @@ def test_one_port() -> None:
             "--bind-address 127.0.0.2: one IPv4 address is enough",
         ),
         (["--advertise", "here"], "--advertise 'here': 'here' is not a literal address"),
-        (["--advertise", "0.0.0.0"], "--advertise '0.0.0.0': nobody can reach 0.0.0.0"),
+        (["--advertise", "0.0.0.0"], "--advertise '0.0.0.0': no client can reach 0.0.0.0"),
         (
             ["--advertise", "192.0.2.1@there"],
             "--advertise '192.0.2.1@there': 'there' is not a network such as 10.0.0.0/8",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import Counter
 from typing import Any
 
@@ -323,11 +324,11 @@ def test_ids_differ_in_a_socket(fake_reactor: Reactor) -> None:
     """Two questions that wait have not the same."""
     numbers = itertools.cycle([7, 7, 8])
 
-    class Chance:
+    class Chance(random.Random):
         def getrandbits(self, k: int) -> int:
             return next(numbers)
 
-        def randrange(self, stop: int) -> int:
+        def randrange(self, *arguments: Any) -> int:
             return 0
 
     client = DNSClient(fake_reactor, [ONE], Chance())

@@ -184,7 +184,7 @@ def test_what_is_no_file(setting: Setting, told: list[str], monkeypatch: pytest.
     setting.write("192.0.2.11 new.example")
     assert setting.hosts.addresses("here.example") is not None
     assert len(told) == 3
-    assert all(path in line and "what was read before stays" in line for line in told)
+    assert all(path in line and "its old entries stay" in line for line in told)
 
 
 def test_a_thread_that_fails(setting: Setting) -> None:

@@ -250,7 +250,7 @@ def test_who_asks_but_not_everybody(more: list[str]) -> None:
         (["--udp-grace", "soon"], "--udp-grace soon: not a number of seconds"),
         (["--max-associations-per-client", "0"], "--max-associations-per-client 0: not a whole number"),
         (["--advertise", "proxy.test"], "--advertise 'proxy.test': 'proxy.test' is not a literal address"),
-        (["--advertise", "::"], "--advertise '::': nobody can reach ::"),
+        (["--advertise", "::"], "--advertise '::': no client can reach ::"),
         (["--advertise", "192.0.2.1@x"], "--advertise '192.0.2.1@x': 'x' is not a network"),
         (["-p", "65536"], "--port 65536: not a number"),
         (["-p", "-1"], "--port -1: not a number"),
