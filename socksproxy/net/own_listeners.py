@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from .local import is_local
@@ -18,6 +19,9 @@ UNIX = "unix"
 #: The place of a listener: a literal address and a port, or the path of a Unix socket.
 Place = tuple[str, int] | str
 
+#: Places whose words are remembered.
+_REMEMBERED = 256
+
 
 class OwnListeners:
     """The addresses on which this proxy accepts clients."""
@@ -26,6 +30,12 @@ class OwnListeners:
         self._exact: set[tuple[str, int]] = set()
         self._everywhere: set[tuple[str, int]] = set()
         self._names: dict[Place, str] = {}
+        self._learn()
+
+    def _learn(self) -> None:
+        # Every session asks, and changes are rare.
+        self._ports = {port for _, port in self._exact | self._everywhere}
+        self._words = lru_cache(_REMEMBERED)(self._words_of)
 
     def call(self, place: Place, name: str | None) -> None:
         """
@@ -38,6 +48,7 @@ class OwnListeners:
             self._names.pop(place, None)
         else:
             self._names[place] = name
+        self._learn()
 
     def call_all(self, names: Mapping[Place, str | None]) -> Mapping[Place, str | None]:
         """
@@ -47,6 +58,7 @@ class OwnListeners:
         """
         before = self._names
         self._names = {_plain_place(place): name for place, name in names.items() if name is not None}
+        self._learn()
         return before
 
     def words_for(self, reached: Place) -> tuple[str, ...]:
@@ -58,6 +70,9 @@ class OwnListeners:
         :returns: the name, if the listener has one; the address and port, or ``unix:`` and the path, and
             ``unix``.
         """
+        return self._words(reached)
+
+    def _words_of(self, reached: Place) -> tuple[str, ...]:
         name = self._names.get(reached)
         if isinstance(reached, str):
             words = (f"unix:{reached}", UNIX) if reached else (UNIX,)
@@ -72,16 +87,20 @@ class OwnListeners:
     def add(self, host: str, port: int) -> None:
         """Count *host* (a literal address, or a wildcard) and *port* as ours."""
         self._places_like(plain(host)).add((plain(host), port))
+        self._learn()
 
     def discard(self, host: str, port: int) -> None:
         """Stop counting *host* and *port* as ours."""
         self._places_like(plain(host)).discard((plain(host), port))
+        self._learn()
 
     def _places_like(self, host: str) -> set[tuple[str, int]]:
         return self._everywhere if host in WILDCARDS else self._exact
 
     def include(self, host: str, port: int) -> bool:
         """Whether a connection to the literal address *host* and *port* would come back here."""
+        if port not in self._ports:
+            return False
         host = plain(host)
         if (host, port) in self._exact:
             return True

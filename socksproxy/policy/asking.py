@@ -43,7 +43,7 @@ def ask(policy: IPolicy, client: Client, command: Command, destination: Address)
 
     :param destination: as :meth:`~socksproxy.policy.IPolicy.permits` takes it.
     """
-    answer = _ask_one(policy, client, command, destination)
+    answer = _answered(policy, "permits", client, command, destination)
     if client.avatar is None or not answer:
         return answer
     return _with_user(answer, client, command, destination)
@@ -71,7 +71,7 @@ def ask_address(
     """
     if not INamePolicy.providedBy(policy):
         return ask(policy, client, command, destination)
-    answer = _ask_one(policy, client, command, destination, name)
+    answer = _answered(policy, "permits_address", client, command, destination, name)
     if client.avatar is None or not answer:
         return answer
     return _with_user(answer, client, command, destination)
@@ -124,7 +124,7 @@ def _with_user(
 ) -> bool | Deferred[bool]:
     """*answer*, which does not deny it, together with what the client's user says."""
     assert client.avatar is not None
-    also = _ask_one(client.avatar, client, command, destination)
+    also = _answered(client.avatar, "permits", client, command, destination)
     if not isinstance(answer, Deferred):
         return also
     if not isinstance(also, Deferred):
@@ -135,14 +135,6 @@ def _with_user(
 def _both(answer: Deferred[bool], also: Deferred[bool]) -> Deferred[bool]:
     both: Deferred[Any] = gatherResults([answer, also], consumeErrors=True)
     return both.addCallback(all)
-
-
-def _ask_one(
-    decider: Any, client: Client, command: Command, destination: Address, *name: str | None
-) -> bool | Deferred[bool]:
-    if name:
-        return _answered(decider, "permits_address", client, command, destination, *name)
-    return _answered(decider, "permits", client, command, destination)
 
 
 def _answered(decider: Any, method: str, *question: Any) -> bool | Deferred[bool]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from re import Pattern
@@ -115,6 +115,11 @@ class _NetworkIndex:
         self._spans4, self._spans6 = _SpanIndex(spans[4]), _SpanIndex(spans[6])
         self._asked = list(asked.values())
         self._fixed = lru_cache(_REMEMBERED)(self._at)
+
+    @property
+    def changes(self) -> bool:
+        """Whether there are sets in it that change while it is used."""
+        return bool(self._asked)
 
     def at(self, number: int, ipv6: bool) -> int:
         """The rules that have the address *number*."""
@@ -268,6 +273,11 @@ class Compiled:
         ]
         self._minute: int | None = None
         self._waking = 0
+        # A client's next request finds what its first one has found. Sets in files change under way, though.
+        self._of_client = lru_cache(_REMEMBERED)(self._client_matching)
+        self._by_address = self._address_matching
+        if not self._networks.changes:
+            self._by_address = lru_cache(_REMEMBERED)(self._address_matching)
 
     def _bits(self, holds: Callable[[Rule], bool]) -> int:
         return sum(1 << number for number, rule in enumerate(self.rules) if holds(rule))
@@ -315,35 +325,44 @@ class Compiled:
         return decision
 
     def _matching(self, question: RuleQuestion, now: float) -> int:
-        """The rules all of whose conditions hold, but for the one on the destination."""
+        """The rules of which all conditions hold that are not on the destination's address or name."""
         client, command, _, port, _ = question
-        matching = self._commands.with_word.get(command, self._commands.unconditional)
+        host, _, user, _, groups, listener, version, _, aliases, _ = client
+        matching = self._of_client(command, user, groups, listener, version, aliases, host)
+        if self._clients.changes and matching & ~self._from_anywhere:
+            matching &= self._from(host)
         if command in WITHOUT_PORT:
             matching &= self._any_port
         elif port is not None:
             matching &= self._any_port | self._ports.at(port)
-        matching &= self._identity[client.user is not None]
-        matching &= self._by_listener(client)
-        matching &= self._versions.with_word.get(client.version, self._versions.unconditional)
-        matching &= self._who(client)
-        if matching & ~self._from_anywhere:
-            matching &= self._from(client.host)
         if self._schedules and matching:
             matching &= self._awake(now)
         return matching
 
-    def _by_listener(self, client: Client) -> int:
-        rules = self._listeners.with_word.get(client.listener, self._listeners.unconditional)
-        for alias in client.aliases:
-            rules |= self._listeners.by_word.get(alias, 0)
-        return rules
-
-    def _who(self, client: Client) -> int:
-        rules = self._anybody | self._users.by_word.get(client.user, 0)
-        by_group: Mapping[object, int] = self._groups.by_word
-        for group in client.groups:
-            rules |= by_group.get(group, 0)
-        return rules
+    def _client_matching(
+        self,
+        command: Command,
+        user: str | None,
+        groups: frozenset[str],
+        listener: str | None,
+        version: int | None,
+        aliases: tuple[str, ...],
+        host: str | None,
+    ) -> int:
+        """The rules whose conditions on the command and on the client hold."""
+        matching = self._commands.with_word.get(command, self._commands.unconditional)
+        matching &= self._identity[user is not None]
+        matching &= self._versions.with_word.get(version, self._versions.unconditional)
+        by_listener = self._listeners.with_word.get(listener, self._listeners.unconditional)
+        for alias in aliases:
+            by_listener |= self._listeners.by_word.get(alias, 0)
+        who = self._anybody | self._users.by_word.get(user, 0)
+        for group in groups:
+            who |= self._groups.by_word.get(group, 0)
+        matching &= by_listener & who
+        if not self._clients.changes and matching & ~self._from_anywhere:
+            matching &= self._from(host)
+        return matching
 
     def _from(self, host: str | None) -> int:
         if host is None:
@@ -357,7 +376,7 @@ class Compiled:
     def _by_name(self, name: str | None) -> int:
         return self._names.at(name) if self._named and name is not None else 0
 
-    def _by_address(self, host: str) -> int:
+    def _address_matching(self, host: str) -> int:
         if not self._addressed:
             return 0
         outer, inner = _numbers(host)

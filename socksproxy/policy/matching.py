@@ -392,12 +392,12 @@ def protection(rule: Rule | None, question: RuleQuestion, sets: Sets, own: OwnLi
 
     :param rule: None: it is allowed because there are no rules.
     """
-    host, port = question.host, question.port
+    client, command, host, port, _ = question
     if host is None or port is None:
         return None
-    if own is not None and question.command is Command.CONNECT and own.include(host, port):
+    if command is Command.CONNECT and own is not None and own.include(host, port):
         return OWN
-    if question.client.local or not (sets.metadata or special(host)):
+    if not (sets.metadata or special(host)) or client.local:
         return None
     outer = ip_address(host)
     for address in (outer, *carried(outer)):
