@@ -347,6 +347,27 @@ def accept_with(port: Any, accept: Callable[[], None]) -> None:
     port.doRead = accept
 
 
+def watch_with(port: Any, start: Callable[[], None], stop: Callable[[], bool]) -> None:
+    """
+    Have *port* watched by something else than the reactor.
+
+    :param start: begins to watch, instead of the port's ``startReading``.
+    :param stop: ends it, instead of the port's ``stopReading``; returns whether the port was watched.
+        Closing the port calls it, even twice.
+    """
+    reads = port in port.reactor.getReaders()
+    port.stopReading()
+    vars(port).update(startReading=start, stopReading=stop)
+    if reads:
+        start()
+
+
+def watch_by_reactor(port: Any) -> None:
+    """Undo :func:`watch_with`: the port's ``startReading`` is Twisted's again."""
+    if "startReading" in vars(port):
+        del port.startReading, port.stopReading
+
+
 def change_factory(port: Any, factory: Any) -> None:
     """Give *port*'s clients to *factory* from now on. The accepting goes back to Twisted's own."""
     before = port.factory
@@ -354,6 +375,11 @@ def change_factory(port: Any, factory: Any) -> None:
         return
     factory.doStart()
     port.factory = factory
+    if "stopReading" in vars(port):
+        was_watched = port.stopReading()
+        watch_by_reactor(port)
+        if was_watched:
+            port.startReading()
     before.doStop()
     vars(port).pop("doRead", None)
 

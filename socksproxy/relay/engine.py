@@ -83,6 +83,7 @@ class RelayEngine:
     :param pipes: what to splice through.
     :param turn_bytes: how much bulk streams may move in one turn of the reactor, all together.
     :ivar buffer: what small data moves through.
+    :ivar rounds: rounds that have told of everything that had happened; a full one may have left some out.
     """
 
     def __init__(self, reactor: Any, pipes: PipePool | None = None, turn_bytes: int = _TURN_BYTES) -> None:
@@ -91,12 +92,14 @@ class RelayEngine:
         self.buffer = memoryview(bytearray(BUFFER_SIZE))
         self.turn_bytes = turn_bytes
         self.spent = 0
+        self.rounds = 0
         self.closed = False
         self._idle = IdleRelays(reactor, Cause.IDLE)
         #: By descriptor; a list takes a fifth of the memory of a dictionary.
         self._handlers: list[Handler | None] = []
         self._registered = 0
         self._fresh: set[int] = set()
+        self._listeners: set[Handler] = set()
         self._again: deque[Pump] = deque()
         self._soon: list[Callable[[], None]] = []
         self._next_turn: IDelayedCall | None = None
@@ -149,6 +152,11 @@ class RelayEngine:
                     handler.event(mask)
                 except Exception:
                     self._failed(handler)
+            if len(events) < _BATCH:
+                self.rounds += 1
+            else:  # with so many sockets ready, a listener would have its turn after all of them
+                for listener in tuple(self._listeners):
+                    listener.event(READ)
         except Exception:
             self._broke()
             return ()
@@ -169,6 +177,20 @@ class RelayEngine:
         self._registered += handlers[fd] is None
         handlers[fd] = handler
         self._fresh.add(fd)
+
+    def listen(self, fd: int, listener: Handler) -> None:
+        """
+        Tell *listener*, in each round, for as long as clients wait at the listening socket *fd*.
+
+        :raises OSError: when there is no room for another.
+        """
+        self.register(fd, listener, READ)
+        self._listeners.add(listener)
+
+    def stop_listening(self, fd: int, listener: Handler) -> None:
+        """Tell *listener* no more."""
+        self._listeners.discard(listener)
+        self.forget(fd)
 
     def drop(self, fd: int) -> None:
         """*fd* is about to be closed, which takes it out of the epoll."""
@@ -380,6 +402,7 @@ class RelayEngine:
         else:
             self._joint.leave()
         self._handlers.clear()
+        self._listeners.clear()
         self._again.clear()
         self._registered = 0
         self._idle.close()

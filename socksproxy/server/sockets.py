@@ -2,11 +2,11 @@
 Accepting straight into the relay engine.
 
 A Twisted transport is made for a long life: making one for each client costs
-more than the whole SOCKS conversation. Where the relay engine can be used, a
-plain TCP or Unix port keeps everything of Twisted's (its life, its pausing, its
-place in the reactor) but its ``doRead``, which is replaced: clients are
-accepted as plain sockets and speak with their session through a
-:class:`SocketChannel`. Measured gain: see ``docs/performance.rst``.
+more than the whole SOCKS conversation. Where the relay engine can be used, the
+engine watches the socket of a plain TCP or Unix port in the reactor's place, and
+an :class:`Acceptor` accepts its clients as plain sockets. They speak with their
+session through a :class:`SocketChannel`. The port is still Twisted's: its life,
+and its pausing. Measured gain: see ``docs/performance.rst``.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from ..net.names import plain
 from ..net.own_listeners import Place, path_of
 from ..net.ports import host_of
 from ..net.tcp_options import SocketOption, reset_on_close, set_options
-from ..relay.epoll_events import BROKEN, ERROR, READABLE, UNEVEN
+from ..relay.epoll_events import BROKEN, ERROR, READ as READY, READABLE, UNEVEN
 from ..relay.interfaces import RelayOwner
 from ..relay.transports import TransportsRelay
 from ..session.early_data import READ
 from ..session.registry import Registry
 from ..session.session import Session
-from ..twisted_internals import PLAIN_PORTS, accept_with
+from ..twisted_internals import PLAIN_PORTS, accept_with, watch_by_reactor, watch_with
 from ..wire.proxy import ProxyHeader
 from .balanced import NO_HEADER, Arrival, arrive, reached, shown
 
 if TYPE_CHECKING:
     from ..relay.engine import RelayEngine
 
-#: Clients accepted in one turn of the reactor, so that others have theirs.
+#: Clients accepted at once at the most, so that others have their turn.
 _BUDGET = 64
 
 
@@ -249,11 +249,18 @@ class Acceptor:
     """
     Accepts a port's clients as plain sockets.
 
-    :param port: a listening port; its ``doRead`` becomes this one's.
+    Strategy: the engine tells for as long as clients wait (the port is level-triggered). One client is
+    accepted then, so that a lone one costs no second call that finds nothing. If more wait, the next round
+    tells at once, and twice as many are accepted in each round that follows.
+
+    :param port: a listening port.
     :param sessions: where the clients' sessions begin.
     :param gate: pauses the port while descriptors are short.
     :param balanced: whether balancers connect there, with PROXY headers.
+    :ivar mask: see :class:`socksproxy.relay.engine.Handler`.
     """
+
+    mask = READY
 
     def __init__(
         self, port: tcp.Port, sessions: Registry, gate: DescriptorGate, balanced: bool = False
@@ -266,8 +273,46 @@ class Acceptor:
         self._family = listening.family
         # Without the Python layer of socket.accept(), which costs as much as the system call.
         self._accept: Callable[[], tuple[int, Any]] = listening._accept
+        self._watching: RelayEngine | None = None
+        self._burst = 1
+        self._last_round = 0
         sessions.context.acceptors.add(self)
         self.set_options(sessions.context.socket_options)
+
+    def take_over(self) -> None:
+        """Accept from now on: the engine watches the port if the reactor has watched it."""
+        accept_with(self._port, self.doRead)
+        watch_with(self._port, self.start, self.stop)
+
+    def start(self) -> None:
+        """Let the engine watch the port."""
+        engine = self._sessions.context.engine
+        if self._watching is None and engine is not None:
+            engine.listen(self._listening.fileno(), self)
+            self._watching = engine
+
+    def stop(self) -> bool:
+        """Let nothing watch the port; whether the engine has."""
+        engine, self._watching = self._watching, None
+        if engine is not None:
+            engine.stop_listening(self._listening.fileno(), self)
+        return engine is not None
+
+    def event(self, mask: int) -> None:
+        """Clients wait."""
+        engine = self._watching
+        if engine is None:
+            return
+        in_a_row = engine.rounds <= self._last_round + 1
+        self._last_round = engine.rounds
+        self._burst = min(2 * self._burst, _BUDGET) if in_a_row else 1
+        self.doRead(self._burst)
+
+    def abort(self) -> None:
+        """The engine ends: the reactor watches the port again."""
+        if self.stop():
+            watch_by_reactor(self._port)
+            self._port.startReading()
 
     def set_options(self, options: Sequence[SocketOption]) -> None:
         """
@@ -278,21 +323,21 @@ class Acceptor:
         if self._family != socket.AF_UNIX and self._listening.fileno() >= 0:
             set_options(self._listening, options)
 
-    def doRead(self) -> None:
+    def doRead(self, most: int = _BUDGET) -> None:
         """
         The port has clients waiting.
 
         Nothing is raised, whatever fails: the reactor would close the port for good.
         """
         try:
-            self._accept_some()
+            self._accept_some(most)
         except Exception:
             self._gate.failed(self._port)
 
-    def _accept_some(self) -> None:
-        for _ in range(_BUDGET):
+    def _accept_some(self, most: int) -> None:
+        for _ in range(most):
             if self._gate.paused:
-                # By this port or another: one that stays in the reactor's eyes would spin it.
+                # By this port or another: one that is still watched would be told of without end.
                 self._gate.exhausted(self._port)
                 return
             try:
@@ -355,7 +400,7 @@ def take_over(port: Any, sessions: Registry, gate: DescriptorGate, balanced: boo
     """
     Accept *port*'s clients as plain sockets from now on, if it is of a kind that can be.
 
-    Its next ``doRead`` is ours; everything else about it stays Twisted's.
+    The engine watches it; everything else about it stays Twisted's.
 
     :param balanced: whether balancers connect there, with PROXY headers.
     """
@@ -363,7 +408,7 @@ def take_over(port: Any, sessions: Registry, gate: DescriptorGate, balanced: boo
         return False
     if not hasattr(port.socket, "_accept"):
         return False
-    accept_with(port, Acceptor(port, sessions, gate, balanced).doRead)
+    Acceptor(port, sessions, gate, balanced).take_over()
     return True
 
 

@@ -482,9 +482,10 @@ def test_one_factory_on_two_ports(serve: Serve) -> Playing:
         other = yield serverFromString(reactor, "tcp:0:interface=127.0.0.2").listen(proxy.factory)
         elsewhere = ("127.0.0.2", other.getHost().port)
         for _ in range(2):
-            with socket.create_connection(elsewhere, PATIENCE) as sock, proxy.connect() as second:
-                assert (yield proxy.play(ask5, sock, "127.0.0.1", origin.port))[0] in (0, 2)
-                yield proxy.play(ask5, second, *elsewhere)
+            with socket.create_connection(elsewhere, PATIENCE) as sock:
+                assert (yield proxy.play(ask5, sock, "127.0.0.1", origin.port))[0] == 0
+                with proxy.connect() as second:
+                    assert (yield proxy.play(ask5, second, *elsewhere))[0] == 2
             yield until(lambda: not proxy.sessions.live)
         replies = [record["reply"] for record in proxy.records]
         assert sorted(replies) == [0, 0, 2, 2]

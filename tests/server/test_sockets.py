@@ -14,7 +14,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import tcp
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 
 from socksproxy import SOCKSFactory, Timeouts
 from socksproxy.limits import Limits, ServerLimits
@@ -22,9 +22,11 @@ from socksproxy.limits.account import Scope
 from socksproxy.limits.admission import PATIENCE as HEARD
 from socksproxy.net.descriptors import DescriptorGate
 from socksproxy.relay.engine import RelayEngine
+from socksproxy.relay.epoll_events import READ as EVENT
 from socksproxy.server import sockets as accept
 from socksproxy.server.sockets import Acceptor, SocketChannel, take_over
 from socksproxy.session.parts import Phase
+from socksproxy.twisted_internals import change_factory
 
 from ..conftest import Serve
 from ..support.limits import had
@@ -531,6 +533,164 @@ def test_paced(serve_as: Serve) -> Playing:
         proxy.port.doRead = counted
         yield until(lambda: len(proxy.sessions.live) == 3)
         assert max(turns, default=1) == 1
+
+
+# Who watches a port.
+
+
+def counted_accepts(proxy: Proxy, count: Callable[[], int] = lambda: 1) -> list[int]:
+    """What the port's accepting finds: *count* for each client, and 0 for a call that finds none."""
+    acceptor: Acceptor = proxy.port.doRead.__self__
+    accept, found = acceptor._accept, []
+
+    def counted() -> Any:
+        found.append(0)
+        client = accept()
+        found[-1] = count()
+        return client
+
+    acceptor._accept = counted
+    return found
+
+
+def watching(proxy: Proxy) -> tuple[bool, bool]:
+    """Whether the reactor watches the port, and whether the engine does."""
+    acceptor: Acceptor = proxy.port.doRead.__self__
+    engine = proxy.factory.context.engine
+    assert engine is not None
+    return proxy.port in reactor.getReaders(), acceptor in engine._handlers.values()
+
+
+@pytest_twisted.inlineCallbacks
+def test_the_engine_watches(serve_as: Serve) -> Playing:
+    """A session costs the reactor no reader; one who comes alone costs one call to accept."""
+    proxy: Proxy = yield serve_as("accepted")
+    proxy.factory.opened(proxy.port)
+    assert watching(proxy) == (False, True)
+    found = counted_accepts(proxy)
+    for _ in range(5):
+        with proxy.connect() as sock:
+            yield proxy.play(greet, sock)
+        yield until(lambda: not proxy.sessions.live)
+    assert found == [1] * 5
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_crowd(serve_as: Serve) -> Playing:
+    """Of those who wait, twice as many are accepted in each round."""
+    proxy: Proxy = yield serve_as("accepted")
+    proxy.factory.opened(proxy.port)
+    found = counted_accepts(proxy)
+    engine = proxy.factory.context.engine
+    assert engine is not None
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(proxy.connect())
+        before = engine.rounds
+        yield until(lambda: len(proxy.sessions.live) == 40)
+        assert engine.rounds - before <= 10
+    assert found.count(0) <= 1
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_crowd_beside_many_others(serve_as: Serve, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """Clients do not wait until all sockets that are ready have had their turns."""
+    proxy: Proxy = yield serve_as("accepted")
+    proxy.factory.opened(proxy.port)
+    engine = proxy.factory.context.engine
+    assert engine is not None
+    told, pairs = [0], [socket_pair() for _ in range(40)]
+
+    class Busy:
+        """Has always something to read."""
+
+        def event(self, mask: int) -> None:
+            told[0] += 1
+
+        def abort(self) -> None:
+            """Nothing is left to do."""
+
+    monkeypatch.setattr("socksproxy.relay.engine._BATCH", 2)
+    for mine, theirs in pairs:
+        engine.register(theirs.fileno(), Busy(), EVENT)
+        mine.sendall(b"x")
+    found = counted_accepts(proxy, lambda: told[0])
+    with proxy.connect(), proxy.connect(), proxy.connect():
+        yield until(lambda: len(proxy.sessions.live) == 3)
+    assert max(found) < len(pairs)
+    for mine, theirs in pairs:
+        engine.forget(theirs.fileno())
+        mine.close()
+        theirs.close()
+
+
+@pytest_twisted.inlineCallbacks
+def test_paused_and_resumed(serve_as: Serve) -> Playing:
+    """As Twisted's own port: no client is accepted meanwhile, and those who wait are accepted then."""
+    proxy: Proxy = yield serve_as("accepted")
+    proxy.port.stopReading()
+    proxy.factory.opened(proxy.port)  # a port that is paused stays so
+    assert watching(proxy) == (False, False)
+    with proxy.connect() as sock:
+        for _ in range(2):
+            proxy.port.stopReading()
+            yield deferLater(reactor, 0.01)
+            assert not proxy.sessions.live
+        proxy.port.startReading()
+        proxy.port.startReading()
+        assert watching(proxy) == (False, True)
+        yield proxy.play(greet, sock)
+
+
+@pytest_twisted.inlineCallbacks
+def test_the_engine_closes(serve_as: Serve) -> Playing:
+    """The reactor watches the port then, and the next client has a new engine."""
+    proxy: Proxy = yield serve_as("accepted")
+    proxy.factory.opened(proxy.port)
+    engine = proxy.factory.context.engine
+    assert engine is not None
+    engine.close()
+    assert watching(proxy) == (True, False)
+    with proxy.connect() as sock:
+        yield proxy.play(greet, sock)
+        second = proxy.factory.context.engine
+        assert second is not None
+        assert second is not engine
+    yield until(lambda: not proxy.sessions.live)
+    second.close()
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest_twisted.inlineCallbacks
+def test_another_factory(serve_as: Serve, paused: bool) -> Playing:
+    """A reload gives the port to another factory; the reactor watches it until that one takes it over."""
+    proxy: Proxy = yield serve_as("accepted")
+    proxy.factory.opened(proxy.port)
+    if paused:
+        proxy.port.stopReading()
+    before, other = proxy.factory, SOCKSFactory(reactor)
+    change_factory(proxy.port, other)
+    assert "startReading" not in vars(proxy.port)
+    assert (proxy.port in reactor.getReaders()) is not paused
+    other.opened(proxy.port)
+    proxy.port.startReading()
+    with proxy.connect() as sock:
+        yield proxy.play(greet, sock)
+        assert (len(before.sessions.live), len(other.sessions.live)) == (0, 1)
+    change_factory(proxy.port, before)
+
+
+@pytest_twisted.inlineCallbacks
+def test_closed(serve_as: Serve) -> Playing:
+    """Nothing watches a port that is closed, and its descriptor is free."""
+    proxy: Proxy = yield serve_as("accepted")
+    proxy.factory.opened(proxy.port)
+    assert watching(proxy) == (False, True)
+    number = proxy.port.fileno()
+    yield proxy.port.stopListening()
+    engine = proxy.factory.context._engine
+    assert engine is None or engine.closed or number not in engine._handlers
+    assert proxy.port not in reactor.getReaders()
 
 
 def test_opened_with_another_kind_of_port() -> None:
