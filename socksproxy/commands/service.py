@@ -166,7 +166,6 @@ class Service:
 
     :param session: whose request it is.
     :ivar reached: the address at the other end of the connection.
-    :ivar outgoing: the address at our end of it.
     :ivar announced: where the peer of a BIND is to connect; the answer of RESOLVE and RESOLVE_PTR.
     :ivar strangers: how many have come to a BIND's listener who were not the peer; None: there is none.
     """
@@ -174,12 +173,16 @@ class Service:
     __slots__ = ("session",)
 
     reached: Address | None = None
-    outgoing: Address | None = None
     announced: str | None = None
     strangers: int | None = None
 
     def __init__(self, session: Owner) -> None:
         self.session = session
+
+    @property
+    def outgoing(self) -> Address | None:
+        """The address at our end of the connection."""
+        return None
 
     @property
     def granted(self) -> bool:
@@ -246,13 +249,23 @@ class Service:
 class Relaying(Service):
     """A service that ends in a relay: CONNECT and BIND."""
 
-    __slots__ = ("_relay", "outgoing", "reached")
+    __slots__ = ("_own_host", "_own_port", "_relay", "reached")
 
     def __init__(self, session: Owner) -> None:
         super().__init__(session)
         self._relay: IRelay | None = None
         self.reached = None
-        self.outgoing = None
+        #: Sessions share the text of the address at our end, and so a whole :class:`Address` is not kept.
+        self._own_host: str | None = None
+        self._own_port = 0
+
+    @property
+    def outgoing(self) -> Address | None:
+        """See :attr:`Service.outgoing`."""
+        host = self._own_host
+        if host is None:
+            return None
+        return Address(host, self._own_port, AddressType.IPV6 if ":" in host else AddressType.IPV4)
 
     @property
     def granted(self) -> bool:
@@ -262,7 +275,8 @@ class Relaying(Service):
     def relay(self, dialed: Dialed, bound: Address) -> None:
         """There is a connection: the client is told *bound*, and bytes are relayed from now on."""
         session = self.session
-        self.reached, self.outgoing = dialed.reached, dialed.outgoing
+        self.reached = dialed.reached
+        self._own_host, self._own_port, _ = dialed.outgoing
         session.grant(bound)
         if session.ended is not None:  # the client went away under the write
             session.context.discard(dialed.link)

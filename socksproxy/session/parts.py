@@ -176,17 +176,25 @@ class SessionParts:
         :param otherwise: what a failure leads to; None: the request is refused.
         """
         self._pending = pending
-        pending.addCallbacks(then, self._failed, errbackArgs=(otherwise or self.refuse,))
-        pending.addErrback(self._broke)
+        # One callback for all: each takes time and memory.
+        pending.addBoth(self._go_on, then, otherwise)
 
-    def _failed(self, failure: Failure, otherwise: Callable[[Exception], None]) -> None:
-        if self._pending is None:
-            return  # it was cancelled, and the session has gone on without it
-        self._pending = None
-        problem = failure.value
-        if not isinstance(problem, Exception):
-            failure.raiseException()
-        otherwise(problem)
+    def _go_on(
+        self,
+        result: Any,
+        then: Callable[[Any], None],
+        otherwise: Callable[[Exception], None] | None,
+    ) -> None:
+        try:
+            if not isinstance(result, Failure):
+                then(result)
+            elif self._pending is not None:  # else it was cancelled, and the session has gone on without it
+                self._pending = None
+                if not isinstance(result.value, Exception):
+                    result.raiseException()
+                (otherwise or self.refuse)(result.value)
+        except BaseException:
+            self._broke(Failure())
 
     def _broke(self, failure: Failure) -> None:
         """A fault of ours: it is logged in full, once, and costs this session alone."""
