@@ -333,7 +333,7 @@ class Bind(Relaying):
             self._source,
         )
         take = session.context.take(session.channel)
-        session.wait(self._binds.bind(wanted, take, session.resolved_name, self._stranger), self._bound)
+        session.wait(self._binds.bind(wanted, take, self.name_resolved, self._stranger), self._bound)
 
     def _source(self, peer: Address) -> str | None:
         route = self.session.route(self.session.rule(peer))

@@ -54,7 +54,7 @@ class Connect(Relaying):
         """See :meth:`~socksproxy.commands.service.Service.start`."""
         session = self.session
         pending = connect(
-            session.check, session.client, session.request.destination, session.dial, session.resolved_name
+            session.check, session.client, session.request.destination, session.dial, self.name_resolved
         )
         session.wait(pending, self._connected)
 

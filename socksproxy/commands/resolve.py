@@ -81,7 +81,7 @@ class Resolve(Service):
             raise CommandNotSupported("command not supported")
         begin = resolve if session.request.command == Command.RESOLVE else resolve_pointer
         session.wait(
-            begin(session.check, session.client, session.request, session.resolved_name), self._answered
+            begin(session.check, session.client, session.request, self.name_resolved), self._answered
         )
 
     def _answered(self, answer: Address) -> None:

@@ -80,6 +80,8 @@ class Context(Protocol):
 
     def spoken(self, client: Client, host: str) -> AddressType | None: ...
 
+    def seconds(self) -> float: ...
+
 
 class Owner(Protocol):
     """What a service uses of its session."""
@@ -114,8 +116,6 @@ class Owner(Protocol):
     def reconsider(self) -> None: ...
 
     def still_permitted(self, policy: IPolicy, reached: Sequence[Address]) -> bool | Deferred[bool]: ...
-
-    def resolved_name(self) -> None: ...
 
     def rule(self, reached: Address) -> Rule | None: ...
 
@@ -165,12 +165,13 @@ class Service:
     The service of one request.
 
     :param session: whose request it is.
+    :ivar resolved: when the destination's name was looked up, in the reactor's seconds; None: it was not.
     :ivar reached: the address at the other end of the connection.
     :ivar announced: where the peer of a BIND is to connect; the answer of RESOLVE and RESOLVE_PTR.
     :ivar strangers: how many have come to a BIND's listener who were not the peer; None: there is none.
     """
 
-    __slots__ = ("session",)
+    __slots__ = ("resolved", "session")
 
     reached: Address | None = None
     announced: str | None = None
@@ -178,6 +179,11 @@ class Service:
 
     def __init__(self, session: Owner) -> None:
         self.session = session
+        self.resolved: float | None = None
+
+    def name_resolved(self) -> None:
+        """The name of the destination has been looked up."""
+        self.resolved = self.session.context.seconds()
 
     @property
     def outgoing(self) -> Address | None:

@@ -60,14 +60,13 @@ class SessionParts:
     :ivar ended: how the session ended; None: it goes on.
     :ivar reply: the code that the client was sent, of its version; None: none was sent.
     :ivar began: when the client connected, in the reactor's seconds, as :attr:`requested` (the request was
-        whole), :attr:`resolved` (the name was looked up) and :attr:`answered` (the reply was sent).
+        whole) and :attr:`answered` (the reply was sent).
     """
 
     __slots__ = (
         "_deadline",
         "_judging",
         "_number",
-        "_over",
         "_pending",
         "_policy",
         "_request",
@@ -84,7 +83,6 @@ class SessionParts:
         "permission",
         "reply",
         "requested",
-        "resolved",
         "service",
     )
 
@@ -103,11 +101,10 @@ class SessionParts:
         self._number: int | None = None
         self.began = context.seconds()
         self.requested: float | None = None
-        self.resolved: float | None = None
         self.answered: float | None = None
         self.reply: int | None = None
         self.ended: Ended | None = None
-        self.half_closed = self._over = False
+        self.half_closed = False
         self._request: Request | None = None
         #: What the session waits for.
         self._pending: Deferred[Any] | None = None
@@ -134,7 +131,7 @@ class SessionParts:
     @property
     def phase(self) -> Phase:
         """Where the session stands."""
-        if self._over:
+        if self not in self.context.sessions.live:
             return Phase.OVER
         if self.service is not None and self.service.granted:
             return Phase.RELAYING
@@ -340,10 +337,6 @@ class SessionParts:
     def complain(self, problem: str) -> None:
         """See :meth:`socksproxy.session.shared.ServerContext.complain`."""
         self.context.complain(self.client, problem)
-
-    def resolved_name(self) -> None:
-        """The name of the destination has been looked up."""
-        self.resolved = self.context.seconds()
 
     # What a session does with its parts.
 

@@ -59,6 +59,7 @@ def record_of(session: Session) -> dict[str, Any] | None:
     if not recorded:
         return None
     began, requested = session.began, session.requested
+    resolved = None if service is None else service.resolved
     client, told = session.client, session.client.told
     return {
         "log_namespace": NAMESPACE,
@@ -83,8 +84,8 @@ def record_of(session: Session) -> dict[str, Any] | None:
         "datagrams_received": counts.datagrams_received,
         "dropped": counts.dropped,
         "handshake_seconds": _between(began, requested),
-        "resolution_seconds": _between(requested, session.resolved),
-        "connect_seconds": _between(session.resolved or requested, session.answered),
+        "resolution_seconds": _between(requested, resolved),
+        "connect_seconds": _between(resolved or requested, session.answered),
         "session_seconds": _between(began, session.context.seconds()),
         "unique_id": None if told is None or told.unique_id is None else line_of_record(told.unique_id),
         "tls_name": None if told is None or told.tls_name is None else line_of_record(told.tls_name),

@@ -111,7 +111,6 @@ class Registry:
 
     def end(self, session: Session) -> None:
         """*session* is over: nothing of it is left but its record."""
-        self.live.pop(session, None)
         if session.allowance is not None:
             session.allowance.release()
             session.allowance = None
@@ -266,8 +265,7 @@ class Registry:
         self._set_drain_timer(_LAST, self._leave_rest)
 
     def _leave_rest(self) -> None:
-        self.live.clear()
-        self._check_drained()
+        self._tell_drained()
 
     def _set_drain_timer(self, seconds: float, call: Callable[[], None]) -> None:
         self._stop_drain_timer()
@@ -279,11 +277,13 @@ class Registry:
             timer.cancel()
 
     def _check_drained(self) -> None:
-        if self.live or not self._drained:
-            return
+        if not self.live:
+            self._tell_drained()
+
+    def _tell_drained(self) -> None:
         self._stop_drain_timer()
         drained, self._drained = self._drained, []
-        for waiting in drained:
+        for waiting in drained or ():
             waiting.callback(None)
 
     def close(self, cause: Cause = Cause.ABORTED) -> None:

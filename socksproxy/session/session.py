@@ -55,6 +55,9 @@ _log = Logger(namespace="socksproxy")
 #: Stands for a client whose address is not known yet.
 UNIDENTIFIED = Client("")
 
+#: Stands for a session that is over.
+_GONE = object()
+
 #: Replies whose cause lies here, and not at the destination: an operator wants to see them.
 _OURS = frozenset({Reply.GENERAL_FAILURE, Reply.NOT_ALLOWED})
 
@@ -406,9 +409,8 @@ class Session(FollowingSession):
     def over(self, ended: Ended) -> None:
         """The client's connection is closed; *ended* counts unless it was known before how."""
         self._cancel(ended)
-        if self._over:
+        if self.context.sessions.live.pop(self, _GONE) is _GONE:
             return
-        self._over = True
         self.may_stay(None)
         self._forget_early()
         self._stop_judging()

@@ -77,7 +77,14 @@ class Timed(Protocol):
 
 
 class Sessions(Protocol):
-    """What keeps the sessions."""
+    """
+    What keeps the sessions.
+
+    :ivar live: the sessions that there are, the oldest first.
+    """
+
+    @property
+    def live(self) -> dict[Any, None]: ...
 
     def end(self, session: Any) -> None: ...
 

@@ -37,7 +37,6 @@ def a_session(client: Client, began: float = 100.0, *, now: float = NOW, **parts
         "reply": None,
         "began": began,
         "requested": None,
-        "resolved": None,
         "answered": None,
         "ended": Ended(End.CLIENT, "client"),
     }
@@ -51,11 +50,12 @@ def event_of(session: Any) -> dict[str, Any]:
     return event
 
 
-def whole_session(**parts: Any) -> Any:
+def whole_session(resolved: float | None = 101.0, **parts: Any) -> Any:
     """A session in which everything went its way."""
     service = SimpleNamespace(
         reached=Address.of("2001:db8::1", 443),
         outgoing=Address.of("2001:db8::2", 40000),
+        resolved=resolved,
         announced=None,
         strangers=None,
         counts=lambda: Counts(70, 7000),
@@ -66,7 +66,6 @@ def whole_session(**parts: Any) -> Any:
         "request_if_any": Request(Version.SOCKS5, Command.CONNECT, Address.of("example.test", 443)),
         "service": service,
         "requested": 100.25,
-        "resolved": 101.0,
         "answered": 103.5,
         "reply": 0,
     }
