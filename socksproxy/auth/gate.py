@@ -1,10 +1,10 @@
 """
-The way through the portal: credentials go in, and a user or a refusal comes out.
+The way through the portal: from credentials to a user or a refusal.
 
-A portal, its checkers and its realm are the embedder's: they may raise anything, hang, or answer when nobody
-wants to know any more. Every refusal is one line in the log, that begins with the client's address and has
-what the client has chosen in quotes behind it, so that a program can read it (docs/examples/fail2ban). No
-line has a secret, nor what an exception says that is not ours: it may have one.
+Strategy: a portal, its checkers and its realm may be foreign code. They may raise anything, hang, or answer
+when no client waits any more. Every refusal is one line in the log, which a program can read
+(docs/examples/fail2ban): it begins with the client's address, and quotes what the client has chosen. No line
+has a secret. The text of a foreign exception is left out, because it may have one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["Gate", "Granted"]
 
 _log = Logger(namespace="socksproxy")
 
-#: A user, and what is to be called once when they go.
+#: A user, and the logout, which is called once when the user leaves.
 Granted: TypeAlias = "tuple[ISOCKSUser, Callable[[], None]]"
 
 #: Stands for an answer that has not come.
@@ -50,10 +50,10 @@ class Gate:
     """
     Asks a portal who a client is.
 
-    :param portal: decides.
+    :param portal: checks credentials and gives users.
     :param reactor: tells the time.
-    :param timeout: seconds that the portal has; after that it is no.
-    :param penalties: knows who has tried too often.
+    :param timeout: seconds that the portal has; then the client is refused.
+    :param penalties: counts failures, and refuses clients that have failed too often.
     """
 
     def __init__(self, portal: Portal, reactor: Any, timeout: float, penalties: Penalties) -> None:
@@ -70,15 +70,15 @@ class Gate:
 
     def log_in(self, client: Client, method: str, credentials: ICredentials) -> Granted | Deferred[Granted]:
         """
-        The user of *credentials*, at once or by a Deferred; what comes with it is called when they go.
+        The user of *credentials* and the logout, at once or by a Deferred.
 
-        The Deferred can be cancelled. An avatar that the realm still gives is logged out then. A client that
-        does not wait for the answer has failed as with a wrong password: otherwise it could guess that way,
-        and have checks made, without end. A client that shows one password only has one such failure.
+        The Deferred can be cancelled; an avatar that the realm still gives is logged out then. Cancelling it
+        counts as a wrong password. Otherwise a client that does not wait for answers could guess, and have
+        checks made, without end. A client that shows one password only has one such failure.
 
-        :param client: who shows them; the realm gets it as the *mind*.
-        :param method: the name of the way in which they came, for the log.
-        :raises UnauthorizedLogin: (at once or by the Deferred) when there is none; the log has told why.
+        :param client: the client; the realm gets it as the *mind*.
+        :param method: the name of the method that has brought the credentials, for the log.
+        :raises UnauthorizedLogin: (at once or by the Deferred) when the client is refused; the log says why.
         """
         guessed = _guessed(credentials)
         attempt = _LoginAttempt(self, client, method, credentials, guessed)
@@ -100,7 +100,7 @@ class Gate:
         return self.judge(attempt, attempt.answer)
 
     def give_up(self, pending: Deferred[Any]) -> None:
-        """Cancel what :meth:`log_in` has given, *pending*, where it is not the client who does not wait."""
+        """Cancel *pending*, a Deferred of :meth:`log_in`, because the server ends the session."""
         self._gives_up = True
         try:
             pending.cancel()
@@ -109,11 +109,11 @@ class Gate:
 
     def renew(self, client: Client, avatar_id: Any) -> Deferred[Granted]:
         """
-        The user whom the realm gives *avatar_id* now, of a client that has logged in before.
+        The user of *avatar_id* as the realm gives it now, for a client that has logged in before.
 
-        The Deferred can be cancelled, and nothing comes of it then.
+        The Deferred can be cancelled; an avatar that the realm still gives is logged out then.
 
-        :raises UnauthorizedLogin: (by the Deferred) when the realm does not want it any more.
+        :raises UnauthorizedLogin: (by the Deferred) when the realm refuses the user now.
         """
         asked = maybeDeferred(self._portal.realm.requestAvatar, avatar_id, client, ISOCKSUser)
         given: Deferred[Granted] = Deferred(lambda _: None)
@@ -131,9 +131,9 @@ class Gate:
 
     def failed(self, client: Client, method: str, problem: Exception) -> None:
         """
-        A method has come to no credentials; nobody has guessed anything.
+        Log that a method has ended without credentials, so that no password was guessed.
 
-        :param problem: why; what is not ours nor a refusal is a fault.
+        :param problem: why; an exception that is neither ours nor a refusal is a fault.
         """
         attempt = _LoginAttempt(self, client, method, None, None)
         if isinstance(problem, (SOCKSError, UnauthorizedLogin)):
@@ -143,14 +143,14 @@ class Gate:
         else:
             self._broken(attempt, Failure(problem))
 
-    # What attempts tell.
+    # Calls of attempts.
 
     def waits(self, attempt: _LoginAttempt) -> None:
-        """*attempt* waits for the portal."""
+        """Know that *attempt* waits for the portal."""
         self._waiting.setdefault(attempt.client.share, {})[attempt] = None
 
     def waits_no_more(self, attempt: _LoginAttempt) -> None:
-        """The portal has answered *attempt*, or no longer has to."""
+        """Know that *attempt* waits no more."""
         network = attempt.client.share
         others = self._waiting[network]
         del others[attempt]
@@ -159,9 +159,9 @@ class Gate:
 
     def judge(self, attempt: _LoginAttempt, answer: Any) -> Granted:
         """
-        What comes of the portal's *answer*.
+        The user and the logout in the portal's *answer*.
 
-        :raises UnauthorizedLogin: when it is no.
+        :raises UnauthorizedLogin: when the answer is no.
         """
         if isinstance(answer, Failure):
             raise self._denied(attempt, answer)
@@ -175,12 +175,12 @@ class Gate:
 
     def judge_late(self, attempt: _LoginAttempt, answer: Any) -> Granted:
         """
-        What comes of the portal's *answer* that was waited for.
+        The user and the logout in an *answer* that has come late.
 
-        Whoever asks a thousand at once learns no more than one who asks one after the other: a
-        penalty that has come meanwhile counts.
+        A penalty that has begun meanwhile counts. So a client that tries a thousand passwords at once learns
+        no more than a client that tries one after the other.
 
-        :raises UnauthorizedLogin: when it is no.
+        :raises UnauthorizedLogin: when the answer is no, or the client is refused now.
         """
         guessed = attempt.guessed
         if guessed is None or attempt.passes or not self._penalties.refuses(attempt.client.whose, guessed):
@@ -189,12 +189,12 @@ class Gate:
         raise self._refuse(attempt)
 
     def abandoned(self, attempt: _LoginAttempt) -> None:
-        """The client has not waited for the answer."""
+        """Count *attempt* as failed, because the client has not waited for the answer."""
         if attempt.guessed is not None and not self._gives_up:
             self._count(attempt, "the client has not waited for the answer", answered=False)
 
     def hangs(self, attempt: _LoginAttempt, checker: str) -> UnauthorizedLogin:
-        """The portal has not answered in time."""
+        """The refusal when the portal has not answered in time; the log names *checker*."""
         _log.error(
             "authentication impossible: {attempt}: {checker} has not answered for {seconds:g} seconds",
             attempt=attempt,
@@ -204,7 +204,7 @@ class Gate:
         return UnauthorizedLogin()
 
     def forget(self, answer: Any) -> None:
-        """Nobody wants the portal's *answer* any more."""
+        """Log out the avatar in the portal's *answer*, for which no client waits any more."""
         if not isinstance(answer, tuple) or len(answer) != 3:
             return
         try:
@@ -212,13 +212,14 @@ class Gate:
         except Exception:
             _log.error("a logout failed: {problem}", problem=redacted(Failure()))
 
-    # What becomes of refusals.
+    # Refusals.
 
     def _is_remembered(self, client: Client, name: bytes, credentials: ICredentials) -> bool:
         """
-        Whether *credentials* pass though the *client*'s address is refused: they were right a moment ago.
+        Whether *credentials* pass though the *client*'s address is refused, because they were right a moment
+        ago.
 
-        To be told so is worth a guess. So other passwords of a user whose password is remembered are counted.
+        The answer would help a client that guesses. So wrong passwords of a remembered user are counted.
         """
         recall = recalls(self._checker(credentials), credentials)
         if recall is Recall.OTHER:
@@ -226,7 +227,7 @@ class Gate:
         return recall is Recall.RIGHT and self._penalties.tolerates(client.whose, name)
 
     def _count(self, attempt: _LoginAttempt, reason: str, *, answered: bool) -> None:
-        """Count a failure of *attempt*, once for each password; *reason* is for the log."""
+        """Count and log a failure of *attempt*, each password once; *reason* is for the log."""
         seconds: float | None = 0.0
         if attempt.guessed is not None:
             seconds = self._penalties.failed(attempt.client.whose, attempt.guessed, attempt.guess, answered)
@@ -250,7 +251,7 @@ class Gate:
             self._refuse_waiting(attempt.client)
 
     def _refuse_waiting(self, client: Client) -> None:
-        """An address is refused from now on: what it waits for need not be checked."""
+        """Refuse the attempts that wait, of a client whose address is refused from now on."""
         for attempt in list(self._waiting.get(client.share, ())):
             guessed = attempt.guessed
             if guessed is None or attempt.passes or attempt.over:
@@ -261,7 +262,7 @@ class Gate:
     def _refuse(self, attempt: _LoginAttempt) -> UnauthorizedLogin:
         count = self._refused.due()
         if count:
-            # Whoever is refused has failed so often that there are lines enough on that.
+            # The failures before the penalty have their own lines.
             _log.info(
                 "authentication refused unchecked: {attempt}: too many failures ({count} such attempts)",
                 attempt=attempt,
@@ -273,7 +274,7 @@ class Gate:
         problem = failure.value
         if isinstance(problem, LoginDenied):
             ours = isinstance(problem, SOCKSError)
-            reason = printable(str(problem)) if ours else "the realm does not want it"
+            reason = printable(str(problem)) if ours else "the realm refuses the user"
             _log.info("authentication denied: {attempt}: {reason}", attempt=attempt, reason=reason)
             return UnauthorizedLogin()
         if not isinstance(problem, UnauthorizedLogin):
@@ -282,11 +283,11 @@ class Gate:
             return self._unchecked(attempt, problem)
         reason = printable(str(problem)) if isinstance(problem, SOCKSError) else "wrong"
         self._count(attempt, reason, answered=True)
-        # Its frames may hold a password.
+        # Without the traceback, whose frames may hold a password.
         return problem.with_traceback(None)
 
     def _unchecked(self, attempt: _LoginAttempt, problem: NotChecked) -> UnauthorizedLogin:
-        """Nobody has looked at the password: it is no wrong one."""
+        """The refusal when the password was not checked, which counts as no failure."""
         count = self._unseen.due()
         if count:
             _log.warn(
@@ -308,27 +309,27 @@ class Gate:
         return UnauthorizedLogin()
 
     def _checker(self, credentials: ICredentials) -> Any:
-        """The checker that is asked about *credentials*; None: the portal has none."""
+        """The portal's checker of *credentials*; None: there is none."""
         for interface, checker in self._portal.checkers.items():
             if interface.providedBy(credentials):
                 return checker
         return None
 
     def _checker_of(self, credentials: ICredentials) -> str:
-        """What is asked about *credentials*, for the log."""
+        """The name of the checker of *credentials*, for the log."""
         checker = self._checker(credentials)
         return type(self._portal).__name__ if checker is None else _named(checker)
 
 
 class _LoginAttempt:
     """
-    One client's attempt; it keeps no secret.
+    One client's attempt to log in; it keeps no secret.
 
-    :ivar guessed: the name whose password it may be guessing; None: there is nothing to guess.
+    :ivar guessed: the name whose password the client may be guessing; None: the credentials have no password.
     :ivar guess: the fingerprint of that name and the password; None: there is none.
-    :ivar passes: it is let through though its address is refused.
-    :ivar over: nothing is waited for any more.
-    :ivar answer: the portal's, if it came at once.
+    :ivar passes: whether the credentials pass though the client's address is refused.
+    :ivar over: whether the attempt waits no more.
+    :ivar answer: the portal's answer, if it came at once.
     """
 
     __slots__ = (
@@ -371,8 +372,8 @@ class _LoginAttempt:
         """
         Wait for the portal.
 
-        :param asked: its answer.
-        :param checker: what it asks, for the log.
+        :param asked: fires with the portal's answer.
+        :param checker: the name of the checker, for the log.
         """
         self._asked = asked
         self._checker = checker
@@ -382,7 +383,7 @@ class _LoginAttempt:
         return self._given
 
     def answered(self, answer: Any) -> None:
-        """The portal has answered; a :class:`Failure` is a no."""
+        """Take the portal's answer; a :class:`Failure` is a no."""
         if self.over:
             self.gate.forget(answer)
             return
@@ -399,7 +400,7 @@ class _LoginAttempt:
         self._given.callback(granted)
 
     def refuse(self, problem: UnauthorizedLogin) -> None:
-        """Wait no longer: the answer is *problem*."""
+        """End the wait with *problem*."""
         assert self._given is not None
         self._timer.cancel()
         self._give_up()
@@ -422,26 +423,27 @@ class _LoginAttempt:
     def _give_up(self) -> None:
         self._end()
         try:
-            # Without a canceller the work would go on, and Twisted would throw away its avatar in the end.
+            # Without a canceller the work would go on, and Twisted would drop the avatar without a logout.
             if has_canceller(self._asked):
                 self._asked.cancel()
         except Exception:
-            # Somebody else's, and nobody waits for it any more.
+            # The canceller is foreign code, and no client waits any more.
             _log.error("a portal's answer cannot be cancelled: {problem}", problem=redacted(Failure()))
 
 
 def _user_and_logout(answer: Any) -> Granted:
     """
-    What a realm has given.
+    The user and the logout in the *answer* of a realm.
 
-    :raises TypeError: when that is nothing of the kind; ValueError likewise.
+    :raises TypeError: when *answer* has another form.
+    :raises ValueError: when *answer* has another form.
     """
     _, user, logout = answer
     return user, logout
 
 
 def _guessed(credentials: ICredentials) -> bytes | None:
-    """The name whose password *credentials* may guess; None: there is nothing to guess."""
+    """The name whose password *credentials* may guess; None: *credentials* have no password."""
     if IUsernamePassword.providedBy(credentials) or IUsernameHashedPassword.providedBy(credentials):
         name: bytes = credentials.username
         return name
@@ -449,7 +451,7 @@ def _guessed(credentials: ICredentials) -> bytes | None:
 
 
 def _claimed(credentials: Any) -> bytes | str | None:
-    """Whom other *credentials* are of; None: that is in no name."""
+    """The name in other *credentials*; None: there is none."""
     if IUserid.providedBy(credentials):
         userid: bytes = credentials.userid
         return userid
@@ -460,10 +462,10 @@ def _claimed(credentials: Any) -> bytes | str | None:
 
 
 def _named(checker: Any) -> str:
-    """*checker*, for the log: what it stands before is meant."""
+    """The name of *checker* for the log; the names of the checkers that it asks, if it asks others."""
     return " or ".join(map(_named, inner(checker))) or type(checker).__name__
 
 
 def _quoted(name: bytes | str) -> str:
-    """*name* in quotes, that ends where it seems to: a quote within has a backslash before it."""
+    """*name* in quotes; a quote within it has a backslash before it."""
     return '"' + printable(name_of(name)).replace('"', '\\"') + '"'

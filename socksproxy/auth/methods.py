@@ -1,10 +1,10 @@
 """
-Authentication methods (RFC 1928, section 3): a conversation that ends in credentials.
+Authentication methods (RFC 1928, section 3): conversations that end in credentials.
 
-A method is sans-io: bytes go in and moves come out (:class:`~socksproxy.negotiation.IMethod`). The
-factory takes methods of other authors beside these. The token that a method gives to its owner is a
-:class:`~socksproxy.negotiation.LogIn`, whose credentials the portal judges, or a Deferred that fires
-with the method's next move. The exchange gets no bytes before that, and a failure ends the conversation.
+A method is sans-io: bytes go in and moves come out (:class:`~socksproxy.negotiation.IMethod`). The factory
+takes other methods beside these. The move that leaves the negotiation is a
+:class:`~socksproxy.negotiation.LogIn`, whose credentials the portal checks, or a Deferred that fires with the
+method's next move. The exchange gets no bytes before the Deferred fires, and a failure ends the conversation.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .credentials import Anonymous, IAnonymous, IUsernamePassword, Password
 @implementer(IMethod)
 class NoAuthentication:
     """
-    Method 0: the client has nothing to say.
+    Method 0: the client sends nothing.
 
-    :param shown: what is known of it without that.
-    :param name: how that is called in the access record.
+    :param shown: the credentials that are known anyway; None: there are none.
+    :param name: the name of the method in the access record.
     """
 
     number = Method.NO_AUTHENTICATION

@@ -1,25 +1,26 @@
 """
-Who has failed too often: what keeps passwords from being guessed by trying.
+Penalties for clients that fail too often, so that passwords cannot be guessed by trying.
 
-An address that fails too often is refused for a while, which grows as long as it goes on. A password that is
-repeated is one failure: a program with an old password does not shut out its neighbours. A client that does
-not wait for the answer has failed, too. These rules keep one client from locking out another:
+Strategy: an address that fails too often is refused for a time, which grows with each penalty. A password
+that is repeated is one failure, so that a program with an old password does not shut out its neighbours. A
+client that does not wait for the answer has failed, too. The following rules keep one client from locking out
+another:
 
-* A user's name has a bound of its own, but nobody is refused for the name: once it
-  is passed, an address that has not lately logged in as that user may fail only once
-  instead of as often as others. Whoever knows the password gets in at the first attempt.
-* Who shares an address (behind NAT, a balancer, on loopback) with one that is refused, and has
-  lately logged in from there, still may. One failure ends that, lest it be a way to go on guessing.
-* A password that is remembered as right passes an address's penalty, whatever others have shown as that user.
-  That tells who guesses the right one; so it ends when a hundred other passwords were shown meanwhile, which
-  is as many as a user's name bears in a minute.
-* A success forgives the failures of that user from that address and no others: an
-  account of one's own is no help with those of others.
-* On a Unix socket the local user whose program it is stands for the address. Where nobody knows that
-  one, a user's name is refused, at its own bound, except to a user who has lately logged in.
+* A user's name has a bound of its own, but no client is refused for the name. Once the bound is passed, an
+  address that has not lately logged in as that user may fail only once. A client with the right password gets
+  in at the first attempt.
+* A user who has lately logged in from an address that is refused (behind NAT, a balancer, on loopback) may
+  still log in from there. One failure ends that, because otherwise it would be a way to go on guessing.
+* A password that is remembered as right passes a penalty of its address, whatever passwords others have shown
+  as that user. That would tell a client that guesses when it is right. So it ends when a hundred other
+  passwords were shown meanwhile, which is the bound of a user's name for a minute.
+* A success forgives the failures of that user from that address and no others, so that an account of one's
+  own does not help to guess the passwords of others.
+* On a Unix socket the local user of the client's program stands for the address. If that user is not known,
+  the user's name is refused at its own bound, except for a user who has lately logged in.
 
-Everything is kept in tables that do not grow: what was there longest makes room, but
-for those whose penalty has grown only others of whom that is true.
+All tables have a maximum size. The oldest entry makes room for a new one; an entry whose penalty has grown
+makes room only for another such entry.
 """
 
 from __future__ import annotations
@@ -38,27 +39,27 @@ __all__ = ["Penalties", "TooManyFailures"]
 #: Seconds in which failures are counted.
 WINDOW = 60.0
 
-#: How often as many failures a user's name bears as an address.
+#: The bound of a user's name, as a multiple of the bound of an address.
 PER_NAME = 10
 
-#: Seconds of the first penalty and the longest; each is twice the one before.
+#: Seconds of the first penalty and of the longest; each is twice as long as the one before.
 FIRST, LONGEST = 60.0, 3600.0
 
-#: Seconds without a failure, after the penalty, until it is forgotten that there was one.
+#: Seconds without a failure, after a penalty, until the penalty is forgotten.
 QUIET = 3600.0
 
-#: Seconds for which it is remembered who has logged in from where.
+#: Seconds for which a login from an address is remembered.
 LATELY = 86400.0
 
 # A penalty of the last level is the longest: 60 s, 120, 240, 480, 960, 1920, 3600.
 _LEVELS = 7
 
-#: Whose failures are counted together: those of a network or a local user, or of a user's name.
+#: The key of failures that count together: a network, a local user, or a hash of a user's name.
 Source: TypeAlias = "str | int"
 
 
 class TooManyFailures(UnauthorizedLogin):
-    """Nothing was checked: there were too many failures from there."""
+    """The password was not checked, because there were too many failures from the client's address."""
 
 
 class _Failure(NamedTuple):
@@ -67,7 +68,7 @@ class _Failure(NamedTuple):
 
     :ivar when: the clock's seconds.
     :ivar name: a hash of the user's name.
-    :ivar guess: the fingerprint of the name and the password; None: not known.
+    :ivar guess: the fingerprint of the name and the password; None: it is not known.
     """
 
     when: float
@@ -77,12 +78,13 @@ class _Failure(NamedTuple):
 
 class _Record:
     """
-    What a source has done.
+    The failures and the penalty of a source.
 
-    :ivar failures: in the last :data:`WINDOW` seconds, since the last penalty began or, if it is over, ended.
-    :ivar level: how many penalties there were.
-    :ivar until: when the last one ends.
-    :ivar guesses: passwords that were compared with remembered ones during the penalty.
+    :ivar failures: the failures in the last :data:`WINDOW` seconds since the last penalty ended, or since it
+        began if it lasts.
+    :ivar level: the number of penalties.
+    :ivar until: the clock's seconds when the last penalty ends.
+    :ivar guesses: the number of passwords that were compared with a remembered one during the penalty.
     """
 
     __slots__ = ("failures", "guesses", "level", "until")
@@ -102,7 +104,7 @@ class _Record:
 
 
 class _Bucket(NamedTuple):
-    """How many failures a name has at the time *when*; they seep away as time goes on."""
+    """The failures of a name at the time *when*; the number falls as time passes."""
 
     fill: float
     when: float
@@ -110,13 +112,14 @@ class _Bucket(NamedTuple):
 
 class Penalties:
     """
-    Counts failures, and says who is refused for them.
+    Counts failures, and decides which clients are refused.
 
     :param clock: tells the time.
-    :param failures: how many in :data:`WINDOW` seconds an address may have, an IPv6 network of /64 together;
+    :param failures: how many failures an address, or an IPv6 /64 network, may have in :data:`WINDOW` seconds;
         None: any number.
-    :param most: entries of each of its tables, of which there is one for every length of a penalty.
-    :ivar fingerprints: make the fingerprints of what was guessed.
+    :param most: the greatest number of entries in each table. There is one table for every length of a
+        penalty.
+    :ivar fingerprints: makes the fingerprints of guesses.
     """
 
     def __init__(self, clock: IReactorTime, failures: int | None = 10, most: int = 4096) -> None:
@@ -132,11 +135,11 @@ class Penalties:
 
     @property
     def entries(self) -> int:
-        """How many of everything are kept."""
+        """The number of entries in all tables."""
         return len(self._records) + len(self._names) + len(self._logins)
 
     def allow(self, failures: int | None) -> None:
-        """From now on an address may have so many *failures*; None: any number, and nobody is refused."""
+        """Let an address have *failures* from now on; None: any number, and no client is refused."""
         self._failures = failures
         if failures is None:
             self._records.clear()
@@ -146,11 +149,11 @@ class Penalties:
 
     def refuses(self, host: str | None, username: bytes) -> bool:
         """
-        Whether an attempt is to be refused without a check.
+        Whether an attempt is refused without a check.
 
-        :param host: the client's literal address, or what else it has in common with those that count
-            together (:attr:`socksproxy.identity.Client.whose`); None: nobody knows.
-        :param username: whom it claims to be.
+        :param host: the client's literal address, or its local user
+            (:attr:`socksproxy.identity.Client.whose`); None: neither is known.
+        :param username: the name that the client shows.
         """
         if not self._records:
             return False
@@ -164,14 +167,14 @@ class Penalties:
 
     def share(self, host: str | None, username: bytes) -> Hashable:
         """
-        Whose turn it is with a check, as queues tell clients apart: an address's, or an IPv6 /64 network's.
+        The key of the client in the queue of checks: its address, or its IPv6 /64 network.
 
-        A user who has lately logged in from there is a client of their own, and does not wait behind what
-        others at the same address guess.
+        A user who has lately logged in from there has a key of their own, and does not wait behind the
+        guesses of others at the same address.
 
         :param host: as for :meth:`refuses`.
         :param username: as for :meth:`refuses`.
-        :returns: None: nobody knows.
+        :returns: the key; None: the client is not known.
         """
         network = share_of(host)
         name = hash(username)
@@ -181,7 +184,7 @@ class Penalties:
 
     def guessed(self, host: str | None, username: bytes) -> None:
         """
-        A password was shown from a source that is refused, and is not the one that is remembered.
+        Count a password from a source that is refused, which is not the remembered one.
 
         :param host: as for :meth:`refuses`.
         :param username: as for :meth:`refuses`.
@@ -192,7 +195,7 @@ class Penalties:
 
     def tolerates(self, host: str | None, username: bytes) -> bool:
         """
-        Whether a source that is refused is still told that a password is the one that is remembered.
+        Whether a source that is refused may still log in with a remembered password.
 
         :param host: as for :meth:`refuses`.
         :param username: as for :meth:`refuses`.
@@ -204,18 +207,18 @@ class Penalties:
         self, host: str | None, username: bytes, guess: bytes | None = None, answered: bool = True
     ) -> float | None:
         """
-        A check has failed.
+        Count a check that has failed.
 
         :param host: as for :meth:`refuses`.
         :param username: as for :meth:`refuses`.
-        :param guess: the fingerprint of the name and the password; None: it counts each time.
+        :param guess: the fingerprint of the name and the password; None: the failure counts each time.
         :param answered: whether the client has waited for the answer.
-        :returns: the seconds for which others from there are refused from now on; 0: they are not. None: the
-            same guess has been counted already.
+        :returns: the seconds for which the source is refused from now on; 0: it is not. None: the same guess
+            has been counted already.
         """
         if self._failures is None:
             return 0.0
-        # A name itself might be as long as 255 bytes, and nothing here needs it.
+        # A hash, because a name may be as long as 255 bytes.
         name = hash(username)
         source = _source(host, username)
         now = self._clock.seconds()
@@ -229,8 +232,8 @@ class Penalties:
         record.failures.append(_Failure(now, name, guess))
         del record.failures[:-bound]
         if now < record.until:
-            # It was under way already, or from a client who was let in nevertheless. A client who has gone
-            # with one password has not guessed.
+            # The check ran already when the penalty began, or the user was let in nevertheless. A client that
+            # has not waited for the answer to its only password has not guessed.
             if host is not None and (answered or len(record.failures) > 1):
                 self._logins.pop((source, name), None)
             return 0.0
@@ -241,7 +244,7 @@ class Penalties:
 
     def succeeded(self, host: str | None, username: bytes) -> None:
         """
-        A check has succeeded.
+        Take note of a check that has succeeded.
 
         :param host: as for :meth:`refuses`.
         :param username: as for :meth:`refuses`.
@@ -263,7 +266,7 @@ class Penalties:
         return when is not None and now - when < LATELY
 
     def _count_name(self, name: int, bound: float, now: float) -> bool:
-        """Count a failure as *name*; whether there are more than *bound*."""
+        """Count a failure of *name*; returned is whether the name has more failures than *bound*."""
         known = self._names.pop(name, None)
         if known is None and len(self._names) >= self._most:
             del self._names[next(iter(self._names))]
@@ -295,7 +298,7 @@ class Penalties:
         return seconds
 
     def _enter(self, source: Source, record: _Record) -> None:
-        """Put *source* behind the others of its level, and let the first make room if there are too many."""
+        """Put *source* at the end of its level, and let the first one make room if there are too many."""
         level = self._levels[record.level]
         level.pop(source, None)
         level[source] = None
@@ -305,6 +308,6 @@ class Penalties:
 
 
 def _source(host: str | None, username: bytes) -> Source:
-    """Whose failures count together: a network's or a local user's; where that is not known, a name's."""
+    """The key of failures that count together: the network or the local user, else the user's name."""
     network = share_of(host)
     return hash(username) if network is None else network

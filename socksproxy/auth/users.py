@@ -1,5 +1,5 @@
 """
-Who a client turns out to be: the avatar that a portal gives for its credentials.
+Users: the avatars that a portal gives for credentials.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ..wire.words import Address, Command
 @implementer(ISOCKSUser)
 class User:
     """
-    A user who may do whatever the server's policy permits.
+    A user who may do all that the server's policy permits.
 
-    :param name: None: nobody knows who it is.
-    :param groups: to which it belongs, for rules.
+    :param name: the name; None: the user is anonymous.
+    :param groups: the user's groups, for rules.
     """
 
     __slots__ = ("groups", "name")
@@ -36,7 +36,7 @@ class User:
 
 @implementer(IRealm)
 class Realm:
-    """Every name that a checker vouches for is a user, and who shows nothing is one without a name."""
+    """Gives a user for every name that a checker vouches for, and an anonymous user without a name."""
 
     def requestAvatar(
         self, avatarId: Any, mind: object, *interfaces: Any
@@ -44,7 +44,7 @@ class Realm:
         """
         See :meth:`twisted.cred.portal.IRealm.requestAvatar`.
 
-        :param mind: the :class:`~socksproxy.identity.Client` who asks.
+        :param mind: the :class:`~socksproxy.identity.Client`.
         """
         if ISOCKSUser not in interfaces:
             raise NotImplementedError("the only avatars here are ISOCKSUsers")
@@ -52,22 +52,22 @@ class Realm:
 
     def user(self, name: str | None) -> User:
         """
-        The user of that *name*.
+        The user *name*.
 
-        :param name: None: nobody knows who it is.
+        :param name: None: the user is anonymous.
         """
         return User(name)
 
 
 def name_of(avatar_id: str | bytes) -> str:
-    """A checker's *avatar_id* as text; bytes that are not UTF-8 keep their values (surrogateescape)."""
+    """A checker's *avatar_id* as text; bytes that are not UTF-8 become surrogates (surrogateescape)."""
     return avatar_id if isinstance(avatar_id, str) else avatar_id.decode("utf-8", "surrogateescape")
 
 
 def bytes_of(name: str | bytes) -> bytes:
-    """The bytes that :func:`name_of` gives *name* for."""
+    """The bytes for which :func:`name_of` gives *name*."""
     return name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
 
 
 def _nothing() -> None:
-    """There is nothing to end with the session."""
+    """Do nothing at the end of the session."""
