@@ -88,11 +88,15 @@ class GroupRecord:
 @attrs.frozen(kw_only=True)
 class UserRecord(GroupRecord):
     """
-    The record of a user, with the fields of :class:`GroupRecord` for this user alone.
+    The record of a user.
 
-    :ivar password: the hash, as in an htpasswd file; None: another checker must accept the user.
-    :ivar groups: the user's groups. For a field that the user's record lacks, the first group with that field
-        counts.
+    :ivar password: the hash, as in an htpasswd file. Without it another checker must accept the user.
+    :ivar groups: the user's groups. For a key that the record lacks, the first group with that key counts.
+    :ivar expires: the time from which the user cannot log in. A date ends with its day.
+    :ivar disabled: whether the user cannot log in.
+    :ivar outgoing: the addresses from which the user's connections leave: at most one IPv4 and one IPv6
+        address.
+    :ivar limits: the limits of the user, for all sessions together.
     :raises ValueError: for a value that has no meaning.
     """
 

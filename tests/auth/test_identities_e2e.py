@@ -293,7 +293,7 @@ def test_peercred_of_another_group(twistd: Callable[..., Program], tmp_path: Pat
     proxy = Served(twistd, tmp_path, "--listen", f"unix:{path}", "--auth", f"peercred:group={other}")
     assert refused5(unix(path))
     assert socks4(unix(path), origin) == 91
-    proxy.program.wait_for(f"{ME} is in no group that may use this")
+    proxy.program.wait_for(f"{ME} is in no group that is let in")
 
 
 # What one can read.

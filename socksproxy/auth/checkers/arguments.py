@@ -1,5 +1,5 @@
 """
-What stands behind ``--auth TYPE:``: names and values, as in the description of an endpoint.
+The argument of ``--auth TYPE:ARGUMENT``: names and values, as in the description of an endpoint.
 
 Twisted's own parser of descriptions is private, and accepts parts that are empty or have no name.
 """
@@ -25,8 +25,8 @@ def arguments(
 
     :param kind: the type of authentication, for the errors.
     :param text: ``NAME=VALUE:NAME=VALUE``; a ``\`` quotes a colon.
-    :param repeatable: those of *names* that may have more than one value.
-    :raises InvalidAuthArgumentString: when something else stands there.
+    :param repeatable: the *names* that may have more than one value.
+    :raises InvalidAuthArgumentString: when *text* has another form.
     """
     found: dict[str, list[str]] = {name: [] for name in names}
     if not text:

@@ -1,9 +1,8 @@
 """
-GSS-API authentication (RFC 1961): Kerberos, and whatever else of it the client's and our library agree on.
+GSS-API authentication (RFC 1961): Kerberos, or another mechanism that the client's and our library share.
 
-The client and the library talk through us until they have a context; then the
-level of protection is agreed on, and with it whether all that follows, every
-byte of the connection and every datagram, is encapsulated.
+The client and the library exchange tokens until they have a context. Then the client and we agree on a level
+of protection, which decides whether every later byte of the connection and every datagram is encapsulated.
 
 Needs the package ``gssapi``, the extra ``[gssapi]``.
 """
@@ -11,9 +10,9 @@ Needs the package ``gssapi``, the extra ``[gssapi]``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from enum import Enum
-from typing import Any, NamedTuple, Protocol as Shape, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 from gssapi import raw
 from twisted.cred.checkers import ICredentialsChecker
@@ -41,44 +40,35 @@ from ..credentials import GSSAPIName, IGSSAPIName
 from .arguments import arguments
 from .threads import CheckThreads
 
-#: ``rcmd`` is what curl and Dante ask tickets for unless told otherwise, ``socks`` what is registered.
+#: curl and Dante ask for tickets for ``rcmd`` by default; ``socks`` is the registered name.
 SERVICES = ("rcmd", "socks")
-#: Tokens that are looked at at once: what takes time is the disk, with the cache against replays.
+#: Tokens that are read at once: the disk takes the time, for the cache against replays.
 THREADS = 4
-#: Tokens of a client before there is a context. Kerberos needs one, or two.
+#: Tokens of a client before there is a context. Kerberos needs one or two.
 MAX_ROUNDS = 8
 
-# Not IAKERB: the server would talk to the KDC for clients whom nobody knows yet.
+# Without IAKERB, with which the server would talk to the KDC for clients that are not authenticated yet.
 _MECHANISMS = [raw.MechType.kerberos, raw.OID.from_int_seq("1.3.6.1.5.5.2")]
 
 _ARGUMENTS = ("service", "keytab", "protection", "realm")
 
-_T = TypeVar("_T")
-
-# Any: the package's annotations want another class in one place than they give in the next.
+# Any, because the package's annotations contradict each other.
 _Context: TypeAlias = Any
 
 
-class Threads(Shape):
-    """Threads for what may block."""
-
-    def run(self, function: Callable[..., _T], *arguments: Any, share: Hashable = None) -> Deferred[_T]:
-        """Call *function* in a thread, in the turn of the client *share*; what it returns or raises."""
-
-
 class Protection(Enum):
-    """How the bytes after the exchange are protected, as the operator says it."""
+    """The protection of the bytes after the exchange, as the operator chooses it."""
 
-    #: Not at all, and the client is told so: curl can do nothing else, though it asks for more.
+    #: None, and the client is told so. curl can do nothing else, though it asks for more.
     NONE = "none"
-    #: As the client asks.
+    #: The protection that the client asks for.
     OPTIONAL = "optional"
     INTEGRITY = "integrity"
     CONFIDENTIALITY = "confidentiality"
 
     def choose(self, wanted: Level) -> Level:
-        """What a client that asks for *wanted* gets; it may not like that, and leave."""
-        # SELECTIVE would have us know which bytes are worth it.
+        """The level for a client that asks for *wanted*; the client may leave if it wants another one."""
+        # With SELECTIVE we would have to know which bytes to protect.
         wanted = Level.CONFIDENTIALITY if wanted is Level.SELECTIVE else wanted
         if self is Protection.NONE:
             return Level.NONE
@@ -110,14 +100,14 @@ class ContextAcceptor:
     """
     The server's side of contexts. Its methods may block.
 
-    :param keytab: the file with the server's keys; None: the library's own choice.
-    :param services: the services whose tickets are accepted, whatever the host in their names.
-    :raises ValueError: when there is no key for any of them.
+    :param keytab: the file with the server's keys; None: the library chooses it.
+    :param services: the services whose tickets are accepted, with any host in their names.
+    :raises ValueError: when there is a key for none of *services*.
     """
 
     def __init__(self, keytab: str | None = None, services: Sequence[str] = SERVICES) -> None:
         self._services = tuple(services)
-        # Bytes: of a str the package makes them itself, and lets go of them before they are used.
+        # Bytes, because the package converts a str and frees the result before it is used.
         self._store = None if keytab is None else {b"keytab": os.fsencode(keytab)}
         problems = [self._problem_with(service) for service in services]
         if None not in problems:
@@ -141,8 +131,8 @@ class ContextAcceptor:
         """
         Take a client's *token*.
 
-        :param context: what came of the tokens before.
-        :raises NotAuthenticated: when it is not accepted; the text is the library's.
+        :param context: the context of the tokens before; None: this is the first one.
+        :raises NotAuthenticated: when the token is not accepted; the text is the library's.
         """
         try:
             result = raw.accept_sec_context(token, self._keys, context)
@@ -173,8 +163,8 @@ class GSSAPIMethod:
     See :class:`~socksproxy.negotiation.IMethod`.
 
     :param acceptor: has the server's keys.
-    :param pool: where *acceptor* may block.
-    :param protection: what the server wants.
+    :param pool: the threads in which *acceptor* may block.
+    :param protection: the protection that the server wants.
     """
 
     number = Method.GSSAPI
@@ -182,7 +172,7 @@ class GSSAPIMethod:
     credentials = IGSSAPIName
 
     def __init__(
-        self, acceptor: ContextAcceptor, pool: Threads, protection: Protection = Protection.INTEGRITY
+        self, acceptor: ContextAcceptor, pool: CheckThreads, protection: Protection = Protection.INTEGRITY
     ) -> None:
         self.acceptor = acceptor
         self.pool = pool
@@ -197,8 +187,8 @@ class GSSAPIExchange:
     """
     One client's exchange: tokens until there is a context, then the protection level.
 
-    :param method: what it has in common with others.
-    :param share: the client, as queues tell clients apart; None: not known.
+    :param method: the method, which all exchanges share.
+    :param share: the client, as queues tell clients apart; None: it is not known.
     """
 
     __slots__ = ("_answer", "_context", "_level", "_method", "_principal", "_rounds", "_share")
@@ -240,16 +230,16 @@ class GSSAPIExchange:
 
     def _accepted(self, accepted: Accepted) -> Say | LogIn:
         self._context, self._principal = accepted.context, accepted.principal
-        # A client that does not ask who we are gets no token, and sends its next message by itself.
+        # A client that does not ask us to authenticate gets no token, and sends its next message unasked.
         return Say(build_message(MessageType.AUTHENTICATION, accepted.token) if accepted.token else b"")
 
     def _agree(self, token: bytes) -> None:
         """
-        The client has asked for a protection level.
+        Agree on the protection level that the client asks for in *token*.
 
-        The RFC encapsulates it (sections 4.3 and 4.4); NEC's implementation, which was
-        the model for others (curl with ``--socks5-gssapi-nec``, Dante with ``nec``), sends the
-        bare octet. No token of a mechanism's is as short as that, so both are served, each as it asks.
+        The level is encapsulated (RFC 1961, sections 4.3 and 4.4). NEC's implementation, the model of others
+        (curl with ``--socks5-gssapi-nec``, Dante with ``nec``), sends the bare octet. No mechanism has so
+        short a token, so both forms are served, and the answer has the form of the question.
         """
         assert self._context is not None
         bare = len(token) == 1
@@ -277,10 +267,10 @@ class GSSAPIExchange:
 @implementer(IWrapping)
 class GSSAPIWrapping:
     """
-    Encapsulates what follows an exchange (RFC 1961, section 5).
+    Encapsulates the bytes after an exchange (RFC 1961, section 5).
 
-    :param context: an established one.
-    :param confidential: whether all is to be encrypted, or only kept from being changed.
+    :param context: an established context.
+    :param confidential: whether the bytes are encrypted; else they are only protected against changes.
     """
 
     __slots__ = ("_confidential", "_context", "_most", "_received")
@@ -338,10 +328,10 @@ class GSSAPIWrapping:
 @implementer(ICredentialsChecker)
 class GSSAPIChecker:
     """
-    Checks :class:`~socksproxy.auth.credentials.IGSSAPIName`, and is where the factory gets the method from.
+    Takes the names that the library has verified, and brings the method to the factory.
 
-    :param method: brings the names, which the library has verified.
-    :param realm: users of this Kerberos realm are known without it; None: every user is known by the whole
+    :param method: the method.
+    :param realm: names of this Kerberos realm are shown without it; None: every user's name is the whole
         principal.
     """
 
@@ -360,12 +350,12 @@ class GSSAPIChecker:
         return principal if self._realm is None else stripped(principal, self._realm)
 
 
-def make_checker(argument: str, pool: Threads | None = None) -> GSSAPIChecker:
+def make_checker(argument: str, pool: CheckThreads | None = None) -> GSSAPIChecker:
     """
     The checker of ``--auth gssapi:[service=NAMES][:keytab=FILE][:protection=LEVEL][:realm=strip|keep]``.
 
-    :param pool: where the library may block; None: threads of the checker's own.
-    :raises InvalidAuthArgumentString: when *argument* is something else.
+    :param pool: the threads in which the library may block; None: threads of the checker's own.
+    :raises InvalidAuthArgumentString: when *argument* is wrong.
     """
     given = arguments("gssapi", argument, _ARGUMENTS)
     keytab = _one(given, "keytab", None)
@@ -389,7 +379,8 @@ def _acceptor(keytab: str | None, services: Sequence[str]) -> ContextAcceptor:
     try:
         if keytab is not None:
             read_regular_file(keytab)
-            # It is opened for each client, and twistd changes its directory before the first.
+            # The file is opened for each client, and twistd changes its directory before the first client
+            # comes.
             keytab = os.path.abspath(keytab)
         return ContextAcceptor(keytab, services)
     except OSError as problem:
@@ -419,7 +410,7 @@ def _is_service(name: str) -> bool:
 
 
 def stripped(principal: str, realm: str) -> str:
-    """*principal* without the *realm*, if it is of it; a name of another one is kept whole."""
+    """*principal* without the *realm*; a name of another realm stays whole."""
     name = principal.removesuffix(f"@{realm}")
     # A backslash makes the "@" a part of the name.
     return name if name and not name.endswith("\\") else principal
@@ -427,9 +418,9 @@ def stripped(principal: str, realm: str) -> str:
 
 def local_realm() -> str:
     """
-    The realm that this machine's Kerberos configuration has as its own.
+    The default realm of this machine's Kerberos configuration.
 
-    :raises ValueError: when it has none.
+    :raises ValueError: when there is none.
     """
     try:
         name = raw.canonicalize_name(raw.import_name(b"x", raw.NameType.user), raw.MechType.kerberos)
@@ -439,10 +430,10 @@ def local_realm() -> str:
 
 
 def status_text(problem: raw.GSSError) -> str:
-    """What the library says, the major status and the minor one, fit for a log."""
+    """The library's texts for the major and the minor status, fit for a log."""
     texts = [
         *problem.get_all_statuses(problem.maj_code, True),
-        # Without a minor code there is "Unknown error", or worse.
+        # The text for no minor code is "Unknown error", or worse.
         *(problem.get_all_statuses(problem.min_code, False) if problem.min_code else ()),
     ]
     return printable("; ".join(" ".join(text.rstrip(".").split()) for text in texts))

@@ -1,5 +1,5 @@
 """
-Hashed passwords, of the kinds that are good enough, and what it takes to check one.
+Hashed passwords of safe kinds, and the time that a check takes.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from passlib.hash import apr_md5_crypt, bcrypt, sha256_crypt, sha512_crypt
 from .users_file import Refused
 
 try:
-    # Here and not with the first password: it is tried out, which takes a while.
+    # passlib tries the backend out, which is slow; so this is done here, not with the first password.
     bcrypt.set_backend("bcrypt")
 except MissingBackendError:
     raise ImportError("the package bcrypt is not installed") from None
 
-#: Bytes of a password that bcrypt takes into account.
+#: Bytes of a password that bcrypt reads.
 BCRYPT_MOST = 72
 #: bcrypt's cost for new passwords, as a power of two.
 COST = 12
-#: Seconds that a wrong answer takes at the most, where a hash takes longer: others wait for the thread.
+#: The greatest number of seconds for a wrong answer, if some hash takes longer: other clients wait for the
+#: thread.
 MOST_EFFORT = 3.0
 
 _KINDS: dict[bytes, Any] = {
@@ -39,8 +40,8 @@ _KINDS: dict[bytes, Any] = {
 _HANDLERS: dict[str, Any] = {handler.name: handler for handler in _KINDS.values()}
 _DES_CRYPT = frozenset(b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 
-# These are computed in Python, which does one thing at a time: two of them would
-# be no faster, and keep the reactor waiting for two.
+# These hashes are computed in Python, which runs one thread at a time: two at once would be no faster, and
+# would make the reactor wait for two.
 _in_python = Lock()
 
 
@@ -52,10 +53,10 @@ class Hash:
     """
     A hashed password.
 
-    :param text: as it stands in the file.
-    :raises Unsafe: when it is of a kind that is not taken.
-    :raises ValueError: when it is of one that is, but not whole.
-    :ivar kind: what decides how long a check takes: the name of the algorithm and its rounds; of bcrypt the
+    :param text: the hash, as in the file.
+    :raises Unsafe: when *text* is of a kind that is not accepted.
+    :raises ValueError: when *text* is of an accepted kind, but not whole.
+    :ivar kind: the name of the algorithm and its rounds, which decide how long a check takes; for bcrypt the
         cost, a power of two.
     """
 
@@ -73,21 +74,21 @@ class Hash:
         self.kind: tuple[str, int] = self._handler.name, getattr(parsed, "rounds", 0)
 
     def verify(self, password: bytes) -> bool:
-        """Whether *password*, in which there is no NUL, is this one."""
+        """Whether *password*, which has no NUL, is the right one."""
         if self._handler is bcrypt:
-            # As htpasswd and Apache have it; what is longer counts as far as it goes.
+            # As htpasswd and Apache do: only the first bytes of a longer password count.
             return bool(bcrypt.verify(password[:BCRYPT_MOST], self._text))
         with _in_python:
             return bool(self._handler.verify(password, self._text))
 
     @property
     def effort(self) -> float:
-        """About how many seconds a check takes here."""
+        """About how many seconds a check takes on this machine."""
         name, rounds = self.kind
         return _amount(name, rounds) * _seconds_of_one(name)
 
     def work(self, seconds: float) -> None:
-        """Compute for about so many *seconds* with this hash's algorithm."""
+        """Compute for about *seconds* with the algorithm of this hash."""
         name, _ = self.kind
         amount = max(0, round(seconds / _seconds_of_one(name)))
         for rounds in _rounds_for(name, amount):
@@ -109,20 +110,17 @@ def _what_else(text: bytes) -> str:
     return "plain text"
 
 
-# What it takes.
-
-
 class EqualTime:
     """
-    Makes a wrong answer take as long as the most expensive of some hashes, whoever the user is.
+    Makes a wrong answer take as long as a check of the most expensive hash, for every name.
 
-    Strategy: what is due is computed, in the thread of the check. A timer would not know how much slower the
-    hashes of others are just now, and an answer that needs no thread would come before those that wait for
-    one. A wrong answer costs no more than a check of the most expensive hash, which a client can ask for
-    anyway. A user who does not exist has a hash of one of the kinds that there are, always the same one. So
-    the difference between two algorithms, which cannot be made up for exactly, tells nothing of who exists.
+    Strategy: the thread of the check computes for the rest of that time. A timer would not know how much
+    slower hashes are computed just now, and an answer that needs no thread would come before answers that
+    wait for one. A wrong answer costs no more than a check of the most expensive hash, which a client can ask
+    for anyway. A name that is no user's gets the hash of a user, always the same one. So the difference in
+    time between two algorithms, which cannot be hidden exactly, does not tell which users exist.
 
-    :param hashes: of all users.
+    :param hashes: the hashes of all users.
     """
 
     def __init__(self, hashes: Iterable[Hash]) -> None:
@@ -132,17 +130,17 @@ class EqualTime:
         self._stand_ins = [hash for hash in stand_ins if hash.effort <= self._total] or stand_ins[:1]
 
     def stand_in(self, username: bytes) -> Hash | None:
-        """The hash of a user who does not exist; None: there are no users at all."""
+        """The hash for *username*, which is no user's; None: there are no users at all."""
         return self._stand_ins[hash(username) % len(self._stand_ins)] if self._stand_ins else None
 
     def fill(self, checked: Hash) -> None:
-        """Compute what is still due when *checked* was wrong."""
+        """Compute for the rest of the time, after *checked* was wrong."""
         self._stand_ins[-1].work(self._total - checked.effort)
 
 
 @lru_cache
 def _seconds_of_one(name: str) -> float:
-    """Seconds that one round takes here, by the fewest rounds that may be."""
+    """Seconds that one round takes on this machine, measured with the fewest rounds that are possible."""
     rounds = _fewest(name)
     return min(_seconds_of(name, rounds) for _ in range(3)) / _amount(name, rounds)
 
@@ -163,7 +161,7 @@ def _compute(name: str, rounds: int) -> None:
 
 
 def _amount(name: str, rounds: int) -> int:
-    """What *rounds* of the kind *name* are in units that add up."""
+    """The number of steps in *rounds* of the kind *name*, which can be added."""
     return 1 << rounds if _HANDLERS[name] is bcrypt else rounds or 1
 
 
@@ -172,7 +170,7 @@ def _fewest(name: str) -> int:
 
 
 def _rounds_for(name: str, amount: int) -> Iterator[int]:
-    """The rounds of hashes that take *amount* together; what is left over is less than the fewest take."""
+    """The rounds of hashes that have *amount* steps together, as nearly as the fewest rounds allow."""
     fewest = _fewest(name)
     if not fewest:
         yield from [0] * amount
@@ -184,7 +182,7 @@ def _rounds_for(name: str, amount: int) -> Iterator[int]:
 
 def new_hash(password: bytes, cost: int = COST) -> bytes:
     """
-    The bcrypt hash of *password*, with a new salt, as Apache's own programs take it.
+    The bcrypt hash of *password*, with a new salt, in the form that Apache's own programs accept.
 
     :param password: 1 to 72 bytes without NUL.
     :param cost: a power of two, from 4 to 31.

@@ -1,8 +1,8 @@
 """
-The userid of a SOCKS4 request, as the client's machine vouches for it (RFC 1413), or as it stands.
+Checkers of the userid of a SOCKS4 request: the client's machine vouches for it (RFC 1413), or it is trusted.
 
-``twisted.protocols.ident`` has a client, but it writes text where transports take
-bytes, and strips a user's name of what RFC 1413 counts to it.
+The client in ``twisted.protocols.ident`` writes text where transports take bytes, and strips spaces that
+belong to a user's name by RFC 1413.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from ..credentials import IUserid, Userid
 from ..users import name_of
 from .arguments import arguments
 
-#: Where an identd listens.
+#: The port of an identd.
 PORT = 113
-#: Seconds in which it must have answered.
+#: Seconds in which an identd must have answered.
 TIMEOUT = 5.0
 
-#: Bytes of an answer; RFC 1413 has 1000 at the most, and a user's name 512.
+#: The greatest number of bytes of an answer. By RFC 1413 an answer has at most 1000, and a user's name 512.
 _LONGEST = 1024
 
 _ANSWER = re.compile(
     rb"[ \t]*(\d{1,5})[ \t]*,[ \t]*(\d{1,5})[ \t]*:[ \t]*(USERID|ERROR)[ \t]*:([^:]*)(?::(.*))?", re.DOTALL
 )
-#: The errors that have a meaning; of others a log would show what a stranger has made up.
+#: The errors that have a meaning. A log does not show other ones, which a stranger may have made up.
 _ERRORS = frozenset({b"INVALID-PORT", b"NO-USER", b"HIDDEN-USER", b"UNKNOWN-ERROR"})
 
 
@@ -47,11 +47,11 @@ def parse_answer(line: bytes, ports: tuple[int, int]) -> bytes:
     """
     The user's name in an identd's answer.
 
-    All behind the last colon that the syntax has is the name, white space too (RFC 1413, section 6).
+    The name is everything behind the last colon of the syntax, also white space (RFC 1413, section 6).
 
     :param line: the answer, without the CRLF.
-    :param ports: those of the connection that was asked for: the client's and ours.
-    :raises IdentUnreachable: when *line* tells no name, or is no answer to that question.
+    :param ports: the client's port and our port of the connection in question.
+    :raises IdentUnreachable: when *line* has no name, or is no answer to the question.
     """
     answer = _ANSWER.fullmatch(line)
     if answer is None or (int(answer[1]), int(answer[2])) != ports:
@@ -69,7 +69,7 @@ class _Question(Protocol):
     """
     Asks an identd.
 
-    :param ports: those of the connection in question: the client's and ours.
+    :param ports: the client's port and our port of the connection in question.
     :ivar answer: fires with the user's name.
     """
 
@@ -94,7 +94,7 @@ class _Question(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self._over:
-            # What came may be a part of a name, which would be the name of somebody else.
+            # The bytes that have come may be a part of the name only, which may be the name of another user.
             self._fail(IdentUnreachable("identd closes without an answer"))
 
     def _judge(self, line: bytes) -> None:
@@ -118,12 +118,12 @@ class _Question(Protocol):
 @implementer(ICredentialsChecker)
 class IdentChecker:
     """
-    Asks the client's machine whether the userid is that of the user whose program is connected.
+    Asks the client's machine whether the userid is the name of the user whose program has connected.
 
-    It is worth what the client's machine is worth: whoever rules that machine chooses the name.
+    The answer is as trustworthy as the client's machine: its administrator chooses the name.
 
-    :param port: where the identd listens.
-    :param timeout: seconds in which it must have answered.
+    :param port: the port of the identd.
+    :param timeout: seconds in which the identd must have answered.
     :param reactor: connects and keeps time; None: the global one.
     """
 
@@ -147,7 +147,7 @@ class IdentChecker:
 
     def _ask(self, host: str, port: int, own_host: str, own_port: int) -> Deferred[bytes]:
         kind = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
-        # It tells who has a connection only to the other end of it. The endpoint's own timeout never comes.
+        # An identd answers only the other end of a connection. The endpoint's own timeout never comes.
         endpoint = kind(self._clock(), host, self.port, self.timeout + 1, bindAddress=(own_host, 0))
         asking: Deferred[Any] = connectProtocol(endpoint, _Question((port, own_port)))
         return asking.addCallback(lambda question: question.answer)
@@ -160,7 +160,7 @@ class IdentChecker:
 
 @implementer(ICredentialsChecker)
 class TrustedUserid:
-    """Takes the userid of a request for the user's name: whoever can connect chooses it."""
+    """Takes the userid of a request for the user's name, which each client so chooses itself."""
 
     credentialInterfaces = (IUserid,)
 

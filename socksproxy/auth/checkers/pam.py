@@ -1,8 +1,8 @@
 """
 Users and passwords of a PAM service.
 
-Both are asked for: whether the password is right, and whether the account may be
-used now. One that is locked or has expired is refused, whatever the password.
+PAM is asked whether the password is right, and whether the account may be used now. An account that is locked
+or has expired is refused, whatever the password.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .threads import CheckFailed, CheckThreads, PasswordChecker
 #: Checks at once. They wait more than they compute: pam_unix takes two seconds to refuse.
 THREADS = 8
 
-#: Where services are described: pam.d(5).
+#: The folders with the descriptions of services: pam.d(5).
 FOLDERS = ("/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d")
 
-#: Another password than the user's, or no such user.
+#: The password is wrong, or there is no such user.
 _WRONG = frozenset({pam.PAM_AUTH_ERR, pam.PAM_USER_UNKNOWN})
-#: Somebody whom the service does not let in now. Anything else says that nobody could be asked.
+#: The service refuses the user now. Any other code says that the password was not checked.
 _REFUSALS = frozenset(
     {
         pam.PAM_PERM_DENIED,
@@ -42,11 +42,11 @@ _is_service = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*").fullmatch
 
 
 class NoService(Exception):
-    """There is no such service; its words are for the operator."""
+    """There is no such service; the text is for the operator."""
 
 
 def _require(service: str) -> None:
-    # PAM itself would take the service "other" in its place, which may let in everybody with an account.
+    # PAM itself would use the service "other" instead, which may let in every user with an account.
     if not any(os.path.isfile(os.path.join(folder, service.lower())) for folder in FOLDERS):
         raise NoService(
             f"there is no PAM service {service!r}: it would be described in {FOLDERS[0]}/{service}"
@@ -57,9 +57,9 @@ class PAMChecker(PasswordChecker):
     """
     Checks usernames and passwords by PAM.
 
-    :param service: its name, as in ``/etc/pam.d``.
-    :param checks: where they are checked; None: in threads of its own.
-    :raises NoService: when there is none of that name.
+    :param service: the name of the service, as in ``/etc/pam.d``.
+    :param checks: the threads that check passwords; None: threads of the checker's own.
+    :raises NoService: when there is no service of that name.
     :raises OSError: when there is no PAM.
     """
 
@@ -68,7 +68,7 @@ class PAMChecker(PasswordChecker):
             raise NoService(f"{service!r} is not the name of a PAM service, such as login")
         _require(service)
         try:
-            pam.PamAuthenticator()  # finds the library, which takes a while
+            pam.PamAuthenticator()  # finds the library, which is slow
         except AttributeError:
             raise OSError("there is no libpam here") from None
         self._service = service
@@ -81,9 +81,9 @@ class PAMChecker(PasswordChecker):
             _require(self._service)
         except NoService as problem:
             raise CheckFailed(str(problem)) from None
-        asked = pam.PamAuthenticator()  # one each: it is not for several threads
-        # Latin-1 is for PAM's own messages, which may be in any language. The credentials of this
-        # process, which setcred might change, are not the client's.
+        asked = pam.PamAuthenticator()  # one for each check, because it is not thread-safe
+        # Latin-1 is for PAM's own messages, which may be in any language. setcred is left out, because it
+        # would change the credentials of this process, which are not the client's.
         if asked.authenticate(username, password, self._service, encoding="latin-1", resetcreds=False):
             return True
         if asked.code in _WRONG:

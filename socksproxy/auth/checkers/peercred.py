@@ -33,7 +33,7 @@ _THREADS = 2
 
 #: pid, uid and gid (unix(7)).
 _UCRED = Struct("iII")
-#: What the kernel gives in place of a user whom this system cannot tell, such as one of another container.
+#: The user that the kernel reports for a user it cannot map, such as a user of another container.
 _NOBODY = 65534
 #: There is no peer.
 _NO_ID = 0xFFFFFFFF
@@ -45,7 +45,7 @@ class _User(NamedTuple):
 
 
 def credentials_of(sock: socket.SocketType) -> PeerCredentials | None:
-    """Who is at the other end of *sock*; None: it is no Unix socket, or the system does not tell."""
+    """The process at the other end of *sock*; None: it is no Unix socket, or the system does not tell."""
     if sock.family != getattr(socket, "AF_UNIX", None) or not hasattr(socket, "SO_PEERCRED"):
         return None
     try:
@@ -57,7 +57,7 @@ def credentials_of(sock: socket.SocketType) -> PeerCredentials | None:
 
 
 def user_of(sock: socket.SocketType) -> int | None:
-    """Likewise, the number of the user alone."""
+    """The number of the user at the other end of *sock*; None as for :func:`credentials_of`."""
     credentials = credentials_of(sock)
     return None if credentials is None else credentials.uid
 
@@ -65,20 +65,20 @@ def user_of(sock: socket.SocketType) -> int | None:
 @implementer(ICredentialsChecker)
 class PeerCredentialsChecker:
     """
-    Knows local users by their names.
+    Lets in local users, by their names.
 
-    A user without a name is refused, and so is ``nobody``: that may be anybody whom
-    the system cannot tell.
+    A user without a name is refused, and so is ``nobody``, which may stand for any user that the system
+    cannot map.
 
-    :param groups: numbers of groups; only members of one of them are known. None: all users are.
-    :param reactor: tells the time, and is told what threads find; None: the global one.
+    :param groups: numbers of groups; only members of one of them are let in. None: all users are.
+    :param reactor: for time and threads; None: the global one.
     """
 
     credentialInterfaces = (IPeerCredentials,)
 
     def __init__(self, groups: frozenset[int] | None = None, reactor: Any = None) -> None:
         self.groups = groups
-        # The system's databases may be on the network; threads of our own can hang with them.
+        # The system's databases may be on the network, and hang; so they have threads of their own.
         self._checks = CheckThreads(reactor, name="local users", threads=_THREADS)
         self._known: OrderedDict[int, tuple[float, _User | None]] = OrderedDict()
         self._waiting: dict[int, list[Deferred[Any]]] = {}
@@ -88,9 +88,9 @@ class PeerCredentialsChecker:
 
     def _judge(self, user: _User | None, uid: int) -> str:
         if user is None:
-            raise NotAuthenticated(f"uid {uid} is nobody whom this system knows")
+            raise NotAuthenticated(f"this system has no user with the uid {uid}")
         if self.groups is not None and not self.groups & user.groups:
-            raise NotAuthenticated(f"{user.name} is in no group that may use this")
+            raise NotAuthenticated(f"{user.name} is in no group that is let in")
         return user.name
 
     def _user(self, uid: int) -> Deferred[Any]:

@@ -1,5 +1,5 @@
 """
-The TLS certificate of a client: asking for it, and the user's name in it.
+TLS certificates of clients: how a listener asks for one, and the user's name in it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ...twisted_internals import tls_options_of
 from ..credentials import Certificate, ICertificate
 from .arguments import arguments
 
-#: Gives all the names of a kind in a certificate.
+#: Gives all names of one kind in a certificate.
 Names = Callable[[x509.Certificate], "list[str]"]
 
 
@@ -30,14 +30,15 @@ def ask_for_certificates(endpoint: object, ca_file: str) -> bool:
     """
     Have *endpoint* ask its clients for a certificate, before it listens.
 
-    A client may do without; a certificate that is not valid, or that nobody in *ca_file* has
-    signed, ends the handshake.
+    A client need not have a certificate. A certificate that is not valid, or that no authority in *ca_file*
+    has signed, ends the handshake.
 
-    :param endpoint: one with TLS that ``ssl:`` makes. Behind ``haproxy:`` certificates are the balancer's.
-    :param ca_file: the certificates of authorities, in PEM.
-    :returns: whether *endpoint* does; False: it is without TLS, or with one that we do not know.
-    :raises InvalidAuthArgumentString: when there are no such certificates, or *endpoint*
-        asks for other ones already: nobody could tell which authority has vouched for whom.
+    :param endpoint: an endpoint with TLS, as ``ssl:`` makes it. Behind ``haproxy:`` certificates are the
+        balancer's.
+    :param ca_file: a file with the certificates of authorities, in PEM.
+    :returns: whether *endpoint* asks; False: it is without TLS, or of a kind that we do not know.
+    :raises InvalidAuthArgumentString: when there are no such certificates, or *endpoint* asks for those of
+        another file already: then it would not be known which authority has vouched for a client.
     """
     options = tls_options_of(endpoint)
     if not isinstance(options, ssl.CertificateOptions):
@@ -75,7 +76,7 @@ class CertificateChecker:
         return execute(self._name, credentials.certificate)
 
     def _name(self, certificate: X509) -> str:
-        # A session that TLS resumes may have begun before that.
+        # TLS may have resumed a session that began before the certificate expired.
         if certificate.has_expired():
             raise NotAuthenticated("the client's certificate has expired")
         try:

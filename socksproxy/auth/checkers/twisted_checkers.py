@@ -25,12 +25,12 @@ __all__ = ["adapted"]
 
 def adapted(checker: Any, reactor: Any) -> Any:
     """
-    What stands for *checker* where the reactor must not wait; for most that is *checker*.
+    A checker in place of *checker* that does not block the reactor; most checkers need none.
 
-    :raises InvalidAuthArgumentString: when it could not let a user in, or not the ones that are meant.
+    :raises InvalidAuthArgumentString: when *checker* could let in no user, or wrong ones.
     """
     if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
-        # It keeps the names that "memory:" was given as text, and what comes from the network is bytes.
+        # The checker of "memory:" keeps names as text, and names from the network are bytes.
         checker.users = {_bytes(name): _bytes(password) for name, password in checker.users.items()}
         _check_users(checker.users)
         return checker
@@ -49,11 +49,12 @@ def adapted(checker: Any, reactor: Any) -> Any:
 
 class _Unix:
     """
-    Twisted's checker of the system's passwords, which breaks on some names and is quick with unknown ones.
+    Twisted's checker of the system's passwords, without two faults: some names raise, and unknown ones are
+    quick.
 
-    A user without a password, such as a system's own, takes as long as any other.
+    An unknown user, and one without a password, takes as long as any other.
 
-    :raises InvalidAuthArgumentString: where Python cannot compute such passwords: 3.13 and later.
+    :raises InvalidAuthArgumentString: when Python cannot compute such hashes, as from version 3.13 on.
     """
 
     def __init__(self, checker: UNIXChecker) -> None:
@@ -79,10 +80,11 @@ class _Unix:
 
     def _hash_of(self, name: str) -> str:
         """
-        The hash of a user's password, or what the system has in its place.
+        The hash of a user's password, or the text that the system has instead.
 
-        :raises KeyError: when there is no such user; ValueError: when the name cannot be one.
-        :raises OSError: when this process may not know.
+        :raises KeyError: when there is no such user.
+        :raises ValueError: when *name* cannot be a name.
+        :raises OSError: when this process may not read it.
         """
         text: str = pwd.getpwnam(name).pw_passwd
         if text not in ("x", "*"):
@@ -91,7 +93,7 @@ class _Unix:
         return hidden
 
     def _salt(self, name: bytes) -> str:
-        """A user's, always the same for a *name* that has none: the same kind of hash, with the same cost."""
+        """The salt of some user's hash, always the same one for one *name*."""
         try:
             hashes = [entry.sp_pwdp for entry in self._shadow.getspall()]
         except OSError:

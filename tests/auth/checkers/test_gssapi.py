@@ -17,6 +17,7 @@ from twisted.cred.strcred import InvalidAuthArgumentString, makeChecker
 from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface.verify import verifyObject
 
+from socksproxy.auth.checkers.threads import CheckThreads
 from socksproxy.auth.credentials import GSSAPIName, IGSSAPIName
 from socksproxy.auth.users import Realm as Users
 from socksproxy.errors import NotAuthenticated
@@ -44,11 +45,11 @@ else:
 Protection = gssapi.Protection
 
 
-class Here:
+class Here(CheckThreads):
     """A pool without threads."""
 
-    def run(self, function: Callable[..., Any], *arguments: Any, share: object = None) -> Deferred[Any]:
-        return maybeDeferred(function, *arguments)
+    def run(self, check: Callable[..., Any], *arguments: Any, share: object = None) -> Deferred[Any]:
+        return maybeDeferred(check, *arguments)
 
 
 @pytest.fixture(scope="module")

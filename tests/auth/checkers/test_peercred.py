@@ -148,7 +148,7 @@ async def test_me() -> None:
 @pytest_twisted.ensureDeferred
 async def test_without_name(database: Callable[..., Database]) -> None:
     users = database({1: "alice"})
-    with pytest.raises(NotAuthenticated, match="uid 2 is nobody whom this system knows"):
+    with pytest.raises(NotAuthenticated, match="this system has no user with the uid 2"):
         await PeerCredentialsChecker().requestAvatarId(shown(2))
     assert users.asked == [2]
 
@@ -170,7 +170,7 @@ async def test_groups(database: Callable[..., Database]) -> None:
     assert await by_group[7].requestAvatarId(shown(1)) == "alice"
     assert await by_group[8].requestAvatarId(shown(2)) == "bob"
     for checker, uid in ((by_group[8], 1), (by_group[1], 2)):
-        with pytest.raises(NotAuthenticated, match="is in no group that may use this"):
+        with pytest.raises(NotAuthenticated, match="is in no group that is let in"):
             await checker.requestAvatarId(shown(uid))
 
 
