@@ -7,13 +7,16 @@ What is wrong with an option shows while the options are parsed; what shows only
 
 from __future__ import annotations
 
-from .config import command_line
-from .net.resources import Resources
-from .runtime.clocks import use_monotonic_clock
-from .service.base import ListeningService
-from .service.daemon import prepare_files
-from .service.server import SOCKSService, make_factory
-from .workers.descriptor_passing import SupervisorResources
+from .runtime.garbage import importing
+
+with importing():
+    from .config import command_line
+    from .net.resources import Resources
+    from .runtime.clocks import use_monotonic_clock
+    from .service.base import ListeningService
+    from .service.daemon import prepare_files
+    from .service.server import SOCKSService, make_factory
+    from .workers.descriptor_passing import SupervisorResources
 
 __all__ = ["Options", "makeService"]
 

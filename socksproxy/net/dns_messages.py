@@ -16,6 +16,7 @@ import dns.message
 import dns.name
 import dns.opcode
 import dns.rcode
+import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 from dns.rdatatype import RdataType
@@ -26,6 +27,10 @@ MOST_ALIASES = 16
 HEADER = 12
 
 A, AAAA, PTR = RdataType.A, RdataType.AAAA, RdataType.PTR
+
+# dnspython imports the module of a type with the first record of the type, and a client would wait for it.
+for _type in (A, AAAA, PTR, RdataType.CNAME, RdataType.SOA, RdataType.OPT):
+    dns.rdata.get_rdata_class(dns.rdataclass.IN, _type)
 
 
 class Outcome(Enum):

@@ -40,9 +40,12 @@ from .reassembly import TIME, Reassembly
 from .targets import LIFETIME
 from .transports import ClientTransport
 
+# There are systems without what these sockets need.
+if TYPE_CHECKING or batch.available():
+    from .sockets import ClientPort
+
 if TYPE_CHECKING:
     from ..relay.engine import RelayEngine
-    from .sockets import ClientPort
 
     Port = ClientPort | ClientTransport
     #: Opens a port that clients send to, at an address and a port (0: any), or raises an OSError.
@@ -229,8 +232,6 @@ class Associations:
     def _opener(self, engine: RelayEngine | None) -> OpenPort:
         if engine is None or not batch.available():
             return partial(ClientTransport, self._reactor)
-        from .sockets import ClientPort
-
         return partial(ClientPort, engine)
 
     def _closed(self, association: Association) -> None:

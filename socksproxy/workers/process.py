@@ -46,8 +46,10 @@ _TOGETHER, _MORE = 64, b"+"
 _BOOT = (
     "import os, sys; "
     "sys.path[:1] == [''] and sys.path.pop(0); "
-    "'LISTEN_PID' in os.environ and os.environ.update(LISTEN_PID=str(os.getpid())); "
-    "from socksproxy.workers.worker import main; main()"
+    "'LISTEN_PID' in os.environ and os.environ.update(LISTEN_PID=str(os.getpid()))\n"
+    "from socksproxy.runtime.garbage import importing\n"
+    "with importing(): from socksproxy.workers.worker import main\n"
+    "main()"
 )
 
 
