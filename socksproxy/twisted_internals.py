@@ -110,6 +110,12 @@ def replace_protocol(transport: Any, protocol: Any) -> bool:
     return True
 
 
+def is_paused(transport: Any) -> bool:
+    """Whether *transport* is one whose reading its protocol has paused, as far as that can be seen."""
+    inner = innermost(transport)
+    return isinstance(inner, tcp.Connection) and inner not in inner.reactor.getReaders()
+
+
 #: The transports whose socket can be taken, and the attributes of a connected one that are relied on.
 _KNOWN = (tcp.Server, tcp.Client, unix.Server, unix.Client)
 _RELIED_ON = (

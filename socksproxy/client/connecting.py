@@ -28,6 +28,7 @@ from zope.interface import directlyProvides, implementer
 
 from ..twisted_internals import replace_protocol
 from ..wire.words import Address, AddressType, Request
+from .early_bytes import EarlyBytes
 from .errors import (
     ProxiedConnectError,
     ProxyError,
@@ -347,8 +348,8 @@ def hand_over(
     negotiator.give_to(receiver)
     receiver.makeConnection(transport)
     attempt.succeed(protocol)
-    if rest and not getattr(transport, "disconnecting", False):
-        protocol.dataReceived(rest)
+    if rest:
+        EarlyBytes(transport, protocol, rest).deliver()
 
 
 def hops_of(transport: object) -> int:

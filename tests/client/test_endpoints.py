@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.interfaces import IHalfCloseableProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -165,6 +165,35 @@ def test_no_bytes_for_a_connection_that_is_closed(endpoint: Any) -> None:
     for piece in (*first, last + BANNER):
         proxy.say(piece)
     assert factory.built[0].heard == ["made"]
+
+
+@pytest_twisted.inlineCallbacks
+def test_early_bytes_wait_for_a_protocol_that_pauses(scripted: Callable[..., Any]) -> Playing:
+    """
+    e 1, 9: a protocol that pauses its transport gets the early bytes when it resumes, before all later ones.
+    """
+
+    class Busy(Recorder):
+        def connectionMade(self) -> None:
+            super().connectionMade()
+            self.transport.pauseProducing()
+
+    factory = Recorders()
+    factory.protocol = Busy
+    proxy: Any = yield scripted(*open5(SUCCESS5 + BANNER))
+    protocol: Any = yield SOCKS5ClientEndpoint(proxy.endpoint, "192.0.2.9", 25).connect(factory)
+    proxy.ends[0].transport.write(b"later")
+    yield deferLater(reactor, 0.02)
+    assert protocol.heard == ["made"]
+    protocol.transport.resumeProducing()
+    protocol.transport.pauseProducing()
+    protocol.transport.resumeProducing()
+    protocol.transport.pauseProducing()
+    yield deferLater(reactor, 0.02)
+    assert protocol.heard == ["made"]
+    protocol.transport.resumeProducing()
+    yield until(lambda: protocol.heard == ["made", BANNER + b"later"])
+    protocol.transport.loseConnection()
 
 
 # What is sent.

@@ -42,6 +42,17 @@ def reset(end: ScriptedEnd) -> None:
     end.transport.abortConnection()
 
 
+def forward_to(port: int) -> Callable[[ScriptedEnd], object]:
+    """A step: from here on the connection leads to that *port* of 127.0.0.1."""
+
+    def forward(end: ScriptedEnd) -> None:
+        TCP4ClientEndpoint(reactor, "127.0.0.1", port).connect(Factory.forProtocol(_Onward)).addCallback(
+            end.forward
+        )
+
+    return forward
+
+
 def open5(*more: Step, request: int = REQUEST) -> list[Step]:
     """A proxy that wants no login: the script up to the request, and *more*."""
     return [GREETING, b"\x05\x00", request, *more]
@@ -62,6 +73,8 @@ class ScriptedEnd(Protocol):
         self._pieces = pieces
         self._left = bytearray()
         self._busy = False
+        self._leads_on = False
+        self._onward: Any = None
         self.received = b""
         self.ended: Failure | None = None
 
@@ -76,6 +89,14 @@ class ScriptedEnd(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.ended = reason
+        if self._onward is not None:
+            self._onward.transport.abortConnection()
+
+    def forward(self, onward: Any) -> None:
+        """Lead to *onward*."""
+        self._onward = onward
+        onward.end = self
+        self._go_on()
 
     def _go_on(self) -> None:
         while self._steps and not self._busy:
@@ -88,9 +109,10 @@ class ScriptedEnd(Protocol):
                 self._say(step)
             else:
                 step(self)
+                self._leads_on = step.__name__ == "forward"
             self._steps.pop(0)
-        if not self._steps and self._left and not self._busy:
-            self.transport.write(bytes(self._left))
+        if not self._steps and self._left and not self._busy and (self._onward or not self._leads_on):
+            (self._onward or self).transport.write(bytes(self._left))
             self._left.clear()
 
     def _say(self, data: bytes) -> None:
@@ -103,6 +125,18 @@ class ScriptedEnd(Protocol):
             reactor.callLater(0.001, self._say, data[self._pieces :])
         else:
             self._go_on()
+
+
+class _Onward(Protocol):
+    """The connection from a proxy to the destination."""
+
+    end: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        self.end.transport.write(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.end.transport.loseConnection()
 
 
 class ScriptedProxy(Factory[ScriptedEnd]):
