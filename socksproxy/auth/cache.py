@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..logs.redaction import redacted
+from ..runtime.recent import Recent
 from .fingerprints import Fingerprints
 from .known import Recall, tells_changes, version_of
 
@@ -82,39 +83,6 @@ class _Wrong(NamedTuple):
     took: float
 
 
-class _Recent:
-    """
-    Values by keys, for some seconds.
-
-    :param clock: tells the time.
-    :param most: the greatest number of values; the oldest makes room.
-    """
-
-    def __init__(self, clock: IReactorTime, most: int) -> None:
-        self._clock = clock
-        self._most = most
-        self._known: dict[bytes, tuple[float, Any]] = {}
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def get(self, key: bytes) -> Any:
-        """The value of *key*; None: there is none, or its time is over."""
-        until, value = self._known.get(key, (0.0, None))
-        return value if self._clock.seconds() < until else None
-
-    def put(self, key: bytes, value: Any, until: float) -> None:
-        """Have *value* for *key*, until the clock's seconds are *until*."""
-        self._known.pop(key, None)  # to the end of the queue
-        if len(self._known) >= self._most:
-            del self._known[next(iter(self._known))]
-        self._known[key] = until, value
-
-    def discard(self, key: bytes) -> None:
-        """Have no value for *key*."""
-        self._known.pop(key, None)
-
-
 @implementer(ICredentialsChecker)
 class Remembering:
     """
@@ -150,12 +118,12 @@ class Remembering:
         self._fingerprints = Fingerprints(random)
         self._underway: dict[bytes, _Check] = {}
         # The right passwords, by the user's name. The keys of the other tables are fingerprints.
-        self._verified = _Recent(clock, most)
-        self._refused = _Recent(clock, most)
+        self._verified: Recent[bytes, _Verified] = Recent(clock, most)
+        self._refused: Recent[bytes, _Wrong] = Recent(clock, most)
         # Passwords that recall() has compared with a right one, and found to be another one.
-        self._suspected = _Recent(clock, most)
+        self._suspected: Recent[bytes, bool] = Recent(clock, most)
         # Passwords of clients that did not wait for the answer.
-        self._abandoned = _Recent(clock, most)
+        self._abandoned: Recent[bytes, bool] = Recent(clock, most)
 
     @property
     def remembered(self) -> int:
@@ -175,7 +143,7 @@ class Remembering:
         known = self._right_one(username, version)
         if known is not None and compare_digest(known.mac, mac):
             return known.avatar_id
-        wrong: _Wrong | None = self._refused.get(mac)
+        wrong = self._refused.get(mac)
         if wrong is not None and wrong.version == version:
             return self._refuse_again(wrong)
         now = self._clock.seconds()
@@ -196,16 +164,16 @@ class Remembering:
         known = self._right_one(credentials.username, version)
         if known is not None and compare_digest(known.mac, mac):
             return Recall.RIGHT
-        wrong: _Wrong | None = self._refused.get(mac)
+        wrong = self._refused.get(mac)
         if (wrong is not None and wrong.version == version) or self._suspected.get(mac):
             return Recall.WRONG
         if known is None:
             return Recall.NOTHING
-        self._suspected.put(mac, True, self._clock.seconds() + self._wrong_for)
+        self._suspected.put(mac, True, self._wrong_for)
         return Recall.OTHER
 
     def _right_one(self, username: bytes, version: int) -> _Verified | None:
-        known: _Verified | None = self._verified.get(username)
+        known = self._verified.get(username)
         return None if known is None or known.version != version else known
 
     def _refuse_again(self, wrong: _Wrong) -> Deferred[AvatarId]:
@@ -235,7 +203,7 @@ class Remembering:
         if self._abandoned.get(check.mac):
             # The same password comes again and again. So its check goes on until there is an answer.
             return
-        self._abandoned.put(check.mac, True, self._clock.seconds() + self._wrong_for)
+        self._abandoned.put(check.mac, True, self._wrong_for)
         self._over(check)
         if check.asked is None:
             return
@@ -249,9 +217,9 @@ class Remembering:
         self._over(check)
         self._refused.discard(check.mac)
         self._suspected.discard(check.mac)
-        until = check.began + self._seconds
-        if self._clock.seconds() < until:
-            self._verified.put(check.username, _Verified(check.mac, avatar_id, check.version), until)
+        left = check.began + self._seconds - self._clock.seconds()
+        if left > 0:
+            self._verified.put(check.username, _Verified(check.mac, avatar_id, check.version), left)
         for answer in check.answered():
             answer.callback(avatar_id)
 
@@ -259,8 +227,8 @@ class Remembering:
         self._over(check)
         if type(failure.value) is UnauthorizedLogin and tells_changes(self.checker):
             # The reason of any other refusal may be gone with the next attempt.
-            now = self._clock.seconds()
-            self._refused.put(check.mac, _Wrong(check.version, now - check.began), now + self._wrong_for)
+            took = self._clock.seconds() - check.began
+            self._refused.put(check.mac, _Wrong(check.version, took), self._wrong_for)
             known = self._verified.get(check.username)
             if known is not None and compare_digest(known.mac, check.mac):
                 self._verified.discard(check.username)  # the password was right, and is not any more

@@ -32,6 +32,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.interfaces import IReactorTime
 
 from ..identity import share_of
+from ..runtime.recent import Recent
 from .fingerprints import Fingerprints
 
 __all__ = ["Penalties", "TooManyFailures"]
@@ -130,8 +131,8 @@ class Penalties:
         self._records: dict[Source, _Record] = {}
         # The sources of each level, the one that has failed last at the end.
         self._levels: tuple[dict[Source, None], ...] = tuple({} for _ in range(_LEVELS + 1))
-        self._names: dict[int, _Bucket] = {}
-        self._logins: dict[tuple[Source, int], float] = {}
+        self._names: Recent[int, _Bucket] = Recent(clock, most)
+        self._logins: Recent[tuple[Source, int], bool] = Recent(clock, most)
 
     @property
     def entries(self) -> int:
@@ -143,7 +144,7 @@ class Penalties:
         self._failures = failures
         if failures is None:
             self._records.clear()
-            self._names.clear()
+            self._names = Recent(self._clock, self._most)
             for level in self._levels:
                 level.clear()
 
@@ -163,7 +164,7 @@ class Penalties:
         if record is None:
             return False
         now = self._clock.seconds()
-        return now < record.until and not self._is_familiar(source, name, now)
+        return now < record.until and not self._logins.get((source, name))
 
     def share(self, host: str | None, username: bytes) -> Hashable:
         """
@@ -178,7 +179,7 @@ class Penalties:
         """
         network = share_of(host)
         name = hash(username)
-        if network is not None and self._is_familiar(network, name, self._clock.seconds()):
+        if network is not None and self._logins.get((network, name)):
             return network, name
         return network
 
@@ -226,7 +227,7 @@ class Penalties:
         record.prune(now)
         if guess is not None and any(known.guess == guess for known in record.failures):
             return None
-        familiar = self._is_familiar(source, name, now)
+        familiar = self._logins.get((source, name))
         bound = self._failures * PER_NAME
         over = self._count_name(name, bound, now)
         record.failures.append(_Failure(now, name, guess))
@@ -235,7 +236,7 @@ class Penalties:
             # The check ran already when the penalty began, or the user was let in nevertheless. A client that
             # has not waited for the answer to its only password has not guessed.
             if host is not None and (answered or len(record.failures) > 1):
-                self._logins.pop((source, name), None)
+                self._logins.discard((source, name))
             return 0.0
         if host is None:
             return self._punish(source, record, now) if over else 0.0
@@ -253,27 +254,18 @@ class Penalties:
             return
         name = hash(username)
         source = _source(host, username)
-        pair = source, name
-        if self._logins.pop(pair, None) is None and len(self._logins) >= self._most:
-            del self._logins[next(iter(self._logins))]
-        self._logins[pair] = self._clock.seconds()
+        self._logins.put((source, name), True, LATELY)
         record = self._records.get(source)
         if record is not None and record.failures:
             record.failures = [known for known in record.failures if known.name != name]
 
-    def _is_familiar(self, source: Source, name: int, now: float) -> bool:
-        when = self._logins.get((source, name))
-        return when is not None and now - when < LATELY
-
     def _count_name(self, name: int, bound: float, now: float) -> bool:
         """Count a failure of *name*; returned is whether the name has more failures than *bound*."""
-        known = self._names.pop(name, None)
-        if known is None and len(self._names) >= self._most:
-            del self._names[next(iter(self._names))]
+        known = self._names.get(name)
         fill = 1.0
         if known is not None:
             fill += max(0.0, known.fill - (now - known.when) * bound / WINDOW)
-        self._names[name] = _Bucket(min(fill, bound), now)
+        self._names.put(name, _Bucket(min(fill, bound), now), WINDOW)
         return fill > bound
 
     def _record(self, source: Source, now: float) -> _Record:

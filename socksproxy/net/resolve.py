@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from ..errors import NameNotFound, TooManyLookups
 from ..extras import missing
+from ..runtime.recent import Recent
 from ..wire.words import Address, AddressType
 from .hosts_file import HostsFile
 from .lookups import MOST_ADDRESSES, Found, IAddressLookup
@@ -149,10 +150,8 @@ class NameLookups:
         self._fair = IAddressLookup(resolver) if IAddressLookup.providedBy(resolver) else None
         self._reverse = reverse
         self._hosts = hosts
-        self._clock = clock
         self._keep = keep
-        self._most = most
-        self._known: dict[str, tuple[float, Found]] = {}
+        self._known: Recent[str, Found] = Recent(clock, most)
         self._waiting: dict[str, dict[Hashable, _Lookup]] = {}
 
     def defines(self, name: str) -> bool:
@@ -186,9 +185,7 @@ class NameLookups:
         if defined is not None:
             return _with_port(defined, name, port)
         known = self._known.get(name)
-        if known is None or known[0] <= self._clock.seconds():
-            return None
-        return _with_port(known[1], name, port)
+        return None if known is None else _with_port(known, name, port)
 
     def reverse(self, host: str, share: Hashable = None) -> Deferred[str]:
         """
@@ -265,10 +262,7 @@ class NameLookups:
         if not self._is_awaited(name, share, lookup):
             return
         if found and self._keep:
-            self._known.pop(name, None)
-            if len(self._known) >= self._most:
-                del self._known[next(iter(self._known))]
-            self._known[name] = (self._clock.seconds() + self._keep, found)
+            self._known.put(name, found, self._keep)
         for each in self._waiting.pop(name).values():
             if each is not lookup and each.pending is not None:
                 each.pending.cancel()
