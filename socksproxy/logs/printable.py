@@ -1,5 +1,5 @@
 """
-Text of other people, as a log or a terminal can show it.
+Foreign text, as a log or a terminal can show it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def line_of_record(text: str) -> str:
     """
     *text* for a record, cut at 255 characters: control and undecodable characters are escaped.
 
-    Backslashes are not: whoever writes the record as text or JSON escapes them.
+    Backslashes stay, because the formats of records (text or JSON) escape them.
     """
     return _cut(in_one_line(text))
 
@@ -32,14 +32,14 @@ def _cut(text: str) -> str:
 
 
 def in_one_line(text: str) -> str:
-    """*text* without anything that a terminal could take for more than a character of its line."""
+    """*text* with control characters escaped, which a terminal could obey."""
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def escape_unknown(*streams: Any) -> None:
-    """Have text *streams* escape the characters that their encoding lacks, as those of the C locale do."""
+    """Have text *streams* escape the characters that their encoding lacks, as in the C locale."""
     for stream in streams:
-        if hasattr(stream, "reconfigure"):  # a stand-in for a stream may be any object
+        if hasattr(stream, "reconfigure"):  # a program may have put any object in place of a stream
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -1,5 +1,5 @@
 """
-What a log may say of the faults of somebody else's code.
+What a log may show of exceptions in foreign code.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from .printable import printable
 
 def redacted(failure: Failure) -> str:
     """
-    What *failure* is, without a secret.
+    A description of *failure* without a secret.
 
-    What an exception says may hold the password that it is about, but for the system's errors and ours.
+    The text of an exception may have a password in it, except for errors of the system and our own.
     """
     problem = failure.value
     name = type(problem).__name__
@@ -29,5 +29,5 @@ def redacted(failure: Failure) -> str:
 
 
 def code_lines(failure: Failure) -> str:
-    """Where *failure* comes from: lines of code, and none of what was in its variables."""
+    """The lines of code where *failure* has happened, without the values of variables."""
     return "".join(traceback.format_list(traceback.extract_tb(failure.getTracebackObject()))).rstrip()

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable
 from threading import RLock
 
-#: Names of what the process was given when it was started.
+#: Names of the streams that the process was started with.
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"(?:/dev|/proc/self)/fd/([0-9]{1,9})")
 
@@ -87,7 +87,7 @@ def open_for_appending(path: str) -> int:
 
     :raises OSError: when it cannot be opened.
     """
-    # Not blocking, for a FIFO whose reader is slow or gone must not stop the server.
+    # Without blocking, because a FIFO whose reader is slow or gone must not stop the server.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     own = own_descriptor(path)
     if own is None:
@@ -95,11 +95,11 @@ def open_for_appending(path: str) -> int:
     kind = os.fstat(own).st_mode
     if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
         try:
-            # Opened anew, it does not block, while others who share the stream are left alone.
+            # Opened anew, the stream does not block here, and stays as it is for other programs.
             return os.open(path, flags)
         except OSError:
-            pass  # such as that of another user, who has started this process
-    # A socket cannot be opened anew. A file would be written from two places that know nothing of each other.
+            pass  # for example a stream of another user, who has started this process
+    # A socket cannot be opened anew. A file, opened anew, would be written at two positions at once.
     return os.dup(own)
 
 
@@ -112,7 +112,7 @@ def may_wait(descriptor: int) -> bool:
 
 def write_if_ready(descriptor: int, data: bytes) -> int:
     """
-    Write to a stream that others share, so that it cannot be made one that never blocks.
+    Write to a stream that other programs share, and that therefore must stay one that blocks.
 
     :returns: how many bytes are written. A pipe or socket that is ready has room for :data:`select.PIPE_BUF`.
     :raises BlockingIOError: when there is no room.

@@ -1,5 +1,5 @@
 """
-Log lines on what may happen thousands of times: one a while, that says how often.
+Log lines about events that may happen thousands of times: one line in a while, with the number of events.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 #: Seconds between two lines.
 EVERY = 60.0
-#: Kinds of lines that are told apart; those of further kinds count together.
+#: Kinds of lines that are told apart; lines of further kinds count together.
 MOST_KINDS = 64
 
 
@@ -29,7 +29,7 @@ def complain(log: Logger, text: str, **values: Any) -> None:
 
 class LogThrottle:
     """
-    Counts something, and says when a line on it is due: the first time, and then once in :data:`EVERY`.
+    Counts events, and says when a line is due: for the first event, and then once in :data:`EVERY`.
 
     :param clock: tells the time.
     """
@@ -43,9 +43,9 @@ class LogThrottle:
 
     def due(self) -> int:
         """
-        It has happened once more.
+        Count one more event.
 
-        :returns: how often since the last line, where another one is due; 0: it is not.
+        :returns: the number of events since the last line, if another line is due; 0: none is due.
         """
         self._count += 1
         if not self.quiet:
@@ -55,7 +55,7 @@ class LogThrottle:
 
     @property
     def quiet(self) -> bool:
-        """Whether the last line is so long ago that another one would be due."""
+        """Whether another line would be due, because the last one was long ago."""
         return self._last is None or self._clock.seconds() - self._last >= EVERY
 
 
@@ -73,15 +73,16 @@ class LogThrottleByKind:
 
     def due(self, text: str) -> int:
         """
-        It has happened once more.
+        Count one more event.
 
-        :param text: of the line. Lines that differ in numbers only are of one kind.
-        :returns: how often, in this kind, since the last line, where another one is due; 0: it is not.
+        :param text: the text of the line. Lines that differ in numbers only are of one kind.
+        :returns: the number of events of this kind since the last line, if another line is due; 0: none is
+            due.
         """
         kind = re.sub("[0-9]+", "#", text)
-        seldom = self._kinds.get(kind)
-        if seldom is None:
+        throttle = self._kinds.get(kind)
+        if throttle is None:
             if len(self._kinds) >= MOST_KINDS:
                 return self._further.due()
-            seldom = self._kinds[kind] = LogThrottle(self._clock)
-        return seldom.due()
+            throttle = self._kinds[kind] = LogThrottle(self._clock)
+        return throttle.due()

@@ -1,8 +1,8 @@
 """
-What the strings of Twisted's endpoints leave out, and a listener needs.
+Additions to the descriptions of Twisted's endpoints that a listener needs.
 
-A string without ``backlog=`` has a queue of 50 clients, and ``unix:`` without ``mode=`` is open to
-everybody. ``ssl:`` sends the first certificate of ``certKey=`` alone, though the file has the whole
+Without ``backlog=`` an endpoint has a queue of 50 clients, and without ``mode=`` every local user may use
+``unix:``. ``ssl:`` sends only the first certificate of ``certKey=``, though the file may have the whole
 chain. ``systemd:`` answers a mistake with a number or a word.
 """
 
@@ -20,21 +20,21 @@ from ..twisted_internals import inner_endpoint, place_of_endpoint, systemd_socke
 from .names import literal, plain
 from .own_listeners import Place
 
-#: Clients that wait to be accepted; the kernel's own limit may be lower.
+#: Clients that may wait to be accepted; the kernel's own limit may be lower.
 BACKLOG = 1024
 
-#: The permissions of a Unix socket whose description says none; Twisted's would be 666.
+#: The permissions of a Unix socket whose description has none; Twisted's default is 666.
 MODE = 0o660
-#: How many values without a name an endpoint ``unix:`` has when the mode is the last of them.
+#: The place of the mode among the values without a name of ``unix:``.
 _MODE_PLACE = 2
 
-#: How many values without a name there are, by the kind of endpoint, when the backlog is the last of them.
+#: The place of the backlog among the values without a name, by the kind of endpoint.
 _BACKLOG_PLACE = {"tcp": 3, "tcp6": 2, "unix": 3, "ssl": 6, "tls": 3}
 
-#: The families of sockets that systemd's units open, as ``domain=`` has them.
+#: The families of systemd's sockets, by the words of ``domain=``.
 _FAMILIES = {"INET": socket.AF_INET, "INET6": socket.AF_INET6, "UNIX": socket.AF_UNIX}
 
-#: What names a file of an endpoint ``ssl:``.
+#: The values of ``ssl:`` that name files.
 _TLS_FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters")
 #: The key and certificate of an endpoint ``ssl:`` that names no key.
 _DEFAULT_KEY = "server.pem"
@@ -51,11 +51,11 @@ class WrongSystemd(ValueError):
 
 
 class NotPassed(WrongSystemd):
-    """Systemd has not passed such a socket to this process, but may pass it to another one."""
+    """Systemd has passed no such socket to this process, but may pass it to another one."""
 
 
 def place_asked_for(endpoint: Any) -> tuple[str, int] | None:
-    """The address and the port on which *endpoint* is going to listen; None: the endpoint does not tell."""
+    """The address and the port on which *endpoint* will listen; None: the endpoint does not tell."""
     place = place_of_endpoint(endpoint)
     return None if place is None else (place[0] or "0.0.0.0", place[1])
 
@@ -69,13 +69,13 @@ def is_ipv6_wildcard(host: str) -> bool:
 
 
 def ipv4_ports(endpoints: Sequence[Any]) -> frozenset[int]:
-    """The ports on which *endpoints* are going to listen for IPv4 by a socket of their own."""
+    """The ports on which one of *endpoints* will listen for IPv4 with a socket of its own."""
     places = filter(None, map(place_asked_for, endpoints))
     return frozenset(port for host, port in places if port and ":" not in plain(host))
 
 
 def with_backlog(description: str) -> str:
-    """*description* of an endpoint, with our backlog where it says none."""
+    """*description* of an endpoint, with our backlog if it has none."""
     kind, args, named = _parsed(description)
     if "backlog" in named or len(args) >= _BACKLOG_PLACE.get(kind, 0):
         return description
@@ -83,7 +83,7 @@ def with_backlog(description: str) -> str:
 
 
 def with_mode(description: str) -> str:
-    """*description* of an endpoint; a Unix socket is for its owner and group only, unless it has a mode."""
+    """*description* of an endpoint, with our mode if it is a Unix socket without one."""
     kind, args, named = _parsed(description)
     if kind != "unix" or "mode" in named or len(args) >= _MODE_PLACE:
         return description
@@ -92,13 +92,13 @@ def with_mode(description: str) -> str:
 
 def complete_chain(endpoint: Any, description: str) -> None:
     """
-    Have *endpoint*, if it is one of ``ssl:``, send all certificates that the file of its own one has.
+    Have *endpoint*, if it is one of ``ssl:``, send all certificates in the file of its own one.
 
     Twisted sends the first one only, and those of ``extraCertChain=``.
 
-    :param description: what the endpoint was made of.
+    :param description: the description of *endpoint*.
     :raises OSError: when the file cannot be read.
-    :raises ValueError: when there is something in it that is no certificate.
+    :raises ValueError: when a certificate in the file cannot be read.
     """
     options = tls_options_of(inner_endpoint(endpoint))
     if options is None or options.extraCertChain:
@@ -127,9 +127,10 @@ def _tls_values(description: str) -> dict[str, str]:
 
 def check_keys(endpoint: Any) -> None:
     """
-    See whether OpenSSL takes the key, the certificates and the client authorities of *endpoint*, if any.
+    Check that OpenSSL accepts the key, the certificates and the client authorities of *endpoint*, if it has
+    any.
 
-    :raises ValueError: when OpenSSL does not, for example because a key is too short.
+    :raises ValueError: when OpenSSL does not accept them, for example because a key is too short.
     """
     options = tls_options_of(inner_endpoint(endpoint))
     if options is None:
@@ -145,10 +146,10 @@ def check_keys(endpoint: Any) -> None:
 
 def check_systemd(description: str, used: frozenset[int] | set[int] = frozenset()) -> None:
     """
-    See whether *description*, if it is of an endpoint ``systemd:``, names a socket that systemd has passed.
+    Check that *description*, if it is one of ``systemd:``, names a socket that systemd has passed.
 
     :param used: descriptors that were passed and are closed by now.
-    :raises WrongSystemd: when it does not, with what would be right.
+    :raises WrongSystemd: when it does not; the text says what would be right.
     """
     kind, args, named = _parsed(description)
     if kind != "systemd":
@@ -209,10 +210,10 @@ def _descriptor_of(named: Mapping[str, str]) -> int:
 
 def place_described(description: str) -> Place | None:
     """
-    Where an endpoint of that *description* is going to listen.
+    The place on which an endpoint of *description* will listen.
 
-    :returns: an address, or a wildcard, and a port; the path of a Unix socket; None where that shows only
-        when the endpoint opens, or where a balancer says what its clients have reached.
+    :returns: an address, or a wildcard, and a port; the path of a Unix socket; None: the place is known only
+        when the endpoint opens, or a balancer tells the address that its clients have reached.
     """
     if description.lower().startswith("haproxy:"):
         return None

@@ -1,7 +1,6 @@
 """
-Every message of SOCKS4, SOCKS4a, RFC 1928 and RFC 1929: bytes to values and back.
+The messages of the protocols, from bytes to values and back.
 
-Nothing here does input or output, knows a clock or imports Twisted.
-:mod:`~socksproxy.wire.words` holds the words of the protocols; each of the
-other modules parses and builds the messages of one document.
+The modules do no input or output, have no clock and import no Twisted. :mod:`~socksproxy.wire.words` has the
+words of the protocols. Each other module parses and builds the messages of one document.
 """

@@ -1,7 +1,7 @@
 """
 The header of a UDP datagram (RFC 1928, section 7), both ways.
 
-No other module knows where a field of the header stands.
+No other module knows the place of a field in the header.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import NamedTuple
 from .socks5 import build_address, parse_address
 from .words import Address, AddressType, ProtocolError
 
-#: The bit of FRAG that ends a sequence; the rest is the fragment's position.
+#: The bit of FRAG that ends a sequence; the other bits are the fragment's position.
 LAST_FRAGMENT = 0x80
 _FRAG_AT, _TYPE_AT, _ADDRESS_AT, _NAME_AT = 2, 3, 3, 4
 #: Bytes of the header of an IPv4 and of an IPv6 destination.
 IPV4_SIZE, IPV6_SIZE = 10, 22
-#: Bytes of the shortest header: that of a name of one letter.
+#: Bytes of the shortest header, for a name of one letter.
 _SHORTEST = 8
 #: Bytes of the longest header: RSV, FRAG, ATYP, a name of 255 bytes with its length, and a port.
 LONGEST_SIZE = _NAME_AT + 1 + 255 + 2
@@ -24,7 +24,7 @@ LONGEST_SIZE = _NAME_AT + 1 + 255 + 2
 
 class Header(NamedTuple):
     """
-    What stands before the data of a datagram.
+    The header before the payload of a datagram.
 
     :ivar fragment: FRAG; 0: the datagram is whole.
     :ivar address: from the client, the destination; to the client, the source.
@@ -46,10 +46,9 @@ class Header(NamedTuple):
 
 def parse_datagram(data: bytes | bytearray) -> tuple[Header, int]:
     """
-    The header of the datagram *data*, and where its payload begins. RSV may be anything.
+    The header of the datagram *data*, and the index of its payload. RSV may be anything.
 
-    :raises ProtocolError: when it is cut short (a datagram comes whole or not
-        at all), or its address type is unknown, or its name empty.
+    :raises ProtocolError: when the header is cut short, its address type is unknown, or its name is empty.
     """
     parsed = parse_address(data, _ADDRESS_AT)
     if parsed is None:
@@ -67,7 +66,7 @@ def build_header(address: Address, fragment: int = 0) -> bytes:
 
 
 def header_size(data: bytes | memoryview) -> int:
-    """The length of the header of the datagram *data*, which is not parsed; 0: there is no whole header."""
+    """The length of the header of the datagram *data*, without parsing it; 0: there is no whole header."""
     size = len(data)
     if size < _SHORTEST:
         return 0
@@ -89,12 +88,12 @@ def fragment_of(header: bytes | memoryview) -> int:
 
 
 def unfragmented(header: bytes) -> bytes:
-    """The *header* of a fragment, as the whole datagram has it."""
+    """The *header* of a fragment, with FRAG as in a whole datagram."""
     return bytes(_FRAG_AT + 1) + header[_FRAG_AT + 1 :]
 
 
 def is_ipv4(header: bytes) -> bool:
-    """Whether a *header*, of which four bytes are enough, has an IPv4 address."""
+    """Whether *header*, or its first four bytes, has an IPv4 address."""
     return header[_TYPE_AT] == AddressType.IPV4
 
 

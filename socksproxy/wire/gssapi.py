@@ -1,9 +1,8 @@
 """
 The messages of RFC 1961, GSS-API authentication, both ways.
 
-All have one form, of a stream as of a datagram: a version, a type, the length
-of a token and the token. What is in a token is the GSS-API's; nothing of it is
-read here.
+All messages of streams and datagrams have one form: a version, a type, the length of a token and the token. A
+token belongs to the GSS-API, and this module does not read it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class MessageType(IntEnum):
     #: A token that sets up the context.
     AUTHENTICATION = 0x01
     PROTECTION_LEVEL = 0x02
-    #: What has been agreed on to be protected.
+    #: Bytes under the protection that was agreed on.
     ENCAPSULATION = 0x03
     #: The sender gives up; there is neither length nor token.
     ABORT = 0xFF
@@ -33,10 +32,10 @@ class MessageType(IntEnum):
 
 class Level(IntEnum):
     """
-    What the messages after the negotiation are protected against (RFC 1961, section 4.3).
+    The protection of the messages after the negotiation (RFC 1961, section 4.3).
 
-    :cvar NONE: nothing, and they are not encapsulated. It is not in the RFC; clients send it nevertheless.
-    :cvar SELECTIVE: one or the other of the two before it, message by message.
+    :cvar NONE: none, and messages are not encapsulated. It is not in the RFC, but clients send it.
+    :cvar SELECTIVE: integrity or confidentiality, message by message.
     """
 
     NONE = 0
@@ -50,7 +49,7 @@ class Message(NamedTuple):
     One message.
 
     :ivar type: a :class:`MessageType`.
-    :ivar token: 1 to 65535 bytes; none where it is ``ABORT``.
+    :ivar token: 1 to 65535 bytes; empty for ``ABORT``.
     """
 
     type: MessageType
@@ -59,7 +58,7 @@ class Message(NamedTuple):
 
 def parse_message(data: bytes | bytearray) -> tuple[Message, int] | None:
     """
-    A message of a stream.
+    Parse a message of a stream.
 
     :raises ProtocolError: for a version other than 1, an unknown type or an empty token.
     """
@@ -97,15 +96,15 @@ def build_message(kind: MessageType, token: bytes) -> bytes:
 
 
 def build_abort() -> bytes:
-    """The message that gives up."""
+    """The message with which a sender gives up."""
     return bytes((VERSION, MessageType.ABORT))
 
 
 def parse_encapsulated(data: bytes) -> bytes:
     """
-    The token of a datagram, which is one message, whole (RFC 1961, section 5).
+    The token in a datagram, which is one whole message (RFC 1961, section 5).
 
-    :raises ProtocolError: when it is anything else.
+    :raises ProtocolError: when *data* is anything else.
     """
     parsed = parse_message(data)
     if parsed is None or parsed[1] != len(data):
@@ -118,7 +117,7 @@ def parse_encapsulated(data: bytes) -> bytes:
 
 def build_encapsulated(token: bytes) -> bytes:
     """
-    The message, of a stream or a datagram, that carries something protected.
+    A message, of a stream or a datagram, with protected bytes.
 
     :raises ValueError: for a token that is empty or has more than 65535 bytes.
     """

@@ -16,10 +16,10 @@ SUCCESS = 0
 
 class Credentials(NamedTuple):
     """
-    What a client presents. Its ``repr`` does not show the password.
+    The credentials of a client. Their ``repr`` does not show the password.
 
-    :ivar username: 1 to 255 bytes; a client may have an empty one, which the RFC does not allow.
-    :ivar password: 1 to 255 bytes, or empty like that.
+    :ivar username: 1 to 255 bytes; some clients send an empty one, against the RFC.
+    :ivar password: 1 to 255 bytes; some clients send an empty one, against the RFC.
     """
 
     username: bytes

@@ -1,9 +1,9 @@
 """
 The messages of SOCKS4 and SOCKS4a, as the server and as the client sends them.
 
-The authorities are Ying-Da Lee's notes "SOCKS: A protocol for TCP proxy across
-firewalls" and "SOCKS 4A: A Simple Extension to SOCKS 4 Protocol". They set no
-bounds for USERID and the name; without any, a client fills our memory.
+The sources are Ying-Da Lee's notes "SOCKS: A protocol for TCP proxy across firewalls" and "SOCKS 4A: A Simple
+Extension to SOCKS 4 Protocol". They set no bounds for USERID and the name. We do, because otherwise a client
+could fill our memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_USERID = 512
 
 _USERID_AT = 8
 _VERSION = Version.SOCKS4
-# Of the form 0.0.0.x, x nonzero, that no host has.
+# An address 0.0.0.x with x nonzero, which no host has.
 _NAME_FOLLOWS = b"\x00\x00\x00\x01"
 
 
@@ -26,7 +26,7 @@ class SOCKS4Reply(NamedTuple):
     """
     An answer to a request.
 
-    :ivar reply: a :class:`~socksproxy.wire.words.Reply4`, or the number of one that is unknown.
+    :ivar reply: a :class:`~socksproxy.wire.words.Reply4`, or the number of an unknown one.
     :ivar address: the DSTIP and DSTPORT fields.
     """
 
@@ -36,10 +36,10 @@ class SOCKS4Reply(NamedTuple):
 
 def parse_request(data: bytes | bytearray) -> tuple[Request, int] | None:
     """
-    A request of SOCKS4, or of SOCKS4a where the address is 0.0.0.x with x nonzero.
+    Parse a request of SOCKS4, or of SOCKS4a if the address is 0.0.0.x with x nonzero.
 
-    :raises ProtocolError: for a version other than 4, a USERID of more than 512
-        bytes, or a name that is empty or has more than 255.
+    :raises ProtocolError: for a version other than 4, a USERID of more than 512 bytes, or a name that is
+        empty or has more than 255 bytes.
     """
     if data and data[0] != _VERSION:
         raise ProtocolError(f"version {data[0]} where 4 was due")
@@ -63,10 +63,10 @@ def parse_request(data: bytes | bytearray) -> tuple[Request, int] | None:
 
 def build_request(request: Request) -> bytes:
     """
-    A request; of SOCKS4a where the destination is a name.
+    A request, of SOCKS4a if the destination is a name.
 
-    :raises ValueError: for what cannot be expressed: an IPv6 address, one of
-        0.0.0.1 to 0.0.0.255, an empty name, a NUL or too many bytes in a field.
+    :raises ValueError: for a destination that SOCKS4 cannot express: an IPv6 address, an address from 0.0.0.1
+        to 0.0.0.255, an empty name, or a field with a NUL or too many bytes.
     """
     destination = request.destination
     head = bytes((_VERSION, request.command)) + port_bytes(destination.port)
@@ -84,9 +84,9 @@ def build_request(request: Request) -> bytes:
 
 def parse_verdict(data: bytes | bytearray) -> int | None:
     """
-    The CD field of a reply, of which the rest may be missing; None: more is needed.
+    The CD field of a reply, the rest of which may be missing; None: more bytes are needed.
 
-    The reply's version is 0; servers that send 4 there are understood, too.
+    The version in a reply is 0; a server that sends 4 is understood, too.
 
     :raises ProtocolError: for any other version.
     """
@@ -109,7 +109,7 @@ def parse_reply(data: bytes | bytearray) -> tuple[SOCKS4Reply, int] | None:
 
 def build_reply(reply: int, address: Address) -> bytes:
     """
-    A reply. An address that is not IPv4 is told as 0.0.0.0, with its port.
+    A reply. It has 0.0.0.0 in place of an address that is not IPv4, with the port.
 
     :raises ValueError: for a port that cannot be expressed.
     """

@@ -1,8 +1,8 @@
 """
 The messages of RFC 1928, as the server and as the client sends them.
 
-A parser takes bytes and returns a message and how many bytes it took, or None
-when more are needed; it never reads past its message.
+A parser takes bytes and returns a message and the number of its bytes, or None when more bytes are needed. It
+never reads past its message.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _EMPTY_NAME = bytes((_DOMAIN_NAME, 0))
 
 class Greeting(NamedTuple):
     """
-    What a client opens with (RFC 1928, section 3).
+    The first message of a client (RFC 1928, section 3).
 
-    :ivar methods: the methods it offers, a byte each.
+    :ivar methods: the methods that the client offers, one byte each.
     """
 
     methods: bytes
@@ -35,7 +35,7 @@ class SOCKS5Reply(NamedTuple):
     """
     An answer to a request (RFC 1928, section 6).
 
-    :ivar reply: a :class:`~socksproxy.wire.words.Reply`, or the number of one that is unknown.
+    :ivar reply: a :class:`~socksproxy.wire.words.Reply`, or the number of an unknown one.
     :ivar address: BND.ADDR and BND.PORT.
     """
 
@@ -62,7 +62,7 @@ def build_greeting(methods: bytes) -> bytes:
     """
     A greeting that offers *methods*.
 
-    :raises ValueError: for more than 255 of them.
+    :raises ValueError: for more than 255 methods.
     """
     return bytes((_VERSION, len(methods))) + bytes(methods)
 
@@ -84,7 +84,7 @@ def build_choice(method: int) -> bytes:
 
 def parse_request(data: bytes | bytearray) -> tuple[Request, int] | None:
     """
-    A request (RFC 1928, section 4). A command that is unknown keeps its number; RSV may be anything.
+    Parse a request (RFC 1928, section 4). An unknown command keeps its number; RSV may be anything.
 
     :raises ProtocolError: for a version other than 5, an unknown address type or an empty name.
     """
@@ -106,7 +106,7 @@ def build_request(command: int, destination: Address) -> bytes:
 
 def parse_verdict(data: bytes | bytearray) -> int | None:
     """
-    The REP field of a reply, of which the rest may be missing; None: more is needed.
+    The REP field of a reply, the rest of which may be missing; None: more bytes are needed.
 
     :raises ProtocolError: for a version other than 5.
     """
@@ -116,7 +116,7 @@ def parse_verdict(data: bytes | bytearray) -> int | None:
 
 def parse_reply(data: bytes | bytearray) -> tuple[SOCKS5Reply, int] | None:
     """
-    A reply. RSV may be anything, and the name empty: there are servers that send both.
+    Parse a reply. RSV may be anything, and the name may be empty, because some servers send that.
 
     :raises ProtocolError: for a version other than 5 or an unknown address type.
     """
@@ -144,8 +144,8 @@ def parse_address(data: bytes | bytearray, at: int) -> tuple[Address, int] | Non
     """
     The fields ATYP, ADDR and PORT (RFC 1928, section 5), shared by requests, replies and datagrams.
 
-    :param at: where ATYP stands in *data*.
-    :returns: the address and the index after its last byte; None: more is needed.
+    :param at: the index of ATYP in *data*.
+    :returns: the address and the index after its last byte; None: more bytes are needed.
     :raises ProtocolError: for an unknown type (reply 8) or an empty name (reply 4).
     """
     size = len(data)

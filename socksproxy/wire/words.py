@@ -21,7 +21,7 @@ class Version(IntEnum):
 
 
 class Command(IntEnum):
-    """What the client asks for (RFC 1928, section 4)."""
+    """The CMD field of a request (RFC 1928, section 4)."""
 
     CONNECT = 0x01
     BIND = 0x02
@@ -77,11 +77,10 @@ class Address(NamedTuple):
     """
     A host and a port as a message carries them.
 
-    :ivar host: the text form of an IPv4 or IPv6 address, or a name. A name
-        from the wire holds the bytes as they came, decoded as UTF-8 with
-        ``surrogateescape``: it is not checked yet, and not fit for a log.
+    :ivar host: the text form of an IPv4 or IPv6 address, or a name. A name from the wire is decoded as UTF-8
+        with ``surrogateescape``: it is not checked yet, and not fit for a log.
     :ivar port: 0 to 65535.
-    :ivar type: which of the three forms the host has.
+    :ivar type: the form of the host.
     """
 
     host: str
@@ -104,7 +103,7 @@ class Address(NamedTuple):
         return f"[{host}]:{port}" if kind is _IPV6 else f"{host}:{port}"
 
 
-#: What a reply carries where there is no address to tell.
+#: The address in a reply that has none to tell.
 UNSPECIFIED = Address("0.0.0.0", 0, AddressType.IPV4)
 
 
@@ -112,8 +111,8 @@ class Request(NamedTuple):
     """
     A request of either version.
 
-    :ivar version: the version that it came in.
-    :ivar command: a :class:`Command`, or the number of one that is unknown.
+    :ivar version: the version of the protocol.
+    :ivar command: a :class:`Command`, or the number of an unknown command.
     :ivar destination: DST.ADDR and DST.PORT.
     :ivar userid: the USERID of SOCKS4, as its raw bytes; empty in SOCKS5.
     """
@@ -128,8 +127,8 @@ class SOCKSError(Exception):
     """
     The root of every error that ends a client's request.
 
-    :cvar reply: what the client is told: the SOCKS5 code.
-    :cvar reply4: SOCKS4's, which knows granted and rejected, and why where identd is the cause.
+    :cvar reply: the code of the SOCKS5 reply.
+    :cvar reply4: the code of the SOCKS4 reply, which tells a reason only if identd is the cause.
     """
 
     reply: Reply = Reply.GENERAL_FAILURE
@@ -140,7 +139,7 @@ class ProtocolError(SOCKSError):
     """
     Bytes that break the protocol.
 
-    :ivar reply: what the client is told, where it can still be told.
+    :ivar reply: the code of the reply, if the client can still get one.
     """
 
     def __init__(self, message: str, reply: Reply = Reply.GENERAL_FAILURE) -> None:
