@@ -5,6 +5,7 @@ The settings of a server: one frozen value, which is right once it exists.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec
 
 import attrs
 from twisted.cred.portal import Portal
@@ -86,3 +87,21 @@ class ServerSettings:
     resolve_commands: bool = True
     proxy_from: Balancers = attrs.field(default=Balancers(), converter=balancers_of)
     log_probes: bool = False
+
+
+_Fields = ParamSpec("_Fields")
+_Function = Callable[..., None]
+
+
+def _typed_by(
+    settings: Callable[_Fields, object],
+) -> tuple[
+    Callable[[_Function], Callable[Concatenate[Any, Any, _Fields], None]],
+    Callable[[_Function], Callable[Concatenate[Any, _Fields], None]],
+]:
+    return lambda method: method, lambda method: method
+
+
+#: Have a type checker know the fields of :class:`ServerSettings` as the keywords of a method: of one with a
+#: parameter before them, and of one without.
+with_fields, with_changes = _typed_by(ServerSettings)

@@ -5,7 +5,7 @@ The SOCKS server as Twisted sees it: a factory, and a protocol on any stream tra
 from __future__ import annotations
 
 from socket import AF_INET6, AF_UNIX, SocketType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import attrs
 from twisted.cred.credentials import ICredentials
@@ -41,7 +41,7 @@ from ..session.early_data import READ
 from ..session.registry import Registry
 from ..session.session import Session
 from ..session.shared import ServerContext
-from ..settings import ServerSettings
+from ..settings import ServerSettings, with_changes, with_fields
 from ..twisted_internals import (
     can_half_close,
     detach_socket,
@@ -273,12 +273,19 @@ class SOCKSFactory(Factory):
 
     :param reactor: dials, resolves and keeps time.
     :param settings: everything else; None: as if none were given.
-    :param fields: what differs from *settings*, by the names of the fields of
-        :class:`~socksproxy.settings.ServerSettings`, as in ``SOCKSFactory(reactor, portal=portal)``.
+    :param fields: in place of *settings*, fields of :class:`~socksproxy.settings.ServerSettings`, as in
+        ``SOCKSFactory(reactor, portal=portal)``.
     :raises ValueError: for settings that make no sense.
     """
 
     noisy = False
+
+    @overload
+    @with_fields
+    def __init__(self, reactor: Any, **fields: Any) -> None: ...
+
+    @overload
+    def __init__(self, reactor: Any, settings: ServerSettings) -> None: ...
 
     def __init__(self, reactor: Any, settings: ServerSettings | None = None, **fields: Any) -> None:
         self.reactor = reactor
@@ -300,6 +307,13 @@ class SOCKSFactory(Factory):
         self.context.events.tell("paused")
         return self.context.half_closed.end_longest(most) or self.sessions.end_waiting(most)
 
+    @overload
+    @with_changes
+    def reconfigure(self, **changes: Any) -> None: ...
+
+    @overload
+    def reconfigure(self, settings: ServerSettings) -> None: ...
+
     def reconfigure(self, settings: ServerSettings | None = None, **changes: Any) -> None:
         """
         Change settings while sessions go on.
@@ -310,8 +324,9 @@ class SOCKSFactory(Factory):
         in is asked for no password again: a checker's ``knows(avatar_id)``, if it has that, tells whether
         the user still exists, and the realm gives the avatar anew, of the name in bytes.
 
-        :param settings: takes the place of the present settings; None: these stay, except for *changes*.
-        :param changes: the fields that change; see :class:`~socksproxy.settings.ServerSettings`.
+        :param settings: takes the place of the present settings.
+        :param changes: in place of *settings*, the fields that change; see
+            :class:`~socksproxy.settings.ServerSettings`.
         :raises ValueError: as the class does, and for another *engine*; then nothing has changed.
         """
         before = self.settings
