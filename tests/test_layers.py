@@ -103,8 +103,6 @@ LATE = {
     "cli/check.py": ["twisted.python.usage", "socksproxy.config", "socksproxy.net.resources"],
     "cli/explain.py": ["socksproxy.config", "socksproxy.policy.explain"],
     "app.py": ["socksproxy.workers.supervisor"],  # one process does without the machinery for many
-    # The program that runs starts at once.
-    "socksify/run.py": ["socksproxy.socksify.service"],
     "client/proxy.py": ["socksproxy.client.agent"],  # all of twisted.web comes with it
     "relay/__init__.py": ["socksproxy.relay.engine"],  # there are platforms without epoll
 }

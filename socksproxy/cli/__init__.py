@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..logs.printable import escape_unknown
-from . import check, explain, passwd
+from . import check, explain, passwd, run
 from .failure import CommandFailed, complain
 
 __all__ = ["CommandFailed", "main"]
@@ -33,12 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     passwd.add_to(commands)
     check.add_to(commands)
     explain.add_to(commands)
+    run.add_to(commands)
     parsed = parser.parse_args(arguments)
     try:
         parsed.run(parsed)
     except CommandFailed as problem:
         complain(f"socksproxy: {problem}")
-        return 1
+        return problem.status
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130

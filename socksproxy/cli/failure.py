@@ -13,7 +13,15 @@ from ..logs.printable import in_one_line
 
 
 class CommandFailed(Exception):
-    """What was asked for is not done; its words are for the operator, one line."""
+    """
+    What was asked for is not done; its words are for the operator, one line.
+
+    :ivar status: the exit status of the command.
+    """
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def with_mistakes(file: str, lines: Sequence[str]) -> CommandFailed:

@@ -121,12 +121,14 @@ class Datagrams:
 
     :param ways: where each destination is reached.
     :param gate: where the rest goes.
+    :param check: raises OSError while the proxy takes no datagrams.
     :param direct: whether UDP goes around the proxy.
     """
 
-    def __init__(self, ways: Ways, gate: Gate, direct: bool = False) -> None:
+    def __init__(self, ways: Ways, gate: Gate, check: Callable[[], None], direct: bool = False) -> None:
         self._ways = ways
         self._gate = gate
+        self._check = check
         self._all_direct = direct
 
     def connect(self, call: Call, address: bytes) -> int:
@@ -217,6 +219,8 @@ class Datagrams:
         way = self._ways.way_to(destination)
         if self._all_direct and isinstance(way, Address) and way == destination:
             return Way.DIRECT
+        if isinstance(way, Address):
+            self._check()
         return way
 
     def _add_flow(self, call: Call, peer: bytes, way: Way | Address) -> None:

@@ -7,11 +7,10 @@ from __future__ import annotations
 import errno
 
 from ..client.handshake import HandshakeFailed, Problem
-from ..wire.words import Reply, Reply4
+from ..wire.words import Reply
 
-# A failure of the proxy's own, or one without a cause, is ENETUNREACH: never "refused", which is the
-# destination's word.
-_BY_REPLY = {
+# A failure of the proxy's own, or one without a cause, is ENETUNREACH: "refused" is the destination's word.
+_BY_REPLY: dict[int, int] = {
     Reply.NOT_ALLOWED: errno.EACCES,
     Reply.NETWORK_UNREACHABLE: errno.ENETUNREACH,
     Reply.HOST_UNREACHABLE: errno.EHOSTUNREACH,
@@ -28,10 +27,9 @@ _ONION = range(0xF0, 0xF8)
 def errno_for(problem: HandshakeFailed) -> int:
     """The errno that says *problem*."""
     if problem.problem is Problem.REFUSED:
-        reply = problem.reply
-        if reply in _ONION or reply == Reply4.REJECTED:
+        if problem.meaning in _ONION:
             return errno.EHOSTUNREACH
-        return _BY_REPLY.get(reply, errno.ENETUNREACH)  # type: ignore[call-overload,no-any-return]
+        return _BY_REPLY.get(problem.meaning, errno.ENETUNREACH)
     if problem.problem in (Problem.LOGIN, Problem.NO_METHOD):
         return errno.EACCES
     return errno.EPROTO if problem.problem is Problem.PROTOCOL else errno.ECONNRESET

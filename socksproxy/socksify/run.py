@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from .abi import ABI, this_machine
 from .filter import build
 from .kernel import Listener, adopt_orphans, check_notices, install, take_descriptor
+from .service import serve
 from .upstream import RunSettings
 
 _WORD = struct.Struct("=i")
@@ -95,6 +96,7 @@ def _forwarded() -> set[signal.Signals]:
 
 def _stand_for_the_program(reader: int, signals: set[signal.Signals]) -> NoReturn:
     """Pass signals on, and do what the program does."""
+    _leave_files(0, 1, 2)
     os.set_blocking(reader, False)
     program = 0
     while True:
@@ -195,13 +197,13 @@ def _supervise(abi: ABI, command: Sequence[str], settings: RunSettings, mask: An
         theirs.close()
         front.tell(program)
         os.setsid()
-        _leave_files()
+        os.chdir("/")
+        _leave_files(0, 1)
+        _raise_limit()
         number = ours.recv(_WORD.size)
         listener = Listener(take_descriptor(program, _WORD.unpack(number)[0])) if number else None
         ours.send(b"+")
         ours.close()
-        from .service import serve  # Twisted is loaded while the program starts
-
         serve(abi, listener, settings, lambda: _reap(program, front))
         status = 0
     except BaseException:
@@ -210,13 +212,16 @@ def _supervise(abi: ABI, command: Sequence[str], settings: RunSettings, mask: An
         os._exit(status)
 
 
-def _leave_files() -> None:
-    """Keep standard error alone, so that the reader of a pipe sees its end when the program closes it."""
+def _leave_files(*descriptors: int) -> None:
+    """Close *descriptors*, so that the reader of a pipe sees its end when the program closes it."""
     nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(nothing, 1)
+    for descriptor in descriptors:
+        os.dup2(nothing, descriptor)
     os.close(nothing)
-    os.chdir("/")
+
+
+def _raise_limit() -> None:
+    """As many descriptors as possible: each call under way has one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -233,3 +238,5 @@ def _reap(program: int, front: _Front) -> bool:
             return True
         if process == program:
             front.tell(status)
+            if not os.WIFSTOPPED(status) and not os.WIFCONTINUED(status):
+                _leave_files(2)

@@ -12,6 +12,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 
 from ..runtime.reactor import global_reactor
 from .abi import ABI
+from .associations import Associations
 from .datagrams import Datagrams, Gate
 from .kernel import Listener
 from .name_server import answer
@@ -73,10 +74,11 @@ def supervise(reactor: Any, listener: Listener, abi: ABI, settings: RunSettings)
     stand_ins = StandIns()
     ways = Ways(stand_ins, settings.direct)
     names = reactor.listenTCP(0, _NameFactory(reactor, stand_ins), interface=_HERE)
-    gate = Gate(stand_ins, lambda back, flow, data: None)
+    associations = Associations(reactor, settings.upstream.proxy.associate)
+    gate = Gate(stand_ins, associations.send)
     reactor.listenUDP(0, gate, interface=_HERE, maxPacketSize=65535)
     streams = Streams(reactor, ways, settings.upstream, names.getHost().port, settings.timeout)
-    datagrams = Datagrams(ways, gate, settings.udp_direct)
+    datagrams = Datagrams(ways, gate, associations.check, settings.udp_direct)
     reactor.addReader(Supervisor(listener, abi, streams, datagrams))
 
 
@@ -89,8 +91,12 @@ def serve(abi: ABI, listener: Listener | None, settings: RunSettings, reap: Call
     """
     reactor = global_reactor()
 
+    over = False
+
     def check() -> None:
-        if not reap() and reactor.running:
+        nonlocal over
+        if not reap() and not over:
+            over = True
             reactor.stop()
 
     if listener is not None:

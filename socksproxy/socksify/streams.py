@@ -21,7 +21,9 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from ..client.handshake import Handshake, HandshakeFailed
+from ..client.connecting import Conversation
+from ..client.errors import InvalidDestination
+from ..client.handshake import HandshakeFailed
 from ..wire.words import Address
 from . import kernel, sockaddr
 from .call import SO_COOKIE, Call, Outcome, is_close_on_exec
@@ -70,7 +72,7 @@ class Connecting:
     """
 
     def __init__(
-        self, reactor: Any, link: socket.socket, handshake: Handshake | None, done: Callable[[int], None]
+        self, reactor: Any, link: socket.socket, handshake: Conversation | None, done: Callable[[int], None]
     ) -> None:
         self._reactor = reactor
         self._link = link
@@ -78,6 +80,7 @@ class Connecting:
         self._done = done
         self._timer: Any = None
         self._unsent = b""
+        self._address = b""
         self.connected = False
 
     def start(self, address: bytes, timeout: float | None) -> None:
@@ -86,9 +89,11 @@ class Connecting:
 
         :param timeout: seconds for everything; None: as long as the kernel tries.
         """
+        self._address = address
         with _without_blocking(self._link):
             result = kernel.connect(self._link.fileno(), address)
         if result not in (0, errno.EINPROGRESS):
+            self._handshake = None  # such as EISCONN: the socket stays as it is
             self._end(result)
             return
         if timeout is not None:
@@ -146,6 +151,8 @@ class Connecting:
     def _begin(self) -> None:
         self._reactor.removeWriter(self)
         self.connected = True
+        # A second call ends the first one in the kernel's eyes: the next one, the program's, is EISCONN.
+        kernel.connect(self._link.fileno(), self._address)
         if self._handshake is None:
             self._end(0)
             return
@@ -258,7 +265,7 @@ class Streams:
     ) -> int | Outcome:
         try:
             handshake = self._upstream.handshake(destination)
-        except ValueError:
+        except InvalidDestination:
             raise OSError(errno.ENETUNREACH, "the protocol has no form for the address") from None
         link = call.socket
         address = self._upstream.sockaddr_for(link.family)
@@ -268,7 +275,7 @@ class Streams:
         assert address is not None
         return self._start(_Attempt(call, link, peer, early), handshake, address)
 
-    def _start(self, attempt: _Attempt, handshake: Handshake | None, address: bytes) -> Outcome:
+    def _start(self, attempt: _Attempt, handshake: Conversation | None, address: bytes) -> Outcome:
         cookie = attempt.call.cookie
         self._running[cookie] = attempt
         timeout = self._timeout if handshake is not None else None

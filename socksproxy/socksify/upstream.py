@@ -9,43 +9,40 @@ from ipaddress import IPv4Network, IPv6Network
 from socket import AF_INET, AF_INET6
 from typing import NamedTuple
 
-from ..client.handshake import Handshake, Login
-from ..wire.words import Address, Command, Request, Version
+from ..client.connecting import Conversation
+from ..client.endpoints import http_handshake
+from ..client.proxy import Kind, Proxy
+from ..wire.words import Address, Command
 from . import sockaddr
 
 
 class Upstream:
     """
-    A proxy with its login.
+    A proxy whose connections become those of programs.
 
+    :param proxy: the proxy: SOCKS or HTTP, without TLS.
     :param hosts: its literal addresses, the best first.
-    :param port: its port.
-    :param version: of the protocol; SOCKS4 is SOCKS4a.
-    :param login: of SOCKS5.
-    :param userid: of SOCKS4.
+    :raises ValueError: for a proxy whose connection needs more than the kernel, or that takes no names.
     """
 
-    __slots__ = ("_hosts", "_login", "_port", "_userid", "_version")
+    __slots__ = ("_hosts", "proxy")
 
-    def __init__(
-        self,
-        hosts: Sequence[str],
-        port: int,
-        version: Version = Version.SOCKS5,
-        login: Login | None = None,
-        userid: bytes = b"",
-    ) -> None:
+    def __init__(self, proxy: Proxy, hosts: Sequence[str]) -> None:
+        self.proxy = proxy
         self._hosts = tuple(hosts)
-        self._port = port
-        self._version = version
-        self._login = login
-        self._userid = userid
+        if proxy.kind is Kind.HTTPS or proxy.via is not None:
+            raise ValueError(
+                "the program gets the connection to the proxy as its own, without TLS and without a chain: "
+                "use socksproxy forward for those"
+            )
+        if proxy.kind is Kind.SOCKS4:
+            raise ValueError("names of programs go to the proxy, which takes socks4a or socks5, not socks4")
 
     def sockaddr_for(self, family: int) -> bytes | None:
         """The proxy's address for a socket of *family*; None: it has none there."""
         of_family = [host for host in self._hosts if (":" in host) == (family == AF_INET6)]
         for host in of_family or (self._hosts if family == AF_INET6 else ()):
-            return sockaddr.build(family, host, self._port)
+            return sockaddr.build(family, host, self.proxy.port)
         return None
 
     @property
@@ -53,13 +50,17 @@ class Upstream:
         """The family of its best address."""
         return AF_INET6 if ":" in self._hosts[0] else AF_INET
 
-    def handshake(self, destination: Address, command: Command = Command.CONNECT) -> Handshake:
+    def handshake(self, destination: Address) -> Conversation:
         """
-        The handshake for *destination*.
+        The handshake of CONNECT to *destination*.
 
-        :raises ValueError: where the protocol has no form for it.
+        :raises ProxiedConnectError: where the protocol has no form for it.
         """
-        return Handshake(Request(self._version, command, destination, self._userid), self._login)
+        if self.proxy.kind is Kind.HTTP:
+            return http_handshake()(destination, self.proxy.login)
+        handshake: Conversation
+        handshake, _ = self.proxy.request(Command.CONNECT, destination.host, destination.port)
+        return handshake
 
 
 class RunSettings(NamedTuple):

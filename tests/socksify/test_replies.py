@@ -22,14 +22,13 @@ from socksproxy.socksify.replies import errno_for
         (7, errno.EOPNOTSUPP),
         (8, errno.ENETUNREACH),
         (9, errno.ENETUNREACH),
-        (91, errno.EHOSTUNREACH),
         (0xF0, errno.EHOSTUNREACH),
         (0xF7, errno.EHOSTUNREACH),
         (0xFF, errno.ENETUNREACH),
     ],
 )
 def test_a_reply(reply: int, number: int) -> None:
-    assert errno_for(HandshakeFailed(Problem.REFUSED, reply=reply)) == number
+    assert errno_for(HandshakeFailed(Problem.REFUSED, meaning=reply)) == number
 
 
 @pytest.mark.parametrize(

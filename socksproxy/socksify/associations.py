@@ -1,0 +1,131 @@
+"""
+Datagrams of programs through the proxy: one UDP association for each socket and its destination.
+
+An association begins with the first datagram and ends when no datagram has passed for two minutes, so that
+a socket that is only connected, as getaddrinfo does it, costs the proxy nothing. It begins again with the
+next datagram.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..wire.words import Address
+from .datagrams import Flow
+
+#: Seconds without a datagram after which an association ends.
+IDLE = 120.0
+#: Seconds for which a proxy that refuses an association is not asked again.
+REFUSED = 60.0
+#: Associations at the same time; the oldest one makes room.
+MOST = 1024
+#: Datagrams that wait until the association is there.
+QUEUE = 16
+
+_log = Logger(namespace="socksproxy")
+
+
+class Associations:
+    """
+    All associations.
+
+    :param clock: for idle ones.
+    :param associate: asks the proxy for one: :meth:`socksproxy.client.Proxy.associate`.
+    """
+
+    def __init__(self, clock: Any, associate: Callable[[DatagramProtocol], Deferred[Any]]) -> None:
+        self._clock = clock
+        self._associate = associate
+        self._open: dict[Flow, _Association] = {}
+        self._refused_until = 0.0
+
+    def check(self) -> None:
+        """
+        Check whether the proxy takes datagrams, as far as that is known.
+
+        :raises OSError: (ENETUNREACH) when it has refused lately.
+        """
+        if self._clock.seconds() < self._refused_until:
+            raise OSError(errno.ENETUNREACH, "the proxy takes no datagrams")
+
+    def send(self, back: Callable[[bytes], None], flow: Flow, data: bytes) -> None:
+        """Send *data* of *flow*; what comes back goes to *back*."""
+        association = self._open.get(flow)
+        if association is None:
+            if self._clock.seconds() < self._refused_until:
+                return
+            association = self._begin(back, flow)
+        association.send(data)
+
+    def _begin(self, back: Callable[[bytes], None], flow: Flow) -> _Association:
+        if len(self._open) >= MOST:
+            next(iter(self._open.values())).close()
+        assert isinstance(flow.way, Address)
+        association = self._open[flow] = _Association(
+            self._clock, flow.way, back, lambda: self._open.pop(flow, None)
+        )
+        self._associate(association).addErrback(self._failed, association)
+        return association
+
+    def _failed(self, failure: Failure, association: _Association) -> None:
+        self._refused_until = self._clock.seconds() + REFUSED
+        _log.debug("no association: {problem}", problem=failure.value)
+        association.close()
+
+
+class _Association(DatagramProtocol):
+    """One association, and what the proxy sends."""
+
+    noisy = False
+    transport: Any = None
+
+    def __init__(
+        self, clock: Any, destination: Address, back: Callable[[bytes], None], ended: Callable[[], object]
+    ) -> None:
+        self._destination = destination
+        self._back = back
+        self._ended = ended
+        self._queue: list[bytes] = []
+        self._timer = clock.callLater(IDLE, self.close)
+
+    def send(self, data: bytes) -> None:
+        """Send *data*, now or when the association is there."""
+        if self.transport is not None:
+            self._timer.reset(IDLE)
+            self.transport.write(data)
+        elif len(self._queue) < QUEUE:
+            self._queue.append(data)
+
+    def startProtocol(self) -> None:
+        """The association is there."""
+        self.transport.connect(self._destination.host, self._destination.port)
+        queue, self._queue = self._queue, []
+        for data in queue:
+            self.send(data)
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        """The destination has sent *datagram*."""
+        if self._timer.active():
+            self._timer.reset(IDLE)
+        self._back(datagram)
+
+    def stopProtocol(self) -> None:
+        """The association has ended."""
+        self.close()
+
+    def close(self) -> None:
+        """End it; once is enough."""
+        ended, self._ended = self._ended, lambda: None
+        ended()
+        if self._timer.active():
+            self._timer.cancel()
+        transport, self.transport = self.transport, None
+        if transport is not None:
+            transport.stopListening()
