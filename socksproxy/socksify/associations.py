@@ -24,7 +24,7 @@ from .datagrams import Flow
 IDLE = 120.0
 #: Seconds for which a proxy that refuses an association is not asked again.
 REFUSED = 60.0
-#: Associations at the same time; the oldest one makes room.
+#: FlowAssociations at the same time; the oldest one makes room.
 MOST = 1024
 #: Datagrams that wait until the association is there.
 QUEUE = 16
@@ -32,7 +32,7 @@ QUEUE = 16
 _log = Logger(namespace="socksproxy")
 
 
-class Associations:
+class FlowAssociations:
     """
     All associations.
 

@@ -10,7 +10,7 @@ import socket
 from enum import Enum
 from functools import cached_property
 
-from .kernel import Listener, Memory, Notice, take_descriptor
+from .kernel import CallListener, Memory, Notice, take_descriptor
 from .sockaddr import LONGEST
 
 SO_COOKIE = 57
@@ -18,7 +18,7 @@ _SO_DOMAIN = 39
 _INET = (socket.AF_INET, socket.AF_INET6)
 
 
-class Outcome(Enum):
+class CallResult(Enum):
     """What becomes of a call that has no result yet."""
 
     #: The kernel executes it: see :meth:`Call.let_pass`.
@@ -36,7 +36,7 @@ class Call:
     :raises OSError: for a descriptor that is none, or of a program that must not be looked into.
     """
 
-    def __init__(self, listener: Listener, notice: Notice) -> None:
+    def __init__(self, listener: CallListener, notice: Notice) -> None:
         self.listener = listener
         self.notice = notice
         #: The program's own socket, not a copy: what is done to it here is done to the program's.

@@ -18,7 +18,7 @@ from twisted.internet.protocol import DatagramProtocol
 
 from ..wire.words import Address
 from . import kernel, sockaddr
-from .call import Call, Outcome
+from .call import Call, CallResult
 from .name_server import answer
 from .stand_ins import StandIns
 from .streams import family_here, is_blocking
@@ -59,7 +59,7 @@ class Received(NamedTuple):
     flags: int
 
 
-class Gate(DatagramProtocol):
+class DatagramGate(DatagramProtocol):
     """
     The socket on 127.0.0.1 that receives what programs send.
 
@@ -125,7 +125,9 @@ class Datagrams:
     :param direct: whether UDP goes around the proxy.
     """
 
-    def __init__(self, ways: Ways, gate: Gate, check: Callable[[], None], direct: bool = False) -> None:
+    def __init__(
+        self, ways: Ways, gate: DatagramGate, check: Callable[[], None], direct: bool = False
+    ) -> None:
         self._ways = ways
         self._gate = gate
         self._check = check
@@ -147,7 +149,7 @@ class Datagrams:
             self._add_flow(call, address, way)
         return -problem
 
-    def send(self, call: Call, message: sockaddr.Message, flags: int) -> int:
+    def send(self, call: Call, message: sockaddr.SocketMessage, flags: int) -> int:
         """
         sendmsg(2) and sendto(2).
 
@@ -181,11 +183,11 @@ class Datagrams:
             self._add_flow(call, address, way)
         return sockaddr.for_python(sockaddr.build(family, "127.0.0.1", self._gate.port))
 
-    def receive(self, call: Call, message: sockaddr.Message, flags: int) -> Received | Outcome:
+    def receive(self, call: Call, message: sockaddr.SocketMessage, flags: int) -> Received | CallResult:
         """recvmsg(2) and recvfrom(2)."""
         flow = None if flags & _MSG_ERRQUEUE else self._gate.flow_of(call.cookie)
         if flow is None:
-            return Outcome.PASS
+            return CallResult.PASS
         memory = call.memory  # the caller must be there before its datagram is taken
         how = flags & ~socket.MSG_TRUNC | socket.MSG_DONTWAIT
         try:
@@ -195,7 +197,7 @@ class Datagrams:
                 raise
             # The kernel waits, because a signal can interrupt it there. The program sees the gate as the
             # source.
-            return Outcome.PASS
+            return CallResult.PASS
         taken = 0
         for place, size in message.parts:
             memory.write(place, data[taken : taken + size])

@@ -111,7 +111,7 @@ def adopt_orphans() -> None:
     _result(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 
 
-class Listener:
+class CallListener:
     """
     The supervisor's end of a filter.
 

@@ -29,7 +29,7 @@ _LONGEST_NAME = 255
 _SAME_NAME = (0xC000 | _HEADER.size).to_bytes(2, "big")
 
 
-class _Question(NamedTuple):
+class _NameQuestion(NamedTuple):
     labels: list[bytes]
     kind: int
     end: int
@@ -56,7 +56,7 @@ def answer(query: bytes, stand_ins: StandIns) -> bytes:
     return head + query[_HEADER.size : question.end] + record
 
 
-def _parse_question(query: bytes) -> _Question | None:
+def _parse_question(query: bytes) -> _NameQuestion | None:
     at, labels = _HEADER.size, []
     while at < len(query) and query[at]:
         size = query[at]
@@ -67,10 +67,10 @@ def _parse_question(query: bytes) -> _Question | None:
     if at + 5 > len(query):
         return None
     kind, klass = struct.unpack_from("!HH", query, at + 1)
-    return _Question(labels, kind, at + 5) if klass == _INTERNET else None
+    return _NameQuestion(labels, kind, at + 5) if klass == _INTERNET else None
 
 
-def _find(question: _Question, stand_ins: StandIns) -> tuple[int, bytes]:
+def _find(question: _NameQuestion, stand_ins: StandIns) -> tuple[int, bytes]:
     """The code, and the data of the one record; empty: there is none."""
     labels, kind, _ = question
     if kind == PTR:

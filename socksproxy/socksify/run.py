@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from .abi import ABI, this_machine
 from .filter import build
-from .kernel import Listener, adopt_orphans, check_notices, install, take_descriptor
+from .kernel import CallListener, adopt_orphans, check_notices, install, take_descriptor
 from .service import serve
 from .upstream import RunSettings
 
@@ -201,7 +201,7 @@ def _supervise(abi: ABI, command: Sequence[str], settings: RunSettings, mask: An
         _leave_files(0, 1)
         _raise_limit()
         number = ours.recv(_WORD.size)
-        listener = Listener(take_descriptor(program, _WORD.unpack(number)[0])) if number else None
+        listener = CallListener(take_descriptor(program, _WORD.unpack(number)[0])) if number else None
         ours.send(b"+")
         ours.close()
         serve(abi, listener, settings, lambda: _reap(program, front))

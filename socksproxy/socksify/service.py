@@ -12,13 +12,13 @@ from twisted.internet.protocol import Protocol, ServerFactory
 
 from ..runtime.reactor import global_reactor
 from .abi import ABI
-from .associations import Associations
-from .datagrams import Datagrams, Gate
-from .kernel import Listener
+from .associations import FlowAssociations
+from .datagrams import DatagramGate, Datagrams
+from .kernel import CallListener
 from .name_server import answer
 from .stand_ins import StandIns
 from .streams import Streams
-from .supervisor import Supervisor
+from .supervisor import CallSupervisor
 from .upstream import RunSettings
 from .ways import Ways
 
@@ -69,20 +69,20 @@ class _NameFactory(ServerFactory):
         return NameConnection(self._reactor, self._stand_ins)
 
 
-def supervise(reactor: Any, listener: Listener, abi: ABI, settings: RunSettings) -> None:
+def supervise(reactor: Any, listener: CallListener, abi: ABI, settings: RunSettings) -> None:
     """Answer the calls that come from *listener*, from now on."""
     stand_ins = StandIns()
     ways = Ways(stand_ins, settings.direct)
     names = reactor.listenTCP(0, _NameFactory(reactor, stand_ins), interface=_HERE)
-    associations = Associations(reactor, settings.upstream.proxy.associate)
-    gate = Gate(stand_ins, associations.send)
+    associations = FlowAssociations(reactor, settings.upstream.proxy.associate)
+    gate = DatagramGate(stand_ins, associations.send)
     reactor.listenUDP(0, gate, interface=_HERE, maxPacketSize=65535)
     streams = Streams(reactor, ways, settings.upstream, names.getHost().port, settings.timeout)
     datagrams = Datagrams(ways, gate, associations.check, settings.udp_direct)
-    reactor.addReader(Supervisor(listener, abi, streams, datagrams))
+    reactor.addReader(CallSupervisor(listener, abi, streams, datagrams))
 
 
-def serve(abi: ABI, listener: Listener | None, settings: RunSettings, reap: Callable[[], bool]) -> None:
+def serve(abi: ABI, listener: CallListener | None, settings: RunSettings, reap: Callable[[], bool]) -> None:
     """
     Answer calls until all programs have ended.
 

@@ -42,7 +42,7 @@ class Buffer(NamedTuple):
     size: int
 
 
-class Message(NamedTuple):
+class SocketMessage(NamedTuple):
     """
     What a call sends or receives: places in the program's memory.
 
@@ -56,7 +56,7 @@ class Message(NamedTuple):
     control: Buffer = Buffer(0, 0)
 
 
-def read_message(memory: Memory, place: int) -> Message:
+def read_message(memory: Memory, place: int) -> SocketMessage:
     """
     The ``struct msghdr`` at *place*.
 
@@ -66,7 +66,7 @@ def read_message(memory: Memory, place: int) -> Message:
     if count > _MOST_BUFFERS:
         raise OSError(errno.EMSGSIZE, "message too long")
     parts = [Buffer(*part) for part in _IOVEC.iter_unpack(memory.read(iov, count * _IOVEC.size))]
-    return Message(Buffer(name, name_size), parts, Buffer(control, min(control_size, MOST_CONTROL)))
+    return SocketMessage(Buffer(name, name_size), parts, Buffer(control, min(control_size, MOST_CONTROL)))
 
 
 def write_sizes(memory: Memory, place: int, name_size: int, control_size: int, flags: int) -> None:

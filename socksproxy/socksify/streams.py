@@ -26,7 +26,7 @@ from ..client.errors import InvalidDestination
 from ..client.handshake import HandshakeFailed
 from ..wire.words import Address
 from . import kernel, sockaddr
-from .call import SO_COOKIE, Call, Outcome, is_close_on_exec
+from .call import SO_COOKIE, Call, CallResult, is_close_on_exec
 from .replies import errno_for
 from .upstream import Upstream
 from .ways import Way, Ways
@@ -61,7 +61,7 @@ _STRUCTURES = [
 _log = Logger(namespace="socksproxy")
 
 
-class Connecting:
+class LinkConnecting:
     """
     A socket that becomes connected.
 
@@ -212,7 +212,7 @@ class Streams:
         #: By the cookie of the socket: the address that the program has connected it to.
         self.peers: dict[bytes, bytes] = {}
 
-    def connect(self, call: Call, address: bytes, early: bytes | None = None) -> int | Outcome:
+    def connect(self, call: Call, address: bytes, early: bytes | None = None) -> int | CallResult:
         """
         Connect the socket of *call* to *address*.
 
@@ -237,7 +237,7 @@ class Streams:
         assert isinstance(way, Address)
         return self._through_proxy(call, way, address, early)
 
-    def _repeated(self, call: Call) -> int | Outcome | None:
+    def _repeated(self, call: Call) -> int | CallResult | None:
         """The answer to another call for a socket that is being connected already; None: it is none."""
         cookie = call.cookie
         result = self._unclaimed.pop(cookie, None)
@@ -250,9 +250,9 @@ class Streams:
             raise OSError(errno.EALREADY, "operation already in progress")
         # A signal has interrupted the first one, and the kernel has repeated it.
         attempt.call = call
-        return Outcome.LATER
+        return CallResult.LATER
 
-    def _direct(self, attempt: _Attempt, address: bytes) -> int | Outcome:
+    def _direct(self, attempt: _Attempt, address: bytes) -> int | CallResult:
         link = attempt.link
         if attempt.early is not None or is_blocking(link):
             return self._start(attempt, None, address)
@@ -262,7 +262,7 @@ class Streams:
 
     def _through_proxy(
         self, call: Call, destination: Address, peer: bytes, early: bytes | None
-    ) -> int | Outcome:
+    ) -> int | CallResult:
         try:
             handshake = self._upstream.handshake(destination)
         except InvalidDestination:
@@ -275,15 +275,15 @@ class Streams:
         assert address is not None
         return self._start(_Attempt(call, link, peer, early), handshake, address)
 
-    def _start(self, attempt: _Attempt, handshake: Conversation | None, address: bytes) -> Outcome:
+    def _start(self, attempt: _Attempt, handshake: Conversation | None, address: bytes) -> CallResult:
         cookie = attempt.call.cookie
         self._running[cookie] = attempt
         timeout = self._timeout if handshake is not None else None
-        connecting = Connecting(
+        connecting = LinkConnecting(
             self._reactor, attempt.link, handshake, lambda result: self._finished(cookie, attempt, result)
         )
         connecting.start(address, timeout)
-        return Outcome.LATER
+        return CallResult.LATER
 
     def _finished(self, cookie: bytes, attempt: _Attempt, problem: int) -> None:
         """The socket of *attempt* is connected, or there is a *problem*, an errno."""

@@ -15,10 +15,10 @@ from typing import Any
 from twisted.logger import Logger
 
 from .abi import ABI
-from .call import Call, Outcome
+from .call import Call, CallResult
 from .datagrams import Datagrams
-from .kernel import Listener, Notice
-from .sockaddr import HEADER_SIZE, HEADERS_STEP, Buffer, Message, read_message, write_sizes
+from .kernel import CallListener, Notice
+from .sockaddr import HEADER_SIZE, HEADERS_STEP, Buffer, SocketMessage, read_message, write_sizes
 from .streams import MSG_FASTOPEN, Streams
 
 _MOST_MESSAGES = 1024
@@ -27,7 +27,7 @@ _MOST_EARLY = 65536
 _log = Logger(namespace="socksproxy")
 
 
-class Supervisor:
+class CallSupervisor:
     """
     Reads calls from the kernel, as a reader of a Twisted reactor.
 
@@ -40,7 +40,7 @@ class Supervisor:
 
     def __init__(
         self,
-        listener: Listener,
+        listener: CallListener,
         abi: ABI,
         streams: Streams,
         datagrams: Datagrams,
@@ -50,7 +50,7 @@ class Supervisor:
         self._streams = streams
         self._datagrams = datagrams
         self._ended = ended
-        self._answers: dict[int, Callable[[Call], int | Outcome]] = {
+        self._answers: dict[int, Callable[[Call], int | CallResult]] = {
             abi.connect: self._connect,
             abi.sendto: self._sendto,
             abi.sendmsg: self._sendmsg,
@@ -87,42 +87,44 @@ class Supervisor:
             return
         try:
             # Other sockets reach no other machine.
-            result = self._answers[notice.number](call) if call.is_inet else Outcome.PASS
+            result = self._answers[notice.number](call) if call.is_inet else CallResult.PASS
         except OSError as problem:
             result = -(problem.errno or errno.EINVAL)
         except Exception:
             _log.failure("a call has failed: {notice}", notice=notice)
             result = -errno.ENETUNREACH
-        if result is Outcome.LATER:
+        if result is CallResult.LATER:
             return
-        if result is Outcome.PASS:
+        if result is CallResult.PASS:
             call.let_pass()
         else:
             call.answer(result)
         call.close()
 
-    def _connect(self, call: Call) -> int | Outcome:
+    def _connect(self, call: Call) -> int | CallResult:
         _, place, size, *_ = call.notice.arguments
         address = call.address(place, size)
         return (
             self._streams.connect(call, address) if call.is_stream else self._datagrams.connect(call, address)
         )
 
-    def _sendto(self, call: Call) -> int | Outcome:
+    def _sendto(self, call: Call) -> int | CallResult:
         _, data, size, flags, name, name_size = call.notice.arguments
-        return self._send(call, Message(Buffer(name, name_size & 0xFFFFFFFF), [Buffer(data, size)]), flags)
+        return self._send(
+            call, SocketMessage(Buffer(name, name_size & 0xFFFFFFFF), [Buffer(data, size)]), flags
+        )
 
-    def _sendmsg(self, call: Call) -> int | Outcome:
+    def _sendmsg(self, call: Call) -> int | CallResult:
         _, place, flags, *_ = call.notice.arguments
         # TCP takes no address but for Fast Open, which a register says.
         if call.is_stream and not flags & MSG_FASTOPEN:
-            return Outcome.PASS
+            return CallResult.PASS
         return self._send(call, read_message(call.memory, place), flags)
 
-    def _sendmmsg(self, call: Call) -> int | Outcome:
+    def _sendmmsg(self, call: Call) -> int | CallResult:
         _, place, count, flags, *_ = call.notice.arguments
         if call.is_stream:
-            return -errno.EOPNOTSUPP if flags & MSG_FASTOPEN else Outcome.PASS
+            return -errno.EOPNOTSUPP if flags & MSG_FASTOPEN else CallResult.PASS
         sent = 0
         for at in range(place, place + min(count & 0xFFFFFFFF, _MOST_MESSAGES) * HEADERS_STEP, HEADERS_STEP):
             try:
@@ -135,61 +137,61 @@ class Supervisor:
             sent += 1
         return sent
 
-    def _send(self, call: Call, message: Message, flags: int) -> int | Outcome:
+    def _send(self, call: Call, message: SocketMessage, flags: int) -> int | CallResult:
         flags = _int(flags)
         if not call.is_stream:
             return self._datagrams.send(call, message, flags)
         if not flags & MSG_FASTOPEN:
-            return Outcome.PASS
+            return CallResult.PASS
         room, early = _MOST_EARLY, b""
         for place, size in message.parts:
             early += call.memory.read(place, min(size, room - len(early)))
         return self._streams.connect(call, call.address(*message.name), early)
 
-    def _recvfrom(self, call: Call) -> int | Outcome:
+    def _recvfrom(self, call: Call) -> int | CallResult:
         _, data, size, flags, name, size_at = call.notice.arguments
         if call.is_stream or self._datagrams.peer_of(call.cookie) is None:
-            return Outcome.PASS
+            return CallResult.PASS
         room = int.from_bytes(call.memory.read(size_at, 4), "little")
         received = self._datagrams.receive(
-            call, Message(Buffer(name, room), [Buffer(data, size)]), _int(flags)
+            call, SocketMessage(Buffer(name, room), [Buffer(data, size)]), _int(flags)
         )
-        if isinstance(received, Outcome):
+        if isinstance(received, CallResult):
             return received
         call.memory.write(size_at, received.name_size.to_bytes(4, "little"))
         return received.size
 
-    def _recvmsg(self, call: Call) -> int | Outcome:
+    def _recvmsg(self, call: Call) -> int | CallResult:
         _, place, flags, *_ = call.notice.arguments
         if call.is_stream or self._datagrams.peer_of(call.cookie) is None:
-            return Outcome.PASS
+            return CallResult.PASS
         return self._receive(call, place, flags)
 
-    def _recvmmsg(self, call: Call) -> int | Outcome:
+    def _recvmmsg(self, call: Call) -> int | CallResult:
         """One datagram at a time, which is always allowed."""
         _, place, count, flags, *_ = call.notice.arguments
         if call.is_stream or self._datagrams.peer_of(call.cookie) is None:
-            return Outcome.PASS
+            return CallResult.PASS
         if not count & 0xFFFFFFFF:
             return 0
         size = self._receive(call, place, flags)
-        if isinstance(size, Outcome):
+        if isinstance(size, CallResult):
             return size
         call.memory.write(place + HEADER_SIZE, size.to_bytes(4, "little"))
         return 1
 
-    def _receive(self, call: Call, place: int, flags: int) -> int | Outcome:
+    def _receive(self, call: Call, place: int, flags: int) -> int | CallResult:
         received = self._datagrams.receive(call, read_message(call.memory, place), _int(flags))
-        if isinstance(received, Outcome):
+        if isinstance(received, CallResult):
             return received
         write_sizes(call.memory, place, *received[1:])
         return received.size
 
-    def _getpeername(self, call: Call) -> int | Outcome:
+    def _getpeername(self, call: Call) -> int | CallResult:
         peers = self._streams.peers.get if call.is_stream else self._datagrams.peer_of
         peer = peers(call.cookie)
         if peer is None:
-            return Outcome.PASS
+            return CallResult.PASS
         _, place, size_at, *_ = call.notice.arguments
         call.put_address(place, size_at, peer)
         return 0

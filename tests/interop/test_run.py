@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.origin import Origin
+from tests.support.processes import Program
 from tests.support.programs import PATIENCE
 from tests.support.socksified import command, python
 from tests.support.udp import Echo
@@ -345,28 +346,28 @@ def test_pipes_are_the_program_s(own_names: Proxy) -> None:
 
 
 TRAPS = """
-import os, signal, sys
+import os, signal, sys, time
 got = []
+def trap(number, frame):
+    got.append(number)
+    os.write(1, signal.Signals(number).name.encode() + b"\\n")
 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGWINCH):
-    signal.signal(number, lambda number, frame: got.append(number))
+    signal.signal(number, trap)
 print("ready", flush=True)
 while len(got) < 5:
-    signal.pause()
-    print(signal.Signals(got[-1]).name, flush=True)
+    time.sleep(0.02)
 sys.exit(9)
 """
 
 
-def test_signals_go_to_the_program(own_names: Proxy) -> None:
-    with subprocess.Popen(
-        [*command(own_names.port), sys.executable, "-c", TRAPS], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGWINCH):
-            process.send_signal(number)
-            assert process.stdout.readline() == f"{number.name}\n"
-        assert process.wait(PATIENCE) == 9
+def test_signals_go_to_the_program(own_names: Proxy, tmp_path: Path) -> None:
+    program = Program([*command(own_names.port), sys.executable, "-c", TRAPS], tmp_path)
+    program.wait_for("ready")
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGWINCH):
+        program.process.send_signal(number)
+        program.wait_for(number.name)
+    assert program.wait() == 9
+    program.stop()
 
 
 def test_the_program_stops_and_goes_on_with_the_first_process(own_names: Proxy) -> None:
