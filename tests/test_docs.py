@@ -172,7 +172,7 @@ def connects(path: Path, program: Program) -> bool:
     return answer[:4] == b"\x05\x00\x05\x00"
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 2])  # the other one is in test_client_examples.py
 def test_readme_code(number: int, tmp_path: Path, start: Callable[..., Program]) -> None:
     """The README's .tac file and its program are proxies."""
     code = blocks(README, ".. code-block:: python")[number]
@@ -239,7 +239,7 @@ def test_options_explained(start: Callable[..., Program]) -> None:
     assert set(directives) == names
 
 
-@pytest.mark.parametrize("name", ["", ".auth", ".limits", ".logs", ".net", ".policy", ".values"])
+@pytest.mark.parametrize("name", ["", ".auth", ".client", ".limits", ".logs", ".net", ".policy", ".values"])
 def test_public_names_documented(name: str) -> None:
     """Every public name can be looked up."""
     text = (DOCS / "api.rst").read_text("utf-8")

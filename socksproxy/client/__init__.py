@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .agent import (
+        ProxiedAgent,
+    )
     from .associate import (
         AssociationTransport,
     )
@@ -79,6 +82,7 @@ __all__ = [
     "NoProxy",
     "NotAllowed",
     "Problem",
+    "ProxiedAgent",
     "ProxiedConnectError",
     "Proxy",
     "ProxyClosed",
@@ -114,6 +118,7 @@ _MODULES = {
     "NoProxy": "no_proxy",
     "NotAllowed": "errors",
     "Problem": "handshake",
+    "ProxiedAgent": "agent",
     "ProxiedConnectError": "errors",
     "Proxy": "proxy",
     "ProxyClosed": "errors",

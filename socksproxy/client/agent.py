@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol as Shape
 
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
@@ -50,13 +51,22 @@ class ProxiedEndpoints:
         return wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
 
 
-def agent_for(proxy: Connects, policy: Any, persistent: bool) -> Agent:
+class ProxiedAgent(Agent):
     """
-    See :meth:`socksproxy.client.Proxy.agent`.
+    An :class:`~twisted.web.client.Agent` that connects through a proxy.
 
-    A pool tells connections apart by scheme, host and port alone. So each agent has one of its own.
+    A pool tells connections apart by scheme, host and port alone. So each agent has a pool of its own.
     """
+
+    def close(self) -> Deferred[None]:
+        """Close the connections that are kept for a next request; fires when they are closed."""
+        closed: Deferred[None] = self._pool.closeCachedConnections()
+        return closed
+
+
+def agent_for(proxy: Connects, policy: Any, persistent: bool) -> ProxiedAgent:
+    """See :meth:`socksproxy.client.Proxy.agent`."""
     factory = ProxiedEndpoints(proxy, BrowserLikePolicyForHTTPS() if policy is None else policy)
     pool = HTTPConnectionPool(proxy.reactor, persistent)
-    agent: Agent = Agent.usingEndpointFactory(proxy.reactor, factory, pool)
+    agent: ProxiedAgent = ProxiedAgent.usingEndpointFactory(proxy.reactor, factory, pool)
     return agent

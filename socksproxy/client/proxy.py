@@ -35,7 +35,7 @@ from .no_proxy import NoProxy
 from .resolve import Resolving
 
 if TYPE_CHECKING:
-    from twisted.web.client import Agent
+    from .agent import ProxiedAgent
 
 
 class Kind(Enum):
@@ -212,7 +212,7 @@ class Proxy:
             return fail(InvalidDestination(f"{address!r} is not a literal address"))
         return self._resolve(Command.RESOLVE_PTR, address)
 
-    def agent(self, policy: Any = None, *, persistent: bool = True) -> Agent:
+    def agent(self, policy: Any = None, *, persistent: bool = True) -> ProxiedAgent:
         """
         An HTTP client that connects through the proxy.
 

@@ -41,7 +41,7 @@ def test_two_logins_never_share_a_connection(scripted: Callable[..., Any]) -> Pl
         assert (yield readBody(response)) == b"hi"
     assert [end.received[6:9] for end in server.ends] == [b"ann", b"bob"]
     for agent in agents:
-        yield agent._pool.closeCachedConnections()
+        yield agent.close()
 
 
 @pytest_twisted.inlineCallbacks
