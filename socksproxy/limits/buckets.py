@@ -113,6 +113,7 @@ class Bucket:
         "_clock",
         "_filled",
         "_front",
+        "_least",
         "_left",
         "_lent",
         "_next",
@@ -177,6 +178,7 @@ class Bucket:
         self._burst = max(burst, 1.0)
         # Half a bucket: what comes while a timer is late has room in it.
         self._quantum = min(max(self._per_second * _QUANTUM_SECONDS, _LEAST_QUANTUM), self._burst / 2)
+        self._least = min(_LEAST_AT_ONCE, self._quantum)
 
     @property
     def waiting(self) -> int:
@@ -197,7 +199,7 @@ class Bucket:
         if self._waiting:
             return 0
         self._fill()
-        return int(self._tokens) if self._tokens >= min(_LEAST_AT_ONCE, self._quantum) else 0
+        return int(self._tokens) if self._tokens >= self._least else 0
 
     def spend(self, amount: int, waiter: Waiter | None = None) -> None:
         self._tokens -= amount
@@ -209,9 +211,15 @@ class Bucket:
             self._left[waiter] += amount
 
     def lends(self) -> int:
-        if self._waiting or self._serving is not None or self._tokens < self._burst * _LENDING_PART:
+        if self._waiting or self._serving is not None:
             return 0
-        return int(min(self._burst * _LENT_PART - self._lent, self._burst * _LOAN_PART))
+        if self._tokens < self._burst * _LENDING_PART:
+            self._fill()
+            if self._tokens < self._burst * _LENDING_PART:
+                return 0
+        some = self._burst * _LENT_PART - self._lent
+        most = self._burst * _LOAN_PART
+        return int(some if some < most else most)
 
     def lend(self, amount: int) -> None:
         self._lent += amount
@@ -323,8 +331,8 @@ class Meter:
         self.budgets = tuple(budgets)
         #: Bytes of each budget that are held; empty where nothing is.
         self._held: list[int] = []
-        #: Which of the budgets it waits for.
-        self._at = 0
+        #: Which of the budgets it waits for, or has waited for last; less than 0: it never has.
+        self._at = -1
         self.credit = self._loan = 0
         self.owed = 0
         self.owner: Waiter | None = None
@@ -339,8 +347,7 @@ class Meter:
         """Bytes that may be moved now; 0: none, and :attr:`owner` is called when there are."""
         if self.waiting:
             return 0
-        if self._loan:
-            self._repay()
+        self.repay()
         held, most = self._held, _ENDLESS
         for number, budget in enumerate(self.budgets):
             some = (held and held[number]) or budget.available()
@@ -366,20 +373,31 @@ class Meter:
                 budget.spend(amount - of_held, self)
 
     def borrow(self) -> None:
-        """Messages are small: borrow for the next ones, where all budgets are far from empty."""
+        """Borrow for small messages that may come, where all budgets are far from empty."""
         most = _LOAN
         for budget in self.budgets:
-            most = min(most, budget.lends())
-        if most >= LEAST_CREDIT and not self.waiting:
+            some = budget.lends()
+            if some < LEAST_CREDIT:
+                return
+            if some < most:
+                most = some
+        if not self.waiting:
             self.credit = self._loan = most
             for budget in self.budgets:
                 budget.lend(most)
 
-    def _repay(self) -> None:
-        unused, self.credit = self.credit, 0
+    def owe(self, amount: int) -> None:
+        """*amount* bytes wait to be sent, and the meter is to be asked about them."""
+        self.owed = amount
+        self.repay()
+
+    def repay(self) -> None:
+        """What is borrowed goes back."""
         loan, self._loan = self._loan, 0
-        for budget in self.budgets:
-            budget.take_back(loan, unused)
+        if loan:
+            unused, self.credit = self.credit, 0
+            for budget in self.budgets:
+                budget.take_back(loan, unused)
 
     def _wait_at(self, number: int, most: int) -> None:
         budgets = self.budgets
@@ -436,13 +454,13 @@ class Meter:
 
     def leave(self) -> None:
         """There will be nothing to be moved any more."""
-        if self._loan:
-            self._repay()
+        self.repay()
         self.waiting = False
         self.rest()
         self.owner = None
-        for budget in self.budgets:
-            budget.leave(self)
+        if self._at >= 0:
+            for budget in self.budgets:
+                budget.leave(self)
 
 
 class Meters(NamedTuple):

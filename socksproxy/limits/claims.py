@@ -182,9 +182,8 @@ class Claims:
 
     def settle(self, rule: str | None) -> None:
         """Of the rules under which it might have gone on, it does so under *rule*."""
-        for scope, holder in list(self._accounts):
-            if scope is Scope.RULE and holder != rule:
-                self.leave((scope, holder))
+        for place in [place for place in self._accounts if place[0] is Scope.RULE and place[1] != rule]:
+            self.leave(place)
 
     def close(self) -> None:
         """The session is over."""

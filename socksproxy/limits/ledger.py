@@ -64,6 +64,11 @@ class Ledger(Accounts):
         )
         self._at_once = tuple(entry for entry in self._by_scope if _concerns_all(entry[1]))
 
+    @property
+    def concerns_all(self) -> bool:
+        """Whether there are limits on what every session has."""
+        return bool(self._at_once)
+
     def arrive(self, client: Client, claims: Claims | None = None) -> Claims | None:
         """
         *client* has connected.

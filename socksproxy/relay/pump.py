@@ -184,7 +184,7 @@ class Half:
         self._pending = early
         self._blocked = True
         if self.meter is not None:
-            self.meter.owed = len(early)
+            self.meter.owe(len(early))
 
     def set_meter(self, meter: Meter | None) -> None:
         """Move as much as *meter* allows from now on."""
@@ -196,7 +196,10 @@ class Half:
             before.leave()
         if meter is not None:
             meter.owner = self
-            meter.owed = 0 if before is None else before.owed
+            if before is not None and before.owed:
+                meter.owe(before.owed)
+            else:
+                meter.borrow()
         self.meter = meter
         if waiting:
             self.relay.engine.again(self)
@@ -251,8 +254,7 @@ class Half:
             if size < 0 or drained or self._blocked or self.eof:
                 if meter is not None:
                     meter.rest()
-                    # A session with a single message has nothing to borrow for.
-                    if drained and size < LEAST_CREDIT and size < self.moved and not self.eof:
+                    if drained and size < LEAST_CREDIT and not self.eof:
                         meter.borrow()
                 return
         engine.again(self)

@@ -45,7 +45,7 @@ class FollowingSession(SessionParts):
         service = self.service
         peers = None if service is None else service.peers
         rules = [rule for rule in map(self.rule, peers) if rule is not None] if peers else None
-        self._limited().renew(self.client, self._request is not None, rules)
+        self._limited().follow(self.client, self._request is not None, rules)
         if service is not None:
             service.limits_changed()
 

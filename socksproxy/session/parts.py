@@ -304,8 +304,8 @@ class SessionParts:
         self._limited().enter_rule(rule)
 
     def take(self, kind: str, make_room: Callable[[Scope], bool] = lambda _: False) -> None:
-        """See :meth:`socksproxy.session.allowance.Allowance.take`."""
-        self._limited().take(self.client, kind, make_room)
+        """See :meth:`socksproxy.session.allowance.Allowance.take_for`."""
+        self._limited().take_for(self.client, kind, make_room)
 
     def give(self, kind: str) -> None:
         """The session has none of *kind* any more."""

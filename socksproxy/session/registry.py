@@ -91,18 +91,20 @@ class Registry:
         :returns: its session; None: there are too many, and the channel is to be closed unheard.
         """
         context = self.context
-        claims = context.ledger.arrive(client)
-        allowance = None if claims is None else Allowance(context.ledger, claims)
-        if allowance is not None and allowance.dropped:
-            allowance.release()
-            context.events.tell("dropped")
-            return None
+        allowance = None
+        if context.ledger.concerns_all:
+            allowance = Allowance(context.ledger)
+            allowance.identify(client)
+            if allowance.dropped:
+                allowance.close()
+                context.events.tell("dropped")
+                return None
         try:
             session = Session(context, channel, client, allowance)
             session.may_stay(context.handshakes)
         except Exception:
             if allowance is not None:
-                allowance.release()
+                allowance.close()
             raise
         self.live[session] = None
         context.hours.start()
@@ -112,7 +114,7 @@ class Registry:
     def end(self, session: Session) -> None:
         """*session* is over: nothing of it is left but its record."""
         if session.allowance is not None:
-            session.allowance.release()
+            session.allowance.close()
             session.allowance = None
         if self.context.events.wants("ended"):
             self.context.events.tell("ended", session, record_of(session))
