@@ -7,13 +7,18 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
 from typing import Any, TypeVar
 
 from ..values.ports import PortRange
 from ..wire.words import AddressType
 from .names import plain
+from .tcp_options import HasOptions
 
 T = TypeVar("T")
+
+#: The buffers of a UDP socket: room for some of the largest datagrams.
+BUFFERS = 1 << 20
 
 _VERSIONS = {AddressType.IPV4: 4, AddressType.IPV6: 6}
 
@@ -33,6 +38,12 @@ def bindable(host: str, port: int) -> tuple[Any, ...]:
     """*host*, as :func:`host_of` gives it, and *port*, as a socket takes them, with the zone apart."""
     host, _, zone = host.partition("%")
     return (host, port, 0, int(zone)) if zone else (host, port)
+
+
+def enlarge_buffers(link: HasOptions) -> None:
+    """Give the UDP socket *link* larger buffers; the system may give less than this asks for."""
+    for option in (SO_RCVBUF, SO_SNDBUF):
+        link.setsockopt(SOL_SOCKET, option, BUFFERS)
 
 
 def opened(ports: PortRange | None, open_port: Callable[[int], T], chance: Callable[[int], int]) -> T:

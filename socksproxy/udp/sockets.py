@@ -32,8 +32,7 @@ from twisted.logger import Logger
 
 from ..logs.throttle import complain
 from ..net.names import plain
-from ..net.ports import bindable
-from ..net.udp_options import enlarge_buffers
+from ..net.ports import bindable, enlarge_buffers
 from ..relay.engine import RelayEngine
 from ..values.outgoing import Outgoing
 from ..wire.datagram import IPV4_SIZE, LONGEST_SIZE, header_size, is_ipv4

@@ -12,8 +12,7 @@ from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 
 from ..net.names import plain
-from ..net.ports import bindable
-from ..net.udp_options import enlarge_buffers
+from ..net.ports import bindable, enlarge_buffers
 from ..values.outgoing import Outgoing
 from .association import Association, Outlet
 from .demux import Demux
