@@ -21,8 +21,8 @@ from ..wire.words import AddressType
 from .dns_client import DNSClient, Server
 from .dns_messages import AAAA, PTR, A, Answer, Outcome, question_for
 from .local import has_route
-from .lookups import BOTH_TYPES, MOST_ADDRESSES, AddressLookups, Found, not_made
-from .names import literal, unmapped
+from .lookups import BOTH_TYPES, MOST_ADDRESSES, AddressLookups, Found, found_of, not_made
+from .names import literal
 from .reverse import IReverseQuestions
 
 #: Seconds for which one family's answer waits for the other's (RFC 8305, section 3).
@@ -111,13 +111,9 @@ class _Families:
 
     def _end(self) -> None:
         self._stop()
-        found: list[tuple[str, AddressType]] = []
-        for type in self._types:
-            answer = self._answers.get(type)
-            hosts = () if answer is None else answer.records[:MOST_ADDRESSES]
-            addresses = [unmapped(literal(host) or host, 0) for host in hosts]
-            found += [(address.host, address.type) for address in addresses]
-        self.result.callback(tuple(dict.fromkeys(found))[:MOST_ADDRESSES])
+        answers = filter(None, map(self._answers.get, self._types))
+        hosts = (literal(host) or host for answer in answers for host in answer.records[:MOST_ADDRESSES])
+        self.result.callback(found_of(hosts))
 
     def _stop(self) -> None:
         self._over = True

@@ -4,7 +4,8 @@ What our resolvers have in common: an interface, the type of what they find, and
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -16,6 +17,7 @@ from zope.interface import Interface, implementer
 from ..errors import TooManyLookups
 from ..runtime.pool import QueueFull
 from ..wire.words import AddressType
+from .names import unmapped
 
 #: The greatest number of addresses of a name; the owner of the name may have given it any number.
 MOST_ADDRESSES = 64
@@ -79,6 +81,16 @@ class AddressLookups:
 
         answer.addErrback(_nothing_unless_cancelled).addCallback(report).addErrback(_cancelled)
         return resolution
+
+
+def found_of(hosts: Iterable[str]) -> Found:
+    """
+    What a look-up finds when it finds *hosts*: each address once, and at most :data:`MOST_ADDRESSES`.
+
+    :param hosts: literal addresses. A zone is left out, because it has no form on the wire.
+    """
+    addresses = (unmapped(host.partition("%")[0], 0) for host in hosts)
+    return tuple(islice(dict.fromkeys((address.host, address.type) for address in addresses), MOST_ADDRESSES))
 
 
 def not_made(failure: Failure) -> Failure:

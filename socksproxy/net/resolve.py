@@ -26,9 +26,9 @@ from zope.interface import implementer
 from ..errors import NameNotFound, TooManyLookups
 from ..extras import missing
 from ..runtime.recent import Recent
-from ..wire.words import Address, AddressType
+from ..wire.words import Address
 from .hosts_file import HostsFile
-from .lookups import MOST_ADDRESSES, Found, IAddressLookup
+from .lookups import MOST_ADDRESSES, Found, IAddressLookup, found_of
 from .names import literal, reads_as_address, unmapped
 from .reverse import ReverseLookups
 from .system_resolver import system_resolver
@@ -85,23 +85,17 @@ class _Collector:
 
     def __init__(self, complete: Callable[[Found], None]) -> None:
         self._complete = complete
-        self._found: dict[tuple[str, AddressType], None] = {}
+        self._hosts: dict[str, None] = {}
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
         """Do nothing: an answer is worth remembering though no client may wait for it any more."""
 
     def addressResolved(self, address: Any) -> None:
-        if len(self._found) >= MOST_ADDRESSES:
-            return
-        if isinstance(address, IPv4Address):
-            self._found[(address.host, AddressType.IPV4)] = None
-        elif isinstance(address, IPv6Address):
-            # A scoped address ("fe80::1%eth0") has no form on the wire.
-            host, _, kind = unmapped(address.host.partition("%")[0], 0)
-            self._found[(host, kind)] = None
+        if len(self._hosts) < MOST_ADDRESSES and isinstance(address, (IPv4Address, IPv6Address)):
+            self._hosts[address.host] = None
 
     def resolutionComplete(self) -> None:
-        self._complete(tuple(self._found))
+        self._complete(found_of(self._hosts))
 
 
 class _Lookup:

@@ -22,8 +22,7 @@ from ..errors import TooManyLookups
 from ..runtime.pool import DeadlinePassed, Pool
 from ..twisted_internals import is_default_resolver
 from ..wire.words import AddressType
-from .lookups import BOTH_TYPES, MOST_ADDRESSES, AddressLookups, Found
-from .names import unmapped
+from .lookups import BOTH_TYPES, AddressLookups, Found, found_of
 from .reverse import AT_ONCE, IReverseResolver
 
 #: Threads that look up addresses, and how many of them the names of one client may occupy.
@@ -158,13 +157,7 @@ def _look_up(asked: _Asked, share: Hashable) -> Found | None:
         found = getaddrinfo(asked.name.encode("ascii"), None, type=SOCK_STREAM)
     except (OSError, UnicodeError):
         return ()
-    addresses: dict[tuple[str, AddressType], None] = {}
-    for _, _, _, _, (host, *_) in found:
-        if isinstance(host, str) and len(addresses) < MOST_ADDRESSES:
-            # A scoped address ("fe80::1%eth0") has no form on the wire.
-            address = unmapped(host.partition("%")[0], 0)
-            addresses[(address.host, address.type)] = None
-    return tuple(addresses)
+    return found_of(host for *_, (host, *_) in found if isinstance(host, str))
 
 
 def _name_of(host: str) -> str:

@@ -24,6 +24,8 @@ from ...errors import NotAuthenticated
 from ...logs.printable import printable
 from ...negotiation import IExchange, IMethod, IWrapping, LogIn, Say
 from ...runtime.files import read_regular_file
+from ...values.errors import ConfigError
+from ...values.parsers import Parser, one_of
 from ...wire.gssapi import (
     MAX_TOKEN,
     Level,
@@ -49,8 +51,6 @@ MAX_ROUNDS = 8
 
 # Without IAKERB, with which the server would talk to the KDC for clients that are not authenticated yet.
 _MECHANISMS = [raw.MechType.kerberos, raw.OID.from_int_seq("1.3.6.1.5.5.2")]
-
-_ARGUMENTS = ("service", "keytab", "protection", "realm")
 
 # Any, because the package's annotations contradict each other.
 _Context: TypeAlias = Any
@@ -350,6 +350,24 @@ class GSSAPIChecker:
         return principal if self._realm is None else stripped(principal, self._realm)
 
 
+def _services(text: str) -> list[str]:
+    services = text.split(",")
+    if not all(
+        name.isascii() and name.isprintable() and name and not set(name) & set("/@ ") for name in services
+    ):
+        raise ConfigError("not a list of services such as rcmd,socks", text)
+    return services
+
+
+_PROTECTIONS = [each.value for each in Protection]
+_PARSERS: dict[str, Parser] = {
+    "service": _services,
+    "keytab": str,
+    "protection": one_of(_PROTECTIONS, f"none of {', '.join(_PROTECTIONS)}", Protection),
+    "realm": one_of(("strip", "keep"), "none of strip, keep"),
+}
+
+
 def make_checker(argument: str, pool: CheckThreads | None = None) -> GSSAPIChecker:
     """
     The checker of ``--auth gssapi:[service=NAMES][:keytab=FILE][:protection=LEVEL][:realm=strip|keep]``.
@@ -357,20 +375,14 @@ def make_checker(argument: str, pool: CheckThreads | None = None) -> GSSAPICheck
     :param pool: the threads in which the library may block; None: threads of the checker's own.
     :raises InvalidAuthArgumentString: when *argument* is wrong.
     """
-    given = arguments("gssapi", argument, _ARGUMENTS)
-    keytab = _one(given, "keytab", None)
-    services = str(_one(given, "service", ",".join(SERVICES))).split(",")
-    protection = _choice(given, "protection", Protection.INTEGRITY.value, [each.value for each in Protection])
-    realm = _choice(given, "realm", "strip", ["strip", "keep"])
-    if not all(map(_is_service, services)):
-        raise _wrong(f"service={','.join(services)}: names of services are due, such as rcmd,socks")
+    given = arguments("gssapi", argument, _PARSERS)
     method = GSSAPIMethod(
-        _acceptor(keytab, services),
+        _acceptor(given.get("keytab"), given.get("service", SERVICES)),
         pool or CheckThreads.shared_fairly(name="gssapi", threads=THREADS),
-        Protection(protection),
+        given.get("protection", Protection.INTEGRITY),
     )
     try:
-        return GSSAPIChecker(method, local_realm() if realm == "strip" else None)
+        return GSSAPIChecker(method, None if given.get("realm") == "keep" else local_realm())
     except ValueError as problem:
         raise _wrong(f"realm=strip: krb5.conf must have a default_realm: {problem}") from None
 
@@ -390,23 +402,8 @@ def _acceptor(keytab: str | None, services: Sequence[str]) -> ContextAcceptor:
         raise _wrong(f"{where}: no key for service={','.join(services)}: {problem}") from None
 
 
-def _one(given: dict[str, list[str]], name: str, default: str | None) -> str | None:
-    return given[name][0] if given[name] else default
-
-
-def _choice(given: dict[str, list[str]], name: str, default: str, choices: list[str]) -> str:
-    value = str(_one(given, name, default))
-    if value not in choices:
-        raise _wrong(f"{name}={value}: one of {', '.join(choices)} is due")
-    return value
-
-
 def _wrong(problem: str) -> InvalidAuthArgumentString:
     return InvalidAuthArgumentString(f"gssapi: {problem}")
-
-
-def _is_service(name: str) -> bool:
-    return name.isascii() and name.isprintable() and bool(name) and not set(name) & set("/@ ")
 
 
 def stripped(principal: str, realm: str) -> str:

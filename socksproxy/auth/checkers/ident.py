@@ -11,7 +11,6 @@ import re
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.strcred import InvalidAuthArgumentString
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectingCancelledError
@@ -22,8 +21,7 @@ from zope.interface import implementer
 from ...errors import IdentMismatch, IdentUnreachable, NotAuthenticated, describe
 from ...net.names import plain
 from ...runtime.reactor import global_reactor
-from ...values.errors import ConfigError
-from ...values.parsers import Parser, port, seconds
+from ...values.parsers import port, seconds
 from ..credentials import IUserid, Userid
 from ..users import name_of
 from .arguments import arguments
@@ -190,21 +188,10 @@ def _failed(failure: Failure) -> Failure:
     return failure
 
 
-def _meaning(name: str, text: str, parse: Parser) -> Any:
-    try:
-        return parse(text)
-    except ConfigError as wrong:
-        raise InvalidAuthArgumentString(f"ident: {name}={text} is {wrong.reason}") from None
-
-
 def make_checker(argument: str) -> IdentChecker:
     """
     The checker of ``--auth ident:[port=PORT][:timeout=SECONDS]``.
 
     :raises InvalidAuthArgumentString: when *argument* is something else.
     """
-    given = arguments("ident", argument, ("port", "timeout"))
-    return IdentChecker(
-        _meaning("port", given["port"][0], port(1)) if given["port"] else PORT,
-        _meaning("timeout", given["timeout"][0], seconds()) if given["timeout"] else TIMEOUT,
-    )
+    return IdentChecker(**arguments("ident", argument, {"port": port(1), "timeout": seconds()}))

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...errors import NotAuthenticated
+from ...values.errors import ConfigError
 from ..credentials import IPeerCredentials, PeerCredentials
 from .arguments import arguments
 from .threads import CheckThreads
@@ -128,7 +129,7 @@ def _group(name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        raise InvalidAuthArgumentString(f"peercred: group={name} is no group of this system") from None
+        raise ConfigError("no group of this system", name) from None
 
 
 def make_checker(argument: str) -> PeerCredentialsChecker:
@@ -137,7 +138,7 @@ def make_checker(argument: str) -> PeerCredentialsChecker:
 
     :raises InvalidAuthArgumentString: when *argument* is something else.
     """
-    names = arguments("peercred", argument, ("group",), repeatable=("group",))["group"]
+    groups = arguments("peercred", argument, {"group": _group}, repeatable=("group",)).get("group")
     if not hasattr(socket, "SO_PEERCRED"):
         raise InvalidAuthArgumentString("peercred: this system does not tell who is behind a Unix socket")
-    return PeerCredentialsChecker(frozenset(map(_group, names)) if names else None)
+    return PeerCredentialsChecker(frozenset(groups) if groups else None)

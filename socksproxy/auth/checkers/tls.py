@@ -19,6 +19,7 @@ from zope.interface import implementer
 from ...errors import NotAuthenticated, describe
 from ...runtime.files import read_regular_file
 from ...twisted_internals import tls_options_of
+from ...values.parsers import one_of
 from ..credentials import Certificate, ICertificate
 from .arguments import arguments
 
@@ -61,7 +62,7 @@ class CertificateChecker:
     """
     Finds the user's name in a certificate that the listener has verified.
 
-    :param ca_file: whose certificates the listener is to accept: see :func:`ask_for_certificates`.
+    :param ca_file: the authorities whose certificates the listener accepts: see :func:`ask_for_certificates`.
     :param name: where the name stands, one of :data:`NAMES`.
     """
 
@@ -133,11 +134,8 @@ def make_checker(argument: str) -> CertificateChecker:
 
     :raises InvalidAuthArgumentString: when *argument* is something else.
     """
-    given = arguments("tls", argument, ("ca", "name"))
-    if not given["ca"]:
+    given = arguments("tls", argument, {"ca": str, "name": one_of(NAMES, f"none of {', '.join(NAMES)}")})
+    if "ca" not in given:
         raise InvalidAuthArgumentString("tls: ca=FILE must name the authorities whose certificates count")
-    _authorities(given["ca"][0])
-    name = given["name"][0] if given["name"] else "subject"
-    if name not in NAMES:
-        raise InvalidAuthArgumentString(f"tls: name={name} is none of {', '.join(NAMES)}")
-    return CertificateChecker(given["ca"][0], name)
+    _authorities(given["ca"])
+    return CertificateChecker(given["ca"], given.get("name", "subject"))
