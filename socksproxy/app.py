@@ -50,13 +50,4 @@ def makeService(options: command_line.SOCKSOptions) -> ListeningService:
         from .workers.supervisor import SupervisorService
 
         return SupervisorService(options)
-    return SOCKSService(
-        options.reactor,
-        make_factory(options),
-        options.plan.listeners,
-        open=options.plan.open,
-        guarded=options.plan.guarded,
-        access_log=options.plan.access_log,
-        drain=options.plan.drain,
-        options=options,
-    )
+    return SOCKSService(options, make_factory(options))

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -24,9 +25,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config.command_line import CLAIMABLE, OPEN_TO_ALL, SOCKSOptions
-from ..config.plan import Listener
+from ..config.plan import Listener, Plan
 from ..errors import describe
-from ..logs.access_log import AccessLog
 from ..net.descriptors import raise_limit
 from ..net.special_addresses import is_loopback
 from ..twisted_internals import handles_signal
@@ -68,34 +68,19 @@ class ListeningService(Service):
 
     Ports are opened before ``twistd --uid`` gives up its privileges.
 
-    :param reactor: asked to open the access log again when SIGUSR1 comes.
+    :param options: parsed; what they describe is served, and they are read again when SIGHUP comes.
     :param factory: is given the listeners' clients.
-    :param listeners: where clients are accepted.
-    :param open: whether listeners may be on addresses that other machines reach.
-    :param guarded: whether each client has to authenticate; then listeners may be on such addresses, too.
-    :param access_log: opened again when SIGUSR1 comes, and closed at the end.
-    :param options: the options that describe all this, read again when SIGHUP comes; None: they are not.
+    :ivar options: those that are in force.
     :ivar ports: the ports that listen now.
+    :ivar processes: how many processes serve clients.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        factory: Any,
-        listeners: Sequence[Listener],
-        *,
-        open: bool = False,
-        guarded: bool = False,
-        access_log: AccessLog | None = None,
-        options: SOCKSOptions | None = None,
-    ) -> None:
+    processes = 1
+
+    def __init__(self, options: SOCKSOptions, factory: Any) -> None:
         self.options = options
-        self.reactor = reactor
+        self.reactor = reactor = options.reactor
         self.factory = factory
-        self.listeners = listeners
-        self.open = open
-        self.guarded = guarded
-        self.access_log = access_log
         self.ports: list[IListeningPort] = []
         self._waiting: list[Deferred[None]] = []
         self._problem: CannotStart | None = None
@@ -103,7 +88,12 @@ class ListeningService(Service):
         self._starting = False
         self._signalled = False
         self._handlers: dict[int, tuple[Any, Any]] = {}
-        self.reloading = Reloading(reactor, self._current, self.reload)
+        self.reloading = Reloading(reactor, lambda: self.options, self.reload)
+
+    @property
+    def plan(self) -> Plan:
+        """What the options in force mean."""
+        return self.options.plan
 
     # A subclass overrides these.
 
@@ -135,7 +125,7 @@ class ListeningService(Service):
         :param local: whether only this machine reaches it.
         :param by: what listens there, if that is not plain from the address.
         """
-        if not (local or self.guarded):
+        if not (local or self.plan.guarded):
             _log.warn(f"{{where}}: {OPEN_TO_ALL}", where=where)
         _log.info("listening on {where}{by}", where=where, by=by)
 
@@ -145,8 +135,12 @@ class ListeningService(Service):
 
     def reopen_log(self) -> None:
         """The access log's file has been moved away."""
-        if self.access_log is not None:
-            self.access_log.reopen()
+        if self.plan.access_log is not None:
+            self.plan.access_log.reopen()
+
+    def hung_up(self) -> None:
+        """SIGHUP has come: read the configuration again."""
+        self.reloading.want()
 
     def end_now(self) -> None:
         """End what :meth:`stopService` waits for."""
@@ -172,20 +166,16 @@ class ListeningService(Service):
         super().startService()
         if not self._listening:
             self._listen()
-        # A reload may bring the log.
-        if (self.access_log is not None or self.options is not None) and hasattr(signal, "SIGUSR1"):
-            self._handle(signal.SIGUSR1, self._reopen)
-        if hasattr(signal, "SIGUSR2"):
-            self._handle(signal.SIGUSR2, self._dump)
-        if self.options is not None and hasattr(signal, "SIGHUP"):
-            self.reloading.start()
-            self._handle(signal.SIGHUP, self._reload)
+        self.reloading.start()
+        for name, act in _acts_of_signals(self):
+            if hasattr(signal, name):
+                self._handle(getattr(signal, name), partial(self._on_signal, act))
         self.reactor.callWhenRunning(self._watch_stop_signals)
         self.warn_of_root()
 
     def warn_of_root(self) -> None:
         """Say so where the process is still root, after ``twistd --uid``, and has no need to be."""
-        if self.options is not None and is_root_without_need(self.options):
+        if is_root_without_need(self.options):
             _log.warn(NEEDLESS_ROOT)
 
     def close_ports(self) -> Deferred[Any]:
@@ -199,18 +189,17 @@ class ListeningService(Service):
         for waiting in list(self._waiting):
             waiting.cancel()
         ports, self.ports = self.ports, []
-        if self.options is not None:
-            self.options.resources.keeper.forget()
+        self.options.resources.keeper.forget()
         return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
 
     def finish(self) -> None:
         """The service has ended: signals are handled as before it, and the access log is closed."""
-        self._restore(*(getattr(signal, name, 0) for name in ("SIGUSR1", "SIGUSR2", "SIGHUP")))
+        self._restore(*(number for number in self._handlers if number not in (signal.SIGTERM, signal.SIGINT)))
         if signal.SIGTERM in self._handlers or signal.SIGINT in self._handlers:
             # It does not come to that when the process ends: a signal that comes meanwhile is still ours.
             self.reactor.callLater(0, self._restore, signal.SIGTERM, signal.SIGINT)
-        if self.access_log is not None:
-            self.access_log.close()
+        if self.plan.access_log is not None:
+            self.plan.access_log.close()
 
     def _restore(self, *numbers: int) -> None:
         for number in numbers:
@@ -221,7 +210,7 @@ class ListeningService(Service):
     def _listen(self) -> None:
         self._listening = self._starting = True
         self.raise_descriptor_limit()
-        for listener in self.listeners:
+        for listener in self.plan.listeners:
             waiting: Deferred[Any] = maybeDeferred(listener.endpoint.listen, self.factory)
             waiting.addCallback(self._opened, listener)
             waiting.addErrback(self._failed, listener)
@@ -248,16 +237,15 @@ class ListeningService(Service):
         :returns: fires with what :meth:`enter` or :meth:`abandon` is to be given next.
         :raises CannotReload: (by the Deferred) when one cannot be opened; those that could are closed again.
         """
-        listeners: Sequence[Listener] = options.plan.listeners
         prepared = Prepared(options, [])
         problems = []
-        for listener in listeners:
+        for listener in options.plan.listeners:
             waiting: Deferred[Any] = maybeDeferred(listener.endpoint.listen, self.factory)
             self._waiting.append(waiting)
             try:
                 port = yield waiting
                 prepared.ports.append((port, listener))
-                _check_place(port, options.plan.open, options.plan.guarded)
+                _check_place(port, options.plan)
             except CannotStart as problem:
                 problems.append(str(problem))
             except Exception:
@@ -275,6 +263,7 @@ class ListeningService(Service):
         """Close what was opened for *prepared*; all stays as it was."""
         for port in prepared.options.resources.keeper.fresh:
             _close(port)
+        _close_log(prepared.options.plan, self.plan)
 
     def enter(self, prepared: Prepared) -> list[str]:
         """
@@ -282,12 +271,9 @@ class ListeningService(Service):
 
         :returns: what has changed, in a few words each.
         """
-        options = prepared.options
-        keeper = options.resources.keeper
+        before, self.options = self.plan, prepared.options
+        keeper = self.options.resources.keeper
         left = keeper.enter()
-        self.options = options
-        self.listeners = options.plan.listeners
-        self.open, self.guarded = options.plan.open, options.plan.guarded
         self.ports = [port for port, _ in prepared.ports]
         changes = []
         for port, listener in prepared.ports:
@@ -299,18 +285,17 @@ class ListeningService(Service):
             changes.append(f"closed {_place(port)[0]}")
             self.closed(port)
             _close(port)
+        _close_log(before, self.plan)
+        if self.processes != self.plan.workers:
+            changes.append("restart the server for another number of workers")
         return changes
-
-    def _current(self) -> SOCKSOptions:
-        assert self.options is not None
-        return self.options
 
     def _settled(self, _: object, waiting: Deferred[Any]) -> None:
         self._waiting.remove(waiting)
 
     def _opened(self, port: IListeningPort, listener: Listener) -> None:
         try:
-            _check_place(port, self.open, self.guarded)
+            _check_place(port, self.plan)
         except CannotStart:
             port.stopListening()
             raise
@@ -321,8 +306,7 @@ class ListeningService(Service):
     def _announce(self, port: IListeningPort, listener: Listener) -> None:
         where, local = _place(port)
         kind = listener.description.partition(":")[0]
-        options = self.options
-        if listener.balanced and not (local or options is None or options.plan.settings.proxy_from.networks):
+        if listener.balanced and not (local or self.plan.settings.proxy_from.networks):
             _log.warn(f"{{where}}: {CLAIMABLE}", where=where)
         self.announce(where, local, "" if kind in ("tcp", "tcp6", "unix") else f" ({listener.description})")
 
@@ -346,23 +330,9 @@ class ListeningService(Service):
         if threading.current_thread() is threading.main_thread():
             self._handlers[number] = handler, signal.signal(number, handler)
 
-    def _reopen(self, number: int, frame: FrameType | None) -> None:
-        """Open the access log again on SIGUSR1, after which ``twistd`` rotates its own log."""
-        self.reactor.callFromThread(self.reopen_log)
-        before = self._handlers[number][1]
-        if callable(before):
-            before(number, frame)
-
-    def _dump(self, number: int, frame: FrameType | None) -> None:
-        """Write the live sessions to the log on SIGUSR2."""
-        self.reactor.callFromThread(self.dump_sessions)
-        before = self._handlers[number][1]
-        if callable(before):
-            before(number, frame)
-
-    def _reload(self, number: int, frame: FrameType | None) -> None:
-        """Read the configuration again on SIGHUP."""
-        self.reactor.callFromThread(self.reloading.want)
+    def _on_signal(self, act: Callable[[], None], number: int, frame: FrameType | None) -> None:
+        """Do what the signal asks for, and what another handler would: ``twistd`` rotates its own log."""
+        self.reactor.callFromThread(act)
         before = self._handlers[number][1]
         if callable(before):
             before(number, frame)
@@ -399,15 +369,29 @@ def _reason(failure: Failure) -> str:
     return " ".join(str(problem).split()) or type(problem).__name__
 
 
-def _check_place(port: IListeningPort, open: bool, guarded: bool) -> None:
+def _check_place(port: IListeningPort, plan: Plan) -> None:
     """
-    See that *port* is where it may be.
+    See that *port* is where it may be by the *plan*.
 
     :raises CannotStart: when it is not.
     """
     where, local = _place(port)
-    if not (local or open or guarded):
+    if not (local or plan.open or plan.guarded):
         raise CannotStart(f"{where} is not a loopback address, and {OPEN_TO_ALL}: add --auth, or --open")
+
+
+def _acts_of_signals(service: ListeningService) -> tuple[tuple[str, Callable[[], None]], ...]:
+    return (
+        ("SIGUSR1", service.reopen_log),
+        ("SIGUSR2", service.dump_sessions),
+        ("SIGHUP", service.hung_up),
+    )
+
+
+def _close_log(old: Plan, new: Plan) -> None:
+    """Close the access log of the plan *old*, unless it is *new*'s, too."""
+    if old.access_log is not None and old.access_log is not new.access_log:
+        old.access_log.close()
 
 
 def _close(port: IListeningPort) -> None:

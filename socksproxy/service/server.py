@@ -9,7 +9,7 @@ and a status that is not 0.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Any
 
 import attrs
@@ -19,10 +19,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config.command_line import SOCKSOptions
-from ..config.plan import Listener
 from ..limits.quota.database import UsageFileError
 from ..limits.quota.usage import UsageFile
-from ..logs.access_log import AccessLog
 from ..net.own_listeners import place_of
 from ..policy.sets import SetFiles
 from ..server.factory import SOCKSFactory
@@ -36,40 +34,14 @@ class SOCKSService(ListeningService):
     """
     Accepts clients and serves them while it runs.
 
-    :param reactor: what the factory was given.
+    :param options: parsed; see :class:`ListeningService`.
     :param factory: serves the clients.
-    :param listeners: where clients are accepted.
-    :param open: whether listeners may be on addresses that other machines reach.
-    :param guarded: whether each client has to authenticate; then listeners may be on such addresses, too.
-    :param access_log: opened again when SIGUSR1 comes, and closed at the end.
-    :param drain: how many seconds sessions may go on when the service stops.
-    :param options: the options that describe all this, read again when SIGHUP comes; None: they are not.
     """
 
     factory: SOCKSFactory
 
-    def __init__(
-        self,
-        reactor: Any,
-        factory: SOCKSFactory,
-        listeners: Sequence[Listener],
-        *,
-        open: bool = False,
-        guarded: bool = False,
-        access_log: AccessLog | None = None,
-        drain: float = 0.0,
-        options: SOCKSOptions | None = None,
-    ) -> None:
-        super().__init__(
-            reactor,
-            factory,
-            listeners,
-            open=open,
-            guarded=guarded,
-            access_log=access_log,
-            options=options,
-        )
-        self.drain = drain
+    def __init__(self, options: SOCKSOptions, factory: SOCKSFactory) -> None:
+        super().__init__(options, factory)
         self._set_files: SetFiles | None = None
         self._usage: UsageFile | None = None
         self._at_once = False
@@ -89,7 +61,7 @@ class SOCKSService(ListeningService):
         self._at_once = False
         super().startService()
         self._watch_sets()
-        self._usage = None if self.options is None else self.options.plan.settings.usage
+        self._usage = self.plan.settings.usage
         if self._usage is not None:
             self._usage.start().addErrback(self._no_usage)
 
@@ -146,15 +118,13 @@ class SOCKSService(ListeningService):
     def abandon(self, prepared: Prepared) -> None:
         """See :meth:`ListeningService.abandon`."""
         super().abandon(prepared)
-        log, usage = prepared.options.plan.access_log, prepared.options.plan.settings.usage
-        if log is not None and log is not self.access_log:
-            log.close()
+        usage = prepared.options.plan.settings.usage
         if usage is not None and usage is not self._usage:
             usage.stop()
 
     def enter(self, prepared: Prepared) -> list[str]:
         """See :meth:`ListeningService.enter`; what sessions are served by changes first."""
-        options, before = prepared.options, self.options
+        settings = prepared.options.plan.settings
         if not self._listening:
             self.abandon(prepared)
             raise CannotReload(["the service has stopped meanwhile"])
@@ -162,32 +132,22 @@ class SOCKSService(ListeningService):
         # First, for sessions are judged by these names.
         names = listeners.call_all({place_of(port.getHost()): each.name for port, each in prepared.ports})
         try:
-            self.factory.reconfigure(options.plan.settings)
+            self.factory.reconfigure(settings)
         except ValueError as problem:
             listeners.call_all(names)
             self.abandon(prepared)
             raise CannotReload([str(problem)]) from None
         changes = super().enter(prepared)
-        self.drain = options.plan.drain
-        self._take_log(options.plan.access_log)
         self._leave_sets()
         self._watch_sets()
-        if self._usage is not options.plan.settings.usage:
+        if self._usage is not settings.usage:
             self._leave_usage()
-            self._usage = options.plan.settings.usage
-        if before is not None and before.plan.workers != options.plan.workers:
-            changes.append("restart the server for another number of workers")
+            self._usage = settings.usage
         return changes
 
-    def _take_log(self, log: AccessLog | None) -> None:
-        before, self.access_log = self.access_log, log
-        if before is not None and before is not log:
-            before.close()
-
     def _watch_sets(self) -> None:
-        files = [] if self.options is None else self.options.plan.set_files
-        if files:
-            self._set_files = SetFiles(self.reactor, files)
+        if self.plan.set_files:
+            self._set_files = SetFiles(self.reactor, self.plan.set_files)
             self._set_files.watch()
 
     def _leave_sets(self) -> None:
@@ -205,7 +165,7 @@ class SOCKSService(ListeningService):
         return succeed(None) if usage is None else usage.stop()
 
     def _drain(self, _: object) -> Deferred[None]:
-        return self.factory.drain(0 if self._at_once else self.drain)
+        return self.factory.drain(0 if self._at_once else self.plan.drain)
 
 
 def make_factory(options: SOCKSOptions) -> SOCKSFactory:

@@ -19,7 +19,6 @@ from twisted.logger import Logger
 
 from ..events import SessionIds
 from ..limits.quota.database import Database, UsageFileError
-from ..logs.access_log import AccessLog
 from ..runtime.pool import NotRun
 from ..service.base import CannotStart, ListeningService, Prepared
 from ..service.reload import CannotReload
@@ -57,15 +56,7 @@ class SupervisorService(ListeningService):
     """
 
     def __init__(self, options: SOCKSOptions) -> None:
-        super().__init__(
-            options.reactor,
-            Supervisor(),
-            options.plan.listeners,
-            open=options.plan.open,
-            guarded=options.plan.guarded,
-            access_log=options.plan.access_log,
-            options=options,
-        )
+        super().__init__(options, Supervisor())
         self._announcements: list[tuple[str, bool, str]] = []
         self._table: SharedTable | None = None
         self._secret = os.urandom(16)
@@ -78,16 +69,17 @@ class SupervisorService(ListeningService):
 
     @property
     def _resources(self) -> SupervisorResources:
-        return _resources_of(self._current())
+        return _resources_of(self.options)
 
     def _hire(self) -> None:
         """Have workers, none of which has been started yet."""
         self._gave_up: str | None = None
         self._stopped: Deferred[None] = Deferred()
         self.workers = [
-            Worker(number, self.reactor, self._spawn, self, self._current().plan.drain)
-            for number in range(1, self._current().plan.workers + 1)
+            Worker(number, self.reactor, self._spawn, self, self.plan.drain)
+            for number in range(1, self.plan.workers + 1)
         ]
+        self.processes = len(self.workers)
         self._group = WorkerGroup(self.workers, self._all_started, self._give_up, self._all_stopped)
 
     # The life of a service.
@@ -102,7 +94,7 @@ class SupervisorService(ListeningService):
         if not sys.executable or not os.access(sys.executable, os.X_OK):
             raise self._cannot_start(f"no Python can be started as {sys.executable!r} here")
         try:
-            _check_usage(self._current())
+            _check_usage(self.options)
         except UsageFileError as problem:
             raise self._cannot_start(str(problem)) from None
         count = len(self.workers)
@@ -177,12 +169,8 @@ class SupervisorService(ListeningService):
     @inlineCallbacks
     def reload(self, options: SOCKSOptions) -> Generator[Any, Any, list[str]]:
         """See :meth:`ListeningService.reload`; it is in force when all workers have gone over to it."""
-        try:
-            prepared = yield self.prepare(options)
-            yield self._check(prepared)
-        except CannotReload:
-            self._close_log(options.plan.access_log)
-            raise
+        prepared = yield self.prepare(options)
+        yield self._check(prepared)
         changes = self.enter(prepared)
         settled: Deferred[None] = Deferred()
         self._settled_all = settled
@@ -215,18 +203,9 @@ class SupervisorService(ListeningService):
         ports: list[Any] = list(self.ports)
         for port in ports:
             port.stopReading()
-        options, log = prepared.options, self.access_log
-        self.access_log = options.plan.access_log
-        self._close_log(log)
         for worker in self.workers:
-            worker.drain_seconds = options.plan.drain
-        if len(self.workers) != options.plan.workers:
-            changes.append("restart the server for another number of workers")
+            worker.drain_seconds = self.plan.drain
         return changes
-
-    def _close_log(self, log: AccessLog | None) -> None:
-        if log is not None and log is not self.access_log:
-            log.close()
 
     def _settle(self, worker: Worker) -> None:
         self._unsettled.discard(worker.number)
@@ -334,7 +313,7 @@ class SupervisorService(ListeningService):
         :param inherit: gives descriptors their numbers there.
         :param stack: closes what is needed only until the worker has it.
         """
-        options, resources, log = self._current(), self._resources, self.access_log
+        options, resources, log = self.options, self._resources, self.plan.access_log
 
         def holding(data: bytes) -> int:
             descriptor = file_of(data)
@@ -342,7 +321,7 @@ class SupervisorService(ListeningService):
             return inherit(descriptor)
 
         listeners = []
-        for listener in range(len(self.listeners)):
+        for listener in range(len(self.plan.listeners)):
             ports = resources.ports.get(listener, [])
             listeners.append([inherit(port.fileno()) for port, fixed in ports if fixed is None])
         return Orders(

@@ -192,7 +192,7 @@ class WorkerService(SOCKSService):
     def raise_descriptor_limit(self) -> None:
         """The supervisor has raised it."""
 
-    def _reload(self, number: int, frame: FrameType | None) -> None:
+    def hung_up(self) -> None:
         """The supervisor is told, too, and says what is to be done."""
 
     @inlineCallbacks
@@ -204,7 +204,6 @@ class WorkerService(SOCKSService):
         :returns: fires when that is done.
         :raises Exception: (by the Deferred) when it cannot be; then all is as it was.
         """
-        assert self.options is not None
         log = None if orders.log is None else (descriptors[orders.log[0]], orders.log[1])
         config = None
         if orders.config is not None:
@@ -267,15 +266,7 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
         descriptor, columns, secret = orders.counts
         table = SharedTable(descriptor, columns, bytes.fromhex(secret))
         factory.sessions.context.ledger.counting = SharedCounting(reactor, table, orders.number - 1)
-    return WorkerService(
-        reactor,
-        factory,
-        options.plan.listeners,
-        open=True,
-        access_log=options.plan.access_log,
-        drain=options.plan.drain,
-        options=options,
-    )
+    return WorkerService(options, factory)
 
 
 def run(orders: Orders, control: int, reactor: Any) -> None:

@@ -66,7 +66,7 @@ def test_own_number(directory: Path, lines: list[str]) -> None:
     (directory / "twistd.pid").write_text(str(os.getpid()))
     prepare_files(files())
     assert not (directory / "twistd.pid").exists()
-    assert "was left by a server that is not there any more" in lines[0]
+    assert "is removed: the server that wrote it does not run any more" in lines[0]
 
 
 def test_empty(directory: Path) -> None:
@@ -107,7 +107,7 @@ def test_no_number_of_a_process(text: str, directory: Path, lines: list[str]) ->
     (directory / "twistd.pid").write_text(text)
     prepare_files(files())
     assert not (directory / "twistd.pid").exists()
-    assert "was left by a server that is not there any more" in lines[0]
+    assert "is removed: the server that wrote it does not run any more" in lines[0]
 
 
 def test_other_programs_options() -> None:
@@ -241,7 +241,7 @@ def test_after_a_kill(directory: Path, start: Callable[..., Program]) -> None:
     command = " ".join(map(shlex.quote, [*TWISTD, "-n", "socks", "-p", "0"]))
     program = start(["sh", "-c", f"echo $$ > twistd.pid; exec {command}"])
     program.wait_for("listening on")
-    assert "was left by a server" in program.output
+    assert "is removed: the server that wrote it" in program.output
     assert (directory / "twistd.pid").read_text() == str(program.process.pid)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
@@ -65,7 +66,7 @@ def test_one_line(arguments: list[str], expected: list[str]) -> None:
     """When the service starts, that is after ``twistd --uid`` has given up root."""
     options = parsed(*arguments)
     service: Any = makeService(options)
-    service.open = True  # a MemoryReactor says that every port is on 0.0.0.0
+    options.plan = attrs.evolve(options.plan, open=True)  # a MemoryReactor says that every port is on 0.0.0.0
     with heard() as lines:
         service.privilegedStartService()
         assert NEEDLESS_ROOT not in lines

@@ -251,7 +251,7 @@ workers = 2
         assert lines[-1].endswith("; restart the server for another number of workers")
         sessions = served.service.factory.sessions
         assert sessions.context.handshakes.seconds == 7
-        assert served.service.drain == 9
+        assert served.service.plan.drain == 9
         sock = await deferToThread(connected, address, origin.port)
         assert origin.peers[-1][0] == "127.0.0.3"
         assert await deferToThread(code, address, origin.port) == 2
@@ -267,10 +267,10 @@ async def test_log_stays_open(tmp_path: Path, origin: Origin) -> None:
     log = tmp_path / "access.log"
     text = listening(at(0), rest=f'[log]\nlog = "{log}"\n')
     async with serving(tmp_path / "socks.toml", text) as served:
-        before = served.service.access_log
+        before = served.service.plan.access_log
         log.unlink()
         await served.reload(text + ALL)
-        assert served.service.access_log is before
+        assert served.service.plan.access_log is before
         assert not log.exists()
 
 

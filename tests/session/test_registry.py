@@ -7,6 +7,7 @@ import signal
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 import pytest_twisted
 from twisted.internet.task import Clock
@@ -19,6 +20,7 @@ from ..conftest import Serve
 from ..support.logs import heard
 from ..support.origin import Origin, echo
 from ..support.proxy import Playing, Proxy, ask5, echoes, greet, until
+from ..support.service import parsed
 
 
 def fields_of(line: str) -> dict[str, str]:
@@ -71,8 +73,14 @@ def test_signal(serve_as: Serve) -> Playing:
     """SIGUSR2 does it while the service runs, and what handled it before is called, too."""
     proxy: Proxy = yield serve_as()
     seen: list[int] = []
-    before = signal.signal(signal.SIGUSR2, lambda number, frame: seen.append(number))
-    service = SOCKSService(proxy.factory.reactor, proxy.factory, [])
+
+    def ours(number: int, frame: object) -> None:
+        seen.append(number)
+
+    before = signal.signal(signal.SIGUSR2, ours)
+    options = parsed(reactor=proxy.factory.reactor)
+    options.plan = attrs.evolve(options.plan, listeners=[])
+    service = SOCKSService(options, proxy.factory)
     try:
         service.startService()
         with heard() as lines:
@@ -81,7 +89,7 @@ def test_signal(serve_as: Serve) -> Playing:
         assert lines[0] == "0 live sessions, 0 of them follow"
         assert seen == [signal.SIGUSR2]
         yield service.stopService()
-        assert signal.getsignal(signal.SIGUSR2) is not service._dump
+        assert signal.getsignal(signal.SIGUSR2) is ours
     finally:
         signal.signal(signal.SIGUSR2, before)
 

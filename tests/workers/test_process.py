@@ -292,7 +292,7 @@ async def test_follows(tmp_path: Path) -> None:
         (["-p", "0", "--max-sessions", "7", "-l", str(log)], 7),
     ):
         before = len(os.listdir("/proc/self/fd"))
-        had_log = service.access_log is not None
+        had_log = service.plan.access_log is not None
         with socket.create_server(("127.0.0.1", 0)) as listening:
             passed = [os.dup(listening.fileno()), file_of(b""), os.open(log, os.O_WRONLY | os.O_CREAT)]
         changed = given._replace(arguments=arguments, listeners=[[0]], files={"x": 1}, log=(2, str(log)))
@@ -306,8 +306,8 @@ async def test_follows(tmp_path: Path) -> None:
             # Nothing of what was passed is left.
             assert len(os.listdir("/proc/self/fd")) == before
     await service.close_ports()
-    assert service.access_log is not None
-    service.access_log.close()
+    assert service.plan.access_log is not None
+    service.plan.access_log.close()
 
 
 def test_logs(process: WorkerProcess, logged: list[Any]) -> None:
