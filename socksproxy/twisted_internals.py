@@ -191,6 +191,12 @@ def _no_descriptor() -> int:
 # Reactors and Deferreds.
 
 
+#: What :class:`JointEpoll` relies on, besides the epoll.
+_WAITED_WITH = ("_insertNewDelayedCalls", "_justStopped", "_newTimedCalls", "_pendingTimedCalls")
+#: Seconds that epoll takes at the most, as the reactor has it.
+_LONGEST_WAIT = 2147483.0
+
+
 class JointEpoll:
     """
     Stands in the place of an epoll reactor's epoll: waits for it and for the events of another one together.
@@ -242,10 +248,16 @@ class JointEpoll:
                 return self._theirs.poll(0, maxevents)
             if not events or self._left or not reactor.running or reactor._justStopped:
                 return ()
-            later = reactor.timeout()
-            if later is not None and later <= 0:
+            # As the reactor's own timeout(), which takes longer than everything else in here.
+            if reactor._newTimedCalls:
+                reactor._insertNewDelayedCalls()
+            calls = reactor._pendingTimedCalls
+            if not calls:
+                timeout = -1
+                continue
+            timeout = min(calls[0].time - reactor.seconds(), _LONGEST_WAIT)
+            if timeout <= 0:
                 return ()
-            timeout = -1 if later is None else later
 
     def leave(self) -> None:
         """The reactor waits by itself again."""
@@ -262,9 +274,16 @@ def join_epoll(
 
     :returns: None: the reactor has no epoll, or none that can be seen, or another one has its place.
     """
-    if type(reactor).__module__ != "twisted.internet.epollreactor" or not hasattr(reactor, "_justStopped"):
+    if type(reactor).__module__ != "twisted.internet.epollreactor":
         return None
-    if not isinstance(getattr(reactor, "_poller", None), select.epoll):
+    missing = [name for name in ("_poller", *_WAITED_WITH) if not hasattr(reactor, name)]
+    if missing:
+        _log.warn(
+            "this Twisted's epoll reactor has no {missing}: the relay engine waits as a reader of the "
+            "reactor, which is slower",
+            missing=", ".join(missing),
+        )
+    if missing or not isinstance(reactor._poller, select.epoll):
         return None
     return JointEpoll(reactor, ours, wait, most)
 

@@ -322,7 +322,10 @@ class Relaying(Service):
 
     def relay_half_closed(self, relay: IRelay) -> None:
         """See :meth:`socksproxy.relay.interfaces.RelayOwner.relay_half_closed`."""
-        self.session.context.half_closed.add(relay, self._timeout("half_closed"))
+        self.session.context.half_closed.add_in_a_moment(relay, self._half_closed_timeout)
+
+    def _half_closed_timeout(self) -> float:
+        return self._timeout("half_closed")
 
     def relay_ended(self, relay: IRelay) -> None:
         """See :meth:`socksproxy.relay.interfaces.RelayOwner.relay_ended`."""

@@ -72,7 +72,8 @@ class DescriptorGate:
 
     :param clock: for trying again.
     :param dialing: how many accepted sessions have yet to open their second descriptor.
-    :param needed: how many descriptors all sessions together have or will have.
+    :param needed: how many descriptors all sessions together have or will have; no fewer than *dialing*.
+        None: as many as that.
     :param make_room: ends so many sessions at the most, that can be spared; how many it has ended.
     """
 
@@ -80,12 +81,12 @@ class DescriptorGate:
         self,
         clock: IReactorTime,
         dialing: Callable[[], int],
-        needed: Callable[[], int] = lambda: 0,
+        needed: Callable[[], int] | None = None,
         make_room: Callable[[int], int] = lambda most: 0,
     ) -> None:
         self._clock = clock
         self._dialing = dialing
-        self._needed = needed
+        self._needed = needed or dialing
         self._make_room = make_room
         self._paused: set[Port] = set()
         self._retry: IDelayedCall | None = None
@@ -152,7 +153,11 @@ class DescriptorGate:
             self._pause(port, descriptor)
 
     def _is_short(self, descriptor: int) -> bool:
-        return descriptor + self._dialing() >= self._most or self._needed() >= self._most
+        needed = self._needed()
+        # The sum is seldom so high, and counting those who dial takes longer than this.
+        if descriptor + needed < self._most:
+            return False
+        return needed >= self._most or descriptor + self._dialing() >= self._most
 
     def _hold(self, port: Port) -> None:
         # The timer comes first: a port that stops without a timer may stop for ever.

@@ -9,6 +9,7 @@ Dialing: from checked addresses to one connection (RFC 8305, "Happy Eyeballs").
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from socket import AF_INET, AF_INET6, SocketType
 from sys import intern
 from typing import Any, NamedTuple, Protocol as Shape, TypeVar, cast
@@ -219,9 +220,8 @@ class Connects(Shape):
         family: int,
         source: tuple[str, int] | None = None,
         options: Iterable[SocketOption] = (),
-    ) -> Deferred[SocketType]: ...
-
-    def drop(self, fd: int) -> None: ...
+        made: Callable[[SocketType], Any] = ...,
+    ) -> Deferred[Any]: ...
 
 
 class SocketDialer:
@@ -246,16 +246,17 @@ class SocketDialer:
     def __call__(self, destination: Address) -> Deferred[Dialed]:
         """Start an attempt."""
         family = AF_INET6 if destination.type is AddressType.IPV6 else AF_INET
-        attempt: Deferred[Any] = self._engine.connect(
-            (destination.host, destination.port), family, self._outgoing.source(destination), self._options
+        return self._engine.connect(
+            (destination.host, destination.port),
+            family,
+            self._outgoing.source(destination),
+            self._options,
+            partial(self._dialed, destination),
         )
-        return attempt.addCallback(self._dialed, destination)
 
-    def _dialed(self, link: SocketType, destination: Address) -> Dialed:
+    def _dialed(self, destination: Address, link: SocketType) -> Dialed:
         name = link.getsockname()
         if name[1] == destination.port and is_its_own_peer(link):
-            self._engine.drop(link.fileno())
-            link.close()
             raise ConnectedToItself("connected to itself")
         return Dialed(link, destination, Address(intern(name[0]), name[1], destination.type))
 

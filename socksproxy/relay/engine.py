@@ -22,7 +22,7 @@ from contextlib import suppress
 from socket import SO_ERROR, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SocketType
 from typing import Any, Protocol as Shape
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -30,7 +30,7 @@ from zope.interface import implementer
 from ..events import Cause
 from ..limits.buckets import Meters
 from ..logs.throttle import LogThrottle, complain
-from ..net.tcp_options import SOCKET_OPTIONS, SocketOption, set_options
+from ..net.tcp_options import SOCKET_OPTIONS, SocketOption
 from ..twisted_internals import join_epoll
 from ..values.timeouts import NEVER
 from .epoll_events import BROKEN, EVERYTHING, READ, READABLE
@@ -42,6 +42,7 @@ from .pump import BUFFER_SIZE, EngineRelay, Half
 _log = Logger(namespace="socksproxy")
 
 _BATCH = 256
+_STREAM = int(SOCK_STREAM | SOCK_NONBLOCK)
 #: Bytes that bulk streams may move in one turn of the reactor.
 _TURN_BYTES = 4 << 20
 #: Linux: bind the address now, choose the port when connecting (24, or None where there is no such thing).
@@ -72,6 +73,10 @@ class Pump(Handler, Shape):
     queued: bool
 
     def pump(self) -> None: ...
+
+
+def _itself(link: SocketType) -> SocketType:
+    return link
 
 
 @implementer(IReadDescriptor)
@@ -194,8 +199,9 @@ class RelayEngine:
 
     def drop(self, fd: int) -> None:
         """*fd* is about to be closed, which takes it out of the epoll."""
-        if self._handler(fd) is not None:
-            self._handlers[fd] = None
+        handlers = self._handlers
+        if 0 <= fd < len(handlers) and handlers[fd] is not None:
+            handlers[fd] = None
             self._registered -= 1
         if not self._registered and not self._users:
             self._leave_if_unused()
@@ -336,7 +342,8 @@ class RelayEngine:
         family: int,
         source: tuple[str, int] | None = None,
         options: Iterable[SocketOption] = SOCKET_OPTIONS,
-    ) -> Deferred[SocketType]:
+        made: Callable[[SocketType], Any] = _itself,
+    ) -> Deferred[Any]:
         """
         Connect a stream socket.
 
@@ -344,27 +351,32 @@ class RelayEngine:
         :param family: ``AF_INET`` or ``AF_INET6``.
         :param source: the address (and port, or 0) to connect from.
         :param options: what the socket is told.
-        :returns: fires with the socket, non-blocking and registered for everything;
-            cancelling it closes the socket. The caller calls :meth:`drop` before it closes the socket.
-        :raises OSError: (by the Deferred) as the system gives it.
+        :param made: what the caller makes of the connected socket.
+        :returns: fires with what *made* returns; the socket is non-blocking and registered for everything.
+            Cancelling it closes the socket. The caller calls :meth:`drop` before it closes the socket.
+        :raises OSError: (by the Deferred) as the system gives it; likewise what *made* raises, and then
+            the socket is closed.
         """
         try:
-            link = SocketType(family, SOCK_STREAM | SOCK_NONBLOCK)
+            link = SocketType(family, _STREAM)
         except OSError as problem:
             return fail(problem)
         try:
-            set_options(link, options)
+            for option in options:
+                link.setsockopt(*option)
             if source is not None:
                 _bind(link, source)
             number = link.connect_ex(sockaddr)
             if number and number != errno.EINPROGRESS:
                 raise OSError(number, os.strerror(number))
-            attempt = _Connecting(self, link)
+            attempt = _Connecting(self, link, made)
             self.register(link.fileno(), attempt)
         except OSError as problem:
             link.close()
             return fail(problem)
-        return attempt.result if number else succeed(link)
+        if not number:
+            attempt.event(0)
+        return attempt.result
 
     # Life.
 
@@ -418,13 +430,14 @@ class RelayEngine:
 class _Connecting:
     """A connection that is being made."""
 
-    __slots__ = ("_engine", "_link", "missed", "result")
+    __slots__ = ("_engine", "_link", "_made", "missed", "result")
 
-    def __init__(self, engine: RelayEngine, link: SocketType) -> None:
+    def __init__(self, engine: RelayEngine, link: SocketType, made: Callable[[SocketType], Any]) -> None:
         self._engine = engine
         self._link: SocketType | None = link
+        self._made = made
         self.missed = 0
-        self.result: Deferred[SocketType] = Deferred(self._cancelled)
+        self.result: Deferred[Any] = Deferred(self._cancelled)
 
     def event(self, mask: int) -> None:
         """The attempt has come to an end, or its socket waits for a relay."""
@@ -433,12 +446,16 @@ class _Connecting:
         if link is None:
             return
         number = link.getsockopt(SOL_SOCKET, SO_ERROR) if mask & BROKEN else 0
-        if number:
+        try:
+            if number:
+                raise OSError(number, os.strerror(number))
+            result = self._made(link)
+        except Exception as problem:
             self._engine.drop(link.fileno())
             link.close()
-            self.result.errback(OSError(number, os.strerror(number)))
+            self.result.errback(problem)
         else:
-            self.result.callback(link)
+            self.result.callback(result)
 
     def abort(self) -> None:
         """The connection is not wanted any more."""

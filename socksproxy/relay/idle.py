@@ -8,6 +8,7 @@ without data for the longest time ends first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import nsmallest
 from typing import Any
 
@@ -23,6 +24,8 @@ _log = Logger(namespace="socksproxy")
 
 #: Seconds without data from which on a relay may be ended for its descriptors: closing takes a moment.
 SPARED = 1.0
+#: Seconds after which a half-closed relay begins to be looked at: most have ended by then.
+MOMENT = 0.2
 
 
 class _Wait:
@@ -62,9 +65,12 @@ class IdleRelays:
         self._cause = cause
         self._waits: dict[Any, _Wait] = {}
         self._timer: IDelayedCall | None = None
+        #: Relays that are to be added in a moment, and how long they may go on.
+        self._new: dict[Any, Callable[[], float]] = {}
+        self._moment: IDelayedCall | None = None
 
     def __len__(self) -> int:
-        return len(self._waits)
+        return len(self._waits) + len(self._new)
 
     def add(self, relay: Any, seconds: float) -> None:
         """
@@ -76,8 +82,22 @@ class IdleRelays:
         if seconds != NEVER:
             self._want_look(seconds)
 
+    def add_in_a_moment(self, relay: Any, seconds: Callable[[], float]) -> None:
+        """As :meth:`add`, if *relay* has not ended in a moment: then it has cost next to nothing."""
+        self._new[relay] = seconds
+        if self._moment is None:
+            self._moment = self._clock.callLater(MOMENT, self._add_new)
+
+    def _add_new(self) -> None:
+        self._moment = None
+        new, self._new = self._new, {}
+        for relay, seconds in new.items():
+            self.add(relay, seconds())
+
     def discard(self, relay: Any) -> None:
         """*relay* has ended."""
+        if self._new:
+            self._new.pop(relay, None)
         if self._waits:
             self._waits.pop(relay, None)
 
@@ -97,9 +117,11 @@ class IdleRelays:
     def close(self) -> None:
         """Forget the relays and the timer."""
         self._waits.clear()
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        self._new.clear()
+        for timer in (self._timer, self._moment):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._timer = self._moment = None
 
     def _look(self, now: float) -> list[tuple[Any, float]]:
         return [(relay, wait.look(relay.sent + relay.received, now)) for relay, wait in self._waits.items()]

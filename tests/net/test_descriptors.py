@@ -97,7 +97,7 @@ class TestPausing:
 
     def test_those_that_will_dial_count(self, setting: Setting) -> None:
         """Each has yet to open its second descriptor."""
-        setting.dialing = 100
+        setting.dialing, setting.needed = 100, 2 * 100
         setting.gate.accepted(setting.port, MOST - 101)
         assert setting.port.reading
         setting.gate.accepted(setting.port, MOST - 100)
@@ -241,7 +241,7 @@ class TestGoingOn:
         """To accept one in every pause would use up what is kept for those who are here."""
         numbers = [free, free, MOST - 6]
         monkeypatch.setattr(descriptors, "_next_descriptor", lambda: numbers.pop(0))
-        setting.dialing = 5
+        setting.dialing, setting.needed = 5, 2 * 5
         setting.gate.exhausted(setting.port)
         for _ in range(2):
             setting.clock.advance(RETRY)

@@ -414,6 +414,30 @@ class TestConnect:
         link.close()
         accepted.close()
 
+    @pytest.mark.parametrize("fails", [False, True])
+    @pytest_twisted.inlineCallbacks
+    def test_made(self, engine: RelayEngine, fails: bool) -> Playing:
+        """What the caller makes of the socket; a socket of which nothing can be made is closed."""
+        before = open_descriptors()
+
+        def made(link: socket.SocketType) -> Any:
+            if fails:
+                raise ValueError("nothing to be made of it")
+            return link, "made"
+
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            attempt = engine.connect(listening.getsockname(), socket.AF_INET, made=made)
+            if fails:
+                with pytest.raises(ValueError, match="nothing"):
+                    yield attempt
+            else:
+                link, word = yield attempt
+                assert word == "made"
+                engine.drop(link.fileno())
+                link.close()
+        assert open_descriptors() == before
+        assert engine._registered == 0
+
     @pytest_twisted.inlineCallbacks
     def test_source(self, engine: RelayEngine) -> Playing:
         """``--outgoing``: the destination sees the address that was asked for."""

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from socksproxy.events import Cause
-from socksproxy.relay.idle import SPARED, IdleRelays
+from socksproxy.relay.idle import MOMENT, SPARED, IdleRelays
 from socksproxy.values.timeouts import NEVER
 
 
@@ -66,6 +66,27 @@ class TestTimeout:
         assert relay.how is None
         setting.pass_time(70)
         assert relay.how is Cause.HALF_CLOSED
+
+    @pytest.mark.parametrize("seconds", [1, 60, NEVER])
+    def test_in_a_moment(self, setting: Setting, seconds: float) -> None:
+        """It is asked for its time only if it is still there; then it is as one that was added."""
+        asked: list[Any] = []
+        short, long = Relay(setting.idle), Relay(setting.idle)
+        for relay in (short, long):
+            setting.idle.add_in_a_moment(relay, lambda relay=relay: asked.append(relay) or seconds)
+        assert (len(setting.idle), len(setting.clock.getDelayedCalls())) == (2, 1)
+        setting.idle.discard(short)
+        setting.clock.advance(MOMENT)
+        assert asked == [long]
+        assert len(setting.idle) == 1
+        setting.pass_time(70)
+        assert short.how is None
+        assert long.how is (None if seconds == NEVER else Cause.HALF_CLOSED)
+
+    def test_closed_before_the_moment(self, setting: Setting) -> None:
+        setting.idle.add_in_a_moment(Relay(setting.idle), lambda: 60.0)
+        setting.idle.close()
+        assert (len(setting.idle), setting.clock.getDelayedCalls()) == (0, [])
 
     def test_never(self, setting: Setting) -> None:
         relay = setting.relay(NEVER)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,11 +28,12 @@ from ..support.relay import PATIENCE, Harness, Timed, an_engine, open_descriptor
 if sys.platform != "linux":
     pytest.skip("the engine is Linux's", allow_module_level=True)
 
+from twisted.internet.base import ReactorBase
 from twisted.internet.epollreactor import EPollReactor
 
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.relay.epoll_events import READ
-from socksproxy.twisted_internals import JointEpoll, join_epoll
+from socksproxy.twisted_internals import _WAITED_WITH, JointEpoll, join_epoll
 
 Playing = Generator[Any, Any, None]
 Events = Sequence[tuple[int, int]]
@@ -95,10 +97,16 @@ class FakeReactor:
         self.running = True
         self._justStopped = False
         self._poller: Any = select.epoll()
-        self.due: list[float] = []
+        self.seconds = self.clock.seconds
+        self._newTimedCalls: list[Any] = []
+        self._pendingTimedCalls: list[Any] = []
 
-    def timeout(self) -> float | None:
-        return max(self.due[0] - self.clock.seconds(), 0) if self.due else None
+    def call_at(self, time: float) -> None:
+        self._newTimedCalls.append(SimpleNamespace(time=time))
+
+    def _insertNewDelayedCalls(self) -> None:
+        self._pendingTimedCalls += self._newTimedCalls
+        self._newTimedCalls.clear()
 
 
 class Rounds:
@@ -180,21 +188,27 @@ class TestRounds:
     def test_a_delayed_call(self, fake: FakeReactor, delay: float) -> None:
         """It is no later than a round, however busy the engine is."""
 
+        due: list[float] = []
+
         def call_later(now: int) -> None:
             if now == 3:
-                fake.due.append(fake.clock.seconds() + delay)
+                due.append(fake.clock.seconds() + delay)
+                fake.call_at(due[0])
 
         rounds, events = self.poll(fake, call_later)
         assert list(events) == []
-        assert fake.due[0] <= fake.clock.seconds() < fake.due[0] + 0.001
+        assert due[0] <= fake.clock.seconds() < due[0] + 0.001
         assert all(timeout <= delay + 1e-9 for timeout in rounds.timeouts[3:])
 
     def test_no_delayed_call(self, fake: FakeReactor) -> None:
         """The reactor's first timeout holds for the first round only; then it waits without end."""
-        fake.due = [5.0]
-        rounds, _ = self.poll(
-            fake, lambda now: fake.due.clear() if now == 1 else setattr(fake, "running", now < 3)
-        )
+        fake.call_at(5.0)
+
+        def cancel(now: int) -> None:
+            fake._newTimedCalls.clear()
+            fake.running = now < 3
+
+        rounds, _ = self.poll(fake, cancel)
         assert rounds.timeouts == [0.5, -1, -1]
 
     def test_time_is_up(self, fake: FakeReactor) -> None:
@@ -247,14 +261,16 @@ class TestRounds:
 class TestReactors:
     """Only where it is known how the reactor is made."""
 
-    @pytest.mark.parametrize("missing", [None, "_poller", "_justStopped", "another", "taken"])
+    @pytest.mark.parametrize("missing", [None, "_poller", *_WAITED_WITH, "another", "taken"])
     def test_join(self, monkeypatch: pytest.MonkeyPatch, missing: str | None) -> None:
         """This Twisted's reactor has what is relied on; every other one keeps its place."""
         ours, theirs = select.epoll(), reactor._poller
         if missing == "_poller":
             monkeypatch.delattr(reactor, "_poller")
-        elif missing == "_justStopped":
-            monkeypatch.delattr(reactor, "_justStopped")
+        elif missing == "_insertNewDelayedCalls":
+            monkeypatch.delattr(ReactorBase, missing)
+        elif missing in _WAITED_WITH:
+            monkeypatch.delattr(reactor, missing)
         elif missing == "taken":
             monkeypatch.setattr(reactor, "_poller", object())
         joint = join_epoll(Timed(Clock()) if missing == "another" else reactor, ours, lambda timeout: [], 4)

@@ -21,11 +21,11 @@ class Engine:
     def __init__(self) -> None:
         self.sources: list[Any] = []
 
-    def connect(self, sockaddr: Any, family: int, source: Any = None, options: Any = ()) -> Deferred[Any]:
+    def connect(
+        self, sockaddr: Any, family: int, source: Any = None, options: Any = (), made: Any = None
+    ) -> Deferred[Any]:
         self.sources.append(source)
         return Deferred()
-
-    def drop(self, fd: int) -> None: ...
 
 
 def test_what_dials() -> None:
