@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -71,9 +72,14 @@ class TestTimeout:
     def test_in_a_moment(self, setting: Setting, seconds: float) -> None:
         """It is asked for its time only if it is still there; then it is as one that was added."""
         asked: list[Any] = []
+
+        def ask(relay: Any) -> float:
+            asked.append(relay)
+            return seconds
+
         short, long = Relay(setting.idle), Relay(setting.idle)
         for relay in (short, long):
-            setting.idle.add_in_a_moment(relay, lambda relay=relay: asked.append(relay) or seconds)
+            setting.idle.add_in_a_moment(relay, partial(ask, relay))
         assert (len(setting.idle), len(setting.clock.getDelayedCalls())) == (2, 1)
         setting.idle.discard(short)
         setting.clock.advance(MOMENT)
