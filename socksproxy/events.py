@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 from itertools import count
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from twisted.cred.error import UnauthorizedLogin
 from zope.interface import Interface, implementer
@@ -31,6 +31,7 @@ from .wire.words import Reply
 
 __all__ = [
     "FIELDS",
+    "AccessRecord",
     "Cause",
     "End",
     "Ended",
@@ -41,35 +42,44 @@ __all__ = [
     "end_for",
 ]
 
+
+class AccessRecord(NamedTuple):
+    """
+    What is recorded of a session that is over; the documentation of the access log explains the fields.
+
+    Texts that come from a client hold no control characters, and 255 characters at the most.
+    """
+
+    client: str
+    user: str | None
+    method: str | None
+    version: int | None
+    command: str | None
+    destination: str | None
+    rule: str | None
+    reached: str | None
+    outgoing: str | None
+    announced: str | None
+    strangers: int | None
+    reply: int | None
+    sent: int
+    received: int
+    datagrams_sent: int | None
+    datagrams_received: int | None
+    dropped: dict[str, int] | None
+    handshake_seconds: float | None
+    resolution_seconds: float | None
+    connect_seconds: float | None
+    session_seconds: float | None
+    unique_id: str | None
+    tls_name: str | None
+    id: str
+    end: str
+    ended: str
+
+
 #: The fields of an access record, in this order.
-FIELDS = (
-    "client",
-    "user",
-    "method",
-    "version",
-    "command",
-    "destination",
-    "rule",
-    "reached",
-    "outgoing",
-    "announced",
-    "strangers",
-    "reply",
-    "sent",
-    "received",
-    "datagrams_sent",
-    "datagrams_received",
-    "dropped",
-    "handshake_seconds",
-    "resolution_seconds",
-    "connect_seconds",
-    "session_seconds",
-    "unique_id",
-    "tls_name",
-    "id",
-    "end",
-    "ended",
-)
+FIELDS = AccessRecord._fields
 
 
 class End(Enum):
@@ -245,11 +255,11 @@ class IServerEvents(Interface):
     def granted(session: Subject) -> None:
         """The request is granted; bytes or datagrams flow from now on, or an answer is sent."""
 
-    def ended(session: Subject, record: dict[str, Any] | None) -> None:
+    def ended(session: Subject, record: AccessRecord | None) -> None:
         """
         The session is over; each session that began ends once.
 
-        :param record: the access record, with the keys :data:`FIELDS`; None: a rule says that there is none.
+        :param record: what is recorded of it; None: a rule says that nothing is.
         """
 
     def dropped() -> None:
@@ -269,7 +279,7 @@ class ServerEvents:
 
     def granted(self, session: Subject) -> None: ...
 
-    def ended(self, session: Subject, record: dict[str, Any] | None) -> None: ...
+    def ended(self, session: Subject, record: AccessRecord | None) -> None: ...
 
     def dropped(self) -> None: ...
 

@@ -36,8 +36,6 @@ _PLAIN = r"[!#-<>-\[\]-~]+"
 _is_plain = re.compile(_PLAIN).fullmatch
 _compact = json.JSONEncoder(separators=(",", ":")).encode
 _quote = json.JSONEncoder().encode
-_NOTHING = dict.fromkeys(FIELDS)
-_values: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*FIELDS)
 _NONE = type(None)
 #: So many combinations of kinds of values are remembered; there are a dozen or so.
 _SHAPES = 256
@@ -151,12 +149,8 @@ class _Lines:
         self._forms = forms
         self._shape = lru_cache(_SHAPES)(self._shape_of)
 
-    def __call__(self, when: str, event: Mapping[str, Any]) -> str:
-        """The line of *event*, which ended at *when*."""
-        try:
-            values = _values(event)
-        except KeyError:
-            values = _values({**_NOTHING, **event})
+    def __call__(self, when: str, values: tuple[Any, ...]) -> str:
+        """The line of a record with *values*, which was made at *when*."""
         shape = self._shape(tuple(map(type, values)))
         if shape is not None:
             texts = shape.texts(values)
@@ -188,7 +182,12 @@ _as_json = _Lines(
 )
 
 #: The formats of a line by the names that the command line knows.
-FORMATS: Mapping[str, Callable[[str, Mapping[str, Any]], str]] = {"text": _as_text, "json": _as_json}
+FORMATS: Mapping[str, Callable[[str, tuple[Any, ...]], str]] = {"text": _as_text, "json": _as_json}
+
+
+def values_of(event: LogEvent) -> tuple[Any, ...]:
+    """The values of the record in *event*, in their order; None for a field that it does not have."""
+    return tuple(map(event.get, FIELDS))
 
 
 @implementer(ILogObserver)
@@ -234,8 +233,17 @@ class AccessLog:
         return self._descriptor
 
     def __call__(self, event: LogEvent) -> None:
-        """Append the line of *event*."""
-        data = self._line(self._timestamp(event["log_time"]), event).encode("ascii")
+        """Append the line of the record in *event*."""
+        self.write(values_of(event), event["log_time"])
+
+    def write(self, record: tuple[Any, ...], seconds: float) -> None:
+        """
+        Append the line of *record*.
+
+        :param record: an :class:`~socksproxy.events.AccessRecord`.
+        :param seconds: when it was made, in seconds since the epoch.
+        """
+        data = self._line(self._timestamp(seconds), record).encode("ascii")
         if self._torn:
             data = b"\n" + data
         try:

@@ -33,6 +33,8 @@ def _cut(text: str) -> str:
 
 def in_one_line(text: str) -> str:
     """*text* with control characters escaped, which a terminal could obey."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 

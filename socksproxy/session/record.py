@@ -7,12 +7,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 from twisted.logger import LogEvent, LogLevel
 
 from ..commands.service import NO_COUNTS
-from ..events import ServerEvents, Subject
+from ..events import AccessRecord, End, ServerEvents, Subject
+from ..logs.access_log import AccessLog
 from ..logs.printable import line_of_record, shown
 from ..negotiation import State, command_name
 from ..wire.words import Address
@@ -25,9 +25,10 @@ _FORMAT = (
     "{session_seconds:.3f} s, ended: {ended}"
 )
 
-_INFO = LogLevel.info
 # There are no more than 256.
 _command_name = lru_cache(256)(command_name)
+# The value of an enum's member is found by a function of Python.
+_end_words = {end: end.value for end in End}
 
 
 class Recorder(ServerEvents):
@@ -41,58 +42,70 @@ class Recorder(ServerEvents):
     def __init__(self, observer: Callable[[LogEvent], object], probes: bool) -> None:
         self._observer = observer
         self._probes = probes
+        # The access log needs no dictionary.
+        self._write = observer.write if isinstance(observer, AccessLog) else self._observe
 
-    def ended(self, session: Subject, record: dict[str, Any] | None) -> None:
+    def ended(self, session: Subject, record: AccessRecord | None) -> None:
         """See :meth:`socksproxy.events.IServerEvents.ended`."""
         if record is not None and (session.heard or self._probes):
-            self._observer(record)
+            self._write(record, time.time())
+
+    def _observe(self, record: AccessRecord, now: float) -> None:
+        event: LogEvent = {
+            "log_namespace": NAMESPACE,
+            "log_level": LogLevel.info,
+            "log_time": now,
+            "log_format": _FORMAT,
+            **record._asdict(),
+        }
+        self._observer(event)
 
 
-def record_of(session: Session) -> dict[str, Any] | None:
+def record_of(session: Session) -> AccessRecord | None:
     """The access record of *session*, which has just ended; None: a rule says that there is none."""
     service, request, ended = session.service, session.request_if_any, session.ended
     assert ended is not None
-    counts = NO_COUNTS if service is None else service.counts()
-    reached = None if service is None else service.reached
-    outgoing = None if service is None else service.outgoing
+    if service is None:
+        counts, reached, outgoing, resolved, announced, strangers = NO_COUNTS, None, None, None, None, None
+    else:
+        counts, reached, outgoing = service.counts(), service.reached, service.outgoing
+        resolved, announced, strangers = service.resolved, service.announced, service.strangers
     rule, recorded = _rule(session, reached, counts.datagrams_sent is not None)
     if not recorded:
         return None
-    began, requested = session.began, session.requested
-    resolved = None if service is None else service.resolved
     client, told = session.client, session.client.told
-    return {
-        "log_namespace": NAMESPACE,
-        "log_level": _INFO,
-        "log_time": time.time(),
-        "log_format": _FORMAT,
-        "client": str(client),
-        "user": None if client.user is None else line_of_record(client.user),
-        "method": _method(session),
-        "version": _version(session),
-        "command": None if request is None else _command_name(request.command),
-        "destination": None if request is None else shown(request.destination),
-        "rule": rule,
-        "reached": None if reached is None else str(reached),
-        "outgoing": None if outgoing is None else str(outgoing),
-        "announced": None if service is None else service.announced,
-        "strangers": None if service is None else service.strangers,
-        "reply": session.reply,
-        "sent": counts.sent,
-        "received": counts.received,
-        "datagrams_sent": counts.datagrams_sent,
-        "datagrams_received": counts.datagrams_received,
-        "dropped": counts.dropped,
-        "handshake_seconds": _between(began, requested),
-        "resolution_seconds": _between(requested, resolved),
-        "connect_seconds": _between(resolved or requested, session.answered),
-        "session_seconds": _between(began, session.context.seconds()),
-        "unique_id": None if told is None or told.unique_id is None else line_of_record(told.unique_id),
-        "tls_name": None if told is None or told.tls_name is None else line_of_record(told.tls_name),
-        "id": session.id,
-        "end": ended.end.value,
-        "ended": ended.words,
-    }
+    began, requested = session.began, session.requested
+    destination = None if request is None else shown(request.destination)
+    # A literal destination is what is reached.
+    same = request is not None and reached is request.destination
+    return AccessRecord(
+        str(client),
+        None if client.user is None else line_of_record(client.user),
+        _method(session),
+        _version(session),
+        None if request is None else _command_name(request.command),
+        destination,
+        rule,
+        destination if same else None if reached is None else str(reached),
+        None if outgoing is None else str(outgoing),
+        announced,
+        strangers,
+        session.reply,
+        counts.sent,
+        counts.received,
+        counts.datagrams_sent,
+        counts.datagrams_received,
+        counts.dropped,
+        _between(began, requested),
+        _between(requested, resolved),
+        _between(resolved or requested, session.answered),
+        _between(began, session.context.seconds()),
+        None if told is None or told.unique_id is None else line_of_record(told.unique_id),
+        None if told is None or told.tls_name is None else line_of_record(told.tls_name),
+        session.id,
+        _end_words[ended.end],
+        ended.words,
+    )
 
 
 def line_of(session: Session) -> str:

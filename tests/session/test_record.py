@@ -12,10 +12,10 @@ from twisted.logger import LogLevel, formatEvent
 from socksproxy.commands.service import Counts
 from socksproxy.events import FIELDS, Cause, End, Ended
 from socksproxy.identity import Client
-from socksproxy.logs.access_log import FORMATS
+from socksproxy.logs.access_log import FORMATS, values_of
 from socksproxy.logs.printable import shown
 from socksproxy.negotiation import Negotiation
-from socksproxy.session.record import NAMESPACE, record_of
+from socksproxy.session.record import NAMESPACE, Recorder, record_of
 from socksproxy.wire.words import Address, AddressType, Command, Request, Version
 
 #: The reactor's seconds when the sessions of these tests end.
@@ -45,8 +45,10 @@ def a_session(client: Client, began: float = 100.0, *, now: float = NOW, **parts
 
 def event_of(session: Any) -> dict[str, Any]:
     """The record of *session*, which has one."""
-    event = record_of(session)
-    assert event is not None
+    events: list[dict[str, Any]] = []
+    session.heard = True
+    Recorder(events.append, probes=False).ended(session, record_of(session))
+    (event,) = events
     return event
 
 
@@ -197,7 +199,7 @@ def test_text() -> None:
 )
 def test_user_is_escaped_once(format: str, user: str, decoded: str) -> None:
     """Who decodes the line has the name that somebody has vouched for."""
-    line = FORMATS[format]("now", event_of(a_session(Client("192.0.2.9", 5000, user))))
+    line = FORMATS[format]("now", values_of(event_of(a_session(Client("192.0.2.9", 5000, user)))))
     assert line.isascii()
     assert line.count("\n") == 1
     if format == "json":
@@ -213,5 +215,5 @@ def test_destination_is_escaped_once() -> None:
     session = a_session(
         Client("192.0.2.9"), request_if_any=Request(Version.SOCKS5, Command.CONNECT, destination)
     )
-    told = json.loads(FORMATS["json"]("now", event_of(session)))
+    told = json.loads(FORMATS["json"]("now", values_of(event_of(session))))
     assert told["destination"] == "a\\b\\x1b:80"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest_twisted
 
-from socksproxy.events import End, Ended, IServerEvents, ServerEvents, Subject
+from socksproxy.events import AccessRecord, End, Ended, IServerEvents, ServerEvents, Subject
 from socksproxy.session.shared import Events
 
 from ..conftest import Serve
@@ -30,9 +30,9 @@ class Everything(ServerEvents):
     def granted(self, session: Subject) -> None:
         self.told.append("granted")
 
-    def ended(self, session: Subject, record: dict[str, Any] | None) -> None:
+    def ended(self, session: Subject, record: AccessRecord | None) -> None:
         assert record is not None
-        self.told.append(("ended", record["end"], record["id"] == session.id))
+        self.told.append(("ended", record.end, record.id == session.id))
 
 
 class Broken(ServerEvents):
