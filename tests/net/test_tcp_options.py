@@ -30,10 +30,12 @@ def test_keepalive_and_user_timeout() -> None:
 
 def test_reset_on_close() -> None:
     """The peer gets a reset."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as peer:
-            link, _ = server.accept()
-            reset_on_close(link)
-            link.close()
-            with pytest.raises(ConnectionResetError):
-                peer.recv(1)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as peer,
+    ):
+        link, _ = server.accept()
+        reset_on_close(link)
+        link.close()
+        with pytest.raises(ConnectionResetError):
+            peer.recv(1)
