@@ -91,7 +91,6 @@ class Association:
         "datagrams_received",
         "datagrams_sent",
         "dropped",
-        "errno",
         "host",
         "how",
         "latched",
@@ -126,7 +125,6 @@ class Association:
         self.sent = self.received = self.datagrams_sent = self.datagrams_received = 0
         self.dropped: dict[Drop, int] = {}
         self.how: Cause | None = None
-        self.errno = 0
         self.wrapping = wrapping
         self.route: Callable[[Address, str | None], DatagramRoute] | None = None
         self.metering: Metering | None = None

@@ -56,7 +56,7 @@ _FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
 _batches: WeakKeyDictionary[RelayEngine, dict[tuple[int, bool], Batch]] = WeakKeyDictionary()
 
 
-class Readable:
+class SocketPort:
     """
     A UDP socket in the engine.
 
@@ -137,7 +137,7 @@ class Readable:
             self.link.close()
 
 
-class ClientPort(Readable):
+class ClientPort(SocketPort):
     """
     A socket that clients send to.
 
@@ -208,7 +208,7 @@ class ClientPort(Readable):
         self._name = self._outlet = None
 
 
-class DestinationPort(Readable):
+class DestinationPort(SocketPort):
     """
     A socket from which datagrams of one association leave, of one family.
 

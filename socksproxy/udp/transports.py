@@ -22,7 +22,7 @@ from .drops import Drop
 _LARGEST = 65536
 
 
-class Transport(DatagramProtocol):
+class TransportPort(DatagramProtocol):
     """
     A UDP port of an association.
 
@@ -62,9 +62,9 @@ class Transport(DatagramProtocol):
             link.close()  # Twisted closes it in the next turn only, and its port may be needed at once
 
 
-class ClientTransport(Transport):
+class ClientTransport(TransportPort):
     """
-    A port that clients send to. For the other parameters see :class:`Transport`.
+    A port that clients send to. For the other parameters see :class:`TransportPort`.
 
     :param demux: finds the association of a datagram.
     """
@@ -91,9 +91,9 @@ class ClientTransport(Transport):
             association.from_client(data)
 
 
-class DestinationTransport(Transport):
+class DestinationTransport(TransportPort):
     """
-    A port from which datagrams of one association leave. For the other parameters see :class:`Transport`.
+    A port from which datagrams of one association leave. For the other parameters see :class:`TransportPort`.
 
     :param outlet: the outlet of the association.
     """

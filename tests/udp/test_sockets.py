@@ -149,7 +149,7 @@ async def test_turns_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
         await proxy.run(crowd)
 
 
-class Reader(sockets.Readable):
+class Reader(sockets.SocketPort):
     """Notes when it has its turn."""
 
     def __init__(self, engine: RelayEngine, link: socket.SocketType, turns: list[Any]) -> None:
@@ -221,7 +221,7 @@ async def test_no_room_in_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         real = engine.register
 
         def register(fd: int, handler: Any, *mask: int) -> None:
-            if isinstance(handler, sockets.Readable):
+            if isinstance(handler, sockets.SocketPort):
                 raise OSError(errno.ENOSPC, "no space left")
             real(fd, handler, *mask)
 
