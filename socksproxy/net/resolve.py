@@ -8,7 +8,7 @@ From a name to addresses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -83,8 +83,8 @@ def _server(spec: str, text: str) -> tuple[str, int]:
 class _Collector:
     """Gathers one look-up's addresses in the resolver's order, without repeats."""
 
-    def __init__(self, complete: Callable[[Found], None]) -> None:
-        self._complete = complete
+    def __init__(self) -> None:
+        self.found: Deferred[Found] = Deferred()
         self._hosts: dict[str, None] = {}
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
@@ -95,7 +95,8 @@ class _Collector:
             self._hosts[address.host] = None
 
     def resolutionComplete(self) -> None:
-        self._complete(found_of(self._hosts))
+        if not self.found.called:
+            self.found.callback(found_of(self._hosts))
 
 
 class _Lookup:
@@ -203,21 +204,15 @@ class NameLookups:
         lookup = lookups[share] = _Lookup()
         lookup.waiting.append(answer)
         lookup.pending = maybeDeferred(self._resolve, name, share)
-        about = name, share, lookup
-        lookup.pending.addCallbacks(self._answered, self._failed, callbackArgs=about, errbackArgs=about)
+        lookup.pending.addBoth(self._answered, name, share, lookup)
         return answer
 
     def _resolve(self, name: str, share: Hashable) -> Deferred[Found]:
         if self._fair is not None:
             return self._fair.lookup_addresses(name, share)
-        found: Deferred[Found] = Deferred()
-
-        def complete(addresses: Found) -> None:
-            if not found.called:
-                found.callback(addresses)
-
-        self._resolver.resolveHostName(_Collector(complete), name)
-        return found
+        collector = _Collector()
+        self._resolver.resolveHostName(collector, name)
+        return collector.found
 
     def _forget(self, name: str, share: Hashable, gone: Deferred[Found]) -> None:
         lookups = self._waiting.get(name, {})
@@ -235,34 +230,27 @@ class NameLookups:
         if not self._waiting[name]:
             del self._waiting[name]
 
-    def _failed(self, failure: Failure, name: str, share: Hashable, lookup: _Lookup) -> None:
-        if not self._is_awaited(name, share, lookup):
-            return
-        if failure.check(TooManyLookups):
+    def _answered(self, result: Found | Failure, name: str, share: Hashable, lookup: _Lookup) -> None:
+        if self._waiting.get(name, {}).get(share) is not lookup:
+            return  # it was cancelled
+        if not isinstance(result, Failure):
+            over = list(self._waiting.pop(name).values())
+            if result and self._keep:
+                self._known.put(name, result, self._keep)
+        elif result.check(TooManyLookups):
+            over = [lookup]
             self._remove(name, share)
-            for answer in lookup.waiting:
-                if not answer.called:
-                    answer.errback(failure)
+        else:
+            # An embedder's resolver may raise anything, which means that there is no address.
+            _log.failure("the resolver failed", result)
+            self._answered((), name, share, lookup)
             return
-        # An embedder's resolver may raise anything, which means that there is no address.
-        _log.failure("the resolver failed", failure)
-        self._answered((), name, share, lookup)
-
-    def _is_awaited(self, name: str, share: Hashable, lookup: _Lookup) -> bool:
-        """Whether *lookup* is not cancelled."""
-        return self._waiting.get(name, {}).get(share) is lookup
-
-    def _answered(self, found: Found, name: str, share: Hashable, lookup: _Lookup) -> None:
-        if not self._is_awaited(name, share, lookup):
-            return
-        if found and self._keep:
-            self._known.put(name, found, self._keep)
-        for each in self._waiting.pop(name).values():
+        for each in over:
             if each is not lookup and each.pending is not None:
                 each.pending.cancel()
             for answer in each.waiting:
                 if not answer.called:  # a callback of an earlier one may have cancelled it
-                    answer.callback(found)
+                    answer.callback(result)
 
 
 def _with_port(found: Found, name: str, port: int) -> list[Address]:
