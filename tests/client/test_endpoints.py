@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.interfaces import IHalfCloseableProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -39,7 +39,6 @@ from ..support.scripted_proxy import (
     Recorders,
     Step,
     close,
-    open5,
     reset,
 )
 
@@ -165,35 +164,6 @@ def test_no_bytes_for_a_connection_that_is_closed(endpoint: Any) -> None:
     for piece in (*first, last + BANNER):
         proxy.say(piece)
     assert factory.built[0].heard == ["made"]
-
-
-@pytest_twisted.inlineCallbacks
-def test_early_bytes_wait_for_a_protocol_that_pauses(scripted: Callable[..., Any]) -> Playing:
-    """
-    e 1, 9: a protocol that pauses its transport gets the early bytes when it resumes, before all later ones.
-    """
-
-    class Busy(Recorder):
-        def connectionMade(self) -> None:
-            super().connectionMade()
-            self.transport.pauseProducing()
-
-    factory = Recorders()
-    factory.protocol = Busy
-    proxy: Any = yield scripted(*open5(SUCCESS5 + BANNER))
-    protocol: Any = yield SOCKS5ClientEndpoint(proxy.endpoint, "192.0.2.9", 25).connect(factory)
-    proxy.ends[0].transport.write(b"later")
-    yield deferLater(reactor, 0.02)
-    assert protocol.heard == ["made"]
-    protocol.transport.resumeProducing()
-    protocol.transport.pauseProducing()
-    protocol.transport.resumeProducing()
-    protocol.transport.pauseProducing()
-    yield deferLater(reactor, 0.02)
-    assert protocol.heard == ["made"]
-    protocol.transport.resumeProducing()
-    yield until(lambda: protocol.heard == ["made", BANNER + b"later"])
-    protocol.transport.loseConnection()
 
 
 # What is sent.
@@ -327,27 +297,6 @@ def test_errors(endpoint: Any, says: list[bytes], kind: type[ProxiedConnectError
 
 
 @pytest.mark.parametrize(
-    ("kind", "base"),
-    [
-        (errors.DestinationRefused, error.ConnectionRefusedError),
-        (errors.DestinationUnreachable, error.NoRouteError),
-        (errors.DestinationNameNotFound, error.DNSLookupError),
-        (errors.DestinationTimedOut, error.TimeoutError),
-        (errors.ProxyTimedOut, error.TimeoutError),
-        (errors.ReplyTimedOut, error.TimeoutError),
-        (errors.ProxyUnreachable, error.ConnectError),
-        (errors.GeneralFailure, error.ConnectError),
-    ],
-)
-def test_classes_that_callers_catch(kind: type[ProxiedConnectError], base: type[Exception]) -> None:
-    """A caller that catches Twisted's own error catches ours."""
-    problem = kind("no luck", 7, 2)
-    assert isinstance(problem, base)
-    assert (problem.reply, problem.hop) == (7, 2)
-    assert str(problem) == "proxy 2 of the chain: no luck"
-
-
-@pytest.mark.parametrize(
     ("steps", "kind"),
     [
         ([close], errors.ProxyProtocolError),
@@ -378,95 +327,6 @@ def test_no_proxy() -> Playing:
         yield SOCKS5ClientEndpoint(nowhere, "192.0.2.9", 25).connect(Recorders())
     assert not isinstance(caught.value, error.ConnectionRefusedError)
     assert isinstance(caught.value.__cause__, error.ConnectionRefusedError)
-
-
-# Time and cancelling.
-
-#: What a proxy has said before it is silent: in the greeting, the login and the reply.
-SILENCES = [
-    (S5, None, [], errors.ProxyTimedOut),
-    (S5, None, [b"\x05"], errors.ProxyTimedOut),
-    (S5, ME, [b"\x05\x02"], errors.ProxyTimedOut),
-    (S5, ME, [b"\x05\x02", b"\x01\x00"], errors.ReplyTimedOut),
-    (S5, None, [OPEN, b"\x05"], errors.ReplyTimedOut),
-    (S5, None, [OPEN, b"\x05\x00\x00\x03\x09loca"], errors.ReplyTimedOut),
-    (S4, None, [], errors.ReplyTimedOut),
-    (HTTP, None, [b"HTTP/1.1 200"], errors.ReplyTimedOut),
-    (HTTP, None, [b"HTTP/1.1 100 Continue\r\n\r\n"], errors.ReplyTimedOut),
-]
-
-
-@pytest.mark.parametrize(("endpoint", "login", "says", "kind"), SILENCES)
-def test_silence(endpoint: Any, login: Any, says: list[bytes], kind: type[Exception]) -> None:
-    """e 8: one limit for all phases, which bytes do not push back."""
-    proxy, clock, factory = MemoryProxy(), Clock(), Recorders()
-    more = {} if endpoint is S4 else {"login": login}
-    results = outcome(endpoint(proxy, "192.0.2.9", 80, timeout=10, reactor=clock, **more).connect(factory))
-    for say in says:
-        clock.advance(2)
-        proxy.say(say)
-    clock.advance(9.9 - 2 * len(says))
-    assert results == []
-    clock.advance(0.1)
-    problem = failed(results)
-    assert type(problem) is kind
-    assert isinstance(problem, error.TimeoutError)
-    assert "10 seconds" in str(problem)
-    assert proxy.transports[0].aborted
-    assert factory.built == []
-    assert clock.getDelayedCalls() == []
-
-
-def test_silence_of_the_network() -> None:
-    """e 8: the same limit while there is no connection."""
-    proxy, clock = MemoryProxy(connects=False), Clock()
-    results = outcome(S5(proxy, "192.0.2.9", 80, timeout=10, reactor=clock).connect(Recorders()))
-    clock.advance(10)
-    assert type(failed(results)) is errors.ProxyTimedOut
-    assert proxy.cancelled == 1
-
-
-@pytest.mark.parametrize(("endpoint", "login", "says", "kind"), SILENCES)
-def test_cancel(endpoint: Any, login: Any, says: list[bytes], kind: type[Exception]) -> None:
-    """e 7: in every phase cancelling closes the connection; the factory is never asked."""
-    proxy, clock, factory = MemoryProxy(), Clock(), Recorders()
-    more = {} if endpoint is S4 else {"login": login}
-    connecting = endpoint(proxy, "192.0.2.9", 80, reactor=clock, **more).connect(factory)
-    results = outcome(connecting)
-    for say in says:
-        proxy.say(say)
-    connecting.cancel()
-    assert type(failed(results)) is error.ConnectingCancelledError
-    assert proxy.transports[0].aborted
-    proxy.say(SUCCESS5 + BANNER)
-    proxy.end(error.ConnectionAborted())
-    assert len(results) == 1
-    assert factory.built == []
-    assert clock.getDelayedCalls() == []
-
-
-def test_cancel_before_there_is_a_connection() -> None:
-    """e 7: the attempt to connect is given up."""
-    proxy = MemoryProxy(connects=False)
-    connecting = S5(proxy, "192.0.2.9", 80, reactor=Clock()).connect(Recorders())
-    results = outcome(connecting)
-    connecting.cancel()
-    assert type(failed(results)) is error.ConnectingCancelledError
-    assert proxy.cancelled == 1
-
-
-@pytest.mark.parametrize("steps", [[3], [3, b"\x05"], open5(), open5(b"\x05\x00\x00\x01")])
-@pytest_twisted.inlineCallbacks
-def test_the_proxy_sees_that_it_is_cancelled(scripted: Callable[..., Any], steps: list[Step]) -> Playing:
-    """e 7: on a real connection the proxy sees the end, and no transport is left."""
-    proxy = yield scripted(*steps)
-    connecting = SOCKS5ClientEndpoint(proxy.endpoint, "192.0.2.9", 25).connect(Recorders())
-    results = outcome(connecting)
-    sent = sum(step for step in steps if isinstance(step, int))
-    yield until(lambda: proxy.ends and len(proxy.ends[0].received) == sent)
-    connecting.cancel()
-    yield until(lambda: proxy.ends[0].ended)
-    assert type(failed(results)) is error.ConnectingCancelledError
 
 
 # As without a proxy.
