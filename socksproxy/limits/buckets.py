@@ -44,10 +44,11 @@ _HELD = 16384
 #: Those who have left the queue and are remembered, beside as many as are in it.
 _REMEMBERED = 64
 
-#: Bytes that a meter borrows of each budget, and how many at the least are worth it.
+#: Bytes that a meter borrows of each budget, and how many at the least are worth a message.
 _LOAN, LEAST_CREDIT = 8192, 2048
-#: What a bucket lends: so much of what fits into it to one meter and to all of them, where it is so full.
-_LOAN_PART, _LENT_PART, _LENDING_PART = 1 / 16, 1 / 4, 3 / 4
+NO_CREDIT = -1
+#: The part of its burst that a bucket lends to all meters together, and how full it is at the least when it does.
+_LENT_PART, _LENDING_PART = 1 / 8, 3 / 4
 
 _ENDLESS = 1 << 40
 
@@ -84,11 +85,8 @@ class Budget(Shape):
         :param waiter: on whose behalf; None: nobody's who ever waits.
         """
 
-    def lends(self) -> int:
-        """Bytes that it lends to one waiter now, because it is far from empty; 0: none."""
-
-    def lend(self, amount: int) -> None:
-        """*amount* bytes are lent, and count as spent."""
+    def lend(self, amount: int) -> bool:
+        """Lend *amount* bytes, which count as spent; whether it does, because it is far from empty."""
 
     def take_back(self, lent: int, unused: int) -> None:
         """The loan of *lent* bytes is over, and *unused* of them were not spent."""
@@ -115,7 +113,9 @@ class Bucket:
         "_front",
         "_least",
         "_left",
+        "_lending",
         "_lent",
+        "_most_lent",
         "_next",
         "_numbers",
         "_per_second",
@@ -179,6 +179,7 @@ class Bucket:
         # Half a bucket: what comes while a timer is late has room in it.
         self._quantum = min(max(self._per_second * _QUANTUM_SECONDS, _LEAST_QUANTUM), self._burst / 2)
         self._least = min(_LEAST_AT_ONCE, self._quantum)
+        self._most_lent, self._lending = self._burst * _LENT_PART, self._burst * _LENDING_PART
 
     @property
     def waiting(self) -> int:
@@ -210,20 +211,17 @@ class Bucket:
         elif self._left and waiter in self._left:
             self._left[waiter] += amount
 
-    def lends(self) -> int:
-        if self._waiting or self._serving is not None:
-            return 0
-        if self._tokens < self._burst * _LENDING_PART:
+    def lend(self, amount: int) -> bool:
+        lent = self._lent + amount
+        if lent > self._most_lent or self._waiting or self._serving is not None:
+            return False
+        if self._tokens < self._lending:
             self._fill()
-            if self._tokens < self._burst * _LENDING_PART:
-                return 0
-        some = self._burst * _LENT_PART - self._lent
-        most = self._burst * _LOAN_PART
-        return int(some if some < most else most)
-
-    def lend(self, amount: int) -> None:
-        self._lent += amount
+            if self._tokens < self._lending:
+                return False
+        self._lent = lent
         self._tokens -= amount
+        return True
 
     def take_back(self, lent: int, unused: int) -> None:
         self._lent -= lent
@@ -319,13 +317,14 @@ class Meter:
     far from empty, a meter borrows from them ahead, and small messages cost one subtraction each.
 
     :param budgets: the narrowest first: of the session, of the user, of the whole server.
-    :ivar credit: bytes that are borrowed from every budget; whoever moves so many takes them from here.
+    :ivar credit: bytes that are borrowed from every budget; whoever moves bytes takes them from here.
+        :data:`NO_CREDIT`: none are borrowed.
     :ivar owed: bytes that wait to be sent and that it has not been asked about; the owner counts them.
     :ivar owner: what is called when there is something again.
     :ivar waiting: whether it waits.
     """
 
-    __slots__ = ("_at", "_held", "_loan", "budgets", "credit", "owed", "owner", "waiting")
+    __slots__ = ("_at", "_held", "budgets", "credit", "owed", "owner", "waiting")
 
     def __init__(self, budgets: Iterable[Budget]) -> None:
         self.budgets = tuple(budgets)
@@ -333,7 +332,7 @@ class Meter:
         self._held: list[int] = []
         #: Which of the budgets it waits for, or has waited for last; less than 0: it never has.
         self._at = -1
-        self.credit = self._loan = 0
+        self.credit = NO_CREDIT
         self.owed = 0
         self.owner: Waiter | None = None
         self.waiting = False
@@ -347,7 +346,8 @@ class Meter:
         """Bytes that may be moved now; 0: none, and :attr:`owner` is called when there are."""
         if self.waiting:
             return 0
-        self.repay()
+        if self.credit != NO_CREDIT:
+            self.repay()
         held, most = self._held, _ENDLESS
         for number, budget in enumerate(self.budgets):
             some = (held and held[number]) or budget.available()
@@ -374,17 +374,12 @@ class Meter:
 
     def borrow(self) -> None:
         """Borrow for small messages that may come, where all budgets are far from empty."""
-        most = _LOAN
-        for budget in self.budgets:
-            some = budget.lends()
-            if some < LEAST_CREDIT:
+        for number, budget in enumerate(self.budgets):
+            if not budget.lend(_LOAN):
+                for lender in self.budgets[:number]:
+                    lender.take_back(_LOAN, _LOAN)
                 return
-            if some < most:
-                most = some
-        if not self.waiting:
-            self.credit = self._loan = most
-            for budget in self.budgets:
-                budget.lend(most)
+        self.credit = _LOAN
 
     def owe(self, amount: int) -> None:
         """*amount* bytes wait to be sent, and the meter is to be asked about them."""
@@ -393,11 +388,10 @@ class Meter:
 
     def repay(self) -> None:
         """What is borrowed goes back."""
-        loan, self._loan = self._loan, 0
-        if loan:
-            unused, self.credit = self.credit, 0
+        unused, self.credit = self.credit, NO_CREDIT
+        if unused != NO_CREDIT:
             for budget in self.budgets:
-                budget.take_back(loan, unused)
+                budget.take_back(_LOAN, unused)
 
     def _wait_at(self, number: int, most: int) -> None:
         budgets = self.budgets

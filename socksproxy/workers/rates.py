@@ -81,9 +81,9 @@ class SharedBucket(Bucket):
         self._renew(self._seconds(), 0.0)
         return True
 
-    def lends(self) -> int:
-        """Nothing: what it has is a lease already."""
-        return 0
+    def lend(self, amount: int) -> bool:
+        """Nothing is lent: what it has is a lease already."""
+        return False
 
     def leave(self, waiter: Waiter) -> None:
         """See :meth:`~socksproxy.limits.buckets.Budget.leave`."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from twisted.internet.task import Clock
 
-from socksproxy.limits.buckets import LEAST_CREDIT, Bucket, Budget, Meter, Meters
+from socksproxy.limits.buckets import LEAST_CREDIT, NO_CREDIT, Bucket, Budget, Meter, Meters
 from socksproxy.values.limits import Rate
 from tests.support.logs import heard
 
@@ -380,11 +380,8 @@ class Purse:
         assert amount >= 0, "what was only held was told as moved"
         self.left -= amount
 
-    def lends(self) -> int:
-        return 0
-
-    def lend(self, amount: int) -> None:
-        raise AssertionError("it lends nothing")
+    def lend(self, amount: int) -> bool:
+        return False
 
     def take_back(self, lent: int, unused: int) -> None:
         raise AssertionError("it lends nothing")
@@ -592,9 +589,9 @@ def test_who_asks_for_much_gives_back_first() -> None:
     bucket = Bucket(Clock(), Rate(1e6, 1_000_000))
     echoer = Echoer([bucket])
     echoer.echo(64)
-    assert echoer.meter.credit
+    assert echoer.meter.credit >= LEAST_CREDIT
     assert echoer.meter.take() == 1_000_000 - 64
-    assert echoer.meter.credit == 0
+    assert echoer.meter.credit == NO_CREDIT
 
 
 def test_what_lends_nothing() -> None:
@@ -604,18 +601,34 @@ def test_what_lends_nothing() -> None:
     for budgets in ([small], [big, small], [small, big]):
         echoer = Echoer(budgets)
         echoer.echo(64)
-        assert echoer.meter.credit == 0
+        assert echoer.meter.credit == NO_CREDIT
+    clock.advance(1)
+    assert big.full
     many = [Echoer([big]) for _ in range(200)]
     for echoer in many:
         echoer.echo(64)
-    assert 0 < sum(echoer.meter.credit for echoer in many) <= 250_000
-    assert many[-1].meter.credit == 0
+    lent = sum(echoer.meter.credit for echoer in many if echoer.meter.credit != NO_CREDIT)
+    assert 0 < lent <= 125_000
+    assert many[-1].meter.credit == NO_CREDIT
     big.spend(600_000)
     late = Echoer([big])
     late.echo(64)
-    assert late.meter.credit == 0
+    assert late.meter.credit == NO_CREDIT
     big.rate = Rate(1e6, 100_000)
     for echoer in many:
         echoer.meter.leave()
     clock.advance(10)
     assert big.available() == 100_000
+
+
+def test_a_loan_that_is_used_up_is_over() -> None:
+    """Nothing of it stays lent."""
+    clock = Clock()
+    bucket = Bucket(clock, Rate(1e6, 1_000_000))
+    echoer = Echoer([bucket])
+    for _ in range(64):
+        echoer.echo(2048)
+    echoer.meter.credit = 0
+    echoer.meter.leave()
+    clock.advance(10)
+    assert bucket.full

@@ -69,15 +69,12 @@ class Quota:
         self._usage.attend(self._now())
         return not self.available()
 
-    def lends(self) -> int:
-        """Nothing: what is used counts when it is used."""
-        return 0
-
-    def lend(self, amount: int) -> None:
-        """See :meth:`lends`."""
+    def lend(self, amount: int) -> bool:
+        """Nothing is lent: what is used counts when it is used."""
+        return False
 
     def take_back(self, lent: int, unused: int) -> None:
-        """See :meth:`lends`."""
+        """See :meth:`lend`."""
 
     def wait(self, waiter: Any) -> None:
         """Nobody is to wait for another day: whoever finds it exhausted ends."""
