@@ -109,7 +109,7 @@ class Authentication:
 
     def still_known(self, client: Client, shown: type[Any] | None) -> Deferred[Any]:
         """
-        Ask again, without a password, who a *client* is whom an earlier portal has let in.
+        Ask again, without a password, for the user of a *client* that an earlier portal has let in.
 
         :param shown: the kind of credentials that the client has shown; None: none were asked for.
         :returns: fires with the user and the logout, as :data:`~socksproxy.auth.gate.Granted`; None: no
