@@ -99,7 +99,7 @@ class SessionParts:
         self.service: Service | None = None
         #: Given out when something asks for it, which nothing does where nothing is recorded.
         self._number: int | None = None
-        self.began = context.seconds()
+        self.began: float = context.reactor.seconds()
         self.requested: float | None = None
         self.answered: float | None = None
         self.reply: int | None = None
@@ -319,7 +319,7 @@ class SessionParts:
 
     def meters(self, reached: Address | None) -> Meters | None:
         """What measures the bytes to and from *reached*; None: there are many destinations."""
-        if self.allowance is None and not self.context.settings.limits.session:
+        if self.allowance is None and not self.context.limits_each_session:
             return None
         rule = None if reached is None else self.rule(reached)
         if reached is not None:

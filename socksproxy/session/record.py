@@ -99,7 +99,7 @@ def record_of(session: Session) -> AccessRecord | None:
         _between(began, requested),
         _between(requested, resolved),
         _between(resolved or requested, session.answered),
-        _between(began, session.context.seconds()),
+        _between(began, session.context.reactor.seconds()),
         None if told is None or told.unique_id is None else line_of_record(told.unique_id),
         None if told is None or told.tls_name is None else line_of_record(told.tls_name),
         session.id,

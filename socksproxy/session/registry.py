@@ -101,7 +101,7 @@ class Registry:
                 return None
         try:
             session = Session(context, channel, client, allowance)
-            session.may_stay(context.handshakes)
+            session.may_stay(context.handshakes, session.began)
         except Exception:
             if allowance is not None:
                 allowance.close()

@@ -123,13 +123,17 @@ class Session(FollowingSession):
         else:
             self.over(ended)
 
-    def may_stay(self, deadlines: Deadlines[Timed] | None) -> None:
-        """From now on the session may stay in its state as long as *deadlines* say; None: as it likes."""
+    def may_stay(self, deadlines: Deadlines[Timed] | None, now: float | None = None) -> None:
+        """
+        From *now* on the session may stay in its state as long as *deadlines* say.
+
+        :param deadlines: None: as long as it likes.
+        """
         before, self._deadline = self._deadline, deadlines
         if before is not None:
             before.stop(self)
         if deadlines is not None:
-            deadlines.start(self, self.context.seconds())
+            deadlines.start(self, self.context.seconds() if now is None else now)
 
     def handshake_expired(self) -> None:
         """The request did not come in time."""
@@ -286,8 +290,8 @@ class Session(FollowingSession):
             self.refuse(problem)
 
     def _serve(self) -> None:
-        self.requested = self.context.seconds()
-        self.may_stay(self.context.connects)
+        self.requested = now = self.context.reactor.seconds()
+        self.may_stay(self.context.connects, now)
         self.restart()
 
     def login_by(self, authentication: Authentication | None) -> Login:
@@ -346,7 +350,7 @@ class Session(FollowingSession):
         """Send the reply that grants the request."""
         self._pending = None
         self.may_stay(None)
-        self.answered = self.context.seconds()
+        self.answered = self.context.reactor.seconds()
         self.reply = Reply4.GRANTED if self.request.version is Version.SOCKS4 else Reply.SUCCEEDED
         self._write(self.negotiation.grant(bound))
         self.context.events.tell("granted", self)

@@ -175,6 +175,7 @@ class ServerContext:
         self.binds = Binds(self.check, reactor, bind, advertised, outgoing)
         self.associations = Associations(reactor, self.check, udp, advertised, outgoing)
         self.ledger = Ledger(reactor, settings.limits, settings.usage)
+        self.limits_each_session = bool(settings.limits.session)
         #: When a line on a client that has broken the protocol is due.
         self.garbage = LogThrottleByKind(reactor)
         timeouts = settings.timeouts
@@ -247,6 +248,7 @@ class ServerContext:
         limited_anew = settings.limits != before.limits or settings.usage is not before.usage
         if limited_anew:
             self.ledger.set(settings.limits, settings.usage)
+            self.limits_each_session = bool(settings.limits.session)
         return limited_anew, judged_anew
 
     def set_policy(self, policy: IPolicy) -> None:

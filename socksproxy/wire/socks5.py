@@ -7,6 +7,7 @@ never reads past its message.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_ntoa, inet_ntop, inet_pton
 from sys import intern
 from typing import NamedTuple
@@ -19,6 +20,8 @@ _NAME_ENCODING = ("utf-8", "surrogateescape")
 _IPV4, _DOMAIN_NAME, _IPV6 = AddressType.IPV4, AddressType.DOMAIN_NAME, AddressType.IPV6
 _VERSION = Version.SOCKS5
 _EMPTY_NAME = bytes((_DOMAIN_NAME, 0))
+#: Literal addresses that are remembered.
+_LITERALS = 1024
 
 
 class Greeting(NamedTuple):
@@ -156,18 +159,23 @@ def parse_address(data: bytes | bytearray, at: int) -> tuple[Address, int] | Non
         end = at + 7
         if size < end:
             return None
-        # Sessions to the same address share its text.
-        host = intern(inet_ntoa(data[at + 1 : at + 5]))
-        return Address(host, data[at + 5] << 8 | data[at + 6], _IPV4), end
+        return _literal(bytes(data[at:end])), end
     if kind == _IPV6:
         end = at + 19
         if size < end:
             return None
-        host = inet_ntop(AF_INET6, data[at + 1 : at + 17])
-        return Address(host, data[at + 17] << 8 | data[at + 18], _IPV6), end
+        return _literal(bytes(data[at:end])), end
     if kind == _DOMAIN_NAME:
         return _parse_name(data, at + 1, size)
     raise ProtocolError("unknown address type", Reply.ADDRESS_TYPE_NOT_SUPPORTED)
+
+
+@lru_cache(_LITERALS)
+def _literal(field: bytes) -> Address:
+    """The address in *field*, which is whole: sessions to the same address share it."""
+    host, kind = field[1:-2], _IPV4 if field[0] == _IPV4 else _IPV6
+    text = inet_ntoa(host) if kind == _IPV4 else inet_ntop(AF_INET6, host)
+    return Address(intern(text), field[-2] << 8 | field[-1], kind)
 
 
 def _parse_name(data: bytes | bytearray, at: int, size: int) -> tuple[Address, int] | None:

@@ -24,7 +24,7 @@ NOW = 110.0
 
 def a_session(client: Client, began: float = 100.0, *, now: float = NOW, **parts: Any) -> Any:
     """What the record of a session is derived from, where nothing has happened but *parts*."""
-    context = SimpleNamespace(seconds=lambda: now)
+    context = SimpleNamespace(reactor=SimpleNamespace(seconds=lambda: now))
     nothing: dict[str, Any] = {
         "context": context,
         "id": "7.0.1",
