@@ -36,7 +36,7 @@ def test_all_are_looked_at() -> None:
     assert len(found) == len(attrs.fields(Timeouts)) + 4
 
 
-@pytest.mark.parametrize(("kind", "name"), times())
+@pytest.mark.parametrize(("kind", "name"), [*times()])
 @pytest.mark.parametrize("value", [None, 0])
 def test_never_has_one_form(kind: type[Any], name: str, value: int | None) -> None:
     """A time that does not come is NEVER; None and 0 are no such times."""

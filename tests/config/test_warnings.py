@@ -1,0 +1,108 @@
+"""What is no mistake, and hardly meant: see :mod:`socksproxy.config.warnings`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from socksproxy.cli import main
+
+from ..support.mistakes import mistakes
+
+PATTERN = "no pattern: only a user of exactly this name is meant; groups stand for several users"
+
+
+HOST = "a host of this name is meant"
+
+
+NETWORKS = "the set of networks of this name stands in networks"
+
+
+STREAMS = "the access log goes to a file, /dev/stdout or /dev/stderr"
+
+
+FILE = "a file of this name is written"
+
+
+def check(path: Path, data: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines of standard error on a file without mistakes."""
+    path.write_text(data, "utf-8")
+    assert main(["check", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{path}: no mistakes\n"
+    return [line.replace(str(path), "file") for line in err.splitlines()]
+
+
+def rules(*lines: str) -> str:
+    """A rule for each of *lines*, named a, b and so on."""
+    return "\n".join(
+        f'[[rule]]\nname = "{name}"\nallow = true\n{line}'
+        for name, line in zip("abcdef", lines, strict=False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "warnings"),
+    [
+        (
+            rules('users = ["bob"]', "log = false", "ports = [80]", "", 'days = ["mon"]'),
+            [
+                f'file:{line}: [[rule]] "{name}": never decides: the rule "b" before it matches everything'
+                for line, name in ((9, "c"), (13, "d"), (17, "e"))
+            ],
+        ),
+        (
+            rules(
+                'networks = ["::/0", "0.0.0.0/0"]\nversions = [4, 5]\ndays = ["sun-sat"]\nzone = "UTC"', ""
+            ),
+            ['file:8: [[rule]] "b": never decides: the rule "a" before it matches everything'],
+        ),
+        (
+            rules('ports = [80, "443"]\nusers = ["bob"]', 'users = ["bob"]\nports = [443, 80]'),
+            ['file:6: [[rule]] "b": never decides: the rule "a" before it has the same conditions'],
+        ),
+        (rules('networks = ["0.0.0.0/0"]', 'hours = ["08:00-18:00"]', "authenticated = true", ""), []),
+        (
+            rules('users = ["bob", "mgr_*"]', 'users = ["j?"]'),
+            [
+                f'file:{line}: [[rule]] "{rule}" users[{number}] = "{user}": {PATTERN}'
+                for line, rule, number, user in ((4, "a", 1, "mgr_*"), (8, "b", 0, "j?"))
+            ],
+        ),
+        (rules('users = ["mgr_*"]') + '\n[users."mgr_*"]\n', []),
+        (
+            rules('names = ["a.example", "my_list"]', 'names = ["private"]', 'names = ["@my_list"]')
+            + '\n[sets.my_list]\nnames = ["b.example"]\n',
+            [
+                f'file:4: [[rule]] "a" names[1] = "my_list": {HOST}; the set is "@my_list"',
+                f'file:8: [[rule]] "b" names[0] = "private": {HOST}; {NETWORKS}',
+            ],
+        ),
+        (
+            '[log]\nlog = "syslog"',
+            [f'file:2: [log] log = "syslog": {FILE}: {STREAMS}'],
+        ),
+        (
+            '[log]\nlog = "stdout"',
+            [f'file:2: [log] log = "stdout": {FILE}; /dev/stdout is the stream'],
+        ),
+        ('[log]\nlog = "access.log"', []),
+    ],
+)
+def test_warnings(
+    data: str,
+    warnings: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is hardly meant is told, and the file is right all the same."""
+    monkeypatch.chdir(tmp_path)
+    assert check(tmp_path / "socks.toml", data, capsys) == [f"warning: {line}" for line in warnings]
+
+
+def test_set_with_a_mark() -> None:
+    """A set of networks has none."""
+    (line,) = mistakes(rules('networks = ["@servers"]') + '\n[sets.servers]\nnetworks = ["10.0.0.0/8"]')
+    assert line.endswith('networks[0] = "@servers": a set of networks stands without @')
