@@ -48,11 +48,13 @@ from socksproxy.twisted_internals import (
     innermost,
     is_default_resolver,
     is_detachable,
+    is_paused,
     is_tls,
     keep_socket_open,
     leave_descriptor_alone,
     place_of_endpoint,
     read_at_most,
+    replace_protocol,
     socket_of,
     systemd_sockets,
     tls_options_of,
@@ -368,6 +370,46 @@ def test_reset_under_the_last_bytes(pair: Pair) -> Playing:
     assert detach_socket(pair.transport) is None
     pair.transport.startReading()
     yield pair.protocol.lost.addTimeout(PATIENCE, reactor)
+
+
+@pytest.mark.parametrize("kind", ["tcp client", "tcp server", "unix client"])
+@pytest_twisted.inlineCallbacks
+def test_replace_protocol(pair: Pair, kind: str) -> Playing:
+    """The new protocol gets all that follows, its half-close and end included."""
+    yield pair.connect(kind)
+    new = Told(Deferred())
+    transport = pair.transport
+    assert replace_protocol(transport, new)
+    new.makeConnection(transport)
+    pair.peer.sendall(b"more")
+    pair.peer.shutdown(socket.SHUT_WR)
+    yield until(lambda: new.told == ["read closed"])
+    assert new.data == b"more"
+    transport.loseConnection()
+    yield new.lost.addTimeout(PATIENCE, reactor)
+    assert (pair.protocol.data, pair.protocol.told) == (b"", [])
+
+
+def test_replace_protocol_of_wrappers() -> None:
+    """A wrapper passes on to the new protocol; what is neither stays as it is, and says so."""
+    wrapping = WrappingFactory(ClientFactory.forProtocol(Protocol))
+    wrapper: Any = wrapping.buildProtocol(None)
+    new = Protocol()
+    assert replace_protocol(wrapper, new)
+    assert wrapper.wrappedProtocol is new
+    assert not replace_protocol(object(), new)
+
+
+@pytest_twisted.inlineCallbacks
+def test_is_paused(pair: Pair) -> Playing:
+    """As the protocol has it; what cannot be seen counts as not paused."""
+    yield pair.connect("tcp client")
+    assert not is_paused(pair.transport)
+    pair.transport.pauseProducing()
+    assert is_paused(pair.transport)
+    pair.transport.resumeProducing()
+    assert not is_paused(pair.transport)
+    assert not is_paused(object())
 
 
 @pytest_twisted.inlineCallbacks

@@ -69,7 +69,7 @@ class HTTPHandshake:
             self.answers.append(UNSPECIFIED)
             self.done, self.asking = True, False
             return
-        if status == 407:
+        if status in _WANTS_LOGIN:
             problem = Problem.NO_METHOD if self._login is None else Problem.LOGIN
         elif status in _NO_PROXY:
             problem = Problem.PROTOCOL
@@ -88,6 +88,8 @@ class HTTPHandshake:
         return self._connection.trailing_data[0]
 
 
+#: Tinyproxy answers a wrong login with 401.
+_WANTS_LOGIN = frozenset({401, 407})
 #: Such a server is no proxy, or wants another protocol.
 _NO_PROXY = frozenset({400, 405, 426})
 

@@ -16,6 +16,7 @@ from socksproxy.client import AssociationTransport, Proxy, errors
 
 from ..conftest import Serve
 from ..support.hosts import Hosts
+from ..support.machine import needs_ipv6
 from ..support.proxy import Playing, until
 from ..support.scripted_proxy import Step, close, open5
 
@@ -204,3 +205,26 @@ def test_what_cannot_be_sent(scripted: Callable[..., Any], relay: socket.socket)
     assert relay.recv(100).endswith(b"ab")
     assert transport.getBroadcastAllowed() is False
     yield transport.stopListening()
+
+
+@needs_ipv6
+@pytest_twisted.inlineCallbacks
+def test_ipv6(serve_as: Serve) -> Playing:
+    """
+    e 36: over IPv6 the unspecified address in the request is that of IPv6, and so is the way to the relay.
+    """
+    server: Any = yield serve_as(listen=r"tcp6:0:interface=\:\:1")
+    protocol = Datagrams()
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as origin:
+        origin.bind(("::1", 0))
+        origin.settimeout(10)
+        port = origin.getsockname()[1]
+        transport: Any = yield Proxy.from_url(f"socks5://[::1]:{server.address[1]}").associate(protocol)
+        assert transport.getHost().host == "::1"
+        transport.write(b"ping", ("::1", port))
+        data, peer = yield server.play(origin.recvfrom, 100)
+        origin.sendto(b"pong", peer)
+        yield until(lambda: protocol.heard[1:] == [(b"pong", ("::1", port))])
+        assert data == b"ping"
+        yield transport.stopListening()
+    yield server.record()

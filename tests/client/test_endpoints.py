@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from hypothesis import given, strategies as st
 from twisted.internet import error, reactor, tcp
 from twisted.internet.address import HostnameAddress, IPv4Address
 from twisted.internet.defer import Deferred
@@ -15,6 +16,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.interfaces import IHalfCloseableProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -327,6 +329,28 @@ def test_no_proxy() -> Playing:
         yield SOCKS5ClientEndpoint(nowhere, "192.0.2.9", 25).connect(Recorders())
     assert not isinstance(caught.value, error.ConnectionRefusedError)
     assert isinstance(caught.value.__cause__, error.ConnectionRefusedError)
+
+
+@given(
+    st.sampled_from(ENDPOINTS),
+    st.lists(
+        st.one_of(st.binary(max_size=60), st.sampled_from([OPEN, SUCCESS5, SUCCESS4, SUCCESS_HTTP])),
+        max_size=6,
+    ),
+)
+def test_any_stream(endpoint: Any, says: list[bytes]) -> None:
+    """e 6: whatever a proxy says, there is at most one result, and an end gives exactly one."""
+    proxy, clock, factory = MemoryProxy(), Clock(), Recorders()
+    results = outcome(endpoint(proxy, "192.0.2.9", 80, reactor=clock).connect(factory))
+    for say in says:
+        if say and not proxy.transports[0].aborted:
+            proxy.say(say)
+    proxy.end(error.ConnectionDone())
+    assert len(results) == 1
+    assert (results == factory.built) is not isinstance(results[0], Failure)
+    if isinstance(results[0], Failure):
+        assert results[0].check(ProxiedConnectError)
+    assert clock.getDelayedCalls() == []
 
 
 # As without a proxy.

@@ -83,10 +83,11 @@ def test_failures(pieces: list[bytes], problem: Problem) -> None:
     assert caught.value.problem is problem
 
 
-def test_login_that_is_refused() -> None:
-    """407 after a login is a refused login."""
+@pytest.mark.parametrize("status", [401, 407])
+def test_login_that_is_refused(status: int) -> None:
+    """407 after a login is a refused login; tinyproxy says 401."""
     with pytest.raises(HandshakeFailed) as caught:
-        answered(b"HTTP/1.1 407 Login\r\n\r\n", login=UsernamePassword("me", "x"))
+        answered(b"HTTP/1.1 %d Login\r\n\r\n" % status, login=UsernamePassword("me", "x"))
     assert caught.value.problem is Problem.LOGIN
 
 

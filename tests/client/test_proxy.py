@@ -169,6 +169,24 @@ def test_names_are_looked_up_by_the_proxy(serve_as: Serve, counting: Hosts, sche
     assert counting.asked == []
 
 
+@pytest_twisted.inlineCallbacks
+def test_names_in_a_chain(serve_as: Serve, counting: Hosts) -> Playing:
+    """
+    e 14, 17: the name of the second proxy goes to the first one, as the destination's goes to the second.
+    """
+    with Origin(echo) as origin:
+        one: Any = yield serve_as(resolver=Hosts({"inner.test": ["127.0.0.1"]}))
+        two: Any = yield serve_as(resolver=Hosts({"far.test": ["127.0.0.1"]}))
+        counting.asked.clear()
+        first = Proxy.from_url(f"socks5h://127.0.0.1:{one.address[1]}")
+        second = Proxy.from_url(f"socks4a://inner.test:{two.address[1]}", via=first)
+        protocol: Any = yield second.connect_endpoint("far.test", origin.port).connect(Recorders())
+        protocol.transport.write(b"ping")
+        yield until(lambda: protocol.heard[1:] == [b"ping"])
+        protocol.transport.loseConnection()
+    assert counting.asked == []
+
+
 @pytest.mark.parametrize("url", ["socks4://{}", "socks5://{}"])
 @pytest_twisted.inlineCallbacks
 def test_names_are_looked_up_here(serve_as: Serve, counting: Hosts, url: str) -> Playing:

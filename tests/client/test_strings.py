@@ -8,17 +8,24 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
+from cryptography import x509
+from twisted.internet import reactor, ssl
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpointStringParserWithReactor
 from twisted.plugin import getPlugins
 
 from socksproxy.client import HTTPConnectClientEndpoint, SOCKS4ClientEndpoint, SOCKS5ClientEndpoint
 
+from ..support.authority import SERVER, Authority
 from ..support.proxy import Playing, until
-from ..support.scripted_proxy import SUCCESS4, SUCCESS5, SUCCESS_HTTP, Recorders, Step, open5
+from ..support.scripted_proxy import SUCCESS4, SUCCESS5, SUCCESS_HTTP, Recorders, Step, forward_to, open5
 
 PROXY = r"proxy=tcp\:127.0.0.1\:1080"
+
+
+def quoted(text: str) -> str:
+    """A string inside another one."""
+    return text.replace("\\", "\\\\").replace(":", r"\:")
 
 
 def test_prefixes() -> None:
@@ -88,10 +95,34 @@ def test_nested_strings(scripted: Callable[..., Any]) -> Playing:
     http = b"CONNECT 192.0.2.2:1080 HTTP/1.1\r\nHost: 192.0.2.2:1080\r\n\r\n"
     server: Any = yield scripted(len(http), SUCCESS_HTTP, *open5(SUCCESS5), 9, SUCCESS4 + b"hello")
     first = rf"http-connect:192.0.2.2:1080:proxy=tcp\:127.0.0.1\:{server.port}"
-    second = "socks5:192.0.2.3:1080:proxy=" + first.replace("\\", "\\\\").replace(":", r"\:")
-    third = "socks4a:192.0.2.4:80:proxy=" + second.replace("\\", "\\\\").replace(":", r"\:")
+    second = f"socks5:192.0.2.3:1080:proxy={quoted(first)}"
+    third = f"socks4a:192.0.2.4:80:proxy={quoted(second)}"
     protocol: Any = yield clientFromString(reactor, third).connect(Recorders())
     yield until(lambda: protocol.heard == ["made", b"hello"])
     asked = b"\x05\x01\x00" + b"\x05\x01\x00\x01\xc0\x00\x02\x03\x04\x38"
     assert server.ends[0].received == http + asked + b"\x04\x01\x00\x50\xc0\x00\x02\x04\x00"
+    protocol.transport.loseConnection()
+
+
+@pytest_twisted.inlineCallbacks
+def test_inside_tls(scripted: Callable[..., Any], tmp_path: Path) -> Playing:
+    """e 15: ``tls:`` with one of these as its endpoint, and TLS to the proxy inside that."""
+    authority = Authority(tmp_path)
+
+    def context(name: str) -> Any:
+        file = authority.issue(name, alternatives=[x509.DNSName(name)], usage=SERVER)
+        data = file.read_bytes()
+        file.unlink()
+        return ssl.PrivateCertificate.loadPEM(data).options()
+
+    destination: Any = yield scripted(context=context("dest.test"))
+    steps = [19, SUCCESS4, forward_to(destination.port)]
+    server: Any = yield scripted(*steps, context=context("proxy.test"))
+    trust = f"trustRoots={tmp_path}"
+    proxy = rf"tls:proxy.test:443:{trust}:endpoint=tcp\:127.0.0.1\:{server.port}"
+    through = f"socks4a:dest.test:443:proxy={quoted(proxy)}"
+    text = f"tls:dest.test:443:{trust}:endpoint={quoted(through)}"
+    protocol: Any = yield clientFromString(reactor, text).connect(Recorders())
+    protocol.transport.write(b"ping")
+    yield until(lambda: protocol.heard[1:] == [b"ping"])
     protocol.transport.loseConnection()

@@ -17,7 +17,7 @@ import pytest_twisted
 from twisted.internet import error
 from twisted.internet.protocol import DatagramProtocol, Factory
 
-from socksproxy.client import Proxy, errors
+from socksproxy.client import Proxy, UsernamePassword, errors
 
 from ..client.test_endpoints import Halves
 from ..support.origin import Origin, answer_at_the_end, echo
@@ -331,6 +331,51 @@ def test_chain(running: Started, tmp_path: Path) -> Playing:
     finally:
         ours.process.terminate()
         ours.process.wait()
+
+
+def _with_login(kind: str, port: int, directory: Path) -> list[str]:
+    """A proxy for the user ann with the password secret."""
+    if kind == "microsocks":
+        return [*_microsocks(port, directory), "-u", "ann", "-P", "secret"]
+    if kind == "ncat":
+        return [
+            require("ncat"),
+            "-lk",
+            "--proxy-type",
+            "http",
+            "--proxy-auth",
+            "ann:secret",
+            "127.0.0.1",
+            str(port),
+        ]
+    command = _tinyproxy(port, directory)
+    with open(command[-1], "a") as config:
+        config.write("BasicAuth ann secret\n")
+    return command
+
+
+@pytest.mark.parametrize("kind", ["microsocks", "ncat", "tinyproxy"])
+@pytest_twisted.inlineCallbacks
+def test_login(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """The right password, a wrong one, and none."""
+    monkeypatch.setitem(KINDS, kind, (KINDS[kind][0], functools.partial(_with_login, kind)))
+    running = start(kind, tmp_path)
+    try:
+        with Origin(speaks_first) as origin:
+            ann = running.proxy.with_login(UsernamePassword("ann", "secret"))
+            protocol: Any = yield ann.connect_endpoint("127.0.0.1", origin.port).connect(Recorders())
+            yield until(lambda: _is_greeted(protocol))
+            protocol.transport.loseConnection()
+            for login, kinds in (
+                (UsernamePassword("ann", "wrong"), (errors.ProxyRefusedLogin, errors.NotAllowed)),
+                (None, (errors.NoAcceptableMethod,)),
+            ):
+                other = running.proxy.with_login(login)
+                with pytest.raises(kinds):
+                    yield other.connect_endpoint("127.0.0.1", origin.port).connect(Recorders())
+    finally:
+        running.process.terminate()
+        running.process.wait()
 
 
 @pytest_twisted.inlineCallbacks
