@@ -445,10 +445,6 @@ class SOCKSOptions(CommandLine):
                 ConfigError("has a port for each client, --udp-port one for all: not both"), "udp-ports"
             )
             fields["ports"] = None
-        if fields["port"] is not None and self["worker_count"] > 1:
-            self._note(
-                ConfigError("cannot be shared by the processes of --workers, use --udp-ports"), "udp-port"
-            )
         return UDPSettings(**fields)
 
     def _listening(self, listeners: Sequence[Listener]) -> list[Listening]:

@@ -180,7 +180,12 @@ class Association:
     @property
     def may_latch(self) -> bool:
         """Whether any port of the client's address may become the client's."""
-        return not self.latched or self._context.settings.relatch
+        return not self.latched or self.may_move
+
+    @property
+    def may_move(self) -> bool:
+        """Whether the client may change its port."""
+        return self._context.settings.relatch
 
     def from_client(self, data: bytes | memoryview) -> None:
         """Take the datagram *data* from the client."""

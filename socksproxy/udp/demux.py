@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
+from typing import Generic, Protocol, TypeVar
 
 from .association import Association
 
@@ -58,34 +59,40 @@ class PrivateDemux:
             self._association.abort()
 
 
-class SharedDemux:
+class Peer(Protocol):
+    """What :class:`Peers` knows of an association; see :class:`.Association`."""
+
+    host: str
+    port: int | None
+    latched: bool
+
+    @property
+    def may_latch(self) -> bool: ...
+
+
+T = TypeVar("T", bound=Peer)
+
+
+class Peers(Generic[T]):
     """
-    The demultiplexer of a port that all associations share. The source of a datagram tells the association.
+    The associations on one port, by the sources of their datagrams.
 
-    The first datagram from an unknown port goes to the association whose request has named that port. Else it
-    goes to the oldest association of its address that has had no datagram yet; associations that have named
-    no port come first. Where datagrams are encapsulated, it goes to the association that can unwrap it. When
-    all associations of an address have had a datagram, the client may change its port if that is allowed and
-    if it has one association only: of several associations the proxy could not tell which one moves.
-
-    Only one process can serve such a port. The kernel would have to give each client's datagrams to the
-    process that has the client's connection, which the kernel does not know.
-
-    :ivar changed: called when the association of an address may have changed.
-    :ivar foreign: datagrams that belong to no association.
+    The first datagram from an unknown port goes to the association whose request has named that port. Else
+    it goes to the oldest association of its address that has had no datagram yet; associations that have
+    named no port come first. When all associations of an address have had a datagram, the client may change
+    its port if that is allowed and if it has one association only: of several associations the proxy could
+    not tell which one moves.
     """
 
     def __init__(self) -> None:
-        self.changed: Callable[[], None] = lambda: None
-        self.foreign = 0
-        self._by_peer: dict[tuple[str, int], Association] = {}
-        self._peers: dict[Association, tuple[str, int]] = {}
-        self._by_host: dict[str, dict[Association, None]] = {}
-        self._waiting: dict[str, dict[Association, None]] = {}
+        self._by_peer: dict[tuple[str, int], T] = {}
+        self._peers: dict[T, tuple[str, int]] = {}
+        self._by_host: dict[str, dict[T, None]] = {}
+        self._waiting: dict[str, dict[T, None]] = {}
         # Associations that have named a port from which nothing has come yet.
-        self._expecting: dict[str, dict[Association, None]] = {}
+        self._expecting: dict[str, dict[T, None]] = {}
 
-    def add(self, association: Association) -> None:
+    def add(self, association: T) -> None:
         """Serve *association*. If another one has its port already, its first datagram tells the port."""
         host, port = association.host, association.port
         self._by_host.setdefault(host, {})[association] = None
@@ -93,37 +100,28 @@ class SharedDemux:
             association.port = None
             self._waiting.setdefault(host, {})[association] = None
         else:
-            self._assign(association, port)
+            self.assign(association, port)
             self._expecting.setdefault(host, {})[association] = None
 
-    def remove(self, association: Association) -> bool:
+    def remove(self, association: T) -> bool:
         """Serve *association* no more; returned is whether there is another one."""
         peer = self._peers.pop(association, None)
         if peer is not None:
             del self._by_peer[peer]
         for table in (self._by_host, self._waiting, self._expecting):
             _remove_from(table, association)
-        self.changed()
         return bool(self._by_host)
 
-    def find(self, host: str, port: int, data: bytes) -> Association | None:
-        """See :meth:`PrivateDemux.find`."""
-        known = self._by_peer.get((host, port))
-        if known is not None and known.latched:
-            return known
-        candidates = islice(self._candidates(host) if known is None else [known], _MOST_TRIED)
-        first = next(candidates, None)
-        if first is None:
-            self.foreign += 1
-            return None
-        association = next((each for each in chain([first], candidates) if each.can_unwrap(data)), first)
-        if not association.latch(host, port, data):
-            return None
-        self._assign(association, port)
-        self.changed()
-        return association
+    def at(self, host: str, port: int) -> T | None:
+        """The association whose client has, or has named, this address and *port*."""
+        return self._by_peer.get((host, port))
 
-    def _candidates(self, host: str) -> Iterator[Association]:
+    def candidates(self, host: str, port: int) -> Iterator[T]:
+        """The associations, best first, that a datagram from this address and *port* may belong to."""
+        known = self.at(host, port)
+        return iter([known]) if known is not None else islice(self._candidates(host), _MOST_TRIED)
+
+    def _candidates(self, host: str) -> Iterator[T]:
         waiting, expecting = self._waiting.get(host, {}), self._expecting.get(host, {})
         if waiting or expecting:
             return chain(waiting, expecting)
@@ -131,7 +129,8 @@ class SharedDemux:
         only = next(iter(of_host), None)
         return iter([only] if only is not None and len(of_host) == 1 and only.may_latch else [])
 
-    def _assign(self, association: Association, port: int) -> None:
+    def assign(self, association: T, port: int) -> None:
+        """The client of *association* has *port*."""
         before = self._peers.pop(association, None)
         if before is not None:
             del self._by_peer[before]
@@ -140,6 +139,48 @@ class SharedDemux:
         peer = self._peers[association] = (association.host, port)
         self._by_peer[peer] = association
 
+
+class SharedDemux(Peers[Association]):
+    """
+    The demultiplexer of a port that all associations share. The source of a datagram tells the association.
+
+    :class:`Peers` says which one that is. Where datagrams are encapsulated, an unknown port's goes to the
+    association that can unwrap it.
+
+    Only one process can serve such a port alone. With several, see :mod:`~socksproxy.udp.routing`.
+
+    :ivar changed: called when the association of an address may have changed.
+    :ivar foreign: datagrams that belong to no association.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed: Callable[[], None] = lambda: None
+        self.foreign = 0
+
+    def remove(self, association: Association) -> bool:
+        """See :meth:`Peers.remove`."""
+        is_used = super().remove(association)
+        self.changed()
+        return is_used
+
+    def find(self, host: str, port: int, data: bytes) -> Association | None:
+        """See :meth:`PrivateDemux.find`."""
+        known = self.at(host, port)
+        if known is not None and known.latched:
+            return known
+        candidates = self.candidates(host, port)
+        first = next(candidates, None)
+        if first is None:
+            self.foreign += 1
+            return None
+        association = next((each for each in chain([first], candidates) if each.can_unwrap(data)), first)
+        if not association.latch(host, port, data):
+            return None
+        self.assign(association, port)
+        self.changed()
+        return association
+
     def abort(self) -> None:
         """End all associations."""
         for of_host in list(self._by_host.values()):
@@ -147,7 +188,7 @@ class SharedDemux:
                 association.abort()
 
 
-def _remove_from(table: dict[str, dict[Association, None]], association: Association) -> None:
+def _remove_from(table: dict[str, dict[T, None]], association: T) -> None:
     of_host = table.get(association.host)
     if of_host is None:
         return
@@ -156,4 +197,15 @@ def _remove_from(table: dict[str, dict[Association, None]], association: Associa
         del table[association.host]
 
 
-Demux = PrivateDemux | SharedDemux
+class Demux(Protocol):
+    """What a port that clients send to has of a demultiplexer; see :class:`PrivateDemux`."""
+
+    changed: Callable[[], None]
+
+    def add(self, association: Association) -> None: ...
+
+    def remove(self, association: Association) -> bool: ...
+
+    def find(self, host: str, port: int, data: bytes) -> Association | None: ...
+
+    def abort(self) -> None: ...

@@ -35,8 +35,9 @@ from ..values.udp import UDPSettings
 from ..wire.words import Address, AddressType
 from . import batch
 from .association import Association, AssociationContext
-from .demux import Demux, PrivateDemux, SharedDemux
+from .demux import PrivateDemux, SharedDemux
 from .reassembly import TIME, Reassembly
+from .routing import RoutedDemux, Routing
 from .targets import LIFETIME
 from .transports import ClientTransport
 
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
 
     Port = ClientPort | ClientTransport
     #: Opens a port that clients send to, at an address and a port (0: any), or raises an OSError.
-    OpenPort = Callable[[str, int, Demux], Port]
+    #: Then whether other processes may be on the port, and the client to which the socket is connected.
+    OpenPort = Callable[..., Port]
 
 _log = Logger(namespace="socksproxy")
 
@@ -85,6 +87,8 @@ class Associations:
     :param advertised: the addresses that clients are told in place of our own.
     :param outgoing: the addresses from which datagrams to destinations leave.
     :ivar live: the associations that have not ended.
+    :ivar routing: where several processes have one port for all associations, it finds those; None: this
+        process has the port alone.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Associations:
         outgoing: Outgoing,
     ) -> None:
         self.live: set[Association] = set()
+        self.routing: Routing | None = None
         self._of_client: dict[str, dict[Association, None]] = {}
         # The addresses that clients send to, of associations that have a port of a range.
         self._places: dict[Association, tuple[str, int]] = {}
@@ -216,9 +221,10 @@ class Associations:
     def _try_port(self, ours: str, open_port: OpenPort) -> Port:
         number = self.settings.port
         if number is not None:
-            shared = self._shared.get((ours, number))
+            place = ours, number
+            shared = self._shared.get(place)
             if shared is None or shared.closed:
-                shared = self._shared[ours, number] = open_port(ours, number, SharedDemux())
+                shared = self._shared[place] = self._open_shared(place, open_port)
             return shared
 
         def try_number(number: int) -> Port:
@@ -228,6 +234,12 @@ class Associations:
             return open_port(ours, number, PrivateDemux())
 
         return opened(self.settings.ports, try_number, _random.randrange)
+
+    def _open_shared(self, place: tuple[str, int], open_port: OpenPort) -> Port:
+        if self.routing is None:
+            return open_port(*place, SharedDemux())
+        open_shared = partial(open_port, shared=True)
+        return open_shared(*place, RoutedDemux(self.routing, place, open_shared))
 
     def _opener(self, engine: RelayEngine | None) -> OpenPort:
         if engine is None or not batch.available():

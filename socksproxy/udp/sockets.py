@@ -18,8 +18,11 @@ from socket import (
     AF_INET6,
     IPPROTO_IPV6,
     IPV6_V6ONLY,
+    SO_ERROR,
+    SO_REUSEPORT,
     SOCK_DGRAM,
     SOCK_NONBLOCK,
+    SOL_SOCKET,
     SocketType,
     inet_ntoa,
     inet_ntop,
@@ -34,6 +37,7 @@ from ..logs.throttle import complain
 from ..net.names import plain
 from ..net.ports import bindable, enlarge_buffers
 from ..relay.engine import RelayEngine
+from ..relay.epoll_events import ERROR
 from ..values.outgoing import Outgoing
 from ..wire.datagram import IPV4_SIZE, LONGEST_SIZE, header_size, is_ipv4
 from .association import Association, Outlet
@@ -144,13 +148,23 @@ class ClientPort(SocketPort):
     :param host: the literal address to bind, as :func:`socksproxy.net.ports.host_of` gives it.
     :param port: the port to bind; 0: any.
     :param demux: finds the association of a datagram.
+    :param shared: whether further sockets may be on the port.
+    :param peer: the only client, to which the socket is connected; None: any.
     :raises OSError: as the system gives it.
     """
 
     __slots__ = ("_name", "_outlet", "demux")
 
-    def __init__(self, engine: RelayEngine, host: str, port: int, demux: Demux) -> None:
-        super().__init__(engine, bound(host, port), True)
+    def __init__(
+        self,
+        engine: RelayEngine,
+        host: str,
+        port: int,
+        demux: Demux,
+        shared: bool = False,
+        peer: tuple[Any, ...] | None = None,
+    ) -> None:
+        super().__init__(engine, bound(host, port, shared, peer), True)
         self.demux = demux
         # The client that has sent last: it is likely to send next.
         self._name: bytes | None = None
@@ -166,6 +180,12 @@ class ClientPort(SocketPort):
     def outlet(self, association: Association, outgoing: Outgoing) -> SocketOutlet:
         """The sockets of *association*, which this is one of. For *outgoing* see :class:`.Outlet`."""
         return SocketOutlet(self._engine, association, self, outgoing)
+
+    def event(self, mask: int) -> None:
+        """See :meth:`Readable.event`. That its client is gone is nothing to a socket that is connected."""
+        if mask & ERROR:
+            self.link.getsockopt(SOL_SOCKET, SO_ERROR)
+        super().event(mask)
 
     def abort(self) -> None:
         self.demux.abort()
@@ -385,11 +405,13 @@ class SocketOutlet(Outlet):
         association.received += octets - passed * longer
 
 
-def bound(host: str, port: int) -> SocketType:
+def bound(host: str, port: int, shared: bool = False, peer: tuple[Any, ...] | None = None) -> SocketType:
     """
     A UDP socket on *host* and *port*, non-blocking, with room for some of the largest datagrams.
 
     :param host: a literal address, as :func:`socksproxy.net.ports.host_of` gives it.
+    :param shared: whether further sockets of this user may be on the port.
+    :param peer: the address to which the socket is connected; None: the socket is not.
     :raises OSError: as the system gives it.
     """
     family = AF_INET6 if ":" in host else AF_INET
@@ -398,7 +420,11 @@ def bound(host: str, port: int) -> SocketType:
         enlarge_buffers(link)
         if family == AF_INET6:
             link.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
+        if shared:
+            link.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
         link.bind(bindable(host, port))
+        if peer is not None:
+            link.connect(peer)
     except OSError:
         link.close()
         raise

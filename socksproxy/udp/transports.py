@@ -5,7 +5,7 @@ Associations on Twisted's UDP transports, for other platforms and reactors than 
 from __future__ import annotations
 
 from errno import EMSGSIZE
-from socket import AF_INET6, SOCK_DGRAM, socket
+from socket import AF_INET, AF_INET6, SO_REUSEPORT, SOCK_DGRAM, SOL_SOCKET, socket
 from typing import Any
 
 from twisted.internet.error import CannotListenError, MessageLengthError
@@ -29,6 +29,8 @@ class TransportPort(DatagramProtocol):
     :param reactor: one with :class:`twisted.internet.interfaces.IReactorUDP`.
     :param host: the literal address to bind, as :func:`socksproxy.net.ports.host_of` gives it.
     :param port: the port to bind; 0: any.
+    :param shared: whether further sockets may be on the port.
+    :param peer: the only peer, to which the socket is connected; None: any.
     :raises OSError: as the system gives it.
     :ivar port: the listening port.
     :ivar closed: whether the port is closed.
@@ -37,10 +39,12 @@ class TransportPort(DatagramProtocol):
     noisy = False
     transport: Any
 
-    def __init__(self, reactor: Any, host: str, port: int) -> None:
+    def __init__(
+        self, reactor: Any, host: str, port: int, shared: bool = False, peer: tuple[Any, ...] | None = None
+    ) -> None:
         self.reactor = reactor
         self.closed = False
-        self.port = listen(reactor, self, host, port)
+        self.port = listen(reactor, self, host, port, shared, peer)
 
     def send(self, data: bytes | memoryview, to: Any) -> None:
         """
@@ -69,9 +73,17 @@ class ClientTransport(TransportPort):
     :param demux: finds the association of a datagram.
     """
 
-    def __init__(self, reactor: Any, host: str, port: int, demux: Demux) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        host: str,
+        port: int,
+        demux: Demux,
+        shared: bool = False,
+        peer: tuple[Any, ...] | None = None,
+    ) -> None:
         self.demux = demux
-        super().__init__(reactor, host, port)
+        super().__init__(reactor, host, port, shared, peer)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -130,15 +142,24 @@ class TransportOutlet(Outlet):
             self.reply(header, data)
 
 
-def listen(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> Any:
+def listen(
+    reactor: Any,
+    protocol: DatagramProtocol,
+    host: str,
+    port: int,
+    shared: bool = False,
+    peer: tuple[Any, ...] | None = None,
+) -> Any:
     """
     Open a UDP port.
 
     :param host: a literal address, as :func:`socksproxy.net.ports.host_of` gives it.
+    :param shared: whether further sockets of this user may be on the port.
+    :param peer: the address to which the socket is connected; None: the socket is not.
     :raises OSError: as the system gives it.
     """
-    if "%" in host:
-        return _listen_in_zone(reactor, protocol, host, port)
+    if "%" in host or shared:
+        return _adopt(reactor, protocol, host, port, shared, peer)
     try:
         opened = reactor.listenUDP(port, protocol, interface=host, maxPacketSize=_LARGEST)
     except CannotListenError as problem:
@@ -149,14 +170,26 @@ def listen(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> An
     return opened
 
 
-def _listen_in_zone(reactor: Any, protocol: DatagramProtocol, host: str, port: int) -> Any:
-    """Open a UDP port in a zone. Twisted would bind without the zone, which the system refuses."""
-    with socket(AF_INET6, SOCK_DGRAM) as link:
+def _adopt(
+    reactor: Any,
+    protocol: DatagramProtocol,
+    host: str,
+    port: int,
+    shared: bool,
+    peer: tuple[Any, ...] | None,
+) -> Any:
+    """Open a UDP port that is in a zone or shared. Twisted's own would lack the zone and the option."""
+    family = AF_INET6 if ":" in host else AF_INET
+    with socket(family, SOCK_DGRAM) as link:
         link.setblocking(False)
+        if shared:
+            link.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
         link.bind(bindable(host, port))
+        if peer is not None:
+            link.connect(peer)
         enlarge_buffers(link)
         # The reactor makes a duplicate of the socket.
-        return reactor.adoptDatagramPort(link.fileno(), AF_INET6, protocol, _LARGEST)
+        return reactor.adoptDatagramPort(link.fileno(), family, protocol, _LARGEST)
 
 
 def _host(addr: tuple[Any, ...]) -> tuple[str, int]:

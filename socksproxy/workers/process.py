@@ -54,7 +54,7 @@ _BOOT = (
 
 
 #: Raise it with every change of :class:`Orders`, and of the commands and answers above.
-ORDERS_VERSION = 1
+ORDERS_VERSION = 2
 
 
 class OtherVersion(Exception):
@@ -82,6 +82,7 @@ class Orders(NamedTuple):
     :ivar channel: where further orders come; None: there are none.
     :ivar ids: the generation and the serial number that the ids of its sessions begin with; None: they
         stay what they are.
+    :ivar datagrams: the way to the router of datagrams, at the start; None: it stays what it is.
     """
 
     number: int
@@ -96,6 +97,7 @@ class Orders(NamedTuple):
     directory: str | None = None
     channel: int | None = None
     ids: tuple[int, int] | None = None
+    datagrams: int | None = None
 
     def line(self) -> bytes:
         """The orders as a line of JSON."""

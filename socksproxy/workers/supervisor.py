@@ -10,6 +10,7 @@ import sys
 from collections.abc import Generator
 from contextlib import ExitStack
 from functools import partial
+from socket import socketpair
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
@@ -23,6 +24,8 @@ from ..runtime.pool import NotRun
 from ..service.base import CannotStart, ListeningService, Prepared
 from ..service.reload import CannotReload
 from ..service.server import make_factory
+from ..udp.routing import Router
+from .datagrams import Way, go
 from .descriptor_passing import SupervisorResources, file_of
 from .process import DUMP, REOPEN, Orders, WorkerProcess, pass_on, spawn
 from .shared_table import SharedTable, new_table
@@ -59,6 +62,7 @@ class SupervisorService(ListeningService):
         super().__init__(options, Supervisor())
         self._announcements: list[tuple[str, bool, str]] = []
         self._table: SharedTable | None = None
+        self._router = Router(options.reactor)
         self._secret = os.urandom(16)
         #: Gives each process that is started its serial number.
         self._ids = SessionIds()
@@ -284,17 +288,28 @@ class SupervisorService(ListeningService):
         status, channel = control + 1, control + 2
         process = WorkerProcess(number, worker, control, status, partial(self._hand_over, number))
         with ExitStack() as stack:
+            our_way, its_way = socketpair()
+            stack.callback(its_way.close)
+            stack.callback(our_way.close)
             inherited = _Inherited(channel + 1)
             orders = self._orders(number, inherited, stack)._replace(
                 counts=self._counts(inherited),
                 status=status,
                 channel=channel,
                 ids=(self._ids.generation, self._ids.next()),
+                datagrams=inherited(its_way.fileno()),
             )
             inherited.descriptors[channel] = process.its_channel.fileno()
             inherited.descriptors.update({fixed: port.fileno() for port, fixed in ports if fixed is not None})
             spawn(self.reactor, process, orders, control, inherited.descriptors)
+            self._route(our_way.detach())
         return process
+
+    def _route(self, descriptor: int) -> None:
+        """Hear of the datagrams of a worker, which come on the way of *descriptor*."""
+        router = self._router
+        way = Way(lambda message, data: router.received(way, message, data), lambda: router.gone(way))
+        go(self.reactor, descriptor, way)
 
     def _counts(self, inherit: _Inherited) -> tuple[int, int, str] | None:
         table = self._table

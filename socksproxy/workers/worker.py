@@ -29,7 +29,10 @@ from ..logs.streams import StreamWriter
 from ..runtime.clocks import use_monotonic_clock
 from ..runtime.reactor import global_reactor
 from ..service.server import SOCKSService, make_factory
+from ..udp.registry import Associations
+from ..udp.routing import Routing
 from .counts import SharedCounting
+from .datagrams import Way, go
 from .descriptor_passing import WorkerResources
 from .process import (
     DRAIN,
@@ -262,11 +265,20 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
     factory = make_factory(options)
     if orders.ids is not None:
         factory.sessions.context.ids = SessionIds(*orders.ids)
+    if orders.datagrams is not None:
+        _share_udp_ports(reactor, factory.sessions.context.associations, orders.datagrams)
     if orders.counts is not None:
         descriptor, columns, secret = orders.counts
         table = SharedTable(descriptor, columns, bytes.fromhex(secret))
         factory.sessions.context.ledger.counting = SharedCounting(reactor, table, orders.number - 1)
     return WorkerService(options, factory)
+
+
+def _share_udp_ports(reactor: Any, associations: Associations, descriptor: int) -> None:
+    """Have *associations* share ports with other workers; *descriptor* is the way to the router."""
+    routing = Routing(lambda message, data: way.send(message, data))
+    way = go(reactor, descriptor, Way(routing.received))
+    associations.routing = routing
 
 
 def run(orders: Orders, control: int, reactor: Any) -> None:

@@ -75,10 +75,6 @@ def test_all_mistakes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
             'file:3: [udp] udp-ports = "5-6": has a port for each client, udp-port one for all: not both',
         ),
         (
-            "[udp]\nudp-port = 5\n[workers]\nworkers = 2",
-            "file:2: [udp] udp-port = 5: cannot be shared by the processes of workers, use udp-ports",
-        ),
-        (
             '[listeners]\nlisten = ["tcp:0:interface=127.0.0.1"]\nport = 5',
             (
                 'file:2: [listeners] listen = ["tcp:0:interface=127.0.0.1"]: '
