@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..logs.printable import escape_unknown
-from . import check, explain, passwd, run
+from . import check, connect, explain, forward, passwd, run
 from .failure import CommandFailed, complain
 
 __all__ = ["CommandFailed", "main"]
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_to(commands)
     explain.add_to(commands)
     run.add_to(commands)
+    connect.add_to(commands)
+    forward.add_to(commands)
     parsed = parser.parse_args(arguments)
     try:
         parsed.run(parsed)

@@ -23,7 +23,7 @@ def add_to(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--proxy",
         metavar="URL",
-        help="the proxy: SCHEME://[USER@]HOST[:PORT], with the scheme socks5, socks4a, http and others "
+        help="the proxy: [SCHEME://][USER@]HOST[:PORT], with the scheme socks5, socks4a, http and others "
         "[the environment's ALL_PROXY]",
     )
     parser.add_argument(
@@ -41,12 +41,14 @@ def proxy_of(options: Namespace, timeout: float) -> Proxy:
         processes.
     """
     try:
-        proxy = Proxy.from_environment() if options.proxy is None else Proxy.from_url(options.proxy)
+        proxy = (
+            Proxy.from_environment() if options.proxy is None else Proxy.from_url(_with_scheme(options.proxy))
+        )
     except ValueError as problem:
         raise CommandFailed(str(problem) if options.proxy is None else f"--proxy: {problem}") from None
     if proxy is None:
         raise CommandFailed("there is no proxy: use --proxy URL, or set ALL_PROXY in the environment")
-    if options.proxy is not None and urlsplit(options.proxy).password is not None:
+    if options.proxy is not None and urlsplit(_with_scheme(options.proxy)).password is not None:
         raise CommandFailed(
             "--proxy: every user of this machine sees the password of a command line: write USER:PASSWORD "
             "into a file for --login-file, or the URL into the variable ALL_PROXY"
@@ -54,6 +56,10 @@ def proxy_of(options: Namespace, timeout: float) -> Proxy:
     if options.login_file is not None:
         proxy = proxy.with_login(_read_login(options.login_file))
     return evolve(proxy, no_proxy=NoProxy(), timeout=timeout)
+
+
+def _with_scheme(url: str) -> str:
+    return url if "://" in url else f"socks5://{url}"
 
 
 def _read_login(path: str) -> UsernamePassword:

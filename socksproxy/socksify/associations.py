@@ -1,5 +1,5 @@
 """
-Datagrams of programs through the proxy: one UDP association for each socket and its destination.
+Datagrams through the proxy: one UDP association for each sender and its destination.
 
 An association begins with the first datagram and ends when no datagram has passed for two minutes, so that
 a socket that is only connected, as getaddrinfo does it, costs the proxy nothing. It begins again with the
@@ -9,7 +9,7 @@ next datagram.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,7 +18,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..wire.words import Address
-from .datagrams import Flow
 
 #: Seconds without a datagram after which an association ends.
 IDLE = 120.0
@@ -43,7 +42,7 @@ class FlowAssociations:
     def __init__(self, clock: Any, associate: Callable[[DatagramProtocol], Deferred[Any]]) -> None:
         self._clock = clock
         self._associate = associate
-        self._open: dict[Flow, _Association] = {}
+        self._open: dict[Hashable, _Association] = {}
         self._refused_until = 0.0
 
     def check(self) -> None:
@@ -55,21 +54,30 @@ class FlowAssociations:
         if self._clock.seconds() < self._refused_until:
             raise OSError(errno.ENETUNREACH, "the proxy takes no datagrams")
 
-    def send(self, back: Callable[[bytes], None], flow: Flow, data: bytes) -> None:
-        """Send *data* of *flow*; what comes back goes to *back*."""
+    def send(self, back: Callable[[bytes], None], flow: Hashable, destination: Address, data: bytes) -> None:
+        """
+        Send *data* to *destination*.
+
+        :param back: gets what comes back.
+        :param flow: what has an association of its own.
+        """
         association = self._open.get(flow)
         if association is None:
             if self._clock.seconds() < self._refused_until:
                 return
-            association = self._begin(back, flow)
+            association = self._begin(back, flow, destination)
         association.send(data)
 
-    def _begin(self, back: Callable[[bytes], None], flow: Flow) -> _Association:
+    def close(self) -> None:
+        """End all associations."""
+        for association in list(self._open.values()):
+            association.close()
+
+    def _begin(self, back: Callable[[bytes], None], flow: Hashable, destination: Address) -> _Association:
         if len(self._open) >= MOST:
             next(iter(self._open.values())).close()
-        assert isinstance(flow.way, Address)
         association = self._open[flow] = _Association(
-            self._clock, flow.way, back, lambda: self._open.pop(flow, None)
+            self._clock, destination, back, lambda: self._open.pop(flow, None)
         )
         self._associate(association).addErrback(self._failed, association)
         return association

@@ -64,13 +64,13 @@ class DatagramGate(DatagramProtocol):
     The socket on 127.0.0.1 that receives what programs send.
 
     :param stand_ins: for the answers of the name server.
-    :param send: takes each datagram for the proxy: a function that sends back, the flow, and the data.
+    :param send: takes each datagram for the proxy: see :meth:`.associations.FlowAssociations.send`.
     """
 
     transport: Any
 
     def __init__(
-        self, stand_ins: StandIns, send: Callable[[Callable[[bytes], None], Flow, bytes], None]
+        self, stand_ins: StandIns, send: Callable[[Callable[[bytes], None], Flow, Address, bytes], None]
     ) -> None:
         self._stand_ins = stand_ins
         self._send = send
@@ -112,7 +112,8 @@ class DatagramGate(DatagramProtocol):
             if said:
                 self.transport.write(said, address)
         else:
-            self._send(lambda back: self.transport.write(back, address), flow, data)
+            assert isinstance(flow.way, Address)
+            self._send(lambda back: self.transport.write(back, address), flow, flow.way, data)
 
 
 class Datagrams:

@@ -1,0 +1,80 @@
+"""``socksproxy connect`` as a program, and as the ProxyCommand of others."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.origin import Origin
+from tests.support.processes import Program
+from tests.support.programs import PATIENCE, run
+
+from .conftest import Proxy
+from .test_programs import UPLOAD, expected
+
+CONNECT = [sys.executable, "-m", "socksproxy", "connect"]
+
+
+@pytest.mark.parametrize("way", [["-4"], ["-4a"], ["-5"], []])
+def test_the_answer_comes_after_our_end(proxy: Proxy, answers: Origin, way: list[str]) -> None:
+    line = [*CONNECT, *way, "--proxy", f"127.0.0.1:{proxy.port}", "localhost", str(answers.port)]
+    done = run(line, data=UPLOAD)
+    assert (done.stdout, done.stderr, done.returncode) == (expected(), b"", 0)
+
+
+def test_files(proxy: Proxy, answers: Origin, tmp_path: Path) -> None:
+    """Standard input and output are no pipes."""
+    (tmp_path / "in").write_bytes(UPLOAD)
+    line = [*CONNECT, "--proxy", f"127.0.0.1:{proxy.port}", "127.0.0.1", str(answers.port)]
+    with open(tmp_path / "in", "rb") as source, open(tmp_path / "out", "wb") as target:
+        assert subprocess.run(line, stdin=source, stdout=target, timeout=PATIENCE).returncode == 0
+    assert (tmp_path / "out").read_bytes() == expected()
+
+
+def test_statuses(own_names: Proxy) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+        for arguments, status in (
+            (["--proxy", f"127.0.0.1:{own_names.port}", "127.0.0.1", port], 15),
+            (["--proxy", f"127.0.0.1:{own_names.port}", "nowhere.test", "80"], 14),
+            (["--proxy", f"127.0.0.1:{port}", "127.0.0.1", port], 3),
+            (["--proxy", "socks5://me:secret@127.0.0.1", "127.0.0.1", port], 1),
+            (["--timeout", "0", "127.0.0.1", port], 1),
+            (["127.0.0.1"], 2),
+        ):
+            done = run([*CONNECT, *arguments])
+            assert done.returncode == status, done.stderr
+            assert done.stderr.startswith((b"socksproxy: ", b"usage: "))
+
+
+def test_listen(proxy: Proxy, tmp_path: Path) -> None:
+    """BIND: standard error tells where the proxy listens."""
+    line = [*CONNECT, "--listen", "--proxy", f"127.0.0.1:{proxy.port}", "127.0.0.1", "0"]
+    program = Program(line, tmp_path)
+    found = program.wait_for(r"listening on 127\.0\.0\.1:(\d+)")
+    with socket.create_connection(("127.0.0.1", int(found[1])), PATIENCE) as peer:
+        peer.sendall(b"from the peer")
+        assert peer.recv(1) == b""  # its standard input has ended
+    assert program.wait() == 0
+    assert program.output.endswith("from the peer")
+    program.stop()
+
+
+def test_a_reader_that_has_enough(proxy: Proxy, echoes: Origin) -> None:
+    line = [*CONNECT, "--proxy", f"127.0.0.1:{proxy.port}", "127.0.0.1", str(echoes.port)]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"hello")
+        process.stdin.flush()
+        assert os.read(process.stdout.fileno(), 100) == b"hello"
+        process.stdout.close()
+        process.stdin.write(b"more")
+        process.stdin.close()
+        assert process.wait(PATIENCE) == 0
