@@ -47,7 +47,7 @@ _REMEMBERED = 64
 #: Bytes that a meter borrows of each budget, and how many at the least are worth a message.
 _LOAN, LEAST_CREDIT = 8192, 2048
 NO_CREDIT = -1
-#: The part of its burst that a bucket lends to all meters together, and how full it is at the least when it does.
+#: The part of its burst that a bucket lends to all meters together, and how full it then has to be.
 _LENT_PART, _LENDING_PART = 1 / 8, 3 / 4
 
 _ENDLESS = 1 << 40

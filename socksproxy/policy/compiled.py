@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from functools import lru_cache
 from ipaddress import ip_address
 from re import Pattern
@@ -410,7 +411,7 @@ class RulePolicy:
 
     :param rules: in their order.
     :param sets: what they name, beside the sets that are always there.
-    :param listeners: the proxy's own listeners; the factory sets its own where None is given.
+    :param listeners: the proxy's own listeners; where None is given, each factory adds its own.
     :param clock: seconds since the epoch.
     :raises RuleError: for rules that do not go together: all mistakes.
     """
@@ -441,9 +442,14 @@ class RulePolicy:
         """The proxy's own listeners."""
         return self._compiled.own
 
-    @listeners.setter
-    def listeners(self, own: OwnListeners | None) -> None:
-        self._compiled.own = own
+    def with_listeners(self, listeners: OwnListeners) -> RulePolicy:
+        """This policy for a server that has *listeners*; one that was given others keeps those."""
+        if self.listeners is not None:
+            return self
+        policy = copy(self)
+        policy._compiled = copy(self._compiled)
+        policy._compiled.own = listeners
+        return policy
 
     @property
     def ends_sessions(self) -> bool:

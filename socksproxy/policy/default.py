@@ -4,6 +4,8 @@ The policy of a server that has no other one.
 
 from __future__ import annotations
 
+from copy import copy
+
 from zope.interface import implementer
 
 from ..identity import Client
@@ -24,13 +26,21 @@ class DefaultPolicy:
     whatever form they come; nor does it accept connections from there. Who may
     leave open whom it accepts is for the settings of BIND to say.
 
-    :param listeners: the proxy's own listeners; the factory sets its own where None is given.
+    :param listeners: the proxy's own listeners; where None is given, each factory adds its own.
     :param allow_special: permit special addresses to every client.
     """
 
     def __init__(self, listeners: OwnListeners | None = None, *, allow_special: bool = False) -> None:
         self.listeners = listeners
         self.allow_special = allow_special
+
+    def with_listeners(self, listeners: OwnListeners) -> DefaultPolicy:
+        """This policy for a server that has *listeners*; one that was given others keeps those."""
+        if self.listeners is not None:
+            return self
+        policy = copy(self)
+        policy.listeners = listeners
+        return policy
 
     def permits(self, client: Client, command: Command, destination: Address) -> bool:
         """See :meth:`IPolicy.permits`."""

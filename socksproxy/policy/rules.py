@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, NamedTuple
 
 import attrs
@@ -20,7 +19,9 @@ from ..errors import NameNotFound
 from ..net.names import bare_name, canonical, plain
 from ..net.own_listeners import UNIX
 from ..runtime.zones import zone_called
+from ..values.errors import ConfigError
 from ..values.limits import Limits
+from ..values.outgoing import outgoing_of
 from ..wire.words import Address, AddressType, Command
 
 #: What an access record shows where no rule has decided: none matched; the destination is
@@ -528,18 +529,14 @@ def _zone(value: Any) -> str:
 
 
 def _outgoing(value: Any) -> tuple[str, ...]:
-    hosts = _each(_own_address)(value)
-    if len(value) != len({":" in host for host in hosts}):
-        raise BadValue(list(value), "must be at most one IPv4 and one IPv6 address")
-    return hosts
-
-
-def _own_address(host: Any) -> str:
+    hosts = tuple(_several(value))
     try:
-        inet_pton(AF_INET6 if ip_address(host).version == 6 else AF_INET, host)
-    except (OSError, ValueError, TypeError):
-        raise BadValue(host, "must be a literal address of this machine") from None
-    return str(host)
+        outgoing_of(hosts)
+    except ConfigError as problem:
+        (number,) = problem.path
+        right = "must be a literal address of this machine; a rule has at most one IPv4 and one IPv6 address"
+        raise BadValue(problem.value, right, int(number)) from None
+    return hosts
 
 
 def _limits(value: Any) -> Limits:

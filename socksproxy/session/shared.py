@@ -253,9 +253,9 @@ class ServerContext:
 
     def set_policy(self, policy: IPolicy) -> None:
         """*policy* decides from now on."""
-        self.policy = policy
-        if isinstance(policy, (DefaultPolicy, RulePolicy)) and policy.listeners is None:
-            policy.listeners = self.listeners
+        if isinstance(policy, (DefaultPolicy, RulePolicy)):
+            policy = policy.with_listeners(self.listeners)
+        self.policy: IPolicy = policy
         self.hours.follow(policy)
         #: The policy, where it tells more than yes or no; None: sessions have nothing to do for it.
         self.deciding = policy if IDecidingPolicy.providedBy(policy) else None

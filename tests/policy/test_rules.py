@@ -90,7 +90,7 @@ def test_forms(field: str, given: Any, kept: Any) -> None:
         ("hours", ["08:60-09:00"], "08:60-09:00", "08:00-18:00"),
         ("hours", ["08:00-08:00"], "08:00-08:00", "00:00-24:00"),
         ("outgoing", ["a.example"], "a.example", "literal address"),
-        ("outgoing", ["192.0.2.1", "192.0.2.2"], ["192.0.2.1", "192.0.2.2"], "at most one"),
+        ("outgoing", ["192.0.2.1", "192.0.2.2"], "192.0.2.2", "at most one"),
         ("limits", "slow", "slow", "must be Limits"),
         ("timeouts", 5, 5, "RuleTimeouts"),
         ("timeouts", Timeouts(), Timeouts(), "the handshake is over"),

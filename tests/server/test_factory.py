@@ -24,9 +24,9 @@ from socksproxy.errors import TooManySessions
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.limits.account import Scope
 from socksproxy.limits.admission import PATIENCE as HEARD
-from socksproxy.policy import DefaultPolicy
+from socksproxy.policy import DefaultPolicy, Rule, RulePolicy
 from socksproxy.server.factory import SOCKSProtocol, client_of
-from socksproxy.wire.words import AddressType
+from socksproxy.wire.words import Address, AddressType, Command
 
 from ..conftest import Serve
 from ..support.certificates import self_signed
@@ -302,13 +302,19 @@ def test_no_loop(serve: Serve, host: str) -> Playing:
 
 
 def test_policy_learns_the_listeners() -> None:
-    """A default policy of the embedder's own knows the factory's listeners; who has others keeps them."""
-    policy = DefaultPolicy(allow_special=True)
-    factory = SOCKSFactory(reactor, policy=policy)
-    assert policy.listeners is factory.listeners
-    second = SOCKSFactory(reactor, policy=policy)
-    assert policy.listeners is factory.listeners
-    assert second.sessions.context.policy is policy
+    """A policy serves several factories, each with its own listeners; one that has others keeps them."""
+    for policy in (DefaultPolicy(allow_special=True), RulePolicy([Rule(name="all", allow=True)])):
+        first, second = (SOCKSFactory(reactor, policy=policy) for _ in range(2))
+        assert policy.listeners is None
+        for factory, other in ((first, second), (second, first)):
+            factory.listeners.add("192.0.2.1", 1080)
+            in_force = factory.sessions.context.policy
+            address = Address.of("192.0.2.1", 1080)
+            assert not in_force.permits(Client("192.0.2.9", 1), Command.CONNECT, address)
+            assert other.sessions.context.policy.permits(Client("192.0.2.9", 1), Command.CONNECT, address)
+            factory.listeners.discard("192.0.2.1", 1080)
+        given = policy.with_listeners(first.listeners)
+        assert SOCKSFactory(reactor, policy=given).sessions.context.policy is given
 
 
 # How many.

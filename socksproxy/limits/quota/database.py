@@ -316,15 +316,22 @@ def _known_rows(known: Iterable[Known]) -> Iterable[tuple[str, str, int]]:
 
 @contextmanager
 def _alone(directory: str) -> Iterator[None]:
-    """Only one process at a time does what is done here for *directory*, where that can be locked."""
+    """
+    Keep other processes from doing the same in *directory*, where a directory can be locked.
+
+    :raises UsageFileError: when another process has the lock for longer than :data:`BUSY`.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for _ in range(int(BUSY / _LOOK_AGAIN)):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
+        # Some file systems have no locks, and there the work is done without one.
+        with suppress(OSError):
+            for _ in range(max(int(BUSY / _LOOK_AGAIN), 1)):
+                with suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
                 time.sleep(_LOOK_AGAIN)
+            else:
+                raise UsageFileError(f"{directory}: another process holds its lock")
         yield
     finally:
         os.close(descriptor)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import resource
 import sqlite3
@@ -347,3 +349,35 @@ def test_started_at_once(path: Path) -> None:
         worker.communicate(b"x")
     assert [worker.returncode for worker in workers] == [0] * 4
     assert written(path)["server", DAY] == 4 * 20
+
+
+def test_another_process_restores_for_long(path: Path, database: Database, hasty: None) -> None:
+    """Nothing is written beside it, and what is lost stays so until there is room."""
+    known = [Known("bob", DAY, 5, 5)]
+    path.unlink()
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        with pytest.raises(UsageFileError, match="another process holds its lock"):
+            database.restore(known)
+        assert not path.exists()
+    finally:
+        os.close(directory)
+    with pytest.raises(FileLost):
+        database.open()
+    database.restore(known)
+    assert database.add([Amount("bob", DAY, 1)]) == [Totals(6, 6)]
+
+
+def test_a_directory_without_locks(
+    path: Path, database: Database, hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems have none; the file is restored there all the same."""
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path.unlink()
+    database.restore([Known("bob", DAY, 5, 5)])
+    assert database.add([Amount("bob", DAY, 1)]) == [Totals(6, 6)]
