@@ -99,6 +99,15 @@ class Orders(NamedTuple):
     ids: tuple[int, int] | None = None
     datagrams: int | None = None
 
+    def here(self, descriptors: Sequence[int]) -> Orders:
+        """The orders, with *descriptors* in place of their places among these."""
+        return self._replace(
+            listeners=[[descriptors[place] for place in ports] for ports in self.listeners],
+            files={name: descriptors[place] for name, place in self.files.items()},
+            log=None if self.log is None else (descriptors[self.log[0]], self.log[1]),
+            config=None if self.config is None else descriptors[self.config],
+        )
+
     def line(self) -> bytes:
         """The orders as a line of JSON."""
         return json.dumps({"version": ORDERS_VERSION, **self._asdict()}).encode() + b"\n"

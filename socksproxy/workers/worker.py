@@ -207,22 +207,10 @@ class WorkerService(SOCKSService):
         :returns: fires when that is done.
         :raises Exception: (by the Deferred) when it cannot be; then all is as it was.
         """
-        log = None if orders.log is None else (descriptors[orders.log[0]], orders.log[1])
-        config = None
-        if orders.config is not None:
-            config = read_config(descriptors[orders.config])
-            os.close(descriptors[orders.config])
         before = self.options.resources
         assert isinstance(before, WorkerResources)
-        resources = WorkerResources(
-            self.reactor,
-            [[descriptors[place] for place in ports] for ports in orders.listeners],
-            {name: descriptors[place] for name, place in orders.files.items()},
-            log,
-            before,
-        )
+        options, resources = options_of(orders.here(descriptors), self.reactor, before)
         try:
-            options = SOCKSOptions(self.reactor, resources, config, orders.directory)
             yield self.reloading.pool.run(options.parseOptions, orders.arguments)
             yield self.reload(options)
         finally:
@@ -246,9 +234,22 @@ def read_orders(descriptor: int) -> Orders:
     return Orders.parse(line)
 
 
-def read_config(descriptor: int) -> bytes:
-    """What the supervisor has read, and keeps in the file of *descriptor*, which all workers share."""
-    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+def options_of(
+    orders: Orders, reactor: Any, before: WorkerResources | None = None
+) -> tuple[SOCKSOptions, WorkerResources]:
+    """
+    The options of *orders*, to be parsed, and their resources.
+
+    The configuration is what the supervisor has read, and keeps in a file that all workers share.
+
+    :param before: the resources of the configuration before.
+    """
+    config = None
+    if orders.config is not None:
+        config = os.pread(orders.config, os.fstat(orders.config).st_size, 0)
+        os.close(orders.config)
+    resources = WorkerResources(reactor, orders.listeners, orders.files, orders.log, before)
+    return SOCKSOptions(reactor, resources, config, orders.directory), resources
 
 
 def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
@@ -257,10 +258,7 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
 
     :raises twisted.python.usage.UsageError: when an option is wrong here, and was not for the supervisor.
     """
-    log = None if orders.log is None else (orders.log[0], orders.log[1])
-    config = None if orders.config is None else read_config(orders.config)
-    resources = WorkerResources(reactor, orders.listeners, orders.files, log)
-    options = SOCKSOptions(reactor, resources, config, orders.directory)
+    options, _ = options_of(orders, reactor)
     options.parseOptions(orders.arguments)
     factory = make_factory(options)
     if orders.ids is not None:

@@ -322,14 +322,14 @@ boot="
 import contextlib
 import os
 import socksproxy.workers.worker as worker
-before = worker.read_config
-def read_config(descriptor):
+before = worker.options_of
+def options_of(*arguments):
     try:
         os.unlink('{path}/broken')
     except FileNotFoundError:
-        return before(descriptor)
+        return before(*arguments)
     raise OSError('it is broken')
-worker.read_config = read_config
+worker.options_of = options_of
 $2"
 exec {python} "$1" "$boot" "$3" "$4" "$5"
 """
