@@ -330,23 +330,21 @@ def hand_over(
     :param peer: the address at the other end.
     """
     told = address_of(peer)
+    transport: Any = negotiator.transport
+    rest, wrapping = handshake.rest, handshake.wrapping
     try:
         protocol = factory.buildProtocol(told)
         if protocol is None:
             raise NoProtocol()
+        receiver: Any = protocol if wrapping is None else Protected(protocol, wrapping)
+        transport.proxied_hops = attempt.hop
+        if not isinstance(told, HostnameAddress):
+            transport.getPeer = lambda: told
+        negotiator.give_to(receiver)
+        receiver.makeConnection(transport)
     except BaseException:
         attempt.failed(Failure())
         return
-    transport: Any = negotiator.transport
-    rest, wrapping = handshake.rest, handshake.wrapping
-    receiver: Any = protocol
-    if wrapping is not None:
-        receiver = Protected(protocol, wrapping)
-    transport.proxied_hops = attempt.hop
-    if not isinstance(told, HostnameAddress):
-        transport.getPeer = lambda: told
-    negotiator.give_to(receiver)
-    receiver.makeConnection(transport)
     attempt.succeed(protocol)
     if rest:
         EarlyBytes(transport, protocol, rest).deliver()

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import error
+from twisted.internet import error, ssl
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.task import Clock
 
 from socksproxy.client import SOCKS5ClientEndpoint, errors
@@ -148,3 +149,14 @@ def test_the_proxy_sees_that_it_is_cancelled(scripted: Callable[..., Any], steps
     connecting.cancel()
     yield until(lambda: proxy.ends[0].ended)
     assert type(failed(results)) is error.ConnectingCancelledError
+
+
+def test_silence_in_tls() -> None:
+    """e 8: the same limit while a proxy over TLS does not answer the hello."""
+    proxy, clock = MemoryProxy(), Clock()
+    over_tls = wrapClientTLS(ssl.optionsForClientTLS("proxy.test"), proxy, clock)
+    results = outcome(S5(over_tls, "192.0.2.9", 80, timeout=10, reactor=clock).connect(Recorders()))
+    assert proxy.sent
+    clock.advance(10)
+    assert type(failed(results)) is errors.ProxyTimedOut
+    assert proxy.transports[0].aborted

@@ -150,6 +150,21 @@ def test_factory_that_gives_no_protocol(build: Callable[[], Any], problem: type[
     assert proxy.transports[0].aborted
 
 
+def test_protocol_that_raises() -> None:
+    """e 6: an error in connectionMade is one errback, not a Deferred that never fires."""
+
+    class Faulty(Recorder):
+        def connectionMade(self) -> None:
+            raise ZeroDivisionError
+
+    proxy, factory = MemoryProxy(), Recorders()
+    factory.protocol = Faulty
+    results = outcome(SOCKS4ClientEndpoint(proxy, "192.0.2.9", 25, reactor=Clock()).connect(factory))
+    proxy.say(SUCCESS4)
+    assert type(failed(results)) is ZeroDivisionError
+    assert proxy.transports[0].aborted
+
+
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_no_bytes_for_a_connection_that_is_closed(endpoint: Any) -> None:
     """A protocol that closes at once gets nothing more, as without a proxy."""
