@@ -19,7 +19,6 @@ from ..policy import IPolicy
 from ..policy.asking import ask_command
 from ..udp.association import Association
 from ..udp.registry import Associations
-from ..udp.targets import DatagramRoute
 from ..wire.words import UNSPECIFIED, Address, Command
 from .service import NO_COUNTS, Counts, Owner, Service
 
@@ -118,22 +117,11 @@ class Associate(Service):
         self._association = association
         association.check = session.check
         association.meter(session.meters(None))
-        association.route = self._route
+        association.route = session.datagram_route
         session.grant(bound)
         session.forget_negotiation()
         if session.half_closed:
             session.channel.find_out()
-
-    def _route(self, address: Address, name: str | None) -> DatagramRoute:
-        """How datagrams go to *address*, one of *name*'s, if the client has asked for that."""
-        rule = self.session.rule_for_datagram(address, name)
-        route = self.session.route(rule)
-        return DatagramRoute(
-            None if route is None else route.source(address),
-            None if rule is None or rule.timeouts is None else rule.timeouts.idle,
-            rule.name if rule is not None and rule.limits else None,
-            self.session.meters_under,
-        )
 
     def _make_room(self, scope: Scope) -> bool:
         """One of the client's or the user's own associations may end for another; others' do not."""
@@ -174,8 +162,14 @@ class Associate(Service):
             super().client_closed(ended)
         elif self.session.ended is None:
             self.session.ended = ended
-            if not self.session.wait_for_grace():
-                self._association.abort(Cause.CLIENT)
+            self._wait_or_end(self._association)
+
+    def _wait_or_end(self, association: Association) -> None:
+        graces = self.session.context.graces
+        if graces.seconds:
+            self.session.may_stay(graces)
+        else:
+            association.abort(Cause.CLIENT)
 
     def abort(self, cause: Cause) -> None:
         """See :meth:`~socksproxy.commands.service.Service.abort`."""
@@ -188,7 +182,6 @@ class Associate(Service):
         """See :meth:`~socksproxy.commands.service.Service.reconsider`."""
         session = self.session
         if self._association is not None:
-            session.settle()  # the next datagrams are under the rules that hold now
             self._association.reconsider(session.client, session.check)
         return self.permitted()
 

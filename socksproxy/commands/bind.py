@@ -344,7 +344,7 @@ class Bind(Relaying):
 
     def _bound(self, bound: Bound) -> None:
         session = self.session
-        session.wait_for_peer()
+        session.may_stay(session.context.peers)
         self.announced = str(bound.address)
         self._waited_for = bound.peers
         # Before the write, under which the client may turn out to be gone.
@@ -355,7 +355,8 @@ class Bind(Relaying):
             session.announce(bound.address)
 
     def _accepted(self, dialed: Dialed) -> None:
-        self.session.peer_came()
+        self.session.may_stay(None)
+        self.session.give(BINDS)
         self.relay(dialed, dialed.reached)
 
     def read_closed(self) -> bool:

@@ -20,15 +20,17 @@ from ..negotiation import Negotiation
 from ..net.dial import Destination, Dialed, adopted
 from ..net.own_listeners import Place
 from ..policy import IPolicy
-from ..policy.asking import DestinationCheck
+from ..policy.asking import DestinationCheck, still_permitted
 from ..policy.rules import Rule
 from ..relay.engine import RelayEngine
 from ..relay.idle import IdleRelays
 from ..relay.interfaces import IRelay
 from ..routes.interfaces import Route
+from ..runtime.deadlines import Deadlines
 from ..udp.registry import Associations
+from ..udp.targets import DatagramRoute
 from ..values.timeouts import Timeouts
-from ..wire.words import Address, AddressType, Request
+from ..wire.words import Address, AddressType, Command, Request
 from .channel import Channel
 from .peer_listener import Take
 
@@ -61,6 +63,8 @@ class Context(Protocol):
 
     half_closed: IdleRelays
     associations: Associations
+    peers: Deadlines[Any]
+    graces: Deadlines[Any]
 
     @property
     def reactor(self) -> Any: ...
@@ -81,6 +85,8 @@ class Context(Protocol):
     def spoken(self, client: Client, host: str) -> AddressType | None: ...
 
     def seconds(self) -> float: ...
+
+    def complain(self, client: Client, problem: str) -> None: ...
 
 
 class Owner(Protocol):
@@ -109,19 +115,19 @@ class Owner(Protocol):
 
     def wait(self, pending: Deferred[Any], then: Callable[[Any], None]) -> None: ...
 
+    def may_stay(self, deadlines: Deadlines[Any] | None) -> None: ...
+
     def confirm(self, reached: Sequence[Address], result: T, then: Callable[[T], None]) -> None: ...
 
     def restart(self) -> None: ...
 
     def reconsider(self) -> None: ...
 
-    def still_permitted(self, policy: IPolicy, reached: Sequence[Address]) -> bool | Deferred[bool]: ...
-
     def rule(self, reached: Address) -> Rule | None: ...
 
-    def rule_for_datagram(self, address: Address, name: str | None) -> Rule | None: ...
-
     def route(self, rule: Rule | None) -> Route | None: ...
+
+    def datagram_route(self, address: Address, name: str | None) -> DatagramRoute: ...
 
     def dial(self, address: Address) -> Deferred[Dialed]: ...
 
@@ -129,17 +135,7 @@ class Owner(Protocol):
 
     def give(self, kind: str) -> None: ...
 
-    def settle(self) -> None: ...
-
     def meters(self, reached: Address | None) -> Meters | None: ...
-
-    def meters_under(self, rule: str) -> Meters | None: ...
-
-    def wait_for_peer(self) -> None: ...
-
-    def peer_came(self) -> None: ...
-
-    def wait_for_grace(self) -> bool: ...
 
     def announce(self, bound: Address) -> None: ...
 
@@ -147,11 +143,7 @@ class Owner(Protocol):
 
     def refuse(self, problem: Exception) -> None: ...
 
-    def forget_negotiation(self) -> None: ...
-
-    def forget_channel(self) -> None: ...
-
-    def complain(self, problem: str) -> None: ...
+    def forget_negotiation(self, channel: bool = ...) -> None: ...
 
     def finish(self, ended: Ended) -> None: ...
 
@@ -238,7 +230,10 @@ class Service:
         :param policy: decides from now on.
         :returns: whether the service is still permitted.
         """
-        return self.session.still_permitted(policy, self.peers or ())
+        request, client = self.session.request, self.session.client
+        return still_permitted(
+            policy, client, Command(request.command), request.destination, self.peers or ()
+        )
 
     def limits_changed(self) -> None:
         """Other limits hold from now on."""
@@ -297,18 +292,17 @@ class Relaying(Service):
         session, context, link = self.session, self.session.context, dialed.link
         early, wrapping = session.negotiation.early, session.negotiation.wrapping
         idle, meters = self._timeout("idle"), session.meters(dialed.reached)
-        session.forget_negotiation()
         if not isinstance(link, Destination):
             engine = context.engine
             assert engine is not None
             # The engine moves bytes as they are.
             socket = session.channel.detach() if wrapping is None else None
             if socket is not None:
-                relay = engine.relay(socket, link, self, early, idle, meters)
-                session.forget_channel()
-                return relay
+                session.forget_negotiation(channel=True)
+                return engine.relay(socket, link, self, early, idle, meters)
             engine.forget(link.fileno())
             link = adopted(context.reactor, link)
+        session.forget_negotiation()
         joined = session.channel.join(link, self, idle, wrapping, meters)
         joined.start(early, session.half_closed)
         return joined
@@ -332,7 +326,7 @@ class Relaying(Service):
         self._relay = relay
         self.session.context.half_closed.discard(relay)
         if relay.problem is not None:
-            self.session.complain(relay.problem)
+            self.session.context.complain(self.session.client, relay.problem)
         self.session.over((relay.how or Cause.ABORTED).value)
 
     def place(self) -> Place | None:

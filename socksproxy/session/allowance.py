@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from ..identity import Client
 from ..limits.account import Scope
 from ..limits.admission import Admission
-from ..limits.buckets import Meters
 from ..limits.claims import Claims, Holder
 from ..limits.ledger import Ledger
 from ..policy.rules import Rule
@@ -68,10 +67,6 @@ class Allowance(Claims):
         """
         self._ledger.joined(self, client, kind)
         self.take(kind, make_room)
-
-    def meters_under(self, rule: str) -> Meters | None:
-        """What measures datagrams under *rule*; None: what measures all others."""
-        return self.meters((rule,))
 
     def follow(self, client: Client, known: bool, rules: Iterable[Rule] | None) -> None:
         """

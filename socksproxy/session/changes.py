@@ -70,7 +70,7 @@ class FollowingSession(SessionParts):
             return False  # what comes of it is being asked about
         assert policy is not None
         new = Permission(policy)
-        answer = self.still_permitted(new, service.peers)
+        answer = self._asked_again(new, service.peers)
         latest = new.latest
         # A user's answer that takes its time says nothing about hours; the rules have answered.
         if answer_at_once(answer, latest is not None and latest.allowed):
@@ -135,8 +135,11 @@ class FollowingSession(SessionParts):
         if isinstance(service, Associate) or not service.granted:
             # The next datagrams, and who comes to a BIND, are under the rules that hold now.
             self.permission = permission
-        if isinstance(service, Associate) and permission is not None:
-            permission.enter = self._enter_rule
+        if isinstance(service, Associate):
+            if permission is not None:
+                permission.enter = self._enter_rule
+            if self.allowance is not None:
+                self.allowance.settle(None)
         answer = service.reconsider(permission or self.context.policy)
         if isinstance(answer, Deferred):
             self._wait_for_judgement(
@@ -145,7 +148,7 @@ class FollowingSession(SessionParts):
         else:
             self._judged(answer, permission, otherwise)
 
-    def still_permitted(self, policy: IPolicy, reached: Sequence[Address]) -> bool | Deferred[bool]:
+    def _asked_again(self, policy: IPolicy, reached: Sequence[Address]) -> bool | Deferred[bool]:
         """Whether *policy* permits the request, which has led to *reached*."""
         request = self.request
         return still_permitted(policy, self.client, Command(request.command), request.destination, reached)
@@ -200,7 +203,7 @@ class FollowingSession(SessionParts):
                 self._discard(None, result)
                 self.refuse(NotAllowed(Cause.FORBIDDEN.value.words))
 
-        answer = self.still_permitted(permission or self.context.policy, reached)
+        answer = self._asked_again(permission or self.context.policy, reached)
         if isinstance(answer, Deferred):
             self.wait(answer.addErrback(self._discard, result), judged)
         else:

@@ -19,14 +19,9 @@ from ..errors import NotAuthenticated
 from ..identity import Client
 from ..negotiation import IMethod, LogIn
 from ..wire.words import Request
+from .shared import ServerContext
 
 _log = Logger(namespace="socksproxy")
-
-
-class AuthenticationInForce(Protocol):
-    """Knows what asks clients who they are now."""
-
-    authentication: Authentication | None
 
 
 class LoginOwner(Protocol):
@@ -34,9 +29,7 @@ class LoginOwner(Protocol):
 
     client: Client
     channel: Channel
-
-    @property
-    def context(self) -> AuthenticationInForce: ...
+    context: ServerContext
 
     def wait(
         self,

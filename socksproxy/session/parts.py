@@ -25,12 +25,13 @@ from ..policy.asking import DestinationCheck
 from ..policy.rules import Rule
 from ..routes.interfaces import Route
 from ..runtime.deadlines import Deadlines
+from ..udp.targets import DatagramRoute
 from ..values.outgoing import outgoing_of
 from ..wire.words import Address, Command, Request
 from .allowance import Allowance
 from .login import Login
 from .permission import Permission
-from .shared import ServerContext, Timed
+from .shared import ServerContext
 
 _log = Logger(namespace="socksproxy")
 
@@ -113,7 +114,7 @@ class SessionParts:
         #: The policy that has permitted the session; None: it is asked again before the session goes on.
         self._policy: IPolicy | None = None
         #: How long the session may stay in its state; None: as long as it likes.
-        self._deadline: Deadlines[Timed] | None = None
+        self._deadline: Deadlines[Any] | None = None
 
     @property
     def id(self) -> str:
@@ -273,11 +274,18 @@ class SessionParts:
         """The rule that has allowed *reached*."""
         return None if self.permission is None else self.permission.effect(reached)
 
-    def rule_for_datagram(self, address: Address, name: str | None) -> Rule | None:
-        """The rule that allows datagrams to *address*, one of *name*'s, if the client has asked for that."""
-        if self.permission is None:
-            return None
-        return self.permission.rule_for(self.client, Command.UDP_ASSOCIATE, address, name)
+    def datagram_route(self, address: Address, name: str | None) -> DatagramRoute:
+        """How datagrams go to *address*, an address of *name* if the client has asked for that name."""
+        permission, rule = self.permission, None
+        if permission is not None:
+            rule = permission.rule_for(self.client, Command.UDP_ASSOCIATE, address, name)
+        route = self.route(rule)
+        return DatagramRoute(
+            None if route is None else route.source(address),
+            None if rule is None or rule.timeouts is None else rule.timeouts.idle,
+            rule.name if rule is not None and rule.limits else None,
+            self._meters_under,
+        )
 
     def route(self, rule: Rule | None) -> Route | None:
         """The way out that *rule*, or else the user, has; None: the server's."""
@@ -312,11 +320,6 @@ class SessionParts:
         if self.allowance is not None:
             self.allowance.give(kind)
 
-    def settle(self) -> None:
-        """Datagrams go under the rules that hold when they come."""
-        if self.allowance is not None:
-            self.allowance.settle(None)
-
     def meters(self, reached: Address | None) -> Meters | None:
         """What measures the bytes to and from *reached*; None: there are many destinations."""
         if self.allowance is None and not self.context.limits_each_session:
@@ -326,13 +329,9 @@ class SessionParts:
             self._limited().settle(None if rule is None else rule.name)
         return self._limited().meters(() if rule is None else (rule.name,))
 
-    def meters_under(self, rule: str) -> Meters | None:
+    def _meters_under(self, rule: str) -> Meters | None:
         """What measures datagrams under *rule*; None: what measures all others."""
-        return None if self.allowance is None else self.allowance.meters_under(rule)
-
-    def forget_channel(self) -> None:
-        """The relay has the client's socket."""
-        del self.channel
+        return None if self.allowance is None else self.allowance.meters((rule,))
 
     def complain(self, problem: str) -> None:
         """See :meth:`socksproxy.session.shared.ServerContext.complain`."""

@@ -14,6 +14,7 @@ session stands follows from these parts.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
@@ -48,7 +49,6 @@ from ..runtime.deadlines import Deadlines
 from ..wire.words import Address, Command, Reply, Reply4, Request, Version
 from .changes import FollowingSession
 from .login import Login
-from .shared import Timed
 
 _log = Logger(namespace="socksproxy")
 
@@ -123,7 +123,7 @@ class Session(FollowingSession):
         else:
             self.over(ended)
 
-    def may_stay(self, deadlines: Deadlines[Timed] | None, now: float | None = None) -> None:
+    def may_stay(self, deadlines: Deadlines[Any] | None, now: float | None = None) -> None:
         """
         From *now* on the session may stay in its state as long as *deadlines* say.
 
@@ -223,14 +223,20 @@ class Session(FollowingSession):
         if reads and self.ended is None and not self.negotiation.full:
             self.channel.resume()
 
-    def forget_negotiation(self) -> None:
-        """Drop the negotiation: an established session keeps none, nor waits because of its early data."""
+    def forget_negotiation(self, channel: bool = False) -> None:
+        """
+        Drop the negotiation: an established session keeps none, nor waits because of its early data.
+
+        :param channel: drop the channel, too: the relay has the client's socket.
+        """
         full = self.negotiation.full
         self.negotiation = DONE
         if full:
             self.resume_reading()
         if self.context.early.kept:
             self._count_early()
+        if channel:
+            del self.channel
 
     def _break_off(self, problem: ProtocolError) -> None:
         """The client broke the protocol: the answer that there is, one line in the log."""
@@ -325,22 +331,6 @@ class Session(FollowingSession):
             self.service.start()
         except (SOCKSError, OSError) as problem:
             self.refuse(problem)
-
-    def wait_for_peer(self) -> None:
-        """The listener of a BIND is open."""
-        self.may_stay(self.context.peers)
-
-    def peer_came(self) -> None:
-        """The peer of a BIND has come."""
-        self.may_stay(None)
-        self.give(BINDS)
-
-    def wait_for_grace(self) -> bool:
-        """Whether an association has some time yet, though its client has gone."""
-        if self.context.settings.udp.grace:
-            self.may_stay(self.context.graces)
-            return True
-        return False
 
     def announce(self, bound: Address) -> None:
         """Send the first of BIND's two replies."""

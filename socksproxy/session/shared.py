@@ -62,20 +62,6 @@ class TakesOptions(Protocol):
     def set_options(self, options: Sequence[SocketOption]) -> None: ...
 
 
-class Timed(Protocol):
-    """A session, as its deadlines know it."""
-
-    def handshake_expired(self) -> None: ...
-
-    def connect_expired(self) -> None: ...
-
-    def peer_expired(self) -> None: ...
-
-    def linger_expired(self) -> None: ...
-
-    def grace_expired(self) -> None: ...
-
-
 class Sessions(Protocol):
     """
     What keeps the sessions.
@@ -179,15 +165,15 @@ class ServerContext:
         #: When a line on a client that has broken the protocol is due.
         self.garbage = LogThrottleByKind(reactor)
         timeouts = settings.timeouts
-        self.handshakes: Deadlines[Timed] = Deadlines(
+        self.handshakes: Deadlines[Any] = Deadlines(
             reactor, timeouts.handshake, methodcaller("handshake_expired")
         )
-        self.connects: OwnDeadlines[Timed] = OwnDeadlines(
+        self.connects: OwnDeadlines[Any] = OwnDeadlines(
             reactor, timeouts.connect, methodcaller("connect_expired")
         )
-        self.peers: Deadlines[Timed] = Deadlines(reactor, bind.timeout, methodcaller("peer_expired"))
-        self.lingers: Deadlines[Timed] = Deadlines(reactor, LINGER, methodcaller("linger_expired"))
-        self.graces: Deadlines[Timed] = Deadlines(reactor, udp.grace, methodcaller("grace_expired"))
+        self.peers: Deadlines[Any] = Deadlines(reactor, bind.timeout, methodcaller("peer_expired"))
+        self.lingers: Deadlines[Any] = Deadlines(reactor, LINGER, methodcaller("linger_expired"))
+        self.graces: Deadlines[Any] = Deadlines(reactor, udp.grace, methodcaller("grace_expired"))
         self.half_closed = IdleRelays(reactor, Cause.HALF_CLOSED)
         self.early = EarlyData()
         #: What the TCP sockets of both sides are told.
@@ -198,7 +184,7 @@ class ServerContext:
         self._set_routes()
 
     @property
-    def deadlines(self) -> tuple[Deadlines[Timed], ...]:
+    def deadlines(self) -> tuple[Deadlines[Any], ...]:
         """How long sessions may stay in their states."""
         return self.handshakes, self.connects, self.peers, self.lingers, self.graces
 
