@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
 
@@ -205,6 +206,21 @@ def test_what_cannot_be_sent(scripted: Callable[..., Any], relay: socket.socket)
     assert relay.recv(100).endswith(b"ab")
     assert transport.getBroadcastAllowed() is False
     yield transport.stopListening()
+
+
+@pytest_twisted.inlineCallbacks
+def test_cancel(scripted: Callable[..., Any]) -> Playing:
+    """e 7: while the proxy is silent an association can be cancelled, and the protocol never starts."""
+    server: Any = yield scripted(*open5())
+    protocol = Datagrams()
+    associating: Any = proxy_at(server.port).associate(protocol)
+    problems: list[Any] = []
+    associating.addErrback(problems.append)
+    yield until(lambda: server.ends and len(server.ends[0].received) == 13)
+    associating.cancel()
+    yield until(lambda: server.ends[0].ended)
+    assert problems[0].check(ConnectingCancelledError)
+    assert protocol.heard == []
 
 
 @needs_ipv6

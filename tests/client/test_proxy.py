@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import error, reactor
+from twisted.internet import error, reactor, unix
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
 from twisted.internet.testing import MemoryReactorClock
 
 from socksproxy.client import (
@@ -24,7 +30,7 @@ from socksproxy.client import (
 )
 
 from ..conftest import Serve
-from ..support.hosts import Hosts
+from ..support.hosts import Both, Hosts
 from ..support.origin import Origin, echo
 from ..support.proxy import Playing, until
 from ..support.scripted_proxy import Recorders
@@ -243,6 +249,33 @@ def test_resolve(serve_as: Serve) -> Playing:
         yield proxy.resolve("nowhere.test")
     with pytest.raises(errors.InvalidDestination):
         yield proxy.resolve_ptr("far.test")
+
+
+@pytest_twisted.inlineCallbacks
+def test_resolve_ptr(serve_as: Serve) -> Playing:
+    """Both families; an address without a name is told as one."""
+    pointers = {"192.0.2.1": "four.test", "2001:db8::1": "six.test"}
+    server: Any = yield serve_as(resolver=Both({}, dict(pointers)))
+    proxy = Proxy.from_url(f"socks5://127.0.0.1:{server.address[1]}")
+    for address, name in pointers.items():
+        assert (yield proxy.resolve_ptr(address)) == name
+    with pytest.raises(errors.DestinationUnreachable):
+        yield proxy.resolve_ptr("192.0.2.2")
+
+
+@pytest_twisted.inlineCallbacks
+def test_proxy_on_a_unix_socket(serve_as: Serve, tmp_path: Path) -> Playing:
+    """Any endpoint leads to a proxy; on a Unix socket, too, no wrapper stays."""
+    path = tmp_path / "s"
+    yield serve_as("detached", listen=f"unix:{path}")
+    with Origin(echo) as origin:
+        endpoint = SOCKS5ClientEndpoint(UNIXClientEndpoint(reactor, str(path)), "127.0.0.1", origin.port)
+        protocol: Any = yield endpoint.connect(Recorders())
+        assert type(protocol.transport) is unix.Client
+        assert protocol.transport.protocol == protocol
+        protocol.transport.write(b"ping")
+        yield until(lambda: protocol.heard[1:] == [b"ping"])
+        protocol.transport.loseConnection()
 
 
 def test_errors_are_twisteds() -> None:

@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import error
+from cryptography import x509
+from twisted.internet import error, ssl
 from twisted.internet.protocol import DatagramProtocol, Factory
 
 from socksproxy.client import Proxy, UsernamePassword, errors
 
 from ..client.test_endpoints import Halves
+from ..support.authority import SERVER, Authority
 from ..support.origin import Origin, answer_at_the_end, echo
 from ..support.processes import TWISTD
 from ..support.programs import missing, require
@@ -373,6 +375,41 @@ def test_login(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pl
                 other = running.proxy.with_login(login)
                 with pytest.raises(kinds):
                     yield other.connect_endpoint("127.0.0.1", origin.port).connect(Recorders())
+    finally:
+        running.process.terminate()
+        running.process.wait()
+
+
+@pytest_twisted.inlineCallbacks
+def test_squid_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """e 15: TLS to a real proxy, and a banner inside; a proxy with another name is not believed."""
+    authority = Authority(tmp_path)
+    certificate = authority.issue("proxy.test", alternatives=[x509.DNSName("proxy.test")], usage=SERVER)
+    trust = ssl.Certificate.loadPEM(authority.ca_file.read_bytes())
+
+    def squid(port: int, directory: Path) -> list[str]:
+        command = _squid(port, directory)
+        config = Path(command[-1])
+        certificate.chmod(0o644)
+        listen = f"https_port 127.0.0.1:{port} tls-cert={certificate}"
+        config.write_text(config.read_text().replace(f"http_port 127.0.0.1:{port}", listen))
+        return command
+
+    monkeypatch.setitem(KINDS, "squid", ("https", squid))
+    running = start("squid", tmp_path)
+    try:
+        with Origin(speaks_first) as origin:
+            for name, kind in (("proxy.test", None), ("other.test", errors.ProxyUnreachable)):
+                context = ssl.optionsForClientTLS(name, trustRoot=trust)
+                proxy = Proxy.from_url(f"https://127.0.0.1:{running.port}", context=context)
+                connecting = proxy.connect_endpoint("127.0.0.1", origin.port).connect(Recorders())
+                if kind is not None:
+                    with pytest.raises(kind):
+                        yield connecting
+                    continue
+                protocol: Any = yield connecting
+                yield until(functools.partial(_is_greeted, protocol))
+                protocol.transport.loseConnection()
     finally:
         running.process.terminate()
         running.process.wait()
