@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """
-How fast a Twisted web server answers while the proxy, in the same process, moves bulk data.
+How long the rest of a program waits while the proxy, in the same process, moves bulk data and echoes.
+
+Measured are the requests to a Twisted web server, and the reactor's calls that are due at once:
+``callLater(0)``, and ``callFromThread`` from a thread.
 
     python benchmarks/embedded.py
 
@@ -11,12 +14,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shlex
 import socket
 import sys
 import time
-from collections.abc import Sequence
+import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +30,7 @@ import machine
 from paths import DOCS, HERE
 from peers import OURS, runtime
 from processes import CannotStart, Server, free_port
-from proxy import BODY
+from proxy import BODY, WAITS
 from report import HEADER, listing, number
 
 RESULTS = "performance-embedded.rst"
@@ -33,6 +38,12 @@ RESULTS = "performance-embedded.rst"
 #: Seconds between an answer and the next request, and those that an answer may take.
 _BETWEEN = 0.002
 _PATIENCE = 30.0
+
+#: Echoes at a time, beside the downloads.
+_ECHOES = 64
+
+#: Name of the waits of those who ask the web server.
+WEB = "web request"
 
 _OK = b"HTTP/1.1 200 OK\r\n"
 _REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -49,6 +60,16 @@ class Latency(NamedTuple):
     median: float
     p99: float
     longest: float
+
+    @classmethod
+    def of(cls, taken: Sequence[float]) -> Latency:
+        """The summary of single times."""
+        ordered = sorted(taken)
+        return cls(len(ordered), ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)], ordered[-1])
+
+
+#: By what has waited.
+Latencies = Mapping[str, Latency]
 
 
 def ask(sock: socket.socket) -> None:
@@ -68,9 +89,10 @@ def ask(sock: socket.socket) -> None:
             raise WrongAnswer(repr(answer))
 
 
-def probe(port: int, seconds: float) -> Latency:
-    """Ask a web server over and over, for so many seconds."""
+def probe(port: int, seconds: float) -> Latencies:
+    """Ask a web server over and over, for so many seconds; and how long calls waited meanwhile."""
     taken = []
+    _waits(port)
     with socket.create_connection(("127.0.0.1", port), _PATIENCE) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ask(sock)
@@ -80,15 +102,20 @@ def probe(port: int, seconds: float) -> Latency:
             ask(sock)
             taken.append((time.perf_counter() - began) * 1e6)
             time.sleep(_BETWEEN)
-    taken.sort()
-    return Latency(len(taken), taken[len(taken) // 2], taken[int(len(taken) * 0.99)], taken[-1])
+    return {WEB: Latency.of(taken)} | {kind: Latency.of(each) for kind, each in _waits(port).items()}
+
+
+def _waits(port: int) -> dict[str, list[float]]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{WAITS.decode()}", timeout=_PATIENCE) as answer:
+        told: dict[str, list[float]] = json.load(answer)
+    return told
 
 
 def measure(
     binary: Path, seconds: float, streams: int, engine: bool
-) -> tuple[Latency, Latency, load.Outcome]:
+) -> tuple[Latencies, Latencies, load.Outcome]:
     """
-    The answers without and with a load, and what the load moved.
+    The waits without and with a load, and what the downloads moved.
 
     :param binary: the load generator.
     :param seconds: of each of the two.
@@ -109,11 +136,14 @@ def measure(
         # It begins before the probing and ends after it.
         words = ["down", "-c", str(streams), "-n", str(streams), "-b", str(1 << 50), "-t", str(seconds + 1)]
         bulk = load.begin(binary, words, server.port, cpus=(cores.load,))
+        words = ["rtt", "-c", str(_ECHOES), "-n", str(1 << 30), "-t", str(seconds + 1)]
+        echoes = load.begin(binary, words, server.port, cpus=(cores.load,))
         time.sleep(0.5)
         try:
             busy = probe(web_port, seconds)
         finally:
             outcome = load.finish(bulk)
+            load.finish(echoes)
     return quiet, busy, outcome
 
 
@@ -125,17 +155,21 @@ def _keep_out_of_the_way(cpus: Sequence[int]) -> None:
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
 
 
-def document(quiet: Latency, busy: Latency, gbit: float, about: str) -> str:
+def document(quiet: Latencies, busy: Latencies, gbit: float, about: str) -> str:
     """
     The table, to be included.
 
     :param about: how and where it was measured.
     """
     rows = [
-        [name, f"{latency.answers:,}", *(number(value) for value in latency[1:])]
-        for name, latency in (("no load", quiet), (f"{gbit:.1f} Gbit/s through the proxy", busy))
+        [f"{kind}, {name}", f"{latency.answers:,}", *(number(value) for value in latency[1:])]
+        for kind in quiet
+        for name, latency in (
+            ("no load", quiet[kind]),
+            (f"{gbit:.1f} Gbit/s and {_ECHOES} echoes through the proxy", busy[kind]),
+        )
     ]
-    table = listing("Time of one web request (µs)", ["", "requests", "median", "99 %", "longest"], rows)
+    table = listing("How long it takes (µs)", ["", "number", "median", "99 %", "longest"], rows)
     return f"{HEADER}\n{table}\n{about}\n"
 
 
@@ -150,11 +184,12 @@ def main(words: Sequence[str]) -> int:
         print(f"FAILED: {problem}", file=sys.stderr)
         return 1
     gbit = outcome.figures.get("gbit", 0)
-    for name, latency in (("without load", quiet), ("with load", busy)):
-        figures = (
-            f"median {latency.median:.0f} µs, p99 {latency.p99:.0f} µs, longest {latency.longest:.0f} µs"
-        )
-        print(f"{name}: {latency.answers:,} answers, {figures}")
+    for name, latencies in (("without load", quiet), ("with load", busy)):
+        for kind, latency in latencies.items():
+            figures = (
+                f"median {latency.median:.0f} µs, p99 {latency.p99:.0f} µs, longest {latency.longest:.0f} µs"
+            )
+            print(f"{name}: {latency.answers:,} times, {kind}, {figures}")
     print(f"{options.streams} streams through {OURS}: {gbit:.1f} Gbit/s")
     if outcome.failed or not gbit:
         print(f"FAILED: {outcome.problem or f'{outcome.failed} streams failed'}", file=sys.stderr)

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import argparse
+import json
+import time
+from threading import Thread
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import react
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.server import Request, Site
 
 from socksproxy import SOCKSFactory
 
@@ -18,20 +21,64 @@ from socksproxy import SOCKSFactory
 BODY = b"Here I am.\n"
 
 
+#: The path at which the web server tells how long calls have waited since it was asked before.
+WAITS = b"/waits"
+
+#: Seconds between two calls of which the wait is measured.
+_BETWEEN = 0.002
+
+
+class Waits:
+    """
+    How long the reactor lets calls wait that are due at once.
+
+    :ivar taken: microseconds of each call, by how it was made.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.taken: dict[str, list[float]] = {"callLater(0)": [], "callFromThread": []}
+        self._call_later()
+        Thread(target=self._call_from_thread, daemon=True).start()
+
+    def _note(self, kind: str, began: float) -> None:
+        self.taken[kind].append((time.perf_counter() - began) * 1e6)
+
+    def _call_later(self) -> None:
+        self._reactor.callLater(0, self._note, "callLater(0)", time.perf_counter())
+        self._reactor.callLater(_BETWEEN, self._call_later)
+
+    def _call_from_thread(self) -> None:
+        while True:
+            time.sleep(_BETWEEN)
+            self._reactor.callFromThread(self._note, "callFromThread", time.perf_counter())
+
+    def tell(self) -> bytes:
+        """As JSON; what has been told is forgotten."""
+        told = json.dumps(self.taken).encode()
+        for taken in self.taken.values():
+            taken.clear()
+        return told
+
+
 class Page(Resource):
-    """A web server's only page."""
+    """The pages of a web server: one for those who ask, and one that tells how long calls have waited."""
 
     isLeaf = True
 
-    def render_GET(self, request: object) -> bytes:
+    def __init__(self, waits: Waits) -> None:
+        super().__init__()
+        self._waits = waits
+
+    def render_GET(self, request: Request) -> bytes:
         """See :meth:`twisted.web.resource.Resource.render`."""
-        return BODY
+        return self._waits.tell() if request.path == WAITS else BODY
 
 
 async def main(reactor: Any, port: int, web_port: int | None, engine: bool) -> None:
     """Serve until a signal comes."""
     if web_port is not None:
-        await _endpoint(reactor, web_port).listen(Site(Page()))
+        await _endpoint(reactor, web_port).listen(Site(Page(Waits(reactor))))
     await _endpoint(reactor, port).listen(SOCKSFactory(reactor, engine=engine))
     await Deferred()
 
