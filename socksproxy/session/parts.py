@@ -4,7 +4,7 @@ The parts of a session, and what follows from them: where the session stands, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -252,7 +252,10 @@ class SessionParts:
         if policy is None:
             return None
         client = self.client
-        listener, *aliases = self._listener()
+        listener: str | None = None
+        aliases: Sequence[str] = ()
+        if self.context.asks_listener or client.avatar is not None:  # an embedder's user may want to know
+            listener, *aliases = self._listener()
         host, port, user, avatar, _, _, _, uid, _, told = client
         groups = _NO_GROUPS if avatar is None else frozenset(getattr(avatar, "groups", ()))
         # Written out: _replace() takes twice the time.

@@ -34,7 +34,7 @@ from ..support.logs import heard
 from ..support.origin import Origin, echo
 from ..support.policy import Policy
 from ..support.proxy import Playing, Proxy, ask4, ask5, echoes, greet, reply5, request5, until
-from ..support.sessions import connected, ends, refused
+from ..support.sessions import connected, ends, refused, the_session
 from ..support.udp import Client as Datagrams, Echo, serving
 
 ENDED = "no longer permitted"
@@ -134,6 +134,22 @@ def test_by_listener_and_version(serve: Serve, origin: Origin) -> Playing:
     proxy.factory.reconfigure(policy=RulePolicy([there]))
     assert (yield proxy.play(ends, sock))
     sock.close()
+
+
+@pytest_twisted.inlineCallbacks
+def test_rules_begin_to_ask_for_listeners(serve: Serve, origin: Origin) -> Playing:
+    """A session under rules that name no listener has not found its own out; other rules ask for it."""
+    proxy: Proxy = yield serve(policy=RulePolicy([ALL]))
+    host, port = proxy.address
+    stays = yield proxy.play(connected, proxy, origin.port)
+    assert the_session(proxy).client.listener is None
+    here = Rule(name="here", allow=True, listeners=[f"{host}:{port}"], networks=["127.0.0.0/8"])
+    proxy.factory.reconfigure(policy=RulePolicy([here]))
+    yield proxy.play(echoes, stays)
+    assert the_session(proxy).client.listener == f"{host}:{port}"
+    stays.close()
+    record = yield proxy.record()
+    assert (record["ended"], record["rule"]) == ("client", "here")
 
 
 @pytest_twisted.inlineCallbacks

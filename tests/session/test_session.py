@@ -71,7 +71,7 @@ def test_kinds(serve: Serve) -> Playing:
         channel = the_session(proxy).channel
         assert type(channel) is (SocketChannel if proxy.kind == "accepted" else SOCKSProtocol)
         sockets = channel.detachable and proxy.sessions.context.engine is not None
-        assert sockets == (proxy.kind not in ("transports", "wrapped"))
+        assert sockets == (proxy.kind != "transports")
 
 
 # The client goes, or does not come on, in every phase.

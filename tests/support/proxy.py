@@ -32,8 +32,8 @@ reactor: Any = _reactor
 PATIENCE = 30.0
 
 #: How a session is carried: by Twisted's transports alone; by a transport whose socket the
-#: engine takes for the relay; by a plain socket from the start; by a transport that is wrapped,
-#: so that nothing can be taken out of it.
+#: engine takes for the relay; by a plain socket from the start; by a transport behind a PROXY header,
+#: whose socket the engine takes, too.
 KINDS = ("transports", "detached", "accepted", "wrapped")
 
 _IPV6 = "/proc/net/if_inet6"
