@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -80,11 +80,12 @@ def server_limits(tables: dict[str, Any], quota_file: bool, errors: list[ConfigE
 def _readers(quota_file: bool, scope: str = "") -> dict[str, Reader]:
     readers = dict(_READERS)
     if not quota_file:
-        readers |= dict.fromkeys(_QUOTAS, plain(_without_file))
+        readers |= _refused(_QUOTAS, "needs quota-file in [limits], where what has been used is kept")
     if scope == "session":
-        readers |= dict.fromkeys(_NOT_OF_SESSIONS, plain(_not_of_sessions))
+        reason = "not of a single session, which has upload and download only"
+        readers |= _refused(_NOT_OF_SESSIONS, reason)
     if scope == "client":
-        readers |= {key: plain(_of_clients(key)) for key in _OF_CLIENTS}
+        readers |= _refused(_OF_CLIENTS, "max-{key}-per-client in [limits] says it")
     return readers | _PREFIXES if scope == "network" else readers
 
 
@@ -141,19 +142,13 @@ def _prefix(most: int) -> Reader:
     return plain(read)
 
 
-def _without_file(value: Any) -> None:
-    raise ConfigError("needs quota-file in [limits], where what has been used is kept")
+def _refused(keys: Iterable[str], reason: str) -> dict[str, Reader]:
+    """Readers of *keys* that cannot be here; ``{key}`` in the *reason* is the key."""
 
+    def read(value: Any, path: Path, errors: list[ConfigError]) -> None:
+        raise ConfigError(reason.format(key=path[-1]))
 
-def _of_clients(key: str) -> Callable[[Any], None]:
-    def read(value: Any) -> None:
-        raise ConfigError(f"max-{key}-per-client in [limits] says it")
-
-    return read
-
-
-def _not_of_sessions(value: Any) -> None:
-    raise ConfigError("not of a single session, which has upload and download only")
+    return dict.fromkeys(keys, read)
 
 
 _READERS: dict[str, Reader] = {

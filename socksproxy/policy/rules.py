@@ -529,14 +529,21 @@ def _zone(value: Any) -> str:
 
 
 def _outgoing(value: Any) -> tuple[str, ...]:
-    hosts = tuple(_several(value))
+    hosts = _each(_own_address)(value)
     try:
         outgoing_of(hosts)
     except ConfigError as problem:
-        (number,) = problem.path
-        right = "must be a literal address of this machine; a rule has at most one IPv4 and one IPv6 address"
-        raise BadValue(problem.value, right, int(number)) from None
+        right = "must be at most one IPv4 and one IPv6 address"
+        raise BadValue(problem.value, right, int(problem.path[0])) from None
     return hosts
+
+
+def _own_address(host: Any) -> str:
+    try:
+        outgoing_of([host])
+    except ConfigError:
+        raise BadValue(host, "must be a literal address of this machine") from None
+    return str(host)
 
 
 def _limits(value: Any) -> Limits:

@@ -378,11 +378,11 @@ def test_worker_takes_what_the_supervisor_has_read(tmp_path: Path) -> None:
     """A worker does not read the file, which may be another one by now."""
     descriptor = file_of(b"[timeouts]\nidle-timeout = 7\n[[rule]]\nname = 'web'\nallow = true\n")
     try:
-        told = orders(
-            arguments=["--config=nowhere"], listeners=[[]], log=None, counts=None, config=descriptor
+        told = orders(arguments=["--config=nowhere"], listeners=[[]], log=None, counts=None)
+        service, again = (
+            make_worker_service(told._replace(config=os.dup(descriptor)), MemoryReactorClock())
+            for _ in range(2)
         )
-        service = make_worker_service(told, MemoryReactorClock())
-        again = make_worker_service(told, MemoryReactorClock())
     finally:
         os.close(descriptor)
     assert service.factory.sessions.context.timeouts.idle == 7
