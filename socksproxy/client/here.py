@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.address import HostnameAddress
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError
 from twisted.python.failure import Failure
 
-from ..errors import ConnectFailed, most_telling, reply_for
+from ..errors import ConnectFailed, NameNotFound, most_telling, reply_for
 from ..net.dial import Race
 from ..net.resolve import NameLookups
 from ..wire.words import Address, AddressType
@@ -36,17 +37,23 @@ def connect_here(
     :param reactor: its resolver is asked.
     :param ipv4_only: whether other addresses do not count.
     :param connect: makes one attempt, on a connection to the proxy of its own.
+    :raises ConnectingCancelledError: (by the Deferred) when it is cancelled.
     :raises DestinationNameNotFound: (by the Deferred) when there is no address.
     :raises ProxiedConnectError: (by the Deferred) what the most telling attempt has met.
     """
     lookups = NameLookups(reactor.nameResolver, reactor, keep=0)
     found = lookups.lookup(destination.host, destination.port)
-    found.addErrback(_not_found, destination)
-    return found.addCallback(_try, reactor, ipv4_only, connect)
+    tried: Deferred[Any] = found.addCallback(_try, reactor, ipv4_only, connect)
+    return tried.addErrback(_translated, destination)
 
 
-def _not_found(failure: Failure, destination: Address) -> Any:
-    raise DestinationNameNotFound(f"{destination.host} has no address here") from failure.value
+def _translated(failure: Failure, destination: Address) -> Any:
+    """The errors of the look-up and of cancelling, as callers of endpoints know them."""
+    if failure.check(NameNotFound):
+        raise DestinationNameNotFound(f"{destination.host} has no address here") from failure.value
+    if failure.check(CancelledError):
+        raise ConnectingCancelledError(HostnameAddress(destination.host.encode("ascii"), destination.port))
+    return failure
 
 
 def _try(
