@@ -144,6 +144,8 @@ def _answered(decider: Any, method: str, *question: Any) -> bool | Deferred[bool
         # An embedder's policy may raise anything; whatever it is, it denies.
         _log.failure("the policy failed; the request is denied")
         return False
+    if answer is True:  # the usual answer; isinstance() takes longer with Deferred than with other classes
+        return True
     if isinstance(answer, Deferred):
         return _cancellable(answer)
     return bool(answer)

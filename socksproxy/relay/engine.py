@@ -100,6 +100,8 @@ class RelayEngine:
         self.rounds = 0
         self.closed = False
         self._idle = IdleRelays(reactor, Cause.IDLE)
+        #: A relay has ended.
+        self.forget_relay: Callable[[EngineRelay], None] = self._idle.discard
         #: By descriptor; a list takes a fifth of the memory of a dictionary.
         self._handlers: list[Handler | None] = []
         self._registered = 0
@@ -206,9 +208,6 @@ class RelayEngine:
         if not self._registered and not self._users:
             self._leave_if_unused()
 
-    def _handler(self, fd: int) -> Handler | None:
-        return self._handlers[fd] if 0 <= fd < len(self._handlers) else None
-
     def forget(self, fd: int) -> None:
         """Take *fd* out; it may live on elsewhere."""
         with suppress(OSError, ValueError):  # it was never in, or is closed
@@ -313,19 +312,16 @@ class RelayEngine:
 
     def _take_over(self, half: Half) -> int:
         """The half's socket tells it what happens; returned is what happened before and was not used up."""
-        fd = half.socket.fileno()
-        before = self._handler(fd)
-        if before is None:
-            if fd >= 0:
-                self.register(fd, half)
+        fd, handlers = half.socket.fileno(), self._handlers
+        if fd < 0:
             return 0
-        self._handlers[fd] = half
+        before = handlers[fd] if fd < len(handlers) else None
+        if before is None:
+            self.register(fd, half)
+            return 0
+        handlers[fd] = half
         missed: int = getattr(before, "missed", READ)
         return missed
-
-    def forget_relay(self, relay: EngineRelay) -> None:
-        """*relay* has ended."""
-        self._idle.discard(relay)
 
     def _end(self, handler: Handler) -> None:
         try:

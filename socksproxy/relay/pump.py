@@ -407,7 +407,8 @@ class Half:
         """The source has closed its direction, and all that it sent is with the other socket."""
         self.eof = True
         relay = self.relay
-        relay.note(Cause.CLIENT if self is relay.client else Cause.DESTINATION)
+        if relay.how is None:  # what came first
+            relay.how = Cause.CLIENT if self is relay.client else Cause.DESTINATION
         if self.other.eof:
             relay.finish()
             return
@@ -479,11 +480,6 @@ class EngineRelay:
         link = self.client.socket
         name = link.getsockname()
         return path_of(name) if link.family == AF_UNIX else (plain(name[0]), name[1])
-
-    def note(self, how: Cause) -> None:
-        """Remember what came first."""
-        if self.how is None:
-            self.how = how
 
     def broken(self, half: Half, problem: OSError) -> None:
         """*half*'s socket has failed: the other one's peer gets a reset."""

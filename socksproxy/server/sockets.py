@@ -372,7 +372,9 @@ class Acceptor:
             if self._family == socket.AF_UNIX:
                 who = Client(None, uid=None if self._balanced else user_of(client))
             else:
-                who = Client(intern(plain(peer[0])), peer[1])
+                host = peer[0]
+                # IPv4 addresses are plain already.
+                who = Client(intern(plain(host) if ":" in host else host), peer[1])
             if isinstance(channel, BalancedSocketChannel):
                 channel.session = arrive(sessions, channel, who)
             else:

@@ -235,7 +235,7 @@ class TestDescriptors:
             def event(self, mask: int) -> None:
                 super().event(mask)
                 for sock, other in ((b, d), (d, b)):
-                    if engine._handler(sock.fileno()) is self:
+                    if engine._handlers[sock.fileno()] is self:
                         engine.drop(other.fileno())
                         other.close()
 
@@ -259,7 +259,7 @@ class TestDescriptors:
         class Recycler(Recorder):
             def event(self, mask: int) -> None:
                 super().event(mask)
-                victim = next(sock for _, sock in pairs if engine._handler(sock.fileno()) is not self)
+                victim = next(sock for _, sock in pairs if engine._handlers[sock.fileno()] is not self)
                 number = victim.fileno()
                 engine.drop(number)
                 victim.close()

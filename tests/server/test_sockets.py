@@ -686,10 +686,10 @@ def test_closed(serve_as: Serve) -> Playing:
     proxy: Proxy = yield serve_as("accepted")
     proxy.factory.opened(proxy.port)
     assert watching(proxy) == (False, True)
-    number = proxy.port.fileno()
+    acceptor = proxy.port.doRead.__self__
     yield proxy.port.stopListening()
     engine = proxy.factory.context._engine
-    assert engine is None or engine.closed or engine._handler(number) is None
+    assert engine is None or engine.closed or acceptor not in engine._handlers
     assert proxy.port not in reactor.getReaders()
 
 
