@@ -153,7 +153,7 @@ class Cause(Enum):
     IDLE = Ended(End.IDLE, "idle timeout")
     #: One direction was closed, and the other one moved no data.
     HALF_CLOSED = Ended(End.HALF_CLOSED, "half-closed timeout")
-    #: Likewise, while descriptors were short.
+    #: The half-closed session moved no data while descriptors were short.
     SHORTAGE = Ended(End.LIMIT, "descriptors short")
     #: The client has begun another association, and may have no more at once.
     ROOM = Ended(End.LIMIT, "made room for another")
@@ -195,7 +195,7 @@ def end_for(problem: BaseException) -> End:
             return end
     if isinstance(problem, OSError) and problem.errno in SHORTAGES:
         return End.LIMIT
-    # The system has other numbers than those of a reply for a connection that cannot be had.
+    # The system tells a failed connection by numbers of its own, for which there are replies.
     otherwise = End.UNREACHABLE if isinstance(problem, OSError) else End.FAULT
     return _BY_REPLY.get(reply_for(problem), otherwise)
 

@@ -4,55 +4,20 @@ UDP ASSOCIATE: from a request to an association (RFC 1928, sections 4, 6 and 7).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from twisted.internet.defer import Deferred
 
 from ..errors import NameNotFound, NotAllowed, SOCKSError
 from ..events import Cause, Ended
-from ..identity import Client
 from ..limits.account import ASSOCIATIONS, Scope
-from ..negotiation import IWrapping
 from ..net.names import canonical
 from ..policy import IPolicy
 from ..policy.asking import ask_command
 from ..udp.association import Association
-from ..udp.registry import Associations
-from ..wire.words import UNSPECIFIED, Address, Command
+from ..wire.words import UNSPECIFIED, Command
 from .service import NO_COUNTS, Counts, Owner, Service
 
 #: Bytes that a client may send on the connection of an association, where nothing is due.
 MAX_IDLE_TALK = 1 << 20
-
-
-def associate(
-    associations: Associations,
-    client: Client,
-    local: str | None,
-    requested: Address,
-    engine: Any,
-    ended: Callable[[Association], None],
-    wrapping: IWrapping | None = None,
-) -> tuple[Association, Address]:
-    """
-    Begin an association for *client*.
-
-    :param local: the literal address that its connection has reached; None: a Unix socket.
-    :param requested: DST.ADDR and DST.PORT: where the client's datagrams will come from, if it knows.
-        Nothing is ever sent there because of it.
-    :param engine: the relay engine, or None.
-    :param ended: called once, with the association, when it is over.
-    :param wrapping: how the client's datagrams are encapsulated; None: they are not.
-    :returns: the association, and BND.ADDR and BND.PORT.
-    :raises SOCKSError: when there can be none.
-    :raises OSError: when the system says so.
-    """
-    try:
-        hint = canonical(requested)
-    except NameNotFound:
-        hint = UNSPECIFIED  # many clients fill the field with anything
-    return associations.open(client, local, hint, engine, ended, wrapping)
 
 
 #: Causes that the client learns of by a reset.
@@ -105,11 +70,15 @@ class Associate(Service):
         if not permitted:
             raise NotAllowed("the policy denies every destination")
         session.take(ASSOCIATIONS, self._make_room)
-        association, bound = associate(
-            context.associations,
+        try:
+            # Where the client's datagrams will come from, if it knows; none are ever sent there because of it.
+            source = canonical(session.request.destination)
+        except NameNotFound:
+            source = UNSPECIFIED  # many clients fill the field with anything
+        association, bound = context.associations.open(
             session.client,
             session.channel.local(),
-            session.request.destination,
+            source,
             context.engine,
             self._dissociated,
             session.negotiation.wrapping,
@@ -162,14 +131,11 @@ class Associate(Service):
             super().client_closed(ended)
         elif self.session.ended is None:
             self.session.ended = ended
-            self._wait_or_end(self._association)
-
-    def _wait_or_end(self, association: Association) -> None:
-        graces = self.session.context.graces
-        if graces.seconds:
-            self.session.may_stay(graces)
-        else:
-            association.abort(Cause.CLIENT)
+            graces = self.session.context.graces
+            if graces.seconds:
+                self.session.may_stay(graces)
+            else:
+                self._association.abort(Cause.CLIENT)
 
     def abort(self, cause: Cause) -> None:
         """See :meth:`~socksproxy.commands.service.Service.abort`."""

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ..errors import AddressTypeNotSupported, NoFreePort, NotAllowed
 from ..identity import Client
@@ -25,7 +24,7 @@ from ..net.names import canonical
 from ..net.ports import Advertised, opened
 from ..net.special_addresses import WILDCARD, is_no_host
 from ..policy import INamePolicy, IPolicy
-from ..policy.asking import DestinationCheck, ask, ask_address, permitted_addresses
+from ..policy.asking import DestinationCheck, answer_at_once, ask, ask_address, permitted_addresses
 from ..values.bind import BindSettings
 from ..values.outgoing import Outgoing
 from ..wire.words import Address, AddressType, Command, Version
@@ -81,7 +80,7 @@ class Binds:
     :param reactor: watches the listeners.
     :param settings: how BIND is served.
     :param advertised: what clients are told in place of that.
-    :param outgoing: the addresses that connections leave from, and so those that peers know.
+    :param outgoing: the addresses that connections leave from, by which peers know us.
     :raises ValueError: for a range of ports that is none.
     """
 
@@ -126,10 +125,10 @@ class Binds:
 
         :param take: makes of the connection what the relay takes.
         :param resolved: called when a name has been looked up.
-        :param stranger: called when somebody has come who is not the peer.
+        :param stranger: called when a connection comes that is not from the peer.
         :returns: fires when it is open; cancelling it leaves nothing behind.
         :raises NameNotFound: at once or by the Deferred, when there is no such host.
-        :raises NotAllowed: likewise, when the policy or the settings deny it.
+        :raises NotAllowed: at once or by the Deferred, when the policy or the settings deny it.
         :raises NoFreePort: by the Deferred.
         :raises OSError: by the Deferred, when the system denies it.
         """
@@ -166,7 +165,7 @@ class Binds:
         listener.accepted.addBoth(self._over, place)
         return Bound(told._replace(port=listener.port), addresses, listener.accepted)
 
-    # Who may.
+    # Which peers may connect.
 
     def _permits_any(self, client: Client) -> bool:
         return client.local if self._settings.any_peer is None else self._settings.any_peer
@@ -174,7 +173,7 @@ class Binds:
     def _judge(
         self, wanted: Wanted, before: IPolicy, addresses: Sequence[Address]
     ) -> Callable[[Address], bool]:
-        """The policy that *addresses* were judged by, *before*, is not asked again; another one is."""
+        """*before* has judged *addresses*; a peer is asked about only if another policy is in force."""
         hosts = {address.host for address in addresses}
         destination = wanted.destination
         name = destination.host if destination.type is AddressType.DOMAIN_NAME else None
@@ -187,20 +186,21 @@ class Binds:
                 return True
             peer = peer._replace(port=destination.port)
             if name is None:
-                return _at_once(ask(policy, client, Command.BIND, peer))
-            return _at_once(ask_address(policy, client, Command.BIND, peer, name))
+                return answer_at_once(ask(policy, client, Command.BIND, peer), False)
+            return answer_at_once(ask_address(policy, client, Command.BIND, peer, name), False)
 
         return permitted
 
     def _judge_as_they_come(self, wanted: Wanted) -> Callable[[Address], bool]:
-        """A policy that can tell who has come from who was asked for is asked about everybody."""
+        """Asks the policy about each peer that comes, if the policy judges addresses by themselves."""
         port = wanted.destination.port
 
         def permitted(peer: Address) -> bool:
             client, policy = wanted.judged()
             if not INamePolicy.providedBy(policy):
                 return True
-            return _at_once(ask_address(policy, client, Command.BIND, peer._replace(port=port), None))
+            answer = ask_address(policy, client, Command.BIND, peer._replace(port=port), None)
+            return answer_at_once(answer, False)
 
         return permitted
 
@@ -217,7 +217,7 @@ class Binds:
 
         return admits
 
-    # Where.
+    # Where the listener opens.
 
     def _open(self, wanted: Wanted, addresses: Sequence[Address]) -> tuple[Address, socket.socket]:
         """The address to tell, without its port, and a socket that listens there."""
@@ -310,7 +310,7 @@ class Bind(Relaying):
     def __init__(self, session: Owner, binds: Binds) -> None:
         super().__init__(session)
         self._binds = binds
-        #: Who may come to the listener that is open.
+        #: The addresses from which a peer may come to the open listener.
         self._waited_for: Sequence[Address] | None = None
         self.announced = None
         self.strangers = 0
@@ -364,19 +364,6 @@ class Bind(Relaying):
         return False
 
 
-def _at_once(answer: bool | Deferred[bool]) -> bool:
-    """*answer*, if it is there; one that takes its time is no."""
-    if isinstance(answer, Deferred):
-        answer.addErrback(_let_go)
-        answer.cancel()
-        return False
-    return answer
-
-
-def _let_go(_: Failure) -> None:
-    """Nobody waits for it any more."""
-
-
 def is_any(destination: Address) -> bool:
     """Whether *destination* leaves open who the peer is."""
     return destination.host == WILDCARD.get(destination.type)
@@ -390,10 +377,10 @@ def _is_no_peer(destination: Address) -> bool:
 
 def _one_of_each_family(wanted: Wanted, addresses: Sequence[Address]) -> list[Address]:
     """
-    Those of *addresses* by which a listener's family can be chosen, best first.
+    The addresses by which a listener's family can be chosen, best first: the first one of each family.
 
-    The resolver's order decides, but for a client that has spoken with the
-    peer: FTP servers connect in the family of their control connection only.
+    The resolver's order decides. Where the client has a connection to the peer, its family comes first: FTP
+    servers connect in the family of their control connection only.
     """
     first: dict[AddressType, Address] = {}
     for address in addresses:

@@ -51,7 +51,7 @@ class Channel(Shape):
         """
 
     def local_address(self) -> tuple[str, int] | None:
-        """Likewise, with the port; the client's own identd knows the connection by it."""
+        """As :meth:`local`, with the port; the client's own identd knows the connection by both."""
 
     def reached(self) -> Place:
         """Which listener of ours the client has reached; behind a balancer, the balancer has."""

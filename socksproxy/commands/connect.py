@@ -31,7 +31,7 @@ def connect(
     :param resolved: called when a name has been looked up.
     :returns: fires with the connection; cancelling it leaves nothing behind.
     :raises NameNotFound: at once or by the Deferred, when there is no such host.
-    :raises NotAllowed: likewise, when the policy denies the name or all of its addresses.
+    :raises NotAllowed: at once or by the Deferred, when the policy denies the name or all of its addresses.
     """
     destination = canonical(destination, means.names.defines)
     answer = ask(means.policy, client, Command.CONNECT, destination)

@@ -3,8 +3,8 @@ Listening for one connection: what BIND waits for.
 
 A port of Twisted's writes two lines to the log for each time that it opens, and
 cannot close the one that it does not want before it has made a protocol. So this
-is a plain socket that the reactor watches; what comes of the connection is for
-whoever relays it: a socket for the relay engine, or a Twisted transport.
+is a plain socket that the reactor watches. The relay takes the connection as it
+needs it: a socket for the relay engine, or a Twisted transport.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..wire.words import Address
 
 _log = Logger(namespace="socksproxy")
 
-#: Those who wait to be looked at; one of them is wanted.
+#: Connections that wait to be accepted; one of them is the peer's.
 _BACKLOG = 16
 #: How many are looked at in one turn of the reactor, so that others have theirs.
 _BUDGET = 16
@@ -63,10 +63,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
 @implementer(IReadDescriptor)
 class PeerListener:
     """
-    Waits for one connection from somebody whom *admits* knows. Others are closed at once.
+    Waits for one connection, from a peer that *admits* accepts. Other connections are closed at once.
 
     :param reactor: watches the socket; one with :class:`twisted.internet.interfaces.IReactorFDSet`.
-    :param listening: the socket; it is closed when the one has come, or nobody waits any more.
+    :param listening: the socket; it is closed when the peer has come, or when the wait is over.
     :param admits: whether the peer with this address is the one.
     :param take: makes of the connection what the relay takes.
     :ivar accepted: fires with the connection, :attr:`~socksproxy.net.dial.Dialed.reached` being the
@@ -100,7 +100,7 @@ class PeerListener:
         self.accepted.cancel()
 
     def doRead(self) -> None:
-        """Somebody is there."""
+        """There are connections to accept."""
         for _ in range(_BUDGET):
             if self._listening is None:
                 return
@@ -119,7 +119,7 @@ class PeerListener:
                 admitted = self._admits(peer)
             except Exception:
                 # A fault of ours: it costs one connection, and the peer may yet come.
-                complain(_log, "who has come cannot be judged; the connection is closed")
+                complain(_log, "a peer of a BIND cannot be judged; its connection is closed")
                 admitted = False
             if admitted:
                 self._accept(accepted, peer)

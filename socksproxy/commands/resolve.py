@@ -24,8 +24,8 @@ def resolve(
     means: DestinationCheck, client: Client, request: Request, resolved: Callable[[], None]
 ) -> Generator[Any, Any, Address]:
     """
-    An address of the name that *client* asks for, with port 0: of those that the
-    policy permits the first IPv4 one, or else the first. A literal address is its own answer.
+    An address of the name that *client* asks for, with port 0: the first IPv4 address that the policy
+    permits, or else the first address that it permits. A literal address is its own answer.
 
     torsocks expects IPv4 whatever it asks for, and a SOCKS4 client can be told nothing else.
 

@@ -44,7 +44,7 @@ class Counts(NamedTuple):
     :ivar sent: bytes from the client to destinations.
     :ivar received: bytes from destinations to the client.
     :ivar datagrams_sent: datagrams from the client to destinations; None: the service moves none.
-    :ivar datagrams_received: datagrams from destinations to the client, likewise.
+    :ivar datagrams_received: datagrams from destinations to the client; None: the service moves none.
     :ivar dropped: datagrams of an association that were not passed on, by reason.
     """
 

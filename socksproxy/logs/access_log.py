@@ -106,11 +106,11 @@ def _json_line(when: str, values: Iterable[Any]) -> str:
 
 class _Shape(NamedTuple):
     """
-    How a line looks whose values are of such and such kinds.
+    How a line looks whose values are of certain kinds.
 
     :ivar template: is filled in with the time and with what :attr:`present` gives.
-    :ivar texts: gives those of the values that are texts.
-    :ivar are_plain: looks at these, a line each: just as many lines, and plain.
+    :ivar texts: gives the values that are texts.
+    :ivar are_plain: matches the texts, a line each, if all of them are plain.
     :ivar present: gives the values that are not None.
     """
 
@@ -202,7 +202,7 @@ class AccessLog:
         ``/dev/fd/N``, whatever that is: a file, a pipe, a socket or a terminal.
     :param format: a key of :data:`FORMATS`.
     :param clock: seconds that only go forward, for the warnings.
-    :param descriptor: the file, if somebody has opened it already.
+    :param descriptor: the file, if it is open already.
     :raises OSError: when the file cannot be opened for appending.
     :raises ValueError: when there is no such format.
     """
@@ -263,9 +263,9 @@ class AccessLog:
             self._warned = None
 
     def reopen(self) -> None:
-        """Go on in a new file of the same name, after somebody has moved the old one away."""
+        """Go on in a new file of the same name: the old one has been moved away."""
         if own_descriptor(self.path) is not None:
-            return  # nobody can move it; and in a worker the name means another stream
+            return  # it cannot be moved; and in a worker the name means another stream
         try:
             fresh = open_for_appending(self.path)
         except OSError as problem:

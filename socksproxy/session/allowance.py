@@ -73,7 +73,7 @@ class Allowance(Claims):
         Go on under the limits that hold now.
 
         :param known: whether the user, if there is one, counts.
-        :param rules: under which the session goes on; None: those under which it is.
+        :param rules: the rules under which the session goes on; None: the present ones.
         """
         others: list[Holder]
         if rules is None:

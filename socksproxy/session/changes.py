@@ -41,7 +41,7 @@ class FollowingSession(SessionParts):
     __slots__ = ()
 
     def limits_changed(self) -> None:
-        """The limits may have changed: the session goes on under those that hold now."""
+        """The limits may have changed: the session goes on under the limits that hold now."""
         service = self.service
         peers = None if service is None else service.peers
         rules = [rule for rule in map(self.rule, peers) if rule is not None] if peers else None
@@ -160,7 +160,7 @@ class FollowingSession(SessionParts):
             self._forbid(otherwise)
             return
         if permission is not None:
-            permission.enter = self._enter_rule  # for who is yet to come to a BIND
+            permission.enter = self._enter_rule  # for peers that come to a BIND later
         self.limits_changed()
 
     def _not_judged(self, failure: Failure, otherwise: Cause) -> None:
@@ -191,7 +191,7 @@ class FollowingSession(SessionParts):
         self.refuse(NotAllowed(Cause.FORBIDDEN.value.words))
 
     def confirm(self, reached: Sequence[Address], result: T, then: Callable[[T], None]) -> None:
-        """Go on with *result*, which old rules have led to, if those that hold now permit *reached*."""
+        """Go on with *result*, which old rules have led to, if the present rules permit *reached*."""
         self._policy = self.context.policy
         permission = self._new_permission(self._enter_rule)
 

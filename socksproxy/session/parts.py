@@ -148,7 +148,7 @@ class SessionParts:
 
     @property
     def _is_underway(self) -> bool:
-        """Whether the session has asked for something, and has it or may yet get it."""
+        """Whether the session has made its request, and is served or may yet be served."""
         return self.phase in (Phase.SERVING, Phase.RELAYING)
 
     @property
@@ -213,7 +213,7 @@ class SessionParts:
         return True
 
     def _withdraw(self) -> None:
-        """Cancel what is waited for; it is not the client who goes."""
+        """Cancel what the session waits for, because the server ends the session."""
         pending, self._pending = self._pending, None
         authentication = self._authentication
         if pending is not None and authentication is not None:

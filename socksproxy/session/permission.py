@@ -139,5 +139,5 @@ class Permission:
         return decision.rule, decision.effect is None or decision.effect.log
 
     def rules_named(self) -> tuple[str | None, bool]:
-        """Likewise where there are many destinations: by which rules."""
+        """As :meth:`rule_named`, for a session with many destinations: the rules that decided."""
         return ",".join(self._rules) or None, not self._rules or self._recorded

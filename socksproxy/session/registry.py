@@ -46,7 +46,7 @@ WAITED = 2.0
 
 
 def _nothing() -> None:
-    """What happens when a session has ended, until somebody wants to know."""
+    """The function that is called when a session has ended, until a caller sets another one."""
 
 
 class Registry:
@@ -58,7 +58,7 @@ class Registry:
     and what has not been followed yet is followed together with it.
 
     :param reactor: dials, resolves and keeps time.
-    :param authentication: asks clients who they are; None: nobody is asked.
+    :param authentication: asks clients who they are; None: clients are not asked.
     :param settings: of the server.
     :ivar context: what the sessions share.
     :ivar live: the sessions that there are.
@@ -74,7 +74,7 @@ class Registry:
         self._after_end = self.when_ended
         self._drained: list[Deferred[None]] | None = None
         self._drain_timer: IDelayedCall | None = None
-        #: Those that have not followed a change yet, and what it was.
+        #: The sessions that have not followed a change yet, and what has changed.
         self._changed: list[Session] = []
         self._limited_anew = self._judged_anew = self._timed_anew = False
         self._going_over: IDelayedCall | None = None
@@ -163,10 +163,10 @@ class Registry:
 
     def reconfigure(self, authentication: Authentication | None, settings: ServerSettings) -> None:
         """
-        Have all be so from now on; see the class for the parameters.
+        Use these settings from now on; see the class for the parameters.
 
-        Sessions that there are go on, but for those that are not permitted any more, where the policy or
-        those who ask clients who they are have become others.
+        Existing sessions go on. Where the policy or the authentication is another one, a session ends that
+        is not permitted any more.
         """
         limited_anew, judged_anew = self.context.reconfigure(authentication, settings)
         self._set_recorder()

@@ -132,7 +132,7 @@ class ServerContext:
     What the sessions of one server share.
 
     :param reactor: dials, resolves and keeps time.
-    :param authentication: asks clients who they are; None: nobody is asked.
+    :param authentication: asks clients who they are; None: clients are not asked.
     :param settings: of the server.
     :param sessions: keeps the sessions.
     """
@@ -178,7 +178,7 @@ class ServerContext:
         self.early = EarlyData()
         #: What the TCP sockets of both sides are told.
         self.socket_options = socket_options(timeouts)
-        #: What gives those to accepted sockets before they are there.
+        #: What gives these options to sockets when they are accepted.
         self.acceptors: WeakSet[TakesOptions] = WeakSet()
         self._engine: RelayEngine | None = None
         self._set_routes()
@@ -284,7 +284,7 @@ class ServerContext:
 
     def _set_routes(self) -> None:
         self.route: Route = self._direct(self.settings.outgoing)
-        #: The way out of those rules and users whose connections leave from addresses of their own.
+        #: The way out of rules and users with outgoing addresses of their own.
         self.route_from: Callable[[Outgoing], Route] = lru_cache(_ROUTES)(
             lambda outgoing: self._direct(outgoing, self.settings.outgoing)
         )
@@ -300,7 +300,7 @@ class ServerContext:
         return for_engine(lambda: self.engine, self.socket_options)
 
     def discard(self, link: SocketType | Destination) -> None:
-        """Nobody wants the connection *link* any more."""
+        """Close the connection *link*, which is of no use any more."""
         if isinstance(link, Destination):
             link.transport.abortConnection()
             return
