@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from ..errors import NameNotFound, NotAllowed, SOCKSError
+from ..errors import NotAllowed, SOCKSError
 from ..events import Cause, Ended
 from ..limits.account import ASSOCIATIONS, Scope
-from ..net.names import canonical
 from ..policy import IPolicy
 from ..policy.asking import ask_command
 from ..udp.association import Association
-from ..wire.words import UNSPECIFIED, Command
+from ..wire.words import Command
 from .service import NO_COUNTS, Counts, Owner, Service
 
 #: Bytes that a client may send on the connection of an association, where nothing is due.
@@ -70,15 +69,10 @@ class Associate(Service):
         if not permitted:
             raise NotAllowed("the policy denies every destination")
         session.take(ASSOCIATIONS, self._make_room)
-        try:
-            # Where the client's datagrams will come from, if it knows; none are ever sent there because of it.
-            source = canonical(session.request.destination)
-        except NameNotFound:
-            source = UNSPECIFIED  # many clients fill the field with anything
         association, bound = context.associations.open(
             session.client,
             session.channel.local(),
-            source,
+            session.request.destination,
             context.engine,
             self._dissociated,
             session.negotiation.wrapping,

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from ..errors import SHORTAGES, NoFreePort
+from ..errors import SHORTAGES, NameNotFound, NoFreePort
 from ..events import Cause
 from ..identity import Client
 from ..logs.throttle import LogThrottle, complain
 from ..negotiation import IWrapping
 from ..net.descriptors import current_limit, reserve
+from ..net.names import canonical
 from ..net.ports import Advertised, opened
 from ..net.special_addresses import WILDCARD, WILDCARDS, Special, special
 from ..policy.asking import DestinationCheck
@@ -32,7 +33,7 @@ from ..values.outgoing import Outgoing
 from ..values.ports import PortRange
 from ..values.timeouts import NEVER
 from ..values.udp import UDPSettings
-from ..wire.words import Address, AddressType
+from ..wire.words import UNSPECIFIED, Address, AddressType
 from . import batch
 from .association import Association, AssociationContext
 from .demux import PrivateDemux, SharedDemux
@@ -145,7 +146,8 @@ class Associations:
 
         :param client: the client.
         :param local: the literal address that the client's TCP connection has reached; None: a Unix socket.
-        :param hint: the request's DST.ADDR and DST.PORT.
+        :param hint: the request's DST.ADDR and DST.PORT: where the client's datagrams will come from, if it
+            knows. Nothing is ever sent there because of it.
         :param engine: the relay engine, or None.
         :param ended: called once, with the association, when it has ended.
         :param wrapping: encapsulates the client's datagrams; None: they are not encapsulated.
@@ -153,6 +155,10 @@ class Associations:
         :raises NoFreePort: when no port is free.
         :raises OSError: as the system gives it.
         """
+        try:
+            hint = canonical(hint)
+        except NameNotFound:
+            hint = UNSPECIFIED  # many clients fill the fields with anything
         host, ours = _hosts(client, local, hint)
         if len(self._of_client.get(_share_of(client), ())) >= most_of_one_client(self.settings.ports):
             self.make_room(client)

@@ -14,7 +14,6 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
 
 from socksproxy import Address, Client, UDPSettings
-from socksproxy.commands.associate import associate
 from socksproxy.errors import NoFreePort
 from socksproxy.events import Cause
 from socksproxy.net.ports import Advertised
@@ -95,7 +94,7 @@ class Factory:
     def open(
         self, client: str | None = "192.0.2.1", local: str | None = "192.0.2.80", hint: Address = UNSPECIFIED
     ) -> tuple[Association, Address]:
-        return associate(self.associations, Client(client, 1000), local, hint, None, self.ended.append)
+        return self.associations.open(Client(client, 1000), local, hint, None, self.ended.append, None)
 
 
 @pytest.mark.parametrize(
