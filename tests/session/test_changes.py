@@ -1,4 +1,4 @@
-"""What a factory serves by, changed while it does: ``SOCKSFactory.reconfigure``."""
+"""Sessions follow what changes: :mod:`socksproxy.session.changes`, by ``SOCKSFactory.reconfigure``."""
 
 from __future__ import annotations
 
