@@ -1,5 +1,5 @@
 """
-Sessions whose clients are asked who they are, however their bytes are carried: :mod:`socksproxy.session.login`.
+Sessions whose clients are asked who they are: :mod:`socksproxy.session.login`.
 
 After each test nothing may be left: no session, no descriptor, and no user who is not logged out.
 """
