@@ -40,7 +40,7 @@ class SharedCounter:
     def add(self) -> int:
         """See :meth:`~socksproxy.limits.counting.Counter.add`."""
         table = self._table
-        with table.locked():
+        with table.lock:
             if self._place is None:
                 self._place = table.row(self._key)
             if self._place is not None:

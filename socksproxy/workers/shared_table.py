@@ -19,12 +19,10 @@ there is no room for further ones.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_UN, lockf
 from hashlib import blake2b
 
 from twisted.logger import Logger
@@ -77,6 +75,23 @@ class _Layout:
         self.end = self.cells + ROWS * columns * _CELL
 
 
+class Lock:
+    """A context in which other processes have not the lock of the file *descriptor*."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    # Each session takes the lock, and contextlib's way would take as long as the system calls.
+
+    def __enter__(self) -> None:
+        lockf(self._descriptor, LOCK_EX)
+
+    def __exit__(self, *raised: object) -> None:
+        lockf(self._descriptor, LOCK_UN)
+
+
 class SharedTable:
     """
     The rows.
@@ -97,20 +112,13 @@ class SharedTable:
         self.tokens = memoryview(self._memory)[layout.tokens : layout.cells].cast("d")
         self.cells = memoryview(self._memory)[layout.cells :].cast("I")
         self._unused = bytes(columns * _CELL)
+        #: Keeps the other processes out, for a moment.
+        self.lock = Lock(descriptor)
         self._complained = False
 
     def fileno(self) -> int:
         """The descriptor."""
         return self._descriptor
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep the other processes out, for a moment."""
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
     def key(self, name: str) -> bytes:
         """By what the rows of *name* are found."""
@@ -195,7 +203,7 @@ class SharedTable:
         """The worker of that *column* has ended, and its sessions with it."""
         width = self._layout.width
         nothing = memoryview(bytes(RATES * _TOKENS)).cast("d")
-        with self.locked():
+        with self.lock:
             self.cells[column :: self.columns] = memoryview(bytes(ROWS * _CELL)).cast("I")
             for what in (ASIDE, WAITING):
                 self.tokens[what + EACH * column :: width] = nothing

@@ -68,7 +68,7 @@ class Tokens:
         self._column = column
         self._key = table.key(name)
         self._place: int | None = None
-        self._alone: _Row | None = None
+        self._alone: memoryview[float] | None = None
 
     def renew(self, now: float, wish: Wish) -> Granted:
         """
@@ -76,7 +76,7 @@ class Tokens:
 
         :param now: by a clock that is the same in all processes.
         """
-        with self._table.locked():
+        with self._table.lock:
             row = self._row(now, wish.burst)
             row.share_out(now, wish.per_second, wish.burst)
             granted = row.grant(wish)
@@ -85,39 +85,50 @@ class Tokens:
 
     def take(self, now: float, per_second: float, burst: float) -> bool:
         """
-        Take one token, if there is one.
+        Take one token, if there is one. Of such a bucket nothing is set aside, and nothing waits for it.
 
         :param now: by a clock that is the same in all processes.
         :param per_second: how many tokens come.
         :param burst: how many there are at the most.
         """
-        with self._table.locked():
-            row = self._row(now, burst)
-            row.share_out(now, per_second, burst)
-            taken = row.pool >= _ONE
-            row.pool -= taken
-            row.store(per_second, burst)
+        with self._table.lock:
+            cells, place = self._cells(now, burst)
+            since = cells[place + SINCE]
+            # Another worker, which had the lock before, may have looked at the clock later.
+            now = max(now, since)
+            pool = min(max(cells[place + POOL], -burst) + (now - since) * per_second, burst)
+            taken = pool >= _ONE
+            pool -= taken
+            cells[place + FULL] = now + (burst - pool) / per_second if per_second else inf
+            cells[place + POOL], cells[place + SINCE] = pool, now
         return taken
 
     def _row(self, now: float, burst: float) -> _Row:
+        cells, place = self._cells(now, burst)
+        if self._alone is None:
+            return _Row(cells, place, self._table.columns, self._column)
+        return _Row(cells, place, 1, 0)
+
+    def _cells(self, now: float, burst: float) -> tuple[memoryview[float], int]:
+        """The cells in which the row is, and where it begins; a new row has all its tokens."""
         table, new = self._table, False
         if self._place is None or not table.has(self._key, self._place):
             found = table.rate(self._key, now)
             if found is None:
-                return self._own_row(now, burst)
+                return self._own_cells(now, burst), 0
             self._place, new = found
-        row = _Row(table.tokens, self._place, table.columns, self._column)
+            self._alone = None
         if new:
-            row.pool, row.since = burst, now
-        return row
+            table.tokens[self._place + POOL], table.tokens[self._place + SINCE] = burst, now
+        return table.tokens, self._place
 
-    def _own_row(self, now: float, burst: float) -> _Row:
+    def _own_cells(self, now: float, burst: float) -> memoryview[float]:
         """There is no room: as many tokens come for this worker alone."""
         if self._alone is None:
             self._table.complain()
             nothing = array("d", [0.0] * (ASIDE + EACH))
-            self._alone = _Row(memoryview(nothing).cast("B").cast("d"), 0, 1, 0)
-            self._alone.pool, self._alone.since = burst, now
+            self._alone = memoryview(nothing).cast("B").cast("d")
+            self._alone[POOL], self._alone[SINCE] = burst, now
         return self._alone
 
 
