@@ -198,7 +198,7 @@ def test_no_room(small: None) -> None:
         assert first.admit("192.0.2.3") is Admission.REFUSE
         assert second.admit("192.0.2.3") is Admission.SERVE
         assert first.admit("192.0.2.1") is Admission.REFUSE
-    assert len([line for line in lines if "more limits are in use than" in line]) == 1
+    assert len([line for line in lines if "too many limits are in use" in line]) == 1
     for count, client in ((first, "192.0.2.3"), (first, "192.0.2.3"), (second, "192.0.2.3")):
         count.release(client)
     for count, client in ((first, "192.0.2.1"), (first, "192.0.2.1"), (second, "192.0.2.2")):
