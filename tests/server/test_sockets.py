@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -46,6 +47,8 @@ from ..support.proxy import (
 )
 from ..support.relay import an_engine, is_reset, raw, read_to_end, reset, socket_pair
 from ..support.routes import ScriptedRoute
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 class FakeSession:
@@ -691,6 +694,62 @@ def test_closed(serve_as: Serve) -> Playing:
     engine = proxy.factory.context._engine
     assert engine is None or engine.closed or acceptor not in engine._handlers
     assert proxy.port not in reactor.getReaders()
+
+
+_OTHER_REACTOR = f"""
+import socket, sys
+from twisted.internet import MODULE
+MODULE.install()
+from twisted.internet import reactor
+sys.path.insert(0, {ROOT!r})
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.threads import deferToThread
+from socksproxy import SOCKSFactory
+from tests.support.proxy import greeting, request5
+from tests.support.origin import Origin, echo
+
+def session(port, origin):
+    with socket.create_connection(("127.0.0.1", port), 20) as sock:
+        sock.sendall(greeting())
+        assert len(sock.recv(2, socket.MSG_WAITALL)) == 2
+        sock.sendall(request5("127.0.0.1", origin))
+        assert sock.recv(10, socket.MSG_WAITALL)[1] == 0
+        sock.sendall(b"hello")
+        assert sock.recv(5, socket.MSG_WAITALL) == b"hello"
+
+@inlineCallbacks
+def main():
+    try:
+        factory = SOCKSFactory(reactor)
+        port = yield serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(factory)
+        factory.opened(port)
+        assert port not in reactor.getReaders()
+        with Origin(echo) as origin:
+            for _ in range(3):
+                yield deferToThread(session, port.getHost().port, origin.port)
+        yield port.stopListening()
+        print("served by", type(reactor).__name__)
+    finally:
+        reactor.stop()
+
+reactor.callWhenRunning(main)
+reactor.run()
+"""
+
+
+@pytest.mark.parametrize("module", ["epollreactor", "pollreactor", "selectreactor", "asyncioreactor"])
+def test_under_every_reactor(module: str) -> None:
+    """The engine watches the port wherever there is an engine."""
+    done = subprocess.run(
+        [sys.executable, "-c", _OTHER_REACTOR.replace("MODULE", module)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "served by" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
 
 
 def test_opened_with_another_kind_of_port() -> None:
