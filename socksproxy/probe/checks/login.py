@@ -1,0 +1,83 @@
+"""Usernames and passwords (RFC 1929)."""
+
+from __future__ import annotations
+
+from ...wire import password, socks5
+from ...wire.words import Command, Method
+from ..link import Ended, Link
+from ..outcome import Checks, Failed, NotRun, expect
+from ..subject import Subject
+
+CHECKS = Checks()
+
+
+@CHECKS.add(
+    "login.status", "the answer to a right login is 01 00", "RFC 1929, 2", needs="socks5.greeting"
+)
+def _status(subject: Subject) -> None:
+    with subject.connect() as link:
+        _present(subject, link, _login(subject))
+        answer = link.receive(2)
+        expect(answer == b"\x01\x00", f"the answer was {answer.hex(' ')}")
+
+
+@CHECKS.add(
+    "login.required",
+    "a client that offers no login is not served",
+    "RFC 1928, 3",
+    needs="socks5.greeting",
+)
+def _required(subject: Subject) -> None:
+    _login(subject)
+    with subject.connect() as link:
+        link.send(socks5.build_greeting(bytes((Method.NO_AUTHENTICATION,))))
+        answer = link.wait_for_end()
+        expect(answer in (b"", b"\x05\xff"), f"the answer was {answer.hex(' ')}")
+
+
+@CHECKS.add(
+    "login.skipped",
+    "a request in the place of the login is not served",
+    "RFC 1929, 2",
+    needs="socks5.greeting",
+)
+def _skipped(subject: Subject) -> None:
+    _login(subject)
+    with subject.listen() as target, subject.connect() as link:
+        link.send(subject.hello())
+        link.read(socks5.parse_choice)
+        link.send(socks5.build_request(Command.CONNECT, subject.at(target.port)))
+        answer = link.wait_for_end()
+        expect(len(answer) < 2 or answer[1] != 0, f"the answer was {answer[:10].hex(' ')}")
+
+
+@CHECKS.add(
+    "login.wrong",
+    "a wrong password is answered with a status other than 0, and the connection ends",
+    "RFC 1929, 2",
+    needs="socks5.greeting",
+)
+def _wrong(subject: Subject) -> None:
+    login = _login(subject)
+    with subject.connect() as link:
+        _present(subject, link, login._replace(password=login.password[:-1] + bytes((login.password[-1] ^ 1,))))
+        try:
+            answer = link.receive(2)
+        except Ended:
+            raise Failed("the connection ended without a status") from None
+        expect(answer[0] == password.VERSION, f"the version was {answer[0]}")
+        expect(answer[1] != password.SUCCESS, "the wrong password was accepted")
+        link.wait_for_end()
+
+
+def _login(subject: Subject) -> password.Credentials:
+    if subject.where.login is None:
+        raise NotRun("no login is given")
+    return subject.where.login
+
+
+def _present(subject: Subject, link: Link, login: password.Credentials) -> None:
+    link.send(subject.hello())
+    chosen = link.read(socks5.parse_choice)
+    expect(chosen == Method.USERNAME_PASSWORD, f"the server chose method {chosen:#04x}")
+    link.send(password.build_credentials(login))

@@ -1,0 +1,85 @@
+"""``socksproxy probe``: see :mod:`socksproxy.cli.probe`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from socksproxy.cli import main
+from socksproxy.probe.checks import ALL
+
+from ..support.faulty_server import PASSWORD, USER, FaultyServer
+from ..support.proxy import closed_port
+
+
+def _probe(*arguments: object) -> int:
+    return main(["probe", *map(str, arguments)])
+
+
+def test_table(capsys: pytest.CaptureFixture[str]) -> None:
+    with FaultyServer("socks5.refused") as server:
+        assert _probe(f"127.0.0.1:{server.port}", "--no-figures", "--only", "socks5.refused") == 1
+    lines = capsys.readouterr().out.splitlines()
+    words = [line.split()[:2] for line in lines]
+    assert words[:2] == [["pass", "socks5.greeting"], ["pass", "socks5.connect"]]
+    assert words[2] == ["fail", "socks5.refused"]
+    assert lines[3].strip() == "the reply was 0 [RFC 1928, 6]"
+    assert lines[4] == "2 pass, 1 fail, 0 not served, 0 not run"
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with FaultyServer() as server:
+        assert _probe(f"127.0.0.1:{server.port}", "--json", "--only", "socks4.connect") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(check["id"], check["verdict"]) for check in told["checks"]] == [("socks4.connect", "pass")]
+    assert [figure["unit"] for figure in told["figures"]] == ["ms", "ms", "ms", "1/s"]
+    assert all(figure["value"] > 0 for figure in told["figures"])
+
+
+def test_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    with FaultyServer("udp.associate") as server:
+        assert _probe(f"127.0.0.1:{server.port}", "--only", "socks5.greeting") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("figure")]
+    assert len(lines) == 4
+    assert "not measured" in lines[2]
+
+
+def test_login(tmp_path: Path) -> None:
+    file = tmp_path / "login"
+    file.write_bytes(USER + b":" + PASSWORD + b"\n")
+    file.chmod(0o600)
+    with FaultyServer(login=True) as server:
+        arguments = (f"127.0.0.1:{server.port}", "--no-figures", "--only", "login")
+        assert _probe(*arguments, "--login-file", file) == 0
+        assert _probe(*arguments) == 1
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _probe("--list") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [check.id for check in ALL]
+
+
+def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _probe(f"127.0.0.1:{closed_port()}", "--no-figures", "--only", "socks5") == 3
+    assert "no connection to the server: Connection refused" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "no HOST:PORT is given"),
+        (("127.0.0.1",), "127.0.0.1: HOST:PORT is due"),
+        (("127.0.0.1:0",), "127.0.0.1:0: HOST:PORT is due"),
+        (("host:port",), "host:port: HOST:PORT is due"),
+        (("a:1", "--target", "here"), "--target here: an IP address of this machine is due"),
+        (("a:1", "--only", "tcp"), "--only tcp: no such check; the groups are socks5, port, socks4"),
+        (("a:1", "--timeout", "0"), "--timeout 0: seconds between 0 and 3600 are due"),
+        (("a:1", "--patience", "nan"), "--patience nan: seconds between 0 and 3600 are due"),
+        (("a:1", "--login-file", "/does/not/exist"), "--login-file /does/not/exist: "),
+    ],
+)
+def test_mistakes(arguments: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _probe(*arguments) == 1
+    assert f"{expected}" in capsys.readouterr().err
