@@ -94,6 +94,8 @@ setup(
         "socksproxy.net",
         "socksproxy.policy",
         "socksproxy.policy.sets",
+        "socksproxy.probe",
+        "socksproxy.probe.checks",
         "socksproxy.relay",
         "socksproxy.routes",
         "socksproxy.runtime",

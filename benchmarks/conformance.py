@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """
-What SOCKS servers do rightly: ``socksproxy probe`` against this one and those on the machine, as a page of the docs.
+What SOCKS servers do rightly: ``socksproxy probe`` against this one and others, as a page of the docs.
 
     python benchmarks/conformance.py
     python benchmarks/conformance.py --servers "socksproxy,danted" --output /tmp
@@ -27,13 +27,17 @@ from peers import Peer, which
 from processes import CannotStart, Server
 from report import HEADER, fields, listing
 
-_CELLS = {"pass": "yes", "fail": "**no**", "not served": "–", "not run": "?"}
+_CELLS = {"pass": "yes", "fail": "**no**", "not served": "not served", "not run": "not run"}
 _PATIENCE = 60
+#: Tor looks for other Tors here, and finds none.
+_NO_NETWORK = "UseBridges 1\nBridge 127.0.0.1:9\nLog err stderr\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the servers and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--servers", metavar="A,B", help="the names of those to check [all that are here]")
     parser.add_argument("--output", metavar="DIRECTORY", type=Path, default=DOCS, help="where the page goes")
     options = parser.parse_args(arguments)
@@ -87,10 +91,13 @@ def _v2ray(binary: str, port: int, directory: Path) -> list[str]:
 def _ssh(binary: str, port: int, directory: Path) -> list[str]:
     """An ssh that starts an sshd of its own, which takes its key."""
     for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)], check=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)], check=True
+        )
     config = directory / "sshd_config"
     config.write_text(
-        f"HostKey {directory}/host\nAuthorizedKeysFile {directory}/user.pub\nStrictModes no\nUsePAM no\n", "utf-8"
+        f"HostKey {directory}/host\nAuthorizedKeysFile {directory}/user.pub\nStrictModes no\nUsePAM no\n",
+        "utf-8",
     )
     os.makedirs("/run/sshd", exist_ok=True)
     options = [
@@ -107,15 +114,27 @@ def _ssh(binary: str, port: int, directory: Path) -> list[str]:
 
 
 def _tor(binary: str, port: int, directory: Path) -> list[str]:
-    return [binary, "--ignore-missing-torrc", "-f", str(directory / "torrc"), "--DisableNetwork", "1"] + [
-        *("--SocksPort", f"127.0.0.1:{port}", "--DataDirectory", str(directory / "tor")),
-    ]
+    configuration = directory / "torrc"
+    configuration.write_text(
+        f"SocksPort 127.0.0.1:{port}\nDataDirectory {directory}/tor\n{_NO_NETWORK}", "utf-8"
+    )
+    return [binary, "-f", str(configuration)]
 
 
 def _checked(peer: Peer) -> list[dict[str, str]]:
     with Server(lambda port, directory: peer.command(peer.binary, port, directory)) as server:
-        asked = [sys.executable, "-m", "socksproxy", "probe", f"127.0.0.1:{server.port}", "--json", "--no-figures"]
-        done = subprocess.run([*asked, "--patience", str(_PATIENCE)], capture_output=True, text=True, check=False)
+        asked = [
+            sys.executable,
+            "-m",
+            "socksproxy",
+            "probe",
+            f"127.0.0.1:{server.port}",
+            "--json",
+            "--no-figures",
+        ]
+        done = subprocess.run(
+            [*asked, "--patience", str(_PATIENCE)], capture_output=True, text=True, check=False
+        )
     checks: list[dict[str, str]] = json.loads(done.stdout)["checks"]
     return checks
 
@@ -144,7 +163,11 @@ def _faults(servers: Sequence[Peer], found: dict[str, list[dict[str, str]]]) -> 
     for server in servers:
         faults = [check for check in found[server.name] if check["verdict"] == "fail"]
         if faults:
-            lines += [server.name, *(f"    * ``{check['id']}``: {_escaped(check['found'])}" for check in faults), ""]
+            lines += [
+                server.name,
+                *(f"    * ``{check['id']}``: {_escaped(check['found'])}" for check in faults),
+                "",
+            ]
     return lines
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..logs.printable import escape_unknown
-from . import check, connect, explain, forward, passwd, run
+from . import check, connect, explain, forward, passwd, probe, run
 from .failure import CommandFailed, complain
 
 __all__ = ["CommandFailed", "main"]
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     Do what *arguments* say; None: the process's own.
 
-    :returns: the exit status: 0, or 1 when it failed, which standard error explains.
+    :returns: the exit status: 0, or another one where the command failed.
     :raises SystemExit: (with status 2) when the arguments make no sense.
     """
     escape_unknown(sys.stdout, sys.stderr)
@@ -36,13 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_to(commands)
     connect.add_to(commands)
     forward.add_to(commands)
+    probe.add_to(commands)
     parsed = parser.parse_args(arguments)
     try:
-        parsed.run(parsed)
+        status: int | None = parsed.run(parsed)
     except CommandFailed as problem:
         complain(f"socksproxy: {problem}")
         return problem.status
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
-    return 0
+    return status or 0

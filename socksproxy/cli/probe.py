@@ -6,33 +6,42 @@ from argparse import Namespace
 from ipaddress import ip_address
 from typing import Any
 
+from ..client.proxy import Kind, Proxy
 from ..logs.printable import in_one_line
 from ..probe import report
+from ..probe.check import Check, Result
 from ..probe.checks import ALL
-from ..probe.outcome import Check, Result, Verdict
+from ..probe.outcome import CheckOutcome
 from ..probe.running import run as run_checks
 from ..probe.speed import measure
-from ..probe.subject import Subject, Where
+from ..probe.subject import ProbedServer, Where
 from ..wire.password import Credentials
 from .failure import CommandFailed, tell
-from .login_file import read_login
+from .proxy_options import read_login
 
 _DESCRIPTION = """
-Checks any SOCKS server: versions, methods, the reply to every failure, half-close, BIND, UDP, RESOLVE, timeouts,
-and then how fast it is. The checks need no service elsewhere: the server is asked for ports of this machine, which
-the probe opens. Where the server runs on another machine, --target says how it reaches this one.
-Each line says pass, fail, not served (the server says that it does not do it) or not run (something is missing for
-the check); what failed is followed by what was found and by the document that the check rests on.
-The exit status is 0 when nothing failed, 1 when a check failed, and 3 when the server cannot be reached or does
-not speak SOCKS.
+Checks any SOCKS server: versions, methods, the reply to every failure, half-close, BIND, UDP,
+RESOLVE, timeouts, and then how fast it is. The checks need no service elsewhere: the probe opens
+ports of this machine and asks the server for them. Where the server runs on another machine,
+--target says how it reaches this one.
+Each line says pass, fail, not served (the server says that it does not do it) or not run
+(something is missing for the check). What failed is followed by what was found and by the document
+that the check rests on.
+The exit status is 0 when nothing failed, 1 when a check failed, 2 for wrong options, and 3 when the
+server cannot be reached or does not speak SOCKS.
 """
-_UNREACHABLE = 3
+_USAGE, _UNREACHABLE = 2, 3
 
 
 def add_to(commands: Any) -> None:
     """Add this one to argparse's subparsers *commands*."""
     parser = commands.add_parser("probe", help="check any SOCKS server", description=_DESCRIPTION)
-    parser.add_argument("server", metavar="HOST:PORT", nargs="?", help="the server; IPv6 in brackets")
+    parser.add_argument(
+        "server",
+        metavar="HOST:PORT",
+        nargs="?",
+        help="the server; IPv6 in brackets [that of the environment's ALL_PROXY, with its login]",
+    )
     parser.add_argument("--login-file", metavar="FILE", help="a file with the login: one line, USER:PASSWORD")
     parser.add_argument(
         "--target",
@@ -49,7 +58,9 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--patience", metavar="SECONDS", type=float, default=35.0, help="that a silent client may stay [35]"
     )
-    parser.add_argument("--only", metavar="CHECK", action="append", help="a check, or a group such as udp; repeatable")
+    parser.add_argument(
+        "--only", metavar="CHECK", action="append", help="a check, or a group such as udp; repeatable"
+    )
     parser.add_argument("--no-figures", action="store_true", help="do not measure how fast the server is")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--list", action="store_true", help="print the checks and what each rests on")
@@ -63,17 +74,19 @@ def run(options: Namespace) -> int:
     :returns: the exit status.
     :raises CommandFailed: for options that make no sense, before the server is asked anything.
     """
-    checks = _chosen(options.only)
-    if options.list:
+    try:
+        checks, where = _chosen(options.only), None if options.list else _where(options)
+    except CommandFailed as problem:
+        problem.status = _USAGE
+        raise
+    if where is None:
         tell(*(f"{check.id:<{report.ID_WIDTH}}  {check.expected} [{check.source}]" for check in checks))
         return 0
-    if options.server is None:
-        raise CommandFailed("probe: no HOST:PORT is given")
-    subject = Subject(_where(options))
+    subject = ProbedServer(where)
     results = run_checks(checks, subject, lambda result: None if options.json else _print(result))
     figures = [] if options.no_figures else measure(subject)
     if options.json:
-        tell(*report.as_json(options.server, results, figures).splitlines())
+        tell(*report.as_json(f"{where.host}:{where.port}", results, figures).splitlines())
     else:
         tell(*report.figures_in_lines(figures), report.summary(results))
     return _status(results)
@@ -85,9 +98,9 @@ def _print(result: Result) -> None:
 
 def _status(results: list[Result]) -> int:
     verdicts = {result.verdict for result in results}
-    if Verdict.PASS not in verdicts:
+    if CheckOutcome.PASS not in verdicts:
         return _UNREACHABLE
-    return int(Verdict.FAIL in verdicts)
+    return int(CheckOutcome.FAIL in verdicts)
 
 
 def _chosen(only: list[str] | None) -> list[Check]:
@@ -99,7 +112,9 @@ def _chosen(only: list[str] | None) -> list[Check]:
         found = {check.id for check in ALL if check.id == name or check.id.startswith(f"{name}.")}
         if not found:
             groups = ", ".join(dict.fromkeys(check.id.partition(".")[0] for check in ALL))
-            raise CommandFailed(f"--only {in_one_line(name)}: no such check; the groups are {groups}; see --list")
+            raise CommandFailed(
+                f"--only {in_one_line(name)}: no such check; the groups are {groups}; see --list"
+            )
         wanted |= found
     for check in reversed(ALL):
         if check.id in wanted:
@@ -108,25 +123,35 @@ def _chosen(only: list[str] | None) -> list[Check]:
 
 
 def _where(options: Namespace) -> Where:
-    host, colon, port = options.server.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise CommandFailed(f"{in_one_line(options.server)}: HOST:PORT is due, such as 127.0.0.1:1080 or [::1]:1080")
+    host, port, login = _server(options.server)
+    if options.login_file is not None:
+        login = read_login(options.login_file).credentials
     try:
         target = str(ip_address(options.target))
     except ValueError:
-        raise CommandFailed(f"--target {in_one_line(options.target)}: an IP address of this machine is due") from None
+        raise CommandFailed(
+            f"--target {in_one_line(options.target)}: an IP address of this machine is due"
+        ) from None
     for name in ("timeout", "patience"):
         if not 0 < getattr(options, name) < 3600:
             raise CommandFailed(f"--{name} {getattr(options, name):g}: seconds between 0 and 3600 are due")
-    name = options.target_name
-    if name is None:
-        name = "localhost" if target == "127.0.0.1" else ""
-    return Where(
-        host.removeprefix("[").removesuffix("]"),
-        int(port),
-        None if options.login_file is None else Credentials(*read_login(options.login_file)),
-        target,
-        name,
-        options.timeout,
-        options.patience,
-    )
+    named = options.target_name
+    if named is None:
+        named = "localhost" if target == "127.0.0.1" else ""
+    return Where(host, port, login, target, named, options.timeout, options.patience)
+
+
+def _server(text: str | None) -> tuple[str, int, Credentials | None]:
+    """The host, the port and the login that *text* or the environment gives."""
+    if text is None:
+        try:
+            proxy = Proxy.from_environment()
+        except ValueError as problem:
+            raise CommandFailed(str(problem)) from None
+        if proxy is None or proxy.kind in (Kind.HTTP, Kind.HTTPS):
+            raise CommandFailed("probe: no server: give HOST:PORT, or the URL of a SOCKS server in ALL_PROXY")
+        return proxy.host, proxy.port, None if proxy.login is None else proxy.login.credentials
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65536:
+        raise CommandFailed(f"{in_one_line(text)}: HOST:PORT is due, such as 127.0.0.1:1080 or [::1]:1080")
+    return host.removeprefix("[").removesuffix("]"), int(port), None

@@ -54,7 +54,7 @@ def proxy_of(options: Namespace, timeout: float) -> Proxy:
             "into a file for --login-file, or the URL into the variable ALL_PROXY"
         )
     if options.login_file is not None:
-        proxy = proxy.with_login(_read_login(options.login_file))
+        proxy = proxy.with_login(read_login(options.login_file))
     return evolve(proxy, no_proxy=NoProxy(), timeout=timeout)
 
 
@@ -62,7 +62,12 @@ def _with_scheme(url: str) -> str:
     return url if "://" in url else f"socks5://{url}"
 
 
-def _read_login(path: str) -> UsernamePassword:
+def read_login(path: str) -> UsernamePassword:
+    """
+    The login that the file *path* holds.
+
+    :raises CommandFailed: when it holds none.
+    """
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_mode & 0o044:

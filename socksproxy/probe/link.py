@@ -17,11 +17,11 @@ T = TypeVar("T")
 _APART = 0.004
 
 
-class Ended(Failed):
+class ServerClosed(Failed):
     """The connection ended where an answer was due."""
 
 
-class Silent(Failed):
+class ServerSilent(Failed):
     """There was no answer in time."""
 
 
@@ -56,9 +56,9 @@ class Link:
         try:
             self.socket.sendall(data)
         except TimeoutError:
-            raise Silent(f"{self._name} read nothing for {self.timeout:g} s") from None
+            raise ServerSilent(f"{self._name} read nothing for {self.timeout:g} s") from None
         except OSError:
-            raise Ended(f"{self._name} closed the connection") from None
+            raise ServerClosed(f"{self._name} closed the connection") from None
 
     def send_apart(self, data: bytes) -> None:
         """Send *data*, each byte in a segment of its own."""
@@ -71,14 +71,14 @@ class Link:
         Some bytes; none: the other end has closed.
 
         :param timeout: seconds; None: those of the link.
-        :raises Silent: when there are none in time.
+        :raises ServerSilent: when there are none in time.
         """
         seconds = self.timeout if timeout is None else max(timeout, 0.001)
         self.socket.settimeout(seconds)
         try:
             return self.socket.recv(65536)
         except TimeoutError:
-            raise Silent(f"{self._name} sent nothing for {seconds:g} s") from None
+            raise ServerSilent(f"{self._name} sent nothing for {seconds:g} s") from None
         except OSError:
             return b""
         finally:
@@ -97,11 +97,11 @@ class Link:
             try:
                 some = self.socket.recv(size - len(data))
             except TimeoutError:
-                raise Silent(f"{self._name} sent {_counted(data)} within {self.timeout:g} s") from None
+                raise ServerSilent(f"{self._name} sent {_counted(data)} within {self.timeout:g} s") from None
             except OSError:
                 some = b""
             if not some:
-                raise Ended(f"{self._name} closed the connection after {_counted(data)}")
+                raise ServerClosed(f"{self._name} closed the connection after {_counted(data)}")
             data += some
         return bytes(data)
 
@@ -126,7 +126,7 @@ class Link:
         try:
             self.socket.shutdown(SHUT_WR)
         except OSError:
-            raise Ended(f"{self._name} closed the connection") from None
+            raise ServerClosed(f"{self._name} closed the connection") from None
 
     def reset(self) -> None:
         """Close with a reset."""
@@ -138,7 +138,7 @@ class Link:
         What comes until the other end closes.
 
         :param within: seconds; None: those of the link.
-        :raises Silent: when it does not close in time.
+        :raises ServerSilent: when it does not close in time.
         """
         seconds = self.timeout if within is None else within
         until = time.monotonic() + seconds
@@ -146,8 +146,8 @@ class Link:
         while True:
             try:
                 some = self.receive_some(until - time.monotonic())
-            except Silent:
-                raise Silent(f"{self._name} kept the connection open for {seconds:g} s") from None
+            except ServerSilent:
+                raise ServerSilent(f"{self._name} kept the connection open for {seconds:g} s") from None
             if not some:
                 return bytes(data)
             data += some

@@ -6,20 +6,20 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from .outcome import Result, Verdict
+from .check import Result
+from .outcome import CheckOutcome
 from .speed import Figure
-
 
 #: Columns of a check's id.
 ID_WIDTH = 32
 
 
 def rows(result: Result) -> Iterator[str]:
-    """The lines of a table for *result*: the verdict, the check, what was expected and, if it was not met, found."""
+    """The lines of a table for *result*: the verdict, what was expected and, where it was not met, found."""
     check = result.check
-    told = f"  ({result.found})" if result.found and result.verdict is Verdict.PASS else ""
+    told = f"  ({result.found})" if result.found and result.verdict is CheckOutcome.PASS else ""
     yield f"{result.verdict.value:<10}  {check.id:<{ID_WIDTH}}  {check.expected}{told}"
-    if result.verdict is not Verdict.PASS:
+    if result.verdict is not CheckOutcome.PASS:
         yield f"{'':<10}  {'':<{ID_WIDTH}}  {result.found} [{check.source}]"
 
 
@@ -33,7 +33,7 @@ def figures_in_lines(figures: Sequence[Figure]) -> Iterator[str]:
 def summary(results: Sequence[Result]) -> str:
     """How many there are of each verdict."""
     counts = Counter(result.verdict for result in results)
-    return ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict)
+    return ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in CheckOutcome)
 
 
 def as_json(server: str, results: Sequence[Result], figures: Sequence[Figure]) -> str:

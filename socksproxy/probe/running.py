@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from .link import Ended, Silent
-from .outcome import Check, Failed, NotRun, NotServed, Result, Verdict
-from .subject import Subject
+from .check import Check, Result
+from .link import ServerClosed, ServerSilent
+from .outcome import CheckOutcome, Failed, NotPossible, NotServed
+from .subject import ProbedServer
 
-_VERDICTS: dict[type[Exception], Verdict] = {
-    Failed: Verdict.FAIL,
-    Ended: Verdict.FAIL,
-    Silent: Verdict.FAIL,
-    NotServed: Verdict.NOT_SERVED,
-    NotRun: Verdict.NOT_RUN,
+_VERDICTS: dict[type[Exception], CheckOutcome] = {
+    Failed: CheckOutcome.FAIL,
+    ServerClosed: CheckOutcome.FAIL,
+    ServerSilent: CheckOutcome.FAIL,
+    NotServed: CheckOutcome.NOT_SERVED,
+    NotPossible: CheckOutcome.NOT_RUN,
 }
 
 
 def run(
-    checks: Sequence[Check], subject: Subject, told: Callable[[Result], None] = lambda result: None
+    checks: Sequence[Check], subject: ProbedServer, told: Callable[[Result], None] = lambda result: None
 ) -> list[Result]:
     """
     What *checks* say of *subject*, in their order.
@@ -43,14 +44,16 @@ def run(
     return [results[check.id] for check in checks]
 
 
-def _run(check: Check, subject: Subject, results: dict[str, Result]) -> Result:
+def _run(check: Check, subject: ProbedServer, results: dict[str, Result]) -> Result:
     needed = results.get(check.needs)
-    if needed is not None and needed.verdict is not Verdict.PASS:
-        verdict = Verdict.NOT_SERVED if needed.verdict is Verdict.NOT_SERVED else Verdict.NOT_RUN
+    if needed is not None and needed.verdict is not CheckOutcome.PASS:
+        verdict = (
+            CheckOutcome.NOT_SERVED if needed.verdict is CheckOutcome.NOT_SERVED else CheckOutcome.NOT_RUN
+        )
         return Result(check, verdict, f"needs {check.needs}")
     try:
-        return Result(check, Verdict.PASS, check.run(subject) or "")
+        return Result(check, CheckOutcome.PASS, check.run(subject) or "")
     except tuple(_VERDICTS) as problem:
         return Result(check, _VERDICTS[type(problem)], str(problem))
     except OSError as problem:  # of a socket of this machine
-        return Result(check, Verdict.NOT_RUN, str(problem))
+        return Result(check, CheckOutcome.NOT_RUN, str(problem))

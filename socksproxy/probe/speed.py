@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from ..wire.words import Command
 from .checks.udp import associated
-from .outcome import Failed, NotRun, NotServed
-from .subject import Subject, Target, granted
+from .outcome import Failed, NotPossible, NotServed
+from .subject import ProbedServer, TargetPort, granted
 
 _ROUNDS, _ECHOES = 50, 200
 _CLIENTS, _SECONDS = 16, 2.0
@@ -31,7 +31,7 @@ class Figure(NamedTuple):
     unit: str
 
 
-def measure(subject: Subject) -> list[Figure]:
+def measure(subject: ProbedServer) -> list[Figure]:
     """The latency and the rate of *subject*."""
     return [
         Figure("a session, from the first byte to the reply (median)", _tried(_session, subject), "ms"),
@@ -41,14 +41,14 @@ def measure(subject: Subject) -> list[Figure]:
     ]
 
 
-def _tried(measured: Callable[[Subject], float], subject: Subject) -> float | None:
+def _tried(measured: Callable[[ProbedServer], float], subject: ProbedServer) -> float | None:
     try:
         return measured(subject)
-    except (Failed, NotServed, NotRun, OSError):
+    except (Failed, NotServed, NotPossible, OSError):
         return None
 
 
-def _session(subject: Subject) -> float:
+def _session(subject: ProbedServer) -> float:
     times = []
     with subject.listen() as target:
         for _ in range(_ROUNDS):
@@ -60,7 +60,7 @@ def _session(subject: Subject) -> float:
     return median(times) * 1000
 
 
-def _echo(subject: Subject) -> float:
+def _echo(subject: ProbedServer) -> float:
     times = []
     with subject.joined() as (client, target):
         for _ in range(_ECHOES):
@@ -72,7 +72,7 @@ def _echo(subject: Subject) -> float:
     return median(times) * 1000
 
 
-def _udp_echo(subject: Subject) -> float:
+def _udp_echo(subject: ProbedServer) -> float:
     times = []
     with associated(subject) as association:
         for _ in range(_ECHOES):
@@ -82,7 +82,7 @@ def _udp_echo(subject: Subject) -> float:
     return median(times) * 1000
 
 
-def _rate(subject: Subject) -> float:
+def _rate(subject: ProbedServer) -> float:
     until = time.monotonic() + _SECONDS
     counts = [0] * _CLIENTS
     with subject.listen() as target:
@@ -98,7 +98,7 @@ def _rate(subject: Subject) -> float:
     return sum(counts) / _SECONDS
 
 
-def _accept(target: Target, until: float) -> None:
+def _accept(target: TargetPort, until: float) -> None:
     while time.monotonic() < until:
         try:
             target.accept().socket.close()
@@ -106,7 +106,7 @@ def _accept(target: Target, until: float) -> None:
             return
 
 
-def _repeat(subject: Subject, port: int, until: float, counts: list[int], index: int) -> None:
+def _repeat(subject: ProbedServer, port: int, until: float, counts: list[int], index: int) -> None:
     while time.monotonic() < until:
         try:
             with subject.ask(Command.CONNECT, subject.at(port)) as client:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from ..wire import password, socks4, socks5
 from ..wire.words import Address, AddressType, Command, Method, Reply, Reply4, Request, Version
-from .link import Ended, Link, Silent
-from .outcome import Failed, NotRun, NotServed, expect
+from .link import Link, ServerClosed, ServerSilent
+from .outcome import Failed, NotPossible, NotServed, expect
 
 #: The CONNECT, BIND and UDP ASSOCIATE of a client that says nothing of itself.
 UNSPECIFIED4 = Address("0.0.0.0", 0, AddressType.IPV4)
@@ -43,7 +43,7 @@ class Where(NamedTuple):
     patience: float = 35.0
 
 
-class Target:
+class TargetPort:
     """
     A port of this machine that waits for the server.
 
@@ -59,7 +59,7 @@ class Target:
             self._sockets.append(listening)
             self.port = listening.getsockname()[1]
 
-    def __enter__(self) -> Target:
+    def __enter__(self) -> TargetPort:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -70,15 +70,15 @@ class Target:
         """
         The next connection.
 
-        :raises Silent: when there is none in time.
+        :raises ServerSilent: when there is none in time.
         """
         ready, _, _ = select.select(self._sockets, [], [], self._timeout)
         if not ready:
-            raise Silent(f"no connection reached the target within {self._timeout:g} s")
+            raise ServerSilent(f"no connection reached the target within {self._timeout:g} s")
         return Link(ready[0].accept()[0], self._timeout, "the server, at the target,")
 
 
-class Subject:
+class ProbedServer:
     """
     The server that is checked.
 
@@ -155,51 +155,51 @@ class Subject:
 
     # Targets.
 
-    def listen(self) -> Target:
+    def listen(self) -> TargetPort:
         """A target at the target's address."""
-        return Target([self.where.target], self.timeout)
+        return TargetPort([self.where.target], self.timeout)
 
-    def listen6(self) -> Target:
+    def listen6(self) -> TargetPort:
         """
         A target at an IPv6 address.
 
-        :raises NotRun: where there is none.
+        :raises NotPossible: where there is none.
         """
         host = self.target6()
-        return Target([host], self.timeout)
+        return TargetPort([host], self.timeout)
 
-    def listen_by_name(self) -> Target:
+    def listen_by_name(self) -> TargetPort:
         """
         A target at every address of the target's name.
 
-        :raises NotRun: where there is no name.
+        :raises NotPossible: where there is no name.
         """
         self.name()
         hosts = [self.where.target]
         if self._loopback() and _can_bind(_LOOPBACK6):
             hosts.append(_LOOPBACK6)
-        return Target(hosts, self.timeout)
+        return TargetPort(hosts, self.timeout)
 
     def target6(self) -> str:
         """
         The target's IPv6 address.
 
-        :raises NotRun: where there is none.
+        :raises NotPossible: where there is none.
         """
         if ip_address(self.where.target).version == 6:
             return self.where.target
         if not self._loopback() or not _can_bind(_LOOPBACK6):
-            raise NotRun("no IPv6 address of this machine that the server can reach")
+            raise NotPossible("no IPv6 address of this machine that the server can reach")
         return _LOOPBACK6
 
     def name(self) -> str:
         """
         The target's name.
 
-        :raises NotRun: where there is none.
+        :raises NotPossible: where there is none.
         """
         if not self.where.name:
-            raise NotRun("no name for the target: --target-name gives one")
+            raise NotPossible("no name for the target: --target-name gives one")
         return self.where.name
 
     def at(self, port: int) -> Address:
@@ -219,10 +219,10 @@ class Subject:
         """
         An address of this machine that is not the target's.
 
-        :raises NotRun: where there is none.
+        :raises NotPossible: where there is none.
         """
         if not self._loopback() or not _can_bind("127.0.0.2"):
-            raise NotRun("no second address of this machine that reaches the server")
+            raise NotPossible("no second address of this machine that reaches the server")
         return "127.0.0.2"
 
     def _loopback(self) -> bool:
@@ -231,19 +231,16 @@ class Subject:
     # Connections through the server.
 
     @contextmanager
-    def joined(self, target: Target | None = None, destination: Address | None = None) -> Iterator[tuple[Link, Link]]:
+    def joined(self) -> Iterator[tuple[Link, Link]]:
         """
         A connection through the server by SOCKS5: the client's end and the target's end.
 
-        :param target: where it leads; None: to a new one.
-        :param destination: how the request names it; None: by its address.
         :raises Failed: when the server refuses.
         """
-        with target or self.listen() as listening:
-            with self.ask(Command.CONNECT, destination or self.at(listening.port)) as client:
-                granted(client)
-                with listening.accept() as server:
-                    yield client, server
+        with self.listen() as listening, self.ask(Command.CONNECT, self.at(listening.port)) as client:
+            granted(client)
+            with listening.accept() as server:
+                yield client, server
 
 
 def granted(link: Link) -> Address:
@@ -266,7 +263,7 @@ def granted_where_served(link: Link) -> Address:
     """
     try:
         reply = link.read(socks5.parse_reply)
-    except Ended:
+    except ServerClosed:
         raise NotServed("the server closed the connection") from None
     if reply.reply in _NOT_SERVED:
         raise NotServed(f"the reply was {reply.reply}")
@@ -289,7 +286,7 @@ def granted4_where_served(link: Link) -> Address:
     """
     try:
         first = link.receive(1)
-    except (Ended, Silent) as problem:
+    except (ServerClosed, ServerSilent) as problem:
         raise NotServed(str(problem)) from None
     if first[0] == Version.SOCKS5:
         raise NotServed("the server answered with SOCKS5")

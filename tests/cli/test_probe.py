@@ -53,7 +53,20 @@ def test_login(tmp_path: Path) -> None:
     with FaultyServer(login=True) as server:
         arguments = (f"127.0.0.1:{server.port}", "--no-figures", "--only", "login")
         assert _probe(*arguments, "--login-file", file) == 0
-        assert _probe(*arguments) == 1
+        assert _probe(*arguments) == 3
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("all_proxy", "ALL_PROXY", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_server_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultyServer(login=True) as server:
+        url = f"socks5://{USER.decode()}:{PASSWORD.decode()}@127.0.0.1:{server.port}"
+        monkeypatch.setenv("ALL_PROXY", url)
+        assert _probe("--no-figures", "--only", "login.status") == 0
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +82,7 @@ def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), "no HOST:PORT is given"),
+        ((), "probe: no server: give HOST:PORT, or the URL of a SOCKS server in ALL_PROXY"),
         (("127.0.0.1",), "127.0.0.1: HOST:PORT is due"),
         (("127.0.0.1:0",), "127.0.0.1:0: HOST:PORT is due"),
         (("host:port",), "host:port: HOST:PORT is due"),
@@ -81,5 +94,5 @@ def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_mistakes(arguments: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _probe(*arguments) == 1
+    assert _probe(*arguments) == 2
     assert f"{expected}" in capsys.readouterr().err

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from socksproxy.probe.check import Check
 from socksproxy.probe.checks import ALL
-from socksproxy.probe.outcome import Check, Failed, NotRun, NotServed, Verdict
+from socksproxy.probe.outcome import CheckOutcome, Failed, NotPossible, NotServed
 from socksproxy.probe.running import run
-from socksproxy.probe.subject import Subject, Where
+from socksproxy.probe.subject import ProbedServer, Where
 from socksproxy.wire.password import Credentials
 
 from ..support.faulty_server import PASSWORD, PATIENCE, USER, FaultyServer
@@ -21,9 +22,9 @@ _LOGIN = Credentials(USER, PASSWORD)
 _NOT_SERVED = {"socks4.connect", "socks4a.connect", "socks4a.bind", "socks4.bind"}
 
 
-def _subject(server: FaultyServer, login: Credentials | None, **more: Any) -> Subject:
+def _subject(server: FaultyServer, login: Credentials | None, **more: Any) -> ProbedServer:
     where = Where("127.0.0.1", server.port, login, timeout=1.0, patience=4 * PATIENCE)
-    return Subject(where._replace(**more))
+    return ProbedServer(where._replace(**more))
 
 
 @pytest.fixture
@@ -34,7 +35,9 @@ def both_families(monkeypatch: pytest.MonkeyPatch) -> str:
     def found(host: Any, port: Any, *arguments: Any, **more: Any) -> Any:
         if host != "both.test":
             return original(host, port, *arguments, **more)
-        return [row for address in ("::1", "127.0.0.1") for row in original(address, port, *arguments, **more)]
+        return [
+            row for address in ("::1", "127.0.0.1") for row in original(address, port, *arguments, **more)
+        ]
 
     monkeypatch.setattr(socket, "getaddrinfo", found)
     return "both.test"
@@ -71,24 +74,26 @@ def test_no_fault(check: Check, both_families: str) -> None:
 def test_with_a_login() -> None:
     with FaultyServer("", login=True) as server:
         results = run(ALL, _subject(server, _LOGIN))
-    assert [result for result in results if result.verdict not in (Verdict.PASS, Verdict.NOT_RUN)] == []
+    assert [
+        result for result in results if result.verdict not in (CheckOutcome.PASS, CheckOutcome.NOT_RUN)
+    ] == []
     assert [result.check for result in results] == ALL
 
 
 def test_without_the_login_that_is_due() -> None:
     with FaultyServer("", login=True) as server:
         results = {result.check.id: result for result in run(ALL, _subject(server, None))}
-    assert results["socks5.greeting"].verdict is Verdict.FAIL
-    assert results["socks5.connect"].verdict is Verdict.NOT_RUN
+    assert results["socks5.greeting"].verdict is CheckOutcome.FAIL
+    assert results["socks5.connect"].verdict is CheckOutcome.NOT_RUN
 
 
 def test_no_second_address_and_no_name() -> None:
     ids = {"socks5.connect-name", "socks5.connect-ipv6", "socks5.bind-wrong-peer", "udp.other-source"}
     with FaultyServer() as server:
         where = Where("127.0.0.1", server.port, target="127.0.0.3", name="", timeout=1.0)
-        subject = Subject(where)
+        subject = ProbedServer(where)
         assert subject.at(1).host == "127.0.0.3"
-        with pytest.raises(NotRun, match="--target-name"):
+        with pytest.raises(NotPossible, match="--target-name"):
             subject.name()
     assert ids <= {check.id for check in ALL}
 
@@ -96,7 +101,8 @@ def test_no_second_address_and_no_name() -> None:
 def test_every_check_names_its_source_and_stands_after_what_it_needs() -> None:
     seen: set[str] = set()
     for check in ALL:
-        assert check.source and check.expected
+        assert check.source
+        assert check.expected
         assert check.id not in seen
         assert not check.needs or check.needs in seen
         seen.add(check.id)

@@ -233,7 +233,9 @@ class FaultyServer:
         self._open.append(target)
         with target:
             bound = Address.of(*target.getsockname()[:2])
-            self._grant(client, request, bound._replace(port=1) if self._has("socks5.bound-address") else bound)
+            self._grant(
+                client, request, bound._replace(port=1) if self._has("socks5.bound-address") else bound
+            )
             self._relay(client, target)
 
     def _dial(self, client: socket.socket, request: Request, host: str, port: int) -> socket.socket:
@@ -264,7 +266,9 @@ class FaultyServer:
         if self._has("relay.client-reads-nothing") or self._has("relay.destination-reads-nothing"):
             self._in_turns(client, target)
             return
-        other = self._thread(self._copy, target, client, "relay.destination-half-closes", "relay.destination-ends")
+        other = self._thread(
+            self._copy, target, client, "relay.destination-half-closes", "relay.destination-ends"
+        )
         self._copy(client, target, "relay.client-half-closes", "relay.client-ends")
         other.join()
 
@@ -304,7 +308,11 @@ class FaultyServer:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self._open.append(listening)
             bound = Address.of(*listening.getsockname())
-            self._grant(client, request, UNSPECIFIED._replace(port=bound.port) if self._has("socks5.bind-address") else bound)
+            self._grant(
+                client,
+                request,
+                UNSPECIFIED._replace(port=bound.port) if self._has("socks5.bind-address") else bound,
+            )
             ready = select.select([client, listening], [], [])[0]
             if client in ready:
                 if self._has("socks5.bind-client-ends"):
@@ -339,9 +347,12 @@ class FaultyServer:
 class _Association:
     """An association of one client."""
 
-    def __init__(self, fault: str, control: socket.socket, request: Request, opened: list[socket.socket]) -> None:
+    def __init__(
+        self, fault: str, control: socket.socket, request: Request, opened: list[socket.socket]
+    ) -> None:
         self._fault = fault
         self._control = control
+        self._host: str = control.getpeername()[0]
         self._relay = _datagrams("127.0.0.1")
         self._outlets = {AddressType.IPV4: _datagrams("127.0.0.1"), AddressType.IPV6: _datagrams("::1")}
         opened.extend((self._relay, *self._outlets.values()))
@@ -373,10 +384,7 @@ class _Association:
                     self._from_target(*outlet.recvfrom(65536)[:2])
 
     def _from_client(self, data: bytes, source: tuple[str, int]) -> None:
-        if self._control.fileno() >= 0 and self._fault not in ("udp.other-source", "udp.first-source", "udp.ends"):
-            if source[0] != self._control.getpeername()[0]:
-                return
-        if self._fault == "udp.other-source" and self._client is None and source[0] != self._control.getpeername()[0]:
+        if source[0] != self._host and not self._takes_strangers():
             return
         if self._fault == "udp.first-source" and self._client is not None and source != self._client:
             return
@@ -385,6 +393,10 @@ class _Association:
         if source != self._client:
             return
         self._pass_on(data)
+
+    def _takes_strangers(self) -> bool:
+        """One fault concerns a stranger that comes first, the other one that comes later."""
+        return self._fault == ("udp.first-source" if self._client is None else "udp.other-source")
 
     def _pass_on(self, data: bytes) -> None:
         try:
@@ -402,7 +414,11 @@ class _Association:
         kind = header.address.type
         if (self._fault, kind) in (("udp.ipv6", AddressType.IPV6), ("udp.name", AddressType.DOMAIN_NAME)):
             return
-        host = socket.gethostbyname(header.address.host) if kind is AddressType.DOMAIN_NAME else header.address.host
+        host = (
+            socket.gethostbyname(header.address.host)
+            if kind is AddressType.DOMAIN_NAME
+            else header.address.host
+        )
         outlet = self._outlets[AddressType.IPV6 if kind is AddressType.IPV6 else AddressType.IPV4]
         self._first = self._first or header.address
         if self._fault == "udp.after-refused" and _refuses(host, header.address.port):

@@ -10,9 +10,10 @@ from ipaddress import ip_address
 
 from ...wire import socks5
 from ...wire.words import Address, AddressType, Command, Reply
-from ..link import Link, Silent
-from ..outcome import Checks, Failed, expect
-from ..subject import Subject, echoed, granted, granted4, granted4_where_served, granted_where_served
+from ..check import Checks
+from ..link import Link, ServerSilent
+from ..outcome import Failed, expect
+from ..subject import ProbedServer, echoed, granted, granted4, granted4_where_served, granted_where_served
 
 CHECKS = Checks()
 
@@ -23,19 +24,21 @@ CHECKS = Checks()
     "RFC 1928, 4 and 6",
     needs="socks5.connect",
 )
-def _bind(subject: Subject) -> None:
+def _bind(subject: ProbedServer) -> None:
     with subject.ask(Command.BIND, _peer(subject)) as client:
         _whole(subject, client, granted_where_served, granted)
 
 
 @CHECKS.add("socks4.bind", "the same for SOCKS4", "SOCKS4, BIND", needs="socks4.connect")
-def _bind4(subject: Subject) -> None:
+def _bind4(subject: ProbedServer) -> None:
     with subject.ask4(Command.BIND, _peer(subject)) as client:
         _whole(subject, client, granted4_where_served, granted4)
 
 
-@CHECKS.add("socks4a.bind", "the same for SOCKS4a, whose request names the peer", "SOCKS4a", needs="socks4.bind")
-def _bind4a(subject: Subject) -> None:
+@CHECKS.add(
+    "socks4a.bind", "the same for SOCKS4a, whose request names the peer", "SOCKS4a", needs="socks4.bind"
+)
+def _bind4a(subject: ProbedServer) -> None:
     with subject.ask4(Command.BIND, Address(subject.name(), 1, AddressType.DOMAIN_NAME)) as client:
         _whole(subject, client, granted4_where_served, granted4)
 
@@ -46,7 +49,7 @@ def _bind4a(subject: Subject) -> None:
     "RFC 1928, 6",
     needs="socks5.bind",
 )
-def _address(subject: Subject) -> None:
+def _address(subject: ProbedServer) -> None:
     with subject.ask(Command.BIND, _peer(subject)) as client:
         bound = granted(client)
         expect(not ip_address(bound.host).is_unspecified, f"BND.ADDR was {bound.host}")
@@ -58,14 +61,14 @@ def _address(subject: Subject) -> None:
     "RFC 1928, 4: DST.ADDR evaluates the BIND request",
     needs="socks5.bind",
 )
-def _wrong_peer(subject: Subject) -> str:
+def _wrong_peer(subject: ProbedServer) -> str:
     source = subject.another_source()
     with subject.ask(Command.BIND, _peer(subject)) as client:
         place = _place(subject, granted(client))
         with _called(subject, place, source):
             try:
                 reply = client.read(socks5.parse_reply).reply
-            except Silent:
+            except ServerSilent:
                 return "the server waits for the right peer"
             expect(reply != Reply.SUCCEEDED, f"the peer {source} was granted")
             return f"the second reply was {reply}"
@@ -77,7 +80,7 @@ def _wrong_peer(subject: Subject) -> str:
     "RFC 1928, 4: BIND belongs to its connection",
     needs="socks5.bind",
 )
-def _client_ends(subject: Subject) -> None:
+def _client_ends(subject: ProbedServer) -> None:
     with subject.ask(Command.BIND, _peer(subject)) as client:
         place = _place(subject, granted(client))
     until = time.monotonic() + subject.timeout
@@ -90,25 +93,26 @@ def _client_ends(subject: Subject) -> None:
     raise Failed(f"the port took connections for {subject.timeout:g} s more")
 
 
-def _peer(subject: Subject) -> Address:
+def _peer(subject: ProbedServer) -> Address:
     """DST.ADDR of the peer that will come; DST.PORT is one that no test minds."""
     return subject.at(1)
 
 
 def _whole(
-    subject: Subject, client: Link, first: Callable[[Link], Address], second: Callable[[Link], Address]
+    subject: ProbedServer, client: Link, first: Callable[[Link], Address], second: Callable[[Link], Address]
 ) -> None:
     place = _place(subject, first(client))
     with _called(subject, place) as peer:
         told = second(client)
         host, port = peer.socket.getsockname()[:2]
         expect(
-            told.host == host and told.port == port, f"the second reply had {told}; the peer is {Address.of(host, port)}"
+            told.host == host and told.port == port,
+            f"the second reply had {told}; the peer is {Address.of(host, port)}",
         )
         echoed(client, peer)
 
 
-def _place(subject: Subject, bound: Address) -> Address:
+def _place(subject: ProbedServer, bound: Address) -> Address:
     """Where the peer connects: an address of zeros stands for the server's own (SOCKS4, BIND)."""
     expect(bound.port != 0, "the first reply has port 0")
     if bound.type is AddressType.DOMAIN_NAME or not ip_address(bound.host).is_unspecified:
@@ -117,7 +121,7 @@ def _place(subject: Subject, bound: Address) -> Address:
 
 
 @contextmanager
-def _called(subject: Subject, place: Address, source: str = "") -> Iterator[Link]:
+def _called(subject: ProbedServer, place: Address, source: str = "") -> Iterator[Link]:
     """The peer's connection to *place*; it may be refused where BIND has ended."""
     try:
         connection = socket.create_connection(

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from ...wire import socks4, socks5
 from ...wire.words import Address, AddressType, Command, Reply, Reply4, Request, Version
-from ..link import Ended, Link, Silent
-from ..outcome import Checks, Failed, NotRun, expect
+from ..check import Checks
+from ..link import Link, ServerClosed, ServerSilent
+from ..outcome import Failed, NotPossible, expect
 from ..subject import (
-    Subject,
-    Target,
+    ProbedServer,
+    TargetPort,
     echoed,
     granted,
     granted4,
@@ -26,7 +27,7 @@ _NO_SUCH_NAME = Address("socksproxy-probe.invalid", 80, AddressType.DOMAIN_NAME)
 _UNKNOWN_COMMAND, _UNKNOWN_TYPE = 0x09, 0x05
 
 
-def _served(client: Link, target: Target, grant: Callable[[Link], Address]) -> Address:
+def _served(client: Link, target: TargetPort, grant: Callable[[Link], Address]) -> Address:
     """Read the reply by *grant*, and move bytes both ways."""
     with client:
         bound = grant(client)
@@ -36,20 +37,22 @@ def _served(client: Link, target: Target, grant: Callable[[Link], Address]) -> A
 
 
 @CHECKS.add("socks5.connect", "CONNECT to an IPv4 address is served", "RFC 1928, 4", needs="socks5.greeting")
-def _connect(subject: Subject) -> None:
+def _connect(subject: ProbedServer) -> None:
     with subject.listen() as target:
         _served(subject.ask(Command.CONNECT, subject.at(target.port)), target, granted)
 
 
 @CHECKS.add("socks5.connect-name", "CONNECT to a name is served", "RFC 1928, 5", needs="socks5.connect")
-def _name(subject: Subject) -> None:
+def _name(subject: ProbedServer) -> None:
     with subject.listen_by_name() as target:
         destination = subject.named(target.port)
         _served(subject.ask(Command.CONNECT, destination), target, granted_where_served)
 
 
-@CHECKS.add("socks5.connect-ipv6", "CONNECT to an IPv6 address is served", "RFC 1928, 5", needs="socks5.connect")
-def _ipv6(subject: Subject) -> None:
+@CHECKS.add(
+    "socks5.connect-ipv6", "CONNECT to an IPv6 address is served", "RFC 1928, 5", needs="socks5.connect"
+)
+def _ipv6(subject: ProbedServer) -> None:
     with subject.listen6() as target:
         destination = Address(subject.target6(), target.port, AddressType.IPV6)
         _served(subject.ask(Command.CONNECT, destination), target, granted_where_served)
@@ -61,14 +64,14 @@ def _ipv6(subject: Subject) -> None:
     "RFC 8305, 5",
     needs="socks5.connect-name",
 )
-def _next_address(subject: Subject) -> None:
+def _next_address(subject: ProbedServer) -> None:
     name = subject.name()
     try:
         found = {row[0] for row in socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)}
     except OSError:
         found = set()
     if found != {socket.AF_INET, socket.AF_INET6}:
-        raise NotRun(f"{name} does not have an IPv4 and an IPv6 address here")
+        raise NotPossible(f"{name} does not have an IPv4 and an IPv6 address here")
     first6 = socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)[0][0] == socket.AF_INET6
     with subject.listen() if first6 else subject.listen6() as target:
         _served(subject.ask(Command.CONNECT, subject.named(target.port)), target, granted)
@@ -80,72 +83,92 @@ def _next_address(subject: Subject) -> None:
     "RFC 1928, 6",
     needs="socks5.connect",
 )
-def _bound(subject: Subject) -> None:
+def _bound(subject: ProbedServer) -> None:
     with subject.listen() as target, subject.ask(Command.CONNECT, subject.at(target.port)) as client:
         bound = granted(client)
         with target.accept() as server:
             host, port = server.socket.getpeername()[:2]
-    expect(bound.host == host and bound.port == port, f"{bound}; the connection came from {Address.of(host, port)}")
+    expect(
+        bound.host == host and bound.port == port,
+        f"{bound}; the connection came from {Address.of(host, port)}",
+    )
 
 
 @CHECKS.add("socks4.connect", "CONNECT of SOCKS4 is served", "SOCKS4, CONNECT")
-def _connect4(subject: Subject) -> None:
+def _connect4(subject: ProbedServer) -> None:
     with subject.listen() as target:
         _served(subject.ask4(Command.CONNECT, subject.at(target.port)), target, granted4_where_served)
 
 
-@CHECKS.add("socks4.reply-version", "the version in a reply of SOCKS4 is 0", "SOCKS4, CONNECT", needs="socks4.connect")
-def _version4(subject: Subject) -> None:
+@CHECKS.add(
+    "socks4.reply-version", "the version in a reply of SOCKS4 is 0", "SOCKS4, CONNECT", needs="socks4.connect"
+)
+def _version4(subject: ProbedServer) -> None:
     with subject.listen() as target, subject.ask4(Command.CONNECT, subject.at(target.port)) as client:
         first = client.receive(8)[0]
         expect(first == 0, f"it was {first}")
 
 
-@CHECKS.add("socks4.userid-empty", "an empty USERID is accepted", "curl and OpenBSD's nc send it", needs="socks4.connect")
-def _no_userid(subject: Subject) -> None:
+@CHECKS.add(
+    "socks4.userid-empty",
+    "an empty USERID is accepted",
+    "curl and OpenBSD's nc send it",
+    needs="socks4.connect",
+)
+def _no_userid(subject: ProbedServer) -> None:
     with subject.listen() as target:
         _served(subject.ask4(Command.CONNECT, subject.at(target.port), b""), target, granted4)
 
 
 @CHECKS.add("socks4a.connect", "CONNECT of SOCKS4a to a name is served", "SOCKS4a", needs="socks4.connect")
-def _connect4a(subject: Subject) -> None:
+def _connect4a(subject: ProbedServer) -> None:
     with subject.listen_by_name() as target:
         _served(subject.ask4(Command.CONNECT, subject.named(target.port)), target, granted4_where_served)
 
 
 @CHECKS.add("socks5.refused", "a closed port is answered with 5", "RFC 1928, 6", needs="socks5.connect")
-def _refused(subject: Subject) -> None:
+def _refused(subject: ProbedServer) -> None:
     _replied(subject, Command.CONNECT, subject.at(subject.closed_port()), Reply.CONNECTION_REFUSED)
 
 
-@CHECKS.add("socks5.no-such-name", "a name that does not exist is answered with 4", "RFC 1928, 6", needs="socks5.connect-name")
-def _no_such_name(subject: Subject) -> None:
+@CHECKS.add(
+    "socks5.no-such-name",
+    "a name that does not exist is answered with 4",
+    "RFC 1928, 6",
+    needs="socks5.connect-name",
+)
+def _no_such_name(subject: ProbedServer) -> None:
     _replied(subject, Command.CONNECT, _NO_SUCH_NAME, Reply.HOST_UNREACHABLE)
 
 
-@CHECKS.add("socks5.unknown-command", "an unknown command is answered with 7", "RFC 1928, 6", needs="socks5.greeting")
-def _unknown_command(subject: Subject) -> None:
+@CHECKS.add(
+    "socks5.unknown-command", "an unknown command is answered with 7", "RFC 1928, 6", needs="socks5.greeting"
+)
+def _unknown_command(subject: ProbedServer) -> None:
     _replied(subject, _UNKNOWN_COMMAND, subject.at(subject.closed_port()), Reply.COMMAND_NOT_SUPPORTED)
 
 
 @CHECKS.add(
-    "socks5.unknown-address-type", "an unknown address type is answered with 8", "RFC 1928, 6", needs="socks5.greeting"
+    "socks5.unknown-address-type",
+    "an unknown address type is answered with 8",
+    "RFC 1928, 6",
+    needs="socks5.greeting",
 )
-def _unknown_type(subject: Subject) -> None:
+def _unknown_type(subject: ProbedServer) -> None:
     with subject.ready() as client:
         client.send(bytes((Version.SOCKS5, Command.CONNECT, 0, _UNKNOWN_TYPE, 127, 0, 0, 1, 0, 80)))
         _code(client, Reply.ADDRESS_TYPE_NOT_SUPPORTED)
 
 
 @CHECKS.add("socks5.empty-name", "a name of no bytes is refused", "RFC 1928, 5", needs="socks5.greeting")
-def _empty_name(subject: Subject) -> None:
+def _empty_name(subject: ProbedServer) -> None:
     with subject.ready() as client:
         client.send(bytes((Version.SOCKS5, Command.CONNECT, 0, AddressType.DOMAIN_NAME, 0, 0, 80)))
         _not_granted(client)
 
 
 @CHECKS.add("socks5.port-0", "port 0 is refused", "RFC 1928, 6", needs="socks5.connect")
-def _port_0(subject: Subject) -> None:
+def _port_0(subject: ProbedServer) -> None:
     with subject.ask(Command.CONNECT, subject.at(0)) as client:
         _not_granted(client)
 
@@ -156,19 +179,24 @@ def _port_0(subject: Subject) -> None:
     "RFC 1928, 6",
     needs="socks5.connect",
 )
-def _ends(subject: Subject) -> None:
+def _ends(subject: ProbedServer) -> None:
     with subject.ask(Command.CONNECT, subject.at(subject.closed_port())) as client:
         client.wait_for_end(10.0)
 
 
 @CHECKS.add("socks4.refused", "a closed port is answered with 91", "SOCKS4, CONNECT", needs="socks4.connect")
-def _refused4(subject: Subject) -> None:
+def _refused4(subject: ProbedServer) -> None:
     with subject.ask4(Command.CONNECT, subject.at(subject.closed_port())) as client:
         _code4(client)
 
 
-@CHECKS.add("socks4.unknown-command", "an unknown command of SOCKS4 is answered with 91", "SOCKS4", needs="socks4.connect")
-def _unknown4(subject: Subject) -> None:
+@CHECKS.add(
+    "socks4.unknown-command",
+    "an unknown command of SOCKS4 is answered with 91",
+    "SOCKS4",
+    needs="socks4.connect",
+)
+def _unknown4(subject: ProbedServer) -> None:
     with subject.ask4(_UNKNOWN_COMMAND, subject.at(subject.closed_port())) as client:
         _code4(client)
 
@@ -179,7 +207,7 @@ def _unknown4(subject: Subject) -> None:
     "RFC 9293, 3.8.5: segments are no messages",
     needs="socks5.connect",
 )
-def _segments(subject: Subject) -> None:
+def _segments(subject: ProbedServer) -> None:
     with subject.listen() as target, subject.connect() as client:
         client.send_apart(subject.hello())
         subject.log_in(client)
@@ -188,9 +216,12 @@ def _segments(subject: Subject) -> None:
 
 
 @CHECKS.add(
-    "socks4.segments", "the same for SOCKS4", "RFC 9293, 3.8.5: segments are no messages", needs="socks4.connect"
+    "socks4.segments",
+    "the same for SOCKS4",
+    "RFC 9293, 3.8.5: segments are no messages",
+    needs="socks4.connect",
 )
-def _segments4(subject: Subject) -> None:
+def _segments4(subject: ProbedServer) -> None:
     with subject.listen() as target, subject.connect() as client:
         request = Request(Version.SOCKS4, Command.CONNECT, subject.at(target.port), b"probe")
         client.send_apart(socks4.build_request(request))
@@ -203,7 +234,7 @@ def _segments4(subject: Subject) -> None:
     "Tor Browser and torsocks send data at once",
     needs="socks5.connect",
 )
-def _pipelined(subject: Subject) -> None:
+def _pipelined(subject: ProbedServer) -> None:
     early = b"early data"
     with subject.listen() as target, subject.connect() as client:
         request = socks5.build_request(Command.CONNECT, subject.at(target.port))
@@ -220,8 +251,13 @@ def _pipelined(subject: Subject) -> None:
             expect(data == early, f"{data!r} arrived for {early!r}")
 
 
-@CHECKS.add("socks4.pipelined", "the same for SOCKS4", "Tor Browser and torsocks send data at once", needs="socks4.connect")
-def _pipelined4(subject: Subject) -> None:
+@CHECKS.add(
+    "socks4.pipelined",
+    "the same for SOCKS4",
+    "Tor Browser and torsocks send data at once",
+    needs="socks4.connect",
+)
+def _pipelined4(subject: ProbedServer) -> None:
     early = b"early data"
     with subject.listen() as target, subject.connect() as client:
         request = Request(Version.SOCKS4, Command.CONNECT, subject.at(target.port), b"probe")
@@ -232,7 +268,7 @@ def _pipelined4(subject: Subject) -> None:
             expect(data == early, f"{data!r} arrived for {early!r}")
 
 
-def _replied(subject: Subject, command: int, destination: Address, reply: Reply) -> None:
+def _replied(subject: ProbedServer, command: int, destination: Address, reply: Reply) -> None:
     with subject.ask(command, destination) as client:
         _code(client, reply)
 
@@ -251,8 +287,8 @@ def _not_granted(client: Link) -> None:
     """A refusal in any form will do, but it has to come."""
     try:
         found = client.read(socks5.parse_reply).reply
-    except Silent:
+    except ServerSilent:
         raise Failed(f"no answer for {client.timeout:g} s") from None
-    except Ended:
+    except ServerClosed:
         return
     expect(found != Reply.SUCCEEDED, "the reply was 0")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ...wire import socks5
 from ...wire.words import Method, Version
-from ..link import Ended, Silent
-from ..outcome import Checks, Failed, NotServed, expect
-from ..subject import Subject
+from ..check import Checks
+from ..link import ServerClosed, ServerSilent
+from ..outcome import Failed, NotServed, expect
+from ..subject import ProbedServer
 
 CHECKS = Checks()
 
@@ -14,13 +15,15 @@ CHECKS = Checks()
 _PRIVATE_METHOD = 0xEE
 
 
-@CHECKS.add("socks5.greeting", "the greeting of SOCKS5 is answered with a method that it offers", "RFC 1928, 3")
-def _greeting(subject: Subject) -> None:
+@CHECKS.add(
+    "socks5.greeting", "the greeting of SOCKS5 is answered with a method that it offers", "RFC 1928, 3"
+)
+def _greeting(subject: ProbedServer) -> None:
     with subject.connect() as link:
         link.send(subject.hello())
         try:
             first = link.receive(1)[0]
-        except (Ended, Silent) as problem:
+        except (ServerClosed, ServerSilent) as problem:
             raise NotServed(str(problem)) from None
         if first != Version.SOCKS5:
             raise NotServed(f"the answer begins with {first:#04x}")
@@ -35,7 +38,7 @@ def _greeting(subject: Subject) -> None:
     "RFC 1928, 3",
     needs="socks5.greeting",
 )
-def _several(subject: Subject) -> None:
+def _several(subject: ProbedServer) -> None:
     offered = bytes((_PRIVATE_METHOD, subject.hello()[2], _PRIVATE_METHOD - 1))
     with subject.connect() as link:
         link.send(socks5.build_greeting(offered))
@@ -49,36 +52,41 @@ def _several(subject: Subject) -> None:
     "RFC 1928, 3",
     needs="socks5.greeting",
 )
-def _no_acceptable(subject: Subject) -> None:
+def _no_acceptable(subject: ProbedServer) -> None:
     _refused_methods(subject, bytes((_PRIVATE_METHOD,)))
 
 
 @CHECKS.add(
     "socks5.no-methods", "a greeting without methods is not accepted", "RFC 1928, 3", needs="socks5.greeting"
 )
-def _no_methods(subject: Subject) -> None:
+def _no_methods(subject: ProbedServer) -> None:
     with subject.connect() as link:
         link.send(socks5.build_greeting(b""))
         answer = link.wait_for_end()
         expect(answer in (b"", b"\x05\xff"), f"the answer was {answer.hex(' ')}")
 
 
-def _refused_methods(subject: Subject, methods: bytes) -> None:
+def _refused_methods(subject: ProbedServer, methods: bytes) -> None:
     with subject.connect() as link:
         link.send(socks5.build_greeting(methods))
         try:
             answer = link.receive(2)
-        except Ended:
+        except ServerClosed:
             raise Failed("the server closed the connection without an answer") from None
         expect(answer == b"\x05\xff", f"the answer was {answer.hex(' ')}")
 
 
-@CHECKS.add("port.unknown-version", "an unknown version gets no answer of SOCKS; the connection ends", "RFC 1928, 3")
-def _unknown_version(subject: Subject) -> None:
+@CHECKS.add(
+    "port.unknown-version", "an unknown version gets no answer of SOCKS; the connection ends", "RFC 1928, 3"
+)
+def _unknown_version(subject: ProbedServer) -> None:
     with subject.connect() as link:
         link.send(bytes((6, 1, 0, 0, 0, 0, 0, 0)))
         answer = link.wait_for_end()
-        expect(len(answer) < 2 or answer[1] not in (Method.NO_AUTHENTICATION, 90), f"granted: {answer[:8].hex(' ')}")
+        expect(
+            len(answer) < 2 or answer[1] not in (Method.NO_AUTHENTICATION, 90),
+            f"granted: {answer[:8].hex(' ')}",
+        )
 
 
 @CHECKS.add(
@@ -86,7 +94,7 @@ def _unknown_version(subject: Subject) -> None:
     "a browser that takes the port for an HTTP proxy is served or turned away, and does not hang",
     "Tor answers it in HTML (connection_edge.c)",
 )
-def _http(subject: Subject) -> str:
+def _http(subject: ProbedServer) -> str:
     with subject.connect() as link:
         link.send(b"GET http://probe.invalid/ HTTP/1.1\r\nHost: probe.invalid\r\nConnection: close\r\n\r\n")
         answer = link.wait_for_end()

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from ...wire import password, socks5
 from ...wire.words import Command, Method
-from ..link import Ended, Link
-from ..outcome import Checks, Failed, NotRun, expect
-from ..subject import Subject
+from ..check import Checks
+from ..link import Link, ServerClosed
+from ..outcome import Failed, NotPossible, expect
+from ..subject import ProbedServer
 
 CHECKS = Checks()
 
 
-@CHECKS.add(
-    "login.status", "the answer to a right login is 01 00", "RFC 1929, 2", needs="socks5.greeting"
-)
-def _status(subject: Subject) -> None:
+@CHECKS.add("login.status", "the answer to a right login is 01 00", "RFC 1929, 2", needs="socks5.greeting")
+def _status(subject: ProbedServer) -> None:
     with subject.connect() as link:
         _present(subject, link, _login(subject))
         answer = link.receive(2)
@@ -27,7 +26,7 @@ def _status(subject: Subject) -> None:
     "RFC 1928, 3",
     needs="socks5.greeting",
 )
-def _required(subject: Subject) -> None:
+def _required(subject: ProbedServer) -> None:
     _login(subject)
     with subject.connect() as link:
         link.send(socks5.build_greeting(bytes((Method.NO_AUTHENTICATION,))))
@@ -41,7 +40,7 @@ def _required(subject: Subject) -> None:
     "RFC 1929, 2",
     needs="socks5.greeting",
 )
-def _skipped(subject: Subject) -> None:
+def _skipped(subject: ProbedServer) -> None:
     _login(subject)
     with subject.listen() as target, subject.connect() as link:
         link.send(subject.hello())
@@ -57,26 +56,28 @@ def _skipped(subject: Subject) -> None:
     "RFC 1929, 2",
     needs="socks5.greeting",
 )
-def _wrong(subject: Subject) -> None:
+def _wrong(subject: ProbedServer) -> None:
     login = _login(subject)
     with subject.connect() as link:
-        _present(subject, link, login._replace(password=login.password[:-1] + bytes((login.password[-1] ^ 1,))))
+        _present(
+            subject, link, login._replace(password=login.password[:-1] + bytes((login.password[-1] ^ 1,)))
+        )
         try:
             answer = link.receive(2)
-        except Ended:
+        except ServerClosed:
             raise Failed("the connection ended without a status") from None
         expect(answer[0] == password.VERSION, f"the version was {answer[0]}")
         expect(answer[1] != password.SUCCESS, "the wrong password was accepted")
         link.wait_for_end()
 
 
-def _login(subject: Subject) -> password.Credentials:
+def _login(subject: ProbedServer) -> password.Credentials:
     if subject.where.login is None:
-        raise NotRun("no login is given")
+        raise NotPossible("no login is given")
     return subject.where.login
 
 
-def _present(subject: Subject, link: Link, login: password.Credentials) -> None:
+def _present(subject: ProbedServer, link: Link, login: password.Credentials) -> None:
     link.send(subject.hello())
     chosen = link.read(socks5.parse_choice)
     expect(chosen == Method.USERNAME_PASSWORD, f"the server chose method {chosen:#04x}")

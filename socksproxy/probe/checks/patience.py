@@ -6,9 +6,10 @@ import time
 
 from ...wire import socks5
 from ...wire.words import Version
-from ..link import Link, Silent
-from ..outcome import Checks, Failed
-from ..subject import Subject
+from ..check import Checks
+from ..link import Link, ServerSilent
+from ..outcome import Failed
+from ..subject import ProbedServer
 
 CHECKS = Checks()
 
@@ -16,13 +17,13 @@ _SOURCE = "CWE-400: each wait of a server needs an end"
 
 
 @CHECKS.add("timeout.silent", "a client that says nothing is cut off", _SOURCE, slow=True)
-def _silent(subject: Subject) -> str:
+def _silent(subject: ProbedServer) -> str:
     with subject.connect() as link:
         return _cut_off(subject, link)
 
 
 @CHECKS.add("timeout.greeting", "a client that stops within its greeting is cut off", _SOURCE, slow=True)
-def _greeting(subject: Subject) -> str:
+def _greeting(subject: ProbedServer) -> str:
     with subject.connect() as link:
         link.send(bytes((Version.SOCKS5,)))
         return _cut_off(subject, link)
@@ -35,7 +36,7 @@ def _greeting(subject: Subject) -> str:
     needs="socks5.greeting",
     slow=True,
 )
-def _request(subject: Subject) -> str:
+def _request(subject: ProbedServer) -> str:
     with subject.connect() as link:
         link.send(subject.hello())
         subject.log_in(link)
@@ -49,7 +50,7 @@ def _request(subject: Subject) -> str:
     needs="socks5.greeting",
     slow=True,
 )
-def _trickle(subject: Subject) -> str:
+def _trickle(subject: ProbedServer) -> str:
     began = time.monotonic()
     greeting = socks5.build_greeting(bytes(255))
     with subject.connect() as link:
@@ -57,7 +58,7 @@ def _trickle(subject: Subject) -> str:
             link.send(bytes((value,)))
             try:
                 link.wait_for_end(0.5)
-            except Silent:
+            except ServerSilent:
                 pass
             else:
                 return f"after {time.monotonic() - began:.0f} s"
@@ -66,7 +67,7 @@ def _trickle(subject: Subject) -> str:
     raise Failed(f"the connection was open for {subject.where.patience:g} s")
 
 
-def _cut_off(subject: Subject, link: Link) -> str:
+def _cut_off(subject: ProbedServer, link: Link) -> str:
     began = time.monotonic()
     link.wait_for_end(subject.where.patience)
     return f"after {time.monotonic() - began:.0f} s"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from hashlib import sha256
 
+from ..check import Checks
 from ..link import Link
-from ..outcome import Checks, Failed, expect
-from ..subject import Subject
+from ..outcome import Failed, expect
+from ..subject import ProbedServer
 
 CHECKS = Checks()
 
 _HALF_CLOSE = "RFC 9293, 3.6: half-closed connections"
 #: Seconds that one direction stays open after the other has ended; Xray and gost give 2, 5 and 10.
 _LONG_ANSWER = 12.0
-#: Bytes that kernels and a server may hold for an end that reads nothing; a server without a bound takes more.
+#: Bytes that kernels and a server may hold for an end that reads nothing. Without a bound it is more.
 _MOST = 256 * 1024 * 1024
 #: Seconds without progress after which a direction is full.
 _FULL = 0.3
@@ -29,7 +30,7 @@ _CHUNKS = 64
     _HALF_CLOSE,
     needs="socks5.connect",
 )
-def _client_half_closes(subject: Subject) -> None:
+def _client_half_closes(subject: ProbedServer) -> None:
     with subject.joined() as (client, target):
         _half_closed(client, target, 0.0)
 
@@ -40,7 +41,7 @@ def _client_half_closes(subject: Subject) -> None:
     _HALF_CLOSE,
     needs="socks5.connect",
 )
-def _target_half_closes(subject: Subject) -> None:
+def _target_half_closes(subject: ProbedServer) -> None:
     with subject.joined() as (client, target):
         _half_closed(target, client, 0.0)
 
@@ -52,13 +53,13 @@ def _target_half_closes(subject: Subject) -> None:
     needs="relay.client-half-closes",
     slow=True,
 )
-def _long_answer(subject: Subject) -> None:
+def _long_answer(subject: ProbedServer) -> None:
     with subject.joined() as (client, target):
         _half_closed(client, target, _LONG_ANSWER)
 
 
 def _half_closed(first: Link, second: Link, pause: float) -> None:
-    """The *first* finishes; the *second* has to learn it, and its answer after *pause* seconds has to arrive."""
+    """The *first* finishes; the *second* has to learn it. Its answer after *pause* seconds has to arrive."""
     question, answer = b"a question", b"an answer"
     first.send(question)
     first.finish_writing()
@@ -76,7 +77,7 @@ def _half_closed(first: Link, second: Link, pause: float) -> None:
     "RFC 9293, 3.6",
     needs="socks5.connect",
 )
-def _target_ends(subject: Subject) -> None:
+def _target_ends(subject: ProbedServer) -> None:
     with subject.joined() as (client, target):
         target.send(b"all")
         target.socket.close()
@@ -85,9 +86,12 @@ def _target_ends(subject: Subject) -> None:
 
 
 @CHECKS.add(
-    "relay.client-ends", "when the client resets, the connection to the destination ends", "RFC 9293, 3.10.7", needs="socks5.connect"
+    "relay.client-ends",
+    "when the client resets, the connection to the destination ends",
+    "RFC 9293, 3.10.7",
+    needs="socks5.connect",
 )
-def _client_ends(subject: Subject) -> None:
+def _client_ends(subject: ProbedServer) -> None:
     with subject.joined() as (client, target):
         client.reset()
         target.wait_for_end()
@@ -98,25 +102,28 @@ _WINDOWS = "RFC 9293, 3.8.6: each direction has a window of its own"
 
 @CHECKS.add(
     "relay.client-reads-nothing",
-    "while the client reads nothing, the server stops reading for it, and what the client sends still arrives",
+    "while the client reads nothing, the server holds little for it, and what the client sends arrives",
     _WINDOWS,
     needs="socks5.connect",
 )
-def _client_reads_nothing(subject: Subject) -> None:
+def _client_reads_nothing(subject: ProbedServer) -> None:
     with subject.joined() as (client, target):
         _one_way_full(client, target)
 
 
 @CHECKS.add(
-    "relay.destination-reads-nothing", "the same for a destination that reads nothing", _WINDOWS, needs="socks5.connect"
+    "relay.destination-reads-nothing",
+    "the same for a destination that reads nothing",
+    _WINDOWS,
+    needs="socks5.connect",
 )
-def _target_reads_nothing(subject: Subject) -> None:
+def _target_reads_nothing(subject: ProbedServer) -> None:
     with subject.joined() as (client, target):
         _one_way_full(target, client)
 
 
 def _one_way_full(idle: Link, sender: Link) -> None:
-    """The *sender* fills the direction to *idle*; then *idle* sends, and at last it reads all that was sent."""
+    """The *sender* fills the direction to *idle*; then *idle* sends, and at last it reads all."""
     sent = _fill(sender)
     for _ in range(_CHUNKS):
         idle.send(_CHUNK)

@@ -5,16 +5,20 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from ...wire.words import Address, AddressType, Command
-from ..outcome import Checks, expect
-from ..subject import Subject, granted_where_served
+from ..check import Checks
+from ..outcome import expect
+from ..subject import ProbedServer, granted_where_served
 
 CHECKS = Checks()
 
 
 @CHECKS.add(
-    "resolve.name", "RESOLVE tells an address of a name", "torspec, socks-extensions", needs="socks5.connect-name"
+    "resolve.name",
+    "RESOLVE tells an address of a name",
+    "torspec, socks-extensions",
+    needs="socks5.connect-name",
 )
-def _resolve(subject: Subject) -> str:
+def _resolve(subject: ProbedServer) -> str:
     with subject.ask(Command.RESOLVE, subject.named(0)) as client:
         found = granted_where_served(client)
         expect(found.type is not AddressType.DOMAIN_NAME, f"the answer was the name {found.host!r}")
@@ -23,9 +27,12 @@ def _resolve(subject: Subject) -> str:
 
 
 @CHECKS.add(
-    "resolve.address", "RESOLVE_PTR tells the name of an address", "torspec, socks-extensions", needs="socks5.connect-name"
+    "resolve.address",
+    "RESOLVE_PTR tells the name of an address",
+    "torspec, socks-extensions",
+    needs="socks5.connect-name",
 )
-def _resolve_ptr(subject: Subject) -> str:
+def _resolve_ptr(subject: ProbedServer) -> str:
     with subject.ask(Command.RESOLVE_PTR, Address.of(subject.where.target, 0)) as client:
         found = granted_where_served(client)
         expect(found.type is AddressType.DOMAIN_NAME and bool(found.host), f"the answer was {found.host!r}")

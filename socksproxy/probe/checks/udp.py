@@ -12,9 +12,10 @@ from typing import NamedTuple
 from ...wire.datagram import LAST_FRAGMENT, build_header, parse_datagram
 from ...wire.socks5 import build_request
 from ...wire.words import Address, AddressType, Command, ProtocolError
+from ..check import Checks
 from ..link import Link
-from ..outcome import Checks, Failed, NotRun, expect
-from ..subject import UNSPECIFIED4, Subject, granted, granted_where_served
+from ..outcome import Failed, NotPossible, expect
+from ..subject import UNSPECIFIED4, ProbedServer, granted, granted_where_served
 
 CHECKS = Checks()
 
@@ -27,7 +28,7 @@ _LARGEST = 65507 - 10
 _SIZES = (0, 1, 512, 1472, 9000, _LARGEST)
 
 
-class Association(NamedTuple):
+class ProbeAssociation(NamedTuple):
     """
     An association, and the sockets at both ends.
 
@@ -79,8 +80,8 @@ class Association(NamedTuple):
 
 @contextmanager
 def associated(
-    subject: Subject, host: str | None = None, *, first: bool = False, announced: bool = False
-) -> Iterator[Association]:
+    subject: ProbedServer, host: str | None = None, *, first: bool = False, announced: bool = False
+) -> Iterator[ProbeAssociation]:
     """
     An association whose target is at *host*.
 
@@ -97,7 +98,7 @@ def associated(
             control.send(build_request(Command.UDP_ASSOCIATE, asked))
             bound = granted_where_served(control) if first else granted(control)
             expect(bound.port != 0, "BND.PORT was 0")
-            yield Association(control, _relay(bound, control), client, target)
+            yield ProbeAssociation(control, _relay(bound, control), client, target)
 
 
 @CHECKS.add(
@@ -106,35 +107,43 @@ def associated(
     "RFC 1928, 7",
     needs="socks5.connect",
 )
-def _associate(subject: Subject) -> None:
+def _associate(subject: ProbedServer) -> None:
     with associated(subject, first=True) as association:
         _round_trip(association)
 
 
 @CHECKS.add(
-    "udp.bound-address", "BND.ADDR is an address to which datagrams can go", "RFC 1928, 6", needs="udp.associate"
+    "udp.bound-address",
+    "BND.ADDR is an address to which datagrams can go",
+    "RFC 1928, 6",
+    needs="udp.associate",
 )
-def _bound_address(subject: Subject) -> None:
+def _bound_address(subject: ProbedServer) -> None:
     with subject.ask(Command.UDP_ASSOCIATE, UNSPECIFIED4) as control:
         bound = granted(control)
         expect(bound.type is not AddressType.DOMAIN_NAME, f"BND.ADDR was the name {bound.host!r}")
         expect(not ip_address(bound.host).is_unspecified, f"BND.ADDR was {bound.host}")
 
 
-@CHECKS.add("udp.announced", "a client that names its own address and port is served", "RFC 1928, 6", needs="udp.associate")
-def _announced(subject: Subject) -> None:
+@CHECKS.add(
+    "udp.announced",
+    "a client that names its own address and port is served",
+    "RFC 1928, 6",
+    needs="udp.associate",
+)
+def _announced(subject: ProbedServer) -> None:
     with associated(subject, announced=True) as association:
         _round_trip(association)
 
 
 @CHECKS.add("udp.ipv6", "a datagram reaches an IPv6 address", "RFC 1928, 7", needs="udp.associate")
-def _ipv6(subject: Subject) -> None:
+def _ipv6(subject: ProbedServer) -> None:
     with associated(subject, subject.target6()) as association:
         _round_trip(association)
 
 
 @CHECKS.add("udp.name", "a datagram reaches a name", "RFC 1928, 7", needs="udp.associate")
-def _name(subject: Subject) -> None:
+def _name(subject: ProbedServer) -> None:
     with associated(subject) as association:
         port = association.target.getsockname()[1]
         source = association.pass_on(b"by name", subject.named(port))
@@ -147,7 +156,7 @@ def _name(subject: Subject) -> None:
     "RFC 1928, 7",
     needs="udp.associate",
 )
-def _several(subject: Subject) -> None:
+def _several(subject: ProbedServer) -> None:
     with associated(subject) as association, _bound(subject.where.target) as other:
         _round_trip(association)
         _round_trip(association._replace(target=other))
@@ -160,7 +169,7 @@ def _several(subject: Subject) -> None:
     "RFC 1928, 7: an association ends with its TCP connection",
     needs="udp.associate",
 )
-def _after_refused(subject: Subject) -> None:
+def _after_refused(subject: ProbedServer) -> None:
     with associated(subject) as association:
         with _bound(subject.where.target) as gone:
             nothing = _address_of(gone)
@@ -170,19 +179,32 @@ def _after_refused(subject: Subject) -> None:
 
 
 @CHECKS.add(
-    "udp.malformed", "a datagram shorter than its header does not end the association", "RFC 1928, 7", needs="udp.associate"
+    "udp.malformed",
+    "a datagram shorter than its header does not end the association",
+    "RFC 1928, 7",
+    needs="udp.associate",
 )
-def _malformed(subject: Subject) -> None:
+def _malformed(subject: ProbedServer) -> None:
     with associated(subject) as association:
-        for data in (b"", b"\0", b"\0\0\0", b"\0\0\0\x01\x7f", b"\0\0\0\x03\xffname", b"\0\0\0\x09" + bytes(20)):
+        for data in (
+            b"",
+            b"\0",
+            b"\0\0\0",
+            b"\0\0\0\x01\x7f",
+            b"\0\0\0\x03\xffname",
+            b"\0\0\0\x09" + bytes(20),
+        ):
             association.client.sendto(data, association.relay)
         _round_trip(association)
 
 
 @CHECKS.add(
-    "udp.sizes", f"datagrams of 0 to {_LARGEST} bytes pass whole, both ways", "RFC 768: a length of 16 bits", needs="udp.associate"
+    "udp.sizes",
+    f"datagrams of 0 to {_LARGEST} bytes pass whole, both ways",
+    "RFC 768: a length of 16 bits",
+    needs="udp.associate",
 )
-def _sizes(subject: Subject) -> None:
+def _sizes(subject: ProbedServer) -> None:
     with associated(subject) as association:
         source = association.pass_on(b"first")
         for size in _SIZES:
@@ -197,7 +219,7 @@ def _sizes(subject: Subject) -> None:
     "RFC 1928, 7: FRAG",
     needs="udp.associate",
 )
-def _fragments(subject: Subject) -> str:
+def _fragments(subject: ProbedServer) -> str:
     with associated(subject) as association:
         source = association.pass_on(b"first")
         association.send(b"one ", fragment=1)
@@ -216,13 +238,15 @@ def _fragments(subject: Subject) -> str:
     "RFC 1928, 7: it MUST drop them",
     needs="udp.associate",
 )
-def _other_source(subject: Subject) -> None:
+def _other_source(subject: ProbedServer) -> None:
     with associated(subject) as association:
         if not ip_address(association.relay[0]).is_loopback:
-            raise NotRun("no second address of this machine that reaches the server")
+            raise NotPossible("no second address of this machine that reaches the server")
         with _bound(subject.another_source()) as stranger:
             _round_trip(association)
-            stranger.sendto(build_header(_address_of(association.target)) + b"from a stranger", association.relay)
+            stranger.sendto(
+                build_header(_address_of(association.target)) + b"from a stranger", association.relay
+            )
             expect(_received(association.target, _QUIET) is None, "it reached the target")
             _round_trip(association)
 
@@ -233,12 +257,14 @@ def _other_source(subject: Subject) -> None:
     "RFC 1928, 7: it MUST drop them",
     needs="udp.associate",
 )
-def _first_source(subject: Subject) -> None:
+def _first_source(subject: ProbedServer) -> None:
     with associated(subject) as association:
         if not ip_address(association.relay[0]).is_loopback:
-            raise NotRun("no second address of this machine that reaches the server")
+            raise NotPossible("no second address of this machine that reaches the server")
         with _bound(subject.another_source()) as stranger:
-            stranger.sendto(build_header(_address_of(association.target)) + b"from a stranger", association.relay)
+            stranger.sendto(
+                build_header(_address_of(association.target)) + b"from a stranger", association.relay
+            )
             expect(_received(association.target, _QUIET) is None, "its datagram reached the target")
             _round_trip(association)
 
@@ -249,11 +275,13 @@ def _first_source(subject: Subject) -> None:
     "RFC 1928, 6 and 7: the client names its port",
     needs="udp.announced",
 )
-def _other_port(subject: Subject) -> None:
+def _other_port(subject: ProbedServer) -> None:
     with associated(subject, announced=True) as association:
         source = association.pass_on(b"first")
         with _bound(association.client.getsockname()[0]) as stranger:
-            stranger.sendto(build_header(_address_of(association.target)) + b"another port", association.relay)
+            stranger.sendto(
+                build_header(_address_of(association.target)) + b"another port", association.relay
+            )
             _received(association.target, _QUIET)
             association.answer(b"for the client", source)
 
@@ -264,7 +292,7 @@ def _other_port(subject: Subject) -> None:
     "RFC 1928, 7",
     needs="udp.associate",
 )
-def _ends(subject: Subject) -> None:
+def _ends(subject: ProbedServer) -> None:
     with associated(subject) as association:
         association.pass_on(b"first")
         association.control.socket.close()
@@ -276,7 +304,7 @@ def _ends(subject: Subject) -> None:
         raise Failed(f"datagrams passed for {subject.timeout:g} s more")
 
 
-def _round_trip(association: Association) -> None:
+def _round_trip(association: ProbeAssociation) -> None:
     source = association.pass_on(b"to the target")
     told = association.answer(b"to the client", source)
     target = _address_of(association.target)
@@ -290,7 +318,9 @@ def _relay(bound: Address, control: Link) -> tuple[str, int]:
 
 
 def _bound(host: str) -> socket.socket:
-    found = socket.socket(socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET, socket.SOCK_DGRAM)
+    found = socket.socket(
+        socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET, socket.SOCK_DGRAM
+    )
     found.bind((host, 0))
     return found
 
