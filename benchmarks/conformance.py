@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ from processes import CannotStart, Server
 from report import HEADER, fields, listing
 
 _CELLS = {"pass": "yes", "fail": "**no**", "not served": "not served", "not run": "not run"}
-_PATIENCE = 60
+_PATIENCE = 40
+#: The checks mostly wait.
+_AT_ONCE = 4
 #: Tor looks for other Tors here, and finds none.
 _NO_NETWORK = "UseBridges 1\nBridge 127.0.0.1:9\nLog err stderr\n"
 
@@ -45,13 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.servers is not None:
         wanted = options.servers.split(",")
         servers = [server for server in servers if server.name in wanted]
-    found: dict[str, list[dict[str, str]]] = {}
-    for server in servers:
-        print(server.name, file=sys.stderr)
-        try:
-            found[server.name] = _checked(server)
-        except CannotStart as problem:
-            print(f"{server.name} does not start: {problem}", file=sys.stderr)
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        results = list(threads.map(_checked, servers))
+    found = {server.name: checks for server, checks in zip(servers, results, strict=True) if checks}
     page = options.output / "comparison-results.rst"
     page.write_text(_page([server for server in servers if server.name in found], found), "utf-8")
     return 0
@@ -122,6 +121,15 @@ def _tor(binary: str, port: int, directory: Path) -> list[str]:
 
 
 def _checked(peer: Peer) -> list[dict[str, str]]:
+    """What the probe says of *peer*; nothing where *peer* does not start."""
+    try:
+        return _probed(peer)
+    except CannotStart as problem:
+        print(f"{peer.name} does not start: {problem}", file=sys.stderr)
+        return []
+
+
+def _probed(peer: Peer) -> list[dict[str, str]]:
     with Server(lambda port, directory: peer.command(peer.binary, port, directory)) as server:
         asked = [
             sys.executable,

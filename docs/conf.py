@@ -20,7 +20,7 @@ version = release = __version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx_design", "from_the_code", "man_pages"]
 # Pages that other pages include.
-exclude_patterns = ["_build", "examples", "performance-*.rst"]
+exclude_patterns = ["_build", "examples", "performance-*.rst", "comparison-results.rst"]
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 
