@@ -10,12 +10,14 @@ import socket
 from enum import Enum
 from functools import cached_property
 
+from .filter import PROTOCOLS
 from .kernel import CallListener, Memory, Notice, take_descriptor
 from .sockaddr import LONGEST
 
 SO_COOKIE = 57
 _SO_DOMAIN = 39
 _INET = (socket.AF_INET, socket.AF_INET6)
+_KNOWN = {(kind, protocol) for kind, protocols in PROTOCOLS.items() for protocol in protocols}
 
 
 class CallResult(Enum):
@@ -52,6 +54,11 @@ class Call:
     def is_stream(self) -> bool:
         """Whether it is a socket of TCP."""
         return self.socket.type == socket.SOCK_STREAM
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is a socket of TCP or UDP."""
+        return (self.socket.type, self.socket.proto) in _KNOWN
 
     @cached_property
     def cookie(self) -> bytes:

@@ -32,7 +32,8 @@ _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 _AF_ALG = 38
 _IPPROTO_MPTCP = 262
 _SOCK_TYPE = 0xF
-_PROTOCOLS = {
+#: The protocols of internet sockets that can be opened, for each type.
+PROTOCOLS = {
     socket.SOCK_STREAM: (0, socket.IPPROTO_TCP, _IPPROTO_MPTCP),
     socket.SOCK_DGRAM: (0, socket.IPPROTO_UDP),
 }
@@ -96,7 +97,7 @@ def _notify_with_pointer(index: int) -> list[Instruction]:
 def _sockets() -> list[Instruction]:
     """Which sockets can be opened. The kernel reads the lower halves of the three arguments."""
     inet = [_load(_argument(1)), Instruction(_AND, 0, 0, _SOCK_TYPE)]
-    for kind, protocols in _PROTOCOLS.items():
+    for kind, protocols in PROTOCOLS.items():
         allowed = [_load(_argument(2))]
         for protocol in protocols:
             allowed += _when(protocol, [_give(ALLOW)])

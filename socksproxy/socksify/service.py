@@ -4,11 +4,15 @@ The supervisor's reactor: the parts of ``socksproxy run``, put together.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogBeginner
+from zope.interface import provider
 
 from ..runtime.reactor import global_reactor
 from .abi import ABI
@@ -69,6 +73,18 @@ class _NameFactory(ServerFactory):
         return NameConnection(self._reactor, self._stand_ins)
 
 
+@provider(ILogObserver)
+def _complain(event: LogEvent) -> None:
+    """Tell warnings and errors on the program's standard error."""
+    if event["log_level"] < LogLevel.warn:
+        return
+    said = formatEvent(event)
+    if "log_failure" in event:
+        said += "\n" + event["log_failure"].getTraceback()
+    with suppress(OSError):
+        os.write(2, f"socksproxy: run: {said}\n".encode("utf-8", "backslashreplace"))
+
+
 def supervise(reactor: Any, listener: CallListener, abi: ABI, settings: RunSettings) -> None:
     """Answer the calls that come from *listener*, from now on."""
     stand_ins = StandIns()
@@ -99,6 +115,7 @@ def serve(abi: ABI, listener: CallListener | None, settings: RunSettings, reap: 
             over = True
             reactor.stop()
 
+    globalLogBeginner.beginLoggingTo([_complain], redirectStandardIO=False, discardBuffer=True)
     if listener is not None:
         supervise(reactor, listener, abi, settings)
     signal.signal(signal.SIGCHLD, lambda *_: reactor.callFromThread(check))

@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from ..client.connecting import Conversation
 from ..client.errors import InvalidDestination
 from ..client.handshake import HandshakeFailed
+from ..logs.throttle import LogThrottle
 from ..wire.words import Address
 from . import kernel, sockaddr
 from .call import SO_COOKIE, Call, CallResult, is_close_on_exec
@@ -69,15 +70,22 @@ class LinkConnecting:
     :param link: the socket; it may block, and it stays as it is.
     :param handshake: what follows on it; None: nothing.
     :param done: called once, with 0 or the errno.
+    :param unreachable: called with the errno when there is no connection to the proxy.
     """
 
     def __init__(
-        self, reactor: Any, link: socket.socket, handshake: Conversation | None, done: Callable[[int], None]
+        self,
+        reactor: Any,
+        link: socket.socket,
+        handshake: Conversation | None,
+        done: Callable[[int], None],
+        unreachable: Callable[[int], None] = lambda problem: None,
     ) -> None:
         self._reactor = reactor
         self._link = link
         self._handshake = handshake
         self._done = done
+        self._unreachable = unreachable
         self._timer: Any = None
         self._unsent = b""
         self._address = b""
@@ -92,9 +100,12 @@ class LinkConnecting:
         self._address = address
         with _without_blocking(self._link):
             result = kernel.connect(self._link.fileno(), address)
-        if result not in (0, errno.EINPROGRESS):
-            self._handshake = None  # such as EISCONN: the socket stays as it is
+        if result in (errno.EISCONN, errno.EALREADY, errno.EINVAL):
+            self._handshake = None  # the socket is in use already, and stays as it is
             self._end(result)
+            return
+        if result not in (0, errno.EINPROGRESS):
+            self._failed(result)
             return
         if timeout is not None:
             self._timer = self._reactor.callLater(timeout, self._end, errno.ETIMEDOUT)
@@ -115,7 +126,7 @@ class LinkConnecting:
         """The socket is connected, or its buffer has room again, or there is an error."""
         problem = self._link.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if problem:
-            self._end(problem)
+            self._failed(problem)
         elif not self.connected:
             self._begin()
         else:
@@ -146,7 +157,15 @@ class LinkConnecting:
 
     def connectionLost(self, reason: object) -> None:
         """The reactor has found an error on the socket."""
-        self._end(self._link.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNRESET)
+        self._failed(self._link.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNRESET)
+
+    def _failed(self, problem: int) -> None:
+        """There is no connection. "Refused" is the destination's word, and not said of the proxy."""
+        if self._handshake is None or self.connected:
+            self._end(problem)
+            return
+        self._unreachable(problem)
+        self._end(errno.ENETUNREACH)
 
     def _begin(self) -> None:
         self._reactor.removeWriter(self)
@@ -207,6 +226,7 @@ class Streams:
         self._upstream = upstream
         self._names_port = names_port
         self._timeout = timeout
+        self._throttle = LogThrottle(reactor)
         self._running: dict[bytes, _Attempt] = {}
         self._unclaimed: dict[bytes, int] = {}
         #: By the cookie of the socket: the address that the program has connected it to.
@@ -280,10 +300,18 @@ class Streams:
         self._running[cookie] = attempt
         timeout = self._timeout if handshake is not None else None
         connecting = LinkConnecting(
-            self._reactor, attempt.link, handshake, lambda result: self._finished(cookie, attempt, result)
+            self._reactor,
+            attempt.link,
+            handshake,
+            lambda result: self._finished(cookie, attempt, result),
+            self._unreachable,
         )
         connecting.start(address, timeout)
         return CallResult.LATER
+
+    def _unreachable(self, problem: int) -> None:
+        if self._throttle.due():
+            _log.warn("the proxy cannot be reached: {problem}", problem=os.strerror(problem).lower())
 
     def _finished(self, cookie: bytes, attempt: _Attempt, problem: int) -> None:
         """The socket of *attempt* is connected, or there is a *problem*, an errno."""

@@ -18,6 +18,7 @@ from .abi import ABI
 from .call import Call, CallResult
 from .datagrams import Datagrams
 from .kernel import CallListener, Notice
+from .name_services import is_name_service
 from .sockaddr import HEADER_SIZE, HEADERS_STEP, Buffer, SocketMessage, read_message, write_sizes
 from .streams import MSG_FASTOPEN, Streams
 
@@ -50,6 +51,7 @@ class CallSupervisor:
         self._streams = streams
         self._datagrams = datagrams
         self._ended = ended
+        self._connect_number = abi.connect
         self._answers: dict[int, Callable[[Call], int | CallResult]] = {
             abi.connect: self._connect,
             abi.sendto: self._sendto,
@@ -86,8 +88,7 @@ class CallSupervisor:
             self._listener.answer(notice.id, -(problem.errno or errno.EPERM))
             return
         try:
-            # Other sockets reach no other machine.
-            result = self._answers[notice.number](call) if call.is_inet else CallResult.PASS
+            result = self._result(call)
         except OSError as problem:
             result = -(problem.errno or errno.EINVAL)
         except Exception:
@@ -100,6 +101,18 @@ class CallSupervisor:
         else:
             call.answer(result)
         call.close()
+
+    def _result(self, call: Call) -> int | CallResult:
+        number = call.notice.number
+        if call.is_inet:
+            # A socket of another kind was there before the filter.
+            return self._answers[number](call) if call.is_known else -errno.EPERM
+        # Other sockets reach no other machine. The path of a Unix socket is looked at for the sake of
+        # programs that do not know better; one that changes it meanwhile gets what any other program could
+        # get for it.
+        if number == self._connect_number and is_name_service(call.address(*call.notice.arguments[1:3])):
+            return -errno.ENOENT
+        return CallResult.PASS
 
     def _connect(self, call: Call) -> int | CallResult:
         _, place, size, *_ = call.notice.arguments

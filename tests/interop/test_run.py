@@ -167,6 +167,17 @@ def test_a_proxy_that_does_not_answer() -> None:
         assert python(port, code, "192.0.2.1", 80, options=["--timeout", "0.3"]) == "110\n"
 
 
+def test_a_proxy_that_is_not_there() -> None:
+    """The program sees an unreachable network, and standard error says why."""
+    code = "import socket\nfor _ in (1, 2): print(socket.socket().connect_ex(('192.0.2.1', 80)))"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        line = [*command(free.getsockname()[1]), sys.executable, "-c", code]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout == "101\n101\n"
+    assert done.stderr == "socksproxy: run: the proxy cannot be reached: connection refused\n"
+
+
 FAST_OPEN = """
 import socket, sys
 address = (sys.argv[1], int(sys.argv[2]))

@@ -450,6 +450,26 @@ def test_direct_networks_and_datagrams(spaces: Namespaces, tmp_path: Path) -> No
     assert not any(".7: Flags" in packet for packet in datagrams.packets)
 
 
+NAME_SERVICES = """
+import os, socket, subprocess
+# In the mount namespace of this program alone.
+subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
+os.mkdir("/run/nscd")
+for path in ("/run/nscd/socket", "/run/other"):
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(path)
+    listening.listen()
+    with socket.socket(socket.AF_UNIX) as sock:
+        print(sock.connect_ex(path))
+"""
+
+
+def test_services_that_look_names_up_are_not_asked(spaces: Namespaces, tmp_path: Path) -> None:
+    """Their queries would go around the proxy."""
+    done = spaces.socksified([sys.executable, "-c", NAME_SERVICES], tmp_path)
+    assert done.stdout == "2\n0\n", done.stderr
+
+
 RACE = """
 import socket, sys, threading, ctypes, os
 # One thread connects, another one changes the address in memory between loopback and a host.
