@@ -398,6 +398,7 @@ class Session(FollowingSession):
     def _forget_early(self) -> None:
         if self.negotiation.early:
             self.negotiation.early = b""
+        if self.context.early.kept:
             self._count_early()
 
     def over(self, ended: Ended) -> None:
