@@ -54,10 +54,12 @@ from socksproxy.twisted_internals import (
     leave_descriptor_alone,
     place_of_endpoint,
     read_at_most,
+    reads_header,
     replace_protocol,
     socket_of,
     systemd_sockets,
     tls_options_of,
+    without_header,
 )
 
 from .support.certificates import self_signed
@@ -482,6 +484,45 @@ class TestNotDetachable:
             assert detach_socket(protocol.transport) is None
         yield protocol.lost.addTimeout(PATIENCE, reactor)
         yield port.stopListening()
+
+    @pytest.mark.parametrize("wrappers", [1, 2])
+    @pytest_twisted.inlineCallbacks
+    def test_without_header(self, wrappers: int) -> Playing:
+        """The wrapper that would read a PROXY header can be taken away, and remembers nothing."""
+        made: Deferred[Told] = Deferred()
+        inner = ServerFactory.forProtocol(lambda: Told(made))
+        factories: list[Any] = [inner]
+        for _ in range(wrappers):
+            factories.append(HAProxyWrappingFactory(factories[-1]))
+        assert [reads_header(factory) for factory in factories] == [False, *[True] * wrappers]
+        port = reactor.listenTCP(0, factories[-1], interface="127.0.0.1")
+        with socket.create_connection(("127.0.0.1", port.getHost().port)) as peer:
+            yield deferLater(reactor, 0.05)
+            (wrapper,) = factories[-1].protocols
+            protocol = wrapper.wrappedProtocol if wrappers == 1 else wrapper.wrappedProtocol.wrappedProtocol
+            assert reads_header(wrapper)
+            transport = without_header(protocol.transport, protocol)
+            assert type(transport) is tcp.Server
+            assert not any(factory.protocols for factory in factories[1:])
+            protocol.transport = transport
+            peer.sendall(b"no header")
+            while protocol.data != b"no header":
+                yield deferLater(reactor, 0.01)
+            transport.abortConnection()
+        yield protocol.lost.addTimeout(PATIENCE, reactor)
+        yield port.stopListening()
+
+    def test_another_wrapper(self) -> None:
+        """Where the wrapper is made differently, no client is taken for the balancer."""
+
+        class Changed(HAProxyWrappingFactory.protocol):  # type: ignore[misc, valid-type]
+            transport = object()
+
+        Changed.__module__ = HAProxyWrappingFactory.__module__
+        wrapper = Changed(HAProxyWrappingFactory(ServerFactory()), Protocol())
+        wrapper.factory.registerProtocol(wrapper)
+        with pytest.raises(RuntimeError, match="cannot be taken away"):
+            without_header(wrapper, Protocol())
 
     @pytest.mark.parametrize("transport", [None, object(), socket.socket])
     def test_no_transport(self, transport: object) -> None:

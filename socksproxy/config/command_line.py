@@ -568,11 +568,11 @@ class SOCKSOptions(CommandLine):
             else:
                 right.append(entry)
         if not self._is_wrong("listen") and not any(each.balanced for each in listeners):
-            missing = ConfigError("there is no listener that expects PROXY headers, such as haproxy:tcp:1080")
+            needed = "a listener that expects PROXY headers, such as haproxy:tcp:1080"
             if right:
-                self._note(missing, "proxy-from")
+                self._note(ConfigError(f"needs {needed}"), "proxy-from")
             if ICertifiedName in self.get("credInterfaces", ()):
-                self._note(ConfigError(missing.reason, "balancer"), "auth")
+                self._note(ConfigError(f"balancer needs {needed}"), "auth")
         return Balancers(right)
 
     def _advertised(self) -> Advertised:

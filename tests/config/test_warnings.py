@@ -106,3 +106,66 @@ def test_set_with_a_mark() -> None:
     """A set of networks has none."""
     (line,) = mistakes(rules('networks = ["@servers"]') + '\n[sets.servers]\nnetworks = ["10.0.0.0/8"]')
     assert line.endswith('networks[0] = "@servers": a set of networks stands without @')
+
+
+CLAIMABLE = "who reaches it can claim any address: name the balancers with --proxy-from"
+
+
+@pytest.mark.parametrize(
+    ("listen", "also", "warned"),
+    [
+        ("haproxy:tcp:1080:interface=192.0.2.1", "", True),
+        ("haproxy:tcp:1080", "", True),
+        ("haproxy:tcp:1080", 'proxy-from = ["192.0.2.9"]', False),
+        ("haproxy:tcp:1080:interface=127.0.0.1", "", False),
+        ("haproxy:unix:/nonexistent/socks", "", False),
+        ("tcp:1080", "", False),
+    ],
+)
+def test_claimed_addresses(
+    listen: str, also: str, warned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who can send a PROXY header can be anybody: where that may be a stranger, the operator is warned."""
+    data = f'[listeners]\nlisten = ["{listen}"]\nopen = true\n{also}\n'
+    expected = [f"warning: {listen}: {CLAIMABLE}"] if warned else []
+    assert check(tmp_path / "socks.toml", data, capsys) == expected
+
+
+@pytest.mark.parametrize(
+    ("listen", "also", "told"),
+    [
+        (
+            "haproxy:tcp:1:interface=127.0.0.1",
+            'proxy-from = ["10.0.0.0/8", "10.0.0.1/8", "lb.example"]',
+            [
+                f"file:3: [listeners] proxy-from[{number}] = {value}: "
+                "not an address or a network such as 10.0.0.0/8"
+                for number, value in ((1, '"10.0.0.1/8"'), (2, '"lb.example"'))
+            ],
+        ),
+        (
+            "tcp:1:interface=127.0.0.1",
+            'proxy-from = ["10.0.0.0/8"]',
+            [
+                (
+                    'file:3: [listeners] proxy-from = ["10.0.0.0/8"]: needs a listener that expects PROXY '
+                    "headers, such as haproxy:tcp:1080"
+                )
+            ],
+        ),
+        (
+            "tcp:1:interface=127.0.0.1",
+            '[authentication]\nauth = ["balancer"]',
+            [
+                (
+                    "file:4: [authentication] auth = (not shown): balancer needs a listener that expects "
+                    "PROXY headers, such as haproxy:tcp:1080"
+                )
+            ],
+        ),
+        ("haproxy:tcp:1:interface=127.0.0.1", '[authentication]\nauth = ["balancer"]', []),
+    ],
+)
+def test_balancers(listen: str, also: str, told: list[str]) -> None:
+    """Each wrong entry is told, and what has no effect."""
+    assert mistakes(f'[listeners]\nlisten = ["{listen}"]\n{also}\n') == told
