@@ -27,6 +27,8 @@ class CallResult(Enum):
     PASS = "pass"
     #: The answer comes later.
     LATER = "later"
+    #: The call waits until there is something to read, and is looked at again.
+    WAIT = "wait"
 
 
 class Call:

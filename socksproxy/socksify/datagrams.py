@@ -196,9 +196,7 @@ class Datagrams:
         except BlockingIOError:
             if flags & socket.MSG_DONTWAIT or not is_blocking(call.socket):
                 raise
-            # The kernel waits, because a signal can interrupt it there. The program sees the gate as the
-            # source.
-            return CallResult.PASS
+            return CallResult.WAIT
         taken = 0
         for place, size in message.parts:
             memory.write(place, data[taken : taken + size])

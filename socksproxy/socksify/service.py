@@ -95,7 +95,7 @@ def supervise(reactor: Any, listener: CallListener, abi: ABI, settings: RunSetti
     reactor.listenUDP(0, gate, interface=_HERE, maxPacketSize=65535)
     streams = Streams(reactor, ways, settings.upstream, names.getHost().port, settings.timeout)
     datagrams = Datagrams(ways, gate, associations.check, settings.udp_direct)
-    reactor.addReader(CallSupervisor(listener, abi, streams, datagrams))
+    reactor.addReader(CallSupervisor(reactor, listener, abi, streams, datagrams))
 
 
 def serve(abi: ABI, listener: CallListener | None, settings: RunSettings, reap: Callable[[], bool]) -> None:

@@ -21,6 +21,7 @@ from .kernel import CallListener, Notice
 from .name_services import is_name_service
 from .sockaddr import HEADER_SIZE, HEADERS_STEP, Buffer, SocketMessage, read_message, write_sizes
 from .streams import MSG_FASTOPEN, Streams
+from .waiting import WaitingCall
 
 _MOST_MESSAGES = 1024
 _MOST_EARLY = 65536
@@ -32,6 +33,7 @@ class CallSupervisor:
     """
     Reads calls from the kernel, as a reader of a Twisted reactor.
 
+    :param reactor: for calls that wait.
     :param listener: where the calls come from.
     :param abi: their numbers.
     :param streams: TCP sockets.
@@ -41,12 +43,14 @@ class CallSupervisor:
 
     def __init__(
         self,
+        reactor: Any,
         listener: CallListener,
         abi: ABI,
         streams: Streams,
         datagrams: Datagrams,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
+        self._reactor = reactor
         self._listener = listener
         self._streams = streams
         self._datagrams = datagrams
@@ -87,13 +91,19 @@ class CallSupervisor:
         except OSError as problem:
             self._listener.answer(notice.id, -(problem.errno or errno.EPERM))
             return
+        self._answer(call)
+
+    def _answer(self, call: Call) -> None:
         try:
             result = self._result(call)
         except OSError as problem:
             result = -(problem.errno or errno.EINVAL)
         except Exception:
-            _log.failure("a call has failed: {notice}", notice=notice)
+            _log.failure("a call has failed: {notice}", notice=call.notice)
             result = -errno.ENETUNREACH
+        if result is CallResult.WAIT:
+            WaitingCall(self._reactor, call, self._answer)
+            return
         if result is CallResult.LATER:
             return
         if result is CallResult.PASS:

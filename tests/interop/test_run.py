@@ -257,6 +257,40 @@ def test_datagrams(own_names: Proxy) -> None:
         assert python(own_names.port, DATAGRAMS, "echo.test", echo.address[1]) == "ENETUNREACH\n"
 
 
+WAITING = """
+import signal, socket, sys, time
+address = ("198.18.0.1", int(sys.argv[1]))
+socket.gethostbyname("echo.test")
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.sendto(b"x", address)
+    assert sock.recvfrom(100) == (b"x", address)  # waits
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bytes([0] * 8) + (300000).to_bytes(8, "little"))
+    try:
+        sock.recvfrom(100)
+    except BlockingIOError:
+        print("timed out")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bytes(16))
+    class Alarm(Exception):
+        pass
+    def alarm(number, frame):
+        raise Alarm
+    signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        sock.recvfrom(100)
+    except Alarm:
+        print("interrupted")
+    sock.sendto(b"y", address)
+    print(sock.recvmsg(100)[3] == address)
+"""
+
+
+def test_a_call_that_waits_for_a_datagram(own_names: Proxy) -> None:
+    with Echo() as echo:
+        said = python(own_names.port, WAITING, echo.address[1])
+    assert said == "timed out\ninterrupted\nTrue\n"
+
+
 PLAIN_DATAGRAM = """
 import socket, sys
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
