@@ -20,7 +20,7 @@ def test_types_of_examples(tmp_path: Path) -> None:
     # Each of the README's stands alone; those of the page go on from one another.
     texts = [*blocks(README, opening), "\n".join(blocks(DOCS / "embedding.rst", opening))]
     assert len(texts) > 1
-    assert all("SOCKSFactory(" in text for text in texts)
+    assert all("SOCKSFactory(" in text or "socksproxy.client" in text for text in texts)
     for number, text in enumerate(texts):
         (tmp_path / f"block_{number}.py").write_text(text, "utf-8")
     command: list[str | Path] = [sys.executable, "-m", "mypy", "--strict", "--allow-untyped-defs"]
