@@ -24,6 +24,7 @@ from ..identity import ISOCKSUser
 from ..logs.printable import printable
 from ..logs.redaction import code_lines, redacted
 from ..logs.throttle import LogThrottle
+from ..net.dial import Pending
 from ..twisted_internals import has_canceller
 from ..wire.words import SOCKSError
 from .cache import Remembering
@@ -120,8 +121,8 @@ class Gate:
         except Exception:
             return Failure()
 
-    def give_up(self, pending: Deferred[Any]) -> None:
-        """Cancel *pending*, a Deferred of :meth:`log_in`, because the server ends the session."""
+    def give_up(self, pending: Pending) -> None:
+        """Cancel *pending*, such as a Deferred of :meth:`log_in`, because the server ends the session."""
         self._gives_up = True
         try:
             pending.cancel()

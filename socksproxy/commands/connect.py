@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from ..identity import Client
-from ..net.dial import Dialed, dial
+from ..net.dial import Dialed, Pending, dial
 from ..net.names import canonical
 from ..policy.asking import DestinationCheck, ask, permitted_addresses
 from ..wire.words import Address, AddressType, Command
@@ -21,9 +21,9 @@ def connect(
     means: DestinationCheck,
     client: Client,
     destination: Address,
-    dialer: Callable[[Address], Deferred[Dialed]],
+    dialer: Callable[[Address], Pending],
     resolved: Callable[[], None],
-) -> Deferred[Dialed]:
+) -> Pending:
     """
     Connect to *destination* for *client*.
 

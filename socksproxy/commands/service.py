@@ -17,7 +17,7 @@ from ..identity import Client
 from ..limits.account import Scope
 from ..limits.buckets import Meters
 from ..negotiation import Negotiation
-from ..net.dial import Destination, Dialed, adopted
+from ..net.dial import Destination, Dialed, Pending, adopted
 from ..net.own_listeners import Place
 from ..policy import IPolicy
 from ..policy.asking import DestinationCheck, still_permitted
@@ -113,7 +113,7 @@ class Owner(Protocol):
     @property
     def stale(self) -> bool: ...
 
-    def wait(self, pending: Deferred[Any], then: Callable[[Any], None]) -> None: ...
+    def wait(self, pending: Pending, then: Callable[[Any], None]) -> None: ...
 
     def may_stay(self, deadlines: Deadlines[Any] | None) -> None: ...
 
@@ -129,7 +129,7 @@ class Owner(Protocol):
 
     def datagram_route(self, address: Address, name: str | None) -> DatagramRoute: ...
 
-    def dial(self, address: Address) -> Deferred[Dialed]: ...
+    def dial(self, address: Address) -> Pending: ...
 
     def take(self, kind: str, make_room: Callable[[Scope], bool] = ...) -> None: ...
 

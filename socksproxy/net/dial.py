@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from socket import AF_INET, AF_INET6, SocketType
 from sys import intern
-from typing import Any, NamedTuple, Protocol as Shape, TypeVar, cast
+from typing import Any, NamedTuple, Protocol as Shape, TypeAlias, TypeVar, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
@@ -41,6 +41,28 @@ MAX_ATTEMPTS = 24
 T = TypeVar("T")
 
 
+class DialAttempt(Shape):
+    """An attempt of the relay engine: as a Deferred that can do only this."""
+
+    def addBoth(self, then: Callable[..., Any], *arguments: Any) -> None:
+        """Call *then* with the result or a Failure, and with *arguments*."""
+
+    def cancel(self) -> None: ...
+
+
+#: A connection that is waited for.
+Pending: TypeAlias = "Deferred[Any] | DialAttempt"
+
+
+def as_deferred(pending: Pending) -> Deferred[Any]:
+    """*pending*, for who needs all that a Deferred can."""
+    if isinstance(pending, Deferred):
+        return pending
+    waiting: Deferred[Any] = Deferred(lambda _: pending.cancel())
+    pending.addBoth(waiting.callback)
+    return waiting
+
+
 def interleaved(addresses: Sequence[Address]) -> list[Address]:
     """*addresses* with the two families in turn, beginning with the first one's (RFC 8305, section 4)."""
     first = [address for address in addresses if address.type is addresses[0].type]
@@ -56,25 +78,25 @@ class Race:
     Tries addresses one beside the other until one of them connects.
 
     :param addresses: checked addresses, in order of preference.
-    :param connect: starts an attempt; its Deferred can be cancelled.
+    :param connect: starts an attempt, which can be cancelled.
     :param clock: for the delay between attempts.
     """
 
     def __init__(
         self,
         addresses: Sequence[Address],
-        connect: Callable[[Address], Deferred[T]],
+        connect: Callable[[Address], Pending],
         clock: IReactorTime,
     ) -> None:
         self._left = interleaved(addresses)[:MAX_ATTEMPTS]
         self._left.reverse()
         self._connect = connect
         self._clock = clock
-        self._running: set[Deferred[T]] = set()
+        self._running: set[Deferred[Any]] = set()
         self._problems: list[BaseException] = []
         self._next: IDelayedCall | None = None
         self._over = False
-        self.result: Deferred[T] = Deferred(lambda _: self._end())
+        self.result: Deferred[Any] = Deferred(lambda _: self._end())
 
     def start(self) -> Deferred[Any]:
         """
@@ -92,7 +114,7 @@ class Race:
             self._next = self._clock.callLater(ATTEMPT_DELAY, self._attempt)
         else:
             self._next = None
-        attempt: Deferred[Any] = maybeDeferred(self._connect, address)
+        attempt: Deferred[Any] = maybeDeferred(lambda: as_deferred(self._connect(address)))
         self._running.add(attempt)
         attempt.addCallbacks(self._won, self._lost, callbackArgs=(attempt,), errbackArgs=(attempt,))
 
@@ -128,18 +150,18 @@ class Race:
 
 
 def dial(
-    addresses: Sequence[Address], connect: Callable[[Address], Deferred[T]], clock: IReactorTime
-) -> Deferred[T]:
+    addresses: Sequence[Address], connect: Callable[[Address], Pending], clock: IReactorTime
+) -> Deferred[Any]:
     """
     Connect to the first of *addresses* that answers.
 
     :param addresses: at least one, checked, in order of preference.
-    :param connect: starts one attempt; its Deferred fires with a connection and can be cancelled.
+    :param connect: starts one attempt, which ends with a connection and can be cancelled.
     :param clock: for the delay between attempts.
     :raises ConnectFailed: (by the Deferred) when all have failed, with the most telling reply.
     """
     if len(addresses) == 1:
-        return connect(addresses[0])
+        return as_deferred(connect(addresses[0]))
     return Race(addresses, connect, clock).start()
 
 
@@ -221,7 +243,7 @@ class Connects(Shape):
         source: tuple[str, int] | None = None,
         options: Iterable[SocketOption] = (),
         made: Callable[[SocketType], Any] = ...,
-    ) -> Deferred[Any]: ...
+    ) -> Pending: ...
 
 
 class SocketDialer:
@@ -243,7 +265,7 @@ class SocketDialer:
         self._outgoing = outgoing
         self._options = options
 
-    def __call__(self, destination: Address) -> Deferred[Dialed]:
+    def __call__(self, destination: Address) -> Pending:
         """Start an attempt."""
         family = AF_INET6 if destination.type is AddressType.IPV6 else AF_INET
         return self._engine.connect(

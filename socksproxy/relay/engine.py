@@ -22,9 +22,10 @@ from contextlib import suppress
 from socket import SO_ERROR, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SocketType
 from typing import Any, Protocol as Shape
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..events import Cause
@@ -40,6 +41,9 @@ from .pipes import PipePool
 from .pump import BUFFER_SIZE, EngineRelay, Half
 
 _log = Logger(namespace="socksproxy")
+
+#: The outcome of an attempt that goes on.
+_OPEN = object()
 
 _BATCH = 256
 _STREAM = int(SOCK_STREAM | SOCK_NONBLOCK)
@@ -339,7 +343,7 @@ class RelayEngine:
         source: tuple[str, int] | None = None,
         options: Iterable[SocketOption] = SOCKET_OPTIONS,
         made: Callable[[SocketType], Any] = _itself,
-    ) -> Deferred[Any]:
+    ) -> Attempt:
         """
         Connect a stream socket.
 
@@ -348,16 +352,13 @@ class RelayEngine:
         :param source: the address (and port, or 0) to connect from.
         :param options: what the socket is told.
         :param made: what the caller makes of the connected socket.
-        :returns: fires with what *made* returns; the socket is non-blocking and registered for everything.
-            Cancelling it closes the socket. The caller calls :meth:`drop` before it closes the socket.
-        :raises OSError: (by the Deferred) as the system gives it; likewise what *made* raises, and then
-            the socket is closed.
+        :returns: ends with what *made* returns; the socket is non-blocking and registered for everything.
+            The caller calls :meth:`drop` before it closes the socket. Or it ends with the failure of an
+            :class:`OSError` as the system gives it, or of what *made* raises, and then the socket is closed.
         """
+        attempt = Attempt(self, made)
         try:
-            link = SocketType(family, _STREAM)
-        except OSError as problem:
-            return fail(problem)
-        try:
+            attempt.link = link = SocketType(family, _STREAM)
             for option in options:
                 link.setsockopt(*option)
             if source is not None:
@@ -365,14 +366,13 @@ class RelayEngine:
             number = link.connect_ex(sockaddr)
             if number and number != errno.EINPROGRESS:
                 raise OSError(number, os.strerror(number))
-            attempt = _Connecting(self, link, made)
             self.register(link.fileno(), attempt)
         except OSError as problem:
-            link.close()
-            return fail(problem)
+            attempt.fail(problem)
+            return attempt
         if not number:
             attempt.event(0)
-        return attempt.result
+        return attempt
 
     # Life.
 
@@ -423,45 +423,71 @@ class RelayEngine:
             self.reactor.removeSystemEventTrigger(self._trigger)
 
 
-class _Connecting:
-    """A connection that is being made."""
+class Attempt:
+    """
+    A connection that is being made, and who waits for it: what a Deferred does for one callback, faster.
 
-    __slots__ = ("_engine", "_link", "_made", "missed", "result")
+    :ivar link: the socket; None: the attempt has ended.
+    :ivar missed: events that are not used up, for the relay that takes the socket over.
+    """
 
-    def __init__(self, engine: RelayEngine, link: SocketType, made: Callable[[SocketType], Any]) -> None:
+    __slots__ = ("_engine", "_made", "_outcome", "_then", "link", "missed")
+
+    def __init__(self, engine: RelayEngine, made: Callable[[SocketType], Any]) -> None:
         self._engine = engine
-        self._link: SocketType | None = link
         self._made = made
+        self._outcome: Any = _OPEN
+        self._then: tuple[Any, ...] | None = None
+        self.link: SocketType | None = None
         self.missed = 0
-        self.result: Deferred[Any] = Deferred(self._cancelled)
+
+    def addBoth(self, then: Callable[..., Any], *arguments: Any) -> None:
+        """Call *then* once, with the result or a Failure, and with *arguments*."""
+        if self._outcome is _OPEN:
+            self._then = (then, *arguments)
+        else:
+            then(self._outcome, *arguments)
 
     def event(self, mask: int) -> None:
         """The attempt has come to an end, or its socket waits for a relay."""
         self.missed |= mask & READABLE
-        link, self._link = self._link, None
+        link = self.link
         if link is None:
             return
-        number = link.getsockopt(SOL_SOCKET, SO_ERROR) if mask & BROKEN else 0
         try:
+            number = link.getsockopt(SOL_SOCKET, SO_ERROR) if mask & BROKEN else 0
             if number:
                 raise OSError(number, os.strerror(number))
             result = self._made(link)
         except Exception as problem:
-            self._engine.drop(link.fileno())
-            link.close()
-            self.result.errback(problem)
+            self.fail(problem)
         else:
-            self.result.callback(result)
+            self.link = None
+            self._end(result)
+
+    def fail(self, problem: Exception) -> None:
+        """End with *problem*."""
+        self.cancel()
+        self._end(Failure(problem))
 
     def abort(self) -> None:
-        """The connection is not wanted any more."""
-        self.result.cancel()
+        """The engine closes: the connection is not wanted any more."""
+        if self.link is not None:
+            self.fail(CancelledError())
 
-    def _cancelled(self, _: object) -> None:
-        link, self._link = self._link, None
+    def cancel(self) -> None:
+        """Close the socket. Nothing is called any more."""
+        link, self.link = self.link, None
         if link is not None:
             self._engine.drop(link.fileno())
             link.close()
+
+    def _end(self, outcome: Any) -> None:
+        self._outcome = outcome
+        if self._then is not None:
+            then, *arguments = self._then
+            self._then = None
+            then(outcome, *arguments)
 
 
 def _bind(link: SocketType, source: tuple[str, int]) -> None:

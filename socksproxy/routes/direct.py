@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTCP
 
-from ..net.dial import Connects, Dialed, SocketDialer, TransportDialer
+from ..net.dial import Connects, Pending, SocketDialer, TransportDialer
 from ..net.tcp_options import SocketOption
 from ..values.outgoing import Outgoing
 from ..wire.words import Address
@@ -44,7 +43,7 @@ class Direct:
         self._sockets: SocketDialer | None = None
         self._dials_for: Connects | None = None
 
-    def dial(self, address: Address, engine: bool) -> Deferred[Dialed]:
+    def dial(self, address: Address, engine: bool) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
         present = self._engine() if engine else None
         if present is None:

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
-
-from ..net.dial import Dialed
+from ..net.dial import Pending
 from ..wire.words import Address
 
 
@@ -22,14 +20,14 @@ class Route(Protocol):
     @property
     def resolves(self) -> bool: ...
 
-    def dial(self, address: Address, engine: bool) -> Deferred[Dialed]:
+    def dial(self, address: Address, engine: bool) -> Pending:
         """
         Start one attempt to connect.
 
         :param address: the checked destination.
         :param engine: whether the client's end of the relay can be in the relay engine; both ends of a
             relay are of one kind.
-        :returns: fires with the connection; it can be cancelled.
+        :returns: ends with the connection, a :class:`~socksproxy.net.dial.Dialed`; it can be cancelled.
         """
 
     def source(self, address: Address) -> str | None:

@@ -20,6 +20,7 @@ from ..identity import Client
 from ..limits.account import Scope
 from ..limits.buckets import Meters
 from ..negotiation import Negotiation, State
+from ..net.dial import Pending
 from ..policy import IPolicy
 from ..policy.asking import DestinationCheck
 from ..policy.rules import Rule
@@ -108,7 +109,7 @@ class SessionParts:
         self.half_closed = False
         self._request: Request | None = None
         #: What the session waits for.
-        self._pending: Deferred[Any] | None = None
+        self._pending: Pending | None = None
         #: Whether the session is still permitted after a change, while that is being found out.
         self._judging: Deferred[Any] | None = None
         #: The policy that has permitted the session; None: it is asked again before the session goes on.
@@ -164,7 +165,7 @@ class SessionParts:
 
     def wait(
         self,
-        pending: Deferred[Any],
+        pending: Pending,
         then: Callable[[Any], None],
         otherwise: Callable[[Exception], None] | None = None,
     ) -> None:

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..auth.authentication import Authentication
@@ -44,7 +43,7 @@ from ..identity import Client
 from ..limits.account import ASSOCIATIONS, BINDS
 from ..logs.printable import shown
 from ..negotiation import DONE, NotSOCKS
-from ..net.dial import Dialed
+from ..net.dial import Pending
 from ..runtime.deadlines import Deadlines
 from ..wire.words import Address, Command, Reply, Reply4, Request, Version
 from .changes import FollowingSession
@@ -304,7 +303,7 @@ class Session(FollowingSession):
         """A login of the client, which *authentication* asks."""
         return Login(self, authentication)
 
-    def dial(self, address: Address) -> Deferred[Dialed]:
+    def dial(self, address: Address) -> Pending:
         """Dial *address* as the rule says that allows it."""
         context, rule = self.context, self.rule(address)
         if rule is not None and rule.timeouts is not None and rule.timeouts.connect is not None:

@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from socksproxy import Timeouts
+from socksproxy.net.dial import Pending
 from socksproxy.wire.words import Address, AddressType, Command
 
 from ..conftest import Serve
@@ -334,7 +335,7 @@ def test_one_family_is_silent(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> 
         proxy: Proxy = yield serve(resolver=hosts, clock=clock)
         real = proxy.sessions.context.route
 
-        def attempt(destination: Address) -> Deferred[Any]:
+        def attempt(destination: Address) -> Pending:
             if destination.type is AddressType.IPV6:
                 return Deferred(lambda _: cancelled.append(destination.host))
             return real.dial(destination, proxy.kind in ("detached", "accepted"))

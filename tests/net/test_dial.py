@@ -28,6 +28,7 @@ from socksproxy.net.dial import (
     SocketDialer,
     TransportDialer,
     adopted,
+    as_deferred,
     dial,
     interleaved,
 )
@@ -364,7 +365,12 @@ def make_dialer(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
         yield lambda outgoing=Outgoing(), **more: TransportDialer(reactor, outgoing, **more)
         return
     with an_engine() as engine:
-        yield lambda outgoing=Outgoing(), **more: SocketDialer(engine, outgoing, **more)
+
+        def make(outgoing: Outgoing = Outgoing(), **more: Any) -> Callable[[Address], Deferred[Any]]:
+            dialer = SocketDialer(engine, outgoing, **more)
+            return lambda address: as_deferred(dialer(address))
+
+        yield make
 
 
 def problem_of(attempt: Deferred[Any]) -> Deferred[Any]:

@@ -43,6 +43,7 @@ if sys.platform != "linux":
     pytest.skip("the engine is Linux's", allow_module_level=True)
 
 from socksproxy.events import Cause
+from socksproxy.net.dial import as_deferred
 from socksproxy.relay import engine_for, pump
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.relay.epoll_events import READ, WRITE
@@ -395,6 +396,11 @@ class TestTurns:
         yield stream.pumped.addTimeout(PATIENCE, reactor)
 
 
+def connect(engine: RelayEngine, *arguments: Any, **options: Any) -> Deferred[Any]:
+    """An attempt of the engine's, as tests wait for it."""
+    return as_deferred(engine.connect(*arguments, **options))
+
+
 class TestConnect:
     """Connections without Twisted transports."""
 
@@ -405,7 +411,7 @@ class TestConnect:
             listening.bind((host, 0))
             listening.listen(1)
             address = listening.getsockname()[:2]
-            link = yield engine.connect(address, family)
+            link = yield connect(engine, address, family)
             accepted, peer = listening.accept()
         assert link.getsockname()[:2] == peer[:2]
         assert link.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -426,7 +432,7 @@ class TestConnect:
             return link, "made"
 
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            attempt = engine.connect(listening.getsockname(), socket.AF_INET, made=made)
+            attempt = connect(engine, listening.getsockname(), socket.AF_INET, made=made)
             if fails:
                 with pytest.raises(ValueError, match="nothing"):
                     yield attempt
@@ -438,11 +444,50 @@ class TestConnect:
         assert open_descriptors() == before
         assert engine._registered == 0
 
+    @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest_twisted.inlineCallbacks
+    def test_without_a_deferred(self, engine: RelayEngine, when: str) -> Playing:
+        """The one who waits is called once, with arguments, whether the attempt has ended already or not."""
+        told: list[Any] = []
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            attempt = engine.connect(listening.getsockname(), socket.AF_INET)
+            if when == "before":
+                attempt.addBoth(lambda *outcome: told.append(outcome), "more")
+            while attempt.link is not None:
+                yield deferLater(reactor, 0)
+            if when == "after":
+                attempt.addBoth(lambda *outcome: told.append(outcome), "more")
+            attempt.cancel()  # too late: the socket is the caller's
+        ((link, more),) = told
+        assert more == "more"
+        assert link.fileno() >= 0
+        engine.drop(link.fileno())
+        link.close()
+
+    def test_refused_without_a_deferred(self, engine: RelayEngine) -> None:
+        told: list[Any] = []
+        engine.connect(("127.0.0.1", 9), socket.AF_INET, ("192.0.2.77", 0)).addBoth(told.append)
+        assert told[0].check(OSError)
+
+    @pytest.mark.parametrize("how", ["cancel", "close"])
+    def test_ended_without_a_deferred(self, how: str) -> None:
+        """One who cancels hears nothing; where the engine closes, the attempt fails."""
+        told: list[Any] = []
+        with an_engine() as engine, socket.create_server(("127.0.0.1", 0)) as listening:
+            attempt = engine.connect(listening.getsockname(), socket.AF_INET)
+            attempt.addBoth(told.append)
+            if how == "cancel":
+                attempt.cancel()
+            else:
+                engine.close()
+            assert attempt.link is None
+        assert [failure.type for failure in told] == ([] if how == "cancel" else [CancelledError])
+
     @pytest_twisted.inlineCallbacks
     def test_source(self, engine: RelayEngine) -> Playing:
         """``--outgoing``: the destination sees the address that was asked for."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            link = yield engine.connect(listening.getsockname(), socket.AF_INET, ("127.0.0.9", 0))
+            link = yield connect(engine, listening.getsockname(), socket.AF_INET, ("127.0.0.9", 0))
             accepted, peer = listening.accept()
         assert peer[0] == "127.0.0.9"
         engine.drop(link.fileno())
@@ -456,14 +501,14 @@ class TestConnect:
             address = closed.getsockname()
             before = open_descriptors()
             with pytest.raises(ConnectionRefusedError):
-                yield engine.connect(address, socket.AF_INET)
+                yield connect(engine, address, socket.AF_INET)
             assert open_descriptors() == before
 
     @pytest_twisted.inlineCallbacks
     def test_source_that_is_not_ours(self, engine: RelayEngine) -> Playing:
         before = open_descriptors()
         with pytest.raises(OSError, match="assign") as caught:
-            yield engine.connect(("127.0.0.1", 9), socket.AF_INET, ("192.0.2.77", 0))
+            yield connect(engine, ("127.0.0.1", 9), socket.AF_INET, ("192.0.2.77", 0))
         assert caught.value.errno == errno.EADDRNOTAVAIL
         assert open_descriptors() == before
 
@@ -482,7 +527,7 @@ class TestConnect:
                 fillers.append(filler)
             yield deferLater(reactor, 0.05, lambda: None)
             before = open_descriptors()
-            attempt = engine.connect(full.getsockname(), socket.AF_INET)
+            attempt = connect(engine, full.getsockname(), socket.AF_INET)
             assert not attempt.called
             attempt.cancel()
             with pytest.raises(CancelledError):
@@ -500,7 +545,7 @@ class TestConnect:
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), hard))
             try:
                 with pytest.raises(OSError, match="Too many open files"):
-                    yield engine.connect(listening.getsockname(), socket.AF_INET)
+                    yield connect(engine, listening.getsockname(), socket.AF_INET)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
                 for descriptor in spare:
@@ -519,7 +564,7 @@ class TestConnect:
                 return accepted
 
             greeting = deferToThread(greet)
-            attempt = engine.connect(listening.getsockname(), socket.AF_INET)
+            attempt = connect(engine, listening.getsockname(), socket.AF_INET)
             accepted = yield greeting
             # The event is due and holds both: that it is connected, and the banner.
             link = yield attempt

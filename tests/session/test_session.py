@@ -24,6 +24,7 @@ from twisted.internet.task import Clock
 
 from socksproxy.negotiation import MAX_EARLY
 from socksproxy.net import descriptors
+from socksproxy.net.dial import Pending
 from socksproxy.relay import idle as idle_relays
 from socksproxy.server.factory import SOCKSProtocol
 from socksproxy.server.sockets import SocketChannel
@@ -915,7 +916,7 @@ def test_only_checked_addresses_are_dialed(serve: Serve, monkeypatch: pytest.Mon
         proxy: Proxy = yield serve(policy=policy, resolver=hosts, clock=clock)
         real = proxy.sessions.context.route
 
-        def attempt(destination: Address) -> Deferred[Any]:
+        def attempt(destination: Address) -> Pending:
             dialed.append(destination.host)
             return real.dial(destination, the_session(proxy).channel.detachable)
 

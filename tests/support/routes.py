@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from twisted.internet.defer import Deferred
-
+from socksproxy.net.dial import Pending
 from socksproxy.wire.words import Address
 
 
@@ -19,10 +17,10 @@ class ScriptedRoute:
 
     resolves = False
 
-    def __init__(self, dial: Callable[[Address], Deferred[Any]]) -> None:
+    def __init__(self, dial: Callable[[Address], Pending]) -> None:
         self._dial = dial
 
-    def dial(self, address: Address, engine: bool) -> Deferred[Any]:
+    def dial(self, address: Address, engine: bool) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
         return self._dial(address)
 
