@@ -9,6 +9,7 @@ from pathlib import Path
 
 from governed import CONFIGURATIONS, LOGIN, login_of
 from machine import Cores
+from paths import SOCKET
 
 
 class Placing(Enum):
@@ -41,6 +42,7 @@ class Run:
     :ivar options: this server's own, beside those that all runs have; such a run is not for its peers.
     :ivar config: the text of this server's configuration file; none: there is no file.
     :ivar named: what progress calls the configuration.
+    :ivar balancer: HAProxy stands in front, on the load's core: its option that sends a header, or ``none``.
     :ivar placing: on which cores.
     """
 
@@ -53,6 +55,7 @@ class Run:
     options: tuple[str, ...] = ()
     config: str = field(default="", repr=False)
     named: str = ""
+    balancer: str = ""
     placing: Placing = Placing.APART
 
     @property
@@ -67,7 +70,7 @@ class Run:
     @property
     def only_ours(self) -> bool:
         """Whether it is of no use to measure peers so."""
-        return bool(self.options or self.named) or self.placing is not Placing.APART
+        return bool(self.options or self.named or self.balancer) or self.placing is not Placing.APART
 
     def own(self, directory: Path) -> list[str]:
         """This server's own arguments; a configuration file is written into *directory* first."""
@@ -127,6 +130,14 @@ _TWO_WORKERS = Run("rate", 64, 20_000, options=("--workers", "2"), placing=Placi
 _LOGGED = Run("rate", 64, 20_000, options=("--log", "{directory}/access.log"))
 _AUTHENTICATED = Run("rate", 64, 20_000, login=LOGIN, options=("--auth", f"memory:{LOGIN}"))
 _UDP = Run("udp", 64, 300_000)
+_BALANCED = Run("rate", 64, 10_000, options=("--listen", f"unix:{{directory}}/{SOCKET}"), balancer="none")
+_PROXY = Run(
+    "rate",
+    64,
+    10_000,
+    options=("--listen", f"haproxy:unix:{{directory}}/{SOCKET}"),
+    balancer="send-proxy-v2",
+)
 
 #: What tells how much slower a governed server is: how the figures' names end, of which runs, by what key.
 _GOVERNED = (
@@ -225,11 +236,32 @@ FIGURES = (
     Figure("worker2cpu", "Their processor time of one session", "µs", _TWO_WORKERS, "cpu_us_per", False),
     Figure("worker2load", "The load's own, on the same cores", "µs", _TWO_WORKERS, "load_us_per", False),
     *_governed(),
+    Figure("balanced", "New connections through HAProxy", "per second", _BALANCED, "per_s", True),
+    Figure("balancedcpu", "Processor time of one such session", "µs", _BALANCED, "cpu_us_per", False),
+    Figure(
+        "proxy",
+        "New connections through HAProxy with PROXY headers",
+        "per second",
+        _PROXY,
+        "per_s",
+        True,
+        beside="balanced",
+    ),
+    Figure(
+        "proxycpu",
+        "Processor time with a PROXY header",
+        "µs",
+        _PROXY,
+        "cpu_us_per",
+        False,
+        beside="balancedcpu",
+    ),
 )
 
 #: Short for several.
 GROUPS = {
     "workers": ("worker1", "worker2", "worker2cpu", "worker2load"),
+    "proxied": ("balanced", "balancedcpu", "proxy", "proxycpu"),
     "governed": tuple(figure.name for figure in _governed()),
 }
 

@@ -7,10 +7,12 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import balancer
 import load
 import processes
 from figures import Figure, Run
@@ -167,9 +169,12 @@ class Measurement:
         peer, run = step
         arguments = run.arguments(self._scale, peer.socks4)
         try:
-            with processes.start(peer, run.placing.server(self._cores), run.own) as server:
-                cpus = run.placing.load(self._cores)
-                return load.run(self._binary, arguments, server.port, server.process.pid, cpus)
+            with ExitStack() as stack:
+                server = stack.enter_context(processes.start(peer, run.placing.server(self._cores), run.own))
+                cpus, port = run.placing.load(self._cores), server.port
+                if run.balancer:
+                    port = stack.enter_context(balancer.start(server, run.balancer, cpus)).port
+                return load.run(self._binary, arguments, port, server.process.pid, cpus)
         except processes.CannotStart as problem:
             return load.Outcome({}, f"does not start: {problem}")
 

@@ -138,9 +138,15 @@ def start(
     :param own: gives further arguments for a server in that directory.
     :raises CannotStart: when it does not listen.
     """
-    return Server(
-        lambda port, directory: [*peer.command(peer.binary, port, directory), *own(directory)], cpus
-    )
+
+    def command(port: int, directory: Path) -> list[str]:
+        words, more = peer.command(peer.binary, port, directory), own(directory)
+        if "--listen" in more:  # which takes no --port beside it
+            place = words.index("--port")
+            words[place : place + 2] = ["--listen", f"tcp:{port}:interface=127.0.0.1"]
+        return [*words, *more]
+
+    return Server(command, cpus)
 
 
 def environment() -> dict[str, str]:

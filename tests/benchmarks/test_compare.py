@@ -40,9 +40,38 @@ def a_peer(name: str, command: Sequence[str] = ()) -> Peer:
 # The whole of it.
 
 # All that is there for every server, and what only ours is asked; UDP and workers have tests of their own.
+# One configuration stands for all of a governed server's, and HAProxy need not be here.
 TRIED = [
-    figure.name for figure in FIGURES if figure.run.mode != "udp" and not figure.name.startswith("worker")
+    figure.name
+    for figure in FIGURES
+    if figure.run.mode != "udp"
+    and not figure.name.startswith("worker")
+    and figure.run.named in ("", "open", "allpassword")
+    and not figure.run.balancer
 ]
+
+
+def test_without_haproxy_its_figures_have_a_reason(generator: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are left out, and the others are measured."""
+    monkeypatch.setattr(peers, "which", lambda program: None)
+    wanted = figures.named(["balanced", "proxy"])
+    measurement = Measurement(generator, [peers.ours()], wanted, machine.cores(), 1, 0.001)
+    measurement.run()
+    for figure in wanted:
+        sample = measurement.results[figure.name, OURS]
+        assert sample.median is None
+        assert sample.problem == "does not start: haproxy is not here"
+
+
+def test_a_ratio_has_an_interval_and_tells_of_noise() -> None:
+    """Of rounds that agree on a quiet machine it is no noise; of others it is marked."""
+    quiet, loud = machine.Noise(0.5, 0.0), machine.Noise(0.5, 0.2)
+    bare = Sample([100.0, 200.0, 100.0], [quiet] * 3)
+    ratio = Sample([90.0, 182.0, 92.0], [quiet] * 3).beside(bare)
+    assert str(ratio) == "0.910 (0.900 to 0.920)"
+    assert str(Sample([90.0, 182.0, 92.0], [quiet, loud, quiet]).beside(bare)).endswith(", NOISY)")
+    assert str(Sample([90.0, 182.0, 140.0], [quiet] * 3).beside(bare)).endswith(", NOISY)")
+    assert Sample([90.0]).beside(bare) is None
 
 
 def test_one_command_measures_and_writes(generator: Path, tmp_path: Path) -> None:
