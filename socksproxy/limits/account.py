@@ -16,7 +16,7 @@ from ..logs.printable import printable
 from ..logs.throttle import LogThrottle
 from ..values.limits import Limits, Rate
 from .buckets import Bucket
-from .counting import Counter, Counting, OwnCounting, Pace
+from .counting import Counter, Counting, Pace
 from .quota.quota import Quota
 from .quota.usage import UsageFile
 
@@ -177,8 +177,8 @@ class Accounts:
     def __init__(
         self, reactor: Any, usage: UsageFile | None = None, counting: Counting | None = None
     ) -> None:
-        self.own = OwnCounting(reactor)
-        self.counting: Counting = self.own if counting is None else counting
+        self.own = Counting(reactor)
+        self.counting = self.own if counting is None else counting
         self.usage = usage
         self.session = Limits()
         self.refusing = 0

@@ -1,12 +1,12 @@
 """
-How counts and rates are kept: here, for a process by itself.
+How counts and rates are kept: here, for one process.
 
-Several processes keep them together (:mod:`socksproxy.workers.counts`), and whoever counts need not know.
+Several processes keep them together (:mod:`socksproxy.workers.counts`), by classes that replace these.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol as Shape
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -14,48 +14,8 @@ from ..values.limits import Rate
 from .buckets import Bucket
 
 
-class Counter(Shape):
+class Counter:
     """How many there are of something."""
-
-    def add(self) -> int:
-        """One more; returned is how many there are."""
-
-    def give(self) -> None:
-        """One less."""
-
-
-class Pace(Shape):
-    """
-    How often something may begin.
-
-    :ivar rate: it can be set in place.
-    """
-
-    rate: Rate
-
-    def take(self) -> bool:
-        """Whether one more may begin now, which it then does."""
-
-    @property
-    def full(self) -> bool:
-        """Whether nothing has begun for so long that nothing is lost when this is forgotten."""
-
-
-class Counting(Shape):
-    """Keeps counts and rates, by names."""
-
-    def counter(self, name: str) -> Counter:
-        """The count of that *name*; it is let go of when none is left."""
-
-    def pace(self, name: str, rate: Rate) -> Pace:
-        """The pace of that *name*."""
-
-    def bucket(self, name: str, rate: Rate) -> Bucket:
-        """The bucket of bytes of that *name*."""
-
-
-class OwnCounter:
-    """See :class:`Counter`."""
 
     __slots__ = ("value",)
 
@@ -63,19 +23,22 @@ class OwnCounter:
         self.value = 0
 
     def add(self) -> int:
+        """Count one more, and return how many there are."""
         self.value += 1
         return self.value
 
     def give(self) -> None:
+        """Count one less."""
         self.value -= 1
 
 
-class OwnPace:
+class Pace:
     """
-    See :class:`Pace`.
+    How often something may begin.
 
     :param clock: the source of time.
-    :param rate: where it says nothing else, a second's worth may begin at once, and one always.
+    :param rate: how often; it can be set in place. Without a burst a second's worth may begin at once, and at
+        least one.
     """
 
     __slots__ = ("_filled", "_left", "_seconds", "rate")
@@ -87,6 +50,7 @@ class OwnPace:
         self._left = burst_of(rate)
 
     def take(self) -> bool:
+        """Whether one more may begin now; if so, it counts."""
         self._fill()
         # A little less: what is due at a time is not quite there at that time, in floating numbers.
         if self._left < 1 - 1e-9:
@@ -96,6 +60,7 @@ class OwnPace:
 
     @property
     def full(self) -> bool:
+        """Whether the last beginning is so long ago that nothing is lost when this pace is forgotten."""
         self._fill()
         return self._left >= burst_of(self.rate)
 
@@ -111,9 +76,9 @@ def burst_of(rate: Rate) -> float:
     return max(1.0, rate.per_second if rate.burst is None else rate.burst)
 
 
-class OwnCounting:
+class Counting:
     """
-    Counts for one process.
+    Makes what keeps counts and rates, by names.
 
     :param reactor: keeps time.
     """
@@ -121,11 +86,14 @@ class OwnCounting:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
 
-    def counter(self, name: str) -> OwnCounter:
-        return OwnCounter()
+    def counter(self, name: str) -> Counter:
+        """The count of that *name*; it may be forgotten when none is left."""
+        return Counter()
 
-    def pace(self, name: str, rate: Rate) -> OwnPace:
-        return OwnPace(self._reactor, rate)
+    def pace(self, name: str, rate: Rate) -> Pace:
+        """The pace of that *name*."""
+        return Pace(self._reactor, rate)
 
     def bucket(self, name: str, rate: Rate) -> Bucket:
+        """The bucket of bytes of that *name*."""
         return Bucket(self._reactor, rate)

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..limits.counting import Counter, Counting
 from ..values.limits import Rate
 from .rates import SharedBucket, SharedPace
 from .shared_table import SharedTable
 from .tokens import Tokens
 
 
-class SharedCounter:
+class SharedCounter(Counter):
     """
     How many there are of something, in all workers.
 
@@ -62,7 +63,7 @@ class SharedCounter:
             self._place = None
 
 
-class SharedCounting:
+class SharedCounting(Counting):
     """
     Counts for several processes. See :class:`~socksproxy.limits.counting.Counting`.
 
@@ -79,7 +80,7 @@ class SharedCounting:
         column: int,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._reactor = reactor
+        super().__init__(reactor)
         self.table = table
         self.column = column
         self._seconds = seconds

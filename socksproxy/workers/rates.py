@@ -10,7 +10,7 @@ from math import inf
 from twisted.internet.interfaces import IReactorTime
 
 from ..limits.buckets import Bucket, Waiter
-from ..limits.counting import burst_of
+from ..limits.counting import Pace, burst_of
 from ..values.limits import Rate
 from .tokens import Tokens, Wish
 
@@ -22,7 +22,7 @@ _KEPT = 0.1
 _LEAST_LEASE = 512.0
 
 
-class SharedPace:
+class SharedPace(Pace):
     """
     See :class:`~socksproxy.limits.counting.Pace`; this one holds for all workers, exactly.
 
@@ -31,10 +31,7 @@ class SharedPace:
     :param seconds: a clock that is the same in all of them.
     """
 
-    __slots__ = ("_seconds", "_tokens", "rate")
-
-    #: What has begun stays known when this is forgotten.
-    full = True
+    __slots__ = ("_tokens",)
 
     def __init__(self, rate: Rate, tokens: Tokens, seconds: Callable[[], float]) -> None:
         self.rate = rate
@@ -44,6 +41,11 @@ class SharedPace:
     def take(self) -> bool:
         """See :meth:`~socksproxy.limits.counting.Pace.take`."""
         return self._tokens.take(self._seconds(), max(self.rate.per_second, 0.0), burst_of(self.rate))
+
+    @property
+    def full(self) -> bool:
+        """True: what has begun stays known when this is forgotten."""
+        return True
 
 
 class SharedBucket(Bucket):

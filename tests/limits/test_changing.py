@@ -128,9 +128,7 @@ def test_changing(serve: Serve) -> Playing:
     ledger = proxy.sessions.context.ledger
     assert (len(ledger), ledger.refusing) == (0, 0)
     counters = [
-        counter.value  # type: ignore[attr-defined]
-        for account in ledger._accounts.values()
-        for counter in account._counters.values()
+        counter.value for account in ledger._accounts.values() for counter in account._counters.values()
     ]
     assert not any(counters)
     for bucket in buckets(ledger):

@@ -13,7 +13,7 @@ def had(ledger: Ledger, scope: Scope, holder: str = "", kind: str = SESSIONS) ->
     account = ledger._accounts.get((scope, holder))
     if account is None or kind not in account._counters:
         return 0
-    value: int = account._counters[kind].value  # type: ignore[attr-defined]
+    value: int = account._counters[kind].value
     return value
 
 

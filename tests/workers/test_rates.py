@@ -14,7 +14,7 @@ from hypothesis import given, strategies as st
 from twisted.internet.task import Clock
 
 from socksproxy.limits.buckets import Bucket, Meter
-from socksproxy.limits.counting import OwnPace
+from socksproxy.limits.counting import Pace
 from socksproxy.values.limits import Rate
 from socksproxy.workers.counts import SharedCounting
 from socksproxy.workers.shared_table import SharedTable, new_table
@@ -89,7 +89,7 @@ def test_pace_of_one_process(steps: list[tuple[int, int, int | None]], burst: in
     """Three workers let begin what one process would have, also when the rate changes."""
     shared, rate = Shared(), Rate(4, burst)
     paces = [worker.pace("user bob arrivals", rate) for worker in shared.workers]
-    alone = OwnPace(shared.clock, rate)
+    alone = Pace(shared.clock, rate)
     for number, passes, changed in steps:
         shared.clock.advance(passes / 16)
         if changed is not None:
