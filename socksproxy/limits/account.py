@@ -1,5 +1,5 @@
 """
-What the holder of a limit has: counts, buckets and a quota, in one account for each holder.
+The accounts of holders of limits: each has counts, buckets and a quota.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ _RANKS = {scope: rank for rank, scope in enumerate(Scope)}
 
 class Account:
     """
-    What one holder has.
+    The counts, buckets and quota of one holder.
 
     :param accounts: the table that the account is in.
     :param place: the holder.
     :ivar name: of the holder, such as ``user bob``.
     :ivar of: how a refusal tells whose limit it was.
     :ivar rank: the narrowest scope has the lowest.
-    :ivar arrivals: how often sessions may begin; None: as they like.
-    :ivar upload: the bucket of bytes from clients, and :attr:`download` of those to them.
+    :ivar arrivals: how often sessions may begin; None: at any rate.
+    :ivar upload: the bucket of bytes from clients; :attr:`download` is the one of bytes to clients.
     :ivar quota: what is left of a day and of a month.
     :ivar measures: whether bytes count at all.
     :ivar holders: how many claims there are on it.
@@ -105,7 +105,7 @@ class Account:
         self.change(limits)
 
     def change(self, limits: Limits) -> None:
-        """From now on *limits* hold; what is there of its counts and buckets stays."""
+        """Have *limits* hold from now on; counts stay, and so do buckets that are still limited."""
         if limits is self.limits or limits == self.limits:
             return
         self.limits = limits
@@ -122,12 +122,12 @@ class Account:
         self.measures = any(each is not None for each in (self.upload, self.download, self.quota))
 
     def begin_quota(self) -> None:
-        """What has been used is kept somewhere else from now on."""
+        """Begin anew with the usage file, because another one is in use."""
         if self.quota is not None:
             self.quota = self._accounts.quota(self.name, self.limits)
 
     def counter(self, kind: str) -> Counter:
-        """How many of *kind* it has."""
+        """The count of *kind*."""
         counter = self._counters.get(kind)
         if counter is None:
             counter = self._counters[kind] = self._accounts.counting.counter(f"{self.name} {kind}")
@@ -135,7 +135,7 @@ class Account:
 
     @property
     def rested(self) -> bool:
-        """Whether nothing is lost when it is forgotten."""
+        """Whether nothing is lost when the account is forgotten."""
         if self.complaints is not None and not self.complaints.quiet:
             return False
         return all(bucket is None or bucket.full for bucket in (self.arrivals, self.upload, self.download))
@@ -145,9 +145,9 @@ def at_rate(
     rate: Rate | None, present: _Rated | None, make: Callable[[str, Rate], _Rated], name: str
 ) -> _Rated | None:
     """
-    The bucket or the pace for *rate*, which keeps what it has when the rate changes.
+    The bucket or the pace for *rate*; a present one keeps its tokens when the rate changes.
 
-    :param present: the one so far; None: there is none.
+    :param present: the one in use; None: there is none.
     :param make: makes a new one, by its *name*.
     """
     if rate is None:
@@ -167,11 +167,11 @@ class Accounts:
     :data:`KEPT` of such accounts are kept longer.
 
     :param reactor: keeps time.
-    :param usage: keeps what has been used of quotas; None: no holder has a quota.
+    :param usage: the file of what has been used of quotas; None: no holder has a quota.
     :param counting: how counts and rates are kept; None: for this process alone.
     :ivar own: counts and rates of this process alone.
     :ivar session: the limits of each session by itself.
-    :ivar refusing: how many sessions are there only to be told that they are too many.
+    :ivar refusing: how many sessions wait for nothing but their refusal.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class Accounts:
         return account
 
     def leave(self, account: Account) -> None:
-        """One claim less."""
+        """Count one claim less."""
         account.holders -= 1
         if account.holders:
             return
@@ -225,7 +225,7 @@ class Accounts:
             if self._accounts[place].rested:
                 self._forget(place)
             else:
-                # To the end, lest the same ones are looked at again and again.
+                # To the end, or the same ones would be looked at again and again.
                 del self._resting[place]
                 self._resting[place] = None
 
@@ -233,11 +233,11 @@ class Accounts:
         del self._resting[place], self._accounts[place]
 
     def __len__(self) -> int:
-        """How many accounts somebody has a claim on."""
+        """The number of accounts on which a session has a claim."""
         return len(self._accounts) - len(self._resting)
 
     def quota(self, name: str, limits: Limits) -> Quota | None:
-        """The quota of the holder of that *name*; None: nothing keeps what has been used."""
+        """The quota of the holder of that *name*; None: there is no usage file."""
         if self.usage is None:
             if self._without_usage.due():
                 _log.error("{name}: a quota needs a UsageFile, and without one it does not count", name=name)
@@ -245,7 +245,7 @@ class Accounts:
         return Quota(self.usage, name, limits.daily, limits.monthly)
 
     def complain(self, account: Account, problem: OverLimit) -> None:
-        """Somebody is refused because of *account*: one line a while, however often it is."""
+        """Log that *account* has led to a refusal: one line a while, however many refusals there are."""
         if account.complaints is None:
             account.complaints = LogThrottle(self._reactor)
         refused = account.complaints.due()

@@ -1,19 +1,17 @@
 """
-Token buckets: how many bytes may be moved now, and who has to wait.
+Token buckets: how many bytes may be moved now, and which sessions have to wait.
 
-Strategy: a bucket fills by the time that has gone by, so that a timer that comes
-late costs nothing. Nobody is asked while there is enough for all. Where there is
-not, those who want more stand in a queue, one timer is set for when there is
-enough to be worth the while, and they are served in turn. Whose turn it is, is
-reckoned in bytes: each has a place on a line that everybody moves along by what
-he was given, and who would be the hindmost after another turn is next. So all
-who never stop get the same, and one who comes with a little does not wait for
-those who want much.
+Strategy: a bucket fills by the time that has gone by, so a timer that comes late costs nothing. While
+there is enough for all sessions, none of them waits. Otherwise the sessions that want more stand in a queue,
+one timer waits until there is enough to be worth a turn, and the sessions are served in turn. Turns are
+counted in bytes: each session has a place on a line, and moves along it by the bytes that it was given. The
+session that would be the last on the line after another turn is next. So all sessions that never stop get the
+same, and a session that wants a little does not wait for those that want much.
 
-A session is under several buckets at once, and has its turn at one of them at a
-time. What it was given by those behind it is held for it until the others agree,
-or is given back: see :class:`Meter`. A bucket that is far from empty lends some of its bytes ahead; what
-is lent counts as spent until it comes back, so a bucket never gives more than its rate.
+A session is under several buckets at once, and waits for its turn at one of them at a time. The bytes that
+the buckets before that one have given are held for the session, or given back: see :class:`Meter`. A bucket
+that is far from empty lends some of its bytes ahead. A loan counts as spent until it comes back, so a bucket
+never gives more than its rate.
 """
 
 from __future__ import annotations
@@ -31,17 +29,17 @@ from ..values.limits import Rate
 
 _log = Logger(namespace="socksproxy")
 
-#: Seconds' worth of a bucket that holds what it holds by default; and no less than a datagram.
+#: The burst of a rate that says none, in seconds' worth; at least the bytes of a datagram.
 _BURST_SECONDS, _LEAST_BURST = 0.25, 1500.0
-#: Seconds' worth, and bytes, that a timer waits for.
+#: What a timer waits for, in seconds' worth, and at least in bytes.
 _QUANTUM_SECONDS, _LEAST_QUANTUM = 0.02, 2048.0
-#: Bytes that a turn gives at the least, if the timer has waited for as many.
+#: Bytes that a turn gives at least, if the timer has waited for as many.
 _LEAST_SHARE = 16384.0
-#: Bytes for which nobody has to wait for a timer.
+#: Bytes for which no session has to wait for a timer.
 _LEAST_AT_ONCE = 512.0
-#: Bytes that are held of one bucket, at the most, for a session that goes to wait for another one.
+#: Bytes of one bucket that are held at most for a session that waits for another bucket.
 _HELD = 16384
-#: Those who have left the queue and are remembered, beside as many as are in it.
+#: Waiters that have left the queue and are remembered, beside as many as are in it.
 _REMEMBERED = 64
 
 #: Bytes that a meter borrows of each budget, and how many at the least are worth a message.
@@ -54,19 +52,19 @@ _ENDLESS = 1 << 40
 
 
 class Waiter(Shape):
-    """Who waits for an :class:`Budget`."""
+    """What waits for a :class:`Budget`."""
 
     def resume(self) -> None:
-        """There is something again: what the budget says during this call is this waiter's."""
+        """Go on: the bytes that the budget has during this call are this waiter's."""
 
 
 class Budget(Shape):
     """
-    Bytes that may be moved, of which there are only so many.
+    A limited number of bytes that may be moved.
 
-    :ivar in_turn: whether it makes those who want more wait for their turn; what it gave them is
-        held for them, then, while they wait for others.
-    :ivar exhausted: there will be none any more.
+    :ivar in_turn: whether waiters have turns at it. The bytes of a turn are held for the waiter while it
+        waits for another budget.
+    :ivar exhausted: whether it is empty for good.
     """
 
     @property
@@ -80,9 +78,9 @@ class Budget(Shape):
 
     def spend(self, amount: int, waiter: Waiter | None = None) -> None:
         """
-        *amount* bytes were moved, or are about to be; less than 0: they were not after all.
+        Count *amount* bytes that were moved, or are about to be; less than 0: they were not moved after all.
 
-        :param waiter: on whose behalf; None: nobody's who ever waits.
+        :param waiter: the waiter that moves them; None: one that never waits.
         """
 
     def lend(self, amount: int) -> bool:
@@ -92,10 +90,10 @@ class Budget(Shape):
         """The loan of *lent* bytes is over, and *unused* of them were not spent."""
 
     def wait(self, waiter: Waiter) -> None:
-        """Call *waiter*, once, when there is something; never from within this call."""
+        """Call *waiter* once when there are bytes again, but never from within this call."""
 
     def leave(self, waiter: Waiter) -> None:
-        """Do not, and forget it."""
+        """Forget *waiter*, which does not wait any more."""
 
 
 class Bucket:
@@ -141,13 +139,13 @@ class Bucket:
         self._filled = self._seconds()
         self._lent = 0
         self._timer: IDelayedCall | None = None
-        # The queue: up to where each is due to be served, a number, and where on the line it stands.
-        # Who leaves, leaves the number in it.
+        # The queue: the place on the line up to which each waiter is due to be served, a number, and the
+        # place where it stands. A waiter that leaves leaves its number in the queue.
         self._queue: list[tuple[float, int, float]] = []
         self._numbers: dict[Waiter, int] = {}
         self._waiting: dict[int, Waiter] = {}
         self._next = count()
-        # Up to where the line is served, and where those stand who are not in the queue just now.
+        # The place up to which the line is served, and the places of waiters that are not in the queue now.
         self._front = 0.0
         self._left: dict[Waiter | None, float] = {}
         self._serving: Waiter | None = None
@@ -164,7 +162,7 @@ class Bucket:
     def rate(self, rate: Rate) -> None:
         self._fill()
         self._set(rate)
-        # A debt was made by the measure of before, and is not to last by that of now.
+        # A debt at the old rate must not last longer at the new one.
         self._tokens = min(max(self._tokens, -self._burst), self._burst - self._lent)
         self._stop_timer()
         self._want_timer()
@@ -183,7 +181,7 @@ class Bucket:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """The number of waiters."""
         return len(self._waiting)
 
     @property
@@ -235,7 +233,7 @@ class Bucket:
         stands = max(stands, self._front)
         number = self._numbers[waiter] = next(self._next)
         self._waiting[number] = waiter
-        # Who has used up a turn will use up another one; who comes may want little.
+        # A waiter that has used up a turn will use up another one; a new one may want little.
         heappush(self._queue, (stands + self._share if goes_on else stands, number, stands))
         if self._serving is None:
             self._want_timer()
@@ -290,7 +288,7 @@ class Bucket:
         self._want_timer()
 
     def _serve(self, share: float) -> None:
-        """Give the hindmost its turn."""
+        """Give the waiter that is due its turn."""
         waiter = None
         while waiter is None:
             _, number, stands = heappop(self._queue)
@@ -339,7 +337,7 @@ class Meter:
 
     @property
     def exhausted(self) -> bool:
-        """Whether there will be nothing any more."""
+        """Whether a budget is empty for good."""
         return any(budget.exhausted for budget in self.budgets)
 
     def take(self) -> int:
@@ -359,7 +357,7 @@ class Meter:
         return most
 
     def spend(self, amount: int) -> None:
-        """*amount* bytes were moved, be it more than might be."""
+        """Count *amount* bytes that were moved, even if they are more than :meth:`take` has said."""
         held = self._held
         if not held:
             for budget in self.budgets:
@@ -387,7 +385,7 @@ class Meter:
         self.repay()
 
     def repay(self) -> None:
-        """What is borrowed goes back."""
+        """Give back what is borrowed and not used."""
         unused, self.credit = self.credit, NO_CREDIT
         if unused != NO_CREDIT:
             for budget in self.budgets:
@@ -406,7 +404,7 @@ class Meter:
             budgets[number].wait(self)
 
     def resume(self) -> None:
-        """What it waited for is there."""
+        """See :meth:`Waiter.resume`."""
         self._hold(self._at, self.budgets[self._at].available())
         self.waiting = False
         if self.owner is not None:
@@ -439,7 +437,7 @@ class Meter:
         return passed
 
     def rest(self) -> None:
-        """There is nothing to be moved just now: what is held goes back."""
+        """Give back what is held: there is nothing to be moved just now."""
         if self._held:
             for number in range(len(self._held)):
                 self._give_back(number)
@@ -447,7 +445,7 @@ class Meter:
                 self._held = []
 
     def leave(self) -> None:
-        """There will be nothing to be moved any more."""
+        """End: no more bytes will be moved."""
         self.repay()
         self.waiting = False
         self.rest()
@@ -459,7 +457,7 @@ class Meter:
 
 class Meters(NamedTuple):
     """
-    What one session is under; None: a direction is under nothing.
+    The meters of one session; None: nothing limits that direction.
 
     :ivar up: from the client to its destination.
     :ivar down: from the destination to the client.

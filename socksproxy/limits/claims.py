@@ -1,18 +1,18 @@
 """
-What one session has of the accounts of its holders.
+The claims of one session on the accounts of its holders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from enum import Enum
 from functools import partial
 from operator import attrgetter
 
 from ..errors import OverLimit, QuotaUsedUp, TooManyAssociations, TooManyBinds, TooManySessions
 from ..values.limits import Limits
 from .account import ASSOCIATIONS, BINDS, SESSIONS, Account, Accounts, Place, Scope, at_rate
-from .admission import Admission, admission_of
 from .buckets import Bucket, Budget, Meter, Meters
 from .counting import Counter
 
@@ -25,8 +25,29 @@ Holder = tuple[Place, Limits]
 
 
 def _no_room(_: Scope) -> bool:
-    """What a holder has, it keeps."""
+    """Make no room: each session keeps what it has."""
     return False
+
+
+class Admission(Enum):
+    """What becomes of a new session."""
+
+    SERVE = "serve"
+    #: The reply to its request refuses it.
+    REFUSE = "refuse"
+    #: So many sessions wait for such a reply that this one is closed without any.
+    DROP = "drop"
+
+
+#: The number of sessions over a limit that are served until they get their refusal.
+PATIENCE = 32
+
+
+def admission_of(over: int) -> Admission:
+    """What becomes of a session with which there are *over* more than there may be."""
+    if over <= 0:
+        return Admission.SERVE
+    return Admission.REFUSE if over <= PATIENCE else Admission.DROP
 
 
 class Claims:
@@ -48,20 +69,18 @@ class Claims:
         self.admission = Admission.SERVE
         self._refused_by: Account | None = None
 
-    # What a session asks.
-
     @property
     def refusal(self) -> TooManySessions | None:
-        """Why the session was not admitted; None: it was."""
+        """The reason why the session was not admitted; None: it was."""
         account = self._refused_by
         return None if account is None else TooManySessions(f"too many sessions{account.of}")
 
     def check(self) -> None:
         """
-        Whether the session may be served, by what is known of it when its client connects.
+        Check whether the session may be served.
 
         :raises TooManySessions: when it is one too many.
-        :raises QuotaUsedUp: when a holder has had its bytes.
+        :raises QuotaUsedUp: when the quota of a holder is used up.
         """
         refusal = self.refusal
         if refusal is not None:
@@ -77,10 +96,10 @@ class Claims:
 
     def enter(self, scope: Scope, holder: str, limits: Limits) -> None:
         """
-        The session turns out to be *holder*'s, too.
+        Count the session as the *holder*'s, too.
 
         :raises TooManySessions: when the holder may not have another session.
-        :raises QuotaUsedUp: when it has had its bytes.
+        :raises QuotaUsedUp: when the quota of the holder is used up.
         """
         place = scope, holder
         known = self._accounts.get(place)
@@ -102,7 +121,7 @@ class Claims:
             raise
 
     def leave(self, place: Place) -> None:
-        """The session is not that holder's any more."""
+        """Count the session as that holder's no more."""
         account = self._accounts.pop(place, None)
         if account is None:
             return
@@ -111,11 +130,11 @@ class Claims:
 
     def take(self, kind: str, make_room: Callable[[Scope], bool] = _no_room) -> None:
         """
-        The session has a BIND, or an association.
+        Count a BIND, or an association, of the session.
 
-        :param make_room: called when a holder of that scope has as many as it may: ends another session's,
-            and tells whether there was any.
-        :raises TooManyBinds: when a holder has as many as it may.
+        :param make_room: called when a holder of that scope has as many as it may have. It ends another
+            session's, and tells whether there was one.
+        :raises TooManyBinds: when a holder has as many as it may have.
         :raises TooManyAssociations: likewise.
         """
         for (scope, _), account in self._accounts.items():
@@ -137,17 +156,17 @@ class Claims:
             self._take(account, kind)
 
     def give(self, kind: str) -> None:
-        """It has it no more."""
+        """Count the session's BIND, or association, no more."""
         if kind in self._kinds:
             self._kinds.remove(kind)
             self._give(lambda owner, given: given == kind)
 
     def meters(self, rules: Collection[str] = ()) -> Meters | None:
         """
-        What the session's bytes are measured by.
+        New meters for the session's bytes.
 
-        :param rules: the names of those that allow what it does.
-        :returns: None: by nothing.
+        :param rules: the names of the rules that allow what the session does.
+        :returns: the meters; None: nothing limits the session's bytes.
         """
         quotas: list[Budget] = []
         up: list[Budget] = []
@@ -177,16 +196,16 @@ class Claims:
         return Meters(Meter(up) if up else None, Meter(down) if down else None)
 
     def of(self, scope: Scope) -> list[Holder]:
-        """The holders of *scope*, and what holds for them."""
+        """The holders of *scope*, with their limits."""
         return [(place, account.limits) for place, account in self._accounts.items() if place[0] is scope]
 
     def settle(self, rule: str | None) -> None:
-        """Of the rules under which it might have gone on, it does so under *rule*."""
+        """Count the session under *rule* alone; other rules might have allowed it as well."""
         for place in [place for place in self._accounts if place[0] is Scope.RULE and place[1] != rule]:
             self.leave(place)
 
     def close(self) -> None:
-        """The session is over."""
+        """Give everything back: the session is over."""
         for _, _, counter in self._taken:
             counter.give()
         for account in self._accounts.values():
@@ -195,24 +214,22 @@ class Claims:
         if self._refused_by is not None:
             self._table.refusing -= 1
 
-    # What the ledger asks.
-
     @property
     def kinds(self) -> Sequence[str]:
-        """What the session has one of."""
+        """The kinds of things that the session has."""
         return self._kinds
 
     def join(self, holders: Iterable[Holder]) -> None:
-        """The session is these holders', too, and takes nothing yet."""
+        """Add accounts of *holders* to the session's; nothing is counted yet."""
         for place, limits in holders:
             self._join(place, limits)
 
     def arrive(self, holders: Iterable[Holder]) -> None:
-        """A client has connected, or it is known now which one has: the session is counted."""
+        """Count the session: a client has connected, or it is known now which one has."""
         over, refused_by = 0, None
         for place, limits in holders:
             if place in self._accounts:
-                continue  # it was counted when it was not known whose session it is
+                continue  # it was counted when the client was not known
             account = self._accounts[place] = self._table.account(place, limits)
             here = 0 if limits.sessions is None else self._add(account, SESSIONS) - limits.sessions
             if here > over:
@@ -221,19 +238,19 @@ class Claims:
             self._refuse(over, refused_by)
 
     def _refuse(self, over: int, refused_by: Account) -> None:
-        """The session is one too many, and one of *over* such ones."""
+        """Refuse the session, one of *over* that are too many."""
         self._table.refusing += self._refused_by is None
         self.admission, self._refused_by = admission_of(over), refused_by
         if self.admission is Admission.DROP:
-            # Nobody is told, but the operator.
+            # The client gets no reply, and the operator gets a line in the log.
             with suppress(TooManySessions):
                 self.check()
 
     def begin(self) -> None:
         """
-        The client has said something, so that it counts in the rates at which sessions begin.
+        Count the session in the rates at which sessions begin: the client has sent something.
 
-        A client that connects and says nothing, as health checks and scanners do, counts in none.
+        A client that connects and sends nothing, as health checks and scanners do, does not count.
         """
         too_often = [
             account
@@ -244,7 +261,7 @@ class Claims:
             self._refuse(self._table.refusing + 1, too_often[0])
 
     def renew(self, holders: Iterable[Holder]) -> None:
-        """Limits have changed: the session goes on, and is counted wherever it counts now."""
+        """Follow changed limits: the session goes on, and counts for *holders* and no others."""
         now = dict(holders)
         for place in self._accounts.keys() - now.keys():
             self.leave(place)
@@ -257,8 +274,6 @@ class Claims:
                     self._add(account, kind)
         for _, _, counter in taken:
             counter.give()
-
-    # How.
 
     def _join(self, place: Place, limits: Limits) -> Account:
         account = self._accounts.get(place)

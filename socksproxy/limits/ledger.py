@@ -32,7 +32,7 @@ class Ledger(Accounts):
 
     :param reactor: keeps time.
     :param limits: of the server.
-    :param usage: keeps what has been used of quotas; None: nobody has any.
+    :param usage: the file of what has been used of quotas; None: no holder has a quota.
     :param counting: how counts and rates are kept; None: for this process alone.
     """
 
@@ -47,7 +47,7 @@ class Ledger(Accounts):
         self.set(limits, usage)
 
     def set(self, limits: ServerLimits, usage: UsageFile | None) -> None:
-        """From now on *limits* hold; sessions that there are have to renew their claims."""
+        """Have *limits* hold from now on; live sessions renew their claims then."""
         self.limits, self.session = limits, limits.session
         if usage is not self.usage:
             self.usage = usage
@@ -71,10 +71,10 @@ class Ledger(Accounts):
 
     def arrive(self, client: Client, claims: Claims | None = None) -> Claims | None:
         """
-        *client* has connected.
+        Count a session of *client*, which has connected.
 
-        :param claims: what its session has since before it was known who it is; None: nothing.
-        :returns: what its session has, with the admission in it; None: nothing is limited.
+        :param claims: those of the session from before its client was known; None: it has none.
+        :returns: the session's claims, with the admission in them; None: nothing is limited.
         """
         if not self._at_once:
             return claims
@@ -85,10 +85,10 @@ class Ledger(Accounts):
 
     def joined(self, claims: Claims | None, client: Client, kind: str) -> Claims | None:
         """
-        The session of *client* is about to take something of *kind*.
+        Find the accounts that limit *kind*, of which the session of *client* is about to take one.
 
-        :param claims: what it has; None: nothing.
-        :returns: with the accounts of those who may have only so many of them; None: nobody has only so many.
+        :param claims: those of the session; None: it has none.
+        :returns: the claims, with these accounts; None: there is no such limit.
         """
         concerned = [entry for entry in self._by_scope if getattr(entry[1], kind) is not None]
         if not concerned:
@@ -99,9 +99,9 @@ class Ledger(Accounts):
 
     def entered(self, claims: Claims | None, scope: Scope, holder: str, limits: Limits) -> Claims:
         """
-        The session turns out to be *holder*'s, too. See :meth:`Claims.enter`.
+        Count the session as the *holder*'s, too. See :meth:`Claims.enter`.
 
-        :param claims: what it has; None: nothing.
+        :param claims: those of the session; None: it has none.
         """
         claims = Claims(self) if claims is None else claims
         claims.enter(scope, holder, limits)
@@ -109,11 +109,11 @@ class Ledger(Accounts):
 
     def renewed(self, claims: Claims | None, client: Client, others: Iterable[Holder]) -> Claims | None:
         """
-        Limits may have changed.
+        Renew the claims of a session, because limits may have changed.
 
-        :param claims: what a session has; None: nothing.
+        :param claims: those of the session; None: it has none.
         :param others: its holders besides those of *client*.
-        :returns: what it has now.
+        :returns: the claims now; None: nothing is limited.
         """
         kinds = [SESSIONS] if claims is None else claims.kinds
         concerned = [
@@ -148,7 +148,7 @@ class Ledger(Accounts):
         return client_network(host, self.limits.ipv4_prefix, self.limits.ipv6_prefix)
 
     def user_limits(self, record: Limits | None) -> Limits:
-        """What holds for a user whose own record says *record*."""
+        """The limits of a user with the limits *record* of their own; None: the user has none."""
         return self.limits.user if record is None else record.over(self.limits.user)
 
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 
 from ..identity import Client
 from ..limits.account import Scope
-from ..limits.admission import Admission
-from ..limits.claims import Claims, Holder
+from ..limits.claims import Admission, Claims, Holder
 from ..limits.ledger import Ledger
 from ..policy.rules import Rule
 from ..values.limits import Limits

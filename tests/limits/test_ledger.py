@@ -14,8 +14,7 @@ from socksproxy import Client, SOCKSFactory
 from socksproxy.errors import OverLimit, QuotaUsedUp, TooManyAssociations, TooManyBinds, TooManySessions
 from socksproxy.limits import Limits, Rate, ServerLimits, account as module
 from socksproxy.limits.account import ASSOCIATIONS, BINDS, Scope
-from socksproxy.limits.admission import PATIENCE, Admission
-from socksproxy.limits.claims import Claims
+from socksproxy.limits.claims import PATIENCE, Admission, Claims
 from socksproxy.limits.ledger import Ledger
 from socksproxy.limits.quota.usage import UsageFile
 from tests.support.limits import had

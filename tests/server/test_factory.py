@@ -23,7 +23,7 @@ from socksproxy import Client, SOCKSFactory
 from socksproxy.errors import TooManySessions
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.limits.account import Scope
-from socksproxy.limits.admission import PATIENCE as HEARD
+from socksproxy.limits.claims import PATIENCE as HEARD
 from socksproxy.policy import DefaultPolicy, Rule, RulePolicy
 from socksproxy.server.factory import SOCKSProtocol, client_of
 from socksproxy.wire.words import Address, AddressType, Command

@@ -20,7 +20,7 @@ from twisted.internet.task import Clock, deferLater
 from socksproxy import SOCKSFactory, Timeouts
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.limits.account import Scope
-from socksproxy.limits.admission import PATIENCE as HEARD
+from socksproxy.limits.claims import PATIENCE as HEARD
 from socksproxy.net.descriptors import DescriptorGate
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.relay.epoll_events import READ as EVENT

@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 from socksproxy import Rule, RulePolicy
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.limits.account import Scope
-from socksproxy.limits.admission import PATIENCE as TOLD
+from socksproxy.limits.claims import PATIENCE as TOLD
 from socksproxy.logs.throttle import EVERY, MOST_KINDS, LogThrottleByKind
 
 from ..conftest import Serve

@@ -14,8 +14,7 @@ from twisted.internet.task import Clock
 
 from socksproxy import Client
 from socksproxy.limits import Limits, ServerLimits
-from socksproxy.limits.admission import PATIENCE, Admission
-from socksproxy.limits.claims import Claims
+from socksproxy.limits.claims import PATIENCE, Admission, Claims
 from socksproxy.limits.counting import Counting
 from socksproxy.limits.ledger import Ledger
 from socksproxy.workers import shared_table as table_module

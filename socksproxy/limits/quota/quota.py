@@ -1,5 +1,5 @@
 """
-How many bytes somebody may move in a day and in a month.
+Quotas: how many bytes a holder may move in a day and in a month.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ class Quota:
     """
     What is left of a day and of a month: an :class:`~socksproxy.limits.buckets.Budget`.
 
-    It costs nothing while nothing is moved: that a new day has begun is seen when somebody looks.
+    It costs nothing while no bytes move: a new day shows when the quota is asked.
 
-    :param usage: where it is kept what has been used.
+    :param usage: the file of what has been used.
     :param name: of the holder, such as ``user bob``.
     :param daily: bytes in a day, both directions together; None: any number.
     :param monthly: likewise in a month.
@@ -39,7 +39,7 @@ class Quota:
         self._used = usage.of(name)
 
     def change(self, daily: int | None, monthly: int | None) -> None:
-        """From now on there are so many bytes in a day and in a month; see the class."""
+        """Have these numbers of bytes hold from now on; see the class."""
         self._daily = _NO_END if daily is None else daily
         self._monthly = _NO_END if monthly is None else monthly
 
@@ -51,7 +51,7 @@ class Quota:
         return left if left > 0 else 0
 
     def spend(self, amount: int, waiter: Any = None) -> None:
-        """So many bytes were moved, or, below 0, were not after all; it counts at once, elsewhere soon."""
+        """Count *amount* bytes, in other processes soon; less than 0: they were not moved after all."""
         used = self._used
         if not used.begins <= self._wall() < used.ends:
             used = self._now()
@@ -64,8 +64,8 @@ class Quota:
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left, before another day or month begins."""
-        # Whoever asks is about to be let in, or not: others may have used it, or the operator may
-        # have deleted what was used, and nobody who moves nothing would hear of it.
+        # The answer admits a session or refuses it. Other processes may have used the quota, or the operator
+        # may have deleted the file, and a holder that moves no bytes would not learn of it.
         self._usage.attend(self._now())
         return not self.available()
 
@@ -77,7 +77,7 @@ class Quota:
         """See :meth:`lend`."""
 
     def wait(self, waiter: Any) -> None:
-        """Nobody is to wait for another day: whoever finds it exhausted ends."""
+        """Do nothing: no session waits for another day; one whose quota is exhausted ends."""
 
     def leave(self, waiter: Any) -> None:
         """See :meth:`wait`."""
