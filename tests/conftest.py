@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from _pytest import unittest as _trial
 from hypothesis import HealthCheck, settings
 from twisted.internet.defer import Deferred
 from twisted.plugins import cred_file  # noqa: F401 - it keeps the stderr of when it is imported, and a test's is closed
@@ -23,6 +25,11 @@ settings.register_profile("default", deadline=None, suppress_health_check=[Healt
 settings.register_profile("quick", settings.get_profile("default"), max_examples=20)
 settings.load_profile("default")
 
+# pytest reads the version in Twisted's metadata before each test, which takes longer than most tests.
+_version = getattr(_trial, "_get_twisted_version", None)
+if _version is not None:
+    setattr(_trial, "_get_twisted_version", functools.cache(_version))  # noqa: B010 - it is private
+
 # A shell without job control has its background jobs ignore SIGINT, and what the tests start would, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,6 +39,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by what it needs."""
     for item in items:
         item.add_marker(mark_of(item))
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector leaves out the modules and the tests, which stay until the end."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

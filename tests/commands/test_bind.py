@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,11 +61,21 @@ def granted(version: int) -> int:
 
 
 def is_open(address: Address) -> bool:
-    """Whether somebody listens there: a connection would be made, so it is asked of the kernel."""
-    name = "tcp6" if ":" in address.host else "tcp"
-    with open(f"/proc/net/{name}", encoding="ascii") as table:
-        rows = [line.split() for line in list(table)[1:]]
-    return any(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == address.port for row in rows)
+    """Whether this process listens there. A connection would be taken for a peer's."""
+    return any(map(partial(listens_at, address.port), map(int, os.listdir("/proc/self/fd"))))
+
+
+def listens_at(port: int, number: int) -> bool:
+    """Whether the descriptor *number* is a socket that listens at *port*."""
+    try:
+        sock = socket.socket(fileno=number)
+    except OSError:
+        return False  # not a socket, or closed already
+    try:
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        return bool(listens and sock.family != socket.AF_UNIX and sock.getsockname()[1] == port)
+    finally:
+        sock.detach()
 
 
 def the_session(proxy: Proxy) -> Session:

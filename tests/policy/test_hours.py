@@ -245,8 +245,8 @@ def test_bind_that_waits(serve: Serve) -> Playing:
     control, _ = yield proxy.play(begun, proxy, "127.0.0.1")
     served.at(proxy, "18:00:00")
     assert (yield proxy.play(second, control, 5))[0] == Reply.NOT_ALLOWED
+    control.close()  # else the proxy waits for that
     assert (yield proxy.record())["ended"] == f"refused: {ENDED}"
-    control.close()
 
 
 @pytest.mark.parametrize("asks", [True, False])

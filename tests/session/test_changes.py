@@ -304,6 +304,7 @@ def test_waiting_bind(serve: Serve) -> Playing:
     rules = [Rule(name="not-two", allow=False, networks=["127.0.0.2"]), ALL]
     proxy.factory.reconfigure(policy=RulePolicy(rules))
     assert (yield proxy.play(second, goes, 5))[0] == Reply.NOT_ALLOWED
+    goes.close()  # else the proxy waits for that
     record = yield proxy.record()
     assert (record["ended"], record["rule"]) == (f"refused: {ENDED}", "not-two")
 
@@ -317,7 +318,7 @@ def test_waiting_bind(serve: Serve) -> Playing:
     assert (yield proxy.play(ends, stays))
     record = yield proxy.record(1)
     assert (record["ended"], record["rule"]) == (ENDED, "nobody")
-    for sock in (goes, stays, peer):
+    for sock in (stays, peer):
         sock.close()
 
 

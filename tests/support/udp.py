@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import random
+import select
 import socket
 import sys
 import threading
@@ -190,9 +191,9 @@ class Client:
         assert address.port == to[1]
         return answer
 
-    def is_silent(self) -> bool:
-        """Whether nothing comes for a while."""
-        return is_silent(self.udp)
+    def is_silent(self, *others: socket.socket) -> bool:
+        """Whether nothing comes for a while, nor to *others*."""
+        return is_silent(self.udp, *others)
 
     def closed(self) -> bool:
         """Whether the proxy closes the TCP connection; it is waited for."""
@@ -223,17 +224,9 @@ def udp_socket(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     return sock
 
 
-def is_silent(sock: socket.socket) -> bool:
-    """Whether nothing comes for a while."""
-    sock.settimeout(SILENCE)
-    try:
-        sock.recv(65536)
-    except TimeoutError:
-        return True
-    else:
-        return False
-    finally:
-        sock.settimeout(PATIENCE)
+def is_silent(*socks: socket.socket) -> bool:
+    """Whether nothing comes to any of *socks* for a while."""
+    return not select.select(socks, [], [], SILENCE)[0]
 
 
 class Echo:
