@@ -1,10 +1,10 @@
 """
 Rules made into indexes, and the policy that asks them.
 
-Strategy: a set of rules is one integer with a bit for each, the first rule's lowest. Every
-condition has an index from what a question holds to the rules whose condition that meets,
-those without one included; what matches is the bitwise "and" of a handful of integers,
-and what decides is its lowest bit. A thousand rules are 125 bytes.
+Strategy: a set of rules is one integer with a bit for each rule, the lowest for the first. Every condition
+has an index from a part of a question to the rules whose condition it meets; rules without the condition are
+among them. The rules that match are the bitwise "and" of a handful of integers, and the lowest bit decides.
+A thousand rules are 125 bytes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .matching import (
 from .rules import DENIED, Decision, Rule
 from .sets import HoldsNames, HoldsNetworks, Sets, glob
 
-#: Hosts and names of which is remembered what their indexes say.
+#: Hosts, names and clients whose rules are remembered.
 _REMEMBERED = 4096
 
 
@@ -50,7 +50,7 @@ class _WordIndex:
     """
     An index of words.
 
-    :param values: for each rule, the words that meet its condition; None: it has none.
+    :param values: for each rule, the words that meet its condition; None: the rule has no condition.
     """
 
     def __init__(self, values: Iterable[Iterable[object] | None]) -> None:
@@ -61,7 +61,7 @@ class _WordIndex:
                 self.unconditional |= 1 << number
             for word in words or ():
                 self.by_word[word] = self.by_word.get(word, 0) | 1 << number
-        #: With those that have no condition.
+        #: With the rules that have no condition.
         self.with_word = {word: rules | self.unconditional for word, rules in self.by_word.items()}
 
 
@@ -102,7 +102,7 @@ class _NetworkIndex:
 
     def __init__(self, texts: Iterable[Iterable[str] | None], sets: Sets) -> None:
         spans: dict[int, list[tuple[int, int, int]]] = {4: [], 6: []}
-        # By identity: somebody else's need not have a hash.
+        # By identity, because an embedder's set need not have a hash.
         asked: dict[int, tuple[HoldsNetworks, int]] = {}
         for number, entries in enumerate(texts):
             for content in contents(entries or (), sets):
@@ -119,7 +119,7 @@ class _NetworkIndex:
 
     @property
     def changes(self) -> bool:
-        """Whether there are sets in it that change while it is used."""
+        """Whether sets in the index change while it is in use."""
         return bool(self._asked)
 
     def at(self, number: int, ipv6: bool) -> int:
@@ -227,11 +227,12 @@ def _numbers(host: str) -> _Address:
 
 class Compiled:
     """
-    Says what :class:`~socksproxy.policy.matching.Matcher` says, at once.
+    Gives the answers of :class:`~socksproxy.policy.matching.Matcher`, from indexes.
 
-    :param rules: in their order.
-    :param sets: what they name.
-    :raises RuleError: as there.
+    :param rules: the rules in their order.
+    :param sets: the sets that rules name.
+    :param own: the proxy's own listeners; None: there are none.
+    :raises RuleError: for rules that do not go together.
     """
 
     def __init__(
@@ -274,7 +275,7 @@ class Compiled:
         ]
         self._minute: int | None = None
         self._waking = 0
-        # A client's next request finds what its first one has found. Sets in files change under way, though.
+        # A client asks again, and its answer is there. Sets in files change, so their answers are not kept.
         self._of_client = lru_cache(_REMEMBERED)(self._client_matching)
         self._by_address = self._address_matching
         if not self._networks.changes:
@@ -371,7 +372,7 @@ class Compiled:
         try:
             number, ipv6 = _numbers(host).outer
         except (OSError, ValueError):
-            return self._from_anywhere  # a client that is not known yet
+            return self._from_anywhere  # the client is not known yet
         return self._from_anywhere | self._clients.at(number, ipv6)
 
     def _by_name(self, name: str | None) -> int:
@@ -403,17 +404,17 @@ class Compiled:
 @implementer(ICommandPolicy, IDecidingPolicy)
 class RulePolicy:
     """
-    Rules decide, the first one that matches; when none does, it is denied.
+    The first rule that matches decides; a request that no rule matches is denied.
 
-    Without a rule everything is permitted but what :class:`~socksproxy.DefaultPolicy` denies. What that
-    one protects stays protected under rules: nobody reaches the proxy's own listeners, and a client that
-    is not on this machine reaches special addresses only by a rule whose *networks* name them.
+    Without any rule, the policy permits what :class:`~socksproxy.DefaultPolicy` permits. Rules do not remove
+    its protection: no client reaches the proxy's own listeners, and a client that is not on this machine
+    reaches special addresses only by a rule whose *networks* name them.
 
-    :param rules: in their order.
-    :param sets: what they name, beside the sets that are always there.
+    :param rules: the rules in their order.
+    :param sets: the sets that rules name, beside the sets that always exist.
     :param listeners: the proxy's own listeners; where None is given, each factory adds its own.
     :param clock: seconds since the epoch.
-    :raises RuleError: for rules that do not go together: all mistakes.
+    :raises RuleError: for rules that do not go together; it has all mistakes.
     """
 
     def __init__(

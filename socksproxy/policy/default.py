@@ -18,13 +18,12 @@ from .interfaces import IPolicy
 @implementer(IPolicy)
 class DefaultPolicy:
     """
-    Everything is permitted but what is dangerous by surprise.
+    Permits everything except destinations that are a surprising danger.
 
-    Nobody reaches the proxy's own listeners, which would be a loop. A client
-    that is not on this machine does not reach loopback, link-local,
-    unspecified, multicast, broadcast and cloud metadata addresses, in
-    whatever form they come; nor does it accept connections from there. Who may
-    leave open whom it accepts is for the settings of BIND to say.
+    No client reaches the proxy's own listeners, which would be a loop. A client that is not on this machine
+    does not reach loopback, link-local, unspecified, multicast, broadcast and cloud metadata addresses, in
+    any form, and accepts no connections from them. The settings of BIND say whether a client may leave open
+    which peer it accepts.
 
     :param listeners: the proxy's own listeners; where None is given, each factory adds its own.
     :param allow_special: permit special addresses to every client.
@@ -54,7 +53,7 @@ class DefaultPolicy:
         return kind is None or self.allow_special or client.local
 
     def _is_own(self, command: Command, destination: Address) -> bool:
-        # Only who connects can come back here: a BIND's destination is whom it waits for.
+        # Only CONNECT can lead back here: the destination of a BIND is the peer that it waits for.
         if self.listeners is None or command is not Command.CONNECT:
             return False
         return self.listeners.include(destination.host, destination.port)

@@ -36,9 +36,9 @@ class IPolicy(Interface):
 
 class INamePolicy(IPolicy):
     """
-    A policy that wants to know of an address why it is asked for it.
+    A policy that learns the name that has led to an address.
 
-    For a name its :meth:`permits` has only to say whether there is a point in looking it up.
+    Its :meth:`permits` says of a name whether to look it up.
     """
 
     def permits_address(
@@ -49,7 +49,7 @@ class INamePolicy(IPolicy):
 
         :param destination: a literal address and the port.
         :param name: the name that was asked for and has this address; None: a client of BIND
-            has left open who comes, and this is who has come. That answer is not waited for.
+            has left open which peer comes, and this one has come. That answer must be there at once.
         """
 
 

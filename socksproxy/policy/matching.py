@@ -382,12 +382,9 @@ def command_word(command: Command) -> str:
     return "associate" if command is Command.UDP_ASSOCIATE else command.name.lower()
 
 
-# What no rule permits by the way.
-
-
 def protection(rule: Rule | None, question: RuleQuestion, sets: Sets, own: OwnListeners | None) -> str | None:
     """
-    What stands against *question*, though *rule* allows it: :data:`~socksproxy.policy.rules.OWN`,
+    The reason to deny *question* although *rule* allows it: :data:`~socksproxy.policy.rules.OWN`,
     :data:`~socksproxy.policy.rules.SPECIAL`, or None.
 
     :param rule: None: it is allowed because there are no rules.
