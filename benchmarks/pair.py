@@ -49,7 +49,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str]) -> int:
     """Do it; the exit status."""
-    arguments = parser().parse_args(words)
+    # By itself argparse takes what stands behind "--" only next to the other positional arguments.
+    own = words.index("--") if "--" in words else len(words)
+    arguments = parser().parse_args(words[:own])
+    arguments.options += words[own + 1 :]
     unknown = [name for name in arguments.figures.split(",") if name not in _BY_NAME]
     if unknown:
         print(f"{', '.join(unknown)}: not one of {', '.join(_BY_NAME)}", file=sys.stderr)
