@@ -205,13 +205,15 @@ class JointEpoll:
     :meth:`poll` in each turn. Rounds follow one another in there, without the reactor's own work between
     them, for as long as the reactor has nothing to do. After each round :meth:`poll` returns if a delayed
     call is due, if a descriptor of the reactor is ready (its waker is one of them), or if the reactor stops.
-    A round that is full may not have told of the reactor's descriptors: they are asked directly.
+    A round that is full may not have told of the reactor's descriptors: they are asked directly. They are
+    asked, too, after a round that has set :attr:`goes_back`.
 
     :param reactor: an epoll reactor. Get it with :func:`join_epoll`.
     :param ours: the other epoll.
     :param wait: waits at *ours*, up to so many seconds (less than 0: without end), and handles what
         happens; returns the events. It raises nothing.
     :param most: events of one round.
+    :ivar goes_back: whether the reactor has its turn after this round in any case.
     """
 
     def __init__(
@@ -228,6 +230,7 @@ class JointEpoll:
         self._ready = self._theirs.fileno(), select.EPOLLIN
         ours.register(*self._ready)
         self._left = False
+        self.goes_back = False
         # What else the reactor calls: its descriptors stay in its own epoll.
         self.register, self.modify = self._theirs.register, self._theirs.modify
         self.unregister = self._theirs.unregister
@@ -244,7 +247,8 @@ class JointEpoll:
         reactor = self._reactor
         while True:
             events = self._wait(timeout)
-            if self._ready in events or len(events) >= self._most:
+            if self.goes_back or self._ready in events or len(events) >= self._most:
+                self.goes_back = False
                 return self._theirs.poll(0, maxevents)
             if not events or self._left or not reactor.running or reactor._justStopped:
                 return ()

@@ -171,6 +171,9 @@ class RelayEngine:
         except Exception:
             self._broke()
             return ()
+        # A turn of the reactor costs little beside bulk, and more comes meanwhile: larger pieces cost less.
+        if self.spent > BUFFER_SIZE and self._joint is not None:
+            self._joint.goes_back = True
         return events
 
     # Descriptors.

@@ -33,6 +33,7 @@ from twisted.internet.epollreactor import EPollReactor
 
 from socksproxy.relay.engine import RelayEngine
 from socksproxy.relay.epoll_events import READ
+from socksproxy.relay.pump import BUFFER_SIZE
 from socksproxy.twisted_internals import _WAITED_WITH, JointEpoll, join_epoll
 
 Playing = Generator[Any, Any, None]
@@ -179,6 +180,12 @@ class TestRounds:
         rounds, events = self.poll(fake, lambda now: os.write(pipe[1], b"x"), [*self.ONE] * Rounds.MOST)
         assert events == [(pipe[0], READ)]
         assert len(rounds.timeouts) == 1
+
+    def test_a_round_that_goes_back(self, fake: FakeReactor, pipe: tuple[int, int]) -> None:
+        """Much was moved: the reactor has its turn, though nothing is ready."""
+        rounds, events = self.poll(fake, lambda now: now == 2 and setattr(fake._poller, "goes_back", True))
+        assert (len(rounds.timeouts), list(events)) == (2, [])
+        assert not rounds.joint.goes_back
 
     def test_a_full_round_and_nothing_else(self, fake: FakeReactor) -> None:
         rounds, events = self.poll(fake, lambda now: None, [*self.ONE] * Rounds.MOST)
@@ -331,6 +338,30 @@ class TestTurns:
         called: Deferred[int] = Deferred()
         reactor.callLater(0.05, lambda: called.callback(busy.told))
         assert (yield called) > 5 * turns[0]
+        busy.close()
+
+    @pytest_twisted.inlineCallbacks
+    def test_bulk(self, engine: RelayEngine) -> Playing:
+        """After each round of bulk the reactor is next."""
+        called: Deferred[int] = Deferred()
+
+        def work(busy: Busy) -> None:
+            engine.spent += BUFFER_SIZE + 1
+            if busy.told == 20:
+                reactor.callFromThread(lambda: called.callback(turns[0]))
+
+        turns, doing = [0], reactor.doIteration
+
+        def counted(timeout: float) -> None:
+            turns[0] += 1
+            doing(timeout)
+
+        vars(reactor)["doIteration"] = counted
+        busy = Busy(engine, work)
+        try:
+            assert (yield called) >= 19
+        finally:
+            del vars(reactor)["doIteration"]
         busy.close()
 
     @pytest_twisted.inlineCallbacks
