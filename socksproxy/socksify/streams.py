@@ -40,6 +40,9 @@ _MOST_EARLY = 65536
 #: Seconds for which the result of a call that a signal has interrupted waits for the repeated call.
 _UNCLAIMED = 30.0
 _COOKIE = (socket.SOL_SOCKET, SO_COOKIE, 8)
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+_WITHOUT_WAITING = int(socket.MSG_DONTWAIT)
+_QUIETLY = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _DISCONNECT = socket.AF_UNSPEC.to_bytes(2, "little") + bytes(14)
 
 #: Options that a socket takes over when it replaces another one.
@@ -138,10 +141,10 @@ class LinkConnecting:
         """
         assert self._handshake is not None
         try:
-            data = self._link.recv(65536, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            data = self._link.recv(65536, _PEEK)
             said = self._handshake.receive(data)
             taken = len(data) - len(self._handshake.rest) if self._handshake.done else len(data)
-            self._link.recv(taken, socket.MSG_DONTWAIT)
+            self._link.recv(taken, _WITHOUT_WAITING)
         except BlockingIOError:
             return
         except HandshakeFailed as problem:
@@ -183,7 +186,7 @@ class LinkConnecting:
         if not self._unsent:
             return
         try:
-            sent = self._link.send(self._unsent, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            sent = self._link.send(self._unsent, _QUIETLY)
         except BlockingIOError:
             sent = 0
         except OSError as problem:
@@ -362,8 +365,7 @@ class _Attempt:
                 cookie = self.link.getsockopt(*_COOKIE)
             if self.early is None:
                 return 0, cookie
-            flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-            return self.link.send(self.early[:_MOST_EARLY], flags), cookie
+            return self.link.send(self.early[:_MOST_EARLY], _QUIETLY), cookie
         except OSError as problem:
             return -(problem.errno or errno.ENETUNREACH), cookie
 

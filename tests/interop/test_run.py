@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clients import openbsd_nc
 from tests.support.origin import Origin
 from tests.support.processes import Program
 from tests.support.programs import PATIENCE
@@ -388,6 +389,26 @@ def test_pipes_are_the_program_s(own_names: Proxy) -> None:
     )
     assert (done.stdout, done.stderr) == (b"in", b"")
     assert time.monotonic() - began < 20
+
+
+WITHOUT_ROOT = """
+import ctypes, os, sys
+import twisted.internet.epollreactor, encodings.idna  # this user may not read the interpreter's files
+import socksproxy.cli
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # a process that has changed its user may not be looked into
+sys.exit(socksproxy.cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests show it")
+def test_without_root(own_names: Proxy, echoes: Origin) -> None:
+    client = [openbsd_nc(), "-N", "echo.test", str(echoes.port)]
+    line = [sys.executable, "-c", WITHOUT_ROOT, *command(own_names.port)[3:], *client]
+    done = subprocess.run(line, input=b"hello", capture_output=True, timeout=PATIENCE, cwd="/")
+    assert (done.stdout, done.returncode) == (b"hello", 0), done.stderr
 
 
 TRAPS = """
