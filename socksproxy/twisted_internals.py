@@ -23,6 +23,8 @@ from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.systemd import ListenFDs
 
+from .values.timeouts import NEVER
+
 _log = Logger(namespace="socksproxy")
 
 # Transports and what wraps them.
@@ -204,9 +206,9 @@ class JointEpoll:
     Strategy: *ours* holds the descriptor of the reactor's epoll beside its own. The reactor calls
     :meth:`poll` in each turn. Rounds follow one another in there, without the reactor's own work between
     them, for as long as the reactor has nothing to do. After each round :meth:`poll` returns if a delayed
-    call is due, if a descriptor of the reactor is ready (its waker is one of them), or if the reactor stops.
-    A round that is full may not have told of the reactor's descriptors: they are asked directly. They are
-    asked, too, after a round that has set :attr:`goes_back`.
+    call is due, if its time is over, if a descriptor of the reactor is ready (its waker is one of them), or
+    if the reactor stops. A round that is full may not have told of the reactor's descriptors: they are asked
+    directly. They are asked, too, after a round that has set :attr:`goes_back`.
 
     :param reactor: an epoll reactor. Get it with :func:`join_epoll`.
     :param ours: the other epoll.
@@ -245,6 +247,8 @@ class JointEpoll:
         if self._left:
             return self._theirs.poll(timeout, maxevents)
         reactor = self._reactor
+        # An application that calls iterate() waits no longer than it says, whatever the engine has to do.
+        until = NEVER if timeout < 0 else reactor.seconds() + timeout
         while True:
             events = self._wait(timeout)
             if self.goes_back or self._ready in events or len(events) >= self._most:
@@ -256,10 +260,11 @@ class JointEpoll:
             if reactor._newTimedCalls:
                 reactor._insertNewDelayedCalls()
             calls = reactor._pendingTimedCalls
-            if not calls:
+            due = min(calls[0].time, until) if calls else until
+            if due == NEVER:
                 timeout = -1
                 continue
-            timeout = min(calls[0].time - reactor.seconds(), _LONGEST_WAIT)
+            timeout = min(due - reactor.seconds(), _LONGEST_WAIT)
             if timeout <= 0:
                 return ()
 

@@ -160,11 +160,15 @@ class TestRounds:
         os.close(writing)
 
     def poll(
-        self, fake: FakeReactor, then: Callable[[int], object], events: Events = ONE
+        self,
+        fake: FakeReactor,
+        then: Callable[[int], object],
+        events: Events = ONE,
+        timeout: float = 0.5,
     ) -> tuple[Rounds, Events]:
         rounds = Rounds(fake, then, events)
         try:
-            return rounds, fake._poller.poll(0.5, 10)
+            return rounds, fake._poller.poll(timeout, 10)
         finally:
             rounds.ours.close()
 
@@ -208,15 +212,25 @@ class TestRounds:
         assert all(timeout <= delay + 1e-9 for timeout in rounds.timeouts[3:])
 
     def test_no_delayed_call(self, fake: FakeReactor) -> None:
-        """The reactor's first timeout holds for the first round only; then it waits without end."""
-        fake.call_at(5.0)
+        """The reactor waits without end."""
 
-        def cancel(now: int) -> None:
-            fake._newTimedCalls.clear()
+        def stop(now: int) -> None:
             fake.running = now < 3
 
-        rounds, _ = self.poll(fake, cancel)
-        assert rounds.timeouts == [0.5, -1, -1]
+        rounds, _ = self.poll(fake, stop, timeout=-1)
+        assert rounds.timeouts == [-1, -1, -1]
+
+    @pytest.mark.parametrize(("timeout", "count"), [(0, 1), (0.0025, 3), (0.0095, 10)])
+    @pytest.mark.parametrize("later", [False, True])
+    def test_iterate_of_a_reactor_that_runs(
+        self, fake: FakeReactor, timeout: float, count: int, later: bool
+    ) -> None:
+        """An application waits as long as it says, with a busy engine, and with a later call or without."""
+        if later:
+            fake.call_at(5.0)
+        rounds, events = self.poll(fake, lambda now: None, timeout=timeout)
+        assert (len(rounds.timeouts), list(events)) == (count, [])
+        assert all(waited <= timeout for waited in rounds.timeouts)
 
     def test_time_is_up(self, fake: FakeReactor) -> None:
         rounds, events = self.poll(fake, lambda now: None, [])
