@@ -375,6 +375,7 @@ def dismissed(last: str) -> list[str]:
         return soak.dismiss(server)
 
 
+@pytest.mark.process
 def test_how_the_proxy_ends() -> None:
     """In order, with its last words, and without complaints; a failure otherwise."""
     assert dismissed("print('Server Shut Down.')") == []
@@ -385,6 +386,7 @@ def test_how_the_proxy_ends() -> None:
     ]
 
 
+@pytest.mark.process
 def test_a_proxy_that_died() -> None:
     """Whatever else there was, this is said."""
     with Server(lambda port, _: [sys.executable, "-c", PROGRAM.format(port=port, last="0")]) as server:
@@ -393,6 +395,7 @@ def test_a_proxy_that_died() -> None:
         assert "has ended by itself with status -9" in soak.dismiss(server)[0]
 
 
+@pytest.mark.process
 def test_a_proxy_that_dies_meanwhile(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

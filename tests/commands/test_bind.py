@@ -304,7 +304,8 @@ def test_crowd(serve: Serve) -> Playing:
 
     def scenario(sock: socket.socket) -> None:
         _, address = bind(sock, 5, "127.0.0.2")
-        crowd = [meet(address, "127.0.0.3") for _ in range(40)]
+        # More cannot wait to be accepted: the kernel has others try again after a second.
+        crowd = [meet(address, "127.0.0.3") for _ in range(16)]
         with meet(address, "127.0.0.2") as peer:
             crowd += [meet_if_open(address) for _ in range(3)]
             assert reply5(sock) == (0, Address.of(*peer.getsockname()))
@@ -313,7 +314,7 @@ def test_crowd(serve: Serve) -> Playing:
     with proxy.connect() as sock:
         yield proxy.play(scenario, sock)
     record = yield proxy.record()
-    assert record["strangers"] == 40
+    assert record["strangers"] == 16
 
 
 def meet_if_open(address: Address) -> socket.socket:

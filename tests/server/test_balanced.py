@@ -232,12 +232,13 @@ def test_mutated_headers(serve_as: Serve, tmp_path: Path, kind: str, said: list[
         return bytes(header)
 
     def play() -> None:
-        for _ in range(300):
+        for _ in range(30):  # more may not wait to be accepted
             with balanced.connect(proxy) as sock:
                 sock.sendall(mutated())
 
-    yield proxy.play(play)
-    yield until(lambda: not proxy.sessions.live)
+    for _ in range(10):
+        yield proxy.play(play)
+        yield until(lambda: not proxy.sessions.live)
     assert len(said) < 30
     for line in said:
         assert line.isascii()

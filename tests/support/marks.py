@@ -28,14 +28,21 @@ _PROCESSES = {"execv", "fork", "posix_spawn", "spawnProcess"}
 
 def mark_of(item: pytest.Item) -> str:
     """The mark of a test."""
-    if "interop" in item.keywords or "interop" in Path(item.path).parts:
+    if "interop" in Path(item.path).parts:
         return "interop"
+    for mark in reversed(MARKS):
+        if mark in item.keywords:
+            return mark  # the test says so itself
     return MARKS[max((_need(each) for each in _functions(item)), default=0)]
 
 
 def _functions(item: pytest.Item) -> Iterator[Any]:
     """The test, and its fixtures."""
-    yield getattr(item, "function", None)
+    function = getattr(item, "function", None)
+    yield function
+    if isinstance(function := _undecorated(function), FunctionType):
+        own = vars(getattr(item, "cls", None) or object)
+        yield from (own[name] for name in _names(function.__code__) if name in own)
     fixtures: Any = getattr(item, "_fixtureinfo", None)
     for definitions in fixtures.name2fixturedefs.values() if fixtures else ():
         yield definitions[-1].func

@@ -55,7 +55,7 @@ class Stuck:
     def __enter__(self) -> Stuck:
         while True:
             sock = socket.socket()
-            sock.settimeout(0.3)
+            sock.settimeout(0.05)  # one that is accepted is accepted at once
             self._waiting.append(sock)
             try:
                 sock.connect(("127.0.0.1", self.port))

@@ -191,9 +191,9 @@ class Client:
         assert address.port == to[1]
         return answer
 
-    def is_silent(self, *others: socket.socket) -> bool:
-        """Whether nothing comes for a while, nor to *others*."""
-        return is_silent(self.udp, *others)
+    def is_silent(self) -> bool:
+        """Whether nothing comes for a while."""
+        return is_silent(self.udp)
 
     def closed(self) -> bool:
         """Whether the proxy closes the TCP connection; it is waited for."""
@@ -224,9 +224,9 @@ def udp_socket(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     return sock
 
 
-def is_silent(*socks: socket.socket) -> bool:
+def is_silent(*socks: socket.socket, seconds: float = SILENCE) -> bool:
     """Whether nothing comes to any of *socks* for a while."""
-    return not select.select(socks, [], [], SILENCE)[0]
+    return not select.select(socks, [], [], seconds)[0]
 
 
 class Echo:
