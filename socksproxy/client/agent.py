@@ -14,6 +14,8 @@ from twisted.web.error import SchemeNotSupported
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
+from ..extras import missing
+
 
 class Connects(Shape):
     """What an agent needs of a proxy."""
@@ -42,12 +44,17 @@ class ProxiedEndpoints:
         The endpoint for *uri*. The certificate is checked for the host of *uri*, not for the proxy.
 
         :raises SchemeNotSupported: for other schemes than ``http`` and ``https``.
+        :raises ImportError: for ``https`` without the extra ``[tls]``, with the way to install it.
         """
         if uri.scheme not in (b"http", b"https"):
             raise SchemeNotSupported(f"Unsupported scheme: {uri.scheme!r}")
         endpoint = self._proxy.connect_endpoint(uri.host, uri.port)
         if uri.scheme == b"http":
             return endpoint
+        try:
+            import twisted.internet.ssl  # noqa: F401
+        except ImportError as problem:
+            raise ImportError(missing("tls", problem)) from None
         return wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
 
 

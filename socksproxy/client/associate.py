@@ -10,9 +10,10 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ..wire.datagram import build_header, parse_datagram
 from ..wire.words import UNSPECIFIED, Address, Command, ProtocolError, Request, Version
@@ -65,8 +66,13 @@ class Associating(Attempt):
         except Exception:
             self.failed(Failure())
             return
+        try:
+            transport.opened(port)
+        except Exception:
+            port.stopListening()
+            self.failed(Failure())
+            return
         self.transport = transport
-        transport.opened(port)
         self.result.callback(transport)
 
     def received(self, data: bytes) -> None:
@@ -82,9 +88,10 @@ class Associating(Attempt):
             self.transport.ended(reason.value)
 
 
+@implementer(IUDPTransport)
 class AssociationTransport:
     """
-    Sends and receives datagrams through a proxy: an :class:`~twisted.internet.interfaces.IUDPTransport`.
+    Sends and receives datagrams through a proxy.
 
     The protocol's ``stopProtocol`` is called when the association ends, by :meth:`stopListening` or because
     the proxy has closed the connection on which it was asked for.
@@ -130,8 +137,11 @@ class AssociationTransport:
         """
         Send to *host* and *port* where nothing else is said. Datagrams of others are dropped if *host* is
         literal.
+
+        :raises InvalidDestination: for what no header can carry.
         """
-        self._only = (host, port)
+        destination = destination_of(host, port)
+        self._only = (destination.host, destination.port)
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """This end of the way to the proxy."""

@@ -140,7 +140,7 @@ class Attempt:
         """
         result = self.result
         if timeout is not None:
-            result.addTimeout(timeout, self._reactor, self._timed_out)
+            result.addTimeout(timeout, self._reactor, self.timed_out)
         self._connecting = self._proxy.connect(self)
         self._connecting.addErrback(self._not_connected)
         return result
@@ -228,6 +228,11 @@ class Attempt:
             self._end()
 
     @property
+    def asking(self) -> bool:
+        """Whether the request is sent and the proxy has not answered."""
+        return self.negotiator is not None and self._handshake.asking
+
+    @property
     def over(self) -> bool:
         """Whether :attr:`result` has fired or is firing."""
         return self._over
@@ -271,11 +276,12 @@ class Attempt:
         self._end()
         result.errback(ConnectingCancelledError(address_of(self._request.destination)))
 
-    def _timed_out(self, result: object, timeout: float) -> None:
+    def timed_out(self, result: object, timeout: float) -> None:
+        """Raise what the *timeout* of so many seconds says of the proxy."""
         kind: type[ProxiedConnectError]
         if self.negotiator is None:
             kind, phase = ProxyTimedOut, "there is no connection to the proxy"
-        elif self._handshake.asking:
+        elif self.asking:
             kind, phase = ReplyTimedOut, "the proxy has not answered the request"
         else:
             kind, phase = ProxyTimedOut, "the proxy has not finished the greeting and the login"
@@ -344,6 +350,8 @@ def hand_over(
         receiver.makeConnection(transport)
     except BaseException:
         attempt.failed(Failure())
+        return
+    if attempt.over:  # the protocol has cancelled it, in connectionMade
         return
     attempt.succeed(protocol)
     if rest:

@@ -34,8 +34,9 @@ class EarlyBytes:
         if not is_paused(self._transport):
             self._protocol.dataReceived(self._data)
             return
-        self._inner.pauseProducing = self._pause
-        self._inner.resumeProducing = self._resume
+        # Not pauseProducing and resumeProducing: the protocol may have taken the bound methods before.
+        self._inner.stopReading = self._pause
+        self._inner.startReading = self._resume
 
     def _pause(self) -> None:
         self._paused = True
@@ -48,8 +49,8 @@ class EarlyBytes:
     def _resumed(self) -> None:
         if self._paused or self._is_closed():
             return
-        del self._inner.pauseProducing, self._inner.resumeProducing
-        self._inner.resumeProducing()
+        del self._inner.stopReading, self._inner.startReading
+        self._inner.startReading()
         self._protocol.dataReceived(self._data)
 
     def _is_closed(self) -> bool:

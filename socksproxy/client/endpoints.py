@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..extras import missing
@@ -21,7 +23,7 @@ from ..wire.words import Address, AddressType, Command, Request, Version
 from .connecting import Connecting, Conversation
 from .destinations import destination_of, handshake_for, request_for
 from .errors import ProxiedConnectError, ProxyTimedOut
-from .handshake import Login
+from .handshake import Login, UsernamePassword
 from .here import connect_here
 
 #: Seconds for everything from the connection to the proxy to its reply.
@@ -63,12 +65,27 @@ class ProxiedEndpoint:
         except ProxiedConnectError as problem:
             return fail(problem)
 
+        waiting: list[Connecting] = []
+
         def attempt(address: Address) -> Deferred[Any]:
-            return self._attempt(address, protocolFactory).start(None)
+            made = self._attempt(address, protocolFactory)
+            waiting.append(made)
+            return made.start(None).addErrback(failed, made)
+
+        def failed(failure: Failure, made: Connecting) -> Failure:
+            if not failure.check(ConnectingCancelledError):
+                waiting.remove(made)
+            return failure
+
+        def timed_out(result: object, timeout: float) -> None:
+            for made in waiting:
+                if made.asking:
+                    made.timed_out(result, timeout)
+            raise ProxyTimedOut(f"no address was reached within {timeout:g} seconds")
 
         found = connect_here(self._reactor, destination, self._version is Version.SOCKS4, attempt)
         if self._timeout is not None:
-            found.addTimeout(self._timeout, self._reactor, _timed_out)
+            found.addTimeout(self._timeout, self._reactor, timed_out)
         return found
 
     def _attempt(self, destination: Address, factory: IProtocolFactory) -> Connecting:
@@ -77,10 +94,6 @@ class ProxiedEndpoint:
 
     def _handshake(self, destination: Address) -> tuple[Conversation, Request]:
         raise NotImplementedError
-
-
-def _timed_out(result: object, timeout: float) -> None:
-    raise ProxyTimedOut(f"no address was reached within {timeout:g} seconds")
 
 
 @implementer(IStreamClientEndpoint)
@@ -167,6 +180,7 @@ class HTTPConnectClientEndpoint(ProxiedEndpoint):
 
     :param login: is sent with the first request, as Basic (RFC 7617).
     :raises ImportError: without the extra, with the way to install it.
+    :raises ValueError: for another kind of login, and for a username with a colon, which Basic lacks.
     """
 
     def __init__(
@@ -181,6 +195,10 @@ class HTTPConnectClientEndpoint(ProxiedEndpoint):
         reactor: Any = None,
     ) -> None:
         super().__init__(proxy, host, port, timeout=timeout, resolve=resolve, reactor=reactor)
+        if login is not None and not isinstance(login, UsernamePassword):
+            raise ValueError(f"login={login!r}: an HTTP proxy takes a UsernamePassword alone")
+        if login is not None and b":" in login.credentials.username:
+            raise ValueError(f"login={login!r}: the username of an HTTP proxy has no colon")
         self._login = login
         self._make = http_handshake()
 

@@ -248,6 +248,8 @@ class Handshake:
         """
         if not data:
             raise self._closed()
+        if self.work is not None:
+            raise HandshakeFailed(Problem.PROTOCOL, "it sends more before it has a token of GSSAPI")
         try:
             self._buffer += data if self.wrapping is None else self.wrapping.unwrap(data)
             return self._go_on()

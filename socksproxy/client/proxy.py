@@ -104,12 +104,17 @@ class Proxy:
         try:
             parts = urlsplit(url)
             port = parts.port
+            if port == 0:
+                raise ValueError
         except ValueError:
-            raise ValueError("the proxy's URL has a wrong host or port") from None
+            raise ValueError(
+                "the proxy's URL has a wrong host or port; in a user or password, '/', '?', '#' and '@'"
+                " are written %2F, %3F, %23 and %40"
+            ) from None
         kind = _SCHEMES.get(parts.scheme)
         if kind is None:
-            schemes = ", ".join(sorted(_SCHEMES))
-            raise ValueError(f"the proxy's URL begins with {parts.scheme!r}: one of {schemes} is due")
+            begins = f"begins with {parts.scheme!r}" if "://" in url else "has no scheme"
+            raise ValueError(f"the proxy's URL {begins}: one of {', '.join(sorted(_SCHEMES))} is due")
         if not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError(f"the proxy's URL has another form than {parts.scheme}://HOST:PORT")
         given = {"login": _login_of(parts, kind), **more}

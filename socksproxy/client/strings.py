@@ -41,7 +41,7 @@ def _endpoint(
     prefix: str, reactor: Any, words: tuple[str, ...], options: dict[str, str]
 ) -> IStreamClientEndpoint:
     if len(words) != 2:
-        raise ValueError("HOST:PORT is due, with the colons of an IPv6 address written as '\\:'")
+        raise ValueError("HOST:PORT is due, with the colons in it and in proxy= written as '\\:'")
     unknown = sorted(set(options) - set(_OPTIONS[prefix]))
     if unknown:
         raise ValueError(f"{unknown[0]}=: one of {', '.join(_OPTIONS[prefix])} is due")
@@ -50,7 +50,10 @@ def _endpoint(
             "proxy= is due: the endpoint that leads to the proxy, such as 'tcp\\:127.0.0.1\\:1080'"
         )
     host, port = words[0], _number("the port", words[1], 65535)
-    proxy = clientFromString(reactor, options["proxy"])
+    try:
+        proxy = clientFromString(reactor, options["proxy"])
+    except (TypeError, ValueError) as problem:  # TypeError: the description lacks a part
+        raise ValueError(f"proxy=: {problem}") from None
     more: dict[str, Any] = {
         "timeout": _number("timeout=", options.get("timeout", "30"), 86400),
         "resolve": "here" if prefix == "socks4" else options.get("resolve", "proxy"),

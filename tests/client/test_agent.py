@@ -4,6 +4,7 @@ HTTP clients of Twisted through a proxy. Numbers such as "e 16" are those of kno
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -65,3 +66,10 @@ def test_other_schemes() -> Playing:
     agent = Proxy.from_url("socks5://127.0.0.1:1").agent()
     with pytest.raises(SchemeNotSupported):
         yield agent.request(b"GET", b"ftp://example.test/")
+
+
+def test_https_without_pyopenssl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing extra is told with the way to install it."""
+    monkeypatch.setitem(sys.modules, "twisted.internet.ssl", None)
+    with pytest.raises(ImportError, match=r"twisted-socksproxy\[tls\]"):
+        Proxy.from_url("socks5://127.0.0.1:1").agent().request(b"GET", b"https://example.test/")

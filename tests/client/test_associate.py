@@ -10,8 +10,10 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.interfaces import IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
+from zope.interface.verify import verifyObject
 
 from socksproxy.client import AssociationTransport, Proxy, errors
 
@@ -244,3 +246,47 @@ def test_ipv6(serve_as: Serve) -> Playing:
         assert data == b"ping"
         yield transport.stopListening()
     yield server.record()
+
+
+@pytest_twisted.inlineCallbacks
+def test_protocol_that_raises(scripted: Callable[..., Any], relay: socket.socket) -> Playing:
+    """The caller hears at once what ``startProtocol`` raises; nothing stays open."""
+
+    class Raises(DatagramProtocol):
+        noisy = False
+
+        def startProtocol(self) -> None:
+            raise RuntimeError("no start")
+
+    server: Any = yield scripted(*open5(reply_for(relay)))
+    with pytest.raises(RuntimeError, match="no start"):
+        yield proxy_at(server.port).associate(Raises())
+    yield until(lambda: server.ends[0].ended)
+
+
+@pytest_twisted.inlineCallbacks
+def test_interface(scripted: Callable[..., Any], relay: socket.socket) -> Playing:
+    server: Any = yield scripted(*open5(reply_for(relay)))
+    transport: Any = yield proxy_at(server.port).associate(Datagrams())
+    assert verifyObject(IUDPTransport, transport)
+    yield transport.stopListening()
+
+
+@pytest_twisted.inlineCallbacks
+def test_connect(scripted: Callable[..., Any], relay: socket.socket) -> Playing:
+    """One destination, however its address is written: datagrams of others are dropped."""
+    server: Any = yield scripted(*open5(reply_for(relay)))
+    protocol = Datagrams()
+    transport: Any = yield proxy_at(server.port).associate(protocol)
+    transport.connect("2001:DB8:0:0::1", 53)
+    with pytest.raises(errors.InvalidDestination):
+        transport.connect("fe80::1%lo", 53)
+    transport.write(b"data")
+    data, client = relay.recvfrom(100)
+    header = b"\0\0\0\x04\x20\x01\x0d\xb8" + bytes(11) + b"\x01\0\x35"
+    assert data == header + b"data"
+    relay.sendto(b"\0\0\0\x01\xc0\0\x02\x01\0\x35another", client)
+    relay.sendto(header + b"answer", client)
+    yield until(lambda: len(protocol.heard) == 2)
+    assert protocol.heard[1] == (b"answer", ("2001:db8::1", 53))
+    yield transport.stopListening()

@@ -17,7 +17,17 @@ from socksproxy.client.connecting import address_of, hops_of, host_behind
 from socksproxy.wire.words import Address, AddressType
 
 from ..support.proxy import Playing, until
-from ..support.scripted_proxy import SUCCESS5, MemoryProxy, MemoryTransport, Recorders, Step, open5
+from ..support.scripted_proxy import (
+    SUCCESS4,
+    SUCCESS5,
+    SUCCESS_HTTP,
+    MemoryProxy,
+    MemoryTransport,
+    Recorder,
+    Recorders,
+    Step,
+    open5,
+)
 from .test_endpoints import BANNER, HTTP, ME, OPEN, S4, S5, failed, outcome
 
 
@@ -160,3 +170,24 @@ def test_silence_in_tls() -> None:
     clock.advance(10)
     assert type(failed(results)) is errors.ProxyTimedOut
     assert proxy.transports[0].aborted
+
+
+@pytest.mark.parametrize("endpoint", [S5, S4, HTTP])
+def test_cancel_in_connection_made(endpoint: Any) -> None:
+    """The protocol itself may cancel: the connection closes, and nothing else is told."""
+    proxy, factory = MemoryProxy(), Recorders()
+
+    class Cancels(Recorder):
+        def connectionMade(self) -> None:
+            super().connectionMade()
+            connecting.cancel()
+
+    factory.protocol = Cancels
+    connecting = endpoint(proxy, "192.0.2.9", 80, reactor=Clock()).connect(factory)
+    results = outcome(connecting)
+    if endpoint is S5:
+        proxy.say(OPEN)
+    proxy.say({S5: SUCCESS5, S4: SUCCESS4, HTTP: SUCCESS_HTTP}[endpoint] + BANNER)
+    assert type(failed(results)) is error.ConnectingCancelledError
+    assert proxy.transports[0].aborted
+    assert factory.built[0].heard == ["made"]

@@ -64,3 +64,23 @@ def test_early_bytes_wait_for_a_protocol_that_pauses(scripted: Callable[..., Any
     protocol.transport.resumeProducing()
     yield until(lambda: protocol.heard == ["made", BANNER + b"later"])
     protocol.transport.loseConnection()
+
+
+@pytest_twisted.inlineCallbacks
+def test_bound_methods_taken_before(scripted: Callable[..., Any]) -> Playing:
+    """A protocol that schedules ``transport.resumeProducing`` while it pauses gets the early bytes, too."""
+
+    class Later(Recorder):
+        def connectionMade(self) -> None:
+            super().connectionMade()
+            self.transport.pauseProducing()
+            reactor.callLater(0.01, self.transport.resumeProducing)
+
+    factory = Recorders()
+    factory.protocol = Later
+    proxy: Any = yield scripted(*open5(SUCCESS5 + BANNER))
+    protocol: Any = yield SOCKS5ClientEndpoint(proxy.endpoint, "192.0.2.9", 25).connect(factory)
+    assert protocol.heard == ["made"]
+    proxy.ends[0].transport.write(b"later")
+    yield until(lambda: protocol.heard == ["made", BANNER + b"later"])
+    protocol.transport.loseConnection()

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given, strategies as st
@@ -447,3 +448,25 @@ def test_the_builders_are_the_servers() -> None:
     parsed = socks4.parse_request(asked(V4).begin())
     assert parsed is not None
     assert parsed[0].destination == NAME
+
+
+def test_bytes_while_a_call_blocks() -> None:
+    """The proxy has nothing to say then: the call is not made twice, and nothing piles up."""
+
+    class Blocking:
+        methods = b"\x01"
+
+        def exchange(self, method: int) -> Any:
+            return self
+
+        def begin(self) -> Any:
+            return lambda: b"token"
+
+    request = Request(Version.SOCKS5, Command.CONNECT, Address.of("192.0.2.9", 80))
+    handshake = Handshake(request, Blocking())
+    handshake.begin()
+    assert handshake.receive(b"\x05\x01") == b""
+    assert handshake.work is not None
+    with pytest.raises(HandshakeFailed) as caught:
+        handshake.receive(b"x")
+    assert caught.value.problem is Problem.PROTOCOL

@@ -126,3 +126,24 @@ def test_socks4_takes_the_ipv4_address() -> None:
     assert proxy.sent == b"\x04\x01\x00\x50\xc0\x00\x02\x01\x00"
     proxy.say(SUCCESS4)
     assert results == factory.built
+
+
+@pytest.mark.parametrize(
+    ("says", "kind"),
+    [
+        ([], errors.ProxyTimedOut),
+        ([b"\x05\x00"], errors.ReplyTimedOut),
+        ([b"\x05\x00", b"\x05\x05"], errors.ProxyTimedOut),
+        ([b"\x05\x00", b"\x05\x05", b"\x05\x00"], errors.ReplyTimedOut),
+    ],
+)
+def test_who_is_silent(says: list[bytes], kind: type[Exception]) -> None:
+    """A proxy that has taken a request has not failed by that; an attempt that is over does not count."""
+    clock, proxy, _, results, _ = connecting("both.test", timeout=10)
+    for say in says:
+        proxy.say(say)
+    clock.advance(0.3)  # the other address has its turn, too
+    clock.advance(9.7)
+    assert type(results[0].value) is kind
+    assert "10 seconds" in str(results[0].value)
+    assert clock.getDelayedCalls() == []

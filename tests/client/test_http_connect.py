@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
@@ -147,3 +148,10 @@ def test_without_h11(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "socksproxy.client.http_connect")
     with pytest.raises(ImportError, match=r"twisted-socksproxy\[http\]"):
         HTTPConnectClientEndpoint(MemoryProxy(), "example.org", 80, reactor=Clock())
+
+
+@pytest.mark.parametrize("login", [UsernamePassword("a:b", "c"), object()])
+def test_login_that_basic_does_not_carry(login: Any) -> None:
+    """RFC 7617, section 2: the first colon ends the username. Nothing is sent."""
+    with pytest.raises(ValueError, match=r"^login="):
+        HTTPConnectClientEndpoint(MemoryProxy(), "example.org", 80, login=login, reactor=Clock())

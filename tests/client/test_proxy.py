@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +281,28 @@ def test_proxy_on_a_unix_socket(serve_as: Serve, tmp_path: Path) -> Playing:
 def test_errors_are_twisteds() -> None:
     """A caller of an endpoint from a Proxy catches what callers catch."""
     assert issubclass(errors.ProxiedConnectError, error.ConnectError)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("127.0.0.1:1080", "has no scheme: one of http,"),
+        ("proxy.example:1080", "has no scheme: one of http,"),
+        ("ftp://h", "begins with 'ftp': one of http,"),
+        ("socks5://h:0", "a wrong host or port"),
+        ("socks5://me:gehe#im@h", "'#' and '@' are written %2F, %3F, %23 and %40"),
+        ("socks5://me:gehe/im@h", "'#' and '@' are written %2F, %3F, %23 and %40"),
+    ],
+)
+def test_what_is_wrong_with_a_url(url: str, told: str) -> None:
+    with pytest.raises(ValueError, match=r"^the proxy's URL ") as caught:
+        Proxy.from_url(url)
+    assert told in str(caught.value)
+
+
+@pytest_twisted.inlineCallbacks
+def test_resolve_that_tells_a_name(scripted: Callable[..., Any]) -> Playing:
+    """RESOLVE promises an address."""
+    server: Any = yield scripted(3, b"\x05\x00", 18, b"\x05\x00\x00\x03\x01a\x00\x00")
+    with pytest.raises(errors.ProxyProtocolError, match="answers RESOLVE with a name: 'a'"):
+        yield Proxy.from_url(f"socks5://127.0.0.1:{server.port}").resolve("example.org")

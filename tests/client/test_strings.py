@@ -66,7 +66,10 @@ def test_strings(text: str, kind: type[object]) -> None:
         (f"socks5:example.org:80:{PROXY}:password=x", "password= is due with user="),
         (f"socks5:example.org:80:{PROXY}:user=a:password=x:password-file=y", "exclude each other"),
         (f"socks5:example.org:80:{PROXY}:user=a:password-file=/nowhere/at/all", "/nowhere/at/all"),
-        ("socks5:example.org:80:proxy=nothing", "socks5: Unknown endpoint type"),
+        ("socks5:example.org:80:proxy=nothing", "socks5: proxy=: Unknown endpoint type"),
+        (r"socks5:example.org:80:proxy=tcp\:127.0.0.1", "socks5: proxy=: "),
+        (r"socks5:example.org:80:proxy=tcp\:127.0.0.1\:x", "socks5: proxy=: "),
+        ("socks5:example.org:80:proxy=tcp:127.0.0.1:1080", "and in proxy= written as"),
     ],
 )
 def test_mistakes(text: str, problem: str) -> None:
