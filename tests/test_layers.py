@@ -133,3 +133,54 @@ def test_one_class_of_a_name() -> None:
                 modules.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     several = {name: found for name, found in modules.items() if len(found) > 1}
     assert not several
+
+
+#: Modules whose tests have another name: the file, or the folder, that has them.
+TESTED_ELSEWHERE = {
+    # Commands: the processes that they start are tried beside other programs.
+    "cli/connect": "socksify/test_connect.py",
+    "cli/forward": "socksify/test_forward.py",
+    "cli/run": "interop/test_run.py",
+    # The parts of one thing that clients meet as a whole.
+    "client/resolve": "client/test_endpoints.py",
+    "commands/service": "session/test_record.py",
+    "limits/account": "limits/test_ledger.py",
+    "limits/claims": "limits/test_ledger.py",
+    "net/resources": "service/test_reload.py",
+    "policy/sets/named_sets": "policy/test_rules.py",
+    "relay/pump": "relay/test_engine.py",
+    "relay/transports": "relay/test_contract.py",
+    "service/base": "service/test_server.py",
+    "session/allowance": "limits/test_sessions.py",
+    "session/parts": "session/test_session.py",
+    # A scripted server for each check and its fault.
+    "probe/": "probe/test_checks.py",
+    # It takes a kernel, a name space and a program.
+    "socksify/": "interop/test_run.py",
+}
+#: Shapes alone, and the entry point.
+NOTHING_TO_TEST = {
+    "__main__",
+    "commands/channel",
+    "policy/interfaces",
+    "relay/interfaces",
+    "routes/interfaces",
+}
+
+
+def test_file_of_the_name() -> None:
+    """Whoever changes a module finds its tests by its name, or here."""
+    tests, package = ROOT / "tests", ROOT / "socksproxy"
+    modules = {
+        path.relative_to(package).with_suffix("").as_posix()
+        for path in package.rglob("*.py")
+        if path.stem != "__init__"
+    }
+    without = {
+        each for each in modules if not (tests / each).with_name(f"test_{Path(each).name}.py").exists()
+    }
+    elsewhere = {each for each in without if each.startswith(tuple(TESTED_ELSEWHERE))}
+    assert without - elsewhere == NOTHING_TO_TEST
+    for name, file in TESTED_ELSEWHERE.items():
+        assert any(each.startswith(name) for each in elsewhere), f"{name} needs no entry any more"
+        assert (tests / file).is_file(), file
