@@ -67,7 +67,7 @@ class IdentMismatch(NotAuthenticated):
 
 
 class OverLimit(NotAllowed):
-    """Somebody has as much as it may."""
+    """A client, a user, a rule or the server has as much as it may have."""
 
 
 class TooManySessions(OverLimit):

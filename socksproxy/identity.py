@@ -18,7 +18,7 @@ from .wire.words import Address, Command
 class ISOCKSUser(Interface):
     """A user of the proxy: the avatar that the portal's realm gives."""
 
-    name = Attribute("The name, for logs and rules; None: nobody knows.")
+    name = Attribute("The name, for logs and rules; None: it is not known.")
     # An avatar may also have groups, an iterable of names, for rules; outgoing, at most one IPv4 and one IPv6
     # address of this machine that its connections and datagrams leave from; and limits, which are
     # socksproxy.limits.Limits.
@@ -67,14 +67,14 @@ class Client(NamedTuple):
 
     :ivar host: the literal address; None on a Unix socket.
     :ivar port: the port; 0 on a Unix socket.
-    :ivar user: the user's name, once somebody has vouched for it.
+    :ivar user: the user's name, once a method has checked it.
     :ivar avatar: what the portal gave for the user; it is asked beside the policy.
     :ivar groups: the avatar's, if it has any. This and what follows is filled in only for
         a policy that is an :class:`IDecidingPolicy`.
     :ivar listener: by which listener of ours it has come: the name, or the address and port that it has
         reached, or ``unix:`` and the path.
     :ivar version: the version of its request; 4 or 5.
-    :ivar uid: on a Unix socket, the local user whose program it is; None: nobody knows.
+    :ivar uid: on a Unix socket, the local user whose program it is; None: it is not known.
     :ivar aliases: what else rules may call that listener: where it has a name, its address; ``unix``.
     :ivar told: what a balancer tells of it; None: nothing.
     """
@@ -99,7 +99,7 @@ class Client(NamedTuple):
     def whose(self) -> str | None:
         """
         What clients have in common that count together: the literal address, or on a Unix socket the
-        local user, such as ``uid 1000``. None: nobody knows.
+        local user, such as ``uid 1000``. None: it is not known.
         """
         return self.host if self.host is not None or self.uid is None else f"uid {self.uid}"
 

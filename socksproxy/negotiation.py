@@ -247,7 +247,7 @@ class Negotiation:
     One client's conversation.
 
     :param offers: gives the client, and the authentication methods that it may choose from, best first;
-        None: nobody is asked who they are.
+        None: no client is asked who it is.
     :ivar state: where it stands.
     :ivar output: what is to be sent now, as one write: real clients read a
         reply with one ``recv``. The owner takes it with :meth:`take_output`.

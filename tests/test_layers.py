@@ -142,7 +142,7 @@ TESTED_ELSEWHERE = {
     "cli/forward": "socksify/test_forward.py",
     "cli/run": "interop/test_run.py",
     # The parts of one thing that clients meet as a whole.
-    "client/resolve": "client/test_endpoints.py",
+    "client/resolve": "client/test_proxy.py",
     "commands/service": "session/test_record.py",
     "limits/account": "limits/test_ledger.py",
     "limits/claims": "limits/test_ledger.py",

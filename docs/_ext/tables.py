@@ -179,7 +179,7 @@ def _meanings(kind: type) -> dict[str, str]:
 
 
 def _plainly(text: str) -> str:
-    """*text*, in which options are no dashes, and no address is anybody's."""
+    """*text*, in which options are no dashes, and addresses are examples."""
     return re.sub(r"(?<!\S)(--?[a-z][a-z-]*|\S+@\w+)", r"``\1``", text)
 
 

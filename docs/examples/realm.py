@@ -40,7 +40,7 @@ class OnlyExample:
 
 @implementer(ISOCKSUser)
 class AskElsewhere:
-    """May go where somebody says so who takes time, such as a database."""
+    """May go where another service, such as a database, says so; the answer takes time."""
 
     def __init__(self, name: str, reactor: Any) -> None:
         self.name = name

@@ -28,8 +28,9 @@ _DESCRIPTION = """
 Explains what the rules of a configuration file decide: which rule does, and why none
 before it; from where connections leave, and which limits a session is under. Nothing is
 started, and no name is looked up: the addresses of a name are given with --address.
-What the file says of the user counts, whoever would vouch for the name. That no client
-reaches the proxy's own listeners is not looked at: which they are shows when it runs.
+What the file says of the user counts, whichever method would check the name. Clients
+may not reach the proxy's own listeners; this rule is left out, because only a proxy
+that runs knows its listeners.
 Hours of rules and dates of users are those of --at.
 Status 0 says that it is explained, not that it is allowed.
 """

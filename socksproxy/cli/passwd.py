@@ -27,7 +27,7 @@ from ..runtime.text import NotUTF8, without_mark
 from ..wire.password import MAX_FIELD
 from .failure import CommandFailed, complain, tell
 
-#: Seconds to wait for somebody else who changes the file.
+#: Seconds to wait for another process that changes the file.
 PATIENCE = 10.0
 #: What bcrypt's cost may be, as htpasswd has it.
 COSTS = range(4, 18)
@@ -201,7 +201,7 @@ def changed_lines(lines: list[bytes], user: bytes, hash: bytes | None) -> tuple[
 
 @contextmanager
 def _locked(path: str, create: bool) -> Iterator[int]:
-    """A descriptor of the file at *path*, which nobody else changes by this command until the end."""
+    """A descriptor of the file at *path*, which no other run of this command changes until the end."""
     deadline = time.monotonic() + PATIENCE
     while True:
         descriptor, made = _open(path, create)

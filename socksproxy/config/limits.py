@@ -34,7 +34,7 @@ LIMIT_KEYS = {
     "daily": Key('"5 GB"', "bytes"),
     "monthly": Key('"100 GB"', "bytes"),
 }
-#: Likewise, of those that only networks of clients have.
+#: The keys that only networks of clients have.
 PREFIX_KEYS = {"ipv4-prefix": Key("24", "bits"), "ipv6-prefix": Key("64", "bits")}
 
 

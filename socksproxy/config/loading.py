@@ -1,5 +1,5 @@
 """
-The configuration file as whoever needs it reads it: the options, and the commands of ``socksproxy``.
+Reads the configuration file for the options, and for the commands of ``socksproxy``.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def policy_of(
     policy does.
 
     :param rules: what stands as ``rule``; None: nothing.
-    :param sets: likewise as ``sets``.
+    :param sets: what stands as ``sets``; None: nothing.
     :param quota_file: whether there is one, without which there are no quotas.
     :param directory: from where files are named.
     :param errors: what is wrong is added to them.
@@ -86,7 +86,7 @@ def policy_of(
     if not found and not (known is not None and known.metadata):
         return None
     if known is None:
-        # Nobody can tell which of the sets that rules name there are.
+        # Which of the sets that rules name exist is not known.
         return None
     try:
         return RulePolicy([rule for rule in found.values() if rule is not None], known)

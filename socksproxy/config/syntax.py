@@ -20,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: Bytes of a file; nobody writes more by hand, and some files never end.
+#: Bytes of a file. A file that people write is shorter, and some files never end.
 MOST_BYTES = 16 << 20
 #: Tables and lists in one another.
 _DEEPEST = 64
@@ -73,7 +73,7 @@ def parsed(data: bytes) -> tuple[dict[str, Any], dict[Path, int]]:
 
 
 def _monster(document: dict[str, Any]) -> str | None:
-    """What in *document* nobody could show or walk through; None: nothing."""
+    """What in *document* is too deep or too large to be shown or walked through; None: nothing."""
     level: list[Any] = [document]
     for _ in range(_DEEPEST):
         inside: list[Any] = []

@@ -33,7 +33,7 @@ def directory_of(users: Any, groups: Any, quota_file: bool, errors: list[ConfigE
     The directory, or None where there are no users, or something is wrong.
 
     :param users: what stands as ``users``; None: nothing.
-    :param groups: likewise as ``groups``.
+    :param groups: what stands as ``groups``; None: nothing.
     :param quota_file: whether there is one, without which there are no quotas.
     :param errors: what is wrong is added to them.
     """

@@ -77,7 +77,7 @@ def shown(value: Any) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The one of *names* that somebody may have meant who wrote *name*."""
+    """The one of *names* that is meant, perhaps, by *name*."""
     return _nearest(name[:MOST_SHOWN].lower().replace("_", "-"), tuple(names))
 
 

@@ -315,7 +315,7 @@ class Meter:
     far from empty, a meter borrows from them ahead, and small messages cost one subtraction each.
 
     :param budgets: the narrowest first: of the session, of the user, of the whole server.
-    :ivar credit: bytes that are borrowed from every budget; whoever moves bytes takes them from here.
+    :ivar credit: bytes that are borrowed from every budget; the relay takes what it moves from here.
         :data:`NO_CREDIT`: none are borrowed.
     :ivar owed: bytes that wait to be sent and that it has not been asked about; the owner counts them.
     :ivar owner: what is called when there is something again.

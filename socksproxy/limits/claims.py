@@ -135,7 +135,7 @@ class Claims:
         :param make_room: called when a holder of that scope has as many as it may have. It ends another
             session's, and tells whether there was one.
         :raises TooManyBinds: when a holder has as many as it may have.
-        :raises TooManyAssociations: likewise.
+        :raises TooManyAssociations: the same, for associations.
         """
         for (scope, _), account in self._accounts.items():
             try:

@@ -22,7 +22,7 @@ from ..logs.throttle import LogThrottle, complain
 
 _log = Logger(namespace="socksproxy")
 
-#: Seconds after which a paused port is tried again, whoever frees the descriptors.
+#: Seconds after which a paused port is tried again.
 RETRY = 1.0
 
 

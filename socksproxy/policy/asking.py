@@ -64,7 +64,7 @@ def ask_address(
     policy: IPolicy, client: Client, command: Command, destination: Address, name: str | None
 ) -> bool | Deferred[bool]:
     """
-    Likewise for an address that the client did not name itself.
+    Whether *client* may go to an address that it did not name itself: see :func:`ask`.
 
     :param name: as :meth:`~socksproxy.policy.INamePolicy.permits_address` takes it; policies that do not
         provide that are asked as ever.
@@ -81,7 +81,7 @@ def still_permitted(
     policy: IPolicy, client: Client, command: Command, destination: Address, reached: Sequence[Address]
 ) -> bool | Deferred[bool]:
     """
-    Likewise of what has been permitted before and goes on: whether it still is, for one of *reached*.
+    Whether what was permitted before, and goes on, still is, for one of *reached*: see :func:`ask`.
 
     :param destination: as the client has asked for it.
     :param reached: the addresses that it has led to; none: they are not known yet.
@@ -156,7 +156,7 @@ def _cancellable(answer: Deferred[bool]) -> Deferred[bool]:
     What *answer* says, until it is cancelled: from then on it says nothing, whatever *answer* does.
 
     An embedder's policy may raise anything from its Deferred's canceller, or permit there and
-    then, and what a command would do next would be nobody's.
+    then, and the result of the command's next step would have no owner.
     """
     cancelled = False
 
@@ -232,7 +232,7 @@ def _permitted(
     answers = [ask_address(policy, client, command, address, name) for address in addresses]
     if any(isinstance(answer, Deferred) for answer in answers):
         each = [answer if isinstance(answer, Deferred) else succeed(answer) for answer in answers]
-        # Of several that are cancelled, all but the first would complain that nobody takes their failure.
+        # Of several that are cancelled, all but the first would complain that their failures are not handled.
         return gatherResults(each, consumeErrors=True).addCallback(_chosen, addresses)
     return _chosen(answers, addresses)
 
@@ -247,6 +247,6 @@ def _chosen(answers: Sequence[object], addresses: list[Address]) -> list[Address
 def _policy_failed(failure: Failure) -> bool:
     failure.trap(Exception)
     if failure.check(CancelledError):
-        return False  # most likely by us, and then nobody waits for it
+        return False  # most likely by us, and then no session waits for it
     _log.failure("the policy failed; the request is denied", failure=failure)
     return False

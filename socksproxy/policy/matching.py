@@ -75,7 +75,7 @@ def question_of(client: Client, command: Command, destination: Address, name: st
     if kind is AddressType.DOMAIN_NAME:
         return RuleQuestion(client, command, None, port, bare_name(host))
     if command is Command.BIND and name is None and host in WILDCARDS:
-        return RuleQuestion(client, command, None, port, None)  # anybody may come
+        return RuleQuestion(client, command, None, port, None)  # any peer may come
     return RuleQuestion(client, command, plain(host), port, None if name is None else bare_name(name))
 
 

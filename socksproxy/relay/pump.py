@@ -213,7 +213,7 @@ class Half:
         self.relay.abort()
 
     def close(self) -> None:
-        """Close the socket, once; the engine forgets it first, for its number may be given out again."""
+        """Close the socket, once. The engine forgets it first: the system may give its number out again."""
         engine = self.relay.engine
         if self._pipe is not None:
             engine.pipes.give(self._pipe)

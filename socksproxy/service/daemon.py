@@ -100,7 +100,7 @@ def _is_another(pid: int) -> bool:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").split("\0")
     except OSError:
-        return False  # it is not there, which twistd finds out by itself; or nobody can tell what it is
+        return False  # it is not there, which twistd finds out by itself; or it cannot be told what it is
     runs = _RUNS.search(os.path.basename(words[0]))
     return not (runs and any(map(_NAMES.search, words)))
 

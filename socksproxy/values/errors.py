@@ -17,7 +17,7 @@ class ConfigError(ValueError):
     :param path: where it is, in what the function reads; :meth:`within` adds the path to that.
     :param shown: False: the value at the path is a secret, or the reason is not about a value.
     :param line: of the file, from 1 on, where the path does not lead to it; None: the path does.
-    :param column: likewise.
+    :param column: of the line, from 1 on; None: it is not known.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class Rate(NamedTuple):
 @attrs.frozen(kw_only=True)
 class Limits:
     """
-    How much somebody may have; None: as much as there is.
+    How much one holder may have, such as a client or a user; None: as much as there is.
 
     :ivar sessions: sessions at once.
     :ivar binds: BINDs that wait for their peers at once.
@@ -93,5 +93,5 @@ class ServerLimits:
 
     @property
     def counts_bytes(self) -> bool:
-        """Whether anybody is limited in what is moved in a day or a month."""
+        """Whether the bytes of a day or a month are limited for any holder."""
         return any(limits.counts_bytes for limits in (self.server, self.client, self.network, self.user))

@@ -17,7 +17,7 @@ class Outgoing(NamedTuple):
     The addresses that connections leave from; None: the system's choice.
 
     :ivar ipv4: a literal address of this machine, for IPv4 destinations.
-    :ivar ipv6: likewise for IPv6.
+    :ivar ipv6: the same for IPv6 destinations.
     """
 
     ipv4: str | None = None

@@ -42,6 +42,6 @@ def port_range(ports: str | Sequence[int]) -> PortRange:
     """
     The range that *ports* are: text for :meth:`PortRange.parse`, or the first and the last port.
 
-    :raises ConfigError: likewise.
+    :raises ConfigError: when they are not ports, or in the wrong order.
     """
     return PortRange.parse(ports if isinstance(ports, str) else "{}-{}".format(*ports))

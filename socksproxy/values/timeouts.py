@@ -38,7 +38,7 @@ class Timeouts:
     :ivar handshake: from the connection to the whole request.
     :ivar connect: from the request to the reply: looking up and connecting.
     :ivar idle: without a byte in either direction of a relay.
-    :ivar half_closed: likewise, while one direction of the relay is closed and the other is not.
+    :ivar half_closed: without a byte, while one direction of the relay is closed and the other is not.
     :ivar keepalive: of silence, after which TCP probes the peer (RFC 1122, section 4.2.3.6); NEVER: it
         does not.
     :ivar keepalive_interval: between two probes that the peer does not answer; None: as the system has it.

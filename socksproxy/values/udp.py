@@ -17,7 +17,7 @@ from .timeouts import positive
 class Filtering(Enum):
     """From whom replies are passed on to the client, in the words of RFC 4787, section 5."""
 
-    #: From anybody whom the policy lets the client send to.
+    #: From every sender that the policy lets the client send to.
     ENDPOINT_INDEPENDENT = "endpoint-independent"
     #: From the addresses that the client has sent to, whatever their port.
     ADDRESS_DEPENDENT = "address-dependent"

@@ -45,7 +45,7 @@ class ProxyHeader(NamedTuple):
     What a balancer tells of a client.
 
     :ivar source: the client's literal address and port; None: the ends of the connection itself count.
-    :ivar destination: the literal address and port that the client has reached; None likewise.
+    :ivar destination: the literal address and port that the client has reached; None: as for *source*.
     :ivar unique_id: how the balancer calls the connection; empty: not at all.
     :ivar name: the common name in the TLS certificate of the client, which the balancer has verified;
         empty: there is none.

@@ -100,7 +100,7 @@ class SharedTable:
     :param columns: how many workers there are.
     :param secret: makes the hashes, so that no client can choose its part of the table.
     :ivar cells: the counts; those of a row follow each other.
-    :ivar tokens: likewise, see :data:`FULL`.
+    :ivar tokens: the rows of tokens: see :data:`FULL`.
     """
 
     def __init__(self, descriptor: int, columns: int, secret: bytes) -> None:

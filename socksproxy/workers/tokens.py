@@ -6,8 +6,8 @@ worth at a time, so that it seldom needs the lock, and gives back what it has no
 become old.
 
 Where there is not enough for all, each worker's part is set aside for it, in proportion to how many wait
-there: whoever looks first shares out what has come since somebody last did. So nothing depends on who is
-quick, and what a worker does not fetch in time is there for the others.
+there: the first worker that looks shares out what has come since the last look. So nothing depends on
+which worker is quick, and what a worker does not fetch in time is there for the others.
 """
 
 from __future__ import annotations

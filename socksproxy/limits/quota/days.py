@@ -16,7 +16,7 @@ class Day(NamedTuple):
 
     :ivar name: such as ``2026-11-24``.
     :ivar begins: seconds since the epoch.
-    :ivar ends: likewise; the first moment of the next day.
+    :ivar ends: the first moment of the next day, in seconds since the epoch.
     """
 
     name: str

@@ -20,7 +20,7 @@ class Quota:
     :param usage: the file of what has been used.
     :param name: of the holder, such as ``user bob``.
     :param daily: bytes in a day, both directions together; None: any number.
-    :param monthly: likewise in a month.
+    :param monthly: bytes in a month, both directions together; None: any number.
     """
 
     __slots__ = ("_daily", "_monthly", "_usage", "_used", "_wall", "name")

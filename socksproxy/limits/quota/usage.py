@@ -34,7 +34,7 @@ WRITE_AFTER = 1.0
 RETRY_AFTER = 2.0
 #: Seconds that the last write may take: the process is to end within one second.
 STOP_WITHIN = 0.7
-#: Holders of whom it is known what they have used, whether they are there or not.
+#: Holders with a known use, whether they have sessions or not.
 MOST_KNOWN = 16384
 #: Holders whose bytes are kept while the file cannot be written.
 MOST_KEPT = 65536
@@ -47,9 +47,9 @@ class Used:
     What one holder has used in one day, and in the month that it is in.
 
     :ivar begins: when the day does; seconds since the epoch.
-    :ivar ends: likewise.
+    :ivar ends: when the day does; seconds since the epoch.
     :ivar of_day: bytes, those of other processes included as far as they are known.
-    :ivar of_month: likewise.
+    :ivar of_month: bytes of the month, counted in the same way.
     :ivar unsaid: of these, what the thread has not been given yet.
     """
 

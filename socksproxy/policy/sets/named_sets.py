@@ -107,7 +107,7 @@ class Sets:
 
     :param networks: of networks: what rules may name, or what holds so many that it is asked; or both,
         and several of that, in a list.
-    :param names: of names, likewise.
+    :param names: of names, given in the same ways.
     :raises RuleError: for mistakes, all of them.
     :ivar files: those that are sets, or parts of some.
     :ivar metadata: what *networks* has for the set ``metadata``, in addition to what is always in

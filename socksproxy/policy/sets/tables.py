@@ -62,7 +62,7 @@ class NetworkTable:
     Networks, as ranges of addresses that do not touch.
 
     :param ranges4: the first and the last address of each IPv4 range, in any order.
-    :param ranges6: likewise for IPv6.
+    :param ranges6: the same for IPv6.
     """
 
     __slots__ = ("_begins4", "_first4", "_first6", "_last4", "_last6")
