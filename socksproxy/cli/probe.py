@@ -11,7 +11,7 @@ from ..logs.printable import in_one_line
 from ..probe import report
 from ..probe.check import Check, Result
 from ..probe.checks import ALL
-from ..probe.outcome import CheckOutcome
+from ..probe.outcome import CheckOutcome, Failed
 from ..probe.running import run as run_checks
 from ..probe.speed import measure
 from ..probe.subject import ProbedServer, Where
@@ -31,6 +31,11 @@ The exit status is 0 when nothing failed, 1 when a check failed, 2 for wrong opt
 server cannot be reached or does not speak SOCKS.
 """
 _USAGE, _UNREACHABLE = 2, 3
+#: The first check of each version, and the verdicts with which a server speaks the version.
+_FIRST = (
+    ("SOCKS5", "socks5.greeting", (CheckOutcome.PASS, CheckOutcome.FAIL)),
+    ("SOCKS4", "socks4.connect", (CheckOutcome.PASS,)),
+)
 
 
 def add_to(commands: Any) -> None:
@@ -72,7 +77,8 @@ def run(options: Namespace) -> int:
     Check the server.
 
     :returns: the exit status.
-    :raises CommandFailed: for options that make no sense, before the server is asked anything.
+    :raises CommandFailed: for options that make no sense, before the server is asked anything, and for a
+        server that cannot be reached or does not speak SOCKS.
     """
     try:
         checks, where = _chosen(options.only), None if options.list else _where(options)
@@ -83,6 +89,7 @@ def run(options: Namespace) -> int:
         tell(*(f"{check.id:<{report.ID_WIDTH}}  {check.expected} [{check.source}]" for check in checks))
         return 0
     subject = ProbedServer(where)
+    _reach(subject)
     results = run_checks(checks, subject, lambda result: None if options.json else _print(result))
     figures = [] if options.no_figures else measure(subject)
     if options.json:
@@ -90,6 +97,26 @@ def run(options: Namespace) -> int:
     else:
         tell(*report.figures_in_lines(figures), report.summary(results))
     return _status(results)
+
+
+def _reach(subject: ProbedServer) -> None:
+    """
+    Find out whether there is a server of SOCKS at all; otherwise no check would say anything.
+
+    :raises CommandFailed: when there is none.
+    """
+    server = f"{subject.where.host}:{subject.where.port}"
+    try:
+        subject.connect().socket.close()
+    except Failed as problem:
+        raise CommandFailed(f"{server}: {problem}", _UNREACHABLE) from None
+    found = []
+    for version, first, answered in _FIRST:
+        [result] = run_checks([check for check in ALL if check.id == first], subject)
+        if result.verdict in answered:
+            return
+        found.append(f"{version}: {result.found}")
+    raise CommandFailed(f"{server} does not speak SOCKS ({'; '.join(found)})", _UNREACHABLE)
 
 
 def _print(result: Result) -> None:
@@ -151,7 +178,11 @@ def _server(text: str | None) -> tuple[str, int, Credentials | None]:
         if proxy is None or proxy.kind in (Kind.HTTP, Kind.HTTPS):
             raise CommandFailed("probe: no server: give HOST:PORT, or the URL of a SOCKS server in ALL_PROXY")
         return proxy.host, proxy.port, None if proxy.login is None else proxy.login.credentials
+    if "/" in text or "@" in text:  # it may have a password
+        raise CommandFailed("probe: HOST:PORT is due, not a URL; the environment's ALL_PROXY takes one")
     host, colon, port = text.rpartition(":")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        host = ""
     if not colon or not host or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65536:
         raise CommandFailed(f"{in_one_line(text)}: HOST:PORT is due, such as 127.0.0.1:1080 or [::1]:1080")
     return host.removeprefix("[").removesuffix("]"), int(port), None

@@ -16,7 +16,8 @@ class Check(NamedTuple):
     :ivar id: its name, which does not change: ``subject.detail``.
     :ivar expected: what the server should do.
     :ivar source: the document and its section, or the client that relies on it.
-    :ivar run: asks the server. It returns a detail worth telling, or raises one of the exceptions above.
+    :ivar run: asks the server. It returns a detail worth telling, or raises an exception of
+        :mod:`~socksproxy.probe.outcome`.
     :ivar needs: the id of a check that has to pass first; empty: none.
     :ivar slow: it only waits, so it runs beside the others.
     """

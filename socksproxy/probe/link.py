@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 #: Seconds between two bytes that have to arrive in segments of their own.
 _APART = 0.004
+#: Bytes that may come before an end; a server that sends more for ever would fill the memory.
+_MOST_BEFORE_THE_END = 1024 * 1024
 
 
 class ServerClosed(Failed):
@@ -105,13 +107,14 @@ class Link:
             data += some
         return bytes(data)
 
-    def read(self, parse: Callable[[bytes], tuple[T, int] | None]) -> T:
+    def read(self, parse: Callable[[bytes], tuple[T, int] | None], data: bytes = b"") -> T:
         """
         The message that *parse* finds, and not a byte after it.
 
+        :param data: its first bytes, where they have been received.
+
         :raises Failed: when it does not come, or breaks the protocol.
         """
-        data = b""
         while True:
             try:
                 parsed = parse(data)
@@ -139,6 +142,7 @@ class Link:
 
         :param within: seconds; None: those of the link.
         :raises ServerSilent: when it does not close in time.
+        :raises Failed: when it sends more than a client would expect.
         """
         seconds = self.timeout if within is None else within
         until = time.monotonic() + seconds
@@ -151,6 +155,8 @@ class Link:
             if not some:
                 return bytes(data)
             data += some
+            if len(data) > _MOST_BEFORE_THE_END:
+                raise Failed(f"{self._name} sent {len(data)} bytes where the end of the connection was due")
 
 
 def _counted(data: bytes | bytearray) -> str:

@@ -290,7 +290,7 @@ def granted4_where_served(link: Link) -> Address:
         raise NotServed(str(problem)) from None
     if first[0] == Version.SOCKS5:
         raise NotServed("the server answered with SOCKS5")
-    reply = link.read(lambda data: socks4.parse_reply(first + data))
+    reply = link.read(socks4.parse_reply, first)
     if reply.reply != Reply4.GRANTED:
         raise NotServed(f"the reply was {reply.reply}")
     return reply.address

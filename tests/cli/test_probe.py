@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from socksproxy.cli import main
 from socksproxy.probe.checks import ALL
 
 from ..support.faulty_server import PASSWORD, USER, FaultyServer
+from ..support.origin import Origin
 from ..support.proxy import closed_port
 
 
@@ -76,7 +78,32 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
     assert _probe(f"127.0.0.1:{closed_port()}", "--no-figures", "--only", "socks5") == 3
-    assert "no connection to the server: Connection refused" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.endswith("no connection to the server: Connection refused\n")
+
+
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "SOCKS5: the answer begins with 0x48"),
+        (b"", "SOCKS5: the server closed the connection after nothing"),
+        (b"SSH-2.0-x\r\n", "SOCKS4: the server sent 53: version 83 where 0 was due"),
+    ],
+)
+def test_no_server_of_socks(says: bytes, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told at once, whatever was asked for; checks that such a server passes by chance do not count."""
+
+    def answer(connection: socket.socket) -> None:
+        connection.recv(1024)
+        connection.sendall(says)
+
+    with Origin(answer) as server:
+        assert _probe(f"127.0.0.1:{server.port}", "--only", "port") == 3
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert f"127.0.0.1:{server.port} does not speak SOCKS (" in output.err
+    assert told in output.err
 
 
 @pytest.mark.parametrize(
@@ -86,6 +113,9 @@ def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
         (("127.0.0.1",), "127.0.0.1: HOST:PORT is due"),
         (("127.0.0.1:0",), "127.0.0.1:0: HOST:PORT is due"),
         (("host:port",), "host:port: HOST:PORT is due"),
+        (("::1:1080",), "::1:1080: HOST:PORT is due"),
+        (("socks5://127.0.0.1:1080",), "probe: HOST:PORT is due, not a URL"),
+        (("me:geheim@127.0.0.1:1080",), "probe: HOST:PORT is due, not a URL"),
         (("a:1", "--target", "here"), "--target here: an IP address of this machine is due"),
         (("a:1", "--only", "tcp"), "--only tcp: no such check; the groups are socks5, port, socks4"),
         (("a:1", "--timeout", "0"), "--timeout 0: seconds between 0 and 3600 are due"),

@@ -106,3 +106,10 @@ def test_every_check_names_its_source_and_stands_after_what_it_needs() -> None:
         assert check.id not in seen
         assert not check.needs or check.needs in seen
         seen.add(check.id)
+
+
+def test_wrong_password_where_the_right_one_is_empty() -> None:
+    with FaultyServer(login=True) as server:
+        subject = _subject(server, Credentials(USER, b""))
+        [result] = run([check for check in ALL if check.id == "login.wrong"], subject)
+    assert result.verdict is CheckOutcome.PASS

@@ -53,7 +53,13 @@ def _several(subject: ProbedServer) -> None:
     needs="socks5.greeting",
 )
 def _no_acceptable(subject: ProbedServer) -> None:
-    _refused_methods(subject, bytes((_PRIVATE_METHOD,)))
+    with subject.connect() as link:
+        link.send(socks5.build_greeting(bytes((_PRIVATE_METHOD,))))
+        try:
+            answer = link.receive(2)
+        except ServerClosed:
+            raise Failed("the server closed the connection without an answer") from None
+        expect(answer == b"\x05\xff", f"the answer was {answer.hex(' ')}")
 
 
 @CHECKS.add(
@@ -64,16 +70,6 @@ def _no_methods(subject: ProbedServer) -> None:
         link.send(socks5.build_greeting(b""))
         answer = link.wait_for_end()
         expect(answer in (b"", b"\x05\xff"), f"the answer was {answer.hex(' ')}")
-
-
-def _refused_methods(subject: ProbedServer, methods: bytes) -> None:
-    with subject.connect() as link:
-        link.send(socks5.build_greeting(methods))
-        try:
-            answer = link.receive(2)
-        except ServerClosed:
-            raise Failed("the server closed the connection without an answer") from None
-        expect(answer == b"\x05\xff", f"the answer was {answer.hex(' ')}")
 
 
 @CHECKS.add(

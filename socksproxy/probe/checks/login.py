@@ -58,10 +58,10 @@ def _skipped(subject: ProbedServer) -> None:
 )
 def _wrong(subject: ProbedServer) -> None:
     login = _login(subject)
+    last = login.password[-1:] or b"\x00"
+    wrong = login.password[:-1] + bytes((last[0] ^ 1,))
     with subject.connect() as link:
-        _present(
-            subject, link, login._replace(password=login.password[:-1] + bytes((login.password[-1] ^ 1,)))
-        )
+        _present(subject, link, login._replace(password=wrong))
         try:
             answer = link.receive(2)
         except ServerClosed:
