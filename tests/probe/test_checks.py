@@ -52,6 +52,7 @@ def _named(check: Check, name: str) -> dict[str, str]:
     return {"name": name} if check.id == "socks5.connect-next-address" else {}
 
 
+@pytest.mark.slow  # most of them wait for what a server without the fault would send
 @pytest.mark.parametrize("check", ALL, ids=lambda check: check.id)
 def test_fault(check: Check, both_families: str) -> None:
     login = _LOGIN if check.id.startswith("login.") else None
@@ -71,6 +72,7 @@ def test_no_fault(check: Check, both_families: str) -> None:
         check.run(_subject(server, login, **_named(check, both_families)))
 
 
+@pytest.mark.slow
 def test_with_a_login() -> None:
     with FaultyServer("", login=True) as server:
         results = run(ALL, _subject(server, _LOGIN))
