@@ -37,6 +37,8 @@ __all__ = [
     "TooManyBinds",
     "TooManyLookups",
     "TooManySessions",
+    "UpstreamFailed",
+    "UpstreamRefused",
     "describe",
     "most_telling",
     "reply4_for",
@@ -136,6 +138,30 @@ class ConnectFailed(SOCKSError):
     Every address of the destination failed; *reply* is the most telling one.
 
     :ivar reply: what the client is told.
+    """
+
+    def __init__(self, message: str, reply: Reply) -> None:
+        super().__init__(message)
+        self.reply = reply
+
+
+class UpstreamFailed(SOCKSError):
+    """
+    A proxy on the way out fails: nothing is known of the destination.
+
+    :ivar upstream: the name of the proxy that fails.
+    """
+
+    def __init__(self, message: str, upstream: str = "") -> None:
+        super().__init__(message)
+        self.upstream = upstream
+
+
+class UpstreamRefused(SOCKSError):
+    """
+    The last proxy on the way out has refused.
+
+    :ivar reply: what the proxy has told, as SOCKS5 says it.
     """
 
     def __init__(self, message: str, reply: Reply) -> None:

@@ -25,6 +25,8 @@ from .errors import (
     ProtocolError,
     QuotaUsedUp,
     TooManyLookups,
+    UpstreamFailed,
+    UpstreamRefused,
     reply_for,
 )
 from .wire.words import Reply
@@ -59,6 +61,9 @@ class AccessRecord(NamedTuple):
     rule: str | None
     reached: str | None
     outgoing: str | None
+    via: str | None
+    tries: int | None
+    upstream_reply: int | None
     announced: str | None
     strangers: int | None
     reply: int | None
@@ -175,6 +180,7 @@ _BY_KIND: tuple[tuple[tuple[type[BaseException], ...], End], ...] = (
     ((UnauthorizedLogin,), End.AUTH),
     ((NameNotFound,), End.DNS),
     ((ProtocolError,), End.PROTOCOL),
+    ((UpstreamFailed,), End.UPSTREAM),
 )
 
 _BY_REPLY = {
@@ -197,6 +203,8 @@ def end_for(problem: BaseException) -> End:
         return End.LIMIT
     # The system tells a failed connection by numbers of its own, for which there are replies.
     otherwise = End.UNREACHABLE if isinstance(problem, OSError) else End.FAULT
+    if isinstance(problem, UpstreamRefused):
+        otherwise = End.UPSTREAM
     return _BY_REPLY.get(reply_for(problem), otherwise)
 
 

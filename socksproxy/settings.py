@@ -4,7 +4,7 @@ The settings of a server: one frozen value, which is right once it exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec
 
 import attrs
@@ -24,6 +24,7 @@ from .values.limits import ServerLimits
 from .values.outgoing import Outgoing, outgoing_of
 from .values.timeouts import Timeouts
 from .values.udp import UDPSettings
+from .values.upstreams import Upstream, chain_of, upstreams_of
 
 
 def _need_portal(settings: ServerSettings, attribute: object, methods: Sequence[IMethod]) -> None:
@@ -34,6 +35,11 @@ def _need_portal(settings: ServerSettings, attribute: object, methods: Sequence[
 def _need_usage(settings: ServerSettings, attribute: object, limits: ServerLimits) -> None:
     if settings.usage is None and limits.counts_bytes:
         raise ConfigError("quotas need a UsageFile")
+
+
+def _need_upstream(settings: ServerSettings, attribute: object, via: str | None) -> None:
+    if via is not None:
+        chain_of(via, settings.upstreams)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -50,6 +56,9 @@ class ServerSettings:
         :func:`~socksproxy.net.resolve.make_resolver`.
     :ivar outgoing: at most one IPv4 and one IPv6 literal address of this
         machine, from which connections leave.
+    :ivar upstreams: the upstream proxies, by their names.
+    :ivar via: the upstream through which connections leave where no rule and no user says another; None:
+        directly.
     :ivar timeouts: how long a session may stay in a state.
     :ivar limits: how many sessions, bytes in a second, and so on, there may be.
     :ivar usage: counts the bytes of a day and a month, for quotas; its maker starts it.
@@ -76,6 +85,8 @@ class ServerSettings:
     policy: IPolicy | None = None
     resolver: IHostnameResolver | None = None
     outgoing: Outgoing = attrs.field(default=Outgoing(), converter=outgoing_of)
+    upstreams: Mapping[str, Upstream] = attrs.field(factory=dict, converter=upstreams_of)
+    via: str | None = attrs.field(default=None, validator=_need_upstream)
     timeouts: Timeouts = Timeouts()
     limits: ServerLimits = attrs.field(default=ServerLimits(), validator=_need_usage)
     usage: UsageFile | None = None

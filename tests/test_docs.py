@@ -28,6 +28,7 @@ from socksproxy.config.limits import LIMIT_KEYS, PREFIX_KEYS
 from socksproxy.config.options import PLACES, TABLES, keys_of
 from socksproxy.config.rules import RULE_KEYS
 from socksproxy.config.sets import SET_KEYS
+from socksproxy.config.upstreams import UPSTREAM_KEYS
 from socksproxy.config.users import GROUP_KEYS, USER_KEYS
 from socksproxy.events import FIELDS, Cause
 from socksproxy.negotiation import TRANSITIONS, State
@@ -406,7 +407,12 @@ def test_configuration(tables: ModuleType) -> None:
     rule = list(tables.TABLES["config-rule"]())
     assert [row[0].strip("`") for row in rule[1:]] == list(RULE_KEYS)
     assert all(all(row) for row in rule)
-    for name, keys in (("users", USER_KEYS), ("groups", GROUP_KEYS), ("sets", SET_KEYS)):
+    for name, keys in (
+        ("users", USER_KEYS),
+        ("groups", GROUP_KEYS),
+        ("upstreams", UPSTREAM_KEYS),
+        ("sets", SET_KEYS),
+    ):
         assert f".. from-the-code:: config-{name}\n" in text
         rows = list(tables.TABLES[f"config-{name}"]())
         assert [row[0].strip("`") for row in rows[1:]] == list(keys)

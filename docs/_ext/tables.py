@@ -23,7 +23,7 @@ import attrs
 from socksproxy import errors
 from socksproxy.app import Options
 from socksproxy.auth.directory import GroupRecord, UserRecord
-from socksproxy.config import limits, rules, sets, users
+from socksproxy.config import limits, rules, sets, upstreams, users
 from socksproxy.config.options import (
     FLAG,
     NUMBER,
@@ -41,6 +41,7 @@ from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.negotiation import TRANSITIONS
 from socksproxy.net.special_addresses import _SPECIAL, Special
 from socksproxy.policy.rules import Rule
+from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.words import Command, Reply
 
 Row = tuple[str, ...]
@@ -141,6 +142,18 @@ def config_records(kind: type, keys: Mapping[str, Key]) -> Iterator[Row]:
         yield (f"``{key}``", _RECORD_TYPES[kinds[key]], "none", f"``{known.example}``", meanings[key])
 
 
+def config_upstreams() -> Iterator[Row]:
+    """The keys of an upstream in the configuration file."""
+    yield ("Key", "Type", "Default", "Example", "Meaning")
+    meanings = _meanings(Upstream)
+    for key, known in upstreams.UPSTREAM_KEYS.items():
+        name = key.replace("-", "_")
+        default = next(field for field in attrs.fields(Upstream) if field.name == name).default
+        shown = {None: "none", attrs.NOTHING: "none: required"}.get(default, str(default))
+        kind = _UPSTREAM_TYPES.get(key, "text")
+        yield (f"``{key}``", kind, shown, f"``{known.example}``", meanings[name])
+
+
 def config_sets() -> Iterator[Row]:
     """The keys of a set in the configuration file."""
     yield ("Key", "Type", "Default", "Example", "Meaning")
@@ -198,6 +211,8 @@ _RULE_TIMEOUTS = {
     rules.HALF_CLOSED_TIMEOUT: "Seconds without data after which its half-closed sessions end; 0: never.",
 }
 
+_UPSTREAM_TYPES = {"login": "table, or text", "try-timeout": "number (seconds)"}
+
 _RULE_TYPES = {
     Limits | None: "table of limits",
     bool: "true or false",
@@ -230,6 +245,7 @@ _RECORD_TYPES = {
 TABLES = {
     "config-users": partial(config_records, UserRecord, users.USER_KEYS),
     "config-groups": partial(config_records, GroupRecord, users.GROUP_KEYS),
+    "config-upstreams": config_upstreams,
     "config-sets": config_sets,
     "config-limit-keys": config_limits,
     "config-rule": config_rule,

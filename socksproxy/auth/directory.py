@@ -75,6 +75,7 @@ class GroupRecord:
     :ivar disabled: whether a member cannot log in.
     :ivar outgoing: the addresses from which a member's connections leave: at most one IPv4 and one IPv6
         address.
+    :ivar via: the upstream through which a member's connections leave, or ``direct``: without one.
     :ivar limits: the limits of each member, for all sessions of the member together.
     :raises ValueError: for a value that has no meaning.
     """
@@ -82,6 +83,7 @@ class GroupRecord:
     expires: datetime | None = attrs.field(default=None, converter=optional(_expires))
     disabled: bool | None = None
     outgoing: tuple[str, ...] | None = attrs.field(default=None, converter=optional(_outgoing))
+    via: str | None = None
     limits: Limits = Limits()
 
 
@@ -96,6 +98,7 @@ class UserRecord(GroupRecord):
     :ivar disabled: whether the user cannot log in.
     :ivar outgoing: the addresses from which the user's connections leave: at most one IPv4 and one IPv6
         address.
+    :ivar via: the upstream through which the user's connections leave, or ``direct``: without one.
     :ivar limits: the limits of the user, for all sessions together.
     :raises ValueError: for a value that has no meaning.
     """
@@ -107,7 +110,7 @@ class UserRecord(GroupRecord):
         """This record, with the fields of *template* where this one lacks them."""
         said = {
             name: value
-            for name in ("expires", "disabled", "outgoing")
+            for name in ("expires", "disabled", "outgoing", "via")
             if getattr(self, name) is None and (value := getattr(template, name)) is not None
         }
         return attrs.evolve(self, limits=self.limits.over(template.limits), **said)
@@ -172,15 +175,17 @@ class RecordedUser(User):
     :param record: the record, with the fields of the user's groups.
     :param clock: tells seconds since the epoch.
     :ivar outgoing: the addresses from which connections leave; None: the record has none.
+    :ivar via: the upstream through which connections leave; None: the record has none.
     :ivar limits: the limits of the user.
     """
 
-    __slots__ = ("_clock", "_until", "limits", "outgoing", "record")
+    __slots__ = ("_clock", "_until", "limits", "outgoing", "record", "via")
 
     def __init__(self, name: str, record: UserRecord, clock: Callable[[], float]) -> None:
         super().__init__(name, record.groups)
         self.record = record
         self.outgoing = record.outgoing
+        self.via = record.via
         self.limits = record.limits
         self._clock = clock
         self._until = math.inf if record.expires is None else record.expires.timestamp()

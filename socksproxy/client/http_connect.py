@@ -35,10 +35,11 @@ class HTTPHandshake:
         self._connection = h11.Connection(h11.CLIENT, MAX_HEAD)
         self.answers: list[Address] = []
         self.done = False
-        self.asking = True
+        self.asking = False
 
     def begin(self) -> bytes:
         """The request."""
+        self.asking = True
         target = str(self._destination)
         headers = [("Host", target)]
         if self._login is not None:

@@ -68,6 +68,7 @@ class Associate(Service):
         session, context = self.session, self.session.context
         if not permitted:
             raise NotAllowed("the policy denies every destination")
+        session.need_way(Command.UDP_ASSOCIATE)
         session.take(ASSOCIATIONS, self._make_room)
         association, bound = context.associations.open(
             session.client,

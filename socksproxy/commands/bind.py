@@ -47,6 +47,7 @@ class Wanted(NamedTuple):
     :ivar spoken: the type of the address by which the client has reached a
         destination of this name already; None: it has not.
     :ivar judged: gives the client as it is known now, and what decides for it now.
+    :ivar leaves_as_name: see :attr:`socksproxy.policy.asking.DestinationCheck.leaves_as_name`.
     :ivar source: gives the literal address of ours for a peer; None: the one for all peers.
     """
 
@@ -55,6 +56,7 @@ class Wanted(NamedTuple):
     ipv4_only: bool
     spoken: Callable[[str], AddressType | None]
     judged: Callable[[], tuple[Client, IPolicy]]
+    leaves_as_name: Callable[[Command, Address], bool] | None = None
     source: Callable[[Address], str | None] = lambda _: None
 
 
@@ -140,7 +142,7 @@ class Binds:
         self, wanted: Wanted, take: Take, resolved: Callable[[], None], stranger: Callable[[], None]
     ) -> Generator[Any, Any, Bound]:
         client, destination = wanted.client, wanted.destination
-        means = self._means._replace(policy=wanted.judged()[1])
+        means = self._means._replace(policy=wanted.judged()[1], leaves_as_name=wanted.leaves_as_name)
         if is_any(destination) and not self._permits_any(client):
             raise NotAllowed("a peer must be named")
         if _is_no_peer(destination):
@@ -330,14 +332,16 @@ class Bind(Relaying):
             session.request.version is Version.SOCKS4,
             partial(session.context.spoken, session.client),
             lambda: (session.client, session.policy),
+            session.check.leaves_as_name,
             self._source,
         )
         take = session.context.take(session.channel)
         session.wait(self._binds.bind(wanted, take, self.name_resolved, self._stranger), self._bound)
 
     def _source(self, peer: Address) -> str | None:
-        route = self.session.route(self.session.rule(peer))
-        return None if route is None else route.source(peer)
+        session = self.session
+        route = session.way(session.rule(peer))
+        return None if route is session.context.route else route.source(peer)
 
     def _stranger(self) -> None:
         self.strangers = (self.strangers or 0) + 1

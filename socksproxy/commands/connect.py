@@ -30,6 +30,7 @@ def connect(
     :param dialer: starts one attempt to a checked address.
     :param resolved: called when a name has been looked up.
     :returns: fires with the connection; cancelling it leaves nothing behind.
+    :raises SOCKSError: by the Deferred, when the way out fails or refuses.
     :raises NameNotFound: at once or by the Deferred, when there is no such host.
     :raises NotAllowed: at once or by the Deferred, when the policy denies the name or all of its addresses.
     """
@@ -62,4 +63,4 @@ class Connect(Relaying):
         if self.session.stale:
             self.session.confirm([dialed.reached], dialed, self._connected)
         else:
-            self.relay(dialed, dialed.outgoing)
+            self.relay(dialed, dialed.bound or dialed.outgoing)

@@ -60,6 +60,8 @@ def resolve_pointer(
         raise NameNotFound("only an address can be looked up in reverse")
     if not (yield ask(means.policy, client, Command.RESOLVE_PTR, destination)):
         raise NotAllowed("the policy denies it")
+    if means.leaves_as_name is not None:
+        means.leaves_as_name(Command.RESOLVE_PTR, destination)
     name: str = yield means.names.reverse(destination.host, client.share)
     resolved()
     return Address(name, 0, AddressType.DOMAIN_NAME)

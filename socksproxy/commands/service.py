@@ -17,7 +17,7 @@ from ..identity import Client
 from ..limits.account import Scope
 from ..limits.buckets import Meters
 from ..negotiation import Negotiation
-from ..net.dial import Destination, Dialed, Pending, adopted
+from ..net.dial import Destination, Dialed, Pending, adopted, resume
 from ..net.own_listeners import Place
 from ..policy import IPolicy
 from ..policy.asking import DestinationCheck, still_permitted
@@ -25,7 +25,7 @@ from ..policy.rules import Rule
 from ..relay.engine import RelayEngine
 from ..relay.idle import IdleRelays
 from ..relay.interfaces import IRelay
-from ..routes.interfaces import Route
+from ..routes.interfaces import Route, Trail
 from ..runtime.deadlines import Deadlines
 from ..udp.registry import Associations
 from ..udp.targets import DatagramRoute
@@ -71,6 +71,9 @@ class Context(Protocol):
 
     @property
     def engine(self) -> RelayEngine | None: ...
+
+    @property
+    def route(self) -> Route: ...
 
     @property
     def timeouts(self) -> Timeouts: ...
@@ -125,7 +128,9 @@ class Owner(Protocol):
 
     def rule(self, reached: Address) -> Rule | None: ...
 
-    def route(self, rule: Rule | None) -> Route | None: ...
+    def way(self, rule: Rule | None) -> Route: ...
+
+    def need_way(self, command: Command) -> None: ...
 
     def datagram_route(self, address: Address, name: str | None) -> DatagramRoute: ...
 
@@ -159,11 +164,12 @@ class Service:
     :param session: whose request it is.
     :ivar resolved: when the destination's name was looked up, in the reactor's seconds; None: it was not.
     :ivar reached: the address at the other end of the connection.
+    :ivar trail: what is known of the proxies that the connection leaves through; None: it leaves directly.
     :ivar announced: where the peer of a BIND is to connect; the answer of RESOLVE and RESOLVE_PTR.
     :ivar strangers: how many have come to a BIND's listener who were not the peer; None: there is none.
     """
 
-    __slots__ = ("resolved", "session")
+    __slots__ = ("resolved", "session", "trail")
 
     reached: Address | None = None
     announced: str | None = None
@@ -172,6 +178,7 @@ class Service:
     def __init__(self, session: Owner) -> None:
         self.session = session
         self.resolved: float | None = None
+        self.trail: Trail | None = None
 
     def name_resolved(self) -> None:
         """The name of the destination has been looked up."""
@@ -291,6 +298,7 @@ class Relaying(Service):
     def _start(self, dialed: Dialed) -> IRelay:
         session, context, link = self.session, self.session.context, dialed.link
         early, wrapping = session.negotiation.early, session.negotiation.wrapping
+        answer = dialed.early
         idle, meters = self._timeout("idle"), session.meters(dialed.reached)
         if not isinstance(link, Destination):
             engine = context.engine
@@ -299,12 +307,17 @@ class Relaying(Service):
             socket = session.channel.detach() if wrapping is None else None
             if socket is not None:
                 session.forget_negotiation(channel=True)
-                return engine.relay(socket, link, self, early, idle, meters)
+                return engine.relay(socket, link, self, early, idle, meters, answer)
             engine.forget(link.fileno())
             link = adopted(context.reactor, link)
         session.forget_negotiation()
         joined = session.channel.join(link, self, idle, wrapping, meters)
         joined.start(early, session.half_closed)
+        answer += link.early
+        if answer and link.end is not None:
+            link.early = b""
+            link.end.dataReceived(answer)
+            resume(link)
         return joined
 
     def _timeout(self, name: str) -> float:

@@ -50,6 +50,7 @@ from ..logs.access_log import AccessLog, check_access_log
 from ..logs.printable import escape_unknown, in_one_line
 from ..net.endpoints import BACKLOG, WrongSystemd, check_keys, place_asked_for
 from ..net.local import is_local
+from ..net.names import is_localhost
 from ..net.ports import Advertised
 from ..net.resolve import make_resolver
 from ..net.resources import Resources
@@ -64,11 +65,13 @@ from ..values.limits import Limits, ServerLimits
 from ..values.outgoing import Outgoing, outgoing_of
 from ..values.timeouts import Timeouts
 from ..values.udp import UDPSettings
+from ..values.upstreams import Upstream
 from .listeners import Listening, described, named_listener
 from .loading import Unreadable, read_file
 from .options import BY_NAME, OPTIONS, Option, excluded_by, settings_of
 from .plan import Listener, Plan
-from .words import OpenToAll, in_option
+from .upstreams import check_way
+from .words import UPSTREAMS, OpenToAll, in_option
 
 if TYPE_CHECKING:
     from .file import Configured
@@ -351,6 +354,7 @@ class SOCKSOptions(CommandLine):
         self["worker_count"] = said["workers"]
         fields = settings_of(said)
         outgoing = self._addresses("outgoing")
+        upstreams = self._upstreams()
         advertised = self._advertised()
         policy = None if self._configured is None else self._configured.policy
         if self._configured is not None:
@@ -364,6 +368,7 @@ class SOCKSOptions(CommandLine):
         listeners = self._listeners(said)
         if self._configured is not None and not self._is_wrong("listen"):
             self._configured.check_listeners(self._listening(listeners))
+        self._check_loops(upstreams, listeners)
         proxy_from = self._balancers(listeners)
         resolver = self._name_resolver()
         access_log = self._access_log()
@@ -374,6 +379,8 @@ class SOCKSOptions(CommandLine):
             auth=AuthSettings(**fields["auth"]),
             resolver=resolver,
             outgoing=outgoing,
+            upstreams=upstreams,
+            via=self["via"],
             timeouts=Timeouts(**fields["timeouts"]),
             limits=self._limits(said),
             usage=self._usage(),
@@ -556,6 +563,32 @@ class SOCKSOptions(CommandLine):
             if not is_local(text):
                 self._note(ConfigError("not an address of this machine", text), name, number)
         return outgoing_of(right)
+
+    def _upstreams(self) -> dict[str, Upstream]:
+        """The upstreams of the file, of which the server has one where it names one."""
+        found = {} if self._configured is None else self._configured.upstreams
+        if found is not None and self["via"] is not None:
+            errors: list[ConfigError] = []
+            check_way(self["via"], ("via",), found, errors)
+            self._wrong += [ConfigError(each.reason, self["via"], path=each.path) for each in errors]
+        return found or {}
+
+    def _check_loops(self, upstreams: Mapping[str, Upstream], listeners: Sequence[Listener]) -> None:
+        """Note upstreams that are this very server."""
+        if self._configured is None or self._is_wrong("listen"):
+            return
+        places = {place_asked_for(each.endpoint) for each in listeners}
+        for name, upstream in upstreams.items():
+            address = upstream.address
+            if address is None:
+                continue
+            host = "127.0.0.1" if is_localhost(address.host) else address.host
+            ours = {place[0] for place in places if place is not None and place[1] == address.port}
+            wildcard = bool(ours & {"0.0.0.0", "::", ""}) and _literal(host) is not None and is_local(host)
+            if host in ours or wildcard:
+                self._configured.errors.append(
+                    ConfigError("a listener of this server: a loop", path=(UPSTREAMS, name, "address"))
+                )
 
     def _balancers(self, listeners: Sequence[Listener]) -> Balancers:
         """Whose PROXY headers count."""

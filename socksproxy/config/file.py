@@ -22,9 +22,23 @@ from .options import BY_NAME, PLACES, SCOPES, TABLES, Option, keys_of
 from .readers import Reader, each, plain, read_table, text, typed
 from .rules import policy_of
 from .syntax import MOST_BYTES, parsed
+from .upstreams import check_way, upstreams_in
 from .users import check_groups, directory_of
-from .warnings import of_log, of_rules
-from .words import GROUPS, MOST_TOLD, OTHERS, RULE, SETS, USERS, in_option, listed, nearest, place, shown
+from .warnings import of_log, of_rules, of_ways
+from .words import (
+    GROUPS,
+    MOST_TOLD,
+    OTHERS,
+    RULE,
+    SETS,
+    UPSTREAMS,
+    USERS,
+    in_option,
+    listed,
+    nearest,
+    place,
+    shown,
+)
 
 __all__ = ["MOST_BYTES", "Configured", "read"]
 
@@ -44,6 +58,7 @@ class Configured:
     :ivar said: what it says for each option, as the command line would: text, texts, or True.
     :ivar limits: what it says of limits that no option says.
     :ivar quota_file: what keeps how much of the daily and monthly ones is used; None: there are none.
+    :ivar upstreams: its upstream proxies; None: they are wrong.
     :ivar directory: its users' records; None: it has none, or they are wrong.
     :ivar policy: what its rules come to; None: it has none, or they are wrong.
     :ivar used: the options for which that is what counts.
@@ -78,8 +93,12 @@ class Configured:
         counted = self.quota_file is not None or "quota-file" in self.wrong
         known = len(self.errors)
         self.limits = server_limits(scopes, counted, self.errors)
+        self.upstreams = upstreams_in(document.get(UPSTREAMS), directory, self.errors)
+        if self.upstreams is None:
+            self.wrong.add(UPSTREAMS)
         self.directory = self._read_users(counted)
         self.policy = self._read_rules(counted, directory)
+        self._check_ways()
         self._faulty = {error.path for error in self.errors[known:]}
 
     def _read_options(self, tables: dict[str, Any]) -> dict[str, Any]:
@@ -130,6 +149,20 @@ class Configured:
             self.wrong.add(RULE)
         return policy
 
+    def _check_ways(self) -> None:
+        """Note ways out of users, groups and rules that there are not."""
+        for kind in (USERS, GROUPS, RULE):
+            for name, table in self._tables(kind):
+                if self.upstreams is not None and isinstance(table, dict):
+                    check_way(table.get("via"), (kind, name, "via"), self.upstreams, self.errors)
+
+    def _tables(self, kind: str) -> Iterable[tuple[str | int, Any]]:
+        """The tables of *kind*, by their names or numbers."""
+        tables = self._document.get(kind)
+        if isinstance(tables, list):
+            return enumerate(tables)
+        return tables.items() if isinstance(tables, dict) else ()
+
     def check_listeners(self, listeners: Collection[Listening]) -> None:
         """
         Note words of rules by which no client comes.
@@ -156,9 +189,7 @@ class Configured:
     def _entries(self, key: str, *kinds: str) -> Iterator[tuple[Path, str]]:
         """What is right in the lists *key* in all tables of *kinds*, and where."""
         for kind in kinds:
-            tables = self._document.get(kind)
-            by_name = dict(enumerate(tables)) if isinstance(tables, list) else tables
-            for name, table in by_name.items() if isinstance(by_name, dict) else ():
+            for name, table in self._tables(kind):
                 path: Path = (kind, name, key)
                 entries = table.get(key) if isinstance(table, dict) else None
                 for number, entry in enumerate(entries if isinstance(entries, list) else ()):
@@ -173,6 +204,7 @@ class Configured:
         if self.policy is not None:
             rules = self._document.get(RULE, [])  # [sets.metadata] alone makes a policy, too
             found += of_rules(self.policy.rules, rules, self.policy.sets, self._document.get(USERS, ()))
+            found += of_ways(self.policy.rules, self.said.get("via"), self.upstreams or {})
         return self._told(found)
 
     @property

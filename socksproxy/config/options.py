@@ -33,7 +33,7 @@ TABLES = {
     "limits": "How much there may be at once, and where quotas are kept.",
     "timeouts": "How long clients and destinations may take.",
     "names": "How names become addresses.",
-    "outgoing": "The addresses that connections leave from.",
+    "outgoing": "The addresses that connections leave from, and the upstream that they go through.",
     "bind": "The command BIND, for servers that connect back, as in FTP.",
     "udp": "The command UDP ASSOCIATE.",
     "log": "The access log.",
@@ -368,6 +368,13 @@ OPTIONS: tuple[Option, ...] = (
         table="outgoing",
         types=TEXTS,
         example='["192.0.2.7", "2001:db8::7"]',
+    ),
+    Option(
+        name="via",
+        help="Upstream through which connections leave: the name of one that the file describes.",
+        table="outgoing",
+        otherwise="directly",
+        example='"office"',
     ),
     Option(
         name="bind-ports",

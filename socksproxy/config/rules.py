@@ -52,6 +52,7 @@ RULE_EXAMPLES = {
     "zone": '"Europe/Berlin"',
     "ends-sessions": "true",
     "outgoing": '["192.0.2.7", "2001:db8::7"]',
+    "via": '"direct"',
     "limits": '{ sessions = 50, download = "2 MB/s" }',
     "log": "false",
     CONNECT_TIMEOUT: "5",

@@ -23,6 +23,7 @@ USER_KEYS = {
     "expires": Key("2027-01-31"),
     "disabled": Key("true"),
     "outgoing": Key('["192.0.2.7", "2001:db8::7"]'),
+    "via": Key('"direct"'),
     "limits": Key('{ sessions = 50, download = "1 MB/s" }'),
 }
 GROUP_KEYS = {key: known for key, known in USER_KEYS.items() if key not in ("password", "groups")}
@@ -155,4 +156,5 @@ _READERS: dict[str, Reader] = {
     "expires": plain(expiry),
     "disabled": plain(flag),
     "outgoing": _outgoing,
+    "via": plain(text),
 }

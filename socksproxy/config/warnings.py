@@ -14,10 +14,13 @@ from ..net.own_listeners import UNIX
 from ..policy.rules import COMMANDS, DAYS, VERSIONS, Rule
 from ..policy.sets import Sets
 from ..values.errors import ConfigError
+from ..values.upstreams import Upstream
+from ..wire.words import Command
+from .upstreams import names_resolved_by
 from .words import RULE
 
 #: What a rule does; everything else in it is a condition.
-_EFFECTS = frozenset({"name", "allow", "ends_sessions", "outgoing", "limits", "timeouts", "log"})
+_EFFECTS = frozenset({"name", "allow", "ends_sessions", "outgoing", "via", "limits", "timeouts", "log"})
 _CONDITIONS = tuple(field.name for field in attrs.fields(Rule) if field.name not in _EFFECTS)
 _EVERYWHERE = frozenset({"0.0.0.0/0", "::/0"})
 _EVERY_COMMAND = frozenset(command for commands in COMMANDS.values() for command in commands)
@@ -65,6 +68,30 @@ def of_rules(
             elif name in sets.networks:
                 right = "a host of this name is meant; the set of networks of this name stands in networks"
                 yield ConfigError(right, path=(RULE, number, "names", at))
+
+
+def of_ways(
+    rules: Sequence[Rule], via: str | None, upstreams: Mapping[str, Upstream]
+) -> Iterator[ConfigError]:
+    """
+    What to say of rules by network where an upstream looks names up: no address of such a name is known.
+
+    :param via: the way out of the server.
+    """
+    behind: tuple[Rule, str] | None = None
+    found = []
+    for number, rule in reversed(list(enumerate(rules))):
+        resolver = names_resolved_by(rule.via or via, upstreams)
+        if resolver is not None and rule.allow and Command.CONNECT in (rule.commands or _EVERY_COMMAND):
+            behind = rule, resolver
+        if rule.networks is None or behind is None:
+            continue
+        if set(rule.networks) >= _EVERYWHERE or Command.CONNECT not in (rule.commands or _EVERY_COMMAND):
+            continue
+        by = "this rule" if behind[0] is rule else f'the rule "{behind[0].name}"'
+        right = f"names are not compared with networks where {by} has the upstream {behind[1]} look them up"
+        found.append(ConfigError(right, path=(RULE, number, "networks"), shown=False))
+    yield from reversed(found)
 
 
 def _behind(rules: Sequence[Rule]) -> Iterator[ConfigError]:

@@ -13,8 +13,8 @@ from ..values.errors import ConfigError, Path
 from .options import SCOPES, TABLES
 
 #: Names of what stands at the top of the file, beside the tables of options.
-USERS, GROUPS, RULE, SETS = "users", "groups", "rule", "sets"
-OTHERS = (USERS, GROUPS, RULE, SETS)
+USERS, GROUPS, RULE, SETS, UPSTREAMS = "users", "groups", "rule", "sets", "upstreams"
+OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS)
 
 #: Mistakes of one kind, or in one table, that are told; a file of them would need minutes to be told in full.
 MOST_TOLD = 100

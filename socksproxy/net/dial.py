@@ -27,7 +27,7 @@ from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory, co
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..errors import ConnectedToItself, ConnectFailed, describe, most_telling, reply_for
+from ..errors import ConnectedToItself, ConnectFailed, UpstreamFailed, describe, most_telling, reply_for
 from ..values.outgoing import Outgoing
 from ..wire.words import Address, AddressType
 from .tcp_options import SOCKET_OPTIONS, SocketOption, set_options
@@ -165,10 +165,10 @@ def dial(
     return Race(addresses, connect, clock).start()
 
 
-def _summary(problems: list[BaseException]) -> ConnectFailed:
+def _summary(problems: list[BaseException]) -> Exception:
     reply = most_telling([reply_for(problem) for problem in problems])
-    text = next(describe(problem) for problem in problems if reply_for(problem) is reply)
-    return ConnectFailed(text, reply)
+    problem = next(problem for problem in problems if reply_for(problem) is reply)
+    return problem if isinstance(problem, UpstreamFailed) else ConnectFailed(describe(problem), reply)
 
 
 class RelaySide(Shape):
@@ -190,9 +190,11 @@ class Destination(Protocol):
 
     :param connected: called with this protocol when the connection is made.
     :ivar end: the relay's end, once there is one.
+    :ivar early: what has come before there is an end.
     """
 
     transport: ITCPTransport
+    early = b""
 
     def __init__(self, connected: Callable[[Destination], None] | None = None) -> None:
         self._connected = connected
@@ -205,6 +207,9 @@ class Destination(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self.end is not None:
             self.end.dataReceived(data)
+        else:
+            self.early += data
+            cast(Any, self.transport).pauseProducing()
 
     def readConnectionLost(self) -> None:
         if self.end is not None:
@@ -219,18 +224,27 @@ class Destination(Protocol):
             self.end.connectionLost(reason)
 
 
+def resume(link: Destination) -> None:
+    """Let the transport of *link*, which has paused because of early bytes, read on."""
+    cast(Any, link.transport).resumeProducing()
+
+
 class Dialed(NamedTuple):
     """
     A connection to a destination.
 
     :ivar link: a connected, non-blocking socket, or the protocol of a Twisted transport.
-    :ivar reached: the address at the other end.
+    :ivar reached: the address at the other end; through a proxy, the destination as the proxy was asked.
     :ivar outgoing: the address at this end.
+    :ivar bound: what the client is told; None: *outgoing*.
+    :ivar early: what the destination has sent already.
     """
 
     link: SocketType | Destination
     reached: Address
     outgoing: Address
+    bound: Address | None = None
+    early: bytes = b""
 
 
 class Connects(Shape):

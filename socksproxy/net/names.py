@@ -96,6 +96,12 @@ def bare_name(name: str) -> str:
     return name[:-1] if name.endswith(".") else name
 
 
+def is_localhost(name: str) -> bool:
+    """Whether *name*, in lower case, means this machine (RFC 6761, section 6.3)."""
+    bare = bare_name(name)
+    return bare == "localhost" or bare.endswith(".localhost")
+
+
 def reads_as_address(name: str) -> bool:
     """
     Whether a C library reads *name* as an address: ``127.1``, ``0x7f000001``, ``1.2.3.4.``.

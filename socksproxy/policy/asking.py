@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from ..errors import NotAllowed
 from ..identity import Client
-from ..net.names import canonical, reads_as_address
+from ..net.names import canonical, is_localhost, reads_as_address
 from ..net.resolve import NameLookups
 from ..net.special_addresses import WILDCARDS, is_no_host
 from ..wire.words import Address, AddressType, Command
@@ -30,11 +30,15 @@ class DestinationCheck(NamedTuple):
     :ivar policy: decides.
     :ivar names: looks names up.
     :ivar clock: tells the time.
+    :ivar leaves_as_name: tells whether a permitted destination, a name, goes to the way out as it is; it
+        raises :class:`~socksproxy.errors.SOCKSError` where the way out does not carry the command. None: all
+        leaves from here.
     """
 
     policy: IPolicy
     names: NameLookups
     clock: IReactorTime
+    leaves_as_name: Callable[[Command, Address], bool] | None = None
 
 
 def ask(policy: IPolicy, client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
@@ -194,7 +198,8 @@ def permitted_addresses(
     :param destination: canonical: a literal address or a name to look up.
     :param answer: what :func:`ask` has said of *destination* itself.
     :param resolved: called when a name has been looked up.
-    :returns: at least one literal address.
+    :returns: at least one literal address, or *destination* itself where the way out takes names.
+    :raises SOCKSError: (at once or by the Deferred) when the way out does not carry *command*.
     :raises NameNotFound: (by the Deferred) when the name has no address.
     :raises NotAllowed: (at once or by the Deferred) when the policy denies *destination*, or all of its
         addresses.
@@ -206,19 +211,24 @@ def permitted_addresses(
         )
     if not answer:
         raise NotAllowed("the policy denies it")
+    as_name = check.leaves_as_name is not None and check.leaves_as_name(command, destination)
     if destination.type is not AddressType.DOMAIN_NAME:
         return [destination]
     host, port = destination.host, destination.port
+    if as_name and is_localhost(host):  # a proxy is not asked for what is its own
+        return _permitted([Address.of("127.0.0.1", port)], check, client, command, host, resolved)
+    if as_name:
+        return [destination]
     remembered = check.names.remembered(host, port)
     if remembered is not None:
-        return _permitted(remembered, check.policy, client, command, host, resolved)
+        return _permitted(remembered, check, client, command, host, resolved)
     looked_up = check.names.lookup(host, port, client.share)
-    return looked_up.addCallback(_permitted, check.policy, client, command, host, resolved)
+    return looked_up.addCallback(_permitted, check, client, command, host, resolved)
 
 
 def _permitted(
     addresses: list[Address],
-    policy: IPolicy,
+    check: DestinationCheck,
     client: Client,
     command: Command,
     name: str,
@@ -229,18 +239,23 @@ def _permitted(
     if command is Command.BIND:
         # A client may leave open who comes, but no name may do so for it.
         addresses = [address for address in addresses if not is_no_host(address.host)]
-    answers = [ask_address(policy, client, command, address, name) for address in addresses]
+    answers = [ask_address(check.policy, client, command, address, name) for address in addresses]
     if any(isinstance(answer, Deferred) for answer in answers):
         each = [answer if isinstance(answer, Deferred) else succeed(answer) for answer in answers]
         # Of several that are cancelled, all but the first would complain that their failures are not handled.
-        return gatherResults(each, consumeErrors=True).addCallback(_chosen, addresses)
-    return _chosen(answers, addresses)
+        return gatherResults(each, consumeErrors=True).addCallback(_chosen, addresses, check, command)
+    return _chosen(answers, addresses, check, command)
 
 
-def _chosen(answers: Sequence[object], addresses: list[Address]) -> list[Address]:
+def _chosen(
+    answers: Sequence[object], addresses: list[Address], check: DestinationCheck, command: Command
+) -> list[Address]:
     permitted = [address for address, answer in zip(addresses, answers, strict=True) if answer]
     if not permitted:
         raise NotAllowed("the policy denies every address of the name")
+    if command is not Command.CONNECT and check.leaves_as_name is not None:
+        for address in permitted:
+            check.leaves_as_name(command, address)
     return permitted
 
 

@@ -267,6 +267,7 @@ class Compiled:
         self._everywhere = self._bits(lambda rule: matches_everywhere(rule, sets))
         self._allowing = self._bits(lambda rule: rule.allow)
         self._decisions = [Decision(rule.allow, rule.name, rule) for rule in self.rules]
+        self._possibilities = [Decision(rule.allow, rule.name, rule, False) for rule in self.rules]
         self._schedules = [
             (Schedule(rule), 1 << number) for number, rule in enumerate(self.rules) if rule.timed
         ]
@@ -315,11 +316,13 @@ class Compiled:
         possible = uncertain & self._allowing & ~certain
         possible &= (first - 1) if first else -1
         if not first & self._allowing and possible:
-            first = possible & -possible
+            return self._decided(possible & -possible, question, self._possibilities)
         return self._decided(first, question) if first else DENIED
 
-    def _decided(self, bit: int, question: RuleQuestion) -> Decision:
-        decision = self._decisions[bit.bit_length() - 1]
+    def _decided(
+        self, bit: int, question: RuleQuestion, decisions: Sequence[Decision] | None = None
+    ) -> Decision:
+        decision = (self._decisions if decisions is None else decisions)[bit.bit_length() - 1]
         if decision.allowed:
             against = protection(decision.effect, question, self.sets, self.own)
             if against is not None:

@@ -4,7 +4,7 @@ Why something is decided as it is: which rule did it, and why none before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
@@ -63,10 +63,33 @@ class ServerWide(NamedTuple):
 
     :ivar limits: None: nothing is known of them.
     :ivar outgoing: where connections leave from.
+    :ivar via: the way out.
+    :ivar ways: gives the proxies of the way out of a name, and whether they look names up.
     """
 
     limits: ServerLimits | None = None
     outgoing: tuple[str, ...] = ()
+    via: str | None = None
+    ways: Callable[[str], tuple[tuple[str, ...], bool]] = lambda name: ((), False)
+
+
+class ExplainedWay(NamedTuple):
+    """
+    A way out through proxies.
+
+    :ivar proxies: the first one from here first; empty: directly, though there is a way for others.
+    :ivar because: whose the way is.
+    :ivar name: whether the last proxy is given the name of the destination, of which no address is looked up.
+    """
+
+    proxies: tuple[str, ...]
+    because: str
+    name: bool = False
+
+    def __str__(self) -> str:
+        told = f"via {' > '.join(self.proxies)}" if self.proxies else "directly"
+        named = ", which looks the name up: rules by network do not count" if self.name else ""
+        return f"{told}, by {self.because}{named}"
 
 
 class Explanation(NamedTuple):
@@ -78,8 +101,10 @@ class Explanation(NamedTuple):
     :ivar rule: the rule that decides, or what does in place of one.
     :ivar steps: the rules that were looked at, in their order.
     :ivar outgoing: where connections leave from, if anything says so.
+    :ivar way: the way out; None: directly, as nothing names a way out.
     :ivar limits: what a session is under: whose they are, and what they say.
     :ivar log: whether there is an access record.
+    :ivar refusal: why the way out does not carry what the rules allow; empty: it does.
     """
 
     destination: str
@@ -87,13 +112,21 @@ class Explanation(NamedTuple):
     rule: str
     steps: tuple[RuleStep, ...]
     outgoing: tuple[str, ...] | None = None
+    way: ExplainedWay | None = None
     limits: tuple[tuple[str, Limits], ...] = ()
     log: bool = True
+    refusal: str = ""
 
     def data(self) -> dict[str, Any]:
         """For JSON: plain types only."""
         limits = {whose: amounts.data(limits) for whose, limits in self.limits}
-        return {**self._asdict(), "steps": [step._asdict() for step in self.steps], "limits": limits}
+        way = None if self.way is None else self.way._asdict()
+        return {
+            **self._asdict(),
+            "way": way,
+            "steps": [step._asdict() for step in self.steps],
+            "limits": limits,
+        }
 
     def __str__(self) -> str:
         said = _NO_RULE.get(self.rule)
@@ -101,7 +134,11 @@ class Explanation(NamedTuple):
             said = "there are no rules"
         by = f"by rule {self.rule}" if said is None else f"{self.rule}: {said}"
         lines = [f"{self.destination}: {'allowed' if self.allowed else 'denied'} ({by})"]
+        if self.refusal:
+            lines[0] = f"{self.destination}: refused ({self.refusal})"
         lines += [f"  {number}. {step}" for number, step in enumerate(self.steps, 1)]
+        if self.way is not None:
+            lines.append(f"  {self.way}")
         if self.allowed:
             lines += [f"  from {', '.join(self.outgoing)}"] if self.outgoing else []
             lines += [f"  limits of {whose}: {amounts.told(limits)}" for whose, limits in self.limits]
@@ -156,14 +193,39 @@ def _explained(
         if step.verdict == "yes":
             break
     told = Explanation(shown, decision.allowed, decision.rule, tuple(steps))
-    if not decision.allowed or question.port is None:
-        return told  # what else holds is for the rule of each destination to say
+    if not decision.allowed:
+        return told
     rule, client = decision.effect, question.client
+    way = _way(rule, question, server)
+    if way is not None:
+        told = told._replace(way=way)
+        if way.proxies and question.command is not Command.CONNECT:
+            return told._replace(allowed=False, refusal="the upstream carries CONNECT alone: reply 7")
+        if way.name and not decision.certain:
+            refusal = "a rule by network does not allow a name that an upstream looks up: reply 2"
+            return told._replace(allowed=False, refusal=refusal)
+    if question.port is None:
+        return told  # what else holds is for the rule of each destination to say
     return told._replace(
         outgoing=_outgoing(rule, client, server),
         limits=tuple(_limits(rule, client, server)),
         log=rule is None or rule.log,
     )
+
+
+def _way(rule: Rule | None, question: RuleQuestion, server: ServerWide) -> ExplainedWay | None:
+    """The way out of the rule, or else of the user, or else of the server."""
+    client = question.client
+    for via, because in (
+        (None if rule is None else rule.via, f"rule {rule.name}" if rule is not None else ""),
+        (getattr(client.avatar, "via", None), f"user {client.user}"),
+        (server.via, "the server"),
+    ):
+        if via is not None:
+            proxies, resolves = server.ways(via)
+            named = question.host is None and question.name is not None
+            return ExplainedWay(proxies, because, resolves and named and question.command is Command.CONNECT)
+    return None
 
 
 def _outgoing(rule: Rule | None, client: Client, server: ServerWide) -> tuple[str, ...] | None:

@@ -20,6 +20,8 @@ from ipaddress import (
 )
 from typing import NamedTuple, cast
 
+from attrs import evolve
+
 from ..identity import Client
 from ..net.names import bare_name, plain
 from ..net.own_listeners import UNIX, OwnListeners
@@ -203,9 +205,12 @@ class Matcher:
                 if rule.allow and possible is None:
                     possible = rule
             elif verdict is Verdict.YES:
-                return self._decided(rule if possible is None or rule.allow else possible, question)
+                if possible is None or rule.allow:
+                    return self._decided(rule, question)
+                break
         if possible is not None:
-            return self._decided(possible, question)
+            decision = self._decided(possible, question)
+            return evolve(decision, certain=False) if decision.allowed else decision
         return DENIED if self.rules else unruled(question, self.sets, self.own)
 
     def _decided(self, rule: Rule, question: RuleQuestion) -> Decision:

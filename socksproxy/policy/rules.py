@@ -185,6 +185,7 @@ class Rule:
         end, and when the hours of a denying rule begin.
     :ivar outgoing: at most one IPv4 and one IPv6 address of this machine. Connections and datagrams leave
         from it, and BIND listens on it.
+    :ivar via: the upstream through which connections leave, or ``direct``: without one.
     :ivar limits: of all sessions under this rule together.
     :ivar timeouts: in place of the server's, once the rule is known.
     :ivar log: whether a session has an access record.
@@ -208,6 +209,7 @@ class Rule:
     zone: str | None = None
     ends_sessions: bool = False
     outgoing: Collection[str] | None = None
+    via: str | None = None
     limits: Limits | None = None
     timeouts: RuleTimeouts | None = None
     log: bool = True
@@ -243,13 +245,16 @@ class Decision:
 
     :ivar allowed: whether it may be.
     :ivar rule: the name of the rule, or one of :data:`RESERVED`.
-    :ivar effect: the rule that allows it, for what it says of outgoing addresses, limits, timeouts and
-        records; None where no rule has decided.
+    :ivar effect: the rule that allows it, for what it says of outgoing addresses, upstreams, limits,
+        timeouts and records; None where no rule has decided.
+    :ivar certain: False: the rule matches only where the destination, which is not known yet, has an
+        address of its networks.
     """
 
     allowed: bool
     rule: str
     effect: Rule | None = None
+    certain: bool = True
 
     def __bool__(self) -> bool:
         return self.allowed
@@ -321,6 +326,12 @@ def _rule_name(value: Any) -> str:
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise BadValue(value, "must be true or false")
+    return value
+
+
+def _way(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise BadValue(value, "must be the name of an upstream, or direct")
     return value
 
 
@@ -583,6 +594,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "zone": _zone,
     "ends_sessions": _flag,
     "outgoing": _outgoing,
+    "via": _way,
     "limits": _limits,
     "timeouts": _timeouts,
     "log": _flag,

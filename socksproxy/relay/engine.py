@@ -289,6 +289,7 @@ class RelayEngine:
         early: bytes = b"",
         idle: float = NEVER,
         meters: Meters | None = None,
+        answer: bytes = b"",
     ) -> EngineRelay:
         """
         Relay between two connected, non-blocking stream sockets, which the engine closes.
@@ -299,6 +300,7 @@ class RelayEngine:
         :param early: what the client has sent already, for the destination.
         :param idle: seconds without a byte after which it ends; NEVER: it does not.
         :param meters: see :meth:`socksproxy.relay.interfaces.IRelay.meter`.
+        :param answer: what the destination has sent already, for the client.
         """
         relay = EngineRelay(self, client, destination, owner)
         if idle != NEVER:
@@ -307,15 +309,27 @@ class RelayEngine:
             relay.meter(meters)
         if early:
             relay.client.send_first(early)
+        if answer:
+            relay.destination.send_first(answer)
         for half in (relay.client, relay.destination):
             try:
                 missed = self._take_over(half)
             except OSError as problem:  # no memory, or over max_user_watches
                 relay.broken(half, problem)
                 break
-            if missed or (early and half is relay.client):
+            if missed or (early and half is relay.client) or (answer and half is relay.destination):
                 half.event(missed | READ)
         return relay
+
+    def entrust(self, fd: int, handler: Handler) -> int:
+        """
+        Tell *handler* of the events of *fd*, which is registered for everything, instead of another handler.
+
+        :returns: the events that the other handler has not used up.
+        """
+        before, self._handlers[fd] = self._handlers[fd], handler
+        missed: int = getattr(before, "missed", READ)
+        return missed
 
     def _take_over(self, half: Half) -> int:
         """The half's socket tells it what happens; returned is what happened before and was not used up."""
@@ -326,9 +340,7 @@ class RelayEngine:
         if before is None:
             self.register(fd, half)
             return 0
-        handlers[fd] = half
-        missed: int = getattr(before, "missed", READ)
-        return missed
+        return self.entrust(fd, half)
 
     def _end(self, handler: Handler) -> None:
         try:

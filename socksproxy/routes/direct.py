@@ -12,6 +12,7 @@ from ..net.dial import Connects, Pending, SocketDialer, TransportDialer
 from ..net.tcp_options import SocketOption
 from ..values.outgoing import Outgoing
 from ..wire.words import Address
+from .interfaces import Trail
 
 
 class Direct:
@@ -26,6 +27,7 @@ class Direct:
     """
 
     resolves = False
+    via = None
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class Direct:
         self._sockets: SocketDialer | None = None
         self._dials_for: Connects | None = None
 
-    def dial(self, address: Address, engine: bool) -> Pending:
+    def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
         present = self._engine() if engine else None
         if present is None:

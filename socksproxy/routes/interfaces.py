@@ -7,7 +7,29 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..net.dial import Pending
+from ..wire.password import Credentials
 from ..wire.words import Address
+
+
+class Trail:
+    """
+    What is known of a connection that leaves through proxies.
+
+    :param via: the proxies, the first one from here first.
+    :param credentials: what the client has shown; None: nothing.
+    :ivar tries: how many connections to first proxies have begun.
+    :ivar asked: whether a last proxy has the request.
+    :ivar reply: the number that a last proxy has told: REP, CD or the status of HTTP; None: none so far.
+    """
+
+    __slots__ = ("asked", "credentials", "reply", "tries", "via")
+
+    def __init__(self, via: str, credentials: Credentials | None = None) -> None:
+        self.via = via
+        self.credentials = credentials
+        self.tries = 0
+        self.asked = False
+        self.reply: int | None = None
 
 
 class Route(Protocol):
@@ -15,18 +37,24 @@ class Route(Protocol):
     A way out. Rules, users and the server give one.
 
     :ivar resolves: whether the route looks names up itself; if not, it is given literal addresses only.
+    :ivar via: the proxies that it leads through, with ``>`` between them, the first one from here first;
+        None: it leads directly to the destination. A route through proxies carries CONNECT alone.
     """
 
     @property
     def resolves(self) -> bool: ...
 
-    def dial(self, address: Address, engine: bool) -> Pending:
+    @property
+    def via(self) -> str | None: ...
+
+    def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """
         Start one attempt to connect.
 
         :param address: the checked destination.
         :param engine: whether the client's end of the relay can be in the relay engine; both ends of a
             relay are of one kind.
+        :param trail: takes down what becomes of it, where the route leads through proxies.
         :returns: ends with the connection, a :class:`~socksproxy.net.dial.Dialed`; it can be cancelled.
         """
 

@@ -13,11 +13,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..auth.authentication import Authentication
+from ..auth.credentials import IUsernamePassword
 from ..auth.gate import Granted
 from ..commands.channel import Channel
 from ..errors import NotAuthenticated
 from ..identity import Client
 from ..negotiation import IMethod, LogIn
+from ..wire.password import Credentials
 from ..wire.words import Request
 from .shared import ServerContext
 
@@ -53,9 +55,10 @@ class Login:
     :param authentication: what asks the client; another one that comes into force meanwhile takes its place.
         None: nothing asks the client.
     :ivar method: the name of the method; None: none is chosen yet.
+    :ivar credentials: the name and the password that the client has shown, where an upstream wants them.
     """
 
-    __slots__ = ("_logout", "_session", "_shown", "authentication", "method")
+    __slots__ = ("_logout", "_session", "_shown", "authentication", "credentials", "method")
 
     def __init__(self, session: LoginOwner, authentication: Authentication | None = None) -> None:
         self._session = session
@@ -64,6 +67,7 @@ class Login:
         self._shown: type[Any] | None = None
         self.authentication = authentication
         self.method: str | None = None
+        self.credentials: Credentials | None = None
 
     def offers(self) -> tuple[Client, Sequence[IMethod]]:
         """The client, and the methods that it may choose from, best first."""
@@ -110,6 +114,9 @@ class Login:
 
     def _log_in(self, method: str, credentials: ICredentials) -> None:
         self._shown = type(credentials)
+        if self._session.context.passes_logins and IUsernamePassword.providedBy(credentials):
+            shown: Any = credentials
+            self.credentials = Credentials(shown.username, shown.password)
         try:
             granted = self._present().gate.log_in(self._session.client, method, credentials)
         except UnauthorizedLogin as problem:

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from ..auth.authentication import Authentication
 from ..commands.channel import Channel
 from ..commands.service import Service
+from ..errors import CommandNotSupported
 from ..events import Cause, Ended
 from ..identity import Client
 from ..limits.account import Scope
@@ -28,7 +29,7 @@ from ..routes.interfaces import Route
 from ..runtime.deadlines import Deadlines
 from ..udp.targets import DatagramRoute
 from ..values.outgoing import outgoing_of
-from ..wire.words import Address, Command, Request
+from ..wire.words import Address, AddressType, Command, Request
 from .allowance import Allowance
 from .login import Login
 from .permission import Permission
@@ -235,8 +236,34 @@ class SessionParts:
     @property
     def check(self) -> DestinationCheck:
         """What the session's destinations are checked by."""
-        check = self.context.check
-        return check if self.permission is None else check._replace(policy=self.permission)
+        context = self.context
+        if self.permission is None and self.client.avatar is None and context.route.via is None:
+            return context.check
+        return DestinationCheck(self.policy, context.names, context.reactor, self._leaves_as_name)
+
+    def _leaves_as_name(self, command: Command, destination: Address) -> bool:
+        """See :attr:`socksproxy.policy.asking.DestinationCheck.leaves_as_name`."""
+        route = self.way(self.rule(destination))
+        if route.via is None:
+            return False
+        self._need_connect(route, command)
+        if destination.type is not AddressType.DOMAIN_NAME or not route.resolves:
+            return False
+        if self.permission is not None:
+            self.permission.settle(destination.host)
+        return True
+
+    def need_way(self, command: Command) -> None:
+        """
+        See that the way out carries *command*, for which no destination is known yet.
+
+        :raises CommandNotSupported: when it does not.
+        """
+        self._need_connect(self.way(None if self.permission is None else self.permission.first), command)
+
+    def _need_connect(self, route: Route, command: Command) -> None:
+        if route.via is not None and command is not Command.CONNECT:
+            raise CommandNotSupported(f"{route.via} carries CONNECT alone")
 
     @property
     def stale(self) -> bool:
@@ -283,21 +310,31 @@ class SessionParts:
         permission, rule = self.permission, None
         if permission is not None:
             rule = permission.rule_for(self.client, Command.UDP_ASSOCIATE, address, name)
-        route = self.route(rule)
+        route = self.way(rule)
         return DatagramRoute(
-            None if route is None else route.source(address),
+            route.source(address) if route is not self.context.route else None,
             None if rule is None or rule.timeouts is None else rule.timeouts.idle,
             rule.name if rule is not None and rule.limits else None,
             self._meters_under,
+            route.via is not None,
         )
 
-    def route(self, rule: Rule | None) -> Route | None:
-        """The way out that *rule*, or else the user, has; None: the server's."""
-        of_rule = None if rule is None else rule.outgoing
-        of_user = getattr(self.client.avatar, "outgoing", None)
-        if not (of_rule or of_user):
-            return None
-        return self.context.route_from(outgoing_of(of_rule or ()).over(outgoing_of(of_user or ())))
+    def way(self, rule: Rule | None) -> Route:
+        """The way out of *rule*, or else of the user, or else of the server."""
+        of_rule = via = None
+        if rule is not None:
+            of_rule, via = rule.outgoing, rule.via
+        avatar = self.client.avatar
+        of_user = None
+        if avatar is not None:
+            of_user = getattr(avatar, "outgoing", None)
+            via = via or getattr(avatar, "via", None)
+        if not (of_rule or of_user or via):
+            return self.context.route
+        return self.context.route_by(
+            via or self.context.settings.via,
+            outgoing_of(of_rule or ()).over(outgoing_of(of_user or ())),
+        )
 
     def _limited(self) -> Allowance:
         if self.allowance is None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from ..errors import OverLimit
+from ..errors import NotAllowed, OverLimit
 from ..identity import Client
 from ..policy import ICommandPolicy, IDecidingPolicy, INamePolicy
 from ..policy.rules import Decision, Rule
@@ -33,7 +33,17 @@ class Permission:
     :ivar over: the last limit that was reached.
     """
 
-    __slots__ = ("_by_host", "_latest", "_policy", "_recorded", "_rules", "_settled", "enter", "over")
+    __slots__ = (
+        "_by_host",
+        "_latest",
+        "_policy",
+        "_recorded",
+        "_rules",
+        "_settled",
+        "enter",
+        "first",
+        "over",
+    )
 
     def __init__(self, policy: IDecidingPolicy, enter: Callable[[Rule], None] | None = None) -> None:
         self._policy = policy
@@ -41,6 +51,8 @@ class Permission:
         self.over: OverLimit | None = None
         self._latest: Decision | None = None
         self._settled = False
+        #: The rule by which there may be a destination at all, as :meth:`permits_command` has found.
+        self.first: Rule | None = None
         self._by_host: dict[str, Decision] = {}
         #: The rules that have decided, as many as a record names; and whether any of all has a record.
         self._rules: dict[str, None] = {}
@@ -59,8 +71,10 @@ class Permission:
         if not ICommandPolicy.providedBy(self._policy):
             return True
         answer: bool | Decision | Deferred[bool] = self._policy.permits_command(client, command)
-        if isinstance(answer, Decision) and not answer:
-            self._latest, self._settled = answer, False
+        if isinstance(answer, Decision):
+            self.first = answer.effect
+            if not answer:
+                self._latest, self._settled = answer, False
         return answer
 
     def permits_address(
@@ -81,14 +95,33 @@ class Permission:
         self._recorded |= decision.effect is None or decision.effect.log
         if len(self._rules) < _MOST_NAMED:
             self._rules[decision.rule] = None
-        effect = decision.effect
-        if known and decision.allowed and effect is not None and effect.limits and self.enter is not None:
+        return decision.allowed and (not known or self._entered(decision.effect))
+
+    def _entered(self, rule: Rule | None) -> bool:
+        """Whether the limits of *rule* have room."""
+        if rule is not None and rule.limits and self.enter is not None:
             try:
-                self.enter(effect)
+                self.enter(rule)
             except OverLimit as problem:
                 self.over = problem
                 return False
-        return decision.allowed
+        return True
+
+    def settle(self, name: str) -> None:
+        """
+        No address of *name*, which has been allowed, will be known.
+
+        :raises NotAllowed: where a rule by network alone could allow it, and where a limit is reached.
+        """
+        decision = self._by_host.get(name)
+        if decision is None:
+            return
+        if not decision.certain:
+            raise NotAllowed(
+                f"the rule {decision.rule} is about addresses, and an upstream looks the name up"
+            )
+        if not self._entered(decision.effect):
+            raise NotAllowed("a limit of the rule is reached")
 
     def effect(self, reached: Address) -> Rule | None:
         """The rule that has allowed the address *reached*."""

@@ -70,6 +70,7 @@ def record_of(session: Session) -> AccessRecord | None:
     else:
         counts, reached, outgoing = service.counts(), service.reached, service.outgoing
         resolved, announced, strangers = service.resolved, service.announced, service.strangers
+    trail = None if service is None else service.trail
     rule, recorded = _rule(session, reached, counts.datagrams_sent is not None)
     if not recorded:
         return None
@@ -88,6 +89,9 @@ def record_of(session: Session) -> AccessRecord | None:
         rule,
         destination if same else None if reached is None else str(reached),
         None if outgoing is None else str(outgoing),
+        None if trail is None else trail.via,
+        None if trail is None else trail.tries,
+        None if trail is None else trail.reply,
         announced,
         strangers,
         session.reply,

@@ -126,7 +126,7 @@ class Registry:
             reached = None if session.service is None else session.service.reached
             if reached is None or session.client.whose != client.whose:
                 continue
-            if _name_of(session) == host:
+            if _name_of(session) == host and reached.type is not AddressType.DOMAIN_NAME:
                 return reached.type
         return None
 

@@ -34,6 +34,7 @@ from ..errors import (
     OverLimit,
     ProtocolError,
     SOCKSError,
+    UpstreamFailed,
     describe,
     reply4_for,
     reply_for,
@@ -44,7 +45,9 @@ from ..limits.account import ASSOCIATIONS, BINDS
 from ..logs.printable import shown
 from ..negotiation import DONE, NotSOCKS
 from ..net.dial import Pending
+from ..routes.interfaces import Trail
 from ..runtime.deadlines import Deadlines
+from ..wire.password import Credentials
 from ..wire.words import Address, Command, Reply, Reply4, Request, Version
 from .changes import FollowingSession
 from .login import Login
@@ -140,7 +143,12 @@ class Session(FollowingSession):
 
     def connect_expired(self) -> None:
         """The destination could not be reached in time."""
-        if self._give_up():
+        trail = None if self.service is None else self.service.trail
+        if not self._give_up():
+            return
+        if trail is not None and not trail.asked:
+            self.refuse(UpstreamFailed(f"{trail.via}: connect timeout before the request"))
+        else:
             self.refuse(ConnectTimedOut("connect timeout"))
 
     def peer_expired(self) -> None:
@@ -308,7 +316,20 @@ class Session(FollowingSession):
         context, rule = self.context, self.rule(address)
         if rule is not None and rule.timeouts is not None and rule.timeouts.connect is not None:
             context.connects.start_own(self, rule.timeouts.connect)
-        return (self.route(rule) or context.route).dial(address, self.channel.detachable)
+        route, service = self.way(rule), self.service
+        if route.via is None or service is None:
+            return route.dial(address, self.channel.detachable)
+        if service.trail is None:
+            service.trail = Trail(route.via, self._shown_credentials())
+        return route.dial(address, self.channel.detachable, service.trail)
+
+    def _shown_credentials(self) -> Credentials | None:
+        """The name and the password that the client has shown; None: none, or no upstream wants them."""
+        if not self.context.passes_logins:
+            return None
+        if self.login is not None and self.login.credentials is not None:
+            return self.login.credentials
+        return Credentials(self.request.userid, b"") if self.request.userid else None
 
     def restart(self) -> None:
         """Begin the service, by the policy and the users that are in force now."""

@@ -37,13 +37,17 @@ from ..relay import engine_for
 from ..relay.engine import RelayEngine
 from ..relay.idle import IdleRelays
 from ..routes.direct import Direct
+from ..routes.hops import hops_of
 from ..routes.interfaces import Route
+from ..routes.upstream import Nowhere, UpstreamRoute
 from ..runtime.deadlines import Deadlines, OwnDeadlines
 from ..runtime.pool import Pool
 from ..settings import ServerSettings
 from ..udp.registry import Associations
+from ..values.errors import ConfigError
 from ..values.outgoing import Outgoing
 from ..values.timeouts import Timeouts
+from ..values.upstreams import CLIENTS_OWN, DIRECT
 from ..wire.words import AddressType
 from .early_data import EarlyData
 
@@ -283,10 +287,34 @@ class ServerContext:
         return self._engine
 
     def _set_routes(self) -> None:
-        self.route: Route = self._direct(self.settings.outgoing)
-        #: The way out of rules and users with outgoing addresses of their own.
-        self.route_from: Callable[[Outgoing], Route] = lru_cache(_ROUTES)(
-            lambda outgoing: self._direct(outgoing, self.settings.outgoing)
+        upstreams = self.settings.upstreams
+        #: Whether an upstream gets the names and passwords that clients show.
+        self.passes_logins = any(each.login == CLIENTS_OWN for each in upstreams.values())
+        #: The way out by its name, for rules and users with addresses of their own to leave from.
+        self.route_by: Callable[[str | None, Outgoing], Route] = lru_cache(_ROUTES)(self._route)
+        self.route: Route = self._route(self.settings.via, Outgoing())
+
+    def _route(self, via: str | None, outgoing: Outgoing) -> Route:
+        """The way out that is called *via*. One that there is not, or not any more, leads nowhere."""
+        direct = self._direct(outgoing, self.settings.outgoing)
+        if via is None or via == DIRECT:
+            return direct
+        try:
+            hops = hops_of(via, self.settings.upstreams)
+        except ConfigError as problem:
+            _log.error("the way out {via} cannot be used: {problem}", via=via, problem=problem)
+            return Nowhere(via)
+        if not hops:
+            return direct
+        last = self.settings.upstreams[via]
+        return UpstreamRoute(
+            self.reactor,
+            hops,
+            direct,
+            lambda: self.names,
+            lambda: self.engine,
+            last.try_timeout,
+            last.takes_names,
         )
 
     def _direct(self, outgoing: Outgoing, otherwise: Outgoing = Outgoing()) -> Direct:

@@ -276,20 +276,23 @@ class Association:
 
     # Routes and limits.
 
-    def choose_route(self, target: Target, address: Address) -> None:
-        """Decide how datagrams go to *address*, the address of *target*."""
+    def choose_route(self, target: Target, address: Address) -> bool:
+        """Decide how datagrams go to *address*, the address of *target*; whether they go at all."""
         if self.route is None:
-            return
+            return True
         route = self.route(address, name_of(target.key))
+        if route.closed:
+            return False
         target.source = route.source
         if route.rule != target.rule:
             target.rule, target.meters = route.rule, self._meters_of_rule(route)
             self.forget_sources()
         if route.idle is None:
             self._idle_as_all = True
-            return
+            return True
         self._idle = max(self._idle, route.idle)
         self._context.watch_idle(route.idle)
+        return True
 
     def _meters_of_rule(self, route: DatagramRoute) -> Meters | None:
         if route.rule is None or route.meters is None:
@@ -315,8 +318,10 @@ class Association:
         self.forget_sources()
         for target in self.targets:
             target.rule = target.meters = None
-            if target.sockaddr is not None and live:
-                self.choose_route(target, Address.of(*target.sockaddr))
+            if target.sockaddr is None or not live:
+                continue
+            if not self.choose_route(target, Address.of(*target.sockaddr)):
+                target.sockaddr = None
 
     def admit(self, meter: Meter | None, sizes: Sequence[int]) -> int:
         """

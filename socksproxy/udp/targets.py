@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import NameNotFound, NotAllowed
+from ..errors import CommandNotSupported, NameNotFound, NotAllowed
 from ..identity import Client
 from ..limits.buckets import Meters
 from ..net.local import has_route
@@ -101,12 +101,14 @@ class DatagramRoute(NamedTuple):
         holds.
     :ivar rule: the name of the rule whose limits hold beside those of the association; None: there is none.
     :ivar meters: gives the association's meters of all datagrams under a rule, by the name of the rule.
+    :ivar closed: whether datagrams go through an upstream, which carries none.
     """
 
     source: str | None = None
     idle: float | None = None
     rule: str | None = None
     meters: Callable[[str], Meters | None] | None = None
+    closed: bool = False
 
 
 class TargetOwner(Shape):
@@ -122,7 +124,7 @@ class TargetOwner(Shape):
 
     def drop(self, reason: Drop, count: int = 1) -> None: ...
     def pass_on(self, target: Target, payload: bytes) -> None: ...
-    def choose_route(self, target: Target, address: Address) -> None: ...
+    def choose_route(self, target: Target, address: Address) -> bool: ...
     def forget_sources(self) -> None: ...
 
 
@@ -259,8 +261,8 @@ class Targets:
         if target.pending is None:
             return  # the question was cancelled
         if isinstance(result, Failure):
-            result.trap(NameNotFound, NotAllowed)
-            self._settle(target, None, Drop.DENIED if result.check(NotAllowed) else Drop.UNRESOLVABLE)
+            result.trap(NameNotFound, NotAllowed, CommandNotSupported)
+            self._settle(target, None, Drop.UNRESOLVABLE if result.check(NameNotFound) else Drop.DENIED)
             return
         usable = [address for address in map(canonical, result) if not _leads_nowhere(address)]
         self._settle(target, _best(usable, target.sockaddr), Drop.DENIED)
@@ -280,14 +282,13 @@ class Targets:
         self._leave(target)
         waiting = self._taken(target)
         target.segments = LONGEST
-        if address is None:
+        if address is None or not owner.choose_route(target, address):
             target.sockaddr, target.drop = None, otherwise
             if waiting:
                 owner.drop(otherwise, len(waiting))
             return
         target.sockaddr = (address.host, address.port)
         target.ipv6 = address.type is AddressType.IPV6
-        owner.choose_route(target, address)
         contact = target.contact = self._contact(address.host, address.port)
         self._contacts[contact] = self._contacts.get(contact, 0) + 1
         for payload in waiting:

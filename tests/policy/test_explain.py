@@ -162,6 +162,8 @@ def test_data() -> None:
             {"rule": "web", "allow": True, "verdict": "yes", "fields": [], "wanted": [], "found": ""},
         ],
         "outgoing": ["192.0.2.9"],
+        "way": None,
+        "refusal": "",
         "limits": {"rule web": {"sessions": 20, "download": {"per_second": 1_000_000, "burst": 4e6}}},
         "log": False,
     }

@@ -60,6 +60,7 @@ def whole_session(resolved: float | None = 101.0, **parts: Any) -> Any:
         resolved=resolved,
         announced=None,
         strangers=None,
+        trail=None,
         counts=lambda: Counts(70, 7000),
     )
     whole: dict[str, Any] = {
@@ -90,6 +91,9 @@ def test_whole() -> None:
         "rule": "web",
         "reached": "[2001:db8::1]:443",
         "outgoing": "[2001:db8::2]:40000",
+        "via": None,
+        "tries": None,
+        "upstream_reply": None,
         "announced": None,
         "strangers": None,
         "reply": 0,

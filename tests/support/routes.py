@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from socksproxy.net.dial import Pending
 from socksproxy.wire.words import Address
@@ -16,11 +17,12 @@ class ScriptedRoute:
     """
 
     resolves = False
+    via = None
 
     def __init__(self, dial: Callable[[Address], Pending]) -> None:
         self._dial = dial
 
-    def dial(self, address: Address, engine: bool) -> Pending:
+    def dial(self, address: Address, engine: bool, trail: Any = None) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
         return self._dial(address)
 

@@ -1,0 +1,187 @@
+"""
+The tables ``[upstreams.NAME]``: from what TOML has to upstreams, and who names them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from ..errors import NameNotFound, describe
+from ..net.names import canonical
+from ..routes.hops import Hop
+from ..values.errors import ConfigError, Path
+from ..values.parsers import seconds
+from ..values.upstreams import (
+    CLIENTS_OWN,
+    DIRECT,
+    Upstream,
+    UpstreamType,
+    chain_of,
+    check_upstream_name,
+    problems_of,
+)
+from ..wire.password import Credentials
+from ..wire.words import Address
+from .readers import Key, Reader, plain, read_table, text
+from .words import UPSTREAMS, listed, nearest
+
+#: What is to be known of each key; the rest is said by the class.
+UPSTREAM_KEYS = {
+    "type": Key('"socks5"'),
+    "address": Key('"proxy.example.org:1080"'),
+    "login": Key('{ user = "office", password-file = "/etc/socks/office" }'),
+    "via": Key('"office"'),
+    "resolve": Key('"here"'),
+    "try-timeout": Key("3", "seconds"),
+    "ca-file": Key('"/etc/ssl/office.pem"'),
+}
+
+_seconds = seconds()
+#: Bytes of a file with a password.
+_MOST_BYTES = 4096
+
+
+def upstreams_in(tables: Any, directory: str, errors: list[ConfigError]) -> dict[str, Upstream] | None:
+    """
+    The upstreams.
+
+    :param tables: what stands as ``upstreams``; None: nothing.
+    :param directory: from where files are named.
+    :param errors: what is wrong is added to them.
+    :returns: None where something is wrong.
+    """
+    known = len(errors)
+    if tables is None:
+        return {}
+    if not isinstance(tables, dict):
+        reason = f"each has a table of its own: it begins with [{UPSTREAMS}.NAME]"
+        errors.append(ConfigError(reason, path=(UPSTREAMS,), shown=False))
+        return None
+    readers = dict(_READERS)
+    readers["login"] = partial(_login, directory)
+    readers["ca-file"] = plain(lambda value: os.path.join(directory, text(value)))
+    found: dict[str, Upstream] = {}
+    for name, table in tables.items():
+        path: Path = (UPSTREAMS, name)
+        try:
+            check_upstream_name(name)
+            upstream = _upstream(table, path, readers, errors)
+        except ConfigError as problem:
+            errors.append(problem.within(path))
+        else:
+            if upstream is not None:
+                found[name] = upstream
+    if len(errors) == known:
+        errors += [problem.within((UPSTREAMS,)) for problem in problems_of(found)]
+    return found if len(errors) == known else None
+
+
+def check_way(name: Any, path: Path, upstreams: Mapping[str, Upstream], errors: list[ConfigError]) -> None:
+    """
+    Note a way out that there is not.
+
+    :param name: what should be the name of one.
+    :param path: where.
+    :param errors: what is wrong is added to them.
+    """
+    if not isinstance(name, str) or name == DIRECT or name in upstreams:
+        return
+    near = nearest(name, upstreams)
+    meant = f"did you mean {near}?" if near else f"each has a table that begins with [{UPSTREAMS}.NAME]"
+    errors.append(ConfigError(f"there is no such upstream; {meant}", path=path))
+
+
+def names_resolved_by(via: str | None, upstreams: Mapping[str, Upstream]) -> str | None:
+    """The proxy that looks up the names that leave by *via*; None: none does."""
+    if via is None or via not in upstreams or not chain_of(via, upstreams):
+        return None
+    return via if upstreams[via].takes_names else None
+
+
+def _upstream(
+    table: Any, path: Path, readers: Mapping[str, Reader], errors: list[ConfigError]
+) -> Upstream | None:
+    known = len(errors)
+    if not isinstance(table, dict):
+        raise ConfigError(f"not a table: it begins with [{UPSTREAMS}.NAME]", shown=False)
+    found = read_table(table, path, readers, errors)
+    if "type" not in table:
+        errors.append(ConfigError("type is missing", path=path, shown=False))
+    if len(errors) > known:
+        return None
+    upstream = Upstream(**{key.replace("-", "_"): value for key, value in found.items()})
+    if upstream.type is not UpstreamType.DIRECT:
+        Hop(str(path[-1]), upstream)  # finds out what is missing for it
+    return upstream
+
+
+def _type(value: Any) -> UpstreamType:
+    kinds = [kind.value for kind in UpstreamType]
+    if value not in kinds:
+        raise ConfigError(f"there are {listed(kinds)}")
+    return UpstreamType(value)
+
+
+def _address(value: Any) -> Address:
+    host, colon, port = text(value).rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    right = port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536
+    if not (colon and bare and right) or (":" in bare and not host.startswith("[")):
+        raise ConfigError("not HOST:PORT, such as proxy.example.org:1080 or [2001:db8::1]:1080")
+    try:
+        return canonical(Address.of(bare, int(port)))
+    except NameNotFound:
+        raise ConfigError("the host cannot be the name of one") from None
+
+
+def _resolve(value: Any) -> str:
+    if value not in ("upstream", "here"):
+        raise ConfigError("upstream or here")
+    return str(value)
+
+
+def _try_timeout(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError("not a number")
+    return float(_seconds(str(value)))
+
+
+def _login(directory: str, value: Any, path: Path, errors: list[ConfigError]) -> Any:
+    if value == CLIENTS_OWN:
+        return value
+    if not isinstance(value, dict):
+        right = 'neither "client" nor a table with user and password-file'
+        raise ConfigError(right, shown=False)
+    found = read_table(
+        value, path, {"user": plain(text), "password-file": plain(partial(_password, directory))}, errors
+    )
+    if "user" not in value:
+        errors.append(ConfigError("user is missing", path=path, shown=False))
+    return Credentials(found.get("user", "").encode(), found.get("password-file", b""))
+
+
+def _password(directory: str, value: Any) -> bytes:
+    """The first line of the file."""
+    try:
+        with open(os.path.join(directory, text(value)), "rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as problem:
+        raise ConfigError(describe(problem)) from None
+    except ValueError:
+        raise ConfigError("not a path") from None
+    line, _, rest = data.partition(b"\n")
+    if not line or rest.strip() or len(data) > _MOST_BYTES:
+        raise ConfigError("not a file with one line, the password")
+    return line.removesuffix(b"\r")
+
+
+_READERS: dict[str, Reader] = {
+    "type": plain(_type),
+    "address": plain(_address),
+    "via": plain(text),
+    "resolve": plain(_resolve),
+    "try-timeout": plain(_try_timeout),
+}

@@ -1,0 +1,112 @@
+"""
+The proxies that a way out leads through, and what each is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..client.connecting import Conversation
+from ..client.handshake import Handshake, UsernamePassword
+from ..errors import AddressTypeNotSupported, UpstreamFailed
+from ..extras import missing
+from ..values.errors import ConfigError
+from ..values.upstreams import CLIENTS_OWN, Upstream, UpstreamType, chain_of
+from ..wire.password import Credentials
+from ..wire.words import Address, Command, Reply, Reply4, Request, Version
+
+if TYPE_CHECKING:
+    from ..client.http_connect import HTTPHandshake
+
+
+class Hop:
+    """
+    One proxy on a way out.
+
+    :param name: what the configuration calls it.
+    :param upstream: what it is.
+    :raises ConfigError: where an extra is missing, or the file of certificates is wrong.
+    :ivar success: the number by which the proxy tells success.
+    :ivar tls: the options of TLS to the proxy; None: it speaks no TLS.
+    """
+
+    def __init__(self, name: str, upstream: Upstream) -> None:
+        kind, address, login = upstream.type, upstream.address, upstream.login
+        assert address is not None
+        self.name = name
+        self.address: Address = address
+        self._kind = kind
+        self._clients_own = login == CLIENTS_OWN
+        self._login = _login(login) if isinstance(login, Credentials) else None
+        self._version = Version.SOCKS4 if kind.is_socks4 else Version.SOCKS5
+        self._http: type[HTTPHandshake] | None = _http() if kind.is_http else None
+        self.success = 200 if kind.is_http else Reply4.GRANTED if kind.is_socks4 else Reply.SUCCEEDED
+        self.tls = _tls(address.host, upstream.ca_file) if kind is UpstreamType.HTTPS else None
+
+    def handshake(self, destination: Address, client: Credentials | None) -> Conversation:
+        """
+        The handshake that asks the proxy for *destination*.
+
+        :param client: what the client has shown.
+        :raises AddressTypeNotSupported: where the proxy's protocol has no form for the destination.
+        :raises UpstreamFailed: where the protocol has no form for the client's own login.
+        """
+        login = self._login
+        if self._clients_own and client is not None:
+            login = _login(client)
+        if self._http is not None:
+            if login is not None and b":" in login.credentials.username:
+                raise UpstreamFailed(f"{self.name}: HTTP has no form for a user with a colon")
+            return self._http(destination, login)
+        userid = b"" if login is None else login.credentials.username
+        try:
+            return Handshake(Request(self._version, Command.CONNECT, destination, userid), login)
+        except ValueError:
+            raise AddressTypeNotSupported(
+                f"{self.name}: {self._kind.value} has no form for the destination"
+            ) from None
+
+
+def hops_of(name: str, upstreams: Mapping[str, Upstream]) -> Sequence[Hop]:
+    """
+    The proxies on the way out *name*, the first one from here first; empty: directly.
+
+    :raises ConfigError: when there is no such way, or something is missing for it.
+    """
+    return [Hop(each, upstreams[each]) for each in chain_of(name, upstreams)]
+
+
+def _login(credentials: Credentials) -> UsernamePassword:
+    return UsernamePassword(*credentials)
+
+
+def _http() -> type[HTTPHandshake]:
+    try:
+        from ..client.http_connect import HTTPHandshake
+    except ImportError as problem:
+        raise ConfigError(missing("http", problem), path=("type",), shown=False) from None
+    return HTTPHandshake
+
+
+def _tls(host: str, ca_file: str | None) -> Any:
+    try:
+        from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+    except ImportError as problem:
+        raise ConfigError(missing("tls", problem), path=("type",), shown=False) from None
+    if ca_file is None:
+        return optionsForClientTLS(host)
+    try:
+        with open(ca_file, "rb") as file:
+            pieces = file.read().split(_BEGIN)[1:]
+        trusted = [Certificate.loadPEM(_BEGIN + piece) for piece in pieces]
+    except OSError as problem:
+        raise ConfigError((problem.strerror or "cannot be read").lower(), path=("ca-file",)) from None
+    except Exception:  # OpenSSL has its own exceptions
+        trusted = []
+    if not trusted:
+        raise ConfigError("no certificates in PEM form", path=("ca-file",))
+    return optionsForClientTLS(host, trustRootFromCertificates(trusted))
+
+
+_BEGIN = b"-----BEGIN CERTIFICATE-----"

@@ -1,0 +1,331 @@
+"""
+The route through upstream proxies, one or a chain of several.
+
+Strategy: a :class:`Try` is one connection to the first proxy and one handshake with each proxy on it. Where
+all proxies speak plain TCP and the client's end is in the relay engine, the connection is a socket of the
+engine from the start, and the relay takes it over after the last handshake. Everything else goes by Twisted's
+transports. A failure is never a reason to leave in another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from ..client.connecting import Conversation
+from ..client.handshake import HandshakeFailed, Problem
+from ..errors import SHORTAGES, NameNotFound, SOCKSError, UpstreamFailed, UpstreamRefused, describe
+from ..net.dial import Destination, Dialed, Pending, dial
+from ..net.resolve import NameLookups
+from ..relay.engine import RelayEngine
+from ..runtime.deadlines import Deadlines
+from ..wire.words import UNSPECIFIED, Address, AddressType, Reply
+from .carriers import SocketCarrier, TransportCarrier
+from .hops import Hop
+from .interfaces import Route, Trail
+
+# Tor's own replies (proposal 304).
+_TOR_NOT_ALLOWED, _TOR = frozenset({0xF4, 0xF5}), range(0xF0, 0xF8)
+
+
+class UpstreamRoute:
+    """
+    Leads through proxies.
+
+    :param clock: tells the time.
+    :param hops: the proxies, the first one from here first.
+    :param first: leads to the first proxy.
+    :param names: gives what looks up the name of the first proxy.
+    :param engine: gives the present relay engine.
+    :param seconds: until the last proxy has the request.
+    :param resolves: whether the last proxy is given names.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        hops: Sequence[Hop],
+        first: Route,
+        names: Callable[[], NameLookups],
+        engine: Callable[[], RelayEngine | None],
+        seconds: float,
+        resolves: bool,
+    ) -> None:
+        self.clock = clock
+        self.hops = hops
+        self.engine = engine
+        self.resolves = resolves
+        self.via: str = ">".join(hop.name for hop in hops)
+        self._first = first
+        self._names = names
+        self._plain = all(hop.tls is None for hop in hops)
+        self.deadlines: Deadlines[Try] = Deadlines(clock, seconds, Try.expired)
+
+    def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
+        """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
+        trail = Trail(self.via) if trail is None else trail
+        trail.tries += 1
+        return Try(self, address, trail).start(engine and self._plain)
+
+    def source(self, address: Address) -> str | None:
+        """See :meth:`socksproxy.routes.interfaces.Route.source`."""
+        return None
+
+    def reach_first(self, engine: bool) -> Pending:
+        """Connect to the first proxy, at any of its addresses."""
+        address = self.hops[0].address
+        if address.type is not AddressType.DOMAIN_NAME:
+            return self._first.dial(address, engine)
+        found: Deferred[Any] = self._names().lookup(address.host, address.port)
+        return found.addCallback(dial, lambda each: self._first.dial(each, engine), self.clock)
+
+
+class Try:
+    """
+    One connection to a first proxy, until the last proxy has answered.
+
+    :param route: leads through the proxies.
+    :param destination: what the last proxy is asked for.
+    :param trail: takes down what becomes of it.
+    :ivar over: whether :attr:`result` has fired or is firing.
+    """
+
+    __slots__ = (
+        "_at",
+        "_carrier",
+        "_destination",
+        "_dialed",
+        "_handshake",
+        "_pending",
+        "_route",
+        "_trail",
+        "over",
+        "result",
+    )
+
+    _dialed: Dialed
+    _handshake: Conversation
+
+    def __init__(self, route: UpstreamRoute, destination: Address, trail: Trail) -> None:
+        self._route = route
+        self._destination = destination
+        self._trail = trail
+        self._at = -1
+        self._carrier: SocketCarrier | TransportCarrier | None = None
+        self._pending: Pending | None = None
+        self.over = False
+        self.result: Deferred[Dialed] = Deferred(self._cancelled)
+
+    def start(self, engine: bool) -> Deferred[Dialed]:
+        """
+        Begin.
+
+        :param engine: whether the connection is to be a socket of the engine.
+        :returns: :attr:`result`.
+        """
+        route = self._route
+        route.deadlines.start(self, route.clock.seconds())
+        pending = self._pending = route.reach_first(engine)
+        pending.addBoth(self._reached)
+        return self.result
+
+    def expired(self) -> None:
+        """The last proxy does not have the request in time."""
+        what = "no connection to the proxy" if self._pending is not None else "the proxy has not answered"
+        self._own_failure(f"{what} within {self._route.deadlines.seconds:g} seconds")
+
+    # What the carrier tells.
+
+    def received(self, data: bytes) -> None:
+        """See :class:`socksproxy.routes.carriers.Talks`."""
+        try:
+            self._go_on(data)
+        except HandshakeFailed as problem:
+            self._fail(self._problem(problem))
+        except SOCKSError as problem:
+            self._fail(problem)
+
+    def lost(self, problem: BaseException) -> None:
+        """See :class:`socksproxy.routes.carriers.Talks`."""
+        if self.over:
+            return
+        if isinstance(problem, (ConnectionDone, ConnectionResetError)) or self._trail.asked:
+            self.received(b"")
+        else:
+            self._own_failure(f"the connection to the proxy fails: {_words(problem)}")
+
+    # Inside.
+
+    @property
+    def _name(self) -> str:
+        return self._route.hops[max(self._at, 0)].name
+
+    @property
+    def _carried(self) -> SocketCarrier | TransportCarrier:
+        assert self._carrier is not None
+        return self._carrier
+
+    def _reached(self, result: Dialed | Failure) -> None:
+        """There is a connection to the first proxy, or there is none."""
+        if self.over:
+            return  # it is cancelled
+        if isinstance(result, Failure):
+            self._not_connected(result)
+            return
+        try:
+            self._connected(result)
+        except Exception:  # a fault of ours
+            self._fail(Failure())
+
+    def _connected(self, dialed: Dialed) -> None:
+        self._pending = None
+        self._dialed = dialed
+        link = dialed.link
+        if isinstance(link, Destination):
+            self._carrier = TransportCarrier(self, link)
+            self._begin()
+            return
+        engine = self._route.engine()
+        assert engine is not None
+        carrier = self._carrier = SocketCarrier(self, engine, link)
+        carrier.start()
+        self._begin()
+        if carrier.missed and not self.over:
+            carrier.event(carrier.missed)
+
+    def _begin(self) -> None:
+        try:
+            self._ask_next()
+        except SOCKSError as problem:
+            self._fail(problem)
+
+    def _ask_next(self) -> None:
+        hops = self._route.hops
+        self._at += 1
+        hop, last = hops[self._at], self._at + 1 == len(hops)
+        wanted = self._destination if last else hops[self._at + 1].address
+        handshake = self._handshake = hop.handshake(wanted, self._trail.credentials)
+        if hop.tls is not None:
+            self._carried.start_tls(hop)
+        self._send(handshake.begin())
+
+    def _send(self, data: bytes) -> None:
+        if self.over:
+            return
+        if self._at + 1 == len(self._route.hops) and self._handshake.asking:
+            self._trail.asked = True
+            self._route.deadlines.stop(self)
+        self._carried.send(data)
+
+    def _go_on(self, data: bytes) -> None:
+        while not self.over:
+            handshake = self._handshake
+            send = handshake.receive(data)
+            if send:
+                self._send(send)
+            if not handshake.done or self.over:
+                return
+            rest = handshake.rest
+            if self._at + 1 == len(self._route.hops):
+                self._succeed(handshake.answers[0], rest)
+                return
+            self._ask_next()
+            if not rest:
+                return
+            data = rest
+
+    def _succeed(self, bound: Address, early: bytes) -> None:
+        self._end()
+        self._trail.reply = int(self._route.hops[-1].success)
+        self._trail.credentials = None
+        carrier = self._carried
+        link = carrier.link if isinstance(carrier, SocketCarrier) else carrier.released()
+        if bound.type is AddressType.DOMAIN_NAME:
+            bound = UNSPECIFIED
+        self.result.callback(Dialed(link, self._destination, self._dialed.outgoing, bound, early))
+
+    def _problem(self, problem: HandshakeFailed) -> SOCKSError:
+        """What *problem* with the present proxy is to the client."""
+        text = f"{self._name}: {problem}"
+        if self._at + 1 < len(self._route.hops):
+            return UpstreamFailed(text, self._name)
+        self._trail.reply = problem.reply
+        if problem.problem is Problem.REFUSED:
+            return UpstreamRefused(text, _reply_for(problem.meaning))
+        if problem.problem is Problem.CLOSED:
+            return UpstreamRefused(text, Reply.GENERAL_FAILURE)
+        return UpstreamFailed(text, self._name)
+
+    def _not_connected(self, failure: Failure) -> None:
+        problem = failure.value
+        if isinstance(problem, OSError) and problem.errno in SHORTAGES:
+            self._fail(problem)
+        elif isinstance(problem, NameNotFound):
+            self._own_failure("the name of the proxy is not found")
+        elif problem is not None:
+            self._own_failure(f"no connection to the proxy: {_words(problem)}")
+
+    def _own_failure(self, what: str) -> None:
+        """The present proxy fails."""
+        self._fail(UpstreamFailed(f"{self._name}: {what}", self._name))
+
+    def _fail(self, problem: BaseException | Failure) -> None:
+        if self.over:
+            return
+        self._drop()
+        self.result.errback(problem if isinstance(problem, Failure) else Failure(problem))
+
+    def _cancelled(self, _: object) -> None:
+        if not self.over:
+            self._drop()
+
+    def _drop(self) -> None:
+        self._end()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.cancel()
+        elif self._carrier is not None:
+            self._carrier.close()
+
+    def _end(self) -> None:
+        self.over = True
+        self._route.deadlines.stop(self)
+
+
+def _reply_for(meaning: int) -> Reply:
+    """The reply to our client where a proxy tells *meaning*."""
+    if meaning in _TOR:
+        return Reply.NOT_ALLOWED if meaning in _TOR_NOT_ALLOWED else Reply.HOST_UNREACHABLE
+    return Reply(meaning) if 1 <= meaning <= 8 else Reply.GENERAL_FAILURE
+
+
+def _words(problem: BaseException) -> str:
+    if isinstance(problem, (OSError, SOCKSError)):
+        return describe(problem)
+    return str(problem) or type(problem).__name__
+
+
+class Nowhere:
+    """
+    A way out that cannot be had: the configuration does not have it, or not any more.
+
+    :param name: what it is called.
+    """
+
+    resolves = True
+
+    def __init__(self, name: str) -> None:
+        self.via: str = name
+
+    def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
+        """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
+        return fail(UpstreamFailed(f"{self.via}: there is no such way out", self.via))
+
+    def source(self, address: Address) -> str | None:
+        """See :meth:`socksproxy.routes.interfaces.Route.source`."""
+        return None

@@ -1,0 +1,175 @@
+"""
+Upstream proxies: where they are, what they speak, who logs in, and through which other one they are reached.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from itertools import pairwise
+from typing import Any, Literal
+
+import attrs
+
+from ..wire.password import Credentials, build_credentials
+from ..wire.words import Address, AddressType
+from .errors import ConfigError
+
+#: The way out without an upstream, wherever a way out is named.
+DIRECT = "direct"
+
+#: The login that stands for the client's own.
+CLIENTS_OWN: Literal["client"] = "client"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class UpstreamType(Enum):
+    """What an upstream speaks."""
+
+    SOCKS4 = "socks4"
+    SOCKS4A = "socks4a"
+    SOCKS5 = "socks5"
+    HTTP = "http"
+    #: HTTP over TLS.
+    HTTPS = "https"
+    #: No proxy: the connection leaves from here.
+    DIRECT = "direct"
+
+    @property
+    def is_http(self) -> bool:
+        """Whether it is asked by HTTP CONNECT."""
+        return self in (UpstreamType.HTTP, UpstreamType.HTTPS)
+
+    @property
+    def is_socks4(self) -> bool:
+        """Whether it is SOCKS4 or SOCKS4a, which have a user and no password."""
+        return self in (UpstreamType.SOCKS4, UpstreamType.SOCKS4A)
+
+
+@attrs.frozen(kw_only=True)
+class Upstream:
+    """
+    An upstream proxy.
+
+    :ivar type: socks4, socks4a, socks5, http, https (HTTP over TLS) or direct (no proxy).
+    :ivar address: host and port of the proxy.
+    :ivar login: user and password-file; the text "client" stands for the name and the password that the
+        client has shown.
+    :ivar via: another upstream, through which this one is reached.
+    :ivar resolve: who looks up the names of destinations: upstream or here. SOCKS4 has no names: here.
+    :ivar try_timeout: seconds until the proxy has the request: for TCP, TLS, greeting and login, of a whole
+        chain. For the answer there is the rest of connect-timeout.
+    :ivar ca_file: the certificates that certify the proxy's own one, for https; none: the system's.
+    :raises ConfigError: for values that do not go together; its path is the key.
+    """
+
+    type: UpstreamType = attrs.field(converter=UpstreamType)
+    address: Address | None = None
+    login: Credentials | Literal["client"] | None = attrs.field(default=None, repr=False)
+    via: str | None = None
+    resolve: Literal["upstream", "here"] = "upstream"
+    try_timeout: float = 5.0
+    ca_file: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        kind = self.type
+        if kind is UpstreamType.DIRECT:
+            for key in ("address", "login", "via", "ca_file"):
+                if getattr(self, key) is not None:
+                    raise ConfigError("not with the type direct", path=(key.replace("_", "-"),), shown=False)
+            return
+        if self.address is None:
+            raise ConfigError("address is missing", shown=False)
+        if isinstance(self.login, Credentials):
+            if kind.is_socks4 and self.login.password:
+                raise ConfigError(f"{kind.value} has a user and no password", path=("login",), shown=False)
+            _check_login(self.login, kind)
+        if self.ca_file is not None and kind is not UpstreamType.HTTPS:
+            raise ConfigError("only with the type https", path=("ca-file",))
+
+    @property
+    def takes_names(self) -> bool:
+        """Whether the proxy is given names; if not, they are looked up here."""
+        return self.type is not UpstreamType.SOCKS4 and self.resolve == "upstream"
+
+
+def _check_login(login: Credentials, kind: UpstreamType) -> None:
+    if kind.is_http and b":" in login.username:
+        raise ConfigError("a user of HTTP has no colon in its name", path=("login",), shown=False)
+    if kind.is_socks4 and b"\0" in login.username:
+        raise ConfigError("a user of SOCKS4 has no zero byte in its name", path=("login",), shown=False)
+    try:
+        build_credentials(login)
+    except ValueError as problem:
+        raise ConfigError(str(problem), path=("login",), shown=False) from None
+
+
+def check_upstream_name(name: Any) -> None:
+    """
+    See whether an upstream can have that *name*.
+
+    :raises ConfigError: when it cannot.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError("a name is 1 to 64 letters, digits, '_', '.' or '-'", shown=False)
+    if name == DIRECT:
+        raise ConfigError("another name: direct is the way out without an upstream", shown=False)
+
+
+def chain_of(name: str, upstreams: Mapping[str, Upstream]) -> tuple[str, ...]:
+    """
+    The names of the proxies on the way out *name*, the first one from here first; empty: directly.
+
+    :raises ConfigError: where a name is unknown or the way is a loop; its path is the name and the key.
+    """
+    found: list[str] = []
+    step: str | None = name
+    while step is not None and step != DIRECT:
+        if step in found:
+            loop = " > ".join([*reversed(found[found.index(step) :]), found[-1]])
+            raise ConfigError(f"the way is a loop: {loop}", path=(found[-1], "via"))
+        if step not in upstreams:
+            path = (found[-1], "via") if found else ()
+            raise ConfigError("there is no such upstream", step if not found else None, path=path)
+        if upstreams[step].type is UpstreamType.DIRECT:
+            if found:
+                raise ConfigError("leave it out: a way begins directly", path=(found[-1], "via"))
+            return ()
+        found.append(step)
+        step = upstreams[step].via
+    return tuple(reversed(found))
+
+
+def problems_of(upstreams: Mapping[str, Upstream]) -> Iterable[ConfigError]:
+    """What is wrong with *upstreams* together."""
+    told = set()
+    for name in upstreams:
+        try:
+            chain = chain_of(name, upstreams)
+        except ConfigError as problem:
+            if problem.path not in told:
+                told.add(problem.path)
+                yield problem
+            continue
+        for before, after in pairwise(chain):
+            address = upstreams[after].address
+            assert address is not None
+            no_names = upstreams[before].type is UpstreamType.SOCKS4
+            if after == name and no_names and address.type is not AddressType.IPV4:
+                right = f"an IPv4 address is due: {before}, on the way to it, speaks SOCKS4"
+                yield ConfigError(right, path=(name, "address"))
+
+
+def upstreams_of(upstreams: Mapping[str, Upstream]) -> dict[str, Upstream]:
+    """
+    *upstreams*, which are right together.
+
+    :raises ConfigError: when they are not.
+    """
+    for name in upstreams:
+        check_upstream_name(name)
+    for problem in problems_of(upstreams):
+        raise problem
+    return dict(upstreams)

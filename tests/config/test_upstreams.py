@@ -1,0 +1,136 @@
+"""Upstreams in a configuration file, what ``check`` and ``explain`` say of them, and the examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import fields
+from twisted.internet.testing import MemoryReactorClock
+
+from socksproxy.app import Options
+from socksproxy.cli import main
+from socksproxy.config.command_line import Mistakes
+from socksproxy.config.upstreams import UPSTREAM_KEYS
+from socksproxy.net.resources import CheckedResources
+from socksproxy.values.upstreams import Upstream
+from socksproxy.wire.password import Credentials
+from socksproxy.wire.words import Address
+
+EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples" / "ways-out"
+
+
+def parsed(config: str, directory: Path, *more: str) -> Options:
+    reactor = MemoryReactorClock()
+    options = Options(reactor, CheckedResources(reactor), config.encode(), str(directory))
+    options.parseOptions(["--config=file", *more])
+    return options
+
+
+def problems(config: str, directory: Path, *more: str) -> list[str]:
+    with pytest.raises(Mistakes) as caught:
+        parsed(config, directory, *more)
+    return list(caught.value.lines)
+
+
+ONE = '[upstreams.one]\ntype = "socks5"\naddress = "127.0.0.1:9"\n'
+
+
+def test_every_key_is_a_field() -> None:
+    assert {key.replace("-", "_") for key in UPSTREAM_KEYS} == {field.name for field in fields(Upstream)}
+
+
+@pytest.mark.parametrize("name", ["single", "office"])
+def test_examples(name: str, tmp_path: Path) -> None:
+    """The complete files of the page are right."""
+    for file in ("provider.password", "branch.password"):
+        (tmp_path / file).write_text("hunter2\n")
+    options = parsed((EXAMPLES / f"{name}.toml").read_text(), tmp_path)
+    settings = options.plan.settings
+    assert settings.via in settings.upstreams
+    assert Credentials(b"alice", b"hunter2") in [each.login for each in settings.upstreams.values()]
+    assert options.warnings == []
+
+
+def test_meaning(tmp_path: Path) -> None:
+    options = parsed(f'{ONE}resolve = "here"\ntry-timeout = 2\n', tmp_path, "--via=one")
+    settings = options.plan.settings
+    assert settings.via == "one"
+    expected = Upstream(type="socks5", address=Address.of("127.0.0.1", 9), resolve="here", try_timeout=2.0)
+    assert settings.upstreams == {"one": expected}
+
+
+@pytest.mark.parametrize(
+    ("config", "line", "told"),
+    [
+        (f'{ONE}via = "two"\n', 4, "no such upstream"),
+        (f'{ONE}via = "one"\n', 4, "the way is a loop: one > one"),
+        (f"{ONE}adress = 1\n", 4, "did you mean address?"),
+        ('[upstreams.one]\ntype = "socks6"\n', 2, "there are socks4, socks4a"),
+        ('[upstreams.one]\ntype = "socks5"\n', 1, "address is missing"),
+        ('[upstreams.one]\naddress = "a:1"\n', 1, "type is missing"),
+        ('[upstreams.one]\ntype = "socks5"\naddress = "a"\n', 3, "not HOST:PORT"),
+        ('[upstreams.one]\ntype = "socks5"\naddress = "::1:80"\n', 3, "not HOST:PORT"),
+        ('[upstreams.direct]\ntype = "socks5"\naddress = "a:1"\n', 1, "another name"),
+        ('[upstreams.one]\ntype = "direct"\naddress = "a:1"\n', 3, "not with the type direct"),
+        (f'{ONE}login = "hunter2"\n', 4, "neither"),
+        (f'{ONE}login = {{ user = "a", password = "hunter2" }}\n', 4, "no such key"),
+        (f'{ONE}login = {{ user = "a", password-file = "lost" }}\n', 4, "no such file"),
+        (f'{ONE}ca-file = "lost"\n', 4, "only with the type https"),
+        ('[upstreams.one]\ntype = "socks5"\naddress = "127.0.0.1:1080"\n', 3, "a loop"),
+        ('[upstreams.one]\ntype = "socks5"\naddress = "localhost:1080"\n', 3, "a loop"),
+        (f'{ONE}[outgoing]\nvia = "on"\n', 5, "did you mean one?"),
+        (f'{ONE}[users.bob]\nvia = "on"\n', 5, "did you mean one?"),
+        (f'{ONE}[groups.all]\nvia = "on"\n', 5, "did you mean one?"),
+        (f'{ONE}[[rule]]\nname = "a"\nallow = true\nvia = "on"\n', 7, "did you mean one?"),
+        ("upstreams = 1\n", 1, "[upstreams.NAME]"),
+        ("[upstreams]\none = 1\n", 2, "not a table"),
+    ],
+)
+def test_mistakes(config: str, line: int, told: str, tmp_path: Path) -> None:
+    """e 46 and others: each mistake in one line, which shows no secret."""
+    (found,) = problems(config, tmp_path)
+    assert found.startswith(f"file:{line}:")
+    assert told in found
+    assert "hunter2" not in found
+
+
+def test_option(tmp_path: Path) -> None:
+    assert problems(ONE, tmp_path, "--via=two") == [
+        "--via two: there is no such upstream; each has a table that begins with [upstreams.NAME]"
+    ]
+
+
+def test_warnings(tmp_path: Path) -> None:
+    """A rule by network before a rule whose names an upstream looks up."""
+    rules = (
+        '[[rule]]\nname = "no"\nallow = false\nnetworks = ["private"]\n'
+        '[[rule]]\nname = "all"\nallow = true\nvia = "one"\n'
+    )
+    (warning,) = parsed(ONE + rules, tmp_path).warnings
+    assert warning.startswith("file:7:")
+    assert 'the rule "all" has the upstream one look them up' in warning
+    assert parsed(ONE + 'resolve = "here"\n' + rules, tmp_path).warnings == []
+
+
+def explained(capsys: Any, file: Path, *words: str) -> str:
+    assert main(["explain", str(file), *words]) in (0, None)
+    told: str = capsys.readouterr().out
+    return told
+
+
+def test_explain(tmp_path: Path, capsys: Any) -> None:
+    """The way, whose it is, and what does not go there."""
+    file = tmp_path / "office.toml"
+    text = (EXAMPLES / "office.toml").read_text().replace("branch.password", str(tmp_path / "secret"))
+    (tmp_path / "secret").write_text("hunter2\n")
+    file.write_text(text)
+    told = explained(capsys, file, "connect", "shop.example.com:443")
+    assert "  via office > branch, by rule branch, which looks the name up" in told
+    assert "hunter2" not in told
+    assert "  via office, by the server" in explained(capsys, file, "connect", "192.0.2.1:443")
+    assert "  directly, by rule inside" in explained(capsys, file, "connect", "a.office.example:443")
+    assert "refused (the upstream carries CONNECT alone: reply 7)" in explained(
+        capsys, file, "bind", "192.0.2.1:443"
+    )
