@@ -32,7 +32,7 @@ __all__ = ["elsewhere", "shouter"]
 
 HASH = new_hash(b"secret", 4).decode()
 BOB = f'[users.bob]\npassword = "{HASH}"\n'
-NO_GROUP_KEY = "no such key; there are expires, disabled, outgoing and limits"
+NO_GROUP_KEY = "no such key; there are expires, disabled, outgoing, via and limits"
 EMPTY = "must not be empty; leave it out where it does not matter"
 NO_TABLES = "[users]: each has a table of its own: it begins with [users.NAME]"
 RIGHT = "right is a hash: bcrypt (socksproxy passwd, or htpasswd -B), sha512-crypt, sha256-crypt or apr1"

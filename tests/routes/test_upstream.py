@@ -140,7 +140,7 @@ def test_banner(serve: Serve, scripted: Any, kind: str, steps: Any, pieces: int)
     there = yield scripted(*steps[:-1], steps[-1] + b"220 hello\r\n", pieces=pieces)
     proxy: Proxy = yield serve(**through(kind, there.port))
 
-    def scenario() -> Address:
+    def scenario() -> bytes:
         with proxy.connect() as sock:
             greet(sock)
             sock.sendall(request5("192.0.2.77", 8080))
