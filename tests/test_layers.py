@@ -150,9 +150,12 @@ TESTED_ELSEWHERE = {
     "policy/sets/named_sets": "policy/test_rules.py",
     "relay/pump": "relay/test_engine.py",
     "relay/transports": "relay/test_contract.py",
+    "routes/carriers": "routes/test_upstream.py",
+    "routes/hops": "routes/test_upstream.py",
     "service/base": "service/test_server.py",
     "session/allowance": "limits/test_sessions.py",
     "session/parts": "session/test_session.py",
+    "values/upstreams": "config/test_upstreams.py",
     # A scripted server for each check and its fault.
     "probe/": "probe/test_checks.py",
     # It takes a kernel, a name space and a program.

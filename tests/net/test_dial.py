@@ -15,7 +15,7 @@ from hypothesis import given, strategies as st
 from twisted.internet import error, reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock, LoopingCall, deferLater
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
@@ -687,10 +687,12 @@ def until(holds: Callable[[], bool]) -> Deferred[None]:
 
 
 def test_destination_is_a_protocol() -> None:
-    """Data and ends that come while there is no end yet are dropped without an error."""
+    """Data that comes while there is no end yet is kept, and no more is read; ends are dropped."""
     link = Destination()
-    link.makeConnection(object())  # nobody waits for the connection
+    transport: Any = StringTransport()
+    link.makeConnection(transport)  # nobody waits for the connection
     link.dataReceived(b"x")
+    assert (link.early, transport.producerState) == (b"x", "paused")
     link.readConnectionLost()
     link.writeConnectionLost()
     link.connectionLost()

@@ -295,7 +295,7 @@ def test_chain(serve: Serve, scripted: Any, origin: Origin, kinds: Any) -> Playi
     yield proxy.play(sent_and_heard, proxy, "127.0.0.1", origin.port)
     record = yield proxy.record()
     assert record["via"] == ">".join(ways)
-    assert len(origin.peers) == 1
+    yield until(lambda: len(origin.peers) == 1)
 
 
 @pytest_twisted.inlineCallbacks
@@ -586,7 +586,7 @@ def test_half_close(serve: Serve, serve_as: Serve) -> Playing:
 
         answer = yield proxy.play(scenario)
         assert answer
-        assert origin.peers
+        yield until(lambda: origin.peers)
 
 
 # Who goes which way.
@@ -609,7 +609,7 @@ def test_rules_users_server(serve_as: Serve, scripted: Any, origin: Origin) -> P
         assert (yield proxy.play(asked, proxy, host, origin.port)) == reply
     yield until(lambda: len(proxy.records) == 3)
     assert [each["via"] for each in proxy.records] == [None, "one", "dead"]
-    assert len(origin.peers) == 1
+    yield until(lambda: len(origin.peers) == 1)
 
 
 @pytest_twisted.inlineCallbacks
@@ -664,7 +664,7 @@ def test_reload(serve: Serve, scripted: Any, origin: Origin) -> Playing:
     assert (len(one.ends), len(two.ends)) == (1, 1)
     proxy.factory.reconfigure(upstreams={}, via=None)
     assert (yield proxy.play(asked, proxy, "127.0.0.1", origin.port)) == 0
-    assert len(origin.peers) == 1
+    yield until(lambda: len(origin.peers) == 1)
 
 
 @pytest_twisted.inlineCallbacks
