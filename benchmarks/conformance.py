@@ -143,6 +143,8 @@ def _probed(peer: Peer) -> list[dict[str, str]]:
         done = subprocess.run(
             [*asked, "--patience", str(_PATIENCE)], capture_output=True, text=True, check=False
         )
+    if not done.stdout:
+        raise CannotStart(done.stderr.strip())
     checks: list[dict[str, str]] = json.loads(done.stdout)["checks"]
     return checks
 

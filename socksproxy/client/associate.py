@@ -5,16 +5,16 @@ UDP ASSOCIATE: datagrams through a proxy (RFC 1928, section 7).
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint, IUDPTransport
 from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..net.names import literal
 from ..wire.datagram import build_header, parse_datagram
 from ..wire.words import UNSPECIFIED, Address, Command, ProtocolError, Request, Version
 from .connecting import Attempt, host_behind
@@ -192,14 +192,14 @@ class AssociationTransport:
         source = header.address.host, header.address.port
         if header.fragment or self._over:
             return
-        if self._only is not None and source != self._only and _is_literal(self._only[0]):
+        if self._only is not None and source != self._only and literal(self._only[0]) is not None:
             return
         self._protocol.datagramReceived(plain[start:], source)
 
     def ended(self, reason: BaseException | None) -> Deferred[None]:
         """The association is over, because of *reason*."""
         if self._over:
-            return maybeDeferred(lambda: None)
+            return succeed(None)
         self._over = True
         self._reason = reason
         self._attempt.close()
@@ -226,14 +226,6 @@ class _Link(DatagramProtocol):
 @lru_cache(maxsize=256)
 def _header_for(host: str, port: int) -> bytes:
     return build_header(destination_of(host, port))
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _own_interface(control: Any, relay: str) -> str:

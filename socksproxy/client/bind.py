@@ -78,7 +78,11 @@ class Binding(Attempt):
         assert self.negotiator is not None
         if self.port.address is None:
             host = host_behind(address, self.negotiator.transport)
-            self.port.opened(address_of(Address.of(host, address.port)))
+            try:
+                self.port.opened(address_of(Address.of(host, address.port)))
+            except Exception:
+                self.failed(Failure())
+                return
             self.result.callback(self.port)
         else:
             hand_over(self, self.negotiator, self._handshake, self.port.factory, address)
@@ -143,8 +147,8 @@ class BoundPort:
 
     def opened(self, address: IAddress) -> None:
         """The proxy listens at *address*."""
-        self.address = address
         self.factory.doStart()
+        self.address = address
 
     def ended(self, outcome: Any) -> None:
         """The port is closed: *outcome* is a protocol or a failure."""

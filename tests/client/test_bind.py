@@ -137,3 +137,17 @@ def test_cancel(scripted: Callable[..., Any]) -> Playing:
     listening.cancel()
     assert problems[0].check(error.ConnectingCancelledError)
     yield until(lambda: server.ends[0].ended)
+
+
+@pytest_twisted.inlineCallbacks
+def test_factory_that_raises(scripted: Callable[..., Any]) -> Playing:
+    """The caller hears at once what ``startFactory`` raises, and the proxy listens no longer."""
+
+    class Raises(Recorders):
+        def startFactory(self) -> None:
+            raise RuntimeError("no start")
+
+    server: Any = yield scripted(*open5(FIRST))
+    with pytest.raises(RuntimeError, match="no start"):
+        yield proxy_at(server.port).listen_endpoint("192.0.2.7").listen(Raises())
+    yield until(lambda: server.ends[0].ended)
