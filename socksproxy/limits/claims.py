@@ -39,15 +39,8 @@ class Admission(Enum):
     DROP = "drop"
 
 
-#: The number of sessions over a limit that are served until they get their refusal.
+#: The number of sessions over limits, of all holders, that are served until they get their refusal.
 PATIENCE = 32
-
-
-def admission_of(over: int) -> Admission:
-    """What becomes of a session with which there are *over* more than there may be."""
-    if over <= 0:
-        return Admission.SERVE
-    return Admission.REFUSE if over <= PATIENCE else Admission.DROP
 
 
 class Claims:
@@ -226,21 +219,26 @@ class Claims:
 
     def arrive(self, holders: Iterable[Holder]) -> None:
         """Count the session: a client has connected, or it is known now which one has."""
-        over, refused_by = 0, None
+        worst, refused_by = 0, None
         for place, limits in holders:
             if place in self._accounts:
                 continue  # it was counted when the client was not known
             account = self._accounts[place] = self._table.account(place, limits)
-            here = 0 if limits.sessions is None else self._add(account, SESSIONS) - limits.sessions
-            if here > over:
-                over, refused_by = here, account
+            if limits.sessions is None or self._refused_by is not None:
+                continue
+            over = self._add(account, SESSIONS) - limits.sessions
+            if over > worst:
+                worst, refused_by = over, account
         if refused_by is not None:
-            self._refuse(over, refused_by)
+            self._refuse(refused_by)
 
-    def _refuse(self, over: int, refused_by: Account) -> None:
-        """Refuse the session, one of *over* that are too many."""
-        self._table.refusing += self._refused_by is None
-        self.admission, self._refused_by = admission_of(over), refused_by
+    def _refuse(self, account: Account) -> None:
+        """Refuse the session, one too many of *account*'s. It counts for no holder from now on."""
+        self._give(lambda owner, kind: True)
+        self._kinds.clear()
+        self._table.refusing += 1
+        self._refused_by = account
+        self.admission = Admission.REFUSE if self._table.refusing <= PATIENCE else Admission.DROP
         if self.admission is Admission.DROP:
             # The client gets no reply, and the operator gets a line in the log.
             with suppress(TooManySessions):
@@ -258,7 +256,7 @@ class Claims:
             if account.arrivals is not None and not account.arrivals.take()
         ]
         if too_often and self._refused_by is None:
-            self._refuse(self._table.refusing + 1, too_often[0])
+            self._refuse(too_often[0])
 
     def renew(self, holders: Iterable[Holder]) -> None:
         """Follow changed limits: the session goes on, and counts for *holders* and no others."""

@@ -82,11 +82,27 @@ def test_per_client() -> None:
 
 
 def test_both() -> None:
-    """The limit that is passed by more decides."""
+    """The limit that is passed by more decides. A refused session takes no place of another client."""
     door = Door(each(sessions=4, per_client=2))
-    assert [door.admit("192.0.2.1") for _ in range(3)] == [SERVE, SERVE, REFUSE]
-    assert [door.admit("192.0.2.2") for _ in range(2)] == [SERVE, REFUSE]
+    assert [door.admit("192.0.2.1") for _ in range(9)] == [SERVE] * 2 + [REFUSE] * 7
+    assert [door.admit("192.0.2.2") for _ in range(3)] == [SERVE, SERVE, REFUSE]
     assert door.admit("192.0.2.3") is REFUSE
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(sessions=1), Limits(new_sessions=Rate(0.001, 1))], ids=["at once", "new"]
+)
+def test_refused_sessions_count_nowhere(limits: Limits) -> None:
+    """Not in the counts of their other holders, and not after a change of the limits."""
+    server = Limits(sessions=9)
+    door = Door(ServerLimits(server=server, client=limits))
+    assert [door.admit("192.0.2.1") for _ in range(5)] == [SERVE] + [REFUSE] * 4
+    assert had(door.ledger, Scope.SERVER) == 1
+    door.ledger.set(ServerLimits(server=server, client=Limits(sessions=2)), None)
+    for _, claims in door.inside:
+        door.ledger.renewed(claims, Client("192.0.2.1", 1), ())
+    assert had(door.ledger, Scope.SERVER) == 1
+    assert [door.admit("192.0.2.1") for _ in range(2)] == [SERVE, REFUSE]
 
 
 def test_zero() -> None:
@@ -99,7 +115,6 @@ def test_who_leaves_makes_room() -> None:
     door = Door(each(sessions=2, per_client=1))
     assert [door.admit("192.0.2.1"), door.admit("192.0.2.2")] == [SERVE, SERVE]
     assert door.admit("192.0.2.1") is REFUSE
-    door.release("192.0.2.1")
     door.release("192.0.2.1")
     assert door.admit("192.0.2.1") is SERVE
 
@@ -128,7 +143,7 @@ def test_unknown_clients_have_no_limit_of_their_own() -> None:
 
 def test_known_later() -> None:
     """Who turns out to be somebody is counted with them as well, and with all only once."""
-    server = Limits(sessions=3, new_sessions=Rate(0.001, 3))
+    server = Limits(sessions=2, new_sessions=Rate(0.001, 3))
     ledger = Ledger(Clock(), ServerLimits(server=server, client=Limits(sessions=1)))
     there = []
     for host, admission in (("192.0.2.1", SERVE), ("192.0.2.1", REFUSE), ("192.0.2.2", SERVE)):
@@ -138,7 +153,7 @@ def test_known_later() -> None:
         assert ledger.arrive(Client(host, 1), claims) is claims
         assert claims.admission is admission
         there.append(claims)
-    assert had(ledger, Scope.SERVER) == 3
+    assert had(ledger, Scope.SERVER) == 2
     late = ledger.arrive(Client(""))
     assert late is not None
     assert ledger.arrive(Client("192.0.2.3", 1), late) is late
@@ -160,19 +175,21 @@ def test_known_later() -> None:
 def test_any_order(acts: list[tuple[bool, str | None]], sessions: int | None, per_client: int | None) -> None:
     """What is served never exceeds a limit for want of a release, and nothing is left of those who went."""
     door = Door(each(sessions, per_client))
-    here: list[str | None] = []
+    here: list[tuple[str | None, Admission]] = []
     for comes, client in acts:
         if comes:
-            admission = door.admit(client)
-            here.append(client)
-            over = 0 if sessions is None else len(here) - sessions
+            served = [other for other, admission in here if admission is SERVE]
+            refused = sum(admission is not SERVE for _, admission in here)
+            over = sessions is not None and len(served) >= sessions
             if per_client is not None and client != "":
-                over = max(over, here.count(client) - per_client)
-            assert admission is (SERVE if over <= 0 else REFUSE if over <= PATIENCE else DROP)
-        elif client in here:
-            here.remove(client)
+                over |= served.count(client) >= per_client
+            admission = door.admit(client)
+            here.append((client, admission))
+            assert admission is (SERVE if not over else REFUSE if refused < PATIENCE else DROP)
+        elif client in (other for other, _ in here):
+            here.remove(next(entry for entry in here if entry[0] == client))
             door.release(client)
-    for client in here:
+    for client, _ in here:
         door.release(client)
     assert len(door.ledger) == 0
     assert door.ledger.refusing == 0

@@ -22,7 +22,6 @@ from zope.interface.verify import verifyClass
 from socksproxy import Client, SOCKSFactory
 from socksproxy.errors import TooManySessions
 from socksproxy.limits import Limits, ServerLimits
-from socksproxy.limits.account import Scope
 from socksproxy.limits.claims import PATIENCE as HEARD
 from socksproxy.policy import DefaultPolicy, Rule, RulePolicy
 from socksproxy.server.factory import SOCKSProtocol, client_of
@@ -31,7 +30,6 @@ from socksproxy.wire.words import Address, AddressType, Command
 from ..conftest import Serve
 from ..support.certificates import self_signed
 from ..support.hosts import Hosts
-from ..support.limits import had
 from ..support.logs import log_publisher
 from ..support.machine import needs_ipv6
 from ..support.origin import Origin, answer_at_the_end, echo
@@ -358,7 +356,7 @@ def test_patience(serve: Serve, said: list[dict[str, Any]]) -> Playing:
             return sock
 
         socks = [come() for _ in range(1 + HEARD)]
-        yield until(lambda: had(proxy.sessions.context.ledger, Scope.CLIENT, "127.0.0.1") == 1 + HEARD)
+        yield until(lambda: proxy.sessions.context.ledger.refusing == HEARD)
         late = come()
         assert (yield proxy.play(is_reset, late))
         yield until(lambda: len(proxy.sessions.live) == 1 + HEARD)
@@ -396,7 +394,7 @@ def test_dropped_sends_on(serve_as: Serve) -> Playing:
         proxy: Proxy = yield serve_as("wrapped", limits=ServerLimits(client=Limits(sessions=1)))
         for _ in range(1 + HEARD):
             stack.enter_context(proxy.connect()).sendall(greeting())
-        yield until(lambda: had(proxy.sessions.context.ledger, Scope.CLIENT, "127.0.0.1") == 1 + HEARD)
+        yield until(lambda: proxy.sessions.context.ledger.refusing == HEARD)
         with socket.create_connection(proxy.address, PATIENCE) as sock:
             header = f"PROXY TCP4 127.0.0.1 127.0.0.1 1 {proxy.address[1]}\r\n".encode()
             sock.sendall(header + greeting() + request5("127.0.0.1", origin.port))

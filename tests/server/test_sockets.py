@@ -19,7 +19,6 @@ from twisted.internet.task import Clock, deferLater
 
 from socksproxy import SOCKSFactory, Timeouts
 from socksproxy.limits import Limits, ServerLimits
-from socksproxy.limits.account import Scope
 from socksproxy.limits.claims import PATIENCE as HEARD
 from socksproxy.net.descriptors import DescriptorGate
 from socksproxy.relay.engine import RelayEngine
@@ -30,7 +29,6 @@ from socksproxy.session.parts import Phase
 from socksproxy.twisted_internals import change_factory
 
 from ..conftest import Serve
-from ..support.limits import had
 from ..support.origin import Origin, answer_at_the_end, echo
 from ..support.policy import Policy
 from ..support.proxy import (
@@ -457,7 +455,7 @@ def test_dropped(stack: ExitStack) -> None:
     accepting.acceptor.doRead()
     assert is_reset(clients[-1])
     assert len(accepting.factory.sessions.live) == 1 + HEARD
-    assert had(accepting.factory.sessions.context.ledger, Scope.SERVER) == 1 + HEARD
+    assert accepting.factory.sessions.context.ledger.refusing == HEARD
     assert accepting.records == []
 
 
