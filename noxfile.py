@@ -23,7 +23,8 @@ def tests(session: nox.Session) -> None:
 def quick(session: nox.Session) -> None:
     """Run the tests that take less than a minute: they start no processes."""
     session.install("-e", ".[test]")
-    session.run(*PYTEST, "-q", *QUICK, *session.posargs)
+    # More processes than cores: for about half of their time the tests wait, for sockets and for clocks.
+    session.run(*PYTEST, "-n", "4", "-q", *QUICK, *session.posargs)
 
 
 @nox.session
