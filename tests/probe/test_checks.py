@@ -10,6 +10,7 @@ import pytest
 
 from socksproxy.probe.check import Check
 from socksproxy.probe.checks import ALL
+from socksproxy.probe.checks.udp import ProbeAssociation, stranger_to
 from socksproxy.probe.outcome import CheckOutcome, Failed, NotPossible, NotServed
 from socksproxy.probe.running import run
 from socksproxy.probe.subject import ProbedServer, Where
@@ -115,3 +116,13 @@ def test_wrong_password_where_the_right_one_is_empty() -> None:
         subject = _subject(server, Credentials(USER, b""))
         [result] = run([check for check in ALL if check.id == "login.wrong"], subject)
     assert result.verdict is CheckOutcome.PASS
+
+
+@pytest.mark.parametrize("relay", ["::1", "192.0.2.1"])
+def test_no_stranger(relay: str) -> None:
+    """Only the loopback network of IPv4 has a second address; elsewhere the check is not run, in words."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        control: Any = None
+        association = ProbeAssociation(control, (relay, 1), sock, sock)
+        with pytest.raises(NotPossible, match="no second address of this machine"):
+            stranger_to(association, ProbedServer(Where("::1", 1)))

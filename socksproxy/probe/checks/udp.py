@@ -239,16 +239,11 @@ def _fragments(subject: ProbedServer) -> str:
     needs="udp.associate",
 )
 def _other_source(subject: ProbedServer) -> None:
-    with associated(subject) as association:
-        if not ip_address(association.relay[0]).is_loopback:
-            raise NotPossible("no second address of this machine that reaches the server")
-        with _bound(subject.another_source()) as stranger:
-            _round_trip(association)
-            stranger.sendto(
-                build_header(_address_of(association.target)) + b"from a stranger", association.relay
-            )
-            expect(_received(association.target, _QUIET) is None, "it reached the target")
-            _round_trip(association)
+    with associated(subject) as association, stranger_to(association, subject) as stranger:
+        _round_trip(association)
+        stranger.sendto(build_header(_address_of(association.target)) + b"from a stranger", association.relay)
+        expect(_received(association.target, _QUIET) is None, "it reached the target")
+        _round_trip(association)
 
 
 @CHECKS.add(
@@ -258,15 +253,10 @@ def _other_source(subject: ProbedServer) -> None:
     needs="udp.associate",
 )
 def _first_source(subject: ProbedServer) -> None:
-    with associated(subject) as association:
-        if not ip_address(association.relay[0]).is_loopback:
-            raise NotPossible("no second address of this machine that reaches the server")
-        with _bound(subject.another_source()) as stranger:
-            stranger.sendto(
-                build_header(_address_of(association.target)) + b"from a stranger", association.relay
-            )
-            expect(_received(association.target, _QUIET) is None, "its datagram reached the target")
-            _round_trip(association)
+    with associated(subject) as association, stranger_to(association, subject) as stranger:
+        stranger.sendto(build_header(_address_of(association.target)) + b"from a stranger", association.relay)
+        expect(_received(association.target, _QUIET) is None, "its datagram reached the target")
+        _round_trip(association)
 
 
 @CHECKS.add(
@@ -315,6 +305,18 @@ def _relay(bound: Address, control: Link) -> tuple[str, int]:
     """Where datagrams go. Servers that tell zeros mean the address that the client has reached."""
     unspecified = bound.type is not AddressType.DOMAIN_NAME and ip_address(bound.host).is_unspecified
     return (control.socket.getpeername()[0] if unspecified else bound.host), bound.port
+
+
+def stranger_to(association: ProbeAssociation, subject: ProbedServer) -> socket.socket:
+    """
+    A socket that reaches the relay of *association* from another address than the client's.
+
+    :raises NotPossible: where this machine has none: IPv6 has one loopback address alone.
+    """
+    relay = ip_address(association.relay[0])
+    if relay.version == 6 or not relay.is_loopback:
+        raise NotPossible("no second address of this machine that reaches the server")
+    return _bound(subject.another_source())
 
 
 def _bound(host: str) -> socket.socket:
