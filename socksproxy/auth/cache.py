@@ -26,7 +26,7 @@ from zope.interface import implementer
 from ..logs.redaction import redacted
 from ..runtime.recent import Recent
 from .fingerprints import Fingerprints
-from .known import Recall, tells_changes, version_of
+from .known import Recall, tells_changes, versioned
 
 _log = Logger(namespace="socksproxy")
 
@@ -112,6 +112,8 @@ class Remembering:
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.checker = checker
+        # Found once: every session looks at the versions.
+        self._versioned = versioned(checker)
         self._clock = clock
         self._seconds = seconds
         self._wrong_for = min(seconds, WRONG)
@@ -137,12 +139,12 @@ class Remembering:
         :returns: at once what is remembered; else a Deferred. Cancelling it cancels the check if no other
             client waits for the same check.
         """
+        avatar_id = self.right_one(credentials)
+        if avatar_id is not None:
+            return avatar_id
         username: bytes = credentials.username
         mac = self._fingerprints.of(username, credentials.password)
-        version = version_of(self.checker)
-        known = self._right_one(username, version)
-        if known is not None and compare_digest(known.mac, mac):
-            return known.avatar_id
+        version = self._version()
         wrong = self._refused.get(mac)
         if wrong is not None and wrong.version == version:
             return self._refuse_again(wrong)
@@ -152,6 +154,18 @@ class Remembering:
             return self._wait(check)
         return self._ask(credentials, _Check(username, mac, version, now))
 
+    def right_one(self, credentials: Any) -> AvatarId | None:
+        """The checker's name for the user, if the password of *credentials* is remembered as right."""
+        known = self._verified.get(credentials.username)
+        if known is None or known.version != self._version():
+            return None
+        mac = self._fingerprints.of(credentials.username, credentials.password)
+        return known.avatar_id if compare_digest(known.mac, mac) else None
+
+    def _version(self) -> int:
+        """A number that grows whenever users of the checker have changed, as far as it tells that."""
+        return sum([getattr(one, "version", 0) for one in self._versioned])
+
     def recall(self, credentials: Any) -> Recall:
         """
         What is remembered of *credentials*, without a check.
@@ -159,22 +173,18 @@ class Remembering:
         :returns: for another password than the remembered one :attr:`Recall.OTHER` the first time, and
             :attr:`Recall.WRONG` when it is repeated.
         """
-        mac = self._fingerprints.of(credentials.username, credentials.password)
-        version = version_of(self.checker)
-        known = self._right_one(credentials.username, version)
-        if known is not None and compare_digest(known.mac, mac):
+        if self.right_one(credentials) is not None:
             return Recall.RIGHT
+        mac = self._fingerprints.of(credentials.username, credentials.password)
+        version = self._version()
+        known = self._verified.get(credentials.username)
         wrong = self._refused.get(mac)
         if (wrong is not None and wrong.version == version) or self._suspected.get(mac):
             return Recall.WRONG
-        if known is None:
+        if known is None or known.version != version:
             return Recall.NOTHING
         self._suspected.put(mac, True, self._wrong_for)
         return Recall.OTHER
-
-    def _right_one(self, username: bytes, version: int) -> _Verified | None:
-        known = self._verified.get(username)
-        return None if known is None or known.version != version else known
 
     def _refuse_again(self, wrong: _Wrong) -> Deferred[AvatarId]:
         """Refuse once more, after the time that the check took."""

@@ -83,17 +83,23 @@ class Gate:
         :raises UnauthorizedLogin: (at once or by the Deferred) when the client is refused; the log says why.
         """
         guessed = _guessed(credentials)
+        refused = guessed is not None and self._penalties.refuses(client.whose, guessed)
+        asked = None if refused else self._remembered(client, credentials)
+        if type(asked) is tuple and len(asked) == 3 and guessed is not None:
+            # Most sessions end up here: what only a refusal needs would take half of their login.
+            self._penalties.succeeded(client.whose, guessed)
+            return asked[1], asked[2]
         attempt = _LoginAttempt(self, client, method, credentials, guessed)
         if guessed is not None:
             if isinstance(credentials, Password):
                 credentials.share = self._penalties.share(client.whose, guessed)
                 attempt.guess = self._penalties.fingerprints.of(guessed, credentials.password)
-            if self._penalties.refuses(client.whose, guessed):
+            if refused:
                 attempt.passes = self._is_remembered(client, guessed, credentials)
                 if not attempt.passes:
                     raise self._refuse(attempt)
         try:
-            asked = self._ask(credentials, client)
+            asked = self._portal.login(credentials, client, ISOCKSUser) if asked is None else asked
         except Exception:
             raise self._broken(attempt, Failure()) from None
         if not isinstance(asked, Deferred):
@@ -103,21 +109,19 @@ class Gate:
             return attempt.wait(asked, self._checker_of(credentials))
         return self.judge(attempt, attempt.answer)
 
-    def _ask(self, credentials: ICredentials, client: Client) -> Any:
+    def _remembered(self, client: Client, credentials: ICredentials) -> Any:
         """
-        Ask the portal.
+        What the realm answers, at once or by a Deferred, where a checker of ours remembers the password.
 
-        :returns: its answer; or a Deferred, unless a checker of ours knows the password already. As most
-            sessions show a password that is remembered, Deferreds would take a quarter of their login.
+        :returns: None: nothing is remembered.
         """
-        checker = self._checker(credentials) if type(self._portal) is Portal else None
-        if type(checker) is not Remembering:
-            return self._portal.login(credentials, client, ISOCKSUser)
-        avatar_id = checker.requestAvatarId(credentials)
-        if isinstance(avatar_id, Deferred):
-            return avatar_id.addCallback(self._portal.realm.requestAvatar, client, ISOCKSUser)
+        portal = self._portal
+        checker = self._checker(credentials) if type(portal) is Portal else None
+        avatar_id: Any = checker.right_one(credentials) if type(checker) is Remembering else None
+        if avatar_id is None:
+            return None
         try:
-            return self._portal.realm.requestAvatar(avatar_id, client, ISOCKSUser)
+            return portal.realm.requestAvatar(avatar_id, client, ISOCKSUser)
         except Exception:
             return Failure()
 
@@ -466,6 +470,8 @@ def _user_and_logout(answer: Any) -> Granted:
 
 def _guessed(credentials: ICredentials) -> bytes | None:
     """The name whose password *credentials* may guess; None: *credentials* have no password."""
+    if type(credentials) is Password:
+        return credentials.username
     if IUsernamePassword.providedBy(credentials) or IUsernameHashedPassword.providedBy(credentials):
         name: bytes = credentials.username
         return name

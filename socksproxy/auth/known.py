@@ -5,7 +5,8 @@ All of this is optional:
 
 * A method ``knows(avatar_id)`` returns True, False, or None when the checker cannot tell. It is called in the
   reactor's thread, without a password, when users may have changed, and must not block.
-* An attribute ``version`` is an int that grows whenever the checker's users have changed.
+* An attribute ``version`` is an int that grows whenever the checker's users have changed. It is there from
+  the start.
 * A method ``recall(credentials)`` returns at once, without a check, what the checker remembers
   (:class:`Recall`).
 * A method ``methods()`` returns the authentication methods that the checker brings along.
@@ -51,10 +52,11 @@ def knows(checker: Any, avatar_id: Any) -> bool | None:
     return True if True in answers else None if None in answers else False
 
 
-def version_of(checker: Any) -> int:
-    """A number that grows whenever the users of *checker* have changed, as far as it tells that."""
-    own: int | None = getattr(checker, "version", None)
-    return sum(map(version_of, inner(checker))) if own is None else own
+def versioned(checker: Any) -> list[Any]:
+    """*checker*, or those of the checkers that it asks, as far as they have a ``version``."""
+    if getattr(checker, "version", None) is not None:
+        return [checker]
+    return [found for one in inner(checker) for found in versioned(one)]
 
 
 def tells_changes(checker: Any) -> bool:

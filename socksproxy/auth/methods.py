@@ -47,7 +47,8 @@ class _AskPassword:
     __slots__ = ()
 
     def receive(self, data: bytes) -> tuple[int, object]:
-        parsed = parse_credentials(data)
+        # Most clients wait for the choice of the method.
+        parsed = parse_credentials(data) if data else None
         if parsed is None:
             return 0, None
         (username, password), taken = parsed

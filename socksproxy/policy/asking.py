@@ -129,7 +129,7 @@ def _with_user(
     """*answer*, which does not deny it, together with what the client's user says."""
     assert client.avatar is not None
     also = _answered(client.avatar, "permits", client, command, destination)
-    if not isinstance(answer, Deferred):
+    if answer is True or not isinstance(answer, Deferred):
         return also
     if not isinstance(also, Deferred):
         return answer if also else False

@@ -122,10 +122,10 @@ class Login:
         except UnauthorizedLogin as problem:
             self._session.login_failed(problem)
             return
-        if isinstance(granted, Deferred):
-            self._session.wait(granted, self._granted, self._session.login_failed)
-        else:
+        if isinstance(granted, tuple):  # isinstance() takes longer with Deferred than with other classes
             self._granted(granted)
+        else:
+            self._session.wait(granted, self._granted, self._session.login_failed)
 
     def _granted(self, granted: Granted) -> None:
         """The portal knows the client."""
@@ -135,7 +135,9 @@ class Login:
     def _enter(self, granted: Granted) -> None:
         session = self._session
         user, self._logout = granted
-        session.client = session.client._replace(user=user.name, avatar=user)
+        host, port, _, _, groups, listener, version, uid, aliases, told = session.client
+        # Written out: _replace() takes twice the time.
+        session.client = Client(host, port, user.name, user, groups, listener, version, uid, aliases, told)
 
     def renew(self, authentication: Authentication) -> Deferred[Any]:
         """

@@ -275,7 +275,7 @@ class Session(FollowingSession):
             self._break_off(problem)
             return
         self.channel.write(negotiation.take_output())
-        if self.ended is None:
+        if self.ended is None and (negotiation.early or self.half_closed):
             self._negotiate(b"")
 
     def login_failed(self, problem: Exception) -> None:

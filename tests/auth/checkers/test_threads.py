@@ -34,7 +34,7 @@ from socksproxy.auth.checkers.threads import (
     threads_for_hashing,
 )
 from socksproxy.auth.credentials import Password
-from socksproxy.auth.known import version_of
+from socksproxy.auth.known import versioned
 
 from ...support.logs import heard
 from ...support.proxy import PATIENCE, ClockedReactor, reactor, until
@@ -436,9 +436,9 @@ def test_threaded_version(make: Make) -> None:
     """Whether it has changed is its checker's to say."""
     checker: Any = Checker(denied)
     threaded = ThreadedChecker(checker, make())
-    assert version_of(threaded) == 0
+    assert versioned(threaded) == []
     checker.version = 7
-    assert version_of(threaded) == 7
+    assert versioned(threaded) == [checker]
 
 
 @pytest_twisted.inlineCallbacks
