@@ -43,6 +43,7 @@ class ABI(NamedTuple):
     recvmmsg: int
     getpeername: int
     socket: int
+    setsockopt: int
     foreign: Foreign
     end: int = 0
 
@@ -65,6 +66,7 @@ ABIS = {
         recvmmsg=299,
         getpeername=52,
         socket=41,
+        setsockopt=54,
         # socketcall, sendmmsg, socket, connect, sendto, sendmsg
         foreign=Foreign(0x40000003, (102, 345, 359, 362, 369, 370, IO_URING_SETUP)),
         end=0x40000000,  # x32
@@ -81,6 +83,7 @@ ABIS = {
         recvmmsg=243,
         getpeername=205,
         socket=198,
+        setsockopt=208,
         # socket, connect, sendto, sendmsg, sendmmsg
         foreign=Foreign(0x40000028, (281, 283, 290, 296, 374, IO_URING_SETUP)),
     ),

@@ -10,9 +10,10 @@ import socket
 from enum import Enum
 from functools import cached_property
 
+from ..wire.words import Address
 from .filter import PROTOCOLS
 from .kernel import CallListener, Memory, Notice, take_descriptor
-from .sockaddr import LONGEST
+from .sockaddr import LONGEST, family_of, parse
 
 SO_COOKIE = 57
 _SO_DOMAIN = 39
@@ -90,6 +91,19 @@ class Call:
         if size > LONGEST:
             raise OSError(errno.EINVAL, "invalid argument")
         return self.memory.read(place, size)
+
+    def destination(self, address: bytes) -> Address | None:
+        """
+        The internet address *address*; None: it is none.
+
+        :raises OSError: (EAFNOSUPPORT) for the address of a family that the socket does not take.
+        """
+        found = parse(address)
+        if found is None or family_of(address) == self.socket.family:
+            return found
+        if self.is_stream or self.socket.family == socket.AF_INET:
+            raise OSError(errno.EAFNOSUPPORT, "address family not supported")
+        return found
 
     def put_address(self, place: int, size_at: int, address: bytes) -> None:
         """

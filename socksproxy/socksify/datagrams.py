@@ -22,12 +22,16 @@ from .call import Call, CallResult
 from .name_server import answer
 from .stand_ins import StandIns
 from .streams import family_here, is_blocking
-from .ways import Way, Ways
+from .ways import Bypass, Ways
 
 #: Sockets that are known at the same time. The one that was not used longest is forgotten.
 MOST_FLOWS = 16384
 _MOST_BYTES = 65535
 _MSG_ERRQUEUE = 0x2000
+# Control data that names other routers: IP_RETOPTS, IPV6_2292RTHDR, IPV6_RTHDR.
+_ROUTES = {(socket.IPPROTO_IP, 7), (socket.IPPROTO_IPV6, 5), (socket.IPPROTO_IPV6, 57)}
+# Where the number of an interface stands in IP_PKTINFO, IPV6_2292PKTINFO and IPV6_PKTINFO.
+_INTERFACE_AT = {(socket.IPPROTO_IP, 8): 0, (socket.IPPROTO_IPV6, 2): 16, (socket.IPPROTO_IPV6, 50): 16}
 
 
 class Flow(NamedTuple):
@@ -40,7 +44,7 @@ class Flow(NamedTuple):
 
     cookie: bytes
     peer: bytes
-    way: Way | Address
+    way: Bypass | Address
 
 
 class Received(NamedTuple):
@@ -107,7 +111,7 @@ class DatagramGate(DatagramProtocol):
         flow = self._by_port.get(address[1])
         if flow is None:
             return
-        if flow.way is Way.NAMES:
+        if flow.way is Bypass.NAMES:
             said = answer(data, self._stand_ins)
             if said:
                 self.transport.write(said, address)
@@ -136,12 +140,12 @@ class Datagrams:
 
     def connect(self, call: Call, address: bytes) -> int:
         """connect(2). No datagram is sent: getaddrinfo connects only to learn its own address."""
-        destination = sockaddr.parse(address)
+        destination = call.destination(address)
         if destination is None:
             self._gate.remove(call.cookie)
             return -kernel.connect(call.socket.fileno(), address)
         way = self._way_to(destination)
-        if way is Way.DIRECT:
+        if way is Bypass.DIRECT:
             self._gate.remove(call.cookie)
             return -kernel.connect(call.socket.fileno(), address)
         here = sockaddr.build(family_here(call.socket), "127.0.0.1", self._gate.port)
@@ -160,7 +164,7 @@ class Datagrams:
         """
         memory = call.memory
         address = call.address(*message.name) if message.name.place else b""
-        control = sockaddr.parse_control(memory.read(*message.control))
+        control = _by_usual_routes(sockaddr.parse_control(memory.read(*message.control)))
         if sum(part.size for part in message.parts) > _MOST_BYTES:
             raise OSError(errno.EMSGSIZE, "message too long")
         data = [memory.read(*part) for part in message.parts]
@@ -169,11 +173,13 @@ class Datagrams:
 
     def _target(self, call: Call, address: bytes) -> Any:
         """Where a datagram to *address* goes."""
-        destination = sockaddr.parse(address)
+        destination = call.destination(address)
         if destination is None:
             raise OSError(errno.EAFNOSUPPORT, "address family not supported")
         way = self._way_to(destination)
-        if way is Way.DIRECT:
+        if way is Bypass.DIRECT:
+            if sockaddr.family_of(address) != call.socket.family:  # an IPv4 address for an IPv6 socket
+                address = sockaddr.build(call.socket.family, destination.host, destination.port)
             return sockaddr.for_python(address)
         flow = self._gate.flow_of(call.cookie)
         if flow is not None and flow.way != way:
@@ -216,17 +222,34 @@ class Datagrams:
         flow = self._gate.flow_of(cookie)
         return None if flow is None else flow.peer
 
-    def _way_to(self, destination: Address) -> Way | Address:
+    def _way_to(self, destination: Address) -> Bypass | Address:
         way = self._ways.way_to(destination)
         if self._all_direct and isinstance(way, Address) and way == destination:
-            return Way.DIRECT
+            return Bypass.DIRECT
         if isinstance(way, Address):
             self._check()
         return way
 
-    def _add_flow(self, call: Call, peer: bytes, way: Way | Address) -> None:
+    def _add_flow(self, call: Call, peer: bytes, way: Bypass | Address) -> None:
         port: int = call.socket.getsockname()[1]
         self._gate.add(port, Flow(call.cookie, peer, way))
+
+
+def _by_usual_routes(control: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+    """
+    *control* data without the interface, since even a datagram to 127.0.0.1 would leave the machine by it.
+
+    :raises OSError: (EPERM) for a source route.
+    """
+    kept = []
+    for level, kind, content in control:
+        if (level, kind) in _ROUTES:
+            raise PermissionError(errno.EPERM, "a source route leads around the proxy")
+        at = _INTERFACE_AT.get((level, kind))
+        if at is not None:
+            content = content[:at] + bytes(4) + content[at + 4 :]
+        kept.append((level, kind, content))
+    return kept
 
 
 def _bind(link: socket.socket) -> None:

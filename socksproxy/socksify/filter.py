@@ -10,6 +10,8 @@ Calls that could reach a network past the supervisor are refused:
 * ``io_uring_setup``, because a ring connects without system calls (ENOSYS: programs then use epoll);
 * sockets of other kinds than TCP and UDP (EPERM): raw, packet, ping, SCTP, SMC, Bluetooth, vsock and so on.
   Unix, netlink and crypto sockets (AF_ALG) stay on the machine and pass;
+* options that lead packets to another router or interface than the routes of this machine do (EPERM), since
+  even packets to 127.0.0.1 then leave the machine;
 * network calls of 32-bit programs, and all calls of x32 (ENOSYS), because they have other numbers.
 """
 
@@ -36,6 +38,13 @@ _SOCK_TYPE = 0xF
 PROTOCOLS = {
     socket.SOCK_STREAM: (0, socket.IPPROTO_TCP, _IPPROTO_MPTCP),
     socket.SOCK_DGRAM: (0, socket.IPPROTO_UDP),
+}
+#: The options of sockets that cannot be set, for each level, by the kernel's numbers.
+REFUSED_OPTIONS = {
+    socket.SOL_SOCKET: (25, 62),  # SO_BINDTODEVICE, SO_BINDTOIFINDEX
+    socket.IPPROTO_IP: (4, 50),  # IP_OPTIONS (source routes), IP_UNICAST_IF
+    # IPV6_2292PKTOPTIONS, IPV6_PKTINFO, IPV6_RTHDR, IPV6_UNICAST_IF
+    socket.IPPROTO_IPV6: (6, 50, 57, 76),
 }
 
 
@@ -72,6 +81,7 @@ def _native(abi: ABI) -> list[Instruction]:
         code += _when(number, _notify_with_pointer(4))
     code += _when(IO_URING_SETUP, [_give(_ERRNO | errno.ENOSYS)])
     code += _when(abi.socket, _sockets())
+    code += _when(abi.setsockopt, _options())
     return [*code, _give(ALLOW)]
 
 
@@ -109,6 +119,17 @@ def _sockets() -> list[Instruction]:
     for family in (socket.AF_INET, socket.AF_INET6):
         code += _when(family, inet)
     return [*code, _give(_ERRNO | errno.EPERM)]
+
+
+def _options() -> list[Instruction]:
+    """Which options can be set."""
+    code = [_load(_argument(1))]
+    for level, refused in REFUSED_OPTIONS.items():
+        of_level = [_load(_argument(2))]
+        for option in refused:
+            of_level += _when(option, [_give(_ERRNO | errno.EPERM)])
+        code += _when(level, [*of_level, _give(ALLOW)])
+    return [*code, _give(ALLOW)]
 
 
 def _when(value: int, block: list[Instruction]) -> list[Instruction]:

@@ -30,7 +30,7 @@ from . import kernel, sockaddr
 from .call import SO_COOKIE, Call, CallResult, is_close_on_exec
 from .replies import errno_for
 from .upstream import Upstream
-from .ways import Way, Ways
+from .ways import Bypass, Ways
 
 MSG_FASTOPEN = 0x20000000
 #: Sockets whose destination is remembered for ``getpeername``.
@@ -247,14 +247,14 @@ class Streams:
         repeated = self._repeated(call)
         if repeated is not None:
             return repeated
-        destination = sockaddr.parse(address)
+        destination = call.destination(address)
         if destination is None:  # AF_UNSPEC disconnects; the kernel refuses all else
             self.peers.pop(call.cookie, None)
             return -kernel.connect(call.socket.fileno(), address)
         way = self._ways.way_to(destination)
-        if way is Way.DIRECT:
+        if way is Bypass.DIRECT:
             return self._direct(_Attempt(call, call.socket, None, early), address)
-        if way is Way.NAMES:
+        if way is Bypass.NAMES:
             here = sockaddr.build(family_here(call.socket), "127.0.0.1", self._names_port)
             return self._direct(_Attempt(call, call.socket, address, early), here)
         assert isinstance(way, Address)

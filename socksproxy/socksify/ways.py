@@ -6,18 +6,20 @@ through the proxy.
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Sequence
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from ..net.local import is_local
+from ..errors import SHORTAGES
+from ..net.local import ANY_PORT
 from ..wire.words import Address, AddressType
 from .stand_ins import StandIns, is_stand_in
 
 _DNS_PORT = 53
 
 
-class Way(Enum):
+class Bypass(Enum):
     """What is not for the proxy."""
 
     #: The own name server answers.
@@ -38,7 +40,7 @@ class Ways:
         self._stand_ins = stand_ins
         self._direct = tuple(direct)
 
-    def way_to(self, destination: Address) -> Way | Address:
+    def way_to(self, destination: Address) -> Bypass | Address:
         """
         The way to *destination*, a literal address: an address is what the proxy is asked for.
 
@@ -49,7 +51,7 @@ class Ways:
         """
         host, port, _ = destination
         if port == _DNS_PORT:
-            return Way.NAMES
+            return Bypass.NAMES
         if is_stand_in(host):
             name = self._stand_ins.name_of(host)
             if name is None:
@@ -61,11 +63,32 @@ class Ways:
             or address.is_unspecified
             or any(address in network for network in self._direct)
         ):
-            return Way.DIRECT
+            return Bypass.DIRECT
         if (
             address.is_multicast
             or (address.is_link_local and address.version == 6)
             or host == "255.255.255.255"
         ):
             raise OSError(errno.ENETUNREACH, "no proxy leads to a group or to a link")
-        return Way.DIRECT if is_local(host) else destination
+        return Bypass.DIRECT if _is_own(host) else destination
+
+
+def _is_own(host: str) -> bool:
+    """
+    Whether the literal address *host* is an address of this machine.
+
+    :raises OSError: (ENETUNREACH) for the broadcast address of a network, which can be bound, too; for
+        want of descriptors or memory, since the answer is not known then.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as problem:
+            if problem.errno in SHORTAGES:
+                raise
+            return False
+        try:
+            probe.connect((host, ANY_PORT))
+        except PermissionError:
+            raise OSError(errno.ENETUNREACH, "no proxy leads to all hosts of a network") from None
+    return True

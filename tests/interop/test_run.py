@@ -204,6 +204,27 @@ def test_fast_open(own_names: Proxy, echoes: Origin, host: str) -> None:
     assert said == f"b'early' {echoes.port}\nb'more'\n"
 
 
+FAMILIES = """
+import ctypes, errno, socket, struct
+libc = ctypes.CDLL(None, use_errno=True)
+ipv4 = struct.pack("=H", socket.AF_INET) + (9).to_bytes(2, "big") + bytes([127, 0, 0, 1]) + bytes(8)
+ipv6 = struct.pack("=H", socket.AF_INET6) + (9).to_bytes(2, "big") + bytes(19) + bytes([1]) + bytes(4)
+for family, kind, address in ((10, 1, ipv4 + bytes(12)), (2, 1, ipv6), (2, 2, ipv6), (10, 2, ipv4)):
+    with socket.socket(family, kind) as sock:
+        failed = libc.connect(sock.fileno(), address, len(address))
+        print(errno.errorcode[ctypes.get_errno()] if failed else "connected")
+with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+    print(libc.sendto(sock.fileno(), b"hello", 5, 0, ipv4, len(ipv4)))
+"""
+
+
+def test_addresses_of_another_family(own_names: Proxy) -> None:
+    """As the kernel takes them."""
+    without = subprocess.run([sys.executable, "-c", FAMILIES], capture_output=True, text=True, check=True)
+    assert without.stdout.split() == ["EAFNOSUPPORT"] * 3 + ["connected", "5"]
+    assert python(own_names.port, FAMILIES) == without.stdout
+
+
 REFUSED = """
 import ctypes, errno, socket
 for arguments in ((2, 3, 1), (2, 2, 1), (10, 2, 58), (2, 1, 132), (17, 3, 0), (40, 1, 0)):

@@ -502,6 +502,53 @@ def test_an_address_that_changes_meanwhile(spaces: Namespaces, tmp_path: Path) -
     assert capture.packets == []
 
 
+AROUND = """
+import errno, socket, struct, sys
+ipv4, ipv6, broadcast = sys.argv[1:]
+route4 = bytes([1, 131, 7, 4]) + socket.inet_aton(ipv4)
+route6 = bytes([0, 4, 4, 1, 1, 0, 0, 0]) + socket.inet_pton(socket.AF_INET6, "::1")
+route6 += socket.inet_pton(socket.AF_INET6, ipv6)
+index = socket.if_nametoindex("outside")
+number = struct.pack("=i", index)
+def attempt(family, level, option, value):
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.setsockopt(level, option, value)
+            sock.sendto(b"query", ("::1" if family == socket.AF_INET6 else "127.0.0.1", 53))
+        except OSError as problem:
+            return errno.errorcode[problem.errno]
+def control(family, level, kind, value, host):
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        try:
+            return sock.sendmsg([b"query"], [(level, kind, value)], 0, (host, 9))
+        except OSError as problem:
+            return errno.errorcode[problem.errno]
+print(attempt(socket.AF_INET, 0, socket.IP_OPTIONS, route4))
+print(attempt(socket.AF_INET, 0, 50, struct.pack("!i", index)))
+print(attempt(socket.AF_INET, socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"outside"))
+print(attempt(socket.AF_INET6, 41, socket.IPV6_RTHDR, route6))
+print(attempt(socket.AF_INET6, 41, 76, struct.pack("!i", index)))
+print(control(socket.AF_INET, 0, socket.IP_RETOPTS, route4, "127.0.0.1"))
+print(control(socket.AF_INET6, 41, socket.IPV6_RTHDR, route6, "::1"))
+print(control(socket.AF_INET, 0, 8, number + bytes(8), "127.0.0.1"))
+print(control(socket.AF_INET6, 41, socket.IPV6_PKTINFO, bytes(16) + number, "::1"))
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    try:
+        sock.sendto(b"query", (broadcast, 137))
+    except OSError as problem:
+        print(errno.errorcode[problem.errno])
+"""
+
+
+@pytest.mark.usefixtures("captured")
+def test_no_option_leads_around_the_proxy(spaces: Namespaces, tmp_path: Path) -> None:
+    """A source route or an interface leads even a datagram for 127.0.0.1 to another machine."""
+    command = [sys.executable, "-c", AROUND, ORIGIN, ORIGIN6, "10.77.0.255"]
+    done = spaces.socksified(command, tmp_path)
+    assert done.stdout.split() == ["EPERM"] * 7 + ["5", "5", "ENETUNREACH"], done.stdout + done.stderr
+
+
 FORWARD_RULES = """
 table inet socks {
     chain streams {

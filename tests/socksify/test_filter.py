@@ -111,6 +111,31 @@ def test_sockets(abi: ABI, family: int, kind: int, protocol: int, allowed: bool,
 
 
 @machines
+@pytest.mark.parametrize(
+    ("level", "option", "allowed"),
+    [
+        (socket.SOL_SOCKET, 25, False),  # SO_BINDTODEVICE
+        (socket.SOL_SOCKET, 62, False),  # SO_BINDTOIFINDEX
+        (socket.IPPROTO_IP, socket.IP_OPTIONS, False),
+        (socket.IPPROTO_IP, 50, False),  # IP_UNICAST_IF
+        (socket.IPPROTO_IPV6, 6, False),  # IPV6_2292PKTOPTIONS
+        (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, False),
+        (socket.IPPROTO_IPV6, socket.IPV6_RTHDR, False),
+        (socket.IPPROTO_IPV6, 76, False),  # IPV6_UNICAST_IF
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, True),
+        (socket.IPPROTO_IP, 25, True),
+        (socket.IPPROTO_IP, 8, True),  # IP_PKTINFO: what to tell about datagrams that come
+        (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, True),
+        (socket.IPPROTO_TCP, 50, True),
+    ],
+)
+def test_options(abi: ABI, level: int, option: int, allowed: bool) -> None:
+    expected = ALLOW if allowed else REFUSED[errno.EPERM]
+    assert verdict(abi, abi.setsockopt, 3, level, option) == expected
+    assert verdict(abi, abi.setsockopt, 3, 1 << 32 | level, 1 << 40 | option) == expected
+
+
+@machines
 def test_network_calls_of_32_bit_programs_are_refused(abi: ABI) -> None:
     for number in abi.foreign.refused:
         assert verdict(abi, number, audit=abi.foreign.audit) == REFUSED[errno.ENOSYS]
@@ -131,5 +156,5 @@ def test_all_calls_of_x32_are_refused() -> None:
 
 def test_the_numbers_are_those_of_the_kernel() -> None:
     """As ``asm/unistd.h`` has them, in the order of the fields."""
-    assert ABIS["x86_64"][1:11] == (317, 42, 44, 46, 307, 45, 47, 299, 52, 41)
-    assert ABIS["aarch64"][1:11] == (277, 203, 206, 211, 269, 207, 212, 243, 205, 198)
+    assert ABIS["x86_64"][1:12] == (317, 42, 44, 46, 307, 45, 47, 299, 52, 41, 54)
+    assert ABIS["aarch64"][1:12] == (277, 203, 206, 211, 269, 207, 212, 243, 205, 198, 208)
