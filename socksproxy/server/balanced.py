@@ -55,7 +55,7 @@ class Arrival:
         if self._session.client is not UNIDENTIFIED:  # since an earlier part of one read
             self._session.received(data)
             return
-        self._data = self._data + data if self._data else data
+        self._data += data
         try:
             parsed = parse_header(self._data)
         except ProtocolError as problem:

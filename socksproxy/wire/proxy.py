@@ -143,6 +143,9 @@ def _parse2(data: bytes | bytearray) -> tuple[ProxyHeader, int] | None:
 def _with_vectors(header: ProxyHeader, vectors: list[_Vector], data: bytes | bytearray) -> ProxyHeader:
     """*header* with what the *vectors* say that are in the whole header's *data*."""
     unique_id = name = b""
+    # Each takes milliseconds of a long header.
+    if sum(kind == _CRC32C for kind, _, _ in vectors) > 1:
+        raise ProtocolError("a PROXY header with several checksums")
     for kind, at, value in vectors:
         if kind == _CRC32C:
             _check_sum(data, at, value)

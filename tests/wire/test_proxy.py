@@ -143,6 +143,13 @@ WRONG = [
     (summed(ADDRESSES4)[:-1] + b"!", "checksum"),
     (summed(ADDRESSES4).replace(bytes([192, 0, 2, 7]), bytes([192, 0, 2, 8])), "checksum"),
     (summed(b"", kind=0).replace(b"\x21\0", b"\x21\x10"), "checksum"),
+    # Both fit. A header could have thousands, and each takes milliseconds.
+    (
+        header2(
+            b"\1\2\3\4\5\6\7\x08\0\1\0\2" + vector(0x03, b"\xac|v^") + vector(0x03, b"\xa9u\xa9A"),
+        ),
+        "several checksums",
+    ),
 ]
 
 
