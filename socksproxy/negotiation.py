@@ -435,16 +435,16 @@ class Negotiation:
         parsed = socks5.parse_greeting(data)
         if parsed is None:
             return 0
-        greeting, taken = parsed
+        offered, taken = parsed
         if self._offers is None:
-            if Method.NO_AUTHENTICATION not in greeting.methods:
+            if Method.NO_AUTHENTICATION not in offered:
                 raise ProtocolError("no acceptable authentication method")
             self._step(Step.NEEDS_NO_METHOD)
             self.output += _NO_AUTHENTICATION
             return taken
         client, methods = self._offers()
         for method in methods:
-            if method.number in greeting.methods:
+            if method.number in offered:
                 return taken + self._begin_exchange(method, client, data[taken:])
         raise ProtocolError("no acceptable authentication method")
 

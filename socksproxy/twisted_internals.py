@@ -260,13 +260,18 @@ class JointEpoll:
             if reactor._newTimedCalls:
                 reactor._insertNewDelayedCalls()
             calls = reactor._pendingTimedCalls
-            due = min(calls[0].time, until) if calls else until
+            due = until
+            if calls and calls[0].time < until:
+                due = calls[0].time
             if due == NEVER:
                 timeout = -1
                 continue
-            timeout = min(due - reactor.seconds(), _LONGEST_WAIT)
+            # Comparisons instead of min(): each call counts in here.
+            timeout = due - reactor.seconds()
             if timeout <= 0:
                 return ()
+            if timeout > _LONGEST_WAIT:
+                timeout = _LONGEST_WAIT
 
     def leave(self) -> None:
         """The reactor waits by itself again."""

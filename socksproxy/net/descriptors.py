@@ -105,7 +105,8 @@ class DescriptorGate:
 
         The system gives out the lowest free number, so the number tells how many are in use at the least.
         """
-        if self._is_short(descriptor):
+        # The sum is seldom so high, and counting those who dial takes longer than this.
+        if descriptor + self._needed() >= self._most and self._is_short(descriptor):
             self._check(port, descriptor)
 
     def exhausted(self, port: Port) -> None:
@@ -153,11 +154,7 @@ class DescriptorGate:
             self._pause(port, descriptor)
 
     def _is_short(self, descriptor: int) -> bool:
-        needed = self._needed()
-        # The sum is seldom so high, and counting those who dial takes longer than this.
-        if descriptor + needed < self._most:
-            return False
-        return needed >= self._most or descriptor + self._dialing() >= self._most
+        return self._needed() >= self._most or descriptor + self._dialing() >= self._most
 
     def _hold(self, port: Port) -> None:
         # The timer comes first: a port that stops without a timer may stop for ever.

@@ -150,7 +150,8 @@ class RelayEngine:
         """
         self.spent = 0
         handlers, fresh = self._handlers, self._fresh
-        fresh.clear()
+        if fresh:
+            fresh.clear()
         try:
             events = self._epoll.poll(timeout, _BATCH)
             for fd, mask in events:

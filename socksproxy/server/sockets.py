@@ -364,7 +364,7 @@ class Acceptor:
 
     def _begin(self, client: SocketType, peer: Any) -> None:
         sessions = self._sessions
-        engine = sessions.context.engine
+        engine = self._watching or sessions.context.engine
         assert engine is not None
         make = BalancedSocketChannel if self._balanced else SocketChannel
         channel = make(engine, sessions.context.reactor, client)

@@ -37,6 +37,9 @@ from .shared import ServerContext
 
 _log = Logger(namespace="socksproxy")
 
+#: The states in which the client's next bytes have to wait for an answer.
+WAITS = (State.JUDGING, State.SERVING)
+
 _NO_GROUPS: frozenset[str] = frozenset()
 
 
@@ -146,7 +149,7 @@ class SessionParts:
 
     @property
     def _is_authenticating(self) -> bool:
-        return self.requested is None and self.negotiation.state in (State.JUDGING, State.SERVING)
+        return self.requested is None and self.negotiation.state in WAITS
 
     @property
     def _is_underway(self) -> bool:

@@ -51,6 +51,7 @@ from ..wire.password import Credentials
 from ..wire.words import Address, Command, Reply, Reply4, Request, Version
 from .changes import FollowingSession
 from .login import Login
+from .parts import WAITS
 
 _log = Logger(namespace="socksproxy")
 
@@ -90,7 +91,7 @@ class Session(FollowingSession):
         if self.ended is not None:
             if not self.negotiation.discard(data):
                 self.channel.abort()
-        elif self.requested is None and not self._is_authenticating:
+        elif self.requested is None and self.negotiation.state not in WAITS:
             self._negotiate(data)
         elif self.service is not None and self.service.granted:
             self.service.received(data)
@@ -361,8 +362,9 @@ class Session(FollowingSession):
         self._pending = None
         self.may_stay(None)
         self.answered = self.context.reactor.seconds()
-        self.reply = Reply4.GRANTED if self.request.version is Version.SOCKS4 else Reply.SUCCEEDED
-        self._write(self.negotiation.grant(bound))
+        negotiation = self.negotiation
+        self.reply = Reply4.GRANTED if negotiation.version is Version.SOCKS4 else Reply.SUCCEEDED
+        self._write(negotiation.grant(bound))
         self.context.events.tell("granted", self)
 
     def refuse(self, problem: Exception) -> None:
@@ -423,12 +425,17 @@ class Session(FollowingSession):
 
     def over(self, ended: Ended) -> None:
         """The client's connection is closed; *ended* counts unless it was known before how."""
-        self._cancel(ended)
+        # Most sessions have nothing left that would have to be stopped.
+        self.ended = self.ended or ended
+        if self._pending is not None:
+            self._give_up()
         if self.context.sessions.live.pop(self, _GONE) is _GONE:
             return
-        self.may_stay(None)
+        if self._deadline is not None:
+            self.may_stay(None)
         self._forget_early()
-        self._stop_judging()
+        if self._judging is not None:
+            self._stop_judging()
         if self.login is not None:
             self.login.log_out()
         self.context.sessions.end(self)

@@ -24,16 +24,6 @@ _EMPTY_NAME = bytes((_DOMAIN_NAME, 0))
 _LITERALS = 1024
 
 
-class Greeting(NamedTuple):
-    """
-    The first message of a client (RFC 1928, section 3).
-
-    :ivar methods: the methods that the client offers, one byte each.
-    """
-
-    methods: bytes
-
-
 class SOCKS5Reply(NamedTuple):
     """
     An answer to a request (RFC 1928, section 6).
@@ -46,9 +36,9 @@ class SOCKS5Reply(NamedTuple):
     address: Address
 
 
-def parse_greeting(data: bytes | bytearray) -> tuple[Greeting, int] | None:
+def parse_greeting(data: bytes | bytearray) -> tuple[bytes, int] | None:
     """
-    The client's greeting.
+    The client's greeting (RFC 1928, section 3): the methods that the client offers, one byte each.
 
     :raises ProtocolError: when the version is not 5.
     """
@@ -58,7 +48,7 @@ def parse_greeting(data: bytes | bytearray) -> tuple[Greeting, int] | None:
     end = 2 + data[1]
     if len(data) < end:
         return None
-    return Greeting(bytes(data[2:end])), end
+    return bytes(data[2:end]), end
 
 
 def build_greeting(methods: bytes) -> bytes:

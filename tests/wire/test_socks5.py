@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from socksproxy.wire import socks4, socks5
-from socksproxy.wire.socks5 import Greeting, SOCKS5Reply
+from socksproxy.wire.socks5 import SOCKS5Reply
 from socksproxy.wire.words import (
     UNSPECIFIED,
     Address,
@@ -56,7 +56,7 @@ UNKNOWN_TYPES = [0x00, 0x02, 0x05, 0xFF]
 )
 def test_greeting(data: bytes, methods: bytes) -> None:
     """Else a client whose greeting is split, or comes with its request, is not served."""
-    check_stream(socks5.parse_greeting, data, Greeting(methods))
+    check_stream(socks5.parse_greeting, data, methods)
     assert socks5.build_greeting(methods) == data
 
 
@@ -144,7 +144,7 @@ def test_messages_of_a_conversation_in_one_segment() -> None:
     """Each parser takes its own bytes: a client may send all at once, and early data too."""
     data = b"\x05\x01\x00" + b"\x05\x01\x00\x03\x0bexample.com\x00\x50" + b"\x05early"
     greeting = socks5.parse_greeting(data)
-    assert greeting == (Greeting(b"\x00"), 3)
+    assert greeting == (b"\x00", 3)
     request = socks5.parse_request(data[3:])
     assert request == (Request(Version.SOCKS5, Command.CONNECT, Address.of("example.com", 80)), 18)
     assert data[3 + 18 :] == b"\x05early"
@@ -207,7 +207,7 @@ def test_round_trip(number: int, address: Address) -> None:
 @given(st.binary(max_size=255))
 def test_greeting_round_trip(methods: bytes) -> None:
     """Else a method is offered that the client does not have."""
-    check_stream(socks5.parse_greeting, socks5.build_greeting(methods), Greeting(methods))
+    check_stream(socks5.parse_greeting, socks5.build_greeting(methods), methods)
 
 
 @given(likely(b"\x05\x01\x00\x01", b"\x05\x01\x00\x03", b"\x05\x01\x00\x04", b"\x05\x02", b"\x05"))
@@ -216,7 +216,7 @@ def test_any_bytes(data: bytes) -> None:
     """Else bytes from anybody raise something that the server does not expect, and is caught nowhere."""
     greeting = check_any(socks5.parse_greeting, data)
     if greeting is not None:
-        assert data.startswith(socks5.build_greeting(greeting.methods))
+        assert data.startswith(socks5.build_greeting(greeting))
     choice = check_any(socks5.parse_choice, data)
     if choice is not None:
         assert data.startswith(socks5.build_choice(choice))
