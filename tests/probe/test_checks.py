@@ -47,6 +47,7 @@ def both_families(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(autouse=True)
 def _short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socksproxy.probe.checks.relaying._LONG_ANSWER", 2 * PATIENCE)
+    monkeypatch.setattr("socksproxy.probe.checks.connect._SHORTLY", 2 * PATIENCE)
 
 
 def _named(check: Check, name: str) -> dict[str, str]:

@@ -378,7 +378,10 @@ class _Association:
                     return
                 waiting.remove(self._control)
             if self._relay in ready:
-                self._from_client(*self._relay.recvfrom(65536))
+                data, source = self._relay.recvfrom(65536)
+                if source is None:  # the server has ended
+                    return
+                self._from_client(data, source)
             for outlet in outlets:
                 if outlet in ready:
                     self._from_target(*outlet.recvfrom(65536)[:2])

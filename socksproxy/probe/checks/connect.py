@@ -25,6 +25,8 @@ CHECKS = Checks()
 #: No name ends so (RFC 6761, section 6.4).
 _NO_SUCH_NAME = Address("socksproxy-probe.invalid", 80, AddressType.DOMAIN_NAME)
 _UNKNOWN_COMMAND, _UNKNOWN_TYPE = 0x09, 0x05
+#: Seconds in which a connection ends after a refusal.
+_SHORTLY = 10.0
 
 
 def _served(client: Link, target: TargetPort, grant: Callable[[Link], Address]) -> Address:
@@ -181,7 +183,7 @@ def _port_0(subject: ProbedServer) -> None:
 )
 def _ends(subject: ProbedServer) -> None:
     with subject.ask(Command.CONNECT, subject.at(subject.closed_port())) as client:
-        client.wait_for_end(10.0)
+        client.wait_for_end(_SHORTLY)
 
 
 @CHECKS.add("socks4.refused", "a closed port is answered with 91", "SOCKS4, CONNECT", needs="socks4.connect")
