@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from ..socksify import run as processes
-from ..socksify.upstream import RunSettings, Upstream
+from ..socksify.upstream import RunProxy, RunSettings
 from . import proxy_options
 from .failure import CommandFailed
 
@@ -68,7 +68,7 @@ def run(options: Namespace) -> None:
     proxy = proxy_options.proxy_of(options, options.timeout)
     try:
         found = socket.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)
-        upstream = Upstream(proxy, list(dict.fromkeys(str(entry[4][0]) for entry in found)))
+        upstream = RunProxy(proxy, list(dict.fromkeys(str(entry[4][0]) for entry in found)))
     except (socket.gaierror, UnicodeError):
         raise CommandFailed(f"the proxy's name {proxy.host} has no address") from None
     except (ImportError, ValueError) as problem:

@@ -29,7 +29,7 @@ from ..wire.words import Address
 from . import kernel, sockaddr
 from .call import SO_COOKIE, Call, CallResult, is_close_on_exec
 from .replies import errno_for
-from .upstream import Upstream
+from .upstream import RunProxy
 from .ways import Bypass, Ways
 
 MSG_FASTOPEN = 0x20000000
@@ -223,7 +223,7 @@ class Streams:
     :param timeout: seconds for a connection through the proxy.
     """
 
-    def __init__(self, reactor: Any, ways: Ways, upstream: Upstream, names_port: int, timeout: float) -> None:
+    def __init__(self, reactor: Any, ways: Ways, upstream: RunProxy, names_port: int, timeout: float) -> None:
         self._reactor = reactor
         self._ways = ways
         self._upstream = upstream

@@ -16,7 +16,7 @@ from ..wire.words import Address, Command
 from . import sockaddr
 
 
-class Upstream:
+class RunProxy:
     """
     A proxy whose connections become those of programs.
 
@@ -73,7 +73,7 @@ class RunSettings(NamedTuple):
     :ivar timeout: seconds for a connection through it.
     """
 
-    upstream: Upstream
+    upstream: RunProxy
     direct: Sequence[IPv4Network | IPv6Network] = ()
     udp_direct: bool = False
     timeout: float = 60.0
