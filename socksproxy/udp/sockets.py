@@ -195,7 +195,7 @@ class ClientPort(SocketPort):
         while start < count:
             name = batch.name(start)
             stop = start + 1
-            if batch.names_are(name, start, count):
+            if stop < count and batch.names_are(name, start, count):
                 stop = count
             try:
                 outlet = self._outlet if name == self._name else self._find(batch, start, name)
@@ -341,7 +341,7 @@ class SocketOutlet(Outlet):
         :returns: how many datagrams the system has taken, their bytes, and *segments* as it is now.
         """
         sizes, size = batch.sizes, batch.sizes[start] + longer
-        if size <= segments:
+        if size <= segments and stop > start + 1:
             try:
                 if batch.send(link, to, start, stop, offset, longer):
                     last = sizes[stop - 1] + longer
@@ -458,6 +458,8 @@ def _key(batch: Batch, slot: int) -> tuple[bytes, int]:
 
 def _alike(batch: Batch, start: int, stop: int) -> bool:
     """Whether the client's datagrams from *start* to before *stop* begin alike and have one length."""
+    if stop == start + 1:  # most batches have one datagram
+        return True
     return batch.equally_long(start, stop) and batch.heads_are(batch.head(start), start, stop)
 
 
@@ -483,7 +485,8 @@ def _run(batch: Batch, start: int, stop: int, extra: int, header: int) -> int:
 
 def _run_of_replies(batch: Batch, start: int, stop: int, name: bytes) -> int:
     """Where the run of datagrams to the client ends that begins at *start*, all from *name*."""
-    if batch.equally_long(start, stop) and batch.names_are(name, start, stop):
+    alone = stop == start + 1
+    if alone or (batch.equally_long(start, stop) and batch.names_are(name, start, stop)):
         return stop
     return _end(batch.sizes, start, stop, lambda slot: batch.names_are(name, slot, slot + 1), 0)
 
