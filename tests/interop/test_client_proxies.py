@@ -157,7 +157,11 @@ def start(kind: str, directory: Path) -> Started:
 @pytest.fixture(scope="module", params=list(KINDS))
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     """Each proxy in turn."""
-    made = start(request.param, tmp_path_factory.mktemp("proxy"))
+    yield from stopped(start(request.param, tmp_path_factory.mktemp("proxy")))
+
+
+def stopped(made: Started) -> Iterator[Started]:
+    """Give *made* to the tests, and stop it afterwards."""
     yield made
     made.process.terminate()
     try:
