@@ -59,6 +59,7 @@ SAID: dict[str, tuple[str, list[str], list[str]]] = {
     "resolver": ('"dns:127.0.0.1"', ["--resolver=dns:127.0.0.1"], ["--resolver=system"]),
     "no-resolve-commands": ("true", ["--no-resolve-commands"], ["--no-resolve-commands"]),
     "outgoing": ('["127.0.0.1", "::1"]', ["--outgoing=127.0.0.1", "--outgoing=::1"], ["--outgoing=::1"]),
+    "via": ('"direct"', ["--via=direct"], ["--via=direct"]),
     "bind-ports": ("40000", ["--bind-ports=40000"], ["--bind-ports=40000-40999"]),
     "bind-address": ('["127.0.0.1"]', ["--bind-address=127.0.0.1"], ["--bind-address=::1"]),
     "bind-timeout": ("2.5", ["--bind-timeout=2.5"], ["--bind-timeout=120"]),
@@ -144,7 +145,7 @@ def meant(options: Options) -> dict[str, Any]:
             "log-probes",
         )
     }
-    found |= {name: getattr(settings, name) for name in ("timeouts", "limits", "bind", "udp", "auth")}
+    found |= {name: getattr(settings, name) for name in ("timeouts", "limits", "bind", "udp", "auth", "via")}
     found |= {name: getattr(plan, name) for name in ("drain", "workers", "guarded")}
     found["socks4-userid"] = options["socks4-userid"]
     found["listeners"] = [listener.description for listener in plan.listeners]
