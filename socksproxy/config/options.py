@@ -374,7 +374,7 @@ OPTIONS: tuple[Option, ...] = (
         help="Upstream through which connections leave: the name of one that the file describes.",
         table="outgoing",
         otherwise="directly",
-        example='"office"',
+        example='"direct"',
     ),
     Option(
         name="bind-ports",
