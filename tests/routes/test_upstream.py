@@ -16,11 +16,12 @@ import pytest
 import pytest_twisted
 from cryptography import x509
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.portal import Portal
 from twisted.internet import ssl
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import Clock
 
-from socksproxy.auth.users import Realm
+from socksproxy.auth.users import Realm, User
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.settings import ServerSettings
@@ -236,7 +237,6 @@ _CONNECT = (
 
 def portal() -> Any:
     """Knows bob, whose password is ``secret``."""
-    from twisted.cred.portal import Portal
 
     return Portal(Realm(), [InMemoryUsernamePasswordDatabaseDontUse(bob=b"secret")])
 
@@ -697,3 +697,33 @@ def test_loops() -> None:
 def test_no_secrets() -> None:
     """A password is not shown."""
     assert "hunter2" not in repr(Upstream(type="socks5", address=Address.of("a.example", 1), login=_LOGIN))
+
+
+class Bob(User):
+    """A user with a way of its own."""
+
+    via = "bobs"
+
+
+@pytest_twisted.inlineCallbacks
+def test_way_of_a_user(serve_as: Serve, scripted: Any) -> Playing:
+    """The user's way goes before the server's, and the rule's before the user's."""
+
+    class Bobs(Realm):
+        def user(self, name: str | None) -> User:
+            return Bob(name)
+
+    there = yield scripted(*open5(SUCCESS5))
+    ways = {"one": upstream("socks5", closed_port()), "bobs": upstream("socks5", there.port)}
+    knows = Portal(Bobs(), [InMemoryUsernamePasswordDatabaseDontUse(bob=b"secret")])
+
+    def scenario(proxy: Proxy) -> int:
+        with proxy.connect() as sock:
+            return ask_as(sock, b"bob", 80)
+
+    proxy: Proxy = yield serve_as(upstreams=ways, via="one", portal=knows)
+    assert (yield proxy.play(scenario, proxy)) == 0
+    rules = RulePolicy([Rule(name="all", allow=True, via="one")])
+    proxy = yield serve_as(upstreams=ways, portal=knows, policy=rules)
+    assert (yield proxy.play(scenario, proxy)) == 1
+    assert len(there.ends) == 1
