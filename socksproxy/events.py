@@ -90,6 +90,9 @@ FIELDS = AccessRecord._fields
 class End(Enum):
     """How a session ended, in one word of a closed list; the value is the word."""
 
+    # One of the enum's own is a function in Python, and every record looks the word up.
+    __hash__ = object.__hash__
+
     #: The client closed first, or its connection failed.
     CLIENT = "client"
     #: The destination closed first, or its connection failed.

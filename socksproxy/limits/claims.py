@@ -75,12 +75,14 @@ class Claims:
         :raises TooManySessions: when it is one too many.
         :raises QuotaUsedUp: when the quota of a holder is used up.
         """
-        refusal = self.refusal
+        refusal = None if self._refused_by is None else self.refusal
         if refusal is not None:
             assert self._refused_by is not None
             self._table.complain(self._refused_by, refusal)
             raise refusal
         for account in self._accounts.values():
+            if account.quota is None:
+                continue
             try:
                 _check_quota(account)
             except QuotaUsedUp as problem:

@@ -41,13 +41,22 @@ class Pace:
         least one.
     """
 
-    __slots__ = ("_filled", "_left", "_seconds", "rate")
+    __slots__ = ("_burst", "_filled", "_left", "_rate", "_seconds")
 
     def __init__(self, clock: IReactorTime, rate: Rate) -> None:
         self._seconds = clock.seconds
         self.rate = rate
         self._filled = self._seconds()
-        self._left = burst_of(rate)
+        self._left = self._burst
+
+    @property
+    def rate(self) -> Rate:
+        """How often something may begin."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: Rate) -> None:
+        self._rate, self._burst = rate, burst_of(rate)
 
     def take(self) -> bool:
         """Whether one more may begin now; if so, it counts."""
@@ -62,12 +71,12 @@ class Pace:
     def full(self) -> bool:
         """Whether the last beginning is so long ago that nothing is lost when this pace is forgotten."""
         self._fill()
-        return self._left >= burst_of(self.rate)
+        return self._left >= self._burst
 
     def _fill(self) -> None:
         now = self._seconds()
-        come = (now - self._filled) * self.rate.per_second
-        self._left = min(self._left + come, burst_of(self.rate))
+        left, burst = self._left + (now - self._filled) * self._rate.per_second, self._burst
+        self._left = left if left < burst else burst
         self._filled = now
 
 

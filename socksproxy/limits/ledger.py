@@ -25,6 +25,9 @@ from .claims import Claims, Holder
 from .counting import Counting
 from .quota.usage import UsageFile
 
+#: Clients, networks and records of users whose limits are remembered.
+_REMEMBERED = 4096
+
 
 class Ledger(Accounts):
     """
@@ -63,6 +66,9 @@ class Ledger(Accounts):
             if of_scope
         )
         self._at_once = tuple(entry for entry in self._by_scope if _concerns_all(entry[1]))
+        # Clients and users come again, and what their limits are is there.
+        self._holders_at_once = lru_cache(_REMEMBERED)(self._find_at_once)
+        self._of_user = lru_cache(_REMEMBERED)(self._find_of_user)
 
     @property
     def concerns_all(self) -> bool:
@@ -80,8 +86,11 @@ class Ledger(Accounts):
             return claims
         if claims is None:
             claims = Claims(self)
-        claims.arrive(self._holders(client, self._at_once))
+        claims.arrive(self._holders_at_once(client.host, client.uid))
         return claims
+
+    def _find_at_once(self, host: str | None, uid: int | None) -> tuple[Holder, ...]:
+        return tuple(self._holders(Client(host, uid=uid), self._at_once))
 
     def joined(self, claims: Claims | None, client: Client, kind: str) -> Claims | None:
         """
@@ -147,12 +156,19 @@ class Ledger(Accounts):
             return host
         return client_network(host, self.limits.ipv4_prefix, self.limits.ipv6_prefix)
 
-    def user_limits(self, record: Limits | None) -> Limits:
-        """The limits of a user with the limits *record* of their own; None: the user has none."""
-        return self.limits.user if record is None else record.over(self.limits.user)
+    def user_limits(self, record: Limits | None) -> Limits | None:
+        """
+        The limits of a user; None: nothing is limited.
+
+        :param record: the user's own limits; None: the user has none.
+        """
+        return self._of_user(record)
+
+    def _find_of_user(self, record: Limits | None) -> Limits | None:
+        return (self.limits.user if record is None else record.over(self.limits.user)) or None
 
 
-@lru_cache(4096)
+@lru_cache(_REMEMBERED)
 def client_network(host: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
     """The network of clients to which the literal address *host* belongs."""
     host = host.partition("%")[0]

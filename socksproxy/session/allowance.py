@@ -43,7 +43,7 @@ class Allowance(Claims):
         :raises OverLimit: when the user may not have it.
         """
         limits = self._user_limits(client)
-        if client.user is not None and limits:
+        if client.user is not None and limits is not None:
             self.enter(Scope.USER, client.user, limits)
 
     def enter_rule(self, rule: Rule) -> None:
@@ -55,7 +55,7 @@ class Allowance(Claims):
         if rule.limits:
             self.enter(Scope.RULE, rule.name, rule.limits)
 
-    def _user_limits(self, client: Client) -> Limits:
+    def _user_limits(self, client: Client) -> Limits | None:
         return self._ledger.user_limits(getattr(client.avatar, "limits", None))
 
     def take_for(self, client: Client, kind: str, make_room: Callable[[Scope], bool]) -> None:
@@ -79,6 +79,7 @@ class Allowance(Claims):
             others = self.of(Scope.RULE)
         else:
             others = [((Scope.RULE, rule.name), rule.limits) for rule in rules if rule.limits]
-        if known and client.user is not None:
-            others.append(((Scope.USER, client.user), self._user_limits(client)))
+        limits = self._user_limits(client)
+        if known and client.user is not None and limits is not None:
+            others.append(((Scope.USER, client.user), limits))
         self._ledger.renewed(self, client, others)

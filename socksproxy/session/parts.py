@@ -13,6 +13,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..auth.authentication import Authentication
+from ..auth.directory import RecordedUser
+from ..auth.users import User
 from ..commands.channel import Channel
 from ..commands.service import Service
 from ..errors import CommandNotSupported
@@ -41,6 +43,9 @@ _log = Logger(namespace="socksproxy")
 WAITS = (State.JUDGING, State.SERVING)
 
 _NO_GROUPS: frozenset[str] = frozenset()
+
+#: The kinds of avatars that do not look at the client's listener.
+_ASK_NOT = frozenset((type(None), User, RecordedUser))
 
 
 class Phase(Enum):
@@ -285,7 +290,8 @@ class SessionParts:
         client = self.client
         listener: str | None = None
         aliases: Sequence[str] = ()
-        if self.context.asks_listener or client.avatar is not None:  # an embedder's user may want to know
+        # An embedder's user may want to know. Ours does not, and a system call finds it out.
+        if self.context.asks_listener or type(client.avatar) not in _ASK_NOT:
             listener, *aliases = self._listener()
         host, port, user, avatar, _, _, _, uid, _, told = client
         groups = _NO_GROUPS if avatar is None else frozenset(getattr(avatar, "groups", ()))
@@ -347,9 +353,8 @@ class SessionParts:
     def _check_limits(self) -> None:
         if self.allowance is not None:
             self.allowance.check()
-        if self.client.user is not None and self.context.ledger.user_limits(
-            getattr(self.client.avatar, "limits", None)
-        ):
+        avatar = self.client.avatar
+        if avatar is not None and self.context.ledger.user_limits(getattr(avatar, "limits", None)):
             self._limited().enter_user(self.client)
 
     def _enter_rule(self, rule: Rule) -> None:

@@ -10,7 +10,7 @@ from math import inf
 from twisted.internet.interfaces import IReactorTime
 
 from ..limits.buckets import Bucket, Waiter
-from ..limits.counting import Pace, burst_of
+from ..limits.counting import Pace
 from ..values.limits import Rate
 from .tokens import Tokens, Wish
 
@@ -40,7 +40,7 @@ class SharedPace(Pace):
 
     def take(self) -> bool:
         """See :meth:`~socksproxy.limits.counting.Pace.take`."""
-        return self._tokens.take(self._seconds(), max(self.rate.per_second, 0.0), burst_of(self.rate))
+        return self._tokens.take(self._seconds(), max(self._rate.per_second, 0.0), self._burst)
 
     @property
     def full(self) -> bool:
