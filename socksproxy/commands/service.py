@@ -340,7 +340,9 @@ class Relaying(Service):
         self.session.context.half_closed.discard(relay)
         if relay.problem is not None:
             self.session.context.complain(self.session.client, relay.problem)
-        self.session.over((relay.how or Cause.ABORTED).value)
+        how = relay.how or Cause.ABORTED
+        # Its value, without the two calls that the property of an enumeration makes.
+        self.session.over(how._value_)
 
     def place(self) -> Place | None:
         """See :meth:`Service.place`."""

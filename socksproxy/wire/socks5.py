@@ -187,20 +187,17 @@ def build_address(address: Address) -> bytes:
 
     :raises ValueError: for a host or port that cannot be expressed.
     """
-    return _build_host(address) + port_bytes(address.port)
-
-
-def _build_host(address: Address) -> bytes:
-    if address.type is _DOMAIN_NAME:
-        name = address.host.encode(*_NAME_ENCODING)
+    host, port, kind = address
+    if kind is _DOMAIN_NAME:
+        name = host.encode(*_NAME_ENCODING)
         if not 0 < len(name) <= MAX_NAME:
             raise ValueError(f"a name has 1 to {MAX_NAME} bytes, not {len(name)}")
-        return bytes((_DOMAIN_NAME, len(name))) + name
+        return bytes((_DOMAIN_NAME, len(name))) + name + port_bytes(port)
     try:
-        packed = inet_pton(AF_INET if address.type is _IPV4 else AF_INET6, address.host)
+        packed = inet_pton(AF_INET if kind is _IPV4 else AF_INET6, host)
     except OSError:
-        raise ValueError(f"{address.host!r} is not an address of type {address.type.name}") from None
-    return bytes((address.type,)) + packed
+        raise ValueError(f"{host!r} is not an address of type {kind.name}") from None
+    return bytes((kind,)) + packed + port_bytes(port)
 
 
 def port_bytes(port: int) -> bytes:
