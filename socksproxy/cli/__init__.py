@@ -7,6 +7,7 @@ function for what it does, which returns nothing or raises :class:`CommandFailed
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :returns: the exit status: 0, or another one where the command failed.
     :raises SystemExit: (with status 2) when the arguments make no sense.
     """
+    _hold_standard_files()
     escape_unknown(sys.stdout, sys.stderr)
     parser = ArgumentParser("socksproxy", description="Tools for the SOCKS proxy. It runs as: twistd socks")
     parser.add_argument("--version", action="version", version=f"twisted-socksproxy {__version__}")
@@ -47,3 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(file=sys.stderr)
         return 130
     return status or 0
+
+
+def _hold_standard_files() -> None:
+    """
+    See that the descriptors 0, 1 and 2 are open, so that no socket gets one of them where the caller has
+    closed it. A program that this process becomes finds it closed.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)

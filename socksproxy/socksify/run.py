@@ -64,8 +64,8 @@ def run(command: Sequence[str], settings: RunSettings) -> NoReturn:
             f"run needs seccomp notifications and pidfd_getfd (Linux 5.9), which this system refuses: "
             f"{os.strerror(problem.errno or 0).lower()}"
         ) from None
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: the caller has closed it
+        stream.flush()
     signals = _forwarded()
     # From here on none is lost; the program gets the mask that there was before.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*signals, signal.SIGCHLD})

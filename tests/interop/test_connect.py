@@ -36,6 +36,14 @@ def test_files(proxy: Proxy, answers: Origin, tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == expected()
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-"])
+def test_closed_standard_files(proxy: Proxy, answers: Origin, closed: str) -> None:
+    """No socket takes their place: there is nothing to send, and the answer goes nowhere."""
+    line = [*CONNECT, "--proxy", f"127.0.0.1:{proxy.port}", "127.0.0.1", str(answers.port)]
+    done = run(["bash", "-c", f'"$@" {closed}', "bash", *line], data=b"")
+    assert (done.stderr, done.returncode) == (b"", 0)
+
+
 def test_statuses(own_names: Proxy) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -401,6 +401,15 @@ def test_a_program_that_does_not_start(own_names: Proxy, program: str, status: i
     assert (done.returncode, done.stderr) == (status, message)
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_files(own_names: Proxy, closed: str) -> None:
+    """No descriptor of our own takes their place, and the program finds them closed."""
+    script = "for n in 0 1 2; do [ -e /proc/self/fd/$n ] || s=$s$n; done; exit $s"
+    line = [*command(own_names.port), "bash", "-c", script.replace("exit $s", "exit $((10#$s + 3))")]
+    done = subprocess.run(["bash", "-c", f'"$@" {closed}', "bash", *line], timeout=PATIENCE)
+    assert done.returncode == {"<&-": 3, ">&-": 4, "2>&-": 5}.get(closed, 15)
+
+
 def test_pipes_are_the_program_s(own_names: Proxy) -> None:
     """The reader of the output sees its end although another process of the program is left."""
     script = "cat; (exec >/dev/null 2>&1; sleep 30 & echo $! > /dev/null)"

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.namespaces import CLIENT, ORIGIN, ORIGIN6, SERVER, Capture, Namespaces
+from tests.support.namespaces import CLIENT, ORIGIN, ORIGIN6, PROXY, SERVER, Capture, Namespaces
 from tests.support.programs import require
 from tests.support.socksified import require_run
 
@@ -580,3 +580,51 @@ def test_forward_transparent(spaces: Namespaces, tmp_path: Path) -> None:
     finally:
         spaces.run([nft, "delete", "table", "inet", "socks"], tmp_path)
         program.stop()
+
+
+# The client's own datagrams are marked, and so come in again by "lo", where TPROXY takes them.
+TPROXY_RULES = """
+table inet socks {
+    chain marks {
+        type route hook output priority mangle
+        ip daddr 10.88.0.0/16 meta l4proto udp meta mark set 1
+    }
+    chain datagrams {
+        type filter hook prerouting priority mangle
+        meta mark 1 meta nfproto ipv4 meta l4proto udp tproxy ip to :8082
+    }
+}
+"""
+ROUTES = ("rule add fwmark 1 lookup 100", "route add local default dev lo table 100")
+DATAGRAMS = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.settimeout(10)
+    for data in (b"one", b"two", bytes(1200)):
+        sock.sendto(data, (sys.argv[1], 7))
+        print(sock.recvfrom(2000) == (data, (sys.argv[1], 7)))
+"""
+
+
+def test_forward_transparent_datagrams(spaces: Namespaces, tmp_path: Path) -> None:
+    """TPROXY: the answers have the address that the client has sent to."""
+    nft, ip = require("nft"), require("ip")
+    line = [sys.executable, "-m", "socksproxy", "forward", "--proxy", "10.77.0.1:1080", "--transparent"]
+    (tmp_path / "rules").write_text(TPROXY_RULES)
+    done = spaces.run([nft, "-f", str(tmp_path / "rules")], tmp_path)
+    if done.returncode:
+        pytest.skip(f"nftables with TPROXY: {done.stderr}")
+    program = spaces.start(CLIENT, [*line, "udp:0.0.0.0:8082"])
+    try:
+        program.wait_for(r"listening on 0\.0\.0\.0:8082")
+        for words in ROUTES:
+            assert spaces.run([ip, *words.split()], tmp_path).returncode == 0
+        with Capture(also=f"udp and host {PROXY}") as capture:
+            done = spaces.run([sys.executable, "-c", DATAGRAMS, ORIGIN], tmp_path)
+        assert done.stdout == "True\n" * 3, done.stderr + program.output
+        assert capture.packets == []
+    finally:
+        program.stop()
+        spaces.run([nft, "delete", "table", "inet", "socks"], tmp_path)
+        for words in ROUTES:
+            spaces.run([ip, *words.replace("add", "del").split()], tmp_path)
