@@ -24,6 +24,8 @@ def line_of_record(text: str) -> str:
 
     Backslashes stay, because the formats of records (text or JSON) escape them.
     """
+    if len(text) <= _SHOWN and text.isprintable():
+        return text
     return _cut(in_one_line(text))
 
 

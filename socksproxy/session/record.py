@@ -83,7 +83,7 @@ def record_of(session: Session) -> AccessRecord | None:
         str(client),
         None if client.user is None else line_of_record(client.user),
         _method(session),
-        _version(session),
+        _version(session) if request is None else request.version,
         None if request is None else _command_name(request.command),
         destination,
         rule,
@@ -148,9 +148,7 @@ def _method(session: Session) -> str | None:
 
 
 def _version(session: Session) -> int | None:
-    """The version of the protocol; None: the client has not got far enough to be answered."""
-    if session.request_if_any is not None:
-        return session.request_if_any.version
+    """The version of a client without a request; None: it has not got far enough to be answered."""
     return session.negotiation.version if session.negotiation.state is State.REFUSED else None
 
 
