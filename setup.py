@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 TWISTED = ">= 26.10"
 TLS = [f"Twisted[tls] {TWISTED}"]
 HTPASSWD = ["bcrypt >= 4.1", "libpass >= 1.9"]
+ARGON2 = [*HTPASSWD, "argon2-cffi >= 23.1"]
 # The last version for Python 3.10 does not say that it needs six.
 PAM = ["python-pam >= 2.0.2", "six; python_version < '3.11'"]
 # It has to be compiled, with what Debian calls libkrb5-dev: no test needs it that has nothing to do with it.
@@ -23,7 +24,7 @@ TEST = [
     *TLS,
     *CONFIG,
     *DNS,
-    *HTPASSWD,
+    *ARGON2,
     *HTTP,
     *PAM,
     "coverage >= 7.10",  # the first that can follow subprocesses
@@ -120,6 +121,7 @@ setup(
     extras_require={
         "tls": TLS,
         "htpasswd": HTPASSWD,
+        "argon2": ARGON2,
         "pam": PAM,
         "gssapi": GSSAPI,
         "config": CONFIG,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 #: The modules that need the packages of each extra, and the packages that a function imports itself.
 MODULES: dict[str, tuple[str, ...]] = {
+    "argon2": ("socksproxy.auth.checkers.argon2",),
     "config": ("socksproxy.config.file",),
     "dns": ("socksproxy.net.dns_resolver",),
     "gssapi": ("socksproxy.auth.checkers.gssapi", "socksproxy.client.gssapi"),

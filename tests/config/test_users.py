@@ -35,7 +35,10 @@ BOB = f'[users.bob]\npassword = "{HASH}"\n'
 NO_GROUP_KEY = "no such key; there are expires, disabled, outgoing, via and limits"
 EMPTY = "must not be empty; leave it out where it does not matter"
 NO_TABLES = "[users]: each has a table of its own: it begins with [users.NAME]"
-RIGHT = "right is a hash: bcrypt (socksproxy passwd, or htpasswd -B), sha512-crypt, sha256-crypt or apr1"
+RIGHT = (
+    "right is a hash: bcrypt (socksproxy passwd, or htpasswd -B), argon2, yescrypt, sha512-crypt, "
+    "sha256-crypt or apr1"
+)
 NOT_WHOLE = f"a hash that is not whole; {RIGHT}"
 
 

@@ -58,7 +58,8 @@ The file is made and changed with either of these:
     socksproxy passwd FILE NAME
     htpasswd -B -C 12 FILE NAME
 
-Hashes may be bcrypt ($2y$, $2b$, $2a$), which is best, sha512-crypt ($6$),
+Hashes may be bcrypt ($2y$, $2b$, $2a$), argon2 ($argon2id$; the extra [argon2])
+and yescrypt ($y$; where the system has it), which are best, sha512-crypt ($6$),
 sha256-crypt ($5$) and apr1 ($apr1$). Lines with plain text, {SHA}, DES crypt
 or anything else are left out, with a warning.
 

@@ -13,7 +13,9 @@ from typing import Any
 from passlib.exc import MissingBackendError
 from passlib.hash import apr_md5_crypt, bcrypt, sha256_crypt, sha512_crypt
 
+from ...extras import missing
 from .users_file import Refused
+from .yescrypt import Yescrypt
 
 try:
     # passlib tries the backend out, which is slow; so this is done here, not with the first password.
@@ -63,14 +65,17 @@ class Hash:
     __slots__ = ("_handler", "_text", "kind")
 
     def __init__(self, text: bytes) -> None:
-        prefix = next((prefix for prefix in _KINDS if text.startswith(prefix)), None)
-        if prefix is None:
-            raise Unsafe(_what_else(text))
-        self._handler = _KINDS[prefix]
-        self._text = text.decode("ascii")
-        parsed = self._handler.from_string(self._text)
-        if not parsed.checksum:
-            raise ValueError("there is nothing behind the salt")
+        self._text = text.decode("ascii", "replace")
+        if text.startswith((b"$argon2", b"$y$")):
+            self._handler = parsed = _memory_hard(self._text)
+        else:
+            prefix = next((prefix for prefix in _KINDS if text.startswith(prefix)), None)
+            if prefix is None:
+                raise Unsafe(_what_else(text))
+            self._handler = _KINDS[prefix]
+            parsed = self._handler.from_string(text.decode("ascii"))
+            if not parsed.checksum:
+                raise ValueError("there is nothing behind the salt")
         self.kind: tuple[str, int] = self._handler.name, getattr(parsed, "rounds", 0)
 
     def verify(self, password: bytes) -> bool:
@@ -78,6 +83,8 @@ class Hash:
         if self._handler is bcrypt:
             # As htpasswd and Apache do: only the first bytes of a longer password count.
             return bool(bcrypt.verify(password[:BCRYPT_MOST], self._text))
+        if hasattr(self._handler, "compute"):
+            return bool(self._handler.verify(password, self._text))
         with _in_python:
             return bool(self._handler.verify(password, self._text))
 
@@ -96,6 +103,27 @@ class Hash:
 
     def __repr__(self) -> str:
         return f"<Hash: {self.kind[0]}>"
+
+
+def _memory_hard(text: str) -> Any:
+    """
+    What computes the hash *text*, argon2 or yescrypt, which take memory on purpose.
+
+    :raises Unsafe: when the library is missing, or a check would cost too much.
+    :raises ValueError: when *text* is not whole.
+    """
+    try:
+        if text.startswith("$y$"):
+            handler: Any = Yescrypt.of(text)
+        else:
+            from .argon2 import Argon2
+
+            handler = Argon2.of(text)
+    except ImportError as problem:
+        raise Unsafe(f"argon2: {missing('argon2', problem)}") from None
+    except Refused as problem:
+        raise Unsafe(str(problem)) from None
+    return _HANDLERS.setdefault(handler.name, handler)
 
 
 def _what_else(text: bytes) -> str:
@@ -141,7 +169,8 @@ class EqualTime:
 @lru_cache
 def _seconds_of_one(name: str) -> float:
     """Seconds that one round takes on this machine, measured with the fewest rounds that are possible."""
-    rounds = _fewest(name)
+    # All rounds of argon2 are measured, because the first pass takes longer than others.
+    rounds = _HANDLERS[name].rounds if name.startswith("argon2") else _fewest(name)
     return min(_seconds_of(name, rounds) for _ in range(3)) / _amount(name, rounds)
 
 
@@ -156,13 +185,20 @@ def _compute(name: str, rounds: int) -> None:
     if handler is bcrypt:
         bcrypt.using(rounds=rounds).hash(b"as long as it takes")
         return
+    if hasattr(handler, "compute"):
+        handler.compute(rounds)
+        return
     with _in_python:
         (handler.using(rounds=rounds) if rounds else handler).hash(b"as long as it takes")
 
 
 def _amount(name: str, rounds: int) -> int:
     """The number of steps in *rounds* of the kind *name*, which can be added."""
-    return 1 << rounds if _HANDLERS[name] is bcrypt else rounds or 1
+    return 1 << rounds if _in_powers(name) else rounds or 1
+
+
+def _in_powers(name: str) -> bool:
+    return _HANDLERS[name] is bcrypt or isinstance(_HANDLERS[name], Yescrypt)
 
 
 def _fewest(name: str) -> int:
@@ -174,7 +210,7 @@ def _rounds_for(name: str, amount: int) -> Iterator[int]:
     fewest = _fewest(name)
     if not fewest:
         yield from [0] * amount
-    elif _HANDLERS[name] is bcrypt:
+    elif _in_powers(name):
         yield from (cost for cost in range(fewest, amount.bit_length()) if amount >> cost & 1)
     elif amount >= fewest:
         yield amount

@@ -37,7 +37,8 @@ class HashedUsers(Users[Hash]):
     """
 
     right = (
-        "one line a user, with bcrypt (htpasswd -B, or socksproxy passwd), sha512-crypt, sha256-crypt or apr1"
+        "one line a user, with bcrypt (htpasswd -B, or socksproxy passwd), argon2, yescrypt, sha512-crypt, "
+        "sha256-crypt or apr1"
     )
 
     def __init__(self, passwords: dict[bytes, Hash], refused: Iterable[tuple[int, str]] = ()) -> None:

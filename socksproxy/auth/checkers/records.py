@@ -11,7 +11,10 @@ from .htpasswd import HashedUsers
 from .threads import CheckThreads, PasswordChecker
 
 #: What a password in a record may be.
-RIGHT = "right is a hash: bcrypt (socksproxy passwd, or htpasswd -B), sha512-crypt, sha256-crypt or apr1"
+RIGHT = (
+    "right is a hash: bcrypt (socksproxy passwd, or htpasswd -B), argon2, yescrypt, sha512-crypt, "
+    "sha256-crypt or apr1"
+)
 
 
 def checked_hash(text: str) -> str:
