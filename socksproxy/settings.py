@@ -21,7 +21,7 @@ from .values.balancers import Balancers, balancers_of
 from .values.bind import BindSettings
 from .values.errors import ConfigError
 from .values.limits import ServerLimits
-from .values.outgoing import Outgoing, outgoing_of
+from .values.outgoing import UNSAID, Sources, sources_of
 from .values.timeouts import Timeouts
 from .values.udp import UDPSettings
 from .values.upstreams import Upstream, chain_of, upstreams_of
@@ -54,8 +54,8 @@ class ServerSettings:
     :ivar policy: who may reach what; None: :class:`~socksproxy.policy.DefaultPolicy`.
     :ivar resolver: looks names up; None: the reactor's own. See
         :func:`~socksproxy.net.resolve.make_resolver`.
-    :ivar outgoing: at most one IPv4 and one IPv6 literal address of this
-        machine, from which connections leave.
+    :ivar outgoing: what connections leave from: literal addresses of this machine, prefixes, and words
+        such as ``same``. See :class:`~socksproxy.values.outgoing.Sources`.
     :ivar upstreams: the upstream proxies, by their names.
     :ivar via: the upstream through which connections leave where no rule and no user says another; None:
         directly.
@@ -75,8 +75,9 @@ class ServerSettings:
     :ivar proxy_from: the addresses and networks of balancers whose PROXY headers count, on listeners that
         expect such headers (``haproxy:``); empty: all headers count there.
     :ivar log_probes: whether *observer* also receives events of clients that connect and send nothing.
-    :raises ValueError: for an address or a network that is not a literal one, a second
-        outgoing or listening address of a family, methods without a portal, quotas without a *usage*.
+    :raises ValueError: for an address or a network that is not a literal one, a word of
+        *outgoing* that has no meaning, a second listening address of a family, methods without a portal,
+        quotas without a *usage*.
     """
 
     portal: Portal | None = None
@@ -84,7 +85,7 @@ class ServerSettings:
     auth: AuthSettings = AuthSettings()
     policy: IPolicy | None = None
     resolver: IHostnameResolver | None = None
-    outgoing: Outgoing = attrs.field(default=Outgoing(), converter=outgoing_of)
+    outgoing: Sources = attrs.field(default=UNSAID, converter=sources_of)
     upstreams: Mapping[str, Upstream] = attrs.field(factory=dict, converter=upstreams_of)
     via: str | None = attrs.field(default=None, validator=_need_upstream)
     timeouts: Timeouts = Timeouts()

@@ -19,6 +19,7 @@ from typing import Any
 from twisted.internet import endpoints, tcp, unix
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.systemd import ListenFDs
@@ -454,3 +455,38 @@ class SharedUNIXPort(unix.Port):
 
 #: The ports whose clients can be accepted as plain sockets.
 PLAIN_PORTS = (tcp.Port, unix.Port, SharedUNIXPort)
+
+
+def connect_from(
+    reactor: Any,
+    to: Any,
+    factory: ClientFactory,
+    timeout: float,
+    source: tuple[str, int],
+    prepare: Callable[[socket.socket], None],
+) -> tcp.Connector:
+    """
+    What the reactor's ``connectTCP`` does, with an option that the socket needs before it is bound.
+
+    :param to: the destination, with ``host`` and ``port``.
+    :param source: what the socket is bound to.
+    :param prepare: sets the option; its OSError makes the attempt fail.
+    """
+
+    class Client(tcp.Client):
+        def createInternetSocket(self) -> socket.socket:
+            link: socket.socket = super().createInternetSocket()
+            try:
+                prepare(link)
+            except OSError:
+                link.close()
+                raise
+            return link
+
+    class Connector(tcp.Connector):
+        def _makeTransport(self) -> tcp.Client:
+            return Client(self.host, self.port, self.bindAddress, self, self.reactor)
+
+    connector = Connector(to.host, to.port, factory, timeout, source, reactor)
+    connector.connect()
+    return connector

@@ -16,7 +16,7 @@ from twisted.cred.error import LoginDenied, UnauthorizedLogin
 
 from ..values.errors import ConfigError
 from ..values.limits import Limits
-from ..values.outgoing import outgoing_of
+from ..values.outgoing import Sources
 from ..wire.words import SOCKSError
 from .users import Realm, User
 
@@ -54,12 +54,11 @@ def _expires(value: Any) -> datetime:
         raise ValueError(f"expires: {problem.reason}") from None
 
 
-def _outgoing(hosts: Any) -> tuple[str, ...]:
+def _outgoing(words: Any) -> Sources:
     try:
-        outgoing_of(hosts)
+        return Sources(words)
     except ConfigError as problem:
         raise ValueError(f"outgoing: {problem.reason}") from None
-    return tuple(hosts)
 
 
 def _groups(names: Iterable[str]) -> tuple[str, ...]:
@@ -73,8 +72,8 @@ class GroupRecord:
 
     :ivar expires: the time from which a member cannot log in. A date ends with its day.
     :ivar disabled: whether a member cannot log in.
-    :ivar outgoing: the addresses from which a member's connections leave: at most one IPv4 and one IPv6
-        address.
+    :ivar outgoing: the addresses from which a member's connections leave, prefixes and words: see
+        :class:`~socksproxy.values.outgoing.Sources`.
     :ivar via: the upstream through which a member's connections leave, or ``direct``: without one.
     :ivar limits: the limits of each member, for all sessions of the member together.
     :raises ValueError: for a value that has no meaning.
@@ -96,8 +95,8 @@ class UserRecord(GroupRecord):
     :ivar groups: the user's groups. For a key that the record lacks, the first group with that key counts.
     :ivar expires: the time from which the user cannot log in. A date ends with its day.
     :ivar disabled: whether the user cannot log in.
-    :ivar outgoing: the addresses from which the user's connections leave: at most one IPv4 and one IPv6
-        address.
+    :ivar outgoing: the addresses from which the user's connections leave, prefixes and words: see
+        :class:`~socksproxy.values.outgoing.Sources`.
     :ivar via: the upstream through which the user's connections leave, or ``direct``: without one.
     :ivar limits: the limits of the user, for all sessions together.
     :raises ValueError: for a value that has no meaning.

@@ -25,6 +25,7 @@ from ..net.dial import Destination, Dialed, adopted
 from ..net.names import unmapped
 from ..net.tcp_options import SocketOption, set_options
 from ..relay.epoll_events import READABLE
+from ..values.outgoing import free_bind
 from ..wire.words import Address
 
 _log = Logger(namespace="socksproxy")
@@ -52,6 +53,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
         listening.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        free_bind(listening, host)
         listening.bind((host, port))
         listening.listen(_BACKLOG)
     except OSError:

@@ -62,7 +62,7 @@ from ..values.balancers import Balancers
 from ..values.bind import BindSettings
 from ..values.errors import ConfigError
 from ..values.limits import Limits, ServerLimits
-from ..values.outgoing import Outgoing, outgoing_of
+from ..values.outgoing import UNSAID, Outgoing, Sources, is_address, outgoing_of, problems_with
 from ..values.timeouts import Timeouts
 from ..values.udp import UDPSettings
 from ..values.upstreams import Upstream
@@ -353,7 +353,7 @@ class SOCKSOptions(CommandLine):
         said = {option.name: self._meaning(option) for option in GIVEN}
         self["worker_count"] = said["workers"]
         fields = settings_of(said)
-        outgoing = self._addresses("outgoing")
+        outgoing = self._outgoing()
         upstreams = self._upstreams()
         advertised = self._advertised()
         policy = None if self._configured is None else self._configured.policy
@@ -589,6 +589,18 @@ class SOCKSOptions(CommandLine):
                 self._configured.errors.append(
                     ConfigError("a listener of this server: a loop", path=(UPSTREAMS, name, "address"))
                 )
+
+    def _outgoing(self) -> Sources:
+        """What connections leave from."""
+        words = self["outgoing"]
+        problems = problems_with(words)
+        for problem in problems:
+            self._note(ConfigError(problem.reason, problem.value), "outgoing", int(problem.path[0]))
+        wrong = {problem.path for problem in problems}
+        for number, word in enumerate(words):
+            if is_address(word) and (number,) not in wrong and not is_local(word):
+                self._note(ConfigError("not an address of this machine", word), "outgoing", number)
+        return UNSAID if problems else Sources(words)
 
     def _balancers(self, listeners: Sequence[Listener]) -> Balancers:
         """Whose PROXY headers count."""

@@ -16,6 +16,7 @@ from ..auth.directory import Directory
 from ..logs.printable import in_one_line
 from ..policy.compiled import RulePolicy
 from ..values.errors import ConfigError, Path
+from ..values.outgoing import is_address
 from .limits import check_quota_file, server_limits
 from .listeners import Listening, listeners_of, problem_with
 from .options import BY_NAME, PLACES, SCOPES, TABLES, Option, keys_of
@@ -183,7 +184,7 @@ class Configured:
         :param is_ours: tells whether a literal address is one of this machine.
         """
         for path, host in self._entries("outgoing", USERS, GROUPS, RULE):
-            if not is_ours(host):
+            if is_address(host) and not is_ours(host):
                 self.errors.append(ConfigError("not an address of this machine", path=path))
 
     def _entries(self, key: str, *kinds: str) -> Iterator[tuple[Path, str]]:
@@ -334,7 +335,7 @@ def read(data: bytes, file: str, directory: str = "") -> Configured:
 
 
 def _reader(option: Option) -> Reader:
-    return each(text) if option.repeatable else plain(typed(*option.types))
+    return each(text, option.alone) if option.repeatable else plain(typed(*option.types))
 
 
 def _parts(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -67,6 +67,7 @@ class Option:
     :ivar field: the field of :class:`~socksproxy.settings.ServerSettings` that has its meaning, such as
         ``timeouts.idle``; empty: something else uses it.
     :ivar on_command_line: False: it is a key of the file only.
+    :ivar alone: an entry that the file may have without a list, where there is a list of entries.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Option:
     secret: bool = False
     field: str = ""
     on_command_line: bool = True
+    alone: str = ""
 
     @property
     def repeatable(self) -> bool:
@@ -364,9 +366,11 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="outgoing",
-        help="Local address from which the proxy connects; at most one IPv4 and one IPv6.",
+        help="Local address or prefix from which the proxy connects, 'same' for the address that the client "
+        "has reached, or how to choose from several.",
         table="outgoing",
         types=TEXTS,
+        alone="same",
         example='["192.0.2.7", "2001:db8::7"]',
     ),
     Option(

@@ -64,12 +64,18 @@ def typed(*kinds: type) -> Callable[[Any], Any]:
 flag, text = typed(bool), typed(str)
 
 
-def each(parse: Callable[[Any], Any]) -> Reader:
-    """Reads a list of what *parse* reads; entries that are wrong are left out."""
+def each(parse: Callable[[Any], Any], alone: str = "") -> Reader:
+    """
+    Reads a list of what *parse* reads; entries that are wrong are left out.
+
+    :param alone: an entry that needs no list where there is no other; empty: none.
+    """
 
     def read(value: Any, path: Path, errors: list[ConfigError]) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            raise ConfigError("not a list in brackets")
+            if alone and value == alone:
+                return (alone,)
+            raise ConfigError("not a list in brackets" + (f', nor "{alone}"' if alone else ""))
         found = []
         for number, entry in enumerate(value):
             try:

@@ -10,7 +10,7 @@ from typing import Any
 from ..auth.directory import Directory, GroupRecord, UserRecord, expiry
 from ..extras import missing
 from ..values.errors import ConfigError, Path
-from ..values.outgoing import outgoing_of
+from ..values.outgoing import SAME, UNSAID, Sources, problems_with
 from ..wire.password import MAX_FIELD
 from .limits import limits_reader
 from .readers import Key, Reader, each, flag, plain, read_table, text
@@ -134,20 +134,14 @@ def _password(value: Any) -> str:
         raise ConfigError(str(problem), shown=False) from None
 
 
-def _outgoing(value: Any, path: Path, errors: list[ConfigError]) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ConfigError("not a list in brackets")
+def _outgoing(value: Any, path: Path, errors: list[ConfigError]) -> Sources:
+    if value != SAME and not isinstance(value, list):
+        raise ConfigError(f'not a list in brackets, nor "{SAME}"')
     if not value:
         raise ConfigError("must not be empty; leave it out where it does not matter")
-    right: list[Any] = []
-    for number, entry in enumerate(value):
-        try:
-            outgoing_of([*right, entry])
-        except ConfigError as problem:
-            errors.append(ConfigError(problem.reason, path=(*path, number)))
-        else:
-            right.append(entry)
-    return tuple(right)
+    problems = problems_with(value)
+    errors += [ConfigError(problem.reason, path=(*path, *problem.path)) for problem in problems]
+    return UNSAID if problems else Sources(value)
 
 
 _READERS: dict[str, Reader] = {

@@ -28,7 +28,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import ConnectedToItself, ConnectFailed, UpstreamFailed, describe, most_telling, reply_for
-from ..values.outgoing import Outgoing
+from ..twisted_internals import connect_from
+from ..values.outgoing import FreeAddress, Outgoing, free_bind
 from ..wire.words import Address, AddressType
 from .tcp_options import SOCKET_OPTIONS, SocketOption, set_options
 
@@ -335,12 +336,18 @@ class TransportDialer:
     def __call__(self, destination: Address) -> Deferred[Dialed]:
         """Start an attempt."""
         attempt = _ConnectAttempt(destination, self._options)
+        source = self._outgoing.source(destination)
+        if source is not None and isinstance(source[0], FreeAddress):
+            attempt.connector = connect_from(
+                self._reactor, destination, attempt, self._timeout, source, partial(free_bind, host=source[0])
+            )
+            return attempt.result
         attempt.connector = self._reactor.connectTCP(
             destination.host,
             destination.port,
             attempt,
             timeout=self._timeout,
-            bindAddress=self._outgoing.source(destination),
+            bindAddress=source,
         )
         return attempt.result
 

@@ -5,7 +5,6 @@ Why something is decided as it is: which rule did it, and why none before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from ..identity import Client
@@ -14,6 +13,7 @@ from ..logs.printable import in_one_line
 from ..net.names import canonical
 from ..values import amounts
 from ..values.limits import Limits, ServerLimits
+from ..values.outgoing import sources_of
 from ..wire.words import Address, Command
 from .compiled import RulePolicy
 from .matching import Matcher, RuleQuestion, Verdict, command_word, question_of, question_of_command
@@ -100,7 +100,8 @@ class Explanation(NamedTuple):
     :ivar allowed: the decision; of a name without an address: whether it would be looked up.
     :ivar rule: the rule that decides, or what does in place of one.
     :ivar steps: the rules that were looked at, in their order.
-    :ivar outgoing: where connections leave from, if anything says so.
+    :ivar outgoing: the addresses and prefixes that connections leave from, if anything says so.
+    :ivar chosen: from which list and how one of them is chosen, or that a family is refused.
     :ivar way: the way out; None: directly, as nothing names a way out.
     :ivar limits: what a session is under: whose they are, and what they say.
     :ivar log: whether there is an access record.
@@ -113,6 +114,7 @@ class Explanation(NamedTuple):
     steps: tuple[RuleStep, ...]
     outgoing: tuple[str, ...] | None = None
     way: ExplainedWay | None = None
+    chosen: str = ""
     limits: tuple[tuple[str, Limits], ...] = ()
     log: bool = True
     refusal: str = ""
@@ -141,6 +143,7 @@ class Explanation(NamedTuple):
             lines.append(f"  {self.way}")
         if self.allowed:
             lines += [f"  from {', '.join(self.outgoing)}"] if self.outgoing else []
+            lines += [f"  leaves from: {self.chosen}"] if self.chosen else []
             lines += [f"  limits of {whose}: {amounts.told(limits)}" for whose, limits in self.limits]
         lines += [] if self.log else ["  without an access record"]
         # What a client or an operator calls itself may be anything; a line stays one.
@@ -206,8 +209,10 @@ def _explained(
             return told._replace(allowed=False, refusal=refusal)
     if question.port is None:
         return told  # what else holds is for the rule of each destination to say
+    outgoing, chosen = _outgoing(rule, client, server)
     return told._replace(
-        outgoing=_outgoing(rule, client, server),
+        outgoing=outgoing or None,
+        chosen=chosen,
         limits=tuple(_limits(rule, client, server)),
         log=rule is None or rule.log,
     )
@@ -228,14 +233,34 @@ def _way(rule: Rule | None, question: RuleQuestion, server: ServerWide) -> Expla
     return None
 
 
-def _outgoing(rule: Rule | None, client: Client, server: ServerWide) -> tuple[str, ...] | None:
-    """Of each family the first address that there is: the rule's, the user's, or the server's."""
-    found: dict[int, str] = {}
-    of_rule = None if rule is None else rule.outgoing
-    for hosts in (of_rule, getattr(client.avatar, "outgoing", None), server.outgoing):
-        for host in hosts or ():
-            found.setdefault(ip_address(host).version, host)
-    return tuple(found.values()) or None
+def _outgoing(rule: Rule | None, client: Client, server: ServerWide) -> tuple[tuple[str, ...], str]:
+    """
+    What connections leave from, and how that is chosen.
+
+    Of each family the addresses count of the first that has some: the rule, the user, the server.
+    """
+    scopes = (
+        (f"rule {'' if rule is None else rule.name}", None if rule is None else rule.outgoing),
+        (f"user {client.user}", getattr(client.avatar, "outgoing", None)),
+        ("the server", server.outgoing),
+    )
+    lists = [(whose, sources_of(said)) for whose, said in scopes if said]
+    own = [sources for whose, sources in lists if whose != "the server"]
+    found: dict[int, tuple[str, ...]] = {}
+    how = []
+    for whose, sources in lists:
+        if whose == "the server" and own and not any(each.fallback for each in own):
+            break
+        entries = {4: sources.ipv4, 6: sources.ipv6}
+        added = [version for version in entries if entries[version] and version not in found]
+        found.update({version: tuple(map(str, entries[version])) for version in added})
+        if sources.told() and (added or sources.same):
+            how.append(f"{sources.told()} (outgoing of {whose})")
+    refuses = own if own and not any(each.fallback for each in own) else []
+    lacking = [f"IPv{version}" for version in (4, 6) if version not in found]
+    if refuses and lacking and not any(sources.same for sources in refuses):
+        how.append(f"{' and '.join(lacking)} destinations are refused")
+    return tuple(entry for entries in found.values() for entry in entries), "; ".join(how)
 
 
 def _limits(rule: Rule | None, client: Client, server: ServerWide) -> Iterator[tuple[str, Limits]]:

@@ -21,7 +21,7 @@ from ..net.own_listeners import UNIX
 from ..runtime.zones import zone_called
 from ..values.errors import ConfigError
 from ..values.limits import Limits
-from ..values.outgoing import outgoing_of
+from ..values.outgoing import SAME, Sources, problems_with
 from ..wire.words import Address, AddressType, Command
 
 #: What an access record shows where no rule has decided: none matched; the destination is
@@ -183,7 +183,8 @@ class Rule:
     :ivar zone: the time zone of days and hours, as in ``"Europe/Berlin"``. Default: the machine's.
     :ivar ends_sessions: whether days and hours also end open sessions: when the hours of an allowing rule
         end, and when the hours of a denying rule begin.
-    :ivar outgoing: at most one IPv4 and one IPv6 address of this machine. Connections and datagrams leave
+    :ivar outgoing: addresses of this machine, prefixes, and words: see
+        :class:`~socksproxy.values.outgoing.Sources`. Connections and datagrams leave
         from it, and BIND listens on it.
     :ivar via: the upstream through which connections leave, or ``direct``: without one.
     :ivar limits: of all sessions under this rule together.
@@ -539,22 +540,18 @@ def _zone(value: Any) -> str:
     return str(value)
 
 
-def _outgoing(value: Any) -> tuple[str, ...]:
-    hosts = _each(_own_address)(value)
+def _outgoing(value: Any) -> Sources:
+    words = (SAME,) if value == SAME else _each(_outgoing_word)(value)
     try:
-        outgoing_of(hosts)
+        return Sources(words)
     except ConfigError as problem:
-        right = "must be at most one IPv4 and one IPv6 address"
-        raise BadValue(problem.value, right, int(problem.path[0])) from None
-    return hosts
+        raise BadValue(problem.value, problem.reason, int(problem.path[0])) from None
 
 
-def _own_address(host: Any) -> str:
-    try:
-        outgoing_of([host])
-    except ConfigError:
-        raise BadValue(host, "must be a literal address of this machine") from None
-    return str(host)
+def _outgoing_word(word: Any) -> Any:
+    for problem in problems_with([SAME, word]):
+        raise BadValue(word, problem.reason)
+    return word
 
 
 def _limits(value: Any) -> Limits:

@@ -33,6 +33,7 @@ from ..limits.buckets import Meters
 from ..logs.throttle import LogThrottle, complain
 from ..net.tcp_options import SOCKET_OPTIONS, SocketOption
 from ..twisted_internals import join_epoll
+from ..values.outgoing import free_bind
 from ..values.timeouts import NEVER
 from .epoll_events import BROKEN, EVERYTHING, READ, READABLE
 from .idle import IdleRelays
@@ -511,4 +512,5 @@ def _bind(link: SocketType, source: tuple[str, int]) -> None:
         # Without it, on an old kernel, the port is chosen now, and there are fewer of them.
         with suppress(OSError):
             link.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+    free_bind(link, source[0])
     link.bind(source)

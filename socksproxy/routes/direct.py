@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from twisted.internet.defer import fail
 from twisted.internet.interfaces import IReactorTCP
+from twisted.python.failure import Failure
 
 from ..net.dial import Connects, Pending, SocketDialer, TransportDialer
 from ..net.tcp_options import SocketOption
@@ -40,13 +42,18 @@ class Direct:
         self._engine = engine
         self._outgoing = outgoing
         self._options = options
-        self._dialing = outgoing.over(otherwise)
+        self._dialing = outgoing.over(otherwise)  # a strict one stays what it is
         self._transports = TransportDialer(reactor, self._dialing, options=options)
         self._sockets: SocketDialer | None = None
         self._dials_for: Connects | None = None
 
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
+        if self._dialing.strict:
+            try:
+                self._dialing.source(address)
+            except OSError:
+                return fail(Failure())
         present = self._engine() if engine else None
         if present is None:
             return self._transports(address)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -29,8 +30,8 @@ from ..policy.asking import DestinationCheck
 from ..policy.rules import Rule
 from ..routes.interfaces import Route
 from ..runtime.deadlines import Deadlines
-from ..udp.targets import DatagramRoute
-from ..values.outgoing import outgoing_of
+from ..udp.targets import NO_SOURCE, DatagramRoute
+from ..values.outgoing import Asker, Outgoing, Sources, leaving, sources_of
 from ..wire.words import Address, AddressType, Command, Request
 from .allowance import Allowance
 from .login import Login
@@ -77,6 +78,7 @@ class SessionParts:
     __slots__ = (
         "_deadline",
         "_judging",
+        "_leaves",
         "_number",
         "_pending",
         "_policy",
@@ -116,6 +118,8 @@ class SessionParts:
         self.reply: int | None = None
         self.ended: Ended | None = None
         self.half_closed = False
+        #: What the session leaves from, by what is said of it, where an address has been chosen.
+        self._leaves: tuple[tuple[Sources, ...], Outgoing] | None = None
         self._request: Request | None = None
         #: What the session waits for.
         self._pending: Pending | None = None
@@ -319,9 +323,14 @@ class SessionParts:
         permission, rule = self.permission, None
         if permission is not None:
             rule = permission.rule_for(self.client, Command.UDP_ASSOCIATE, address, name)
-        route = self.way(rule)
+        route, source = self.way(rule), None
+        try:
+            if route is not self.context.route:
+                source = route.source(address)
+        except OSError:
+            source = NO_SOURCE
         return DatagramRoute(
-            route.source(address) if route is not self.context.route else None,
+            source,
             None if rule is None or rule.timeouts is None else rule.timeouts.idle,
             rule.name if rule is not None and rule.limits else None,
             self._meters_under,
@@ -338,12 +347,24 @@ class SessionParts:
         if avatar is not None:
             of_user = getattr(avatar, "outgoing", None)
             via = via or getattr(avatar, "via", None)
-        if not (of_rule or of_user or via):
+        if not (of_rule or of_user or via or self.context.chooses_outgoing):
             return self.context.route
         return self.context.route_by(
-            via or self.context.settings.via,
-            outgoing_of(of_rule or ()).over(outgoing_of(of_user or ())),
+            via or self.context.settings.via, self._outgoing(sources_of(of_rule), sources_of(of_user))
         )
+
+    def _outgoing(self, of_rule: Sources, of_user: Sources) -> Outgoing:
+        """What the session leaves from: it keeps what has been chosen once."""
+        scopes = of_rule, of_user, self.context.settings.outgoing
+        if all(scope.fixed is not None for scope in scopes):
+            return leaving(Asker, *scopes)
+        if self._leaves is None or self._leaves[0] != scopes:
+            self._leaves = scopes, leaving(partial(self._asker, any(scope.same for scope in scopes)), *scopes)
+        return self._leaves[1]
+
+    def _asker(self, reached: bool) -> Asker:
+        client = self.client
+        return Asker(client.share or "", client.user, self.channel.local() if reached else None)
 
     def _limited(self) -> Allowance:
         if self.allowance is None:

@@ -57,7 +57,7 @@ _log = Logger(namespace="socksproxy")
 LINGER = 2.0
 
 #: Routes of rules and users that are kept.
-_ROUTES = 256
+_ROUTES = 1024
 
 
 class TakesOptions(Protocol):
@@ -161,7 +161,7 @@ class ServerContext:
         self._hosts: HostsFile | None = None
         self._set_resolver()
         self.check = DestinationCheck(self.policy, self.names, reactor)
-        outgoing, advertised, bind, udp = settings.outgoing, settings.advertise, settings.bind, settings.udp
+        outgoing, advertised, bind, udp = _fixed(settings), settings.advertise, settings.bind, settings.udp
         self.binds = Binds(self.check, reactor, bind, advertised, outgoing)
         self.associations = Associations(reactor, self.check, udp, advertised, outgoing)
         self.ledger = Ledger(reactor, settings.limits, settings.usage)
@@ -223,7 +223,7 @@ class ServerContext:
         if settings.resolver is not before.resolver:
             self._set_resolver()
         self.check = DestinationCheck(self.policy, self.names, self.reactor)
-        outgoing, advertised, bind, udp = settings.outgoing, settings.advertise, settings.bind, settings.udp
+        outgoing, advertised, bind, udp = _fixed(settings), settings.advertise, settings.bind, settings.udp
         self.handshakes.seconds = settings.timeouts.handshake
         self.connects.seconds = settings.timeouts.connect
         self.peers.seconds = bind.timeout
@@ -292,11 +292,14 @@ class ServerContext:
         self.passes_logins = any(each.login == CLIENTS_OWN for each in upstreams.values())
         #: The way out by its name, for rules and users with addresses of their own to leave from.
         self.route_by: Callable[[str | None, Outgoing], Route] = lru_cache(_ROUTES)(self._route)
-        self.route: Route = self._route(self.settings.via, Outgoing())
+        #: Whether the server's outgoing address is chosen for each session.
+        self.chooses_outgoing = self.settings.outgoing.fixed is None
+        # A session that should have chosen an address does not leave from any other.
+        self.route: Route = self._route(self.settings.via, Outgoing(strict=self.chooses_outgoing))
 
     def _route(self, via: str | None, outgoing: Outgoing) -> Route:
         """The way out that is called *via*. One that there is not, or not any more, leads nowhere."""
-        direct = self._direct(outgoing, self.settings.outgoing)
+        direct = self._direct(outgoing, _fixed(self.settings))
         if via is None or via == DIRECT:
             return direct
         try:
@@ -339,3 +342,8 @@ class ServerContext:
     def spoken(self, client: Client, host: str) -> AddressType | None:
         """The family in which *client* has reached *host*, a name, in a session that goes on."""
         return self.sessions.spoken(client, host)
+
+
+def _fixed(settings: ServerSettings) -> Outgoing:
+    """The addresses that all connections leave from where no address is chosen."""
+    return settings.outgoing.fixed or Outgoing()

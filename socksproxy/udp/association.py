@@ -27,7 +27,7 @@ from ..wire.words import Address, Command, ProtocolError
 from .drops import Drop, drop_for
 from .metering import Metering
 from .reassembly import Reassembly
-from .targets import DatagramRoute, Target, Targets, name_of
+from .targets import NO_SOURCE, DatagramRoute, Target, Targets, name_of
 
 
 class AssociationContext(NamedTuple):
@@ -431,6 +431,8 @@ class Outlet:
         return port or self._open(target)
 
     def _open(self, target: Target) -> Any | None:
+        if target.source == NO_SOURCE:
+            return None
         host = self._outgoing.ipv6 or "::" if target.ipv6 else self._outgoing.ipv4 or "0.0.0.0"
         try:
             port = self.open(target.source or host)

@@ -38,7 +38,7 @@ from ..net.names import plain
 from ..net.ports import bindable, enlarge_buffers
 from ..relay.engine import RelayEngine
 from ..relay.epoll_events import ERROR
-from ..values.outgoing import Outgoing
+from ..values.outgoing import Outgoing, free_bind
 from ..wire.datagram import IPV4_SIZE, LONGEST_SIZE, header_size, is_ipv4
 from .association import Association, Outlet
 from .batch import MASK, NAME_SIZES, SLOTS, Batch
@@ -422,6 +422,7 @@ def bound(host: str, port: int, shared: bool = False, peer: tuple[Any, ...] | No
             link.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
         if shared:
             link.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
+        free_bind(link, host)
         link.bind(bindable(host, port))
         if peer is not None:
             link.connect(peer)

@@ -92,11 +92,16 @@ class Target:
         self.meters: Meters | None = None
 
 
+#: The source of datagrams that cannot leave.
+NO_SOURCE = ""
+
+
 class DatagramRoute(NamedTuple):
     """
     How datagrams go to a destination.
 
-    :ivar source: the literal address from which datagrams leave; None: the address of all.
+    :ivar source: the literal address from which datagrams leave; None: the address of all; NO_SOURCE: there
+        is no address of the family, so no datagram leaves.
     :ivar idle: the seconds for which the association may be idle, or NEVER; None: the server's setting
         holds.
     :ivar rule: the name of the rule whose limits hold beside those of the association; None: there is none.

@@ -13,7 +13,7 @@ from twisted.internet.protocol import DatagramProtocol
 
 from ..net.names import plain
 from ..net.ports import bindable, enlarge_buffers
-from ..values.outgoing import Outgoing
+from ..values.outgoing import FreeAddress, Outgoing, free_bind
 from .association import Association, Outlet
 from .demux import Demux
 from .drops import Drop
@@ -158,7 +158,7 @@ def listen(
     :param peer: the address to which the socket is connected; None: the socket is not.
     :raises OSError: as the system gives it.
     """
-    if "%" in host or shared:
+    if "%" in host or shared or isinstance(host, FreeAddress):
         return _adopt(reactor, protocol, host, port, shared, peer)
     try:
         opened = reactor.listenUDP(port, protocol, interface=host, maxPacketSize=_LARGEST)
@@ -184,6 +184,7 @@ def _adopt(
         link.setblocking(False)
         if shared:
             link.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
+        free_bind(link, host)
         link.bind(bindable(host, port))
         if peer is not None:
             link.connect(peer)

@@ -1,15 +1,49 @@
 """
-Addresses of this machine, at most one of each family: what connections leave from, and what BIND listens on.
+Addresses of this machine: what connections leave from, and what BIND listens on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from ipaddress import ip_address
+import errno
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from itertools import count
+from random import SystemRandom
 from typing import Any, NamedTuple
 
 from ..wire.words import Address, AddressType
 from .errors import ConfigError
+
+#: The word for the address that the client has reached.
+SAME = "same"
+#: The word for the server's address, or the system's choice, where a list has no address of a family.
+FALLBACK = "fallback"
+#: The ways to choose from a list; the first one counts where a list names none.
+ROUND_ROBIN, RANDOM, HASH_CLIENT, HASH_USER = CHOICES = "round-robin", "random", "hash-client", "hash-user"
+
+# Python's socket module lacks both numbers of Linux.
+_FREEBIND = {
+    socket.AF_INET: (socket.IPPROTO_IP, getattr(socket, "IP_FREEBIND", 15)),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, getattr(socket, "IPV6_FREEBIND", 78)),
+}
+
+
+class FreeAddress(str):
+    """A literal address of a prefix. No interface needs to have it: sockets are bound with IP_FREEBIND."""
+
+    __slots__ = ()
+
+
+def free_bind(link: socket.SocketType, host: str) -> None:
+    """
+    Have *link* take *host*, if that is a :class:`FreeAddress`, although no interface has it.
+
+    :raises OSError: where the system cannot.
+    """
+    if isinstance(host, FreeAddress):
+        link.setsockopt(*_FREEBIND[socket.AddressFamily(link.family)], 1)
 
 
 class Outgoing(NamedTuple):
@@ -17,20 +51,32 @@ class Outgoing(NamedTuple):
     The addresses that connections leave from; None: the system's choice.
 
     :ivar ipv4: a literal address of this machine, for IPv4 destinations.
-    :ivar ipv6: the same for IPv6 destinations.
+    :ivar ipv6: likewise for IPv6.
+    :ivar strict: whether destinations of a family without an address are refused.
     """
 
     ipv4: str | None = None
     ipv6: str | None = None
+    strict: bool = False
 
     def source(self, destination: Address) -> tuple[str, int] | None:
-        """What to bind to before connecting to *destination*."""
+        """
+        What to bind to before connecting to *destination*.
+
+        :raises OSError: (EAFNOSUPPORT) where there is no address of the family, and there must be one.
+        """
         host = self.ipv6 if destination.type is AddressType.IPV6 else self.ipv4
-        return None if host is None else (host, 0)
+        if host is not None:
+            return host, 0
+        if self.strict:
+            raise OSError(errno.EAFNOSUPPORT, "no outgoing address of this family")
+        return None
 
     def over(self, other: Outgoing) -> Outgoing:
-        """These addresses, and *other*'s where there is none."""
-        return Outgoing(self.ipv4 or other.ipv4, self.ipv6 or other.ipv6)
+        """These addresses, and *other*'s where there is none and may be one."""
+        if self.strict:
+            return self
+        return Outgoing(self.ipv4 or other.ipv4, self.ipv6 or other.ipv6, other.strict)
 
 
 def outgoing_of(hosts: Iterable[Any]) -> Outgoing:
@@ -42,17 +88,227 @@ def outgoing_of(hosts: Iterable[Any]) -> Outgoing:
     """
     if isinstance(hosts, Outgoing):
         return hosts
-    if isinstance(hosts, (str, bytes)) or not isinstance(hosts, Iterable):
-        raise ConfigError("not a list")
     found: dict[int, str] = {}
-    for number, host in enumerate(hosts):
-        try:
-            version = ip_address(host).version if isinstance(host, str) and "%" not in host else None
-        except ValueError:
-            version = None
+    for number, host in enumerate(_list(hosts)):
+        version = _version(host)
         if version is None:
             raise ConfigError("not a literal IPv4 or IPv6 address", host, path=(number,))
         if version in found:
             raise ConfigError(f"one IPv{version} address is enough", host, path=(number,))
         found[version] = host
     return Outgoing(found.get(4), found.get(6))
+
+
+class Asker(NamedTuple):
+    """
+    For whom an address is chosen.
+
+    :ivar client: the client's address, or the /64 network of an IPv6 client.
+    :ivar user: the user's name; None: the client has not logged in.
+    :ivar reached: the literal address that the client has reached; None: there is none, or nothing asks.
+    """
+
+    client: str = ""
+    user: str | None = None
+    reached: str | None = None
+
+
+class Sources(tuple[str, ...]):
+    """
+    What ``outgoing`` lists, in the words of the operator.
+
+    :param words: literal addresses, prefixes, and words: ``same``, ``fallback``, one of :data:`CHOICES`.
+    :param chance: gives a random number below its argument.
+    :raises ConfigError: for anything else; its path has the number of the entry.
+    :ivar same: whether connections leave from the address that the client has reached.
+    :ivar fallback: whether others decide about a family without an address.
+    :ivar choice: how one of several addresses is chosen.
+    :ivar ipv4: the addresses and prefixes of IPv4.
+    :ivar ipv6: likewise of IPv6.
+    :ivar fixed: the addresses, where every connection has the same ones; None: it is to be chosen.
+    """
+
+    def __new__(
+        cls, words: Iterable[Any] = (), chance: Callable[[int], int] = SystemRandom().randrange
+    ) -> Sources:
+        self = super().__new__(cls, _listed(words))
+        errors = self._read(chance)
+        if errors:
+            raise errors[0]
+        return self
+
+    def _read(self, chance: Callable[[int], int] = SystemRandom().randrange) -> list[ConfigError]:
+        """Take the words for what they mean; returned is what is wrong."""
+        errors: list[ConfigError] = []
+        self.same, self.fallback, self.choice = False, False, ""
+        found: dict[int, list[str | IPv4Network | IPv6Network]] = {4: [], 6: []}
+        for number, word in enumerate(self):
+            if word in (SAME, FALLBACK):
+                self.same, self.fallback = self.same or word == SAME, self.fallback or word == FALLBACK
+            elif word in CHOICES:
+                if self.choice:
+                    errors.append(ConfigError(f"{self.choice} is said already", word, path=(number,)))
+                self.choice = word
+            else:
+                try:
+                    version, entry = _entry(word)
+                except ConfigError as problem:
+                    errors.append(ConfigError(problem.reason, word, path=(number,)))
+                    continue
+                if entry in found[version]:
+                    errors.append(ConfigError("stands there already", word, path=(number,)))
+                found[version].append(entry)
+        self.ipv4, self.ipv6 = tuple(found[4]), tuple(found[6])
+        if self and not (errors or self.same or self.ipv4 or self.ipv6):
+            errors.append(ConfigError("there is no address in the list", self[0], path=(0,)))
+        self.choice = self.choice or ROUND_ROBIN
+        self.fixed: Outgoing | None = None
+        if not self.same and all(len(each) < 2 for each in (self.ipv4, self.ipv6)):
+            hosts = [each[0] if each else None for each in (self.ipv4, self.ipv6)]
+            if all(host is None or isinstance(host, str) for host in hosts):
+                self.fixed = Outgoing(*hosts)  # type: ignore[arg-type]
+        self._chance = chance
+        if self.fixed is None:
+            # Workers and reloads do not all begin with the first address.
+            self._turns = count(chance(1 << 16))
+        return errors
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sources, (tuple(self),)
+
+    def pick(self, asker: Asker) -> Outgoing:
+        """The addresses for *asker*: of each family the one that is due, or None."""
+        number = self._number(asker)
+        ipv4, ipv6 = self._nth(self.ipv4, number), self._nth(self.ipv6, number)
+        if self.same and asker.reached is not None:
+            if ":" in asker.reached:
+                ipv6 = asker.reached
+            else:
+                ipv4 = asker.reached
+        return Outgoing(ipv4, ipv6)
+
+    def _number(self, asker: Asker) -> int:
+        if self.choice == ROUND_ROBIN:
+            return next(self._turns)
+        if self.choice == RANDOM:
+            return self._chance(1 << 128)
+        user = asker.user if self.choice == HASH_USER else None
+        key = f"client {asker.client}" if user is None else f"user {user}"
+        return int.from_bytes(blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).digest(), "big")
+
+    def _nth(self, entries: Sequence[str | IPv4Network | IPv6Network], number: int) -> str | None:
+        if not entries:
+            return None
+        number, place = divmod(number, len(entries))
+        entry = entries[place]
+        if isinstance(entry, str):
+            return entry
+        first, size = _usable(entry)
+        if self.choice == ROUND_ROBIN:
+            number = self._chance(size)
+        return FreeAddress(entry[first + number % size])
+
+    def told(self) -> str:
+        """How an address is chosen, for people; empty: there is nothing to choose."""
+        said = ["the address that the client has reached"] if self.same else []
+        prefix = any(not isinstance(entry, str) for entry in (*self.ipv4, *self.ipv6))
+        if prefix or max(len(self.ipv4), len(self.ipv6)) > 1:
+            said.append(self.choice)
+        return ", else ".join(said)
+
+
+def sources_of(words: Any) -> Sources:
+    """*words* as :class:`Sources`; such stay what they are, and an :class:`Outgoing` is its addresses."""
+    if not words:
+        return UNSAID
+    if isinstance(words, Sources):
+        return words
+    if isinstance(words, Outgoing):
+        return Sources(host for host in words[:2] if host is not None)
+    return Sources(words)
+
+
+def leaving(asker: Callable[[], Asker], rule: Sources, user: Sources, server: Sources) -> Outgoing:
+    """
+    What a connection leaves from.
+
+    :param asker: gives for whom; called where something is to be chosen.
+    :param rule: what the rule says, which comes first.
+    :param user: what the user says.
+    :param server: what holds where neither of them says anything, or one says ``fallback``. Where its
+        addresses are fixed, they are left to the route.
+    """
+    found = _picked(asker, rule).over(_picked(asker, user)) if rule and user else _picked(asker, rule or user)
+    if not (rule or user or server.fixed is None):
+        return found
+    if (rule or user) and not (rule.fallback or user.fallback):
+        return found._replace(strict=True)
+    if server.fixed is not None or (found.ipv4 and found.ipv6):
+        return found
+    return found.over(_picked(asker, server)._replace(strict=server.same and not server.fallback))
+
+
+def _picked(asker: Callable[[], Asker], sources: Sources) -> Outgoing:
+    return sources.pick(asker()) if sources.fixed is None else sources.fixed
+
+
+def problems_with(words: Any) -> list[ConfigError]:
+    """All that is wrong with *words*, which should be :class:`Sources`; the paths begin with the entry."""
+    try:
+        return tuple.__new__(Sources, _listed(words))._read()
+    except ConfigError as problem:
+        return [problem]
+
+
+def is_address(word: str) -> bool:
+    """Whether *word* is a literal address, and not a prefix or a word."""
+    return _version(word) is not None
+
+
+def _listed(words: Any) -> list[Any]:
+    return [SAME] if isinstance(words, str) and words == SAME else _list(words)
+
+
+def _list(hosts: Any) -> list[Any]:
+    if isinstance(hosts, (str, bytes)) or not isinstance(hosts, Iterable):
+        raise ConfigError("not a list")
+    return list(hosts)
+
+
+def _version(host: Any) -> int | None:
+    """The version of the literal address *host*; None: it is none."""
+    try:
+        return ip_address(host).version if isinstance(host, str) and "%" not in host else None
+    except ValueError:
+        return None
+
+
+def _entry(word: Any) -> tuple[int, Any]:
+    """The version, and the address or the prefix, of *word*."""
+    version = _version(word)
+    if version is not None:
+        return version, word
+    if not isinstance(word, str) or "/" not in word or "%" in word:
+        raise ConfigError(f"not a literal IPv4 or IPv6 address, a prefix, or a word such as {SAME}")
+    try:
+        network = ip_network(word)
+    except ValueError as problem:
+        raise ConfigError(f"not a prefix such as 2001:db8:5::/64: {problem}") from None
+    return network.version, network
+
+
+def _usable(network: IPv4Network | IPv6Network) -> tuple[int, int]:
+    """
+    The first address of *network* that a host may have, and how many such addresses there are.
+
+    The first address of an IPv6 prefix is its routers' anycast address (RFC 4291, section 2.6.1). IPv4
+    reserves the first and the last one (RFC 3021 excepts a prefix of 31 bits).
+    """
+    size = network.num_addresses
+    if size <= 2:
+        return 0, size
+    return 1, size - (2 if network.version == 4 else 1)
+
+
+#: Where nothing is said.
+UNSAID = Sources()

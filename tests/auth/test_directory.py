@@ -103,10 +103,10 @@ def test_passwords() -> None:
 @pytest.mark.parametrize(
     ("outgoing", "reason"),
     [
-        (["192.0.2.1", "192.0.2.2"], "one IPv4 address is enough"),
-        (["::1", "a.example"], "not a literal IPv4 or IPv6 address"),
-        (["fe80::1%lo"], "not a literal IPv4 or IPv6 address"),
-        ([5], "not a literal IPv4 or IPv6 address"),
+        (["192.0.2.1", "192.0.2.1"], "stands there already"),
+        (["::1", "a.example"], "not a literal IPv4 or IPv6 address, a prefix, or a word such as same"),
+        (["fe80::1%lo"], "not a literal IPv4 or IPv6 address, a prefix, or a word such as same"),
+        ([5], "not a literal IPv4 or IPv6 address, a prefix, or a word such as same"),
         ("192.0.2.1", "not a list"),
     ],
 )

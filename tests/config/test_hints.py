@@ -52,7 +52,7 @@ def test_lists_of_sets_and_users() -> None:
     """So it is elsewhere."""
     found = mistakes(
         '[sets.a]\nnetworks = ["1.2.3", "10.0.0.0/8", "1.2.3"]\nnames = ["a b", 5]\n'
-        '[users.bob]\noutgoing = ["a", "127.0.0.1", "::1%lo", "127.0.0.2"]\n'
+        '[users.bob]\noutgoing = ["a", "127.0.0.1", "::1%lo", "127.0.0.1"]\n'
     )
     assert [line.partition(" = ")[0].partition("] ")[2] for line in found] == [
         *("networks[0]", "networks[2]", "names[0]", "names[1]"),

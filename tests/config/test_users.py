@@ -179,7 +179,7 @@ def test_without_passwords() -> None:
                     "or a date and time such as 2027-01-31T18:00:00"
                 ),
                 "file:5: [users.bob] disabled = 1: not true or false",
-                'file:6: [users.bob] outgoing = "::1": not a list in brackets',
+                'file:6: [users.bob] outgoing = "::1": not a list in brackets, nor "same"',
             ],
         ),
         (
@@ -212,7 +212,8 @@ def test_without_passwords() -> None:
         (
             '[users.bob]\noutgoing = ["192.0.2.1", "a.example"]\nexpires = 9999-12-31\nlimits.daily = "1 GB"',
             [
-                'file:2: [users.bob] outgoing[1] = "a.example": not a literal IPv4 or IPv6 address',
+                'file:2: [users.bob] outgoing[1] = "a.example": not a literal IPv4 or IPv6 address, '
+                "a prefix, or a word such as same",
                 "file:3: [users.bob] expires = 9999-12-31: a time that this machine cannot tell",
                 (
                     'file:4: [users.bob] limits.daily = "1 GB": needs quota-file in [limits], '

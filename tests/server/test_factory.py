@@ -435,8 +435,8 @@ def test_outgoing_is_not_ours(serve: Serve) -> Playing:
 @pytest.mark.parametrize(
     ("outgoing", "complaint"),
     [
-        (["127.0.0.1", "127.0.0.2"], "127.0.0.2: one IPv4 address is enough"),
-        (["::1", "::2"], "::2: one IPv6 address is enough"),
+        (["127.0.0.1", "127.0.0.1"], "127.0.0.1: stands there already"),
+        (["random"], "random: there is no address in the list"),
         (["localhost"], "localhost: not a literal IPv4 or IPv6 address"),
         ([""], "not a literal IPv4 or IPv6 address"),
         (["127.0.0.1\0"], "not a literal IPv4 or IPv6 address"),
