@@ -363,8 +363,8 @@ class SessionParts:
         return self._leaves[1]
 
     def _asker(self, reached: bool) -> Asker:
-        client = self.client
-        return Asker(client.share or "", client.user, self.channel.local() if reached else None)
+        client, place = self.client, self.channel.local_address() if reached else None
+        return Asker(client.share or "", client.user, None if place is None else place[0])
 
     def _limited(self) -> Allowance:
         if self.allowance is None:

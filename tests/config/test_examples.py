@@ -18,7 +18,15 @@ from ..support.processes import PATIENCE, Program
 
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples" / "config"
 
-ALL = ["laptop.toml", "sidecar.toml", "exit.toml", "office.toml", "gateway.toml", "limits.toml"]
+ALL = [
+    "laptop.toml",
+    "sidecar.toml",
+    "exit.toml",
+    "office.toml",
+    "gateway.toml",
+    "limits.toml",
+    "addresses.toml",
+]
 
 __all__ = ["shouter"]
 

@@ -212,8 +212,10 @@ def test_without_passwords() -> None:
         (
             '[users.bob]\noutgoing = ["192.0.2.1", "a.example"]\nexpires = 9999-12-31\nlimits.daily = "1 GB"',
             [
-                'file:2: [users.bob] outgoing[1] = "a.example": not a literal IPv4 or IPv6 address, '
-                "a prefix, or a word such as same",
+                (
+                    'file:2: [users.bob] outgoing[1] = "a.example": not a literal IPv4 or IPv6 address, '
+                    "a prefix, or a word such as same"
+                ),
                 "file:3: [users.bob] expires = 9999-12-31: a time that this machine cannot tell",
                 (
                     'file:4: [users.bob] limits.daily = "1 GB": needs quota-file in [limits], '
