@@ -473,7 +473,7 @@ def connect_from(
     :param prepare: sets the option; its OSError makes the attempt fail.
     """
 
-    class Client(tcp.Client):
+    class Prepared(tcp.Client):
         def createInternetSocket(self) -> socket.socket:
             link: socket.socket = super().createInternetSocket()
             try:
@@ -483,10 +483,10 @@ def connect_from(
                 raise
             return link
 
-    class Connector(tcp.Connector):
+    class Preparing(tcp.Connector):
         def _makeTransport(self) -> tcp.Client:
-            return Client(self.host, self.port, self.bindAddress, self, self.reactor)
+            return Prepared(self.host, self.port, self.bindAddress, self, self.reactor)
 
-    connector = Connector(to.host, to.port, factory, timeout, source, reactor)
+    connector = Preparing(to.host, to.port, factory, timeout, source, reactor)
     connector.connect()
     return connector

@@ -143,7 +143,7 @@ class Explanation(NamedTuple):
             lines.append(f"  {self.way}")
         if self.allowed:
             lines += [f"  from {', '.join(self.outgoing)}"] if self.outgoing else []
-            lines += [f"  leaves from: {self.chosen}"] if self.chosen else []
+            lines += [f"  outgoing: {self.chosen}"] if self.chosen else []
             lines += [f"  limits of {whose}: {amounts.told(limits)}" for whose, limits in self.limits]
         lines += [] if self.log else ["  without an access record"]
         # What a client or an operator calls itself may be anything; a line stays one.
@@ -255,7 +255,7 @@ def _outgoing(rule: Rule | None, client: Client, server: ServerWide) -> tuple[tu
         added = [version for version in entries if entries[version] and version not in found]
         found.update({version: tuple(map(str, entries[version])) for version in added})
         if sources.told() and (added or sources.same):
-            how.append(f"{sources.told()} (outgoing of {whose})")
+            how.append(f"{sources.told()} ({whose})")
     refuses = own if own and not any(each.fallback for each in own) else []
     lacking = [f"IPv{version}" for version in (4, 6) if version not in found]
     if refuses and lacking and not any(sources.same for sources in refuses):

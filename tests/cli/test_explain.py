@@ -94,7 +94,7 @@ download = { rate = "1 MB/s", burst = "4 MB" }
 [users.bob]
 groups = ["staff"]
 limits = { sessions = 9 }
-outgoing = ["127.0.0.3"]
+outgoing = ["127.0.0.3", "fallback"]
 [users.eve]
 disabled = true
 [users.old]
@@ -112,7 +112,7 @@ limits = { sessions = 100 }
 name = "others"
 allow = true
 groups = ["others"]
-outgoing = ["127.0.0.5"]
+outgoing = ["127.0.0.5", "fallback"]
 """
 
 

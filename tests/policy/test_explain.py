@@ -51,6 +51,7 @@ a.example:443: allowed (by rule web)
   4. private (deny): depends on the address
   5. web (allow): matches
   from 192.0.2.9
+  outgoing: IPv6 destinations are refused
   limits of rule web: sessions 20, download 1 MB/s (burst 4 MB)
   without an access record""",
         """\
@@ -67,6 +68,7 @@ a.example:443: allowed (by rule web)
   4. private (deny): networks private, not 198.51.100.1
   5. web (allow): matches
   from 192.0.2.9
+  outgoing: IPv6 destinations are refused
   limits of rule web: sessions 20, download 1 MB/s (burst 4 MB)
   without an access record""",
     ]
@@ -162,6 +164,7 @@ def test_data() -> None:
             {"rule": "web", "allow": True, "verdict": "yes", "fields": [], "wanted": [], "found": ""},
         ],
         "outgoing": ["192.0.2.9"],
+        "chosen": "IPv6 destinations are refused",
         "way": None,
         "refusal": "",
         "limits": {"rule web": {"sessions": 20, "download": {"per_second": 1_000_000, "burst": 4e6}}},

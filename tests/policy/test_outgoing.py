@@ -163,6 +163,4 @@ def test_the_example(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert main(["check", str(config)]) == 0
     capsys.readouterr()
     assert main(["explain", str(config), "--from", "127.0.2.9", "connect", "203.0.113.9:443"]) == 0
-    assert "leaves from: the address that the client has reached (outgoing of the server)" in (
-        capsys.readouterr().out
-    )
+    assert "outgoing: the address that the client has reached (the server)" in (capsys.readouterr().out)

@@ -90,7 +90,7 @@ def test_forms(field: str, given: Any, kept: Any) -> None:
         ("hours", ["08:60-09:00"], "08:60-09:00", "08:00-18:00"),
         ("hours", ["08:00-08:00"], "08:00-08:00", "00:00-24:00"),
         ("outgoing", ["a.example"], "a.example", "not a literal IPv4 or IPv6 address"),
-        ("outgoing", ["192.0.2.1", "192.0.2.1"], "192.0.2.1", "stands there already"),
+        ("outgoing", ["192.0.2.1", "random", "hash-user"], "hash-user", "random is said already"),
         ("limits", "slow", "slow", "must be Limits"),
         ("timeouts", 5, 5, "RuleTimeouts"),
         ("timeouts", Timeouts(), Timeouts(), "the handshake is over"),
