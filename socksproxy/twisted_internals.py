@@ -473,7 +473,7 @@ def connect_from(
     :param prepare: sets the option; its OSError makes the attempt fail.
     """
 
-    class Prepared(tcp.Client):
+    class ReadyClient(tcp.Client):
         def createInternetSocket(self) -> socket.socket:
             link: socket.socket = super().createInternetSocket()
             try:
@@ -483,10 +483,10 @@ def connect_from(
                 raise
             return link
 
-    class Preparing(tcp.Connector):
+    class ReadyConnector(tcp.Connector):
         def _makeTransport(self) -> tcp.Client:
-            return Prepared(self.host, self.port, self.bindAddress, self, self.reactor)
+            return ReadyClient(self.host, self.port, self.bindAddress, self, self.reactor)
 
-    connector = Preparing(to.host, to.port, factory, timeout, source, reactor)
+    connector = ReadyConnector(to.host, to.port, factory, timeout, source, reactor)
     connector.connect()
     return connector
