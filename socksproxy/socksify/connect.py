@@ -2,7 +2,7 @@
 ``socksproxy connect``: standard input and output joined to one connection through a proxy.
 
 The handshake is Twisted's business. A plain connection then leaves the reactor, and two loops move its
-bytes with splice(2), where one side is a pipe. A connection with TLS stays with the reactor.
+bytes, with splice(2) towards a standard output that is a pipe. A connection with TLS stays with the reactor.
 """
 
 from __future__ import annotations
@@ -178,7 +178,8 @@ def copy_both_ways(link: socket.socket, early: bytes) -> int:
 
 def _send(link: socket.socket) -> None:
     try:
-        copy(0, link.fileno())
+        # splice(2) from a pipe to a socket keeps bytes back until more of them come, on some kernels.
+        copy_by_reading(0, link.fileno())
         link.shutdown(socket.SHUT_WR)
     except OSError:
         pass  # the peer reads no more; whether the connection is broken shows on the other side
@@ -199,6 +200,11 @@ def copy(source: int, target: int) -> None:
             raise
     except AttributeError:
         pass  # another system
+    copy_by_reading(source, target)
+
+
+def copy_by_reading(source: int, target: int) -> None:
+    """Move all bytes from *source* to *target* through this process, until *source* ends."""
     while data := os.read(source, _MOST_READ):
         _write_all(target, data)
 
