@@ -15,8 +15,8 @@ import time
 import unicodedata
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from getpass import GetPassWarning, getpass
 from tempfile import mkstemp
 from typing import Any
@@ -32,6 +32,13 @@ PATIENCE = 10.0
 #: What bcrypt's cost may be, as htpasswd has it.
 COSTS = range(4, 18)
 
+#: Bytes of a file of users to import, and its lines.
+MOST_IMPORTED, MOST_USERS = 16 << 20, 100_000
+#: Passwords that one import hashes: each takes a quarter of a second with cost 12.
+MOST_PLAIN = 10_000
+#: Mistakes in such a file that are told one by one.
+_MOST_TOLD = 10
+
 #: An empty file could as well be half-written, so that no proxy would take it.
 _NOBODY = b"# no users\n"
 
@@ -39,7 +46,9 @@ _DESCRIPTION = """
 Adds a user to a file in Apache's htpasswd format, for twistd socks --auth
 htpasswd:FILE, or changes the password of one that is there. The password is
 asked for twice and stored as a bcrypt hash. A file that does not exist is made,
-readable for its owner only.
+readable for its owner only. With --import the second argument is a file with
+lines USER:PASSWORD or USER:HASH, or - for standard input: all users of it are
+added or changed, or none if there is a mistake.
 """
 
 
@@ -53,6 +62,12 @@ def add_to(commands: Any) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--delete", action="store_true", help="remove the user")
     how.add_argument("--stdin", action="store_true", help="read the password from standard input, one line")
+    how.add_argument(
+        "--import",
+        dest="many",
+        action="store_true",
+        help="add or change all users of a file, which stands in the place of USER; - is standard input",
+    )
     parser.add_argument(
         "--cost",
         type=int,
@@ -70,24 +85,109 @@ def run(options: Namespace) -> None:
     :raises CommandFailed: and the file is as it was.
     """
     htpasswd = _htpasswd()
-    user = checked_user(options.user)
     path = os.path.realpath(options.file)
     if options.cost not in COSTS:
         raise CommandFailed(f"--cost {options.cost}: not a number from {COSTS[0]} to {COSTS[-1]}")
-    try:
-        if options.delete:
-            _change(path, user, None)
-            done = "removed"
-        else:
-            password = checked_password(_from_stdin() if options.stdin else _from_terminal())
-            hash = htpasswd.new_hash(password, options.cost)
-            done = "changed" if _change(path, user, hash) else "added"
-    except OSError as problem:
-        raise CommandFailed(f"{_shown(options.file)}: {describe(problem)}") from None
-    tell(f"{_shown(options.user)}: {done}")
+    done = _import(path, options) if options.many else _change_one(path, options)
+    tell(done)
     warning = htpasswd.open_to_all(os.stat(path).st_mode)
     if warning:
         complain(f"socksproxy: warning: {_shown(options.file)}: {warning}")
+
+
+def _change_one(path: str, options: Namespace) -> str:
+    user = checked_user(options.user)
+    new: bytes | None = None
+    if not options.delete:
+        password = checked_password(_from_stdin() if options.stdin else _from_terminal())
+        new = _htpasswd().new_hash(password, options.cost)
+    was_there = _written(path, {user: new}, options)
+    done = "removed" if options.delete else "changed" if was_there else "added"
+    return f"{_shown(options.user)}: {done}"
+
+
+def _import(path: str, options: Namespace) -> str:
+    users = imported(_content(options.user), options.user, options.cost)
+    changed = _written(path, users, options)
+    return f"added: {len(users) - len(changed)}, changed: {len(changed)}"
+
+
+def _written(path: str, users: Mapping[bytes, bytes | None], options: Namespace) -> set[bytes]:
+    try:
+        return _change(path, users)
+    except OSError as problem:
+        raise CommandFailed(f"{_shown(options.file)}: {describe(problem)}") from None
+
+
+def _content(name: str) -> bytes:
+    """What is in the file of users called *name*."""
+    try:
+        with nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as file:
+            content: bytes = file.read(MOST_IMPORTED + 1)
+    except OSError as problem:
+        raise CommandFailed(f"{_shown(name)}: {describe(problem)}") from None
+    if len(content) > MOST_IMPORTED:
+        raise CommandFailed(f"{_shown(name)}: more than {MOST_IMPORTED >> 20} MiB")
+    return content
+
+
+def imported(content: bytes, name: str, cost: int) -> dict[bytes, bytes]:
+    """
+    The users in lines ``USER:PASSWORD`` or ``USER:HASH``, and their hashes. Empty lines and comments do not
+    count. What begins like a hash (``$`` and a kind that an htpasswd file may have) is one.
+
+    :param content: the content of the file.
+    :param name: its name, for errors.
+    :param cost: bcrypt's cost, for passwords.
+    :raises CommandFailed: for mistakes, with the numbers of their lines and nothing of a password.
+    """
+    found: dict[bytes, tuple[bytes, bool]] = {}
+    wrong: list[str] = []
+    try:
+        content = without_mark(content)
+    except NotUTF8 as problem:
+        raise CommandFailed(f"{_shown(name)}: it {problem}") from None
+    for number, line in enumerate(content.split(b"\n"), 1):
+        line = line.removesuffix(b"\r")
+        if not line.strip() or line.lstrip().startswith(b"#"):
+            continue
+        try:
+            user, text, is_hash = _imported_line(line)
+            if user in found:
+                raise CommandFailed("the user has a line above")
+            found[user] = text, is_hash
+        except CommandFailed as problem:
+            wrong.append(f"{_shown(name)}, line {number}: {problem}")
+    plain = sum(not is_hash for _, is_hash in found.values())
+    if wrong:
+        complain(*wrong[:_MOST_TOLD])
+        raise CommandFailed(f"{_shown(name)}: mistakes: {len(wrong)}; the users stay as they were")
+    if not found:
+        raise CommandFailed(f"{_shown(name)}: there is no user in it")
+    if len(found) > MOST_USERS or plain > MOST_PLAIN:
+        most = f"{MOST_USERS} users and {MOST_PLAIN} passwords that are not hashed yet"
+        raise CommandFailed(f"{_shown(name)}: more than {most}; split it")
+    new_hash = _htpasswd().new_hash
+    return {user: text if is_hash else new_hash(text, cost) for user, (text, is_hash) in found.items()}
+
+
+def _imported_line(line: bytes) -> tuple[bytes, bytes, bool]:
+    """The user in *line*, the password or hash, and whether it is a hash."""
+    htpasswd = _htpasswd()
+    name, colon, text = line.partition(b":")
+    if not colon:
+        raise CommandFailed("not USER:PASSWORD or USER:HASH")
+    user = checked_user(os.fsdecode(name))
+    if not htpasswd.HASH.match(text):
+        return user, checked_password(text), False
+    text = text.partition(b":")[0].strip()
+    try:
+        htpasswd.Hash(text)
+    except htpasswd.Unsafe as problem:
+        raise CommandFailed(str(problem)) from None
+    except ValueError:
+        raise CommandFailed("the hash is not whole") from None
+    return user, text, True
 
 
 def checked_user(name: str) -> bytes:
@@ -159,13 +259,14 @@ def _from_terminal() -> bytes:
     return password.encode("utf-8", "surrogateescape")
 
 
-def _change(path: str, user: bytes, hash: bytes | None) -> bool:
+def _change(path: str, users: Mapping[bytes, bytes | None]) -> set[bytes]:
     """
-    Give *user* another *hash*, or none, in the file at *path*.
+    Give each of *users* another hash, or none, in the file at *path*.
 
-    :returns: whether the user was there.
+    :returns: those that were there.
     """
-    with _locked(path, create=hash is not None) as descriptor:
+    removes = None in users.values()
+    with _locked(path, create=not removes) as descriptor:
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read()
         try:
@@ -173,30 +274,32 @@ def _change(path: str, user: bytes, hash: bytes | None) -> bool:
         except NotUTF8 as problem:
             raise CommandFailed(f"the file {problem}") from None
         lines = content.removesuffix(b"\n").split(b"\n") if content else []
-        changed, was_there = changed_lines(lines, user, hash)
-        if hash is None and not was_there:
+        changed, were_there = changed_lines(lines, users)
+        if removes and not were_there:
             raise CommandFailed("there is no such user in the file")
         _replace(path, b"".join(line + b"\n" for line in changed) or _NOBODY, os.fstat(descriptor))
-        return was_there
+        return were_there
 
 
-def changed_lines(lines: list[bytes], user: bytes, hash: bytes | None) -> tuple[list[bytes], bool]:
+def changed_lines(lines: list[bytes], users: Mapping[bytes, bytes | None]) -> tuple[list[bytes], set[bytes]]:
     """
-    *lines* with one for *user*, where there was the first or at the end, or with none.
+    *lines* with one for each of *users*, where there was the first or at the end, or with none.
 
-    :returns: these, and whether there was one.
+    :param users: the hash of each; None: the user is removed.
+    :returns: these, and the users who had one.
     """
-    new = [] if hash is None else [user + b":" + hash]
+    new = {user: [] if hash is None else [user + b":" + hash] for user, hash in users.items()}
     changed = []
-    was_there = False
+    were_there = set()
     for line in lines:
         name, colon, _ = line.partition(b":")
-        if not colon or name.strip() != user:
+        user = name.strip()
+        if not colon or user not in new:
             changed.append(line)
-        elif not was_there:
-            changed += new
-            was_there = True
-    return (changed if was_there else changed + new), was_there
+        elif user not in were_there:
+            changed += new[user]
+            were_there.add(user)
+    return changed + [line for user in new if user not in were_there for line in new[user]], were_there
 
 
 @contextmanager

@@ -290,7 +290,7 @@ def test_many_writers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(users: list[bytes]) -> None:
         try:
             for user in users:
-                assert not module._change(str(path), user, hash)
+                assert not module._change(str(path), {user: hash})
         except BaseException as problem:
             problems.append(problem)
 
@@ -410,10 +410,10 @@ def test_any_name(name: str) -> None:
         user = checked_user(name)
     except (CommandFailed, UnicodeEncodeError):
         return
-    lines, was_there = changed_lines([b"eve:x"], user, b"hash")
-    assert was_there is (user == b"eve")
-    again, was_there = changed_lines(lines, user, None)
-    assert was_there
+    lines, were_there = changed_lines([b"eve:x"], {user: b"hash"})
+    assert were_there == ({user} if user == b"eve" else set())
+    again, were_there = changed_lines(lines, {user: None})
+    assert were_there == {user}
     assert again == ([] if user == b"eve" else [b"eve:x"])
     assert b"\n".join(lines).count(b"\n") == len(lines) - 1
 
@@ -569,3 +569,108 @@ def test_proxy_takes_the_file(passwd: Passwd, path: Path, tmp_path: Path) -> Non
         checker: Any = makeChecker(f"htpasswd:{path}")
     assert lines == []
     assert checker.version == 0
+
+
+# Many users at once.
+
+
+@pytest.fixture
+def bring(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, bytes], int]:
+    """``bring(path, lines)``: import *lines* from standard input."""
+
+    def command(path: Path, lines: bytes) -> int:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+        return main(["passwd", "--import", "--cost", "4", str(path), "-"])
+
+    return command
+
+
+Bring = Callable[[Path, bytes], int]
+HASHED = new_hash(b"of carol", 4)
+
+
+def test_import(bring: Bring, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Passwords are hashed, hashes stay, other lines of the file too; a new file is the owner's."""
+    assert bring(path, b"\xef\xbb\xbf# all\n\nbob:a:b \r\neve:secret\ncarol:" + HASHED + b" :Carol") == 0
+    assert capsys.readouterr() == ("added: 3, changed: 0\n", "")
+    assert mode(path) == 0o600
+    assert right(path, b"bob", b"a:b ")
+    assert right(path, b"eve", b"secret")
+    assert path.read_bytes().endswith(b"\ncarol:" + HASHED + b"\n")
+    before = path.read_bytes().splitlines()
+    assert bring(path, b"dave:x\neve:other") == 0
+    assert capsys.readouterr() == ("added: 1, changed: 1\n", "")
+    after = path.read_bytes().splitlines()
+    assert [after[0], after[2]] == [before[0], before[2]]
+    assert [line.split(b":")[0] for line in after] == [b"bob", b"eve", b"carol", b"dave"]
+    assert right(path, b"eve", b"other")
+
+
+def test_import_from_a_file(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file may be named as well."""
+    users = tmp_path / "all"
+    users.write_bytes(b"bob:" + HASHED)
+    assert main(["passwd", "--import", str(path), str(users)]) == 0
+    assert path.read_bytes() == b"bob:" + HASHED + b"\n"
+    assert main(["passwd", "--import", str(path), str(tmp_path / "missing")]) == 1
+    assert "missing: " in capsys.readouterr().err
+
+
+def test_import_of_mistakes(bring: Bring, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is told with its line, no password is; nothing is changed and no file is made."""
+    lines = [
+        b"bob:fine",
+        b"topsecret",
+        b":topsecret",
+        b"eve:",
+        b"bob:topsecret",
+        b"carol:$1$topsecret$x",
+        b"dave:" + HASHED[:-3],
+        b"fred:{SHA}topsecret",
+        b"gina:" + b"topsecret" * 9,
+        b"hal :topsecret",
+    ]
+    assert bring(path, b"\n".join(lines)) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "topsecret" not in err
+    told = err.splitlines()
+    assert [line.split(": ")[0] for line in told[:-1]] == [f"-, line {number}" for number in range(2, 11)]
+    assert told[2].endswith("the password is empty")
+    assert told[3].endswith("the user has a line above")
+    assert told[4].endswith("a hash of another kind")
+    assert told[5].endswith("the hash is not whole")
+    assert told[-1].endswith("-: mistakes: 9; the users stay as they were")
+    assert not path.exists()
+
+
+def test_many_mistakes(bring: Bring, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the first are told."""
+    assert bring(path, b"x\n" * 1000) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 11
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "there is no user in it"),
+        (b"# nobody\n", "there is no user in it"),
+        ("bob:x\n".encode("utf-16"), "it is in UTF-16"),
+        (b"a:x\nb:x\nc:x\n", "split it"),
+        (b"#" * 101, "more than"),
+    ],
+)
+def test_import_bounds(
+    content: bytes,
+    why: str,
+    bring: Bring,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is no file of users, or too large, changes nothing."""
+    monkeypatch.setattr(module, "MOST_PLAIN", 2)
+    monkeypatch.setattr(module, "MOST_IMPORTED", 100)
+    assert bring(path, content) == 1
+    assert why in capsys.readouterr().err
+    assert not path.exists()

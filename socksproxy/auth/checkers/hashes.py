@@ -4,6 +4,7 @@ Hashed passwords of safe kinds, and the time that a check takes.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -39,6 +40,8 @@ _KINDS: dict[bytes, Any] = {
     b"$6$": sha512_crypt,
     b"$apr1$": apr_md5_crypt,
 }
+#: How a hash begins, of a kind that is accepted or not.
+HASH = re.compile(rb"\$[0-9a-z]{1,10}\$|\{[A-Z0-9.-]{2,}\}")
 _HANDLERS: dict[str, Any] = {handler.name: handler for handler in _KINDS.values()}
 _DES_CRYPT = frozenset(b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 

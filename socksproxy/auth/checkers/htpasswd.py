@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable
 
 from twisted.cred.strcred import InvalidAuthArgumentString
 
-from .hashes import BCRYPT_MOST, COST, EqualTime, Hash, Unsafe, new_hash
+from .hashes import BCRYPT_MOST, COST, HASH, EqualTime, Hash, Unsafe, new_hash
 from .threads import CheckThreads, PasswordChecker
 from .users_file import LOOK_EVERY, FileChecker, Unusable, Users, UsersFile, open_to_all
 
 __all__ = [
     "BCRYPT_MOST",
     "COST",
+    "HASH",
     "LOOK_EVERY",
     "Hash",
     "HashedUsers",
