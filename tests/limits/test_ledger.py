@@ -633,3 +633,23 @@ def test_templates() -> None:
     ledger = Door(ServerLimits(user=Limits(sessions=5, upload=Rate(1)))).ledger
     assert ledger.user_limits(None) == Limits(sessions=5, upload=Rate(1))
     assert ledger.user_limits(Limits(sessions=2)) == Limits(sessions=2, upload=Rate(1))
+
+
+def test_limits_of_users_follow_a_change() -> None:
+    """What is remembered of users and clients is forgotten when other limits hold."""
+    record = Limits(binds=1)
+    ledger = Ledger(Clock(), ServerLimits())
+    assert ledger.user_limits(None) is None
+    assert ledger.user_limits(record) == record
+    ledger.set(ServerLimits(user=Limits(sessions=2), client=Limits(sessions=3)), None)
+    assert ledger.user_limits(None) == Limits(sessions=2)
+    assert ledger.user_limits(record) == Limits(sessions=2, binds=1)
+    assert ledger.user_limits(record) is ledger.user_limits(Limits(binds=1))
+    claims = ledger.arrive(Client("192.0.2.1"))
+    assert claims is not None
+    assert claims.of(Scope.CLIENT) == [((Scope.CLIENT, "192.0.2.1"), Limits(sessions=3))]
+    ledger.set(ServerLimits(client=Limits(sessions=5)), None)
+    assert ledger.user_limits(None) is None
+    later = ledger.arrive(Client("192.0.2.1"))
+    assert later is not None
+    assert later.of(Scope.CLIENT) == [((Scope.CLIENT, "192.0.2.1"), Limits(sessions=5))]
