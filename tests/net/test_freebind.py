@@ -1,4 +1,4 @@
-"""Sockets on an address of a prefix that no interface has: a network namespace takes the prefix for its own."""
+"""Sockets on an address of a prefix that no interface has; a namespace takes the prefix for its own."""
 
 from __future__ import annotations
 
