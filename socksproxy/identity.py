@@ -19,9 +19,9 @@ class ISOCKSUser(Interface):
     """A user of the proxy: the avatar that the portal's realm gives."""
 
     name = Attribute("The name, for logs and rules; None: it is not known.")
-    # An avatar may also have groups, an iterable of names, for rules; outgoing, which says what its connections
-    # and datagrams leave from (socksproxy.values.outgoing.Sources, made once, or its words); and limits, which
-    # are socksproxy.limits.Limits.
+    # An avatar may also have groups, an iterable of names, for rules; outgoing, which says what connections
+    # and datagrams leave from (socksproxy.values.outgoing.Sources, made once, or its words); and limits,
+    # which are socksproxy.limits.Limits.
 
     def permits(client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
         """
