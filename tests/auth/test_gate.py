@@ -164,8 +164,22 @@ class TestGranted:
         gate = Gate(Portal(Realm(), [Remembering(checker, clock)]), clock, TIMEOUT, Penalties(clock))
         assert isinstance(gate.log_in(HERE, "password", BOB), Deferred)
         waits.callback(b"bob")
-        assert not isinstance(gate.log_in(HERE, "password", BOB), Deferred)
+        shown = Password(b"bob", b"sesame")
+        assert not isinstance(gate.log_in(HERE, "password", shown), Deferred)
         assert len(checker.asked) == 1
+        assert shown.share is None  # what only a queue of checks needs is not looked up
+
+    def test_remembered_and_refused_by_the_realm(self, setting: Setting) -> None:
+        """A realm may refuse a user whose password is remembered."""
+        setting.gate = Gate(
+            Portal(setting.realm, [Remembering(setting.checker, setting.clock)]),
+            setting.clock,
+            TIMEOUT,
+            setting.penalties,
+        )
+        setting.log_in(BOB)
+        setting.realm.answer = lambda _: fail(UnauthorizedLogin())
+        assert [type(one) for one in setting.log_in(BOB)] == [UnauthorizedLogin]
 
 
 class TestRefused:
