@@ -25,6 +25,7 @@ from ..values.upstreams import (
 )
 from ..wire.password import Credentials
 from ..wire.words import Address
+from .environment import expanded
 from .readers import Key, Reader, plain, read_table, text
 from .words import UPSTREAMS, listed, nearest
 
@@ -62,7 +63,7 @@ def upstreams_in(tables: Any, directory: str, errors: list[ConfigError]) -> dict
         return None
     readers = dict(_READERS)
     readers["login"] = partial(_login, directory)
-    readers["ca-file"] = plain(lambda value: os.path.join(directory, text(value)))
+    readers["ca-file"] = plain(lambda value: os.path.join(directory, expanded(value)))
     found: dict[str, Upstream] = {}
     for name, table in tables.items():
         path: Path = (UPSTREAMS, name)
@@ -126,7 +127,7 @@ def _type(value: Any) -> UpstreamType:
 
 
 def _address(value: Any) -> Address:
-    host, colon, port = text(value).rpartition(":")
+    host, colon, port = expanded(value).rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
     right = port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536
     if not (colon and bare and right) or (":" in bare and not host.startswith("[")):
@@ -156,7 +157,7 @@ def _login(directory: str, value: Any, path: Path, errors: list[ConfigError]) ->
         right = 'neither "client" nor a table with user and password-file'
         raise ConfigError(right, shown=False)
     found = read_table(
-        value, path, {"user": plain(text), "password-file": plain(partial(_password, directory))}, errors
+        value, path, {"user": plain(expanded), "password-file": plain(partial(_password, directory))}, errors
     )
     if "user" not in value:
         errors.append(ConfigError("user is missing", path=path, shown=False))
@@ -165,8 +166,9 @@ def _login(directory: str, value: Any, path: Path, errors: list[ConfigError]) ->
 
 def _password(directory: str, value: Any) -> bytes:
     """The first line of the file."""
+    path = os.path.join(directory, expanded(value))
     try:
-        with open(os.path.join(directory, text(value)), "rb") as file:
+        with open(path, "rb") as file:
             data = file.read(_MOST_BYTES + 1)
     except OSError as problem:
         raise ConfigError(describe(problem)) from None

@@ -12,6 +12,7 @@ from ..extras import missing
 from ..values.errors import ConfigError, Path
 from ..values.outgoing import SAME, UNSAID, Sources, problems_with
 from ..wire.password import MAX_FIELD
+from .environment import expanded
 from .limits import limits_reader
 from .readers import Key, Reader, each, flag, plain, read_table, text
 from .words import GROUPS, USERS, nearest, place
@@ -122,8 +123,10 @@ def _without_parts_of_names(
 
 
 def _password(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ConfigError("not text in quotes", shown=False)
+    try:
+        value = expanded(value)
+    except ConfigError as problem:
+        raise ConfigError(problem.reason, shown=False) from None
     try:
         from ..auth.checkers.records import checked_hash
     except ImportError as problem:
