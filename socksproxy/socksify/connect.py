@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import socket
 import threading
@@ -178,7 +179,7 @@ def copy_both_ways(link: socket.socket, early: bytes) -> int:
 
 def _send(link: socket.socket) -> None:
     try:
-        # splice(2) from a pipe to a socket keeps bytes back until more of them come, on some kernels.
+        # No splice(2): it keeps the pipe locked while the socket is full, and the pipe's writer hangs.
         copy_by_reading(0, link.fileno())
         link.shutdown(socket.SHUT_WR)
     except OSError:
@@ -191,8 +192,12 @@ def copy(source: int, target: int) -> None:
 
     :raises OSError: of the one or the other.
     """
+    # splice(2) keeps the pipe locked while it waits for the socket, and the pipe's reader hangs. So it is
+    # called only when there is something.
+    ready = select.poll()
+    ready.register(source, select.POLLIN)
     try:
-        while os.splice(source, target, _CHUNK):
+        while ready.poll() and os.splice(source, target, _CHUNK):
             pass
         return
     except OSError as problem:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.origin import Origin
 from tests.support.processes import Program
-from tests.support.programs import PATIENCE, run
+from tests.support.programs import PATIENCE, require, run
 
 from .conftest import Proxy
 from .test_programs import UPLOAD, expected
@@ -42,6 +42,41 @@ def test_closed_standard_files(proxy: Proxy, answers: Origin, closed: str) -> No
     line = [*CONNECT, "--proxy", f"127.0.0.1:{proxy.port}", "127.0.0.1", str(answers.port)]
     done = run(["bash", "-c", f'"$@" {closed}', "bash", *line], data=b"")
     assert (done.stderr, done.returncode) == (b"", 0)
+
+
+@pytest.mark.slow
+def test_ssh(proxy: Proxy, tmp_path: Path) -> None:
+    """The ProxyCommand of the documentation, with a server that inetd would have started."""
+    ssh, sshd, keygen = require("ssh"), require("sshd"), require("ssh-keygen")
+    for name in ("host", "user"):
+        subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
+    Path("/run/sshd").mkdir(exist_ok=True)
+    config = tmp_path / "sshd_config"
+    config.write_text(
+        f"HostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/user.pub\nStrictModes no\nUsePAM no\n"
+        "PasswordAuthentication no\nPermitRootLogin yes\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        words = f"{' '.join(CONNECT)} --proxy 127.0.0.1:{proxy.port} %h %p"
+        line = [ssh, "-F", "none", "-i", str(tmp_path / "user"), "-p", str(listening.getsockname()[1])]
+        for option in ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes"):
+            line += ["-o", option]
+        line += ["-o", f"ProxyCommand={words}", "127.0.0.1", "cat; exit 7"]
+        with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+            listening.settimeout(PATIENCE)
+            link, _ = listening.accept()
+            with link:
+                server = subprocess.Popen(
+                    [sshd, "-i", "-e", "-f", str(config)],
+                    stdin=link.fileno(),
+                    stdout=link.fileno(),
+                    stderr=subprocess.PIPE,
+                )
+            said, _ = client.communicate(UPLOAD, timeout=PATIENCE)
+            _, complaints = server.communicate(timeout=PATIENCE)
+    if b"account is locked" in complaints or b"not allowed because" in complaints:
+        pytest.skip("sshd does not let this user in")
+    assert (said, client.returncode) == (UPLOAD, 7), complaints
 
 
 def test_statuses(own_names: Proxy) -> None:
