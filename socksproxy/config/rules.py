@@ -39,6 +39,8 @@ RULE_EXAMPLES = {
     "allow": "true",
     "users": '["bob", "eve"]',
     "groups": '["admins"]',
+    "user-patterns": '["mgr_*"]',
+    "group-patterns": '["team-?"]',
     "authenticated": "true",
     "clients": '["192.0.2.0/24", "private", "unix"]',
     "listeners": '["192.0.2.1:1080", "unix:/run/socks"]',

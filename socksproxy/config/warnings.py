@@ -57,7 +57,7 @@ def of_rules(
         for at, user in enumerate(table.get("users", ())):
             if set(user) & set("*?") and user not in users:
                 right = (
-                    "no pattern: only a user of exactly this name is meant; groups stand for several users"
+                    "no pattern: only a user of exactly this name is meant; patterns stand in user-patterns"
                 )
                 yield ConfigError(right, path=(RULE, number, "users", at))
         for at, name in enumerate(table.get("names", ())):

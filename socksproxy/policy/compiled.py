@@ -27,6 +27,7 @@ from ..net.special_addresses import carried
 from ..wire.words import Address, Command
 from .interfaces import ICommandPolicy, IDecidingPolicy
 from .matching import (
+    WHO,
     WITHOUT_PORT,
     RuleQuestion,
     Schedule,
@@ -39,7 +40,7 @@ from .matching import (
     ranges,
     unruled,
 )
-from .rules import DENIED, Decision, Rule
+from .rules import DENIED, Decision, Rule, word_pattern
 from .sets import HoldsNames, HoldsNetworks, Sets, glob
 
 #: Hosts, names and clients whose rules are remembered.
@@ -201,6 +202,15 @@ def _patterns(texts: Iterable[str], sets: Sets) -> Iterable[str]:
             yield text
 
 
+def _patterns_of(values: Iterable[Iterable[str] | None]) -> list[tuple[Pattern[str], int]]:
+    """The patterns of users or groups, and the rules that have them."""
+    found: dict[str, int] = {}
+    for number, texts in enumerate(values):
+        for text in texts or ():
+            found[text] = found.get(text, 0) | 1 << number
+    return [(word_pattern(text), rules) for text, rules in found.items()]
+
+
 class _Address(NamedTuple):
     """
     An address as numbers.
@@ -244,7 +254,9 @@ class Compiled:
         check(self.rules, sets)
         self._users = _WordIndex(rule.users for rule in self.rules)
         self._groups = _WordIndex(rule.groups for rule in self.rules)
-        self._anybody = self._users.unconditional & self._groups.unconditional
+        self._anybody = self._bits(lambda rule: all(getattr(rule, field) is None for field in WHO))
+        self._user_patterns = _patterns_of(rule.user_patterns for rule in self.rules)
+        self._group_patterns = _patterns_of(rule.group_patterns for rule in self.rules)
         self._listeners = _WordIndex(rule.listeners for rule in self.rules)
         self._versions = _WordIndex(rule.versions for rule in self.rules)
         self._commands = _WordIndex(rule.commands for rule in self.rules)
@@ -364,6 +376,13 @@ class Compiled:
         who = self._anybody | self._users.by_word.get(user, 0)
         for group in groups:
             who |= self._groups.by_word.get(group, 0)
+            for pattern, rules in self._group_patterns:
+                if pattern.fullmatch(group):
+                    who |= rules
+        if user is not None:
+            for pattern, rules in self._user_patterns:
+                if pattern.fullmatch(user):
+                    who |= rules
         matching &= by_listener & who
         if not self._clients.changes and matching & ~self._from_anywhere:
             matching &= self._from(host)

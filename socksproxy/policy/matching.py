@@ -42,6 +42,7 @@ from .rules import (
     is_set,
     parse_network,
     span_of,
+    word_pattern,
 )
 from .sets import HoldsNetworks, Sets, glob
 
@@ -88,6 +89,10 @@ class Verdict(Enum):
     NO = "no"
     #: It depends on what is not known yet of the destination.
     OPEN = "open"
+
+
+#: The fields that say together which users a rule is for.
+WHO = ("users", "groups", "user_patterns", "group_patterns")
 
 
 class Condition(NamedTuple):
@@ -165,7 +170,7 @@ class Matcher:
         check(self.rules, self.sets)
         self._schedules = {rule.name: Schedule(rule) for rule in self.rules if rule.timed}
         self._conditions = (
-            Condition(("users", "groups"), self._who, _found_user),
+            Condition(WHO, self._who, _found_user),
             Condition(
                 ("authenticated",),
                 self._authenticated,
@@ -230,10 +235,14 @@ class Matcher:
         return Match(verdict, _present(rule, ("names", "networks")), _found_destination(rule, question))
 
     def _who(self, rule: Rule, question: RuleQuestion, now: float) -> bool:
-        if rule.users is None and rule.groups is None:
+        if all(getattr(rule, field) is None for field in WHO):
             return True
         client = question.client
-        return client.user in (rule.users or ()) or not client.groups.isdisjoint(rule.groups or ())
+        if client.user in (rule.users or ()) or not client.groups.isdisjoint(rule.groups or ()):
+            return True
+        return _fits(() if client.user is None else (client.user,), rule.user_patterns) or _fits(
+            client.groups, rule.group_patterns
+        )
 
     def _authenticated(self, rule: Rule, question: RuleQuestion, now: float) -> bool:
         return rule.authenticated is None or rule.authenticated is (question.client.user is not None)
@@ -363,6 +372,11 @@ def contents(texts: Iterable[str], sets: Sets) -> Iterator[tuple[Network, ...] |
 def _present(rule: Rule, fields: Iterable[str]) -> tuple[str, ...]:
     """The ones of *fields* that *rule* has."""
     return tuple(field for field in fields if getattr(rule, field) is not None)
+
+
+def _fits(words: Iterable[str], patterns: Iterable[str] | None) -> bool:
+    """Whether one of *words* fits one of *patterns*."""
+    return any(word_pattern(text).fullmatch(word) for text in patterns or () for word in words)
 
 
 def _found_user(rule: Rule, question: RuleQuestion, now: float) -> str:

@@ -45,6 +45,8 @@ _PORTS = re.compile(r"\s*([0-9]{1,5})\s*(?:-\s*([0-9]{1,5})\s*)?", re.ASCII)
 _GLOB_LABEL = re.compile(r"[a-z0-9_*?-]{1,63}")
 # A name has 253 characters at most, and at least two of them stand before the suffix.
 _LONGEST_SUFFIX = 251
+# Each makes a comparison longer by the length of the name.
+_MOST_STARS = 3
 _DAY_MINUTES = 24 * 60
 
 
@@ -159,13 +161,15 @@ class Rule:
     """
     One rule. A condition that is None always holds; of one with several values, one has to hold.
 
-    *users* and *groups* together are one condition, and so are *names* and *networks*: where both are
-    given, either will do.
+    *users*, *groups* and their patterns together are one condition, and so are *names* and *networks*:
+    where several are given, either will do.
 
     :ivar name: the name in access records; letters, digits, ``_``, ``.``, ``:`` and ``-``.
     :ivar allow: the decision.
     :ivar users: names of users.
     :ivar groups: names of groups.
+    :ivar user_patterns: patterns of users' names: ``*`` is any text, ``?`` one character. Case counts.
+    :ivar group_patterns: patterns of groups' names.
     :ivar authenticated: whether the client has authenticated.
     :ivar clients: addresses, networks and sets of clients, or ``unix`` for all clients on Unix
         sockets, which have no address.
@@ -197,6 +201,8 @@ class Rule:
     allow: bool
     users: Collection[str] | None = None
     groups: Collection[str] | None = None
+    user_patterns: Collection[str] | None = None
+    group_patterns: Collection[str] | None = None
     authenticated: bool | None = None
     clients: Collection[str] | None = None
     listeners: Collection[str] | None = None
@@ -298,6 +304,19 @@ def _texts(what: str) -> Callable[[Any], tuple[str, ...]]:
         return text
 
     return _each(check)
+
+
+def _pattern(text: Any) -> str:
+    if not isinstance(text, str) or not set(text) & set("*?"):
+        raise BadValue(text, "must be a pattern with * or ?, such as mgr_*")
+    if len(text) > 255 or text.count("*") > _MOST_STARS:
+        raise BadValue(text, f"must have at most 255 characters and {_MOST_STARS} times *")
+    return text
+
+
+def word_pattern(text: str) -> re.Pattern[str]:
+    """The expression for *text*, a pattern of the names of users or groups."""
+    return re.compile("".join({"*": ".*", "?": "."}.get(c) or re.escape(c) for c in text), re.DOTALL)
 
 
 def _several(value: Any) -> Collection[Any]:
@@ -578,6 +597,8 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "allow": _flag,
     "users": _texts("the name of a user"),
     "groups": _texts("the name of a group"),
+    "user_patterns": _each(_pattern),
+    "group_patterns": _each(_pattern),
     "authenticated": _flag,
     "clients": _each(_network),
     "listeners": _texts("the name of a listener"),

@@ -10,7 +10,7 @@ from socksproxy.cli import main
 
 from ..support.mistakes import mistakes
 
-PATTERN = "no pattern: only a user of exactly this name is meant; groups stand for several users"
+PATTERN = "no pattern: only a user of exactly this name is meant; patterns stand in user-patterns"
 
 
 HOST = "a host of this name is meant"
