@@ -49,5 +49,6 @@ def test_patterns(fields: dict[str, Any], user: str | None, groups: tuple[str, .
 def test_mistakes(value: Any) -> None:
     """A name is no pattern, and no pattern takes long."""
     for field in ("user_patterns", "group_patterns"):
+        fields: dict[str, Any] = {field: [value]}
         with pytest.raises(RuleError, match=f"{field}: "):
-            Rule(**{"name": "a", "allow": True, field: [value]})
+            Rule(name="a", allow=True, **fields)
