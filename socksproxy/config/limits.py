@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import describe
 from ..values.amounts import byte_rate, event_rate, size, whole
 from ..values.errors import ConfigError, Path
-from ..values.limits import Limits, Rate, ServerLimits
+from ..values.limits import UNLIMITED, UNLIMITED_RATE, Limits, Rate, ServerLimits
 from .readers import Key, Reader, plain, read_table
 
 #: What a single session cannot have many of.
@@ -22,6 +22,7 @@ _NOT_OF_SESSIONS = ("sessions", "binds", "associations", "new-sessions", "daily"
 _OF_CLIENTS = ("sessions", "binds", "associations")
 #: What is counted from one day, and one month, to the next.
 _QUOTAS = ("daily", "monthly")
+_RATES = ("new-sessions", "upload", "download")
 
 #: What is to be known of each key; the rest is said by the class.
 LIMIT_KEYS = {
@@ -38,13 +39,16 @@ LIMIT_KEYS = {
 PREFIX_KEYS = {"ipv4-prefix": Key("24", "bits"), "ipv6-prefix": Key("64", "bits")}
 
 
-def limits_reader(quota_file: bool) -> Reader:
+def limits_reader(quota_file: bool, lifts: bool = False) -> Reader:
     """
     Reads the limits of a user, a group or a rule.
 
     :param quota_file: whether there is one, without which there are no quotas.
+    :param lifts: whether "unlimited" lifts a limit of a group or of all users.
     """
     readers = _readers(quota_file)
+    if lifts:
+        readers = {key: _or_unlimited(key, reader) for key, reader in readers.items()}
 
     def read(value: Any, path: Path, errors: list[ConfigError]) -> Limits:
         return Limits(**_fields(read_table(value, path, readers, errors)))
@@ -129,6 +133,15 @@ def _rate(rate: Callable[[Any], float], burst: Callable[[Any], float]) -> Reader
         if "rate" not in value:
             errors.append(ConfigError("rate is missing", path=path, shown=False))
         return Rate(found.get("rate", 0.0), found.get("burst"))
+
+    return read
+
+
+def _or_unlimited(key: str, reader: Reader) -> Reader:
+    lifted = UNLIMITED_RATE if key in _RATES else UNLIMITED
+
+    def read(value: Any, path: Path, errors: list[ConfigError]) -> Any:
+        return lifted if value == "unlimited" else reader(value, path, errors)
 
     return read
 

@@ -40,7 +40,7 @@ def directory_of(users: Any, groups: Any, quota_file: bool, errors: list[ConfigE
     :param errors: what is wrong is added to them.
     """
     known = len(errors)
-    readers = dict(_READERS, limits=limits_reader(quota_file))
+    readers = dict(_READERS, limits=limits_reader(quota_file, lifts=True))
     for_groups = {key: reader for key, reader in readers.items() if key in GROUP_KEYS}
     templates = {
         name: GroupRecord(**found) for name, found in _tables(groups, GROUPS, for_groups, errors).items()

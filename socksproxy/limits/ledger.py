@@ -165,7 +165,7 @@ class Ledger(Accounts):
         return self._of_user(record)
 
     def _find_of_user(self, record: Limits | None) -> Limits | None:
-        return (self.limits.user if record is None else record.over(self.limits.user)) or None
+        return (self.limits.user if record is None else record.over_all(self.limits.user)) or None
 
 
 @lru_cache(_REMEMBERED)

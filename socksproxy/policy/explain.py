@@ -270,7 +270,7 @@ def _limits(rule: Rule | None, client: Client, server: ServerWide) -> Iterator[t
     limits = server.limits
     if client.user is not None:
         own: Limits = getattr(client.avatar, "limits", None) or Limits()
-        if of_user := own.over(Limits() if limits is None else limits.user):
+        if of_user := own.over_all(Limits() if limits is None else limits.user):
             yield f"user {client.user}", of_user
     if limits is None:
         return

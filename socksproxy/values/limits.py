@@ -4,6 +4,7 @@ What an operator says of limits.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import attrs
@@ -24,7 +25,8 @@ class Rate(NamedTuple):
 @attrs.frozen(kw_only=True)
 class Limits:
     """
-    How much one holder may have, such as a client or a user; None: as much as there is.
+    How much one holder may have, such as a client or a user; None: as much as there is. In a record of a
+    user or a group None says nothing, and UNLIMITED or UNLIMITED_RATE lifts a limit that would count.
 
     :ivar sessions: sessions at once.
     :ivar binds: BINDs that wait for their peers at once.
@@ -63,6 +65,20 @@ class Limits:
         }
         return attrs.evolve(template, **said)
 
+    def over_all(self, template: Limits) -> Limits:
+        """As :meth:`over`, where *template* is the last: what is UNLIMITED has no limit."""
+        found = self.over(template)
+        lifted = {
+            field.name: None
+            for field in attrs.fields(Limits)
+            if getattr(found, field.name) in (UNLIMITED, UNLIMITED_RATE)
+        }
+        return attrs.evolve(found, **lifted) if lifted else found
+
+
+#: In a user's or a group's record: a limit that would count otherwise does not; and a rate.
+UNLIMITED = -1
+UNLIMITED_RATE = Rate(math.inf)
 
 #: It is asked of every session whether it is limited, and a comparison costs next to nothing.
 _NONE = Limits()
