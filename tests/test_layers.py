@@ -155,6 +155,7 @@ TESTED_ELSEWHERE = {
     "service/base": "service/test_server.py",
     "session/allowance": "limits/test_sessions.py",
     "session/parts": "session/test_session.py",
+    "session/routing": "policy/test_effects.py",
     "values/upstreams": "config/test_upstreams.py",
     # A scripted server for each check and its fault.
     "probe/": "probe/test_checks.py",

@@ -56,7 +56,7 @@ Pending: TypeAlias = "Deferred[Any] | DialAttempt"
 
 
 def as_deferred(pending: Pending) -> Deferred[Any]:
-    """*pending*, for who needs all that a Deferred can."""
+    """*pending* as a Deferred, for a caller that uses more of a Deferred than :class:`DialAttempt` has."""
     if isinstance(pending, Deferred):
         return pending
     waiting: Deferred[Any] = Deferred(lambda _: pending.cancel())

@@ -39,7 +39,7 @@ from .epoll_events import BROKEN, EVERYTHING, READ, READABLE
 from .idle import IdleRelays
 from .interfaces import RelayOwner
 from .pipes import PipePool
-from .pump import BUFFER_SIZE, EngineRelay, Half
+from .pump import BUFFER_SIZE, EngineRelay
 
 _log = Logger(namespace="socksproxy")
 
@@ -215,7 +215,7 @@ class RelayEngine:
             handlers[fd] = None
             self._registered -= 1
         if not self._registered and not self._users:
-            self._leave_if_unused()
+            self._close()
 
     def forget(self, fd: int) -> None:
         """Take *fd* out; it may live on elsewhere."""
@@ -315,7 +315,7 @@ class RelayEngine:
             relay.destination.send_first(answer)
         for half in (relay.client, relay.destination):
             try:
-                missed = self._take_over(half)
+                missed = self.take_over(half.socket.fileno(), half)
             except OSError as problem:  # no memory, or over max_user_watches
                 relay.broken(half, problem)
                 break
@@ -323,26 +323,22 @@ class RelayEngine:
                 half.event(missed | READ)
         return relay
 
-    def entrust(self, fd: int, handler: Handler) -> int:
+    def take_over(self, fd: int, handler: Handler) -> int:
         """
-        Tell *handler* of the events of *fd*, which is registered for everything, instead of another handler.
+        Tell *handler* alone of the events of *fd*, which is registered for everything, or not at all, or -1.
 
         :returns: the events that the other handler has not used up.
+        :raises OSError: when there is no room for another.
         """
-        before, self._handlers[fd] = self._handlers[fd], handler
-        missed: int = getattr(before, "missed", READ)
-        return missed
-
-    def _take_over(self, half: Half) -> int:
-        """The half's socket tells it what happens; returned is what happened before and was not used up."""
-        fd, handlers = half.socket.fileno(), self._handlers
-        if fd < 0:
-            return 0
-        before = handlers[fd] if fd < len(handlers) else None
-        if before is None:
-            self.register(fd, half)
-            return 0
-        return self.entrust(fd, half)
+        handlers = self._handlers
+        before = handlers[fd] if 0 <= fd < len(handlers) else None
+        if before is not None:
+            handlers[fd] = handler
+            missed: int = getattr(before, "missed", READ)
+            return missed
+        if fd >= 0:
+            self.register(fd, handler)
+        return 0
 
     def _end(self, handler: Handler) -> None:
         try:
@@ -400,10 +396,7 @@ class RelayEngine:
     def leave(self) -> None:
         """The caller of :meth:`use` needs the engine no more. It closes with its last user and session."""
         self._users -= 1
-        self._leave_if_unused()
-
-    def _leave_if_unused(self) -> None:
-        if not self._users and not self._registered and not self.closed:
+        if not self._users and not self._registered:
             self._close()
 
     def _shut_down(self) -> None:
@@ -412,15 +405,14 @@ class RelayEngine:
 
     def close(self) -> None:
         """End what is left, and the engine."""
-        if self.closed:
-            return
         for handler in list(self._handlers):
             if handler is not None:
                 self._end(handler)
-        if not self.closed:
-            self._close()
+        self._close()
 
     def _close(self) -> None:
+        if self.closed:
+            return
         self.closed = True
         if self._joint is None:
             self.reactor.removeReader(self)

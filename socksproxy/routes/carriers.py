@@ -48,7 +48,7 @@ class SocketCarrier:
 
     def start(self) -> None:
         """Be told of the events of the socket."""
-        self.missed = self._engine.entrust(self.link.fileno(), self)
+        self.missed = self._engine.take_over(self.link.fileno(), self)
 
     def event(self, mask: int) -> None:
         """See :class:`socksproxy.relay.engine.Handler`."""

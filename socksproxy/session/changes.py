@@ -20,15 +20,15 @@ from ..net.dial import Dialed
 from ..policy import IPolicy
 from ..policy.asking import answer_at_once, still_permitted
 from ..wire.words import Address, Command
-from .parts import SessionParts
 from .permission import Permission
+from .routing import RoutedSession
 
 _log = Logger(namespace="socksproxy")
 
 T = TypeVar("T")
 
 
-class FollowingSession(SessionParts):
+class FollowingSession(RoutedSession):
     """
     A session that follows changes.
 

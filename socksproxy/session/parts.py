@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,7 +17,6 @@ from ..auth.directory import RecordedUser
 from ..auth.users import User
 from ..commands.channel import Channel
 from ..commands.service import Service
-from ..errors import CommandNotSupported
 from ..events import Cause, Ended
 from ..identity import Client
 from ..limits.account import Scope
@@ -26,13 +24,10 @@ from ..limits.buckets import Meters
 from ..negotiation import Negotiation, State
 from ..net.dial import Pending
 from ..policy import IPolicy
-from ..policy.asking import DestinationCheck
 from ..policy.rules import Rule
-from ..routes.interfaces import Route
 from ..runtime.deadlines import Deadlines
-from ..udp.targets import NO_SOURCE, DatagramRoute
-from ..values.outgoing import Asker, Outgoing, Sources, leaving, sources_of
-from ..wire.words import Address, AddressType, Command, Request
+from ..values.outgoing import Outgoing, Sources
+from ..wire.words import Address, Request
 from .allowance import Allowance
 from .login import Login
 from .permission import Permission
@@ -246,38 +241,6 @@ class SessionParts:
         return self.permission or self.context.policy
 
     @property
-    def check(self) -> DestinationCheck:
-        """What the session's destinations are checked by."""
-        context = self.context
-        if self.permission is None and self.client.avatar is None and context.route.via is None:
-            return context.check
-        return DestinationCheck(self.policy, context.names, context.reactor, self._leaves_as_name)
-
-    def _leaves_as_name(self, command: Command, destination: Address) -> bool:
-        """See :attr:`socksproxy.policy.asking.DestinationCheck.leaves_as_name`."""
-        route = self.way(self.rule(destination))
-        if route.via is None:
-            return False
-        self._need_connect(route, command)
-        if destination.type is not AddressType.DOMAIN_NAME or not route.resolves:
-            return False
-        if self.permission is not None:
-            self.permission.settle(destination.host)
-        return True
-
-    def need_way(self, command: Command) -> None:
-        """
-        See that the way out carries *command*, for which no destination is known yet.
-
-        :raises CommandNotSupported: when it does not.
-        """
-        self._need_connect(self.way(None if self.permission is None else self.permission.first), command)
-
-    def _need_connect(self, route: Route, command: Command) -> None:
-        if route.via is not None and command is not Command.CONNECT:
-            raise CommandNotSupported(f"{route.via} carries CONNECT alone")
-
-    @property
     def stale(self) -> bool:
         """Whether another policy is in force than the one that has permitted the session."""
         return self._policy is not self.context.policy
@@ -318,54 +281,6 @@ class SessionParts:
         """The rule that has allowed *reached*."""
         return None if self.permission is None else self.permission.effect(reached)
 
-    def datagram_route(self, address: Address, name: str | None) -> DatagramRoute:
-        """How datagrams go to *address*, an address of *name* if the client has asked for that name."""
-        permission, rule = self.permission, None
-        if permission is not None:
-            rule = permission.rule_for(self.client, Command.UDP_ASSOCIATE, address, name)
-        route, source = self.way(rule), None
-        try:
-            if route is not self.context.route:
-                source = route.source(address)
-        except OSError:
-            source = NO_SOURCE
-        return DatagramRoute(
-            source,
-            None if rule is None or rule.timeouts is None else rule.timeouts.idle,
-            rule.name if rule is not None and rule.limits else None,
-            self._meters_under,
-            route.via is not None,
-        )
-
-    def way(self, rule: Rule | None) -> Route:
-        """The way out of *rule*, or else of the user, or else of the server."""
-        of_rule = via = None
-        if rule is not None:
-            of_rule, via = rule.outgoing, rule.via
-        avatar = self.client.avatar
-        of_user = None
-        if avatar is not None:
-            of_user = getattr(avatar, "outgoing", None)
-            via = via or getattr(avatar, "via", None)
-        if not (of_rule or of_user or via or self.context.chooses_outgoing):
-            return self.context.route
-        return self.context.route_by(
-            via or self.context.settings.via, self._outgoing(sources_of(of_rule), sources_of(of_user))
-        )
-
-    def _outgoing(self, of_rule: Sources, of_user: Sources) -> Outgoing:
-        """What the session leaves from: it keeps what has been chosen once."""
-        scopes = of_rule, of_user, self.context.settings.outgoing
-        if all(scope.fixed is not None for scope in scopes):
-            return leaving(Asker, *scopes)
-        if self._leaves is None or self._leaves[0] != scopes:
-            self._leaves = scopes, leaving(partial(self._asker, any(scope.same for scope in scopes)), *scopes)
-        return self._leaves[1]
-
-    def _asker(self, reached: bool) -> Asker:
-        client, place = self.client, self.channel.local_address() if reached else None
-        return Asker(client.share or "", client.user, None if place is None else place[0])
-
     def _limited(self) -> Allowance:
         if self.allowance is None:
             self.allowance = Allowance(self.context.ledger)
@@ -380,6 +295,18 @@ class SessionParts:
 
     def _enter_rule(self, rule: Rule) -> None:
         self._limited().enter_rule(rule)
+
+    def may_stay(self, deadlines: Deadlines[Any] | None, now: float | None = None) -> None:
+        """
+        From *now* on the session may stay in its state as long as *deadlines* say.
+
+        :param deadlines: None: as long as it likes.
+        """
+        before, self._deadline = self._deadline, deadlines
+        if before is not None:
+            before.stop(self)
+        if deadlines is not None:
+            deadlines.start(self, self.context.seconds() if now is None else now)
 
     def take(self, kind: str, make_room: Callable[[Scope], bool] = lambda _: False) -> None:
         """See :meth:`socksproxy.session.allowance.Allowance.take_for`."""

@@ -14,7 +14,6 @@ session stands follows from these parts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.logger import Logger
@@ -44,10 +43,6 @@ from ..identity import Client
 from ..limits.account import ASSOCIATIONS, BINDS
 from ..logs.printable import shown
 from ..negotiation import DONE, NotSOCKS
-from ..net.dial import Pending
-from ..routes.interfaces import Trail
-from ..runtime.deadlines import Deadlines
-from ..wire.password import Credentials
 from ..wire.words import Address, Command, Reply, Reply4, Request, Version
 from .changes import FollowingSession
 from .login import Login
@@ -125,18 +120,6 @@ class Session(FollowingSession):
             self.service.client_closed(ended)
         else:
             self.over(ended)
-
-    def may_stay(self, deadlines: Deadlines[Any] | None, now: float | None = None) -> None:
-        """
-        From *now* on the session may stay in its state as long as *deadlines* say.
-
-        :param deadlines: None: as long as it likes.
-        """
-        before, self._deadline = self._deadline, deadlines
-        if before is not None:
-            before.stop(self)
-        if deadlines is not None:
-            deadlines.start(self, self.context.seconds() if now is None else now)
 
     def handshake_expired(self) -> None:
         """The request did not come in time."""
@@ -311,26 +294,6 @@ class Session(FollowingSession):
     def login_by(self, authentication: Authentication | None) -> Login:
         """A login of the client, which *authentication* asks."""
         return Login(self, authentication)
-
-    def dial(self, address: Address) -> Pending:
-        """Dial *address* as the rule says that allows it."""
-        context, rule = self.context, self.rule(address)
-        if rule is not None and rule.timeouts is not None and rule.timeouts.connect is not None:
-            context.connects.start_own(self, rule.timeouts.connect)
-        route, service = self.way(rule), self.service
-        if route.via is None or service is None:
-            return route.dial(address, self.channel.detachable)
-        if service.trail is None:
-            service.trail = Trail(route.via, self._shown_credentials())
-        return route.dial(address, self.channel.detachable, service.trail)
-
-    def _shown_credentials(self) -> Credentials | None:
-        """The name and the password that the client has shown; None: none, or no upstream wants them."""
-        if not self.context.passes_logins:
-            return None
-        if self.login is not None and self.login.credentials is not None:
-            return self.login.credentials
-        return Credentials(self.request.userid, b"") if self.request.userid else None
 
     def restart(self) -> None:
         """Begin the service, by the policy and the users that are in force now."""

@@ -23,7 +23,7 @@ from ..wire.words import Address
 IDLE = 120.0
 #: Seconds for which a proxy that refuses an association is not asked again.
 REFUSED = 60.0
-#: FlowAssociations at the same time; the oldest one makes room.
+#: The most associations at the same time. A further association ends the oldest one.
 MOST = 1024
 #: Datagrams that wait until the association is there.
 QUEUE = 16

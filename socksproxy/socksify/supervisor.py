@@ -38,7 +38,6 @@ class CallSupervisor:
     :param abi: their numbers.
     :param streams: TCP sockets.
     :param datagrams: UDP sockets.
-    :param ended: called when the last program under the filter has ended.
     """
 
     def __init__(
@@ -48,13 +47,11 @@ class CallSupervisor:
         abi: ABI,
         streams: Streams,
         datagrams: Datagrams,
-        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._reactor = reactor
         self._listener = listener
         self._streams = streams
         self._datagrams = datagrams
-        self._ended = ended
         self._connect_number = abi.connect
         self._answers: dict[int, Callable[[Call], int | CallResult]] = {
             abi.connect: self._connect,
@@ -82,8 +79,7 @@ class CallSupervisor:
             self._handle(notice)
 
     def connectionLost(self, reason: Any) -> None:
-        """No program is left."""
-        self._ended()
+        """No program is left: the signal of its end stops the reactor."""
 
     def _handle(self, notice: Notice) -> None:
         try:

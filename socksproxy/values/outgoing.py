@@ -51,7 +51,7 @@ class Outgoing(NamedTuple):
     The addresses that connections leave from; None: the system's choice.
 
     :ivar ipv4: a literal address of this machine, for IPv4 destinations.
-    :ivar ipv6: likewise for IPv6.
+    :ivar ipv6: a literal address of this machine, for IPv6 destinations.
     :ivar strict: whether destinations of a family without an address are refused.
     """
 
@@ -124,7 +124,7 @@ class Sources(tuple[str, ...]):
     :ivar fallback: whether others decide about a family without an address.
     :ivar choice: how one of several addresses is chosen.
     :ivar ipv4: the addresses and prefixes of IPv4.
-    :ivar ipv6: likewise of IPv6.
+    :ivar ipv6: the addresses and prefixes of IPv6.
     :ivar fixed: the addresses, where every connection has the same ones; None: it is to be chosen.
     """
 

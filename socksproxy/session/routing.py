@@ -1,0 +1,126 @@
+"""
+How a session gets to its destinations: by which way out, and from which addresses.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ..errors import CommandNotSupported
+from ..net.dial import Pending
+from ..policy.asking import DestinationCheck
+from ..policy.rules import Rule
+from ..routes.interfaces import Route, Trail
+from ..udp.targets import NO_SOURCE, DatagramRoute
+from ..values.outgoing import Asker, Outgoing, Sources, leaving, sources_of
+from ..wire.password import Credentials
+from ..wire.words import Address, AddressType, Command
+from .parts import SessionParts
+
+
+class RoutedSession(SessionParts):
+    """
+    A session that takes the way out of the rule that allows a destination, or else of the user or the server.
+    """
+
+    __slots__ = ()
+
+    @property
+    def check(self) -> DestinationCheck:
+        """What the session's destinations are checked by."""
+        context = self.context
+        if self.permission is None and self.client.avatar is None and context.route.via is None:
+            return context.check
+        return DestinationCheck(self.policy, context.names, context.reactor, self._leaves_as_name)
+
+    def _leaves_as_name(self, command: Command, destination: Address) -> bool:
+        """See :attr:`socksproxy.policy.asking.DestinationCheck.leaves_as_name`."""
+        route = self.way(self.rule(destination))
+        if route.via is None:
+            return False
+        self._need_connect(route, command)
+        if destination.type is not AddressType.DOMAIN_NAME or not route.resolves:
+            return False
+        if self.permission is not None:
+            self.permission.settle(destination.host)
+        return True
+
+    def need_way(self, command: Command) -> None:
+        """
+        See that the way out carries *command*, for which no destination is known yet.
+
+        :raises CommandNotSupported: when it does not.
+        """
+        self._need_connect(self.way(None if self.permission is None else self.permission.first), command)
+
+    def _need_connect(self, route: Route, command: Command) -> None:
+        if route.via is not None and command is not Command.CONNECT:
+            raise CommandNotSupported(f"{route.via} carries CONNECT alone")
+
+    def dial(self, address: Address) -> Pending:
+        """Dial *address* as the rule says that allows it."""
+        context, rule = self.context, self.rule(address)
+        if rule is not None and rule.timeouts is not None and rule.timeouts.connect is not None:
+            context.connects.start_own(self, rule.timeouts.connect)
+        route, service = self.way(rule), self.service
+        if route.via is None or service is None:
+            return route.dial(address, self.channel.detachable)
+        if service.trail is None:
+            service.trail = Trail(route.via, self._shown_credentials())
+        return route.dial(address, self.channel.detachable, service.trail)
+
+    def _shown_credentials(self) -> Credentials | None:
+        """The name and the password that the client has shown; None: none, or no upstream wants them."""
+        if not self.context.passes_logins:
+            return None
+        if self.login is not None and self.login.credentials is not None:
+            return self.login.credentials
+        return Credentials(self.request.userid, b"") if self.request.userid else None
+
+    def datagram_route(self, address: Address, name: str | None) -> DatagramRoute:
+        """How datagrams go to *address*, an address of *name* if the client has asked for that name."""
+        permission, rule = self.permission, None
+        if permission is not None:
+            rule = permission.rule_for(self.client, Command.UDP_ASSOCIATE, address, name)
+        route, source = self.way(rule), None
+        try:
+            if route is not self.context.route:
+                source = route.source(address)
+        except OSError:
+            source = NO_SOURCE
+        return DatagramRoute(
+            source,
+            None if rule is None or rule.timeouts is None else rule.timeouts.idle,
+            rule.name if rule is not None and rule.limits else None,
+            self._meters_under,
+            route.via is not None,
+        )
+
+    def way(self, rule: Rule | None) -> Route:
+        """The way out of *rule*, or else of the user, or else of the server."""
+        of_rule = via = None
+        if rule is not None:
+            of_rule, via = rule.outgoing, rule.via
+        avatar = self.client.avatar
+        of_user = None
+        if avatar is not None:
+            of_user = getattr(avatar, "outgoing", None)
+            via = via or getattr(avatar, "via", None)
+        if not (of_rule or of_user or via or self.context.chooses_outgoing):
+            return self.context.route
+        return self.context.route_by(
+            via or self.context.settings.via, self._outgoing(sources_of(of_rule), sources_of(of_user))
+        )
+
+    def _outgoing(self, of_rule: Sources, of_user: Sources) -> Outgoing:
+        """What the session leaves from: it keeps what has been chosen once."""
+        scopes = of_rule, of_user, self.context.settings.outgoing
+        if all(scope.fixed is not None for scope in scopes):
+            return leaving(Asker, *scopes)
+        if self._leaves is None or self._leaves[0] != scopes:
+            self._leaves = scopes, leaving(partial(self._asker, any(scope.same for scope in scopes)), *scopes)
+        return self._leaves[1]
+
+    def _asker(self, reached: bool) -> Asker:
+        client, place = self.client, self.channel.local_address() if reached else None
+        return Asker(client.share or "", client.user, None if place is None else place[0])
