@@ -1,5 +1,5 @@
 """
-Who a client is: where it connects from, and which user it has turned out to be.
+The identity of a client: its address, and the user that it has logged in as.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ class ISOCKSUser(Interface):
     """A user of the proxy: the avatar that the portal's realm gives."""
 
     name = Attribute("The name, for logs and rules; None: it is not known.")
-    # An avatar may also have groups, an iterable of names, for rules; outgoing, which says what connections
-    # and datagrams leave from (socksproxy.values.outgoing.Sources, made once, or its words); and limits,
-    # which are socksproxy.limits.Limits.
+    # An avatar may have three more attributes: groups, an iterable of names, for rules; outgoing, the
+    # addresses from which connections and datagrams leave (socksproxy.values.outgoing.Sources, made once, or
+    # its words); limits, a socksproxy.limits.Limits.
 
     def permits(client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
         """
-        Whether the user may do this; the server's policy is asked too, and both have to permit it.
+        Whether the user may do *command* with *destination*. The server's policy has to permit it, too.
 
-        See :meth:`socksproxy.policy.IPolicy.permits`, which is asked for the same things.
+        The parameters are those of :meth:`socksproxy.policy.IPolicy.permits`.
         """
 
 
 @lru_cache(maxsize=4096)
 def share_of(source: str | None) -> str | None:
     """
-    The client to whom *source* belongs where clients take turns, or count together.
+    The name under which *source* takes turns and is counted, together with its neighbours.
 
     :param source: a literal address, or a local user as :attr:`Client.whose` names it.
-    :returns: an IPv4 address, the /64 network of an IPv6 address, or the local user; None for None.
+    :returns: an IPv4 address, the /64 network of an IPv6 address, or the local user; None where *source* is
+        None.
     """
     if source is None or ":" not in source:
         return source
@@ -50,11 +51,11 @@ def share_of(source: str | None) -> str | None:
 
 class Told(NamedTuple):
     """
-    What a balancer tells of its client beside the address.
+    The facts that a balancer tells about its client, beside the address.
 
-    :ivar unique_id: how the balancer calls the connection; None: not at all.
+    :ivar unique_id: the balancer's name for the connection; None: it tells none.
     :ivar tls_name: the common name in the client's TLS certificate, which the balancer has verified.
-        None: there is none.
+        None: the client has no certificate.
     """
 
     unique_id: str | None
@@ -63,20 +64,20 @@ class Told(NamedTuple):
 
 class Client(NamedTuple):
     """
-    Who asks.
+    A client of the proxy, as policies and limits see it.
 
     :ivar host: the literal address; None on a Unix socket.
     :ivar port: the port; 0 on a Unix socket.
-    :ivar user: the user's name, once a method has checked it.
-    :ivar avatar: what the portal gave for the user; it is asked beside the policy.
-    :ivar groups: the avatar's, if it has any. This and what follows is filled in only for
-        a policy that is an :class:`IDecidingPolicy`.
-    :ivar listener: by which listener of ours it has come: the name, or the address and port that it has
-        reached, or ``unix:`` and the path.
-    :ivar version: the version of its request; 4 or 5.
-    :ivar uid: on a Unix socket, the local user whose program it is; None: it is not known.
-    :ivar aliases: what else rules may call that listener: where it has a name, its address; ``unix``.
-    :ivar told: what a balancer tells of it; None: nothing.
+    :ivar user: the user's name, once an authentication method has checked it.
+    :ivar avatar: the user's avatar, from the portal; it permits or denies requests beside the policy.
+    :ivar groups: the avatar's groups, if it has any. This field and the following ones are filled in only
+        for a policy that is an :class:`IDecidingPolicy`.
+    :ivar listener: the listener of ours that the client has reached: its name, or its address and port, or
+        ``unix:`` and its path.
+    :ivar version: the SOCKS version of the request; 4 or 5.
+    :ivar uid: on a Unix socket, the local user who runs the client; None: it is not known.
+    :ivar aliases: other words of rules for that listener: its address where it has a name; ``unix``.
+    :ivar told: the facts that a balancer tells about the client; None: no balancer tells any.
     """
 
     host: str | None
@@ -98,14 +99,14 @@ class Client(NamedTuple):
     @property
     def whose(self) -> str | None:
         """
-        What clients have in common that count together: the literal address, or on a Unix socket the
-        local user, such as ``uid 1000``. None: it is not known.
+        The owner of the client: the literal address, or on a Unix socket the local user, such as
+        ``uid 1000``. None: it is not known.
         """
         return self.host if self.host is not None or self.uid is None else f"uid {self.uid}"
 
     @property
     def share(self) -> str | None:
-        """The client to whom this one belongs where clients take turns: see :func:`share_of`."""
+        """The name under which this client takes turns and is counted: see :func:`share_of`."""
         return share_of(self.whose)
 
     def __str__(self) -> str:

@@ -1,3 +1,3 @@
 """
-How many bytes a holder may move in a day and in a month, and the file that keeps what has been used.
+Quotas, the bytes that a holder may move in a day and in a month, and the file that keeps their use.
 """

@@ -1,11 +1,11 @@
 """
-Who has moved how many bytes in which day and month, in an SQLite file.
+The SQLite file of used quotas: the bytes of each holder in each day and month.
 
-Everything here blocks: it is for a thread. Several processes may have the same file open.
+Every call blocks, so a thread makes them. Several processes may have the same file open.
 
-The file may be deleted, replaced or overwritten while it is open. :class:`FileLost` tells so, and
-:meth:`Database.restore` writes a new file. So SQLite keeps a rollback journal here, and forgets the pages
-that it has read: otherwise it would go on with what it remembers of a file that is not there any more.
+The file may be deleted, replaced or overwritten while it is open. :class:`FileLost` reports this, and
+:meth:`Database.restore` writes a new file. So SQLite keeps a rollback journal here and drops the pages
+that it has read: cached pages would hide that the file is gone.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from typing import NamedTuple
 
 from .days import Day
 
-#: What marks the file as one of ours: "SOCK".
+#: The mark of our files: "SOCK".
 APPLICATION = 0x534F434B
-#: The layout of the file; to be raised when that changes.
+#: The number of the file's layout. A new layout takes the next number.
 VERSION = 1
 #: Seconds for which another process may hold the file.
 BUSY = 2.0
-#: Days for which a day is kept after it has ended. Of months, this one and the last are kept.
+#: Days that the file keeps a day after its end. The file keeps this month and the last one.
 DAYS_KEPT = 8
-#: What is added to the name of a damaged file.
+#: The suffix of the name under which a damaged file is kept.
 SET_ASIDE = ".damaged"
-#: Seconds between two looks whether another process is done.
+#: Seconds between two attempts to take a lock that another process has.
 _LOOK_AGAIN = 0.05
-#: What is added to the names of the files that SQLite keeps beside it.
+#: The suffixes of the files that SQLite keeps beside its database.
 _BESIDE = ("-journal", "-wal", "-shm")
-#: Words of SQLite about a file that holds something else than before.
+#: Words in SQLite's errors about a file whose content is no longer ours.
 _DAMAGE = ("not a database", "malformed", "no such table", "no such column", "unsupported file format")
-#: Rows that are deleted in one go.
+#: Rows that one statement deletes.
 _DELETED_AT_ONCE = 1000
 
 _SCHEMA = """
@@ -70,19 +70,19 @@ _FORGET = """
 
 
 class UsageFileError(Exception):
-    """The file cannot be used; its words are for the operator."""
+    """The file cannot be used; the operator reads the message."""
 
 
 class ForeignFile(UsageFileError):
-    """What the file holds is not ours, or is damaged."""
+    """The content of the file is not ours, or is damaged."""
 
 
 class FileLost(UsageFileError):
-    """The file was open, and is gone, or holds something else now: what it held is to be written again."""
+    """The open file is gone or has other content; :meth:`Database.restore` writes the lost content again."""
 
 
 class Amount(NamedTuple):
-    """So many *bytes* of *holder* in the *day*; none: they are only asked for."""
+    """The *bytes* to add to *holder* in the *day*; with 0 bytes, the totals are only read."""
 
     holder: str
     day: str
@@ -90,7 +90,7 @@ class Amount(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """All the bytes of a holder, from all processes."""
+    """All the bytes of a holder in a day and its month, from all processes."""
 
     of_day: int
     of_month: int
@@ -98,9 +98,9 @@ class Totals(NamedTuple):
 
 class Known(NamedTuple):
     """
-    What a process knows of a holder.
+    The use of a holder, as a process knows it.
 
-    :ivar day: such as ``2026-11-24``.
+    :ivar day: the name of the day, such as ``2026-11-24``.
     """
 
     holder: str
@@ -111,13 +111,13 @@ class Known(NamedTuple):
 
 class Database:
     """
-    The file.
+    The file of used quotas.
 
-    :param path: where it is; it is made if it is not there, its directory is not.
+    :param path: the path of the file. A missing file is made; a missing directory is an error.
     """
 
     def __init__(self, path: str) -> None:
-        # Absolute, because SQLite has a meaning of its own for some names.
+        # Absolute, because SQLite gives some relative names a meaning of its own.
         self.path = os.path.abspath(path)
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
@@ -127,8 +127,8 @@ class Database:
         """
         Open the file, unless it is open.
 
-        :raises FileLost: when it was open before, and what it held is gone.
-        :raises UsageFileError: when it cannot be opened, or is not ours.
+        :raises FileLost: when the file was open before, and its content is gone.
+        :raises UsageFileError: when the file cannot be opened, or is not ours.
         """
         if self._identity is not None and _identity(self.path) != self._identity:
             self.close()
@@ -142,11 +142,11 @@ class Database:
 
     def restore(self, known: Iterable[Known]) -> None:
         """
-        After :class:`FileLost`: write *known* to the file that is there now, or to a new one.
+        After :class:`FileLost`: write *known* to the file that is there now, or to a new file.
 
-        What the file holds stays where it is more. A damaged file is kept under another name.
+        A larger amount in the file stays. A damaged file is kept under another name.
 
-        :raises UsageFileError: when it did not work; the file counts as lost until it does.
+        :raises UsageFileError: when writing fails; the file counts as lost until a call succeeds.
         """
         lost = self._identity
         try:
@@ -162,7 +162,7 @@ class Database:
             raise
 
     def _open_another(self) -> None:
-        """Open the file that is there now, or a new one, whatever was open before."""
+        """Close the file, and open the file that is there now or a new file."""
         self.close()
         with self._told(), _alone(os.path.dirname(self.path)):
             if self._identity is not None and _identity(self.path) == self._identity:
@@ -176,7 +176,7 @@ class Database:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Tell what is wrong with the file as :class:`UsageFileError`, and begin afresh the next time."""
+        """Raise any problem with the file as :class:`UsageFileError`, after the file is closed."""
         try:
             yield
         except (sqlite3.Error, OSError) as problem:
@@ -206,9 +206,9 @@ class Database:
         """
         Add *amounts*, all or none.
 
-        :returns: what there is of each then.
-        :raises FileLost: when the file was open before, and what it held is gone.
-        :raises UsageFileError: when it did not work.
+        :returns: the totals of each entry of *amounts*, after the addition.
+        :raises FileLost: when the file was open before, and its content is gone.
+        :raises UsageFileError: when the file cannot be opened or written.
         """
         self.open()
         assert self._connection is not None
@@ -217,9 +217,9 @@ class Database:
 
     def largest(self, day: Day, most: int) -> list[tuple[str, Totals]]:
         """
-        Those *most* who have moved the most in the month of *day*.
+        The *most* holders with the largest use in the month of *day*, with their totals.
 
-        :raises UsageFileError: when it did not work.
+        :raises UsageFileError: when the file cannot be opened or read.
         """
         self.open()
         assert self._connection is not None
@@ -228,7 +228,7 @@ class Database:
         return [(holder, Totals(of_day, of_month)) for holder, of_day, of_month in rows]
 
     def prune(self, day: Day) -> None:
-        """Delete some of what is too old to matter on that *day*."""
+        """Delete some rows of days and months that are too old on *day*."""
         if self._pruned == day.name or self._connection is None:
             return
         first_day = day.before(DAYS_KEPT)
@@ -239,7 +239,7 @@ class Database:
                 for first in (first_day, last_month)
             ]
         except sqlite3.Error:
-            return  # there is time
+            return  # a later call tries again
         if not any(deleted):
             self._pruned = day.name
 
@@ -252,8 +252,8 @@ class Database:
 
     def _open(self) -> None:
         with suppress(FileExistsError):
-            # Made here, because SQLite would let others read it; not opened
-            # where it is there: closing it again would drop SQLite's locks.
+            # SQLite would make a file that other users can read. A file that exists is not opened here:
+            # closing it again would drop SQLite's locks.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         mode = os.stat(self.path).st_mode
         if stat.S_ISDIR(mode):
@@ -266,7 +266,7 @@ class Database:
         self._connection = connection = sqlite3.connect(
             self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
         )
-        connection.execute("BEGIN IMMEDIATE")  # it fails where nothing can be written
+        connection.execute("BEGIN IMMEDIATE")  # fails when the file cannot be written
         if self._identity is None and _is_new(connection):
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
@@ -317,13 +317,13 @@ def _known_rows(known: Iterable[Known]) -> Iterable[tuple[str, str, int]]:
 @contextmanager
 def _alone(directory: str) -> Iterator[None]:
     """
-    Keep other processes from doing the same in *directory*, where a directory can be locked.
+    Lock *directory* against other processes, where the file system can lock directories.
 
     :raises UsageFileError: when another process has the lock for longer than :data:`BUSY`.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # Some file systems have no locks, and there the work is done without one.
+        # On a file system without locks, the work goes on without one.
         with suppress(OSError):
             for _ in range(max(int(BUSY / _LOOK_AGAIN), 1)):
                 with suppress(BlockingIOError):

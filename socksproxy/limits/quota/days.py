@@ -1,5 +1,5 @@
 """
-Days and months, as the people who set quotas count them: by the wall clock of this machine.
+Days and months of quotas, by the wall clock of this machine.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ _DAY = timedelta(days=1)
 
 class Day(NamedTuple):
     """
-    A day, from midnight to midnight; it has 23 hours or 25 when summer time begins or ends.
+    A day from midnight to midnight. A day on which summer time begins or ends has 23 or 25 hours.
 
-    :ivar name: such as ``2026-11-24``.
-    :ivar begins: seconds since the epoch.
+    :ivar name: the date, such as ``2026-11-24``.
+    :ivar begins: the first moment of the day, in seconds since the epoch.
     :ivar ends: the first moment of the next day, in seconds since the epoch.
     """
 
@@ -25,7 +25,7 @@ class Day(NamedTuple):
 
     @property
     def month(self) -> str:
-        """The month it is in, such as ``2026-11``."""
+        """The month of the day, such as ``2026-11``."""
         return self.name[:7]
 
     def before(self, days: int) -> str:
@@ -37,8 +37,8 @@ def day_at(now: float, zone: tzinfo | None = None) -> Day:
     """
     The day at *now*, in seconds since the epoch.
 
-    :param zone: whose midnights count; None: the machine's own.
+    :param zone: the time zone whose midnights count; None: the machine's own.
     """
     midnight = datetime.fromtimestamp(now, zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-    # A midnight that the clock skips is taken for the moment at which it does.
+    # Where the clock skips midnight, the day begins at the moment of the skip.
     return Day(str(midnight.date()), midnight.timestamp(), (midnight + _DAY).timestamp())

@@ -1,5 +1,5 @@
 """
-What the holders of quotas have used, kept in a file.
+The use of quotas, kept in a file: the bytes that each holder of a quota has moved.
 
 Strategy: the reactor's thread only counts, and one thread of a pool writes and reads. That thread never has
 more than one job: the bytes that are spent meanwhile are added up for the next job. Amounts are written as
@@ -30,11 +30,11 @@ _log = Logger(namespace="socksproxy")
 
 #: Seconds from when bytes are spent to when they are written.
 WRITE_AFTER = 1.0
-#: Seconds after which it is tried again when the file could not be written.
+#: Seconds from a failed write to the next attempt.
 RETRY_AFTER = 2.0
-#: Seconds that the last write may take: the process is to end within one second.
+#: Seconds that the last write may take: the process should end within one second.
 STOP_WITHIN = 0.7
-#: Holders with a known use, whether they have sessions or not.
+#: Holders whose use stays in memory, with or without sessions.
 MOST_KNOWN = 16384
 #: Holders whose bytes are kept while the file cannot be written.
 MOST_KEPT = 65536
@@ -44,13 +44,13 @@ MOST_AT_ONCE = 1000
 
 class Used:
     """
-    What one holder has used in one day, and in the month that it is in.
+    The bytes that one holder has used in one day, and in the month of that day.
 
-    :ivar begins: when the day does; seconds since the epoch.
-    :ivar ends: when the day does; seconds since the epoch.
-    :ivar of_day: bytes, those of other processes included as far as they are known.
-    :ivar of_month: bytes of the month, counted in the same way.
-    :ivar unsaid: of these, what the thread has not been given yet.
+    :ivar begins: the beginning of the day, in seconds since the epoch.
+    :ivar ends: the end of the day, in seconds since the epoch.
+    :ivar of_day: the bytes of the day, with the bytes of other processes that the last read has shown.
+    :ivar of_month: the bytes of the month, counted in the same way.
+    :ivar unsaid: the part of these bytes that the thread has not received yet.
     """
 
     __slots__ = ("begins", "day", "ends", "name", "of_day", "of_month", "unsaid")
@@ -65,19 +65,19 @@ class Used:
         self.unsaid = 0
 
     def know(self, totals: Totals) -> None:
-        """The file says so."""
+        """Take over *totals*, which the file has, and add the bytes that the file does not have yet."""
         self.of_day = totals.of_day + self.unsaid
         self.of_month = totals.of_month + self.unsaid
 
 
 class UsageFile:
     """
-    Keeps what holders have used in a file; for the reactor's thread.
+    Keeps the use of quotas in a file. Only the reactor's thread calls its methods.
 
-    :param reactor: for time and threads.
-    :param path: of the file; it is made if it is not there, its directory is not.
+    :param reactor: gives time and threads.
+    :param path: the path of the file. A missing file is made; a missing directory is an error.
     :param wall: tells the seconds since the epoch.
-    :param zone: whose midnights count; None: the machine's own.
+    :param zone: the time zone whose midnights count; None: the machine's own.
     """
 
     def __init__(
@@ -109,17 +109,15 @@ class UsageFile:
         self._losses = LogThrottle(reactor)
         self._replacements = LogThrottle(reactor)
 
-    # For the server.
-
     def start(self) -> Deferred[None]:
         """
-        Open the file and read what has been used so far.
+        Open the file and read the use so far.
 
-        It is to be called by the user and in the process that serve.
+        The process that serves clients calls this, after it has changed to its user.
 
-        :returns: fires when that is known; fails with
-            :class:`~socksproxy.limits.quota.database.UsageFileError`, which names the file, when it cannot
-            be.
+        :returns: fires when the use is known. It fails with
+            :class:`~socksproxy.limits.quota.database.UsageFileError`, which names the file, when the file
+            cannot be opened or read.
         """
         day = self.today()
         started: Deferred[None] = Deferred()
@@ -139,9 +137,9 @@ class UsageFile:
 
     def stop(self) -> Deferred[None]:
         """
-        Write what is left and close the file; what is spent from now on is not written.
+        Write the remaining bytes and close the file. Bytes that are spent from now on are not written.
 
-        :returns: fires when that is done, or has failed, which the log says.
+        :returns: fires when the file is closed. It also fires when the last write has failed; the log tells.
         """
         if self._stopped is not None or not self._running:
             return succeed(None)
@@ -152,10 +150,8 @@ class UsageFile:
             self._finish()
         return self._stopped
 
-    # For quotas.
-
     def today(self) -> Day:
-        """The day that it is."""
+        """The present day."""
         now = self.wall()
         if not self._today.begins <= now < self._today.ends:
             self._today = day_at(now, self._zone)
@@ -163,11 +159,11 @@ class UsageFile:
 
     def of(self, name: str) -> Used:
         """
-        What the holder of that *name* has used today and this month.
+        The use of the holder *name*, today and this month.
 
-        What this process has written or read last is known at once, and read again soon. Of
-        holders that are not known nothing is: until the file has been read, within milliseconds
-        unless the disk is slow, they have used nothing.
+        The use that this process has written or read last is known at once, and the thread reads it again
+        soon. A holder that this process does not know has used nothing until the thread has read the file.
+        That takes milliseconds unless the disk is slow.
         """
         name = name.encode("utf-8", "backslashreplace").decode("utf-8")
         day = self.today()
@@ -181,7 +177,7 @@ class UsageFile:
         return used
 
     def attend(self, used: Used) -> None:
-        """There is something to write of it, or perhaps to read: soon, once for all that comes meanwhile."""
+        """Have the thread write and read *used* soon, together with all other uses that wait by then."""
         if self._stopped is not None:
             return
         self._waiting[used] = None
@@ -189,8 +185,6 @@ class UsageFile:
             self._lose(next(iter(self._waiting)))
         if not self._busy and not self._failing:
             self._schedule()
-
-    # How.
 
     def _remember(self, used: Used) -> None:
         self._known[used.name] = used
@@ -214,7 +208,7 @@ class UsageFile:
         lost = self._losses.due()
         if lost:
             _log.error(
-                "{path}: what {lost} holders of quotas have used is lost: no more of them can be kept",
+                "{path}: the use of {lost} holders of quotas is lost: no more holders can be kept",
                 path=self.path,
                 lost=lost,
             )
@@ -262,7 +256,7 @@ class UsageFile:
             used.know(known)
         if self._failing:
             self._failing = False
-            _log.info("{path}: what quotas have been used is written again", path=self.path)
+            _log.info("{path}: the use of quotas is written again", path=self.path)
         self._ended()
 
     def _failed(self, given: Sequence[Used], amounts: Sequence[Amount], problem: Exception) -> None:
@@ -282,7 +276,7 @@ class UsageFile:
         times = self._failures.due()
         if times:
             _log.warn(
-                "what quotas have been used cannot be written, is kept and tried again: "
+                "the use of quotas cannot be written; it is kept and written later: "
                 "{problem} ({times} times since the last such line)",
                 problem=str(problem),
                 times=times,
@@ -294,11 +288,11 @@ class UsageFile:
             self._timer = self._reactor.callLater(RETRY_AFTER, self._write)
 
     def _restore(self, problem: FileLost) -> None:
-        """Write what is known to the file that is there now, or to a new one."""
+        """Write the known use to the file that is there now, or to a new file."""
         times = self._replacements.due()
         if times:
             _log.error(
-                "{problem}: what is known of used quotas is written again, and a damaged file is kept as "
+                "{problem}: the known use of quotas is written again, and a damaged file is kept as "
                 "{aside} ({times} times since the last such line)",
                 problem=str(problem),
                 aside=self._database.path + SET_ASIDE,
@@ -314,7 +308,7 @@ class UsageFile:
         self._do(lambda: self._database.restore(known), lambda _: self._ended(), self._not_written)
 
     def _ended(self) -> None:
-        """The thread has nothing to do."""
+        """Go on after a job of the thread: the thread is free."""
         self._busy = False
         if self._stopped is not None:
             self._finish()
@@ -329,7 +323,7 @@ class UsageFile:
         elif self._looked:
             self._close()
         else:
-            # For the last time: the file may have been lost since the last write.
+            # The last look at the file: it may have been lost since the last write.
             self._looked = True
             self._do(self._database.open, lambda _: self._ended(), self._lost_at_last)
 
@@ -350,26 +344,26 @@ class UsageFile:
         self._pool.stop()
         lost = self._writing + sum(used.unsaid for used in self._waiting)
         if lost:
-            _log.error("{path}: {lost} bytes that were used are not written", path=self.path, lost=lost)
+            _log.error("{path}: {lost} used bytes are not written", path=self.path, lost=lost)
         if self._stopped is not None:
             self._stopped.callback(None)
 
     def _do(
         self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]
     ) -> None:
-        """Have the thread do *work*."""
+        """Have the thread do *work*, and then call *done* with the result or *failed* with the problem."""
         self._busy = True
 
         def broke(failure: Failure) -> None:
             problem: Any = failure.value
             if isinstance(problem, NotRun):
                 problem = UsageFileError(f"{self.path}: {problem}")
-            if not failure.check(PoolStopped):  # after that there is nothing more to be told
+            if not failure.check(PoolStopped):  # a stopped pool reports to no one
                 failed(problem)
 
         job = self._pool.run(self._work, work)
         job.addCallbacks(done, broke).addErrback(
-            lambda failure: _log.failure("used quotas cannot be kept", failure)
+            lambda failure: _log.failure("the use of quotas cannot be kept", failure)
         )
 
     def _work(self, work: Callable[[], Any]) -> Any:

@@ -211,11 +211,11 @@ def test_locked(usage: UsageFile, desk: Desk, path: Path) -> None:
         assert len(desk.getDelayedCalls()) == 1
         (line,) = lines
         assert line == (
-            "what quotas have been used cannot be written, is kept and tried again: "
+            "the use of quotas cannot be written; it is kept and written later: "
             f"{path}: database is locked (1 times since the last such line)"
         )
         desk.pass_by(RETRY_AFTER)
-        assert lines[1:] == [f"{path}: what quotas have been used is written again"]
+        assert lines[1:] == [f"{path}: the use of quotas is written again"]
     assert of_bob(path) == 10
     assert quota.available() == PLENTY - 10
     assert desk.getDelayedCalls() == []
@@ -249,11 +249,11 @@ def test_lost(
         desk.pass_by(WRITE_AFTER)
         assert lines[0].startswith(f"{path}: ")
         assert words in lines[0]
-        assert "what is known of used quotas is written again" in lines[0]
+        assert "the known use of quotas is written again" in lines[0]
         quota.spend(2)
         desk.hear()  # what is known
         desk.hear()  # and what was spent
-    assert lines[1:] == [f"{path}: what quotas have been used is written again"]
+    assert lines[1:] == [f"{path}: the use of quotas is written again"]
     assert quota.available() == PLENTY - 8
     assert of_bob(path) == 8
     stop(desk, usage)
@@ -369,7 +369,7 @@ def test_stop_fails(desk: Desk, path: Path) -> None:
     bob(usage, desk).spend(77)
     with heard() as lines, locked(path):
         stop(desk, usage)
-    assert lines[-1] == f"{path}: 77 bytes that were used are not written"
+    assert lines[-1] == f"{path}: 77 used bytes are not written"
     assert desk.getDelayedCalls() == []
 
 
@@ -385,7 +385,7 @@ def test_stop_hangs(desk: Desk, path: Path) -> None:
     with heard() as lines:
         desk.advance(STOP_WITHIN)
     result_of(stopping)
-    assert lines == [f"{path}: 77 bytes that were used are not written"]
+    assert lines == [f"{path}: 77 used bytes are not written"]
     desk.hear()
     assert desk.getDelayedCalls() == []
 
