@@ -25,14 +25,14 @@ _log = Logger(namespace="socksproxy")
 
 class DestinationCheck(NamedTuple):
     """
-    What tells a command whether it may be, and at which addresses.
+    The means to check the destination of a command.
 
-    :ivar policy: decides.
+    :ivar policy: permits or denies the destination and its addresses.
     :ivar names: looks names up.
     :ivar clock: tells the time.
-    :ivar leaves_as_name: tells whether a permitted destination, a name, goes to the way out as it is; it
-        raises :class:`~socksproxy.errors.SOCKSError` where the way out does not carry the command. None: all
-        leaves from here.
+    :ivar leaves_as_name: tells whether a permitted destination goes to the way out as a name. It raises
+        :class:`~socksproxy.errors.SOCKSError` where the way out does not carry the command. None: every
+        connection leaves from this machine.
     """
 
     policy: IPolicy
@@ -43,7 +43,9 @@ class DestinationCheck(NamedTuple):
 
 def ask(policy: IPolicy, client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
     """
-    Whether *policy* and the client's user permit it, at once or by a Deferred; one that fails denies.
+    Whether *policy* and the client's user permit *command* with *destination*.
+
+    The answer comes at once or by a Deferred. A policy or a user that fails denies.
 
     :param destination: as :meth:`~socksproxy.policy.IPolicy.permits` takes it.
     """
@@ -55,9 +57,10 @@ def ask(policy: IPolicy, client: Client, command: Command, destination: Address)
 
 def ask_command(policy: IPolicy, client: Client, command: Command) -> bool | Deferred[bool]:
     """
-    Whether there may be a destination for *command*, at once or by a Deferred; one that fails denies.
+    Whether *policy* may permit some destination for *command*, at once or by a Deferred.
 
-    :param policy: one that is no :class:`~socksproxy.policy.ICommandPolicy` cannot tell: there may be.
+    :param policy: a policy that fails denies. A policy that is no
+        :class:`~socksproxy.policy.ICommandPolicy` cannot tell, and the answer is True.
     """
     if not ICommandPolicy.providedBy(policy):
         return True
@@ -68,10 +71,10 @@ def ask_address(
     policy: IPolicy, client: Client, command: Command, destination: Address, name: str | None
 ) -> bool | Deferred[bool]:
     """
-    Whether *client* may go to an address that it did not name itself: see :func:`ask`.
+    Whether *client* may reach an address that it did not name itself: see :func:`ask`.
 
-    :param name: as :meth:`~socksproxy.policy.INamePolicy.permits_address` takes it; policies that do not
-        provide that are asked as ever.
+    :param name: as :meth:`~socksproxy.policy.INamePolicy.permits_address` takes it. A policy without that
+        method is asked by ``permits``.
     """
     if not INamePolicy.providedBy(policy):
         return ask(policy, client, command, destination)
@@ -85,12 +88,12 @@ def still_permitted(
     policy: IPolicy, client: Client, command: Command, destination: Address, reached: Sequence[Address]
 ) -> bool | Deferred[bool]:
     """
-    Whether what was permitted before, and goes on, still is, for one of *reached*: see :func:`ask`.
+    Whether a command that is under way is still permitted, for at least one of *reached*: see :func:`ask`.
 
-    :param destination: as the client has asked for it.
-    :param reached: the addresses that it has led to; none: they are not known yet.
+    :param destination: the destination that the client has requested.
+    :param reached: the addresses of *destination* that the command uses; empty: they are not known yet.
     """
-    # It was asked for before, so the hosts file has it where a C library reads it as an address.
+    # The destination was permitted before. A name that a C library reads as an address is in the hosts file.
     destination = canonical(destination, reads_as_address)
     answer = ask(policy, client, command, destination)
     if not answer or not reached:
@@ -115,7 +118,7 @@ def still_permitted(
 
 
 def answer_at_once(answer: bool | Deferred[bool], otherwise: bool) -> bool:
-    """*answer* where it is there already, else *otherwise*: an answer that takes its time is cancelled."""
+    """*answer* where it is known already, else *otherwise*; an answer that is not known yet is cancelled."""
     if not isinstance(answer, Deferred):
         return answer
     answer.addErrback(lambda _: None)
@@ -126,7 +129,7 @@ def answer_at_once(answer: bool | Deferred[bool], otherwise: bool) -> bool:
 def _with_user(
     answer: bool | Deferred[bool], client: Client, command: Command, destination: Address
 ) -> bool | Deferred[bool]:
-    """*answer*, which does not deny it, together with what the client's user says."""
+    """Whether *answer*, which is not a denial, and the client's user both permit the request."""
     assert client.avatar is not None
     also = _answered(client.avatar, "permits", client, command, destination)
     if answer is True or not isinstance(answer, Deferred):
@@ -145,7 +148,7 @@ def _answered(decider: Any, method: str, *question: Any) -> bool | Deferred[bool
     try:
         answer = getattr(decider, method)(*question)
     except Exception:
-        # An embedder's policy may raise anything; whatever it is, it denies.
+        # An embedder's policy may raise any exception, and each one denies.
         _log.failure("the policy failed; the request is denied")
         return False
     if answer is True:  # the usual answer; isinstance() takes longer with Deferred than with other classes
@@ -157,10 +160,10 @@ def _answered(decider: Any, method: str, *question: Any) -> bool | Deferred[bool
 
 def _cancellable(answer: Deferred[bool]) -> Deferred[bool]:
     """
-    What *answer* says, until it is cancelled: from then on it says nothing, whatever *answer* does.
+    A Deferred with the result of *answer*, which does not fire once it is cancelled.
 
-    An embedder's policy may raise anything from its Deferred's canceller, or permit there and
-    then, and the result of the command's next step would have no owner.
+    The canceller of an embedder's policy may raise any exception. It may also permit the request, and then
+    the result of the command's next step would have no owner.
     """
     cancelled = False
 
@@ -192,11 +195,11 @@ def permitted_addresses(
     """
     The addresses of *destination* that the policy permits, in the resolver's order.
 
-    At once where nothing has to be waited for: a name that was looked up a
-    moment ago is common, and Deferreds would take a fifth of its whole session.
+    The answer comes at once where it needs no waiting. Many names were looked up a moment ago, and a
+    Deferred would cost a fifth of the processor time of such a session.
 
-    :param destination: canonical: a literal address or a name to look up.
-    :param answer: what :func:`ask` has said of *destination* itself.
+    :param destination: a literal address or a name to look up, in canonical form.
+    :param answer: the answer of :func:`ask` about *destination* itself.
     :param resolved: called when a name has been looked up.
     :returns: at least one literal address, or *destination* itself where the way out takes names.
     :raises SOCKSError: (at once or by the Deferred) when the way out does not carry *command*.
@@ -215,7 +218,7 @@ def permitted_addresses(
     if destination.type is not AddressType.DOMAIN_NAME:
         return [destination]
     host, port = destination.host, destination.port
-    if as_name and is_localhost(host):  # a proxy is not asked for what is its own
+    if as_name and is_localhost(host):  # it is the upstream itself, so the policy checks loopback
         return _permitted([Address.of("127.0.0.1", port)], check, client, command, host, resolved)
     if as_name:
         return [destination]
@@ -234,15 +237,15 @@ def _permitted(
     name: str,
     resolved: Callable[[], object],
 ) -> list[Address] | Deferred[list[Address]]:
-    """Those of the *addresses* of *name* that the policy permits."""
+    """The *addresses* of *name* that the policy permits."""
     resolved()
     if command is Command.BIND:
-        # A client may leave open who comes, but no name may do so for it.
+        # A client may ask for any peer by 0.0.0.0 or ::, but a name may not lead to these addresses.
         addresses = [address for address in addresses if not is_no_host(address.host)]
     answers = [ask_address(check.policy, client, command, address, name) for address in addresses]
     if any(isinstance(answer, Deferred) for answer in answers):
         each = [answer if isinstance(answer, Deferred) else succeed(answer) for answer in answers]
-        # Of several that are cancelled, all but the first would complain that their failures are not handled.
+        # Without consumeErrors, a cancellation of several answers logs unhandled failures.
         return gatherResults(each, consumeErrors=True).addCallback(_chosen, addresses, check, command)
     return _chosen(answers, addresses, check, command)
 
@@ -262,6 +265,6 @@ def _chosen(
 def _policy_failed(failure: Failure) -> bool:
     failure.trap(Exception)
     if failure.check(CancelledError):
-        return False  # most likely by us, and then no session waits for it
+        return False  # most likely cancelled by us, and then no session waits for the answer
     _log.failure("the policy failed; the request is denied", failure=failure)
     return False

@@ -1,5 +1,5 @@
 """
-Why something is decided as it is: which rule did it, and why none before it.
+Explanations of decisions: the rule that decides, and why no rule before it matches.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _NO_RULE = {
 
 class RuleStep(NamedTuple):
     """
-    One rule that was looked at.
+    One rule on the way to a decision.
 
-    :ivar rule: its name.
-    :ivar allow: what it would decide.
-    :ivar verdict: ``yes``: it matches; ``no``; ``open``: that depends on the address, which is not known;
-        ``some``: it matches some destinations, and none is given.
+    :ivar rule: the name of the rule.
+    :ivar allow: whether the rule allows or denies.
+    :ivar verdict: ``yes``: the rule matches; ``no``: it does not match; ``open``: the answer depends on the
+        address, which is not known; ``some``: it matches some destinations, and the question gives none.
     :ivar fields: the fields of the condition that does not hold.
-    :ivar wanted: what stands in them.
-    :ivar found: what is there instead.
+    :ivar wanted: the values of these fields.
+    :ivar found: the value that the question has instead.
     """
 
     rule: str
@@ -59,12 +59,12 @@ class RuleStep(NamedTuple):
 
 class ServerWide(NamedTuple):
     """
-    What holds for all sessions of a server, whatever rules and users say.
+    The settings of a server that matter for every session, beside rules and users.
 
-    :ivar limits: None: nothing is known of them.
-    :ivar outgoing: where connections leave from.
-    :ivar via: the way out.
-    :ivar ways: gives the proxies of the way out of a name, and whether they look names up.
+    :ivar limits: the server's limits; None: they are not known.
+    :ivar outgoing: the addresses from which connections leave.
+    :ivar via: the name of the server's way out; None: connections leave directly.
+    :ivar ways: gives, for the name of a way out, its proxies and whether the last one looks names up.
     """
 
     limits: ServerLimits | None = None
@@ -77,9 +77,10 @@ class ExplainedWay(NamedTuple):
     """
     A way out through proxies.
 
-    :ivar proxies: the first one from here first; empty: directly, though there is a way for others.
-    :ivar because: whose the way is.
-    :ivar name: whether the last proxy is given the name of the destination, of which no address is looked up.
+    :ivar proxies: the proxies, the first one from here first; empty: the rule, user or server in *because*
+        wants connections to leave directly.
+    :ivar because: the rule, user or server that sets the way out.
+    :ivar name: whether the last proxy looks up the name of the destination, so that this server does not.
     """
 
     proxies: tuple[str, ...]
@@ -94,18 +95,18 @@ class ExplainedWay(NamedTuple):
 
 class Explanation(NamedTuple):
     """
-    How one question is decided.
+    The decision about one question, with its reasons.
 
-    :ivar destination: what it is about: the requested one, or one of its addresses, or a UDP association.
-    :ivar allowed: the decision; of a name without an address: whether it would be looked up.
-    :ivar rule: the rule that decides, or what does in place of one.
-    :ivar steps: the rules that were looked at, in their order.
-    :ivar outgoing: the addresses and prefixes that connections leave from, if anything says so.
-    :ivar chosen: from which list and how one of them is chosen, or that a family is refused.
-    :ivar way: the way out; None: directly, as nothing names a way out.
-    :ivar limits: what a session is under: whose they are, and what they say.
-    :ivar log: whether there is an access record.
-    :ivar refusal: why the way out does not carry what the rules allow; empty: it does.
+    :ivar destination: the requested destination, one of its addresses, or the words for a UDP association.
+    :ivar allowed: the decision; for a name whose address is not known, whether the server looks it up.
+    :ivar rule: the name of the rule that decides, or the word for a decision without a rule.
+    :ivar steps: the rules up to the decision, in their order.
+    :ivar outgoing: the addresses and prefixes from which connections leave; None: the system chooses.
+    :ivar chosen: how one of these addresses is chosen, and from which list; or the families that are refused.
+    :ivar way: the way out; None: connections leave directly, because no setting names a way out.
+    :ivar limits: the limits of a session, each with its holder.
+    :ivar log: whether the session has an access record.
+    :ivar refusal: why the way out does not carry a request that the rules allow; empty: it carries it.
     """
 
     destination: str
@@ -120,7 +121,7 @@ class Explanation(NamedTuple):
     refusal: str = ""
 
     def data(self) -> dict[str, Any]:
-        """For JSON: plain types only."""
+        """The explanation in plain types, for JSON."""
         limits = {whose: amounts.data(limits) for whose, limits in self.limits}
         way = None if self.way is None else self.way._asdict()
         return {
@@ -146,7 +147,7 @@ class Explanation(NamedTuple):
             lines += [f"  outgoing: {self.chosen}"] if self.chosen else []
             lines += [f"  limits of {whose}: {amounts.told(limits)}" for whose, limits in self.limits]
         lines += [] if self.log else ["  without an access record"]
-        # What a client or an operator calls itself may be anything; a line stays one.
+        # A name from a client or an operator may have line breaks; each line stays one line.
         return "\n".join(map(in_one_line, lines))
 
 
@@ -160,16 +161,16 @@ def explain(
     server: ServerWide = ServerWide(),
 ) -> list[Explanation]:
     """
-    Explain what *policy* decides.
+    Explain the decision of *policy*.
 
-    :param client: who asks; its groups, listener and version count, and what its avatar has.
-    :param command: what for.
-    :param destination: as requested; it need not be canonical. None: a UDP association is asked for,
-        which is granted where there may be any destination.
-    :param addresses: the literal addresses of *destination*, where that is a name.
-    :param now: seconds since the epoch; None: the policy's time.
-    :param server: what holds for all.
-    :returns: for what was requested, and then for each of *addresses*.
+    :param client: the client that asks; its groups, listener, version and avatar count.
+    :param command: the command that it requests.
+    :param destination: the requested destination; it need not be canonical. None: a UDP association, which
+        is granted if the rules may permit some destination.
+    :param addresses: the literal addresses of *destination*, if that is a name.
+    :param now: the time in seconds since the epoch; None: the policy's clock tells it.
+    :param server: the server's settings for all sessions.
+    :returns: the explanation for *destination*, and then one for each of *addresses*.
     :raises NameNotFound: when *destination* cannot be the name of a host.
     """
     matcher = Matcher(policy.rules, policy.sets, policy.listeners)
@@ -208,7 +209,7 @@ def _explained(
             refusal = "a rule by network does not allow a name that an upstream looks up: reply 2"
             return told._replace(allowed=False, refusal=refusal)
     if question.port is None:
-        return told  # what else holds is for the rule of each destination to say
+        return told  # the rule of each destination sets the rest
     outgoing, chosen = _outgoing(rule, client, server)
     return told._replace(
         outgoing=outgoing or None,
@@ -219,7 +220,7 @@ def _explained(
 
 
 def _way(rule: Rule | None, question: RuleQuestion, server: ServerWide) -> ExplainedWay | None:
-    """The way out of the rule, or else of the user, or else of the server."""
+    """The way out that the rule names, or else the user, or else the server."""
     client = question.client
     for via, because in (
         (None if rule is None else rule.via, f"rule {rule.name}" if rule is not None else ""),
@@ -235,9 +236,9 @@ def _way(rule: Rule | None, question: RuleQuestion, server: ServerWide) -> Expla
 
 def _outgoing(rule: Rule | None, client: Client, server: ServerWide) -> tuple[tuple[str, ...], str]:
     """
-    What connections leave from, and how that is chosen.
+    The addresses from which connections leave, and how one of them is chosen.
 
-    Of each family the addresses count of the first that has some: the rule, the user, the server.
+    For each family, the first list with such addresses counts: the rule's, the user's, the server's.
     """
     scopes = (
         (f"rule {'' if rule is None else rule.name}", None if rule is None else rule.outgoing),
@@ -264,7 +265,7 @@ def _outgoing(rule: Rule | None, client: Client, server: ServerWide) -> tuple[tu
 
 
 def _limits(rule: Rule | None, client: Client, server: ServerWide) -> Iterator[tuple[str, Limits]]:
-    """Whose limits a session is under, and what they are."""
+    """The limits of a session, each with its holder."""
     if rule is not None and rule.limits:
         yield f"rule {rule.name}", rule.limits
     limits = server.limits

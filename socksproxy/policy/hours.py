@@ -1,5 +1,5 @@
 """
-When the hours of rules begin or end that end sessions.
+The watch over rules that end sessions: it notices when the hours of such a rule begin or end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class HoursWatch:
     :param reactor: keeps time.
     :param changed: called when the hours of such a rule have begun or ended.
     :param needed: tells whether there are sessions.
-    :ivar awake: the names of these rules whose hours it is.
+    :ivar awake: the names of the rules whose hours include the present minute.
     """
 
     def __init__(self, reactor: Any, changed: Callable[[], None], needed: Callable[[], bool]) -> None:
@@ -37,20 +37,20 @@ class HoursWatch:
         self._timer: IDelayedCall | None = None
 
     def follow(self, policy: object) -> None:
-        """From now on *policy* decides; the sessions that there are have followed it, or are about to."""
+        """Watch the hours of *policy* from now on. The caller has the present sessions follow *policy*."""
         self._policy = policy if isinstance(policy, RulePolicy) and policy.ends_sessions else None
         self.stop()
         if self._needed():
             self.start()
 
     def start(self) -> None:
-        """There is a session."""
+        """Start the timer, unless it runs: there is a session."""
         if self._policy is not None and self._timer is None:
             self.awake = self._policy.awake()
             self._wait(self._policy)
 
     def stop(self) -> None:
-        """There are no sessions any more."""
+        """Stop the timer: there are no sessions any more."""
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()

@@ -1,8 +1,8 @@
 """
-What the conditions of a rule mean, and what is decided by the first rule that matches.
+The meaning of the conditions of rules, and the decision of the first rule that matches.
 
-This is the plain way, one rule after the other: it explains a decision, and it is what
-:mod:`~socksproxy.policy.compiled` is held against.
+This module looks at one rule after the other, and so it can explain a decision. Tests compare
+:mod:`~socksproxy.policy.compiled`, which is quicker, with it.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ WITHOUT_PORT = frozenset({Command.RESOLVE, Command.RESOLVE_PTR})
 
 class RuleQuestion(NamedTuple):
     """
-    What is to be decided.
+    A request for the rules to decide.
 
-    :ivar client: who asks.
-    :ivar command: what for.
-    :ivar host: the literal address; None: it is not known yet.
-    :ivar port: the port; None: nothing is known of the destination yet, and it may be any.
-    :ivar name: the name that was asked for; None: the client sent an address.
+    :ivar client: the client that asks.
+    :ivar command: the command that the client requests.
+    :ivar host: the literal address of the destination; None: it is not known yet.
+    :ivar port: the port of the destination; None: the destination is not known yet, and may be any.
+    :ivar name: the name that the client has sent; None: the client has sent an address.
     """
 
     client: Client
@@ -87,21 +87,21 @@ class Verdict(Enum):
 
     YES = "yes"
     NO = "no"
-    #: It depends on what is not known yet of the destination.
+    #: The answer depends on a part of the destination that is not known yet.
     OPEN = "open"
 
 
-#: The fields that say together which users a rule is for.
+#: The fields that together name the users of a rule.
 WHO = ("users", "groups", "user_patterns", "group_patterns")
 
 
 class Condition(NamedTuple):
     """
-    One condition of a rule, apart from the one on the destination.
+    One condition of a rule. The condition on the destination is apart.
 
-    :ivar fields: the fields of a rule that make it together.
-    :ivar holds: whether it holds for a question, at a time in seconds since the epoch.
-    :ivar found: what there is in place of what the rule wants, in words.
+    :ivar fields: the fields of a rule that make the condition.
+    :ivar holds: tells whether the condition holds for a question, at a time in seconds since the epoch.
+    :ivar found: gives the value that the question has for the condition, in words.
     """
 
     fields: tuple[str, ...]
@@ -111,11 +111,11 @@ class Condition(NamedTuple):
 
 class Match(NamedTuple):
     """
-    How a rule and a question go together.
+    The result of the comparison of a rule with a question.
 
     :ivar verdict: whether the rule matches.
-    :ivar fields: the fields that the rule has of the first condition that does not hold.
-    :ivar found: what there is in place of what these fields want, in words.
+    :ivar fields: the fields of the first condition that does not hold, as far as the rule has them.
+    :ivar found: the value that the question has for these fields, in words.
     """
 
     verdict: Verdict
@@ -127,7 +127,7 @@ class Schedule:
     """
     The days and hours of a rule.
 
-    :param rule: one that has any.
+    :param rule: a rule with days or hours.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -136,14 +136,14 @@ class Schedule:
         self._spans = [(0, 24 * 60)] if rule.hours is None else [span_of(text) for text in rule.hours]
 
     def holds(self, now: float) -> bool:
-        """Whether *now*, in seconds since the epoch, is among them."""
+        """Whether *now*, in seconds since the epoch, is within the days and hours."""
         local = datetime.fromtimestamp(now, self._zone)
         minute, today = 60 * local.hour + local.minute, local.weekday()
         yesterday = (today - 1) % 7
         for begin, end in self._spans:
             if begin < end:
                 holds = begin <= minute < end and today in self._days
-            else:  # past midnight, it is still the day on which it began
+            else:  # after midnight, the span belongs to the day on which it began
                 evening = minute >= begin and today in self._days
                 holds = evening or (minute < end and yesterday in self._days)
             if holds:
@@ -153,12 +153,12 @@ class Schedule:
 
 class Matcher:
     """
-    Looks at rules one after the other.
+    Decides by rules, one after the other.
 
-    :param rules: in their order.
-    :param sets: what they name.
-    :param own: the proxy's own listeners; None: nothing is known of them.
-    :raises RuleError: when rules name sets that there are not, or have a name in common.
+    :param rules: the rules, in their order.
+    :param sets: the sets that the rules name.
+    :param own: the proxy's own listeners; None: they are not known.
+    :raises RuleError: when a rule names an unknown set, or two rules have the same name.
     """
 
     def __init__(
@@ -198,10 +198,10 @@ class Matcher:
 
     def decide(self, question: RuleQuestion, now: float) -> Decision:
         """
-        What the first rule that matches decides, and no address that is protected.
+        The decision of the first rule that matches; a protected address is denied.
 
-        Where the address or the destination is not known yet, this allows what some address or some
-        destination could be allowed.
+        Where the address or the whole destination is not known yet, the decision allows the question if the
+        rules could allow some address or some destination.
         """
         possible = None
         for rule in self.rules:
@@ -225,7 +225,7 @@ class Matcher:
         return Decision(rule.allow, rule.name, rule)
 
     def match(self, rule: Rule, question: RuleQuestion, now: float) -> Match:
-        """How *rule* and *question* go together at *now*, in seconds since the epoch."""
+        """The comparison of *rule* with *question* at *now*, in seconds since the epoch."""
         for fields, holds, found in self._conditions:
             if not holds(rule, question, now):
                 return Match(Verdict.NO, _present(rule, fields), found(rule, question, now))
@@ -292,7 +292,7 @@ class Matcher:
             return Verdict.OPEN
         address = ip_address(question.host)
         inner = [self._among(one, rule.networks) for one in carried(address)]
-        # What may lead to a denied address is denied; what is allowed must be so wherever it leads.
+        # An address may carry others: a denying rule matches any of them, an allowing rule must match all.
         matches = self._among(address, rule.networks) or (all(inner) if rule.allow else any(inner))
         return Verdict.YES if matches else Verdict.NO
 
@@ -319,9 +319,9 @@ class Matcher:
 
 def check(rules: Sequence[Rule], sets: Sets) -> None:
     """
-    Look for what is wrong with *rules* together.
+    Check that *rules* name known sets, and that each has a name of its own.
 
-    :raises RuleError: for mistakes, all of them.
+    :raises RuleError: with all mistakes.
     """
     problems = [problem for rule in rules for problem in sets.problems(rule)]
     seen: set[str] = set()
@@ -339,7 +339,7 @@ def ranges(rule: Rule) -> tuple[tuple[int, int], ...]:
 
 
 def matches_everywhere(rule: Rule, sets: Sets) -> bool:
-    """Whether no destination is outside of *rule*'s ports, names and networks."""
+    """Whether the ports, names and networks of *rule* contain every destination."""
     if rule.ports is not None and not _has_all_ports(ranges(rule)):
         return False
     if rule.names is None and rule.networks is None:
@@ -352,7 +352,7 @@ def matches_everywhere(rule: Rule, sets: Sets) -> bool:
 
 
 def _has_all_ports(ports: Iterable[tuple[int, int]]) -> bool:
-    """Whether all of 1 to 65535 are in *ports*; port 0 is no destination."""
+    """Whether *ports* contain all ports from 1 to 65535; port 0 is no destination."""
     next_port = 1
     for first, last in sorted(ports):
         if first <= next_port:
@@ -361,7 +361,7 @@ def _has_all_ports(ports: Iterable[tuple[int, int]]) -> bool:
 
 
 def contents(texts: Iterable[str], sets: Sets) -> Iterator[tuple[Network, ...] | HoldsNetworks]:
-    """What networks, and what sets of them, *texts* are; a set may hold so many that it has to be asked."""
+    """The networks and the sets of networks that *texts* name. A large set answers questions instead."""
     for text in texts:
         if not is_set(text):
             yield (parse_network(text),)
@@ -370,7 +370,7 @@ def contents(texts: Iterable[str], sets: Sets) -> Iterator[tuple[Network, ...] |
 
 
 def _present(rule: Rule, fields: Iterable[str]) -> tuple[str, ...]:
-    """The ones of *fields* that *rule* has."""
+    """The *fields* that *rule* has."""
     return tuple(field for field in fields if getattr(rule, field) is not None)
 
 
@@ -382,7 +382,7 @@ def _fits(words: Iterable[str], patterns: Iterable[str] | None) -> bool:
 def _found_user(rule: Rule, question: RuleQuestion, now: float) -> str:
     client = question.client
     groups = f" of {', '.join(sorted(client.groups))}" if client.groups else ""
-    return f"{'nobody in particular' if client.user is None else client.user}{groups}"
+    return f"{'an anonymous client' if client.user is None else client.user}{groups}"
 
 
 def _found_moment(rule: Rule, question: RuleQuestion, now: float) -> str:
@@ -397,7 +397,7 @@ def _found_destination(rule: Rule, question: RuleQuestion) -> str:
 
 
 def command_word(command: Command) -> str:
-    """The word of rules for *command*, as far as there is one for it alone."""
+    """The word for *command*, as rules write it; ``resolve_ptr``, which has no word of its own, in full."""
     return "associate" if command is Command.UDP_ASSOCIATE else command.name.lower()
 
 
@@ -406,7 +406,7 @@ def protection(rule: Rule | None, question: RuleQuestion, sets: Sets, own: OwnLi
     The reason to deny *question* although *rule* allows it: :data:`~socksproxy.policy.rules.OWN`,
     :data:`~socksproxy.policy.rules.SPECIAL`, or None.
 
-    :param rule: None: it is allowed because there are no rules.
+    :param rule: the rule that allows *question*; None: there are no rules.
     """
     client, command, host, port, _ = question
     if host is None or port is None:
@@ -424,7 +424,7 @@ def protection(rule: Rule | None, question: RuleQuestion, sets: Sets, own: OwnLi
 
 
 def _names(rule: Rule, address: IPv4Address | IPv6Address, special: Network, sets: Sets) -> bool:
-    """Whether *rule* names *address*, which the network *special* makes special, and nothing beyond that."""
+    """Whether *rule* names *address* by a network within *special*, which makes the address special."""
     for content in contents(rule.networks or (), sets):
         if isinstance(content, tuple):
             found = [_ends(network) for network in content if address in network]
@@ -446,7 +446,7 @@ def _within(ends: tuple[int, int], network: Network) -> bool:
 
 
 def unruled(question: RuleQuestion, sets: Sets, own: OwnListeners | None) -> Decision:
-    """What is decided where there are no rules at all: as by the default policy."""
+    """The decision where there are no rules at all; it equals that of the default policy."""
     against = protection(None, question, sets, own)
     return Decision(against is None, against or DEFAULT)
 
@@ -455,4 +455,4 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
     try:
         return ip_address(host.partition("%")[0])
     except ValueError:
-        return None  # a client that is not known yet
+        return None  # the client's address is not known yet

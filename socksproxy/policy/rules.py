@@ -1,9 +1,8 @@
 """
-Rules: who may do what with which destination, in the operator's words.
+Rules: which clients may use which commands with which destinations, in the operator's words.
 
-A :class:`Rule` is data and decides nothing by itself:
-:mod:`~socksproxy.policy.matching` says what its conditions mean, and
-:mod:`~socksproxy.policy.compiled` answers quickly.
+A :class:`Rule` is data and decides nothing by itself: :mod:`~socksproxy.policy.matching` defines the meaning
+of its conditions, and :mod:`~socksproxy.policy.compiled` decides quickly.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from ..values.limits import Limits
 from ..values.outgoing import SAME, Sources, problems_with
 from ..wire.words import Address, AddressType, Command
 
-#: What an access record shows where no rule has decided: none matched; the destination is
-#: special, and the rule that permits it does not name it; it is the proxy itself.
+#: Words of access records in place of a rule's name. DEFAULT: no rule has matched. SPECIAL: the destination
+#: is special, and the rule that permits it does not name it. OWN: the destination is the proxy itself.
 DEFAULT, SPECIAL, OWN = "default", "special", "own-listener"
 RESERVED = frozenset({DEFAULT, SPECIAL, OWN})
 
@@ -43,9 +42,9 @@ _WORD = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _SPAN = re.compile(r"\s*([0-9]{1,2}):([0-9]{2})\s*-\s*([0-9]{1,2}):([0-9]{2})\s*", re.ASCII)
 _PORTS = re.compile(r"\s*([0-9]{1,5})\s*(?:-\s*([0-9]{1,5})\s*)?", re.ASCII)
 _GLOB_LABEL = re.compile(r"[a-z0-9_*?-]{1,63}")
-# A name has 253 characters at most, and at least two of them stand before the suffix.
+# A name has at most 253 characters, and at least two of them are before the suffix.
 _LONGEST_SUFFIX = 251
-# Each makes a comparison longer by the length of the name.
+# Each star makes a comparison longer by the length of the name.
 _MOST_STARS = 3
 _DAY_MINUTES = 24 * 60
 
@@ -54,12 +53,12 @@ class Problem(NamedTuple):
     """
     One mistake in a rule or a set.
 
-    :ivar rule: its name.
-    :ivar field: the field.
-    :ivar value: what stands there.
-    :ivar right: what would be right.
-    :ivar kind: ``rule``, or ``set``: then *rule* is the name of a set.
-    :ivar number: of several values, which one, from 0 on; None: all of it.
+    :ivar rule: the name of the rule or the set.
+    :ivar field: the field with the mistake.
+    :ivar value: the value of the field.
+    :ivar right: the message: what the value should be, or why it is wrong.
+    :ivar kind: ``rule`` or ``set``.
+    :ivar number: the number of the wrong entry in a list, from 0 on; None: the whole value is wrong.
     """
 
     rule: str
@@ -75,9 +74,9 @@ class Problem(NamedTuple):
 
 class RuleError(ValueError):
     """
-    Rules with mistakes.
+    Rules or sets have mistakes.
 
-    :ivar problems: all of them.
+    :ivar problems: all the mistakes.
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
@@ -87,11 +86,11 @@ class RuleError(ValueError):
 
 class BadValue(ValueError):
     """
-    A value is not what its field takes.
+    A value does not fit its field.
 
-    :ivar value: the value, or the part of it that is wrong.
-    :ivar right: what would be right.
-    :ivar number: of several values, which one, from 0 on; None: all of it.
+    :ivar value: the value, or its wrong part.
+    :ivar right: the message: what the value should be, or why it is wrong.
+    :ivar number: the number of the wrong entry in a list, from 0 on; None: the whole value is wrong.
     """
 
     def __init__(self, value: object, right: str, number: int | None = None) -> None:
@@ -103,9 +102,9 @@ class BadValue(ValueError):
 
 class BadValues(ValueError):
     """
-    Several values are not what their field takes.
+    Several values do not fit their field.
 
-    :ivar entries: those that are wrong.
+    :ivar entries: the wrong values.
     """
 
     def __init__(self, entries: Iterable[BadValue]) -> None:
@@ -115,7 +114,7 @@ class BadValues(ValueError):
 
 class AddressRange(NamedTuple):
     """
-    Addresses that need not be a network; what a network tells of itself is told of it, too.
+    A range of addresses with the attributes of a network, although its ends need not be those of a network.
 
     :ivar network_address: the first address.
     :ivar broadcast_address: the last address.
@@ -138,17 +137,18 @@ class AddressRange(NamedTuple):
         return f"{self.network_address}-{self.broadcast_address}"
 
 
-#: Addresses that stand together.
+#: A network or a range of addresses.
 Network = IPv4Network | IPv6Network | AddressRange
 
 
 class RuleTimeouts(NamedTuple):
     """
-    What a rule says of time, in seconds, or NEVER. None: nothing, and the server's setting counts.
+    The timeouts of a rule, in seconds, or NEVER. None: the server's setting counts.
 
-    :ivar connect: from when the rule is known to the reply: connecting.
-    :ivar idle: without a byte in either direction of a relay, without a datagram of an association.
-    :ivar half_closed: without a byte while one direction of a relay is closed and the other is not.
+    :ivar connect: the time to connect, from the decision by the rule to the reply.
+    :ivar idle: the time without a byte in either direction of a relay, or without a datagram of an
+        association.
+    :ivar half_closed: the time without a byte while one direction of a relay is closed and the other is not.
     """
 
     connect: float | None = None
@@ -159,10 +159,11 @@ class RuleTimeouts(NamedTuple):
 @attrs.frozen(kw_only=True)
 class Rule:
     """
-    One rule. A condition that is None always holds; of one with several values, one has to hold.
+    One rule: its conditions, its decision, and its settings for the sessions that it allows.
 
-    *users*, *groups* and their patterns together are one condition, and so are *names* and *networks*:
-    where several are given, either will do.
+    A condition that is None always holds. A condition with several values holds when one value matches.
+    *users*, *groups* and their patterns together are one condition, and so are *names* and *networks*: one
+    match in any of the fields is enough.
 
     :ivar name: the name in access records; letters, digits, ``_``, ``.``, ``:`` and ``-``.
     :ivar allow: the decision.
@@ -188,11 +189,11 @@ class Rule:
     :ivar ends_sessions: whether days and hours also end open sessions: when the hours of an allowing rule
         end, and when the hours of a denying rule begin.
     :ivar outgoing: addresses of this machine, prefixes, and words: see
-        :class:`~socksproxy.values.outgoing.Sources`. Connections and datagrams leave
-        from it, and BIND listens on it.
-    :ivar via: the upstream through which connections leave, or ``direct``: without one.
-    :ivar limits: of all sessions under this rule together.
-    :ivar timeouts: in place of the server's, once the rule is known.
+        :class:`~socksproxy.values.outgoing.Sources`. Connections and datagrams leave from these addresses,
+        and BIND listens on them.
+    :ivar via: the upstream through which connections leave, or ``direct``, which means without an upstream.
+    :ivar limits: the limits of all sessions under this rule together.
+    :ivar timeouts: the timeouts in place of the server's, once the rule has decided.
     :ivar log: whether a session has an access record.
     :raises RuleError: for mistakes, all of them.
     """
@@ -228,7 +229,7 @@ class Rule:
             if value is None:
                 continue
             try:
-                # Whatever form it was given in, it is compared in one only.
+                # Each field has one form, in which it is compared.
                 object.__setattr__(self, field, check(value))
             except BadValue as wrong:
                 problems.append(problem_of(wrong, str(self.name), field))
@@ -241,21 +242,21 @@ class Rule:
 
     @property
     def timed(self) -> bool:
-        """Whether it depends on the time."""
+        """Whether the rule has days or hours."""
         return self.days is not None or self.hours is not None
 
 
 @attrs.frozen
 class Decision:
     """
-    What a policy of rules has decided.
+    The decision of a policy of rules.
 
-    :ivar allowed: whether it may be.
+    :ivar allowed: whether the request is allowed.
     :ivar rule: the name of the rule, or one of :data:`RESERVED`.
-    :ivar effect: the rule that allows it, for what it says of outgoing addresses, upstreams, limits,
-        timeouts and records; None where no rule has decided.
-    :ivar certain: False: the rule matches only where the destination, which is not known yet, has an
-        address of its networks.
+    :ivar effect: the rule that has decided, with its outgoing addresses, upstream, limits, timeouts and
+        access records; None where no rule has decided.
+    :ivar certain: False: the address of the destination is not known yet, and the rule matches only an
+        address in its networks.
     """
 
     allowed: bool
@@ -267,23 +268,20 @@ class Decision:
         return self.allowed
 
 
-#: No rule matched.
+#: The decision where no rule matches.
 DENIED = Decision(False, DEFAULT)
 
 
-# What the fields take.
-
-
 def problem_of(wrong: BadValue, name: str, field: str, kind: str = "rule") -> Problem:
-    """The problem that a value is *wrong* in a *field* of the rule or set of that *name*."""
+    """The problem of a *wrong* value in a *field* of the rule or set *name*."""
     return Problem(name, field, wrong.value, wrong.right, kind, wrong.number)
 
 
 def entries_of(value: Iterable[Any], parse: Callable[[Any], Iterable[Any]]) -> tuple[Any, ...]:
     """
-    All that *parse* makes of each entry of *value*, once each.
+    The results of *parse* for the entries of *value*, without duplicates.
 
-    :raises BadValues: for entries that are wrong, all of them.
+    :raises BadValues: with all wrong entries.
     """
     found: dict[Any, None] = {}
     wrong = []
@@ -315,7 +313,7 @@ def _pattern(text: Any) -> str:
 
 
 def word_pattern(text: str) -> re.Pattern[str]:
-    """The expression for *text*, a pattern of the names of users or groups."""
+    """The regular expression for *text*, a pattern of the names of users or groups."""
     return re.compile("".join({"*": ".*", "?": "."}.get(c) or re.escape(c) for c in text), re.DOTALL)
 
 
@@ -371,9 +369,9 @@ def _commands(value: Any) -> tuple[Command, ...]:
 
 def parse_network(value: Any) -> Network:
     """
-    The network, the range or the single address that *value* is, in a list as in a file.
+    The network, the range or the single address in *value*, an entry of a list or a file.
 
-    :raises BadValue: when it is none.
+    :raises BadValue: when *value* is none of these.
     """
     if not isinstance(value, str):
         raise BadValue(value, "must be an address, a network or the name of a set")
@@ -398,7 +396,7 @@ def parse_network(value: Any) -> Network:
 
 
 def _range(text: str) -> AddressRange:
-    """The addresses from one to another, as in ``192.0.2.1-192.0.2.9``."""
+    """The range of addresses in *text*, such as ``192.0.2.1-192.0.2.9``."""
     try:
         first, last = (ip_address(plain(str(ip_address(end.strip())))) for end in text.split("-", 1))
     except ValueError:
@@ -409,7 +407,7 @@ def _range(text: str) -> AddressRange:
 
 
 def _unmapped(network: IPv4Network | IPv6Network) -> Network:
-    """IPv4-mapped networks are of IPv4 addresses, as which they come."""
+    """*network*, or the IPv4 network in it if it is IPv4-mapped: clients and destinations come as IPv4."""
     if isinstance(network, IPv6Network) and network.prefixlen >= 96:
         inner = network.network_address.ipv4_mapped
         if inner is not None:
@@ -418,7 +416,7 @@ def _unmapped(network: IPv4Network | IPv6Network) -> Network:
 
 
 def is_set(text: str) -> bool:
-    """Whether *text*, among networks, is the name of a set."""
+    """Whether *text*, an entry of a list of networks, is the name of a set."""
     return _WORD.fullmatch(text) is not None
 
 
@@ -438,11 +436,11 @@ def _destination_network(value: Any) -> str:
 
 def name_patterns(value: Any) -> tuple[str, ...]:
     """
-    The patterns that *value* stands for, in a list as in a file.
+    The patterns in *value*, an entry of a list or a file.
 
-    ``.a.example`` stands for ``a.example`` and ``*.a.example``, all others for themselves.
+    ``.a.example`` means ``a.example`` and ``*.a.example``. Every other entry is one pattern.
 
-    :raises BadValue: when no name can match it.
+    :raises BadValue: when no name can match *value*.
     """
     text = value.strip() if isinstance(value, str) else value
     if not isinstance(text, str) or not text.startswith("."):
@@ -455,9 +453,9 @@ def name_patterns(value: Any) -> tuple[str, ...]:
 
 def name_pattern(value: Any) -> str:
     """
-    *value*, a pattern of names, in lower case and ASCII.
+    The pattern of names *value*, in lower case and ASCII.
 
-    :raises BadValue: when no name can match it.
+    :raises BadValue: when no name can match *value*.
     """
     if not isinstance(value, str) or not value:
         raise BadValue(value, "must be a name such as a.example or *.example")
@@ -478,7 +476,7 @@ def name_pattern(value: Any) -> str:
 
 
 def _suffix(value: str) -> str:
-    """What stands behind ``*.`` in *value*."""
+    """The name after ``*.`` in *value*."""
     suffix = _exact_name(value[2:])
     if len(suffix) > _LONGEST_SUFFIX:
         raise BadValue(value, "is too long: no name ends so")
@@ -527,12 +525,12 @@ def _days_of(value: Any) -> Iterable[str]:
     if first not in DAYS or last not in DAYS:
         raise BadValue(value, f"must be one of {', '.join(DAYS)}, or a range such as mon-fri")
     begin, end = DAYS.index(first), DAYS.index(last)
-    # sat-mon goes over the end of the week.
+    # A range such as sat-mon crosses the end of the week.
     return [DAYS[number % 7] for number in range(begin, end + 1 if end >= begin else end + 8)]
 
 
 def span_of(text: str) -> tuple[int, int]:
-    """The minutes of the day at which *text*, a span of hours, begins and ends."""
+    """The first minute of *text*, a span of hours, and the minute of its end, both counted from midnight."""
     matched = _SPAN.fullmatch(text) if isinstance(text, str) else None
     right = "must be a span such as 08:00-18:00, from 00:00 to 24:00"
     if matched is None:

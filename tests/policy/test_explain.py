@@ -135,7 +135,7 @@ def test_data() -> None:
                 "verdict": "no",
                 "fields": ["users", "groups"],
                 "wanted": ["eve", "guests", "temps"],
-                "found": "nobody in particular",
+                "found": "an anonymous client",
             },
             {
                 "rule": "night",

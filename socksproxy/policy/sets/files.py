@@ -24,36 +24,36 @@ from ...runtime.watched_file import WatchedFile
 from ..rules import BadValue, name_pattern, parse_network
 from .tables import NameTable, NetworkTable, paced
 
-#: Bytes of a file: some ten million names.
+#: Most bytes of a file: some ten million names.
 MOST_BYTES = 256 << 20
-#: Seconds in which a file must have been read.
+#: Seconds that reading a file may take.
 READ_WITHIN = 30.0
 _LOW = (1 << 64) - 1
-#: Names of a hosts file that are the machine's own business.
+#: Names of the machine itself, which every hosts file has.
 _OWN_NAMES = frozenset(
     {"localhost", "localhost.localdomain", "localdomain", "local", "broadcasthost", "0.0.0.0"}
 )
 _OWN_PREFIX = "ip6-"
-# Most names in use. What does not match is looked at more closely.
+# Most names in use match. A name that does not match is parsed in full.
 _PLAIN_NAME = re.compile(r"(?=.{1,251}$)(?:\*?\.)?(?:[a-z0-9_-]{1,63}\.)*[a-z][a-z0-9_-]{0,61}[a-z_]")
-#: So many entries that do not count are shown.
+#: Most entries that do not count and are shown.
 _MOST_SHOWN = 10
 
 
 class SetFileError(Exception):
-    """A file cannot be taken; its words are for the operator."""
+    """A file cannot be used; the operator reads the message."""
 
 
 class SetFile:
     """
-    A set in a file: one entry a line; ``#`` begins a comment.
+    A set in a file, with one entry a line; ``#`` begins a comment.
 
-    It is empty until it has been loaded.
+    The set is empty until it has been loaded.
 
     :param path: the file.
     """
 
-    #: What was read. It is never changed, but another table takes its place.
+    #: The entries. A table never changes; a reload puts another table in its place.
     table: Any
 
     def __init__(self, path: str) -> None:
@@ -61,18 +61,18 @@ class SetFile:
         self._ignoring: list[str] = []
         self._more_ignored = 0
         self.table = self._table(iter(()))
-        #: The state of the file that the table shows.
+        #: The state of the file from which the table was read.
         self.held: FileSignature | None = None
-        #: A line for each of the first entries of that state that do not count, and one for the others.
+        #: A line for each of the first entries that do not count, and one line for the others.
         self.ignored: tuple[str, ...] = ()
 
     def load(self) -> None:
         """
         Read the file. It takes a while, and any thread may do it.
 
-        What another set of this file has read of the same state, is not read again.
+        If another set has read the same state of this file, the two sets share one table.
 
-        :raises SetFileError: when it cannot be taken; what was read before stays.
+        :raises SetFileError: when the file cannot be used; the last table stays in use.
         """
         try:
             content = self._file.read()
@@ -104,7 +104,7 @@ class SetFile:
         return self._file.settled_change()
 
     def _read(self, file: Iterable[bytes]) -> tuple[Any, tuple[str, ...]]:
-        """The table of *file*, and what :attr:`ignored` is for it."""
+        """The table of *file*, and the lines for :attr:`ignored`."""
         self._ignoring, self._more_ignored = [], 0
         table = self._table(_lines(self.path, file))
         if self._ignoring and not len(table):
@@ -114,7 +114,7 @@ class SetFile:
         return table, tuple(self._ignoring)
 
     def _ignore(self, number: int, entry: str, right: str) -> None:
-        """Go on without an entry that can never match."""
+        """Note an entry that can never match, and go on without it."""
         if len(self._ignoring) < _MOST_SHOWN:
             self._ignoring.append(str(self._wrong(number, entry, right)))
         else:
@@ -130,12 +130,12 @@ class SetFile:
         return SetFileError(f"{self.path}, line {number}: {entry[:80]!r}: {right}")
 
 
-#: Those whose content is known, by kind and path. When a configuration is read again, most are the same.
+#: The loaded sets, by class and path. A configuration that is read again has mostly the same files.
 _loaded: WeakValueDictionary[tuple[type[SetFile], str], SetFile] = WeakValueDictionary()
 
 
 def _lines(path: str, file: Iterable[bytes]) -> Iterator[tuple[int, str]]:
-    """The lines that say something, without comments, and their numbers."""
+    """The lines that are not empty, with their numbers and without comments."""
     for number, line in enumerate(paced(file), 1):
         try:
             line = without_mark(line) if number == 1 else line
@@ -181,17 +181,17 @@ def _range(entry: str) -> tuple[bool, int, int]:
     """
     Whether *entry* is IPv6, and its first and last address.
 
-    :raises BadValue: when it is neither an address nor a network nor a range.
+    :raises BadValue: when *entry* is neither an address nor a network nor a range.
     """
     host, slash, length = entry.partition("/")
     ipv6 = ":" in host
     try:
         number = int.from_bytes(inet_pton(AF_INET6 if ipv6 else AF_INET, host), "big")
     except (OSError, ValueError):
-        pass  # something else, or nothing
+        pass  # a range, or a mistake
     else:
         if ipv6 and number >> 32 == 0xFFFF:
-            pass  # IPv4-mapped: what it means is told below
+            pass  # IPv4-mapped: parse_network() finds the IPv4 network
         elif not slash:
             return ipv6, number, number
         elif length.isdecimal() and len(length) < 4 and int(length) <= (bits := 128 if ipv6 else 32):
@@ -204,9 +204,10 @@ def _range(entry: str) -> tuple[bool, int, int]:
 
 class NamesFile(SetFile):
     """
-    A file of names (``a.example``, ``*.example`` for what ends so, ``.example`` for both), or a hosts file.
+    A file of names, or a hosts file.
 
-    Of a hosts file (``0.0.0.0 a.example b.example``) the addresses do not matter.
+    ``a.example`` is one name, ``*.example`` is every name below it, and ``.example`` is both. In a hosts file
+    (``0.0.0.0 a.example b.example``), the addresses do not matter.
     """
 
     table: NameTable
@@ -238,9 +239,9 @@ class NamesFile(SetFile):
 
 def _name_of_file(word: str) -> str:
     """
-    The pattern that *word* is, one of those that :class:`NameTable` takes.
+    The pattern *word*, in a form that :class:`NameTable` takes.
 
-    :raises BadValue: when no name can match it.
+    :raises BadValue: when no name can match *word*.
     """
     both = word.startswith(".")
     pattern = name_pattern(f"*{word}" if both else word)

@@ -1,5 +1,5 @@
 """
-Sets of networks and of names that rules name: those that are always there, and those of the operator.
+The sets of networks and of names that rules use: built-in sets, and sets of the operator.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def _built_in() -> dict[str, tuple[Network, ...]]:
     return named
 
 
-#: Sets of networks that are always there.
+#: The built-in sets of networks.
 BUILT_IN: Mapping[str, tuple[Network, ...]] = _built_in()
 
-#: The one of them to which networks may be added, and the one that holds it.
+#: The built-in set to which the operator may add networks, and the built-in set that contains it.
 METADATA, _SPECIAL = "metadata", "special"
 #: Names that no other set may have.
 _TAKEN = tuple(name for name in (*BUILT_IN, UNIX) if name != METADATA)
@@ -61,10 +61,10 @@ _TAKEN = tuple(name for name in (*BUILT_IN, UNIX) if name != METADATA)
 
 class _JoinedNetworks:
     """
-    Networks, and what holds others.
+    A set of a few networks and other sets.
 
-    :param networks: a few.
-    :param others: each is asked.
+    :param networks: the networks.
+    :param others: the other sets; a look-up asks each of them.
     """
 
     def __init__(self, networks: Iterable[Network], others: Iterable[HoldsNetworks]) -> None:
@@ -75,7 +75,7 @@ class _JoinedNetworks:
         self._others = tuple(others)
 
     def range_of(self, number: int, ipv6: bool) -> tuple[int, int] | None:
-        """See :meth:`HoldsNetworks.range_of`; of several ranges it is the smallest."""
+        """The smallest range that holds *number*: see :meth:`HoldsNetworks.range_of`."""
         found = [(first, last) for six, first, last in self._ends if six is ipv6 and first <= number <= last]
         found += [
             held for held in (other.range_of(number, ipv6) for other in self._others) if held is not None
@@ -85,10 +85,10 @@ class _JoinedNetworks:
 
 class _JoinedNames:
     """
-    Patterns of names, and what holds others.
+    A set of a few patterns of names and other sets.
 
-    :param patterns: a few.
-    :param others: each is asked.
+    :param patterns: the patterns.
+    :param others: the other sets; a look-up asks each of them.
     """
 
     def __init__(self, patterns: Iterable[str], others: Iterable[HoldsNames]) -> None:
@@ -103,15 +103,15 @@ class _JoinedNames:
 
 class Sets:
     """
-    Sets that rules name, beside :data:`BUILT_IN`.
+    The sets that rules may name, beside :data:`BUILT_IN`.
 
-    :param networks: of networks: what rules may name, or what holds so many that it is asked; or both,
-        and several of that, in a list.
-    :param names: of names, given in the same ways.
-    :raises RuleError: for mistakes, all of them.
-    :ivar files: those that are sets, or parts of some.
-    :ivar metadata: what *networks* has for the set ``metadata``, in addition to what is always in
-        that set: special addresses of this place.
+    :param networks: sets of networks, by name. A set is a :class:`HoldsNetworks`, such as a file, or a list
+        whose entries are networks, as rules write them, and objects of that kind.
+    :param names: sets of names, by name. A set is a :class:`HoldsNames`, or a list of patterns and objects of
+        that kind.
+    :raises RuleError: with all mistakes.
+    :ivar files: the files in the sets.
+    :ivar metadata: the special addresses that *networks* adds to the built-in set ``metadata``.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Sets:
             raise RuleError(problems)
 
     def special_network(self, address: IPv4Address | IPv6Address) -> Network | None:
-        """The network that makes *address* special, whatever the address may carry; None: it is ordinary."""
+        """The network that makes *address* itself special; None: the address is ordinary."""
         for network in self.metadata:
             if address in network:
                 return network
@@ -165,7 +165,7 @@ class Sets:
             self.networks[name] = BUILT_IN[name] + networks
 
     def _parts(self, content: Any, asked: str) -> tuple[list[Any], list[Any]]:
-        """The entries in *content*, and what has a method *asked* of its own; files are kept."""
+        """The entries of *content*, and its objects with a method *asked*; files go to :attr:`files`."""
         parts = [content] if hasattr(content, asked) else list(content)
         others = [part for part in parts if hasattr(part, asked)]
         for part in others:
@@ -174,7 +174,7 @@ class Sets:
         return [part for part in parts if not hasattr(part, asked)], others
 
     def problems(self, rule: Rule) -> list[Problem]:
-        """The sets that *rule* names and that there are not."""
+        """A problem for each unknown set that *rule* names."""
         found = []
         for field in ("clients", "networks", "names"):
             known: Mapping[str, object] = self.names if field == "names" else self.networks
@@ -191,7 +191,7 @@ class Sets:
 
 
 def _joined(fixed: tuple[Any, ...], others: list[Any], join: Callable[[Any, Any], Any]) -> Any:
-    """A set of *fixed* entries and of *others*, which hold entries: no more objects than it takes."""
+    """One set of the *fixed* entries and the *others*, made by *join* only if neither is enough alone."""
     if not others:
         return fixed
     return join(fixed, others) if fixed or len(others) > 1 else others[0]

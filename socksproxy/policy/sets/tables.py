@@ -20,9 +20,9 @@ from threading import current_thread, main_thread
 from time import sleep
 from typing import Protocol as Shape, TypeVar
 
-#: So many entries are sorted in one go: other threads wait for that long.
+#: Entries that are sorted in one step, while other threads wait.
 _AT_ONCE = 2000
-#: So many entries are looked at between two pauses.
+#: Entries between two pauses.
 _BETWEEN_PAUSES = 256
 #: Seconds of a pause: long enough for another thread to wake up and take the interpreter's lock.
 _PAUSE = 0.0001
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 def paced(items: Iterable[T]) -> Iterator[T]:
-    """*items*, with pauses, in which other threads have their turn; without any in the main thread."""
+    """*items*, with pauses in which other threads run; in the main thread there are no pauses."""
     if current_thread() is main_thread():
         yield from items  # the server starts, and nothing else runs
         return
@@ -59,7 +59,7 @@ def paced(items: Iterable[T]) -> Iterator[T]:
 
 class NetworkTable:
     """
-    Networks, as ranges of addresses that do not touch.
+    A table of networks, as ranges of addresses that do not touch.
 
     :param ranges4: the first and the last address of each IPv4 range, in any order.
     :param ranges6: the same for IPv6.
@@ -74,10 +74,10 @@ class NetworkTable:
         for first, last in paced(_joined(_in_order(first << 32 | last for first, last in ranges4), 32)):
             self._first4.append(first)
             self._last4.append(last)
-        # Where each /16 begins: what is left to search is short.
+        # The first index of each /16: a search within one is short.
         self._begins4 = array("I", (bisect_left(self._first4, high << 16) for high in paced(range(0x10000))))
         self._begins4.append(len(self._first4))
-        # The halves of an address: no machine word holds a whole one.
+        # An IPv6 address takes two machine words.
         self._first6, self._last6 = (array("Q"), array("Q")), (array("Q"), array("Q"))
         for first, last in paced(_joined(_in_order(first << 128 | last for first, last in ranges6), 128)):
             for halves, number in ((self._first6, first), (self._last6, last)):
@@ -107,7 +107,7 @@ class NetworkTable:
 
 
 def _in_order(numbers: Iterable[int]) -> Iterator[int]:
-    """*numbers* in order, without keeping every other thread waiting while they are sorted."""
+    """*numbers* in order, sorted in short steps, so that other threads do not wait for long."""
     pieces: list[list[int]] = []
     piece: list[int] = []
     for number in paced(numbers):
@@ -121,13 +121,13 @@ def _in_order(numbers: Iterable[int]) -> Iterator[int]:
 
 
 def _emptied(piece: list[int]) -> Iterator[int]:
-    """What is in *piece*, from its end on. It is freed bit by bit: freeing it whole is one long step."""
+    """The numbers of *piece*, from its end on. Each is freed at once: freeing all together is a long step."""
     while piece:
         yield piece.pop()
 
 
 def _joined(ranges: Iterable[int], bits: int) -> Iterator[tuple[int, int]]:
-    """What is left of *ranges*, each of them two addresses of so many *bits* in one number, once joined."""
+    """*ranges*, with those that touch joined; one number of *ranges* is two addresses of *bits* each."""
     mask = (1 << bits) - 1
     begin = end = -2
     for packed in ranges:
@@ -142,18 +142,18 @@ def _joined(ranges: Iterable[int], bits: int) -> Iterator[tuple[int, int]]:
         yield begin, end
 
 
-#: The least that a table of names grows by.
+#: The piece by which a table of names grows.
 _EMPTY_SLOTS = array("q", bytes(8 << 5))
 
 
 class NameTable:
     """
-    Names, of which only hashes are kept: 64 bits, with a secret of this process (as CPython's own).
+    A table of names, which keeps only their hashes: CPython's own, with 64 bits and a secret of the process.
 
-    They are in an open hash table: bisection would go through the memory twenty times for each
-    part of a name.
+    The hashes are in an open hash table. Bisection would read twenty places of the memory for each part of a
+    name.
 
-    :param patterns: ``a.example``; ``*.example``, all that ends so; ``.example``, both.
+    :param patterns: ``a.example`` is one name, ``*.example`` is every name below it, ``.example`` is both.
     """
 
     __slots__ = ("_length", "_mask", "_slots")
@@ -197,7 +197,7 @@ class NameTable:
 
 
 def _hashes_of(pattern: str) -> tuple[int, ...]:
-    # 0 is an empty slot; that one name in 2**64 is in no set.
+    # 0 is an empty slot. So a name with the hash 0, one in 2**64, is in no set.
     if pattern.startswith("*."):
         return (hash(pattern[1:]),)
     return (hash(pattern), hash(pattern[1:])) if pattern.startswith(".") else (hash(pattern),)
@@ -205,9 +205,9 @@ def _hashes_of(pattern: str) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4096)
 def glob(pattern: str) -> re.Pattern[str]:
-    """The expression for *pattern*, in which ``*`` is any text and ``?`` any character but a dot."""
+    """The regular expression for *pattern*: ``*`` is any text, ``?`` is any character but a dot."""
     return re.compile("".join({"*": ".*", "?": "[^.]"}.get(c) or re.escape(c) for c in pattern))
 
 
-# On such a machine names would be mixed up now and then.
+# With shorter hashes, two names would have the same hash now and then.
 assert sys.hash_info.width >= 64, "sets of names need hashes of 64 bits"

@@ -1,5 +1,5 @@
 """
-The files of sets are read again when they have changed.
+The watch over the files of sets: a file is read again when it has changed.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _log = Logger(namespace="socksproxy")
 
 #: Seconds between two looks at a file.
 LOOK_EVERY = 5.0
-#: Seconds in which all files that have changed must be loaded.
+#: Seconds that loading all changed files may take.
 LOADED_WITHIN = 600.0
 
 
 class SetFiles:
     """
-    Loads files in a thread, and again when they have changed.
+    Loads files in a thread, and loads a file again when it has changed.
 
-    :param reactor: for time and threads.
+    :param reactor: gives time and threads.
     :param files: the files.
     :param every: seconds between two looks.
     """
@@ -41,27 +41,27 @@ class SetFiles:
 
     def start(self) -> Deferred[None]:
         """
-        Load all, and look at them from now on.
+        Load all files, and look at them from now on.
 
-        :returns: fires when all have been tried; a warning names each that cannot be taken, and
-            those are empty.
+        :returns: fires after an attempt to load each file. A file that cannot be used is an empty set, and a
+            warning names it.
         """
         self._stopped = False
         return self._in_thread(self._load_all, self.files)
 
     def watch(self) -> None:
-        """Look at them from now on; they are loaded already."""
+        """Look at the files from now on; they are loaded already."""
         self._stopped = False
         for file in self.files:
             self._tell_ignored(file)
         self._again(None)
 
     def look(self) -> Deferred[None]:
-        """Load those that have changed."""
+        """Load the files that have changed."""
         return self._in_thread(self._look)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop looking at the files."""
         self._stopped = True
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
@@ -87,7 +87,7 @@ class SetFiles:
 
     def _tell(self, problems: list[str]) -> None:
         for problem in problems:
-            _log.warn("a set is not read, what was read before stays: {problem}", problem=problem)
+            _log.warn("a set cannot be read, and its last content stays in use: {problem}", problem=problem)
 
     def _tell_ignored(self, file: SetFile) -> None:
         for entry in file.ignored:

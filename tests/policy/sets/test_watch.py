@@ -89,7 +89,7 @@ async def test_read_again(tmp_path: Path, told: list[str]) -> None:
     for _ in range(4):
         await files.look()
     (line,) = told
-    assert line.startswith("a set is not read, what was read before stays: ")
+    assert line.startswith("a set cannot be read, and its last content stays in use: ")
     assert line.endswith(
         f"{path}, line 1: 'd..example': is no name that the DNS allows; no entry of the file counts"
     )
