@@ -96,7 +96,7 @@ def run(options: Namespace) -> None:
     try:
         told = explain(policy, client, _COMMANDS[options.command], destination, addresses, now, server)
     except NameNotFound:
-        raise CommandFailed(f"{options.destination}: the host cannot be the name of one") from None
+        raise CommandFailed(f"{options.destination}: the host is not a valid name or address") from None
     if options.json:
         tell(*json.dumps([each.data() for each in told], indent=2).split("\n"))
     else:

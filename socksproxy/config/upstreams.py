@@ -1,5 +1,5 @@
 """
-The tables ``[upstreams.NAME]``: from what TOML has to upstreams, and who names them.
+The tables ``[upstreams.NAME]``: this module reads them, and checks the names of upstreams in other tables.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .environment import expanded
 from .readers import Key, Reader, plain, read_table, text
 from .words import UPSTREAMS, listed, nearest
 
-#: What is to be known of each key; the rest is said by the class.
+#: The examples and units of the keys; the docstring of the class describes them.
 UPSTREAM_KEYS = {
     "type": Key('"socks5"'),
     "address": Key('"proxy.example.org:1080"'),
@@ -41,18 +41,18 @@ UPSTREAM_KEYS = {
 }
 
 _seconds = seconds()
-#: Bytes of a file with a password.
+#: Most bytes of a file with a password.
 _MOST_BYTES = 4096
 
 
 def upstreams_in(tables: Any, directory: str, errors: list[ConfigError]) -> dict[str, Upstream] | None:
     """
-    The upstreams.
+    Read the upstreams of a file.
 
-    :param tables: what stands as ``upstreams``; None: nothing.
-    :param directory: from where files are named.
-    :param errors: what is wrong is added to them.
-    :returns: None where something is wrong.
+    :param tables: the value of the key ``upstreams``; None: the file does not have it.
+    :param directory: the directory to which relative paths refer.
+    :param errors: receives every mistake.
+    :returns: the upstreams by name; None: there are mistakes.
     """
     known = len(errors)
     if tables is None:
@@ -82,11 +82,11 @@ def upstreams_in(tables: Any, directory: str, errors: list[ConfigError]) -> dict
 
 def check_way(name: Any, path: Path, upstreams: Mapping[str, Upstream], errors: list[ConfigError]) -> None:
     """
-    Note a way out that there is not.
+    Note an unknown way out.
 
-    :param name: what should be the name of one.
-    :param path: where.
-    :param errors: what is wrong is added to them.
+    :param name: the value, which should be the name of an upstream, or ``direct``.
+    :param path: the place of the value in the file.
+    :param errors: receives the mistake.
     """
     if not isinstance(name, str) or name == DIRECT or name in upstreams:
         return
@@ -96,7 +96,7 @@ def check_way(name: Any, path: Path, upstreams: Mapping[str, Upstream], errors: 
 
 
 def names_resolved_by(via: str | None, upstreams: Mapping[str, Upstream]) -> str | None:
-    """The proxy that looks up the names that leave by *via*; None: none does."""
+    """The proxy that looks up names on the way out *via*; None: no proxy does."""
     if via is None or via not in upstreams or not chain_of(via, upstreams):
         return None
     return via if upstreams[via].takes_names else None
@@ -115,7 +115,7 @@ def _upstream(
         return None
     upstream = Upstream(**{key.replace("-", "_"): value for key, value in found.items()})
     if upstream.type is not UpstreamType.DIRECT:
-        Hop(str(path[-1]), upstream)  # finds out what is missing for it
+        Hop(str(path[-1]), upstream)  # raises an error where an extra is missing or the ca-file is wrong
     return upstream
 
 
@@ -135,7 +135,7 @@ def _address(value: Any) -> Address:
     try:
         return canonical(Address.of(bare, int(port)))
     except NameNotFound:
-        raise ConfigError("the host cannot be the name of one") from None
+        raise ConfigError("the host is not a valid name or address") from None
 
 
 def _resolve(value: Any) -> str:
@@ -165,7 +165,7 @@ def _login(directory: str, value: Any, path: Path, errors: list[ConfigError]) ->
 
 
 def _password(directory: str, value: Any) -> bytes:
-    """The first line of the file."""
+    """The password in the file *value*: its only line."""
     path = os.path.join(directory, expanded(value))
     try:
         with open(path, "rb") as file:

@@ -1,5 +1,5 @@
 """
-What in a configuration file is no mistake, and hardly what was meant.
+Warnings about entries of a configuration file that are valid, but hardly meant.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from ..wire.words import Command
 from .upstreams import names_resolved_by
 from .words import RULE
 
-#: What a rule does; everything else in it is a condition.
+#: The fields of a rule that are no conditions.
 _EFFECTS = frozenset({"name", "allow", "ends_sessions", "outgoing", "via", "limits", "timeouts", "log"})
 _CONDITIONS = tuple(field.name for field in attrs.fields(Rule) if field.name not in _EFFECTS)
 _EVERYWHERE = frozenset({"0.0.0.0/0", "::/0"})
 _EVERY_COMMAND = frozenset(command for commands in COMMANDS.values() for command in commands)
-#: What elsewhere stands for something else than a file.
+#: Words that mean something else than a file in other programs.
 _NO_FILES = re.compile(
     r"-|syslog(:.*)?|stdout|stderr|journal|journald|console|none|off|no|null|true|false", re.I
 )
 
 
 def of_log(path: str) -> str | None:
-    """What to say of the *path* of the access log."""
+    """The warning about the *path* of the access log; None: there is none."""
     if not _NO_FILES.fullmatch(path):
         return None
     if path.lower() in ("stdout", "stderr"):
@@ -43,11 +43,11 @@ def of_rules(
     rules: Sequence[Rule], tables: Sequence[Mapping[str, Any]], sets: Sets, users: Collection[str]
 ) -> Iterator[ConfigError]:
     """
-    What to say of *rules*.
+    The warnings about *rules*.
 
-    :param tables: what they are made of.
-    :param sets: what they name.
-    :param users: the names of those who have a record.
+    :param tables: the tables of the file from which the rules were read.
+    :param sets: the sets that the rules name.
+    :param users: the names of all users with a record.
     """
     yield from _behind(rules)
     for number, rule in enumerate(rules):
@@ -74,7 +74,7 @@ def of_ways(
     rules: Sequence[Rule], via: str | None, upstreams: Mapping[str, Upstream]
 ) -> Iterator[ConfigError]:
     """
-    What to say of rules by network where an upstream looks names up: no address of such a name is known.
+    The warnings about rules by network where an upstream looks names up, so that no address is known here.
 
     :param via: the way out of the server.
     """
@@ -95,7 +95,7 @@ def of_ways(
 
 
 def _behind(rules: Sequence[Rule]) -> Iterator[ConfigError]:
-    """Rules that never decide, because one before them always does."""
+    """The warnings about rules that never decide, because a rule before them always does."""
     seen: dict[tuple[Any, ...], str] = {}
     nothing = (None,) * len(_CONDITIONS)
     for number, rule in enumerate(rules):
@@ -110,7 +110,7 @@ def _behind(rules: Sequence[Rule]) -> Iterator[ConfigError]:
 
 
 def _essential(rule: Rule) -> tuple[Any, ...]:
-    """The conditions of *rule* in a form that can be compared; None where one always holds."""
+    """The conditions of *rule* in a form for comparison; None stands for a condition that always holds."""
     values = {name: getattr(rule, name) for name in _CONDITIONS}
     found = {name: frozenset(value) if isinstance(value, tuple) else value for name, value in values.items()}
     for name, all_of_it in (

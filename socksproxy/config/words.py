@@ -1,4 +1,4 @@
-"""The words for what is wrong in a configuration: one line each."""
+"""The wording of messages about a configuration: one line each."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 from ..values.errors import ConfigError, Path
 from .options import SCOPES, TABLES
 
-#: Names of what stands at the top of the file, beside the tables of options.
+#: The keys at the top of the file, beside the tables of options.
 USERS, GROUPS, RULE, SETS, UPSTREAMS = "users", "groups", "rule", "sets", "upstreams"
 OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS)
 
-#: Mistakes of one kind, or in one table, that are told; a file of them would need minutes to be told in full.
+#: Most mistakes of one kind, or in one table, that are shown: a full list of very many would take minutes.
 MOST_TOLD = 100
 
 #: A key that needs no quotes.
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
-#: Characters of a value that are shown.
+#: Most characters of a value that are shown.
 MOST_SHOWN = 60
 
-#: How much two words have in common (of 1) when one may be meant by the other.
+#: The similarity, from 0 to 1, from which on a word may be a misspelling of another.
 ALIKE = 0.7
 
 
 class OpenToAll(ConfigError):
-    """A listener is where others can reach it; its reason names the listener, whichever option gave it."""
+    """A listener without authentication is open to other machines; the reason names the listener."""
 
 
 def in_option(problem: ConfigError) -> str:
@@ -39,7 +39,7 @@ def in_option(problem: ConfigError) -> str:
 
 
 def place(path: Path, document: Mapping[str, Any]) -> str:
-    """How *path* is told: the table with its name, and the key in it."""
+    """*path* in a message: the table with its name, and the key in it."""
     table, *inside = path
     if table == RULE:
         where, inside = _rule(path, document), inside[1:]
@@ -47,7 +47,7 @@ def place(path: Path, document: Mapping[str, Any]) -> str:
         value = document.get(str(table))
         where = f"[{table}]" if table in OTHERS or isinstance(value, (dict, list)) else str(table)
     elif table in TABLES and inside[0] not in SCOPES:
-        where, inside = f"[{table}] {inside[0]}", inside[1:]  # an unknown key stands as it is written
+        where, inside = f"[{table}] {inside[0]}", inside[1:]  # an unknown key is shown as the file writes it
         return where + "".join(f"[{step}]" for step in inside)
     else:
         where, inside = f"[{'.'.join(map(named, path[:2]))}]", inside[1:]
@@ -65,30 +65,30 @@ def _rule(path: Path, document: Mapping[str, Any]) -> str:
 
 
 def named(step: str | int) -> str:
-    """A key as the file has it."""
+    """The key *step* as the file writes it, in quotes if it needs them."""
     name = str(step)
     return name if BARE_KEY.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
 def shown(value: Any) -> str:
-    """A *value* as the file has it, or the beginning of that."""
+    """*value* as the file writes it, cut off after :data:`MOST_SHOWN` characters."""
     text = _toml(value)
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The one of *names* that is meant, perhaps, by *name*."""
+    """The entry of *names* that is most like *name*; None: no entry is like it."""
     return _nearest(name[:MOST_SHOWN].lower().replace("_", "-"), tuple(names))
 
 
-@lru_cache(maxsize=1024)  # a file that is wrong is often wrong in the same way many times
+@lru_cache(maxsize=1024)  # a file often has the same mistake many times
 def _nearest(name: str, names: tuple[str, ...]) -> str | None:
     found = get_close_matches(name, names, 1, ALIKE)
     return found[0] if found else None
 
 
 def listed(names: Iterable[str]) -> str:
-    """*names* as one would say them."""
+    """*names* as a sentence lists them: with commas, and "and" before the last."""
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
 
@@ -97,7 +97,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        # More than enough of it to be cut off.
+        # The caller cuts the text off anyway.
         return json.dumps(value[: 2 * MOST_SHOWN], ensure_ascii=False)
     if isinstance(value, int):
         return str(value) if value.bit_length() < 8 * MOST_SHOWN else "a number of many digits"

@@ -1,5 +1,5 @@
 """
-What carries the handshakes with the proxies of a way out: a plain socket of the engine, or a transport.
+The carriers of handshakes with the proxies of a way out: a plain socket of the engine, or a transport.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST_READ = 4096
 
 
 class Talks(Shape):
-    """What a carrier tells."""
+    """The receiver of a carrier's events."""
 
     over: bool
 
@@ -34,8 +34,8 @@ class SocketCarrier:
     """
     A plain socket that is registered with the engine.
 
-    :param talk: is told what happens.
-    :ivar missed: events that are not used up; the relay takes them over.
+    :param talk: receives the events.
+    :ivar missed: the events that are still to be handled; the relay takes them over.
     """
 
     __slots__ = ("_engine", "_talk", "link", "missed")
@@ -47,7 +47,7 @@ class SocketCarrier:
         self.missed = 0
 
     def start(self) -> None:
-        """Be told of the events of the socket."""
+        """Register the socket with the engine, for its events."""
         self.missed = self._engine.take_over(self.link.fileno(), self)
 
     def event(self, mask: int) -> None:
@@ -66,14 +66,14 @@ class SocketCarrier:
                 talk.lost(problem)
                 return
             drained = len(data) < _MOST_READ and not uneven
-            # Before the relay begins, which :meth:`Talks.received` may bring about.
+            # Set first, because Talks.received() may begin the relay, which reads it.
             self.missed = 0 if drained else READABLE
             talk.received(data)
             if drained:
                 return
 
     def send(self, data: bytes) -> None:
-        """Send *data*, which is short."""
+        """Send *data*, which is short enough for one call."""
         try:
             sent = self.link.send(data)
         except OSError as problem:
@@ -98,9 +98,9 @@ class SocketCarrier:
 
 class TransportCarrier:
     """
-    A transport of Twisted, with as many layers of TLS as proxies want.
+    A transport of Twisted, with one layer of TLS for each proxy that speaks TLS.
 
-    :param talk: is told what happens.
+    :param talk: receives the events.
     :ivar link: the protocol on the topmost layer.
     """
 
@@ -131,11 +131,9 @@ class TransportCarrier:
         transport.abortConnection()
 
     def released(self) -> Destination:
-        """The protocol, which passes on to nothing here any more."""
+        """The protocol, cut off from this carrier."""
         self.link.end = None
         return self.link
-
-    # As a side of a relay.
 
     def dataReceived(self, data: bytes) -> None:
         """See :class:`socksproxy.net.dial.RelaySide`."""
@@ -154,7 +152,7 @@ class TransportCarrier:
 
 
 class _NoFactory:
-    """Stands for the factory of what speaks through TLS, which is there already."""
+    """Takes the place of a factory: TLS needs one, although its protocol is there already."""
 
     noisy = False
 

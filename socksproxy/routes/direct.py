@@ -1,5 +1,5 @@
 """
-The direct route: from this machine to the destination, with nothing between.
+The direct route, from this machine to the destination without a proxy between.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .interfaces import Trail
 
 class Direct:
     """
-    Connects from this machine.
+    Connects to destinations directly from this machine.
 
     :param reactor: makes Twisted's transports.
     :param engine: gives the present relay engine; None: there is none, and all connections are transports.
     :param outgoing: the addresses that connections and datagrams leave from.
-    :param options: what sockets are told.
-    :param otherwise: the addresses that connections leave from where *outgoing* has none of the family.
+    :param options: the options that each socket gets.
+    :param otherwise: the addresses for connections of a family that has no address in *outgoing*.
     """
 
     resolves = False
@@ -42,7 +42,7 @@ class Direct:
         self._engine = engine
         self._outgoing = outgoing
         self._options = options
-        self._dialing = outgoing.over(otherwise)  # a strict one stays what it is
+        self._dialing = outgoing.over(otherwise)  # a strict Outgoing stays as it is
         self._transports = TransportDialer(reactor, self._dialing, options=options)
         self._sockets: SocketDialer | None = None
         self._dials_for: Connects | None = None

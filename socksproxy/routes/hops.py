@@ -1,5 +1,5 @@
 """
-The proxies that a way out leads through, and what each is told.
+The proxies that a way out leads through, and the handshake with each.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Hop:
     """
     One proxy on a way out.
 
-    :param name: what the configuration calls it.
-    :param upstream: what it is.
+    :param name: the proxy's name in the configuration.
+    :param upstream: the proxy's settings.
     :raises ConfigError: where an extra is missing, or the file of certificates is wrong.
     :ivar success: the number by which the proxy tells success.
     :ivar tls: the options of TLS to the proxy; None: it speaks no TLS.
@@ -48,7 +48,7 @@ class Hop:
         """
         The handshake that asks the proxy for *destination*.
 
-        :param client: what the client has shown.
+        :param client: the credentials that the client has shown; None: it has shown none.
         :raises AddressTypeNotSupported: where the proxy's protocol has no form for the destination.
         :raises UpstreamFailed: where the protocol has no form for the client's own login.
         """
@@ -70,9 +70,9 @@ class Hop:
 
 def hops_of(name: str, upstreams: Mapping[str, Upstream]) -> Sequence[Hop]:
     """
-    The proxies on the way out *name*, the first one from here first; empty: directly.
+    The proxies on the way out *name*, the first one from here first; empty: the way leads directly.
 
-    :raises ConfigError: when there is no such way, or something is missing for it.
+    :raises ConfigError: when the way out is unknown, or a proxy on it cannot be set up.
     """
     return [Hop(each, upstreams[each]) for each in chain_of(name, upstreams)]
 

@@ -1,5 +1,5 @@
 """
-What every way out can be asked.
+The interface of every way out.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from ..wire.words import Address
 
 class Trail:
     """
-    What is known of a connection that leaves through proxies.
+    The record of a connection that leaves through proxies.
 
     :param via: the proxies, the first one from here first.
-    :param credentials: what the client has shown; None: nothing.
-    :ivar tries: how many connections to first proxies have begun.
+    :param credentials: the credentials that the client has shown; None: it has shown none.
+    :ivar tries: the number of connections to first proxies that have begun.
     :ivar asked: whether a last proxy has the request.
-    :ivar reply: the number that a last proxy has told: REP, CD or the status of HTTP; None: none so far.
+    :ivar reply: the number in a last proxy's reply: REP, CD or the status of HTTP; None: no reply so far.
     """
 
     __slots__ = ("asked", "credentials", "reply", "tries", "via")
@@ -36,9 +36,9 @@ class Route(Protocol):
     """
     A way out. Rules, users and the server give one.
 
-    :ivar resolves: whether the route looks names up itself; if not, it is given literal addresses only.
-    :ivar via: the proxies that it leads through, with ``>`` between them, the first one from here first;
-        None: it leads directly to the destination. A route through proxies carries CONNECT alone.
+    :ivar resolves: whether the route looks names up itself. If not, it takes literal addresses only.
+    :ivar via: the proxies of the route, with ``>`` between them, the first one from here first; None: the
+        route leads directly to the destination. A route through proxies carries CONNECT alone.
     """
 
     @property
@@ -54,8 +54,8 @@ class Route(Protocol):
         :param address: the checked destination.
         :param engine: whether the client's end of the relay can be in the relay engine; both ends of a
             relay are of one kind.
-        :param trail: takes down what becomes of it, where the route leads through proxies.
-        :returns: ends with the connection, a :class:`~socksproxy.net.dial.Dialed`; it can be cancelled.
+        :param trail: records the attempt, where the route leads through proxies.
+        :returns: fires with the connection, a :class:`~socksproxy.net.dial.Dialed`; it can be cancelled.
         """
 
     def source(self, address: Address) -> str | None:

@@ -35,15 +35,15 @@ _TOR_NOT_ALLOWED, _TOR = frozenset({0xF4, 0xF5}), range(0xF0, 0xF8)
 
 class UpstreamRoute:
     """
-    Leads through proxies.
+    Connects to destinations through proxies.
 
     :param clock: tells the time.
     :param hops: the proxies, the first one from here first.
     :param first: leads to the first proxy.
     :param names: gives what looks up the name of the first proxy.
     :param engine: gives the present relay engine.
-    :param seconds: until the last proxy has the request.
-    :param resolves: whether the last proxy is given names.
+    :param seconds: the seconds in which the last proxy must have the request.
+    :param resolves: whether the last proxy receives names, and looks them up.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class Try:
     One connection to a first proxy, until the last proxy has answered.
 
     :param route: leads through the proxies.
-    :param destination: what the last proxy is asked for.
-    :param trail: takes down what becomes of it.
+    :param destination: the destination that the last proxy is asked for.
+    :param trail: records the attempt.
     :ivar over: whether :attr:`result` has fired or is firing.
     """
 
@@ -123,7 +123,7 @@ class Try:
 
     def start(self, engine: bool) -> Deferred[Dialed]:
         """
-        Begin.
+        Connect to the first proxy, and begin the handshakes.
 
         :param engine: whether the connection is to be a socket of the engine.
         :returns: :attr:`result`.
@@ -135,11 +135,9 @@ class Try:
         return self.result
 
     def expired(self) -> None:
-        """The last proxy does not have the request in time."""
+        """Fail, because the last proxy does not have the request in time."""
         what = "no connection to the proxy" if self._pending is not None else "the proxy has not answered"
         self._own_failure(f"{what} within {self._route.deadlines.seconds:g} seconds")
-
-    # What the carrier tells.
 
     def received(self, data: bytes) -> None:
         """See :class:`socksproxy.routes.carriers.Talks`."""
@@ -159,8 +157,6 @@ class Try:
         else:
             self._own_failure(f"the connection to the proxy fails: {_words(problem)}")
 
-    # Inside.
-
     @property
     def _name(self) -> str:
         return self._route.hops[max(self._at, 0)].name
@@ -171,9 +167,9 @@ class Try:
         return self._carrier
 
     def _reached(self, result: Dialed | Failure) -> None:
-        """There is a connection to the first proxy, or there is none."""
+        """Go on with the connection to the first proxy, or fail without one."""
         if self.over:
-            return  # it is cancelled
+            return  # the attempt is cancelled
         if isinstance(result, Failure):
             self._not_connected(result)
             return
@@ -250,7 +246,7 @@ class Try:
         self.result.callback(Dialed(link, self._destination, self._dialed.outgoing, bound, early))
 
     def _problem(self, problem: HandshakeFailed) -> SOCKSError:
-        """What *problem* with the present proxy is to the client."""
+        """The error for the client after *problem* with the present proxy."""
         text = f"{self._name}: {problem}"
         if self._at + 1 < len(self._route.hops):
             return UpstreamFailed(text, self._name)
@@ -271,7 +267,7 @@ class Try:
             self._own_failure(f"no connection to the proxy: {_words(problem)}")
 
     def _own_failure(self, what: str) -> None:
-        """The present proxy fails."""
+        """Fail, because the present proxy fails."""
         self._fail(UpstreamFailed(f"{self._name}: {what}", self._name))
 
     def _fail(self, problem: BaseException | Failure) -> None:
@@ -298,7 +294,7 @@ class Try:
 
 
 def _reply_for(meaning: int) -> Reply:
-    """The reply to our client where a proxy tells *meaning*."""
+    """The reply to our client after a proxy's reply *meaning*."""
     if meaning in _TOR:
         return Reply.NOT_ALLOWED if meaning in _TOR_NOT_ALLOWED else Reply.HOST_UNREACHABLE
     return Reply(meaning) if 1 <= meaning <= 8 else Reply.GENERAL_FAILURE
@@ -312,9 +308,9 @@ def _words(problem: BaseException) -> str:
 
 class Nowhere:
     """
-    A way out that cannot be had: the configuration does not have it, or not any more.
+    A way out that the configuration does not have, or no longer has; every attempt fails.
 
-    :param name: what it is called.
+    :param name: the name of the way out.
     """
 
     resolves = True

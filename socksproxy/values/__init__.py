@@ -1,5 +1,5 @@
 """
-Units, the values of options, and the settings that belong to no other room.
+Units, the values of options, and settings that several packages use.
 
 The names in ``__all__`` are the public interface.
 """

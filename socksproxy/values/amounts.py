@@ -1,7 +1,8 @@
 """
 Amounts as an operator writes them: ``10 GiB``, ``1 MB/s``, ``8 Mbit/s``, ``10/s``, or plain numbers.
 
-Numbers and text in, the meaning out, or :class:`~socksproxy.values.errors.ConfigError`; and back to text.
+Functions read a number or a text and return its value, or raise
+:class:`~socksproxy.values.errors.ConfigError`. Other functions turn values back into text.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from .limits import Limits, Rate
 
 _THOUSANDS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS = _THOUSANDS | {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-#: In bytes, of which each has eight.
+#: Units of bits, in bytes of eight bits.
 _BITS = {"bit": Fraction(1, 8)} | {
     f"{prefix}bit": Fraction(10**power, 8) for prefix, power in (("k", 3), ("M", 6), ("G", 9))
 }
 _SIZES = {unit: Fraction(size) for unit, size in _UNITS.items()}
 _BYTE_RATES = {f"{unit}/s": size for unit, size in (_SIZES | _BITS).items()}
-#: Seconds of the periods that a rate of bytes may not have.
+#: Seconds of the periods for which a message gives a rate per second, because a rate of bytes has no other.
 _PERIODS = {"min": 60, "h": 3600, "day": 86400}
 _RATES = {"/s": Fraction(1), "/min": Fraction(1, 60), "/h": Fraction(1, 3600)}
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z/].*)?")
 
-#: Units of bits and bytes that are spelled in other ways than ours.
+#: Other spellings of units of bits and bytes.
 _SPELLED = re.compile(
     r"(?P<prefix>[kKmMgGtT]?)(?P<binary>i?)(?P<kind>[bB]ytes?|BYTES?|[bB]its?|BITS?|b|B)(?P<per>ps|/s|/sec|/second)?"
 )
 
-#: More is no limit, and fits in no file.
+#: The largest number: SQLite stores no larger one.
 MOST = (1 << 63) - 1
 
 
@@ -44,23 +45,23 @@ def size(value: Any) -> int:
     """
     Reads a number of bytes, such as ``10 GiB``.
 
-    :raises ConfigError: when it is none.
+    :raises ConfigError: when *value* is not a number of bytes.
     """
     return math.floor(_amount(value, _SIZES, 'bytes such as 5000000 or "5 MB"'))
 
 
 def byte_rate(value: Any) -> float:
-    """Reads bytes in a second, such as ``1 MB/s``."""
+    """Reads a number of bytes per second, such as ``1 MB/s``."""
     return float(_amount(value, _BYTE_RATES, 'bytes a second such as 1000000 or "1 MB/s"'))
 
 
 def event_rate(value: Any) -> float:
-    """Reads how often in a second, such as ``10/s``."""
+    """Reads a number of events per second, such as ``10/s``."""
     return float(_amount(value, _RATES, 'so many a second such as 10 or "10/s"', least=0))
 
 
 def whole(value: Any) -> int:
-    """Reads how many there may be."""
+    """Reads a whole number above 0."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError("not a whole number above 0")
     if value > MOST:
@@ -72,9 +73,9 @@ def _amount(value: Any, units: Mapping[str, Fraction], wanted: str, least: int =
     """
     *value* in the smallest unit.
 
-    :param units: what each is worth.
-    :param wanted: what would be right.
-    :param least: what there must be of it at least; 0: anything above.
+    :param units: the value of each unit.
+    :param wanted: the words for a valid value, for the message.
+    :param least: the least valid amount; 0: any amount above 0.
     """
     number = _of_text(value, units, wanted) if isinstance(value, str) else _of_number(value, wanted)
     if number <= 0:
@@ -87,7 +88,7 @@ def _amount(value: Any, units: Mapping[str, Fraction], wanted: str, least: int =
 
 
 def _of_number(value: Any, wanted: str) -> Fraction:
-    # Whether an int is finite is nothing to ask: a float that would tell may not hold it.
+    # Every int is finite, and math.isfinite() fails for an int that is too large for a float.
     finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     if isinstance(value, bool) or not finite:
         raise ConfigError(f"not {wanted}")
@@ -106,7 +107,7 @@ def _of_text(text: str, units: Mapping[str, Fraction], wanted: str) -> Fraction:
 
 
 def _no_unit(number: Fraction, unit: str, units: Mapping[str, Fraction]) -> str:
-    """What to say of *number* of a *unit* that is none of *units*."""
+    """The message about *number* of an unknown *unit*, which is not in *units*."""
     if f"{unit}/s" in units:
         return f"must be a rate, in {unit}/s"
     if unit.removesuffix("/s") in units:
@@ -128,9 +129,10 @@ def _no_unit(number: Fraction, unit: str, units: Mapping[str, Fraction]) -> str:
 
 def _meant(number: Fraction, spelled: re.Match[str], *, rate: bool) -> str:
     """
-    What *number* of a unit of bits or bytes may mean that is *spelled* in another way.
+    The message about *number* of a unit of bits or bytes in another spelling: what it may mean.
 
-    :param rate: whether it should be a second's.
+    :param spelled: the parts of the unit.
+    :param rate: whether the value should be a rate per second.
     """
     prefix, binary, kind = spelled["prefix"].upper(), spelled["binary"], spelled["kind"]
     power = " KMGT".index(prefix or " ")
@@ -149,7 +151,7 @@ def _meant(number: Fraction, spelled: re.Match[str], *, rate: bool) -> str:
 
 
 def _exact(number: Fraction) -> str:
-    """*number* of bytes in the largest unit in which it has three decimals are enough, else rounded down."""
+    """*number* of bytes in the largest unit that needs at most three decimals, or in bytes, rounded down."""
     for unit in reversed(_THOUSANDS):
         amount = number / _THOUSANDS[unit]
         if amount >= 1 and (amount * 1000).denominator == 1:
@@ -158,28 +160,25 @@ def _exact(number: Fraction) -> str:
 
 
 def _plainly(number: Fraction) -> str:
-    """*number* in decimal digits, as few as there can be."""
+    """*number* in decimal digits, without zeros at its end."""
     if number.denominator == 1:
         return str(number.numerator)
     return f"{float(number):.6f}".rstrip("0").rstrip(".")
 
 
-# For who reads it.
-
-
 def told_size(number: float) -> str:
-    """*number* of bytes in the largest unit of which there are any."""
+    """*number* of bytes in the largest unit that is not larger than *number*."""
     unit = next((unit for unit in reversed(_THOUSANDS) if number >= _THOUSANDS[unit]), "B")
     return f"{round(number / _THOUSANDS[unit], 3):g} {unit}"
 
 
 def told(limits: Limits) -> str:
-    """What *limits* say, by the names of the file's keys."""
+    """*limits* in one line, by the names of the file's keys."""
     return ", ".join(f"{key} {_told(key, value)}" for key, value in said(limits))
 
 
 def said(limits: Limits) -> Iterator[tuple[str, Any]]:
-    """Each limit, by the name of the file's key."""
+    """The limits that are set, each with the name of the file's key."""
     for field in attrs.fields(Limits):
         value = getattr(limits, field.name)
         if value is not None:
@@ -187,7 +186,7 @@ def said(limits: Limits) -> Iterator[tuple[str, Any]]:
 
 
 def data(limits: Limits) -> dict[str, Any]:
-    """*limits* as plain types."""
+    """*limits* in plain types, for JSON."""
     return {key: value._asdict() if isinstance(value, Rate) else value for key, value in said(limits)}
 
 

@@ -1,5 +1,5 @@
 """
-The balancers in front of the server, whose PROXY headers count.
+The balancers in front of the server; the server accepts their PROXY headers.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from .errors import ConfigError
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
-#: Addresses of which is remembered whether a balancer has them.
+#: Addresses for which the answer is remembered.
 _REMEMBERED = 1024
 
 
 class Balancers:
     """
-    Whose PROXY headers count.
+    The addresses of the balancers, whose PROXY headers count.
 
     :param networks: literal addresses, and networks such as ``10.0.0.0/8``; empty: the headers of every
-        client that connects to a listener ``haproxy:``.
-    :raises ConfigError: for what is neither.
+        client count that connects to a listener ``haproxy:``.
+    :raises ConfigError: when an entry is neither an address nor a network.
     """
 
     def __init__(self, networks: Sequence[str] = ()) -> None:
@@ -49,5 +49,5 @@ def _network(text: str) -> Network:
 
 
 def balancers_of(networks: Balancers | Sequence[str]) -> Balancers:
-    """*networks*, parsed if they are not yet."""
+    """The balancers of *networks*, which may be parsed already."""
     return networks if isinstance(networks, Balancers) else Balancers(networks)

@@ -1,5 +1,5 @@
 """
-What the operator may say about BIND.
+The settings of BIND.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from .timeouts import positive
 @attrs.frozen(kw_only=True)
 class BindSettings:
     """
-    How BIND is served.
+    The settings of BIND.
 
-    :ivar ports: the first and the last port on which listeners open; None: any that the system chooses.
-    :ivar addresses: at most one IPv4 and one IPv6 literal address to listen
-        on; where there is none, the one from which this machine would go to the peer.
-    :ivar timeout: seconds in which the peer must have come; NEVER: without an end.
-    :ivar any_peer: whether a client may leave open who comes (0.0.0.0 or ::); None: not given, so
-        only clients on this machine may.
-    :ivar check_port: whether the peer must come from the port that the client names, if it names one.
-    :raises ConfigError: for a range of ports that is none, addresses that are none, and a timeout that
-        is not above 0.
+    :ivar ports: the first and the last port of BIND's listeners; None: the system chooses a port.
+    :ivar addresses: at most one IPv4 and one IPv6 literal address to listen on. For a family without one,
+        BIND listens on the address from which this machine would connect to the peer.
+    :ivar timeout: the seconds in which the peer must connect; NEVER: BIND waits without an end.
+    :ivar any_peer: whether a client may accept any peer (0.0.0.0 or ::); None: not given, so only clients on
+        this machine may.
+    :ivar check_port: whether the peer must connect from the port that the client names, if it names one.
+    :raises ConfigError: when the ports are no range, an address is no literal address, or the timeout is not
+        above 0.
     """
 
     ports: PortRange | None = attrs.field(default=None, converter=attrs.converters.optional(port_range))

@@ -1,10 +1,10 @@
 """
-What is wrong in the configuration: one class, wherever a setting comes from.
+The error for a wrong setting, from the command line, the file or Python.
 """
 
 from __future__ import annotations
 
-#: Where a value is: tables, keys and numbers of list entries, from the outside to the inside.
+#: The place of a value: tables, keys and numbers of list entries, from the outside to the inside.
 Path = tuple["str | int", ...]
 
 
@@ -12,12 +12,13 @@ class ConfigError(ValueError):
     """
     A setting cannot be used.
 
-    :param reason: what would be right.
-    :param value: what was given; None: the reason contains it, or there is none.
-    :param path: where it is, in what the function reads; :meth:`within` adds the path to that.
+    :param reason: the message: why the value is wrong, or what it should be.
+    :param value: the wrong value; None: the reason contains it, or there is none.
+    :param path: the place of the value within the part that the raising function reads. :meth:`within` puts
+        the path of that part before it.
     :param shown: False: the value at the path is a secret, or the reason is not about a value.
-    :param line: of the file, from 1 on, where the path does not lead to it; None: the path does.
-    :param column: of the line, from 1 on; None: it is not known.
+    :param line: the line in the file, from 1 on, where the path does not lead to it; None: the path does.
+    :param column: the column in the line, from 1 on; None: it is not known.
     """
 
     def __init__(
@@ -42,6 +43,6 @@ class ConfigError(ValueError):
         return self.reason if self.value is None else f"{self.value}: {self.reason}"
 
     def within(self, path: Path) -> ConfigError:
-        """The same error, whose path begins with *path*."""
+        """This error, after *path* was put before its own path."""
         self.path = (*path, *self.path)
         return self

@@ -1,5 +1,5 @@
 """
-What an operator says of limits.
+The limits of holders: values that the operator sets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import attrs
 
 class Rate(NamedTuple):
     """
-    How fast something may go on, for ever.
+    A lasting rate of bytes or events.
 
     :ivar per_second: the amount per second.
     :ivar burst: how much may pass at once after a pause; None: as much as in a quarter of a second.
@@ -25,13 +25,15 @@ class Rate(NamedTuple):
 @attrs.frozen(kw_only=True)
 class Limits:
     """
-    How much one holder may have, such as a client or a user; None: as much as there is. In a record of a
-    user or a group None says nothing, and UNLIMITED or UNLIMITED_RATE lifts a limit that would count.
+    The limits of one holder, such as a client or a user; None: no limit.
+
+    In the record of a user or a group, None leaves the limit to others, and UNLIMITED or UNLIMITED_RATE lifts
+    a limit that would count otherwise.
 
     :ivar sessions: sessions at once.
     :ivar binds: BINDs that wait for their peers at once.
     :ivar associations: UDP associations at once.
-    :ivar new_sessions: sessions that begin in a time.
+    :ivar new_sessions: the rate at which sessions may begin.
     :ivar upload: bytes from clients to destinations, all sessions together.
     :ivar download: bytes from destinations to clients, all sessions together.
     :ivar daily: bytes of both directions in a day.
@@ -49,15 +51,15 @@ class Limits:
 
     @property
     def counts_bytes(self) -> bool:
-        """Whether it limits what is moved in a day or a month."""
+        """Whether there is a limit on the bytes of a day or a month."""
         return self.daily is not None or self.monthly is not None
 
     def __bool__(self) -> bool:
-        """Whether it limits anything."""
+        """Whether there is any limit."""
         return self != _NONE
 
     def over(self, template: Limits) -> Limits:
-        """What this says, and what *template* does where this says nothing."""
+        """These limits, with the limits of *template* in place of None."""
         said = {
             field.name: value
             for field in attrs.fields(Limits)
@@ -66,7 +68,7 @@ class Limits:
         return attrs.evolve(template, **said)
 
     def over_all(self, template: Limits) -> Limits:
-        """As :meth:`over`, where *template* is the last: what is UNLIMITED has no limit."""
+        """These limits over *template*, the last one: see :meth:`over`. UNLIMITED becomes no limit."""
         found = self.over(template)
         lifted = {
             field.name: None
@@ -76,11 +78,11 @@ class Limits:
         return attrs.evolve(found, **lifted) if lifted else found
 
 
-#: In a user's or a group's record: a limit that would count otherwise does not; and a rate.
+#: The number and the rate that lift a limit, in the record of a user or a group.
 UNLIMITED = -1
 UNLIMITED_RATE = Rate(math.inf)
 
-#: It is asked of every session whether it is limited, and a comparison costs next to nothing.
+#: Every session asks whether it is limited, and a comparison with this costs next to nothing.
 _NONE = Limits()
 
 
@@ -89,11 +91,11 @@ class ServerLimits:
     """
     The limits of a server, beside those of users' records and of rules.
 
-    :ivar server: of all clients together.
-    :ivar client: of each client address; on Unix sockets, of each local user.
-    :ivar network: of each network of clients.
-    :ivar user: of each user whose record has no other.
-    :ivar session: of each session; rates only.
+    :ivar server: the limits of all clients together.
+    :ivar client: the limits of each client address; on Unix sockets, of each local user.
+    :ivar network: the limits of each network of clients.
+    :ivar user: the limits of each user, as far as the user's record has no others.
+    :ivar session: the limits of each session; rates only.
     :ivar ipv4_prefix: bits that the IPv4 addresses of one network have in common.
     :ivar ipv6_prefix: bits that the IPv6 addresses of one network have in common; a household has 64,
         or fewer.

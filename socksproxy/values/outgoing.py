@@ -1,5 +1,5 @@
 """
-Addresses of this machine: what connections leave from, and what BIND listens on.
+The addresses of this machine from which connections leave, and on which BIND listens.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ class Outgoing(NamedTuple):
 
     def source(self, destination: Address) -> tuple[str, int] | None:
         """
-        What to bind to before connecting to *destination*.
+        The address to bind a socket to before it connects to *destination*; None: the system's choice.
 
-        :raises OSError: (EAFNOSUPPORT) where there is no address of the family, and there must be one.
+        :raises OSError: (EAFNOSUPPORT) where there is no address of the family, and *strict* is set.
         """
         host = self.ipv6 if destination.type is AddressType.IPV6 else self.ipv4
         if host is not None:
@@ -73,7 +73,7 @@ class Outgoing(NamedTuple):
         return None
 
     def over(self, other: Outgoing) -> Outgoing:
-        """These addresses, and *other*'s where there is none and may be one."""
+        """These addresses, with *other*'s for a family without an address, unless *strict* is set."""
         if self.strict:
             return self
         return Outgoing(self.ipv4 or other.ipv4, self.ipv6 or other.ipv6, other.strict)
@@ -101,11 +101,11 @@ def outgoing_of(hosts: Iterable[Any]) -> Outgoing:
 
 class Asker(NamedTuple):
     """
-    For whom an address is chosen.
+    The client and the user for whom an address is chosen.
 
     :ivar client: the client's address, or the /64 network of an IPv6 client.
     :ivar user: the user's name; None: the client has not logged in.
-    :ivar reached: the literal address that the client has reached; None: there is none, or nothing asks.
+    :ivar reached: the literal address that the client has reached; None: there is none, or no list needs it.
     """
 
     client: str = ""
@@ -115,17 +115,17 @@ class Asker(NamedTuple):
 
 class Sources(tuple[str, ...]):
     """
-    What ``outgoing`` lists, in the words of the operator.
+    The list of a setting ``outgoing``, in the words of the operator.
 
     :param words: literal addresses, prefixes, and words: ``same``, ``fallback``, one of :data:`CHOICES`.
     :param chance: gives a random number below its argument.
     :raises ConfigError: for anything else; its path has the number of the entry.
     :ivar same: whether connections leave from the address that the client has reached.
-    :ivar fallback: whether others decide about a family without an address.
+    :ivar fallback: whether the server or the system decides about a family without an address.
     :ivar choice: how one of several addresses is chosen.
     :ivar ipv4: the addresses and prefixes of IPv4.
     :ivar ipv6: the addresses and prefixes of IPv6.
-    :ivar fixed: the addresses, where every connection has the same ones; None: it is to be chosen.
+    :ivar fixed: the addresses, where every connection has the same ones; None: each connection chooses.
     """
 
     def __new__(
@@ -138,7 +138,7 @@ class Sources(tuple[str, ...]):
         return self
 
     def _read(self, chance: Callable[[int], int] = SystemRandom().randrange) -> list[ConfigError]:
-        """Take the words for what they mean; returned is what is wrong."""
+        """Set the attributes from the words, and return the mistakes in them."""
         errors: list[ConfigError] = []
         self.same, self.fallback, self.choice = False, False, ""
         found: dict[int, list[str | IPv4Network | IPv6Network]] = {4: [], 6: []}
@@ -169,7 +169,7 @@ class Sources(tuple[str, ...]):
                 self.fixed = Outgoing(*hosts)  # type: ignore[arg-type]
         self._chance = chance
         if self.fixed is None:
-            # Workers and reloads do not all begin with the first address.
+            # A random start, so that workers and reloads do not all begin with the first address.
             self._turns = count(chance(1 << 16))
         return errors
 
@@ -177,7 +177,7 @@ class Sources(tuple[str, ...]):
         return Sources, (tuple(self),)
 
     def pick(self, asker: Asker) -> Outgoing:
-        """The addresses for *asker*: of each family the one that is due, or None."""
+        """The addresses for *asker*: one of each family, or None where the list has none."""
         number = self._number(asker)
         ipv4, ipv6 = self._nth(self.ipv4, number), self._nth(self.ipv6, number)
         if self.same and asker.reached is not None:
@@ -209,7 +209,7 @@ class Sources(tuple[str, ...]):
         return FreeAddress(entry[first + number % size])
 
     def told(self) -> str:
-        """How an address is chosen, for people; empty: there is nothing to choose."""
+        """The words for the choice of an address; empty: there is no choice."""
         said = ["the address that the client has reached"] if self.same else []
         prefix = any(not isinstance(entry, str) for entry in (*self.ipv4, *self.ipv6))
         if prefix or max(len(self.ipv4), len(self.ipv6)) > 1:
@@ -218,7 +218,7 @@ class Sources(tuple[str, ...]):
 
 
 def sources_of(words: Any) -> Sources:
-    """*words* as :class:`Sources`; such stay what they are, and an :class:`Outgoing` is its addresses."""
+    """*words* as :class:`Sources`; they may be :class:`Sources` or an :class:`Outgoing` already."""
     if not words:
         return UNSAID
     if isinstance(words, Sources):
@@ -230,13 +230,13 @@ def sources_of(words: Any) -> Sources:
 
 def leaving(asker: Callable[[], Asker], rule: Sources, user: Sources, server: Sources) -> Outgoing:
     """
-    What a connection leaves from.
+    The addresses from which a connection leaves.
 
-    :param asker: gives for whom; called where something is to be chosen.
-    :param rule: what the rule says, which comes first.
-    :param user: what the user says.
-    :param server: what holds where neither of them says anything, or one says ``fallback``. Where its
-        addresses are fixed, they are left to the route.
+    :param asker: gives the client and the user; called only where there is a choice.
+    :param rule: the list of the rule, which comes first.
+    :param user: the list of the user.
+    :param server: the list of the server. It counts where both other lists are empty, or one of them has
+        ``fallback``. Where its addresses are fixed, the route adds them.
     """
     found = _picked(asker, rule).over(_picked(asker, user)) if rule and user else _picked(asker, rule or user)
     if not (rule or user or server.fixed is None):
@@ -253,7 +253,7 @@ def _picked(asker: Callable[[], Asker], sources: Sources) -> Outgoing:
 
 
 def problems_with(words: Any) -> list[ConfigError]:
-    """All that is wrong with *words*, which should be :class:`Sources`; the paths begin with the entry."""
+    """All mistakes in *words* for :class:`Sources`; each path begins with the number of the entry."""
     try:
         return tuple.__new__(Sources, _listed(words))._read()
     except ConfigError as problem:
@@ -261,7 +261,7 @@ def problems_with(words: Any) -> list[ConfigError]:
 
 
 def is_address(word: str) -> bool:
-    """Whether *word* is a literal address, and not a prefix or a word."""
+    """Whether *word* is a literal address, and no prefix or other word."""
     return _version(word) is not None
 
 
@@ -276,7 +276,7 @@ def _list(hosts: Any) -> list[Any]:
 
 
 def _version(host: Any) -> int | None:
-    """The version of the literal address *host*; None: it is none."""
+    """The IP version of the literal address *host*; None: *host* is no literal address."""
     try:
         return ip_address(host).version if isinstance(host, str) and "%" not in host else None
     except ValueError:
@@ -284,7 +284,7 @@ def _version(host: Any) -> int | None:
 
 
 def _entry(word: Any) -> tuple[int, Any]:
-    """The version, and the address or the prefix, of *word*."""
+    """The IP version of *word*, and the address or the prefix in it."""
     version = _version(word)
     if version is not None:
         return version, word
@@ -310,5 +310,5 @@ def _usable(network: IPv4Network | IPv6Network) -> tuple[int, int]:
     return 1, size - (2 if network.version == 4 else 1)
 
 
-#: Where nothing is said.
+#: The empty list, where a setting ``outgoing`` is not given.
 UNSAID = Sources()

@@ -1,7 +1,7 @@
 """
-What the values of options mean: text in, the meaning out, or :class:`~socksproxy.values.errors.ConfigError`.
+Parsers for the values of options, on the command line and in the configuration file.
 
-The command line and the configuration file say the same things, so what they say is looked at here for both.
+A parser takes a text and returns its value, or raises :class:`~socksproxy.values.errors.ConfigError`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import ConfigError
 
-#: Processes are not free, and each has its place in every client's row of the shared counts.
+#: Most workers: each one is a process, and has a column in every row of the shared counts.
 MOST_WORKERS = 256
 
 Parser = Callable[[str], Any]
@@ -21,10 +21,10 @@ Parser = Callable[[str], Any]
 
 def seconds(or_zero: str = "", zero: float = 0.0) -> Parser:
     """
-    Reads a number of seconds above 0.
+    A parser for a number of seconds above 0.
 
-    :param or_zero: what 0 is for, if it is allowed.
-    :param zero: the meaning of 0.
+    :param or_zero: the words for the meaning of 0, for messages; empty: 0 is wrong.
+    :param zero: the value of 0.
     """
     wanted = f"a number of seconds, or 0 {or_zero}" if or_zero else "a number of seconds above 0"
 
@@ -44,11 +44,11 @@ def seconds(or_zero: str = "", zero: float = 0.0) -> Parser:
 
 def count(or_zero: str = "", most: int | None = None, zero: float | None = 0) -> Parser:
     """
-    Reads a whole number above 0.
+    A parser for a whole number above 0.
 
-    :param or_zero: what 0 is for, if it is allowed.
-    :param most: the largest one; None: any.
-    :param zero: the meaning of 0.
+    :param or_zero: the words for the meaning of 0, for messages; empty: 0 is wrong.
+    :param most: the largest valid number; None: any number is valid.
+    :param zero: the value of 0.
     """
     wanted = "a whole number above 0" if most is None else f"a whole number from 1 to {most}"
     also = f", or 0 {or_zero}" if or_zero else ""
@@ -65,9 +65,9 @@ def count(or_zero: str = "", most: int | None = None, zero: float | None = 0) ->
 
 def port(least: int) -> Parser:
     """
-    Reads a port.
+    A parser for a port.
 
-    :param least: 0 where the system may choose, or 1.
+    :param least: the least valid port: 0 where the system may choose a port, or 1.
     """
 
     def parse(text: str) -> int:
@@ -80,11 +80,11 @@ def port(least: int) -> Parser:
 
 def one_of(words: Iterable[str], wanted: str, kind: Callable[[str], Any] = str) -> Parser:
     """
-    Reads a word.
+    A parser for one of several words.
 
-    :param words: what it may be.
-    :param wanted: the reason why another one is wrong.
-    :param kind: makes the meaning of the word.
+    :param words: the valid words.
+    :param wanted: the message about any other word.
+    :param kind: makes the value from the word.
     """
     known = frozenset(words)
 
@@ -97,7 +97,7 @@ def one_of(words: Iterable[str], wanted: str, kind: Callable[[str], Any] = str) 
 
 
 def workers(text: str) -> int:
-    """Reads how many processes there are to be."""
+    """Reads the number of workers; ``auto`` is the number of cores."""
     if text == "auto":
         return cores()
     if not (_is_number(text) and 0 < int(text) <= MOST_WORKERS):
@@ -106,7 +106,7 @@ def workers(text: str) -> int:
 
 
 def cores() -> int:
-    """How many cores this process may run on."""
+    """The number of cores on which this process may run, at most :data:`MOST_WORKERS`."""
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     return min(os.cpu_count() or 1, MOST_WORKERS)

@@ -12,7 +12,7 @@ from .errors import ConfigError
 
 class PortRange(NamedTuple):
     """
-    Ports that a firewall lets through.
+    A range of ports, such as the ports that a firewall lets through.
 
     :ivar first: the first port, 1 to 65535.
     :ivar last: the last port, not before the first.
@@ -26,7 +26,7 @@ class PortRange(NamedTuple):
         """
         The range that *text* describes: ``40000-40999``, or one port.
 
-        :raises ConfigError: with one line that says what is wrong with *text*.
+        :raises ConfigError: when *text* is no range of ports.
         """
         first, dash, last = (part.strip() for part in text.partition("-"))
         numbers = [first, last if dash else first]
@@ -40,8 +40,8 @@ class PortRange(NamedTuple):
 
 def port_range(ports: str | Sequence[int]) -> PortRange:
     """
-    The range that *ports* are: text for :meth:`PortRange.parse`, or the first and the last port.
+    The range of *ports*, which is a text for :meth:`PortRange.parse`, or the first and the last port.
 
-    :raises ConfigError: when they are not ports, or in the wrong order.
+    :raises ConfigError: when *ports* are no ports, or in the wrong order.
     """
     return PortRange.parse(ports if isinstance(ports, str) else "{}-{}".format(*ports))

@@ -1,5 +1,5 @@
 """
-How long a session may stay in a state, and how long a peer may be silent.
+The timeouts of sessions and of silent peers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import attrs
 
 from .errors import ConfigError
 
-#: A time that does not come: what has this timeout does not end by itself.
+#: The timeout that never expires.
 NEVER = inf
 
 
@@ -19,7 +19,7 @@ def positive(settings: object, attribute: attrs.Attribute[Any], seconds: Any) ->
     """
     Validate a field with a number of seconds above 0, or :data:`NEVER`.
 
-    :raises ConfigError: when the field has something else, such as None or 0.
+    :raises ConfigError: when the field has any other value, such as None or 0.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
         raise ConfigError(f"{attribute.name}: not a number of seconds above 0, or NEVER", seconds)
@@ -31,20 +31,20 @@ _positive_or_none: Any = attrs.validators.optional(positive)
 @attrs.frozen(kw_only=True)
 class Timeouts:
     """
-    How long a session may stay in a state, in seconds; :data:`NEVER`: without an end.
+    The timeouts of sessions, in seconds; :data:`NEVER`: no timeout.
 
-    The last three are for the kernel, in whole seconds.
+    The kernel keeps the last three, in whole seconds.
 
-    :ivar handshake: from the connection to the whole request.
-    :ivar connect: from the request to the reply: looking up and connecting.
-    :ivar idle: without a byte in either direction of a relay.
-    :ivar half_closed: without a byte, while one direction of the relay is closed and the other is not.
-    :ivar keepalive: of silence, after which TCP probes the peer (RFC 1122, section 4.2.3.6); NEVER: it
-        does not.
-    :ivar keepalive_interval: between two probes that the peer does not answer; None: as the system has it.
-    :ivar user_timeout: for which a peer may acknowledge nothing: neither data nor probes (RFC 5482); None: as
-        the system has it.
-    :raises ConfigError: for a timeout that is not above 0.
+    :ivar handshake: the time from the connection to the whole request.
+    :ivar connect: the time from the request to the reply, to look the name up and to connect.
+    :ivar idle: the time without a byte in either direction of a relay.
+    :ivar half_closed: the time without a byte while one direction of a relay is closed and the other is open.
+    :ivar keepalive: the silence after which TCP probes the peer (RFC 1122, section 4.2.3.6); NEVER: TCP does
+        not probe.
+    :ivar keepalive_interval: the time between two probes without an answer; None: the system's setting.
+    :ivar user_timeout: the time in which a peer must acknowledge data or probes (RFC 5482); None: the
+        system's setting.
+    :raises ConfigError: when a timeout is not above 0.
     """
 
     handshake: float = attrs.field(default=10.0, validator=positive)

@@ -1,5 +1,5 @@
 """
-What the operator may say about UDP ASSOCIATE.
+The settings of UDP ASSOCIATE.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .timeouts import positive
 
 
 class Filtering(Enum):
-    """From whom replies are passed on to the client, in the words of RFC 4787, section 5."""
+    """The senders whose replies reach the client, in the words of RFC 4787, section 5."""
 
     #: From every sender that the policy lets the client send to.
     ENDPOINT_INDEPENDENT = "endpoint-independent"
@@ -48,17 +48,17 @@ def _destinations(settings: UDPSettings, attribute: object, number: int) -> None
 @attrs.frozen(kw_only=True)
 class UDPSettings:
     """
-    How UDP ASSOCIATE is served.
+    The settings of UDP ASSOCIATE.
 
-    :ivar ports: the first and the last of the ports that clients send to, one for each
-        association; None: the system chooses them.
-    :ivar port: one port that clients send to, for all associations; not together with *ports*.
-    :ivar filtering: from whom replies are passed on.
+    :ivar ports: the first and the last of the ports to which clients send, one port for each association;
+        None: the system chooses the ports.
+    :ivar port: one port for the clients of all associations; not together with *ports*.
+    :ivar filtering: the senders whose replies reach the client.
     :ivar relatch: whether a client may go on from another port of its address.
     :ivar idle: seconds without a datagram in either direction after which an association ends, or NEVER.
     :ivar grace: seconds for which an association outlives its TCP connection.
-    :ivar destinations: how many destinations an association remembers.
-    :raises ConfigError: for ports that are none, for both kinds of ports, and for no destination.
+    :ivar destinations: the number of destinations that an association remembers.
+    :raises ConfigError: when a port is wrong, both *port* and *ports* are given, or *destinations* is 0.
     """
 
     ports: PortRange | None = attrs.field(

@@ -1,5 +1,5 @@
 """
-Upstream proxies: where they are, what they speak, who logs in, and through which other one they are reached.
+The settings of upstream proxies: address, protocol, login, and the upstream through which each is reached.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class UpstreamType(Enum):
-    """What an upstream speaks."""
+    """The protocol of an upstream."""
 
     SOCKS4 = "socks4"
     SOCKS4A = "socks4a"
@@ -39,12 +39,12 @@ class UpstreamType(Enum):
 
     @property
     def is_http(self) -> bool:
-        """Whether it is asked by HTTP CONNECT."""
+        """Whether the upstream takes HTTP CONNECT."""
         return self in (UpstreamType.HTTP, UpstreamType.HTTPS)
 
     @property
     def is_socks4(self) -> bool:
-        """Whether it is SOCKS4 or SOCKS4a, which have a user and no password."""
+        """Whether the protocol is SOCKS4 or SOCKS4a, which have a user and no password."""
         return self in (UpstreamType.SOCKS4, UpstreamType.SOCKS4A)
 
 
@@ -58,11 +58,12 @@ class Upstream:
     :ivar login: user and password-file; the text "client" stands for the name and the password that the
         client has shown.
     :ivar via: another upstream, through which this one is reached.
-    :ivar resolve: who looks up the names of destinations: upstream or here. SOCKS4 has no names: here.
-    :ivar try_timeout: seconds until the proxy has the request: for TCP, TLS, greeting and login, of a whole
-        chain. For the answer there is the rest of connect-timeout.
-    :ivar ca_file: the certificates that certify the proxy's own one, for https; none: the system's.
-    :raises ConfigError: for values that do not go together; its path is the key.
+    :ivar resolve: the place where names of destinations are looked up: upstream or here. SOCKS4 has no names,
+        so they are looked up here.
+    :ivar try_timeout: seconds until the proxy has the request: for TCP, TLS, greeting and login of a whole
+        chain. The answer may take the rest of connect-timeout.
+    :ivar ca_file: the file of certificates that certify the proxy's own, for https. Default: the system's.
+    :raises ConfigError: when values do not go together; its path is the key.
     """
 
     type: UpstreamType = attrs.field(converter=UpstreamType)
@@ -91,7 +92,7 @@ class Upstream:
 
     @property
     def takes_names(self) -> bool:
-        """Whether the proxy is given names; if not, they are looked up here."""
+        """Whether the proxy receives names; if not, they are looked up here."""
         return self.type is not UpstreamType.SOCKS4 and self.resolve == "upstream"
 
 
@@ -108,7 +109,7 @@ def _check_login(login: Credentials, kind: UpstreamType) -> None:
 
 def check_upstream_name(name: Any) -> None:
     """
-    See whether an upstream can have that *name*.
+    Check that an upstream can have the name *name*.
 
     :raises ConfigError: when it cannot.
     """
@@ -120,9 +121,9 @@ def check_upstream_name(name: Any) -> None:
 
 def chain_of(name: str, upstreams: Mapping[str, Upstream]) -> tuple[str, ...]:
     """
-    The names of the proxies on the way out *name*, the first one from here first; empty: directly.
+    The names of the proxies on the way out *name*, the first one from here first; empty: it leads directly.
 
-    :raises ConfigError: where a name is unknown or the way is a loop; its path is the name and the key.
+    :raises ConfigError: when a name is unknown or the way is a loop; its path is the name and the key.
     """
     found: list[str] = []
     step: str | None = name
@@ -135,7 +136,7 @@ def chain_of(name: str, upstreams: Mapping[str, Upstream]) -> tuple[str, ...]:
             raise ConfigError("there is no such upstream", step if not found else None, path=path)
         if upstreams[step].type is UpstreamType.DIRECT:
             if found:
-                raise ConfigError("leave it out: a way begins directly", path=(found[-1], "via"))
+                raise ConfigError("leave via out: each chain begins at this machine", path=(found[-1], "via"))
             return ()
         found.append(step)
         step = upstreams[step].via
@@ -143,7 +144,7 @@ def chain_of(name: str, upstreams: Mapping[str, Upstream]) -> tuple[str, ...]:
 
 
 def problems_of(upstreams: Mapping[str, Upstream]) -> Iterable[ConfigError]:
-    """What is wrong with *upstreams* together."""
+    """The mistakes in *upstreams* together: unknown names, loops, and names where SOCKS4 needs an address."""
     told = set()
     for name in upstreams:
         try:
@@ -158,15 +159,15 @@ def problems_of(upstreams: Mapping[str, Upstream]) -> Iterable[ConfigError]:
             assert address is not None
             no_names = upstreams[before].type is UpstreamType.SOCKS4
             if after == name and no_names and address.type is not AddressType.IPV4:
-                right = f"an IPv4 address is due: {before}, on the way to it, speaks SOCKS4"
+                right = f"must be an IPv4 address: {before}, on the way to it, speaks SOCKS4"
                 yield ConfigError(right, path=(name, "address"))
 
 
 def upstreams_of(upstreams: Mapping[str, Upstream]) -> dict[str, Upstream]:
     """
-    *upstreams*, which are right together.
+    A copy of *upstreams*, after a check of their names and chains.
 
-    :raises ConfigError: when they are not.
+    :raises ConfigError: for the first mistake.
     """
     for name in upstreams:
         check_upstream_name(name)

@@ -1,13 +1,13 @@
 """
-Rates that hold across processes.
+Token buckets that workers share, so that a rate holds across processes.
 
-What a token bucket has is in the memory that workers share. A worker takes some tens of milliseconds'
-worth at a time, so that it seldom needs the lock, and gives back what it has not used when that has
-become old.
+Strategy: the tokens of a bucket are in the memory that the workers share. A worker takes the tokens of some
+tens of milliseconds at a time, so that it seldom needs the lock. It gives tokens back that it has not used
+for a while.
 
-Where there is not enough for all, each worker's part is set aside for it, in proportion to how many wait
-there: the first worker that looks shares out what has come since the last look. So nothing depends on
-which worker is quick, and what a worker does not fetch in time is there for the others.
+Where the tokens are not enough for all workers, each worker has a part set aside, in proportion to its
+sessions that wait. The first worker that looks shares out the tokens that have come since the last look. So a
+quick worker gets no more than a slow one, and tokens that a worker does not fetch in time go to the others.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import NamedTuple
 
 from .shared_table import ASIDE, EACH, FULL, POOL, SINCE, WAITING, SharedTable
 
-#: A little less than a token: what is due at a time is not quite there then, in floating numbers.
+#: A little less than a token: by rounding, a token that is due now may lack a little.
 _ONE = 1 - 1e-9
 
 
 class Wish(NamedTuple):
     """
-    What a worker wants of a bucket.
+    A worker's request for tokens of a bucket.
 
-    :ivar per_second: how many tokens come.
-    :ivar burst: how many there are at the most.
-    :ivar left: what it has not used of what it took before; less than 0: it used more.
-    :ivar want: what it wants to have.
-    :ivar waiting: how many wait in the worker.
+    :ivar per_second: the tokens that the bucket gets per second.
+    :ivar burst: the most tokens that the bucket has.
+    :ivar left: the tokens that the worker took before and has not used; below 0: it has used more.
+    :ivar want: the tokens that the worker wants to have.
+    :ivar waiting: the number of sessions that wait in the worker.
     """
 
     per_second: float
@@ -42,10 +42,10 @@ class Wish(NamedTuple):
 
 class Granted(NamedTuple):
     """
-    What it gets.
+    The answer to a worker's :class:`Wish`.
 
-    :ivar tokens: so many are its own now; less than 0: it still owes some.
-    :ivar per_second: how many more come for it.
+    :ivar tokens: the tokens that the worker has now; below 0: it owes some.
+    :ivar per_second: the tokens per second that are to come for the worker.
     """
 
     tokens: float
@@ -54,11 +54,11 @@ class Granted(NamedTuple):
 
 class Tokens:
     """
-    What a bucket has, as one worker sees it.
+    One worker's access to a shared bucket.
 
-    :param table: what the workers share.
-    :param column: which of its columns is this worker's.
-    :param name: of the bucket.
+    :param table: the table that the workers share.
+    :param column: the number of this worker's column in the table.
+    :param name: the name of the bucket.
     """
 
     __slots__ = ("_alone", "_column", "_key", "_place", "_table")
@@ -72,9 +72,9 @@ class Tokens:
 
     def renew(self, now: float, wish: Wish) -> Granted:
         """
-        Have *wish* granted, as far as may be.
+        Give back and take tokens as *wish* says, as far as the bucket has them.
 
-        :param now: by a clock that is the same in all processes.
+        :param now: the time by a clock that all processes share.
         """
         with self._table.lock:
             row = self._row(now, wish.burst)
@@ -85,11 +85,12 @@ class Tokens:
 
     def take(self, now: float, per_second: float, burst: float) -> bool:
         """
-        Take one token, if there is one. Of such a bucket nothing is set aside, and nothing waits for it.
+        Take one token, if there is one. Such a bucket sets no tokens aside, and no session waits for it.
 
-        :param now: by a clock that is the same in all processes.
-        :param per_second: how many tokens come.
-        :param burst: how many there are at the most.
+        :param now: the time by a clock that all processes share.
+        :param per_second: the tokens that the bucket gets per second.
+        :param burst: the most tokens that the bucket has.
+        :returns: whether there was a token.
         """
         with self._table.lock:
             cells, place = self._cells(now, burst)
@@ -110,7 +111,7 @@ class Tokens:
         return _Row(cells, place, 1, 0)
 
     def _cells(self, now: float, burst: float) -> tuple[memoryview[float], int]:
-        """The cells in which the row is, and where it begins; a new row has all its tokens."""
+        """The cells of the bucket's row, and the index of the first one. A new row has all its tokens."""
         table, new = self._table, False
         if self._place is None or not table.has(self._key, self._place):
             found = table.rate(self._key, now)
@@ -123,7 +124,7 @@ class Tokens:
         return table.tokens, self._place
 
     def _own_cells(self, now: float, burst: float) -> memoryview[float]:
-        """There is no room: as many tokens come for this worker alone."""
+        """A row of this worker alone, with the full rate, because the shared table has no room."""
         if self._alone is None:
             self._table.complain()
             nothing = array("d", [0.0] * (ASIDE + EACH))
@@ -134,10 +135,10 @@ class Tokens:
 
 class _Row:
     """
-    A row of tokens, as read; see :data:`~socksproxy.workers.shared_table.FULL`.
+    A copy of a bucket's row; see :data:`~socksproxy.workers.shared_table.FULL`.
 
-    :ivar pool: what is there for everybody; less than 0: what everybody owes.
-    :ivar since: when it was.
+    :ivar pool: the tokens for all workers; below 0: the tokens that all workers together owe.
+    :ivar since: the time of *pool*.
     """
 
     __slots__ = ("_aside", "_cells", "_column", "_places", "_waiting", "pool", "since")
@@ -156,14 +157,14 @@ class _Row:
         self._waiting = [*map(float, cells[self._places[2]])]
 
     def share_out(self, now: float, per_second: float, burst: float) -> None:
-        """What has come since is there now."""
+        """Add the tokens that have come since the last look, and share them out to workers that wait."""
         # Another worker, which had the lock before, may have looked at the clock later.
         now = max(now, self.since)
-        # A debt of the measure of before is not to last by that of now.
+        # A reload may have lowered the burst. A debt from before must not last longer than the new burst.
         pool, aside = min(max(self.pool, -burst), burst), self._aside
         came = min((now - self.since) * per_second, max(burst - pool - sum(aside), 0.0))
         crowd = sum(self._waiting)
-        # Debts are everybody's; and what a worker does not fetch leaves room for the others.
+        # All workers pay a debt together. Tokens beyond a worker's most stay for the others.
         shared = max(came + min(pool, 0.0), 0.0)
         if crowd and shared:
             for number, waiting in enumerate(self._waiting):
@@ -174,7 +175,7 @@ class _Row:
         self.pool, self.since = pool + came, now
 
     def grant(self, wish: Wish) -> Granted:
-        """Give this worker its part, and what it wants besides if that is there."""
+        """Give this worker its part, and the rest of its wish from the pool as far as the pool has it."""
         column = self._column
         have, self._aside[column] = wish.left + self._aside[column], 0.0
         self._waiting[column] = wish.waiting
@@ -186,7 +187,7 @@ class _Row:
         return Granted(have + more, wish.per_second * wish.waiting / crowd if crowd else wish.per_second)
 
     def store(self, per_second: float, burst: float) -> None:
-        """Write it all down."""
+        """Write the row back to the table."""
         place, aside, waiting = self._places
         missing = max(burst - self.pool - sum(self._aside), 0.0)
         cells, full = self._cells, self.since + missing / per_second if per_second else inf

@@ -218,8 +218,8 @@ def test_json(file: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["connect", "example.com"], "example.com: not HOST:PORT, such as example.com:443"),
         (["connect", "example.com:99999"], "example.com:99999: not HOST:PORT"),
         (["connect", f"example.com:{'1' * 5000}"], "not HOST:PORT"),
-        (["connect", "a\nb:1"], "a\\nb:1: the host cannot be the name of one"),
-        (["connect", "x..com:1"], "x..com:1: the host cannot be the name of one"),
+        (["connect", "a\nb:1"], "a\\nb:1: the host is not a valid name or address"),
+        (["connect", "x..com:1"], "x..com:1: the host is not a valid name or address"),
         (
             ["--from", "nowhere", "connect", "a.example:1"],
             "--from nowhere: not a literal IPv4 or IPv6 address",
