@@ -82,10 +82,13 @@ def inode_at_proxy(client: socket.socket) -> str | None:
 
 def server_of(client: socket.socket, pids: Sequence[int]) -> int:
     """Which of the processes has the other end of *client*."""
-    wanted = f"socket:[{inode_at_proxy(client)}]"
-    for pid in pids:
-        if wanted in descriptors_of(pid):
-            return pid
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:  # the kernel's table misses a row when it changes while it is read
+        wanted = f"socket:[{inode_at_proxy(client)}]"
+        for pid in pids:
+            if wanted in descriptors_of(pid):
+                return pid
+        time.sleep(0.02)
     raise AssertionError("no worker has this session")
 
 
