@@ -63,6 +63,10 @@ def test_without_haproxy_its_figures_have_a_reason(generator: Path, monkeypatch:
         assert sample.problem == "does not start: haproxy is not here"
 
 
+def test_rounds_too_short_to_measure_have_no_ratio() -> None:
+    assert Sample([1.0, 2.0]).beside(Sample([0.0, 1.0])) is None
+
+
 def test_a_ratio_has_an_interval_and_tells_of_noise() -> None:
     """Of rounds that agree on a quiet machine it is no noise; of others it is marked."""
     quiet, loud = machine.Noise(0.5, 0.0), machine.Noise(0.5, 0.2)
