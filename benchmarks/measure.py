@@ -60,7 +60,7 @@ class Sample:
         return statistics.median(self.values) if self.values else None
 
     def beside(self, other: Sample) -> Ratio | None:
-        """This one's values in times of *other*'s, round by round; None: a round is missing, or too short to measure."""
+        """This one's values in times of *other*'s; None: a round is missing or too short to measure."""
         if not self.values or len(self.values) != len(other.values) or not all(other.values):
             return None
         ratios = sorted(mine / theirs for mine, theirs in zip(self.values, other.values, strict=True))
