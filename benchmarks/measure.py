@@ -93,6 +93,13 @@ class Ratio(NamedTuple):
         return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f}{noisy})"
 
 
+def ratio_with_interval(values: Sequence[float]) -> str:
+    """The median of the ratios *values* in words, with its interval and the number of rounds."""
+    ratios = sorted(values)
+    low, high = interval(len(ratios))
+    return f"{statistics.median(ratios):.3f} ({ratios[low]:.3f} to {ratios[high]:.3f}, {len(ratios)} rounds)"
+
+
 def interval(count: int) -> tuple[int, int]:
     """The positions in *count* sorted values between which their median is, with at least 95 %, or all."""
     tail = 0.0

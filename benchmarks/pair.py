@@ -23,7 +23,7 @@ import load
 import machine
 import processes
 from figures import FIGURES, Figure, Run
-from measure import interval
+from measure import ratio_with_interval
 
 _BY_NAME = {figure.name: figure for figure in FIGURES} | {
     "rtt64cpu": Figure(
@@ -96,12 +96,8 @@ def _line(figure: Figure, pairs: Sequence[tuple[float, float]]) -> str:
     if not pairs:
         return f"{figure.name:>10}: nothing was measured"
     old, new = (statistics.median(values) for values in zip(*pairs, strict=True))
-    ratios = sorted(after / before for before, after in pairs)
-    low, high = interval(len(ratios))
-    return (
-        f"{figure.name:>10} [{figure.unit}]: {old:.2f} -> {new:.2f}, ratio {statistics.median(ratios):.3f} "
-        f"({ratios[low]:.3f} to {ratios[high]:.3f}, {len(ratios)} rounds)"
-    )
+    ratio = ratio_with_interval([after / before for before, after in pairs])
+    return f"{figure.name:>10} [{figure.unit}]: {old:.2f} -> {new:.2f}, ratio {ratio}"
 
 
 if __name__ == "__main__":

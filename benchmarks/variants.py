@@ -32,7 +32,7 @@ import load
 import machine
 import processes
 from governed import CONFIGURATIONS
-from measure import interval
+from measure import ratio_with_interval
 
 _BALANCER = """
 global
@@ -165,12 +165,8 @@ def _spread(binary: Path, count: int) -> str:
 
 def _line(name: str, unit: str, pairs: Sequence[tuple[float, float]]) -> str:
     new, old = (statistics.median(values) for values in zip(*pairs, strict=True))
-    ratios = sorted(after / before for after, before in pairs)
-    low, high = interval(len(ratios))
-    return (
-        f"{name} [{unit}]: {new:.1f} beside {old:.1f}, ratio {statistics.median(ratios):.3f} "
-        f"({ratios[low]:.3f} to {ratios[high]:.3f}, {len(ratios)} rounds)"
-    )
+    ratio = ratio_with_interval([after / before for after, before in pairs])
+    return f"{name} [{unit}]: {new:.1f} beside {old:.1f}, ratio {ratio}"
 
 
 if __name__ == "__main__":
