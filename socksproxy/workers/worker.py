@@ -303,9 +303,12 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
             os.write(orders.status, what + b"\n")
 
     def followed(failure: Failure | None) -> None:
-        if failure is not None:
-            _log.failure("the new configuration cannot be put in force", failure)
-        say(RELOADED if failure is None else NOT_RELOADED)
+        if failure is None:
+            say(RELOADED)
+            return
+        _log.failure("the new configuration cannot be put in force", failure)
+        # No client is accepted under the old configuration once the new one counts as in force.
+        service.close_ports().addCallback(lambda _: say(NOT_RELOADED))
 
     signals = 0
 

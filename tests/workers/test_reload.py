@@ -330,6 +330,11 @@ def options_of(*arguments):
         return before(*arguments)
     raise OSError('it is broken')
 worker.options_of = options_of
+follow = worker.follow_commands
+def follow_late(reactor, descriptor, commands, ended):
+    drain = commands[worker.DRAIN]
+    follow(reactor, descriptor, {{**commands, worker.DRAIN: lambda: reactor.callLater(0.5, drain)}}, ended)
+worker.follow_commands = follow_late
 $2"
 exec {python} "$1" "$boot" "$3" "$4" "$5"
 """
@@ -338,7 +343,11 @@ exec {python} "$1" "$boot" "$3" "$4" "$5"
 def test_one_cannot(
     tmp_path: Path, start: Callable[..., Program], origin: Origin, other: Origin, clients: list[socket.socket]
 ) -> None:
-    """A worker that cannot go over lets its sessions finish, and another one takes its place."""
+    """
+    A worker that cannot go over lets its sessions finish, and another one takes its place.
+
+    The worker accepts no client after the new rules are in force, however late the supervisor's word comes.
+    """
     python = tmp_path / "python"
     python.write_text(BROKEN.format(path=tmp_path, python=sys.executable))
     python.chmod(0o755)
