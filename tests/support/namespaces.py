@@ -22,7 +22,8 @@ from pathlib import Path
 from tests.support.processes import TWISTD, Program
 from tests.support.programs import PATIENCE, missing, require
 
-CLIENT, SERVER = "socksproxy-client", "socksproxy-server"
+#: Other processes of a test run have namespaces of their own.
+CLIENT, SERVER = f"socksproxy-client-{os.getpid()}", f"socksproxy-server-{os.getpid()}"
 PROXY = "10.77.0.1"
 ORIGIN, ORIGIN6 = "10.88.0.1", "fd88::1"
 #: Known to the proxy alone.
