@@ -38,6 +38,7 @@ __all__ = [
     "TooManyLookups",
     "TooManySessions",
     "UpstreamFailed",
+    "UpstreamFull",
     "UpstreamRefused",
     "describe",
     "most_telling",
@@ -155,6 +156,10 @@ class UpstreamFailed(SOCKSError):
     def __init__(self, message: str, upstream: str = "") -> None:
         super().__init__(message)
         self.upstream = upstream
+
+
+class UpstreamFull(UpstreamFailed):
+    """An upstream has as many sessions as it may have. It is not to blame, and may have room soon."""
 
 
 class UpstreamRefused(SOCKSError):

@@ -279,6 +279,24 @@ class IServerEvents(Interface):
     def paused() -> None:
         """Descriptors are short, and no clients are accepted for now; told again while that lasts."""
 
+    def upstream_entered(upstream: str) -> None:
+        """A connection or an association through *upstream*, a name, begins; also each try counts."""
+
+    def upstream_left(upstream: str) -> None:
+        """A connection or an association through *upstream* has ended, or a try has failed."""
+
+    def upstream_failed(upstream: str, own: bool) -> None:
+        """
+        A try through *upstream* has failed.
+
+        :param own: whether the upstream itself has failed; if not, the upstream does not reach what is behind
+            it: the destination, or the next upstream of a chain. Failures that say nothing about either one
+            are not told.
+        """
+
+    def upstream_checked(upstream: str, alive: bool) -> None:
+        """An active check of *upstream* has ended."""
+
 
 @implementer(IServerEvents)
 class ServerEvents:
@@ -295,3 +313,11 @@ class ServerEvents:
     def dropped(self) -> None: ...
 
     def paused(self) -> None: ...
+
+    def upstream_entered(self, upstream: str) -> None: ...
+
+    def upstream_left(self, upstream: str) -> None: ...
+
+    def upstream_failed(self, upstream: str, own: bool) -> None: ...
+
+    def upstream_checked(self, upstream: str, alive: bool) -> None: ...

@@ -26,7 +26,7 @@ from ..values.upstreams import (
 from ..wire.password import Credentials
 from ..wire.words import Address
 from .environment import expanded
-from .readers import Key, Reader, plain, read_table, text
+from .readers import Key, Reader, plain, read_table, text, typed
 from .words import UPSTREAMS, listed, nearest
 
 #: The examples and units of the keys; the docstring of the class describes them.
@@ -38,6 +38,8 @@ UPSTREAM_KEYS = {
     "resolve": Key('"here"'),
     "try-timeout": Key("3", "seconds"),
     "ca-file": Key('"/etc/ssl/office.pem"'),
+    "max-sessions": Key("100"),
+    "weight": Key("2"),
 }
 
 _seconds = seconds()
@@ -186,4 +188,6 @@ _READERS: dict[str, Reader] = {
     "via": plain(text),
     "resolve": plain(_resolve),
     "try-timeout": plain(_try_timeout),
+    "max-sessions": plain(typed(int)),
+    "weight": plain(typed(int)),
 }

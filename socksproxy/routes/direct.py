@@ -5,16 +5,19 @@ The direct route, from this machine to the destination without a proxy between.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from twisted.internet.defer import fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorTCP
 from twisted.python.failure import Failure
 
-from ..net.dial import Connects, Pending, SocketDialer, TransportDialer
+from ..errors import UpstreamFull, reply_for
+from ..net.dial import Connects, Dialed, Pending, SocketDialer, TransportDialer, as_deferred
 from ..net.tcp_options import SocketOption
 from ..values.outgoing import Outgoing
-from ..wire.words import Address
-from .interfaces import Trail
+from ..wire.words import Address, Reply
+from .counters import UpstreamCounters, enter
+from .interfaces import Route, Trail
 
 
 class Direct:
@@ -30,6 +33,7 @@ class Direct:
 
     resolves = False
     via = None
+    needs_trail = False
 
     def __init__(
         self,
@@ -66,3 +70,46 @@ class Direct:
         """See :meth:`socksproxy.routes.interfaces.Route.source`."""
         source = self._outgoing.source(address)
         return None if source is None else source[0]
+
+
+class DirectUpstream:
+    """
+    A direct way with a name: an upstream of type direct.
+
+    :param counters: its numbers.
+    :param direct: leads out.
+    """
+
+    resolves = False
+    via = None
+    needs_trail = True
+
+    def __init__(self, counters: UpstreamCounters, direct: Route) -> None:
+        self._direct = direct
+        self.counters = counters
+
+    def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
+        """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
+        trail = Trail(None) if trail is None else trail
+        way = (self.counters,)
+        try:
+            enter(way)
+        except UpstreamFull:
+            return fail()
+        trail.tries += 1
+        dialing: Deferred[Any] = as_deferred(self._direct.dial(address, engine))
+        return dialing.addCallbacks(self._connected, self._failed, callbackArgs=(trail,))
+
+    def source(self, address: Address) -> str | None:
+        """See :meth:`socksproxy.routes.interfaces.Route.source`."""
+        return self._direct.source(address)
+
+    def _connected(self, dialed: Dialed, trail: Trail) -> Dialed:
+        trail.entered = (self.counters,)
+        return dialed
+
+    def _failed(self, failure: Failure) -> Failure:
+        self.counters.leave()
+        if failure.value is not None and not failure.check(CancelledError):
+            self.counters.failed(own=reply_for(failure.value) is Reply.GENERAL_FAILURE)
+        return failure

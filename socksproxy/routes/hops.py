@@ -8,17 +8,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..client.connecting import Conversation
-from ..client.handshake import Handshake, UsernamePassword
+from ..client.handshake import Handshake, HandshakeFailed, UsernamePassword
 from ..errors import AddressTypeNotSupported, UpstreamFailed
 from ..extras import missing
 from ..values.errors import ConfigError
 from ..values.upstreams import CLIENTS_OWN, Upstream, UpstreamType, chain_of
 from ..wire.password import Credentials
 from ..wire.words import Address, Command, Reply, Reply4, Request, Version
+from .counters import UpstreamCounters
 
 if TYPE_CHECKING:
     from ..client.http_connect import HTTPHandshake
 
+#: Tor's own replies (proposal 304).
+TOR = range(0xF0, 0xF8)
+#: With these, HTTP proxies tell that a destination is not reached.
+_NOT_REACHED = frozenset({403, 404, 502, 503, 504})
 
 class Hop:
     """
@@ -26,15 +31,17 @@ class Hop:
 
     :param name: the proxy's name in the configuration.
     :param upstream: the proxy's settings.
+    :param counters: the proxy's numbers; None: new ones.
     :raises ConfigError: where an extra is missing, or the file of certificates is wrong.
     :ivar success: the number by which the proxy tells success.
     :ivar tls: the options of TLS to the proxy; None: it speaks no TLS.
     """
 
-    def __init__(self, name: str, upstream: Upstream) -> None:
+    def __init__(self, name: str, upstream: Upstream, counters: UpstreamCounters | None = None) -> None:
         kind, address, login = upstream.type, upstream.address, upstream.login
         assert address is not None
         self.name = name
+        self.counters = UpstreamCounters(name) if counters is None else counters
         self.address: Address = address
         self._kind = kind
         self._clients_own = login == CLIENTS_OWN
@@ -67,14 +74,23 @@ class Hop:
                 f"{self.name}: {self._kind.value} has no form for the destination"
             ) from None
 
+    def reaches_no(self, problem: HandshakeFailed) -> bool:
+        """Whether the proxy tells by its refusal *problem* that it does not reach the destination."""
+        if self._http is not None and problem.reply in _NOT_REACHED:
+            return True
+        return Reply.NOT_ALLOWED <= problem.meaning <= Reply.ADDRESS_TYPE_NOT_SUPPORTED or problem.meaning in TOR
 
-def hops_of(name: str, upstreams: Mapping[str, Upstream]) -> Sequence[Hop]:
+
+def hops_of(
+    name: str, upstreams: Mapping[str, Upstream], counters: Mapping[str, UpstreamCounters]
+) -> Sequence[Hop]:
     """
     The proxies on the way out *name*, the first one from here first; empty: the way leads directly.
 
+    :param counters: the numbers of each upstream.
     :raises ConfigError: when the way out is unknown, or a proxy on it cannot be set up.
     """
-    return [Hop(each, upstreams[each]) for each in chain_of(name, upstreams)]
+    return [Hop(each, upstreams[each], counters.get(each)) for each in chain_of(name, upstreams)]
 
 
 def _login(credentials: Credentials) -> UsernamePassword:

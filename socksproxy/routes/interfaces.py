@@ -9,27 +9,36 @@ from typing import Protocol
 from ..net.dial import Pending
 from ..wire.password import Credentials
 from ..wire.words import Address
+from .counters import UpstreamCounters
 
 
 class Trail:
     """
-    The record of a connection that leaves through proxies.
+    The record of a connection that leaves through upstreams.
 
-    :param via: the proxies, the first one from here first.
+    :param via: the proxies, the first one from here first; None: there is none.
     :param credentials: the credentials that the client has shown; None: it has shown none.
     :ivar tries: the number of connections to first proxies that have begun.
     :ivar asked: whether a last proxy has the request.
     :ivar reply: the number in a last proxy's reply: REP, CD or the status of HTTP; None: no reply so far.
+    :ivar entered: the upstreams that the connection occupies, from its success to :meth:`leave`.
     """
 
-    __slots__ = ("asked", "credentials", "reply", "tries", "via")
+    __slots__ = ("asked", "credentials", "entered", "reply", "tries", "via")
 
-    def __init__(self, via: str, credentials: Credentials | None = None) -> None:
+    def __init__(self, via: str | None, credentials: Credentials | None = None) -> None:
         self.via = via
         self.credentials = credentials
         self.tries = 0
         self.asked = False
         self.reply: int | None = None
+        self.entered: tuple[UpstreamCounters, ...] = ()
+
+    def leave(self) -> None:
+        """The connection has ended: it occupies no upstream any more."""
+        entered, self.entered = self.entered, ()
+        for counters in entered:
+            counters.leave()
 
 
 class Route(Protocol):
@@ -39,6 +48,8 @@ class Route(Protocol):
     :ivar resolves: whether the route looks names up itself. If not, it takes literal addresses only.
     :ivar via: the proxies of the route, with ``>`` between them, the first one from here first; None: the
         route leads directly to the destination. A route through proxies carries CONNECT alone.
+    :ivar needs_trail: whether :meth:`dial` needs a trail. The caller calls :meth:`Trail.leave` when the
+        connection has ended.
     """
 
     @property
@@ -47,6 +58,9 @@ class Route(Protocol):
     @property
     def via(self) -> str | None: ...
 
+    @property
+    def needs_trail(self) -> bool: ...
+
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """
         Start one attempt to connect.
@@ -54,7 +68,7 @@ class Route(Protocol):
         :param address: the checked destination.
         :param engine: whether the client's end of the relay can be in the relay engine; both ends of a
             relay are of one kind.
-        :param trail: records the attempt, where the route leads through proxies.
+        :param trail: records the attempt, where the route needs one.
         :returns: fires with the connection, a :class:`~socksproxy.net.dial.Dialed`; it can be cancelled.
         """
 

@@ -19,18 +19,27 @@ from twisted.python.failure import Failure
 
 from ..client.connecting import Conversation
 from ..client.handshake import HandshakeFailed, Problem
-from ..errors import SHORTAGES, NameNotFound, SOCKSError, UpstreamFailed, UpstreamRefused, describe
+from ..errors import (
+    SHORTAGES,
+    NameNotFound,
+    SOCKSError,
+    UpstreamFailed,
+    UpstreamFull,
+    UpstreamRefused,
+    describe,
+)
 from ..net.dial import Destination, Dialed, Pending, dial
 from ..net.resolve import NameLookups
 from ..relay.engine import RelayEngine
 from ..runtime.deadlines import Deadlines
 from ..wire.words import UNSPECIFIED, Address, AddressType, Reply
 from .carriers import SocketCarrier, TransportCarrier
-from .hops import Hop
+from .counters import enter
+from .hops import TOR, Hop
 from .interfaces import Route, Trail
 
-# Tor's own replies (proposal 304).
-_TOR_NOT_ALLOWED, _TOR = frozenset({0xF4, 0xF5}), range(0xF0, 0xF8)
+#: Those of Tor's own replies that mean a lack of permission.
+_TOR_NOT_ALLOWED = frozenset({0xF4, 0xF5})
 
 
 class UpstreamRoute:
@@ -45,6 +54,8 @@ class UpstreamRoute:
     :param seconds: the seconds in which the last proxy must have the request.
     :param resolves: whether the last proxy receives names, and looks them up.
     """
+
+    needs_trail = True
 
     def __init__(
         self,
@@ -61,6 +72,7 @@ class UpstreamRoute:
         self.engine = engine
         self.resolves = resolves
         self.via: str = ">".join(hop.name for hop in hops)
+        self.counters = tuple(hop.counters for hop in hops)
         self._first = first
         self._names = names
         self._plain = all(hop.tls is None for hop in hops)
@@ -69,6 +81,10 @@ class UpstreamRoute:
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
         trail = Trail(self.via) if trail is None else trail
+        try:
+            enter(self.counters)
+        except UpstreamFull:
+            return fail()
         trail.tries += 1
         return Try(self, address, trail).start(engine and self._plain)
 
@@ -87,7 +103,7 @@ class UpstreamRoute:
 
 class Try:
     """
-    One connection to a first proxy, until the last proxy has answered.
+    One connection to a first proxy, until the last proxy has answered. It occupies the proxies of *route*.
 
     :param route: leads through the proxies.
     :param destination: the destination that the last proxy is asked for.
@@ -136,8 +152,13 @@ class Try:
 
     def expired(self) -> None:
         """Fail, because the last proxy does not have the request in time."""
-        what = "no connection to the proxy" if self._pending is not None else "the proxy has not answered"
-        self._own_failure(f"{what} within {self._route.deadlines.seconds:g} seconds")
+        seconds = f"within {self._route.deadlines.seconds:g} seconds"
+        if self._pending is not None:
+            self._own_failure(f"no connection to the proxy {seconds}")
+        elif self._handshake.asking:  # for the next proxy, which is silent, or nothing answers for it
+            self._fail(self._next_fails(f"{self._name}: the proxy has not answered {seconds}"))
+        else:
+            self._own_failure(f"the proxy has not answered {seconds}")
 
     def received(self, data: bytes) -> None:
         """See :class:`socksproxy.routes.carriers.Talks`."""
@@ -239,6 +260,7 @@ class Try:
         self._end()
         self._trail.reply = int(self._route.hops[-1].success)
         self._trail.credentials = None
+        self._trail.entered = self._route.counters
         carrier = self._carried
         link = carrier.link if isinstance(carrier, SocketCarrier) else carrier.released()
         if bound.type is AddressType.DOMAIN_NAME:
@@ -246,16 +268,29 @@ class Try:
         self.result.callback(Dialed(link, self._destination, self._dialed.outgoing, bound, early))
 
     def _problem(self, problem: HandshakeFailed) -> SOCKSError:
-        """The error for the client after *problem* with the present proxy."""
+        """The error for the client after *problem* with the present proxy; it is counted."""
         text = f"{self._name}: {problem}"
+        refused, closed = problem.problem is Problem.REFUSED, problem.problem is Problem.CLOSED
+        hop = self._route.hops[self._at]
+        if refused and hop.reaches_no(problem):
+            hop.counters.failed(own=False)
         if self._at + 1 < len(self._route.hops):
-            return UpstreamFailed(text, self._name)
+            return self._next_fails(text) if refused or closed else self._fails(text)
         self._trail.reply = problem.reply
-        if problem.problem is Problem.REFUSED:
+        if refused:
             return UpstreamRefused(text, _reply_for(problem.meaning))
-        if problem.problem is Problem.CLOSED:
-            return UpstreamRefused(text, Reply.GENERAL_FAILURE)
+        return UpstreamRefused(text, Reply.GENERAL_FAILURE) if closed else self._fails(text)
+
+    def _fails(self, text: str) -> UpstreamFailed:
+        """The error for a failure of the present proxy; it is counted."""
+        self._route.hops[max(self._at, 0)].counters.failed(own=True)
         return UpstreamFailed(text, self._name)
+
+    def _next_fails(self, text: str) -> UpstreamFailed:
+        """The error for a failure of the next proxy, as the present one tells it; it is counted."""
+        following = self._route.hops[self._at + 1]
+        following.counters.failed(own=True)
+        return UpstreamFailed(text, following.name)
 
     def _not_connected(self, failure: Failure) -> None:
         problem = failure.value
@@ -268,7 +303,8 @@ class Try:
 
     def _own_failure(self, what: str) -> None:
         """Fail, because the present proxy fails."""
-        self._fail(UpstreamFailed(f"{self._name}: {what}", self._name))
+        if not self.over:
+            self._fail(self._fails(f"{self._name}: {what}"))
 
     def _fail(self, problem: BaseException | Failure) -> None:
         if self.over:
@@ -282,6 +318,8 @@ class Try:
 
     def _drop(self) -> None:
         self._end()
+        for counters in self._route.counters:
+            counters.leave()
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()
@@ -295,7 +333,7 @@ class Try:
 
 def _reply_for(meaning: int) -> Reply:
     """The reply to our client after a proxy's reply *meaning*."""
-    if meaning in _TOR:
+    if meaning in TOR:
         return Reply.NOT_ALLOWED if meaning in _TOR_NOT_ALLOWED else Reply.HOST_UNREACHABLE
     return Reply(meaning) if 1 <= meaning <= 8 else Reply.GENERAL_FAILURE
 
@@ -314,6 +352,7 @@ class Nowhere:
     """
 
     resolves = True
+    needs_trail = True
 
     def __init__(self, name: str) -> None:
         self.via: str = name

@@ -63,7 +63,7 @@ class RoutedSession(SessionParts):
         if rule is not None and rule.timeouts is not None and rule.timeouts.connect is not None:
             context.connects.start_own(self, rule.timeouts.connect)
         route, service = self.way(rule), self.service
-        if route.via is None or service is None:
+        if not route.needs_trail or service is None:
             return route.dial(address, self.channel.detachable)
         if service.trail is None:
             service.trail = Trail(route.via, self._shown_credentials())

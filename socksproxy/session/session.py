@@ -401,6 +401,8 @@ class Session(FollowingSession):
             self._stop_judging()
         if self.login is not None:
             self.login.log_out()
+        if self.service is not None and self.service.trail is not None:
+            self.service.trail.leave()
         self.context.sessions.end(self)
         # They know the session, too: nothing but a collection of garbage would free them.
         self.service = self.login = self.permission = None

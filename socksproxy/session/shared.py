@@ -5,7 +5,6 @@ What the sessions of one server share: the settings, the policy and the users in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from operator import methodcaller
 from socket import SocketType
 from typing import Any, Protocol
@@ -36,18 +35,15 @@ from ..policy.hours import HoursWatch
 from ..relay import engine_for
 from ..relay.engine import RelayEngine
 from ..relay.idle import IdleRelays
-from ..routes.direct import Direct
-from ..routes.hops import hops_of
 from ..routes.interfaces import Route
-from ..routes.upstream import Nowhere, UpstreamRoute
+from ..routes.ways import Ways
 from ..runtime.deadlines import Deadlines, OwnDeadlines
 from ..runtime.pool import Pool
 from ..settings import ServerSettings
 from ..udp.registry import Associations
-from ..values.errors import ConfigError
 from ..values.outgoing import Outgoing
 from ..values.timeouts import Timeouts
-from ..values.upstreams import CLIENTS_OWN, DIRECT
+from ..values.upstreams import CLIENTS_OWN
 from ..wire.words import AddressType
 from .early_data import EarlyData
 
@@ -55,9 +51,6 @@ _log = Logger(namespace="socksproxy")
 
 #: Seconds that a client has to read its refusal and close.
 LINGER = 2.0
-
-#: Routes of rules and users that are kept.
-_ROUTES = 1024
 
 
 class TakesOptions(Protocol):
@@ -185,6 +178,7 @@ class ServerContext:
         #: What gives these options to sockets when they are accepted.
         self.acceptors: WeakSet[TakesOptions] = WeakSet()
         self._engine: RelayEngine | None = None
+        self.ways = Ways(reactor, lambda: self.engine, lambda: self.names, self.events.tell)
         self._set_routes()
 
     @property
@@ -290,38 +284,13 @@ class ServerContext:
         upstreams = self.settings.upstreams
         #: Whether an upstream gets the names and passwords that clients show.
         self.passes_logins = any(each.login == CLIENTS_OWN for each in upstreams.values())
+        self.ways.configure(upstreams, _fixed(self.settings), self.socket_options)
         #: The way out by its name, for rules and users with addresses of their own to leave from.
-        self.route_by: Callable[[str | None, Outgoing], Route] = lru_cache(_ROUTES)(self._route)
+        self.route_by: Callable[[str | None, Outgoing], Route] = self.ways.by
         #: Whether the server's outgoing address is chosen for each session.
         self.chooses_outgoing = self.settings.outgoing.fixed is None
         # A session that should have chosen an address does not leave from any other.
-        self.route: Route = self._route(self.settings.via, Outgoing(strict=self.chooses_outgoing))
-
-    def _route(self, via: str | None, outgoing: Outgoing) -> Route:
-        """The way out that is called *via*. One that there is not, or not any more, leads nowhere."""
-        direct = self._direct(outgoing, _fixed(self.settings))
-        if via is None or via == DIRECT:
-            return direct
-        try:
-            hops = hops_of(via, self.settings.upstreams)
-        except ConfigError as problem:
-            _log.error("the way out {via} cannot be used: {problem}", via=via, problem=problem)
-            return Nowhere(via)
-        if not hops:
-            return direct
-        last = self.settings.upstreams[via]
-        return UpstreamRoute(
-            self.reactor,
-            hops,
-            direct,
-            lambda: self.names,
-            lambda: self.engine,
-            last.try_timeout,
-            last.takes_names,
-        )
-
-    def _direct(self, outgoing: Outgoing, otherwise: Outgoing = Outgoing()) -> Direct:
-        return Direct(self.reactor, lambda: self.engine, outgoing, self.socket_options, otherwise)
+        self.route: Route = self.route_by(self.settings.via, Outgoing(strict=self.chooses_outgoing))
 
     def take(self, channel: Channel) -> Take:
         """What makes a relay's end of a connection that comes to a session on *channel*."""

@@ -22,6 +22,8 @@ DIRECT = "direct"
 #: The login that stands for the client's own.
 CLIENTS_OWN: Literal["client"] = "client"
 
+#: The greatest weight, and the greatest number of sessions that can be a limit.
+_MOST = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -62,6 +64,9 @@ class Upstream:
         so they are looked up here.
     :ivar try_timeout: seconds until the proxy has the request: for TCP, TLS, greeting and login of a whole
         chain. The answer may take the rest of connect-timeout.
+    :ivar max_sessions: the greatest number of sessions through the upstream at once, with the tries that run;
+        a session too many gets reply 1, or another member of the pool. Default: any number.
+    :ivar weight: the upstream's share of the sessions of a pool, beside the weights of the other members.
     :ivar ca_file: the file of certificates that certify the proxy's own, for https. Default: the system's.
     :raises ConfigError: when values do not go together; its path is the key.
     """
@@ -73,9 +78,13 @@ class Upstream:
     resolve: Literal["upstream", "here"] = "upstream"
     try_timeout: float = 5.0
     ca_file: str | None = None
+    max_sessions: int | None = None
+    weight: int = 1
 
     def __attrs_post_init__(self) -> None:
         kind = self.type
+        _check_number("max-sessions", self.max_sessions, 1)
+        _check_number("weight", self.weight, 1)
         if kind is UpstreamType.DIRECT:
             for key in ("address", "login", "via", "ca_file"):
                 if getattr(self, key) is not None:
@@ -94,6 +103,11 @@ class Upstream:
     def takes_names(self) -> bool:
         """Whether the proxy receives names; if not, they are looked up here."""
         return self.type is not UpstreamType.SOCKS4 and self.resolve == "upstream"
+
+
+def _check_number(key: str, value: int | None, least: int) -> None:
+    if value is not None and not least <= value <= _MOST:
+        raise ConfigError(f"a whole number from {least} to {_MOST}", value, path=(key,))
 
 
 def _check_login(login: Credentials, kind: UpstreamType) -> None:

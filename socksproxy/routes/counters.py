@@ -1,0 +1,88 @@
+"""
+The numbers of each upstream: its sessions, its failures, and whether it has room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..errors import UpstreamFull
+
+
+class UpstreamCounters:
+    """
+    What is counted of one upstream. A reload keeps the numbers of each name that stays.
+
+    :param name: the upstream's name.
+    :param tell: passes an event of :class:`socksproxy.events.IServerEvents` on, with its values.
+    :param since: the time from which on is counted, in seconds since the epoch.
+    :ivar most: the greatest number of sessions at once; None: any number.
+    :ivar sessions: the sessions that there are, with the tries that run.
+    :ivar total: all sessions and tries so far.
+    :ivar own_failures: the tries in which the upstream itself has failed.
+    :ivar destination_failures: the tries in which the upstream has not reached what is behind it.
+    :ivar checks: the active checks that have ended.
+    """
+
+    __slots__ = (
+        "_tell",
+        "checks",
+        "destination_failures",
+        "most",
+        "name",
+        "own_failures",
+        "sessions",
+        "since",
+        "total",
+    )
+
+    def __init__(
+        self, name: str, tell: Callable[..., None] = lambda *_: None, since: float = 0.0
+    ) -> None:
+        self._tell = tell
+        self.name = name
+        self.since = since
+        self.most: int | None = None
+        self.sessions = self.total = 0
+        self.own_failures = self.destination_failures = self.checks = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many sessions as there may be."""
+        return self.most is not None and self.sessions >= self.most
+
+    def leave(self) -> None:
+        """A session or a try has ended."""
+        self.sessions -= 1
+        self._tell("upstream_left", self.name)
+
+    def failed(self, own: bool) -> None:
+        """A try has failed: see :meth:`socksproxy.events.IServerEvents.upstream_failed`."""
+        if own:
+            self.own_failures += 1
+        else:
+            self.destination_failures += 1
+        self._tell("upstream_failed", self.name, own)
+
+    def checked(self, alive: bool) -> None:
+        """An active check has ended."""
+        self.checks += 1
+        self._tell("upstream_checked", self.name, alive)
+
+    def _enter(self) -> None:
+        self.sessions += 1
+        self.total += 1
+        self._tell("upstream_entered", self.name)
+
+
+def enter(way: Sequence[UpstreamCounters]) -> None:
+    """
+    A try begins, which occupies all upstreams of *way*, until each one's :meth:`UpstreamCounters.leave`.
+
+    :raises UpstreamFull: where one of them has no room; then none is occupied.
+    """
+    for counters in way:
+        if counters.full:
+            raise UpstreamFull(f"{counters.name}: it has {counters.most} sessions already", counters.name)
+    for counters in way:
+        counters._enter()
