@@ -19,6 +19,7 @@ from .wire.words import ProtocolError, Reply, Reply4, SOCKSError
 __all__ = [
     "SHORTAGES",
     "AddressTypeNotSupported",
+    "CannotLeave",
     "CommandNotSupported",
     "ConnectFailed",
     "ConnectTimedOut",
@@ -144,6 +145,10 @@ class ConnectFailed(SOCKSError):
     def __init__(self, message: str, reply: Reply) -> None:
         super().__init__(message)
         self.reply = reply
+
+
+class CannotLeave(SOCKSError, OSError):
+    """A socket cannot leave as the configuration says: by an interface, with a mark, from a namespace."""
 
 
 class UpstreamFailed(SOCKSError):

@@ -462,25 +462,20 @@ def connect_from(
     to: Any,
     factory: ClientFactory,
     timeout: float,
-    source: tuple[str, int],
-    prepare: Callable[[socket.socket], None],
+    source: tuple[str, int] | None,
+    link: SocketType,
 ) -> tcp.Connector:
     """
-    What the reactor's ``connectTCP`` does, with an option that the socket needs before it is bound.
+    What the reactor's ``connectTCP`` does, with a socket that the caller has made.
 
     :param to: the destination, with ``host`` and ``port``.
-    :param source: what the socket is bound to.
-    :param prepare: sets the option; its OSError makes the attempt fail.
+    :param source: what the socket is bound to; None: the system's choice.
+    :param link: the socket, which the transport closes.
     """
+    link.setblocking(False)
 
     class ReadyClient(tcp.Client):
-        def createInternetSocket(self) -> socket.socket:
-            link: socket.socket = super().createInternetSocket()
-            try:
-                prepare(link)
-            except OSError:
-                link.close()
-                raise
+        def createInternetSocket(self) -> SocketType:
             return link
 
     class ReadyConnector(tcp.Connector):

@@ -152,7 +152,6 @@ TESTED_ELSEWHERE = {
     "relay/transports": "relay/test_contract.py",
     "routes/carriers": "routes/test_upstream.py",
     "routes/hops": "routes/test_upstream.py",
-    "routes/ways": "routes/test_upstream.py",
     "service/base": "service/test_server.py",
     "session/allowance": "limits/test_sessions.py",
     "session/parts": "session/test_session.py",

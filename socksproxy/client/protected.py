@@ -21,19 +21,20 @@ class Protected(Protocol):
 
     :param inner: the caller's protocol. It sees plain bytes.
     :param wrapping: protects the bytes. A message that it does not accept closes the connection.
+    :ivar inner: *inner*, or what has taken its place.
     """
 
     def __init__(self, inner: Any, wrapping: Wrapping) -> None:
-        self._inner = inner
+        self.inner = inner
         self._wrapping = wrapping
 
     def makeConnection(self, transport: Any) -> None:
         """See :meth:`twisted.internet.interfaces.IProtocol.makeConnection`."""
         directlyProvides(self, providedBy(transport))
-        if IHalfCloseableProtocol.providedBy(self._inner):
+        if IHalfCloseableProtocol.providedBy(self.inner):
             alsoProvides(self, IHalfCloseableProtocol)
         self.transport = transport
-        self._inner.makeConnection(self)
+        self.inner.makeConnection(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Protected bytes have come."""
@@ -43,19 +44,19 @@ class Protected(Protocol):
             self.abortConnection()
             return
         if plain:
-            self._inner.dataReceived(plain)
+            self.inner.dataReceived(plain)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See :meth:`twisted.internet.interfaces.IProtocol.connectionLost`."""
-        self._inner.connectionLost(reason)
+        self.inner.connectionLost(reason)
 
     def readConnectionLost(self) -> None:
         """See :meth:`twisted.internet.interfaces.IHalfCloseableProtocol.readConnectionLost`."""
-        self._inner.readConnectionLost()
+        self.inner.readConnectionLost()
 
     def writeConnectionLost(self) -> None:
         """See :meth:`twisted.internet.interfaces.IHalfCloseableProtocol.writeConnectionLost`."""
-        self._inner.writeConnectionLost()
+        self.inner.writeConnectionLost()
 
     def write(self, data: bytes) -> None:
         """See :meth:`twisted.internet.interfaces.ITransport.write`."""
@@ -68,6 +69,6 @@ class Protected(Protocol):
 
     def __getattr__(self, name: str) -> Any:
         """All else is the transport's."""
-        if name in ("transport", "_inner", "_wrapping"):
+        if name in ("transport", "inner", "_wrapping"):
             raise AttributeError(name)
         return getattr(self.transport, name)

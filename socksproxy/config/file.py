@@ -179,11 +179,13 @@ class Configured:
 
     def check_outgoing(self, is_ours: Callable[[str], bool]) -> None:
         """
-        Note addresses of users, groups and rules from which nothing can leave.
+        Note addresses of users, groups, rules and upstreams from which nothing can leave.
 
         :param is_ours: tells whether a literal address is one of this machine.
         """
-        for path, host in self._entries("outgoing", USERS, GROUPS, RULE):
+        for path, host in self._entries("outgoing", USERS, GROUPS, RULE, UPSTREAMS):
+            if path[0] == UPSTREAMS and "netns" in self._document[UPSTREAMS][path[1]]:
+                continue  # a namespace has addresses of its own
             if is_address(host) and not is_ours(host):
                 self.errors.append(ConfigError("not an address of this machine", path=path))
 

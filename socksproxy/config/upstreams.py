@@ -11,12 +11,17 @@ from typing import Any
 
 from ..errors import NameNotFound, describe
 from ..net.names import canonical
+from ..net.sockets import SO_BINDTODEVICE, can_enter_namespaces
+from ..routes.endpoint_reactor import check_endpoint
 from ..routes.hops import Hop
 from ..values.errors import ConfigError, Path
+from ..values.outgoing import outgoing_of
 from ..values.parsers import seconds
 from ..values.upstreams import (
     CLIENTS_OWN,
     DIRECT,
+    EACH_SESSION,
+    GSSAPI,
     Upstream,
     UpstreamType,
     chain_of,
@@ -33,6 +38,7 @@ from .words import UPSTREAMS, listed, nearest
 UPSTREAM_KEYS = {
     "type": Key('"socks5"'),
     "address": Key('"proxy.example.org:1080"'),
+    "endpoint": Key('"tls:proxy.example.org:443"'),
     "login": Key('{ user = "office", password-file = "/etc/socks/office" }'),
     "via": Key('"office"'),
     "resolve": Key('"here"'),
@@ -40,9 +46,16 @@ UPSTREAM_KEYS = {
     "ca-file": Key('"/etc/ssl/office.pem"'),
     "max-sessions": Key("100"),
     "weight": Key("2"),
+    "outgoing": Key('["192.0.2.11"]'),
+    "interface": Key('"wg0"'),
+    "mark": Key("7"),
+    "netns": Key('"vpn"'),
+    "proxy-protocol": Key("2"),
 }
 
 _seconds = seconds()
+#: Bytes of the longest name of an interface (IFNAMSIZ, without the zero at the end).
+_LONGEST_INTERFACE = 15
 #: Most bytes of a file with a password.
 _MOST_BYTES = 4096
 
@@ -140,10 +153,42 @@ def _address(value: Any) -> Address:
         raise ConfigError("the host is not a valid name or address") from None
 
 
+def _endpoint(value: Any) -> str:
+    description = expanded(value)
+    check_endpoint(description)
+    return description
+
+
 def _resolve(value: Any) -> str:
-    if value not in ("upstream", "here"):
-        raise ConfigError("upstream or here")
+    if value not in ("upstream", "here", "judge"):
+        raise ConfigError("upstream, here or judge")
     return str(value)
+
+
+def _interface(value: Any) -> str:
+    name: str = text(value)
+    if (
+        not 0 < len(os.fsencode(name)) <= _LONGEST_INTERFACE
+        or set(name) & set("/ \0")
+        or SO_BINDTODEVICE is None
+    ):
+        raise ConfigError("not the name of a network interface, on a platform that can bind to one")
+    return name
+
+
+def _netns(value: Any) -> str:
+    name = expanded(value)
+    if not can_enter_namespaces():
+        raise ConfigError("needs Linux, and Python 3.12 or later")
+    if not name or "\0" in name:
+        raise ConfigError("neither a name of ip netns nor a path")
+    return name
+
+
+def _version(value: Any) -> int:
+    if value not in (1, 2) or isinstance(value, bool):
+        raise ConfigError("1 or 2")
+    return int(value)
 
 
 def _try_timeout(value: Any) -> float:
@@ -153,10 +198,10 @@ def _try_timeout(value: Any) -> float:
 
 
 def _login(directory: str, value: Any, path: Path, errors: list[ConfigError]) -> Any:
-    if value == CLIENTS_OWN:
+    if isinstance(value, str) and value in (CLIENTS_OWN, EACH_SESSION, GSSAPI):
         return value
     if not isinstance(value, dict):
-        right = 'neither "client" nor a table with user and password-file'
+        right = 'neither "client", "session" nor "gssapi", nor a table with user and password-file'
         raise ConfigError(right, shown=False)
     found = read_table(
         value, path, {"user": plain(expanded), "password-file": plain(partial(_password, directory))}, errors
@@ -190,4 +235,10 @@ _READERS: dict[str, Reader] = {
     "try-timeout": plain(_try_timeout),
     "max-sessions": plain(typed(int)),
     "weight": plain(typed(int)),
+    "endpoint": plain(_endpoint),
+    "outgoing": plain(outgoing_of),
+    "interface": plain(_interface),
+    "mark": plain(typed(int)),
+    "netns": plain(_netns),
+    "proxy-protocol": plain(_version),
 }

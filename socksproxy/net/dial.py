@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from socket import AF_INET, AF_INET6, SocketType
+from socket import AF_INET, AF_INET6, SOCK_STREAM, SocketType
 from sys import intern
 from typing import Any, NamedTuple, Protocol as Shape, TypeAlias, TypeVar, cast
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import (
     IConnector,
     IDelayedCall,
@@ -31,6 +31,7 @@ from ..errors import ConnectedToItself, ConnectFailed, UpstreamFailed, describe,
 from ..twisted_internals import connect_from
 from ..values.outgoing import FreeAddress, Outgoing, free_bind
 from ..wire.words import Address, AddressType
+from .sockets import NewSocket
 from .tcp_options import SOCKET_OPTIONS, SocketOption, set_options
 
 #: Seconds until the next address is tried beside the one that has not answered (RFC 8305, section 5).
@@ -258,6 +259,7 @@ class Connects(Shape):
         source: tuple[str, int] | None = None,
         options: Iterable[SocketOption] = (),
         made: Callable[[SocketType], Any] = ...,
+        new_socket: NewSocket = ...,
     ) -> Pending: ...
 
 
@@ -268,6 +270,7 @@ class SocketDialer:
     :param engine: reports when a socket is connected.
     :param outgoing: where connections leave from.
     :param options: what sockets are told.
+    :param new_socket: makes a socket.
     """
 
     def __init__(
@@ -275,10 +278,12 @@ class SocketDialer:
         engine: Connects,
         outgoing: Outgoing = Outgoing(),
         options: Sequence[SocketOption] = SOCKET_OPTIONS,
+        new_socket: NewSocket = SocketType,
     ) -> None:
         self._engine = engine
         self._outgoing = outgoing
         self._options = options
+        self._new_socket = new_socket
 
     def __call__(self, destination: Address) -> Pending:
         """Start an attempt."""
@@ -289,6 +294,7 @@ class SocketDialer:
             self._outgoing.source(destination),
             self._options,
             partial(self._dialed, destination),
+            self._new_socket,
         )
 
     def _dialed(self, destination: Address, link: SocketType) -> Dialed:
@@ -319,6 +325,7 @@ class TransportDialer:
     :param outgoing: where connections leave from.
     :param timeout: seconds of one attempt; the session's own deadline usually comes first.
     :param options: what sockets are told.
+    :param new_socket: makes a socket; None: Twisted does.
     """
 
     def __init__(
@@ -327,7 +334,9 @@ class TransportDialer:
         outgoing: Outgoing = Outgoing(),
         timeout: float = 30.0,
         options: Sequence[SocketOption] = SOCKET_OPTIONS,
+        new_socket: NewSocket | None = None,
     ) -> None:
+        self._new_socket = new_socket
         self._reactor = reactor
         self._outgoing = outgoing
         self._timeout = timeout
@@ -337,19 +346,33 @@ class TransportDialer:
         """Start an attempt."""
         attempt = _ConnectAttempt(destination, self._options)
         source = self._outgoing.source(destination)
-        if source is not None and isinstance(source[0], FreeAddress):
-            attempt.connector = connect_from(
-                self._reactor, destination, attempt, self._timeout, source, partial(free_bind, host=source[0])
+        if self._new_socket is None and (source is None or not isinstance(source[0], FreeAddress)):
+            attempt.connector = self._reactor.connectTCP(
+                destination.host,
+                destination.port,
+                attempt,
+                timeout=self._timeout,
+                bindAddress=source,
             )
             return attempt.result
-        attempt.connector = self._reactor.connectTCP(
-            destination.host,
-            destination.port,
-            attempt,
-            timeout=self._timeout,
-            bindAddress=source,
-        )
+        try:
+            link = self._made(destination, source)
+        except OSError:
+            return fail()
+        attempt.connector = connect_from(self._reactor, destination, attempt, self._timeout, source, link)
         return attempt.result
+
+    def _made(self, destination: Address, source: tuple[str, int] | None) -> SocketType:
+        """A socket that can be bound to *source*."""
+        family = AF_INET6 if destination.type is AddressType.IPV6 else AF_INET
+        link = (self._new_socket or SocketType)(family, SOCK_STREAM)
+        try:
+            if source is not None:
+                free_bind(link, source[0])
+        except OSError:
+            link.close()
+            raise
+        return link
 
 
 class _ConnectAttempt(ClientFactory):

@@ -33,12 +33,14 @@ class DestinationCheck(NamedTuple):
     :ivar leaves_as_name: tells whether a permitted destination goes to the way out as a name. It raises
         :class:`~socksproxy.errors.SOCKSError` where the way out does not carry the command. None: every
         connection leaves from this machine.
+    :ivar enough: those of a name's permitted addresses that are to be tried; None: all are.
     """
 
     policy: IPolicy
     names: NameLookups
     clock: IReactorTime
     leaves_as_name: Callable[[Command, Address], bool] | None = None
+    enough: Callable[[list[Address]], list[Address]] | None = None
 
 
 def ask(policy: IPolicy, client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
@@ -259,7 +261,7 @@ def _chosen(
     if command is not Command.CONNECT and check.leaves_as_name is not None:
         for address in permitted:
             check.leaves_as_name(command, address)
-    return permitted
+    return permitted if check.enough is None or command is not Command.CONNECT else check.enough(permitted)
 
 
 def _policy_failed(failure: Failure) -> bool:

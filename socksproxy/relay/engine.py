@@ -356,6 +356,7 @@ class RelayEngine:
         source: tuple[str, int] | None = None,
         options: Iterable[SocketOption] = SOCKET_OPTIONS,
         made: Callable[[SocketType], Any] = _itself,
+        new_socket: Callable[[int, int], SocketType] = SocketType,
     ) -> Attempt:
         """
         Connect a stream socket.
@@ -365,13 +366,14 @@ class RelayEngine:
         :param source: the address (and port, or 0) to connect from.
         :param options: what the socket is told.
         :param made: what the caller makes of the connected socket.
+        :param new_socket: makes the socket, of a family and a type.
         :returns: ends with what *made* returns; the socket is non-blocking and registered for everything.
             The caller calls :meth:`drop` before it closes the socket. Or it ends with the failure of an
             :class:`OSError` as the system gives it, or of what *made* raises, and then the socket is closed.
         """
         attempt = Attempt(self, made)
         try:
-            attempt.link = link = SocketType(family, _STREAM)
+            attempt.link = link = new_socket(family, _STREAM)
             for option in options:
                 link.setsockopt(*option)
             if source is not None:

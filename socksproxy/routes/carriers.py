@@ -9,6 +9,8 @@ from typing import Any, Protocol as Shape
 
 from twisted.python.failure import Failure
 
+from ..client.handshake import Wrapping
+from ..client.protected import Protected
 from ..net.dial import Destination
 from ..relay.engine import RelayEngine
 from ..relay.epoll_events import READABLE, UNEVEN
@@ -95,6 +97,10 @@ class SocketCarrier:
         """A socket of the engine speaks no TLS."""
         raise NotImplementedError
 
+    def protect(self, wrapping: Wrapping) -> None:
+        """A socket of the engine protects nothing."""
+        raise NotImplementedError
+
 
 class TransportCarrier:
     """
@@ -117,8 +123,13 @@ class TransportCarrier:
         lower, self.link = self.link, Destination()
         self.link.end, lower.end = self, None
         layer = TLSMemoryBIOProtocol(TLSMemoryBIOFactory(options, True, _NO_FACTORY), self.link)
-        replace_protocol(lower.transport, layer)
-        layer.makeConnection(lower.transport)
+        _put(layer, lower.transport)
+
+    def protect(self, wrapping: Wrapping) -> None:
+        """Have all bytes be protected by *wrapping* from now on (RFC 1961)."""
+        lower, self.link = self.link, Destination()
+        self.link.end, lower.end = self, None
+        _put(Protected(self.link, wrapping), lower.transport)
 
     def send(self, data: bytes) -> None:
         """Send *data*."""
@@ -149,6 +160,15 @@ class TransportCarrier:
     def connectionLost(self, reason: Failure) -> None:
         """See :class:`socksproxy.net.dial.RelaySide`."""
         self._talk.lost(reason.value or ConnectionAbortedError())
+
+
+def _put(layer: Any, transport: Any) -> None:
+    """Have *layer* be the protocol of *transport*."""
+    if isinstance(transport, Protected):
+        transport.inner = layer
+    else:
+        replace_protocol(transport, layer)
+    layer.makeConnection(transport)
 
 
 class _NoFactory:

@@ -36,9 +36,7 @@ class UpstreamCounters:
         "total",
     )
 
-    def __init__(
-        self, name: str, tell: Callable[..., None] = lambda *_: None, since: float = 0.0
-    ) -> None:
+    def __init__(self, name: str, tell: Callable[..., None] = lambda *_: None, since: float = 0.0) -> None:
         self._tell = tell
         self.name = name
         self.since = since

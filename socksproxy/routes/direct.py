@@ -5,6 +5,7 @@ The direct route, from this machine to the destination without a proxy between.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from socket import SocketType
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -13,11 +14,12 @@ from twisted.python.failure import Failure
 
 from ..errors import UpstreamFull, reply_for
 from ..net.dial import Connects, Dialed, Pending, SocketDialer, TransportDialer, as_deferred
+from ..net.sockets import Leaving
 from ..net.tcp_options import SocketOption
 from ..values.outgoing import Outgoing
 from ..wire.words import Address, Reply
 from .counters import UpstreamCounters, enter
-from .interfaces import Route, Trail
+from .interfaces import Trail
 
 
 class Direct:
@@ -29,9 +31,11 @@ class Direct:
     :param outgoing: the addresses that connections and datagrams leave from.
     :param options: the options that each socket gets.
     :param otherwise: the addresses for connections of a family that has no address in *outgoing*.
+    :param leaving: how sockets leave this machine.
+    :ivar leaves_as_others: whether sockets leave as all sockets of the system do.
     """
 
-    resolves = False
+    resolves = judges = False
     via = None
     needs_trail = False
 
@@ -42,12 +46,17 @@ class Direct:
         outgoing: Outgoing,
         options: Sequence[SocketOption],
         otherwise: Outgoing = Outgoing(),
+        leaving: Leaving = Leaving(),
     ) -> None:
+        self.leaves_as_others = leaving == Leaving()
+        self._new_socket = None if self.leaves_as_others else leaving.new_socket
         self._engine = engine
         self._outgoing = outgoing
         self._options = options
         self._dialing = outgoing.over(otherwise)  # a strict Outgoing stays as it is
-        self._transports = TransportDialer(reactor, self._dialing, options=options)
+        self._transports = TransportDialer(
+            reactor, self._dialing, options=options, new_socket=self._new_socket
+        )
         self._sockets: SocketDialer | None = None
         self._dials_for: Connects | None = None
 
@@ -63,7 +72,9 @@ class Direct:
             return self._transports(address)
         if present is not self._dials_for or self._sockets is None:
             self._dials_for = present
-            self._sockets = SocketDialer(present, self._dialing, self._options)
+            self._sockets = SocketDialer(
+                present, self._dialing, self._options, self._new_socket or SocketType
+            )
         return self._sockets(address)
 
     def source(self, address: Address) -> str | None:
@@ -78,13 +89,14 @@ class DirectUpstream:
 
     :param counters: its numbers.
     :param direct: leads out.
+    :ivar via: the name, where sockets leave in a way of their own: then the route carries CONNECT alone.
     """
 
-    resolves = False
-    via = None
+    resolves = judges = False
     needs_trail = True
 
-    def __init__(self, counters: UpstreamCounters, direct: Route) -> None:
+    def __init__(self, counters: UpstreamCounters, direct: Direct) -> None:
+        self.via = None if direct.leaves_as_others else counters.name
         self._direct = direct
         self.counters = counters
 

@@ -8,14 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..client.connecting import Conversation
-from ..client.handshake import Handshake, HandshakeFailed, UsernamePassword
+from ..client.handshake import Handshake, HandshakeFailed, Login, UsernamePassword
+from ..client.logins import GSSAPILogin
 from ..errors import AddressTypeNotSupported, UpstreamFailed
 from ..extras import missing
 from ..values.errors import ConfigError
-from ..values.upstreams import CLIENTS_OWN, Upstream, UpstreamType, chain_of
+from ..values.upstreams import CLIENTS_OWN, EACH_SESSION, GSSAPI, Upstream, UpstreamType, chain_of
 from ..wire.password import Credentials
+from ..wire.proxy import build_header
 from ..wire.words import Address, Command, Reply, Reply4, Request, Version
 from .counters import UpstreamCounters
+from .interfaces import Trail
 
 if TYPE_CHECKING:
     from ..client.http_connect import HTTPHandshake
@@ -25,6 +28,7 @@ TOR = range(0xF0, 0xF8)
 #: With these, HTTP proxies tell that a destination is not reached.
 _NOT_REACHED = frozenset({403, 404, 502, 503, 504})
 
+
 class Hop:
     """
     One proxy on a way out.
@@ -33,40 +37,44 @@ class Hop:
     :param upstream: the proxy's settings.
     :param counters: the proxy's numbers; None: new ones.
     :raises ConfigError: where an extra is missing, or the file of certificates is wrong.
+    :ivar address: the host and port of the proxy; None: *endpoint* leads there.
+    :ivar endpoint: the client endpoint that leads to the proxy, as a text; None: *address* does.
     :ivar success: the number by which the proxy tells success.
     :ivar tls: the options of TLS to the proxy; None: it speaks no TLS.
+    :ivar plain: whether the bytes on the connection are plain, so that a socket of the engine can carry them.
     """
 
     def __init__(self, name: str, upstream: Upstream, counters: UpstreamCounters | None = None) -> None:
         kind, address, login = upstream.type, upstream.address, upstream.login
-        assert address is not None
         self.name = name
         self.counters = UpstreamCounters(name) if counters is None else counters
-        self.address: Address = address
+        self.address = address
+        self.endpoint = upstream.endpoint
         self._kind = kind
-        self._clients_own = login == CLIENTS_OWN
-        self._login = _login(login) if isinstance(login, Credentials) else None
+        self._whose = login if isinstance(login, str) else None
+        self._login = _login(login, address)
+        self._header = upstream.proxy_protocol
         self._version = Version.SOCKS4 if kind.is_socks4 else Version.SOCKS5
         self._http: type[HTTPHandshake] | None = _http() if kind.is_http else None
         self.success = 200 if kind.is_http else Reply4.GRANTED if kind.is_socks4 else Reply.SUCCEEDED
-        self.tls = _tls(address.host, upstream.ca_file) if kind is UpstreamType.HTTPS else None
+        self.tls = _tls(address, upstream.ca_file) if kind is UpstreamType.HTTPS else None
+        self.plain = self.tls is None and self.endpoint is None and login != GSSAPI
 
-    def handshake(self, destination: Address, client: Credentials | None) -> Conversation:
+    def handshake(self, destination: Address, trail: Trail) -> Conversation:
         """
         The handshake that asks the proxy for *destination*.
 
-        :param client: the credentials that the client has shown; None: it has shown none.
+        :param trail: knows the credentials that the client has shown, and those of its session.
         :raises AddressTypeNotSupported: where the proxy's protocol has no form for the destination.
         :raises UpstreamFailed: where the protocol has no form for the client's own login.
         """
-        login = self._login
-        if self._clients_own and client is not None:
-            login = _login(client)
+        login = self._login_for(trail)
+        known = login if isinstance(login, UsernamePassword) else None
         if self._http is not None:
-            if login is not None and b":" in login.credentials.username:
+            if known is not None and b":" in known.credentials.username:
                 raise UpstreamFailed(f"{self.name}: HTTP has no form for a user with a colon")
-            return self._http(destination, login)
-        userid = b"" if login is None else login.credentials.username
+            return self._http(destination, known)
+        userid = b"" if known is None else known.credentials.username
         try:
             return Handshake(Request(self._version, Command.CONNECT, destination, userid), login)
         except ValueError:
@@ -74,11 +82,27 @@ class Hop:
                 f"{self.name}: {self._kind.value} has no form for the destination"
             ) from None
 
+    def header(self, trail: Trail) -> bytes:
+        """The PROXY header that the proxy expects before all else; empty: it expects none."""
+        if self._header is None:
+            return b""
+        source, destination = trail.ends() or (None, None)
+        return build_header(self._header, source, destination)
+
+    def _login_for(self, trail: Trail) -> Login | None:
+        if self._whose == CLIENTS_OWN:
+            return None if trail.credentials is None else UsernamePassword(*trail.credentials)
+        if self._whose == EACH_SESSION:  # a proxy that asks for no login would keep nothing apart
+            return UsernamePassword(*trail.own_credentials, insist=True)
+        return self._login
+
     def reaches_no(self, problem: HandshakeFailed) -> bool:
         """Whether the proxy tells by its refusal *problem* that it does not reach the destination."""
         if self._http is not None and problem.reply in _NOT_REACHED:
             return True
-        return Reply.NOT_ALLOWED <= problem.meaning <= Reply.ADDRESS_TYPE_NOT_SUPPORTED or problem.meaning in TOR
+        return (
+            Reply.NOT_ALLOWED <= problem.meaning <= Reply.ADDRESS_TYPE_NOT_SUPPORTED or problem.meaning in TOR
+        )
 
 
 def hops_of(
@@ -93,8 +117,17 @@ def hops_of(
     return [Hop(each, upstreams[each], counters.get(each)) for each in chain_of(name, upstreams)]
 
 
-def _login(credentials: Credentials) -> UsernamePassword:
-    return UsernamePassword(*credentials)
+def _login(login: Credentials | str | None, address: Address | None) -> Login | None:
+    """The login that is the same for all clients; None: there is none."""
+    if isinstance(login, Credentials):
+        return UsernamePassword(*login)
+    if login != GSSAPI:
+        return None
+    assert address is not None
+    try:
+        return GSSAPILogin(address.host)
+    except ImportError as problem:
+        raise ConfigError(str(problem), path=("login",), shown=False) from None
 
 
 def _http() -> type[HTTPHandshake]:
@@ -105,7 +138,10 @@ def _http() -> type[HTTPHandshake]:
     return HTTPHandshake
 
 
-def _tls(host: str, ca_file: str | None) -> Any:
+def _tls(address: Address | None, ca_file: str | None) -> Any:
+    if address is None:
+        raise ConfigError("https needs an address: the certificate must have its host", shown=False)
+    host = address.host
     try:
         from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
     except ImportError as problem:

@@ -4,12 +4,26 @@ The interface of every way out.
 
 from __future__ import annotations
 
-from typing import Protocol
+from secrets import token_hex
+from typing import Protocol, TypeAlias
 
 from ..net.dial import Pending
 from ..wire.password import Credentials
 from ..wire.words import Address
 from .counters import UpstreamCounters
+
+#: A literal address and a port.
+_Place: TypeAlias = tuple[str, int]
+
+
+class Traveller(Protocol):
+    """What a route may ask about the session that it carries."""
+
+    def ends(self) -> tuple[_Place, _Place] | None:
+        """The client's address, and the address that the client has reached; None: there are none."""
+
+    def name(self) -> Address | None:
+        """The destination in canonical form, where the client has asked for a name; None: for an address."""
 
 
 class Trail:
@@ -18,21 +32,44 @@ class Trail:
 
     :param via: the proxies, the first one from here first; None: there is none.
     :param credentials: the credentials that the client has shown; None: it has shown none.
+    :param traveller: the session; None: there is none.
     :ivar tries: the number of connections to first proxies that have begun.
     :ivar asked: whether a last proxy has the request.
     :ivar reply: the number in a last proxy's reply: REP, CD or the status of HTTP; None: no reply so far.
     :ivar entered: the upstreams that the connection occupies, from its success to :meth:`leave`.
     """
 
-    __slots__ = ("asked", "credentials", "entered", "reply", "tries", "via")
+    __slots__ = ("_own", "_traveller", "asked", "credentials", "entered", "reply", "tries", "via")
 
-    def __init__(self, via: str | None, credentials: Credentials | None = None) -> None:
+    def __init__(
+        self,
+        via: str | None,
+        credentials: Credentials | None = None,
+        traveller: Traveller | None = None,
+    ) -> None:
         self.via = via
         self.credentials = credentials
         self.tries = 0
         self.asked = False
         self.reply: int | None = None
         self.entered: tuple[UpstreamCounters, ...] = ()
+        self._traveller = traveller
+        self._own: Credentials | None = None
+
+    @property
+    def own_credentials(self) -> Credentials:
+        """A random name and password, which are the session's alone: what a proxy keeps apart by them."""
+        if self._own is None:
+            self._own = Credentials(token_hex(16).encode(), token_hex(16).encode())
+        return self._own
+
+    def ends(self) -> tuple[_Place, _Place] | None:
+        """See :meth:`Traveller.ends`."""
+        return None if self._traveller is None else self._traveller.ends()
+
+    def name(self) -> Address | None:
+        """See :meth:`Traveller.name`."""
+        return None if self._traveller is None else self._traveller.name()
 
     def leave(self) -> None:
         """The connection has ended: it occupies no upstream any more."""
@@ -48,6 +85,8 @@ class Route(Protocol):
     :ivar resolves: whether the route looks names up itself. If not, it takes literal addresses only.
     :ivar via: the proxies of the route, with ``>`` between them, the first one from here first; None: the
         route leads directly to the destination. A route through proxies carries CONNECT alone.
+    :ivar judges: whether the route passes on the name that the client has asked for, in place of the address
+        of the name that the policy has judged. One address of the name is enough then.
     :ivar needs_trail: whether :meth:`dial` needs a trail. The caller calls :meth:`Trail.leave` when the
         connection has ended.
     """
@@ -57,6 +96,9 @@ class Route(Protocol):
 
     @property
     def via(self) -> str | None: ...
+
+    @property
+    def judges(self) -> bool: ...
 
     @property
     def needs_trail(self) -> bool: ...

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from ..client.connecting import Conversation
-from ..client.handshake import HandshakeFailed, Problem
+from ..client.handshake import HandshakeFailed, Problem, Work
 from ..errors import (
     SHORTAGES,
     NameNotFound,
@@ -32,9 +33,11 @@ from ..net.dial import Destination, Dialed, Pending, dial
 from ..net.resolve import NameLookups
 from ..relay.engine import RelayEngine
 from ..runtime.deadlines import Deadlines
+from ..runtime.pool import NotRun, Pool
 from ..wire.words import UNSPECIFIED, Address, AddressType, Reply
 from .carriers import SocketCarrier, TransportCarrier
 from .counters import enter
+from .endpoint_reactor import EndpointReactor
 from .hops import TOR, Hop
 from .interfaces import Route, Trail
 
@@ -46,36 +49,42 @@ class UpstreamRoute:
     """
     Connects to destinations through proxies.
 
-    :param clock: tells the time.
+    :param clock: the reactor: it tells the time, and connects by endpoints.
     :param hops: the proxies, the first one from here first.
     :param first: leads to the first proxy.
     :param names: gives what looks up the name of the first proxy.
     :param engine: gives the present relay engine.
     :param seconds: the seconds in which the last proxy must have the request.
     :param resolves: whether the last proxy receives names, and looks them up.
+    :param judges: whether the last proxy receives names that are looked up here, for the policy.
+    :param threads: make the calls of logins that may block.
     """
 
     needs_trail = True
 
     def __init__(
         self,
-        clock: IReactorTime,
+        clock: Any,
         hops: Sequence[Hop],
         first: Route,
         names: Callable[[], NameLookups],
         engine: Callable[[], RelayEngine | None],
         seconds: float,
         resolves: bool,
+        judges: bool,
+        threads: Pool,
     ) -> None:
         self.clock = clock
         self.hops = hops
         self.engine = engine
         self.resolves = resolves
+        self.judges = judges
+        self._threads = threads
         self.via: str = ">".join(hop.name for hop in hops)
         self.counters = tuple(hop.counters for hop in hops)
         self._first = first
         self._names = names
-        self._plain = all(hop.tls is None for hop in hops)
+        self._plain = all(hop.plain for hop in hops)
         self.deadlines: Deadlines[Try] = Deadlines(clock, seconds, Try.expired)
 
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
@@ -94,11 +103,23 @@ class UpstreamRoute:
 
     def reach_first(self, engine: bool) -> Pending:
         """Connect to the first proxy, at any of its addresses."""
-        address = self.hops[0].address
+        address, endpoint = self.hops[0].address, self.hops[0].endpoint
+        if endpoint is not None:
+            return self._by_endpoint(endpoint)
+        assert address is not None
         if address.type is not AddressType.DOMAIN_NAME:
             return self._first.dial(address, engine)
         found: Deferred[Any] = self._names().lookup(address.host, address.port)
         return found.addCallback(dial, lambda each: self._first.dial(each, engine), self.clock)
+
+    def work(self, work: Work) -> Deferred[bytes]:
+        """Make a call that may block, for a login."""
+        return self._threads.run(work)
+
+    def _by_endpoint(self, endpoint: str) -> Deferred[Dialed]:
+        reactor = EndpointReactor(self.clock, self._names)
+        connecting: Deferred[Any] = clientFromString(reactor, endpoint).connect(_Links())
+        return connecting.addCallback(_dialed)
 
 
 class Try:
@@ -225,11 +246,21 @@ class Try:
         hops = self._route.hops
         self._at += 1
         hop, last = hops[self._at], self._at + 1 == len(hops)
-        wanted = self._destination if last else hops[self._at + 1].address
-        handshake = self._handshake = hop.handshake(wanted, self._trail.credentials)
+        wanted = self._wanted() if last else hops[self._at + 1].address
+        assert wanted is not None  # only the first proxy can have an endpoint in place of an address
+        handshake = self._handshake = hop.handshake(wanted, self._trail)
+        header = hop.header(self._trail)
         if hop.tls is not None:
+            if header:
+                self._carried.send(header)
             self._carried.start_tls(hop)
-        self._send(handshake.begin())
+            header = b""
+        self._send(header + handshake.begin())
+
+    def _wanted(self) -> Address:
+        """The destination as the last proxy is asked for it."""
+        name = self._trail.name() if self._route.judges else None
+        return self._destination if name is None else name
 
     def _send(self, data: bytes) -> None:
         if self.over:
@@ -245,9 +276,13 @@ class Try:
             send = handshake.receive(data)
             if send:
                 self._send(send)
+            if handshake.work is not None and not self.over:
+                self._wait(self._route.work(handshake.work))
             if not handshake.done or self.over:
                 return
             rest = handshake.rest
+            if handshake.wrapping is not None:
+                self._carried.protect(handshake.wrapping)
             if self._at + 1 == len(self._route.hops):
                 self._succeed(handshake.answers[0], rest)
                 return
@@ -255,6 +290,24 @@ class Try:
             if not rest:
                 return
             data = rest
+
+    def _wait(self, working: Deferred[bytes]) -> None:
+        """Go on when the login's library has its answer."""
+        working.addCallback(self._worked).addErrback(self._broken)
+
+    def _worked(self, result: bytes) -> None:
+        if not self.over:
+            self._send(self._handshake.resume(result))
+
+    def _broken(self, failure: Failure) -> None:
+        problem = failure.value
+        if isinstance(problem, HandshakeFailed):
+            if not self.over:
+                self._fail(self._problem(problem))
+        elif isinstance(problem, NotRun):
+            self._own_failure(f"the login cannot be made: {problem}")
+        else:
+            self._fail(failure)
 
     def _succeed(self, bound: Address, early: bytes) -> None:
         self._end()
@@ -344,6 +397,21 @@ def _words(problem: BaseException) -> str:
     return str(problem) or type(problem).__name__
 
 
+class _Links(Factory[Destination]):
+    """The factory of what an endpoint connects."""
+
+    noisy = False
+    protocol = Destination
+
+
+def _dialed(link: Destination) -> Dialed:
+    """The connection that an endpoint has made."""
+    own = link.transport.getHost()
+    host = getattr(own, "host", None)
+    place = UNSPECIFIED if host is None else Address.of(host, own.port)
+    return Dialed(link, UNSPECIFIED, place)
+
+
 class Nowhere:
     """
     A way out that the configuration does not have, or no longer has; every attempt fails.
@@ -352,6 +420,7 @@ class Nowhere:
     """
 
     resolves = True
+    judges = False
     needs_trail = True
 
     def __init__(self, name: str) -> None:

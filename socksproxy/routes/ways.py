@@ -12,8 +12,10 @@ from typing import Any
 from twisted.logger import Logger
 
 from ..net.resolve import NameLookups
+from ..net.sockets import Leaving
 from ..net.tcp_options import SocketOption
 from ..relay.engine import RelayEngine
+from ..runtime.pool import Pool
 from ..values.errors import ConfigError
 from ..values.outgoing import Outgoing
 from ..values.upstreams import DIRECT, Upstream
@@ -29,7 +31,7 @@ _log = Logger(namespace="socksproxy")
 _ROUTES = 1024
 
 
-class Ways:
+class WaysOut:
     """
     Makes the routes of one server.
 
@@ -53,6 +55,7 @@ class Ways:
         self._names = names
         self._tell = tell
         self.counters: dict[str, UpstreamCounters] = {}
+        self._threads = Pool(reactor, name="logins to upstreams", threads=4, waiting=256)
 
     def configure(
         self, upstreams: Mapping[str, Upstream], fixed: Outgoing, options: Sequence[SocketOption]
@@ -77,17 +80,37 @@ class Ways:
 
     def _route(self, via: str | None, outgoing: Outgoing) -> Route:
         """The way out that is called *via*. One that there is not, or not any more, leads nowhere."""
-        direct = Direct(self._reactor, self._engine, outgoing, self._options, self._fixed)
         if via is None or via == DIRECT:
-            return direct
+            return self._direct(outgoing)
         try:
             hops = hops_of(via, self._upstreams, self.counters)
         except ConfigError as problem:
             _log.error("the way out {via} cannot be used: {problem}", via=via, problem=problem)
             return Nowhere(via)
-        if not hops:
-            return DirectUpstream(self.counters[via], direct)
         last = self._upstreams[via]
+        if not hops:
+            return DirectUpstream(self.counters[via], self._direct(outgoing, last))
         return UpstreamRoute(
-            self._reactor, hops, direct, self._names, self._engine, last.try_timeout, last.takes_names
+            self._reactor,
+            hops,
+            self._direct(outgoing, self._upstreams[hops[0].name]),
+            self._names,
+            self._engine,
+            last.try_timeout,
+            last.takes_names,
+            last.judges_names,
+            self._threads,
         )
+
+    def _direct(self, outgoing: Outgoing, first: Upstream | None = None) -> Direct:
+        """
+        The direct way.
+
+        :param first: the upstream that it leads to, or that it is.
+        """
+        leaving = Leaving()
+        if first is not None:
+            leaving = Leaving(first.interface, first.mark, first.netns)
+            if first.outgoing is not None:
+                outgoing = first.outgoing._replace(strict=True)
+        return Direct(self._reactor, self._engine, outgoing, self._options, self._fixed, leaving)

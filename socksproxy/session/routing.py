@@ -8,6 +8,7 @@ from functools import partial
 
 from ..errors import CommandNotSupported
 from ..net.dial import Pending
+from ..net.names import canonical
 from ..policy.asking import DestinationCheck
 from ..policy.rules import Rule
 from ..routes.interfaces import Route, Trail
@@ -31,7 +32,9 @@ class RoutedSession(SessionParts):
         context = self.context
         if self.permission is None and self.client.avatar is None and context.route.via is None:
             return context.check
-        return DestinationCheck(self.policy, context.names, context.reactor, self._leaves_as_name)
+        return DestinationCheck(
+            self.policy, context.names, context.reactor, self._leaves_as_name, self._enough
+        )
 
     def _leaves_as_name(self, command: Command, destination: Address) -> bool:
         """See :attr:`socksproxy.policy.asking.DestinationCheck.leaves_as_name`."""
@@ -66,8 +69,23 @@ class RoutedSession(SessionParts):
         if not route.needs_trail or service is None:
             return route.dial(address, self.channel.detachable)
         if service.trail is None:
-            service.trail = Trail(route.via, self._shown_credentials())
+            service.trail = Trail(route.via, self._shown_credentials(), self)
         return route.dial(address, self.channel.detachable, service.trail)
+
+    def ends(self) -> tuple[tuple[str, int], tuple[str, int]] | None:
+        """See :meth:`socksproxy.routes.interfaces.Traveller.ends`."""
+        client, reached = self.client, self.channel.local_address()
+        return None if client.host is None or reached is None else ((client.host, client.port), reached)
+
+    def name(self) -> Address | None:
+        """See :meth:`socksproxy.routes.interfaces.Traveller.name`."""
+        destination = canonical(self.request.destination, self.context.names.defines)
+        return destination if destination.type is AddressType.DOMAIN_NAME else None
+
+    def _enough(self, addresses: list[Address]) -> list[Address]:
+        """See :attr:`socksproxy.policy.asking.DestinationCheck.enough`."""
+        judging = [address for address in addresses if self.way(self.rule(address)).judges]
+        return [address for address in addresses if address not in judging[1:]] if judging else addresses
 
     def _shown_credentials(self) -> Credentials | None:
         """The name and the password that the client has shown; None: none, or no upstream wants them."""

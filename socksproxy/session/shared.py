@@ -36,7 +36,7 @@ from ..relay import engine_for
 from ..relay.engine import RelayEngine
 from ..relay.idle import IdleRelays
 from ..routes.interfaces import Route
-from ..routes.ways import Ways
+from ..routes.ways import WaysOut
 from ..runtime.deadlines import Deadlines, OwnDeadlines
 from ..runtime.pool import Pool
 from ..settings import ServerSettings
@@ -178,7 +178,7 @@ class ServerContext:
         #: What gives these options to sockets when they are accepted.
         self.acceptors: WeakSet[TakesOptions] = WeakSet()
         self._engine: RelayEngine | None = None
-        self.ways = Ways(reactor, lambda: self.engine, lambda: self.names, self.events.tell)
+        self.ways = WaysOut(reactor, lambda: self.engine, lambda: self.names, self.events.tell)
         self._set_routes()
 
     @property

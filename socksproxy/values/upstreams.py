@@ -15,15 +15,23 @@ import attrs
 from ..wire.password import Credentials, build_credentials
 from ..wire.words import Address, AddressType
 from .errors import ConfigError
+from .outgoing import Outgoing, outgoing_of
 
 #: The way out without an upstream, wherever a way out is named.
 DIRECT = "direct"
 
 #: The login that stands for the client's own.
 CLIENTS_OWN: Literal["client"] = "client"
+#: The login by a name and a password that each session has for itself.
+EACH_SESSION: Literal["session"] = "session"
+#: The login with the server's Kerberos tickets.
+GSSAPI: Literal["gssapi"] = "gssapi"
 
 #: The greatest weight, and the greatest number of sessions that can be a limit.
 _MOST = 1_000_000
+#: The fields that a direct way has not; those of the sockets with which a way begins.
+_OF_PROXIES = "address", "endpoint", "login", "via", "ca_file", "proxy_protocol"
+_OF_SOCKETS = "outgoing", "interface", "mark", "netns"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -57,41 +65,66 @@ class Upstream:
 
     :ivar type: socks4, socks4a, socks5, http, https (HTTP over TLS) or direct (no proxy).
     :ivar address: host and port of the proxy.
+    :ivar endpoint: any client endpoint of Twisted that leads to the proxy, in place of the address.
     :ivar login: user and password-file; the text "client" stands for the name and the password that the
-        client has shown.
+        client has shown, "session" for random ones of each session, "gssapi" for the server's tickets.
     :ivar via: another upstream, through which this one is reached.
     :ivar resolve: the place where names of destinations are looked up: upstream or here. SOCKS4 has no names,
-        so they are looked up here.
+        so they are looked up here. judge: they are looked up here for the rules, and passed on as names.
     :ivar try_timeout: seconds until the proxy has the request: for TCP, TLS, greeting and login of a whole
         chain. The answer may take the rest of connect-timeout.
     :ivar max_sessions: the greatest number of sessions through the upstream at once, with the tries that run;
         a session too many gets reply 1, or another member of the pool. Default: any number.
     :ivar weight: the upstream's share of the sessions of a pool, beside the weights of the other members.
     :ivar ca_file: the file of certificates that certify the proxy's own, for https. Default: the system's.
+    :ivar outgoing: the addresses to leave from, at most one of each family; they go before all others.
+    :ivar interface: the interface to leave by (SO_BINDTODEVICE).
+    :ivar mark: the mark of all packets, for firewalls and routing rules (SO_MARK).
+    :ivar netns: the network namespace to leave from: a name of ``ip netns``, or a path. Needs Python 3.12.
+    :ivar proxy_protocol: 1 or 2: a PROXY header of that version tells the upstream who the client is, before
+        TLS and greeting.
     :raises ConfigError: when values do not go together; its path is the key.
     """
 
     type: UpstreamType = attrs.field(converter=UpstreamType)
     address: Address | None = None
-    login: Credentials | Literal["client"] | None = attrs.field(default=None, repr=False)
+    endpoint: str | None = attrs.field(default=None, repr=False)
+    login: Credentials | Literal["client", "session", "gssapi"] | None = attrs.field(default=None, repr=False)
     via: str | None = None
-    resolve: Literal["upstream", "here"] = "upstream"
+    resolve: Literal["upstream", "here", "judge"] = "upstream"
     try_timeout: float = 5.0
     ca_file: str | None = None
     max_sessions: int | None = None
     weight: int = 1
+    outgoing: Outgoing | None = attrs.field(default=None, converter=attrs.converters.optional(outgoing_of))
+    interface: str | None = None
+    mark: int | None = None
+    netns: str | None = None
+    proxy_protocol: Literal[1, 2] | None = None
 
     def __attrs_post_init__(self) -> None:
         kind = self.type
         _check_number("max-sessions", self.max_sessions, 1)
         _check_number("weight", self.weight, 1)
+        _check_number("mark", self.mark, 0, 0xFFFFFFFF)
+        if self.outgoing == Outgoing():
+            raise ConfigError("there is no address in the list", path=("outgoing",), shown=False)
         if kind is UpstreamType.DIRECT:
-            for key in ("address", "login", "via", "ca_file"):
-                if getattr(self, key) is not None:
-                    raise ConfigError("not with the type direct", path=(key.replace("_", "-"),), shown=False)
+            self._need_none("not with the type direct", *_OF_PROXIES)
             return
-        if self.address is None:
+        if self.address is None and self.endpoint is None:
             raise ConfigError("address is missing", shown=False)
+        if self.endpoint is not None:
+            self._need_none("not together with endpoint", "address", "via", *_OF_SOCKETS)
+        if self.via is not None:
+            self._need_none("not together with via: the first upstream of the chain has it", *_OF_SOCKETS)
+        if self.login == GSSAPI:
+            if kind is not UpstreamType.SOCKS5:
+                raise ConfigError("gssapi is a login of socks5", path=("login",), shown=False)
+            if self.address is None:
+                raise ConfigError(
+                    "gssapi needs an address: tickets are for a host", path=("login",), shown=False
+                )
         if isinstance(self.login, Credentials):
             if kind.is_socks4 and self.login.password:
                 raise ConfigError(f"{kind.value} has a user and no password", path=("login",), shown=False)
@@ -99,15 +132,25 @@ class Upstream:
         if self.ca_file is not None and kind is not UpstreamType.HTTPS:
             raise ConfigError("only with the type https", path=("ca-file",))
 
+    def _need_none(self, reason: str, *fields: str) -> None:
+        for field in fields:
+            if getattr(self, field):
+                raise ConfigError(reason, path=(field.replace("_", "-"),), shown=False)
+
     @property
     def takes_names(self) -> bool:
-        """Whether the proxy receives names; if not, they are looked up here."""
+        """Whether names go to the proxy without a look-up; if not, they are looked up here."""
         return self.type is not UpstreamType.SOCKS4 and self.resolve == "upstream"
 
+    @property
+    def judges_names(self) -> bool:
+        """Whether names go to the proxy as they are, after a look-up that the rules want."""
+        return self.type is not UpstreamType.SOCKS4 and self.resolve == "judge"
 
-def _check_number(key: str, value: int | None, least: int) -> None:
-    if value is not None and not least <= value <= _MOST:
-        raise ConfigError(f"a whole number from {least} to {_MOST}", value, path=(key,))
+
+def _check_number(key: str, value: int | None, least: int, most: int = _MOST) -> None:
+    if value is not None and not least <= value <= most:
+        raise ConfigError(f"not a whole number from {least} to {most}", value, path=(key,))
 
 
 def _check_login(login: Credentials, kind: UpstreamType) -> None:
@@ -170,7 +213,7 @@ def problems_of(upstreams: Mapping[str, Upstream]) -> Iterable[ConfigError]:
             continue
         for before, after in pairwise(chain):
             address = upstreams[after].address
-            assert address is not None
+            assert address is not None  # an upstream with an endpoint has no via
             no_names = upstreams[before].type is UpstreamType.SOCKS4
             if after == name and no_names and address.type is not AddressType.IPV4:
                 right = f"must be an IPv4 address: {before}, on the way to it, speaks SOCKS4"

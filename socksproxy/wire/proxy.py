@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from .words import ProtocolError
 
-__all__ = ["LONGEST", "ProxyHeader", "parse_header"]
+__all__ = ["LONGEST", "ProxyHeader", "build_header", "parse_header"]
 
 _SIGNATURE1, _SIGNATURE2 = b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"
 #: Bytes of the longest line of version 1, with its end.
@@ -73,6 +73,26 @@ def parse_header(data: bytes | bytearray) -> tuple[ProxyHeader, int] | None:
     if data[: len(_SIGNATURE1)] != _SIGNATURE1[: len(data)]:
         raise ProtocolError("no PROXY header")
     return _parse1(data)
+
+
+def build_header(version: int, source: tuple[str, int] | None, destination: tuple[str, int] | None) -> bytes:
+    """
+    The header of *version* 1 or 2 that tells who a client is and what it has reached.
+
+    :param source: the literal address and port of the client; None: it has none, as on a Unix socket.
+    :param destination: the same of what the client has reached.
+    """
+    if source is None or destination is None:
+        return b"PROXY UNKNOWN\r\n" if version == 1 else _FIXED.pack(_SIGNATURE2, _PROXY, 0, 0)
+    hosts, ports, family = [source[0], destination[0]], (source[1], destination[1]), AF_INET
+    if any(":" in host for host in hosts):  # both are of one family
+        hosts, family = [host if ":" in host else f"::ffff:{host}" for host in hosts], AF_INET6
+    if version == 1:
+        kind = "TCP6" if family == AF_INET6 else "TCP4"
+        return f"PROXY {kind} {' '.join(hosts)} {ports[0]} {ports[1]}\r\n".encode("ascii")
+    number = 0x21 if family == AF_INET6 else 0x11
+    packed = _TCP[number][1].pack(*(inet_pton(family, host) for host in hosts), *ports)
+    return _FIXED.pack(_SIGNATURE2, _PROXY, number, len(packed)) + packed
 
 
 def _parse1(data: bytes | bytearray) -> tuple[ProxyHeader, int] | None:

@@ -14,6 +14,7 @@ from socksproxy.cli import main
 from socksproxy.config.command_line import Mistakes
 from socksproxy.config.upstreams import UPSTREAM_KEYS
 from socksproxy.net.resources import CheckedResources
+from socksproxy.values.outgoing import Outgoing
 from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.password import Credentials
 from socksproxy.wire.words import Address
@@ -78,10 +79,25 @@ def test_meaning(tmp_path: Path) -> None:
         (f'{ONE}login = {{ user = "a", password = "hunter2" }}\n', 4, "no such key"),
         (f'{ONE}login = {{ user = "a", password-file = "lost" }}\n', 4, "no such file"),
         (f'{ONE}ca-file = "lost"\n', 4, "only with the type https"),
-        (f"{ONE}max-sessions = 0\n", 4, "a whole number from 1 to 1000000"),
+        ('[upstreams.one]\ntype = "http"\naddress = "a:1"\nlogin = "gssapi"\n', 4, "a login of socks5"),
+        (f'{ONE}endpoint = "unix:/run/a"\n', 3, "not together with endpoint"),
+        ('[upstreams.one]\ntype = "socks5"\nendpoint = "hunter2:1"\n', 3, "not a client endpoint"),
+        ('[upstreams.one]\ntype = "https"\nendpoint = "unix:/run/a"\n', 1, "https needs an address"),
+        ('[upstreams.one]\ntype = "direct"\nproxy-protocol = 1\n', 3, "not with the type direct"),
+        (f"{ONE}proxy-protocol = 3\n", 4, "1 or 2"),
+        (f"{ONE}proxy-protocol = true\n", 4, "1 or 2"),
+        (f'{ONE}resolve = "there"\n', 4, "upstream, here or judge"),
+        (f"{ONE}mark = -1\n", 4, "not a whole number from 0 to 4294967295"),
+        (f'{ONE}interface = "a/b"\n', 4, "not the name of a network interface"),
+        (f'{ONE}interface = "{"a" * 16}"\n', 4, "not the name of a network interface"),
+        (f"{ONE}outgoing = []\n", 4, "there is no address in the list"),
+        (f'{ONE}outgoing = "127.0.0.1"\n', 4, "not a list"),
+        (f'{ONE}outgoing = ["127.0.0.1", "127.0.0.2"]\n', 4, "one IPv4 address is enough"),
+        (f'{ONE}outgoing = ["192.0.2.55"]\n', 4, "not an address of this machine"),
+        (f"{ONE}max-sessions = 0\n", 4, "not a whole number from 1 to 1000000"),
         (f"{ONE}max-sessions = true\n", 4, "not a whole number"),
         (f"{ONE}weight = 1.5\n", 4, "not a whole number"),
-        (f"{ONE}weight = 1000001\n", 4, "a whole number from 1 to 1000000"),
+        (f"{ONE}weight = 1000001\n", 4, "not a whole number from 1 to 1000000"),
         ('[upstreams.one]\ntype = "socks5"\naddress = "127.0.0.1:1080"\n', 3, "a loop"),
         ('[upstreams.one]\ntype = "socks5"\naddress = "localhost:1080"\n', 3, "a loop"),
         (f'{ONE}[outgoing]\nvia = "on"\n', 5, "did you mean one?"),
@@ -98,6 +114,25 @@ def test_mistakes(config: str, line: int, told: str, tmp_path: Path) -> None:
     assert found.startswith(f"file:{line}:")
     assert told in found
     assert "hunter2" not in found
+
+
+def test_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A namespace has addresses of its own; a Python that cannot enter one is a mistake."""
+    config = f'{ONE}netns = "vpn"\noutgoing = ["192.0.2.55"]\n'
+    monkeypatch.setattr("os.setns", None, raising=False)
+    one = parsed(config, tmp_path, "--via=one").plan.settings.upstreams["one"]
+    assert (one.netns, one.outgoing) == ("vpn", Outgoing("192.0.2.55"))
+    monkeypatch.delattr("os.setns")
+    (found,) = problems(config, tmp_path)
+    assert found.startswith("file:4:")
+    assert found.endswith("needs Linux, and Python 3.12 or later")
+
+
+def test_sockets_of_the_first(tmp_path: Path) -> None:
+    """Only the first upstream of a chain is reached by a socket of this machine."""
+    for key in ('outgoing = ["127.0.0.1"]', 'interface = "lo"', "mark = 1"):
+        (found,) = problems(f'{ONE}[upstreams.two]\n{ONE[16:]}via = "one"\n{key}\n', tmp_path)
+        assert "not together with via" in found
 
 
 def test_option(tmp_path: Path) -> None:

@@ -22,7 +22,13 @@ class Engine:
         self.sources: list[Any] = []
 
     def connect(
-        self, sockaddr: Any, family: int, source: Any = None, options: Any = (), made: Any = None
+        self,
+        sockaddr: Any,
+        family: int,
+        source: Any = None,
+        options: Any = (),
+        made: Any = None,
+        new: Any = None,
     ) -> Deferred[Any]:
         self.sources.append(source)
         return Deferred()

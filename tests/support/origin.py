@@ -26,18 +26,20 @@ class Origin:
     """
     Accepts connections and gives each to *serve*, in a thread of its own.
 
+    :param host: a literal address, or the path of a Unix socket.
     :ivar port: where it listens.
     :ivar peers: the addresses of those who came, in order.
     """
 
     def __init__(self, serve: Callable[[socket.socket], None], host: str = "127.0.0.1") -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        unix = host.startswith("/")
+        family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in host else socket.AF_INET
         self._serve = serve
         self._listening = socket.socket(family)
-        self._listening.bind((host, 0))
+        self._listening.bind(host if unix else (host, 0))
         self._listening.listen(64)
         self.host = host
-        self.port: int = self._listening.getsockname()[1]
+        self.port: int = 0 if unix else self._listening.getsockname()[1]
         self.peers: list[tuple[str, int]] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
 

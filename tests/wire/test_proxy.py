@@ -7,7 +7,7 @@ from struct import pack
 import pytest
 from hypothesis import example, given, strategies as st
 
-from socksproxy.wire.proxy import LONGEST, ProxyHeader, crc32c, parse_header
+from socksproxy.wire.proxy import LONGEST, ProxyHeader, build_header, crc32c, parse_header
 from socksproxy.wire.words import ProtocolError
 
 from ..support.balancer import header2, summed, vector
@@ -222,3 +222,27 @@ def _sane(data: bytes) -> None:
             assert 0 <= address[1] <= 0xFFFF
     # It could not be told from fewer bytes.
     assert parse_header(data[: size - 1]) is None
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("source", "destination", "read"),
+    [
+        (("192.0.2.7", 5000), ("203.0.113.5", 1080), TCP4),
+        (("2001:db8::7", 5000), ("2001:db8::1", 1080), TCP6),
+        (
+            ("192.0.2.7", 5000),
+            ("2001:db8::1", 1080),
+            ProxyHeader(("::ffff:192.0.2.7", 5000), ("2001:db8::1", 1080)),
+        ),
+        (None, ("203.0.113.5", 1080), NOTHING),
+        (("192.0.2.7", 5000), None, NOTHING),
+    ],
+)
+def test_built(
+    version: int, source: tuple[str, int] | None, destination: tuple[str, int] | None, read: ProxyHeader
+) -> None:
+    """What we tell another program is what we would read; both addresses are of one family."""
+    data = build_header(version, source, destination)
+    assert data.startswith(b"PROXY " if version == 1 else b"\r\n\r\n\0\r\nQUIT\n")
+    assert parse_header(data) == (read, len(data))
