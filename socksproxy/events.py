@@ -26,6 +26,7 @@ from .errors import (
     QuotaUsedUp,
     TooManyLookups,
     UpstreamFailed,
+    UpstreamFull,
     UpstreamRefused,
     reply_for,
 )
@@ -179,7 +180,7 @@ class Cause(Enum):
 
 _BY_KIND: tuple[tuple[tuple[type[BaseException], ...], End], ...] = (
     ((QuotaUsedUp,), End.QUOTA),
-    ((OverLimit, NoFreePort, TooManyLookups), End.LIMIT),
+    ((OverLimit, NoFreePort, TooManyLookups, UpstreamFull), End.LIMIT),
     ((UnauthorizedLogin,), End.AUTH),
     ((NameNotFound,), End.DNS),
     ((ProtocolError,), End.PROTOCOL),

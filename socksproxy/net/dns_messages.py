@@ -52,10 +52,12 @@ class Answer(NamedTuple):
 
     :ivar outcome: the kind of the answer.
     :ivar records: literal addresses, or names; empty unless the outcome is :attr:`Outcome.ANSWERED`.
+    :ivar ttl: the seconds for which the records hold, with the CNAMEs that lead to them.
     """
 
     outcome: Outcome
     records: tuple[str, ...] = ()
+    ttl: int = 0
 
 
 class Question(NamedTuple):
@@ -131,16 +133,20 @@ def _answers(head: dns.message.Message, question: Question) -> bool:
 def _found(message: dns.message.Message, question: Question) -> Answer | None:
     """The answer in *message* to *question*; None: it has records of names that do not belong there."""
     names = [question.name]
+    ttls: list[int] = []
     while len(names) <= MOST_ALIASES + 1:
         found = message.get_rrset(message.answer, names[-1], dns.rdataclass.IN, question.type)
         if found is not None:
-            return Answer(Outcome.ANSWERED, tuple(record.to_text().removesuffix(".") for record in found))
+            ttls.append(found.ttl)
+            records = tuple(record.to_text().removesuffix(".") for record in found)
+            return Answer(Outcome.ANSWERED, records, min(ttls))
         alias = message.get_rrset(message.answer, names[-1], dns.rdataclass.IN, dns.rdatatype.CNAME)
         if alias is None:
             return None if _has_others(message, question, names) else Answer(Outcome.ANSWERED)
         if alias[0].target in names:
             return None
         names.append(alias[0].target)
+        ttls.append(alias.ttl)
     return Answer(Outcome.ANSWERED)
 
 

@@ -21,7 +21,7 @@ from ..wire.words import AddressType
 from .dns_client import DNSClient, Server
 from .dns_messages import AAAA, PTR, A, Answer, Outcome, question_for
 from .local import has_route
-from .lookups import BOTH_TYPES, MOST_ADDRESSES, AddressLookups, Found, found_of, not_made
+from .lookups import BOTH_TYPES, MOST_ADDRESSES, AddressLookups, Found, TimedFound, found_of, not_made
 from .names import literal
 from .reverse import IReverseQuestions
 
@@ -111,9 +111,11 @@ class _Families:
 
     def _end(self) -> None:
         self._stop()
-        answers = filter(None, map(self._answers.get, self._types))
+        answers = [answer for answer in map(self._answers.get, self._types) if answer is not None]
         hosts = (literal(host) or host for answer in answers for host in answer.records[:MOST_ADDRESSES])
-        self.result.callback(found_of(hosts))
+        found = TimedFound(found_of(hosts))
+        found.ttl = min((answer.ttl for answer in answers if answer.records), default=0)
+        self.result.callback(found)
 
     def _stop(self) -> None:
         self._over = True

@@ -25,6 +25,17 @@ MOST_ADDRESSES = 64
 #: The hosts that a look-up finds and their types, in the order of preference.
 Found = tuple[tuple[str, AddressType], ...]
 
+
+class TimedFound(tuple[tuple[str, AddressType], ...]):
+    """
+    As :data:`Found`, of a resolver that knows for how long it holds.
+
+    :ivar ttl: the seconds.
+    """
+
+    ttl = 0
+
+
 # IPv6 first, as RFC 6724 has it for two addresses that are otherwise equal.
 _CLASSES: dict[AddressType, type[Any]] = {AddressType.IPV6: IPv6Address, AddressType.IPV4: IPv4Address}
 #: Both types of addresses, the preferred one first.

@@ -28,13 +28,15 @@ from ..extras import missing
 from ..runtime.recent import Recent
 from ..wire.words import Address
 from .hosts_file import HostsFile
-from .lookups import MOST_ADDRESSES, Found, IAddressLookup, found_of
+from .lookups import MOST_ADDRESSES, Found, IAddressLookup, TimedFound, found_of
 from .names import literal, reads_as_address, unmapped
 from .reverse import ReverseLookups
 from .system_resolver import system_resolver
 
 _log = Logger(namespace="socksproxy")
 
+#: Seconds for which the addresses of a proxy hold where the resolver does not tell, and at the most.
+UNKNOWN_TTL, LONGEST_TTL = 30.0, 86400.0
 _DNS_PORT = 53
 _MOST_SERVERS = 6
 
@@ -147,6 +149,7 @@ class NameLookups:
         self._hosts = hosts
         self._keep = keep
         self._known: Recent[str, Found] = Recent(clock, most)
+        self._lasting: Recent[str, Found] = Recent(clock, most)
         self._waiting: dict[str, dict[Hashable, _Lookup]] = {}
 
     def defines(self, name: str) -> bool:
@@ -173,6 +176,26 @@ class NameLookups:
                 else succeed([unmapped(address, port)])
             )
         return self._ask(name, share).addCallback(_with_port, name, port)
+
+    def lookup_lasting(self, name: str, port: int) -> Deferred[list[Address]]:
+        """
+        As :meth:`lookup`, for a name of the configuration, such as a proxy's: its addresses are kept for
+        their TTL.
+
+        A resolver that tells no TTL has :data:`UNKNOWN_TTL`.
+        """
+        known = self._lasting.get(name)
+        if known is not None:
+            return succeed(_with_port(known, name, port))
+        if self.defines(name) or ":" in name or reads_as_address(name):
+            return self.lookup(name, port)
+        return self._ask(name, None).addCallback(self._last, name, port)
+
+    def _last(self, found: Found, name: str, port: int) -> list[Address]:
+        if found:
+            ttl = found.ttl if isinstance(found, TimedFound) else UNKNOWN_TTL
+            self._lasting.put(name, found, min(max(ttl, self._keep), LONGEST_TTL))
+        return _with_port(found, name, port)
 
     def remembered(self, name: str, port: int) -> list[Address] | None:
         """The addresses that :meth:`lookup` would give, if they are known already."""

@@ -42,7 +42,7 @@ class _Names(AddressLookups):
     def lookup_addresses(
         self, name: str, share: Hashable = None, types: Sequence[AddressType] = BOTH_TYPES
     ) -> Deferred[Found]:
-        looking: Deferred[list[Address]] = self._names().lookup(name, 0)
+        looking: Deferred[list[Address]] = self._names().lookup_lasting(name, 0)
         return looking.addCallback(lambda found: found_of(address.host for address in found))
 
 

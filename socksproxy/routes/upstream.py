@@ -109,7 +109,7 @@ class UpstreamRoute:
         assert address is not None
         if address.type is not AddressType.DOMAIN_NAME:
             return self._first.dial(address, engine)
-        found: Deferred[Any] = self._names().lookup(address.host, address.port)
+        found: Deferred[Any] = self._names().lookup_lasting(address.host, address.port)
         return found.addCallback(dial, lambda each: self._first.dial(each, engine), self.clock)
 
     def work(self, work: Work) -> Deferred[bytes]:

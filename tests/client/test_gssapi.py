@@ -17,10 +17,12 @@ from socksproxy.auth.users import Realm as Users
 from socksproxy.client import GSSAPILogin, Kind, Proxy, errors
 
 from ..conftest import Serve
+from ..support.hosts import Hosts
 from ..support.kerberos import Realm
 from ..support.origin import Origin, answer_at_the_end, echo
-from ..support.proxy import Playing, until
+from ..support.proxy import Playing, ask5, greet, request5, until
 from ..support.scripted_proxy import Recorders
+from ..support.upstreams import upstream
 from .test_endpoints import Halves
 
 pytest.importorskip("gssapi")
@@ -150,3 +152,70 @@ def test_datagrams(server: Any) -> Playing:
         assert protocol.heard == [(b"pong", origin.getsockname())]
     yield transport.stopListening()
     yield running.record()
+
+
+# Upstreams of our server that want such a login.
+
+
+def asks(proxy: Any, port: int) -> None:
+    """A banner that comes with the reply, bulk both ways, and the end of one direction."""
+    with proxy.connect() as sock:
+        greet(sock)
+        sock.sendall(request5("127.0.0.1", port))
+        data = b""
+        while not data.endswith(b"220 hello\r\n"):
+            data += sock.recv(1000) or pytest.fail(f"the end after {data!r}")
+        assert data[:2] == b"\x05\x00"
+        sock.sendall(b"x" * 200_000)
+        sock.shutdown(socket.SHUT_WR)
+        answer = b""
+        while piece := sock.recv(1000):
+            answer += piece
+        assert answer
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+@pytest_twisted.inlineCallbacks
+def test_upstream(server: Any, serve: Serve, hops: int) -> Playing:
+    """All bytes to the upstream are protected; a second one is reached through the first's protection."""
+
+    def banner(sock: socket.socket) -> None:
+        sock.sendall(b"220 hello\r\n")
+        answer_at_the_end(sock)
+
+    running: list[Any] = []
+    for _ in range(hops):
+        running.append((yield server()))
+    ways = {
+        f"hop{number}": upstream(
+            "socks5",
+            each.address[1],
+            host="localhost" if number else "127.0.0.1",
+            login="gssapi",
+            via=f"hop{number - 1}" if number else None,
+        )
+        for number, each in enumerate(running)
+    }
+    proxy: Any = yield serve(upstreams=ways, via=f"hop{hops - 1}")
+    with Origin(banner) as origin:
+        yield proxy.play(asks, proxy, origin.port)
+    record = yield running[-1].record()
+    assert (record["user"], record["method"], record["sent"]) == ("bob", "gssapi", 200_000)
+
+
+@pytest_twisted.inlineCallbacks
+def test_upstream_without_a_ticket(server: Any, serve_as: Serve) -> Playing:
+    """The upstream's own failure, with what the library says."""
+    running: Any = yield server()
+    ways = {"one": upstream("socks5", running.address[1], host="elsewhere.test", login="gssapi")}
+    proxy: Any = yield serve_as(upstreams=ways, via="one", resolver=Hosts({"elsewhere.test": ["127.0.0.1"]}))
+
+    def scenario() -> int:
+        with proxy.connect() as sock:
+            return ask5(sock, "192.0.2.1", 80)[0]
+
+    assert (yield proxy.play(scenario)) == 1
+    record = yield proxy.record()
+    assert record["end"] == "upstream"
+    assert "one: the proxy refuses the login (GSSAPI: " in record["ended"]
+    assert proxy.sessions.context.ways.counters["one"].own_failures == 1

@@ -62,7 +62,7 @@ def setting(fake_reactor: Reactor) -> Setting:
     return Setting(fake_reactor)
 
 
-ANSWER = Answer(Outcome.ANSWERED, ("192.0.2.1",))
+ANSWER = Answer(Outcome.ANSWERED, ("192.0.2.1",), 60)
 
 
 def test_answer(setting: Setting) -> None:
@@ -94,7 +94,7 @@ def test_what_is_ignored(setting: Setting) -> None:
         port.receive(data)
     assert results == []
     port.receive(good)
-    assert results == [Answer(Outcome.ANSWERED, ("192.0.2.66",))]
+    assert results == [Answer(Outcome.ANSWERED, ("192.0.2.66",), 60)]
     setting.assert_over()
 
 
@@ -107,7 +107,7 @@ def test_another_owner(setting: Setting) -> None:
     port.receive(message.to_wire())
     assert results == []
     setting.answer(0, "192.0.2.1")
-    assert results == [Answer(Outcome.ANSWERED, ("192.0.2.1",))]
+    assert results == [Answer(Outcome.ANSWERED, ("192.0.2.1",), 60)]
 
 
 def test_silence(setting: Setting) -> None:

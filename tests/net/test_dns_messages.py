@@ -80,7 +80,19 @@ def test_no_name(name: str) -> None:
     ],
 )
 def test_records(records: list[str], found: list[str]) -> None:
-    assert read_answer(response(*records), QUESTION) == Answer(Outcome.ANSWERED, tuple(found))
+    assert read_answer(response(*records), QUESTION) == Answer(
+        Outcome.ANSWERED, tuple(found), 60 if found else 0
+    )
+
+
+def test_time_to_live() -> None:
+    """The shortest one counts, of the records and of the aliases that lead to them."""
+
+    def change(message: dns.message.Message) -> None:
+        message.answer[0].update_ttl(30)
+
+    data = response("name.test CNAME a.test", "a.test A 192.0.2.1", change=change)
+    assert read_answer(data, QUESTION) == Answer(Outcome.ANSWERED, ("192.0.2.1",), 30)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +134,7 @@ def test_many_aliases(aliases: int, found: tuple[str, ...]) -> None:
     names = ["name.test", *(f"a{number}.test" for number in range(aliases))]
     chain = [f"{name} CNAME {target}" for name, target in itertools.pairwise(names)]
     assert read_answer(response(*chain, f"{names[-1]} A 192.0.2.1"), QUESTION) == Answer(
-        Outcome.ANSWERED, found
+        Outcome.ANSWERED, found, 60 if found else 0
     )
 
 
@@ -135,7 +147,7 @@ def test_many_aliases(aliases: int, found: tuple[str, ...]) -> None:
 )
 def test_other_types(type: object, asked: str, record: str, found: str) -> None:
     question = QUESTION._replace(type=type)  # type: ignore[arg-type]
-    assert read_answer(response(record, asked=asked), question) == Answer(Outcome.ANSWERED, (found,))
+    assert read_answer(response(record, asked=asked), question) == Answer(Outcome.ANSWERED, (found,), 60)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
@@ -22,7 +22,7 @@ from zope.interface import implementer
 from socksproxy.errors import NameNotFound, TooManyLookups, reply_for
 from socksproxy.net.dns_resolver import DNSResolver
 from socksproxy.net.hosts_file import HostsFile
-from socksproxy.net.lookups import IAddressLookup
+from socksproxy.net.lookups import AddressLookups, IAddressLookup, TimedFound
 from socksproxy.net.names import canonical
 from socksproxy.net.resolve import NameLookups, make_resolver
 from socksproxy.net.system_resolver import SystemResolver
@@ -267,6 +267,50 @@ class TestNames:
         setting.clock.advance(1.9)
         assert setting.lookup(port=81) == [[Address.of(ONE, 81)]]
         assert setting.resolver.asked == ["a.test"]
+
+    def test_lasting(self, setting: Setting) -> None:
+        """The addresses of a proxy hold for some time where the resolver does not say how long."""
+
+        def found(port: int) -> list[Any]:
+            results: list[Any] = []
+            setting.names.lookup_lasting("a.test", port).addCallback(results.append)
+            return results
+
+        waiting = found(80)
+        setting.resolver.answer(ONE, OTHER)
+        assert waiting == [[Address.of(ONE, 80), Address.of(OTHER, 80)]]
+        setting.clock.advance(29)
+        assert found(81) == [[Address.of(ONE, 81), Address.of(OTHER, 81)]]
+        setting.clock.advance(2)
+        assert found(81) == []
+        assert setting.resolver.asked == ["a.test"] * 2
+
+    def test_lasting_is_no_failure(self, setting: Setting) -> None:
+        """A name that is not found is asked for again."""
+        for _ in range(2):
+            failed = setting.names.lookup_lasting("a.test", 80).addErrback(lambda failure: failure.value)
+            setting.resolver.answer()
+            assert type(failed.result) is NameNotFound
+        assert len(setting.resolver.asked) == 2
+
+    @pytest.mark.parametrize(("ttl", "holds"), [(0, 1.9), (7, 6.9), (10**6, 86399)])
+    def test_lasting_by_its_ttl(self, ttl: int, holds: float) -> None:
+        """The answer's own time counts, within bounds."""
+        asked: list[str] = []
+
+        class Timed(AddressLookups):
+            def lookup_addresses(self, name: str, share: Any = None, types: Any = ()) -> Deferred[Any]:
+                asked.append(name)
+                found = TimedFound([(ONE, AddressType.IPV4)])
+                found.ttl = ttl
+                return succeed(found)
+
+        clock = Clock()
+        names = NameLookups(Timed(), clock)
+        for seconds, count in ((0, 1), (holds, 1), (2, 2)):
+            clock.advance(seconds)
+            names.lookup_lasting("a.test", 80)
+            assert len(asked) == count
 
     def test_not_for_long(self, setting: Setting) -> None:
         """From the answer on, however often it is used: DNS has moved on."""

@@ -117,7 +117,7 @@ def test_full(serve: Serve, scripted: Any) -> Playing:
         yield proxy.play(echoes, sock)
         assert numbers(proxy, "one") == (1, 1, 0, 0)
     record = yield proxy.record()
-    assert (record["end"], record["tries"]) == ("upstream", 0)
+    assert (record["end"], record["tries"]) == ("limit", 0)
     assert "one: it has 1 sessions already" in record["ended"]
     yield until(lambda: numbers(proxy, "one")[0] == 0)
     assert (yield proxy.play(asked, proxy)) == 0
