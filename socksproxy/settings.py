@@ -22,9 +22,10 @@ from .values.bind import BindSettings
 from .values.errors import ConfigError
 from .values.limits import ServerLimits
 from .values.outgoing import UNSAID, Sources, sources_of
+from .values.pools import UpstreamPool, check_pools, need_way, pools_of
 from .values.timeouts import Timeouts
 from .values.udp import UDPSettings
-from .values.upstreams import Upstream, chain_of, upstreams_of
+from .values.upstreams import Upstream, upstreams_of
 
 
 def _need_portal(settings: ServerSettings, attribute: object, methods: Sequence[IMethod]) -> None:
@@ -39,7 +40,11 @@ def _need_usage(settings: ServerSettings, attribute: object, limits: ServerLimit
 
 def _need_upstream(settings: ServerSettings, attribute: object, via: str | None) -> None:
     if via is not None:
-        chain_of(via, settings.upstreams)
+        need_way(via, settings.pools, settings.upstreams)
+
+
+def _need_members(settings: ServerSettings, attribute: object, pools: Mapping[str, UpstreamPool]) -> None:
+    check_pools(pools, settings.upstreams)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -57,8 +62,9 @@ class ServerSettings:
     :ivar outgoing: what connections leave from: literal addresses of this machine, prefixes, and words
         such as ``same``. See :class:`~socksproxy.values.outgoing.Sources`.
     :ivar upstreams: the upstream proxies, by their names.
-    :ivar via: the upstream through which connections leave where no rule and no user says another; None:
-        directly.
+    :ivar pools: the pools of upstreams, by their names; see :class:`~socksproxy.values.pools.UpstreamPool`.
+    :ivar via: the upstream or pool through which connections leave where no rule and no user says another;
+        None: directly.
     :ivar timeouts: how long a session may stay in a state.
     :ivar limits: how many sessions, bytes in a second, and so on, there may be.
     :ivar usage: counts the bytes of a day and a month, for quotas; its maker starts it.
@@ -87,6 +93,7 @@ class ServerSettings:
     resolver: IHostnameResolver | None = None
     outgoing: Sources = attrs.field(default=UNSAID, converter=sources_of)
     upstreams: Mapping[str, Upstream] = attrs.field(factory=dict, converter=upstreams_of)
+    pools: Mapping[str, UpstreamPool] = attrs.field(factory=dict, converter=pools_of, validator=_need_members)
     via: str | None = attrs.field(default=None, validator=_need_upstream)
     timeouts: Timeouts = Timeouts()
     limits: ServerLimits = attrs.field(default=ServerLimits(), validator=_need_usage)

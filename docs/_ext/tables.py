@@ -23,7 +23,7 @@ import attrs
 from socksproxy import errors
 from socksproxy.app import Options
 from socksproxy.auth.directory import GroupRecord, UserRecord
-from socksproxy.config import limits, rules, sets, upstreams, users
+from socksproxy.config import limits, pools, rules, sets, upstreams, users
 from socksproxy.config.options import (
     FLAG,
     NUMBER,
@@ -41,6 +41,7 @@ from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.negotiation import TRANSITIONS
 from socksproxy.net.special_addresses import _SPECIAL, Special
 from socksproxy.policy.rules import Rule
+from socksproxy.values.pools import Choose, UpstreamPool
 from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.words import Command, Reply
 
@@ -154,6 +155,24 @@ def config_upstreams() -> Iterator[Row]:
         yield (f"``{key}``", kind, shown, f"``{known.example}``", meanings[name])
 
 
+def config_pools() -> Iterator[Row]:
+    """The keys of a pool in the configuration file."""
+    yield ("Key", "Type", "Default", "Example", "Meaning")
+    meanings = _meanings(UpstreamPool)
+    for key, known in pools.POOL_KEYS.items():
+        name = key.replace("-", "_")
+        default = next(field for field in attrs.fields(UpstreamPool) if field.name == name).default
+        shown = "none" if default is None else default.value if isinstance(default, Choose) else str(default)
+        kind = _POOL_TYPES.get(key, "text")
+        yield (
+            f"``{key}``",
+            kind,
+            "``[]``" if default == () else shown,
+            f"``{known.example}``",
+            meanings[name],
+        )
+
+
 def config_sets() -> Iterator[Row]:
     """The keys of a set in the configuration file."""
     yield ("Key", "Type", "Default", "Example", "Meaning")
@@ -213,6 +232,15 @@ _RULE_TIMEOUTS = {
 
 _UPSTREAM_TYPES = {"login": "table, or text", "try-timeout": "number (seconds)"}
 
+_POOL_TYPES = {
+    "members": "list of texts",
+    "backup": "list of texts",
+    "tries": "whole number",
+    "down-after": "whole number",
+    "retry-after": "number (seconds)",
+    "check": "table",
+}
+
 _RULE_TYPES = {
     Limits | None: "table of limits",
     bool: "true or false",
@@ -246,6 +274,7 @@ TABLES = {
     "config-users": partial(config_records, UserRecord, users.USER_KEYS),
     "config-groups": partial(config_records, GroupRecord, users.GROUP_KEYS),
     "config-upstreams": config_upstreams,
+    "config-pools": config_pools,
     "config-sets": config_sets,
     "config-limit-keys": config_limits,
     "config-rule": config_rule,

@@ -17,6 +17,7 @@ from ..net.names import literal, plain
 from ..net.own_listeners import UNIX
 from ..policy.compiled import RulePolicy
 from ..values.errors import ConfigError
+from ..values.pools import pool_looks_up
 from ..values.upstreams import DIRECT, chain_of
 from ..wire.words import Address, Command
 from .failure import CommandFailed, tell, with_mistakes
@@ -166,14 +167,16 @@ def _configured(file: str) -> tuple[Configured, ServerWide]:
     lines = configured.report(problems)
     if lines:
         raise with_mistakes(file, lines)
-    upstreams = configured.upstreams or {}
+    upstreams, pools = configured.upstreams or {}, configured.pools or {}
 
     def ways(name: str) -> tuple[tuple[str, ...], bool]:
+        if name in pools:
+            return (f"the pool {name}",), pool_looks_up(name, pools, upstreams)
         chain = chain_of(name, upstreams)
         return chain, bool(chain) and upstreams[name].takes_names
 
     via = configured.said.get("via")
-    if via is not None and via != DIRECT and via not in upstreams:
+    if via is not None and via != DIRECT and via not in upstreams and via not in pools:
         raise CommandFailed(f"{file}: [outgoing] via: there is no upstream {via}")
     outgoing = tuple(configured.said.get("outgoing", ()))
     return configured, ServerWide(limits_of(said, configured.limits), outgoing, via, ways)

@@ -60,9 +60,10 @@ from ..settings import ServerSettings
 from ..values.auth import AuthSettings
 from ..values.balancers import Balancers
 from ..values.bind import BindSettings
-from ..values.errors import ConfigError
+from ..values.errors import ConfigError, Path
 from ..values.limits import Limits, ServerLimits
 from ..values.outgoing import UNSAID, Outgoing, Sources, is_address, outgoing_of, problems_with
+from ..values.pools import UpstreamPool
 from ..values.timeouts import Timeouts
 from ..values.udp import UDPSettings
 from ..values.upstreams import Upstream
@@ -71,7 +72,7 @@ from .loading import Unreadable, read_file
 from .options import BY_NAME, OPTIONS, Option, excluded_by, settings_of
 from .plan import Listener, Plan
 from .upstreams import check_way
-from .words import UPSTREAMS, OpenToAll, in_option
+from .words import POOLS, UPSTREAMS, OpenToAll, in_option
 
 if TYPE_CHECKING:
     from .file import Configured
@@ -354,7 +355,7 @@ class SOCKSOptions(CommandLine):
         self["worker_count"] = said["workers"]
         fields = settings_of(said)
         outgoing = self._outgoing()
-        upstreams = self._upstreams()
+        upstreams, pools = self._upstreams(), self._pools()
         advertised = self._advertised()
         policy = None if self._configured is None else self._configured.policy
         if self._configured is not None:
@@ -368,7 +369,7 @@ class SOCKSOptions(CommandLine):
         listeners = self._listeners(said)
         if self._configured is not None and not self._is_wrong("listen"):
             self._configured.check_listeners(self._listening(listeners))
-        self._check_loops(upstreams, listeners)
+        self._check_loops(upstreams, pools, listeners)
         proxy_from = self._balancers(listeners)
         resolver = self._name_resolver()
         access_log = self._access_log()
@@ -380,6 +381,7 @@ class SOCKSOptions(CommandLine):
             resolver=resolver,
             outgoing=outgoing,
             upstreams=upstreams,
+            pools=pools,
             via=self["via"],
             timeouts=Timeouts(**fields["timeouts"]),
             limits=self._limits(said),
@@ -567,18 +569,34 @@ class SOCKSOptions(CommandLine):
     def _upstreams(self) -> dict[str, Upstream]:
         """The upstreams of the file, of which the server has one where it names one."""
         found = {} if self._configured is None else self._configured.upstreams
-        if found is not None and self["via"] is not None:
+        pools = {} if self._configured is None else self._configured.pools
+        if found is not None and pools is not None and self["via"] is not None:
             errors: list[ConfigError] = []
-            check_way(self["via"], ("via",), found, errors)
+            check_way(self["via"], ("via",), {**found, **pools}, errors)
             self._wrong += [ConfigError(each.reason, self["via"], path=each.path) for each in errors]
         return found or {}
 
-    def _check_loops(self, upstreams: Mapping[str, Upstream], listeners: Sequence[Listener]) -> None:
+    def _pools(self) -> dict[str, UpstreamPool]:
+        """The pools of the file."""
+        return {} if self._configured is None else self._configured.pools or {}
+
+    def _check_loops(
+        self,
+        upstreams: Mapping[str, Upstream],
+        pools: Mapping[str, UpstreamPool],
+        listeners: Sequence[Listener],
+    ) -> None:
         """Note upstreams that are this very server."""
         if self._configured is None or self._is_wrong("listen"):
             return
         places = {place_asked_for(each.endpoint) for each in listeners}
-        for name, upstream in upstreams.items():
+        all_: list[tuple[Path, Upstream]] = [
+            ((UPSTREAMS, name, "address"), upstream) for name, upstream in upstreams.items()
+        ]
+        for name, pool in pools.items():
+            table = {} if pool.members_file is None else pool.members_file.table
+            all_ += [((POOLS, name, "members-file"), upstream) for upstream in table.values()]
+        for path, upstream in all_:
             address = upstream.address
             if address is None:
                 continue
@@ -587,7 +605,7 @@ class SOCKSOptions(CommandLine):
             wildcard = bool(ours & {"0.0.0.0", "::", ""}) and _literal(host) is not None and is_local(host)
             if host in ours or wildcard:
                 self._configured.errors.append(
-                    ConfigError("a listener of this server: a loop", path=(UPSTREAMS, name, "address"))
+                    ConfigError(f"{address} is a listener of this server: a loop", path=path)
                 )
 
     def _outgoing(self) -> Sources:

@@ -20,6 +20,7 @@ from ..values.outgoing import is_address
 from .limits import check_quota_file, server_limits
 from .listeners import Listening, listeners_of, problem_with
 from .options import BY_NAME, PLACES, SCOPES, TABLES, Option, keys_of
+from .pools import pools_in
 from .readers import Reader, each, plain, read_table, text, typed
 from .rules import policy_of
 from .syntax import MOST_BYTES, parsed
@@ -30,6 +31,7 @@ from .words import (
     GROUPS,
     MOST_TOLD,
     OTHERS,
+    POOLS,
     RULE,
     SETS,
     UPSTREAMS,
@@ -60,6 +62,7 @@ class Configured:
     :ivar limits: what it says of limits that no option says.
     :ivar quota_file: what keeps how much of the daily and monthly ones is used; None: there are none.
     :ivar upstreams: its upstream proxies; None: they are wrong.
+    :ivar pools: its pools of upstreams; None: they, or the upstreams, are wrong.
     :ivar directory: its users' records; None: it has none, or they are wrong.
     :ivar policy: what its rules come to; None: it has none, or they are wrong.
     :ivar used: the options for which that is what counts.
@@ -97,6 +100,7 @@ class Configured:
         self.upstreams = upstreams_in(document.get(UPSTREAMS), directory, self.errors)
         if self.upstreams is None:
             self.wrong.add(UPSTREAMS)
+        self.pools = pools_in(document.get(POOLS), directory, self.upstreams, self.errors)
         self.directory = self._read_users(counted)
         self.policy = self._read_rules(counted, directory)
         self._check_ways()
@@ -154,8 +158,9 @@ class Configured:
         """Note ways out of users, groups and rules that there are not."""
         for kind in (USERS, GROUPS, RULE):
             for name, table in self._tables(kind):
-                if self.upstreams is not None and isinstance(table, dict):
-                    check_way(table.get("via"), (kind, name, "via"), self.upstreams, self.errors)
+                if self.pools is not None and self.upstreams is not None and isinstance(table, dict):
+                    ways = {**self.upstreams, **self.pools}
+                    check_way(table.get("via"), (kind, name, "via"), ways, self.errors)
 
     def _tables(self, kind: str) -> Iterable[tuple[str | int, Any]]:
         """The tables of *kind*, by their names or numbers."""
@@ -207,7 +212,7 @@ class Configured:
         if self.policy is not None:
             rules = self._document.get(RULE, [])  # [sets.metadata] alone makes a policy, too
             found += of_rules(self.policy.rules, rules, self.policy.sets, self._document.get(USERS, ()))
-            found += of_ways(self.policy.rules, self.said.get("via"), self.upstreams or {})
+            found += of_ways(self.policy.rules, self.said.get("via"), self.upstreams or {}, self.pools or {})
         return self._told(found)
 
     @property

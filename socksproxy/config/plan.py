@@ -59,6 +59,10 @@ class Plan:
 
     @property
     def set_files(self) -> Sequence[SetFile]:
-        """The files of the sets that rules name."""
+        """The files of the sets that rules name, and those of members of pools."""
         policy = self.settings.policy
-        return policy.sets.files if isinstance(policy, RulePolicy) else ()
+        files = [*policy.sets.files] if isinstance(policy, RulePolicy) else []
+        for pool in self.settings.pools.values():
+            if isinstance(pool.members_file, SetFile):
+                files.append(pool.members_file)
+        return files

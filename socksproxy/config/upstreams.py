@@ -5,7 +5,7 @@ The tables ``[upstreams.NAME]``: this module reads them, and checks the names of
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..routes.hops import Hop
 from ..values.errors import ConfigError, Path
 from ..values.outgoing import outgoing_of
 from ..values.parsers import seconds
+from ..values.pools import UpstreamPool, pool_looks_up
 from ..values.upstreams import (
     CLIENTS_OWN,
     DIRECT,
@@ -95,23 +96,28 @@ def upstreams_in(tables: Any, directory: str, errors: list[ConfigError]) -> dict
     return found if len(errors) == known else None
 
 
-def check_way(name: Any, path: Path, upstreams: Mapping[str, Upstream], errors: list[ConfigError]) -> None:
+def check_way(name: Any, path: Path, ways: Collection[str], errors: list[ConfigError]) -> None:
     """
     Note an unknown way out.
 
-    :param name: the value, which should be the name of an upstream, or ``direct``.
+    :param name: the value, which should be the name of an upstream or a pool, or ``direct``.
     :param path: the place of the value in the file.
+    :param ways: the names of the upstreams and pools.
     :param errors: receives the mistake.
     """
-    if not isinstance(name, str) or name == DIRECT or name in upstreams:
+    if not isinstance(name, str) or name == DIRECT or name in ways:
         return
-    near = nearest(name, upstreams)
+    near = nearest(name, ways)
     meant = f"did you mean {near}?" if near else f"each has a table that begins with [{UPSTREAMS}.NAME]"
     errors.append(ConfigError(f"there is no such upstream; {meant}", path=path))
 
 
-def names_resolved_by(via: str | None, upstreams: Mapping[str, Upstream]) -> str | None:
-    """The proxy that looks up names on the way out *via*; None: no proxy does."""
+def names_resolved_by(
+    via: str | None, upstreams: Mapping[str, Upstream], pools: Mapping[str, UpstreamPool]
+) -> str | None:
+    """The upstream or pool that looks up names on the way out *via*; None: there is none."""
+    if via is not None and via in pools:
+        return via if pool_looks_up(via, pools, upstreams) else None
     if via is None or via not in upstreams or not chain_of(via, upstreams):
         return None
     return via if upstreams[via].takes_names else None

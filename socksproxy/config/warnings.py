@@ -14,6 +14,7 @@ from ..net.own_listeners import UNIX
 from ..policy.rules import COMMANDS, DAYS, VERSIONS, Rule
 from ..policy.sets import Sets
 from ..values.errors import ConfigError
+from ..values.pools import UpstreamPool
 from ..values.upstreams import Upstream
 from ..wire.words import Command
 from .upstreams import names_resolved_by
@@ -71,7 +72,10 @@ def of_rules(
 
 
 def of_ways(
-    rules: Sequence[Rule], via: str | None, upstreams: Mapping[str, Upstream]
+    rules: Sequence[Rule],
+    via: str | None,
+    upstreams: Mapping[str, Upstream],
+    pools: Mapping[str, UpstreamPool],
 ) -> Iterator[ConfigError]:
     """
     The warnings about rules by network where an upstream looks names up, so that no address is known here.
@@ -81,7 +85,7 @@ def of_ways(
     behind: tuple[Rule, str] | None = None
     found = []
     for number, rule in reversed(list(enumerate(rules))):
-        resolver = names_resolved_by(rule.via or via, upstreams)
+        resolver = names_resolved_by(rule.via or via, upstreams, pools)
         if resolver is not None and rule.allow and Command.CONNECT in (rule.commands or _EVERY_COMMAND):
             behind = rule, resolver
         if rule.networks is None or behind is None:

@@ -13,8 +13,9 @@ from ..values.errors import ConfigError, Path
 from .options import SCOPES, TABLES
 
 #: The keys at the top of the file, beside the tables of options.
-USERS, GROUPS, RULE, SETS, UPSTREAMS = "users", "groups", "rule", "sets", "upstreams"
-OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS)
+USERS, GROUPS, RULE, SETS = "users", "groups", "rule", "sets"
+UPSTREAMS, POOLS = "upstreams", "pools"
+OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS, POOLS)
 
 #: Most mistakes of one kind, or in one table, that are shown: a full list of very many would take minutes.
 MOST_TOLD = 100

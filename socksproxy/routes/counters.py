@@ -5,8 +5,16 @@ The numbers of each upstream: its sessions, its failures, and whether it has roo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ..errors import UpstreamFull
+
+
+class Watcher(Protocol):
+    """Hears of the sessions of an upstream."""
+
+    def load_changed(self) -> None:
+        """There is one session more or less."""
 
 
 class UpstreamCounters:
@@ -22,6 +30,7 @@ class UpstreamCounters:
     :ivar own_failures: the tries in which the upstream itself has failed.
     :ivar destination_failures: the tries in which the upstream has not reached what is behind it.
     :ivar checks: the active checks that have ended.
+    :ivar watchers: the members of pools that hear of each session that comes and goes.
     """
 
     __slots__ = (
@@ -34,6 +43,7 @@ class UpstreamCounters:
         "sessions",
         "since",
         "total",
+        "watchers",
     )
 
     def __init__(self, name: str, tell: Callable[..., None] = lambda *_: None, since: float = 0.0) -> None:
@@ -43,6 +53,7 @@ class UpstreamCounters:
         self.most: int | None = None
         self.sessions = self.total = 0
         self.own_failures = self.destination_failures = self.checks = 0
+        self.watchers: tuple[Watcher, ...] = ()
 
     @property
     def full(self) -> bool:
@@ -53,6 +64,8 @@ class UpstreamCounters:
         """A session or a try has ended."""
         self.sessions -= 1
         self._tell("upstream_left", self.name)
+        for watcher in self.watchers:
+            watcher.load_changed()
 
     def failed(self, own: bool) -> None:
         """A try has failed: see :meth:`socksproxy.events.IServerEvents.upstream_failed`."""
@@ -71,6 +84,8 @@ class UpstreamCounters:
         self.sessions += 1
         self.total += 1
         self._tell("upstream_entered", self.name)
+        for watcher in self.watchers:
+            watcher.load_changed()
 
 
 def enter(way: Sequence[UpstreamCounters]) -> None:

@@ -8,6 +8,7 @@ from secrets import token_hex
 from typing import Protocol, TypeAlias
 
 from ..net.dial import Pending
+from ..values.outgoing import Asker
 from ..wire.password import Credentials
 from ..wire.words import Address
 from .counters import UpstreamCounters
@@ -21,6 +22,9 @@ class Traveller(Protocol):
 
     def ends(self) -> tuple[_Place, _Place] | None:
         """The client's address, and the address that the client has reached; None: there are none."""
+
+    def asker(self) -> Asker:
+        """The client and the user, by whom pools choose."""
 
     def name(self) -> Address | None:
         """The destination in canonical form, where the client has asked for a name; None: for an address."""
@@ -66,6 +70,10 @@ class Trail:
     def ends(self) -> tuple[_Place, _Place] | None:
         """See :meth:`Traveller.ends`."""
         return None if self._traveller is None else self._traveller.ends()
+
+    def asker(self) -> Asker:
+        """See :meth:`Traveller.asker`."""
+        return Asker() if self._traveller is None else self._traveller.asker()
 
     def name(self) -> Address | None:
         """See :meth:`Traveller.name`."""

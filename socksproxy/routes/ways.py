@@ -18,17 +18,22 @@ from ..relay.engine import RelayEngine
 from ..runtime.pool import Pool
 from ..values.errors import ConfigError
 from ..values.outgoing import Outgoing
+from ..values.pools import REFUSE, UpstreamPool
+from ..values.timeouts import NEVER
 from ..values.upstreams import DIRECT, Upstream
 from .counters import UpstreamCounters
 from .direct import Direct, DirectUpstream
-from .hops import hops_of
+from .hops import Hop, hops_of
 from .interfaces import Route
+from .members import Member, Members
+from .pool import PoolRoute, patience, try_seconds
+from .pools import Pools
 from .upstream import Nowhere, UpstreamRoute
 
 _log = Logger(namespace="socksproxy")
 
-#: Routes of rules and users that are kept.
-_ROUTES = 1024
+#: Routes of rules and users that are kept, and those through members of pools.
+_ROUTES, _MEMBERS = 1024, 4096
 
 
 class WaysOut:
@@ -40,6 +45,7 @@ class WaysOut:
     :param names: gives what looks up the names of proxies.
     :param tell: passes the events of upstreams on.
     :ivar counters: the numbers of the upstreams, by their names.
+    :ivar pools: the pools, by their names.
     :ivar by: gives the route by its name (None: the direct one) and the addresses to leave from.
     """
 
@@ -55,6 +61,7 @@ class WaysOut:
         self._names = names
         self._tell = tell
         self.counters: dict[str, UpstreamCounters] = {}
+        self.pools = Pools(reactor, names, self._new_counters)
         self._threads = Pool(reactor, name="logins to upstreams", threads=4, waiting=256)
 
     def configure(
@@ -78,25 +85,79 @@ class WaysOut:
             self.counters[name].most = upstream.max_sessions
         self.by: Callable[[str | None, Outgoing], Route] = lru_cache(_ROUTES)(self._route)
 
+    def configure_pools(self, pools: Mapping[str, UpstreamPool], connect_timeout: float) -> None:
+        """
+        Pools are as these say from now on; to be called after :meth:`configure`.
+
+        :param pools: by their names. What is known of the members that stay goes on.
+        :param connect_timeout: seconds in which a connection must be there.
+        """
+        self._patience = patience(connect_timeout)
+        self.pools.configure(pools, self._upstreams)
+        self._through: Callable[[Member, Outgoing, float], Route] = lru_cache(_MEMBERS)(self._by_member)
+        for members in self.pools.values():
+            members.way = self._way(members, Outgoing())  # until a session leaves from other addresses
+
+    def _new_counters(self, name: str, upstream: Upstream) -> UpstreamCounters:
+        """The numbers of an upstream, which is new where the file of a pool alone has it."""
+        return self.counters.get(name) or UpstreamCounters(name, self._tell, time.time())
+
+    def _by_pool(self, name: str, outgoing: Outgoing) -> Route:
+        members = self.pools[name]
+        otherwise = members.settings.otherwise
+        other = None if otherwise == REFUSE else self.by(otherwise, outgoing)
+        return PoolRoute(self._reactor, members, self._way(members, outgoing), other, self._patience)
+
+    def _way(self, members: Members, outgoing: Outgoing) -> Callable[[Member], Route]:
+        """What gives the way through each of *members*, from the addresses *outgoing*."""
+        seconds = try_seconds(members.settings, self._patience)
+        return lambda member: self._through(member, outgoing, seconds)
+
+    def _by_member(self, member: Member, outgoing: Outgoing, seconds: float) -> Route:
+        """The way through *member*, which must have the request within *seconds*."""
+        name, upstream = member.name, member.upstream
+        if name in self._upstreams:
+            hops = hops_of(name, self._upstreams, self.counters)
+        else:
+            hops = [Hop(name, upstream, member.counters)]
+        return self._by_hops(hops, upstream, member.counters, outgoing, seconds)
+
     def _route(self, via: str | None, outgoing: Outgoing) -> Route:
         """The way out that is called *via*. One that there is not, or not any more, leads nowhere."""
         if via is None or via == DIRECT:
             return self._direct(outgoing)
+        if via in self.pools:
+            return self._by_pool(via, outgoing)
         try:
             hops = hops_of(via, self._upstreams, self.counters)
         except ConfigError as problem:
             _log.error("the way out {via} cannot be used: {problem}", via=via, problem=problem)
             return Nowhere(via)
-        last = self._upstreams[via]
+        return self._by_hops(hops, self._upstreams[via], self.counters[via], outgoing)
+
+    def _by_hops(
+        self,
+        hops: Sequence[Hop],
+        last: Upstream,
+        counters: UpstreamCounters,
+        outgoing: Outgoing,
+        seconds: float = NEVER,
+    ) -> Route:
+        """
+        The way through *hops*, of which *last* is the last one.
+
+        :param counters: the numbers of *last*.
+        :param seconds: the seconds in which it must have the request; its own try-timeout may be shorter.
+        """
         if not hops:
-            return DirectUpstream(self.counters[via], self._direct(outgoing, last))
+            return DirectUpstream(counters, self._direct(outgoing, last))
         return UpstreamRoute(
             self._reactor,
             hops,
-            self._direct(outgoing, self._upstreams[hops[0].name]),
+            self._direct(outgoing, self._upstreams.get(hops[0].name, last)),
             self._names,
             self._engine,
-            last.try_timeout,
+            min(last.try_timeout, seconds),
             last.takes_names,
             last.judges_names,
             self._threads,

@@ -409,6 +409,7 @@ class SOCKSFactory(Factory):
     def stopFactory(self) -> None:
         """The last port is closed: nothing is accepted any more."""
         self._gate.close()
+        self.context.ways.pools.stop()
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.leave()

@@ -77,6 +77,10 @@ class RoutedSession(SessionParts):
         client, reached = self.client, self.channel.local_address()
         return None if client.host is None or reached is None else ((client.host, client.port), reached)
 
+    def asker(self) -> Asker:
+        """See :meth:`socksproxy.routes.interfaces.Traveller.asker`."""
+        return self._asker(False)
+
     def name(self) -> Address | None:
         """See :meth:`socksproxy.routes.interfaces.Traveller.name`."""
         destination = canonical(self.request.destination, self.context.names.defines)

@@ -189,8 +189,11 @@ def chain_of(name: str, upstreams: Mapping[str, Upstream]) -> tuple[str, ...]:
             loop = " > ".join([*reversed(found[found.index(step) :]), found[-1]])
             raise ConfigError(f"the way is a loop: {loop}", path=(found[-1], "via"))
         if step not in upstreams:
-            path = (found[-1], "via") if found else ()
-            raise ConfigError("there is no such upstream", step if not found else None, path=path)
+            if not found:
+                raise ConfigError("there is no such upstream", step)
+            raise ConfigError(
+                "there is no such upstream; a pool is no step of a chain", path=(found[-1], "via")
+            )
         if upstreams[step].type is UpstreamType.DIRECT:
             if found:
                 raise ConfigError("leave via out: each chain begins at this machine", path=(found[-1], "via"))

@@ -34,6 +34,7 @@ from ..udp.routing import Routing
 from .counts import SharedCounting
 from .datagrams import Way, go
 from .descriptor_passing import WorkerResources
+from .pool_checks import WorkersChecks
 from .process import (
     DRAIN,
     DUMP,
@@ -269,6 +270,7 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
         descriptor, columns, secret = orders.counts
         table = SharedTable(descriptor, columns, bytes.fromhex(secret))
         factory.sessions.context.ledger.counting = SharedCounting(reactor, table, orders.number - 1)
+        factory.sessions.context.ways.pools.share(WorkersChecks(table, orders.number - 1))
     return WorkerService(options, factory)
 
 

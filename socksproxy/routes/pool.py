@@ -1,0 +1,279 @@
+"""
+The route through a pool: each connection chooses one of several upstreams.
+
+Strategy: a :class:`PoolDial` is one connection. It tries one member after the other while nothing has been
+answered: after a failure of the member's own, and after the replies 3 and 8, which another member may not
+give. Every other answer is the destination's, and goes to the client. Where no member is left, the
+connection fails, or leaves as ``otherwise`` says; a failure alone never makes it leave directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from ..errors import SHORTAGES, UpstreamFailed, UpstreamFull, describe, reply_for
+from ..net.dial import Dialed, Pending
+from ..values.pools import Choose, UpstreamPool
+from ..values.rendezvous import key_of
+from ..wire.words import Address, Reply
+from .interfaces import Route, Trail
+from .members import Member, Members, is_its_own
+
+#: Seconds in which a connection gets past silent members.
+PATIENCE = 7.5
+#: The part of the connect-timeout that may pass meanwhile.
+_OF_CONNECT_TIMEOUT = 0.75
+#: Silent members that a connection gets past in that time.
+_SILENT = 3
+
+#: Timers may be this much late.
+_LATE = 1.05
+
+_NO_KEY = key_of()
+#: Replies about a destination that another member may reach.
+_ELSEWHERE = frozenset({Reply.NETWORK_UNREACHABLE, Reply.ADDRESS_TYPE_NOT_SUPPORTED})
+
+
+def patience(connect_timeout: float) -> float:
+    """The seconds in which a connection gets past silent members, where it may take *connect_timeout*."""
+    return min(PATIENCE, _OF_CONNECT_TIMEOUT * connect_timeout)
+
+
+def try_seconds(pool: UpstreamPool, seconds: float) -> float:
+    """
+    The seconds until a member of *pool* must have the request; its own try-timeout may be shorter.
+
+    :param seconds: see :func:`patience`.
+    """
+    return seconds / min(pool.tries, _SILENT)
+
+
+class PoolRoute:
+    """
+    Connects to destinations through the members of a pool.
+
+    :param clock: tells the time.
+    :param members: the members, and what is known of them.
+    :param way: gives the route through a member.
+    :param otherwise: where connections leave if no member is left; None: nowhere.
+    :param seconds: the seconds in which a connection gets past silent members.
+    """
+
+    needs_trail = True
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        members: Members,
+        way: Callable[[Member], Route],
+        otherwise: Route | None,
+        seconds: float = PATIENCE,
+    ) -> None:
+        self.clock = clock
+        self.members = members
+        self.way = way
+        self.otherwise = otherwise
+        self.seconds = seconds
+        self.via: str = members.name
+
+    @property
+    def resolves(self) -> bool:
+        """Whether all members, and the way otherwise, look names up themselves."""
+        self.members.refresh()
+        return self.members.takes_names and (self.otherwise is None or self.otherwise.resolves)
+
+    @property
+    def judges(self) -> bool:
+        """Whether all members get names that are looked up here for the rules alone."""
+        return self.members.judges_names and (self.otherwise is None or self.otherwise.judges)
+
+    def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
+        """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
+        self.members.refresh()
+        return PoolDial(self, address, engine, Trail(self.via) if trail is None else trail).start()
+
+    def source(self, address: Address) -> str | None:
+        """See :meth:`socksproxy.routes.interfaces.Route.source`."""
+        return None
+
+    def key(self, trail: Trail, address: Address) -> bytes:
+        """By which hashes choose."""
+        choose = self.members.settings.choose
+        if not choose.hashes:
+            return _NO_KEY
+        if choose is Choose.HASH_DESTINATION:
+            return key_of("destination", address.host)
+        asker = trail.asker()
+        if choose is Choose.HASH_USER and asker.user is not None:
+            return key_of("user", asker.user)
+        return key_of("client", asker.client)
+
+
+class PoolDial:
+    """
+    One connection through a pool, until a member has answered or none is left.
+
+    :param route: leads through the pool.
+    :param address: the destination.
+    :param engine: whether the connection may be a socket of the engine.
+    :param trail: records the connection.
+    """
+
+    __slots__ = (
+        "_address",
+        "_began",
+        "_busy",
+        "_engine",
+        "_key",
+        "_left",
+        "_member",
+        "_pending",
+        "_problem",
+        "_result",
+        "_route",
+        "_trail",
+        "_tried",
+    )
+
+    def __init__(self, route: PoolRoute, address: Address, engine: bool, trail: Trail) -> None:
+        self._route = route
+        self._address = address
+        self._engine = engine
+        self._trail = trail
+        self._key = route.key(trail, address)
+        self._left = route.members.settings.tries
+        self._began = route.clock.seconds()
+        self._tried: list[Member] = []
+        self._member: Member | None = None
+        self._pending: Pending | None = None
+        self._busy = False
+        #: The error for the client if no other member answers, and whether it is the destination's.
+        self._problem: tuple[Failure, bool] | None = None
+        self._result: Deferred[Dialed] = Deferred(self._cancelled)
+
+    def start(self) -> Deferred[Dialed]:
+        """
+        Try the first member.
+
+        :returns: fires with the connection; it can be cancelled.
+        """
+        self._go_on()
+        return self._result
+
+    def _go_on(self) -> None:
+        # An attempt may fail at once, and a thousand of them may not call each other.
+        if self._busy:
+            return
+        self._busy = True
+        while self._pending is None and not self._result.called:
+            member = self._next()
+            if member is None:
+                self._give_up()
+                break
+            self._try(member)
+        self._busy = False
+
+    def _next(self) -> Member | None:
+        route, members = self._route, self._route.members
+        if not self._left:
+            return None
+        if self._tried:
+            passed = route.clock.seconds() - self._began
+            if passed + try_seconds(members.settings, route.seconds) > _LATE * route.seconds:
+                return None
+        return members.next(self._tried, self._key)
+
+    def _try(self, member: Member) -> None:
+        route, trail = self._route, self._trail
+        self._left -= 1
+        self._tried.append(member)
+        route.members.way = route.way
+        self._member = member
+        route.members.take(member)
+        way = route.way(member)
+        trail.via, trail.asked, trail.reply = way.via or member.name, False, None
+        self._pending = pending = way.dial(self._address, self._engine, trail)
+        pending.addBoth(self._ended, member)
+
+    def _ended(self, result: Dialed | Failure, member: Member) -> None:
+        """The attempt through *member* has ended."""
+        if self._member is not member:
+            return  # it is cancelled
+        self._member = self._pending = None
+        members = self._route.members
+        if not isinstance(result, Failure):
+            members.answered(member)
+            self._result.callback(result)
+        elif self._is_final(member, result):
+            self._result.errback(result)
+        else:
+            self._go_on()
+
+    def _is_final(self, member: Member, failure: Failure) -> bool:
+        """Whether *failure* is the answer; what it tells of *member* is noted."""
+        members, problem = self._route.members, failure.value
+        assert problem is not None
+        if isinstance(problem, OSError) and problem.errno in SHORTAGES:
+            members.undecided(member)
+            return True
+        if isinstance(problem, UpstreamFull):
+            self._left += 1
+        if is_its_own(problem, member):
+            members.failed(member, describe(problem))
+        elif isinstance(problem, UpstreamFailed):
+            members.undecided(member)
+        else:
+            members.answered(member)
+            self._note(failure, True)
+            return reply_for(problem) not in _ELSEWHERE
+        self._note(failure, False)
+        return False
+
+    def _note(self, failure: Failure, of_destination: bool) -> None:
+        if self._problem is None or of_destination or not self._problem[1]:
+            self._problem = failure, of_destination
+
+    def _give_up(self) -> None:
+        """No member is left."""
+        route, trail = self._route, self._trail
+        if self._problem is not None and self._problem[1]:
+            self._result.errback(self._problem[0])
+            return
+        if route.otherwise is not None:
+            other = route.otherwise
+            if other.via is None:
+                trail.tries += 1
+            trail.via, trail.asked, trail.reply = other.via or "direct", False, None
+            self._pending = pending = other.dial(self._address, self._engine, trail)
+            pending.addBoth(self._otherwise)
+            return
+        name = route.members.name
+        if self._problem is None:
+            what = "all members are full" if len(route.members) else "the pool has no member"
+            self._result.errback(UpstreamFailed(f"{name}: {what}", name))
+            return
+        problem = self._problem[0].value
+        words = describe(problem) if isinstance(problem, BaseException) else ""
+        self._result.errback(UpstreamFailed(f"{name}: no member works: {words}", name))
+
+    def _otherwise(self, result: Any) -> None:
+        if self._pending is None:
+            return  # it is cancelled
+        self._pending = None
+        if isinstance(result, Failure):
+            self._result.errback(result)
+        else:
+            self._result.callback(result)
+
+    def _cancelled(self, _: object) -> None:
+        pending, self._pending = self._pending, None
+        member, self._member = self._member, None
+        if member is not None:
+            self._route.members.undecided(member)
+        if pending is not None:
+            pending.cancel()

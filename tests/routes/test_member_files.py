@@ -1,0 +1,105 @@
+"""Files of members."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from socksproxy.policy.sets import SetFileError
+from socksproxy.routes.member_files import MembersFile
+from socksproxy.values.upstreams import Upstream, UpstreamType
+from socksproxy.wire.password import Credentials
+from socksproxy.wire.words import Address
+
+
+def read(path: Path, text: str) -> MembersFile:
+    path.write_text(text)
+    file = MembersFile(str(path))
+    file.load()
+    return file
+
+
+def test_lines(tmp_path: Path) -> None:
+    """URLs of all kinds, HOST:PORT, comments."""
+    file = read(
+        tmp_path / "members",
+        "# exits\n192.0.2.1:1080\n"
+        "socks5://alice:hunter2%40@Exit.example:1081  # the second one\n"
+        "socks4a://bob@192.0.2.2\n\nhttp://[2001:db8::1]:3128\nsocks5h://192.0.2.3:1\n",
+    )
+    assert dict(file.table) == {
+        "192.0.2.1:1080": Upstream(type="socks5", address=Address.of("192.0.2.1", 1080)),
+        "alice@exit.example:1081": Upstream(
+            type="socks5",
+            address=Address.of("exit.example", 1081),
+            login=Credentials(b"alice", b"hunter2@"),
+        ),
+        "bob@192.0.2.2:1080": Upstream(
+            type="socks4a", address=Address.of("192.0.2.2", 1080), login=Credentials(b"bob", b"")
+        ),
+        "[2001:db8::1]:3128": Upstream(type=UpstreamType.HTTP, address=Address.of("2001:db8::1", 3128)),
+        "192.0.2.3:1": Upstream(type="socks5", address=Address.of("192.0.2.3", 1)),
+    }
+    assert file.ignored == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "socks6://alice:hunter2@a.example:1",
+        "socks5://alice:hunter2@a.example:0",
+        "socks5://alice:hunter2@a.example:port",
+        "socks5://alice:hunter2@:1080",
+        "socks5://alice:hunter2@a..example:1080",
+        "socks5://alice:hunter2@a.example:1080/path",
+        "socks4://alice:hunter2@a.example:1080",
+        "http://al%3aice:hunter2@a.example:1080",
+        "socks5://alice:hunter2@a.example:1080 more",
+        "alice:hunter2",
+        "alice:hunter2@a.example",
+        "a.example",
+        "a.example:1080:alice:hunter2",
+        "socks5://alice:" + "hunter2" * 40 + "@a.example:1080",
+        "hunter2\x00",
+        "socks5://alice:hunter2\udcff@a.example:1",
+    ],
+    ids=itertools.count(),
+)
+def test_wrong_lines(tmp_path: Path, line: str) -> None:
+    """A wrong line is a mistake that names the line and does not show it."""
+    path = tmp_path / "members"
+    path.write_text("192.0.2.1:1080\n" + line + "\n", "utf-8", "surrogateescape")
+    with pytest.raises(SetFileError) as caught:
+        MembersFile(str(path)).load()
+    assert f"{path}, line 2: " in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_last_good_content(tmp_path: Path) -> None:
+    """A file that becomes wrong, or empty, keeps its last content; a comment alone is an empty list."""
+    path = tmp_path / "members"
+    file = read(path, "192.0.2.1:1080\n")
+    for text in ("192.0.2.1\n", ""):
+        path.write_text(text)
+        with pytest.raises(SetFileError):
+            file.load()
+        assert list(file.table) == ["192.0.2.1:1080"]
+    path.write_text("# none\n")
+    file.load()
+    assert dict(file.table) == {}
+
+
+def test_twice(tmp_path: Path) -> None:
+    """The second line of a member does not count, and is told without its password."""
+    file = read(tmp_path / "members", "socks5://a:hunter2@b.example:1\nsocks5://a:hunter2@b.example:1\n")
+    assert len(file) == 1
+    assert file.ignored == (f"{file.path}, line 2: a@b.example:1: stands there already",)
+
+
+def test_names_are_one_line(tmp_path: Path) -> None:
+    file = read(tmp_path / "members", "socks5://a%0Ab:p@c.example:1\n")
+    (name,) = file.table
+    assert "\n" not in name
