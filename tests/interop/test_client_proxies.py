@@ -30,12 +30,16 @@ from ..support.scripted_proxy import Recorder, Recorders
 
 
 class Started:
-    """A running proxy. :ivar url: where it is; :ivar kind: its name."""
+    """A running proxy. :ivar kind: its name; :ivar scheme: what it speaks; :ivar directory: of its files."""
 
-    def __init__(self, kind: str, scheme: str, port: int, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, kind: str, scheme: str, port: int, process: subprocess.Popen[bytes], directory: Path
+    ) -> None:
         self.kind = kind
+        self.scheme = scheme
         self.port = port
         self.process = process
+        self.directory = directory
         self.proxy = Proxy.from_url(f"{scheme}://127.0.0.1:{port}", timeout=20)
 
 
@@ -70,6 +74,7 @@ def _squid(port: int, directory: Path) -> list[str]:
         f"http_port 127.0.0.1:{port}\nhttp_access allow all\ncache deny all\npid_filename none\n"
         f"access_log none\ncache_log {directory}/squid.log\nshutdown_lifetime 0 seconds\n"
         "pinger_enable off\nnetdb_filename none\ndns_nameservers 127.0.0.1\n"
+        "dns_timeout 1 seconds\n"
     )
     directory.chmod(0o777)
     return [require("squid"), "-N", "-f", _written(directory / "squid.conf", text)]
@@ -117,7 +122,10 @@ def _ssh(port: int, directory: Path) -> list[str]:
     return [ssh, "-F", "none", "-N", "-i", str(directory / "user"), "-D", f"127.0.0.1:{port}", *words, "here"]
 
 
-KINDS: dict[str, tuple[str, Callable[[int, Path], list[str]]]] = {
+#: The scheme of each kind, and what starts it.
+Kinds = dict[str, tuple[str, Callable[[int, Path], list[str]]]]
+
+KINDS: Kinds = {
     "ours": ("socks5", _ours),
     "ours, SOCKS4a": ("socks4a", _ours),
     "danted": ("socks5", _danted),
@@ -133,9 +141,9 @@ KINDS: dict[str, tuple[str, Callable[[int, Path], list[str]]]] = {
 }
 
 
-def start(kind: str, directory: Path) -> Started:
-    """Start a proxy, and wait until it listens."""
-    scheme, command = KINDS[kind]
+def start(kind: str, directory: Path, kinds: Kinds = KINDS) -> Started:
+    """Start a proxy, one of *kinds*, and wait until it listens."""
+    scheme, command = kinds[kind]
     port = closed_port()
     with open(directory / "output", "wb") as output:
         process = subprocess.Popen(
@@ -148,7 +156,7 @@ def start(kind: str, directory: Path) -> Started:
         except OSError:
             time.sleep(0.05)
         else:
-            return Started(kind, scheme, port, process)
+            return Started(kind, scheme, port, process, directory)
     process.kill()
     process.wait()
     return missing(f"{kind} that starts: {(directory / 'output').read_text('utf-8', 'replace')[-300:]}")
