@@ -32,7 +32,7 @@ class Options(command_line.SOCKSOptions):
         """See :meth:`socksproxy.config.command_line.SOCKSOptions.postOptions`."""
         super().postOptions()
         if self.parent is not None:
-            prepare_files(self.parent)
+            prepare_files(self.parent, self.plan.server_log)
 
 
 def makeService(options: command_line.SOCKSOptions) -> ListeningService:

@@ -48,6 +48,7 @@ from ..errors import describe
 from ..limits.quota.usage import UsageFile
 from ..logs.access_log import AccessLog, check_access_log
 from ..logs.printable import escape_unknown, in_one_line
+from ..logs.server_log import ServerLog
 from ..net.endpoints import BACKLOG, WrongSystemd, check_keys, place_asked_for
 from ..net.local import is_local
 from ..net.names import is_localhost
@@ -372,7 +373,10 @@ class SOCKSOptions(CommandLine):
         self._check_loops(upstreams, pools, listeners)
         proxy_from = self._balancers(listeners)
         resolver = self._name_resolver()
-        access_log = self._access_log()
+        access_log: AccessLog | None = self._log("log", "log-format", self.resources.access_log)
+        server_log: ServerLog | None = self._log(
+            "server-log", "server-log-format", self.resources.open_server_log
+        )
         self._report()
         settings = ServerSettings(
             policy=policy,
@@ -400,6 +404,7 @@ class SOCKSOptions(CommandLine):
             open=bool(self["open"]),
             guarded=bool(self["guarded"]),
             access_log=access_log,
+            server_log=server_log,
             drain=said["drain"],
             workers=said["workers"],
         )
@@ -536,20 +541,23 @@ class SOCKSOptions(CommandLine):
             self._note(ConfigError(str(problem)), "resolver")
             return None
 
-    def _access_log(self) -> AccessLog | None:
-        path, format = self["log"], self["log-format"]
+    def _log(self, name: str, format_name: str, make: Callable[[str, str], Any]) -> Any:
+        """The log whose place the option *name* gives; None: there is none, or something is wrong."""
+        path, format = self[name], self[format_name]
         if path is None:
-            if format is not None and not self._is_wrong("log", "log-format"):
-                self._note(ConfigError("needs --log FILE"), "log-format")
+            if format is not None and not self._is_wrong(name, format_name):
+                self._note(ConfigError(f"needs --{name} FILE"), format_name)
             return None
         try:
             if not (self._wrong or (self._configured is not None and self._configured.is_wrong)):
-                return self.resources.access_log(path, format or "text")
+                return make(path, format or "text")
             check_access_log(path)  # nothing starts, so no file is made either
         except OSError as problem:
-            self._note(ConfigError(describe(problem), path), "log")
+            self._note(ConfigError(describe(problem), path), name)
+        except ConfigError as problem:
+            self._note(problem, name)
         except ValueError:
-            self._note(ConfigError("not a path", path), "log")
+            self._note(ConfigError("not a path", path), name)
         return None
 
     def _addresses(self, name: str) -> Outgoing:

@@ -207,8 +207,9 @@ class Configured:
     def warnings(self) -> list[str]:
         """A line for each thing that is no mistake, and hardly what was meant."""
         found = []
-        if "log" in self.said and (doubt := of_log(self.said["log"])):
-            found.append(ConfigError(doubt, path=("log", "log")))
+        for name in ("log", "server-log"):
+            if name in self.said and (doubt := of_log(self.said[name])):
+                found.append(ConfigError(doubt, path=("log", name)))
         if self.policy is not None:
             rules = self._document.get(RULE, [])  # [sets.metadata] alone makes a policy, too
             found += of_rules(self.policy.rules, rules, self.policy.sets, self._document.get(USERS, ()))

@@ -15,6 +15,7 @@ import attrs
 from twisted.python.usage import CompleteFiles, CompleteList, Completer
 
 from ..logs.access_log import FORMATS
+from ..logs.server_log import SERVER_FORMATS
 from ..net.tcp_options import LONGEST_KEEPALIVE, LONGEST_USER_TIMEOUT
 from ..values.parsers import count, one_of, port, seconds, workers
 from ..values.ports import port_range
@@ -36,7 +37,7 @@ TABLES = {
     "outgoing": "The addresses that connections leave from, and the upstream that they go through.",
     "bind": "The command BIND, for servers that connect back, as in FTP.",
     "udp": "The command UDP ASSOCIATE.",
-    "log": "The access log.",
+    "log": "The access log, and the server's own log.",
     "workers": "Processes, and how they end.",
 }
 
@@ -488,7 +489,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="log",
-        help="File for the access log: one line per session.",
+        help="Where the access log goes, one line per session: FILE, journald, syslog:SOCKET, "
+        "syslog:tcp:HOST:PORT or syslog:tls:HOST:PORT.",
         table="log",
         example='"/var/log/socks/access.log"',
         short="l",
@@ -510,6 +512,23 @@ OPTIONS: tuple[Option, ...] = (
         types=FLAG,
         example="true",
         field="log_probes",
+    ),
+    Option(
+        name="server-log",
+        help="Where the server's own log goes instead of twistd's place; the places of -l.",
+        table="log",
+        otherwise="twistd's",
+        example='"journald"',
+        completion=CompleteFiles("*.log"),
+    ),
+    Option(
+        name="server-log-format",
+        help="With --server-log: text, or one JSON object per line.",
+        table="log",
+        parse=one_of(SERVER_FORMATS, f"neither {' nor '.join(SERVER_FORMATS)}"),
+        otherwise="text",
+        example='"json"',
+        completion=CompleteList(SERVER_FORMATS),
     ),
     Option(
         name="workers",

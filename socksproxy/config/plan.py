@@ -11,6 +11,7 @@ import attrs
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from ..logs.access_log import AccessLog
+from ..logs.server_log import ServerLog
 from ..policy.compiled import RulePolicy
 from ..policy.sets import SetFile
 from ..settings import ServerSettings
@@ -45,6 +46,7 @@ class Plan:
     :ivar open: whether listeners may be where other machines reach them.
     :ivar guarded: whether rules or authentication restrict all clients; then listeners may be there anyway.
     :ivar access_log: the access log; None: there is none.
+    :ivar server_log: the server's own log; None: it goes where the program sends its log.
     :ivar drain: seconds that sessions may go on when the service stops.
     :ivar workers: processes that serve clients.
     """
@@ -54,6 +56,7 @@ class Plan:
     open: bool
     guarded: bool
     access_log: AccessLog | None
+    server_log: ServerLog | None = None
     drain: float
     workers: int
 

@@ -4,6 +4,7 @@ Warnings about entries of a configuration file that are valid, but hardly meant.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from ..net.own_listeners import UNIX
 from ..policy.rules import COMMANDS, DAYS, VERSIONS, Rule
 from ..policy.sets import Sets
 from ..values.errors import ConfigError
+from ..values.logs import log_place
 from ..values.pools import UpstreamPool
 from ..values.upstreams import Upstream
 from ..wire.words import Command
@@ -26,18 +28,24 @@ _CONDITIONS = tuple(field.name for field in attrs.fields(Rule) if field.name not
 _EVERYWHERE = frozenset({"0.0.0.0/0", "::/0"})
 _EVERY_COMMAND = frozenset(command for commands in COMMANDS.values() for command in commands)
 #: Words that mean something else than a file in other programs.
-_NO_FILES = re.compile(
-    r"-|syslog(:.*)?|stdout|stderr|journal|journald|console|none|off|no|null|true|false", re.I
-)
+_NO_FILES = re.compile(r"-|stdout|stderr|journal|console|none|off|no|null|true|false", re.I)
 
 
 def of_log(path: str) -> str | None:
-    """The warning about the *path* of the access log; None: there is none."""
+    """The warning about the *path* of a log; None: there is none."""
+    try:
+        place = log_place(path)
+    except ValueError:
+        return None  # it is a mistake
+    if not place.is_file and place.path and not os.path.exists(place.path):
+        return "there is no such socket now: lines are lost until there is"
     if not _NO_FILES.fullmatch(path):
         return None
     if path.lower() in ("stdout", "stderr"):
         return f"a file of this name is written; /dev/{path.lower()} is the stream"
-    return "a file of this name is written: the access log goes to a file, /dev/stdout or /dev/stderr"
+    return (
+        "a file of this name is written; a log may go to a file, journald, syslog, /dev/stdout or /dev/stderr"
+    )
 
 
 def of_rules(

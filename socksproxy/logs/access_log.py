@@ -1,8 +1,8 @@
 """
-The access log: one line per session, appended to a file.
+The access log: one line per session, in a file, in syslog or in the journal.
 
-A line is one ``write`` to a descriptor opened for appending, so that several
-processes can share the file and a reader never sees half a line.
+In a file, a line is one ``write`` to a descriptor opened for appending, so that several processes can share
+the file and a reader never sees half a line.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from twisted.logger import ILogObserver, LogEvent, Logger
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, LogEvent
 from zope.interface import implementer
 
 from ..events import FIELDS
-from .streams import may_wait, open_for_appending, own_descriptor, write_if_ready
+from ..values.logs import LogKind, LogPlace, log_place
+from .journal import entry
+from .sinks import check_socket, sink_for
+from .streams import own_descriptor
+from .syslog import INFO, header_for
 
 __all__ = ["FORMATS", "AccessLog", "access_observer"]
-
-#: Seconds between two warnings that lines cannot be written.
-WARN_EVERY = 60.0
-
-_log = Logger(namespace="socksproxy")
 
 _PLAIN = r"[!#-<>-\[\]-~]+"
 _is_plain = re.compile(_PLAIN).fullmatch
@@ -193,18 +193,21 @@ def values_of(event: LogEvent) -> tuple[Any, ...]:
 @implementer(ILogObserver)
 class AccessLog:
     """
-    Appends a line per access event to a file.
+    Writes a line per access event to its place.
 
-    A line that cannot be written is lost and the server goes on; a warning
-    says so once in :data:`WARN_EVERY` seconds.
+    A line that cannot be written is lost and the server goes on; a warning says so once a minute
+    (:mod:`~socksproxy.logs.sinks`).
 
-    :param path: the file; it is made if there is none. It may be ``/dev/stdout``, ``/dev/stderr`` or
-        ``/dev/fd/N``, whatever that is: a file, a pipe, a socket or a terminal.
+    :param path: the file, or another place: see :func:`~socksproxy.values.logs.log_place`. A file is made if
+        there is none. It may be ``/dev/stdout``, ``/dev/stderr`` or ``/dev/fd/N``, whatever that is: a
+        file, a pipe, a socket or a terminal.
     :param format: a key of :data:`FORMATS`.
     :param clock: seconds that only go forward, for the warnings.
     :param descriptor: the file, if it is open already.
+    :param reactor: connects, and has the time for sockets; a file needs none.
+    :param tls: verifies the server, where the place is one with TLS.
     :raises OSError: when the file cannot be opened for appending.
-    :raises ValueError: when there is no such format.
+    :raises ValueError: when there is no such format, or no such place.
     """
 
     def __init__(
@@ -213,102 +216,85 @@ class AccessLog:
         format: str = "text",
         clock: Callable[[], float] = time.monotonic,
         descriptor: int | None = None,
+        reactor: Any = None,
+        tls: Any = None,
     ) -> None:
         if format not in FORMATS:
             raise ValueError(f"{format!r} is none of {', '.join(FORMATS)}")
-        # twistd changes its directory after this.
-        self.path = os.path.abspath(path)
+        self.place = log_place(path)
+        self.path = self.place.text
         self.format = format
-        self._line = FORMATS[format]
-        self._timestamp = _Timestamp()
-        self._clock = clock
-        self._descriptor = open_for_appending(self.path) if descriptor is None else descriptor
-        self._may_wait = may_wait(self._descriptor)
-        self._torn = False
-        self._lost = 0
-        self._warned: float | None = None
+        line, timestamp = FORMATS[format], _Timestamp()
+        self._encode: Callable[[float, tuple[Any, ...]], bytes]
+        if self.place.is_file:
+            self._encode = lambda seconds, record: line(timestamp(seconds), record).encode("ascii")
+        else:
+            self._encode = _encoder(self.place, format)
+        self._sink = sink_for(self.place, reactor, clock, descriptor, tls)
+        self._send = self._sink.write
 
     def fileno(self) -> int:
-        """The descriptor of the open file."""
-        return self._descriptor
+        """The descriptor of the open file; -1: it is none."""
+        return self._sink.fileno()
 
     def __call__(self, event: LogEvent) -> None:
-        """Append the line of the record in *event*."""
+        """Write the line of the record in *event*."""
         self.write(values_of(event), event["log_time"])
 
     def write(self, record: tuple[Any, ...], seconds: float) -> None:
         """
-        Append the line of *record*.
+        Write the line of *record*.
 
         :param record: an :class:`~socksproxy.events.AccessRecord`.
         :param seconds: when it was made, in seconds since the epoch.
         """
-        data = self._line(self._timestamp(seconds), record).encode("ascii")
-        if self._torn:
-            data = b"\n" + data
-        try:
-            written = (write_if_ready if self._may_wait else os.write)(self._descriptor, data)
-        except OSError as problem:
-            self._missed(problem.strerror or str(problem))
-            return
-        if written != len(data):
-            # The disk is full: the next line must not go on from here.
-            self._torn = True
-            self._missed("only a part of a line could be written")
-            return
-        self._torn = False
-        if self._lost:
-            _log.info("{path} is written again, {lost} lines are lost", path=self.path, lost=self._lost)
-            self._lost = 0
-            self._warned = None
+        self._send(self._encode(seconds, record))
 
     def reopen(self) -> None:
         """Go on in a new file of the same name: the old one has been moved away."""
-        if own_descriptor(self.path) is not None:
-            return  # it cannot be moved; and in a worker the name means another stream
-        try:
-            fresh = open_for_appending(self.path)
-        except OSError as problem:
-            _log.warn(
-                "{path} cannot be opened again, the old file goes on: {reason}",
-                path=self.path,
-                reason=problem.strerror,
-            )
-            return
-        old, self._descriptor = self._descriptor, fresh
-        self._may_wait = may_wait(fresh)
-        self._torn = False
-        if old >= 0:
-            os.close(old)
+        self._sink.reopen()
 
-    def close(self) -> None:
-        """Close the file; lines that come later are lost."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = -1
+    def close(self) -> Deferred[None]:
+        """Lines that come later are lost; fires when those before have been sent."""
+        return self._sink.close()
 
-    def _missed(self, reason: str) -> None:
-        self._lost += 1
-        now = self._clock()
-        if self._warned is not None and now - self._warned < WARN_EVERY:
-            return
-        self._warned = now
-        _log.warn(
-            "{path} cannot be written, {lost} lines are lost: {reason}",
-            path=self.path,
-            lost=self._lost,
-            reason=reason,
-        )
+
+def _encoder(place: LogPlace, format: str) -> Callable[[float, tuple[Any, ...]], bytes]:
+    """
+    What makes the messages for a *place* that is no file.
+
+    The line has no time of its own there as a text, for the message has one.
+    """
+    line, timestamp = FORMATS[format], _Timestamp()
+    header = header_for(place, "access")
+
+    def text_of(seconds: float, record: tuple[Any, ...]) -> str:
+        when = timestamp(seconds)
+        made = line(when, record)
+        return made[len(when) + 1 : -1] if format == "text" else made[:-1]
+
+    def for_syslog(seconds: float, record: tuple[Any, ...]) -> bytes:
+        return (header(INFO, seconds, timestamp(seconds)) + text_of(seconds, record)).encode("ascii")
+
+    def for_journal(seconds: float, record: tuple[Any, ...]) -> bytes:
+        return entry(place.name, INFO, text_of(seconds, record), zip(FIELDS, record, strict=True))
+
+    return for_journal if place.kind is LogKind.JOURNALD else for_syslog
 
 
 def check_access_log(path: str) -> None:
     """
-    See whether the file of an access log could be opened, and do not make it.
+    See whether the place of a log could be opened, and do not make the file.
 
-    :param path: the file.
-    :raises OSError: when it could not.
+    :param path: the file, or another place.
+    :raises OSError: when it could not. A socket that is not there yet may come.
+    :raises ValueError: when it is no place.
     """
-    path = os.path.abspath(path)
+    place = log_place(path)
+    path = place.path
+    if not place.is_file:
+        check_socket(path)
+        return
     own = own_descriptor(path)
     if own is not None:
         os.fstat(own)

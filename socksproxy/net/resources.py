@@ -15,9 +15,11 @@ from typing import Any
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from ..logs.access_log import AccessLog, access_observer, check_access_log
+from ..logs.access_log import AccessLog, check_access_log
+from ..logs.server_log import ServerLog
 from ..logs.streams import own_descriptor
 from ..runtime.files import read_regular_file
+from ..values.logs import log_place
 from .endpoints import (
     NotPassed,
     check_systemd,
@@ -28,6 +30,7 @@ from .endpoints import (
     with_mode,
 )
 from .listening_reactor import ListeningReactor, PortRequest
+from .log_servers import verifying
 from .port_keeper import PortKeeper
 
 
@@ -39,6 +42,7 @@ class Resources:
     :param before: the resources of the configuration before this one; what stays the same stays open.
     :ivar keeper: the ports that are open.
     :ivar log: the access log, or None.
+    :ivar server_log: the server's own log, where it has a place of its own; or None.
     """
 
     def __init__(self, reactor: Any, before: Resources | None = None) -> None:
@@ -46,6 +50,8 @@ class Resources:
         self.keeper: PortKeeper = PortKeeper(None if before is None else before.keeper)
         self.log: AccessLog | None = None
         self._log_before = None if before is None else before.log
+        self.server_log: ServerLog | None = None
+        self._server_log_before = None if before is None else before.server_log
 
     def successor(self) -> Resources:
         """The resources for the configuration after this one."""
@@ -91,15 +97,28 @@ class Resources:
 
         :raises OSError: when it cannot be opened.
         """
-        before = self._log_before
-        if before is not None and (before.path, before.format) == (os.path.abspath(path), format):
+        before, place = self._log_before, log_place(path)
+        if before is not None and (before.path, before.format) == (place.text, format):
             self.log = before
         elif before is not None and own_descriptor(before.path) is not None and before.path == path:
             # The daemon has no such stream any more.
             self.log = AccessLog(path, format, descriptor=os.dup(before.fileno()))
         else:
-            self.log = access_observer(path, format)
+            self.log = AccessLog(path, format, reactor=self.reactor, tls=verifying(place))
         return self.log
+
+    def open_server_log(self, path: str, format: str) -> ServerLog | None:
+        """
+        The server's own log; the one that is open, where that is the same. None: this process has none.
+
+        :raises OSError: when it cannot be opened.
+        """
+        before, place = self._server_log_before, log_place(path)
+        if before is not None and (before.path, before.format) == (place.text, format):
+            self.server_log = before
+        else:
+            self.server_log = ServerLog(path, format, self.reactor, verifying(place))
+        return self.server_log
 
 
 class CheckedResources(Resources):
@@ -116,3 +135,8 @@ class CheckedResources(Resources):
     def access_log(self, path: str, format: str) -> Any:
         """See :meth:`Resources.access_log`; there is none."""
         check_access_log(path)
+        verifying(log_place(path))
+
+    def open_server_log(self, path: str, format: str) -> None:
+        """See :meth:`Resources.open_server_log`; there is none."""
+        self.access_log(path, format)

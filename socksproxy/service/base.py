@@ -21,15 +21,17 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort
-from twisted.logger import Logger
+from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
 from ..config.command_line import CLAIMABLE, OPEN_TO_ALL, SOCKSOptions
 from ..config.plan import Listener, Plan
 from ..errors import describe
+from ..logs.server_log import switch
 from ..net.descriptors import raise_limit
 from ..net.special_addresses import is_loopback
 from ..twisted_internals import handles_signal
+from .notify import Notifier
 from .privileges import NEEDLESS_ROOT, is_root_without_need
 from .reload import CannotReload, Reloading
 
@@ -88,7 +90,8 @@ class ListeningService(Service):
         self._starting = False
         self._signalled = False
         self._handlers: dict[int, tuple[Any, Any]] = {}
-        self.reloading = Reloading(reactor, lambda: self.options, self.reload)
+        self.notifier = Notifier(reactor, self.status, self.sound)
+        self.reloading = Reloading(reactor, lambda: self.options, self.reload, self.notifier)
 
     @property
     def plan(self) -> Plan:
@@ -133,10 +136,19 @@ class ListeningService(Service):
         """Write the live sessions to the log."""
         raise NotImplementedError
 
+    def status(self) -> str:
+        """What the service is at, in one line for people."""
+        raise NotImplementedError
+
+    def sound(self) -> bool:
+        """Whether all processes of the service live."""
+        return True
+
     def reopen_log(self) -> None:
-        """The access log's file has been moved away."""
-        if self.plan.access_log is not None:
-            self.plan.access_log.reopen()
+        """The files of the logs have been moved away."""
+        for log in (self.plan.access_log, self.plan.server_log):
+            if log is not None:
+                log.reopen()
 
     def hung_up(self) -> None:
         """SIGHUP has come: read the configuration again."""
@@ -172,6 +184,20 @@ class ListeningService(Service):
                 self._handle(getattr(signal, name), partial(self._on_signal, act))
         self.reactor.callWhenRunning(self._watch_stop_signals)
         self.warn_of_root()
+        DeferredList(list(self._waiting)).addCallback(lambda _: self.reactor.callWhenRunning(self._all_open))
+
+    def stopService(self) -> Any:
+        """The service ends; a subclass closes the listeners, and lets sessions finish."""
+        super().stopService()
+        self.notifier.stopping(self.plan.drain)
+
+    def _all_open(self) -> None:
+        if self._listening and len(self.ports) == len(self.plan.listeners):
+            self.listening()
+
+    def listening(self) -> None:
+        """All listeners are open, and the reactor runs."""
+        self.notifier.ready()
 
     def warn_of_root(self) -> None:
         """Say so where the process is still root, after ``twistd --uid``, and has no need to be."""
@@ -192,14 +218,23 @@ class ListeningService(Service):
         self.options.resources.keeper.forget()
         return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
 
-    def finish(self) -> None:
-        """The service has ended: signals are handled as before it, and the access log is closed."""
+    def finish(self) -> Deferred[Any]:
+        """
+        The service has ended: signals are handled as before it, and the access log is closed.
+
+        :returns: fires when the last lines of the logs have been sent.
+        """
+        self.notifier.stopped()
         self._restore(*(number for number in self._handlers if number not in (signal.SIGTERM, signal.SIGINT)))
         if signal.SIGTERM in self._handlers or signal.SIGINT in self._handlers:
             # It does not come to that when the process ends: a signal that comes meanwhile is still ours.
             self.reactor.callLater(0, self._restore, signal.SIGTERM, signal.SIGINT)
-        if self.plan.access_log is not None:
-            self.plan.access_log.close()
+        logs: list[Any] = [self.plan.access_log]
+        if switch.log is not None and not switch.chosen:
+            globalLogPublisher.removeObserver(switch)
+            logs.append(switch.log)
+            switch.log = None
+        return DeferredList([log.close() for log in logs if log is not None])
 
     def _restore(self, *numbers: int) -> None:
         for number in numbers:
@@ -209,6 +244,7 @@ class ListeningService(Service):
 
     def _listen(self) -> None:
         self._listening = self._starting = True
+        self.use_server_log()
         self.raise_descriptor_limit()
         for listener in self.plan.listeners:
             waiting: Deferred[Any] = maybeDeferred(listener.endpoint.listen, self.factory)
@@ -219,6 +255,15 @@ class ListeningService(Service):
             if self._problem is not None:
                 raise self._problem
         self._starting = False
+
+    def use_server_log(self) -> None:
+        """Have the server's own log go where the plan says."""
+        log, before = self.plan.server_log, switch.log
+        switch.log = log or before
+        if log is not None and before is None and not switch.chosen:
+            globalLogPublisher.addObserver(switch)
+        if log is not None and before is not None and log is not before:
+            before.close()
 
     def raise_descriptor_limit(self) -> None:
         """A session takes two descriptors, and the usual soft limit is 1024."""
@@ -264,6 +309,9 @@ class ListeningService(Service):
         for port in prepared.options.resources.keeper.fresh:
             _close(port)
         _close_log(prepared.options.plan, self.plan)
+        log = prepared.options.plan.server_log
+        if log is not None and log is not switch.log:
+            log.close()
 
     def enter(self, prepared: Prepared) -> list[str]:
         """
@@ -272,6 +320,7 @@ class ListeningService(Service):
         :returns: what has changed, in a few words each.
         """
         before, self.options = self.plan, prepared.options
+        self.use_server_log()
         keeper = self.options.resources.keeper
         left = keeper.enter()
         self.ports = [port for port, _ in prepared.ports]
@@ -286,6 +335,8 @@ class ListeningService(Service):
             self.closed(port)
             _close(port)
         _close_log(before, self.plan)
+        if before.server_log is not None and self.plan.server_log is None:
+            changes.append("restart the server to have its own log where the program sends it")
         if self.processes != self.plan.workers:
             changes.append("restart the server for another number of workers")
         return changes

@@ -22,6 +22,7 @@ from twisted.logger import ILogObserver, Logger, formatTime, textFileLogObserver
 from twisted.python.usage import UsageError
 
 from ..errors import describe
+from ..logs.server_log import ServerLog, chosen, switch
 from ..logs.streams import StreamWriter, own_descriptor
 
 _log = Logger(namespace="socksproxy")
@@ -38,11 +39,13 @@ _RUNS = re.compile(r"python|pypy|twist|socks")
 _NAMES = re.compile(r"twist|socks")
 
 
-def prepare_files(twistd: MutableMapping[str, Any]) -> None:
+def prepare_files(twistd: MutableMapping[str, Any], log: ServerLog | None = None) -> None:
     """
     Have ``twistd`` start where it can.
 
     :param twistd: its options; those of another program are left alone.
+    :param log: where the server's own log goes, if our options say so. It goes where an option of ``twistd``
+        says, too.
     :raises UsageError: when it could not write what it was told to write.
     """
     if "pidfile" not in twistd:
@@ -51,6 +54,9 @@ def prepare_files(twistd: MutableMapping[str, Any]) -> None:
         _remove_stale(twistd["pidfile"])
     if not twistd.get("chroot"):
         _check_pidfile(twistd)
+    if log is not None and not any(map(twistd.get, ("syslog", "logger", "logfile"))):
+        switch.log = log
+        twistd["logger"] = f"{chosen.__module__}.{chosen.__name__}"
     if not (twistd.get("syslog") or twistd.get("logger")):
         _check_logfile(twistd)
 

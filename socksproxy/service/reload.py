@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
 from ..runtime.pool import NotRun, Pool
+from .notify import Notifier
 
 if TYPE_CHECKING:
     from ..config.command_line import SOCKSOptions
@@ -45,6 +46,7 @@ class Reloading:
     :param current: gives the options that are in force.
     :param apply: puts others in force; a Deferred of what has changed besides, in a few words or none.
         It fails with :class:`CannotReload` when they cannot be.
+    :param notifier: tells the service manager that the configuration is being read, and has been.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class Reloading:
         reactor: Any,
         current: Callable[[], SOCKSOptions],
         apply: Callable[[SOCKSOptions], Deferred[list[str]]],
+        notifier: Notifier,
     ) -> None:
         #: Reads, in a thread of its own: no look-up and no password waits for it, nor the end of the process.
         self.pool = Pool(reactor, name="configuration", threads=1, waiting=1, deadline=READ_WITHIN)
         self._current = current
         self._apply = apply
+        self._notifier = notifier
         self._underway = False
         self._again = False
         self._stopped = False
@@ -69,6 +73,7 @@ class Reloading:
             self._again = True
             return
         self._underway = True
+        self._notifier.reloading()
         reading: Deferred[Any] = self.pool.run(self._current().again)
         reading.addCallback(self._read).addCallbacks(self._told, self._failed).addBoth(self._over)
 
@@ -109,6 +114,8 @@ class Reloading:
 
     def _over(self, _: object) -> None:
         self._underway = False
+        if not self._stopped:
+            self._notifier.ready()
         again, self._again = self._again, False
         if again:
             self.want()

@@ -81,6 +81,10 @@ class SOCKSService(ListeningService):
         self._at_once = True
         self.factory.stop_sessions()
 
+    def status(self) -> str:
+        """See :meth:`ListeningService.status`."""
+        return f"{len(self.factory.sessions)} sessions"
+
     def dump_sessions(self) -> None:
         """Write the live sessions to the log."""
         self.factory.sessions.dump()

@@ -193,6 +193,9 @@ class WorkerResources(Resources):
             self.log = AccessLog(path, format, descriptor=descriptor)
         return self.log
 
+    def open_server_log(self, path: str, format: str) -> None:
+        """See :meth:`Resources.open_server_log`; the supervisor writes what workers log."""
+
     def close_rest(self) -> None:
         """Close the descriptors that were given and not used."""
         descriptors = [*chain.from_iterable(self._listeners), *self._files.values()]

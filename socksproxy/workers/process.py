@@ -25,6 +25,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from .. import __version__
+from ..service.notify import VARIABLES
 from .states import Ending, Worker
 
 _log = Logger(namespace="socksproxy")
@@ -36,6 +38,8 @@ LONGEST_LINE = 65536
 _LONGEST_ORDERS = 1 << 18
 
 READY, RELOADED, NOT_RELOADED = b"ready", b"reloaded", b"not reloaded"
+#: What the number of sessions follows.
+BEAT = b"beat "
 DRAIN, END, REOPEN, DUMP = b"drain", b"end", b"reopen", b"dump"
 
 #: Descriptors that go with one message; the system's own limit is 253. What comes before the last message.
@@ -54,7 +58,7 @@ _BOOT = (
 
 
 #: Raise it with every change of :class:`Orders`, and of the commands and answers above.
-ORDERS_VERSION = 2
+ORDERS_VERSION = 3
 
 
 class OtherVersion(Exception):
@@ -83,6 +87,8 @@ class Orders(NamedTuple):
     :ivar ids: the generation and the serial number that the ids of its sessions begin with; None: they
         stay what they are.
     :ivar datagrams: the way to the router of datagrams, at the start; None: it stays what it is.
+    :ivar program: the supervisor's version of the program.
+    :ivar beat: seconds after which the worker shows again that it lives; None: nothing asks for that.
     """
 
     number: int
@@ -98,6 +104,8 @@ class Orders(NamedTuple):
     channel: int | None = None
     ids: tuple[int, int] | None = None
     datagrams: int | None = None
+    beat: float | None = None
+    program: str = __version__
 
     def here(self, descriptors: Sequence[int]) -> Orders:
         """The orders, with *descriptors* in place of their places among these."""
@@ -309,6 +317,8 @@ class WorkerProcess(ProcessProtocol):
             self._worker.reloaded()
         elif line == NOT_RELOADED:
             self._worker.not_reloaded()
+        elif line.startswith(BEAT):
+            self._worker.beat(int(line[len(BEAT) :]))
 
     def _said(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()
@@ -345,7 +355,8 @@ def spawn(
     :param control: the number of the descriptor where it reads them.
     :param descriptors: what it inherits besides, by the numbers there.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    ours = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    environment = {**ours, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     if any(number < control for number in descriptors):
         # Twisted has taken these out of the environment when it read them.
         count = environment.get("LISTEN_FDNAMES", "").count(":") + 1

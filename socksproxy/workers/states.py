@@ -125,6 +125,7 @@ class Worker:
     :param drain_seconds: how long the sessions may go on at the end.
     :ivar process: the process that runs, or None.
     :ivar failures: how many processes in a row have failed.
+    :ivar sessions: how many the process has had when it said so the last time.
     """
 
     def __init__(
@@ -141,9 +142,11 @@ class Worker:
         self.state = WorkerState.IDLE
         self.process: Process | None = None
         self.failures = 0
+        self.sessions = 0
         self._clock = clock
         self._owner = owner
         self._ready_since = 0.0
+        self._heard = 0.0
         # Whether the configuration has changed since the process got its own.
         self._outdated = False
         self._timer: IDelayedCall | None = None
@@ -196,7 +199,7 @@ class Worker:
             return
         self.state = WorkerState.RUNNING
         self._stop_timer()
-        self._ready_since = self._clock.seconds()
+        self._ready_since = self._heard = self._clock.seconds()
         self._owner.worker_ready(self)
         if self._outdated:
             self.reload()
@@ -232,7 +235,23 @@ class Worker:
                 self.failures = 0
             self._back_off(ending, 0 if ending.orderly else 1)
 
+    def beat(self, sessions: int) -> None:
+        """The process shows that it lives, and has so many *sessions*."""
+        self.sessions = sessions
+        self._heard = self._clock.seconds()
+
     # What the timer tells.
+
+    def check(self, limit: float) -> bool:
+        """
+        Whether the process has shown that it lives, within *limit* seconds.
+
+        One that serves clients and has not is killed, and another takes its place.
+        """
+        if not self.serves or self._clock.seconds() - self._heard <= limit:
+            return True
+        self._kill(f"has shown no sign of life for {limit:g} seconds, and is killed")
+        return False
 
     def late(self) -> None:
         """What the worker is at takes too long."""
@@ -269,7 +288,7 @@ class Worker:
 
     def _back_off(self, ending: Ending, failures: int) -> None:
         pid = None if self.process is None else self.process.pid
-        self.state, self.process = WorkerState.BACKING_OFF, None
+        self.state, self.process, self.sessions = WorkerState.BACKING_OFF, None, 0
         self.failures += failures
         self._owner.worker_died(self, ending)
         delay = 0.0
@@ -295,7 +314,7 @@ class Worker:
             self.process.kill()
 
     def _stop(self) -> None:
-        self.state = WorkerState.STOPPED
+        self.state, self.sessions = WorkerState.STOPPED, 0
         self._stop_timer()
         self._owner.worker_stopped(self)
 

@@ -40,6 +40,10 @@ _log = Logger(namespace="socksproxy")
 _LOOK_EVERY = 0.05
 
 
+#: So many of the service manager's beats may pass without a sign of life of a worker.
+_PATIENCE = 2
+
+
 #: Workers in these states have, or are about to have, an old configuration when there is a new one.
 _TO_BE_TOLD = (WorkerState.STARTING, WorkerState.RUNNING, WorkerState.RELOADING)
 
@@ -66,6 +70,7 @@ class SupervisorService(ListeningService):
         self._secret = os.urandom(16)
         #: Gives each process that is started its serial number.
         self._ids = SessionIds()
+        self._looked = 0.0
         #: The workers that have yet to go over to another configuration, and what happens then.
         self._unsettled: set[int] = set()
         self._settled_all: Deferred[None] | None = None
@@ -150,6 +155,23 @@ class SupervisorService(ListeningService):
         """See :meth:`ListeningService.end_now`."""
         self._group.end()
 
+    def status(self) -> str:
+        """See :meth:`ListeningService.status`."""
+        serving = sum(worker.serves for worker in self.workers)
+        return f"{sum(worker.sessions for worker in self.workers)} sessions, {serving} workers"
+
+    def sound(self) -> bool:
+        """See :meth:`ListeningService.sound`; a worker that has shown no sign of life is replaced."""
+        now, before = self.reactor.seconds(), self._looked
+        self._looked = now
+        limit = _PATIENCE * self.notifier.beat
+        if now - before > limit:
+            # This process has not run itself, and has yet to read what the workers said meanwhile.
+            for worker in self.workers:
+                worker.beat(worker.sessions)
+        silent = [worker for worker in self.workers if not worker.check(limit)]
+        return not silent
+
     def dump_sessions(self) -> None:
         """Each worker writes its live sessions to the log."""
         self._send(DUMP)
@@ -225,13 +247,14 @@ class SupervisorService(ListeningService):
         if self._listening:
             self._group.start()
 
-    def _clear(self) -> None:
-        self.finish()
+    def _clear(self) -> Deferred[Any]:
+        finished = self.finish()
         self._hire()
         self._resources.forget_ports()
         if self._table is not None:
             self._table.close()
             self._table = None
+        return finished
 
     def _cannot_start(self, reason: str) -> CannotStart:
         problem = CannotStart(reason)
@@ -264,7 +287,11 @@ class SupervisorService(ListeningService):
         """See :class:`~socksproxy.workers.states.WorkerOwner`."""
         self._group.one_stopped()
 
+    def listening(self) -> None:
+        """See :meth:`ListeningService.listening`; the workers accept, not this process."""
+
     def _all_started(self) -> None:
+        self.notifier.ready()
         announcements, self._announcements = self._announcements, []
         for where, local, by in announcements:
             super().announce(where, local, by)
@@ -298,6 +325,7 @@ class SupervisorService(ListeningService):
                 channel=channel,
                 ids=(self._ids.generation, self._ids.next()),
                 datagrams=inherited(its_way.fileno()),
+                beat=self.notifier.beat / 2 if self.notifier.active else None,
             )
             inherited.descriptors[channel] = process.its_channel.fileno()
             inherited.descriptors.update({fixed: port.fileno() for port, fixed in ports if fixed is not None})
@@ -346,7 +374,8 @@ class SupervisorService(ListeningService):
             directory=options.directory,
             listeners=listeners,
             files={name: holding(data) for name, data in resources.files.items()},
-            log=None if log is None else (inherit(log.fileno()), log.path),
+            # A worker connects to a socket by itself.
+            log=(inherit(log.fileno()), log.path) if log is not None and log.place.is_file else None,
             counts=None,
             status=-1,
             config=None if options.config is None else holding(options.config),

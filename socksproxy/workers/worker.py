@@ -18,11 +18,13 @@ from typing import Any
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText, globalLogBeginner
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from zope.interface import implementer
 
+from .. import __version__
 from ..config.command_line import SOCKSOptions
 from ..events import SessionIds
 from ..logs.streams import StreamWriter
@@ -36,6 +38,7 @@ from .datagrams import Way, go
 from .descriptor_passing import WorkerResources
 from .pool_checks import WorkersChecks
 from .process import (
+    BEAT,
     DRAIN,
     DUMP,
     END,
@@ -290,6 +293,12 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
     :param reactor: the one that is installed.
     """
     use_monotonic_clock(reactor)
+    if orders.program != __version__:
+        _log.warn(
+            "the program is version {ours} now, and the supervisor runs {theirs}: restart the server",
+            ours=__version__,
+            theirs=orders.program,
+        )
     service = make_worker_service(orders, reactor)
 
     def drain() -> None:
@@ -331,6 +340,12 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
     if orders.channel is not None:
         follow_orders(reactor, orders.channel, lambda *taken: service.follow(*taken).addBoth(followed))
     reactor.callWhenRunning(say, READY)
+    if orders.beat is not None:
+        # A supervisor that does not read must not stop this process.
+        os.set_blocking(orders.status, False)
+        beats = LoopingCall(lambda: say(BEAT + b"%d" % len(service.factory.sessions)))
+        beats.clock = reactor
+        reactor.callWhenRunning(beats.start, orders.beat)
     # With the reactor's own handlers a signal that comes with a command would be one too many.
     reactor.run(installSignalHandlers=False)
     if service.failed:

@@ -78,6 +78,8 @@ SAID: dict[str, tuple[str, list[str], list[str]]] = {
     "log": ('"a.log"', ["--log=a.log"], ["-l", "b.log"]),
     "log-format": ('"json"', ["--log-format=json"], ["--log-format=text"]),
     "log-probes": ("true", ["--log-probes"], ["--log-probes"]),
+    "server-log": ('"s.log"', ["--server-log=s.log"], ["--server-log=t.log"]),
+    "server-log-format": ('"json"', ["--server-log-format=json"], ["--server-log-format=text"]),
     "workers": ("2", ["--workers=2"], ["--workers=1"]),
     "drain": ("2.5", ["--drain=2.5"], ["--drain=0"]),
     "max-sessions": ("2", ["--max-sessions=2"], ["--max-sessions=3"]),
@@ -100,6 +102,7 @@ SAID: dict[str, tuple[str, list[str], list[str]]] = {
 #: What else has to be said for a key to make sense, or a difference.
 BESIDES = {
     "log-format": ["--log=a.log"],
+    "server-log-format": ["--server-log=s.log"],
     "socks4-userid": ["--auth=memory:a:b"],
     "auth-cache": [],
     "proxy-from": ["--listen=haproxy:tcp:1:interface=127.0.0.1"],
@@ -152,7 +155,8 @@ def meant(options: Options) -> dict[str, Any]:
     found["checkers"] = checkers
     found["portal"] = portal and sorted(map(str, portal.listCredentialsInterfaces()))
     found["cache"] = portal and options["auth-cache"]
-    found["log"] = log and (log.path, log._line)
+    found["log"] = log and (log.path, log.format)
+    found["server log"] = plan.server_log and (plan.server_log.path, plan.server_log.format)
     found["resolver"] = resolver and resolver.servers
     found["flags"] = {name: bool(found.pop(name)) for name in ("open", "no-resolve-commands", "log-probes")}
     return found

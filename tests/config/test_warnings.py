@@ -19,7 +19,9 @@ HOST = "a host of this name is meant"
 NETWORKS = "the set of networks of this name stands in networks"
 
 
-STREAMS = "the access log goes to a file, /dev/stdout or /dev/stderr"
+STREAMS = "; a log may go to a file, journald, syslog, /dev/stdout or /dev/stderr"
+
+NO_SOCKET = "there is no such socket now: lines are lost until there is"
 
 
 FILE = "a file of this name is written"
@@ -80,8 +82,15 @@ def rules(*lines: str) -> str:
             ],
         ),
         (
-            '[log]\nlog = "syslog"',
-            [f'file:2: [log] log = "syslog": {FILE}: {STREAMS}'],
+            '[log]\nlog = "console"',
+            [f'file:2: [log] log = "console": {FILE}{STREAMS}'],
+        ),
+        (
+            '[log]\nlog = "syslog:/nowhere/log"\nserver-log = "journald:/nowhere/journal"',
+            [
+                f'file:2: [log] log = "syslog:/nowhere/log": {NO_SOCKET}',
+                f'file:3: [log] server-log = "journald:/nowhere/journal": {NO_SOCKET}',
+            ],
         ),
         (
             '[log]\nlog = "stdout"',

@@ -18,7 +18,8 @@ from twisted.logger import ILogObserver
 from zope.interface.verify import verifyObject
 
 from socksproxy.events import FIELDS
-from socksproxy.logs.access_log import FORMATS, WARN_EVERY, AccessLog, access_observer, values_of
+from socksproxy.logs.access_log import FORMATS, AccessLog, access_observer, values_of
+from socksproxy.logs.sinks import WARN_EVERY
 from socksproxy.wire.words import Version
 
 from ..support.logs import EVENT, heard
