@@ -64,6 +64,7 @@ class AccessRecord(NamedTuple):
     outgoing: str | None
     via: str | None
     tries: int | None
+    sticky: str | None
     upstream_reply: int | None
     announced: str | None
     strangers: int | None

@@ -21,8 +21,9 @@ from .values.balancers import Balancers, balancers_of
 from .values.bind import BindSettings
 from .values.errors import ConfigError
 from .values.limits import ServerLimits
-from .values.outgoing import UNSAID, Sources, sources_of
+from .values.outgoing import FAMILIES, UNSAID, Sources, sources_of
 from .values.pools import UpstreamPool, check_pools, need_way, pools_of
+from .values.sticky import StickySettings
 from .values.timeouts import Timeouts
 from .values.udp import UDPSettings
 from .values.upstreams import Upstream, upstreams_of
@@ -36,6 +37,11 @@ def _need_portal(settings: ServerSettings, attribute: object, methods: Sequence[
 def _need_usage(settings: ServerSettings, attribute: object, limits: ServerLimits) -> None:
     if settings.usage is None and limits.counts_bytes:
         raise ConfigError("quotas need a UsageFile")
+
+
+def _check_family(settings: ServerSettings, attribute: object, family: str | None) -> None:
+    if family not in (None, *FAMILIES):
+        raise ConfigError(f"prefer: neither {' nor '.join(FAMILIES)}", family)
 
 
 def _need_upstream(settings: ServerSettings, attribute: object, via: str | None) -> None:
@@ -59,12 +65,16 @@ class ServerSettings:
     :ivar policy: who may reach what; None: :class:`~socksproxy.policy.DefaultPolicy`.
     :ivar resolver: looks names up; None: the reactor's own. See
         :func:`~socksproxy.net.resolve.make_resolver`.
+    :ivar prefer: the family of a destination's addresses that is tried first: ipv4 or ipv6. None: the
+        resolver decides.
     :ivar outgoing: what connections leave from: literal addresses of this machine, prefixes, and words
         such as ``same``. See :class:`~socksproxy.values.outgoing.Sources`.
     :ivar upstreams: the upstream proxies, by their names.
     :ivar pools: the pools of upstreams, by their names; see :class:`~socksproxy.values.pools.UpstreamPool`.
     :ivar via: the upstream or pool through which connections leave where no rule and no user says another;
         None: directly.
+    :ivar sticky: names with which users keep one address or one upstream, such as ``bob-session-abc123``.
+        None: every name is the name of a user.
     :ivar timeouts: how long a session may stay in a state.
     :ivar limits: how many sessions, bytes in a second, and so on, there may be.
     :ivar usage: counts the bytes of a day and a month, for quotas; its maker starts it.
@@ -91,10 +101,12 @@ class ServerSettings:
     auth: AuthSettings = AuthSettings()
     policy: IPolicy | None = None
     resolver: IHostnameResolver | None = None
+    prefer: str | None = attrs.field(default=None, validator=_check_family)
     outgoing: Sources = attrs.field(default=UNSAID, converter=sources_of)
     upstreams: Mapping[str, Upstream] = attrs.field(factory=dict, converter=upstreams_of)
     pools: Mapping[str, UpstreamPool] = attrs.field(factory=dict, converter=pools_of, validator=_need_members)
     via: str | None = attrs.field(default=None, validator=_need_upstream)
+    sticky: StickySettings | None = None
     timeouts: Timeouts = Timeouts()
     limits: ServerLimits = attrs.field(default=ServerLimits(), validator=_need_usage)
     usage: UsageFile | None = None

@@ -28,6 +28,7 @@ from socksproxy.config.limits import LIMIT_KEYS, PREFIX_KEYS
 from socksproxy.config.options import PLACES, TABLES, keys_of
 from socksproxy.config.rules import RULE_KEYS
 from socksproxy.config.sets import SET_KEYS
+from socksproxy.config.sticky import STICKY_KEYS
 from socksproxy.config.upstreams import UPSTREAM_KEYS
 from socksproxy.config.users import GROUP_KEYS, USER_KEYS
 from socksproxy.events import FIELDS, Cause
@@ -412,6 +413,7 @@ def test_configuration(tables: ModuleType) -> None:
         ("groups", GROUP_KEYS),
         ("upstreams", UPSTREAM_KEYS),
         ("sets", SET_KEYS),
+        ("sticky", STICKY_KEYS),
     ):
         assert f".. from-the-code:: config-{name}\n" in text
         rows = list(tables.TABLES[f"config-{name}"]())

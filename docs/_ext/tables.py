@@ -23,7 +23,7 @@ import attrs
 from socksproxy import errors
 from socksproxy.app import Options
 from socksproxy.auth.directory import GroupRecord, UserRecord
-from socksproxy.config import limits, pools, rules, sets, upstreams, users
+from socksproxy.config import limits, pools, rules, sets, sticky, upstreams, users
 from socksproxy.config.options import (
     FLAG,
     NUMBER,
@@ -42,6 +42,7 @@ from socksproxy.negotiation import TRANSITIONS
 from socksproxy.net.special_addresses import _SPECIAL, Special
 from socksproxy.policy.rules import Rule
 from socksproxy.values.pools import Choose, UpstreamPool
+from socksproxy.values.sticky import StickySettings
 from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.words import Command, Reply
 
@@ -173,6 +174,18 @@ def config_pools() -> Iterator[Row]:
         )
 
 
+def config_sticky() -> Iterator[Row]:
+    """The keys of sticky sessions in the configuration file."""
+    yield ("Key", "Type", "Default", "Example", "Meaning")
+    meanings = _meanings(StickySettings)
+    for key, known in sticky.STICKY_KEYS.items():
+        name = sticky.FIELDS.get(key, key.replace("-", "_"))
+        default = next(field for field in attrs.fields(StickySettings) if field.name == name).default
+        shown = {None: "none", (): "``[]``", False: "false"}.get(default) or f"``{default}``"
+        kind = _STICKY_TYPES.get(key, "text")
+        yield (f"``{key}``", kind, shown, f"``{known.example}``", meanings[name])
+
+
 def config_sets() -> Iterator[Row]:
     """The keys of a set in the configuration file."""
     yield ("Key", "Type", "Default", "Example", "Meaning")
@@ -230,6 +243,13 @@ _RULE_TIMEOUTS = {
     rules.HALF_CLOSED_TIMEOUT: "Seconds without data after which its half-closed sessions end; 0: never.",
 }
 
+_STICKY_TYPES = {
+    "allow": "list of texts",
+    "for": "number (seconds)",
+    "max": "number (seconds)",
+    "strict": "true or false",
+}
+
 _UPSTREAM_TYPES = {"login": "table, or text", "try-timeout": "number (seconds)"}
 
 _POOL_TYPES = {
@@ -276,6 +296,7 @@ TABLES = {
     "config-upstreams": config_upstreams,
     "config-pools": config_pools,
     "config-sets": config_sets,
+    "config-sticky": config_sticky,
     "config-limit-keys": config_limits,
     "config-rule": config_rule,
     **{f"config-{name}": partial(config_keys, name) for name in FILE_TABLES},

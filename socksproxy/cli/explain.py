@@ -18,6 +18,7 @@ from ..net.own_listeners import UNIX
 from ..policy.compiled import RulePolicy
 from ..values.errors import ConfigError
 from ..values.pools import pool_looks_up
+from ..values.sticky import WrongName
 from ..values.upstreams import DIRECT, chain_of
 from ..wire.words import Address, Command
 from .failure import CommandFailed, tell, with_mistakes
@@ -53,7 +54,7 @@ def add_to(commands: Any) -> None:
         nargs="?",
         help="what is asked for; IPv6 in brackets. Without it: whether associate is granted at all",
     )
-    parser.add_argument("--user", metavar="NAME", help="who asks [a client without a name]")
+    parser.add_argument("--user", metavar="NAME", help="who asks, as for a login [a client without a name]")
     parser.add_argument("--group", metavar="NAME", action="append", default=[], help="repeatable")
     parser.add_argument(
         "--from", metavar="ADDRESS", dest="client", help="or unix [127.0.0.1; for a Unix socket, unix]"
@@ -83,6 +84,7 @@ def run(options: Namespace) -> None:
     from ..policy.explain import explain
 
     configured, server = _configured(options.file)
+    server = server._replace(word=_word(options, configured))
     destination = None if options.destination is None else _destination(options.destination, options.command)
     if destination is None and _COMMANDS[options.command] is not Command.UDP_ASSOCIATE:
         raise CommandFailed(f"{options.command} needs HOST:PORT; only associate can be without")
@@ -102,6 +104,20 @@ def run(options: Namespace) -> None:
         tell(*json.dumps([each.data() for each in told], indent=2).split("\n"))
     else:
         tell(*(line for each in told for line in str(each).split("\n")))
+
+
+def _word(options: Namespace, configured: Configured) -> str | None:
+    """The word in the user's name, which is the user's own from here on; None: there is none."""
+    if options.user is None or configured.sticky is None:
+        return None
+    try:
+        name = configured.sticky.parse(options.user.encode("utf-8", "surrogateescape"))
+    except WrongName as problem:
+        raise CommandFailed(f"--user {options.user}: the name has the separator: {problem}") from None
+    if name is None:
+        return None
+    options.user = name.user.decode("utf-8", "surrogateescape")
+    return name.word
 
 
 def _client(options: Namespace, configured: Configured, now: float) -> Client:

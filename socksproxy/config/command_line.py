@@ -65,6 +65,7 @@ from ..values.errors import ConfigError, Path
 from ..values.limits import Limits, ServerLimits
 from ..values.outgoing import UNSAID, Outgoing, Sources, is_address, outgoing_of, problems_with
 from ..values.pools import UpstreamPool
+from ..values.sticky import StickySettings
 from ..values.timeouts import Timeouts
 from ..values.udp import UDPSettings
 from ..values.upstreams import Upstream
@@ -72,8 +73,9 @@ from .listeners import Listening, described, named_listener
 from .loading import Unreadable, read_file
 from .options import BY_NAME, OPTIONS, Option, excluded_by, settings_of
 from .plan import Listener, Plan
+from .sticky import check_choice
 from .upstreams import check_way
-from .words import POOLS, UPSTREAMS, OpenToAll, in_option
+from .words import POOLS, STICKY, UPSTREAMS, OpenToAll, in_option
 
 if TYPE_CHECKING:
     from .file import Configured
@@ -371,6 +373,7 @@ class SOCKSOptions(CommandLine):
         if self._configured is not None and not self._is_wrong("listen"):
             self._configured.check_listeners(self._listening(listeners))
         self._check_loops(upstreams, pools, listeners)
+        self._check_sticky(said["workers"])
         proxy_from = self._balancers(listeners)
         resolver = self._name_resolver()
         access_log: AccessLog | None = self._log("log", "log-format", self.resources.access_log)
@@ -387,6 +390,7 @@ class SOCKSOptions(CommandLine):
             upstreams=upstreams,
             pools=pools,
             via=self["via"],
+            sticky=self._sticky,
             timeouts=Timeouts(**fields["timeouts"]),
             limits=self._limits(said),
             usage=self._usage(),
@@ -588,6 +592,18 @@ class SOCKSOptions(CommandLine):
         """The pools of the file."""
         return {} if self._configured is None else self._configured.pools or {}
 
+    @property
+    def _sticky(self) -> StickySettings | None:
+        """The names with which users keep one address."""
+        return None if self._configured is None else self._configured.sticky
+
+    def _check_sticky(self, workers: int) -> None:
+        """Note that first uses are not known to all workers."""
+        if self._configured is None or self._sticky is None or self._sticky.file is not None or workers < 2:
+            return
+        reason = "file is missing: several workers need it, for what they know together"
+        self._configured.errors.append(ConfigError(reason, path=(STICKY,), shown=False))
+
     def _check_loops(
         self,
         upstreams: Mapping[str, Upstream],
@@ -626,6 +642,9 @@ class SOCKSOptions(CommandLine):
         for number, word in enumerate(words):
             if is_address(word) and (number,) not in wrong and not is_local(word):
                 self._note(ConfigError("not an address of this machine", word), "outgoing", number)
+            doubt = check_choice(word, self._sticky is not None or self._is_wrong(STICKY))
+            if doubt is not None:
+                self._note(ConfigError(doubt, word), "outgoing", number)
         return UNSAID if problems else Sources(words)
 
     def _balancers(self, listeners: Sequence[Listener]) -> Balancers:

@@ -23,6 +23,7 @@ from .options import BY_NAME, PLACES, SCOPES, TABLES, Option, keys_of
 from .pools import pools_in
 from .readers import Reader, each, plain, read_table, text, typed
 from .rules import policy_of
+from .sticky import check_choice, check_names, sticky_of
 from .syntax import MOST_BYTES, parsed
 from .upstreams import check_way, upstreams_in
 from .users import check_groups, directory_of
@@ -34,6 +35,7 @@ from .words import (
     POOLS,
     RULE,
     SETS,
+    STICKY,
     UPSTREAMS,
     USERS,
     in_option,
@@ -63,6 +65,7 @@ class Configured:
     :ivar quota_file: what keeps how much of the daily and monthly ones is used; None: there are none.
     :ivar upstreams: its upstream proxies; None: they are wrong.
     :ivar pools: its pools of upstreams; None: they, or the upstreams, are wrong.
+    :ivar sticky: its names with which users keep one address; None: it has none, or they are wrong.
     :ivar directory: its users' records; None: it has none, or they are wrong.
     :ivar policy: what its rules come to; None: it has none, or they are wrong.
     :ivar used: the options for which that is what counts.
@@ -96,14 +99,19 @@ class Configured:
         self._check_quota_file(directory)
         counted = self.quota_file is not None or "quota-file" in self.wrong
         known = len(self.errors)
+        self._faulty: set[Path] = set()
         self.limits = server_limits(scopes, counted, self.errors)
         self.upstreams = upstreams_in(document.get(UPSTREAMS), directory, self.errors)
         if self.upstreams is None:
             self.wrong.add(UPSTREAMS)
         self.pools = pools_in(document.get(POOLS), directory, self.upstreams, self.errors)
+        self.sticky = sticky_of(document.get(STICKY), directory, self.errors)
+        if self.sticky is None and STICKY in document:
+            self.wrong.add(STICKY)
         self.directory = self._read_users(counted)
         self.policy = self._read_rules(counted, directory)
         self._check_ways()
+        self._check_sticky()
         self._faulty = {error.path for error in self.errors[known:]}
 
     def _read_options(self, tables: dict[str, Any]) -> dict[str, Any]:
@@ -161,6 +169,16 @@ class Configured:
                 if self.pools is not None and self.upstreams is not None and isinstance(table, dict):
                     ways = {**self.upstreams, **self.pools}
                     check_way(table.get("via"), (kind, name, "via"), ways, self.errors)
+
+    def _check_sticky(self) -> None:
+        """Note names of users that are no names of users, and choices that last for no time."""
+        users = self._document.get(USERS)
+        if self.sticky is not None and isinstance(users, dict):
+            check_names(self.sticky, users, self.errors)
+        for path, word in self._entries("outgoing", USERS, GROUPS, RULE):
+            problem = check_choice(word, STICKY in self._document)
+            if problem is not None:
+                self.errors.append(ConfigError(problem, path=path))
 
     def _tables(self, kind: str) -> Iterable[tuple[str | int, Any]]:
         """The tables of *kind*, by their names or numbers."""

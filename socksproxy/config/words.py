@@ -15,7 +15,10 @@ from .options import SCOPES, TABLES
 #: The keys at the top of the file, beside the tables of options.
 USERS, GROUPS, RULE, SETS = "users", "groups", "rule", "sets"
 UPSTREAMS, POOLS = "upstreams", "pools"
-OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS, POOLS)
+STICKY = "sticky"
+#: The tables of these that have keys, and not tables with names.
+SINGLE = (STICKY,)
+OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS, POOLS, STICKY)
 
 #: Most mistakes of one kind, or in one table, that are shown: a full list of very many would take minutes.
 MOST_TOLD = 100
@@ -50,6 +53,8 @@ def place(path: Path, document: Mapping[str, Any]) -> str:
     elif table in TABLES and inside[0] not in SCOPES:
         where, inside = f"[{table}] {inside[0]}", inside[1:]  # an unknown key is shown as the file writes it
         return where + "".join(f"[{step}]" for step in inside)
+    elif table in SINGLE:
+        where = f"[{table}]"
     else:
         where, inside = f"[{'.'.join(map(named, path[:2]))}]", inside[1:]
     told = "".join(f".{named(step)}" if isinstance(step, str) else f"[{step}]" for step in inside)

@@ -64,6 +64,7 @@ class ServerWide(NamedTuple):
     :ivar limits: the server's limits; None: they are not known.
     :ivar outgoing: the addresses from which connections leave.
     :ivar via: the name of the server's way out; None: connections leave directly.
+    :ivar word: the word of the sticky session that the client's name asks for; None: it asks for none.
     :ivar ways: gives, for the name of a way out, its proxies and whether the last one looks names up.
     """
 
@@ -71,6 +72,7 @@ class ServerWide(NamedTuple):
     outgoing: tuple[str, ...] = ()
     via: str | None = None
     ways: Callable[[str], tuple[tuple[str, ...], bool]] = lambda name: ((), False)
+    word: str | None = None
 
 
 class ExplainedWay(NamedTuple):
@@ -255,8 +257,9 @@ def _outgoing(rule: Rule | None, client: Client, server: ServerWide) -> tuple[tu
         entries = {4: sources.ipv4, 6: sources.ipv6}
         added = [version for version in entries if entries[version] and version not in found]
         found.update({version: tuple(map(str, entries[version])) for version in added})
-        if sources.told() and (added or sources.same):
-            how.append(f"{sources.told()} ({whose})")
+        said = sources.told(server.word)
+        if said and (added or sources.same):
+            how.append(f"{said} ({whose})")
     refuses = own if own and not any(each.fallback for each in own) else []
     lacking = [f"IPv{version}" for version in (4, 6) if version not in found]
     if refuses and lacking and not any(sources.same for sources in refuses):
@@ -268,6 +271,8 @@ def _limits(rule: Rule | None, client: Client, server: ServerWide) -> Iterator[t
     """The limits of a session, each with its holder."""
     if rule is not None and rule.limits:
         yield f"rule {rule.name}", rule.limits
+    if rule is not None and rule.user_limits:
+        yield f"each user of rule {rule.name}", rule.user_limits
     limits = server.limits
     if client.user is not None:
         own: Limits = getattr(client.avatar, "limits", None) or Limits()

@@ -410,6 +410,8 @@ class SOCKSFactory(Factory):
         """The last port is closed: nothing is accepted any more."""
         self._gate.close()
         self.context.ways.pools.stop()
+        if self.context.pins is not None:
+            self.context.pins.close()
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.leave()

@@ -5,7 +5,7 @@ Who one client is: only where the server asks clients who they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from twisted.cred.credentials import ICredentials
 from twisted.cred.error import UnauthorizedLogin
@@ -13,12 +13,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..auth.authentication import Authentication
-from ..auth.credentials import IUsernamePassword
+from ..auth.credentials import IUsernamePassword, Password
 from ..auth.gate import Granted
 from ..commands.channel import Channel
 from ..errors import NotAuthenticated
 from ..identity import Client
 from ..negotiation import IMethod, LogIn
+from ..routes.sticky import Pin
+from ..values.sticky import StickyName, StickySettings, WrongName
 from ..wire.password import Credentials
 from ..wire.words import Request
 from .shared import ServerContext
@@ -56,9 +58,10 @@ class Login:
         None: nothing asks the client.
     :ivar method: the name of the method; None: none is chosen yet.
     :ivar credentials: the name and the password that the client has shown, where an upstream wants them.
+    :ivar pin: the sticky session that the client's name asks for; None: none.
     """
 
-    __slots__ = ("_logout", "_session", "_shown", "authentication", "credentials", "method")
+    __slots__ = ("_logout", "_name", "_session", "_shown", "authentication", "credentials", "method", "pin")
 
     def __init__(self, session: LoginOwner, authentication: Authentication | None = None) -> None:
         self._session = session
@@ -68,6 +71,9 @@ class Login:
         self.authentication = authentication
         self.method: str | None = None
         self.credentials: Credentials | None = None
+        self.pin: Pin | None = None
+        #: The name of a sticky session that the client has shown; False: it is wrong.
+        self._name: StickyName | Literal[False] | None = None
 
     def offers(self) -> tuple[Client, Sequence[IMethod]]:
         """The client, and the methods that it may choose from, best first."""
@@ -114,6 +120,9 @@ class Login:
 
     def _log_in(self, method: str, credentials: ICredentials) -> None:
         self._shown = type(credentials)
+        sticky = self._session.context.settings.sticky
+        if sticky is not None and isinstance(credentials, Password):
+            credentials = self._of_user(sticky, credentials)
         if self._session.context.passes_logins and IUsernamePassword.providedBy(credentials):
             shown: Any = credentials
             self.credentials = Credentials(shown.username, shown.password)
@@ -127,10 +136,31 @@ class Login:
         else:
             self._session.wait(granted, self._granted, self._session.login_failed)
 
+    def _of_user(self, sticky: StickySettings, shown: Password) -> Password:
+        """The user's own credentials, of *shown* with the name of a sticky session."""
+        try:
+            name = self._name = sticky.parse(shown.username)
+        except WrongName:
+            # The portal refuses it in the time that a wrong password takes: no user has such a name.
+            self._name = False
+            return shown
+        return shown if name is None else Password(name.user, shown.password)
+
     def _granted(self, granted: Granted) -> None:
         """The portal knows the client."""
         self._enter(granted)
-        self._session.logged_in()
+        session, name = self._session, self._name
+        if name is None:
+            session.logged_in()
+        elif name is False:
+            self.log_out()
+            session.client = session.client._replace(user=None, avatar=None)
+            session.login_failed(UnauthorizedLogin())
+        else:
+            pins, user = session.context.pins, session.client.user
+            if pins is not None and user is not None:
+                self.pin = pins.pin(user, name.word, name.seconds)
+            session.logged_in()
 
     def _enter(self, granted: Granted) -> None:
         session = self._session
@@ -157,6 +187,7 @@ class Login:
     def forget(self) -> None:
         """Clients are not asked any more: as if this one had come now."""
         self.authentication = None
+        self.pin = None
         self.log_out()
         self._session.client = self._session.client._replace(user=None, avatar=None)
 

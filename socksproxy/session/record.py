@@ -91,6 +91,7 @@ def record_of(session: Session) -> AccessRecord | None:
         None if outgoing is None else str(outgoing),
         None if trail is None else trail.via,
         None if trail is None else trail.tries,
+        _sticky(session),
         None if trail is None else trail.reply,
         announced,
         strangers,
@@ -145,6 +146,12 @@ def _method(session: Session) -> str | None:
     negotiation = session.negotiation
     broken = negotiation.state is State.REFUSED and negotiation.method is not None
     return negotiation.method.name if broken and negotiation.method is not None else None
+
+
+def _sticky(session: Session) -> str | None:
+    """The word of the sticky session; None: it is none."""
+    pin = None if session.login is None else session.login.pin
+    return None if pin is None else pin.word
 
 
 def _version(session: Session) -> int | None:

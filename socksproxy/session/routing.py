@@ -4,6 +4,7 @@ How a session gets to its destinations: by which way out, and from which address
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from ..errors import CommandNotSupported
@@ -12,8 +13,9 @@ from ..net.names import canonical
 from ..policy.asking import DestinationCheck
 from ..policy.rules import Rule
 from ..routes.interfaces import Route, Trail
+from ..routes.sticky import Pin
 from ..udp.targets import NO_SOURCE, DatagramRoute
-from ..values.outgoing import Asker, Outgoing, Sources, leaving, sources_of
+from ..values.outgoing import STICKY, Asker, Outgoing, Sources, leaving, sources_of
 from ..wire.password import Credentials
 from ..wire.words import Address, AddressType, Command
 from .parts import SessionParts
@@ -79,7 +81,7 @@ class RoutedSession(SessionParts):
 
     def asker(self) -> Asker:
         """See :meth:`socksproxy.routes.interfaces.Traveller.asker`."""
-        return self._asker(False)
+        return self._asker(())
 
     def name(self) -> Address | None:
         """See :meth:`socksproxy.routes.interfaces.Traveller.name`."""
@@ -113,7 +115,7 @@ class RoutedSession(SessionParts):
         return DatagramRoute(
             source,
             None if rule is None or rule.timeouts is None else rule.timeouts.idle,
-            rule.name if rule is not None and rule.limits else None,
+            rule.name if rule is not None and (rule.limits or rule.user_limits) else None,
             self._meters_under,
             route.via is not None,
         )
@@ -140,9 +142,27 @@ class RoutedSession(SessionParts):
         if all(scope.fixed is not None for scope in scopes):
             return leaving(Asker, *scopes)
         if self._leaves is None or self._leaves[0] != scopes:
-            self._leaves = scopes, leaving(partial(self._asker, any(scope.same for scope in scopes)), *scopes)
+            self._leaves = scopes, leaving(partial(self._asker, scopes), *scopes)
         return self._leaves[1]
 
-    def _asker(self, reached: bool) -> Asker:
-        client, place = self.client, self.channel.local_address() if reached else None
-        return Asker(client.share or "", client.user, None if place is None else place[0])
+    def _asker(self, scopes: Sequence[Sources]) -> Asker:
+        client, pin = self.client, self.pin(any(scope.choice == STICKY for scope in scopes))
+        place = self.channel.local_address() if any(scope.same for scope in scopes) else None
+        return Asker(
+            client.share or "",
+            client.user,
+            None if place is None else place[0],
+            None if pin is None else pin.key,
+        )
+
+    def pin(self, always: bool) -> Pin | None:
+        """
+        The sticky session that the client's name asks for; None: it asks for none.
+
+        :param always: whether the session is sticky without such a name, too.
+        """
+        pin = None if self.login is None else self.login.pin
+        pins, client = self.context.pins, self.client
+        if pin is not None or not always or pins is None:
+            return pin
+        return pins.pin_client(client.share or "") if client.user is None else pins.pin(client.user, "")

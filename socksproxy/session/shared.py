@@ -36,6 +36,7 @@ from ..relay import engine_for
 from ..relay.engine import RelayEngine
 from ..relay.idle import IdleRelays
 from ..routes.interfaces import Route
+from ..routes.sticky import Pins
 from ..routes.ways import WaysOut
 from ..runtime.deadlines import Deadlines, OwnDeadlines
 from ..runtime.pool import Pool
@@ -159,6 +160,8 @@ class ServerContext:
         self.associations = Associations(reactor, self.check, udp, advertised, outgoing)
         self.ledger = Ledger(reactor, settings.limits, settings.usage)
         self.limits_each_session = bool(settings.limits.session)
+        #: The sticky sessions; None: every name is the name of a user.
+        self.pins = None if settings.sticky is None else Pins(settings.sticky, reactor)
         #: When a line on a client that has broken the protocol is due.
         self.garbage = LogThrottleByKind(reactor)
         timeouts = settings.timeouts
@@ -214,7 +217,7 @@ class ServerContext:
         self.authentication = authentication
         if settings.policy is not before.policy:
             self.set_policy(DefaultPolicy() if settings.policy is None else settings.policy)
-        if settings.resolver is not before.resolver:
+        if settings.resolver is not before.resolver or settings.prefer != before.prefer:
             self._set_resolver()
         self.check = DestinationCheck(self.policy, self.names, self.reactor)
         outgoing, advertised, bind, udp = _fixed(settings), settings.advertise, settings.bind, settings.udp
@@ -227,6 +230,7 @@ class ServerContext:
             for acceptor in self.acceptors:
                 acceptor.set_options(self.socket_options)
         self._set_routes()
+        self._set_pins()
         self.binds.reconfigure(self.check, bind, advertised, outgoing)
         self.associations.reconfigure(self.check, udp, advertised, outgoing)
         limited_anew = settings.limits != before.limits or settings.usage is not before.usage
@@ -262,6 +266,7 @@ class ServerContext:
             self.reactor,
             reverse=reverse_lookups(resolver),
             hosts=self._hosts if ours else None,
+            prefer=None if self.settings.prefer is None else AddressType[self.settings.prefer.upper()],
         )
 
     def complain(self, client: Client, problem: str) -> None:
@@ -292,6 +297,13 @@ class ServerContext:
         self.chooses_outgoing = self.settings.outgoing.fixed is None
         # A session that should have chosen an address does not leave from any other.
         self.route: Route = self.route_by(self.settings.via, Outgoing(strict=self.chooses_outgoing))
+
+    def _set_pins(self) -> None:
+        settings, before = self.settings.sticky, self.pins
+        if before is None or settings is not before.settings:
+            self.pins = None if settings is None else Pins(settings, self.reactor, before=before)
+            if before is not None:
+                before.close()
 
     def take(self, channel: Channel) -> Take:
         """What makes a relay's end of a connection that comes to a session on *channel*."""

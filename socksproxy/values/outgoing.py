@@ -15,13 +15,22 @@ from typing import Any, NamedTuple
 
 from ..wire.words import Address, AddressType
 from .errors import ConfigError
+from .rendezvous import first_of, key_of
 
+#: The families of addresses, as settings write them.
+FAMILIES = ("ipv4", "ipv6")
 #: The word for the address that the client has reached.
 SAME = "same"
 #: The word for the server's address, or the system's choice, where a list has no address of a family.
 FALLBACK = "fallback"
 #: The ways to choose from a list; the first one counts where a list names none.
-ROUND_ROBIN, RANDOM, HASH_CLIENT, HASH_USER = CHOICES = "round-robin", "random", "hash-client", "hash-user"
+ROUND_ROBIN, RANDOM, HASH_CLIENT, HASH_USER, STICKY = CHOICES = (
+    "round-robin",
+    "random",
+    "hash-client",
+    "hash-user",
+    "sticky",
+)
 
 # Python's socket module lacks both numbers of Linux.
 _FREEBIND = {
@@ -106,11 +115,13 @@ class Asker(NamedTuple):
     :ivar client: the client's address, or the /64 network of an IPv6 client.
     :ivar user: the user's name; None: the client has not logged in.
     :ivar reached: the literal address that the client has reached; None: there is none, or no list needs it.
+    :ivar pin: the key of the sticky session (:mod:`socksproxy.values.rendezvous`); None: it is none.
     """
 
     client: str = ""
     user: str | None = None
     reached: str | None = None
+    pin: bytes | None = None
 
 
 class Sources(tuple[str, ...]):
@@ -178,8 +189,11 @@ class Sources(tuple[str, ...]):
 
     def pick(self, asker: Asker) -> Outgoing:
         """The addresses for *asker*: one of each family, or None where the list has none."""
-        number = self._number(asker)
-        ipv4, ipv6 = self._nth(self.ipv4, number), self._nth(self.ipv6, number)
+        if asker.pin is None:
+            number = self._number(asker)
+            ipv4, ipv6 = self._nth(self.ipv4, number), self._nth(self.ipv6, number)
+        else:
+            ipv4, ipv6 = _pinned(self.ipv4, asker.pin), _pinned(self.ipv6, asker.pin)
         if self.same and asker.reached is not None:
             if ":" in asker.reached:
                 ipv6 = asker.reached
@@ -192,7 +206,7 @@ class Sources(tuple[str, ...]):
             return next(self._turns)
         if self.choice == RANDOM:
             return self._chance(1 << 128)
-        user = asker.user if self.choice == HASH_USER else None
+        user = None if self.choice == HASH_CLIENT else asker.user
         key = f"client {asker.client}" if user is None else f"user {user}"
         return int.from_bytes(blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).digest(), "big")
 
@@ -201,20 +215,38 @@ class Sources(tuple[str, ...]):
             return None
         number, place = divmod(number, len(entries))
         entry = entries[place]
-        if isinstance(entry, str):
-            return entry
-        first, size = _usable(entry)
-        if self.choice == ROUND_ROBIN:
-            number = self._chance(size)
-        return FreeAddress(entry[first + number % size])
+        if self.choice == ROUND_ROBIN and not isinstance(entry, str):
+            number = self._chance(_usable(entry)[1])
+        return _address_in(entry, number)
 
-    def told(self) -> str:
-        """The words for the choice of an address; empty: there is no choice."""
+    def told(self, word: str | None = None) -> str:
+        """
+        The words for the choice of an address; empty: there is no choice.
+
+        :param word: the word of a sticky session; None: it is none.
+        """
         said = ["the address that the client has reached"] if self.same else []
         prefix = any(not isinstance(entry, str) for entry in (*self.ipv4, *self.ipv6))
         if prefix or max(len(self.ipv4), len(self.ipv6)) > 1:
-            said.append(self.choice)
+            said.append(self.choice if word is None else f"by the session word {word}")
         return ", else ".join(said)
+
+
+def _pinned(entries: Sequence[str | IPv4Network | IPv6Network], pin: bytes) -> str | None:
+    """The address of the sticky session with the key *pin*."""
+    if not entries:
+        return None
+    words = [str(entry) for entry in entries]
+    place = first_of(pin, words)
+    return _address_in(entries[place], int.from_bytes(key_of(pin.hex(), words[place]), "big"))
+
+
+def _address_in(entry: str | IPv4Network | IPv6Network, number: int) -> str:
+    """The address *entry*, or the one with that *number* of a prefix."""
+    if isinstance(entry, str):
+        return entry
+    first, size = _usable(entry)
+    return FreeAddress(entry[first + number % size])
 
 
 def sources_of(words: Any) -> Sources:

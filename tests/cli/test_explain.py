@@ -493,3 +493,21 @@ def test_without_the_packages(file: str) -> None:
         assert done.stderr.startswith(f"socksproxy: {file}: the extra [config] is not installed (")
         assert parser in done.stderr
         assert done.stderr.endswith("): pip install 'twisted-socksproxy[config]'\n")
+
+
+def test_a_sticky_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The name is read as that of a login: the user counts, and the word decides before the choice does."""
+    file = tmp_path / "socks.toml"
+    file.write_text(
+        '[sticky]\n[outgoing]\noutgoing = ["127.0.0.1", "127.0.0.2", "random"]\n'
+        '[[rule]]\nname = "bob"\nallow = true\nusers = ["bob"]\n'
+    )
+    question = ["connect", "203.0.113.9:443", "--user"]
+    assert main(["explain", str(file), *question, "bob-session-abc"]) == 0
+    told = capsys.readouterr().out
+    assert "allowed (by rule bob)" in told
+    assert "  outgoing: by the session word abc (the server)\n" in told
+    assert main(["explain", str(file), *question, "bob"]) == 0
+    assert "  outgoing: random (the server)\n" in capsys.readouterr().out
+    assert main(["explain", str(file), *question, "bob-session-a b"]) == 1
+    assert "the name has the separator" in capsys.readouterr().err

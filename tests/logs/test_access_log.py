@@ -57,7 +57,7 @@ def test_text(tmp_path: Path) -> None:
     assert path.read_text() == 2 * (
         "2023-11-14T18:43:20.125-03:30 client=192.0.2.1:5555 user=- method=- version=5 command=CONNECT "
         "destination=example.com:80 rule=web reached=93.184.216.34:80 outgoing=192.0.2.7:40000 via=- tries=- "
-        "upstream_reply=- announced=- "
+        "sticky=- upstream_reply=- announced=- "
         "strangers=- reply=0 sent=512 received=81920 datagrams_sent=- datagrams_received=- dropped=- "
         "handshake_seconds=0.001000 resolution_seconds=- connect_seconds=0.010000 "
         "session_seconds=1.500000 unique_id=- tls_name=- id=1700000000000.0.7 end=client "

@@ -64,7 +64,7 @@ def whole_session(resolved: float | None = 101.0, **parts: Any) -> Any:
         counts=lambda: Counts(70, 7000),
     )
     whole: dict[str, Any] = {
-        "login": SimpleNamespace(method="password"),
+        "login": SimpleNamespace(method="password", pin=SimpleNamespace(word="abc")),
         "permission": SimpleNamespace(rule_named=lambda reached: ("web", True)),
         "request_if_any": Request(Version.SOCKS5, Command.CONNECT, Address.of("example.test", 443)),
         "service": service,
@@ -93,6 +93,7 @@ def test_whole() -> None:
         "outgoing": "[2001:db8::2]:40000",
         "via": None,
         "tries": None,
+        "sticky": "abc",
         "upstream_reply": None,
         "announced": None,
         "strangers": None,

@@ -42,6 +42,7 @@ EVENT: dict[str, Any] = {
     "outgoing": "192.0.2.7:40000",
     "via": None,
     "tries": None,
+    "sticky": None,
     "upstream_reply": None,
     "announced": None,
     "strangers": None,

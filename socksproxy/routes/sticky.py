@@ -1,0 +1,153 @@
+"""
+Sticky sessions: the choice that a user keeps for a time.
+
+The choice is the first one by rendezvous hashing (:mod:`socksproxy.values.rendezvous`) of the user, the word
+and the moment of the first use. So only that moment is kept (:mod:`.first_uses`), and the member that a
+session has moved to because its own did not work.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.logger import Logger
+
+from ..logs.throttle import LogThrottle
+from ..values.rendezvous import key_of, order_of, score
+from ..values.sticky import StickySettings
+from .first_uses import Entry, FirstUses, FirstUsesError
+
+_log = Logger(namespace="socksproxy")
+
+
+class Pin:
+    """
+    A sticky session, as one of the user's connections knows it.
+
+    :param pins: keep the moves.
+    :param name: the kind of the name, the name, and the word.
+    :param entry: its first use and its end.
+    :ivar word: the word that the user has chosen; empty: no user has.
+    :ivar key: the key of the choice, for rendezvous hashing.
+    """
+
+    __slots__ = ("_ends", "_name", "_pins", "key", "word")
+
+    def __init__(self, pins: Pins, name: tuple[str, str, str], entry: Entry) -> None:
+        self._pins = pins
+        self._name = name
+        self._ends = entry.ends
+        self.word = name[-1]
+        self.key = key_of(*name, str(entry.began))
+
+    @property
+    def strict(self) -> bool:
+        """Whether a connection fails where the session's member of a pool does not work."""
+        return self._pins.settings.strict
+
+    def order(self, pool: str, members: Iterable[str]) -> list[str]:
+        """
+        The *members* of *pool* in the order in which they are tried; the first one is the session's.
+
+        Where the session has moved, that is the member to which it has moved, as long as there is one.
+        """
+        found = order_of(self.key, members)
+        moved = self._pins.moved(self._of(pool))
+        if moved:
+            found.sort(key=lambda member: _hash_of(member) != moved)
+        return found
+
+    def move(self, pool: str, member: str) -> None:
+        """The session stays with *member* of *pool* from now on."""
+        self._pins.move(self._of(pool), self._ends, _hash_of(member))
+
+    def _of(self, pool: str) -> bytes:
+        return key_of("pool", pool, *self._name)
+
+
+class Pins:
+    """
+    The sticky sessions of a server.
+
+    :param settings: the file, and how sticky sessions are.
+    :param reactor: tells the time, for the rate of log lines.
+    :param wall: tells the seconds since the epoch.
+    :param before: the sticky sessions of the settings before; what they keep in memory goes on.
+    """
+
+    def __init__(
+        self,
+        settings: StickySettings,
+        reactor: Any,
+        wall: Callable[[], float] = time.time,
+        before: Pins | None = None,
+    ) -> None:
+        self.settings = settings
+        self._wall = wall
+        self._failures = LogThrottle(reactor)
+        self._in_memory: FirstUses = FirstUses(None, wall) if before is None else before._in_memory
+        # The file is opened with the first session: the process has changed to its user by then.
+        self._uses: FirstUses | None = None
+
+    def pin(self, user: str, word: str, seconds: float | None = None) -> Pin:
+        """
+        The sticky session *word* of *user*.
+
+        :param seconds: for how long it is sticky, where it is new; None: as the settings say.
+        """
+        return self._pin(("user", user, word), seconds)
+
+    def pin_client(self, client: str) -> Pin:
+        """The sticky session of *client*, who has no name."""
+        return self._pin(("client", client, ""), None)
+
+    def _pin(self, name: tuple[str, str, str], seconds: float | None) -> Pin:
+        asked, key = self.settings.seconds if seconds is None else seconds, key_of(*name)
+        return Pin(self, name, self._do(lambda uses: uses.began(key, asked)))
+
+    def moved(self, name: bytes) -> int:
+        """See :meth:`.FirstUses.moved`."""
+        return self._do(lambda uses: Entry(0, 0, uses.moved(name))).member
+
+    def move(self, name: bytes, ends: int, member: int) -> None:
+        """See :meth:`.FirstUses.move`."""
+
+        def move(uses: FirstUses) -> Entry:
+            uses.move(name, ends, member)
+            return Entry(0, ends, member)
+
+        self._do(move)
+
+    def close(self) -> None:
+        """Close the file. It is opened again for a session that goes on."""
+        uses, self._uses = self._uses, None
+        if uses is not None:
+            uses.close()
+
+    def _do(self, work: Callable[[FirstUses], Entry]) -> Entry:
+        """What *work* finds in the file, or in memory where there is no file or the file cannot be used."""
+        path = self.settings.file
+        if path is None:
+            return work(self._in_memory)
+        try:
+            if self._uses is None:
+                self._uses = FirstUses(path, self._wall)
+            return work(self._uses)
+        except FirstUsesError as problem:
+            self.close()
+            times = self._failures.due()
+            if times:
+                _log.error(
+                    "sticky sessions are kept in memory, and last until the server ends: {problem} "
+                    "({times} times since the last such line)",
+                    problem=str(problem),
+                    times=times,
+                )
+            return work(self._in_memory)
+
+
+def _hash_of(member: str) -> int:
+    # 0 stands for a session that has not moved.
+    return int.from_bytes(score(b"member", member), "big") or 1
