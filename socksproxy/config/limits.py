@@ -17,7 +17,7 @@ from ..values.limits import UNLIMITED, UNLIMITED_RATE, Limits, Rate, ServerLimit
 from .readers import Key, Reader, plain, read_table
 
 #: What a single session cannot have many of.
-_NOT_OF_SESSIONS = ("sessions", "binds", "associations", "new-sessions", "daily", "monthly")
+_NOT_OF_SESSIONS = ("sessions", "binds", "associations", "devices", "new-sessions", "daily", "monthly")
 #: What an option says of client addresses.
 _OF_CLIENTS = ("sessions", "binds", "associations")
 #: What is counted from one day, and one month, to the next.
@@ -29,6 +29,7 @@ LIMIT_KEYS = {
     "sessions": Key("100"),
     "binds": Key("8"),
     "associations": Key("20"),
+    "devices": Key("3"),
     "new-sessions": Key('{ rate = "10/s", burst = 50 }', "a second"),
     "upload": Key('"1 MB/s"', "bytes a second"),
     "download": Key('{ rate = "10 MB/s", burst = "40 MB" }', "bytes a second"),
@@ -39,14 +40,15 @@ LIMIT_KEYS = {
 PREFIX_KEYS = {"ipv4-prefix": Key("24", "bits"), "ipv6-prefix": Key("64", "bits")}
 
 
-def limits_reader(quota_file: bool, lifts: bool = False) -> Reader:
+def limits_reader(quota_file: bool, lifts: bool = False, scope: str = "user") -> Reader:
     """
     Reads the limits of a user, a group or a rule.
 
     :param quota_file: whether there is one, without which there are no quotas.
     :param lifts: whether "unlimited" lifts a limit of a group or of all users.
+    :param scope: whose limits they are: each user's, or those of a rule.
     """
-    readers = _readers(quota_file)
+    readers = _readers(quota_file, scope)
     if lifts:
         readers = {key: _or_unlimited(key, reader) for key, reader in readers.items()}
 
@@ -81,8 +83,11 @@ def server_limits(tables: dict[str, Any], quota_file: bool, errors: list[ConfigE
     return ServerLimits(**said)
 
 
-def _readers(quota_file: bool, scope: str = "") -> dict[str, Reader]:
+def _readers(quota_file: bool, scope: str) -> dict[str, Reader]:
     readers = dict(_READERS)
+    if scope != "user":
+        reason = "of users only: [limits.user], limits of users and groups, user-limits of rules"
+        readers |= _refused(["devices"], reason)
     if not quota_file:
         readers |= _refused(_QUOTAS, "needs quota-file in [limits], where what has been used is kept")
     if scope == "session":
@@ -168,6 +173,7 @@ _READERS: dict[str, Reader] = {
     "sessions": plain(whole),
     "binds": plain(whole),
     "associations": plain(whole),
+    "devices": plain(whole),
     "new-sessions": _rate(event_rate, whole),
     "upload": _rate(byte_rate, size),
     "download": _rate(byte_rate, size),

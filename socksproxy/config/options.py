@@ -17,6 +17,7 @@ from twisted.python.usage import CompleteFiles, CompleteList, Completer
 from ..logs.access_log import FORMATS
 from ..logs.server_log import SERVER_FORMATS
 from ..net.tcp_options import LONGEST_KEEPALIVE, LONGEST_USER_TIMEOUT
+from ..values.outgoing import FAMILIES
 from ..values.parsers import count, one_of, port, seconds, workers
 from ..values.ports import port_range
 from ..values.timeouts import NEVER
@@ -357,6 +358,16 @@ OPTIONS: tuple[Option, ...] = (
         default="system",
         example='"dns:192.0.2.53,192.0.2.54"',
         completion=CompleteList(["system", r"dns\:"]),
+    ),
+    Option(
+        name="prefer",
+        help="Family of a destination's addresses to try first: ipv4 or ipv6.",
+        table="names",
+        parse=one_of(FAMILIES, f"neither {' nor '.join(FAMILIES)}"),
+        otherwise="the resolver's order",
+        example='"ipv4"',
+        completion=CompleteList(FAMILIES),
+        field="prefer",
     ),
     Option(
         name="no-resolve-commands",

@@ -56,13 +56,15 @@ RULE_EXAMPLES = {
     "outgoing": '["192.0.2.7", "2001:db8::7"]',
     "via": '"direct"',
     "limits": '{ sessions = 50, download = "2 MB/s" }',
+    "user-limits": '{ download = "1 MB/s" }',
     "log": "false",
     CONNECT_TIMEOUT: "5",
     IDLE_TIMEOUT: "600",
     HALF_CLOSED_TIMEOUT: "60",
 }
 
-_PLAIN_RULE_KEYS = [key for key, field in RULE_KEYS.items() if field not in ("limits", "timeouts")]
+_TABLES = ("limits", "user_limits", "timeouts")
+_PLAIN_RULE_KEYS = [key for key, field in RULE_KEYS.items() if field not in _TABLES]
 _connect = seconds()
 _idle = seconds(or_zero="for never", zero=NEVER)
 
@@ -109,7 +111,8 @@ def _rules(rules: Any, quota_file: bool, errors: list[ConfigError]) -> dict[int,
         return {}
     readers: dict[str, Reader] = {
         **dict.fromkeys(_PLAIN_RULE_KEYS, plain(_simple)),
-        "limits": limits_reader(quota_file),
+        "limits": limits_reader(quota_file, scope="rule"),
+        "user-limits": limits_reader(quota_file),
         CONNECT_TIMEOUT: plain(_timeout_by(_connect)),
         IDLE_TIMEOUT: plain(_timeout_by(_idle)),
         HALF_CLOSED_TIMEOUT: plain(_timeout_by(_idle)),

@@ -23,7 +23,19 @@ from .upstreams import names_resolved_by
 from .words import RULE
 
 #: The fields of a rule that are no conditions.
-_EFFECTS = frozenset({"name", "allow", "ends_sessions", "outgoing", "via", "limits", "timeouts", "log"})
+_EFFECTS = frozenset(
+    {
+        "name",
+        "allow",
+        "ends_sessions",
+        "outgoing",
+        "via",
+        "limits",
+        "user_limits",
+        "timeouts",
+        "log",
+    }
+)
 _CONDITIONS = tuple(field.name for field in attrs.fields(Rule) if field.name not in _EFFECTS)
 _EVERYWHERE = frozenset({"0.0.0.0/0", "::/0"})
 _EVERY_COMMAND = frozenset(command for commands in COMMANDS.values() for command in commands)

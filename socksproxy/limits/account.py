@@ -16,7 +16,7 @@ from ..logs.printable import printable
 from ..logs.throttle import LogThrottle
 from ..values.limits import Limits, Rate
 from .buckets import Bucket
-from .counting import Counter, Counting, Pace
+from .counting import Counter, Counting, Device, Devices, Pace
 from .quota.quota import Quota
 from .quota.usage import UsageFile
 
@@ -31,7 +31,7 @@ _LOOKED_AT = 4
 
 _Rated = TypeVar("_Rated", Bucket, Pace)
 
-SESSIONS, BINDS, ASSOCIATIONS = "sessions", "binds", "associations"
+SESSIONS, BINDS, ASSOCIATIONS, DEVICES = "sessions", "binds", "associations", "devices"
 
 
 class Scope(Enum):
@@ -43,6 +43,8 @@ class Scope(Enum):
     SESSION = "session"
     USER = "user"
     CLIENT = "client"
+    #: Each user within a rule.
+    RULE_USER = "user of a rule"
     RULE = "rule"
     NETWORK = "network"
     SERVER = "server"
@@ -52,6 +54,25 @@ class Scope(Enum):
 Place = tuple[Scope, str]
 #: Who waits, waits at the narrowest first.
 _RANKS = {scope: rank for rank, scope in enumerate(Scope)}
+#: The scopes of which a session has a holder for each rule.
+RULE_SCOPES = (Scope.RULE_USER, Scope.RULE)
+
+
+def place_in_rule(rule: str, user: str | None, share: str | None) -> Place:
+    """
+    The holder of the limits of each user within *rule*.
+
+    :param user: the name; None: a client without a name, who counts by the address.
+    :param share: the client's address.
+    """
+    return Scope.RULE_USER, f"{rule} user {user}" if user is not None else f"{rule} client {share or 'unix'}"
+
+
+def rule_of(place: Place) -> str | None:
+    """The rule of the holder *place*; None: the holder is within no rule."""
+    scope, holder = place
+    # No name of a rule has a space.
+    return holder.partition(" ")[0] if scope in RULE_SCOPES else None
 
 
 class Account:
@@ -73,6 +94,7 @@ class Account:
     __slots__ = (
         "_accounts",
         "_counters",
+        "_devices",
         "arrivals",
         "complaints",
         "download",
@@ -91,7 +113,9 @@ class Account:
         scope, holder = self.place = place
         self._accounts = accounts
         self._counters: dict[str, Counter] = {}
-        self.name = f"{scope.value} {holder}" if holder else scope.value
+        self._devices: Devices | None = None
+        kind = Scope.RULE if scope is Scope.RULE_USER else scope
+        self.name = f"{kind.value} {holder}" if holder else kind.value
         self.of = "" if scope is Scope.SERVER else f" of {printable(self.name)}"
         self.rank = _RANKS[scope]
         self.measures = False
@@ -132,6 +156,12 @@ class Account:
         if counter is None:
             counter = self._counters[kind] = self._accounts.counting.counter(f"{self.name} {kind}")
         return counter
+
+    def device(self, address: str) -> Device:
+        """The count of different client addresses, for a session from *address*."""
+        if self._devices is None:
+            self._devices = self._accounts.counting.devices(f"{self.name} {DEVICES}")
+        return Device(self._devices, address)
 
     @property
     def rested(self) -> bool:

@@ -12,12 +12,34 @@ from operator import attrgetter
 
 from ..errors import OverLimit, QuotaUsedUp, TooManyAssociations, TooManyBinds, TooManySessions
 from ..values.limits import Limits
-from .account import ASSOCIATIONS, BINDS, SESSIONS, Account, Accounts, Place, Scope, at_rate
+from .account import (
+    ASSOCIATIONS,
+    BINDS,
+    DEVICES,
+    RULE_SCOPES,
+    SESSIONS,
+    Account,
+    Accounts,
+    Place,
+    Scope,
+    at_rate,
+    rule_of,
+)
 from .buckets import Bucket, Budget, Meter, Meters
-from .counting import Counter
+from .counting import Counter, Device
 
-_REFUSALS = {SESSIONS: TooManySessions, BINDS: TooManyBinds, ASSOCIATIONS: TooManyAssociations}
-_WORDS = {SESSIONS: "sessions", BINDS: "BINDs", ASSOCIATIONS: "associations"}
+_REFUSALS = {
+    SESSIONS: TooManySessions,
+    BINDS: TooManyBinds,
+    ASSOCIATIONS: TooManyAssociations,
+    DEVICES: TooManySessions,
+}
+_WORDS = {
+    SESSIONS: "sessions",
+    BINDS: "BINDs",
+    ASSOCIATIONS: "associations",
+    DEVICES: "client addresses",
+}
 
 _rank = attrgetter("rank")
 #: A holder, and what holds for it.
@@ -51,13 +73,15 @@ class Claims:
     :ivar admission: what becomes of the session.
     """
 
-    __slots__ = ("_accounts", "_kinds", "_own", "_refused_by", "_table", "_taken", "admission")
+    __slots__ = ("_accounts", "_device", "_kinds", "_own", "_refused_by", "_table", "_taken", "admission")
 
     def __init__(self, accounts: Accounts) -> None:
         self._table = accounts
         self._accounts: dict[Place, Account] = {}
-        self._taken: list[tuple[Account, str, Counter]] = []
+        self._taken: list[tuple[Account, str, Counter | Device]] = []
         self._kinds = [SESSIONS]
+        # The address by which the session counts as a device.
+        self._device = ""
         self._own: tuple[Bucket | None, Bucket | None] = None, None
         self.admission = Admission.SERVE
         self._refused_by: Account | None = None
@@ -114,6 +138,12 @@ class Claims:
             self._table.complain(account, problem)
             self.leave(place)
             raise
+
+    def is_on(self, device: str) -> None:
+        """The session counts as one of the *device*, the client's address, from now on."""
+        if DEVICES not in self._kinds:
+            self._device = device
+            self._kinds.append(DEVICES)
 
     def leave(self, place: Place) -> None:
         """Count the session as that holder's no more."""
@@ -176,8 +206,8 @@ class Claims:
             self._own = own_up, own_down
             up, down = _present(own_up), _present(own_down)
         for account in sorted(self._accounts.values(), key=_rank):
-            scope, holder = account.place
-            if not account.measures or (scope is Scope.RULE and holder not in rules):
+            place = account.place
+            if not account.measures or (place[0] in RULE_SCOPES and rule_of(place) not in rules):
                 continue
             if account.quota is not None:
                 quotas.append(account.quota)
@@ -190,13 +220,15 @@ class Claims:
             return None
         return Meters(Meter(up) if up else None, Meter(down) if down else None)
 
-    def of(self, scope: Scope) -> list[Holder]:
-        """The holders of *scope*, with their limits."""
-        return [(place, account.limits) for place, account in self._accounts.items() if place[0] is scope]
+    def of(self, *scopes: Scope) -> list[Holder]:
+        """The holders of *scopes*, with their limits."""
+        return [(place, account.limits) for place, account in self._accounts.items() if place[0] in scopes]
 
     def settle(self, rule: str | None) -> None:
         """Count the session under *rule* alone; other rules might have allowed it as well."""
-        for place in [place for place in self._accounts if place[0] is Scope.RULE and place[1] != rule]:
+        for place in [
+            place for place in self._accounts if place[0] in RULE_SCOPES and rule_of(place) != rule
+        ]:
             self.leave(place)
 
     def close(self) -> None:
@@ -282,7 +314,7 @@ class Claims:
         return account
 
     def _add(self, account: Account, kind: str) -> int:
-        counter = account.counter(kind)
+        counter = account.device(self._device) if kind is DEVICES else account.counter(kind)
         self._taken.append((account, kind, counter))
         return counter.add()
 

@@ -32,6 +32,50 @@ class Counter:
         self.value -= 1
 
 
+class Devices:
+    """How many different addresses there are; each is counted as long as it has a session."""
+
+    __slots__ = ("_sessions",)
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, int] = {}
+
+    def add(self, address: str) -> int:
+        """Count one more session from *address*, and return how many addresses there are."""
+        self._sessions[address] = self._sessions.get(address, 0) + 1
+        return len(self._sessions)
+
+    def give(self, address: str) -> None:
+        """Count one session less from *address*."""
+        left = self._sessions[address] - 1
+        if left:
+            self._sessions[address] = left
+        else:
+            del self._sessions[address]
+
+
+class Device:
+    """
+    One session's part of *devices*, as a :class:`Counter`.
+
+    :param address: the address of the client.
+    """
+
+    __slots__ = ("_address", "_devices")
+
+    def __init__(self, devices: Devices, address: str) -> None:
+        self._devices = devices
+        self._address = address
+
+    def add(self) -> int:
+        """See :meth:`Devices.add`."""
+        return self._devices.add(self._address)
+
+    def give(self) -> None:
+        """See :meth:`Devices.give`."""
+        self._devices.give(self._address)
+
+
 class Pace:
     """
     How often something may begin.
@@ -98,6 +142,10 @@ class Counting:
     def counter(self, name: str) -> Counter:
         """The count of that *name*; it may be forgotten when none is left."""
         return Counter()
+
+    def devices(self, name: str) -> Devices:
+        """The addresses of that *name*."""
+        return Devices()
 
     def pace(self, name: str, rate: Rate) -> Pace:
         """The pace of that *name*."""

@@ -26,7 +26,7 @@ from zope.interface import implementer
 from ..errors import NameNotFound, TooManyLookups
 from ..extras import missing
 from ..runtime.recent import Recent
-from ..wire.words import Address
+from ..wire.words import Address, AddressType
 from .hosts_file import HostsFile
 from .lookups import MOST_ADDRESSES, Found, IAddressLookup, TimedFound, found_of
 from .names import literal, reads_as_address, unmapped
@@ -132,6 +132,7 @@ class NameLookups:
     :param most: the greatest number of names that are remembered.
     :param reverse: looks up the names of addresses.
     :param hosts: answers at once, before the resolver; None: the resolver is asked for every name.
+    :param prefer: the type of addresses that comes first; None: the resolver's order stays.
     """
 
     def __init__(
@@ -142,7 +143,9 @@ class NameLookups:
         most: int = 4096,
         reverse: ReverseLookups = ReverseLookups(),
         hosts: HostsFile | None = None,
+        prefer: AddressType | None = None,
     ) -> None:
+        self._prefer = prefer
         self._resolver = resolver
         self._fair = IAddressLookup(resolver) if IAddressLookup.providedBy(resolver) else None
         self._reverse = reverse
@@ -158,7 +161,7 @@ class NameLookups:
 
     def lookup(self, name: str, port: int, share: Hashable = None) -> Deferred[list[Address]]:
         """
-        Look up every address of *name*, in the resolver's order, with *port*.
+        Look up every address of *name*, in the order of preference, with *port*.
 
         :param share: the client; its look-ups take turns with those of other clients.
         :returns: fires with at least one address. It can be cancelled; other clients still get the answer.
@@ -175,7 +178,7 @@ class NameLookups:
                 if address is None
                 else succeed([unmapped(address, port)])
             )
-        return self._ask(name, share).addCallback(_with_port, name, port)
+        return self._ask(name, share).addCallback(self._with_port, port)
 
     def lookup_lasting(self, name: str, port: int) -> Deferred[list[Address]]:
         """
@@ -201,9 +204,9 @@ class NameLookups:
         """The addresses that :meth:`lookup` would give, if they are known already."""
         defined = None if self._hosts is None else self._hosts.addresses(name)
         if defined is not None:
-            return _with_port(defined, name, port)
+            return self._with_port(defined, port)
         known = self._known.get(name)
-        return None if known is None else _with_port(known, name, port)
+        return None if known is None else self._with_port(known, port)
 
     def reverse(self, host: str, share: Hashable = None) -> Deferred[str]:
         """
@@ -275,8 +278,9 @@ class NameLookups:
                 if not answer.called:  # a callback of an earlier one may have cancelled it
                     answer.callback(result)
 
-
-def _with_port(found: Found, name: str, port: int) -> list[Address]:
-    if not found:
-        raise NameNotFound("name not found")
-    return [Address(host, port, kind) for host, kind in found]
+    def _with_port(self, found: Found, port: int) -> list[Address]:
+        if not found:
+            raise NameNotFound("name not found")
+        if self._prefer is not None:
+            found = tuple(sorted(found, key=lambda each: each[1] is not self._prefer))
+        return [Address(host, port, kind) for host, kind in found]

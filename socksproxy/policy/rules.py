@@ -193,6 +193,7 @@ class Rule:
         and BIND listens on them.
     :ivar via: the upstream through which connections leave, or ``direct``, which means without an upstream.
     :ivar limits: the limits of all sessions under this rule together.
+    :ivar user_limits: the limits of each user under this rule; a client without a name counts by its address.
     :ivar timeouts: the timeouts in place of the server's, once the rule has decided.
     :ivar log: whether a session has an access record.
     :raises RuleError: for mistakes, all of them.
@@ -219,6 +220,7 @@ class Rule:
     outgoing: Collection[str] | None = None
     via: str | None = None
     limits: Limits | None = None
+    user_limits: Limits | None = None
     timeouts: RuleTimeouts | None = None
     log: bool = True
 
@@ -612,6 +614,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "outgoing": _outgoing,
     "via": _way,
     "limits": _limits,
+    "user_limits": _limits,
     "timeouts": _timeouts,
     "log": _flag,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from ..identity import Client
-from ..limits.account import Scope
+from ..limits.account import RULE_SCOPES, Scope, place_in_rule
 from ..limits.claims import Admission, Claims, Holder
 from ..limits.ledger import Ledger
 from ..policy.rules import Rule
@@ -44,16 +44,20 @@ class Allowance(Claims):
         """
         limits = self._user_limits(client)
         if client.user is not None and limits is not None:
+            if limits.devices is not None:
+                self.is_on(client.share or "unix")
             self.enter(Scope.USER, client.user, limits)
 
-    def enter_rule(self, rule: Rule) -> None:
+    def enter_rule(self, rule: Rule, client: Client) -> None:
         """
-        Count the session as one of *rule*, which lets it go where it goes.
+        Count the session of *client* as one of *rule*, which lets it go where it goes.
 
-        :raises OverLimit: when the rule may not have another session.
+        :raises OverLimit: when the rule, or the user within it, may not have another session.
         """
-        if rule.limits:
-            self.enter(Scope.RULE, rule.name, rule.limits)
+        for (scope, holder), limits in _holders(rule, client):
+            if limits.devices is not None:
+                self.is_on(client.share or "unix")
+            self.enter(scope, holder, limits)
 
     def _user_limits(self, client: Client) -> Limits | None:
         return self._ledger.user_limits(getattr(client.avatar, "limits", None))
@@ -76,10 +80,22 @@ class Allowance(Claims):
         """
         others: list[Holder]
         if rules is None:
-            others = self.of(Scope.RULE)
+            others = self.of(*RULE_SCOPES)
         else:
-            others = [((Scope.RULE, rule.name), rule.limits) for rule in rules if rule.limits]
+            others = [holder for rule in rules for holder in _holders(rule, client)]
         limits = self._user_limits(client)
         if known and client.user is not None and limits is not None:
+            if limits.devices is not None:
+                self.is_on(client.share or "unix")
             others.append(((Scope.USER, client.user), limits))
         self._ledger.renewed(self, client, others)
+
+
+def _holders(rule: Rule, client: Client) -> list[Holder]:
+    """The holders of the limits of *rule* for a session of *client*."""
+    found: list[Holder] = []
+    if rule.user_limits:
+        found.append((place_in_rule(rule.name, client.user, client.share), rule.user_limits))
+    if rule.limits:
+        found.append(((Scope.RULE, rule.name), rule.limits))
+    return found

@@ -294,7 +294,7 @@ class SessionParts:
             self._limited().enter_user(self.client)
 
     def _enter_rule(self, rule: Rule) -> None:
-        self._limited().enter_rule(rule)
+        self._limited().enter_rule(rule, self.client)
 
     def may_stay(self, deadlines: Deadlines[Any] | None, now: float | None = None) -> None:
         """

@@ -99,7 +99,7 @@ class Permission:
 
     def _entered(self, rule: Rule | None) -> bool:
         """Whether the limits of *rule* have room."""
-        if rule is not None and rule.limits and self.enter is not None:
+        if rule is not None and (rule.limits or rule.user_limits) and self.enter is not None:
             try:
                 self.enter(rule)
             except OverLimit as problem:

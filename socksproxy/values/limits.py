@@ -33,6 +33,7 @@ class Limits:
     :ivar sessions: sessions at once.
     :ivar binds: BINDs that wait for their peers at once.
     :ivar associations: UDP associations at once.
+    :ivar devices: different client addresses of a user at once. The addresses of one IPv6 /64 are one.
     :ivar new_sessions: the rate at which sessions may begin.
     :ivar upload: bytes from clients to destinations, all sessions together.
     :ivar download: bytes from destinations to clients, all sessions together.
@@ -43,6 +44,7 @@ class Limits:
     sessions: int | None = None
     binds: int | None = None
     associations: int | None = None
+    devices: int | None = None
     new_sessions: Rate | None = None
     upload: Rate | None = None
     download: Rate | None = None

@@ -130,7 +130,8 @@ def test_keys() -> None:
 def test_examples(key: str) -> None:
     """The examples of the documentation are right."""
     example = (LIMIT_KEYS | PREFIX_KEYS)[key].example
-    assert mistakes(f"{FILE}[limits.network]\n{key} = {example}") == []
+    table = "user" if key == "devices" else "network"
+    assert mistakes(f"{FILE}[limits.{table}]\n{key} = {example}") == []
 
 
 @pytest.mark.parametrize(
@@ -164,8 +165,22 @@ def test_examples(key: str) -> None:
             [
                 (
                     "file:2: [limits.user] ipv4-prefix: no such key; there are sessions, binds, "
-                    "associations, new-sessions, upload, download, daily and monthly"
+                    "associations, devices, new-sessions, upload, download, daily and monthly"
                 )
+            ],
+        ),
+        (
+            "[limits.server]\ndevices = 3\n[limits.session]\ndevices = 3\n[limits.user]\ndevices = 0",
+            [
+                (
+                    "file:2: [limits.server] devices = 3: of users only: [limits.user], limits of users "
+                    "and groups, user-limits of rules"
+                ),
+                (
+                    "file:4: [limits.session] devices = 3: not of a single session, which has upload and "
+                    "download only"
+                ),
+                "file:6: [limits.user] devices = 0: not a whole number above 0",
             ],
         ),
         (

@@ -57,6 +57,7 @@ SAID: dict[str, tuple[str, list[str], list[str]]] = {
     "auth-failures": ("0", ["--auth-failures=0"], ["--auth-failures=7"]),
     "socks4-userid": ('"trust"', ["--socks4-userid=trust"], ["--socks4-userid=trust"]),
     "resolver": ('"dns:127.0.0.1"', ["--resolver=dns:127.0.0.1"], ["--resolver=system"]),
+    "prefer": ('"ipv4"', ["--prefer=ipv4"], ["--prefer=ipv6"]),
     "no-resolve-commands": ("true", ["--no-resolve-commands"], ["--no-resolve-commands"]),
     "outgoing": ('["127.0.0.1", "::1"]', ["--outgoing=127.0.0.1", "--outgoing=::1"], ["--outgoing=::1"]),
     "via": ('"direct"', ["--via=direct"], ["--via=direct"]),
@@ -148,7 +149,8 @@ def meant(options: Options) -> dict[str, Any]:
             "log-probes",
         )
     }
-    found |= {name: getattr(settings, name) for name in ("timeouts", "limits", "bind", "udp", "auth", "via")}
+    fields = ("timeouts", "limits", "bind", "udp", "auth", "via", "prefer")
+    found |= {name: getattr(settings, name) for name in fields}
     found |= {name: getattr(plan, name) for name in ("drain", "workers", "guarded")}
     found["socks4-userid"] = options["socks4-userid"]
     found["listeners"] = [listener.description for listener in plan.listeners]

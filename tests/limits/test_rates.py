@@ -106,6 +106,21 @@ def test_a_user_s_sessions_share(kind: str, serve_as: Serve, source: Origin) -> 
 
 @pytest.mark.parametrize("kind", BOTH)
 @pytest_twisted.inlineCallbacks
+def test_users_of_a_rule(kind: str, serve_as: Serve, source: Origin) -> Playing:
+    """Each user has the rate under the rule, over all sessions."""
+    rules = [Rule(name="all", allow=True, user_limits=Limits(download=Rate(RATE)))]
+    proxy: Proxy = yield serve_as(kind, portal=portal_of(bob=None, ann=None), policy=RulePolicy(rules))
+    with ExitStack() as stack:
+        socks = [stack.enter_context(proxy.connect()) for _ in range(3)]
+        for sock, user in zip(socks, (b"bob", b"bob", b"ann"), strict=True):
+            assert (yield proxy.play(ask_as, sock, user, source.port)) == 0
+        *of_bob, of_ann = yield proxy.play(Meter(*socks).rates, 1.0)
+    assert sum(of_bob) == pytest.approx(RATE, rel=0.15)
+    assert of_ann == pytest.approx(RATE, rel=0.15)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest_twisted.inlineCallbacks
 def test_the_narrowest_counts(kind: str, serve_as: Serve, source: Origin) -> Playing:
     """What one session may not use is there for the other, which the server's limit holds as well."""
     rules = [Rule(name="all", allow=True, limits=Limits(download=Rate(10 * RATE)))]
@@ -216,7 +231,7 @@ def to_many(proxy: Any) -> None:
         for sock in there * 10:
             client.send(bytes(1000), sock.getsockname())
         wait_for(lambda: had_all(proxy, 50))
-        bucket = ledger._accounts[Scope.RULE, "few"].upload
+        bucket = next(account for account in ledger._accounts.values() if account.measures).upload
         assert bucket.waiting == 1
         blockingCallFromThread(reactor, proxy.factory.reconfigure, limits=ServerLimits(server=few(0.001)))
         assert bucket.waiting == 0
@@ -246,8 +261,10 @@ def had_all(proxy: Any, datagrams: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["engine", "transports"])
+@pytest.mark.parametrize("key", ["limits", "user_limits"])
 @pytest_twisted.ensureDeferred
-async def test_many_destinations_of_a_rule(kind: str) -> None:
-    rule = Rule(name="few", allow=True, limits=few(1.0))
+async def test_many_destinations_of_a_rule(kind: str, key: str) -> None:
+    changes: dict[str, Any] = {key: few(1.0)}
+    rule = Rule(name="few", allow=True, **changes)
     async with serving(kind, policy=RulePolicy([rule])) as proxy:
         await proxy.run(to_many)

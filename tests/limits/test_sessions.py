@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import attrs
@@ -14,6 +15,7 @@ from twisted.internet.threads import blockingCallFromThread
 from socksproxy import BindSettings, Reply, Rule, RulePolicy
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.limits.account import ASSOCIATIONS, BINDS, Scope
+from socksproxy.values.limits import UNLIMITED
 from socksproxy.wire.words import Command
 from tests.conftest import Serve
 from tests.support.bind import begun, bind, meet, second, turned_away
@@ -96,6 +98,82 @@ def test_rule(serve: Serve, origin: Origin, ask: Any, served: int, refused: int)
         assert len(proxy.sessions.context.ledger) == 0
         with proxy.connect() as again:
             assert (yield proxy.play(ask, again, "127.0.0.1", origin.port))[0] == served
+
+
+@pytest_twisted.inlineCallbacks
+def test_users_of_a_rule(serve: Serve, origin: Origin) -> Playing:
+    """Each user has the limit under the rule; a client without a name counts by its address."""
+    with Origin(echo) as other:
+        few = Rule(name="few", allow=True, ports=[origin.port], user_limits=Limits(sessions=1))
+        rules = [attrs.evolve(few, limits=Limits(sessions=3)), Rule(name="many", allow=True)]
+        portal = portal_of(bob=None, ann=None, **{"bob 2": None})
+        proxy: Proxy = yield serve(policy=RulePolicy(rules), portal=portal)
+        ledger = proxy.sessions.context.ledger
+        with ExitStack() as stack:
+            socks = [stack.enter_context(proxy.connect()) for _ in range(5)]
+            for sock, user, port, reply in (
+                (socks[0], b"bob", origin.port, 0),
+                (socks[1], b"ann", origin.port, 0),
+                (socks[2], b"bob", origin.port, Reply.NOT_ALLOWED),
+                (socks[3], b"bob", other.port, 0),
+                (socks[4], b"bob 2", origin.port, 0),
+            ):
+                assert (yield proxy.play(ask_as, sock, user, port)) == reply
+            socks[2].close()
+            record = yield proxy.record()
+            assert record["ended"] == "refused: too many sessions of rule few user bob"
+            assert had(ledger, Scope.RULE_USER, "few user bob") == 1
+            proxy.factory.reconfigure(limits=ServerLimits(server=Limits(sessions=9)))
+            assert had(ledger, Scope.RULE_USER, "few user bob") == 1
+            new = RulePolicy([attrs.evolve(few, name="new", user_limits=Limits(sessions=1)), rules[1]])
+            proxy.factory.reconfigure(policy=new)
+            assert had(ledger, Scope.RULE_USER, "new user bob") == 1
+            assert had(ledger, Scope.RULE_USER, "few user bob") == 0
+        yield until(lambda: not proxy.sessions.live)
+        assert len(ledger) == 0
+
+
+@pytest_twisted.inlineCallbacks
+def test_devices(serve_as: Serve, origin: Origin) -> Playing:
+    """As many addresses at once as a user may have, with any number of sessions each."""
+    portal = portal_of(bob=Limits(devices=2), ann=Limits(devices=UNLIMITED))
+    proxy: Proxy = yield serve_as(portal=portal, limits=ServerLimits(user=Limits(devices=1)))
+    with ExitStack() as stack:
+
+        def come(user: bytes, host: str) -> int:
+            sock = socket.create_connection(proxy.address, source_address=(host, 0))
+            return ask_as(stack.enter_context(sock), user, origin.port)
+
+        for _ in range(2):
+            assert (yield proxy.play(come, b"bob", "127.0.0.2")) == 0
+        for user, host, reply in (
+            (b"bob", "127.0.0.3", 0),
+            (b"bob", "127.0.0.4", Reply.NOT_ALLOWED),
+            (b"bob", "127.0.0.2", 0),
+            (b"ann", "127.0.0.4", 0),
+            (b"ann", "127.0.0.5", 0),
+        ):
+            assert (yield proxy.play(come, user, host)) == reply
+            if reply:
+                record = yield proxy.record()
+                assert record["ended"] == "refused: too many client addresses of user bob"
+        proxy.factory.reconfigure(limits=ServerLimits(server=Limits(sessions=90)))
+        assert (yield proxy.play(come, b"bob", "127.0.0.4")) == Reply.NOT_ALLOWED
+    yield until(lambda: not proxy.sessions.live)
+    assert len(proxy.sessions.context.ledger) == 0
+    with socket.create_connection(proxy.address, source_address=("127.0.0.4", 0)) as again:
+        assert (yield proxy.play(ask_as, again, b"bob", origin.port)) == 0
+
+
+@pytest_twisted.inlineCallbacks
+def test_clients_of_a_rule(serve: Serve, origin: Origin) -> Playing:
+    """A client without a name counts by its address."""
+    rule = Rule(name="few", allow=True, user_limits=Limits(sessions=1))
+    proxy: Proxy = yield serve(policy=RulePolicy([rule]))
+    with proxy.connect() as first, proxy.connect() as second:
+        assert (yield proxy.play(ask5, first, "127.0.0.1", origin.port))[0] == 0
+        assert had(proxy.sessions.context.ledger, Scope.RULE_USER, "few client 127.0.0.1") == 1
+        assert (yield proxy.play(ask5, second, "127.0.0.1", origin.port))[0] == Reply.NOT_ALLOWED
 
 
 @pytest_twisted.inlineCallbacks

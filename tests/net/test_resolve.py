@@ -199,6 +199,19 @@ class TestNames:
         setting.resolver.answer(ONE, OTHER, "192.0.2.0")
         assert results == [[Address.of(ONE, 80), Address.of(OTHER, 80), Address.of("192.0.2.0", 80)]]
 
+    @pytest.mark.parametrize(("prefer", "first"), [(AddressType.IPV4, ONE), (AddressType.IPV6, OTHER)])
+    def test_prefer(self, prefer: AddressType, first: str) -> None:
+        """The preferred family comes first, in the resolver's order; the other one is there, too."""
+        setting = Setting(prefer=prefer)
+        for _ in range(2):  # the second answer is a remembered one
+            results = setting.lookup()
+            if not results:
+                setting.resolver.answer(OTHER, ONE, "2001:db8::2", "192.0.2.0")
+            ((one, two, *others),) = results
+            assert one == Address.of(first, 80)
+            assert one.type is two.type is prefer
+            assert not [other for other in others if other.type is prefer]
+
     def test_repeats(self, setting: Setting) -> None:
         """The C library gives an address once for each kind of socket."""
         results = setting.lookup()

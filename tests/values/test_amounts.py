@@ -144,6 +144,7 @@ def test_limits_told() -> None:
         sessions=100,
         binds=8,
         associations=20,
+        devices=3,
         new_sessions=Rate(10, 50),
         upload=Rate(1e6),
         download=Rate(1.5e6, 4_000_000),
@@ -151,7 +152,7 @@ def test_limits_told() -> None:
         monthly=123,
     )
     assert told(limits) == (
-        "sessions 100, binds 8, associations 20, new-sessions 10/s (burst 50), upload 1 MB/s, "
+        "sessions 100, binds 8, associations 20, devices 3, new-sessions 10/s (burst 50), upload 1 MB/s, "
         "download 1.5 MB/s (burst 4 MB), daily 5 GB, monthly 123 B"
     )
     assert list(data(limits)) == [field.name.replace("_", "-") for field in attrs.fields(Limits)]

@@ -18,7 +18,7 @@ from socksproxy.limits.claims import PATIENCE, Admission, Claims
 from socksproxy.limits.counting import Counting
 from socksproxy.limits.ledger import Ledger
 from socksproxy.workers import shared_table as table_module
-from socksproxy.workers.counts import SharedCounting
+from socksproxy.workers.counts import SharedCounting, SharedDevices
 from socksproxy.workers.shared_table import SharedTable, new_table
 
 from ..support.logs import heard
@@ -223,7 +223,7 @@ def test_found_where_a_row_begins(noise: bytes, small: None) -> None:
 WORKER = """
 import sys
 from twisted.internet.task import Clock
-from socksproxy.workers.counts import SharedCounting
+from socksproxy.workers.counts import SharedCounting, SharedDevices
 from socksproxy.workers.shared_table import SharedTable
 descriptor, columns, column, rounds = map(int, sys.argv[1:])
 table = SharedTable(descriptor, columns, b"0123456789abcdef")
@@ -287,3 +287,66 @@ def test_without_memfd(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = Shared(each(per_client=1)).counts
     assert first.admit("192.0.2.1") is Admission.SERVE
     assert second.admit("192.0.2.1") is Admission.REFUSE
+
+
+class Addresses:
+    """The client addresses of one user in several workers, and what a single process would count."""
+
+    def __init__(self, workers: int = 3) -> None:
+        self.table = SharedTable(new_table(workers), workers, SECRET)
+        self.devices = [SharedDevices(self.table, number, "user bob devices") for number in range(workers)]
+        self.here: list[tuple[int, str]] = []
+
+    def add(self, worker: int, address: str) -> None:
+        self.here.append((worker, address))
+        assert self.devices[worker].add(address) == len({address for _, address in self.here})
+
+    def give(self, number: int) -> None:
+        worker, address = self.here.pop(number % len(self.here))
+        self.devices[worker].give(address)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from("abcd"), st.integers(0, 20))))
+def test_devices(steps: list[tuple[int, str, int]]) -> None:
+    """Each address is counted once, whichever workers have its sessions, and by whichever they end."""
+    addresses = Addresses()
+    for worker, address, number in steps:
+        if addresses.here and number > 8:
+            addresses.give(number)
+        else:
+            addresses.add(worker, address)
+    while addresses.here:
+        addresses.give(0)
+    assert not any(addresses.table.cells)
+    addresses.table.close()
+
+
+def test_devices_of_a_worker_that_dies() -> None:
+    """What it has counted is gone; an address that others have too counts again with its next session."""
+    addresses = Addresses()
+    for worker, address in ((0, "a"), (1, "a"), (0, "b")):
+        addresses.add(worker, address)
+    addresses.table.clear(0)
+    addresses.devices[0] = SharedDevices(addresses.table, 0, "user bob devices")
+    addresses.here = [(1, "a")]
+    addresses.add(2, "a")
+    addresses.add(0, "c")
+    addresses.give(0)
+    addresses.give(0)
+    addresses.give(0)
+    assert not any(addresses.table.cells)
+
+
+@pytest.mark.usefixtures("small")
+def test_devices_without_room() -> None:
+    """In a table that is full a worker counts for itself, and says so once."""
+    addresses = Addresses(2)
+    with heard() as lines:
+        for address in "abc":
+            addresses.devices[0].add(address)
+            addresses.devices[1].add(address)
+        for address in "abc":
+            addresses.devices[0].give(address)
+            addresses.devices[1].give(address)
+    assert len(lines) == 1
+    assert not any(addresses.table.cells)
