@@ -189,7 +189,7 @@ class NameLookups:
         """
         known = self._lasting.get(name)
         if known is not None:
-            return succeed(_with_port(known, name, port))
+            return succeed(self._with_port(known, port))
         if self.defines(name) or ":" in name or reads_as_address(name):
             return self.lookup(name, port)
         return self._ask(name, None).addCallback(self._last, name, port)
@@ -198,7 +198,7 @@ class NameLookups:
         if found:
             ttl = found.ttl if isinstance(found, TimedFound) else UNKNOWN_TTL
             self._lasting.put(name, found, min(max(ttl, self._keep), LONGEST_TTL))
-        return _with_port(found, name, port)
+        return self._with_port(found, port)
 
     def remembered(self, name: str, port: int) -> list[Address] | None:
         """The addresses that :meth:`lookup` would give, if they are known already."""
