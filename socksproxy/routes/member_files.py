@@ -14,9 +14,10 @@ from ..logs.printable import in_one_line
 from ..net.names import canonical
 from ..policy.sets import SetFile, SetFileError
 from ..values.errors import ConfigError
-from ..values.upstreams import Upstream
+from ..values.upstreams import Upstream, UpstreamType
 from ..wire.password import Credentials
 from ..wire.words import Address
+from .hops import Hop
 
 
 class MembersFile(SetFile):
@@ -34,9 +35,13 @@ class MembersFile(SetFile):
 
     def _table(self, lines: Iterator[tuple[int, str]]) -> Mapping[str, Upstream]:
         found: dict[str, Upstream] = {}
+        kinds: set[UpstreamType] = set()
         for number, line in lines:
             try:
                 name, upstream = _member(line)
+                if upstream.type not in kinds:
+                    Hop(name, upstream)  # raises an error where an extra is missing
+                    kinds.add(upstream.type)
             except ValueError as problem:
                 raise SetFileError(f"{self.path}, line {number}: {problem}") from None
             if name in found:

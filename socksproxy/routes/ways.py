@@ -84,6 +84,7 @@ class WaysOut:
         for name, upstream in upstreams.items():
             self.counters[name].most = upstream.max_sessions
         self.by: Callable[[str | None, Outgoing], Route] = lru_cache(_ROUTES)(self._route)
+        self._leading: Callable[[Outgoing, Leaving], Direct] = lru_cache(_ROUTES)(self._new_direct)
 
     def configure_pools(self, pools: Mapping[str, UpstreamPool], connect_timeout: float) -> None:
         """
@@ -116,10 +117,14 @@ class WaysOut:
     def _by_member(self, member: Member, outgoing: Outgoing, seconds: float) -> Route:
         """The way through *member*, which must have the request within *seconds*."""
         name, upstream = member.name, member.upstream
-        if name in self._upstreams:
-            hops = hops_of(name, self._upstreams, self.counters)
-        else:
-            hops = [Hop(name, upstream, member.counters)]
+        try:
+            if name in self._upstreams:
+                hops = hops_of(name, self._upstreams, self.counters)
+            else:
+                hops = [Hop(name, upstream, member.counters)]
+        except ConfigError as problem:
+            _log.error("the upstream {name} cannot be used: {problem}", name=name, problem=problem)
+            return Nowhere(name)
         return self._by_hops(hops, upstream, member.counters, outgoing, seconds)
 
     def _route(self, via: str | None, outgoing: Outgoing) -> Route:
@@ -174,4 +179,7 @@ class WaysOut:
             leaving = Leaving(first.interface, first.mark, first.netns)
             if first.outgoing is not None:
                 outgoing = first.outgoing._replace(strict=True)
+        return self._leading(outgoing, leaving)
+
+    def _new_direct(self, outgoing: Outgoing, leaving: Leaving) -> Direct:
         return Direct(self._reactor, self._engine, outgoing, self._options, self._fixed, leaving)

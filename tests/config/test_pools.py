@@ -16,7 +16,7 @@ from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.words import Address
 
 from ..support.upstreams import upstream
-from .test_upstreams import parsed, problems
+from .test_upstreams import EXAMPLES, parsed, problems
 
 ONE = '[upstreams.one]\ntype = "socks5"\naddress = "127.0.0.1:9"\n'
 TWO = '[upstreams.two]\ntype = "http"\naddress = "two.example:9"\n'
@@ -109,6 +109,15 @@ def test_mistakes(config: str, line: int, told: str, tmp_path: Path) -> None:
     assert found.startswith(f"file:{line}:")
     assert told in found
     assert "hunter2" not in found
+
+
+def test_example(tmp_path: Path) -> None:
+    """The complete file of the page is right."""
+    options = parsed((EXAMPLES / "pool.toml").read_text(), tmp_path)
+    settings = options.plan.settings
+    assert settings.via == "exits"
+    assert settings.pools["exits"].otherwise == "refuse"
+    assert options.warnings == []
 
 
 def test_loop_of_pools(tmp_path: Path) -> None:
