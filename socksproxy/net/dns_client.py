@@ -19,6 +19,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from math import inf
+from socket import SocketType
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -31,6 +32,7 @@ from zope.interface import implementer
 
 from ..runtime.turns import Turns
 from .dns_messages import HEADER, Answer, Outcome, Question, build_query, read_answer, with_id
+from .sockets import NewSocket
 
 #: Sockets for UDP, and connections, that are open at once.
 MOST_SOCKETS, MOST_STREAMS = 6, 4
@@ -90,10 +92,18 @@ class DNSClient:
     :param reactor: for sockets and timeouts.
     :param servers: one to :data:`MOST_SERVERS` servers.
     :param chance: for ids and ports; None: the system's random numbers.
+    :ivar new_socket: makes the sockets for UDP.
     """
 
-    def __init__(self, reactor: Any, servers: Sequence[Server], chance: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        servers: Sequence[Server],
+        chance: random.Random | None = None,
+        new_socket: NewSocket = SocketType,
+    ) -> None:
         self._reactor = reactor
+        self.new_socket = new_socket
         self.servers = tuple(servers)
         self._chance = random.SystemRandom() if chance is None else chance
         self._first = 0
@@ -281,7 +291,7 @@ class _Socket:
         self.until = reactor.seconds() + SOCKET_AGE
         self._reactor = reactor
         self._client = client
-        self._socket = connected_socket(client.servers[server])
+        self._socket = connected_socket(client.servers[server], client.new_socket)
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -340,13 +350,14 @@ class _Socket:
         self._socket.close()
 
 
-def connected_socket(server: Server) -> Any:
+def connected_socket(server: Server, new_socket: NewSocket = SocketType) -> Any:
     """
     A UDP socket that is connected to *server*, from a port of the system's choice.
 
+    :param new_socket: makes it.
     :raises OSError: when there is no descriptor or no route.
     """
-    opened = socket.socket(socket.AF_INET6 if ":" in server.host else socket.AF_INET, socket.SOCK_DGRAM)
+    opened = new_socket(socket.AF_INET6 if ":" in server.host else socket.AF_INET, socket.SOCK_DGRAM)
     try:
         opened.setblocking(False)
         opened.connect(server)

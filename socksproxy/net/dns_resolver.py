@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from ipaddress import ip_address
 from random import Random
+from socket import SocketType
 from typing import Any
 
 from dns.rdatatype import RdataType
@@ -20,10 +21,21 @@ from ..runtime.turns import Turns
 from ..wire.words import AddressType
 from .dns_client import DNSClient, Server
 from .dns_messages import AAAA, PTR, A, Answer, Outcome, question_for
+from .leaving_reactor import LeavingReactor
 from .local import has_route
-from .lookups import BOTH_TYPES, MOST_ADDRESSES, AddressLookups, Found, TimedFound, found_of, not_made
+from .lookups import (
+    BOTH_TYPES,
+    MOST_ADDRESSES,
+    AddressLookups,
+    Found,
+    ILeavingLookup,
+    TimedFound,
+    found_of,
+    not_made,
+)
 from .names import literal
 from .reverse import IReverseQuestions
+from .sockets import NewSocket
 
 #: Seconds for which one family's answer waits for the other's (RFC 8305, section 3).
 RESOLUTION_DELAY = 0.05
@@ -33,7 +45,7 @@ MOST_AT_ONCE, MOST_PER_CLIENT, MOST_WAITING = 1024, 64, 4096
 _RECORDS = {AddressType.IPV6: AAAA, AddressType.IPV4: A}
 
 
-@implementer(IReverseQuestions)
+@implementer(IReverseQuestions, ILeavingLookup)
 class DNSResolver(AddressLookups):
     """
     Asks DNS servers, for AAAA and A at once, or for PTR.
@@ -41,19 +53,28 @@ class DNSResolver(AddressLookups):
     :param reactor: for sockets and timeouts.
     :param servers: pairs of a literal address and a port, in the order in which they are asked.
     :param chance: for ids and ports; None: the system's random numbers.
+    :param new_socket: makes the sockets for UDP.
     """
 
     def __init__(
-        self, reactor: Any, servers: Sequence[tuple[str, int]], chance: Random | None = None
+        self,
+        reactor: Any,
+        servers: Sequence[tuple[str, int]],
+        chance: Random | None = None,
+        new_socket: NewSocket = SocketType,
     ) -> None:
         self._reactor = reactor
-        self._client = DNSClient(reactor, [Server(*server) for server in servers], chance)
+        self._client = DNSClient(reactor, [Server(*server) for server in servers], chance, new_socket)
         self._turns = Turns(MOST_AT_ONCE, MOST_WAITING, MOST_PER_CLIENT)
 
     @property
     def servers(self) -> tuple[tuple[str, int], ...]:
         """The servers, in their order."""
         return self._client.servers
+
+    def leaving_by(self, new_socket: NewSocket) -> DNSResolver:
+        """See :class:`~socksproxy.net.lookups.ILeavingLookup`."""
+        return DNSResolver(LeavingReactor(self._reactor, new_socket), self.servers, new_socket=new_socket)
 
     def lookup_addresses(
         self, name: str, share: Hashable = None, types: Sequence[AddressType] = BOTH_TYPES

@@ -18,6 +18,7 @@ from ..errors import TooManyLookups
 from ..runtime.pool import QueueFull
 from ..wire.words import AddressType
 from .names import unmapped
+from .sockets import NewSocket
 
 #: The greatest number of addresses of a name; the owner of the name may have given it any number.
 MOST_ADDRESSES = 64
@@ -54,6 +55,13 @@ class IAddressLookup(Interface):
         :returns: fires with the addresses, if there are any. Cancelling it frees all that the look-up holds.
         :raises TooManyLookups: (by the Deferred) when too many look-ups wait.
         """
+
+
+class ILeavingLookup(Interface):
+    """A resolver whose sockets can leave by an interface, with a mark, or from a namespace."""
+
+    def leaving_by(new_socket: NewSocket) -> IAddressLookup:
+        """The same resolver with sockets that *new_socket* makes."""
 
 
 @implementer(IAddressLookup, IHostnameResolver)

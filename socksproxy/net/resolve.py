@@ -28,9 +28,10 @@ from ..extras import missing
 from ..runtime.recent import Recent
 from ..wire.words import Address, AddressType
 from .hosts_file import HostsFile
-from .lookups import MOST_ADDRESSES, Found, IAddressLookup, TimedFound, found_of
+from .lookups import MOST_ADDRESSES, Found, IAddressLookup, ILeavingLookup, TimedFound, found_of
 from .names import literal, reads_as_address, unmapped
 from .reverse import ReverseLookups
+from .sockets import NewSocket
 from .system_resolver import system_resolver
 
 _log = Logger(namespace="socksproxy")
@@ -147,6 +148,7 @@ class NameLookups:
     ) -> None:
         self._prefer = prefer
         self._resolver = resolver
+        self._clock = clock
         self._fair = IAddressLookup(resolver) if IAddressLookup.providedBy(resolver) else None
         self._reverse = reverse
         self._hosts = hosts
@@ -179,6 +181,17 @@ class NameLookups:
                 else succeed([unmapped(address, port)])
             )
         return self._ask(name, share).addCallback(self._with_port, port)
+
+    def leaving_by(self, new_socket: NewSocket) -> NameLookups:
+        """
+        Names that are looked up by sockets that *new_socket* makes.
+
+        Where the resolver cannot do that (the C library's cannot), the names are looked up as by this object.
+        """
+        if not ILeavingLookup.providedBy(self._resolver):
+            return self
+        resolver: Any = self._resolver
+        return NameLookups(resolver.leaving_by(new_socket), self._clock, self._keep, hosts=self._hosts)
 
     def lookup_lasting(self, name: str, port: int) -> Deferred[list[Address]]:
         """

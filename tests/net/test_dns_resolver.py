@@ -27,6 +27,7 @@ from socksproxy.net.dns_resolver import DNSResolver
 from socksproxy.net.lookups import IAddressLookup
 from socksproxy.net.resolve import NameLookups
 from socksproxy.net.reverse import IReverseResolver, reverse_lookups
+from socksproxy.net.sockets import Leaving
 from socksproxy.wire.words import Address, AddressType
 
 from ..support.dns import Reactor, fake_reactor, reply
@@ -425,3 +426,15 @@ def test_a_cancelled_pointer(setting: Setting) -> None:
         pending.cancel()
     assert all(not port.reader.queries for port in setting.reactor.open)
     assert len(setting.reactor.getDelayedCalls()) == 1
+
+
+@pytest_twisted.inlineCallbacks
+def test_leaving(resolver: DNSResolver, server: NameServer) -> Playing:
+    """e 40: questions leave by an interface, or not at all."""
+    names = NameLookups(resolver, reactor)
+    found = yield names.leaving_by(Leaving(interface="lo").new_socket).lookup("four.test", 80)
+    assert found == [Address.of("127.0.0.4", 80)]
+    asked = len(server.asked)
+    with pytest.raises(NameNotFound):
+        yield names.leaving_by(Leaving(interface="lost0").new_socket).lookup("four.test", 80)
+    assert len(server.asked) == asked

@@ -65,7 +65,7 @@ class Reactor(Clock):
         self.problems: list[OSError] = []
         self.descriptors = 100
 
-    def connected_socket(self, server: Server) -> Port:
+    def connected_socket(self, server: Server, new_socket: object) -> Port:
         """In place of the real one."""
         if len(self.open) >= self.descriptors:
             raise OSError(24, "Too many open files")
