@@ -132,9 +132,7 @@ def main() -> None:
         print(f"{choose.value}: {known:.1f} us a choice among {count}", end="")
         if choose.hashes and choose is not Choose.HASH_DESTINATION:
             fresh = route_of(count, Choose.HASH_USER)
-            first = cost(
-                lambda number, fresh=fresh: chosen(fresh, Trail(None, traveller=Client(number))), 200
-            )
+            first = cost(partial(choose_first, fresh), 200)
             print(f", the first one of a key {first / 1000:.2f} ms", end="")
         print(f"; {memory(count, choose):.0f} bytes a member")
 
