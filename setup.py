@@ -83,6 +83,7 @@ setup(
     package_dir={"": "."},
     packages=[
         "socksproxy",
+        "socksproxy.admin",
         "socksproxy.auth",
         "socksproxy.auth.checkers",
         "socksproxy.cli",

@@ -24,6 +24,7 @@ from socksproxy.app import Options
 from socksproxy.auth.checkers.htpasswd import new_hash
 from socksproxy.cli import main
 from socksproxy.config import command_line as options_module
+from socksproxy.config.admin import ADMIN_KEYS, ADMIN_LISTENER_KEYS
 from socksproxy.config.limits import LIMIT_KEYS, PREFIX_KEYS
 from socksproxy.config.options import PLACES, TABLES, keys_of
 from socksproxy.config.rules import RULE_KEYS
@@ -414,6 +415,8 @@ def test_configuration(tables: ModuleType) -> None:
         ("upstreams", UPSTREAM_KEYS),
         ("sets", SET_KEYS),
         ("sticky", STICKY_KEYS),
+        ("admin", ADMIN_KEYS),
+        ("admin-listener", ADMIN_LISTENER_KEYS),
     ):
         assert f".. from-the-code:: config-{name}\n" in text
         rows = list(tables.TABLES[f"config-{name}"]())

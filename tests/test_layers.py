@@ -104,6 +104,7 @@ LATE = {
     "cli/explain.py": ["socksproxy.config", "socksproxy.policy.explain"],
     "app.py": ["socksproxy.workers.supervisor"],  # one process does without the machinery for many
     "client/proxy.py": ["socksproxy.client.agent"],  # all of twisted.web comes with it
+    "service/administration.py": ["socksproxy.admin"],  # all of twisted.web comes with it
     "relay/__init__.py": ["socksproxy.relay.engine"],  # there are platforms without epoll
 }
 
@@ -142,6 +143,10 @@ TESTED_ELSEWHERE = {
     "cli/forward": "socksify/test_forward.py",
     "cli/run": "interop/test_run.py",
     # The parts of one thing that clients meet as a whole.
+    "admin/answers": "admin/test_api.py",
+    "admin/control": "admin/test_api.py",
+    "admin/errors": "admin/test_api.py",
+    "admin/rows": "admin/test_api.py",
     "client/resolve": "client/test_proxy.py",
     "commands/service": "session/test_record.py",
     "limits/account": "limits/test_ledger.py",
@@ -152,6 +157,7 @@ TESTED_ELSEWHERE = {
     "relay/transports": "relay/test_contract.py",
     "routes/carriers": "routes/test_upstream.py",
     "routes/hops": "routes/test_upstream.py",
+    "service/administration": "service/test_control.py",
     "service/base": "service/test_server.py",
     "session/allowance": "limits/test_sessions.py",
     "session/parts": "session/test_session.py",

@@ -21,9 +21,10 @@ from typing import get_type_hints
 import attrs
 
 from socksproxy import errors
+from socksproxy.admin.settings import AdminListener, AdminSettings
 from socksproxy.app import Options
 from socksproxy.auth.directory import GroupRecord, UserRecord
-from socksproxy.config import limits, pools, rules, sets, sticky, upstreams, users
+from socksproxy.config import admin, limits, pools, rules, sets, sticky, upstreams, users
 from socksproxy.config.options import (
     FLAG,
     NUMBER,
@@ -186,6 +187,40 @@ def config_sticky() -> Iterator[Row]:
         yield (f"``{key}``", kind, shown, f"``{known.example}``", meanings[name])
 
 
+def config_admin() -> Iterator[Row]:
+    """The keys of ``[admin]``."""
+    kinds = {"listener": "tables", "names": "list of texts", "notice": "number (seconds)"}
+    yield from _admin_keys(admin.ADMIN_KEYS, AdminSettings, kinds)
+
+
+def config_admin_listener() -> Iterator[Row]:
+    """The keys of ``[[admin.listener]]``."""
+    yield from _admin_keys(admin.ADMIN_LISTENER_KEYS, AdminListener, {})
+
+
+def _admin_keys(
+    keys: Mapping[str, Key], cls: type[AdminSettings | AdminListener], kinds: Mapping[str, str]
+) -> Iterator[Row]:
+    yield ("Key", "Type", "Default", "Example", "Meaning")
+    meanings = _meanings(cls)
+    defaults = {field.name: field.default for field in attrs.fields(cls)}
+    for key, known in keys.items():
+        name = "listeners" if key == "listener" else key.replace("-", "_")
+        default = defaults[name]
+        shown = {attrs.NOTHING: "none: required"}.get(default, str(default))
+        if default is None or default == ():
+            shown = "none"
+        elif isinstance(default, attrs.Factory):
+            shown = "see the meaning"
+        yield (
+            f"``{key}``",
+            kinds.get(key, "text"),
+            shown,
+            f"``{known.example}``",
+            known.meaning or meanings[name],
+        )
+
+
 def config_sets() -> Iterator[Row]:
     """The keys of a set in the configuration file."""
     yield ("Key", "Type", "Default", "Example", "Meaning")
@@ -295,6 +330,8 @@ TABLES = {
     "config-groups": partial(config_records, GroupRecord, users.GROUP_KEYS),
     "config-upstreams": config_upstreams,
     "config-pools": config_pools,
+    "config-admin": config_admin,
+    "config-admin-listener": config_admin_listener,
     "config-sets": config_sets,
     "config-sticky": config_sticky,
     "config-limit-keys": config_limits,

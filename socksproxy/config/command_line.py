@@ -411,6 +411,7 @@ class SOCKSOptions(CommandLine):
             server_log=server_log,
             drain=said["drain"],
             workers=said["workers"],
+            admin=None if self._configured is None else self._configured.admin,
         )
 
     @property

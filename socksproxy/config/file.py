@@ -17,6 +17,7 @@ from ..logs.printable import in_one_line
 from ..policy.compiled import RulePolicy
 from ..values.errors import ConfigError, Path
 from ..values.outgoing import is_address
+from .admin import admin_of
 from .limits import check_quota_file, server_limits
 from .listeners import Listening, listeners_of, problem_with
 from .options import BY_NAME, PLACES, SCOPES, TABLES, Option, keys_of
@@ -29,6 +30,7 @@ from .upstreams import check_way, upstreams_in
 from .users import check_groups, directory_of
 from .warnings import of_log, of_rules, of_ways
 from .words import (
+    ADMIN,
     GROUPS,
     MOST_TOLD,
     OTHERS,
@@ -66,6 +68,7 @@ class Configured:
     :ivar upstreams: its upstream proxies; None: they are wrong.
     :ivar pools: its pools of upstreams; None: they, or the upstreams, are wrong.
     :ivar sticky: its names with which users keep one address; None: it has none, or they are wrong.
+    :ivar admin: its admin sockets; None: it has none, or they are wrong.
     :ivar directory: its users' records; None: it has none, or they are wrong.
     :ivar policy: what its rules come to; None: it has none, or they are wrong.
     :ivar used: the options for which that is what counts.
@@ -108,6 +111,7 @@ class Configured:
         self.sticky = sticky_of(document.get(STICKY), directory, self.errors)
         if self.sticky is None and STICKY in document:
             self.wrong.add(STICKY)
+        self.admin = admin_of(document.get(ADMIN), directory, self.errors)
         self.directory = self._read_users(counted)
         self.policy = self._read_rules(counted, directory)
         self._check_ways()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import attrs
 from twisted.internet.interfaces import IStreamServerEndpoint
 
+from ..admin.settings import AdminSettings
 from ..logs.access_log import AccessLog
 from ..logs.server_log import ServerLog
 from ..policy.compiled import RulePolicy
@@ -49,6 +50,7 @@ class Plan:
     :ivar server_log: the server's own log; None: it goes where the program sends its log.
     :ivar drain: seconds that sessions may go on when the service stops.
     :ivar workers: processes that serve clients.
+    :ivar admin: the admin sockets; None: there are none.
     """
 
     settings: ServerSettings
@@ -59,6 +61,7 @@ class Plan:
     server_log: ServerLog | None = None
     drain: float
     workers: int
+    admin: AdminSettings | None = None
 
     @property
     def set_files(self) -> Sequence[SetFile]:

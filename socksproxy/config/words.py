@@ -15,10 +15,10 @@ from .options import SCOPES, TABLES
 #: The keys at the top of the file, beside the tables of options.
 USERS, GROUPS, RULE, SETS = "users", "groups", "rule", "sets"
 UPSTREAMS, POOLS = "upstreams", "pools"
-STICKY = "sticky"
+STICKY, ADMIN = "sticky", "admin"
 #: The tables of these that have keys, and not tables with names.
 SINGLE = (STICKY,)
-OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS, POOLS, STICKY)
+OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS, POOLS, STICKY, ADMIN)
 
 #: Most mistakes of one kind, or in one table, that are shown: a full list of very many would take minutes.
 MOST_TOLD = 100
@@ -47,6 +47,8 @@ def place(path: Path, document: Mapping[str, Any]) -> str:
     table, *inside = path
     if table == RULE:
         where, inside = _rule(path, document), inside[1:]
+    elif table == ADMIN:
+        where, inside = _admin(inside)
     elif not inside:
         value = document.get(str(table))
         where = f"[{table}]" if table in OTHERS or isinstance(value, (dict, list)) else str(table)
@@ -59,6 +61,12 @@ def place(path: Path, document: Mapping[str, Any]) -> str:
         where, inside = f"[{'.'.join(map(named, path[:2]))}]", inside[1:]
     told = "".join(f".{named(step)}" if isinstance(step, str) else f"[{step}]" for step in inside)
     return f"{where} {told.removeprefix('.')}".rstrip()
+
+
+def _admin(inside: list[str | int]) -> tuple[str, list[str | int]]:
+    if len(inside) > 1 and inside[0] == "listener" and isinstance(inside[1], int):
+        return f"[[admin.listener]] number {inside[1] + 1}", inside[2:]
+    return "[admin]", inside
 
 
 def _rule(path: Path, document: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import partial
@@ -24,6 +25,8 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
+from ..admin.control import Control
+from ..admin.settings import AdminSettings
 from ..config.command_line import CLAIMABLE, OPEN_TO_ALL, SOCKSOptions
 from ..config.plan import Listener, Plan
 from ..errors import describe
@@ -31,6 +34,7 @@ from ..logs.server_log import switch
 from ..net.descriptors import raise_limit
 from ..net.special_addresses import is_loopback
 from ..twisted_internals import handles_signal
+from .administration import Administration, CannotAdminister
 from .notify import Notifier
 from .privileges import NEEDLESS_ROOT, is_root_without_need
 from .reload import CannotReload, Reloading
@@ -84,6 +88,7 @@ class ListeningService(Service):
         self.reactor = reactor = options.reactor
         self.factory = factory
         self.ports: list[IListeningPort] = []
+        self._open_listeners: list[tuple[IListeningPort, Listener]] = []
         self._waiting: list[Deferred[None]] = []
         self._problem: CannotStart | None = None
         self._listening = False
@@ -92,6 +97,10 @@ class ListeningService(Service):
         self._handlers: dict[int, tuple[Any, Any]] = {}
         self.notifier = Notifier(reactor, self.status, self.sound)
         self.reloading = Reloading(reactor, lambda: self.options, self.reload, self.notifier)
+        self.stopping = False
+        #: When the configuration in force was read, in seconds since the epoch.
+        self.loaded = time.time()
+        self.administration = Administration(self)
 
     @property
     def plan(self) -> Plan:
@@ -99,6 +108,17 @@ class ListeningService(Service):
         return self.options.plan
 
     # A subclass overrides these.
+
+    def control(self) -> Control:
+        """What the admin API asks."""
+        raise NotImplementedError
+
+    def admin_of(self, plan: Plan) -> AdminSettings | None:
+        """The admin sockets of *plan* that this process opens."""
+        return plan.admin
+
+    def admin_places_changed(self) -> None:
+        """The admin listeners are at other addresses than before, or are there for the first time."""
 
     def opened(self, port: IListeningPort, name: str | None) -> None:
         """
@@ -211,10 +231,12 @@ class ListeningService(Service):
         :returns: fires when all ports are closed.
         """
         self._listening = False
+        self.stopping = True
         self.reloading.stop()
         for waiting in list(self._waiting):
             waiting.cancel()
         ports, self.ports = self.ports, []
+        self._open_listeners = []
         self.options.resources.keeper.forget()
         return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
 
@@ -224,6 +246,7 @@ class ListeningService(Service):
 
         :returns: fires when the last lines of the logs have been sent.
         """
+        self.administration.close()
         self.notifier.stopped()
         self._restore(*(number for number in self._handlers if number not in (signal.SIGTERM, signal.SIGINT)))
         if signal.SIGTERM in self._handlers or signal.SIGINT in self._handlers:
@@ -242,10 +265,28 @@ class ListeningService(Service):
             if handler is not None and signal.getsignal(number) == handler:
                 signal.signal(number, before)
 
+    def told_listeners(self) -> list[dict[str, Any]]:
+        """What the admin API tells of the listeners."""
+        return [
+            {
+                "name": listener.name,
+                "endpoint": listener.description,
+                "address": _place(port)[0],
+                "state": "enabled",
+            }
+            for port, listener in self._open_listeners
+        ]
+
     def _listen(self) -> None:
         self._listening = self._starting = True
         self.use_server_log()
+        self.stopping = False
         self.raise_descriptor_limit()
+        try:
+            self.administration.open(self.admin_of(self.plan))
+        except CannotAdminister as problem:
+            _log.critical("cannot listen: {problem}", problem=problem)
+            raise CannotStart(str(problem)) from None
         for listener in self.plan.listeners:
             waiting: Deferred[Any] = maybeDeferred(listener.endpoint.listen, self.factory)
             waiting.addCallback(self._opened, listener)
@@ -297,6 +338,10 @@ class ListeningService(Service):
                 problems.append(f"cannot listen: {listener.description}: {_reason(Failure())}")
             finally:
                 self._waiting.remove(waiting)
+        try:
+            self.administration.prepare(self.admin_of(options.plan))
+        except CannotAdminister as problem:
+            problems.append(str(problem))
         if not self._listening:
             problems = ["the service has stopped meanwhile"]
         if problems:
@@ -308,6 +353,7 @@ class ListeningService(Service):
         """Close what was opened for *prepared*; all stays as it was."""
         for port in prepared.options.resources.keeper.fresh:
             _close(port)
+        self.administration.abandon()
         _close_log(prepared.options.plan, self.plan)
         log = prepared.options.plan.server_log
         if log is not None and log is not switch.log:
@@ -324,7 +370,9 @@ class ListeningService(Service):
         keeper = self.options.resources.keeper
         left = keeper.enter()
         self.ports = [port for port, _ in prepared.ports]
-        changes = []
+        self._open_listeners = list(prepared.ports)
+        self.loaded = time.time()
+        changes = self.administration.enter()
         for port, listener in prepared.ports:
             self.opened(port, listener.name)
             if port in keeper.fresh:
@@ -351,6 +399,7 @@ class ListeningService(Service):
             port.stopListening()
             raise
         self.ports.append(port)
+        self._open_listeners.append((port, listener))
         self.opened(port, listener.name)
         self._announce(port, listener)
 

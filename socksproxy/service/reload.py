@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
@@ -38,6 +38,10 @@ class CannotReload(Exception):
         self.lines = lines
 
 
+class ReloadUnderway(Exception):
+    """The configuration is being read already."""
+
+
 class Reloading:
     """
     Reads the configuration again, one time after the other.
@@ -64,6 +68,26 @@ class Reloading:
         self._underway = False
         self._again = False
         self._stopped = False
+        #: The caller who waits for the end of the reading that is under way.
+        self._answer: Deferred[list[str]] | None = None
+
+    def now(self) -> Deferred[list[str]]:
+        """
+        Read it again, and tell how that ends.
+
+        :returns: fires with what has changed, in a few words each.
+        :raises ReloadUnderway: (by the Deferred) when it is being read already.
+        :raises CannotReload: (by the Deferred) when it cannot come into force, with the reasons.
+        :raises UsageError: (by the Deferred) when it has mistakes, a line for each.
+        """
+        if self._stopped:
+            return fail(CannotReload(["the server stops"]))
+        if self._underway:
+            return fail(ReloadUnderway())
+        answer: Deferred[list[str]] = Deferred()
+        self._answer = answer
+        self.want()
+        return answer
 
     def want(self) -> None:
         """Read it again; if that is being done, once more after it: something may have changed since."""
@@ -90,16 +114,27 @@ class Reloading:
         return None if self._stopped else self._apply(options)
 
     def _told(self, changes: list[str] | None) -> None:
+        answer, self._answer = self._answer, None
         if changes is None:
+            if answer is not None:
+                answer.errback(CannotReload(["the server stops"]))
             return
         what = f"; {', '.join(changes)}" if changes else ""
         _log.info("reloaded: {source} in force from now on{what}", source=self._source(), what=what)
+        if answer is not None:
+            answer.callback(changes)
 
     def _source(self) -> str:
         config = self._current()["config"]
         return "what the options name is" if config is None else f"{config} is"
 
     def _failed(self, failure: Failure) -> None:
+        answer, self._answer = self._answer, None
+        self._complain_of(failure)
+        if answer is not None:
+            answer.errback(failure)
+
+    def _complain_of(self, failure: Failure) -> None:
         problem = failure.value
         if self._stopped and isinstance(problem, NotRun):
             return

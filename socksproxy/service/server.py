@@ -9,7 +9,7 @@ and a status that is not 0.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import attrs
@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..admin.control import LocalAsker
 from ..config.command_line import SOCKSOptions
 from ..limits.quota.database import UsageFileError
 from ..limits.quota.usage import UsageFile
@@ -25,6 +26,7 @@ from ..net.own_listeners import place_of
 from ..policy.sets import SetFiles
 from ..server.factory import SOCKSFactory
 from .base import ListeningService, Prepared
+from .control import ServiceControl
 from .reload import CannotReload
 
 _log = Logger(namespace="socksproxy")
@@ -45,6 +47,24 @@ class SOCKSService(ListeningService):
         self._set_files: SetFiles | None = None
         self._usage: UsageFile | None = None
         self._at_once = False
+        self._admin_places: list[tuple[str, int]] = []
+
+    def control(self) -> ServiceControl:
+        """See :meth:`ListeningService.control`."""
+        return ServiceControl(self, self.factory.context.ids.generation, LocalAsker(self.factory))
+
+    def admin_places_changed(self) -> None:
+        """See :meth:`ListeningService.admin_places_changed`; no client may be connected there."""
+        self.protect(self.administration.places)
+
+    def protect(self, places: Sequence[tuple[str, int]]) -> None:
+        """Have *places* count as the proxy's own, in place of those until now."""
+        listeners = self.factory.sessions.context.listeners
+        before, self._admin_places = self._admin_places, [(host, port) for host, port in places]
+        for host, port in before:
+            listeners.discard(host, port)
+        for host, port in self._admin_places:
+            listeners.add(host, port)
 
     def opened(self, port: IListeningPort, name: str | None) -> None:
         """See :meth:`ListeningService.opened`."""

@@ -134,6 +134,14 @@ class SessionParts:
         return ids.name(self._number)
 
     @property
+    def number(self) -> tuple[int, int, int]:
+        """The generation, the worker and the number of the session: its id."""
+        ids = self.context.ids
+        if self._number is None:
+            self._number = ids.next()
+        return ids.generation, ids.worker, self._number
+
+    @property
     def heard(self) -> bool:
         """See :attr:`socksproxy.events.Subject.heard`: a client that sends nothing is a probe."""
         return self.negotiation.state is not State.START

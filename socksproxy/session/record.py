@@ -26,7 +26,7 @@ _FORMAT = (
 )
 
 # There are no more than 256.
-_command_name = lru_cache(256)(command_name)
+shown_command = lru_cache(256)(command_name)
 # The value of an enum's member is found by a function of Python.
 _end_words = {end: end.value for end in End}
 
@@ -71,7 +71,7 @@ def record_of(session: Session) -> AccessRecord | None:
         counts, reached, outgoing = service.counts(), service.reached, service.outgoing
         resolved, announced, strangers = service.resolved, service.announced, service.strangers
     trail = None if service is None else service.trail
-    rule, recorded = _rule(session, reached, counts.datagrams_sent is not None)
+    rule, recorded = rule_of(session, reached, counts.datagrams_sent is not None)
     if not recorded:
         return None
     client, told = session.client, session.client.told
@@ -82,9 +82,9 @@ def record_of(session: Session) -> AccessRecord | None:
     return AccessRecord(
         str(client),
         None if client.user is None else line_of_record(client.user),
-        _method(session),
+        method_of(session),
         _version(session) if request is None else request.version,
-        None if request is None else _command_name(request.command),
+        None if request is None else shown_command(request.command),
         destination,
         rule,
         destination if same else None if reached is None else str(reached),
@@ -122,7 +122,7 @@ def line_of(session: Session) -> str:
         "client": str(client),
         "user": None if client.user is None else line_of_record(client.user),
         "phase": session.phase.value,
-        "command": None if request is None else _command_name(request.command),
+        "command": None if request is None else shown_command(request.command),
         "destination": None if request is None else shown(request.destination),
         "age": f"{session.context.seconds() - session.began:.3f}",
         "sent": counts.sent,
@@ -131,7 +131,7 @@ def line_of(session: Session) -> str:
     return " ".join(f"{name}={'-' if value is None else value}" for name, value in fields.items())
 
 
-def _rule(session: Session, reached: Address | None, many: bool) -> tuple[str | None, bool]:
+def rule_of(session: Session, reached: Address | None, many: bool) -> tuple[str | None, bool]:
     """The rules that decided, and whether the session is recorded."""
     permission = session.permission
     if permission is None:
@@ -139,7 +139,7 @@ def _rule(session: Session, reached: Address | None, many: bool) -> tuple[str | 
     return permission.rules_named() if many else permission.rule_named(reached)
 
 
-def _method(session: Session) -> str | None:
+def method_of(session: Session) -> str | None:
     """The authentication method; None: none was used."""
     if session.login is not None and session.login.method is not None:
         return session.login.method

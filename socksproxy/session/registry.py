@@ -148,7 +148,7 @@ class Registry:
         biggest = max(of_client.values(), key=len, default=[])
         chosen = nsmallest(min(most, len(biggest) // 2), biggest, key=attrgetter("began"))
         for session in chosen:
-            _abort(session, Cause.SHORTAGE)
+            self.abort(session, Cause.SHORTAGE)
         return len(chosen)
 
     def underway(self) -> int:
@@ -210,7 +210,7 @@ class Registry:
             except Exception:
                 # A fault of ours: it costs one session, and the others follow.
                 complain(_log, "{client}: the session cannot follow a change", client=session.client)
-                _abort(session, Cause.FAULT)
+                self.abort(session, Cause.FAULT)
         if self._changed:
             self._going_over = self.context.reactor.callLater(0, self._go_over_some)
 
@@ -239,6 +239,14 @@ class Registry:
             self.context.reactor.callLater(0, self._dump_some, left[_DUMPED_AT_ONCE:])
 
     # The end of all.
+
+    def abort(self, session: Session, cause: Cause) -> None:
+        """End *session* at once."""
+        try:
+            session.abort(cause)
+        except Exception:
+            # A fault of ours: it costs one session, and the others end all the same.
+            complain(_log, "{client}: the session fails to end", client=session.client)
 
     def drain(self, seconds: float) -> Deferred[None]:
         """Let sessions come to their end. See :meth:`~socksproxy.server.factory.SOCKSFactory.drain`."""
@@ -291,7 +299,7 @@ class Registry:
     def close(self, cause: Cause = Cause.ABORTED) -> None:
         """End every session at once."""
         for session in list(self.live):
-            _abort(session, cause)
+            self.abort(session, cause)
         self._changed.clear()
         if self._going_over is not None:
             self._going_over.cancel()
@@ -302,14 +310,6 @@ class Registry:
         context.half_closed.close()
         for deadlines in context.deadlines:
             deadlines.close()
-
-
-def _abort(session: Session, cause: Cause) -> None:
-    try:
-        session.abort(cause)
-    except Exception:
-        # A fault of ours: it costs one session, and the others end all the same.
-        complain(_log, "{client}: the session fails to end", client=session.client)
 
 
 def _name_of(session: Session) -> str:

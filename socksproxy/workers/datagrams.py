@@ -11,10 +11,10 @@ import json
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
@@ -77,17 +77,20 @@ class Way(Int32StringReceiver):
         """See :meth:`twisted.internet.interfaces.IProducer.stopProducing`."""
 
 
+OneEnd = TypeVar("OneEnd", bound=Protocol)
+
+
 class _Ways(Factory):
     noisy = False
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: Protocol) -> None:
         self._way = way
 
-    def buildProtocol(self, addr: object) -> Way:
+    def buildProtocol(self, addr: object) -> Protocol:
         return self._way
 
 
-def go(reactor: Any, descriptor: int, way: Way) -> Way:
+def go(reactor: Any, descriptor: int, way: OneEnd) -> OneEnd:
     """
     Have *way* use the Unix socket *descriptor*, which is closed here; *reactor* has its own.
 

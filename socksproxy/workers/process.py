@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from .. import __version__
 from ..service.notify import VARIABLES
+from .questions import Questions
 from .states import Ending, Worker
 
 _log = Logger(namespace="socksproxy")
@@ -58,7 +59,7 @@ _BOOT = (
 
 
 #: Raise it with every change of :class:`Orders`, and of the commands and answers above.
-ORDERS_VERSION = 3
+ORDERS_VERSION = 4
 
 
 class OtherVersion(Exception):
@@ -89,6 +90,8 @@ class Orders(NamedTuple):
     :ivar datagrams: the way to the router of datagrams, at the start; None: it stays what it is.
     :ivar program: the supervisor's version of the program.
     :ivar beat: seconds after which the worker shows again that it lives; None: nothing asks for that.
+    :ivar questions: the socket on which the supervisor asks, at the start; None: it stays what it is.
+    :ivar protected: addresses and ports of the supervisor to which no client may be connected.
     """
 
     number: int
@@ -106,6 +109,8 @@ class Orders(NamedTuple):
     datagrams: int | None = None
     beat: float | None = None
     program: str = __version__
+    questions: int | None = None
+    protected: Sequence[tuple[str, int]] = ()
 
     def here(self, descriptors: Sequence[int]) -> Orders:
         """The orders, with *descriptors* in place of their places among these."""
@@ -216,6 +221,7 @@ class WorkerProcess(ProcessProtocol):
     :param control: the descriptor, in the worker, where it reads its orders.
     :param status: the one where it says what it is at.
     :param hand_over: passes orders on to it.
+    :param questions: asks it.
     """
 
     transport: Any = None
@@ -227,7 +233,9 @@ class WorkerProcess(ProcessProtocol):
         control: int,
         status: int,
         hand_over: Callable[[WorkerProcess], None],
+        questions: Questions,
     ) -> None:
+        self.questions = questions
         #: The process's number, once it runs.
         self.pid: int | None = None
         self._number = number

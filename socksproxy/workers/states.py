@@ -156,6 +156,11 @@ class Worker:
         """Whether the worker accepts clients."""
         return self.state in (WorkerState.RUNNING, WorkerState.RELOADING)
 
+    @property
+    def uptime(self) -> float:
+        """Seconds since the process has come to accept clients."""
+        return self._clock.seconds() - self._ready_since
+
     # What the supervisor wants.
 
     def start(self) -> None:

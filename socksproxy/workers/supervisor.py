@@ -25,9 +25,11 @@ from ..service.base import CannotStart, ListeningService, Prepared
 from ..service.reload import CannotReload
 from ..service.server import make_factory
 from ..udp.routing import Router
+from .control import SupervisorControl
 from .datagrams import Way, go
 from .descriptor_passing import SupervisorResources, file_of
 from .process import DUMP, REOPEN, Orders, WorkerProcess, pass_on, spawn
+from .questions import Questions
 from .shared_table import SharedTable, new_table
 from .states import Ending, GroupState, Worker, WorkerGroup, WorkerState
 
@@ -75,6 +77,10 @@ class SupervisorService(ListeningService):
         self._unsettled: set[int] = set()
         self._settled_all: Deferred[None] | None = None
         self._hire()
+
+    def control(self) -> SupervisorControl:
+        """See :meth:`ListeningService.control`."""
+        return SupervisorControl(self, self._ids.generation)
 
     @property
     def _resources(self) -> SupervisorResources:
@@ -313,11 +319,13 @@ class SupervisorService(ListeningService):
         ports = [entry for ports in self._resources.ports.values() for entry in ports]
         control = max([2, *(fixed for _, fixed in ports if fixed is not None)]) + 1
         status, channel = control + 1, control + 2
-        process = WorkerProcess(number, worker, control, status, partial(self._hand_over, number))
+        questions = Questions(self.reactor)
+        process = WorkerProcess(number, worker, control, status, partial(self._hand_over, number), questions)
         with ExitStack() as stack:
             our_way, its_way = socketpair()
-            stack.callback(its_way.close)
-            stack.callback(our_way.close)
+            our_end, its_end = socketpair()
+            for end in (our_way, its_way, our_end, its_end):
+                stack.callback(end.close)
             inherited = _Inherited(channel + 1)
             orders = self._orders(number, inherited, stack)._replace(
                 counts=self._counts(inherited),
@@ -326,11 +334,13 @@ class SupervisorService(ListeningService):
                 ids=(self._ids.generation, self._ids.next()),
                 datagrams=inherited(its_way.fileno()),
                 beat=self.notifier.beat / 2 if self.notifier.active else None,
+                questions=inherited(its_end.fileno()),
             )
             inherited.descriptors[channel] = process.its_channel.fileno()
             inherited.descriptors.update({fixed: port.fileno() for port, fixed in ports if fixed is not None})
             spawn(self.reactor, process, orders, control, inherited.descriptors)
             self._route(our_way.detach())
+            go(self.reactor, our_end.detach(), questions)
         return process
 
     def _route(self, descriptor: int) -> None:
@@ -379,6 +389,7 @@ class SupervisorService(ListeningService):
             counts=None,
             status=-1,
             config=None if options.config is None else holding(options.config),
+            protected=self.administration.places,
         )
 
 

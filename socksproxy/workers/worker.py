@@ -25,7 +25,9 @@ from twisted.python.usage import UsageError
 from zope.interface import implementer
 
 from .. import __version__
+from ..admin.answers import Answers
 from ..config.command_line import SOCKSOptions
+from ..config.plan import Plan
 from ..events import SessionIds
 from ..logs.streams import StreamWriter
 from ..runtime.clocks import use_monotonic_clock
@@ -52,6 +54,7 @@ from .process import (
     Orders,
     OtherVersion,
 )
+from .questions import Answering
 from .shared_table import SharedTable
 
 _log = Logger(namespace="socksproxy")
@@ -199,6 +202,9 @@ class WorkerService(SOCKSService):
     def raise_descriptor_limit(self) -> None:
         """The supervisor has raised it."""
 
+    def admin_of(self, plan: Plan) -> None:
+        """See :meth:`~socksproxy.service.base.ListeningService.admin_of`: the supervisor has all of them."""
+
     def hung_up(self) -> None:
         """The supervisor is told, too, and says what is to be done."""
 
@@ -217,6 +223,7 @@ class WorkerService(SOCKSService):
         try:
             yield self.reloading.pool.run(options.parseOptions, orders.arguments)
             yield self.reload(options)
+            self.protect(orders.protected)
         finally:
             resources.close_rest()
 
@@ -274,7 +281,11 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
         table = SharedTable(descriptor, columns, bytes.fromhex(secret))
         factory.sessions.context.ledger.counting = SharedCounting(reactor, table, orders.number - 1)
         factory.sessions.context.ways.pools.share(WorkersChecks(table, orders.number - 1))
-    return WorkerService(options, factory)
+    if orders.questions is not None:
+        go(reactor, orders.questions, Answering(Answers(factory, orders.number)))
+    service = WorkerService(options, factory)
+    service.protect(orders.protected)
+    return service
 
 
 def _share_udp_ports(reactor: Any, associations: Associations, descriptor: int) -> None:

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from socksproxy.workers.descriptor_passing import file_of
-from socksproxy.workers.process import LONGEST_LINE, Inbox, Lines, WorkerProcess, pass_on
+from socksproxy.workers.process import LONGEST_LINE, ORDERS_VERSION, Inbox, Lines, WorkerProcess, pass_on
+from socksproxy.workers.questions import Questions
 from socksproxy.workers.states import Ending
 from socksproxy.workers.worker import read_orders
 from tests.support.logs import log_publisher
@@ -64,7 +66,7 @@ def test_orders() -> None:
     os.close(read)
 
 
-@pytest.mark.parametrize("version", [None, 0, 2, 4])
+@pytest.mark.parametrize("version", [None, 0, ORDERS_VERSION - 1, ORDERS_VERSION + 1])
 def test_orders_of_another_version(version: int | None) -> None:
     """A worker whose program has changed since its supervisor started ends, and says what is to be done."""
     fields = {**json.loads(orders().line()), "new": 1}
@@ -80,8 +82,8 @@ def test_orders_of_another_version(version: int | None) -> None:
     os.close(read)
     assert done.returncode == 1
     assert done.stderr == (
-        f"the supervisor gives orders of version {version or 0}, and this worker knows version 3: "
-        "the program has changed since the supervisor started, so restart it\n"
+        f"the supervisor gives orders of version {version or 0}, and this worker knows version "
+        f"{ORDERS_VERSION}: the program has changed since the supervisor started, so restart it\n"
     )
 
 
@@ -135,6 +137,7 @@ def process(told: Told) -> Iterator[WorkerProcess]:
         4,
         5,
         lambda process: pass_on(process.channel, orders(), [told.passed] if told.passed else []),
+        Questions(Clock()),
     )
     yield process
     process.close_channel()

@@ -1,0 +1,236 @@
+"""
+What one process with sessions answers to the questions of the admin API.
+
+Strategy: a question has a name and arguments that JSON can carry, so that a supervisor can ask its workers
+in the same way as a process asks itself. An answer takes as many turns of the reactor as it needs, and no
+turn looks at more than :data:`AT_ONCE` sessions. Long answers consist of parts, lines of JSON each.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from ..events import Cause
+from ..runtime.slices import in_slices
+from ..session.session import Session
+from .errors import RequestRefused
+from .rates import Rates
+from .rows import row_of
+from .selection import Page, Seen, SessionPlace, Test, tests_of
+
+if TYPE_CHECKING:
+    from ..server.factory import SOCKSFactory
+
+#: Sessions that are looked at in one turn of the reactor.
+AT_ONCE = 256
+#: Sessions that are written down, or ended, in one turn: each takes some ten times as long.
+_WRITTEN_AT_ONCE, _ENDED_AT_ONCE = 40, 64
+
+#: Searches whose sessions are remembered until they are ended.
+_MOST_FOUND = 8
+
+#: Bytes of all lines of one answer.
+MOST_BYTES = 512 << 10
+#: Bytes of a part of an answer; one line may be longer.
+_PART = 32 << 10
+
+Work = Generator[object, None, Any]
+
+
+class ProcessAnswer(NamedTuple):
+    """
+    What a process answers.
+
+    :ivar value: something that JSON can carry.
+    :ivar parts: lines of JSON.
+    """
+
+    value: Any
+    parts: list[bytes]
+
+
+class Answers:
+    """
+    Answers questions about the sessions of *factory*.
+
+    :param factory: serves the sessions.
+    :param worker: the number of this process; 0: it is the only one.
+    """
+
+    def __init__(self, factory: SOCKSFactory, worker: int = 0) -> None:
+        self._factory = factory
+        self._registry = factory.sessions
+        self._context = factory.context
+        self._worker = worker
+        self._rates = Rates()
+        self._found: dict[int, Sequence[Session]] = {}
+        self._tokens = count(1)
+        self._questions: dict[str, Callable[[Mapping[str, Any], list[bytes]], Any]] = {
+            "counts": self._counts,
+            "sessions": self._sessions,
+            "find": self._find,
+            "end": self._end,
+        }
+
+    def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[ProcessAnswer]:
+        """
+        Answer *question*.
+
+        :returns: fires with the answer; cancelling it stops the work.
+        :raises RequestRefused: (by the Deferred) when *arguments* make no sense.
+        """
+        parts: list[bytes] = []
+        method = self._questions.get(question)
+        if method is None:
+            return maybeDeferred(_unknown, question)
+        answer = maybeDeferred(method, arguments, parts)
+        return answer.addCallback(self._worked).addCallback(ProcessAnswer, parts)
+
+    def _worked(self, value: Any) -> Any:
+        return in_slices(self._context.reactor, value) if isinstance(value, Generator) else value
+
+    # Looking at sessions.
+
+    def _look(self) -> Iterator[list[Seen]]:
+        """All sessions, some at a time."""
+        live, reactor = list(self._registry.live), self._context.reactor
+        for start in range(0, len(live), AT_ONCE):
+            now = reactor.seconds()
+            yield [
+                self._seen(session, now)
+                for session in live[start : start + AT_ONCE]
+                if session in self._registry.live
+            ]
+        if len(self._rates) > 2 * len(live) + 1000:
+            self._rates.keep({session.number[2] for session in live})
+
+    def _seen(self, session: Session, now: float) -> Seen:
+        moved = 0
+        if session.service is not None:
+            counts = session.service.counts()
+            moved = counts.sent + counts.received
+        rate = self._rates.look(session.number[2], now, moved, session.began)
+        return Seen(session, now - session.began, moved, rate)
+
+    def _matching(self, tests: list[Test]) -> Iterator[list[Seen]]:
+        for some in self._look():
+            yield [seen for seen in some if all(test(seen) for test in tests)]
+
+    # Questions. Each has its arguments, and appends lines to the parts.
+
+    def _counts(self, arguments: Mapping[str, Any], parts: list[bytes]) -> Work:
+        """Sessions by phase."""
+        phases: Counter[str] = Counter()
+        live = list(self._registry.live)
+        for start in range(0, len(live), AT_ONCE):
+            phases.update(session.phase.value for session in live[start : start + AT_ONCE])
+            yield None
+        phases.pop("over", None)
+        return {
+            "worker": self._worker,
+            "sessions": len(self._registry.live),
+            "phases": dict(phases),
+            "cpu_seconds": round(time.process_time(), 3),
+            "resident_bytes": _resident_bytes(),
+        }
+
+    def _sessions(self, arguments: Mapping[str, Any], parts: list[bytes]) -> Work:
+        """
+        A page of sessions, a line for each.
+
+        The value has the place of each, so that pages of several processes can be merged.
+        """
+        after = arguments.get("cursor")
+        page = Page(
+            arguments["sort"], arguments["limit"], None if after is None else SessionPlace.parse(after)
+        )
+        tests = tests_of(arguments["filter"])
+        return self._page(page, tests, parts)
+
+    def _page(self, page: Page, tests: list[Test], parts: list[bytes]) -> Work:
+        for matching in self._matching(tests):
+            page.take(matching)
+            yield None
+        places: list[SessionPlace] = []
+        size = 0
+        wall = time.time()
+        for number, (place, seen) in enumerate(page.sessions, 1):
+            if seen.session in self._registry.live:
+                line = json.dumps(row_of(seen, wall, self._worker), ensure_ascii=False)
+                row = line.encode("utf-8", "backslashreplace")
+                size += len(row)
+                if size > MOST_BYTES:
+                    page.more = True
+                    break
+                _append(parts, row)
+                places.append(place)
+            if number % _WRITTEN_AT_ONCE == 0:
+                yield None
+        return {
+            "total": page.total,
+            "live": len(self._registry.live),
+            "more": page.more,
+            "places": [[place.key, *place.number] for place in places],
+        }
+
+    def _find(self, arguments: Mapping[str, Any], parts: list[bytes]) -> Work:
+        """Count the sessions that match, and remember them for :meth:`_end`, under a token."""
+        tests = tests_of(arguments["filter"])
+        return self._remember(tests)
+
+    def _remember(self, tests: list[Test]) -> Work:
+        found: list[Session] = []
+        for matching in self._matching(tests):
+            found += [seen.session for seen in matching]
+            yield None
+        while len(self._found) >= _MOST_FOUND:
+            del self._found[next(iter(self._found))]
+        token = next(self._tokens)
+        self._found[token] = found
+        return {"worker": self._worker, "matched": len(found), "token": token}
+
+    def _end(self, arguments: Mapping[str, Any], parts: list[bytes]) -> Work:
+        """End the sessions that were found under a token: these, and no others."""
+        chosen = self._found.pop(arguments["token"], ())
+        ended = 0
+        for number, session in enumerate(chosen, 1):
+            if session in self._registry.live:
+                self._registry.abort(session, Cause.ABORTED)
+                ended += 1
+            if number % _ENDED_AT_ONCE == 0:
+                yield None
+        return {"ended": ended}
+
+
+def _resident_bytes() -> int | None:
+    """The memory of this process; None: the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _unknown(question: str) -> Any:
+    raise RequestRefused(501, f"this process does not know the question {question}")
+
+
+def _append(parts: list[bytes], row: bytes) -> None:
+    """Append a line to the last part, or begin another one."""
+    if parts and len(parts[-1]) + len(row) < _PART:
+        parts[-1] += b"\n" + row
+    else:
+        parts.append(row)
+
+
+def lines_of(parts: list[bytes]) -> list[bytes]:
+    """The lines of all *parts*."""
+    return [line for part in parts for line in part.split(b"\n")]

@@ -1,0 +1,177 @@
+"""
+What the admin API asks of a server: state, sessions, listeners, reload.
+
+:func:`control_of` is for a server that a program has made itself. The services of ``twistd socks`` have
+controls of their own, which know more.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
+
+import twisted
+from twisted.internet.defer import Deferred, fail
+
+from .. import __version__
+from .answers import Answers, ProcessAnswer
+from .errors import RequestRefused
+
+if TYPE_CHECKING:
+    from ..server.factory import SOCKSFactory
+
+
+class Gathered(NamedTuple):
+    """
+    The answers of all processes that have sessions.
+
+    :ivar answers: one of each process.
+    :ivar missing: the numbers of workers that have not answered in time.
+    """
+
+    answers: list[ProcessAnswer]
+    missing: list[int]
+
+    @property
+    def values(self) -> list[Any]:
+        """The values of the answers."""
+        return [answer.value for answer in self.answers]
+
+
+class ProcessAsker(Protocol):
+    """Asks the processes that have sessions."""
+
+    def ask(
+        self, question: str, arguments: Mapping[str, Any], worker: int | None = None
+    ) -> Deferred[Gathered]:
+        """
+        Ask all of them.
+
+        :param worker: ask this one alone.
+        :returns: fires with the answers. No process is waited for longer than a second.
+        :raises RequestRefused: (by the Deferred) when *arguments* make no sense.
+        """
+
+    def ask_each(self, question: str, each: Mapping[int, Mapping[str, Any]]) -> Deferred[Gathered]:
+        """
+        Ask several, each with arguments of its own.
+
+        :param each: the arguments, by the number of the worker; 0: the only process.
+        """
+
+
+class LocalAsker:
+    """
+    Asks this process, which is the only one.
+
+    :param factory: serves the clients.
+    """
+
+    def __init__(self, factory: SOCKSFactory) -> None:
+        self._answers = Answers(factory)
+
+    def ask(
+        self, question: str, arguments: Mapping[str, Any], worker: int | None = None
+    ) -> Deferred[Gathered]:
+        """See :class:`ProcessAsker`."""
+        if worker not in (None, 0):
+            return fail(RequestRefused(404, "there is no such worker"))
+        return self._answers.ask(question, arguments).addCallback(lambda answer: Gathered([answer], []))
+
+    def ask_each(self, question: str, each: Mapping[int, Mapping[str, Any]]) -> Deferred[Gathered]:
+        """See :class:`ProcessAsker`."""
+        return self.ask(question, each[0])
+
+
+class Control:
+    """
+    A server, as the admin API sees it.
+
+    :param reactor: of this process.
+    :param generation: what the ids of all sessions begin with.
+    :param asker: asks the processes that have sessions.
+    """
+
+    def __init__(self, reactor: Any, generation: int, asker: ProcessAsker) -> None:
+        self.reactor = reactor
+        self.generation = generation
+        self.ask = asker.ask
+        self.ask_each = asker.ask_each
+        self._began = time.time()
+
+    # What is known at once.
+
+    def state(self) -> tuple[str, str | None]:
+        """
+        The state of the server, and why it should get no new clients; None: it should.
+
+        The states are ``starting``, ``running``, ``draining`` and ``stopping``.
+        """
+        return "running", None
+
+    def status(self) -> dict[str, Any]:
+        """What is known of the server without asking any process."""
+        state, why = self.state()
+        return {
+            "state": state,
+            "why": why,
+            "version": __version__,
+            "python": platform.python_version(),
+            "twisted": twisted.__version__,
+            "pid": os.getpid(),
+            "generation": self.generation,
+            "started": round(self._began, 3),
+            "uptime": round(time.time() - self._began, 3),
+            "workers": self.processes(),
+            "config": self.config(),
+        }
+
+    def processes(self) -> dict[str, int]:
+        """How many processes serve clients, and how many should."""
+        return {"running": 1, "configured": 1}
+
+    def workers(self) -> list[dict[str, Any]]:
+        """What is known of the processes that serve clients."""
+        return [
+            {
+                "number": 0,
+                "pid": os.getpid(),
+                "state": self.state()[0],
+                "uptime": round(time.time() - self._began, 3),
+                "failures": 0,
+            }
+        ]
+
+    def config(self) -> dict[str, Any]:
+        """The configuration file that is in force, its hash, and when it was loaded."""
+        return {"file": None, "hash": None, "loaded": round(self._began, 3)}
+
+    def listeners(self) -> Sequence[dict[str, Any]]:
+        """Where clients are accepted."""
+        return []
+
+    # What changes the server.
+
+    def reload(self) -> Deferred[list[str]]:
+        """
+        Read the configuration again.
+
+        :returns: fires with what has changed, in a few words each.
+        :raises RequestRefused: (by the Deferred) when it cannot come into force, with the mistakes.
+        """
+        self._not_here("there is no configuration file")
+
+    def reopen_log(self) -> None:
+        """Open the access log again."""
+        self._not_here("there is no access log")
+
+    def _not_here(self, why: str) -> NoReturn:
+        raise RequestRefused(409, f"{why}: a program has made this server itself")
+
+
+def control_of(factory: SOCKSFactory) -> Control:
+    """The control of a server that a program has made itself, of *factory*."""
+    return Control(factory.reactor, factory.context.ids.generation, LocalAsker(factory))

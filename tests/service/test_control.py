@@ -1,0 +1,105 @@
+"""The admin API of a service in one process: see :mod:`socksproxy.service.control`."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..support.admin import asks
+from ..support.processes import Program
+from ..support.workers import LISTENING, connected, until
+
+_ADMIN = '[[admin.listener]]\nendpoint = "unix:admin.sock"\n'
+_TCP = '[[admin.listener]]\nendpoint = "tcp:0:interface=127.0.0.1"\n'
+
+Start = Callable[..., Program]
+
+
+def started(twistd: Start, tmp_path: Path, config: str, *more: str) -> tuple[Program, int]:
+    (tmp_path / "socks.toml").write_text(config)
+    program = twistd("socks", "-p", "0", "--config", "socks.toml", *more)
+    return program, int(program.wait_for(LISTENING)[1])
+
+
+def reload(path: Path) -> tuple[int, Any]:
+    told = asks(path, "POST", "/v1/reload")
+    return told.status, told.body
+
+
+def test_reload(twistd: Start, tmp_path: Path) -> None:
+    """A reload is answered when it is over: with what has changed, or with every mistake."""
+    path, file = tmp_path / "admin.sock", tmp_path / "socks.toml"
+    program, _ = started(twistd, tmp_path, _ADMIN)
+    first = asks(path, "GET", "/v1/status").body["config"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    file.write_text(f"{_ADMIN}[workers]\nworkers = 3\ndrain = 1\n")
+    assert reload(path) == (200, {"changes": ["restart the server for another number of workers"]})
+    second = asks(path, "GET", "/v1/status").body["config"]
+    assert second["hash"] != first["hash"]
+    assert second["loaded"] > first["loaded"]
+    file.write_text(f'{_ADMIN}[timeouts]\nidle-timeout = "x"\n[limits]\nmax-sessions = 0\n')
+    status, body = reload(path)
+    assert status == 422
+    assert [line.partition(":")[0] for line in body["mistakes"]] == ["socks.toml"] * 2
+    assert asks(path, "GET", "/v1/status").body["config"] == second
+    program.wait_for(r"admin: uid \d+ \(process \d+\): POST /v1/reload: not done: not reloaded")
+    # The admin listeners follow the file, too.
+    file.write_text(f'{_ADMIN.replace("admin.sock", "other.sock")}level = "monitor"\n')
+    assert reload(path)[0] == 200
+    assert not path.exists()
+    other = tmp_path / "other.sock"
+    assert asks(other, "POST", "/v1/reload").status == 403
+    file.write_text("")
+    program.process.send_signal(1)
+    until(lambda: not other.exists())
+
+
+def test_own_listener(twistd: Start, tmp_path: Path) -> None:
+    """No client of the proxy is connected to an admin listener, whatever it calls it."""
+    config = f'{_TCP}[[rule]]\nname = "all"\nallow = true\nnetworks = ["0.0.0.0/0", "::/0"]\n'
+    program, port = started(twistd, tmp_path, config, "--bind-any-peer")
+    admin = int(program.wait_for(r"AdminSite starting on (\d+)")[1])
+    assert asks(("127.0.0.1", admin), "GET", "/healthz").status == 200
+    mapped = socket.inet_pton(socket.AF_INET6, "::ffff:127.0.0.1")
+    nat64 = socket.inet_pton(socket.AF_INET6, "64:ff9b::7f00:1")
+    for address in (
+        b"\x01\x7f\x00\x00\x01",
+        b"\x01\x00\x00\x00\x00",
+        b"\x03\x09localhost",
+        b"\x04" + mapped,
+        b"\x04" + nat64,
+        b"\x04" + bytes(16),
+    ):
+        with socket.create_connection(("127.0.0.1", port), 30) as client:
+            client.sendall(b"\x05\x01\x00\x05\x01\x00" + address + admin.to_bytes(2, "big"))
+            answer = b""
+            while len(answer) < 4 and (more := client.recv(100)):
+                answer += more
+        assert answer[3] != 0, address
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        connected(port, other.getsockname()[1]).close()
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ('endpoint = "tcp:0:interface=0.0.0.0"', "not a loopback address"),
+        ('endpoint = "unix:/nowhere/a"', "no such file"),
+        ('endpoint = "unix:socks.toml"', "no socket"),
+        ('endpoint = "tcp:0"\ntoken-file = "socks.toml"', "a token has"),
+    ],
+)
+def test_cannot_start(config: str, told: str, twistd: Start, tmp_path: Path) -> None:
+    """A listener that cannot be is told in one line, and the server does not start."""
+    (tmp_path / "socks.toml").write_text(f"[[admin.listener]]\n{config}\n")
+    program = twistd("socks", "-p", "0", "--config", "socks.toml")
+    assert program.wait() == 1
+    lines = [line for line in program.output.splitlines() if told in line]
+    assert lines
+    assert all("admin" in line for line in lines)
+    assert "Traceback" not in program.output
