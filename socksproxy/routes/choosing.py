@@ -211,6 +211,10 @@ class ByHash(InOrder):
         self._hash = Rendezvous((member.name, member.weight, member) for member in members)
         self._count = len(members)
 
+    def own(self, key: bytes) -> Choosable | None:
+        """The first member of *key*, living or not; None: there is no member."""
+        return next(iter(self._hash.first(key)), None)
+
     def next(self, tried: Collection[Choosable], key: bytes) -> Choosable | None:
         """See :meth:`Chooser.next`."""
         if not self._members:

@@ -12,6 +12,7 @@ from ..values.outgoing import Asker
 from ..wire.password import Credentials
 from ..wire.words import Address
 from .counters import UpstreamCounters
+from .sticky import Pin
 
 #: A literal address and a port.
 _Place: TypeAlias = tuple[str, int]
@@ -25,6 +26,9 @@ class Traveller(Protocol):
 
     def asker(self) -> Asker:
         """The client and the user, by whom pools choose."""
+
+    def pin(self) -> Pin | None:
+        """The sticky session that the client's name asks for; None: it asks for none."""
 
     def name(self) -> Address | None:
         """The destination in canonical form, where the client has asked for a name; None: for an address."""
@@ -62,9 +66,15 @@ class Trail:
 
     @property
     def own_credentials(self) -> Credentials:
-        """A random name and password, which are the session's alone: what a proxy keeps apart by them."""
+        """
+        A name and a password, which are the session's alone: what a proxy keeps apart by them.
+
+        They are random ones, or those of the sticky session, which all its connections share.
+        """
         if self._own is None:
-            self._own = Credentials(token_hex(16).encode(), token_hex(16).encode())
+            pin = self.pin()
+            secret = token_hex(32) if pin is None else pin.key.hex()
+            self._own = Credentials(secret[:32].encode(), secret[32:].encode())
         return self._own
 
     def ends(self) -> tuple[_Place, _Place] | None:
@@ -74,6 +84,10 @@ class Trail:
     def asker(self) -> Asker:
         """See :meth:`Traveller.asker`."""
         return Asker() if self._traveller is None else self._traveller.asker()
+
+    def pin(self) -> Pin | None:
+        """See :meth:`Traveller.pin`."""
+        return None if self._traveller is None else self._traveller.pin()
 
     def name(self) -> Address | None:
         """See :meth:`Traveller.name`."""

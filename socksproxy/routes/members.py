@@ -22,9 +22,10 @@ from ..errors import SOCKSError, UpstreamFailed, UpstreamFull, reply_for
 from ..values.pools import MOST_RETRY_AFTER, Choose, UpstreamPool, looks_up, members_of
 from ..values.upstreams import Upstream, UpstreamType
 from ..wire.words import Reply
-from .choosing import Chooser, chooser_of
+from .choosing import ByHash, Chooser, chooser_of
 from .counters import UpstreamCounters
 from .interfaces import Route
+from .sticky import Pin, hash_of
 
 _log = Logger(namespace="socksproxy")
 
@@ -225,6 +226,8 @@ class Members:
         self._due.sort()
         self.takes_names = all(looks_up(member.upstream) for member in self)
         self.judges_names = all(member.upstream.judges_names for member in self)
+        #: For sticky sessions: their choice, and the members by their hashes.
+        self._sticky: tuple[ByHash, Mapping[int, Member]] | None = None
         self.main = Rank(members, settings.choose, self._chance)
         self.backup = Rank(backup, settings.choose, self._chance)
 
@@ -254,7 +257,7 @@ class Members:
         """The member called *name*; None: there is none."""
         return self._by_name.get(name)
 
-    def next(self, tried: Collection[Member], key: bytes) -> Member | None:
+    def next(self, tried: Collection[Member], key: bytes, pin: Pin | None = None) -> Member | None:
         """
         The member that a connection tries next; None: there is none left that is not full.
 
@@ -263,6 +266,7 @@ class Members:
 
         :param tried: the members that the connection has tried.
         :param key: by which hashes choose.
+        :param pin: the sticky session, whose member comes before all others; None: it is none.
         """
         self.used = now = self._clock.seconds()
         if self.wake is not None:
@@ -273,7 +277,38 @@ class Members:
             until, _, member = heappop(due)
             if member.health is Health.DOWN and member.until == until:
                 member.set(Health.DUE)
-        return self.main.next(tried, key) or self.backup.next(tried, key) or self._dead(tried)
+        if pin is None:
+            found = self.main.next(tried, key)
+        else:
+            own = self._own(pin)
+            if own is not None and (own.living or pin.strict) and own not in tried and not own.full:
+                return own
+            if own is not None and pin.strict:
+                return None
+            chosen = self._by_pin()[0].next(tried, pin.key)
+            assert chosen is None or isinstance(chosen, Member)
+            found = chosen
+        return found or self.backup.next(tried, key) or self._dead(tried)
+
+    def _own(self, pin: Pin) -> Member | None:
+        """The member of the sticky session *pin*; None: the pool has no member."""
+        choice, by_hash = self._by_pin()
+        # Without a move there is no such hash.
+        own = by_hash.get(pin.moved(self.name)) or choice.own(pin.key)
+        assert own is None or isinstance(own, Member)
+        return own
+
+    def _by_pin(self) -> tuple[ByHash, Mapping[int, Member]]:
+        if self._sticky is None:
+            choice = ByHash(self.main.members)
+            choice.set(self.main.members)
+            self._sticky = choice, {hash_of(name): member for name, member in self._by_name.items()}
+        return self._sticky
+
+    def stay(self, pin: Pin, member: Member) -> None:
+        """The sticky session *pin* stays with *member* from now on."""
+        if self._own(pin) is not member:
+            pin.move(self.name, member.name)
 
     def take(self, member: Member) -> None:
         """A connection tries *member*: where that is due, no other one does until it has told."""

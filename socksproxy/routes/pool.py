@@ -133,6 +133,7 @@ class PoolDial:
         "_left",
         "_member",
         "_pending",
+        "_pin",
         "_problem",
         "_result",
         "_route",
@@ -146,6 +147,7 @@ class PoolDial:
         self._engine = engine
         self._trail = trail
         self._key = route.key(trail, address)
+        self._pin = trail.pin()
         self._left = route.members.settings.tries
         self._began = route.clock.seconds()
         self._tried: list[Member] = []
@@ -186,7 +188,7 @@ class PoolDial:
             passed = route.clock.seconds() - self._began
             if passed + try_seconds(members.settings, route.seconds) > _LATE * route.seconds:
                 return None
-        return members.next(self._tried, self._key)
+        return members.next(self._tried, self._key, self._pin)
 
     def _try(self, member: Member) -> None:
         route, trail = self._route, self._trail
@@ -208,6 +210,9 @@ class PoolDial:
         members = self._route.members
         if not isinstance(result, Failure):
             members.answered(member)
+            # A destination that the session's own member does not reach moves no session.
+            if self._pin is not None and (self._problem is None or not self._problem[1]):
+                members.stay(self._pin, member)
             self._result.callback(result)
         elif self._is_final(member, result):
             self._result.errback(result)

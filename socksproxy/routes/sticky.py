@@ -9,13 +9,13 @@ session has moved to because its own did not work.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from twisted.logger import Logger
 
 from ..logs.throttle import LogThrottle
-from ..values.rendezvous import key_of, order_of, score
+from ..values.rendezvous import key_of, score
 from ..values.sticky import StickySettings
 from .first_uses import Entry, FirstUses, FirstUsesError
 
@@ -47,21 +47,13 @@ class Pin:
         """Whether a connection fails where the session's member of a pool does not work."""
         return self._pins.settings.strict
 
-    def order(self, pool: str, members: Iterable[str]) -> list[str]:
-        """
-        The *members* of *pool* in the order in which they are tried; the first one is the session's.
-
-        Where the session has moved, that is the member to which it has moved, as long as there is one.
-        """
-        found = order_of(self.key, members)
-        moved = self._pins.moved(self._of(pool))
-        if moved:
-            found.sort(key=lambda member: _hash_of(member) != moved)
-        return found
+    def moved(self, pool: str) -> int:
+        """The :func:`hash_of` the member of *pool* that the session has moved to; 0: it has not moved."""
+        return self._pins.moved(self._of(pool))
 
     def move(self, pool: str, member: str) -> None:
         """The session stays with *member* of *pool* from now on."""
-        self._pins.move(self._of(pool), self._ends, _hash_of(member))
+        self._pins.move(self._of(pool), self._ends, hash_of(member))
 
     def _of(self, pool: str) -> bytes:
         return key_of("pool", pool, *self._name)
@@ -148,6 +140,7 @@ class Pins:
             return work(self._in_memory)
 
 
-def _hash_of(member: str) -> int:
+def hash_of(member: str) -> int:
+    """The number of *member*, by which a move is kept."""
     # 0 stands for a session that has not moved.
     return int.from_bytes(score(b"member", member), "big") or 1

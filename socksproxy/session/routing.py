@@ -146,7 +146,9 @@ class RoutedSession(SessionParts):
         return self._leaves[1]
 
     def _asker(self, scopes: Sequence[Sources]) -> Asker:
-        client, pin = self.client, self.pin(any(scope.choice == STICKY for scope in scopes))
+        client, pin = self.client, self.pin()
+        if pin is None and any(scope.choice == STICKY for scope in scopes):
+            pin = self._pin_without_word()
         place = self.channel.local_address() if any(scope.same for scope in scopes) else None
         return Asker(
             client.share or "",
@@ -155,14 +157,13 @@ class RoutedSession(SessionParts):
             None if pin is None else pin.key,
         )
 
-    def pin(self, always: bool) -> Pin | None:
-        """
-        The sticky session that the client's name asks for; None: it asks for none.
+    def pin(self) -> Pin | None:
+        """See :meth:`socksproxy.routes.interfaces.Traveller.pin`."""
+        return None if self.login is None else self.login.pin
 
-        :param always: whether the session is sticky without such a name, too.
-        """
-        pin = None if self.login is None else self.login.pin
+    def _pin_without_word(self) -> Pin | None:
+        """The sticky session of the user, or of a client without a name; None: there are none."""
         pins, client = self.context.pins, self.client
-        if pin is not None or not always or pins is None:
-            return pin
+        if pins is None:
+            return None
         return pins.pin_client(client.share or "") if client.user is None else pins.pin(client.user, "")

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import pytest_twisted
 from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
 from twisted.internet.defer import inlineCallbacks
+from twisted.internet.endpoints import serverFromString
 from zope.interface import implementer
 
 from socksproxy.auth.chain import portal_of
@@ -23,12 +26,15 @@ from socksproxy.auth.credentials import IUsernamePassword
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
+from socksproxy.values.pools import UpstreamPool
 from socksproxy.values.sticky import StickySettings
+from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.password import Credentials, build_credentials
 from socksproxy.wire.words import Reply
 
 from ..conftest import Serve
 from ..support.origin import Origin, echo
+from ..support.pools import pooled
 from ..support.proxy import Playing, Proxy, echoes, reactor, reply4, reply5, request4, request5
 
 ADDRESSES = [f"127.0.0.{number}" for number in range(10, 30)]
@@ -79,7 +85,7 @@ def test_word_decides(serve_as: Serve, origin: Origin, choice: str) -> Playing:
     """The word decides before the choice of the list does; the user and the record are bob's."""
     proxy: Proxy = yield serve_as(portal=portal(), sticky=STICKY, outgoing=[choice, *ADDRESSES])
     found: dict[str, str] = {}
-    for word in ("one", "two", "three"):
+    for word in ("one", "two", "three", "four", "five"):
         for suffix in ("", "-for-30", ""):
             host, record = yield left_from(proxy, origin.port, f"bob-session-{word}{suffix}")
             assert (record["user"], record["sticky"], record["end"]) == ("bob", word, "client")
@@ -238,3 +244,99 @@ def test_other_names(serve_as: Serve, origin: Origin) -> Playing:
     yield proxy.play(scenario)
     record = yield proxy.record()
     assert (record["user"], record["sticky"]) == ("bob-session-x", None)
+
+
+# Pools.
+
+
+@inlineCallbacks
+def reopened(exit_: Proxy) -> Generator[Any, Any, None]:
+    """The exit listens again, where it has listened before."""
+    port = exit_.address[1]
+    exit_.port = yield serverFromString(reactor, f"tcp:{port}:interface=127.0.0.1").listen(exit_.factory)
+
+
+@inlineCallbacks
+def gone_through(proxy: Proxy, port: int, name: str) -> Generator[Any, Any, str]:
+    """The member that a session as *name* leaves through."""
+    _, record = yield left_from(proxy, port, name)
+    return str(record["via"])
+
+
+@pytest.mark.parametrize("choose", ["first", "round-robin", "random", "least-sessions", "hash-client"])
+@pytest_twisted.inlineCallbacks
+def test_word_decides_in_pools(serve_as: Serve, origin: Origin, choose: str) -> Playing:
+    """The word decides before the choice of a pool does, and users with the same word are apart."""
+    upstreams = {
+        f"m{number}": Upstream(type="direct", outgoing=[host]) for number, host in enumerate(ADDRESSES)
+    }
+    pool = UpstreamPool(members=list(upstreams), choose=choose)
+    proxy: Proxy = yield serve_as(
+        portal=portal(), sticky=STICKY, upstreams=upstreams, pools={"eu": pool}, via="eu"
+    )
+    found: dict[str, str] = {}
+    for word in ("one", "two", "three", "four", "five"):
+        for _ in range(2):
+            host, _ = yield left_from(proxy, origin.port, f"bob-session-{word}")
+            assert found.setdefault(word, host) == host
+    assert len(set(found.values())) > 1
+    # A member that is new moves the words that it gets, and no others.
+    host = "127.0.0.99"
+    more = {**upstreams, "new": Upstream(type="direct", outgoing=[host])}
+    pool = attrs.evolve(pool, members=list(more))
+    proxy.factory.reconfigure(upstreams=more, pools={"eu": pool}, sticky=attrs.evolve(STICKY))
+    for word, before in found.items():
+        assert (yield left_from(proxy, origin.port, f"bob-session-{word}"))[0] in (before, host)
+
+
+@pytest_twisted.inlineCallbacks
+def test_moves(serve_as: Serve, origin: Origin, tmp_path: Path) -> Playing:
+    """e 31: a session whose member dies moves to another one, and stays there, also after a restart."""
+    exits: dict[str, Proxy] = {}
+    for number in range(3):
+        exits[f"m{number}"] = yield serve_as()
+    ports = [each.address[1] for each in exits.values()]
+    sticky = attrs.evolve(STICKY, file=str(tmp_path / "sticky"))
+    options = {"portal": portal(), "sticky": sticky, **pooled(*ports, choose="round-robin")}
+    proxy: Proxy = yield serve_as(**options)
+    first = yield gone_through(proxy, origin.port, "bob-session-abc")
+    yield exits[first].port.stopListening()
+    second = yield gone_through(proxy, origin.port, "bob-session-abc")
+    assert second != first
+    yield reopened(exits[first])
+    for _ in range(3):
+        assert (yield gone_through(proxy, origin.port, "bob-session-abc")) == second
+    restarted: Proxy = yield serve_as(**options)
+    assert (yield gone_through(restarted, origin.port, "bob-session-abc")) == second
+    # The first one is back for words that are new.
+    for number in range(40):
+        if (yield gone_through(proxy, origin.port, f"bob-session-{number}")) == first:
+            break
+    else:
+        raise AssertionError("it is never chosen again")
+
+
+@pytest_twisted.inlineCallbacks
+def test_strict(serve_as: Serve, origin: Origin) -> Playing:
+    """e 31: with ``strict`` a session whose member dies is refused, and served when the member is back."""
+    exits: dict[str, Proxy] = {}
+    for number in range(2):
+        exits[f"m{number}"] = yield serve_as()
+    ports = [each.address[1] for each in exits.values()]
+    sticky = attrs.evolve(STICKY, strict=True)
+    proxy: Proxy = yield serve_as(portal=portal(), sticky=sticky, **pooled(*ports, choose="random"))
+    first = yield gone_through(proxy, origin.port, "bob-session-abc")
+    yield exits[first].port.stopListening()
+
+    def refused() -> int:
+        with proxy.connect() as sock:
+            assert log_in(sock, "bob-session-abc") == 0
+            sock.sendall(request5("127.0.0.1", origin.port))
+            return int(reply5(sock)[0])
+
+    for _ in range(4):
+        assert (yield proxy.play(refused)) == Reply.GENERAL_FAILURE
+    other = yield gone_through(proxy, origin.port, "bob")
+    assert other != first
+    yield reopened(exits[first])
+    assert (yield gone_through(proxy, origin.port, "bob-session-abc")) == first
