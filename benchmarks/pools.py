@@ -42,6 +42,9 @@ class Client:
     def ends(self) -> None:
         """See :class:`socksproxy.routes.interfaces.Traveller`."""
 
+    def pin(self) -> None:
+        """See :class:`socksproxy.routes.interfaces.Traveller`."""
+
     def name(self) -> None:
         """See :class:`socksproxy.routes.interfaces.Traveller`."""
 

@@ -36,6 +36,8 @@ from ..conftest import Serve
 from ..support.origin import Origin, echo
 from ..support.pools import pooled
 from ..support.proxy import Playing, Proxy, echoes, reactor, reply4, reply5, request4, request5
+from ..support.scripted_proxy import REQUEST, SUCCESS5, ScriptedProxy
+from ..support.upstreams import through
 
 ADDRESSES = [f"127.0.0.{number}" for number in range(10, 30)]
 STICKY = StickySettings(allow=("for",))
@@ -340,3 +342,26 @@ def test_strict(serve_as: Serve, origin: Origin) -> Playing:
     assert other != first
     yield reopened(exits[first])
     assert (yield gone_through(proxy, origin.port, "bob-session-abc")) == first
+
+
+@pytest_twisted.inlineCallbacks
+def test_login_of_each_sticky_session(serve_as: Serve) -> Playing:
+    """Tor keeps the connections of one sticky session together, and those of others apart."""
+    there: ScriptedProxy = yield ScriptedProxy(
+        3, b"\x05\x02", 2 + 32 + 1 + 32, b"\x01\x00", REQUEST, SUCCESS5
+    ).start()
+    options = through("socks5", there.port, login="session")
+    proxy: Proxy = yield serve_as(portal=portal(), sticky=STICKY, **options)
+
+    def scenario(name: str) -> None:
+        with proxy.connect() as sock:
+            assert log_in(sock, name) == 0
+            sock.sendall(request5("192.0.2.1", 80))
+            assert reply5(sock)[0] == 0
+
+    for name in ("bob-session-one", "bob-session-one", "bob-session-two", "bob", "bob"):
+        yield proxy.play(scenario, name)
+    logins = [end.received[3:70] for end in there.ends]
+    assert logins[0] == logins[1]
+    assert len(set(logins)) == 4
+    yield there.stop()
