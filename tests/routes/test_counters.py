@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.task import Clock
 
 from socksproxy.errors import UpstreamFull
 from socksproxy.events import ServerEvents
@@ -15,7 +16,7 @@ from socksproxy.values.upstreams import Upstream
 
 from ..conftest import Serve
 from ..support.origin import Origin, echo
-from ..support.proxy import Playing, Proxy, ask5, closed_port, echoes, until
+from ..support.proxy import Playing, Proxy, ask5, closed_port, echoes, request5, until
 from ..support.scripted_proxy import (
     SUCCESS5,
     ScriptedProxy,
@@ -246,6 +247,35 @@ def test_client_leaves(serve: Serve, scripted: Any) -> Playing:
     sock.close()
     yield until(lambda: numbers(proxy, "one")[0] == 0)
     assert numbers(proxy, "one") == (0, 1, 0, 0)
+
+
+@pytest_twisted.inlineCallbacks
+def test_removed_while_it_hangs(serve_as: Serve, scripted: Any) -> Playing:
+    """e 47: a handshake in an upstream that a reload removes ends by try-timeout, and the count is zero."""
+    there = yield scripted(3)
+    clock = Clock()
+    proxy: Proxy = yield serve_as(clock=clock, **through("socks5", there.port))
+    counters = proxy.sessions.context.ways.counters["one"]
+    with proxy.connect() as sock:
+        sock.sendall(b"\x05\x01\x00" + request5("192.0.2.1", 80))
+        yield until(lambda: there.ends and there.ends[0].received)
+        proxy.factory.reconfigure(upstreams={}, via=None)
+        assert counters.sessions == 1
+        clock.advance(5.1)
+        yield until(lambda: counters.sessions == 0)
+    assert (counters.own_failures, proxy.sessions.context.ways.counters) == (1, {})
+
+
+@pytest_twisted.inlineCallbacks
+def test_loop(serve_as: Serve) -> Playing:
+    """e 46: two servers that lead to each other end by max-sessions, with a failure and nothing left."""
+    one: Proxy = yield serve_as()
+    two: Proxy = yield serve_as()
+    one.factory.reconfigure(**through("socks5", two.address[1], max_sessions=5))
+    two.factory.reconfigure(**through("socks5", one.address[1], max_sessions=5))
+    assert (yield one.play(asked, one)) == 1
+    yield until(lambda: numbers(one, "one")[0] == numbers(two, "one")[0] == 0)
+    assert (numbers(one, "one"), numbers(two, "one")) == ((0, 5, 0, 0), (0, 5, 0, 0))
 
 
 @pytest_twisted.inlineCallbacks
