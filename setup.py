@@ -90,6 +90,7 @@ setup(
         "socksproxy.client",
         "socksproxy.commands",
         "socksproxy.config",
+        "socksproxy.helpers",
         "socksproxy.limits",
         "socksproxy.limits.quota",
         "socksproxy.logs",

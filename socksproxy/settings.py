@@ -20,6 +20,7 @@ from .values.auth import AuthSettings
 from .values.balancers import Balancers, balancers_of
 from .values.bind import BindSettings
 from .values.errors import ConfigError
+from .values.helpers import HelperSettings
 from .values.limits import ServerLimits
 from .values.outgoing import FAMILIES, UNSAID, Sources, sources_of
 from .values.pools import UpstreamPool, check_pools, need_way, pools_of
@@ -53,6 +54,12 @@ def _need_members(settings: ServerSettings, attribute: object, pools: Mapping[st
     check_pools(pools, settings.upstreams)
 
 
+def _need_helpers(settings: ServerSettings, attribute: object, helpers: Mapping[str, HelperSettings]) -> None:
+    for rule in getattr(settings.policy, "rules", ()):
+        if rule.ask is not None and rule.ask not in helpers:
+            raise ConfigError(f"there is no helper {rule.ask}, which the rule {rule.name} asks")
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class ServerSettings:
     """
@@ -75,6 +82,7 @@ class ServerSettings:
         None: directly.
     :ivar sticky: names with which users keep one address or one upstream, such as ``bob-session-abc123``.
         None: every name is the name of a user.
+    :ivar helpers: the external helpers that rules ask, by their names.
     :ivar timeouts: how long a session may stay in a state.
     :ivar limits: how many sessions, bytes in a second, and so on, there may be.
     :ivar usage: counts the bytes of a day and a month, for quotas; its maker starts it.
@@ -107,6 +115,7 @@ class ServerSettings:
     pools: Mapping[str, UpstreamPool] = attrs.field(factory=dict, converter=pools_of, validator=_need_members)
     via: str | None = attrs.field(default=None, validator=_need_upstream)
     sticky: StickySettings | None = None
+    helpers: Mapping[str, HelperSettings] = attrs.field(factory=dict, validator=_need_helpers)
     timeouts: Timeouts = Timeouts()
     limits: ServerLimits = attrs.field(default=ServerLimits(), validator=_need_usage)
     usage: UsageFile | None = None

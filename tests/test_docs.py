@@ -25,6 +25,7 @@ from socksproxy.auth.checkers.htpasswd import new_hash
 from socksproxy.cli import main
 from socksproxy.config import command_line as options_module
 from socksproxy.config.admin import ADMIN_KEYS, ADMIN_LISTENER_KEYS
+from socksproxy.config.helpers import HELPER_KEYS
 from socksproxy.config.limits import LIMIT_KEYS, PREFIX_KEYS
 from socksproxy.config.options import PLACES, TABLES, keys_of
 from socksproxy.config.rules import RULE_KEYS
@@ -159,7 +160,8 @@ def test_toml_is_checked(block: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     file.write_text(block.replace("$2b$12$...", _HASH))
     main(["check", str(file)])
     mistakes = capsys.readouterr().err.splitlines()
-    absent = [line for line in mistakes if re.search("no such file|Cannot find|keytab", line)]
+    elsewhere = "no such file|Cannot find|keytab|is not a program"
+    absent = [line for line in mistakes if re.search(elsewhere, line)]
     assert len(mistakes) == (len(absent) + 1 if absent else 0)  # and a line with their number
 
 
@@ -413,6 +415,7 @@ def test_configuration(tables: ModuleType) -> None:
         ("users", USER_KEYS),
         ("groups", GROUP_KEYS),
         ("upstreams", UPSTREAM_KEYS),
+        ("helpers", HELPER_KEYS),
         ("sets", SET_KEYS),
         ("sticky", STICKY_KEYS),
         ("admin", ADMIN_KEYS),

@@ -163,6 +163,7 @@ TESTED_ELSEWHERE = {
     "session/parts": "session/test_session.py",
     "session/routing": "policy/test_effects.py",
     "values/pools": "config/test_pools.py",
+    "values/helpers": "config/test_helpers.py",
     "values/upstreams": "config/test_upstreams.py",
     # A scripted server for each check and its fault.
     "probe/": "probe/test_checks.py",

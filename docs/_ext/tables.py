@@ -24,7 +24,7 @@ from socksproxy import errors
 from socksproxy.admin.settings import AdminListener, AdminSettings
 from socksproxy.app import Options
 from socksproxy.auth.directory import GroupRecord, UserRecord
-from socksproxy.config import admin, limits, pools, rules, sets, sticky, upstreams, users
+from socksproxy.config import admin, helpers, limits, pools, rules, sets, sticky, upstreams, users
 from socksproxy.config.options import (
     FLAG,
     NUMBER,
@@ -42,6 +42,7 @@ from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.negotiation import TRANSITIONS
 from socksproxy.net.special_addresses import _SPECIAL, Special
 from socksproxy.policy.rules import Rule
+from socksproxy.values.helpers import HelperSettings
 from socksproxy.values.pools import Choose, UpstreamPool
 from socksproxy.values.sticky import StickySettings
 from socksproxy.values.upstreams import Upstream
@@ -221,6 +222,18 @@ def _admin_keys(
         )
 
 
+def config_helpers() -> Iterator[Row]:
+    """The keys of an external helper in the configuration file."""
+    yield ("Key", "Type", "Default", "Example", "Meaning")
+    meanings = _meanings(HelperSettings)
+    for key, known in helpers.HELPER_KEYS.items():
+        name = key.replace("-", "_")
+        default = attrs.fields_dict(HelperSettings)[name].default
+        shown = "none: required" if default is attrs.NOTHING else str(default)
+        kind = {"command": "list of texts", "format": "text"}.get(key, "number")
+        yield (f"``{key}``", kind, shown, f"``{known.example}``", meanings[name])
+
+
 def config_sets() -> Iterator[Row]:
     """The keys of a set in the configuration file."""
     yield ("Key", "Type", "Default", "Example", "Meaning")
@@ -332,6 +345,7 @@ TABLES = {
     "config-pools": config_pools,
     "config-admin": config_admin,
     "config-admin-listener": config_admin_listener,
+    "config-helpers": config_helpers,
     "config-sets": config_sets,
     "config-sticky": config_sticky,
     "config-limit-keys": config_limits,

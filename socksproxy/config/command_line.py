@@ -391,6 +391,7 @@ class SOCKSOptions(CommandLine):
             pools=pools,
             via=self["via"],
             sticky=self._sticky,
+            helpers={} if self._configured is None else self._configured.helpers or {},
             timeouts=Timeouts(**fields["timeouts"]),
             limits=self._limits(said),
             usage=self._usage(),

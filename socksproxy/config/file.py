@@ -18,6 +18,7 @@ from ..policy.compiled import RulePolicy
 from ..values.errors import ConfigError, Path
 from ..values.outgoing import is_address
 from .admin import admin_of
+from .helpers import check_helper, helpers_in
 from .limits import check_quota_file, server_limits
 from .listeners import Listening, listeners_of, problem_with
 from .options import BY_NAME, PLACES, SCOPES, TABLES, Option, keys_of
@@ -32,6 +33,7 @@ from .warnings import of_log, of_rules, of_ways
 from .words import (
     ADMIN,
     GROUPS,
+    HELPERS,
     MOST_TOLD,
     OTHERS,
     POOLS,
@@ -69,6 +71,7 @@ class Configured:
     :ivar pools: its pools of upstreams; None: they, or the upstreams, are wrong.
     :ivar sticky: its names with which users keep one address; None: it has none, or they are wrong.
     :ivar admin: its admin sockets; None: it has none, or they are wrong.
+    :ivar helpers: its external helpers; None: they are wrong.
     :ivar directory: its users' records; None: it has none, or they are wrong.
     :ivar policy: what its rules come to; None: it has none, or they are wrong.
     :ivar used: the options for which that is what counts.
@@ -112,6 +115,9 @@ class Configured:
         if self.sticky is None and STICKY in document:
             self.wrong.add(STICKY)
         self.admin = admin_of(document.get(ADMIN), directory, self.errors)
+        self.helpers = helpers_in(document.get(HELPERS), self.errors)
+        if self.helpers is None:
+            self.wrong.add(HELPERS)
         self.directory = self._read_users(counted)
         self.policy = self._read_rules(counted, directory)
         self._check_ways()
@@ -167,12 +173,15 @@ class Configured:
         return policy
 
     def _check_ways(self) -> None:
-        """Note ways out of users, groups and rules that there are not."""
+        """Note ways out of users, groups and rules, and helpers, that there are not."""
         for kind in (USERS, GROUPS, RULE):
             for name, table in self._tables(kind):
                 if self.pools is not None and self.upstreams is not None and isinstance(table, dict):
                     ways = {**self.upstreams, **self.pools}
                     check_way(table.get("via"), (kind, name, "via"), ways, self.errors)
+        for name, table in self._tables(RULE):
+            if self.helpers is not None and isinstance(table, dict):
+                check_helper(table.get("ask"), (RULE, name, "ask"), self.helpers, self.errors)
 
     def _check_sticky(self) -> None:
         """Note names of users that are no names of users, and choices that last for no time."""

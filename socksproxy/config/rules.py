@@ -55,6 +55,7 @@ RULE_EXAMPLES = {
     "ends-sessions": "true",
     "outgoing": '["192.0.2.7", "2001:db8::7"]',
     "via": '"direct"',
+    "ask": '"accounting"',
     "limits": '{ sessions = 50, download = "2 MB/s" }',
     "user-limits": '{ download = "1 MB/s" }',
     "log": "false",

@@ -15,10 +15,10 @@ from .options import SCOPES, TABLES
 #: The keys at the top of the file, beside the tables of options.
 USERS, GROUPS, RULE, SETS = "users", "groups", "rule", "sets"
 UPSTREAMS, POOLS = "upstreams", "pools"
-STICKY, ADMIN = "sticky", "admin"
+STICKY, ADMIN, HELPERS = "sticky", "admin", "helpers"
 #: The tables of these that have keys, and not tables with names.
 SINGLE = (STICKY,)
-OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS, POOLS, STICKY, ADMIN)
+OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS, POOLS, STICKY, ADMIN, HELPERS)
 
 #: Most mistakes of one kind, or in one table, that are shown: a full list of very many would take minutes.
 MOST_TOLD = 100

@@ -108,6 +108,7 @@ class Explanation(NamedTuple):
     :ivar way: the way out; None: connections leave directly, because no setting names a way out.
     :ivar limits: the limits of a session, each with its holder.
     :ivar log: whether the session has an access record.
+    :ivar helper: the external helper that is asked, too, which this explanation does not do; empty: none.
     :ivar refusal: why the way out does not carry a request that the rules allow; empty: it carries it.
     """
 
@@ -121,6 +122,7 @@ class Explanation(NamedTuple):
     limits: tuple[tuple[str, Limits], ...] = ()
     log: bool = True
     refusal: str = ""
+    helper: str = ""
 
     def data(self) -> dict[str, Any]:
         """The explanation in plain types, for JSON."""
@@ -144,6 +146,8 @@ class Explanation(NamedTuple):
         lines += [f"  {number}. {step}" for number, step in enumerate(self.steps, 1)]
         if self.way is not None:
             lines.append(f"  {self.way}")
+        if self.helper:
+            lines.append(f"  if the helper {self.helper} permits it, which is not asked here")
         if self.allowed:
             lines += [f"  from {', '.join(self.outgoing)}"] if self.outgoing else []
             lines += [f"  outgoing: {self.chosen}"] if self.chosen else []
@@ -202,6 +206,8 @@ def _explained(
     if not decision.allowed:
         return told
     rule, client = decision.effect, question.client
+    if rule is not None and rule.ask is not None:
+        told = told._replace(helper=rule.ask)
     way = _way(rule, question, server)
     if way is not None:
         told = told._replace(way=way)

@@ -192,6 +192,7 @@ class Rule:
         :class:`~socksproxy.values.outgoing.Sources`. Connections and datagrams leave from these addresses,
         and BIND listens on them.
     :ivar via: the upstream through which connections leave, or ``direct``, which means without an upstream.
+    :ivar ask: the external helper that must also permit each request that the rule allows.
     :ivar limits: the limits of all sessions under this rule together.
     :ivar user_limits: the limits of each user under this rule; a client without a name counts by its address.
     :ivar timeouts: the timeouts in place of the server's, once the rule has decided.
@@ -219,6 +220,7 @@ class Rule:
     ends_sessions: bool = False
     outgoing: Collection[str] | None = None
     via: str | None = None
+    ask: str | None = None
     limits: Limits | None = None
     user_limits: Limits | None = None
     timeouts: RuleTimeouts | None = None
@@ -237,6 +239,8 @@ class Rule:
                 problems.append(problem_of(wrong, str(self.name), field))
             except BadValues as wrong:
                 problems += [problem_of(entry, str(self.name), field) for entry in wrong.entries]
+        if self.ask is not None and self.allow is False:
+            problems.append(Problem(str(self.name), "ask", self.ask, "only in a rule that allows"))
         if self.zone is not None and self.days is None and self.hours is None:
             problems.append(Problem(str(self.name), "zone", self.zone, "only with days or hours"))
         if problems:
@@ -352,6 +356,12 @@ def _flag(value: Any) -> bool:
 def _way(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise BadValue(value, "must be the name of an upstream, or direct")
+    return value
+
+
+def _helper(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise BadValue(value, "must be the name of a helper")
     return value
 
 
@@ -613,6 +623,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "ends_sessions": _flag,
     "outgoing": _outgoing,
     "via": _way,
+    "ask": _helper,
     "limits": _limits,
     "user_limits": _limits,
     "timeouts": _timeouts,

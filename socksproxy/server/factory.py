@@ -412,6 +412,7 @@ class SOCKSFactory(Factory):
         self.context.ways.pools.stop()
         if self.context.pins is not None:
             self.context.pins.close()
+        self.context.helpers.close()
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.leave()

@@ -274,7 +274,7 @@ class SessionParts:
         self.client = Client(
             host, port, user, avatar, groups, listener, self.request.version, uid, tuple(aliases), told
         )
-        return Permission(policy, enter)
+        return Permission(policy, enter, self.context.helpers or None)
 
     def _listener(self) -> tuple[str, ...]:
         """What rules call the listener by which the client has come."""

@@ -12,6 +12,7 @@ from zope.interface import implementer
 from ..errors import NotAllowed, OverLimit
 from ..identity import Client
 from ..policy import ICommandPolicy, IDecidingPolicy, INamePolicy
+from ..policy.helpers import RequestHelpers
 from ..policy.rules import Decision, Rule
 from ..wire.words import Address, AddressType, Command
 
@@ -30,11 +31,13 @@ class Permission:
     :ivar enter: called with each rule with limits that allows an address;
         it raises :class:`~socksproxy.errors.OverLimit` when they are reached, and then the address is denied.
         None: the limits of rules are not looked at.
+    :param helpers: the helpers that rules ask; None: no rule asks any.
     :ivar over: the last limit that was reached.
     """
 
     __slots__ = (
         "_by_host",
+        "_helpers",
         "_latest",
         "_policy",
         "_recorded",
@@ -45,8 +48,14 @@ class Permission:
         "over",
     )
 
-    def __init__(self, policy: IDecidingPolicy, enter: Callable[[Rule], None] | None = None) -> None:
+    def __init__(
+        self,
+        policy: IDecidingPolicy,
+        enter: Callable[[Rule], None] | None = None,
+        helpers: RequestHelpers | None = None,
+    ) -> None:
         self._policy = policy
+        self._helpers = helpers
         self.enter = enter
         self.over: OverLimit | None = None
         self._latest: Decision | None = None
@@ -58,13 +67,18 @@ class Permission:
         self._rules: dict[str, None] = {}
         self._recorded = False
 
-    def permits(self, client: Client, command: Command, destination: Address) -> bool:
+    def permits(self, client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
         """See :meth:`socksproxy.policy.IPolicy.permits`."""
         decision = self._policy.decide(client, command, destination)
         self._latest, self._settled = decision, False
         # The addresses of a name may each be under another rule.
         known = destination.type is not AddressType.DOMAIN_NAME
-        return self._noted(decision, destination.host, known)
+        permitted = self._noted(decision, destination.host)
+        if not permitted or not (known or decision.certain):
+            return permitted
+        if self._helpers is not None and decision.effect is not None and decision.effect.ask is not None:
+            return self._asked(decision.effect, client, command, destination, None, known)
+        return not known or self._entered(decision.effect)
 
     def permits_command(self, client: Client, command: Command) -> bool | Decision | Deferred[bool]:
         """See :meth:`socksproxy.policy.ICommandPolicy.permits_command`; a denial is noted."""
@@ -79,15 +93,20 @@ class Permission:
 
     def permits_address(
         self, client: Client, command: Command, destination: Address, name: str | None
-    ) -> bool:
+    ) -> bool | Deferred[bool]:
         """See :meth:`socksproxy.policy.INamePolicy.permits_address`."""
         decision = self._policy.decide(client, command, destination, name)
         # Of a name's addresses some are left out; one that is not tells more.
         if decision.allowed or not self._settled:
             self._latest, self._settled = decision, decision.allowed
-        return self._noted(decision, destination.host, True)
+        if not self._noted(decision, destination.host):
+            return False
+        if self._helpers is not None and decision.effect is not None and decision.effect.ask is not None:
+            return self._asked(decision.effect, client, command, destination, name, True)
+        return self._entered(decision.effect)
 
-    def _noted(self, decision: Decision, host: str, known: bool) -> bool:
+    def _noted(self, decision: Decision, host: str) -> bool:
+        """Remember *decision* about *host*; whether it allows."""
         if len(self._by_host) >= _KEPT:
             # Of many who come to a BIND the last one is the peer.
             del self._by_host[next(iter(self._by_host))]
@@ -95,7 +114,25 @@ class Permission:
         self._recorded |= decision.effect is None or decision.effect.log
         if len(self._rules) < _MOST_NAMED:
             self._rules[decision.rule] = None
-        return decision.allowed and (not known or self._entered(decision.effect))
+        return decision.allowed
+
+    def _asked(
+        self,
+        rule: Rule,
+        client: Client,
+        command: Command,
+        destination: Address,
+        name: str | None,
+        known: bool,
+    ) -> bool | Deferred[bool]:
+        """Whether the helper of *rule* permits the request, too; then the limits of the rule count."""
+        assert self._helpers is not None
+        assert rule.ask is not None
+        host = destination.host if name is None else name
+        answer = self._helpers.permits(rule.ask, client, command, host, destination.port)
+        if isinstance(answer, Deferred):
+            return answer.addCallback(lambda yes: yes and (not known or self._entered(rule)))
+        return answer and (not known or self._entered(rule))
 
     def _entered(self, rule: Rule | None) -> bool:
         """Whether the limits of *rule* have room."""

@@ -31,6 +31,7 @@ from ..net.tcp_options import SocketOption, socket_options
 from ..policy import DefaultPolicy, IDecidingPolicy, IPolicy
 from ..policy.asking import DestinationCheck
 from ..policy.compiled import RulePolicy
+from ..policy.helpers import RequestHelpers
 from ..policy.hours import HoursWatch
 from ..relay import engine_for
 from ..relay.engine import RelayEngine
@@ -152,6 +153,9 @@ class ServerContext:
         self.listeners = OwnListeners()
         self.hours = HoursWatch(reactor, sessions.hours_changed, lambda: bool(len(sessions)))
         self.set_policy(DefaultPolicy() if settings.policy is None else settings.policy)
+        #: What rules ask beside themselves.
+        self.helpers = RequestHelpers(reactor)
+        self.helpers.follow(settings.helpers)
         self._hosts: HostsFile | None = None
         self._set_resolver()
         self.check = DestinationCheck(self.policy, self.names, reactor)
@@ -217,6 +221,8 @@ class ServerContext:
         self.authentication = authentication
         if settings.policy is not before.policy:
             self.set_policy(DefaultPolicy() if settings.policy is None else settings.policy)
+        if settings.helpers != before.helpers:
+            self.helpers.follow(settings.helpers)
         if settings.resolver is not before.resolver or settings.prefer != before.prefer:
             self._set_resolver()
         self.check = DestinationCheck(self.policy, self.names, self.reactor)

@@ -97,7 +97,8 @@ def test_examples(key: str) -> None:
         rule["days"] = RULE_EXAMPLES["days"]
     lines = [f"{name} = {value}" for name, value in rule.items()]
     sets = '[sets.games]\nnames = ["play.example"]\n[sets.servers]\nnetworks = ["198.51.100.0/28"]'
-    assert mistakes("\n".join(["[[rule]]", *lines, sets, "[groups.admins]"])) == []
+    helper = '[helpers.accounting]\ncommand = ["/bin/sh"]'
+    assert mistakes("\n".join(["[[rule]]", *lines, sets, "[groups.admins]", helper])) == []
 
 
 @pytest.mark.parametrize(

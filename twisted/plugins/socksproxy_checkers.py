@@ -192,3 +192,22 @@ timeout=SECONDS: how long its answer may take, 5 if not given.
 A client whose identd is not reached, or does not know, is told 92; one with another userid, 93.
 """,
 )
+
+helper = CheckerFactory(
+    "helper",
+    "IUsernamePassword",
+    "command=PROGRAM [ARGUMENTS][:children=N][:concurrency=N][:timeout=SECONDS]",
+    """
+Usernames and passwords that a program checks: yours, or one of Squid's helpers for
+"auth_param basic". The program reads a line with the name and the password, both escaped as in
+URLs, and writes OK or ERR, or BH if it cannot tell. With OK user=NAME the user has another name.
+
+command=PROGRAM ARGUMENTS: the path of the program. No shell reads it; a \\ quotes a colon.
+children=N: the greatest number of its processes, 5 if not given.
+concurrency=N: one process has so many questions at once. A number stands before each question, and
+    before its answer. 0, if not given: one question at a time, without a number.
+timeout=SECONDS: how long an answer may take, 10 if not given.
+
+A client is refused where no answer comes; that counts as no wrong password.
+""",
+)
