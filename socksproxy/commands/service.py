@@ -24,7 +24,7 @@ from ..policy.asking import DestinationCheck, still_permitted
 from ..policy.rules import Rule
 from ..relay.engine import RelayEngine
 from ..relay.idle import IdleRelays
-from ..relay.interfaces import IRelay
+from ..relay.interfaces import Direction, IRelay
 from ..routes.interfaces import Route, Trail
 from ..runtime.deadlines import Deadlines
 from ..udp.registry import Associations
@@ -195,6 +195,11 @@ class Service:
         return False
 
     @property
+    def directions(self) -> tuple[Direction, Direction] | None:
+        """The directions of the relay; None: there is none."""
+        return None
+
+    @property
     def peers(self) -> Sequence[Address] | None:
         """The addresses that the service leads to, or may lead to; None: they are not known yet."""
         return None if self.reached is None else [self.reached]
@@ -279,6 +284,11 @@ class Relaying(Service):
     def granted(self) -> bool:
         """See :attr:`Service.granted`."""
         return self._relay is not None
+
+    @property
+    def directions(self) -> tuple[Direction, Direction] | None:
+        """See :attr:`Service.directions`."""
+        return None if self._relay is None else self._relay.directions()
 
     def relay(self, dialed: Dialed, bound: Address) -> None:
         """There is a connection: the client is told *bound*, and bytes are relayed from now on."""

@@ -4,7 +4,7 @@ How a relay ends, and what every relay can be asked.
 
 from __future__ import annotations
 
-from typing import Protocol as Shape
+from typing import NamedTuple, Protocol as Shape
 
 from zope.interface import Attribute, Interface
 
@@ -21,6 +21,22 @@ class RelayOwner(Shape):
 
     def relay_ended(self, relay: IRelay) -> None:
         """Both connections of *relay* are closed; this is told once."""
+
+
+class Direction(NamedTuple):
+    """
+    One direction of a relay, as it is at a moment.
+
+    :ivar moved: bytes that were delivered.
+    :ivar closed: whether the sender has closed it.
+    :ivar full: whether bytes wait because the receiver does not take them.
+    :ivar limited: whether bytes wait because of a limit.
+    """
+
+    moved: int
+    closed: bool
+    full: bool
+    limited: bool
 
 
 class IRelay(Interface):
@@ -41,6 +57,9 @@ class IRelay(Interface):
 
         :param how: what the record says of it.
         """
+
+    def directions() -> tuple[Direction, Direction]:
+        """The direction from the client to the destination, and the other one."""
 
     def meter(meters: Meters | None) -> None:
         """

@@ -33,7 +33,7 @@ from ..net.names import plain
 from ..net.own_listeners import Place, path_of
 from ..net.tcp_options import reset_on_close
 from .epoll_events import BROKEN, READABLE, UNEVEN, WRITE
-from .interfaces import IRelay, RelayOwner
+from .interfaces import Direction, IRelay, RelayOwner
 from .pipes import Pipe, PipePool
 
 BUFFER_SIZE = 65536
@@ -178,6 +178,12 @@ class Half:
                 self._pump_at_most(meter)
                 return
         engine.again(self)
+
+    @property
+    def direction(self) -> Direction:
+        """The direction from this socket to the other."""
+        limited = self.meter is not None and self.meter.waiting
+        return Direction(self.moved, self.eof, self._blocked and not limited, limited)
 
     def send_first(self, early: bytes) -> None:
         """*early* goes to the other socket before anything that is read here."""
@@ -461,6 +467,10 @@ class EngineRelay:
     def received(self) -> int:
         """Bytes that the client's socket has taken."""
         return self.destination.moved
+
+    def directions(self) -> tuple[Direction, Direction]:
+        """See :meth:`socksproxy.relay.interfaces.IRelay.directions`."""
+        return self.client.direction, self.destination.direction
 
     def abort(self, how: Cause = Cause.ABORTED) -> None:
         """See :meth:`socksproxy.relay.interfaces.IRelay.abort`."""

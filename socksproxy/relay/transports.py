@@ -23,7 +23,7 @@ from ..net.own_listeners import Place, place_of
 from ..twisted_internals import can_half_close, innermost, read_at_most
 from ..values.timeouts import NEVER
 from ..wire.words import ProtocolError
-from .interfaces import IRelay, RelayOwner
+from .interfaces import Direction, IRelay, RelayOwner
 
 #: Bytes that a transport reads at a time, and at the least.
 _MOST_READ, _LEAST_READ = 65536, 512
@@ -91,6 +91,12 @@ class RelayEnd:
         """The connection is gone."""
         self.gone = True
         self._relay.lost(self, reason)
+
+    @property
+    def direction(self) -> Direction:
+        """The direction from this end to the other."""
+        limited = self.meter is not None and self.meter.waiting
+        return Direction(self.other.delivered, self.read_closed, self._full, limited)
 
     # What the relay does.
 
@@ -287,6 +293,10 @@ class TransportsRelay:
     def received(self) -> int:
         """Bytes handed to the client's transport."""
         return self.client.delivered
+
+    def directions(self) -> tuple[Direction, Direction]:
+        """See :meth:`socksproxy.relay.interfaces.IRelay.directions`."""
+        return self.client.direction, self.destination.direction
 
     def start(self, early: bytes = b"", client_eof: bool = False) -> None:
         """

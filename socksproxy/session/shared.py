@@ -148,6 +148,8 @@ class ServerContext:
         self.settings = settings
         self.sessions = sessions
         self.events = Events()
+        #: The traces (:class:`~socksproxy.session.trace.Tracing`); None: nothing is traced.
+        self.tracing: Any = None
         #: Names the sessions; the workers of a server have other ones.
         self.ids = SessionIds()
         self.listeners = OwnListeners()

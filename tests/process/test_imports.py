@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import signal
 import socket
 import ssl
 import sys
@@ -18,6 +21,7 @@ from tests.support.origin import Origin, echo
 from tests.support.processes import Program
 from tests.support.proxy import ask4, ask5, ask_as, echoes
 from tests.support.udp import Client, udp_socket
+from tests.support.workers import LISTENING, until, with_python
 
 #: twistd, which tells at its end what was imported after the start.
 PROGRAM = """
@@ -169,3 +173,75 @@ def test_plain(tmp_path: Path, origin: Origin) -> None:
     with server.connect() as sock:
         ask5(sock, "127.0.0.1", 0, Command.RESOLVE_PTR)
     assert server.imported_late() == []
+
+
+#: A Python that runs a worker, which tells at its end what was imported after the start.
+WORKER = """#!{python}
+import sys
+_, _, boot, *sys.argv = sys.argv
+exec(boot.rpartition("main()")[0])
+import socksproxy.workers.worker as worker
+run = worker.run
+
+def running(orders, control, reactor):
+    known = []
+    reactor.callWhenRunning(lambda: known.append(set(sys.modules)))
+    run(orders, control, reactor)
+    print("imported late:", *sorted(set(sys.modules) - known[0]), file=sys.stderr)
+
+worker.run = running
+main()
+"""
+
+THROUGH = """
+[listeners]
+listen = ["tcp:0:interface=127.0.0.1"]
+[workers]
+workers = 2
+[log]
+log = "syslog:tcp:127.0.0.1:{syslog}"
+server-log = "server.log"
+server-log-format = "json"
+[upstreams.next]
+address = "127.0.0.1:{upstream}"
+type = "socks5"
+[[rule]]
+name = "through"
+allow = true
+names = ["origin.invalid"]
+via = "next"
+[[rule]]
+name = "all"
+allow = true
+"""
+
+
+def test_workers_and_upstreams(tmp_path: Path, origin: Origin) -> None:
+    """Also not in workers, through an upstream, with a syslog server, and after a reload."""
+    python = tmp_path / "python"
+    python.write_text(WORKER.format(python=sys.executable))
+    python.chmod(0o755)
+    (tmp_path / "upstream").mkdir()
+    upstream = Server(tmp_path / "upstream", '[listeners]\ninterface = "127.0.0.1"\nport = 0\n', 1)
+    with socket.create_server(("127.0.0.1", 0)) as syslog:
+        config = THROUGH.format(syslog=syslog.getsockname()[1], upstream=upstream.ports[0])
+        (tmp_path / "socks.toml").write_text(config)
+        command = [*with_python(str(python)), "-n", "--pidfile=", "socks", "--config", "socks.toml"]
+        program = Program(command, tmp_path)
+        log = tmp_path / "server.log"
+        until(lambda: log.exists() and "listening on" in log.read_text())
+        found = re.search(LISTENING, log.read_text())
+        assert found is not None
+        address = ("127.0.0.1", int(found[1]))
+        for reload in (False, True):
+            if reload:
+                program.process.send_signal(signal.SIGHUP)
+                until(lambda: "reloaded: " in log.read_text())
+            for host in 4 * ("127.0.0.1", "origin.invalid", "localhost", "192.0.2.1.invalid"):
+                with socket.create_connection(address, 60) as sock:
+                    if ask5(sock, host, origin.port)[0] == 0:
+                        echoes(sock)
+        program.stop()
+    assert upstream.imported_late() == []
+    late = [json.loads(line)["text"] for line in log.read_text().splitlines() if "imported late" in line]
+    assert late == ["imported late:"] * 2
