@@ -16,6 +16,7 @@ from .limits.quota.usage import UsageFile
 from .negotiation import IMethod
 from .net.ports import Advertised, advertised_of
 from .policy import IPolicy
+from .routes.own import IRoute
 from .values.auth import AuthSettings
 from .values.balancers import Balancers, balancers_of
 from .values.bind import BindSettings
@@ -23,7 +24,7 @@ from .values.errors import ConfigError
 from .values.helpers import HelperSettings
 from .values.limits import ServerLimits
 from .values.outgoing import FAMILIES, UNSAID, Sources, sources_of
-from .values.pools import UpstreamPool, check_pools, need_way, pools_of
+from .values.pools import UpstreamPool, check_pool_name, check_pools, need_way, pools_of
 from .values.sticky import StickySettings
 from .values.timeouts import Timeouts
 from .values.udp import UDPSettings
@@ -47,7 +48,16 @@ def _check_family(settings: ServerSettings, attribute: object, family: str | Non
 
 def _need_upstream(settings: ServerSettings, attribute: object, via: str | None) -> None:
     if via is not None:
-        need_way(via, settings.pools, settings.upstreams)
+        need_way(via, {**settings.pools, **settings.routes}, settings.upstreams)
+
+
+def _need_names(settings: ServerSettings, attribute: object, routes: Mapping[str, Any]) -> None:
+    for name, route in routes.items():
+        check_pool_name(name)
+        if not IRoute.providedBy(route):
+            raise ConfigError(f"the route {name} does not provide IRoute")
+        if name in settings.upstreams or name in settings.pools:
+            raise ConfigError(f"an upstream or a pool has the name {name}, too")
 
 
 def _need_members(settings: ServerSettings, attribute: object, pools: Mapping[str, UpstreamPool]) -> None:
@@ -78,6 +88,8 @@ class ServerSettings:
         such as ``same``. See :class:`~socksproxy.values.outgoing.Sources`.
     :ivar upstreams: the upstream proxies, by their names.
     :ivar pools: the pools of upstreams, by their names; see :class:`~socksproxy.values.pools.UpstreamPool`.
+    :ivar routes: ways out of your own by their names, each an :class:`~socksproxy.IRoute`; ``via`` of the
+        server, of rules and of users names them.
     :ivar via: the upstream or pool through which connections leave where no rule and no user says another;
         None: directly.
     :ivar sticky: names with which users keep one address or one upstream, such as ``bob-session-abc123``.
@@ -113,6 +125,7 @@ class ServerSettings:
     outgoing: Sources = attrs.field(default=UNSAID, converter=sources_of)
     upstreams: Mapping[str, Upstream] = attrs.field(factory=dict, converter=upstreams_of)
     pools: Mapping[str, UpstreamPool] = attrs.field(factory=dict, converter=pools_of, validator=_need_members)
+    routes: Mapping[str, Any] = attrs.field(factory=dict, validator=_need_names)
     via: str | None = attrs.field(default=None, validator=_need_upstream)
     sticky: StickySettings | None = None
     helpers: Mapping[str, HelperSettings] = attrs.field(factory=dict, validator=_need_helpers)

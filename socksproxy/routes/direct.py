@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IReactorTCP
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ..errors import UpstreamFull, reply_for
 from ..net.dial import Connects, Dialed, Pending, SocketDialer, TransportDialer, as_deferred
@@ -20,8 +21,10 @@ from ..values.outgoing import Outgoing
 from ..wire.words import Address, Reply
 from .counters import UpstreamCounters, enter
 from .interfaces import Trail
+from .own import IRoute
 
 
+@implementer(IRoute)
 class Direct:
     """
     Connects to destinations directly from this machine.
@@ -83,6 +86,7 @@ class Direct:
         return None if source is None else source[0]
 
 
+@implementer(IRoute)
 class DirectUpstream:
     """
     A direct way with a name: an upstream of type direct.

@@ -15,6 +15,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ..errors import SHORTAGES, UpstreamFailed, UpstreamFull, describe, reply_for
 from ..net.dial import Dialed, Pending
@@ -23,6 +24,7 @@ from ..values.rendezvous import key_of
 from ..wire.words import Address, Reply
 from .interfaces import Route, Trail
 from .members import Member, Members, is_its_own
+from .own import IRoute
 
 #: Seconds in which a connection gets past silent members.
 PATIENCE = 7.5
@@ -53,6 +55,7 @@ def try_seconds(pool: UpstreamPool, seconds: float) -> float:
     return seconds / min(pool.tries, _SILENT)
 
 
+@implementer(IRoute)
 class PoolRoute:
     """
     Connects to destinations through the members of a pool.
@@ -112,6 +115,10 @@ class PoolRoute:
         if choose is Choose.HASH_USER and asker.user is not None:
             return key_of("user", asker.user)
         return key_of("client", asker.client)
+
+
+#: The public name; the code has a pool of threads, too.
+Pool = PoolRoute
 
 
 class PoolDial:

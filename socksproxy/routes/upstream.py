@@ -17,6 +17,7 @@ from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ..client.connecting import Conversation
 from ..client.handshake import HandshakeFailed, Problem, Work
@@ -40,11 +41,13 @@ from .counters import enter
 from .endpoint_reactor import EndpointReactor
 from .hops import TOR, Hop
 from .interfaces import Route, Trail
+from .own import IRoute
 
 #: Those of Tor's own replies that mean a lack of permission.
 _TOR_NOT_ALLOWED = frozenset({0xF4, 0xF5})
 
 
+@implementer(IRoute)
 class UpstreamRoute:
     """
     Connects to destinations through proxies.
@@ -412,6 +415,7 @@ def _dialed(link: Destination) -> Dialed:
     return Dialed(link, UNSPECIFIED, place)
 
 
+@implementer(IRoute)
 class Nowhere:
     """
     A way out that the configuration does not have, or no longer has; every attempt fails.

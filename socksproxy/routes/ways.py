@@ -26,6 +26,7 @@ from .direct import Direct, DirectUpstream
 from .hops import Hop, hops_of
 from .interfaces import Route
 from .members import Member, Members
+from .own import OwnRoute
 from .pool import PoolRoute, patience, try_seconds
 from .pools import Pools
 from .upstream import Nowhere, UpstreamRoute
@@ -46,6 +47,7 @@ class WaysOut:
     :param tell: passes the events of upstreams on.
     :ivar counters: the numbers of the upstreams, by their names.
     :ivar pools: the pools, by their names.
+    :ivar own: an embedder's own routes, by their names.
     :ivar by: gives the route by its name (None: the direct one) and the addresses to leave from.
     """
 
@@ -61,6 +63,7 @@ class WaysOut:
         self._names = names
         self._tell = tell
         self.counters: dict[str, UpstreamCounters] = {}
+        self.own: Mapping[str, Any] = {}
         self.pools = Pools(reactor, names, self._new_counters)
         self._threads = Pool(reactor, name="logins to upstreams", threads=4, waiting=256)
 
@@ -131,6 +134,8 @@ class WaysOut:
         """The way out that is called *via*. One that there is not, or not any more, leads nowhere."""
         if via is None or via == DIRECT:
             return self._direct(outgoing)
+        if via in self.own:
+            return OwnRoute(via, self.own[via])
         if via in self.pools:
             return self._by_pool(via, outgoing)
         try:

@@ -37,6 +37,7 @@ from ..net.ports import host_of
 from ..net.tcp_options import set_options
 from ..relay.interfaces import RelayOwner
 from ..relay.transports import TransportsRelay, reached_by
+from ..routes.interfaces import Route
 from ..session.early_data import READ
 from ..session.registry import Registry
 from ..session.session import Session
@@ -53,6 +54,7 @@ from ..twisted_internals import (
     socket_of,
     without_header,
 )
+from ..values.outgoing import Outgoing
 from ..wire.proxy import ProxyHeader
 from .balanced import NO_HEADER, Arrival, arrive, reached, shown
 from .sockets import pace, take_over
@@ -399,6 +401,15 @@ class SOCKSFactory(Factory):
         :returns: fires when no session is left.
         """
         return self.sessions.drain(seconds)
+
+    def way(self, name: str) -> Route:
+        """
+        The way out *name*, an :class:`~socksproxy.IRoute`, by which a route of your own leads on.
+
+        :param name: ``direct``, or the name of an upstream, a pool or a route of your own. Connections by a
+            way that there is not fail.
+        """
+        return self.context.route_by(name, Outgoing())
 
     def startFactory(self) -> None:
         """The first port is open."""

@@ -299,6 +299,7 @@ class ServerContext:
         self.passes_logins = any(each.login == CLIENTS_OWN for each in upstreams.values())
         self.ways.configure(upstreams, _fixed(self.settings), self.socket_options)
         self.ways.configure_pools(self.settings.pools, self.settings.timeouts.connect)
+        self.ways.own = self.settings.routes
         #: The way out by its name, for rules and users with addresses of their own to leave from.
         self.route_by: Callable[[str | None, Outgoing], Route] = self.ways.by
         #: Whether the server's outgoing address is chosen for each session.

@@ -4,7 +4,7 @@ The settings of pools: upstream proxies among which each connection chooses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
@@ -232,11 +232,12 @@ def check_pools(pools: Mapping[str, UpstreamPool], upstreams: Mapping[str, Upstr
         raise problem
 
 
-def need_way(via: str, pools: Mapping[str, UpstreamPool], upstreams: Mapping[str, Upstream]) -> None:
+def need_way(via: str, others: Collection[str], upstreams: Mapping[str, Upstream]) -> None:
     """
     See that there is a way out *via*.
 
+    :param others: the names of pools, and of other ways out that are no upstreams.
     :raises ConfigError: when there is none.
     """
-    if via not in pools:
+    if via not in others:
         chain_of(via, upstreams)
