@@ -29,7 +29,7 @@ from .sticky import check_choice, check_names, sticky_of
 from .syntax import MOST_BYTES, parsed
 from .upstreams import check_way, upstreams_in
 from .users import check_groups, directory_of
-from .warnings import of_log, of_rules, of_ways
+from .warnings import of_log, of_rules, of_upstreams, of_ways
 from .words import (
     ADMIN,
     GROUPS,
@@ -244,8 +244,15 @@ class Configured:
         if self.policy is not None:
             rules = self._document.get(RULE, [])  # [sets.metadata] alone makes a policy, too
             found += of_rules(self.policy.rules, rules, self.policy.sets, self._document.get(USERS, ()))
-            found += of_ways(self.policy.rules, self.said.get("via"), self.upstreams or {}, self.pools or {})
+            found += of_ways(self.policy.rules, self._other_ways(), self.upstreams or {}, self.pools or {})
+        found += of_upstreams(self.upstreams or {}, self.said.get("resolver", "system"))
         return self._told(found)
+
+    def _other_ways(self) -> list[str]:
+        """The ways out of the server, of groups and of users."""
+        tables = [table for kind in (GROUPS, USERS) for _, table in self._tables(kind)]
+        ways = [self.said.get("via"), *(table.get("via") for table in tables if isinstance(table, dict))]
+        return [way for way in ways if isinstance(way, str)]
 
     @property
     def is_wrong(self) -> bool:

@@ -6,21 +6,23 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from ..net.own_listeners import UNIX
+from ..net.sockets import namespace_path
 from ..policy.rules import COMMANDS, DAYS, VERSIONS, Rule
 from ..policy.sets import Sets
 from ..values.errors import ConfigError
 from ..values.logs import log_place
 from ..values.pools import UpstreamPool
 from ..values.upstreams import Upstream
-from ..wire.words import Command
+from ..wire.words import AddressType, Command
 from .upstreams import names_resolved_by
-from .words import RULE
+from .words import RULE, UPSTREAMS
 
 #: The fields of a rule that are no conditions.
 _EFFECTS = frozenset(
@@ -93,19 +95,21 @@ def of_rules(
 
 def of_ways(
     rules: Sequence[Rule],
-    via: str | None,
+    others: Sequence[str],
     upstreams: Mapping[str, Upstream],
     pools: Mapping[str, UpstreamPool],
 ) -> Iterator[ConfigError]:
     """
     The warnings about rules by network where an upstream looks names up, so that no address is known here.
 
-    :param via: the way out of the server.
+    :param others: the ways out of the server, of users and of groups.
     """
     behind: tuple[Rule, str] | None = None
     found = []
     for number, rule in reversed(list(enumerate(rules))):
-        resolver = names_resolved_by(rule.via or via, upstreams, pools)
+        ways = others if rule.via is None else [rule.via]
+        resolvers = (names_resolved_by(way, upstreams, pools) for way in ways)
+        resolver = next((each for each in resolvers if each is not None), None)
         if resolver is not None and rule.allow and Command.CONNECT in (rule.commands or _EVERY_COMMAND):
             behind = rule, resolver
         if rule.networks is None or behind is None:
@@ -116,6 +120,39 @@ def of_ways(
         right = f"names are not compared with networks where {by} has the upstream {behind[1]} look them up"
         found.append(ConfigError(right, path=(RULE, number, "networks"), shown=False))
     yield from reversed(found)
+
+
+def of_upstreams(upstreams: Mapping[str, Upstream], resolver: str) -> Iterator[ConfigError]:
+    """
+    The warnings about sockets that cannot leave as an upstream says, and about look-ups that do not.
+
+    :param resolver: the option of this name.
+    """
+    for name, upstream in upstreams.items():
+        if upstream.interface is not None and upstream.netns is None and not _is_there(upstream.interface):
+            right = "there is no such interface now: connections fail until there is one"
+            yield ConfigError(right, path=(UPSTREAMS, name, "interface"))
+        if upstream.netns is not None and not os.path.exists(namespace_path(upstream.netns)):
+            right = "there is no such namespace now: connections fail until there is one"
+            yield ConfigError(right, path=(UPSTREAMS, name, "netns"))
+        keys = [key for key in ("interface", "mark", "netns") if getattr(upstream, key) is not None]
+        if keys and resolver == "system" and _has_names(upstream):
+            right = 'names are looked up by the C library, which leaves otherwise; "dns:HOST" leaves likewise'
+            yield ConfigError(right, path=(UPSTREAMS, name, keys[0]), shown=False)
+
+
+def _is_there(interface: str) -> bool:
+    try:
+        socket.if_nametoindex(interface)
+    except OSError:
+        return False
+    return True
+
+
+def _has_names(upstream: Upstream) -> bool:
+    """Whether names are looked up here for *upstream*: those of destinations, or its own."""
+    address = upstream.address
+    return not upstream.takes_names or address is None or address.type is AddressType.DOMAIN_NAME
 
 
 def _behind(rules: Sequence[Rule]) -> Iterator[ConfigError]:

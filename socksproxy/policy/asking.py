@@ -33,6 +33,7 @@ class DestinationCheck(NamedTuple):
     :ivar leaves_as_name: tells whether a permitted destination goes to the way out as a name. It raises
         :class:`~socksproxy.errors.SOCKSError` where the way out does not carry the command. None: every
         connection leaves from this machine.
+    :ivar names_for: gives what looks up the name of a permitted destination; None: *names* does.
     :ivar enough: those of a name's permitted addresses that are to be tried; None: all are.
     """
 
@@ -41,6 +42,7 @@ class DestinationCheck(NamedTuple):
     clock: IReactorTime
     leaves_as_name: Callable[[Command, Address], bool] | None = None
     enough: Callable[[list[Address]], list[Address]] | None = None
+    names_for: Callable[[Address], NameLookups] | None = None
 
 
 def ask(policy: IPolicy, client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
@@ -224,10 +226,11 @@ def permitted_addresses(
         return _permitted([Address.of("127.0.0.1", port)], check, client, command, host, resolved)
     if as_name:
         return [destination]
-    remembered = check.names.remembered(host, port)
+    names = check.names if check.names_for is None else check.names_for(destination)
+    remembered = names.remembered(host, port)
     if remembered is not None:
         return _permitted(remembered, check, client, command, host, resolved)
-    looked_up = check.names.lookup(host, port, client.share)
+    looked_up = names.lookup(host, port, client.share)
     return looked_up.addCallback(_permitted, check, client, command, host, resolved)
 
 

@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from ..errors import UpstreamFull, reply_for
 from ..net.dial import Connects, Dialed, Pending, SocketDialer, TransportDialer, as_deferred
+from ..net.resolve import NameLookups
 from ..net.sockets import Leaving
 from ..net.tcp_options import SocketOption
 from ..values.outgoing import Outgoing
@@ -40,6 +41,7 @@ class Direct:
 
     resolves = judges = False
     via = None
+    names = None
     needs_trail = False
 
     def __init__(
@@ -93,16 +95,23 @@ class DirectUpstream:
 
     :param counters: its numbers.
     :param direct: leads out.
+    :param names: gives what looks up the names of destinations, where sockets leave in a way of their own.
     :ivar via: the name, where sockets leave in a way of their own: then the route carries CONNECT alone.
     """
 
     resolves = judges = False
     needs_trail = True
 
-    def __init__(self, counters: UpstreamCounters, direct: Direct) -> None:
+    def __init__(self, counters: UpstreamCounters, direct: Direct, names: Callable[[], NameLookups]) -> None:
+        self._names = names
         self.via = None if direct.leaves_as_others else counters.name
         self._direct = direct
         self.counters = counters
+
+    @property
+    def names(self) -> NameLookups | None:
+        """See :attr:`socksproxy.routes.interfaces.Route.names`."""
+        return None if self._direct.leaves_as_others else self._names()
 
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""

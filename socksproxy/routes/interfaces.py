@@ -8,6 +8,7 @@ from secrets import token_hex
 from typing import Protocol, TypeAlias
 
 from ..net.dial import Pending
+from ..net.resolve import NameLookups
 from ..values.outgoing import Asker
 from ..wire.password import Credentials
 from ..wire.words import Address
@@ -109,6 +110,7 @@ class Route(Protocol):
         route leads directly to the destination. A route through proxies carries CONNECT alone.
     :ivar judges: whether the route passes on the name that the client has asked for, in place of the address
         of the name that the policy has judged. One address of the name is enough then.
+    :ivar names: looks up the names of destinations for this route; None: the server's own look-ups do.
     :ivar needs_trail: whether :meth:`dial` needs a trail. The caller calls :meth:`Trail.leave` when the
         connection has ended.
     """
@@ -121,6 +123,9 @@ class Route(Protocol):
 
     @property
     def judges(self) -> bool: ...
+
+    @property
+    def names(self) -> NameLookups | None: ...
 
     @property
     def needs_trail(self) -> bool: ...

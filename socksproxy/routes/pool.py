@@ -68,6 +68,7 @@ class PoolRoute:
     """
 
     needs_trail = True
+    names = None
 
     def __init__(
         self,

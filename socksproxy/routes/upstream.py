@@ -55,7 +55,7 @@ class UpstreamRoute:
     :param clock: the reactor: it tells the time, and connects by endpoints.
     :param hops: the proxies, the first one from here first.
     :param first: leads to the first proxy.
-    :param names: gives what looks up the name of the first proxy.
+    :param names: gives what looks up the name of the first proxy, and names of destinations.
     :param engine: gives the present relay engine.
     :param seconds: the seconds in which the last proxy must have the request.
     :param resolves: whether the last proxy receives names, and looks them up.
@@ -89,6 +89,11 @@ class UpstreamRoute:
         self._names = names
         self._plain = all(hop.plain for hop in hops)
         self.deadlines: Deadlines[Try] = Deadlines(clock, seconds, Try.expired)
+
+    @property
+    def names(self) -> NameLookups | None:
+        """See :attr:`socksproxy.routes.interfaces.Route.names`."""
+        return self._names()
 
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
@@ -425,6 +430,7 @@ class Nowhere:
 
     resolves = True
     judges = False
+    names = None
     needs_trail = True
 
     def __init__(self, name: str) -> None:

@@ -87,6 +87,7 @@ class WaysOut:
         for name, upstream in upstreams.items():
             self.counters[name].most = upstream.max_sessions
         self.by: Callable[[str | None, Outgoing], Route] = lru_cache(_ROUTES)(self._route)
+        self._names_by: Callable[[Leaving], Callable[[], NameLookups]] = lru_cache(_ROUTES)(self._new_names)
         self._leading: Callable[[Outgoing, Leaving], Direct] = lru_cache(_ROUTES)(self._new_direct)
 
     def configure_pools(self, pools: Mapping[str, UpstreamPool], connect_timeout: float) -> None:
@@ -160,18 +161,34 @@ class WaysOut:
         :param seconds: the seconds in which it must have the request; its own try-timeout may be shorter.
         """
         if not hops:
-            return DirectUpstream(counters, self._direct(outgoing, last))
+            return DirectUpstream(counters, self._direct(outgoing, last), self._names_by(_leaving(last)))
+        first = self._upstreams.get(hops[0].name, last)
         return UpstreamRoute(
             self._reactor,
             hops,
-            self._direct(outgoing, self._upstreams.get(hops[0].name, last)),
-            self._names,
+            self._direct(outgoing, first),
+            self._names_by(_leaving(first)),
             self._engine,
             min(last.try_timeout, seconds),
             last.takes_names,
             last.judges_names,
             self._threads,
         )
+
+    def _new_names(self, leaving: Leaving) -> Callable[[], NameLookups]:
+        """What gives the look-ups whose questions leave as *leaving* says."""
+        if leaving == Leaving():
+            return self._names
+        made: tuple[NameLookups, NameLookups] | None = None
+
+        def names() -> NameLookups:
+            nonlocal made
+            present = self._names()
+            if made is None or made[0] is not present:
+                made = present, present.leaving_by(leaving.new_socket)
+            return made[1]
+
+        return names
 
     def _direct(self, outgoing: Outgoing, first: Upstream | None = None) -> Direct:
         """
@@ -181,10 +198,15 @@ class WaysOut:
         """
         leaving = Leaving()
         if first is not None:
-            leaving = Leaving(first.interface, first.mark, first.netns)
+            leaving = _leaving(first)
             if first.outgoing is not None:
                 outgoing = first.outgoing._replace(strict=True)
         return self._leading(outgoing, leaving)
 
     def _new_direct(self, outgoing: Outgoing, leaving: Leaving) -> Direct:
         return Direct(self._reactor, self._engine, outgoing, self._options, self._fixed, leaving)
+
+
+def _leaving(first: Upstream) -> Leaving:
+    """How sockets to *first* leave, or its own where it is no proxy."""
+    return Leaving(first.interface, first.mark, first.netns)

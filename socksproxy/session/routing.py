@@ -10,6 +10,7 @@ from functools import partial
 from ..errors import CommandNotSupported
 from ..net.dial import Pending
 from ..net.names import canonical
+from ..net.resolve import NameLookups
 from ..policy.asking import DestinationCheck
 from ..policy.rules import Rule
 from ..routes.interfaces import Route, Trail
@@ -35,7 +36,12 @@ class RoutedSession(SessionParts):
         if self.permission is None and self.client.avatar is None and context.route.via is None:
             return context.check
         return DestinationCheck(
-            self.policy, context.names, context.reactor, self._leaves_as_name, self._enough
+            self.policy,
+            context.names,
+            context.reactor,
+            self._leaves_as_name,
+            self._enough,
+            self._names_for,
         )
 
     def _leaves_as_name(self, command: Command, destination: Address) -> bool:
@@ -87,6 +93,10 @@ class RoutedSession(SessionParts):
         """See :meth:`socksproxy.routes.interfaces.Traveller.name`."""
         destination = canonical(self.request.destination, self.context.names.defines)
         return destination if destination.type is AddressType.DOMAIN_NAME else None
+
+    def _names_for(self, destination: Address) -> NameLookups:
+        """See :attr:`socksproxy.policy.asking.DestinationCheck.names_for`."""
+        return self.way(self.rule(destination)).names or self.context.names
 
     def _enough(self, addresses: list[Address]) -> list[Address]:
         """See :attr:`socksproxy.policy.asking.DestinationCheck.enough`."""

@@ -153,6 +153,40 @@ def test_warnings(tmp_path: Path) -> None:
     assert parsed(ONE + 'resolve = "here"\n' + rules, tmp_path).warnings == []
 
 
+def test_warnings_of_users(tmp_path: Path) -> None:
+    """The way of a user or a group is one of the ways of a rule that names none."""
+    rules = (
+        '[[rule]]\nname = "no"\nallow = false\nnetworks = ["private"]\n[[rule]]\nname = "all"\nallow = true\n'
+    )
+    assert parsed(ONE + rules, tmp_path).warnings == []
+    for table in ('[groups.all]\nvia = "one"\n', '[users.bob]\nvia = "one"\n'):
+        (warning,) = parsed(ONE + table + rules, tmp_path).warnings
+        assert 'the rule "all" has the upstream one look them up' in warning
+    assert parsed(ONE + table + rules + 'via = "direct"\n', tmp_path).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ('interface = "lost0"\n', "there is no such interface now"),
+        ('interface = "lo"\n', None),
+        ('netns = "lost"\n', "there is no such namespace now"),
+        ('netns = "/proc/self/ns/net"\ninterface = "lost0"\n', None),
+        ('interface = "lo"\nresolve = "here"\n', "looked up by the C library"),
+        ('mark = 7\nresolve = "judge"\n', "looked up by the C library"),
+        ('mark = 7\nresolve = "judge"\n[names]\nresolver = "dns:127.0.0.1"\n', None),
+    ],
+)
+def test_warnings_of_sockets(
+    keys: str, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot leave now, and look-ups that leave in another way."""
+    monkeypatch.setattr("os.setns", None, raising=False)
+    warnings = parsed(ONE + keys, tmp_path).warnings
+    assert [told in each for each in warnings if told] == ([] if told is None else [True])
+    assert bool(warnings) is (told is not None)
+
+
 def explained(capsys: Any, file: Path, *words: str) -> str:
     assert main(["explain", str(file), *words]) in (0, None)
     told: str = capsys.readouterr().out

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
 
 from socksproxy.net import sockets
+from socksproxy.net.dns_resolver import DNSResolver
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.values.upstreams import Upstream
@@ -22,6 +24,7 @@ from socksproxy.wire.words import Address, Command
 from ..conftest import Serve
 from ..support.hosts import Hosts
 from ..support.logs import heard
+from ..support.names import NameServer
 from ..support.origin import Origin, echo
 from ..support.proxy import Playing, Proxy, ask5, echoes, until
 from ..support.scripted_proxy import (
@@ -148,6 +151,23 @@ def test_cannot_leave(
     record = yield proxy.record()
     assert "cannot be used" in record["ended"]
     assert (origin.peers, there.ends, hosts.asked) == ([], [], [])
+
+
+@pytest_twisted.inlineCallbacks
+def test_names_leave_likewise(serve_as: Serve, scripted: Any, origin: Origin) -> Playing:
+    """e 40: questions about the upstream and about destinations leave by its interface, or not at all."""
+    there = yield scripted(*open5(SUCCESS5))
+    with NameServer({"proxy.test": ["127.0.0.1"], "www.test": ["127.0.0.1"]}) as server:
+        resolver = DNSResolver(reactor, [("127.0.0.1", server.port)])
+        for interface, reply in (("lo", 0), ("lost0", 4)):
+            home = Upstream(type="direct", interface=interface)
+            proxy: Proxy = yield serve_as(upstreams={"home": home}, via="home", resolver=resolver)
+            assert (yield proxy.play(asked, proxy, "www.test", origin.port)) == reply
+            reply = min(reply, 1)
+            ways = through("socks5", there.port, host="proxy.test", interface=interface)
+            proxy.factory.reconfigure(**ways)
+            assert (yield proxy.play(asked, proxy, "192.0.2.1", 80)) == reply
+    assert (len(server.asked), len(origin.peers)) == (4, 1)
 
 
 # The PROXY header.
