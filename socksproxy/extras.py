@@ -17,6 +17,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "http": ("socksproxy.client.http_connect",),
     "htpasswd": ("socksproxy.auth.checkers.htpasswd", "socksproxy.auth.checkers.records"),
     "pam": ("socksproxy.auth.checkers.pam",),
+    "shared": ("socksproxy.shared.link", "socksproxy.shared.thread"),
     "tls": (
         "socksproxy.auth.checkers.tls",
         "OpenSSL",

@@ -17,6 +17,7 @@ from .negotiation import IMethod
 from .net.ports import Advertised, advertised_of
 from .policy import IPolicy
 from .routes.own import IRoute
+from .shared.store import SharedStore
 from .values.auth import AuthSettings
 from .values.balancers import Balancers, balancers_of
 from .values.bind import BindSettings
@@ -99,6 +100,8 @@ class ServerSettings:
     :ivar limits: how many sessions, bytes in a second, and so on, there may be.
     :ivar usage: counts the bytes of a day and a month, for quotas; its maker starts it.
         None: there are no quotas. See :class:`~socksproxy.limits.quota.usage.UsageFile`.
+    :ivar shared: the store that several nodes share, so that limits hold for all of them; its maker starts
+        it. None: limits hold for this server. See :class:`~socksproxy.shared.store.SharedStore`.
     :ivar observer: receives one event for each session that has ended; its
         keys are in :data:`socksproxy.events.FIELDS`.
     :ivar engine: False: relay over Twisted's transports even where the relay engine could be used. It
@@ -132,6 +135,7 @@ class ServerSettings:
     timeouts: Timeouts = Timeouts()
     limits: ServerLimits = attrs.field(default=ServerLimits(), validator=_need_usage)
     usage: UsageFile | None = None
+    shared: SharedStore | None = None
     observer: Callable[[LogEvent], object] | None = None
     engine: bool = True
     bind: BindSettings = BindSettings()

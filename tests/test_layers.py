@@ -160,6 +160,8 @@ TESTED_ELSEWHERE = {
     "service/administration": "service/test_control.py",
     "service/base": "service/test_server.py",
     "session/allowance": "limits/test_sessions.py",
+    "shared/asking": "shared/test_store.py",
+    "shared/thread": "shared/test_store.py",
     "session/parts": "session/test_session.py",
     "session/routing": "policy/test_effects.py",
     "values/pools": "config/test_pools.py",

@@ -24,7 +24,7 @@ from socksproxy import errors
 from socksproxy.admin.settings import AdminListener, AdminSettings
 from socksproxy.app import Options
 from socksproxy.auth.directory import GroupRecord, UserRecord
-from socksproxy.config import admin, helpers, limits, pools, rules, sets, sticky, upstreams, users
+from socksproxy.config import admin, helpers, limits, pools, rules, sets, shared, sticky, upstreams, users
 from socksproxy.config.options import (
     FLAG,
     NUMBER,
@@ -43,7 +43,9 @@ from socksproxy.negotiation import TRANSITIONS
 from socksproxy.net.special_addresses import _SPECIAL, Special
 from socksproxy.policy.rules import Rule
 from socksproxy.values.helpers import HelperSettings
+from socksproxy.values.limits import Fallback
 from socksproxy.values.pools import Choose, UpstreamPool
+from socksproxy.values.shared import SharedSettings
 from socksproxy.values.sticky import StickySettings
 from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.words import Command, Reply
@@ -234,6 +236,21 @@ def config_helpers() -> Iterator[Row]:
         yield (f"``{key}``", kind, shown, f"``{known.example}``", meanings[name])
 
 
+def config_shared() -> Iterator[Row]:
+    """The keys of the store that nodes share, and of a node."""
+    yield ("Key", "Type", "Default", "Example", "Meaning")
+    meanings = _meanings(SharedSettings)
+    for key, known in shared.SHARED_KEYS.items():
+        field = next(field for field in attrs.fields(SharedSettings) if field.name == key.replace("-", "_"))
+        default = {None: "none", attrs.NOTHING: "none: required", True: "true"}.get(
+            field.default, field.default
+        )
+        kind = _SHARED_TYPES.get(key, "text")
+        yield (f"``{key}``", kind, str(default), f"``{known.example}``", meanings[field.name])
+    for key, known in shared.NODE_KEYS.items():
+        yield (f"``{key}`` of ``[node]``", "text", "the machine's", f"``{known.example}``", known.meaning)
+
+
 def config_sets() -> Iterator[Row]:
     """The keys of a set in the configuration file."""
     yield ("Key", "Type", "Default", "Example", "Meaning")
@@ -298,6 +315,8 @@ _STICKY_TYPES = {
     "strict": "true or false",
 }
 
+_SHARED_TYPES = {"required": "true or false", "nodes": "whole number"}
+
 _UPSTREAM_TYPES = {"login": "table, or text", "try-timeout": "number (seconds)"}
 
 _POOL_TYPES = {
@@ -325,6 +344,7 @@ _LIMIT_TYPES = {
     int: "whole number",
     int | None: "whole number",
     Rate | None: "number, text or table",
+    Fallback | None: "text",
     "daily": "whole number or text",
     "monthly": "whole number or text",
 }
@@ -346,6 +366,7 @@ TABLES = {
     "config-admin": config_admin,
     "config-admin-listener": config_admin_listener,
     "config-helpers": config_helpers,
+    "config-shared": config_shared,
     "config-sets": config_sets,
     "config-sticky": config_sticky,
     "config-limit-keys": config_limits,

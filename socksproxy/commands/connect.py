@@ -60,7 +60,13 @@ class Connect(Relaying):
         session.wait(pending, self._connected)
 
     def _connected(self, dialed: Dialed) -> None:
+        if self.session.unadmitted:
+            self.session.admit(dialed, self._admitted)
+        else:
+            self._admitted(dialed)
+
+    def _admitted(self, dialed: Dialed) -> None:
         if self.session.stale:
-            self.session.confirm([dialed.reached], dialed, self._connected)
+            self.session.confirm([dialed.reached], dialed, self._admitted)
         else:
             self.relay(dialed, dialed.bound or dialed.outgoing)

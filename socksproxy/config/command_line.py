@@ -58,6 +58,8 @@ from ..net.resources import Resources
 from ..net.special_addresses import is_loopback
 from ..runtime.reactor import global_reactor
 from ..settings import ServerSettings
+from ..shared.asking import StoreProblem
+from ..shared.store import SharedStore
 from ..values.auth import AuthSettings
 from ..values.balancers import Balancers
 from ..values.bind import BindSettings
@@ -75,7 +77,7 @@ from .options import BY_NAME, OPTIONS, Option, excluded_by, settings_of
 from .plan import Listener, Plan
 from .sticky import check_choice
 from .upstreams import check_way
-from .words import POOLS, STICKY, UPSTREAMS, OpenToAll, in_option
+from .words import POOLS, SHARED, STICKY, UPSTREAMS, OpenToAll, in_option
 
 if TYPE_CHECKING:
     from .file import Configured
@@ -380,6 +382,7 @@ class SOCKSOptions(CommandLine):
         server_log: ServerLog | None = self._log(
             "server-log", "server-log-format", self.resources.open_server_log
         )
+        shared = self._shared()
         self._report()
         settings = ServerSettings(
             policy=policy,
@@ -395,6 +398,7 @@ class SOCKSOptions(CommandLine):
             timeouts=Timeouts(**fields["timeouts"]),
             limits=self._limits(said),
             usage=self._usage(),
+            shared=shared,
             observer=access_log,
             bind=bind,
             udp=udp,
@@ -455,6 +459,16 @@ class SOCKSOptions(CommandLine):
     def _usage(self) -> UsageFile | None:
         path = None if self._configured is None else self._configured.quota_file
         return None if path is None else UsageFile(self.reactor, os.path.join(self.directory or "", path))
+
+    def _shared(self) -> SharedStore | None:
+        configured = self._configured
+        if configured is None or configured.shared is None:
+            return None
+        try:
+            return SharedStore(self.reactor, configured.shared)
+        except StoreProblem as problem:
+            configured.errors.append(ConfigError(str(problem), path=(SHARED,), shown=False))
+            return None
 
     def _limits(self, said: Mapping[str, Any]) -> ServerLimits:
         return limits_of(said, ServerLimits() if self._configured is None else self._configured.limits)

@@ -25,6 +25,7 @@ from .options import BY_NAME, PLACES, SCOPES, TABLES, Option, keys_of
 from .pools import pools_in
 from .readers import Reader, each, plain, read_table, text, typed
 from .rules import policy_of
+from .shared import shared_in
 from .sticky import check_choice, check_names, sticky_of
 from .syntax import MOST_BYTES, parsed
 from .upstreams import check_way, upstreams_in
@@ -35,10 +36,12 @@ from .words import (
     GROUPS,
     HELPERS,
     MOST_TOLD,
+    NODE,
     OTHERS,
     POOLS,
     RULE,
     SETS,
+    SHARED,
     STICKY,
     UPSTREAMS,
     USERS,
@@ -72,6 +75,7 @@ class Configured:
     :ivar sticky: its names with which users keep one address; None: it has none, or they are wrong.
     :ivar admin: its admin sockets; None: it has none, or they are wrong.
     :ivar helpers: its external helpers; None: they are wrong.
+    :ivar shared: the store that it names; None: none, or its settings are wrong.
     :ivar directory: its users' records; None: it has none, or they are wrong.
     :ivar policy: what its rules come to; None: it has none, or they are wrong.
     :ivar used: the options for which that is what counts.
@@ -118,6 +122,7 @@ class Configured:
         self.helpers = helpers_in(document.get(HELPERS), self.errors)
         if self.helpers is None:
             self.wrong.add(HELPERS)
+        self.shared = shared_in(document.get(SHARED), document.get(NODE), directory, self.errors)
         self.directory = self._read_users(counted)
         self.policy = self._read_rules(counted, directory)
         self._check_ways()

@@ -13,11 +13,14 @@ from typing import Any
 from ..errors import describe
 from ..values.amounts import byte_rate, event_rate, size, whole
 from ..values.errors import ConfigError, Path
-from ..values.limits import UNLIMITED, UNLIMITED_RATE, Limits, Rate, ServerLimits
+from ..values.limits import UNLIMITED, UNLIMITED_RATE, Fallback, Limits, Rate, ServerLimits
 from .readers import Key, Reader, plain, read_table
+from .words import listed
 
 #: What a single session cannot have many of.
-_NOT_OF_SESSIONS = ("sessions", "binds", "associations", "devices", "new-sessions", "daily", "monthly")
+_NOT_OF_SESSIONS = (
+    *("sessions", "binds", "associations", "devices", "new-sessions", "daily", "monthly", "shared"),
+)
 #: What an option says of client addresses.
 _OF_CLIENTS = ("sessions", "binds", "associations")
 #: What is counted from one day, and one month, to the next.
@@ -35,6 +38,7 @@ LIMIT_KEYS = {
     "download": Key('{ rate = "10 MB/s", burst = "40 MB" }', "bytes a second"),
     "daily": Key('"5 GB"', "bytes"),
     "monthly": Key('"100 GB"', "bytes"),
+    "shared": Key('"strict"'),
 }
 #: The keys that only networks of clients have.
 PREFIX_KEYS = {"ipv4-prefix": Key("24", "bits"), "ipv6-prefix": Key("64", "bits")}
@@ -50,7 +54,9 @@ def limits_reader(quota_file: bool, lifts: bool = False, scope: str = "user") ->
     """
     readers = _readers(quota_file, scope)
     if lifts:
-        readers = {key: _or_unlimited(key, reader) for key, reader in readers.items()}
+        readers = {
+            key: reader if key == "shared" else _or_unlimited(key, reader) for key, reader in readers.items()
+        }
 
     def read(value: Any, path: Path, errors: list[ConfigError]) -> Limits:
         return Limits(**_fields(read_table(value, path, readers, errors)))
@@ -160,6 +166,13 @@ def _prefix(most: int) -> Reader:
     return plain(read)
 
 
+def _fallback(value: Any) -> Fallback:
+    words = [each.value for each in Fallback]
+    if value not in words:
+        raise ConfigError(f"there are {listed(words)}")
+    return Fallback(value)
+
+
 def _refused(keys: Iterable[str], reason: str) -> dict[str, Reader]:
     """Readers of *keys* that cannot be here; ``{key}`` in the *reason* is the key."""
 
@@ -179,5 +192,6 @@ _READERS: dict[str, Reader] = {
     "download": _rate(byte_rate, size),
     "daily": plain(size),
     "monthly": plain(size),
+    "shared": plain(_fallback),
 }
 _PREFIXES = {"ipv4-prefix": _prefix(32), "ipv6-prefix": _prefix(128)}

@@ -210,14 +210,17 @@ def _login(directory: str, value: Any, path: Path, errors: list[ConfigError]) ->
         right = 'neither "client", "session" nor "gssapi", nor a table with user and password-file'
         raise ConfigError(right, shown=False)
     found = read_table(
-        value, path, {"user": plain(expanded), "password-file": plain(partial(_password, directory))}, errors
+        value,
+        path,
+        {"user": plain(expanded), "password-file": plain(partial(password_in, directory))},
+        errors,
     )
     if "user" not in value:
         errors.append(ConfigError("user is missing", path=path, shown=False))
     return Credentials(found.get("user", "").encode(), found.get("password-file", b""))
 
 
-def _password(directory: str, value: Any) -> bytes:
+def password_in(directory: str, value: Any) -> bytes:
     """The password in the file *value*: its only line."""
     path = os.path.join(directory, expanded(value))
     try:

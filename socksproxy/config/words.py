@@ -17,8 +17,9 @@ USERS, GROUPS, RULE, SETS = "users", "groups", "rule", "sets"
 UPSTREAMS, POOLS = "upstreams", "pools"
 STICKY, ADMIN, HELPERS = "sticky", "admin", "helpers"
 #: The tables of these that have keys, and not tables with names.
-SINGLE = (STICKY,)
-OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS, POOLS, STICKY, ADMIN, HELPERS)
+SHARED, NODE = "shared", "node"
+SINGLE = (STICKY, SHARED, NODE)
+OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS, POOLS, STICKY, ADMIN, HELPERS, SHARED, NODE)
 
 #: Most mistakes of one kind, or in one table, that are shown: a full list of very many would take minutes.
 MOST_TOLD = 100

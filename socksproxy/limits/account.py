@@ -14,9 +14,10 @@ from twisted.logger import Logger
 from ..errors import OverLimit
 from ..logs.printable import printable
 from ..logs.throttle import LogThrottle
+from ..shared.store import SharedStore
 from ..values.limits import Limits, Rate
 from .buckets import Bucket
-from .counting import Counter, Counting, Device, Devices, Pace
+from .counting import Counter, Counting, Device, Devices, Pace, burst_of
 from .quota.quota import Quota
 from .quota.usage import UsageFile
 
@@ -95,6 +96,7 @@ class Account:
         "_accounts",
         "_counters",
         "_devices",
+        "_part",
         "arrivals",
         "complaints",
         "download",
@@ -116,6 +118,7 @@ class Account:
         self._devices: Devices | None = None
         kind = Scope.RULE if scope is Scope.RULE_USER else scope
         self.name = f"{kind.value} {holder}" if holder else kind.value
+        self._part: Pace | None = None
         self.of = "" if scope is Scope.SERVER else f" of {printable(self.name)}"
         self.rank = _RANKS[scope]
         self.measures = False
@@ -163,6 +166,15 @@ class Account:
             self._devices = self._accounts.counting.devices(f"{self.name} {DEVICES}")
         return Device(self._devices, address)
 
+    def part_of_arrivals(self, nodes: int) -> Pace | None:
+        """How often sessions may begin here, as this node's part of *nodes*; None: at any rate."""
+        rate = self.limits.new_sessions
+        if rate is not None:
+            rate = Rate(rate.per_second / nodes, burst_of(rate) / nodes)
+        counting = self._accounts.counting
+        self._part = at_rate(rate, self._part, counting.pace, f"{self.name} part of arrivals")
+        return self._part
+
     @property
     def rested(self) -> bool:
         """Whether nothing is lost when the account is forgotten."""
@@ -199,6 +211,7 @@ class Accounts:
     :param reactor: keeps time.
     :param usage: the file of what has been used of quotas; None: no holder has a quota.
     :param counting: how counts and rates are kept; None: for this process alone.
+    :ivar store: what nodes share; None: this node is alone.
     :ivar own: counts and rates of this process alone.
     :ivar session: the limits of each session by itself.
     :ivar refusing: how many sessions wait for nothing but their refusal.
@@ -210,6 +223,7 @@ class Accounts:
         self.own = Counting(reactor)
         self.counting = self.own if counting is None else counting
         self.usage = usage
+        self.store: SharedStore | None = None
         self.session = Limits()
         self.refusing = 0
         self._reactor = reactor

@@ -27,6 +27,7 @@ from .account import (
 )
 from .buckets import Bucket, Budget, Meter, Meters
 from .counting import Counter, Device
+from .shared_claims import Refusal, SharedClaims
 
 _REFUSALS = {
     SESSIONS: TooManySessions,
@@ -73,7 +74,10 @@ class Claims:
     :ivar admission: what becomes of the session.
     """
 
-    __slots__ = ("_accounts", "_device", "_kinds", "_own", "_refused_by", "_table", "_taken", "admission")
+    __slots__ = (
+        *("_accounts", "_device", "_kinds", "_own", "_refused_by", "_shared", "_table", "_taken"),
+        "admission",
+    )
 
     def __init__(self, accounts: Accounts) -> None:
         self._table = accounts
@@ -85,6 +89,8 @@ class Claims:
         self._own: tuple[Bucket | None, Bucket | None] = None, None
         self.admission = Admission.SERVE
         self._refused_by: Account | None = None
+        #: What the session has in the store that nodes share; None: nothing, or there is no store.
+        self._shared: SharedClaims | None = None
 
     @property
     def refusal(self) -> TooManySessions | None:
@@ -235,6 +241,9 @@ class Claims:
         """Give everything back: the session is over."""
         for _, _, counter in self._taken:
             counter.give()
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
         for account in self._accounts.values():
             self._table.leave(account)
         self._taken, self._accounts = [], {}
@@ -307,6 +316,64 @@ class Claims:
         for _, _, counter in taken:
             counter.give()
 
+    def share(self, answered: Callable[[OverLimit | None], None], ahead: str | None = None) -> bool:
+        """
+        Ask the store that nodes share about all that the session has and the store has not judged yet.
+
+        :param answered: called with the answer if it is not known at once: None, or why the session is
+            refused.
+        :param ahead: a kind of which the session is about to take one; None: there is none.
+        :returns: whether an answer is missing.
+        :raises OverLimit: when the session is refused at once.
+        """
+        store = self._table.store
+        if store is None or self._refused_by is not None:
+            return False
+        shared = self._shared
+        if shared is None or shared.store is not store:
+            shared = self._shared = SharedClaims(store)
+        taken = self._shareable()
+        if ahead is not None and ahead not in self._kinds:
+            taken += [(account, ahead) for account in self._accounts.values()]
+        refused = shared.ask(taken, self._accounts.values(), ahead, partial(self._judged, answered))
+        if refused is not None:
+            raise self._give_up(*refused)
+        return self.unanswered
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether an answer of the store is missing."""
+        return self._shared is not None and self._shared.pending > 0
+
+    def _judged(self, answered: Callable[[OverLimit | None], None], refused: Refusal | None) -> None:
+        answered(None if refused is None else self._give_up(*refused))
+
+    def _give_up(self, account: Account, problem: OverLimit) -> OverLimit:
+        """The nodes together have no room for the session: it counts for no holder from now on."""
+        self._table.complain(account, problem)
+        self._give(lambda owner, kind: True)
+        self._kinds.clear()
+        return problem
+
+    def share_again(self, goes_on: bool) -> None:
+        """
+        Follow changed limits, or another store.
+
+        :param goes_on: whether the session has made its request, and so counts in the store.
+        """
+        store, shared = self._table.store, self._shared
+        if shared is not None and shared.store is not store:
+            shared.close()
+            shared = self._shared = None
+        if shared is None and store is not None and goes_on:
+            shared = self._shared = SharedClaims(store)
+        if shared is not None:
+            shared.follow(self._shareable())
+
+    def _shareable(self) -> list[tuple[Account, str]]:
+        """What the session has and the store can count."""
+        return [(account, kind) for account, kind, _ in self._taken if kind is not DEVICES]
+
     def _join(self, place: Place, limits: Limits) -> Account:
         account = self._accounts.get(place)
         if account is None:
@@ -328,6 +395,8 @@ class Claims:
         for account, kind, counter in taken:
             if which(account, kind):
                 counter.give()
+                if self._shared is not None:
+                    self._shared.give(account, kind)
             else:
                 self._taken.append((account, kind, counter))
 

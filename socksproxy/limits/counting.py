@@ -17,19 +17,24 @@ from .buckets import Bucket
 class Counter:
     """How many there are of something."""
 
-    __slots__ = ("value",)
+    __slots__ = ("_value",)
 
     def __init__(self) -> None:
-        self.value = 0
+        self._value = 0
+
+    @property
+    def value(self) -> int:
+        """How many there are."""
+        return self._value
 
     def add(self) -> int:
         """Count one more, and return how many there are."""
-        self.value += 1
-        return self.value
+        self._value += 1
+        return self._value
 
     def give(self) -> None:
         """Count one less."""
-        self.value -= 1
+        self._value -= 1
 
 
 class Devices:

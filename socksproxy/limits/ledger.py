@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 
 from ..identity import Client
+from ..shared.store import SharedStore
 from ..values.limits import Limits, ServerLimits
 from .account import SESSIONS, Accounts, Scope
 from .claims import Claims, Holder
@@ -37,6 +38,7 @@ class Ledger(Accounts):
     :param limits: of the server.
     :param usage: the file of what has been used of quotas; None: no holder has a quota.
     :param counting: how counts and rates are kept; None: for this process alone.
+    :param store: what nodes share; None: this node is alone.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class Ledger(Accounts):
         limits: ServerLimits = ServerLimits(),
         usage: UsageFile | None = None,
         counting: Counting | None = None,
+        store: SharedStore | None = None,
     ) -> None:
         super().__init__(reactor, usage, counting)
-        self.set(limits, usage)
+        self.set(limits, usage, store)
 
-    def set(self, limits: ServerLimits, usage: UsageFile | None) -> None:
+    def set(self, limits: ServerLimits, usage: UsageFile | None, store: SharedStore | None = None) -> None:
         """Have *limits* hold from now on; live sessions renew their claims then."""
+        self.store = store
         self.limits, self.session = limits, limits.session
         if usage is not self.usage:
             self.usage = usage

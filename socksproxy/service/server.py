@@ -25,7 +25,9 @@ from ..limits.quota.usage import UsageFile
 from ..net.own_listeners import place_of
 from ..policy.sets import SetFiles
 from ..server.factory import SOCKSFactory
-from .base import ListeningService, Prepared
+from ..shared.asking import StoreProblem
+from ..shared.store import SharedStore, check_store
+from .base import CannotStart, ListeningService, Prepared
 from .control import ServiceControl
 from .reload import CannotReload
 
@@ -46,6 +48,7 @@ class SOCKSService(ListeningService):
         super().__init__(options, factory)
         self._set_files: SetFiles | None = None
         self._usage: UsageFile | None = None
+        self._store: SharedStore | None = None
         self._at_once = False
         self._admin_places: list[tuple[str, int]] = []
 
@@ -79,11 +82,28 @@ class SOCKSService(ListeningService):
     def startService(self) -> None:
         """See :meth:`ListeningService.startService`."""
         self._at_once = False
+        self.check_store()
+        self._store = self.plan.settings.shared
+        if self._store is not None:
+            self._store.start()
         super().startService()
         self._watch_sets()
         self._usage = self.plan.settings.usage
         if self._usage is not None:
             self._usage.start().addErrback(self._no_usage)
+
+    def check_store(self) -> None:
+        """
+        See whether the store that nodes share can be used.
+
+        :raises CannotStart: when it cannot, and the server does not start without it.
+        """
+        store = self.plan.settings.shared
+        try:
+            if store is not None:
+                check_store(store.settings)
+        except StoreProblem as problem:
+            raise CannotStart(str(problem)) from None
 
     def stopService(self) -> Deferred[None]:
         """
@@ -94,7 +114,7 @@ class SOCKSService(ListeningService):
         super().stopService()
         self._leave_sets()
         closed = self.close_ports().addCallback(self._drain).addCallback(self._leave_usage)
-        return closed.addCallback(lambda _: self.finish())
+        return closed.addCallback(self._leave_store).addCallback(lambda _: self.finish())
 
     def end_now(self) -> None:
         """See :meth:`ListeningService.end_now`."""
@@ -130,6 +150,16 @@ class SOCKSService(ListeningService):
             usage = before
             settings = attrs.evolve(options.plan.settings, usage=usage)
             options.plan = attrs.evolve(options.plan, settings=settings)
+        shared, present = options.plan.settings.shared, self._store
+        if shared is not None and present is not None and shared.settings == present.settings:
+            shared = present
+            settings = attrs.evolve(options.plan.settings, shared=shared)
+            options.plan = attrs.evolve(options.plan, settings=settings)
+        elif shared is not None:
+            try:
+                yield self.reloading.pool.run(check_store, shared.settings)
+            except StoreProblem as problem:
+                raise CannotReload([str(problem)]) from None
         prepared: Prepared = yield super().prepare(options)
         if usage is not None and usage is not before:
             try:
@@ -161,6 +191,12 @@ class SOCKSService(ListeningService):
             listeners.call_all(names)
             self.abandon(prepared)
             raise CannotReload([str(problem)]) from None
+        before, self._store = self._store, settings.shared
+        if self._store is not before:
+            if self._store is not None:
+                self._store.start()
+            if before is not None:
+                before.stop()
         changes = super().enter(prepared)
         self._leave_sets()
         self._watch_sets()
@@ -187,6 +223,10 @@ class SOCKSService(ListeningService):
     def _leave_usage(self, _: object = None) -> Deferred[None]:
         usage, self._usage = self._usage, None
         return succeed(None) if usage is None else usage.stop()
+
+    def _leave_store(self, _: object = None) -> Deferred[None]:
+        store, self._store = self._store, None
+        return succeed(None) if store is None else store.stop()
 
     def _drain(self, _: object) -> Deferred[None]:
         return self.factory.drain(0 if self._at_once else self.plan.drain)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from ..errors import OverLimit
 from ..identity import Client
 from ..limits.account import RULE_SCOPES, Scope, place_in_rule
 from ..limits.claims import Admission, Claims, Holder
@@ -89,6 +90,12 @@ class Allowance(Claims):
                 self.is_on(client.share or "unix")
             others.append(((Scope.USER, client.user), limits))
         self._ledger.renewed(self, client, others)
+        self.share_again(known)
+
+    def share_for(self, client: Client, kind: str, answered: Callable[[OverLimit | None], None]) -> bool:
+        """See :meth:`socksproxy.limits.claims.Claims.share`; *client* is about to take one of *kind*."""
+        self._ledger.joined(self, client, kind)
+        return self.share(answered, kind)
 
 
 def _holders(rule: Rule, client: Client) -> list[Holder]:

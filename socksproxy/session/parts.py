@@ -71,6 +71,7 @@ class SessionParts:
     """
 
     __slots__ = (
+        "_admission",
         "_deadline",
         "_judging",
         "_leaves",
@@ -118,6 +119,8 @@ class SessionParts:
         self._request: Request | None = None
         #: What the session waits for.
         self._pending: Pending | None = None
+        #: Fires when the store that nodes share has judged the session; None: nothing waits for that.
+        self._admission: Deferred[None] | None = None
         #: Whether the session is still permitted after a change, while that is being found out.
         self._judging: Deferred[Any] | None = None
         #: The policy that has permitted the session; None: it is asked again before the session goes on.

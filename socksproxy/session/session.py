@@ -44,9 +44,9 @@ from ..limits.account import ASSOCIATIONS, BINDS
 from ..logs.printable import shown
 from ..negotiation import DONE, NotSOCKS
 from ..wire.words import Address, Command, Reply, Reply4, Request, Version
-from .changes import FollowingSession
 from .login import Login
 from .parts import WAITS
+from .sharing import SharingSession
 
 _log = Logger(namespace="socksproxy")
 
@@ -60,7 +60,7 @@ _GONE = object()
 _OURS = frozenset({Reply.GENERAL_FAILURE, Reply.NOT_ALLOWED})
 
 
-class Session(FollowingSession):
+class Session(SharingSession):
     """One client."""
 
     __slots__ = ()
@@ -312,7 +312,7 @@ class Session(FollowingSession):
                 raise CommandNotSupported("command not supported")
             self.permission = self._new_permission(self._enter_rule)
             self.service = make(self)
-            self.service.start()
+            self._begin_service()
         except (SOCKSError, OSError) as problem:
             self.refuse(problem)
 

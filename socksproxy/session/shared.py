@@ -164,7 +164,7 @@ class ServerContext:
         outgoing, advertised, bind, udp = _fixed(settings), settings.advertise, settings.bind, settings.udp
         self.binds = Binds(self.check, reactor, bind, advertised, outgoing)
         self.associations = Associations(reactor, self.check, udp, advertised, outgoing)
-        self.ledger = Ledger(reactor, settings.limits, settings.usage)
+        self.ledger = Ledger(reactor, settings.limits, settings.usage, store=settings.shared)
         self.limits_each_session = bool(settings.limits.session)
         #: The sticky sessions; None: every name is the name of a user.
         self.pins = None if settings.sticky is None else Pins(settings.sticky, reactor)
@@ -241,9 +241,13 @@ class ServerContext:
         self._set_pins()
         self.binds.reconfigure(self.check, bind, advertised, outgoing)
         self.associations.reconfigure(self.check, udp, advertised, outgoing)
-        limited_anew = settings.limits != before.limits or settings.usage is not before.usage
+        limited_anew = (
+            settings.limits != before.limits
+            or settings.usage is not before.usage
+            or settings.shared is not before.shared
+        )
         if limited_anew:
-            self.ledger.set(settings.limits, settings.usage)
+            self.ledger.set(settings.limits, settings.usage, settings.shared)
             self.limits_each_session = bool(settings.limits.session)
         return limited_anew, judged_anew
 

@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 
 from .errors import ConfigError
-from .limits import Limits, Rate
+from .limits import Fallback, Limits, Rate
 
 _THOUSANDS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS = _THOUSANDS | {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -187,14 +187,20 @@ def said(limits: Limits) -> Iterator[tuple[str, Any]]:
 
 def data(limits: Limits) -> dict[str, Any]:
     """*limits* in plain types, for JSON."""
-    return {key: value._asdict() if isinstance(value, Rate) else value for key, value in said(limits)}
+    return {key: _plain(value) for key, value in said(limits)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Fallback):
+        return value.value
+    return value._asdict() if isinstance(value, Rate) else value
 
 
 def _told(key: str, value: Any) -> str:
     if key in ("daily", "monthly"):
         return told_size(value)
     if not isinstance(value, Rate):
-        return str(value)
+        return str(_plain(value))
     amount = told_size if key in ("upload", "download") else "{:g}".format
     text = f"{amount(value.per_second)}/s"
     return text if value.burst is None else f"{text} (burst {amount(value.burst)})"

@@ -5,6 +5,7 @@ The limits of holders: values that the operator sets.
 from __future__ import annotations
 
 import math
+from enum import Enum
 from typing import NamedTuple
 
 import attrs
@@ -20,6 +21,17 @@ class Rate(NamedTuple):
 
     per_second: float
     burst: float | None = None
+
+
+class Fallback(Enum):
+    """What becomes of a limit of all nodes while the store that they share does not answer."""
+
+    #: Each node has its part of the limit.
+    SHARE = "share"
+    #: What the limit concerns is refused.
+    STRICT = "strict"
+    #: Each node has the whole limit.
+    LOCAL = "local"
 
 
 @attrs.frozen(kw_only=True)
@@ -39,6 +51,8 @@ class Limits:
     :ivar download: bytes from destinations to clients, all sessions together.
     :ivar daily: bytes of both directions in a day.
     :ivar monthly: bytes of both directions in a month.
+    :ivar shared: what becomes of these limits while the store of ``[shared]`` does not answer: "share" (each
+        node has its part), "strict" (new sessions are refused) or "local" (each node has the whole limit).
     """
 
     sessions: int | None = None
@@ -50,6 +64,7 @@ class Limits:
     download: Rate | None = None
     daily: int | None = None
     monthly: int | None = None
+    shared: Fallback | None = None
 
     @property
     def counts_bytes(self) -> bool:
@@ -58,7 +73,7 @@ class Limits:
 
     def __bool__(self) -> bool:
         """Whether there is any limit."""
-        return self != _NONE
+        return self != _NONE and (self.shared is None or attrs.evolve(self, shared=None) != _NONE)
 
     def over(self, template: Limits) -> Limits:
         """These limits, with the limits of *template* in place of None."""

@@ -38,6 +38,11 @@ class SharedCounter(Counter):
         self._here = 0
         self._alone = 0
 
+    @property
+    def value(self) -> int:
+        """How many there are."""
+        return self._alone if self._place is None else self._table.total(self._place)
+
     def add(self) -> int:
         """See :meth:`~socksproxy.limits.counting.Counter.add`."""
         table = self._table

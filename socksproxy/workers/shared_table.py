@@ -135,6 +135,10 @@ class SharedTable:
     def add(self, place: int, column: int) -> int:
         """One more in a row; returned is the sum over it. To be called with the lock held."""
         self.cells[place + column] += 1
+        return self.total(place)
+
+    def total(self, place: int) -> int:
+        """The sum over a row."""
         return sum(self.cells[place : place + self.columns])
 
     def remove(self, place: int, column: int) -> None:

@@ -24,6 +24,8 @@ from ..runtime.pool import NotRun
 from ..service.base import CannotStart, ListeningService, Prepared
 from ..service.reload import CannotReload
 from ..service.server import make_factory
+from ..shared.asking import StoreProblem
+from ..shared.store import check_store
 from ..udp.routing import Router
 from .control import SupervisorControl
 from .datagrams import Way, go
@@ -110,7 +112,8 @@ class SupervisorService(ListeningService):
             raise self._cannot_start(f"no Python can be started as {sys.executable!r} here")
         try:
             _check_usage(self.options)
-        except UsageFileError as problem:
+            _check_store(self.options)
+        except (UsageFileError, StoreProblem) as problem:
             raise self._cannot_start(str(problem)) from None
         count = len(self.workers)
         self._table = SharedTable(new_table(count), count, self._secret)
@@ -225,7 +228,8 @@ class SupervisorService(ListeningService):
             make_factory(prepared.options)
             _check_passed(prepared.options)
             yield self.reloading.pool.run(_check_usage, prepared.options)
-        except (ValueError, UsageFileError, NotRun) as problem:
+            yield self.reloading.pool.run(_check_store, prepared.options, self.options)
+        except (ValueError, UsageFileError, StoreProblem, NotRun) as problem:
             self.abandon(prepared)
             raise CannotReload([str(problem)]) from None
 
@@ -408,6 +412,19 @@ def _check_usage(options: SOCKSOptions) -> None:
         database = Database(options.plan.settings.usage.path)
         database.open()
         database.close()
+
+
+def _check_store(options: SOCKSOptions, present: SOCKSOptions | None = None) -> None:
+    """
+    See whether the store that nodes share can be used. Workers use it; this process does not.
+
+    :param present: the options in force; the store that they name may be down.
+    :raises StoreProblem: when it cannot.
+    """
+    store = options.plan.settings.shared
+    before = None if present is None else present.plan.settings.shared
+    if store is not None and (before is None or store.settings != before.settings):
+        check_store(store.settings)
 
 
 def _check_passed(options: SOCKSOptions) -> None:

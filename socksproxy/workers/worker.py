@@ -199,6 +199,9 @@ class WorkerService(SOCKSService):
     def warn_of_root(self) -> None:
         """The supervisor has warned."""
 
+    def check_store(self) -> None:
+        """The supervisor has checked it; a worker that takes another's place starts in any case."""
+
     def raise_descriptor_limit(self) -> None:
         """The supervisor has raised it."""
 

@@ -165,7 +165,7 @@ def test_examples(key: str) -> None:
             [
                 (
                     "file:2: [limits.user] ipv4-prefix: no such key; there are sessions, binds, "
-                    "associations, devices, new-sessions, upload, download, daily and monthly"
+                    "associations, devices, new-sessions, upload, download, daily, monthly and shared"
                 )
             ],
         ),

@@ -13,6 +13,7 @@ from hypothesis import given, strategies as st
 from socksproxy.limits import Limits, Rate
 from socksproxy.values.amounts import MOST, byte_rate, data, event_rate, size, told, told_size, whole
 from socksproxy.values.errors import ConfigError
+from socksproxy.values.limits import Fallback
 
 
 @pytest.mark.parametrize(
@@ -150,12 +151,14 @@ def test_limits_told() -> None:
         download=Rate(1.5e6, 4_000_000),
         daily=5_000_000_000,
         monthly=123,
+        shared=Fallback.STRICT,
     )
     assert told(limits) == (
         "sessions 100, binds 8, associations 20, devices 3, new-sessions 10/s (burst 50), upload 1 MB/s, "
-        "download 1.5 MB/s (burst 4 MB), daily 5 GB, monthly 123 B"
+        "download 1.5 MB/s (burst 4 MB), daily 5 GB, monthly 123 B, shared strict"
     )
     assert list(data(limits)) == [field.name.replace("_", "-") for field in attrs.fields(Limits)]
+    assert data(limits)["shared"] == "strict"
     assert data(Limits(binds=1, upload=Rate(2.0, 5.0))) == {
         "binds": 1,
         "upload": {"per_second": 2.0, "burst": 5.0},

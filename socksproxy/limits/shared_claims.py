@@ -1,0 +1,187 @@
+"""
+What one session has in the store that nodes share, beside what is counted here.
+
+Strategy: limits are counted on this node first, so the store is never asked about a session that is too many
+here. Then the store is asked about all holders of the session at once. While the store is down, each limit's
+``shared`` says how this node judges alone. What is judged so is counted in the store once it is up again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from ..errors import OverLimit, StoreDown, TooManyAssociations, TooManyBinds, TooManySessions
+from ..shared.asking import ADMITTED, DOWN, Ask, Need
+from ..shared.store import SharedStore
+from ..values.limits import Fallback
+from .account import ASSOCIATIONS, BINDS, SESSIONS, Account
+from .counting import burst_of
+
+#: The kind of a need that is a beginning within a rate.
+ARRIVALS = "new sessions"
+
+_REFUSALS: dict[str, type[OverLimit]] = {
+    SESSIONS: TooManySessions,
+    BINDS: TooManyBinds,
+    ASSOCIATIONS: TooManyAssociations,
+    ARRIVALS: TooManySessions,
+}
+_WORDS = {SESSIONS: "sessions", BINDS: "BINDs", ASSOCIATIONS: "associations", ARRIVALS: ARRIVALS}
+_MICROSECONDS = 1e6
+
+#: The account that refuses a session, and why.
+Refusal = tuple[Account, OverLimit]
+
+
+class _SharedAsk:
+    """
+    What was asked of the store at once.
+
+    :ivar needed: the account and the kind of each need.
+    :ivar ahead: the kind that is not counted here yet; None: all are.
+    :ivar settled: whether the store counts it, or will.
+    """
+
+    __slots__ = ("ahead", "needed", "settled")
+
+    def __init__(self, needed: list[tuple[Account, str]], ahead: str | None) -> None:
+        self.needed = needed
+        self.ahead = ahead
+        self.settled = False
+
+
+class SharedClaims:
+    """
+    The places of one session in the rows of the store.
+
+    :param store: the store.
+    :ivar pending: how many answers are missing.
+    """
+
+    __slots__ = ("_at_once", "_held", "_paced", "pending", "store")
+
+    def __init__(self, store: SharedStore) -> None:
+        self.store = store
+        self.pending = 0
+        self._held: dict[tuple[Account, str], _SharedAsk] = {}
+        self._paced: set[Account] = set()
+        self._at_once: Refusal | None = None
+
+    def ask(
+        self,
+        taken: Iterable[tuple[Account, str]],
+        begun: Iterable[Account],
+        ahead: str | None,
+        answered: Callable[[Refusal | None], None],
+    ) -> Refusal | None:
+        """
+        Ask the store about what it has not been asked about yet.
+
+        :param taken: accounts, and the kinds of what the session has of each.
+        :param begun: the accounts under which the session has begun.
+        :param ahead: the kind in *taken* that is not counted here yet; None: all are.
+        :param answered: called with the answer, if it is not known at once; None: the session is admitted.
+        :returns: the account that refuses, and why, if that is known at once; None: it is not refused, or
+            :attr:`pending` says that answers are missing.
+        """
+        needed: list[tuple[Account, str]] = []
+        needs: list[Need] = []
+        for key in taken:
+            account, kind = key
+            most = getattr(account.limits, kind)
+            if most is not None and key not in self._held:
+                needed.append(key)
+                needs.append(Need(_row(account, kind), most))
+        for account in begun:
+            rate = account.limits.new_sessions
+            if rate is not None and rate.per_second > 0 and account not in self._paced:
+                self._paced.add(account)
+                needed.append((account, ARRIVALS))
+                needs.append(
+                    Need(f"r:{account.name} arrivals", _MICROSECONDS / rate.per_second, burst_of(rate))
+                )
+        if not needs:
+            return None
+        asked = _SharedAsk(needed, ahead)
+        for key in needed:
+            if key[1] is not ARRIVALS:
+                self._held[key] = asked
+        self._at_once = None
+        self.pending += 1
+        at_once = not self.store.asks
+        self.store.ask(Ask(needs, partial(self._judged, asked, None if at_once else answered)))
+        return self._at_once
+
+    def _judged(
+        self, asked: _SharedAsk, answered: Callable[[Refusal | None], None] | None, answer: int
+    ) -> None:
+        self.pending -= 1
+        refused: Refusal | None = None
+        if answer == DOWN:
+            refused = self._judge_alone(asked)
+        elif answer != ADMITTED:
+            account, kind = asked.needed[answer - 1]
+            refused = account, _REFUSALS[kind](f"too many {_WORDS[kind]}{account.of} on all nodes")
+        asked.settled = True
+        for key in asked.needed:
+            if key[1] is ARRIVALS:
+                continue
+            held = self._held.get(key) is asked
+            if refused is not None and held:
+                del self._held[key]
+            elif refused is None and held != (answer == ADMITTED):
+                # It has ended before the store has counted it; or it goes on, and the store is down.
+                self.store.count(_row(*key), 1 if held else -1)
+        if answered is None:
+            self._at_once = refused
+        else:
+            answered(refused)
+
+    def _judge_alone(self, asked: _SharedAsk) -> Refusal | None:
+        nodes = self.store.nodes
+        for account, kind in asked.needed:
+            how = account.limits.shared
+            if how is Fallback.STRICT:
+                return account, StoreDown(f"no {_WORDS[kind]}{account.of}: the shared store is down")
+            if how is Fallback.LOCAL:
+                continue
+            if kind is ARRIVALS:
+                pace = account.part_of_arrivals(nodes)
+                room = pace is None or pace.take()
+            else:
+                count = account.counter(kind).value + (kind == asked.ahead)
+                room = count <= max(getattr(account.limits, kind) // nodes, 1)
+            if not room:
+                words = (
+                    f"too many {_WORDS[kind]}{account.of} on one of {nodes} nodes: the shared store is down"
+                )
+                return account, _REFUSALS[kind](words)
+        return None
+
+    def give(self, account: Account, kind: str) -> None:
+        """The session does not have that any more."""
+        asked = self._held.pop((account, kind), None)
+        if asked is not None and asked.settled:
+            self.store.count(_row(account, kind), -1)
+
+    def follow(self, taken: Iterable[tuple[Account, str]]) -> None:
+        """The session goes on with what is *taken*; it is counted, whatever the store says."""
+        now = dict.fromkeys(taken)
+        for key, asked in list(self._held.items()):
+            if key not in now and asked.settled:
+                self.give(*key)
+        for key in now:
+            if key not in self._held:
+                asked = self._held[key] = _SharedAsk([key], None)
+                asked.settled = True
+                self.store.count(_row(*key), 1)
+
+    def close(self) -> None:
+        """The session has nothing any more."""
+        for key in list(self._held):
+            self.give(*key)
+
+
+def _row(account: Account, kind: str) -> str:
+    return f"n:{account.name} {kind}"

@@ -1,0 +1,160 @@
+"""
+The scripts that run in the store, and the keys that they use.
+
+Every key begins with ``sp:{SITE}:SCHEMA:``. The braces keep the keys of one site in one slot of a cluster.
+
+* ``nodes``: a sorted set of columns, each with the time at which its lease ends. A column belongs to one
+  connection of one process, and its name is ``NODE/EPOCH``. A column without a lease counts no more.
+* ``n:ROW``: a hash. The field of each column has the number that the column's process has of something, such
+  as the sessions of a user.
+* ``r:ROW``: the theoretical arrival time of a rate (GCRA), in microseconds.
+
+A script uses the server's time and no other. It changes rows only when it has decided everything, so that a
+script that the server breaks off has done nothing or something that the next counts repair.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from typing import NamedTuple
+
+#: The number of the layout of keys and values. A layout that older nodes cannot use takes the next number.
+SCHEMA = 1
+
+
+class Script(NamedTuple):
+    """
+    A script.
+
+    :ivar text: what the server runs.
+    :ivar digest: the name by which the server keeps it.
+    """
+
+    text: str
+    digest: str
+
+
+def script(text: str) -> Script:
+    """The script of that *text*."""
+    return Script(text, sha1(text.encode()).hexdigest())
+
+
+def prefix(site: str) -> str:
+    """What the keys of *site* begin with."""
+    return f"sp:{{{site}}}:{SCHEMA}:"
+
+
+#: Milliseconds and microseconds by the server's clock.
+_TIME = """
+local time = redis.call('TIME')
+local micros = time[1] * 1000000 + time[2]
+local now = math.floor(micros / 1000)
+"""
+
+#: Keys: nodes. Arguments: column, lease (ms), a column that is given up or '', whether to join ('1').
+#: Answer: the columns that have a lease; none: this column has lost its own, and has to join again.
+LEASE = script(
+    _TIME
+    + """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if ARGV[3] ~= '' then redis.call('ZREM', KEYS[1], ARGV[3]) end
+if ARGV[4] ~= '1' and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return {} end
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2] * 2)
+return redis.call('ZRANGE', KEYS[1], 0, -1)
+"""
+)
+
+#: Keys: nodes. Arguments: column. The column counts no more.
+LEAVE = script("return redis.call('ZREM', KEYS[1], ARGV[1])")
+
+#: Keys: rows. Arguments: column, how long rows stay (ms), the column's number in each row.
+COUNT = script("""
+for number, key in ipairs(KEYS) do
+  local count = ARGV[number + 2]
+  if count == '0' then
+    redis.call('HDEL', key, ARGV[1])
+  else
+    redis.call('HSET', key, ARGV[1], count)
+    redis.call('PEXPIRE', key, ARGV[2])
+  end
+end
+""")
+
+#: Keys: nodes, then rows and rates. Arguments: column, how long rows stay (ms), the sessions as JSON.
+#: A session is a list of what it needs: [number of the key, most] of a row, or [number of the key,
+#: microseconds for one, most at once] of a rate. Each session gets all that it needs, or nothing.
+#: Answer: a number for each session: 0: it has all; otherwise which need was not met. Or 'lost': the column
+#: has no lease, and nothing was done.
+ADMIT = script(
+    _TIME
+    + """
+local column, stay = ARGV[1], ARGV[2]
+local lease = redis.call('ZSCORE', KEYS[1], column)
+if not lease or tonumber(lease) <= now then return 'lost' end
+local living
+local function lives(name)
+  if name == column then return true end
+  if not living then
+    living = {}
+    for _, each in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')) do living[each] = true end
+  end
+  return living[name]
+end
+local sums, dead, added, arrivals, changed = {}, {}, {}, {}, {}
+local function sum(place)
+  if not sums[place] then
+    local fields, total = redis.call('HGETALL', KEYS[place]), 0
+    for number = 1, #fields, 2 do
+      if lives(fields[number]) then
+        total = total + fields[number + 1]
+      else
+        dead[#dead + 1] = {KEYS[place], fields[number]}
+      end
+    end
+    sums[place], added[place] = total, 0
+  end
+  return sums[place]
+end
+local function arrival(place)
+  if not arrivals[place] then arrivals[place] = tonumber(redis.call('GET', KEYS[place]) or 0) end
+  return math.max(arrivals[place], micros)
+end
+local answers = {}
+for number, needs in ipairs(cjson.decode(ARGV[3])) do
+  local refused = 0
+  for at, need in ipairs(needs) do
+    local place, most, burst = need[1], need[2], need[3]
+    if burst then
+      if arrival(place) + most - micros > (burst + 0.000001) * most then refused = at end
+    elseif sum(place) + 1 > most then
+      refused = at
+    end
+    if refused > 0 then break end
+  end
+  if refused == 0 then
+    for _, need in ipairs(needs) do
+      local place = need[1]
+      if need[3] then
+        arrivals[place], changed[place] = arrival(place) + need[2], true
+      else
+        sums[place], added[place] = sums[place] + 1, added[place] + 1
+      end
+    end
+  end
+  answers[number] = refused
+end
+for _, each in ipairs(dead) do redis.call('HDEL', each[1], each[2]) end
+for place, count in pairs(added) do
+  if count > 0 then
+    redis.call('HINCRBY', KEYS[place], column, count)
+    redis.call('PEXPIRE', KEYS[place], stay)
+  end
+end
+for place in pairs(changed) do
+  local left = math.ceil((arrivals[place] - micros) / 1000) + 1
+  redis.call('SET', KEYS[place], string.format('%.0f', arrivals[place]), 'PX', left)
+end
+return table.concat(answers, ' ')
+"""
+)

@@ -1,0 +1,253 @@
+"""
+The store that nodes share, as the reactor's thread sees it.
+
+Strategy: a session asks, and goes on to look up its name and to connect. The answer is usually there before
+the connection. When the store does not answer in time, everything that waits is told so at once, and nothing
+waits again until the store answers a probe. What to do without the store is for the one who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from ..extras import missing
+from ..logs.throttle import complain
+from ..values.shared import SharedSettings
+from .asking import ADMITTED, DOWN, END, WAKE, Ask, Job, StoreProblem, Timing
+
+_log = Logger(namespace="socksproxy")
+
+#: Seconds that the end may take.
+_STOPS_WITHIN = 0.5
+#: Different reasons for one failure that are logged.
+_MOST_WORDS = 4
+
+
+def check_store(settings: SharedSettings) -> None:
+    """
+    See whether the store can be used, if the server does not start without it. This blocks.
+
+    :raises StoreProblem: when it cannot, in one line that names the store.
+    """
+    if not settings.required:
+        return
+    try:
+        from .link import StoreLink
+    except ImportError as problem:
+        raise StoreProblem(missing("shared", problem)) from None
+    try:
+        StoreLink(settings).close()
+    except StoreProblem as problem:
+        raise StoreProblem(f"the shared store {settings.store}: {problem}") from None
+
+
+class StoreStats:
+    """
+    What the store has been used for.
+
+    :ivar asks: the sessions that it was asked about.
+    :ivar refused: those that it has refused.
+    :ivar alone: those that were judged without it, because it was down.
+    :ivar answers: how many times answers have come.
+    :ivar sent: the bytes that were sent to it.
+    :ivar failures: how many times it has gone down.
+    """
+
+    __slots__ = ("alone", "answers", "asks", "failures", "refused", "sent")
+
+    def __init__(self) -> None:
+        self.asks = self.refused = self.alone = self.answers = self.sent = self.failures = 0
+
+
+class SharedStore:
+    """
+    The store. Only the reactor's thread calls its methods.
+
+    :param reactor: takes calls from the thread.
+    :param settings: the store, and this node's name.
+    :param timing: how long things take.
+    :ivar up: whether the store answers.
+    :ivar nodes: how many nodes there are, or were when it last answered; at least 1.
+    :ivar stats: what it has been used for.
+    :ivar when_up: called each time when the store answers again, which may have forgotten everything.
+    :raises StoreProblem: when the extra is not installed.
+    """
+
+    def __init__(self, reactor: Any, settings: SharedSettings, timing: Timing = Timing()) -> None:
+        try:
+            from .thread import StoreThread
+        except ImportError as problem:
+            raise StoreProblem(missing("shared", problem)) from None
+        self.settings = settings
+        self.up = False
+        self.nodes = settings.nodes or 1
+        self.stats = StoreStats()
+        self.when_up: list[Callable[[], None]] = []
+        self._reactor = reactor
+        self._thread = StoreThread(settings, timing, self, self._in_reactor)
+        self._pending: dict[Ask, None] = {}
+        self._started: Deferred[None] | None = None
+        self._stopped: Deferred[None] | None = None
+        self._timer: IDelayedCall | None = None
+        self._running = False
+        #: What has been told of its failure.
+        self._words: list[str] = []
+
+    def _in_reactor(self, call: Callable[..., object], *arguments: Any) -> None:
+        self._reactor.callFromThread(call, *arguments)
+
+    def start(self) -> Deferred[None]:
+        """
+        Connect. Sessions that ask before the first answer wait for it.
+
+        :returns: fires when the store has answered, or has not: see :attr:`up`.
+        """
+        started: Deferred[None] = Deferred()
+        self._started = started
+        self._running = True
+        self._thread.start()
+        return started
+
+    def stop(self) -> Deferred[None]:
+        """
+        Count no more in the store, and close the connection.
+
+        :returns: fires when that is done.
+        """
+        if not self._running:
+            return succeed(None)
+        self._running = False
+        self._drop_pending()
+        self.up = False
+        stopped: Deferred[None] = Deferred()
+        self._stopped = stopped
+        self._timer = self._reactor.callLater(_STOPS_WITHIN, self.ended)
+        self._thread.inbox.put(END)
+        return stopped
+
+    # What sessions do.
+
+    @property
+    def asks(self) -> bool:
+        """Whether the store is asked: it answers, or the first answer is not there yet."""
+        return self.up or self._started is not None
+
+    def ask(self, ask: Ask) -> None:
+        """Ask; if the store is down, the answer is there before this returns."""
+        self.stats.asks += 1
+        if not self.asks:
+            self._tell(ask, DOWN)
+            return
+        self._pending[ask] = None
+        self._thread.inbox.put(ask)
+
+    def count(self, row: str, by: int) -> None:
+        """Change the count of this process in *row*, without asking."""
+        self._thread.changes.append((row, by))
+        if by > 0:
+            self._thread.inbox.put(WAKE)
+
+    def run(self, job: Job) -> None:
+        """Run a script; if the store is down, the answer is None."""
+        if self.up:
+            self._thread.inbox.put(job)
+        else:
+            self.done([(job, None)])
+
+    # What the thread reports: see socksproxy.shared.asking.Reports.
+
+    def went_up(self, nodes: int) -> None:
+        """See :class:`~socksproxy.shared.asking.Reports`."""
+        if not self._running:
+            return
+        self.nodes, self.up = nodes, True
+        if self._words:
+            self._words.clear()
+            _log.info("the shared store {store} answers again", store=self.settings.store)
+        self._have_started()
+        for call in self.when_up:
+            call()
+
+    def went_down(self, problem: StoreProblem) -> None:
+        """See :class:`~socksproxy.shared.asking.Reports`."""
+        if not self._running:
+            return
+        self.stats.failures += self.up
+        self.up = False
+        words = str(problem)
+        if words not in self._words and len(self._words) < _MOST_WORDS:
+            self._words.append(words)
+            _log.error(
+                "the shared store {store}: {problem}: until it answers, each limit does what its key "
+                '"shared" says',
+                store=self.settings.store,
+                problem=words,
+            )
+        self._have_started()
+        self._drop_pending()
+
+    def told(self, nodes: int, sent: int) -> None:
+        """See :class:`~socksproxy.shared.asking.Reports`."""
+        self.nodes, self.stats.sent = nodes, sent
+
+    def answered(self, answers: Sequence[tuple[Ask, int]]) -> None:
+        """See :class:`~socksproxy.shared.asking.Reports`."""
+        self.stats.answers += 1
+        for ask, answer in answers:
+            if not ask.over:
+                del self._pending[ask]
+                self._tell(ask, answer)
+            elif answer == ADMITTED:
+                # It was judged without the store meanwhile, and counts already if it goes on.
+                for row in ask.rows:
+                    self.count(row, -1)
+
+    def done(self, jobs: Sequence[tuple[Job, Any]]) -> None:
+        """See :class:`~socksproxy.shared.asking.Reports`."""
+        for job, answer in jobs:
+            try:
+                job.done(answer)
+            except Exception:
+                complain(_log, "an answer of the shared store cannot be used")
+
+    def broke(self, problem: Exception) -> None:
+        """See :class:`~socksproxy.shared.asking.Reports`."""
+        try:
+            raise problem
+        except Exception:
+            complain(_log, "the thread of the shared store has a fault")
+
+    def ended(self) -> None:
+        """See :class:`~socksproxy.shared.asking.Reports`."""
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        stopped, self._stopped = self._stopped, None
+        if stopped is not None:
+            stopped.callback(None)
+
+    def _have_started(self) -> None:
+        started, self._started = self._started, None
+        if started is not None:
+            started.callback(None)
+
+    def _drop_pending(self) -> None:
+        pending, self._pending = self._pending, {}
+        for ask in pending:
+            self._tell(ask, DOWN)
+
+    def _tell(self, ask: Ask, answer: int) -> None:
+        ask.over = True
+        if answer > 0:
+            self.stats.refused += 1
+        elif answer == DOWN:
+            self.stats.alone += 1
+        try:
+            ask.answered(answer)
+        except Exception:
+            complain(_log, "a session cannot go on after an answer of the shared store")

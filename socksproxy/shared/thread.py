@@ -1,0 +1,283 @@
+"""
+The thread that talks to the store.
+
+Strategy: the thread takes what has come since its last turn, and sends all of it at once. It knows the answer
+to everything it has sent before it sends more. So its own counts are always those that the store should
+have, and it can write them again at any time: every few seconds, after a new connection, and when the store
+has forgotten them.
+
+Each connection has a column of its own in the store, and a new connection ends the old one's lease. So what
+an old connection still has on its way counts for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
+from time import monotonic
+from typing import Any, TypeVar
+
+from ..values.shared import SharedSettings
+from .asking import DOWN, END, Ask, Job, Reports, StoreProblem, Timing
+from .link import ScriptCall, StoreLink
+from .scripts import ADMIT, COUNT, LEASE, LEAVE, prefix
+
+#: Sessions that one script judges, and rows that one script writes.
+_ASKS, _ROWS = 64, 200
+#: How many times its lease a row stays that no process writes any more.
+_STAYS = 3
+
+_T = TypeVar("_T")
+
+
+class StoreThread:
+    """
+    Keeps the connection and the counts of one process.
+
+    :param settings: the store.
+    :param timing: how long things take.
+    :param reports: is told what happens.
+    :param in_reactor: calls a function in the reactor's thread.
+    :ivar inbox: what is to be done.
+    :ivar changes: rows, and by how much their counts have changed. They wait for the next turn.
+    """
+
+    def __init__(
+        self,
+        settings: SharedSettings,
+        timing: Timing,
+        reports: Reports,
+        in_reactor: Callable[..., object],
+    ) -> None:
+        self.inbox: SimpleQueue[Ask | Job | bool | None] = SimpleQueue()
+        self.changes: deque[tuple[str, int]] = deque()
+        self._settings = settings
+        self._timing = timing
+        self._reports = reports
+        self._in_reactor = in_reactor
+        self._prefix = prefix(settings.site)
+        self._nodes = f"{self._prefix}nodes"
+        self._stay = int(timing.lease * _STAYS * 1000)
+        self._counts: dict[str, int] = {}
+        self._changed: dict[str, None] = {}
+        self._link: StoreLink | None = None
+        self._column = ""
+        self._seen = 1
+        self._beats = self._resyncs = 0.0
+        self._ending = False
+
+    def start(self) -> None:
+        """
+        Start the thread.
+
+        :raises RuntimeError: when the system has none left.
+        """
+        Thread(target=self._run, name="socksproxy shared store", daemon=True).start()
+
+    def _run(self) -> None:
+        while not self._ending:
+            try:
+                if self._link is not None or self._open():
+                    self._turn()
+                else:
+                    self._do_without(self._timing.probe)
+            except Exception as problem:
+                self._in_reactor(self._reports.broke, problem)
+                self._lose(StoreProblem("internal error"))
+                self._do_without(self._timing.probe)
+        self._leave()
+        self._in_reactor(self._reports.ended)
+
+    # The connection.
+
+    def _open(self) -> bool:
+        link = None
+        try:
+            link = StoreLink(self._settings)
+            self._join(link)
+        except StoreProblem as problem:
+            if link is not None:
+                link.close()
+            self._in_reactor(self._reports.went_down, problem)
+            return False
+        self._link = link
+        self._in_reactor(self._reports.went_up, self._seen)
+        return True
+
+    def _join(self, link: StoreLink) -> None:
+        """Begin a column, and write all counts into it."""
+        before, self._column = self._column, f"{self._settings.node}/{secrets.token_hex(6)}"
+        self._lease(link, before, joins=True)
+        self._follow_changes()
+        self._write(link, list(self._counts))
+        self._resyncs = monotonic() + self._timing.resync
+
+    def _lease(self, link: StoreLink, before: str = "", joins: bool = False) -> None:
+        lease = int(self._timing.lease * 1000)
+        command = ScriptCall(LEASE, [self._nodes], [self._column, lease, before, int(joins)])
+        (columns,) = link.run([command], self._timing.patience)
+        if not columns:
+            self._join(link)
+            return
+        self._seen = len({column.rpartition(b"/")[0] for column in columns})
+        self._beats = monotonic() + self._timing.beat
+        self._in_reactor(self._reports.told, self._seen, link.sent)
+
+    def _lose(self, problem: StoreProblem) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+        self._in_reactor(self._reports.went_down, problem)
+
+    def _leave(self) -> None:
+        link, self._link = self._link, None
+        if link is None:
+            return
+        with suppress(StoreProblem):  # the lease ends by itself
+            link.run([ScriptCall(LEAVE, [self._nodes], [self._column])], self._timing.patience)
+        link.close()
+
+    # What a turn does.
+
+    def _turn(self) -> None:
+        asks, jobs = self._take(self._wait())
+        self._follow_changes()
+        link, now = self._link, monotonic()
+        assert link is not None
+        try:
+            if now >= self._beats:
+                self._lease(link)
+            if now >= self._resyncs:
+                self._write(link, list(self._counts))
+                self._resyncs = now + self._timing.resync
+            self._work(link, asks, jobs)
+        except StoreProblem as problem:
+            self._lose(problem)
+            self._refuse(asks, jobs)
+
+    def _wait(self) -> float:
+        """Seconds until there is something to do in any case."""
+        left = min(self._beats, self._resyncs) - monotonic()
+        if self._counts:
+            left = min(left, self._timing.pause)
+        return max(left, 0.001)
+
+    def _take(self, seconds: float) -> tuple[list[Ask], list[Job]]:
+        """What has come; if nothing has, wait so many seconds for it."""
+        asks: list[Ask] = []
+        jobs: list[Job] = []
+        try:
+            one = self.inbox.get(timeout=seconds)
+            while True:
+                if isinstance(one, Ask):
+                    if not one.over:
+                        asks.append(one)
+                elif isinstance(one, Job):
+                    jobs.append(one)
+                elif one is END:
+                    self._ending = True
+                one = self.inbox.get_nowait()
+        except Empty:
+            return asks, jobs
+
+    def _follow_changes(self) -> None:
+        changes, counts = self.changes, self._counts
+        while changes:
+            row, by = changes.popleft()
+            counts[row] = counts.get(row, 0) + by
+            self._changed[row] = None
+
+    def _work(self, link: StoreLink, asks: list[Ask], jobs: list[Job]) -> None:
+        commands = [*self._counting(list(self._changed)), *self._admitting(asks)]
+        written = len(self._changed)
+        commands += [
+            ScriptCall(job.script, [self._prefix + key for key in job.keys], job.arguments) for job in jobs
+        ]
+        if not commands:
+            return
+        answers = link.run(commands, self._timing.patience)
+        if written:
+            self._have_written(list(self._changed))
+        if jobs:
+            self._in_reactor(
+                self._reports.done, list(zip(jobs, answers[len(answers) - len(jobs) :], strict=True))
+            )
+            jobs.clear()
+        if asks:
+            first = -(-written // _ROWS)
+            self._judged(link, asks, answers[first : first + -(-len(asks) // _ASKS)])
+
+    def _judged(self, link: StoreLink, asks: list[Ask], answers: list[Any]) -> None:
+        if b"lost" in answers:
+            # The store has forgotten this process, and has done nothing; so it can be asked again.
+            admitted = [answer for answer in answers if answer != b"lost"]
+            assert not admitted
+            self._join(link)
+            answers = link.run(list(self._admitting(asks)), self._timing.patience)
+            if b"lost" in answers:
+                raise StoreProblem("forgets this node")
+        verdicts = [int(word) for answer in answers for word in answer.split()]
+        pairs = list(zip(asks, verdicts, strict=True))
+        for ask, verdict in pairs:
+            if not verdict:
+                for row in ask.rows:
+                    self._counts[row] = self._counts.get(row, 0) + 1
+        asks.clear()
+        self._in_reactor(self._reports.answered, pairs)
+
+    def _admitting(self, asks: list[Ask]) -> Iterator[ScriptCall]:
+        for some in _parts(asks, _ASKS):
+            places = {self._nodes: 1}
+            sessions = []
+            for ask in some:
+                needs = []
+                for key, most, burst in ask.needs:
+                    place = places.setdefault(self._prefix + key, len(places) + 1)
+                    needs.append([place, most] if burst is None else [place, most, burst])
+                sessions.append(needs)
+            yield ScriptCall(ADMIT, list(places), [self._column, self._stay, json.dumps(sessions)])
+
+    # The counts.
+
+    def _counting(self, rows: list[str]) -> Iterator[ScriptCall]:
+        for some in _parts(rows, _ROWS):
+            counts = [self._counts[row] for row in some]
+            yield ScriptCall(COUNT, [self._prefix + row for row in some], [self._column, self._stay, *counts])
+
+    def _write(self, link: StoreLink, rows: list[str]) -> None:
+        for command, some in zip(self._counting(rows), _parts(rows, _ROWS), strict=True):
+            link.run([command], self._timing.patience)
+            self._have_written(some)
+
+    def _have_written(self, rows: list[str]) -> None:
+        for row in rows:
+            self._changed.pop(row, None)
+            if not self._counts[row]:
+                del self._counts[row]
+
+    # Without the store.
+
+    def _do_without(self, seconds: float) -> None:
+        """For so many seconds, answer that the store is down."""
+        until = monotonic() + seconds
+        while not self._ending and (left := until - monotonic()) > 0:
+            asks, jobs = self._take(left)
+            self._refuse(asks, jobs)
+            self._follow_changes()
+
+    def _refuse(self, asks: list[Ask], jobs: list[Job]) -> None:
+        if asks:
+            self._in_reactor(self._reports.answered, [(ask, DOWN) for ask in asks])
+        if jobs:
+            self._in_reactor(self._reports.done, [(job, None) for job in jobs])
+
+
+def _parts(things: Sequence[_T], most: int) -> Iterator[list[_T]]:
+    """*things*, so many at a time."""
+    for begin in range(0, len(things), most):
+        yield list(things[begin : begin + most])

@@ -1,0 +1,214 @@
+"""The scripts of the shared store, in a real Valkey."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+from redis.exceptions import ResponseError
+
+from socksproxy.shared.scripts import ADMIT, COUNT, LEASE, LEAVE, Script, prefix
+from tests.support.valkey import Valkey
+
+_sites = count()
+LONG = 60_000
+
+
+class Site:
+    """A site of its own in a server, and scripts run in it."""
+
+    def __init__(self, server: Valkey) -> None:
+        self.client = server.client()
+        self.prefix = prefix(f"test{next(_sites)}")
+
+    def run(self, script: Script | str, keys: list[str], *arguments: Any) -> Any:
+        text = script if isinstance(script, str) else script.text
+        return self.client.eval(text, len(keys), *[self.prefix + key for key in keys], *arguments)
+
+    def join(self, *columns: str, lease: int = LONG) -> None:
+        for column in columns:
+            self.run(LEASE, ["nodes"], column, lease, "", 1)
+
+    def admit(self, column: str, sessions: list[list[list[Any]]], script: Script | str = ADMIT) -> Any:
+        """Each need begins with the name of its key."""
+        keys = list(dict.fromkeys(need[0] for session in sessions for need in session))
+        places = [[[keys.index(need[0]) + 2, *need[1:]] for need in session] for session in sessions]
+        answer = self.run(script, ["nodes", *keys], column, LONG, json.dumps(places))
+        return answer if answer == "lost" else [int(word) for word in answer.split()]
+
+    def row(self, name: str) -> dict[str, int]:
+        return {key: int(value) for key, value in self.client.hgetall(f"{self.prefix}n:{name}").items()}
+
+
+@pytest.fixture
+def site(common: Valkey) -> Site:
+    return Site(common)
+
+
+def test_the_last_place(site: Site) -> None:
+    """The sum over all columns counts, and one session more is refused."""
+    site.join("a/1", "b/1")
+    assert site.admit("a/1", [[["n:bob", 3]], [["n:bob", 3]]]) == [0, 0]
+    assert site.admit("b/1", [[["n:bob", 3]], [["n:bob", 3]], [["n:ann", 3]]]) == [0, 1, 0]
+    assert site.row("bob") == {"a/1": 2, "b/1": 1}
+
+
+def test_all_or_none(site: Site) -> None:
+    """A session that one holder refuses counts for no other, and its beginning does not count either."""
+    site.join("a/1")
+    needs = [["n:server", 9], ["r:net", 1_000_000, 1], ["n:bob", 0]]
+    assert site.admit("a/1", [needs]) == [3]
+    assert site.row("server") == {}
+    assert site.admit("a/1", [[["r:net", 1_000_000, 1]]]) == [0]
+    assert site.admit("a/1", [[["n:server", 9], ["r:net", 1_000_000, 1]]]) == [2]
+    assert site.row("server") == {}
+
+
+def test_rate(site: Site) -> None:
+    """As many as the burst begin at once, and the key ends when they are all forgotten."""
+    site.join("a/1")
+    assert site.admit("a/1", [[["r:bob", 250_000, 4]]] * 5) == [0, 0, 0, 0, 1]
+    assert 900 < site.client.pttl(f"{site.prefix}r:bob") <= 1001
+
+
+def test_dead_column(site: Site) -> None:
+    """A column whose lease is over counts no more, and goes away."""
+    site.join("a/1", "b/1")
+    site.admit("b/1", [[["n:bob", 1]]])
+    assert site.admit("a/1", [[["n:bob", 1]]]) == [1]
+    site.run(LEAVE, ["nodes"], "b/1")
+    assert site.admit("a/1", [[["n:bob", 1]]]) == [0]
+    assert site.row("bob") == {"a/1": 1}
+
+
+def test_lost(site: Site) -> None:
+    """A column without a lease is told so, and nothing is done."""
+    assert site.admit("a/1", [[["n:bob", 1]]]) == "lost"
+    assert site.row("bob") == {}
+    assert site.run(LEASE, ["nodes"], "a/1", LONG, "", 0) == []
+    site.join("a/1")
+    assert site.run(LEASE, ["nodes"], "a/1", LONG, "", 0) == ["a/1"]
+    assert site.run(LEASE, ["nodes"], "a/2", LONG, "a/1", 1) == ["a/2"]
+
+
+def test_nothing_lasts(site: Site) -> None:
+    """Every key has a time to live."""
+    site.join("a/1")
+    site.admit("a/1", [[["n:bob", 3], ["r:bob", 1_000_000, 3]]])
+    site.run(COUNT, ["n:ann"], "a/1", LONG, 2)
+    keys = site.client.keys(re.sub(r"([{}])", r"\1", site.prefix) + "*")
+    assert len(keys) == 4
+    assert all(0 < site.client.pttl(key) <= 2 * LONG for key in keys)
+
+
+NEEDS = st.lists(
+    st.tuples(st.sampled_from("pqr"), st.integers(0, 4)),
+    min_size=1,
+    max_size=5,
+    unique_by=lambda need: need[0],
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("admit"), st.sampled_from("abc"), st.lists(NEEDS, min_size=1, max_size=4)),
+        st.tuples(st.just("count"), st.sampled_from("abc"), st.sampled_from("pqr"), st.integers(0, 3)),
+        st.tuples(st.just("leave"), st.sampled_from("abc")),
+    ),
+    max_size=20,
+)
+
+
+@given(steps=STEPS)
+def test_model(common: Valkey, steps: list[Any]) -> None:
+    """Whatever nodes do, a session is admitted if and only if all sums of living columns leave it room."""
+    site = Site(common)
+    rows: dict[str, dict[str, int]] = {row: {} for row in "pqr"}
+    site.join("a/1", "b/1", "c/1")
+    for what, name, *more in steps:
+        column = f"{name}/1"
+        if what == "leave":
+            site.run(LEAVE, ["nodes"], column)
+            site.join(column)
+            for row in rows.values():
+                row.pop(column, None)
+            for each in "pqr":
+                site.run(COUNT, [f"n:{each}"], column, LONG, 0)
+        elif what == "count":
+            row, number = more
+            rows[row][column] = number
+            site.run(COUNT, [f"n:{row}"], column, LONG, number)
+        else:
+            expected = []
+            for needs in more[0]:
+                over = [at for at, (row, most) in enumerate(needs, 1) if sum(rows[row].values()) >= most]
+                expected.append(over[0] if over else 0)
+                if not over:
+                    for row, _ in needs:
+                        rows[row][column] = rows[row].get(column, 0) + 1
+            sessions = [[[f"n:{row}", most] for row, most in needs] for needs in more[0]]
+            assert site.admit(column, sessions) == expected
+    for name, row in rows.items():
+        assert site.row(name) == {key: number for key, number in row.items() if number}
+
+
+def broken_off(script: Script) -> Iterator[str]:
+    """The script, broken off before each of its commands in turn."""
+    for number in count(1):
+        yield (
+            f"local left = {number}\nlocal real = redis\n"
+            "local redis = {call = function(...) left = left - 1\n"
+            "if left == 0 then error('broken off') end\nreturn real.call(...) end}\n" + script.text
+        )
+
+
+def test_broken_off(site: Site) -> None:
+    """
+    A script that ends between any two of its commands leaves nothing that the next counts do not repair.
+
+    A node that gets no answer begins a new column, writes its own counts, and gives up the old column.
+    """
+    steps = 0
+    for number, text in enumerate(broken_off(ADMIT)):
+        site.client.flushall()
+        old, new = f"a/{number}", f"a/{number}-new"
+        site.join("b/1", "gone/1", old)
+        site.run(COUNT, ["n:bob"], "b/1", LONG, 2)
+        site.run(COUNT, ["n:bob", "n:server"], "gone/1", LONG, 1, 1)
+        site.run(LEAVE, ["nodes"], "gone/1")
+        needs = [["n:server", 9], ["n:bob", 5], ["r:bob", 1, 9]]
+        try:
+            site.admit(old, [needs, needs], text)
+        except ResponseError:
+            pass
+        else:
+            steps = number
+            break
+        site.run(LEASE, ["nodes"], new, LONG, old, 1)
+        assert site.admit(new, [[["n:bob", 5]]] * 4) == [0, 0, 0, 2 - 1]
+        assert site.admit(new, [[["n:server", 9]]]) == [0]
+        assert site.row("bob") == {"b/1": 2, new: 3}
+        assert site.row("server") == {new: 1}
+        assert all(site.client.pttl(key) > 0 for key in site.client.keys(f"{site.prefix}n:*"))
+    assert steps > 8
+
+
+def test_late(site: Site) -> None:
+    """What an old connection has on its way counts for nothing once the node has a new one."""
+    site.join("a/1")
+    site.run(LEASE, ["nodes"], "a/2", LONG, "a/1", 1)
+    assert site.admit("a/1", [[["n:bob", 1]]]) == "lost"
+    site.run(COUNT, ["n:bob"], "a/1", LONG, 7)
+    assert site.admit("a/2", [[["n:bob", 1]]]) == [0]
+
+
+def test_sites(common: Valkey) -> None:
+    """Several sites share a server, and no key of one is a key of another."""
+    one, other = Site(common), Site(common)
+    for each in (one, other):
+        each.join("a/1")
+        assert each.admit("a/1", [[["n:bob", 1]]]) == [0]
+    assert prefix("x") == "sp:{x}:1:"
