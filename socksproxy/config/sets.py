@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..policy.rules import RuleError
-from ..policy.sets import NamesFile, NetworksFile, SetFile, SetFileError, Sets
+from ..policy.rules import BadValue, RuleError
+from ..policy.sets import HostSet, NamesFile, NetworksFile, SetFile, SetFileError, Sets
+from ..policy.sets.hosts import host_called
 from ..values.errors import ConfigError, Path
 from .readers import Key, error_of, no_such
 from .words import MOST_TOLD, SETS, listed
@@ -20,6 +21,10 @@ from .words import MOST_TOLD, SETS, listed
 SET_KEYS = {
     "networks": Key('["198.51.100.0/28", "2001:db8:5::/48"]', meaning="Addresses and networks."),
     "names": Key('["*.games.example", "play.example"]', meaning="Names, as rules have them."),
+    "hosts": Key(
+        '["home.dyndns.example"]',
+        meaning="Names of hosts, for clients: their addresses, which are looked up every minute.",
+    ),
     "networks-file": Key(
         '"/etc/socks/bad.txt"',
         meaning="File, or list of files, with an address, a network or a range on each line.",
@@ -71,6 +76,8 @@ def sets_of(sets: Any, directory: str, errors: list[ConfigError]) -> Sets | None
                 errors.append(ConfigError(no_such(key, SET_KEYS), path=path, shown=False))
                 continue
             entries = reading.files(value, path, plain) if plain in _FILES else reading.entries(value, path)
+            if plain == "hosts":
+                plain, entries = "networks", reading.hosts(entries, path)
             contents[plain.removesuffix("-file")].setdefault(name, []).extend(entries)
     try:
         known = Sets(contents["networks"], contents["names"])
@@ -104,6 +111,16 @@ class _Reading:
             return value
         self._faults.append(ConfigError("not a list in brackets", path=path))
         return []
+
+    def hosts(self, names: list[Any], path: Path) -> list[Any]:
+        """The set of the hosts *names*, in a list."""
+        known = len(self._faults)
+        for number, name in enumerate(names):
+            try:
+                host_called(name)
+            except BadValue as problem:
+                self._faults.append(ConfigError(problem.right, path=(*path, number)))
+        return [HostSet(names)] if len(self._faults) == known else []
 
     def files(self, value: Any, path: Path, key: str) -> list[SetFile]:
         """The files that *value* names: one, or a list."""

@@ -11,10 +11,11 @@ from .compiled import RulePolicy
 from .default import DefaultPolicy
 from .interfaces import ICommandPolicy, IDecidingPolicy, INamePolicy, IPolicy
 from .rules import Rule, RuleError, RuleTimeouts
-from .sets import NamesFile, NetworksFile, SetFiles, Sets
+from .sets import HostSet, NamesFile, NetworksFile, SetFiles, Sets
 
 __all__ = [
     "DefaultPolicy",
+    "HostSet",
     "ICommandPolicy",
     "IDecidingPolicy",
     "INamePolicy",

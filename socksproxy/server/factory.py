@@ -416,11 +416,13 @@ class SOCKSFactory(Factory):
         self._engine = self.context.engine
         if self._engine is not None:
             self._engine.use()
+        self.context.watch_hosts(True)
 
     def stopFactory(self) -> None:
         """The last port is closed: nothing is accepted any more."""
         self._gate.close()
         self.context.ways.pools.stop()
+        self.context.watch_hosts(False)
         if self.context.pins is not None:
             self.context.pins.close()
         self.context.helpers.close()

@@ -33,6 +33,7 @@ from ..policy.asking import DestinationCheck
 from ..policy.compiled import RulePolicy
 from ..policy.helpers import RequestHelpers
 from ..policy.hours import HoursWatch
+from ..policy.sets import HostWatch
 from ..relay import engine_for
 from ..relay.engine import RelayEngine
 from ..relay.idle import IdleRelays
@@ -154,6 +155,8 @@ class ServerContext:
         self.ids = SessionIds()
         self.listeners = OwnListeners()
         self.hours = HoursWatch(reactor, sessions.hours_changed, lambda: bool(len(sessions)))
+        self._watches_hosts = False
+        self._host_watch: HostWatch | None = None
         self.set_policy(DefaultPolicy() if settings.policy is None else settings.policy)
         #: What rules ask beside themselves.
         self.helpers = RequestHelpers(reactor)
@@ -227,6 +230,8 @@ class ServerContext:
             self.helpers.follow(settings.helpers)
         if settings.resolver is not before.resolver or settings.prefer != before.prefer:
             self._set_resolver()
+        if settings.policy is not before.policy:
+            self.watch_hosts(self._watches_hosts)
         self.check = DestinationCheck(self.policy, self.names, self.reactor)
         outgoing, advertised, bind, udp = _fixed(settings), settings.advertise, settings.bind, settings.udp
         self.handshakes.seconds = settings.timeouts.handshake
@@ -263,6 +268,17 @@ class ServerContext:
         self.asks_listener = not isinstance(policy, RulePolicy) or any(
             rule.listeners for rule in policy.rules
         )
+
+    def watch_hosts(self, watches: bool) -> None:
+        """Look the hosts of sets up from now on, or no more."""
+        if self._host_watch is not None:
+            self._host_watch.stop()
+            self._host_watch = None
+        hosts = self.policy.sets.hosts if isinstance(self.policy, RulePolicy) else []
+        if watches and hosts:
+            self._host_watch = HostWatch(self.reactor, lambda: self.names, hosts)
+            self._host_watch.start()
+        self._watches_hosts = watches
 
     def _set_resolver(self) -> None:
         resolver = self.settings.resolver

@@ -217,10 +217,22 @@ def test_examples(key: str) -> None:
                 "file:1: [sets.A]: must be a word in lower case, and none of ",
                 "file:3: [sets.loopback]: must be a word in lower case, and none of ",
                 (
-                    "file:5: [sets.b]: there must be networks, names, networks-file and names-file, "
+                    "file:5: [sets.b]: there must be networks, names, hosts, networks-file and names-file, "
                     "or one of them"
                 ),
             ],
+        ),
+        (
+            '[sets.a]\nhosts = ["home.example", "*.example", 5]\n[sets.b]\nhosts = "home.example"',
+            [
+                'file:2: [sets.a] hosts[1] = "*.example": must be the name of one host',
+                "file:2: [sets.a] hosts[2] = 5: must be the name of one host",
+                'file:4: [sets.b] hosts = "home.example": not a list in brackets',
+            ],
+        ),
+        (
+            '[sets.a]\nhosts = ["home.example"]\n[[rule]]\nname = "a"\nallow = true\nnetworks = ["a"]',
+            ['file:6: [[rule]] "a" networks[0] = "a": has hosts, which are for clients'],
         ),
         (
             '[sets.a]\nnetworks = ["10.0.0.0/8", "10.1.0.0/8"]\nnetworks-file = "one"',

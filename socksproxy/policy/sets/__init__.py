@@ -3,6 +3,7 @@ Named sets of networks and of names, and files that hold a million entries.
 """
 
 from .files import NamesFile, NetworksFile, SetFile, SetFileError
+from .hosts import HostSet, HostWatch
 from .named_sets import BUILT_IN, Sets
 from .tables import HoldsNames, HoldsNetworks, NameTable, NetworkTable, glob
 from .watch import SetFiles
@@ -11,6 +12,8 @@ __all__ = [
     "BUILT_IN",
     "HoldsNames",
     "HoldsNetworks",
+    "HostSet",
+    "HostWatch",
     "NameTable",
     "NamesFile",
     "NetworkTable",

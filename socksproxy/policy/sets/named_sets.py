@@ -25,6 +25,7 @@ from ..rules import (
     problem_of,
 )
 from .files import SetFile
+from .hosts import Host, HostSet
 from .tables import HoldsNames, HoldsNetworks, glob
 
 _KINDS = {
@@ -111,6 +112,7 @@ class Sets:
         that kind.
     :raises RuleError: with all mistakes.
     :ivar files: the files in the sets.
+    :ivar hosts: the hosts in the sets.
     :ivar metadata: the special addresses that *networks* adds to the built-in set ``metadata``.
     """
 
@@ -120,6 +122,8 @@ class Sets:
         names: Mapping[str, Iterable[str | HoldsNames] | HoldsNames] | None = None,
     ) -> None:
         self.files: list[SetFile] = []
+        self.hosts: list[Host] = []
+        self._of_hosts: set[str] = set()
         problems: list[Problem] = []
         self.networks: dict[str, tuple[Network, ...] | HoldsNetworks] = dict(BUILT_IN)
         self.names: dict[str, tuple[str, ...] | HoldsNames] = {}
@@ -130,6 +134,8 @@ class Sets:
                 problems.append(Problem(name, "name", name, right, "set"))
                 continue
             texts, others = self._parts(content, "range_of")
+            if any(isinstance(other, HostSet) for other in others):
+                self._of_hosts.add(name)
             fixed = _checked(name, "networks", texts, lambda text: (parse_network(text),), problems)
             if name == METADATA:
                 if others:
@@ -171,6 +177,8 @@ class Sets:
         for part in others:
             if isinstance(part, SetFile) and not any(part is file for file in self.files):
                 self.files.append(part)
+            if isinstance(part, HostSet):
+                self.hosts += part.hosts
         return [part for part in parts if not hasattr(part, asked)], others
 
     def problems(self, rule: Rule) -> list[Problem]:
@@ -180,6 +188,10 @@ class Sets:
             known: Mapping[str, object] = self.names if field == "names" else self.networks
             for text in getattr(rule, field) or ():
                 name = text[1:] if field == "names" else text
+                if field == "networks" and name in self._of_hosts:
+                    # Who has the name could lead the rule to any address.
+                    right = "has hosts, which are for clients"
+                    found.append(Problem(rule.name, field, text, right))
                 named = text.startswith("@") if field == "names" else is_set(text)
                 if not named or name in known or (field == "clients" and name == UNIX):
                     continue
