@@ -50,7 +50,7 @@ def run(options: Namespace) -> None:
     except UsageError as problem:
         raise CommandFailed(str(problem).removeprefix("--config ")) from None
     ignored = [entry for file in parsed.plan.set_files for entry in file.ignored]
-    warnings = [*parsed.warnings, *(f"an entry of a set does not count: {entry}" for entry in ignored)]
+    warnings = [*parsed.warnings, *(f"an entry of a file does not count: {entry}" for entry in ignored)]
     for checker in parsed["credCheckers"]:
         warnings += getattr(checker, "warnings", ())
     if warnings:

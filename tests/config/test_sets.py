@@ -141,7 +141,7 @@ def test_check_tells_entries_that_can_never_match(capsys: pytest.CaptureFixture[
     assert main(["check", "file"]) == 0
     out, err = capsys.readouterr()
     assert out == "file: no mistakes\n"
-    begin = f"warning: an entry of a set does not count: {os.path.abspath('ads')}, line "
+    begin = f"warning: an entry of a file does not count: {os.path.abspath('ads')}, line "
     assert err.splitlines() == [
         f"{begin}2: '192.0.2.1': is an address, which belongs into networks",
         f"{begin}3: 'b..example': is no name that the DNS allows",

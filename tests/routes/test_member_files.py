@@ -6,12 +6,16 @@ import itertools
 from pathlib import Path
 
 import pytest
+import pytest_twisted
 
-from socksproxy.policy.sets import SetFileError
+from socksproxy.policy.sets import SetFileError, SetFiles
 from socksproxy.routes.member_files import MembersFile
 from socksproxy.values.upstreams import Upstream, UpstreamType
 from socksproxy.wire.password import Credentials
 from socksproxy.wire.words import Address
+
+from ..policy.sets.test_watch import Clocked
+from ..support.logs import heard
 
 
 def read(path: Path, text: str) -> MembersFile:
@@ -103,3 +107,27 @@ def test_names_are_one_line(tmp_path: Path) -> None:
     file = read(tmp_path / "members", "socks5://a%0Ab:p@c.example:1\n")
     (name,) = file.table
     assert "\n" not in name
+
+
+@pytest_twisted.ensureDeferred
+async def test_watched(tmp_path: Path) -> None:
+    """The file is read again as files of sets are; a wrong one is told without a password, and not used."""
+    path = tmp_path / "members"
+    file = read(path, "192.0.2.1:1080\n")
+    files = SetFiles(Clocked(), [file])
+    files.watch()
+    with heard() as lines:
+        path.write_text("192.0.2.1:1080\nsocks5://alice:hunter2@192.0.2.2:1080\n")
+        for _ in range(2):
+            await files.look()
+        assert list(file.table) == ["192.0.2.1:1080", "alice@192.0.2.2:1080"]
+        assert lines == []
+        path.write_text("socks5://alice:hunter2@192.0.2.3\nsocks5://alice:hunter2@:1\n")
+        for _ in range(3):
+            await files.look()
+    (line,) = lines
+    assert line.startswith("a file cannot be used, and its last content stays in use: ")
+    assert ", line 2: " in line
+    assert "hunter2" not in line
+    assert len(file.table) == 2
+    files.stop()

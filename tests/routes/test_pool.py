@@ -433,6 +433,25 @@ def test_client_goes(serve_as: Serve, scripted: Any) -> Playing:
     assert health(proxy, "m0") is Health.UP
 
 
+@pytest_twisted.inlineCallbacks
+def test_removed_while_it_hangs(serve_as: Serve, scripted: Any, origin: Origin) -> Playing:
+    """e 47: a handshake in a pool that is removed ends in time, and not directly; the numbers go to zero."""
+    silent = yield scripted(3)
+    clock = Clock()
+    proxy: Proxy = yield serve_as(clock=clock, **pooled(silent.port, choose="least-sessions"))
+    members = proxy.sessions.context.ways.pools["eu"]
+    with proxy.connect() as sock:
+        yield proxy.play(greet, sock)
+        sock.sendall(request5("127.0.0.1", origin.port))
+        yield until(partial(greeted, silent, 1))
+        assert [member.sessions for member in members] == [1]
+        proxy.factory.reconfigure(upstreams={}, pools={}, via=None)
+        clock.advance(5.1)
+        assert (yield proxy.play(reply5, sock))[0] == 1
+    assert [member.sessions for member in members] == [0]
+    assert origin.peers == []
+
+
 # The choice.
 
 

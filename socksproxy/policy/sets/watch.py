@@ -87,18 +87,18 @@ class SetFiles:
 
     def _tell(self, problems: list[str]) -> None:
         for problem in problems:
-            _log.warn("a set cannot be read, and its last content stays in use: {problem}", problem=problem)
+            _log.warn("a file cannot be used, and its last content stays in use: {problem}", problem=problem)
 
     def _tell_ignored(self, file: SetFile) -> None:
         for entry in file.ignored:
-            _log.warn("an entry of a set does not count: {entry}", entry=entry)
+            _log.warn("an entry of a file does not count: {entry}", entry=entry)
 
     def _broke(self, failure: Failure) -> None:
         if failure.check(NotRun):
             if not self._stopped:
-                _log.error("sets cannot be read: {problem}", problem=str(failure.value))
+                _log.error("files of sets and pools cannot be read: {problem}", problem=str(failure.value))
         else:
-            _log.failure("sets cannot be read", failure)
+            _log.failure("files of sets and pools cannot be read", failure)
 
     def _again(self, _: None) -> None:
         if not self._stopped and self._timer is None:

@@ -34,7 +34,7 @@ async def test_entries_that_can_never_match_are_logged(tmp_path: Path, told: lis
     files = SetFiles(Clocked(), [names])
     await files.start()
     await files.look()
-    line = f"an entry of a set does not count: {path}, line 2: 'b..example': is no name that the DNS allows"
+    line = f"an entry of a file does not count: {path}, line 2: 'b..example': is no name that the DNS allows"
     assert told == [line]
     assert names.holds("a.example")
     files.watch()
@@ -89,7 +89,7 @@ async def test_read_again(tmp_path: Path, told: list[str]) -> None:
     for _ in range(4):
         await files.look()
     (line,) = told
-    assert line.startswith("a set cannot be read, and its last content stays in use: ")
+    assert line.startswith("a file cannot be used, and its last content stays in use: ")
     assert line.endswith(
         f"{path}, line 1: 'd..example': is no name that the DNS allows; no entry of the file counts"
     )
