@@ -84,7 +84,8 @@ def build_header(version: int, source: tuple[str, int] | None, destination: tupl
     """
     if source is None or destination is None:
         return b"PROXY UNKNOWN\r\n" if version == 1 else _FIXED.pack(_SIGNATURE2, _PROXY, 0, 0)
-    hosts, ports, family = [source[0], destination[0]], (source[1], destination[1]), AF_INET
+    hosts = [host.partition("%")[0] for host, _ in (source, destination)]  # a zone has no form here
+    ports, family = (source[1], destination[1]), AF_INET
     if any(":" in host for host in hosts):  # both are of one family
         hosts, family = [host if ":" in host else f"::ffff:{host}" for host in hosts], AF_INET6
     if version == 1:

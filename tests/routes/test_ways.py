@@ -210,6 +210,18 @@ def test_header(serve: Serve, version: int) -> Playing:
         assert [(each.source, each.destination) for each in headers] == [(client, proxy.address)]
 
 
+@pytest.mark.parametrize("version", [1, 2])
+@pytest_twisted.inlineCallbacks
+def test_header_of_a_unix_client(serve_as: Serve, tmp_path: Path, version: int) -> Playing:
+    """A client without an address is told as one."""
+    headers: list[Any] = []
+    with Origin(behind_a_header(headers)) as there:
+        options = through("socks5", there.port, proxy_protocol=version)
+        proxy: Proxy = yield serve_as("transports", listen=f"unix:{tmp_path}/socks", **options)
+        yield proxy.play(sent_and_heard, proxy, "192.0.2.77", 8080)
+        assert [(each.source, each.destination) for each in headers] == [(None, None)]
+
+
 @pytest_twisted.inlineCallbacks
 def test_header_within_a_chain(serve_as: Serve) -> Playing:
     """The header of a second proxy goes through the first one, before the second's greeting."""
