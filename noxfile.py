@@ -45,7 +45,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def layers(session: nox.Session) -> None:
     """Check what each room imports."""
-    session.install("-e", ".[tls,argon2,pam,gssapi,dns,config]", "import-linter")
+    session.install("-e", ".[tls,argon2,pam,gssapi,dns,config,metrics]", "import-linter")
     session.run("lint-imports")
 
 

@@ -19,6 +19,7 @@ GSSAPI = ["gssapi >= 1.8"]
 DNS = ["dnspython >= 2.4"]
 HTTP = ["h11 >= 0.14"]
 SHARED = ["redis >= 8"]
+METRICS = ["prometheus-client >= 0.22"]
 # Later versions of Python have a TOML parser.
 CONFIG = ["tomli >= 2; python_version < '3.11'"]
 TEST = [
@@ -27,6 +28,7 @@ TEST = [
     *DNS,
     *ARGON2,
     *HTTP,
+    *METRICS,
     *PAM,
     *SHARED,
     "coverage >= 7.10",  # the first that can follow subprocesses
@@ -97,6 +99,7 @@ setup(
         "socksproxy.limits",
         "socksproxy.limits.quota",
         "socksproxy.logs",
+        "socksproxy.metrics",
         "socksproxy.net",
         "socksproxy.policy",
         "socksproxy.policy.sets",
@@ -134,6 +137,7 @@ setup(
         "dns": DNS,
         "http": HTTP,
         "shared": SHARED,
+        "metrics": METRICS,
         "test": TEST,
         "docs": DOCS,
         "dev": [*TEST, *DOCS, *DEV],

@@ -16,6 +16,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "gssapi": ("socksproxy.auth.checkers.gssapi", "socksproxy.client.gssapi"),
     "http": ("socksproxy.client.http_connect",),
     "htpasswd": ("socksproxy.auth.checkers.htpasswd", "socksproxy.auth.checkers.records"),
+    "metrics": ("socksproxy.metrics.exposition",),
     "pam": ("socksproxy.auth.checkers.pam",),
     "shared": ("socksproxy.shared.link", "socksproxy.shared.thread"),
     "tls": (

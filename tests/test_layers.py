@@ -154,6 +154,7 @@ TESTED_ELSEWHERE = {
     "net/resources": "service/test_reload.py",
     "policy/sets/named_sets": "policy/test_rules.py",
     "relay/pump": "relay/test_engine.py",
+    "runtime/shared_file": "metrics/test_columns.py",
     "relay/transports": "relay/test_contract.py",
     "routes/carriers": "routes/test_upstream.py",
     "routes/hops": "routes/test_upstream.py",
@@ -166,6 +167,7 @@ TESTED_ELSEWHERE = {
     "session/routing": "policy/test_effects.py",
     "values/pools": "config/test_pools.py",
     "values/helpers": "config/test_helpers.py",
+    "values/metrics": "config/test_metrics.py",
     "values/upstreams": "config/test_upstreams.py",
     # A scripted server for each check and its fault.
     "probe/": "probe/test_checks.py",

@@ -24,7 +24,19 @@ from socksproxy import errors
 from socksproxy.admin.settings import AdminListener, AdminSettings
 from socksproxy.app import Options
 from socksproxy.auth.directory import GroupRecord, UserRecord
-from socksproxy.config import admin, helpers, limits, pools, rules, sets, shared, sticky, upstreams, users
+from socksproxy.config import (
+    admin,
+    helpers,
+    limits,
+    metrics,
+    pools,
+    rules,
+    sets,
+    shared,
+    sticky,
+    upstreams,
+    users,
+)
 from socksproxy.config.options import (
     FLAG,
     NUMBER,
@@ -39,11 +51,13 @@ from socksproxy.config.options import (
 )
 from socksproxy.config.readers import Key
 from socksproxy.limits import Limits, Rate, ServerLimits
+from socksproxy.metrics.table import METRICS
 from socksproxy.negotiation import TRANSITIONS
 from socksproxy.net.special_addresses import _SPECIAL, Special
 from socksproxy.policy.rules import Rule
 from socksproxy.values.helpers import HelperSettings
 from socksproxy.values.limits import Fallback
+from socksproxy.values.metrics import MetricsSettings
 from socksproxy.values.pools import Choose, UpstreamPool
 from socksproxy.values.shared import SharedSettings
 from socksproxy.values.sticky import StickySettings
@@ -251,6 +265,29 @@ def config_shared() -> Iterator[Row]:
         yield (f"``{key}`` of ``[node]``", "text", "the machine's", f"``{known.example}``", known.meaning)
 
 
+def config_metrics() -> Iterator[Row]:
+    """The keys of ``[metrics]`` in the configuration file."""
+    yield ("Key", "Type", "Default", "Example", "Meaning")
+    meanings = _meanings(MetricsSettings)
+    for key, known in metrics.METRIC_KEYS.items():
+        default = next(field for field in attrs.fields(MetricsSettings) if field.name == key).default
+        yield (f"``{key}``", "whole number", str(default), f"``{known.example}``", meanings[key])
+
+
+def all_metrics() -> Iterator[Row]:
+    """Every metric, its type, its labels, and what it counts."""
+    yield ("Metric", "Type", "Labels", "Meaning")
+    for metric in METRICS:
+        labels = ("worker", *metric.labels) if metric.per_worker else metric.labels
+        meaning = metric.help
+        if metric.values:
+            meaning += f" Labels: {metric.values}."
+        if metric.buckets:
+            meaning += f" Up to {', '.join(f'{bound:g}' for bound in metric.buckets)} seconds."
+        shown = ", ".join(f"``{label}``" for label in labels)
+        yield (f"``{metric.name}``", metric.kind.value, shown, meaning)
+
+
 def config_sets() -> Iterator[Row]:
     """The keys of a set in the configuration file."""
     yield ("Key", "Type", "Default", "Example", "Meaning")
@@ -367,6 +404,8 @@ TABLES = {
     "config-admin-listener": config_admin_listener,
     "config-helpers": config_helpers,
     "config-shared": config_shared,
+    "config-metrics": config_metrics,
+    "metrics": all_metrics,
     "config-sets": config_sets,
     "config-sticky": config_sticky,
     "config-limit-keys": config_limits,

@@ -72,6 +72,13 @@ class Authentication:
         self._asks_transport = any(interface in known for interface, _ in _BY_TRANSPORT)
         self._known = known
 
+    @property
+    def method_names(self) -> Sequence[str]:
+        """The names of all methods by which a client can log in."""
+        names = [*dict.fromkeys(method.name for method in self._methods)]
+        names += [name for interface, name in _BY_TRANSPORT if interface in self._known]
+        return names + ["userid"] * (IUserid in self._known)
+
     def methods_for(self, shown: Callable[[], ICredentials | None]) -> Sequence[IMethod]:
         """
         The methods that a client may choose from, best first.

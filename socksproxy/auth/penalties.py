@@ -139,6 +139,12 @@ class Penalties:
         """The number of entries in all tables."""
         return len(self._records) + len(self._names) + len(self._logins)
 
+    @property
+    def locked(self) -> int:
+        """How many sources are refused now."""
+        now = self._clock.seconds()
+        return sum(now < self._records[source].until for level in self._levels[1:] for source in level)
+
     def allow(self, failures: int | None) -> None:
         """Let an address have *failures* from now on; None: any number, and no client is refused."""
         self._failures = failures

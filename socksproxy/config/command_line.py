@@ -417,6 +417,7 @@ class SOCKSOptions(CommandLine):
             drain=said["drain"],
             workers=said["workers"],
             admin=None if self._configured is None else self._configured.admin,
+            metrics=None if self._configured is None else self._configured.metrics,
         )
 
     @property

@@ -21,6 +21,7 @@ from .admin import admin_of
 from .helpers import check_helper, helpers_in
 from .limits import check_quota_file, server_limits
 from .listeners import Listening, listeners_of, problem_with
+from .metrics import metrics_of
 from .options import BY_NAME, PLACES, SCOPES, TABLES, Option, keys_of
 from .pools import pools_in
 from .readers import Reader, each, plain, read_table, text, typed
@@ -35,6 +36,7 @@ from .words import (
     ADMIN,
     GROUPS,
     HELPERS,
+    METRICS,
     MOST_TOLD,
     NODE,
     OTHERS,
@@ -76,6 +78,7 @@ class Configured:
     :ivar admin: its admin sockets; None: it has none, or they are wrong.
     :ivar helpers: its external helpers; None: they are wrong.
     :ivar shared: the store that it names; None: none, or its settings are wrong.
+    :ivar metrics: what is counted; None: nothing is.
     :ivar directory: its users' records; None: it has none, or they are wrong.
     :ivar policy: what its rules come to; None: it has none, or they are wrong.
     :ivar used: the options for which that is what counts.
@@ -123,6 +126,7 @@ class Configured:
         if self.helpers is None:
             self.wrong.add(HELPERS)
         self.shared = shared_in(document.get(SHARED), document.get(NODE), directory, self.errors)
+        self.metrics = metrics_of(document.get(METRICS), self.errors)
         self.directory = self._read_users(counted)
         self.policy = self._read_rules(counted, directory)
         self._check_ways()

@@ -16,6 +16,7 @@ from ..logs.server_log import ServerLog
 from ..policy.compiled import RulePolicy
 from ..policy.sets import SetFile
 from ..settings import ServerSettings
+from ..values.metrics import MetricsSettings
 
 
 class Listener(NamedTuple):
@@ -51,6 +52,7 @@ class Plan:
     :ivar drain: seconds that sessions may go on when the service stops.
     :ivar workers: processes that serve clients.
     :ivar admin: the admin sockets; None: there are none.
+    :ivar metrics: what is counted; None: nothing is.
     """
 
     settings: ServerSettings
@@ -62,6 +64,7 @@ class Plan:
     drain: float
     workers: int
     admin: AdminSettings | None = None
+    metrics: MetricsSettings | None = None
 
     @property
     def set_files(self) -> Sequence[SetFile]:

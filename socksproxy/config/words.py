@@ -15,11 +15,11 @@ from .options import SCOPES, TABLES
 #: The keys at the top of the file, beside the tables of options.
 USERS, GROUPS, RULE, SETS = "users", "groups", "rule", "sets"
 UPSTREAMS, POOLS = "upstreams", "pools"
-STICKY, ADMIN, HELPERS = "sticky", "admin", "helpers"
+STICKY, ADMIN, HELPERS, METRICS = "sticky", "admin", "helpers", "metrics"
 #: The tables of these that have keys, and not tables with names.
 SHARED, NODE = "shared", "node"
-SINGLE = (STICKY, SHARED, NODE)
-OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS, POOLS, STICKY, ADMIN, HELPERS, SHARED, NODE)
+SINGLE = (STICKY, SHARED, NODE, METRICS)
+OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS, POOLS, STICKY, ADMIN, HELPERS, SHARED, NODE, METRICS)
 
 #: Most mistakes of one kind, or in one table, that are shown: a full list of very many would take minutes.
 MOST_TOLD = 100

@@ -226,6 +226,8 @@ class Accounts:
         self.store: SharedStore | None = None
         self.session = Limits()
         self.refusing = 0
+        #: Called with each account that has led to a refusal, and with what was refused.
+        self.on_refusal: Callable[[Account, OverLimit], None] | None = None
         self._reactor = reactor
         self._without_usage = LogThrottle(reactor)
         self._accounts: dict[Place, Account] = {}
@@ -290,6 +292,8 @@ class Accounts:
 
     def complain(self, account: Account, problem: OverLimit) -> None:
         """Log that *account* has led to a refusal: one line a while, however many refusals there are."""
+        if self.on_refusal is not None:
+            self.on_refusal(account, problem)
         if account.complaints is None:
             account.complaints = LogThrottle(self._reactor)
         refused = account.complaints.due()

@@ -233,6 +233,11 @@ class AccessLog:
         self._sink = sink_for(self.place, reactor, clock, descriptor, tls)
         self._send = self._sink.write
 
+    @property
+    def lost(self) -> int:
+        """Lines that could not be written, since the start."""
+        return self._sink.losses.total
+
     def fileno(self) -> int:
         """The descriptor of the open file; -1: it is none."""
         return self._sink.fileno()

@@ -48,7 +48,13 @@ _log = Logger(namespace="socksproxy")
 
 
 class Sink(Protocol):
-    """Takes messages; a message is complete, as the place wants it."""
+    """
+    Takes messages; a message is complete, as the place wants it.
+
+    :ivar losses: counts those that are lost.
+    """
+
+    losses: Losses
 
     def write(self, data: bytes) -> None:
         """Take a message, or lose it."""
@@ -69,17 +75,21 @@ class Losses:
 
     :param name: the place, for the warning.
     :param clock: seconds that only go forward.
+    :ivar count: the messages since the last one that was taken.
+    :ivar total: the messages since the start.
     """
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = name
         self._clock = clock
         self.count = 0
+        self.total = 0
         self._warned: float | None = None
 
     def add(self, reason: str) -> None:
         """One more is lost."""
         self.count += 1
+        self.total += 1
         now = self._clock()
         if self._warned is not None and now - self._warned < WARN_EVERY:
             return
@@ -113,7 +123,7 @@ class FileSink:
         self._descriptor = open_for_appending(path) if descriptor is None else descriptor
         self._may_wait = may_wait(self._descriptor)
         self._torn = False
-        self._losses = Losses(path, clock)
+        self.losses = Losses(path, clock)
 
     def fileno(self) -> int:
         """The descriptor of the open file."""
@@ -126,16 +136,16 @@ class FileSink:
         try:
             written = (write_if_ready if self._may_wait else os.write)(self._descriptor, data)
         except OSError as problem:
-            self._losses.add(problem.strerror or str(problem))
+            self.losses.add(problem.strerror or str(problem))
             return
         if written != len(data):
             # The disk is full: the next line must not go on from here.
             self._torn = True
-            self._losses.add("only a part of a line could be written")
+            self.losses.add("only a part of a line could be written")
             return
         self._torn = False
-        if self._losses.count:
-            self._losses.end()
+        if self.losses.count:
+            self.losses.end()
 
     def reopen(self) -> None:
         """See :meth:`Sink.reopen`."""
@@ -205,7 +215,8 @@ class DatagramSink:
     def __init__(self, path: str, name: str, clock: Any) -> None:
         self._path = path
         self._clock = clock
-        self._queue = Queue(Losses(name, clock.seconds))
+        self.losses = Losses(name, clock.seconds)
+        self._queue = Queue(self.losses)
         self._socket: socket.socket | None = None
         self._timer: IDelayedCall | None = None
         self._reason = ""
@@ -327,7 +338,8 @@ class StreamSink:
     def __init__(self, endpoint: IStreamClientEndpoint, name: str, clock: Any) -> None:
         self._endpoint = endpoint
         self._clock = clock
-        self._queue = Queue(Losses(name, clock.seconds))
+        self.losses = Losses(name, clock.seconds)
+        self._queue = Queue(self.losses)
         self._link: _Link | None = None
         self._connecting: Deferred[Any] | None = None
         self._timer: IDelayedCall | None = None

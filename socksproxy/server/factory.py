@@ -27,6 +27,8 @@ from ..auth.checkers.peercred import credentials_of, user_of
 from ..auth.credentials import Certificate
 from ..identity import Client
 from ..limits.buckets import Meters
+from ..metrics.columns import Columns, OwnColumn, new_columns
+from ..metrics.snapshot import Metrics
 from ..negotiation import IWrapping
 from ..net.descriptors import DescriptorGate
 from ..net.dial import Destination, RelaySide
@@ -363,6 +365,8 @@ class SOCKSFactory(Factory):
             self.listeners.add(host.host, host.port)
         port = getattr(transport, "server", None)
         if port is not None:
+            if self.context.counters is not None:
+                self.context.counters.connected(port)
             self._gate.accepted(port, transport.fileno())
             self.opened(port)
 
@@ -385,6 +389,21 @@ class SOCKSFactory(Factory):
     def closed(self, port: Any) -> None:
         """*port* is about to close, while others go on."""
         self._gate.forget(port)
+
+    def count(self, users: int = 0) -> Metrics:
+        """
+        Count sessions from now on, until :meth:`stop_counting`.
+
+        :param users: so many users have metrics of their own, the first ones that log in.
+        :returns: gives the numbers.
+        """
+        metrics = Metrics(Columns(new_columns(2), 2))
+        self.context.count(OwnColumn(metrics.columns, 0), users)
+        return metrics
+
+    def stop_counting(self) -> None:
+        """Count sessions no more; the numbers stay."""
+        self.context.stop_counting()
 
     def stop_sessions(self) -> None:
         """End every session at once."""

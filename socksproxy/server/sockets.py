@@ -366,6 +366,9 @@ class Acceptor:
         sessions = self._sessions
         engine = self._watching or sessions.context.engine
         assert engine is not None
+        counters = sessions.context.counters
+        if counters is not None:
+            counters.connected(self._port)
         make = BalancedSocketChannel if self._balanced else SocketChannel
         channel = make(engine, sessions.context.reactor, client)
         try:

@@ -35,6 +35,7 @@ from ..net.descriptors import raise_limit
 from ..net.special_addresses import is_loopback
 from ..twisted_internals import handles_signal
 from .administration import Administration, CannotAdminister
+from .metrics import ServerMetrics
 from .notify import Notifier
 from .privileges import NEEDLESS_ROOT, is_root_without_need
 from .reload import CannotReload, Reloading
@@ -95,8 +96,10 @@ class ListeningService(Service):
         self._starting = False
         self._signalled = False
         self._handlers: dict[int, tuple[Any, Any]] = {}
+        #: What is counted; None: the service does not run.
+        self.metrics: ServerMetrics | None = None
         self.notifier = Notifier(reactor, self.status, self.sound)
-        self.reloading = Reloading(reactor, lambda: self.options, self.reload, self.notifier)
+        self.reloading = Reloading(reactor, lambda: self.options, self.reload, self.notifier, self._reloaded)
         self.stopping = False
         #: When the configuration in force was read, in seconds since the epoch.
         self.loaded = time.time()
@@ -106,6 +109,26 @@ class ListeningService(Service):
     def plan(self) -> Plan:
         """What the options in force mean."""
         return self.options.plan
+
+    def begin_metrics(self, generation: int) -> ServerMetrics:
+        """
+        Have metrics from now on.
+
+        :param generation: what the ids of sessions begin with.
+        """
+        self.metrics = ServerMetrics(
+            self.processes, generation, lambda: self.options, lambda: not self._listening
+        )
+        return self.metrics
+
+    def _end_metrics(self) -> None:
+        metrics, self.metrics = self.metrics, None
+        if metrics is not None:
+            metrics.columns.close()
+
+    def _reloaded(self, done: bool) -> None:
+        if self.metrics is not None:
+            self.metrics.reloaded(done)
 
     # A subclass overrides these.
 
@@ -248,6 +271,7 @@ class ListeningService(Service):
         """
         self.administration.close()
         self.notifier.stopped()
+        self._end_metrics()
         self._restore(*(number for number in self._handlers if number not in (signal.SIGTERM, signal.SIGINT)))
         if signal.SIGTERM in self._handlers or signal.SIGINT in self._handlers:
             # It does not come to that when the process ends: a signal that comes meanwhile is still ours.
@@ -271,7 +295,7 @@ class ListeningService(Service):
             {
                 "name": listener.name,
                 "endpoint": listener.description,
-                "address": _place(port)[0],
+                "address": where_listens(port)[0],
                 "state": "enabled",
             }
             for port, listener in self._open_listeners
@@ -377,9 +401,9 @@ class ListeningService(Service):
             self.opened(port, listener.name)
             if port in keeper.fresh:
                 self._announce(port, listener)
-                changes.append(f"opened {_place(port)[0]}")
+                changes.append(f"opened {where_listens(port)[0]}")
         for port in left:
-            changes.append(f"closed {_place(port)[0]}")
+            changes.append(f"closed {where_listens(port)[0]}")
             self.closed(port)
             _close(port)
         _close_log(before, self.plan)
@@ -404,7 +428,7 @@ class ListeningService(Service):
         self._announce(port, listener)
 
     def _announce(self, port: IListeningPort, listener: Listener) -> None:
-        where, local = _place(port)
+        where, local = where_listens(port)
         kind = listener.description.partition(":")[0]
         if listener.balanced and not (local or self.plan.settings.proxy_from.networks):
             _log.warn(f"{{where}}: {CLAIMABLE}", where=where)
@@ -475,7 +499,7 @@ def _check_place(port: IListeningPort, plan: Plan) -> None:
 
     :raises CannotStart: when it is not.
     """
-    where, local = _place(port)
+    where, local = where_listens(port)
     if not (local or plan.open or plan.guarded):
         raise CannotStart(f"{where} is not a loopback address, and {OPEN_TO_ALL}: add --auth, or --open")
 
@@ -500,7 +524,7 @@ def _close(port: IListeningPort) -> None:
     )
 
 
-def _place(port: IListeningPort) -> tuple[str, bool]:
+def where_listens(port: IListeningPort) -> tuple[str, bool]:
     """Where *port* listens as an endpoint would say it, and whether only this machine can reach it."""
     address: Any = port.getHost()
     if isinstance(address, UNIXAddress):

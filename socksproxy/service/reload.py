@@ -51,6 +51,7 @@ class Reloading:
     :param apply: puts others in force; a Deferred of what has changed besides, in a few words or none.
         It fails with :class:`CannotReload` when they cannot be.
     :param notifier: tells the service manager that the configuration is being read, and has been.
+    :param counted: called with whether it was read and is in force.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Reloading:
         current: Callable[[], SOCKSOptions],
         apply: Callable[[SOCKSOptions], Deferred[list[str]]],
         notifier: Notifier,
+        counted: Callable[[bool], None] = lambda done: None,
     ) -> None:
         #: Reads, in a thread of its own: no look-up and no password waits for it, nor the end of the process.
         self.pool = Pool(reactor, name="configuration", threads=1, waiting=1, deadline=READ_WITHIN)
         self._current = current
         self._apply = apply
         self._notifier = notifier
+        self._counted = counted
         self._underway = False
         self._again = False
         self._stopped = False
@@ -119,6 +122,7 @@ class Reloading:
             if answer is not None:
                 answer.errback(CannotReload(["the server stops"]))
             return
+        self._counted(True)
         what = f"; {', '.join(changes)}" if changes else ""
         _log.info("reloaded: {source} in force from now on{what}", source=self._source(), what=what)
         if answer is not None:
@@ -138,6 +142,7 @@ class Reloading:
         problem = failure.value
         if self._stopped and isinstance(problem, NotRun):
             return
+        self._counted(False)
         if isinstance(problem, (CannotReload, UsageError, NotRun)):
             _log.error(
                 "not reloaded, the old configuration stays in force: correct this and send SIGHUP again:"

@@ -22,12 +22,14 @@ from ..admin.control import LocalAsker
 from ..config.command_line import SOCKSOptions
 from ..limits.quota.database import UsageFileError
 from ..limits.quota.usage import UsageFile
+from ..metrics.columns import OwnColumn
 from ..net.own_listeners import place_of
 from ..policy.sets import SetFiles
 from ..server.factory import SOCKSFactory
 from ..shared.asking import StoreProblem
 from ..shared.store import SharedStore, check_store
-from .base import CannotStart, ListeningService, Prepared
+from ..values.metrics import MetricsSettings
+from .base import CannotStart, ListeningService, Prepared, where_listens
 from .control import ServiceControl
 from .reload import CannotReload
 
@@ -50,6 +52,9 @@ class SOCKSService(ListeningService):
         self._usage: UsageFile | None = None
         self._store: SharedStore | None = None
         self._at_once = False
+        #: What the open ports are called in metrics.
+        self._labels: dict[IListeningPort, str] = {}
+        self._counted: MetricsSettings | None = None
         self._admin_places: list[tuple[str, int]] = []
 
     def control(self) -> ServiceControl:
@@ -72,6 +77,10 @@ class SOCKSService(ListeningService):
     def opened(self, port: IListeningPort, name: str | None) -> None:
         """See :meth:`ListeningService.opened`."""
         self.factory.opened(port)
+        label = self._labels[port] = where_listens(port)[0] if name is None else name
+        counters = self.factory.context.counters
+        if counters is not None:
+            counters.listen(port, label)
         place = place_of(port.getHost())
         listeners = self.factory.sessions.context.listeners
         listeners.call(place, name)
@@ -87,6 +96,7 @@ class SOCKSService(ListeningService):
         if self._store is not None:
             self._store.start()
         super().startService()
+        self.begin_counting()
         self._watch_sets()
         self._usage = self.plan.settings.usage
         if self._usage is not None:
@@ -132,6 +142,10 @@ class SOCKSService(ListeningService):
     def closed(self, port: IListeningPort) -> None:
         """See :meth:`ListeningService.closed`."""
         self.factory.closed(port)
+        self._labels.pop(port, None)
+        counters = self.factory.context.counters
+        if counters is not None:
+            counters.listeners.pop(port, None)
         place = place_of(port.getHost())
         listeners = self.factory.sessions.context.listeners
         listeners.call(place, None)
@@ -198,12 +212,42 @@ class SOCKSService(ListeningService):
             if before is not None:
                 before.stop()
         changes = super().enter(prepared)
+        self._count()
         self._leave_sets()
         self._watch_sets()
         if self._usage is not settings.usage:
             self._leave_usage()
             self._usage = settings.usage
         return changes
+
+    def finish(self) -> Deferred[Any]:
+        """See :meth:`ListeningService.finish`."""
+        self.factory.context.stop_counting()
+        self._counted = None
+        return super().finish()
+
+    def begin_counting(self) -> None:
+        """Count sessions, if that is wanted."""
+        if self.metrics is None:
+            self.begin_metrics(self.factory.context.ids.generation)
+        self._count()
+
+    def own_column(self) -> OwnColumn | None:
+        """Where this process counts; None: nowhere."""
+        return None if self.metrics is None else OwnColumn(self.metrics.columns, 0)
+
+    def _count(self) -> None:
+        """Count as the plan says, from now on."""
+        wanted, context = self.plan.metrics, self.factory.context
+        if wanted == self._counted:
+            return
+        self._counted = wanted
+        context.stop_counting()
+        own = None if wanted is None else self.own_column()
+        if wanted is not None and own is not None:
+            counters = context.count(own, wanted.users)
+            for port, label in self._labels.items():
+                counters.listen(port, label)
 
     def _watch_sets(self) -> None:
         if self.plan.set_files:

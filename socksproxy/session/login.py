@@ -61,13 +61,25 @@ class Login:
     :ivar pin: the sticky session that the client's name asks for; None: none.
     """
 
-    __slots__ = ("_logout", "_name", "_session", "_shown", "authentication", "credentials", "method", "pin")
+    __slots__ = (
+        "_asked",
+        "_logout",
+        "_name",
+        "_session",
+        "_shown",
+        "authentication",
+        "credentials",
+        "method",
+        "pin",
+    )
 
     def __init__(self, session: LoginOwner, authentication: Authentication | None = None) -> None:
         self._session = session
         self._logout: Callable[[], None] | None = None
         #: The kind of credentials that the client has shown.
         self._shown: type[Any] | None = None
+        #: When the check began, where logins are counted.
+        self._asked: float | None = None
         self.authentication = authentication
         self.method: str | None = None
         self.credentials: Credentials | None = None
@@ -123,6 +135,8 @@ class Login:
         sticky = self._session.context.settings.sticky
         if sticky is not None and isinstance(credentials, Password):
             credentials = self._of_user(sticky, credentials)
+        if self._session.context.counters is not None:
+            self._asked = self._session.context.seconds()
         if self._session.context.passes_logins and IUsernamePassword.providedBy(credentials):
             shown: Any = credentials
             self.credentials = Credentials(shown.username, shown.password)
@@ -151,6 +165,8 @@ class Login:
         self._enter(granted)
         session, name = self._session, self._name
         if name is None:
+            if self._asked is not None:
+                self.judged(True)
             session.logged_in()
         elif name is False:
             self.log_out()
@@ -160,7 +176,16 @@ class Login:
             pins, user = session.context.pins, session.client.user
             if pins is not None and user is not None:
                 self.pin = pins.pin(user, name.word, name.seconds)
+            if self._asked is not None:
+                self.judged(True)
             session.logged_in()
+
+    def judged(self, granted: bool) -> None:
+        """Count the login, where logins are counted."""
+        context, asked = self._session.context, self._asked
+        if context.counters is not None and self.method is not None:
+            seconds = None if asked is None else context.seconds() - asked
+            context.counters.logged_in(self.method, granted, seconds)
 
     def _enter(self, granted: Granted) -> None:
         session = self._session

@@ -4,7 +4,7 @@ What the policy permits one session, and by which rules: only where the policy t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
@@ -195,6 +195,19 @@ class Permission:
         :param name: as for :meth:`socksproxy.policy.IDecidingPolicy.decide`.
         """
         return self._policy.decide(client, command, destination, name).effect
+
+    def decisive(self, reached: Address | None, many: bool) -> Iterable[Decision]:
+        """
+        The decisions that count: the one on *reached*, or the last one.
+
+        :param reached: as for :meth:`rule_named`.
+        :param many: whether there are many destinations; then each rule that has decided counts.
+        """
+        if many:
+            return {(each.rule, each.allowed): each for each in self._by_host.values()}.values()
+        decision = None if reached is None else self._by_host.get(reached.host)
+        decision = decision or self._latest
+        return () if decision is None else (decision,)
 
     def rule_named(self, reached: Address | None) -> tuple[str | None, bool]:
         """

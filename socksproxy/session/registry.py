@@ -116,6 +116,13 @@ class Registry:
         if session.allowance is not None:
             session.allowance.close()
             session.allowance = None
+        counters = self.context.counters
+        if counters is not None:
+            try:
+                counters.over(session)
+            except Exception:
+                # A fault of ours: it costs some numbers, and the session ends all the same.
+                complain(_log, "{client}: the session cannot be counted", client=session.client)
         if self.context.events.wants("ended"):
             self.context.events.tell("ended", session, record_of(session))
         self.when_ended()
@@ -157,7 +164,7 @@ class Registry:
 
     def needed(self) -> int:
         """How many descriptors the sessions have, once each has its two, and each association its three."""
-        return 2 * len(self.live) + len(self.context.associations.live)
+        return self.context.needed()
 
     # What changes while sessions go on.
 
@@ -170,6 +177,8 @@ class Registry:
         """
         limited_anew, judged_anew = self.context.reconfigure(authentication, settings)
         self._set_recorder()
+        if self.context.counters is not None:
+            self.context.counters.reconfigure()
         self._go_over(limited_anew, judged_anew)
 
     def _set_recorder(self) -> None:

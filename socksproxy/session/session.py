@@ -264,6 +264,8 @@ class Session(SharingSession):
 
     def login_failed(self, problem: Exception) -> None:
         """The client is not who it says, or says nothing; a line in the log has told it."""
+        if self.login is not None:
+            self.login.judged(False)
         if self._request is not None:
             self.refuse(problem)
             return

@@ -19,7 +19,9 @@ from ..commands.peer_listener import Take, for_engine, for_transports
 from ..events import Cause, IServerEvents, ServerEvents, SessionIds
 from ..identity import Client
 from ..limits.ledger import Ledger
+from ..logs.access_log import AccessLog
 from ..logs.throttle import LogThrottleByKind, complain
+from ..metrics.columns import OwnColumn
 from ..net.dial import Destination
 from ..net.hosts_file import HostsFile
 from ..net.lookups import IAddressLookup
@@ -48,6 +50,7 @@ from ..values.outgoing import Outgoing
 from ..values.timeouts import Timeouts
 from ..values.upstreams import CLIENTS_OWN
 from ..wire.words import AddressType
+from .counters import SessionCounters
 from .early_data import EarlyData
 
 _log = Logger(namespace="socksproxy")
@@ -151,6 +154,8 @@ class ServerContext:
         self.events = Events()
         #: The traces (:class:`~socksproxy.session.trace.Tracing`); None: nothing is traced.
         self.tracing: Any = None
+        #: Counts for the metrics; None: nothing is counted.
+        self.counters: SessionCounters | None = None
         #: Names the sessions; the workers of a server have other ones.
         self.ids = SessionIds()
         self.listeners = OwnListeners()
@@ -197,6 +202,42 @@ class ServerContext:
     def deadlines(self) -> tuple[Deadlines[Any], ...]:
         """How long sessions may stay in their states."""
         return self.handshakes, self.connects, self.peers, self.lingers, self.graces
+
+    def count(self, own: OwnColumn, users: int = 0) -> SessionCounters:
+        """
+        Count for the metrics from now on, until :meth:`stop_counting`.
+
+        :param own: where it is counted.
+        :param users: see :class:`~socksproxy.session.counters.SessionCounters`.
+        """
+        self.stop_counting()
+        self.counters = counters = SessionCounters(own, self, users)
+        self.events.subscribe(counters)
+        counters.start()
+        return counters
+
+    def stop_counting(self) -> None:
+        """Count no more."""
+        counters, self.counters = self.counters, None
+        if counters is not None:
+            self.events.unsubscribe(counters)
+            self.ledger.on_refusal = None
+            counters.stop()
+
+    @property
+    def live(self) -> dict[Any, None]:
+        """The sessions that there are, the oldest first."""
+        return self.sessions.live
+
+    @property
+    def lost_lines(self) -> int:
+        """Lines of the access log that could not be written, since it was opened."""
+        observer = self.settings.observer
+        return observer.lost if isinstance(observer, AccessLog) else 0
+
+    def needed(self) -> int:
+        """How many descriptors the sessions have, once each has its two, and each association its three."""
+        return 2 * len(self.sessions) + len(self.associations.live)
 
     def seconds(self) -> float:
         """The reactor's time: durations are counted by it."""

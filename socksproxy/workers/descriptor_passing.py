@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from twisted.internet.error import CannotListenError
@@ -34,6 +33,7 @@ from ..net.endpoints import unquoted
 from ..net.listening_reactor import PortKind, PortRequest
 from ..net.resources import Resources
 from ..runtime.files import read_regular_file
+from ..runtime.shared_file import memory_file
 from ..twisted_internals import SharedUNIXPort, keep_socket_open
 
 _log = Logger(namespace="socksproxy")
@@ -220,11 +220,7 @@ def _with_files(description: str, files: Mapping[str, int]) -> str:
 
 def file_of(data: bytes) -> int:
     """The descriptor of a file that holds *data*, in memory where there is such a thing."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("socksproxy")
-    else:
-        with TemporaryFile() as made:
-            descriptor = os.dup(made.fileno())
+    descriptor = memory_file()
     with open(descriptor, "wb", closefd=False) as file:
         file.write(data)
     return descriptor

@@ -92,6 +92,8 @@ class Orders(NamedTuple):
     :ivar beat: seconds after which the worker shows again that it lives; None: nothing asks for that.
     :ivar questions: the socket on which the supervisor asks, at the start; None: it stays what it is.
     :ivar protected: addresses and ports of the supervisor to which no client may be connected.
+    :ivar metrics: the columns of the metrics, and how many there are, at the start; None: it stays where it
+        counts.
     """
 
     number: int
@@ -111,6 +113,7 @@ class Orders(NamedTuple):
     program: str = __version__
     questions: int | None = None
     protected: Sequence[tuple[str, int]] = ()
+    metrics: tuple[int, int] | None = None
 
     def here(self, descriptors: Sequence[int]) -> Orders:
         """The orders, with *descriptors* in place of their places among these."""
@@ -303,7 +306,9 @@ class WorkerProcess(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """See :meth:`twisted.internet.interfaces.IProcessProtocol.processEnded`."""
         self.close_channel()
-        self._worker.ended(Ending(self._how(reason.value), isinstance(reason.value, ProcessDone)))
+        problem: Any = reason.value
+        killed = problem.signal is not None
+        self._worker.ended(Ending(self._how(problem), isinstance(problem, ProcessDone), killed))
 
     def close_channel(self) -> None:
         """Nothing is passed on any more."""

@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
-from fcntl import LOCK_EX, LOCK_UN, lockf
 from hashlib import blake2b
 
 from twisted.logger import Logger
+
+from ..runtime.shared_file import RecordLock, memory_file
 
 _log = Logger(namespace="socksproxy")
 
@@ -55,11 +55,7 @@ def new_table(columns: int) -> int:
     :param columns: how many workers there are.
     :returns: its descriptor.
     """
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("socksproxy")
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
+    descriptor = memory_file()
     os.ftruncate(descriptor, _Layout(columns).end)
     return descriptor
 
@@ -73,23 +69,6 @@ class _Layout:
         self.tokens = self.rates + RATES * _KEY
         self.cells = self.tokens + RATES * self.width * _TOKENS
         self.end = self.cells + ROWS * columns * _CELL
-
-
-class Lock:
-    """A context in which other processes have not the lock of the file *descriptor*."""
-
-    __slots__ = ("_descriptor",)
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    # Each session takes the lock, and contextlib's way would take as long as the system calls.
-
-    def __enter__(self) -> None:
-        lockf(self._descriptor, LOCK_EX)
-
-    def __exit__(self, *raised: object) -> None:
-        lockf(self._descriptor, LOCK_UN)
 
 
 class SharedTable:
@@ -113,7 +92,7 @@ class SharedTable:
         self.cells = memoryview(self._memory)[layout.cells :].cast("I")
         self._unused = bytes(columns * _CELL)
         #: Keeps the other processes out, for a moment.
-        self.lock = Lock(descriptor)
+        self.lock = RecordLock(descriptor)
         self._complained = False
 
     def fileno(self) -> int:
@@ -200,6 +179,18 @@ class SharedTable:
                 return row
             place += width - within
         return None
+
+    # How full it is.
+
+    def counts_in_use(self, first: int, end: int) -> int:
+        """How many of the rows of counts from *first* to before *end* belong to a name."""
+        cells = self.cells[first * self.columns : end * self.columns].tolist()
+        return sum(map(any, zip(*[iter(cells)] * self.columns, strict=True)))
+
+    def rates_in_use(self, first: int, end: int, now: float) -> int:
+        """How many of the rows of tokens from *first* to before *end* are not full yet."""
+        width = self._layout.width
+        return sum(full > now for full in self.tokens[FULL + first * width : end * width : width].tolist())
 
     # The end.
 

@@ -69,10 +69,12 @@ class Ending:
 
     :ivar how: in words.
     :ivar orderly: whether the process ended by itself, with status 0.
+    :ivar killed: whether a signal has ended the process.
     """
 
     how: str
     orderly: bool = False
+    killed: bool = False
 
 
 class Process(Protocol):

@@ -20,8 +20,10 @@ from twisted.logger import Logger
 
 from ..events import SessionIds
 from ..limits.quota.database import Database, UsageFileError
+from ..metrics.table import LIMIT_ROWS, LIMIT_ROWS_MAX
 from ..runtime.pool import NotRun
 from ..service.base import CannotStart, ListeningService, Prepared
+from ..service.metrics import ServerMetrics
 from ..service.reload import CannotReload
 from ..service.server import make_factory
 from ..shared.asking import StoreProblem
@@ -30,6 +32,7 @@ from ..udp.routing import Router
 from .control import SupervisorControl
 from .datagrams import Way, go
 from .descriptor_passing import SupervisorResources, file_of
+from .fill_level import FillLevel
 from .process import DUMP, REOPEN, Orders, WorkerProcess, pass_on, spawn
 from .questions import Questions
 from .shared_table import SharedTable, new_table
@@ -70,11 +73,14 @@ class SupervisorService(ListeningService):
         super().__init__(options, Supervisor())
         self._announcements: list[tuple[str, bool, str]] = []
         self._table: SharedTable | None = None
+        self._level: FillLevel | None = None
         self._router = Router(options.reactor)
         self._secret = os.urandom(16)
         #: Gives each process that is started its serial number.
         self._ids = SessionIds()
         self._looked = 0.0
+        #: The workers whose process has accepted clients.
+        self._ready: set[int] = set()
         #: The workers that have yet to go over to another configuration, and what happens then.
         self._unsettled: set[int] = set()
         self._settled_all: Deferred[None] | None = None
@@ -117,6 +123,8 @@ class SupervisorService(ListeningService):
             raise self._cannot_start(str(problem)) from None
         count = len(self.workers)
         self._table = SharedTable(new_table(count), count, self._secret)
+        self._watch_table(self._table)
+        self.begin_metrics(self._ids.generation)
         if self._waiting:
             # An endpoint that takes its time: workers are given all ports at their start.
             DeferredList(list(self._waiting)).addCallback(self._start)
@@ -124,6 +132,22 @@ class SupervisorService(ListeningService):
         self._start(None)
         if not self.reactor.running:
             self._wait_for_workers()
+
+    def begin_metrics(self, generation: int) -> ServerMetrics:
+        """See :meth:`ListeningService.begin_metrics`."""
+        metrics = super().begin_metrics(generation)
+        metrics.show_workers(
+            lambda: [worker.state.value for worker in self.workers], [state.value for state in WorkerState]
+        )
+        level = self._level
+        if level is not None:
+            metrics.register(LIMIT_ROWS, level.rows)
+            metrics.register(LIMIT_ROWS_MAX, level.most)
+        return metrics
+
+    def _watch_table(self, table: SharedTable) -> None:
+        self._level = FillLevel(self.reactor, table)
+        self._level.start()
 
     def _wait_for_workers(self) -> None:
         signals: list[int] = []
@@ -261,6 +285,9 @@ class SupervisorService(ListeningService):
         finished = self.finish()
         self._hire()
         self._resources.forget_ports()
+        if self._level is not None:
+            self._level.stop()
+            self._level = None
         if self._table is not None:
             self._table.close()
             self._table = None
@@ -277,6 +304,7 @@ class SupervisorService(ListeningService):
         """See :class:`~socksproxy.workers.states.WorkerOwner`."""
         pid = None if worker.process is None else worker.process.pid
         _log.info("worker {number} (process {pid}) accepts clients", number=worker.number, pid=pid)
+        self._ready.add(worker.number)
         self._group.one_ready()
 
     def worker_settled(self, worker: Worker) -> None:
@@ -291,7 +319,18 @@ class SupervisorService(ListeningService):
         """See :class:`~socksproxy.workers.states.WorkerOwner`."""
         if self._table is not None:
             self._table.clear(worker.number - 1)
+        if self.metrics is not None:
+            self.metrics.worker_died(worker.number, self._how_died(worker, ending))
+        self._ready.discard(worker.number)
         self._settle(worker)
+
+    def _how_died(self, worker: Worker, ending: Ending) -> str | None:
+        """The word for the metric; None: the worker was told to end."""
+        if worker.state is WorkerState.STOPPING:
+            return None
+        if worker.number not in self._ready:
+            return "start"
+        return "signal" if ending.killed else "status"
 
     def worker_stopped(self, worker: Worker) -> None:
         """See :class:`~socksproxy.workers.states.WorkerOwner`."""
@@ -333,6 +372,7 @@ class SupervisorService(ListeningService):
             inherited = _Inherited(channel + 1)
             orders = self._orders(number, inherited, stack)._replace(
                 counts=self._counts(inherited),
+                metrics=self._columns(inherited),
                 status=status,
                 channel=channel,
                 ids=(self._ids.generation, self._ids.next()),
@@ -356,6 +396,12 @@ class SupervisorService(ListeningService):
     def _counts(self, inherit: _Inherited) -> tuple[int, int, str] | None:
         table = self._table
         return None if table is None else (inherit(table.fileno()), table.columns, self._secret.hex())
+
+    def _columns(self, inherit: _Inherited) -> tuple[int, int] | None:
+        if self.metrics is None:
+            return None
+        columns = self.metrics.columns
+        return inherit(columns.fileno()), columns.count
 
     def _hand_over(self, number: int, process: WorkerProcess) -> None:
         with ExitStack() as stack:

@@ -30,6 +30,7 @@ from ..config.command_line import SOCKSOptions
 from ..config.plan import Plan
 from ..events import SessionIds
 from ..logs.streams import StreamWriter
+from ..metrics.columns import Columns, OwnColumn
 from ..runtime.clocks import use_monotonic_clock
 from ..runtime.reactor import global_reactor
 from ..service.server import SOCKSService, make_factory
@@ -187,6 +188,16 @@ class WorkerService(SOCKSService):
     """
 
     failed = False
+    #: The columns of the metrics, and which one is this worker's; None: it counts nothing.
+    columns: tuple[Columns, int] | None = None
+
+    def begin_counting(self) -> None:
+        """See :meth:`~socksproxy.service.server.SOCKSService.begin_counting`; the supervisor has the rest."""
+        self._count()
+
+    def own_column(self) -> OwnColumn | None:
+        """See :meth:`~socksproxy.service.server.SOCKSService.own_column`."""
+        return None if self.columns is None else OwnColumn(*self.columns)
 
     def end_process(self) -> None:
         """See :meth:`~socksproxy.service.base.ListeningService.end_process`."""
@@ -288,6 +299,8 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
         go(reactor, orders.questions, Answering(Answers(factory, orders.number)))
     service = WorkerService(options, factory)
     service.protect(orders.protected)
+    if orders.metrics is not None:
+        service.columns = Columns(*orders.metrics), orders.number - 1
     return service
 
 

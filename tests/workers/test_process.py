@@ -219,8 +219,8 @@ def test_logs(process: WorkerProcess, logged: list[Any]) -> None:
     [
         (ProcessDone(0), Ending("exit status 0", orderly=True)),
         (ProcessTerminated(1), Ending("exit status 1 (no such key)")),
-        (ProcessTerminated(signal=signal.SIGKILL), Ending("signal SIGKILL")),
-        (ProcessTerminated(signal=99), Ending("signal 99")),
+        (ProcessTerminated(signal=signal.SIGKILL), Ending("signal SIGKILL", killed=True)),
+        (ProcessTerminated(signal=99), Ending("signal 99", killed=True)),
     ],
 )
 def test_ending(reason: Exception, ending: Ending, process: WorkerProcess, told: Told) -> None:

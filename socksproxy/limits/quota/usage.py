@@ -150,6 +150,11 @@ class UsageFile:
             self._finish()
         return self._stopped
 
+    @property
+    def unwritten(self) -> int:
+        """The bytes that were used, and are not in the file yet."""
+        return self._writing + sum(used.unsaid for used in self._waiting)
+
     def today(self) -> Day:
         """The present day."""
         now = self.wall()
