@@ -13,12 +13,15 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from ..events import Cause
+from ..limits.account import SESSIONS, Scope
+from ..net.descriptors import current_limit
+from ..runtime.lag import Lag
 from ..runtime.slices import in_slices
 from ..session.session import Session
 from .errors import RequestRefused
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 AT_ONCE = 256
 #: Sessions that are written down, or ended, in one turn: each takes some ten times as long.
 _WRITTEN_AT_ONCE, _ENDED_AT_ONCE = 40, 64
+
+#: Upstreams that are told; the files of pools may have more.
+_MOST_UPSTREAMS = 1000
 
 #: Searches whose sessions are remembered until they are ended.
 _MOST_FOUND = 8
@@ -71,11 +77,14 @@ class Answers:
         self._context = factory.context
         self._worker = worker
         self._rates = Rates()
+        self._lag = Lag(factory.reactor)
         self._found: dict[int, Sequence[Session]] = {}
         self._tokens = count(1)
         self._questions: dict[str, Callable[[Mapping[str, Any], list[bytes]], Any]] = {
             "counts": self._counts,
             "sessions": self._sessions,
+            "load": self._load,
+            "upstreams": self._upstreams,
             "find": self._find,
             "end": self._end,
         }
@@ -140,7 +149,39 @@ class Answers:
             "phases": dict(phases),
             "cpu_seconds": round(time.process_time(), 3),
             "resident_bytes": _resident_bytes(),
+            "lag": round(self._lag.seconds(), 6),
         }
+
+    def add(self, question: str, answer: Callable[[Mapping[str, Any]], Any]) -> None:
+        """Have *answer*, which is given the arguments, answer *question*, too."""
+        self._questions[question] = lambda arguments, parts: answer(arguments)
+
+    def _load(self, arguments: Mapping[str, Any], parts: list[bytes]) -> dict[str, Any]:
+        """How much is free, from 0 to 1, and by how many seconds the event loop is late."""
+        limit = current_limit()
+        free = 1 - self._registry.needed() / limit
+        most = self._context.settings.limits.server.sessions
+        if most:
+            free = min(free, 1 - self._context.ledger.count((Scope.SERVER, ""), SESSIONS) / most)
+        return {"worker": self._worker, "free": max(0.0, free), "lag": self._lag.seconds()}
+
+    def _upstreams(self, arguments: Mapping[str, Any], parts: list[bytes]) -> dict[str, Any]:
+        """The numbers of the upstreams, and the health of the members of pools."""
+        ways = self._context.ways
+        upstreams = {
+            name: {
+                "sessions": counters.sessions,
+                "total": counters.total,
+                "own_failures": counters.own_failures,
+                "destination_failures": counters.destination_failures,
+            }
+            for name, counters in islice(ways.all_counters().items(), _MOST_UPSTREAMS)
+        }
+        pools = {
+            pool: {member.name: member.health.value for member in islice(members, _MOST_UPSTREAMS)}
+            for pool, members in ways.pools.items()
+        }
+        return {"worker": self._worker, "upstreams": upstreams, "pools": pools}
 
     def _sessions(self, arguments: Mapping[str, Any], parts: list[bytes]) -> Work:
         """

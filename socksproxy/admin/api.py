@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from heapq import merge
+from operator import itemgetter
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -21,14 +23,18 @@ from .routes import ApiRoute, Asked, Routes
 from .selection import FILTERS, MOST_LIMIT, ORDERS, USUAL_LIMIT, SessionPlace, number_of, tests_of
 from .settings import AdminLevel
 from .site import Response
+from .upkeep import DEEDS, PartState
 
 _MONITOR, _OPERATOR, _ADMIN = AdminLevel
+#: A month.
+_MOST_SECONDS = 31 * 86400
 
 
 def routes_of(control: Control) -> Routes:
     """All routes, which ask *control*."""
     sessions = SessionRoutes(control)
     server = ServerRoutes(control)
+    parts = PartRoutes(control, sessions)
     return Routes(
         [
             ApiRoute("GET", "/healthz", _MONITOR, server.health),
@@ -38,12 +44,25 @@ def routes_of(control: Control) -> Routes:
             ApiRoute("GET", "/v1/listeners", _MONITOR, server.listeners),
             ApiRoute("POST", "/v1/reload", _ADMIN, server.reload),
             ApiRoute("POST", "/v1/log/reopen", _OPERATOR, server.reopen_log),
+            ApiRoute("POST", "/v1/drain", _ADMIN, server.drain),
+            ApiRoute("POST", "/v1/undrain", _ADMIN, server.undrain),
+            *_deeds("/v1/listeners/{name}", parts.set_listener),
+            ApiRoute("GET", "/v1/upstreams", _MONITOR, parts.upstreams),
+            ApiRoute("GET", "/v1/pools", _MONITOR, parts.pools),
+            *_deeds("/v1/upstreams/{name}", parts.set_upstream),
             ApiRoute("GET", "/v1/sessions", _MONITOR, sessions.all),
             ApiRoute("POST", "/v1/sessions/kill", _OPERATOR, sessions.kill),
             ApiRoute("GET", "/v1/sessions/{id}", _MONITOR, sessions.one),
             ApiRoute("DELETE", "/v1/sessions/{id}", _OPERATOR, sessions.end),
         ]
     )
+
+
+def _deeds(path: str, answer: Callable[[PartState, Asked], Any]) -> list[ApiRoute]:
+    """The routes that take the part at *path* out of service, and back."""
+    return [
+        ApiRoute("POST", f"{path}/{deed}", _OPERATOR, partial(answer, state)) for deed, state in DEEDS.items()
+    ]
 
 
 class ServerRoutes:
@@ -111,6 +130,87 @@ class ServerRoutes:
         self._control.reopen_log()
         return {}
 
+    def drain(self, asked: Asked) -> Any:
+        """Have balancers send clients elsewhere, then accept none, then end the sessions that are left."""
+        asked.allow("seconds", "notice", "refuse")
+        refuse = asked.body.get("refuse", False)
+        if not isinstance(refuse, bool):
+            raise RequestRefused(400, "refuse: neither true nor false")
+        notice = 0.0 if refuse else _seconds(asked, "notice")
+        return self._control.drain(_seconds(asked, "seconds"), notice)
+
+    def undrain(self, asked: Asked) -> Any:
+        """Take a drain back."""
+        asked.allow()
+        self._control.undrain()
+        return {}
+
+
+class PartRoutes:
+    """
+    Listeners, upstreams and pools: see them, take them out of service and back.
+
+    :param control: has them.
+    :param sessions: ends the sessions of what is disabled.
+    """
+
+    def __init__(self, control: Control, sessions: SessionRoutes) -> None:
+        self._control = control
+        self._sessions = sessions
+
+    def set_listener(self, state: PartState, asked: Asked) -> Any:
+        """Have a listener be in *state*."""
+        asked.allow()
+        words = self._control.set_listener(asked.names["name"], state)
+        return self._set(state, {"listener": words[-1]})
+
+    def set_upstream(self, state: PartState, asked: Asked) -> Any:
+        """Have an upstream be in *state*."""
+        asked.allow()
+        self._control.set_upstream(asked.names["name"], state)
+        return self._set(state, {"via": asked.names["name"]})
+
+    def _set(self, state: PartState, sessions: Mapping[str, str]) -> Any:
+        answer = {"state": state.value, "ended": 0}
+        if state is not PartState.DISABLED:
+            return answer
+        return self._sessions.end_matching(sessions).addCallback(
+            lambda outcome: {**answer, "ended": outcome["ended"], "missing": outcome["missing"]}
+        )
+
+    def upstreams(self, asked: Asked) -> Any:
+        """The upstreams, with their numbers in all processes."""
+        asked.allow()
+        return self._control.ask("upstreams", {}).addCallback(self._upstreams)
+
+    def _upstreams(self, gathered: Gathered) -> Any:
+        numbers: dict[str, Counter[str]] = {}
+        for value in gathered.values:
+            for name, told in value["upstreams"].items():
+                numbers.setdefault(name, Counter()).update(told)
+        rows = [{**known, **numbers.get(name, {})} for name, known in self._control.upstreams().items()]
+        return {"upstreams": sorted(rows, key=itemgetter("name")), "missing": gathered.missing}
+
+    def pools(self, asked: Asked) -> Any:
+        """The pools, and the health of their members in each process."""
+        asked.allow()
+        return self._control.ask("upstreams", {}).addCallback(self._pools)
+
+    def _pools(self, gathered: Gathered) -> Any:
+        states = {name: known["state"] for name, known in self._control.upstreams().items()}
+        rows = []
+        for name, known in self._control.pools().items():
+            health: dict[str, Counter[str]] = {}
+            for value in gathered.values:
+                for member, word in value["pools"].get(name, {}).items():
+                    health.setdefault(member, Counter())[word] += 1
+            members = [
+                {"name": member, "state": states.get(member), "health": dict(words)}
+                for member, words in health.items()
+            ]
+            rows.append({**known, "members": members})
+        return {"pools": rows, "missing": gathered.missing}
+
 
 class SessionRoutes:
     """
@@ -176,6 +276,10 @@ class SessionRoutes:
 
         return self._kill(wanted, worker, check, dry)
 
+    def end_matching(self, wanted: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
+        """End the sessions that match the filter *wanted*."""
+        return self._kill(wanted, None, lambda matched: None)
+
     def _kill(
         self,
         wanted: Mapping[str, Any],
@@ -208,6 +312,15 @@ class SessionRoutes:
             return {"matched": matched, "ended": count, "missing": sorted(missing)}
 
         return self._control.ask("find", {"filter": wanted}, worker).addCallback(found).addCallback(ended)
+
+
+def _seconds(asked: Asked, key: str) -> float | None:
+    value = asked.body.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_SECONDS:
+        raise RequestRefused(400, f"{key}: not a number of seconds from 0 to {_MOST_SECONDS}")
+    return float(value)
 
 
 def _limit(text: str | None) -> int:

@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, fail
 from .. import __version__
 from .answers import Answers, ProcessAnswer
 from .errors import RequestRefused
+from .upkeep import PartState
 
 if TYPE_CHECKING:
     from ..server.factory import SOCKSFactory
@@ -104,6 +105,11 @@ class Control:
 
     # What is known at once.
 
+    @property
+    def closed(self) -> bool:
+        """Whether the server is drained so far that it accepts no clients."""
+        return False
+
     def state(self) -> tuple[str, str | None]:
         """
         The state of the server, and why it should get no new clients; None: it should.
@@ -167,6 +173,46 @@ class Control:
     def reopen_log(self) -> None:
         """Open the access log again."""
         self._not_here("there is no access log")
+
+    def set_listener(self, name: str, state: PartState) -> tuple[str, ...]:
+        """
+        Take a listener out of service, or back.
+
+        :param name: its name, its address, or the description of its endpoint.
+        :returns: the words that its sessions have for it.
+        :raises RequestRefused: when there is no such listener.
+        """
+        self._not_here("listeners belong to the program")
+
+    def upstreams(self) -> Mapping[str, dict[str, Any]]:
+        """What is known of the upstreams, by their names, without asking any process."""
+        return {}
+
+    def pools(self) -> Mapping[str, dict[str, Any]]:
+        """What is known of the pools, by their names, without asking any process."""
+        return {}
+
+    def set_upstream(self, name: str, state: PartState) -> None:
+        """
+        Take an upstream out of service, or back.
+
+        :raises RequestRefused: when there is no such upstream.
+        """
+        self._not_here("upstreams belong to the program")
+
+    def drain(self, seconds: float | None, notice: float | None) -> dict[str, Any]:
+        """
+        Drain the server.
+
+        :param seconds: that sessions may take; None: as long as at the end of the service.
+        :param notice: seconds for which clients are still accepted; None: as the configuration says.
+        :returns: the stage of the drain, and the seconds that count.
+        """
+        self._not_here("the program closes its ports itself")
+
+    def undrain(self) -> None:
+        """Take a drain back."""
+        self._not_here("the program closes its ports itself")
 
     def _not_here(self, why: str) -> NoReturn:
         raise RequestRefused(409, f"{why}: a program has made this server itself")

@@ -162,6 +162,19 @@ def _by_command(value: Any) -> Test:
     return test
 
 
+def _by_listener(value: Any) -> Test:
+    wanted = _text("listener", value)
+    # A client has reached one address of a listener that has all of them.
+    host, colon, port = wanted.rpartition(":")
+    end = f"{colon}{port}" if host in ("0.0.0.0", "[::]") else None
+
+    def test(seen: Seen) -> bool:
+        words = seen.session.listener_words
+        return wanted in words or (end is not None and any(word.endswith(end) for word in words))
+
+    return test
+
+
 def _by_rule(value: Any) -> Test:
     wanted = _text("rule", value)
 
@@ -180,8 +193,13 @@ def _by_way(value: Any) -> Test:
 
     def test(seen: Seen) -> bool:
         trail = None if seen.session.service is None else seen.session.service.trail
-        way = None if trail is None else trail.via
-        return way is not None and (way == wanted or wanted in way.split(">"))
+        if trail is None:
+            return False
+        way = trail.via
+        if way is not None and (way == wanted or wanted in way.split(">")):
+            return True
+        # The way of a pool, and of an upstream without a proxy, has other names than those that it occupies.
+        return any(counters.name == wanted for counters in trail.entered)
 
     return test
 
@@ -203,6 +221,7 @@ FILTERS: dict[str, Callable[[Any], Test]] = {
     "client": _by_client,
     "destination": _by_destination,
     "command": _by_command,
+    "listener": _by_listener,
     "rule": _by_rule,
     "via": _by_way,
     "older": _by_age,

@@ -278,6 +278,11 @@ class Accounts:
     def _forget(self, place: Place) -> None:
         del self._resting[place], self._accounts[place]
 
+    def count(self, place: Place, kind: str) -> int:
+        """How many of *kind* the holder in that *place* has, in all processes that count together."""
+        account = self._accounts.get(place)
+        return 0 if account is None else account.counter(kind).now
+
     def __len__(self) -> int:
         """The number of accounts on which a session has a claim."""
         return len(self._accounts) - len(self._resting)

@@ -89,6 +89,7 @@ class DescriptorGate:
         self._needed = needed or dialing
         self._make_room = make_room
         self._paused: set[Port] = set()
+        self._resting: set[Port] = set()
         self._retry: IDelayedCall | None = None
         self._paused_again = LogThrottle(clock)
         self._failed_again = LogThrottle(clock)
@@ -130,13 +131,28 @@ class DescriptorGate:
         if self._paused:
             self._resume()
 
+    def rest(self, port: Port) -> None:
+        """*port* accepts nothing until :meth:`wake`, however many descriptors there are."""
+        self._resting.add(port)
+        self._paused.discard(port)
+        port.stopReading()
+
+    def wake(self, port: Port) -> None:
+        """*port* accepts clients again, if it has rested."""
+        if port in self._resting:
+            self._resting.discard(port)
+            if port.connected:
+                port.startReading()
+
     def forget(self, port: Port) -> None:
         """*port* is closed."""
         self._paused.discard(port)
+        self._resting.discard(port)
 
     def close(self) -> None:
         """Forget the timer."""
         self._paused.clear()
+        self._resting.clear()
         if self._retry is not None and self._retry.active():
             self._retry.cancel()
         self._retry = None

@@ -30,6 +30,7 @@ class UpstreamCounters:
     :ivar own_failures: the tries in which the upstream itself has failed.
     :ivar destination_failures: the tries in which the upstream has not reached what is behind it.
     :ivar checks: the active checks that have ended.
+    :ivar rests: whether an operator has taken it out of service: it gets no new sessions.
     :ivar watchers: the members of pools that hear of each session that comes and goes.
     """
 
@@ -40,6 +41,7 @@ class UpstreamCounters:
         "most",
         "name",
         "own_failures",
+        "rests",
         "sessions",
         "since",
         "total",
@@ -51,6 +53,7 @@ class UpstreamCounters:
         self.name = name
         self.since = since
         self.most: int | None = None
+        self.rests = False
         self.sessions = self.total = 0
         self.own_failures = self.destination_failures = self.checks = 0
         self.watchers: tuple[Watcher, ...] = ()
@@ -58,7 +61,14 @@ class UpstreamCounters:
     @property
     def full(self) -> bool:
         """Whether there are as many sessions as there may be."""
-        return self.most is not None and self.sessions >= self.most
+        return self.rests or (self.most is not None and self.sessions >= self.most)
+
+    def rest(self, rests: bool) -> None:
+        """Have it get no new sessions, or get them again."""
+        if rests is not self.rests:
+            self.rests = rests
+            for watcher in self.watchers:
+                watcher.load_changed()
 
     def leave(self) -> None:
         """A session or a try has ended."""
@@ -96,6 +106,7 @@ def enter(way: Sequence[UpstreamCounters]) -> None:
     """
     for counters in way:
         if counters.full:
-            raise UpstreamFull(f"{counters.name}: it has {counters.most} sessions already", counters.name)
+            why = "it is out of service" if counters.rests else f"it has {counters.most} sessions already"
+            raise UpstreamFull(f"{counters.name}: {why}", counters.name)
     for counters in way:
         counters._enter()

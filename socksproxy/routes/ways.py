@@ -5,7 +5,7 @@ The ways out of one server, by their names.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -102,6 +102,16 @@ class WaysOut:
         self._through: Callable[[Member, Outgoing, float], Route] = lru_cache(_MEMBERS)(self._by_member)
         for members in self.pools.values():
             members.way = self._way(members, Outgoing())  # until a session leaves from other addresses
+
+    def all_counters(self) -> dict[str, UpstreamCounters]:
+        """The numbers of all upstreams, also of those that files of pools alone have, by their names."""
+        members = {member.name: member.counters for pool in self.pools.values() for member in pool}
+        return {**members, **self.counters}
+
+    def rest(self, names: Collection[str]) -> None:
+        """Have the upstreams *names* get no new sessions, and all others get them."""
+        for name, counters in self.all_counters().items():
+            counters.rest(name in names)
 
     def _new_counters(self, name: str, upstream: Upstream) -> UpstreamCounters:
         """The numbers of an upstream, which is new where the file of a pool alone has it."""

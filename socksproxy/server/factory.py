@@ -386,6 +386,13 @@ class SOCKSFactory(Factory):
         if factory is not self or not take_over(port, self.sessions, self._gate, balanced):
             pace(port, self._gate)
 
+    def rest(self, port: Any, rests: bool) -> None:
+        """Whether *port*, which has been :meth:`opened`, *rests*: then its clients wait in its queue."""
+        if rests:
+            self._gate.rest(port)
+        else:
+            self._gate.wake(port)
+
     def closed(self, port: Any) -> None:
         """*port* is about to close, while others go on."""
         self._gate.forget(port)

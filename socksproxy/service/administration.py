@@ -109,4 +109,6 @@ class Administration:
         return self._routes
 
     def _agent(self) -> Any:
-        raise NotImplementedError
+        from ..admin.agent import AgentFactory
+
+        return AgentFactory(self._service.control())

@@ -11,9 +11,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from twisted.python.failure import Failure
 
 from ..admin.control import Control
 from ..admin.settings import AdminSettings
+from ..admin.upkeep import PartState, Upkeep
 from ..config.command_line import CLAIMABLE, OPEN_TO_ALL, SOCKSOptions
 from ..config.plan import Listener, Plan
 from ..errors import describe
@@ -104,6 +106,7 @@ class ListeningService(Service):
         #: When the configuration in force was read, in seconds since the epoch.
         self.loaded = time.time()
         self.administration = Administration(self)
+        self.upkeep = Upkeep(reactor, self.rest, self.end_sessions)
 
     @property
     def plan(self) -> Plan:
@@ -134,6 +137,14 @@ class ListeningService(Service):
 
     def control(self) -> Control:
         """What the admin API asks."""
+        raise NotImplementedError
+
+    def rest(self) -> None:
+        """Other parts than before get no new sessions: see :attr:`upkeep`."""
+        raise NotImplementedError
+
+    def end_sessions(self) -> None:
+        """The time of the sessions is over in a drain, and the server continues to run."""
         raise NotImplementedError
 
     def admin_of(self, plan: Plan) -> AdminSettings | None:
@@ -255,6 +266,7 @@ class ListeningService(Service):
         """
         self._listening = False
         self.stopping = True
+        self.upkeep.stop()
         self.reloading.stop()
         for waiting in list(self._waiting):
             waiting.cancel()
@@ -296,7 +308,7 @@ class ListeningService(Service):
                 "name": listener.name,
                 "endpoint": listener.description,
                 "address": where_listens(port)[0],
-                "state": "enabled",
+                "state": self.upkeep.listeners.get(listener.description, PartState.ENABLED).value,
             }
             for port, listener in self._open_listeners
         ]
@@ -411,7 +423,14 @@ class ListeningService(Service):
             changes.append("restart the server to have its own log where the program sends it")
         if self.processes != self.plan.workers:
             changes.append("restart the server for another number of workers")
+        self.upkeep.keep([each.description for each in self.plan.listeners], self.upstream_names())
         return changes
+
+    def upstream_names(self) -> Collection[str]:
+        """The names of all upstreams of the configuration in force."""
+        settings = self.plan.settings
+        files = [pool.members_file.table for pool in settings.pools.values() if pool.members_file]
+        return {*settings.upstreams, *chain.from_iterable(files)}
 
     def _settled(self, _: object, waiting: Deferred[Any]) -> None:
         self._waiting.remove(waiting)

@@ -4,7 +4,7 @@ What the admin API asks of a service: one process with its listeners and its con
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -14,6 +14,9 @@ from twisted.python.usage import UsageError
 
 from ..admin.control import Control, ProcessAsker
 from ..admin.errors import RequestRefused
+from ..admin.settings import NOTICE
+from ..admin.upkeep import PartState, Upkeep
+from ..config.plan import Plan
 from ..runtime.pool import NotRun
 from .reload import CannotReload, Reloading, ReloadUnderway
 
@@ -27,6 +30,14 @@ class ControlledService(Protocol):
     running: Any
     stopping: bool
     loaded: float
+
+    @property
+    def plan(self) -> Plan: ...
+
+    @property
+    def upkeep(self) -> Upkeep: ...
+
+    def upstream_names(self) -> Collection[str]: ...
 
     def told_listeners(self) -> list[dict[str, Any]]: ...
 
@@ -52,7 +63,12 @@ class ServiceControl(Control):
             return "stopping", "stopping"
         if not self._service.running:
             return "starting", "starting"
-        return "running", None
+        return ("draining", "draining") if self._service.upkeep.draining else ("running", None)
+
+    @property
+    def closed(self) -> bool:
+        """See :attr:`Control.closed`."""
+        return self._service.upkeep.resting.everything
 
     def config(self) -> dict[str, Any]:
         """See :meth:`Control.config`."""
@@ -67,6 +83,57 @@ class ServiceControl(Control):
     def listeners(self) -> Sequence[dict[str, Any]]:
         """See :meth:`Control.listeners`."""
         return self._service.told_listeners()
+
+    def set_listener(self, name: str, state: PartState) -> tuple[str, ...]:
+        """See :meth:`Control.set_listener`."""
+        for told in self._service.told_listeners():
+            if name in (told["name"], told["address"], told["endpoint"]):
+                self._service.upkeep.set(self._service.upkeep.listeners, told["endpoint"], state)
+                kind, _, place = told["address"].partition(":")
+                return tuple(filter(None, (told["name"], told["address"] if kind == "unix" else place)))
+        raise RequestRefused(404, "there is no such listener")
+
+    def upstreams(self) -> Mapping[str, dict[str, Any]]:
+        """See :meth:`Control.upstreams`."""
+        settings, states = self._service.plan.settings, self._service.upkeep.upstreams
+        told = {}
+        for name in self._service.upstream_names():
+            upstream = settings.upstreams.get(name)
+            told[name] = {
+                "name": name,
+                "type": None if upstream is None else upstream.type.value,
+                "address": None if upstream is None or upstream.address is None else str(upstream.address),
+                "via": None if upstream is None else upstream.via,
+                "state": states.get(name, PartState.ENABLED).value,
+            }
+        return told
+
+    def pools(self) -> Mapping[str, dict[str, Any]]:
+        """See :meth:`Control.pools`."""
+        return {
+            name: {"name": name, "choose": pool.choose.value, "otherwise": pool.otherwise}
+            for name, pool in self._service.plan.settings.pools.items()
+        }
+
+    def set_upstream(self, name: str, state: PartState) -> None:
+        """See :meth:`Control.set_upstream`."""
+        if name not in self._service.upstream_names():
+            raise RequestRefused(404, "there is no such upstream")
+        self._service.upkeep.set(self._service.upkeep.upstreams, name, state)
+
+    def drain(self, seconds: float | None, notice: float | None) -> dict[str, Any]:
+        """See :meth:`Control.drain`."""
+        plan = self._service.plan
+        if seconds is None:
+            seconds = plan.drain
+        if notice is None:
+            notice = NOTICE if plan.admin is None else plan.admin.notice
+        self._service.upkeep.drain(seconds, notice)
+        return {"stage": self._service.upkeep.stage.value, "seconds": seconds, "notice": notice}
+
+    def undrain(self) -> None:
+        """See :meth:`Control.undrain`."""
+        self._service.upkeep.undrain()
 
     def reload(self) -> Deferred[list[str]]:
         """See :meth:`Control.reload`."""

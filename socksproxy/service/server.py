@@ -19,7 +19,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..admin.control import LocalAsker
+from ..admin.upkeep import Resting
 from ..config.command_line import SOCKSOptions
+from ..events import Cause
 from ..limits.quota.database import UsageFileError
 from ..limits.quota.usage import UsageFile
 from ..metrics.columns import OwnColumn
@@ -42,6 +44,7 @@ class SOCKSService(ListeningService):
 
     :param options: parsed; see :class:`ListeningService`.
     :param factory: serves the clients.
+    :ivar resting: the parts that get no new sessions.
     """
 
     factory: SOCKSFactory
@@ -56,6 +59,7 @@ class SOCKSService(ListeningService):
         self._labels: dict[IListeningPort, str] = {}
         self._counted: MetricsSettings | None = None
         self._admin_places: list[tuple[str, int]] = []
+        self.resting = Resting()
 
     def control(self) -> ServiceControl:
         """See :meth:`ListeningService.control`."""
@@ -64,6 +68,21 @@ class SOCKSService(ListeningService):
     def admin_places_changed(self) -> None:
         """See :meth:`ListeningService.admin_places_changed`; no client may be connected there."""
         self.protect(self.administration.places)
+
+    def rest(self) -> None:
+        """See :meth:`ListeningService.rest`."""
+        self.let_rest(self.upkeep.resting)
+
+    def let_rest(self, resting: Resting) -> None:
+        """Have the parts in *resting* get no new sessions, and all others get them."""
+        self.resting = resting
+        for port, listener in self._open_listeners:
+            self.factory.rest(port, resting.everything or listener.description in resting.listeners)
+        self.factory.context.ways.rest(resting.upstreams)
+
+    def end_sessions(self) -> None:
+        """See :meth:`ListeningService.end_sessions`."""
+        self.factory.sessions.end_all(Cause.DRAINED)
 
     def protect(self, places: Sequence[tuple[str, int]]) -> None:
         """Have *places* count as the proxy's own, in place of those until now."""

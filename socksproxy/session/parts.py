@@ -279,6 +279,11 @@ class SessionParts:
         )
         return Permission(policy, enter, self.context.helpers or None)
 
+    @property
+    def listener_words(self) -> tuple[str, ...]:
+        """What rules call the listener by which the client has come; empty: its connection is closed."""
+        return tuple(word for word in self._listener() if word)
+
     def _listener(self) -> tuple[str, ...]:
         """What rules call the listener by which the client has come."""
         try:

@@ -4,7 +4,7 @@ The live sessions of one server: how they begin and end, and how they follow cha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from heapq import nsmallest
 from itertools import islice
 from operator import attrgetter
@@ -21,6 +21,7 @@ from ..events import Cause
 from ..identity import Client
 from ..logs.throttle import complain
 from ..net.names import canonical
+from ..runtime.slices import in_slices
 from ..settings import ServerSettings
 from ..wire.words import AddressType
 from .allowance import Allowance
@@ -40,6 +41,9 @@ _DUMPED_AT_ONCE = 50
 
 #: Sessions that follow a change in one turn of the reactor.
 _AT_ONCE = 256
+
+#: Sessions that are ended in one turn of the reactor, where the server continues to run.
+_ENDED_AT_ONCE = 64
 
 #: Seconds after which a session without a granted request may end where descriptors are short.
 WAITED = 2.0
@@ -256,6 +260,18 @@ class Registry:
         except Exception:
             # A fault of ours: it costs one session, and the others end all the same.
             complain(_log, "{client}: the session fails to end", client=session.client)
+
+    def end_all(self, cause: Cause) -> None:
+        """End the sessions that there are, not too many in one turn of the reactor; others may follow."""
+
+        def work() -> Generator[None, None, None]:
+            for number, session in enumerate(list(self.live), 1):
+                if session in self.live:
+                    self.abort(session, cause)
+                if number % _ENDED_AT_ONCE == 0:
+                    yield
+
+        in_slices(self.context.reactor, work())
 
     def drain(self, seconds: float) -> Deferred[None]:
         """Let sessions come to their end. See :meth:`~socksproxy.server.factory.SOCKSFactory.drain`."""

@@ -24,24 +24,27 @@ class ControlledSupervisor(ControlledService, Protocol):
 _WITH_SESSIONS = (WorkerState.RUNNING, WorkerState.RELOADING, WorkerState.LEAVING, WorkerState.STOPPING)
 
 
+def with_sessions(workers: Sequence[Worker]) -> Mapping[int, Questions]:
+    """Who asks those of *workers* that may have sessions, by their numbers."""
+    return {
+        worker.number: worker.process.questions
+        for worker in workers
+        if worker.state in _WITH_SESSIONS and isinstance(worker.process, WorkerProcess)
+    }
+
+
 class SupervisorControl(ServiceControl):
     """
     A supervisor and its workers.
 
     :param supervisor: the supervisor.
     :param generation: what the ids of all sessions begin with.
+    :param asker: asks the workers.
     """
 
-    def __init__(self, supervisor: ControlledSupervisor, generation: int) -> None:
-        super().__init__(supervisor, generation, WorkersAsker(self._asked))
+    def __init__(self, supervisor: ControlledSupervisor, generation: int, asker: WorkersAsker) -> None:
+        super().__init__(supervisor, generation, asker)
         self._supervisor = supervisor
-
-    def _asked(self) -> Mapping[int, Questions]:
-        return {
-            worker.number: worker.process.questions
-            for worker in self._supervisor.workers
-            if worker.state in _WITH_SESSIONS and isinstance(worker.process, WorkerProcess)
-        }
 
     def state(self) -> tuple[str, str | None]:
         """See :meth:`~socksproxy.admin.control.Control.state`."""

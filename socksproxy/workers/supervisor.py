@@ -29,12 +29,12 @@ from ..service.server import make_factory
 from ..shared.asking import StoreProblem
 from ..shared.store import check_store
 from ..udp.routing import Router
-from .control import SupervisorControl
+from .control import SupervisorControl, with_sessions
 from .datagrams import Way, go
 from .descriptor_passing import SupervisorResources, file_of
 from .fill_level import FillLevel
 from .process import DUMP, REOPEN, Orders, WorkerProcess, pass_on, spawn
-from .questions import Questions
+from .questions import Questions, WorkersAsker
 from .shared_table import SharedTable, new_table
 from .states import Ending, GroupState, Worker, WorkerGroup, WorkerState
 
@@ -75,6 +75,7 @@ class SupervisorService(ListeningService):
         self._table: SharedTable | None = None
         self._level: FillLevel | None = None
         self._router = Router(options.reactor)
+        self._asker = WorkersAsker(lambda: with_sessions(self.workers))
         self._secret = os.urandom(16)
         #: Gives each process that is started its serial number.
         self._ids = SessionIds()
@@ -88,7 +89,15 @@ class SupervisorService(ListeningService):
 
     def control(self) -> SupervisorControl:
         """See :meth:`ListeningService.control`."""
-        return SupervisorControl(self, self._ids.generation)
+        return SupervisorControl(self, self._ids.generation, self._asker)
+
+    def rest(self) -> None:
+        """See :meth:`ListeningService.rest`: the workers accept, and have the upstreams."""
+        self._asker.ask("rest", self.upkeep.resting.as_json())
+
+    def end_sessions(self) -> None:
+        """See :meth:`ListeningService.end_sessions`."""
+        self._asker.ask("end all", {})
 
     @property
     def _resources(self) -> SupervisorResources:
@@ -302,6 +311,7 @@ class SupervisorService(ListeningService):
 
     def worker_ready(self, worker: Worker) -> None:
         """See :class:`~socksproxy.workers.states.WorkerOwner`."""
+        self._asker.ask_each("rest", {worker.number: self.upkeep.resting.as_json()})
         pid = None if worker.process is None else worker.process.pid
         _log.info("worker {number} (process {pid}) accepts clients", number=worker.number, pid=pid)
         self._ready.add(worker.number)

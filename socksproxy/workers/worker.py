@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from .. import __version__
 from ..admin.answers import Answers
+from ..admin.upkeep import Resting
 from ..config.command_line import SOCKSOptions
 from ..config.plan import Plan
 from ..events import SessionIds
@@ -219,6 +220,10 @@ class WorkerService(SOCKSService):
     def admin_of(self, plan: Plan) -> None:
         """See :meth:`~socksproxy.service.base.ListeningService.admin_of`: the supervisor has all of them."""
 
+    def rest(self) -> None:
+        """See :meth:`~socksproxy.service.base.ListeningService.rest`: the supervisor says what rests."""
+        self.let_rest(self.resting)
+
     def hung_up(self) -> None:
         """The supervisor is told, too, and says what is to be done."""
 
@@ -295,9 +300,12 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
         table = SharedTable(descriptor, columns, bytes.fromhex(secret))
         factory.sessions.context.ledger.counting = SharedCounting(reactor, table, orders.number - 1)
         factory.sessions.context.ways.pools.share(WorkersChecks(table, orders.number - 1))
-    if orders.questions is not None:
-        go(reactor, orders.questions, Answering(Answers(factory, orders.number)))
     service = WorkerService(options, factory)
+    if orders.questions is not None:
+        answers = Answers(factory, orders.number)
+        answers.add("rest", lambda resting: service.let_rest(Resting(**resting)))
+        answers.add("end all", lambda _: service.end_sessions())
+        go(reactor, orders.questions, Answering(answers))
     service.protect(orders.protected)
     if orders.metrics is not None:
         service.columns = Columns(*orders.metrics), orders.number - 1

@@ -25,7 +25,7 @@ def seen(number: int = 1, age: float = 1.0, moved: int = 0, rate: float = 0.0, *
         service=SimpleNamespace(
             reached=None,
             counts=lambda: SimpleNamespace(datagrams_sent=None),
-            trail=SimpleNamespace(via=more.get("via")),
+            trail=SimpleNamespace(via=more.get("via"), entered=[SimpleNamespace(name="three")]),
         ),
         permission=SimpleNamespace(rule_named=lambda reached: (more.get("rule"), True)),
     )
@@ -61,6 +61,7 @@ def matches(wanted: dict[str, Any], **more: Any) -> bool:
         ({"via": "one>two"}, True),
         ({"via": "two"}, True),
         ({"via": "on"}, False),
+        ({"via": "three"}, True),
         ({"older": 10}, True),
         ({"older": "10"}, True),
         ({"older": 11}, False),
@@ -115,7 +116,7 @@ def test_wrong(wanted: dict[str, Any]) -> None:
 def test_documented() -> None:
     """What can be filtered is what the documentation says."""
     assert set(FILTERS) == {
-        *("id", "user", "client", "destination", "command", "rule", "via", "older", "min_rate")
+        *("id", "user", "client", "destination", "command", "listener", "rule", "via", "older", "min_rate")
     }
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from ..support.admin import asks
+from ..support.origin import Origin, echo
 from ..support.processes import Program
-from ..support.workers import LISTENING, connected, until
+from ..support.sessions import ends
+from ..support.workers import LISTENING, connected, echoes, until
 
 _ADMIN = '[[admin.listener]]\nendpoint = "unix:admin.sock"\n'
 _TCP = '[[admin.listener]]\nendpoint = "tcp:0:interface=127.0.0.1"\n'
@@ -83,6 +85,79 @@ def test_own_listener(twistd: Start, tmp_path: Path) -> None:
         assert answer[3] != 0, address
     with socket.create_server(("127.0.0.1", 0)) as other:
         connected(port, other.getsockname()[1]).close()
+
+
+_PARTS = """
+[listeners]
+listen = ["front=tcp:0:interface=127.0.0.1", "back=unix:back.sock"]
+[upstreams.one]
+type = "socks5"
+address = "127.0.0.1:9"
+[upstreams.none]
+type = "direct"
+[outgoing]
+via = "none"
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_parts(workers: str, twistd: Start, tmp_path: Path) -> None:
+    """A listener or an upstream is taken out of service and back, in all processes, over a reload, too."""
+    path = tmp_path / "admin.sock"
+    (tmp_path / "socks.toml").write_text(f"{_PARTS}{_ADMIN}")
+    program = twistd("socks", "--config", "socks.toml", "--workers", workers)
+    port = int(program.wait_for(LISTENING)[1])
+
+    def deed(part: str, word: str) -> Any:
+        told = asks(path, "POST", f"/v1/{part}/{word}")
+        assert told.status == 200, told
+        return told.body
+
+    def states(kind: str) -> dict[str, str]:
+        return {row["name"]: row["state"] for row in asks(path, "GET", f"/v1/{kind}").body[kind]}
+
+    with Origin(echo) as origin:
+        client = connected(port, origin.port)
+        assert deed("listeners/front", "drain") == {"state": "draining", "ended": 0}
+        until(lambda: waits(port, origin))
+        assert echoes(client)
+        assert states("listeners") == {"front": "draining", "back": "enabled"}
+        assert reload(path)[0] == 200
+        assert waits(port, origin)
+        assert deed(f"listeners/tcp:127.0.0.1:{port}", "enable")["state"] == "enabled"
+        with connected(port, origin.port) as other:
+            assert echoes(other)
+        assert deed("listeners/front", "disable")["ended"] >= 1
+        assert ends(client)
+        client.close()
+        deed("listeners/front", "enable")
+        client = connected(port, origin.port)
+        deed("upstreams/none", "drain")
+        assert states("upstreams") == {"none": "draining", "one": "enabled"}
+        assert echoes(client)
+        with pytest.raises(PermissionError):
+            connected(port, origin.port)
+        assert reload(path)[0] == 200
+        with pytest.raises(PermissionError):
+            connected(port, origin.port)
+        assert deed("upstreams/none", "disable")["ended"] >= 1
+        assert ends(client)
+        client.close()
+        deed("upstreams/none", "enable")
+        connected(port, origin.port).close()
+    for part in ("listeners/side", "upstreams/two", "listeners/front/x"):
+        assert asks(path, "POST", f"/v1/{part}/drain").status == 404
+
+
+def waits(port: int, origin: Origin) -> bool:
+    """Whether a new client is not served: it waits in the queue."""
+    with socket.create_connection(("127.0.0.1", port), 30) as client:
+        client.sendall(b"\x05\x01\x00")
+        client.settimeout(0.1)
+        try:
+            return client.recv(2) == b""
+        except TimeoutError:
+            return True
 
 
 @pytest.mark.parametrize(
