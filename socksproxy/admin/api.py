@@ -137,13 +137,13 @@ class ServerRoutes:
         if not isinstance(refuse, bool):
             raise RequestRefused(400, "refuse: neither true nor false")
         notice = 0.0 if refuse else _seconds(asked, "notice")
-        return self._control.drain(_seconds(asked, "seconds"), notice)
+        return _when_all_follow(self._control, self._control.drain(_seconds(asked, "seconds"), notice))
 
     def undrain(self, asked: Asked) -> Any:
         """Take a drain back."""
         asked.allow()
         self._control.undrain()
-        return {}
+        return _when_all_follow(self._control, {})
 
 
 class PartRoutes:
@@ -173,7 +173,7 @@ class PartRoutes:
     def _set(self, state: PartState, sessions: Mapping[str, str]) -> Any:
         answer = {"state": state.value, "ended": 0}
         if state is not PartState.DISABLED:
-            return answer
+            return _when_all_follow(self._control, answer)
         return self._sessions.end_matching(sessions).addCallback(
             lambda outcome: {**answer, "ended": outcome["ended"], "missing": outcome["missing"]}
         )
@@ -312,6 +312,11 @@ class SessionRoutes:
             return {"matched": matched, "ended": count, "missing": sorted(missing)}
 
         return self._control.ask("find", {"filter": wanted}, worker).addCallback(found).addCallback(ended)
+
+
+def _when_all_follow(control: Control, answer: dict[str, Any]) -> Deferred[dict[str, Any]]:
+    """*answer*, once all processes have done what they were told before: they take one thing after another."""
+    return control.ask("load", {}).addCallback(lambda gathered: {**answer, "missing": gathered.missing})
 
 
 def _seconds(asked: Asked, key: str) -> float | None:

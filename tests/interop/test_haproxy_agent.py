@@ -91,7 +91,7 @@ def test_drain(start: Callable[..., Program], twistd: Callable[..., Program], tm
         for thread in threads:
             thread.start()
         told = asks(tmp_path / "a", "POST", "/v1/drain", {"seconds": 30})
-        assert told.body == {"stage": "notice", "seconds": 30, "notice": 1.5}
+        assert told.body == {"stage": "notice", "seconds": 30, "notice": 1.5, "missing": []}
         ready = asks(tmp_path / "a", "GET", "/readyz")
         assert (ready.status, ready.body) == (503, {"ready": False, "why": "draining"})
         until(lambda: status_of(tmp_path, "one")[0].startswith("DRAIN"))

@@ -118,7 +118,7 @@ def test_parts(workers: str, twistd: Start, tmp_path: Path) -> None:
 
     with Origin(echo) as origin:
         client = connected(port, origin.port)
-        assert deed("listeners/front", "drain") == {"state": "draining", "ended": 0}
+        assert deed("listeners/front", "drain") == {"state": "draining", "ended": 0, "missing": []}
         until(lambda: waits(port, origin))
         assert echoes(client)
         assert states("listeners") == {"front": "draining", "back": "enabled"}
