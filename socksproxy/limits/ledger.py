@@ -55,6 +55,8 @@ class Ledger(Accounts):
     def set(self, limits: ServerLimits, usage: UsageFile | None, store: SharedStore | None = None) -> None:
         """Have *limits* hold from now on; live sessions renew their claims then."""
         self.store = store
+        if usage is not None:
+            usage.share(store)
         self.limits, self.session = limits, limits.session
         if usage is not self.usage:
             self.usage = usage

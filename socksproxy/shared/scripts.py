@@ -7,6 +7,8 @@ Every key begins with ``sp:{SITE}:SCHEMA:``. The braces keep the keys of one sit
   connection of one process, and its name is ``NODE/EPOCH``. A column without a lease counts no more.
 * ``n:ROW``: a hash. The field of each column has the number that the column's process has of something, such
   as the sessions of a user.
+* ``u:PERIOD:HOLDER``: a hash. The field of each node has the bytes that the holder has used there in a day or
+  a month.
 * ``r:ROW``: the theoretical arrival time of a rate (GCRA), in microseconds.
 
 A script uses the server's time and no other. It changes rows only when it has decided everything, so that a
@@ -158,3 +160,21 @@ end
 return table.concat(answers, ' ')
 """
 )
+
+#: Keys: totals. Arguments: node; then for each key the bytes of this node, and how long the key stays (ms).
+#: Answer: for each key, the bytes of all other nodes. A total that a process of this node has told never
+#: gets smaller, whichever of them is told last.
+USAGE = script("""
+local node, answers = ARGV[1], {}
+for number, key in ipairs(KEYS) do
+  local own, stay = ARGV[2 * number], ARGV[2 * number + 1]
+  local fields, others, known = redis.call('HGETALL', key), 0, 0
+  for at = 1, #fields, 2 do
+    if fields[at] == node then known = tonumber(fields[at + 1]) else others = others + fields[at + 1] end
+  end
+  if tonumber(own) > known then redis.call('HSET', key, node, own) end
+  if tonumber(own) > 0 then redis.call('PEXPIRE', key, stay) end
+  answers[number] = string.format('%.0f', others)
+end
+return answers
+""")

@@ -117,12 +117,17 @@ class StoreThread:
         self._write(link, list(self._counts))
         self._resyncs = monotonic() + self._timing.resync
 
+    def _rejoin(self, link: StoreLink) -> None:
+        """The store has forgotten this process, and perhaps everything."""
+        self._join(link)
+        self._in_reactor(self._reports.went_up, self._seen)
+
     def _lease(self, link: StoreLink, before: str = "", joins: bool = False) -> None:
         lease = int(self._timing.lease * 1000)
         command = ScriptCall(LEASE, [self._nodes], [self._column, lease, before, int(joins)])
         (columns,) = link.run([command], self._timing.patience)
         if not columns:
-            self._join(link)
+            self._rejoin(link)
             return
         self._seen = len({column.rpartition(b"/")[0] for column in columns})
         self._beats = monotonic() + self._timing.beat
@@ -217,7 +222,7 @@ class StoreThread:
             # The store has forgotten this process, and has done nothing; so it can be asked again.
             admitted = [answer for answer in answers if answer != b"lost"]
             assert not admitted
-            self._join(link)
+            self._rejoin(link)
             answers = link.run(list(self._admitting(asks)), self._timing.patience)
             if b"lost" in answers:
                 raise StoreProblem("forgets this node")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 from redis.exceptions import ResponseError
 
-from socksproxy.shared.scripts import ADMIT, COUNT, LEASE, LEAVE, Script, prefix
+from socksproxy.shared.scripts import ADMIT, COUNT, LEASE, LEAVE, USAGE, Script, prefix
 from tests.support.valkey import Valkey
 
 _sites = count()
@@ -212,3 +212,27 @@ def test_sites(common: Valkey) -> None:
         each.join("a/1")
         assert each.admit("a/1", [[["n:bob", 1]]]) == [0]
     assert prefix("x") == "sp:{x}:1:"
+
+
+def test_usage(site: Site) -> None:
+    """Totals are absolute: told twice, or an old one after a new one, they are the same."""
+    keys = ["u:2026-11-30:bob", "u:2026-11:bob"]
+
+    def tell(node: str, of_day: int, of_month: int, text: Script | str = USAGE) -> list[int]:
+        return [int(each) for each in site.run(text, keys, node, of_day, LONG, of_month, LONG)]
+
+    assert tell("a", 5, 50) == [0, 0]
+    assert tell("b", 7, 2**52) == [5, 50]
+    assert tell("a", 4, 50) == [7, 2**52]
+    assert tell("b", 7, 2**52) == [5, 50]
+    assert tell("c", 0, 0) == [12, 2**52 + 50]
+    assert all(0 < site.client.pttl(site.prefix + key) <= LONG for key in keys)
+    for text in broken_off(USAGE):
+        try:
+            answer = tell("a", 6, 60, text)
+        except ResponseError:
+            assert tell("c", 0, 0)[0] in (12, 13)
+            continue
+        assert answer == [7, 2**52]
+        break
+    assert tell("c", 0, 0) == [13, 2**52 + 60]

@@ -23,8 +23,10 @@ from twisted.python.failure import Failure
 
 from ...logs.throttle import LogThrottle
 from ...runtime.pool import NotRun, Pool, PoolStopped
+from ...shared.store import SharedStore
 from .database import SET_ASIDE, Amount, Database, FileLost, Known, Totals, UsageFileError
 from .days import Day, day_at
+from .shared_usage import SharedUsage
 
 _log = Logger(namespace="socksproxy")
 
@@ -48,26 +50,56 @@ class Used:
 
     :ivar begins: the beginning of the day, in seconds since the epoch.
     :ivar ends: the end of the day, in seconds since the epoch.
-    :ivar of_day: the bytes of the day, with the bytes of other processes that the last read has shown.
+    :ivar of_day: the bytes of the day, with the bytes of other processes that the last read has shown, and
+        those of other nodes that share a store.
     :ivar of_month: the bytes of the month, counted in the same way.
     :ivar unsaid: the part of these bytes that the thread has not received yet.
     """
 
-    __slots__ = ("begins", "day", "ends", "name", "of_day", "of_month", "unsaid")
+    __slots__ = (
+        "_day_elsewhere",
+        "_month_elsewhere",
+        "begins",
+        "day",
+        "ends",
+        "name",
+        "of_day",
+        "of_month",
+        "unsaid",
+    )
 
-    def __init__(self, name: str, day: Day, of_month: int = 0) -> None:
+    def __init__(self, name: str, day: Day, before: Used | None = None) -> None:
         self.name = name
         self.day = day
         self.begins = day.begins
         self.ends = day.ends
         self.of_day = 0
-        self.of_month = of_month
+        self.of_month = 0
         self.unsaid = 0
+        self._day_elsewhere = self._month_elsewhere = 0
+        if before is not None and before.day.month == day.month:
+            self.of_month, self._month_elsewhere = before.of_month, before._month_elsewhere
+
+    @property
+    def own_of_day(self) -> int:
+        """The bytes of the day that the file of this node has."""
+        return self.of_day - self.unsaid - self._day_elsewhere
+
+    @property
+    def own_of_month(self) -> int:
+        """The bytes of the month that the file of this node has."""
+        return self.of_month - self.unsaid - self._month_elsewhere
 
     def know(self, totals: Totals) -> None:
         """Take over *totals*, which the file has, and add the bytes that the file does not have yet."""
-        self.of_day = totals.of_day + self.unsaid
-        self.of_month = totals.of_month + self.unsaid
+        self.of_day = totals.of_day + self.unsaid + self._day_elsewhere
+        self.of_month = totals.of_month + self.unsaid + self._month_elsewhere
+
+    def learn(self, of_day: int, of_month: int) -> None:
+        """Other nodes have moved so many bytes *of_day* and *of_month*."""
+        self.of_day += of_day - self._day_elsewhere
+        self.of_month += of_month - self._month_elsewhere
+        self._day_elsewhere, self._month_elsewhere = of_day, of_month
 
 
 class UsageFile:
@@ -103,6 +135,7 @@ class UsageFile:
         self._urgent = False
         self._writing = 0
         self._stopped: Deferred[None] | None = None
+        self._shared: SharedUsage | None = None
         self._failing = False
         self._looked = False
         self._failures = LogThrottle(reactor)
@@ -124,6 +157,7 @@ class UsageFile:
 
         def opened(largest: list[tuple[str, Totals]]) -> None:
             self._learn(day, largest)
+            self._tell_all()
             self._ended()
             started.callback(None)
 
@@ -174,8 +208,7 @@ class UsageFile:
         day = self.today()
         used = self._known.pop(name, None)  # to the end
         if used is None or used.day != day:
-            same_month = used is not None and used.day.month == day.month
-            used = Used(name, day, used.of_month if used is not None and same_month else 0)
+            used = Used(name, day, used)
             self._urgent = True
         self._remember(used)
         self.attend(used)
@@ -190,6 +223,27 @@ class UsageFile:
             self._lose(next(iter(self._waiting)))
         if not self._busy and not self._failing:
             self._schedule()
+
+    def share(self, store: SharedStore | None) -> None:
+        """Count what other nodes move, too. *store* is what the nodes share; None: this node is alone."""
+        before = self._shared
+        if store is (None if before is None else before.store):
+            return
+        if before is not None:
+            before.store.when_up.remove(self._tell_all)
+            for used in self._known.values():
+                used.learn(0, 0)
+        self._shared = None if store is None else SharedUsage(store)
+        if store is not None:
+            store.when_up.append(self._tell_all)
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        """The store may have forgotten what this node has told it."""
+        if self._shared is not None:
+            for used in self._known.values():
+                self._shared.tell(used)
+            self._shared.go_on()
 
     def _remember(self, used: Used) -> None:
         self._known[used.name] = used
@@ -259,6 +313,10 @@ class UsageFile:
         self._writing = 0
         for used, known in zip(given, totals, strict=True):
             used.know(known)
+            if self._shared is not None:
+                self._shared.tell(used)
+        if self._shared is not None:
+            self._shared.go_on()
         if self._failing:
             self._failing = False
             _log.info("{path}: the use of quotas is written again", path=self.path)
@@ -305,7 +363,7 @@ class UsageFile:
             )
         day = self.today()
         known = [
-            Known(used.name, used.day.name, used.of_day - used.unsaid, used.of_month - used.unsaid)
+            Known(used.name, used.day.name, used.own_of_day, used.own_of_month)
             for used in {*self._known.values(), *self._waiting}
             if used.day.month == day.month
         ]
@@ -346,6 +404,8 @@ class UsageFile:
             return
         self._running = False
         self._cancel()
+        if self._shared is not None:
+            self._shared.flush()
         self._pool.stop()
         lost = self._writing + sum(used.unsaid for used in self._waiting)
         if lost:
