@@ -17,9 +17,9 @@ from ..net.names import literal, plain
 from ..net.own_listeners import UNIX
 from ..policy.compiled import RulePolicy
 from ..values.errors import ConfigError
-from ..values.pools import pool_looks_up
+from ..values.pools import commands_of_pool, pool_looks_up
 from ..values.sticky import WrongName
-from ..values.upstreams import DIRECT, chain_of
+from ..values.upstreams import DIRECT, chain_of, commands_of
 from ..wire.words import Address, Command
 from .failure import CommandFailed, tell, with_mistakes
 
@@ -185,11 +185,15 @@ def _configured(file: str) -> tuple[Configured, ServerWide]:
         raise with_mistakes(file, lines)
     upstreams, pools = configured.upstreams or {}, configured.pools or {}
 
-    def ways(name: str) -> tuple[tuple[str, ...], bool]:
+    def ways(name: str) -> tuple[tuple[str, ...], bool, frozenset[Command]]:
         if name in pools:
-            return (f"the pool {name}",), pool_looks_up(name, pools, upstreams)
+            commands = commands_of_pool(name, pools, upstreams)
+            return (f"the pool {name}",), pool_looks_up(name, pools, upstreams), commands
         chain = chain_of(name, upstreams)
-        return chain, bool(chain) and upstreams[name].takes_names
+        commands = commands_of([upstreams[each] for each in chain])
+        if not chain and name in upstreams and upstreams[name].leaves_otherwise:
+            commands = frozenset((Command.CONNECT,))
+        return chain, bool(chain) and upstreams[name].takes_names, commands
 
     via = configured.said.get("via")
     if via is not None and via != DIRECT and via not in upstreams and via not in pools:

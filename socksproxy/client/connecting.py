@@ -26,6 +26,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
+from ..net.names import is_localhost
 from ..twisted_internals import replace_protocol
 from ..wire.words import Address, AddressType, Request
 from .early_bytes import EarlyBytes
@@ -370,13 +371,28 @@ def host_behind(address: Address, control: Any) -> str:
 
     The proxy's own where that is unspecified, a name, or a loopback address of another machine.
     """
-    peer = getattr(control.getPeer(), "host", address.host)
-    if address.type is AddressType.DOMAIN_NAME:
-        return peer
-    told = ip_address(address.host)
-    if told.is_unspecified or (told.is_loopback and not ip_address(peer).is_loopback):
-        return peer
-    return address.host
+    return relay_host(address, getattr(control.getPeer(), "host", address.host))
+
+
+def relay_host(told: Address, server: str) -> str:
+    """
+    The host of *told*, the address that a proxy tells; *server* where that is of no use.
+
+    :param server: the proxy's own host, a literal address or a name.
+    """
+    if told.type is AddressType.DOMAIN_NAME:
+        return server
+    host = ip_address(told.host)
+    if host.is_unspecified or (host.is_loopback and not _is_loopback(server)):
+        return server
+    return told.host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return is_localhost(host)
 
 
 def address_of(address: Address) -> IAddress:

@@ -4,6 +4,8 @@ UDP ASSOCIATE: from a request to an association (RFC 1928, sections 4, 6 and 7).
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.internet.defer import Deferred
 
 from ..errors import NotAllowed, SOCKSError
@@ -11,6 +13,7 @@ from ..events import Cause, Ended
 from ..limits.account import ASSOCIATIONS, Scope
 from ..policy import IPolicy
 from ..policy.asking import ask_command
+from ..routes.interfaces import ProxyRoute, UpstreamAssociation
 from ..udp.association import Association
 from ..wire.words import Command
 from .service import NO_COUNTS, Counts, Owner, Service
@@ -63,12 +66,36 @@ class Associate(Service):
         """
         Begin an association, if the client is *permitted* to have any destination.
 
+        Where all datagrams leave through the same proxies, those are asked first.
+
         :raises NotAllowed: when it is not.
         """
-        session, context = self.session, self.session.context
+        session = self.session
         if not permitted:
             raise NotAllowed("the policy denies every destination")
-        session.need_way(Command.UDP_ASSOCIATE)
+        way = session.need_way(Command.UDP_ASSOCIATE)
+        if way is None:
+            self._begin()
+        else:  # no other way is possible: its answer is the client's
+            session.wait(session.associate(way), partial(self._associated, way))
+
+    def _associated(self, way: ProxyRoute, upstream: UpstreamAssociation) -> None:
+        session = self.session
+        if session.stale:
+            upstream.close()
+            session.restart()
+            return
+        try:
+            self._begin().flow(way, session.associate_in_time).opened(upstream)
+        except (SOCKSError, OSError) as problem:
+            upstream.close()
+            session.refuse(problem)
+        except Exception:
+            upstream.close()
+            raise
+
+    def _begin(self) -> Association:
+        session, context = self.session, self.session.context
         session.take(ASSOCIATIONS, self._make_room)
         association, bound = context.associations.open(
             session.client,
@@ -86,6 +113,7 @@ class Associate(Service):
         session.forget_negotiation()
         if session.half_closed:
             session.channel.find_out()
+        return association
 
     def _make_room(self, scope: Scope) -> bool:
         """One of the client's or the user's own associations may end for another; others' do not."""

@@ -25,6 +25,7 @@ from ..net.ports import Advertised, opened
 from ..net.special_addresses import WILDCARD, is_no_host
 from ..policy import INamePolicy, IPolicy
 from ..policy.asking import DestinationCheck, answer_at_once, ask, ask_address, permitted_addresses
+from ..routes.interfaces import UpstreamBound
 from ..values.bind import BindSettings
 from ..values.outgoing import Outgoing
 from ..wire.words import Address, AddressType, Command, Version
@@ -49,6 +50,8 @@ class Wanted(NamedTuple):
     :ivar judged: gives the client as it is known now, and what decides for it now.
     :ivar leaves_as_name: see :attr:`socksproxy.policy.asking.DestinationCheck.leaves_as_name`.
     :ivar source: gives the literal address of ours for a peer; None: the one for all peers.
+    :ivar discard: closes a connection that is not wanted.
+    :ivar through: has a proxy listen for a peer, and fires when it does; None: the way out is direct.
     """
 
     client: Client
@@ -58,6 +61,8 @@ class Wanted(NamedTuple):
     judged: Callable[[], tuple[Client, IPolicy]]
     leaves_as_name: Callable[[Command, Address], bool] | None = None
     source: Callable[[Address], str | None] = lambda _: None
+    discard: Callable[[Any], None] = lambda _: None
+    through: Callable[[Address], Deferred[UpstreamBound] | None] = lambda _: None
 
 
 class Bound(NamedTuple):
@@ -131,6 +136,8 @@ class Binds:
         :returns: fires when it is open; cancelling it leaves nothing behind.
         :raises NameNotFound: at once or by the Deferred, when there is no such host.
         :raises NotAllowed: at once or by the Deferred, when the policy or the settings deny it.
+        :raises UpstreamFailed: by the Deferred, when the way out fails.
+        :raises UpstreamRefused: by the Deferred, when the last proxy on the way out refuses.
         :raises NoFreePort: by the Deferred.
         :raises OSError: by the Deferred, when the system denies it.
         """
@@ -151,6 +158,9 @@ class Binds:
         addresses: list[Address] = yield permitted_addresses(
             means, client, Command.BIND, destination, answer, resolved
         )
+        asked = wanted.through(addresses[0])
+        if asked is not None:
+            return bound_through((yield asked), wanted, addresses)
         told, listening = self._open(wanted, addresses)
         if is_any(destination):
             permitted = self._judge_as_they_come(wanted)
@@ -334,6 +344,8 @@ class Bind(Relaying):
             lambda: (session.client, session.policy),
             session.check.leaves_as_name,
             self._source,
+            session.context.discard,
+            session.bind,
         )
         take = session.context.take(session.channel)
         session.wait(self._binds.bind(wanted, take, self.name_resolved, self._stranger), self._bound)
@@ -366,6 +378,36 @@ class Bind(Relaying):
     def read_closed(self) -> bool:
         """See :meth:`~socksproxy.commands.service.Service.read_closed`: the client has gone."""
         return False
+
+
+def bound_through(listening: UpstreamBound, wanted: Wanted, addresses: Sequence[Address]) -> Bound:
+    """
+    A listener of a proxy. The proxy judges who may connect; the policy judges the peer that it tells.
+
+    :raises AddressTypeNotSupported: when the client cannot be told where the proxy listens.
+    """
+    told, accepted = listening
+    if wanted.ipv4_only and told.type is not AddressType.IPV4:
+        accepted.addErrback(lambda _: None)
+        accepted.cancel()
+        raise AddressTypeNotSupported("SOCKS4 has no form for the upstream's address")
+    named = wanted.destination
+    name = named.host if named.type is AddressType.DOMAIN_NAME else None
+
+    def judged(dialed: Dialed) -> Dialed:
+        peer = dialed.bound
+        assert peer is not None
+        if peer.type is not AddressType.DOMAIN_NAME and not is_any(peer) and (name or is_any(named)):
+            client, policy = wanted.judged()
+            answer = ask_address(
+                policy, client, Command.BIND, canonical(peer)._replace(port=named.port), name
+            )
+            if not answer_at_once(answer, False):
+                wanted.discard(dialed.link)
+                raise NotAllowed("the policy denies the peer")
+        return dialed._replace(reached=peer)
+
+    return Bound(told, addresses, accepted.addCallback(judged))
 
 
 def is_any(destination: Address) -> bool:

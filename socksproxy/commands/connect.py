@@ -68,5 +68,7 @@ class Connect(Relaying):
     def _admitted(self, dialed: Dialed) -> None:
         if self.session.stale:
             self.session.confirm([dialed.reached], dialed, self._admitted)
-        else:
-            self.relay(dialed, dialed.bound or dialed.outgoing)
+            return
+        if self.trail is not None:
+            self.session.note_way()
+        self.relay(dialed, dialed.bound or dialed.outgoing)

@@ -7,21 +7,32 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 
-from ..errors import CommandNotSupported, NameNotFound, NotAllowed
+from ..errors import CommandNotSupported, NameNotFound, NotAllowed, UpstreamFailed
 from ..events import Cause
 from ..identity import Client
 from ..logs.printable import line_of_record
 from ..net.names import canonical
-from ..policy.asking import DestinationCheck, ask, permitted_addresses
+from ..policy.asking import DestinationCheck, ask, ask_address, permitted_addresses
 from ..wire.words import Address, AddressType, Command, Request, Version
 from .service import Owner, Service
+
+#: Has the way out look up a name or an address; None: the way out is direct.
+LookUp = Callable[[Command, Address], "Deferred[Address] | None"]
+
+
+def _directly(command: Command, destination: Address) -> None:
+    return None
 
 
 @inlineCallbacks
 def resolve(
-    means: DestinationCheck, client: Client, request: Request, resolved: Callable[[], None]
+    means: DestinationCheck,
+    client: Client,
+    request: Request,
+    resolved: Callable[[], None],
+    look_up: LookUp = _directly,
 ) -> Generator[Any, Any, Address]:
     """
     An address of the name that *client* asks for, with port 0: the first IPv4 address that the policy
@@ -30,6 +41,8 @@ def resolve(
     torsocks expects IPv4 whatever it asks for, and a SOCKS4 client can be told nothing else.
 
     :param resolved: called when a name has been looked up.
+    :param look_up: has a proxy look the name up, where the way out takes names.
+    :raises UpstreamFailed: (by the Deferred) when the way out fails.
     :raises NameNotFound: (by the Deferred) when there is no address that the client can be told.
     :raises NotAllowed: (by the Deferred) when the policy denies the name or all of its addresses.
     """
@@ -38,6 +51,15 @@ def resolve(
     addresses: list[Address] = yield permitted_addresses(
         means, client, Command.RESOLVE, destination, answer, resolved
     )
+    name = addresses[0]
+    if name.type is AddressType.DOMAIN_NAME:
+        answer = yield look_up(Command.RESOLVE, name)
+        resolved()
+        if answer.type is AddressType.DOMAIN_NAME:
+            raise UpstreamFailed(f"the upstream answers RESOLVE with a name: {answer.host!r}")
+        if not (yield ask_address(means.policy, client, Command.RESOLVE, canonical(answer), name.host)):
+            raise NotAllowed("the policy denies every address of the name")
+        addresses = [answer]
     ipv4 = [address for address in addresses if address.type is AddressType.IPV4]
     if request.version is Version.SOCKS4 and not ipv4:
         raise NameNotFound("the name has no IPv4 address, and SOCKS4 no form for another")
@@ -46,12 +68,17 @@ def resolve(
 
 @inlineCallbacks
 def resolve_pointer(
-    means: DestinationCheck, client: Client, request: Request, resolved: Callable[[], None]
+    means: DestinationCheck,
+    client: Client,
+    request: Request,
+    resolved: Callable[[], None],
+    look_up: LookUp = _directly,
 ) -> Generator[Any, Any, Address]:
     """
     The name of the address that *client* asks for, with port 0.
 
     :param resolved: called when it has been looked up.
+    :param look_up: has a proxy look the address up, where the way out leads through proxies.
     :raises NameNotFound: (by the Deferred) when there is none, or what was asked for is no address.
     :raises NotAllowed: (by the Deferred) when the policy denies the address.
     """
@@ -62,7 +89,14 @@ def resolve_pointer(
         raise NotAllowed("the policy denies it")
     if means.leaves_as_name is not None:
         means.leaves_as_name(Command.RESOLVE_PTR, destination)
-    name: str = yield means.names.reverse(destination.host, client.share)
+    asked = look_up(Command.RESOLVE_PTR, destination)
+    if asked is None:
+        name: str = yield means.names.reverse(destination.host, client.share)
+    else:
+        answer: Address = yield asked
+        if answer.type is not AddressType.DOMAIN_NAME:
+            raise UpstreamFailed(f"the upstream answers RESOLVE_PTR with an address: {answer.host}")
+        name = answer.host
     resolved()
     return Address(name, 0, AddressType.DOMAIN_NAME)
 
@@ -82,9 +116,8 @@ class Resolve(Service):
         if not session.context.resolve_commands:
             raise CommandNotSupported("command not supported")
         begin = resolve if session.request.command == Command.RESOLVE else resolve_pointer
-        session.wait(
-            begin(session.check, session.client, session.request, self.name_resolved), self._answered
-        )
+        answer = begin(session.check, session.client, session.request, self.name_resolved, session.look_up)
+        session.wait(answer, self._answered)
 
     def _answered(self, answer: Address) -> None:
         """There is an answer, and the conversation is over with it."""

@@ -32,7 +32,7 @@ from ..values.upstreams import (
 from ..wire.password import Credentials
 from ..wire.words import Address
 from .environment import expanded
-from .readers import Key, Reader, plain, read_table, text, typed
+from .readers import Key, Reader, flag, plain, read_table, text, typed
 from .words import UPSTREAMS, listed, nearest
 
 #: The examples and units of the keys; the docstring of the class describes them.
@@ -44,6 +44,10 @@ UPSTREAM_KEYS = {
     "via": Key('"office"'),
     "resolve": Key('"here"'),
     "try-timeout": Key("3", "seconds"),
+    "udp": Key("false"),
+    "udp-address": Key('"server"'),
+    "bind": Key("true"),
+    "resolve-commands": Key("true"),
     "ca-file": Key('"/etc/ssl/office.pem"'),
     "max-sessions": Key("100"),
     "weight": Key("2"),
@@ -250,4 +254,8 @@ _READERS: dict[str, Reader] = {
     "mark": plain(typed(int)),
     "netns": plain(_netns),
     "proxy-protocol": plain(_version),
+    "udp": plain(flag),
+    "udp-address": plain(text),
+    "bind": plain(flag),
+    "resolve-commands": plain(flag),
 }

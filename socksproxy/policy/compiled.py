@@ -331,6 +331,14 @@ class Compiled:
             return self._decided(possible & -possible, question, self._possibilities)
         return self._decided(first, question) if first else DENIED
 
+    def possible(self, question: RuleQuestion, now: float) -> list[Rule]:
+        """The rules that may allow some destination of *question*, which has none."""
+        matching = self._matching(question, now)
+        certain = matching & self._everywhere
+        first = certain & -certain
+        bits = matching & self._allowing & ((first << 1) - 1 if first else -1)
+        return [rule for number, rule in enumerate(self.rules) if bits >> number & 1]
+
     def _decided(
         self, bit: int, question: RuleQuestion, decisions: Sequence[Decision] | None = None
     ) -> Decision:
@@ -492,6 +500,10 @@ class RulePolicy:
     def permits_command(self, client: Client, command: Command) -> Decision:
         """See :meth:`socksproxy.policy.ICommandPolicy.permits_command`."""
         return self._compiled.decide(question_of_command(client, command), self.clock())
+
+    def possible_rules(self, client: Client, command: Command) -> list[Rule]:
+        """The rules by which there may be a destination with which *client* may do *command*."""
+        return self._compiled.possible(question_of_command(client, command), self.clock())
 
     def permits(self, client: Client, command: Command, destination: Address) -> bool:
         """See :meth:`socksproxy.policy.IPolicy.permits`."""

@@ -65,13 +65,18 @@ class ServerWide(NamedTuple):
     :ivar outgoing: the addresses from which connections leave.
     :ivar via: the name of the server's way out; None: connections leave directly.
     :ivar word: the word of the sticky session that the client's name asks for; None: it asks for none.
-    :ivar ways: gives, for the name of a way out, its proxies and whether the last one looks names up.
+    :ivar ways: gives, for the name of a way out, its proxies, whether the last one looks names up, and the
+        commands that the way out carries.
     """
 
     limits: ServerLimits | None = None
     outgoing: tuple[str, ...] = ()
     via: str | None = None
-    ways: Callable[[str], tuple[tuple[str, ...], bool]] = lambda name: ((), False)
+    ways: Callable[[str], tuple[tuple[str, ...], bool, frozenset[Command]]] = lambda name: (
+        (),
+        False,
+        frozenset(Command),
+    )
     word: str | None = None
 
 
@@ -83,11 +88,13 @@ class ExplainedWay(NamedTuple):
         wants connections to leave directly.
     :ivar because: the rule, user or server that sets the way out.
     :ivar name: whether the last proxy looks up the name of the destination, so that this server does not.
+    :ivar carried: whether the way out carries the command.
     """
 
     proxies: tuple[str, ...]
     because: str
     name: bool = False
+    carried: bool = True
 
     def __str__(self) -> str:
         told = f"via {' > '.join(self.proxies)}" if self.proxies else "directly"
@@ -211,8 +218,13 @@ def _explained(
     way = _way(rule, question, server)
     if way is not None:
         told = told._replace(way=way)
-        if way.proxies and question.command is not Command.CONNECT:
-            return told._replace(allowed=False, refusal="the upstream carries CONNECT alone: reply 7")
+        if not way.carried and question.port is None and _another_carries(matcher, question, now, server):
+            return told  # datagrams that leave by that way are dropped, and others are not
+        if not way.carried:
+            dropped = question.command is Command.UDP_ASSOCIATE and question.port is not None
+            what = "datagrams are dropped" if dropped else "reply 7"
+            word = command_word(question.command)
+            return told._replace(allowed=False, refusal=f"the way out does not carry {word}: {what}")
         if way.name and not decision.certain:
             refusal = "a rule by network does not allow a name that an upstream looks up: reply 2"
             return told._replace(allowed=False, refusal=refusal)
@@ -236,10 +248,23 @@ def _way(rule: Rule | None, question: RuleQuestion, server: ServerWide) -> Expla
         (server.via, "the server"),
     ):
         if via is not None:
-            proxies, resolves = server.ways(via)
+            proxies, resolves, commands = server.ways(via)
             named = question.host is None and question.name is not None
-            return ExplainedWay(proxies, because, resolves and named and question.command is Command.CONNECT)
+            return ExplainedWay(proxies, because, resolves and named, question.command in commands)
     return None
+
+
+def _another_carries(matcher: Matcher, question: RuleQuestion, now: float, server: ServerWide) -> bool:
+    """Whether any rule that may allow some destination has a way out that carries the command."""
+    for rule in matcher.rules:
+        verdict = matcher.match(rule, question, now).verdict
+        if verdict is not Verdict.NO and rule.allow:
+            way = _way(rule, question, server)
+            if way is None or way.carried:
+                return True
+        if verdict is Verdict.YES:
+            break
+    return False
 
 
 def _outgoing(rule: Rule | None, client: Client, server: ServerWide) -> tuple[tuple[str, ...], str]:

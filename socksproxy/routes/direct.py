@@ -19,7 +19,7 @@ from ..net.resolve import NameLookups
 from ..net.sockets import Leaving
 from ..net.tcp_options import SocketOption
 from ..values.outgoing import Outgoing
-from ..wire.words import Address, Reply
+from ..wire.words import Address, Command, Reply
 from .counters import UpstreamCounters, enter
 from .interfaces import Trail
 from .own import IRoute
@@ -37,6 +37,7 @@ class Direct:
     :param otherwise: the addresses for connections of a family that has no address in *outgoing*.
     :param leaving: how sockets leave this machine.
     :ivar leaves_as_others: whether sockets leave as all sockets of the system do.
+    :ivar new_socket: makes sockets that leave in another way; None: they leave as all others.
     """
 
     resolves = judges = False
@@ -54,16 +55,21 @@ class Direct:
         leaving: Leaving = Leaving(),
     ) -> None:
         self.leaves_as_others = leaving == Leaving()
-        self._new_socket = None if self.leaves_as_others else leaving.new_socket
+        self.new_socket = None if self.leaves_as_others else leaving.new_socket
+        self.identity: object = (outgoing, otherwise, leaving)
         self._engine = engine
         self._outgoing = outgoing
         self._options = options
         self._dialing = outgoing.over(otherwise)  # a strict Outgoing stays as it is
         self._transports = TransportDialer(
-            reactor, self._dialing, options=options, new_socket=self._new_socket
+            reactor, self._dialing, options=options, new_socket=self.new_socket
         )
         self._sockets: SocketDialer | None = None
         self._dials_for: Connects | None = None
+
+    def carries(self, command: Command) -> bool:
+        """See :meth:`socksproxy.routes.interfaces.Route.carries`."""
+        return True
 
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
@@ -77,9 +83,7 @@ class Direct:
             return self._transports(address)
         if present is not self._dials_for or self._sockets is None:
             self._dials_for = present
-            self._sockets = SocketDialer(
-                present, self._dialing, self._options, self._new_socket or SocketType
-            )
+            self._sockets = SocketDialer(present, self._dialing, self._options, self.new_socket or SocketType)
         return self._sockets(address)
 
     def source(self, address: Address) -> str | None:
@@ -105,6 +109,7 @@ class DirectUpstream:
     def __init__(self, counters: UpstreamCounters, direct: Direct, names: Callable[[], NameLookups]) -> None:
         self._names = names
         self.via = None if direct.leaves_as_others else counters.name
+        self.identity = direct.identity
         self._direct = direct
         self.counters = counters
 
@@ -112,6 +117,10 @@ class DirectUpstream:
     def names(self) -> NameLookups | None:
         """See :attr:`socksproxy.routes.interfaces.Route.names`."""
         return None if self._direct.leaves_as_others else self._names()
+
+    def carries(self, command: Command) -> bool:
+        """See :meth:`socksproxy.routes.interfaces.Route.carries`."""
+        return self.via is None or command is Command.CONNECT
 
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""

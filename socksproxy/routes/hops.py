@@ -37,6 +37,7 @@ class Hop:
     :param upstream: the proxy's settings.
     :param counters: the proxy's numbers; None: new ones.
     :raises ConfigError: where an extra is missing, or the file of certificates is wrong.
+    :ivar settings: the proxy's settings.
     :ivar address: the host and port of the proxy; None: *endpoint* leads there.
     :ivar endpoint: the client endpoint that leads to the proxy, as a text; None: *address* does.
     :ivar success: the number by which the proxy tells success.
@@ -47,6 +48,7 @@ class Hop:
     def __init__(self, name: str, upstream: Upstream, counters: UpstreamCounters | None = None) -> None:
         kind, address, login = upstream.type, upstream.address, upstream.login
         self.name = name
+        self.settings = upstream
         self.counters = UpstreamCounters(name) if counters is None else counters
         self.address = address
         self.endpoint = upstream.endpoint
@@ -60,11 +62,14 @@ class Hop:
         self.tls = _tls(address, upstream.ca_file) if kind is UpstreamType.HTTPS else None
         self.plain = self.tls is None and self.endpoint is None and login != GSSAPI
 
-    def handshake(self, destination: Address, trail: Trail) -> Conversation:
+    def handshake(
+        self, destination: Address, trail: Trail, command: Command = Command.CONNECT
+    ) -> Conversation:
         """
         The handshake that asks the proxy for *destination*.
 
         :param trail: knows the credentials that the client has shown, and those of its session.
+        :param command: what the proxy is asked for.
         :raises AddressTypeNotSupported: where the proxy's protocol has no form for the destination.
         :raises UpstreamFailed: where the protocol has no form for the client's own login.
         """
@@ -76,7 +81,7 @@ class Hop:
             return self._http(destination, known)
         userid = b"" if known is None else known.credentials.username
         try:
-            return Handshake(Request(self._version, Command.CONNECT, destination, userid), login)
+            return Handshake(Request(self._version, command, destination, userid), login)
         except ValueError:
             raise AddressTypeNotSupported(
                 f"{self.name}: {self._kind.value} has no form for the destination"

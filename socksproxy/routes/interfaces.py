@@ -4,14 +4,18 @@ The interface of every way out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from secrets import token_hex
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, cast
 
-from ..net.dial import Pending
+from twisted.internet.defer import Deferred
+
+from ..net.dial import Dialed, Pending
 from ..net.resolve import NameLookups
+from ..net.sockets import NewSocket
 from ..values.outgoing import Asker
 from ..wire.password import Credentials
-from ..wire.words import Address
+from ..wire.words import Address, Command
 from .counters import UpstreamCounters
 from .sticky import Pin
 
@@ -65,6 +69,12 @@ class Trail:
         self._traveller = traveller
         self._own: Credentials | None = None
 
+    def branch(self) -> Trail:
+        """A trail of the same session, for an attempt beside this one."""
+        trail = Trail(self.via, self.credentials, self._traveller)
+        trail._own = self._own
+        return trail
+
     @property
     def own_credentials(self) -> Credentials:
         """
@@ -107,16 +117,20 @@ class Route(Protocol):
 
     :ivar resolves: whether the route looks names up itself. If not, it takes literal addresses only.
     :ivar via: the proxies of the route, with ``>`` between them, the first one from here first; None: the
-        route leads directly to the destination. A route through proxies carries CONNECT alone.
+        route leads directly to the destination.
     :ivar judges: whether the route passes on the name that the client has asked for, in place of the address
         of the name that the policy has judged. One address of the name is enough then.
     :ivar names: looks up the names of destinations for this route; None: the server's own look-ups do.
     :ivar needs_trail: whether :meth:`dial` needs a trail. The caller calls :meth:`Trail.leave` when the
         connection has ended.
+    :ivar identity: equal to that of a route which leads the same way, with the same settings.
     """
 
     @property
     def resolves(self) -> bool: ...
+
+    @property
+    def identity(self) -> object: ...
 
     @property
     def via(self) -> str | None: ...
@@ -129,6 +143,9 @@ class Route(Protocol):
 
     @property
     def needs_trail(self) -> bool: ...
+
+    def carries(self, command: Command) -> bool:
+        """Whether requests for *command* can leave by this way."""
 
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """
@@ -145,4 +162,72 @@ class Route(Protocol):
         """
         The literal address of this machine by which BIND's peers at *address* know us, and from which
         datagrams to *address* leave; None: the server's settings or the system decide.
+        """
+
+
+def through_proxies(route: Route) -> ProxyRoute | None:
+    """*route*, where it leads through proxies; else None."""
+    return None if route.via is None else cast("ProxyRoute", route)
+
+
+class UpstreamAssociation(Protocol):
+    """
+    The associations with all proxies of a route.
+
+    :ivar own: the address at this end of the connection to the first proxy.
+    :ivar relays: where the proxies take datagrams, the first proxy first; its address is literal.
+    :ivar new_socket: makes sockets that leave as the connection to the first proxy does; None: as all others.
+    """
+
+    own: Address
+    relays: tuple[Address, ...]
+    new_socket: NewSocket | None
+
+    def watch(self, ended: Callable[[], None]) -> None:
+        """Call *ended* once, when a proxy ends its association; at once, if one has done so already."""
+
+    def close(self) -> None:
+        """End the associations."""
+
+
+class UpstreamBound(NamedTuple):
+    """
+    The last proxy of a route listens.
+
+    :ivar address: where the peer is to connect.
+    :ivar accepted: fires with the peer's connection, whose :attr:`~socksproxy.net.dial.Dialed.bound` is the
+        peer's address as the proxy tells it; cancelling it closes the connection to the proxy.
+    """
+
+    address: Address
+    accepted: Deferred[Dialed]
+
+
+class ProxyRoute(Route, Protocol):
+    """A route through proxies. :meth:`Route.carries` tells which of its methods can succeed."""
+
+    def associate(self, trail: Trail) -> Deferred[UpstreamAssociation]:
+        """
+        Ask each proxy for an association.
+
+        :param trail: records the attempt.
+        :returns: fires with the associations, which the caller closes; it can be cancelled.
+        :raises SOCKSError: (by the Deferred) when a proxy fails or refuses.
+        """
+
+    def bind(self, peer: Address, engine: bool, trail: Trail) -> Deferred[UpstreamBound]:
+        """
+        Have the last proxy listen for a connection from *peer*.
+
+        :param engine: as for :meth:`Route.dial`.
+        :returns: fires when it listens; it can be cancelled.
+        :raises SOCKSError: (by the Deferred) when a proxy fails or refuses.
+        """
+
+    def resolve(self, command: Command, destination: Address, trail: Trail) -> Deferred[Address]:
+        """
+        Have the last proxy look up a name (RESOLVE) or an address (RESOLVE_PTR).
+
+        :returns: fires with the answer: an address or a name; it can be cancelled.
+        :raises SOCKSError: (by the Deferred) when a proxy fails or refuses.
         """

@@ -57,6 +57,7 @@ class OwnRoute:
 
     needs_trail = True
     judges = False
+    names = None
 
     def __init__(self, name: str, route: Any) -> None:
         self._route = route

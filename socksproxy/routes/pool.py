@@ -10,7 +10,7 @@ connection fails, or leaves as ``otherwise`` says; a failure alone never makes i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -18,11 +18,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import SHORTAGES, UpstreamFailed, UpstreamFull, describe, reply_for
-from ..net.dial import Dialed, Pending
+from ..net.dial import Pending
 from ..values.pools import Choose, UpstreamPool
 from ..values.rendezvous import key_of
-from ..wire.words import Address, Reply
-from .interfaces import Route, Trail
+from ..wire.words import UNSPECIFIED, Address, Command, Reply
+from .interfaces import Route, Trail, UpstreamAssociation, UpstreamBound, through_proxies
 from .members import Member, Members, is_its_own
 from .own import IRoute
 
@@ -55,6 +55,11 @@ def try_seconds(pool: UpstreamPool, seconds: float) -> float:
     return seconds / min(pool.tries, _SILENT)
 
 
+def serves(way: Route, command: Command) -> bool:
+    """Whether *command* leaves by *way* as a part of a pool; all but connections leave through proxies."""
+    return command is Command.CONNECT or (through_proxies(way) is not None and way.carries(command))
+
+
 @implementer(IRoute)
 class PoolRoute:
     """
@@ -85,6 +90,21 @@ class PoolRoute:
         self.seconds = seconds
         self.via: str = members.name
 
+    def carries(self, command: Command) -> bool:
+        """See :meth:`socksproxy.routes.interfaces.Route.carries`."""
+        if command is Command.CONNECT:
+            return True
+        self.members.refresh()
+        if self.otherwise is not None and serves(self.otherwise, command):
+            return True
+        return any(serves(self.way(member), command) for member in self.members)
+
+    @property
+    def identity(self) -> object:
+        """See :attr:`socksproxy.routes.interfaces.Route.identity`."""
+        members = self.members
+        return members.name, members.settings, tuple((each.name, each.upstream) for each in members)
+
     @property
     def resolves(self) -> bool:
         """Whether all members, and the way otherwise, look names up themselves."""
@@ -98,8 +118,33 @@ class PoolRoute:
 
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
+        trail = Trail(self.via) if trail is None else trail
+        return self._try(address, trail, lambda way: way.dial(address, engine, trail))
+
+    def associate(self, trail: Trail) -> Deferred[UpstreamAssociation]:
+        """See :meth:`socksproxy.routes.interfaces.ProxyRoute.associate`."""
+        ask = cast("Callable[[Route], Pending]", lambda way: way.associate(trail))
+        return self._try(UNSPECIFIED, trail, ask, Command.UDP_ASSOCIATE)
+
+    def bind(self, peer: Address, engine: bool, trail: Trail) -> Deferred[UpstreamBound]:
+        """See :meth:`socksproxy.routes.interfaces.ProxyRoute.bind`."""
+        ask = cast("Callable[[Route], Pending]", lambda way: way.bind(peer, engine, trail))
+        return self._try(peer, trail, ask, Command.BIND)
+
+    def resolve(self, command: Command, destination: Address, trail: Trail) -> Deferred[Address]:
+        """See :meth:`socksproxy.routes.interfaces.ProxyRoute.resolve`."""
+        ask = cast("Callable[[Route], Pending]", lambda way: way.resolve(command, destination, trail))
+        return self._try(destination, trail, ask, command)
+
+    def _try(
+        self,
+        address: Address,
+        trail: Trail,
+        ask: Callable[[Route], Pending],
+        command: Command = Command.CONNECT,
+    ) -> Deferred[Any]:
         self.members.refresh()
-        return PoolDial(self, address, engine, Trail(self.via) if trail is None else trail).start()
+        return PoolDial(self, address, trail, ask, command).start()
 
     def source(self, address: Address) -> str | None:
         """See :meth:`socksproxy.routes.interfaces.Route.source`."""
@@ -128,15 +173,16 @@ class PoolDial:
 
     :param route: leads through the pool.
     :param address: the destination.
-    :param engine: whether the connection may be a socket of the engine.
     :param trail: records the connection.
+    :param ask: starts an attempt by the way through a member.
+    :param command: the command that the way must carry.
     """
 
     __slots__ = (
-        "_address",
+        "_ask",
         "_began",
         "_busy",
-        "_engine",
+        "_command",
         "_key",
         "_left",
         "_member",
@@ -149,10 +195,17 @@ class PoolDial:
         "_tried",
     )
 
-    def __init__(self, route: PoolRoute, address: Address, engine: bool, trail: Trail) -> None:
+    def __init__(
+        self,
+        route: PoolRoute,
+        address: Address,
+        trail: Trail,
+        ask: Callable[[Route], Pending],
+        command: Command,
+    ) -> None:
         self._route = route
-        self._address = address
-        self._engine = engine
+        self._ask = ask
+        self._command = command
         self._trail = trail
         self._key = route.key(trail, address)
         self._pin = trail.pin()
@@ -164,9 +217,9 @@ class PoolDial:
         self._busy = False
         #: The error for the client if no other member answers, and whether it is the destination's.
         self._problem: tuple[Failure, bool] | None = None
-        self._result: Deferred[Dialed] = Deferred(self._cancelled)
+        self._result: Deferred[Any] = Deferred(self._cancelled)
 
-    def start(self) -> Deferred[Dialed]:
+    def start(self) -> Deferred[Any]:
         """
         Try the first member.
 
@@ -196,7 +249,11 @@ class PoolDial:
             passed = route.clock.seconds() - self._began
             if passed + try_seconds(members.settings, route.seconds) > _LATE * route.seconds:
                 return None
-        return members.next(self._tried, self._key, self._pin)
+        while True:
+            member = members.next(self._tried, self._key, self._pin)
+            if member is None or serves(route.way(member), self._command):
+                return member
+            self._tried.append(member)
 
     def _try(self, member: Member) -> None:
         route, trail = self._route, self._trail
@@ -207,10 +264,10 @@ class PoolDial:
         route.members.take(member)
         way = route.way(member)
         trail.via, trail.asked, trail.reply = way.via or member.name, False, None
-        self._pending = pending = way.dial(self._address, self._engine, trail)
+        self._pending = pending = self._ask(way)
         pending.addBoth(self._ended, member)
 
-    def _ended(self, result: Dialed | Failure, member: Member) -> None:
+    def _ended(self, result: Any, member: Member) -> None:
         """The attempt through *member* has ended."""
         if self._member is not member:
             return  # it is cancelled
@@ -243,7 +300,10 @@ class PoolDial:
         else:
             members.answered(member)
             self._note(failure, True)
-            return reply_for(problem) not in _ELSEWHERE
+            reply = reply_for(problem)
+            if reply is Reply.COMMAND_NOT_SUPPORTED and self._command is not Command.CONNECT:
+                return False  # another member may serve it
+            return reply not in _ELSEWHERE
         self._note(failure, False)
         return False
 
@@ -257,12 +317,12 @@ class PoolDial:
         if self._problem is not None and self._problem[1]:
             self._result.errback(self._problem[0])
             return
-        if route.otherwise is not None:
-            other = route.otherwise
+        other = route.otherwise
+        if other is not None and serves(other, self._command):
             if other.via is None:
                 trail.tries += 1
             trail.via, trail.asked, trail.reply = other.via or "direct", False, None
-            self._pending = pending = other.dial(self._address, self._engine, trail)
+            self._pending = pending = self._ask(other)
             pending.addBoth(self._otherwise)
             return
         name = route.members.name

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectionDone
@@ -19,10 +20,11 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..client.connecting import Conversation
+from ..client.connecting import Conversation, relay_host
 from ..client.handshake import HandshakeFailed, Problem, Work
 from ..errors import (
     SHORTAGES,
+    CommandNotSupported,
     NameNotFound,
     SOCKSError,
     UpstreamFailed,
@@ -35,13 +37,18 @@ from ..net.resolve import NameLookups
 from ..relay.engine import RelayEngine
 from ..runtime.deadlines import Deadlines
 from ..runtime.pool import NotRun, Pool
-from ..wire.words import UNSPECIFIED, Address, AddressType, Reply
+from ..values.upstreams import commands_of
+from ..wire.words import UNSPECIFIED, Address, AddressType, Command, Reply
+from .associations import Associating
 from .carriers import SocketCarrier, TransportCarrier
 from .counters import enter
+from .direct import Direct
 from .endpoint_reactor import EndpointReactor
 from .hops import TOR, Hop
-from .interfaces import Route, Trail
+from .interfaces import Trail, UpstreamAssociation, UpstreamBound
 from .own import IRoute
+
+_UNSPECIFIED6 = Address.of("::", 0)
 
 #: Those of Tor's own replies that mean a lack of permission.
 _TOR_NOT_ALLOWED = frozenset({0xF4, 0xF5})
@@ -69,7 +76,7 @@ class UpstreamRoute:
         self,
         clock: Any,
         hops: Sequence[Hop],
-        first: Route,
+        first: Direct,
         names: Callable[[], NameLookups],
         engine: Callable[[], RelayEngine | None],
         seconds: float,
@@ -85,6 +92,8 @@ class UpstreamRoute:
         self._threads = threads
         self.via: str = ">".join(hop.name for hop in hops)
         self.counters = tuple(hop.counters for hop in hops)
+        self.identity: object = (tuple((hop.name, hop.settings) for hop in hops), first.identity)
+        self._commands = commands_of([hop.settings for hop in hops])
         self._first = first
         self._names = names
         self._plain = all(hop.plain for hop in hops)
@@ -95,15 +104,74 @@ class UpstreamRoute:
         """See :attr:`socksproxy.routes.interfaces.Route.names`."""
         return self._names()
 
+    def carries(self, command: Command) -> bool:
+        """See :meth:`socksproxy.routes.interfaces.Route.carries`."""
+        return command in self._commands
+
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
         trail = Trail(self.via) if trail is None else trail
         try:
-            enter(self.counters)
+            return self._try(Try(self, address, trail), engine)
         except UpstreamFull:
             return fail()
-        trail.tries += 1
-        return Try(self, address, trail).start(engine and self._plain)
+
+    def associate(self, trail: Trail) -> Deferred[UpstreamAssociation]:
+        """See :meth:`socksproxy.routes.interfaces.ProxyRoute.associate`."""
+
+        def ask(number: int, trail: Trail) -> Deferred[Dialed]:
+            command, hops = Command.UDP_ASSOCIATE, self.hops[:number]
+            try:
+                return self._try(Try(self, UNSPECIFIED, trail, command, hops), False)
+            except UpstreamFull:
+                return fail()
+
+        return Associating(self.hops, ask, trail, self._first.new_socket).start()
+
+    def bind(self, peer: Address, engine: bool, trail: Trail) -> Deferred[UpstreamBound]:
+        """See :meth:`socksproxy.routes.interfaces.ProxyRoute.bind`."""
+        trying = Try(self, peer, trail, Command.BIND)
+        accepted = trying.result
+        bound: Deferred[UpstreamBound] = Deferred(lambda _: accepted.cancel())
+        waiting = [bound]
+
+        def listens(told: Address, reached: Address) -> None:
+            server = self.hops[-1].address if len(self.hops) > 1 else reached
+            assert server is not None
+            address = Address.of(relay_host(told, server.host), told.port)
+            waiting.pop().callback(UpstreamBound(address, accepted))
+
+        def failed(failure: Failure) -> Failure | None:
+            if not waiting:
+                return failure
+            waiting.pop().errback(failure)
+            return None
+
+        trying.first = listens
+        accepted.addErrback(failed)
+        try:
+            self._try(trying, engine)
+        except UpstreamFull:
+            return fail()
+        return bound
+
+    def resolve(self, command: Command, destination: Address, trail: Trail) -> Deferred[Address]:
+        """See :meth:`socksproxy.routes.interfaces.ProxyRoute.resolve`."""
+        try:
+            asked: Deferred[Any] = self._try(Try(self, destination, trail, command), False)
+        except UpstreamFull:
+            return fail()
+        return asked.addCallback(_answer, trail)
+
+    def _try(self, trying: Try, engine: bool) -> Deferred[Dialed]:
+        """
+        Start *trying*.
+
+        :raises UpstreamFull: where an upstream has no room.
+        """
+        enter(trying.counters)
+        trying.trail.tries += 1
+        return trying.start(engine and self._plain)
 
     def source(self, address: Address) -> str | None:
         """See :meth:`socksproxy.routes.interfaces.Route.source`."""
@@ -137,29 +205,48 @@ class Try:
     :param route: leads through the proxies.
     :param destination: the destination that the last proxy is asked for.
     :param trail: records the attempt.
+    :param command: what the last proxy is asked for.
+    :param hops: the proxies; None: all of the route.
+    :ivar counters: the numbers of the proxies.
+    :ivar first: called with the first of BIND's two answers, and the address of the first proxy.
     :ivar over: whether :attr:`result` has fired or is firing.
     """
 
     __slots__ = (
         "_at",
         "_carrier",
+        "_command",
         "_destination",
         "_dialed",
         "_handshake",
+        "_hops",
         "_pending",
         "_route",
-        "_trail",
+        "counters",
+        "first",
         "over",
         "result",
+        "trail",
     )
 
     _dialed: Dialed
     _handshake: Conversation
 
-    def __init__(self, route: UpstreamRoute, destination: Address, trail: Trail) -> None:
+    def __init__(
+        self,
+        route: UpstreamRoute,
+        destination: Address,
+        trail: Trail,
+        command: Command = Command.CONNECT,
+        hops: Sequence[Hop] | None = None,
+    ) -> None:
         self._route = route
         self._destination = destination
-        self._trail = trail
+        self._command = command
+        self._hops = route.hops if hops is None else hops
+        self.counters = route.counters if hops is None else tuple(hop.counters for hop in hops)
+        self.first: Callable[[Address, Address], None] | None = None
+        self.trail = trail
         self._at = -1
         self._carrier: SocketCarrier | TransportCarrier | None = None
         self._pending: Pending | None = None
@@ -202,14 +289,14 @@ class Try:
         """See :class:`socksproxy.routes.carriers.Talks`."""
         if self.over:
             return
-        if isinstance(problem, (ConnectionDone, ConnectionResetError)) or self._trail.asked:
+        if isinstance(problem, (ConnectionDone, ConnectionResetError)) or self.trail.asked:
             self.received(b"")
         else:
             self._own_failure(f"the connection to the proxy fails: {_words(problem)}")
 
     @property
     def _name(self) -> str:
-        return self._route.hops[max(self._at, 0)].name
+        return self._hops[max(self._at, 0)].name
 
     @property
     def _carried(self) -> SocketCarrier | TransportCarrier:
@@ -251,13 +338,14 @@ class Try:
             self._fail(problem)
 
     def _ask_next(self) -> None:
-        hops = self._route.hops
+        hops = self._hops
         self._at += 1
         hop, last = hops[self._at], self._at + 1 == len(hops)
         wanted = self._wanted() if last else hops[self._at + 1].address
         assert wanted is not None  # only the first proxy can have an endpoint in place of an address
-        handshake = self._handshake = hop.handshake(wanted, self._trail)
-        header = hop.header(self._trail)
+        command = self._command if last else Command.CONNECT
+        handshake = self._handshake = hop.handshake(wanted, self.trail, command)
+        header = hop.header(self.trail)
         if hop.tls is not None:
             if header:
                 self._carried.send(header)
@@ -267,14 +355,18 @@ class Try:
 
     def _wanted(self) -> Address:
         """The destination as the last proxy is asked for it."""
-        name = self._trail.name() if self._route.judges else None
+        if self._command is Command.UDP_ASSOCIATE:  # some proxies insist on zeros of the connection's family
+            server = self._hops[self._at].address if self._at else self._dialed.reached
+            assert server is not None
+            return _UNSPECIFIED6 if server.type is AddressType.IPV6 else UNSPECIFIED
+        name = self.trail.name() if self._route.judges else None
         return self._destination if name is None else name
 
     def _send(self, data: bytes) -> None:
         if self.over:
             return
-        if self._at + 1 == len(self._route.hops) and self._handshake.asking:
-            self._trail.asked = True
+        if self._at + 1 == len(self._hops) and self._handshake.asking:
+            self.trail.asked = True
             self._route.deadlines.stop(self)
         self._carried.send(data)
 
@@ -287,12 +379,16 @@ class Try:
             if handshake.work is not None and not self.over:
                 self._wait(self._route.work(handshake.work))
             if not handshake.done or self.over:
+                if handshake.answers:
+                    self._listens(handshake.answers[0])
                 return
             rest = handshake.rest
             if handshake.wrapping is not None:
                 self._carried.protect(handshake.wrapping)
-            if self._at + 1 == len(self._route.hops):
-                self._succeed(handshake.answers[0], rest)
+            if self._at + 1 == len(self._hops):
+                if self._command is not Command.CONNECT:
+                    self._listens(handshake.answers[0])
+                self._succeed(handshake.answers[-1], rest)
                 return
             self._ask_next()
             if not rest:
@@ -317,39 +413,53 @@ class Try:
         else:
             self._fail(failure)
 
+    def _listens(self, address: Address) -> None:
+        """Tell the first of BIND's two answers."""
+        first, self.first = self.first, None
+        if first is not None:
+            first(address, self._dialed.reached)
+
     def _succeed(self, bound: Address, early: bytes) -> None:
+        if self.over:  # who waits for BIND's first answer has cancelled
+            return
+        if self._command is Command.UDP_ASSOCIATE and self._handshake.wrapping is not None:
+            self._fail(CommandNotSupported(f"{self._name}: datagrams of GSSAPI are not passed on"))
+            return
         self._end()
-        self._trail.reply = int(self._route.hops[-1].success)
-        self._trail.credentials = None
-        self._trail.entered = self._route.counters
+        self.trail.reply = int(self._hops[-1].success)
+        self.trail.credentials = None
+        self.trail.entered = self.counters
         carrier = self._carried
         link = carrier.link if isinstance(carrier, SocketCarrier) else carrier.released()
-        if bound.type is AddressType.DOMAIN_NAME:
+        reached = self._destination
+        if self._command is not Command.CONNECT:
+            reached = self._dialed.reached
+        elif bound.type is AddressType.DOMAIN_NAME:
             bound = UNSPECIFIED
-        self.result.callback(Dialed(link, self._destination, self._dialed.outgoing, bound, early))
+        self.result.callback(Dialed(link, reached, self._dialed.outgoing, bound, early))
 
     def _problem(self, problem: HandshakeFailed) -> SOCKSError:
         """The error for the client after *problem* with the present proxy; it is counted."""
         text = f"{self._name}: {problem}"
         refused, closed = problem.problem is Problem.REFUSED, problem.problem is Problem.CLOSED
-        hop = self._route.hops[self._at]
+        hop = self._hops[self._at]
         if refused and hop.reaches_no(problem):
             hop.counters.failed(own=False)
-        if self._at + 1 < len(self._route.hops):
+        if self._at + 1 < len(self._hops):
             return self._next_fails(text) if refused or closed else self._fails(text)
-        self._trail.reply = problem.reply
+        self.trail.reply = problem.reply
         if refused:
             return UpstreamRefused(text, _reply_for(problem.meaning))
         return UpstreamRefused(text, Reply.GENERAL_FAILURE) if closed else self._fails(text)
 
     def _fails(self, text: str) -> UpstreamFailed:
         """The error for a failure of the present proxy; it is counted."""
-        self._route.hops[max(self._at, 0)].counters.failed(own=True)
+        self._hops[max(self._at, 0)].counters.failed(own=True)
         return UpstreamFailed(text, self._name)
 
     def _next_fails(self, text: str) -> UpstreamFailed:
         """The error for a failure of the next proxy, as the present one tells it; it is counted."""
-        following = self._route.hops[self._at + 1]
+        following = self._hops[self._at + 1]
         following.counters.failed(own=True)
         return UpstreamFailed(text, following.name)
 
@@ -379,7 +489,7 @@ class Try:
 
     def _drop(self) -> None:
         self._end()
-        for counters in self._route.counters:
+        for counters in self.counters:
             counters.leave()
         pending, self._pending = self._pending, None
         if pending is not None:
@@ -390,6 +500,15 @@ class Try:
     def _end(self) -> None:
         self.over = True
         self._route.deadlines.stop(self)
+
+
+def _answer(dialed: Dialed, trail: Trail) -> Address:
+    """What the last proxy has answered to RESOLVE or RESOLVE_PTR; the connection closes."""
+    link: Any = dialed.link
+    link.transport.abortConnection()
+    trail.leave()
+    assert dialed.bound is not None
+    return dialed.bound
 
 
 def _reply_for(meaning: int) -> Reply:
@@ -417,7 +536,9 @@ def _dialed(link: Destination) -> Dialed:
     own = link.transport.getHost()
     host = getattr(own, "host", None)
     place = UNSPECIFIED if host is None else Address.of(host, own.port)
-    return Dialed(link, UNSPECIFIED, place)
+    peer = link.transport.getPeer()
+    told = isinstance(peer, (IPv4Address, IPv6Address))
+    return Dialed(link, Address.of(peer.host, peer.port) if told else UNSPECIFIED, place)
 
 
 @implementer(IRoute)
@@ -435,6 +556,11 @@ class Nowhere:
 
     def __init__(self, name: str) -> None:
         self.via: str = name
+        self.identity: object = name
+
+    def carries(self, command: Command) -> bool:
+        """See :meth:`socksproxy.routes.interfaces.Route.carries`."""
+        return command is Command.CONNECT
 
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""

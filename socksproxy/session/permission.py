@@ -4,7 +4,7 @@ What the policy permits one session, and by which rules: only where the policy t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
@@ -12,6 +12,7 @@ from zope.interface import implementer
 from ..errors import NotAllowed, OverLimit
 from ..identity import Client
 from ..policy import ICommandPolicy, IDecidingPolicy, INamePolicy
+from ..policy.compiled import RulePolicy
 from ..policy.helpers import RequestHelpers
 from ..policy.rules import Decision, Rule
 from ..wire.words import Address, AddressType, Command
@@ -180,6 +181,11 @@ class Permission:
         for decision in self._by_host.values():
             if decision.allowed and decision.effect is not None:
                 yield decision.effect
+
+    def possible_rules(self, client: Client, command: Command) -> Sequence[Rule | None]:
+        """The rules by which there may be a destination; a policy that cannot tell gives the first."""
+        rules = self._policy.possible_rules(client, command) if isinstance(self._policy, RulePolicy) else ()
+        return rules or (self.first,)
 
     @property
     def latest(self) -> Decision | None:

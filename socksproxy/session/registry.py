@@ -23,7 +23,7 @@ from ..logs.throttle import complain
 from ..net.names import canonical
 from ..runtime.slices import in_slices
 from ..settings import ServerSettings
-from ..wire.words import AddressType
+from ..wire.words import AddressType, Command
 from .allowance import Allowance
 from .parts import Phase
 from .record import Recorder, line_of, record_of
@@ -139,6 +139,22 @@ class Registry:
                 continue
             if _name_of(session) == host and reached.type is not AddressType.DOMAIN_NAME:
                 return reached.type
+        return None
+
+    def way_of(self, client: Client, host: str | None) -> str | None:
+        """
+        The proxies by which *client* has last connected to *host* in a session that goes on.
+
+        :param host: a name or a literal address; None: any host.
+        """
+        for session in reversed(self.live):
+            service = session.service
+            if service is None or service.trail is None or not service.granted:
+                continue
+            if session.request.command != Command.CONNECT or session.client.whose != client.whose:
+                continue
+            if host is None or _name_of(session) == host:
+                return service.trail.via
         return None
 
     def end_waiting(self, most: int) -> int:

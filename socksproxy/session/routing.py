@@ -4,22 +4,30 @@ How a session gets to its destinations: by which way out, and from which address
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
 
 from ..errors import CommandNotSupported
 from ..net.dial import Pending
 from ..net.names import canonical
 from ..net.resolve import NameLookups
+from ..net.special_addresses import WILDCARD
 from ..policy.asking import DestinationCheck
 from ..policy.rules import Rule
-from ..routes.interfaces import Route, Trail
+from ..routes.interfaces import ProxyRoute, Route, Trail, UpstreamAssociation, UpstreamBound, through_proxies
 from ..routes.sticky import Pin
 from ..udp.targets import NO_SOURCE, DatagramRoute
 from ..values.outgoing import STICKY, Asker, Outgoing, Sources, leaving, sources_of
+from ..values.timeouts import NEVER
 from ..wire.password import Credentials
 from ..wire.words import Address, AddressType, Command
 from .parts import SessionParts
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class RoutedSession(SessionParts):
@@ -46,27 +54,97 @@ class RoutedSession(SessionParts):
 
     def _leaves_as_name(self, command: Command, destination: Address) -> bool:
         """See :attr:`socksproxy.policy.asking.DestinationCheck.leaves_as_name`."""
-        route = self.way(self.rule(destination))
+        route = self.way_to(command, destination)
         if route.via is None:
             return False
-        self._need_connect(route, command)
+        _need(route, command)
         if destination.type is not AddressType.DOMAIN_NAME or not route.resolves:
             return False
         if self.permission is not None:
             self.permission.settle(destination.host)
         return True
 
-    def need_way(self, command: Command) -> None:
+    def need_way(self, command: Command) -> ProxyRoute | None:
         """
-        See that the way out carries *command*, for which no destination is known yet.
+        See that a way out carries *command*, for which no destination is known yet.
 
-        :raises CommandNotSupported: when it does not.
+        :returns: the only way out, where it leads through proxies; None: there are several, or it is direct.
+        :raises CommandNotSupported: when none carries it.
         """
-        self._need_connect(self.way(None if self.permission is None else self.permission.first), command)
+        permission, context = self.permission, self.context
+        if permission is None:
+            rules: Sequence[Rule | None] = (None,)
+        else:
+            rules = permission.possible_rules(self.client, command)
+        names = {self._via(rule) for rule in rules}
+        routes = [context.route_by(name, Outgoing()) for name in names]
+        if not any(route.carries(command) for route in routes):
+            _need(routes[0], command)
+        if len(names) > 1 or routes[0].via is None:
+            return None
+        ways = {self.way(rule) for rule in rules}
+        return through_proxies(ways.pop()) if len(ways) == 1 else None
 
-    def _need_connect(self, route: Route, command: Command) -> None:
-        if route.via is not None and command is not Command.CONNECT:
-            raise CommandNotSupported(f"{route.via} carries CONNECT alone")
+    def way_to(self, command: Command, destination: Address) -> Route:
+        """
+        The way out for *command* with *destination*.
+
+        A BIND leaves as the client's connection to the same host has left: to there the peer will connect.
+        """
+        rule, context = self.rule(destination), self.context
+        if command is Command.BIND and context.remembers_ways:
+            host = None if destination.host == WILDCARD.get(destination.type) else destination.host
+            name = context.way_of(self.client, host)
+            way = None if name is None else self.way(rule, name)
+            if way is not None and way.carries(command):
+                return way
+        return self.way(rule)
+
+    def note_way(self) -> None:
+        """Remember how the client's connection leaves, for a BIND to come."""
+        context, trail = self.context, None if self.service is None else self.service.trail
+        if context.remembers_ways and trail is not None and trail.via is not None:
+            context.note_way(self.client, self.request.destination, trail.via)
+
+    def associate(self, route: ProxyRoute) -> Deferred[UpstreamAssociation]:
+        """Ask the proxies of *route* for associations."""
+        return self._ask(route, route.associate)
+
+    def associate_in_time(self, route: ProxyRoute) -> Deferred[UpstreamAssociation]:
+        """As :meth:`associate`, with the timeout that a session has while it connects."""
+        associating, seconds = self.associate(route), self.context.timeouts.connect
+        return associating if seconds == NEVER else associating.addTimeout(seconds, self.context.reactor)
+
+    def bind(self, peer: Address) -> Deferred[UpstreamBound] | None:
+        """Have the last proxy of the way out listen for *peer*; None: the way out is direct."""
+        route = through_proxies(self.way_to(Command.BIND, peer))
+        if route is None:
+            return None
+        return self._ask(route, partial(route.bind, peer, self.channel.detachable))
+
+    def look_up(self, command: Command, destination: Address) -> Deferred[Address] | None:
+        """Have the last proxy of the way out look *destination* up; None: the way out is direct."""
+        route = through_proxies(self.way_to(command, destination))
+        return None if route is None else self._ask(route, partial(route.resolve, command, destination))
+
+    def _ask(self, route: ProxyRoute, ask: Callable[[Trail], Deferred[T]]) -> Deferred[T]:
+        """Make an attempt by *route*; the session's record has all of them together."""
+        trail, service = Trail(route.via, self._shown_credentials(), self), self.service
+        assert service is not None
+        so_far = service.trail
+        if so_far is None:
+            service.trail = trail
+            return ask(trail)
+
+        def note(result: R) -> R:
+            ways = (so_far.via or "").split(",")
+            if trail.via is not None and trail.via not in ways:
+                so_far.via = ",".join(filter(None, (*ways, trail.via)))
+            so_far.tries += trail.tries
+            so_far.reply = trail.reply
+            return result
+
+        return ask(trail).addBoth(note)
 
     def dial(self, address: Address) -> Pending:
         """Dial *address* as the rule says that allows it."""
@@ -114,11 +192,13 @@ class RoutedSession(SessionParts):
     def datagram_route(self, address: Address, name: str | None) -> DatagramRoute:
         """How datagrams go to *address*, an address of *name* if the client has asked for that name."""
         permission, rule = self.permission, None
+        if address.type is AddressType.DOMAIN_NAME:
+            name = None
         if permission is not None:
             rule = permission.rule_for(self.client, Command.UDP_ASSOCIATE, address, name)
         route, source = self.way(rule), None
         try:
-            if route is not self.context.route:
+            if route is not self.context.route and route.via is None:
                 source = route.source(address)
         except OSError:
             source = NO_SOURCE
@@ -127,14 +207,25 @@ class RoutedSession(SessionParts):
             None if rule is None or rule.timeouts is None else rule.timeouts.idle,
             rule.name if rule is not None and (rule.limits or rule.user_limits) else None,
             self._meters_under,
-            route.via is not None,
+            not route.carries(Command.UDP_ASSOCIATE),
+            through_proxies(route),
+            self.associate_in_time,
         )
 
-    def way(self, rule: Rule | None) -> Route:
-        """The way out of *rule*, or else of the user, or else of the server."""
-        of_rule = via = None
+    def _via(self, rule: Rule | None) -> str | None:
+        """The name of the way out of *rule*, or else of the user, or else of the server."""
+        via = None if rule is None else rule.via
+        return via or getattr(self.client.avatar, "via", None) or self.context.settings.via
+
+    def way(self, rule: Rule | None, instead: str | None = None) -> Route:
+        """
+        The way out of *rule*, or else of the user, or else of the server.
+
+        :param instead: the name of another way out; None: that of the rule, the user or the server.
+        """
+        of_rule, via = None, instead
         if rule is not None:
-            of_rule, via = rule.outgoing, rule.via
+            of_rule, via = rule.outgoing, via or rule.via
         avatar = self.client.avatar
         of_user = None
         if avatar is not None:
@@ -177,3 +268,8 @@ class RoutedSession(SessionParts):
         if pins is None:
             return None
         return pins.pin_client(client.share or "") if client.user is None else pins.pin(client.user, "")
+
+
+def _need(route: Route, command: Command) -> None:
+    if not route.carries(command):
+        raise CommandNotSupported(f"{route.via} does not carry {command.name}")

@@ -16,6 +16,7 @@ from ..auth.authentication import Authentication
 from ..commands.bind import Binds
 from ..commands.channel import Channel
 from ..commands.peer_listener import Take, for_engine, for_transports
+from ..errors import NameNotFound
 from ..events import Cause, IServerEvents, ServerEvents, SessionIds
 from ..identity import Client
 from ..limits.ledger import Ledger
@@ -25,6 +26,7 @@ from ..metrics.columns import OwnColumn
 from ..net.dial import Destination
 from ..net.hosts_file import HostsFile
 from ..net.lookups import IAddressLookup
+from ..net.names import canonical
 from ..net.own_listeners import OwnListeners
 from ..net.resolve import NameLookups
 from ..net.reverse import reverse_lookups
@@ -49,7 +51,8 @@ from ..udp.registry import Associations
 from ..values.outgoing import Outgoing
 from ..values.timeouts import Timeouts
 from ..values.upstreams import CLIENTS_OWN
-from ..wire.words import AddressType
+from ..wire.words import Address, AddressType
+from .connected_ways import ConnectedWays
 from .counters import SessionCounters
 from .early_data import EarlyData
 
@@ -78,6 +81,8 @@ class Sessions(Protocol):
     def end(self, session: Any) -> None: ...
 
     def spoken(self, client: Client, host: str) -> AddressType | None: ...
+
+    def way_of(self, client: Client, host: str | None) -> str | None: ...
 
     def hours_changed(self) -> None: ...
 
@@ -190,6 +195,7 @@ class ServerContext:
         self.graces: Deadlines[Any] = Deadlines(reactor, udp.grace, methodcaller("grace_expired"))
         self.half_closed = IdleRelays(reactor, Cause.HALF_CLOSED)
         self.early = EarlyData()
+        self._connected_ways = ConnectedWays(reactor)
         #: What the TCP sockets of both sides are told.
         self.socket_options = socket_options(timeouts)
         #: What gives these options to sockets when they are accepted.
@@ -356,6 +362,8 @@ class ServerContext:
 
     def _set_routes(self) -> None:
         upstreams = self.settings.upstreams
+        #: Whether an upstream serves BIND, so that the ways of connections count.
+        self.remembers_ways = any(each.bind for each in upstreams.values())
         #: Whether an upstream gets the names and passwords that clients show.
         self.passes_logins = any(each.login == CLIENTS_OWN for each in upstreams.values())
         self.ways.configure(upstreams, _fixed(self.settings), self.socket_options)
@@ -394,6 +402,20 @@ class ServerContext:
     def spoken(self, client: Client, host: str) -> AddressType | None:
         """The family in which *client* has reached *host*, a name, in a session that goes on."""
         return self.sessions.spoken(client, host)
+
+    def note_way(self, client: Client, destination: Address, via: str) -> None:
+        """*client* has reached *destination* by *via*."""
+        try:
+            host = canonical(destination).host
+        except NameNotFound:  # a name that the hosts file defines
+            host = destination.host.lower()
+        self._connected_ways.note(client.whose, host, via)
+
+    def way_of(self, client: Client, host: str | None) -> str | None:
+        """The last upstream of the way by which *client* reaches *host*, or has lately; None: any host."""
+        via = self.sessions.way_of(client, host) or self._connected_ways.find(client.whose, host)
+        name = None if via is None else via.rpartition(">")[2]
+        return name if name in self.settings.upstreams else None
 
 
 def _fixed(settings: ServerSettings) -> Outgoing:

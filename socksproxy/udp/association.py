@@ -18,13 +18,16 @@ from ..events import Cause
 from ..identity import Client
 from ..limits.buckets import Meter, Meters
 from ..negotiation import IWrapping
+from ..net.sockets import NewSocket
 from ..policy.asking import DestinationCheck, answer_at_once, ask
+from ..routes.interfaces import ProxyRoute
 from ..runtime.deadlines import Deadlines
 from ..values.outgoing import Outgoing
 from ..values.udp import Filtering, UDPSettings
 from ..wire.datagram import build_header, fragment_of, header_size, unfragmented
 from ..wire.words import Address, Command, ProtocolError
 from .drops import Drop, drop_for
+from .flows import Opens, UpstreamFlow, UpstreamFlows
 from .metering import Metering
 from .reassembly import Reassembly
 from .targets import NO_SOURCE, DatagramRoute, Target, Targets, name_of
@@ -39,6 +42,7 @@ class AssociationContext(NamedTuple):
     :ivar reassemblies: ends sets of fragments that take too long.
     :ivar closed: called with each association whose sockets are closed, before the association's own *ended*.
     :ivar watch_idle: called with the seconds that an association may be idle, where a rule says so.
+    :ivar complain: called with what an operator should know of a client's association.
     """
 
     check: DestinationCheck
@@ -46,6 +50,7 @@ class AssociationContext(NamedTuple):
     reassemblies: Deadlines[Reassembly]
     closed: Callable[[Association], None]
     watch_idle: Callable[[float], None] = lambda _: None
+    complain: Callable[[Client, str], None] = lambda *_: None
 
 
 class Association:
@@ -68,6 +73,7 @@ class Association:
         outlets set it.
     :ivar latched: whether a datagram has told the port from which the client's datagrams come.
     :ivar outlet: the association's sockets.
+    :ivar flows: the ways out through proxies; None: none has been taken.
     :ivar targets: the destinations.
     :ivar sources: the headers for replies. A key is the source of a reply, in the form that the outlet uses.
     :ivar sent: bytes from the client to destinations, in :attr:`datagrams_sent` datagrams.
@@ -91,6 +97,7 @@ class Association:
         "datagrams_received",
         "datagrams_sent",
         "dropped",
+        "flows",
         "host",
         "how",
         "latched",
@@ -121,6 +128,7 @@ class Association:
         self.latched = False
         self.outlet: Outlet | None = None
         self.targets = Targets(self, context.settings)
+        self.flows: UpstreamFlows | None = None
         self.sources: dict[Any, bytes] = {}
         self.sent = self.received = self.datagrams_sent = self.datagrams_received = 0
         self.dropped: dict[Drop, int] = {}
@@ -239,7 +247,7 @@ class Association:
         :param source: the source, in the form that the outlet uses.
         :param host: the source's literal address; an IPv4-mapped address stands as IPv4.
         """
-        if not self._passes(host, port):
+        if not self._passes(host, port, self.targets.has_contact(host, port)):
             self.drop(Drop.FILTERED)
             return None
         if len(self.sources) >= self._context.settings.destinations:
@@ -247,6 +255,21 @@ class Association:
         header = self.sources[source] = build_header(Address.of(host, port))
         if self.metering is not None:
             self.metering.add_replies(header, host, port, self.targets)
+        return header
+
+    def header_from(self, flow: UpstreamFlow, source: Address) -> bytes | None:
+        """The header for replies from *source* that come by *flow*; None: the replies are dropped."""
+        host, port = source.host, source.port
+        known = self.targets.has_contact(host, port)
+        if not known:  # the address of a name that a proxy looks up is not known
+            by_port = self._context.settings.filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT
+            known = flow.sends_to(port if by_port else None)
+        if not self._passes(host, port, known):
+            self.drop(Drop.FILTERED)
+            return None
+        header = build_header(source)
+        if self.metering is not None:
+            self.metering.add_replies(header, host, port, self.targets, flow)
         return header
 
     def to_client(self, header: bytes, payload: bytes) -> bytes | None:
@@ -260,8 +283,7 @@ class Association:
             self.drop(Drop.TOO_BIG)
             return None
 
-    def _passes(self, host: str, port: int) -> bool:
-        known = self.targets.has_contact(host, port)
+    def _passes(self, host: str, port: int, known: bool) -> bool:
         if self._context.settings.filtering is not Filtering.ENDPOINT_INDEPENDENT:
             return known
         answer = ask(self.check.policy, self.client, Command.UDP_ASSOCIATE, Address.of(host, port))
@@ -271,28 +293,47 @@ class Association:
     def forget_sources(self) -> None:
         """Decide anew about every source of replies."""
         self.sources.clear()
+        for flow in self.flows or ():
+            flow.replies.clear()
         if self.metering is not None:
             self.metering.forget_replies()
 
     # Routes and limits.
 
-    def choose_route(self, target: Target, address: Address) -> bool:
-        """Decide how datagrams go to *address*, the address of *target*; whether they go at all."""
+    def choose_route(self, target: Target, address: Address) -> Drop | None:
+        """Decide how datagrams go to *address*, the address of *target*; why they are dropped, if so."""
         if self.route is None:
-            return True
+            return None
         route = self.route(address, name_of(target.key))
         if route.closed:
-            return False
+            return Drop.UPSTREAM
         target.source = route.source
+        target.flow = None if route.way is None else self.flow(route.way, route.opens)
+        target.headers = None
         if route.rule != target.rule:
             target.rule, target.meters = route.rule, self._meters_of_rule(route)
             self.forget_sources()
         if route.idle is None:
             self._idle_as_all = True
-            return True
+            return None
         self._idle = max(self._idle, route.idle)
         self._context.watch_idle(route.idle)
-        return True
+        return None
+
+    def flow(self, way: ProxyRoute, opens: Opens) -> UpstreamFlow:
+        """The flow of datagrams that leave by *way*; *opens* asks the proxies for associations."""
+        if self.flows is None:
+            self.flows = UpstreamFlows(self)
+        return self.flows.of(way, opens)
+
+    def complain(self, what: str) -> None:
+        """Tell the operator *what* is wrong."""
+        self._context.complain(self.client, what)
+
+    @property
+    def most_sources(self) -> int:
+        """How many sources of replies are remembered."""
+        return self._context.settings.destinations
 
     def _meters_of_rule(self, route: DatagramRoute) -> Meters | None:
         if route.rule is None or route.meters is None:
@@ -320,8 +361,9 @@ class Association:
             target.rule = target.meters = None
             if target.sockaddr is None or not live:
                 continue
-            if not self.choose_route(target, Address.of(*target.sockaddr)):
-                target.sockaddr = None
+            refused = self.choose_route(target, Address.of(*target.sockaddr))
+            if refused is not None:
+                target.sockaddr, target.flow, target.drop = None, None, refused
 
     def admit(self, meter: Meter | None, sizes: Sequence[int]) -> int:
         """
@@ -356,6 +398,8 @@ class Association:
         self.client, self.check = client, check
         for header, payload in self.targets.reconsider():
             self.send(header, payload)
+        if self.flows is not None:
+            self.flows.keep_used()
         self.forget_sources()
 
     def is_idle(self, now: float) -> bool:
@@ -383,6 +427,8 @@ class Association:
             self._fragments.clear()
             self._fragments = None
         outlet, self.outlet = self.outlet, None
+        if self.flows is not None:
+            self.flows.close()
         self.targets.close()
         self.forget_sources()
         if outlet is not None:
@@ -425,6 +471,15 @@ class Outlet:
         """
         raise NotImplementedError
 
+    def open_relay(self, flow: UpstreamFlow, host: str, new_socket: NewSocket | None) -> Any:
+        """
+        A new port for datagrams of *flow* that leave from *host*, for datagrams from the flow's relay alone.
+
+        :param new_socket: makes the socket; None: it leaves as all others.
+        :raises OSError: as the system gives it.
+        """
+        raise NotImplementedError
+
     def port_to(self, target: Target) -> Any | None:
         """The port from which datagrams to *target* leave; None: there is none."""
         port = self._by_family[target.ipv6] if target.source is None else self._by_source.get(target.source)
@@ -446,13 +501,22 @@ class Outlet:
 
     def send(self, target: Target, payload: bytes | memoryview) -> None:
         """Send *payload* to *target*, whose address is known."""
+        flow = target.flow
+        if flow is not None and flow.port is None:
+            flow.keep(target, payload)
+            return
         association, metering = self.association, self.association.metering
         if metering is not None and not association.admit(metering.upload(target), (len(payload),)):
             return
-        port = self.port_to(target)
+        if flow is not None:
+            port = flow.port
+            to: tuple[str, int] | None = flow.relay
+            data: bytes | memoryview = flow.headers_of(target) + bytes(payload)
+        else:
+            port, to, data = self.port_to(target), target.sockaddr, payload
         if port is None:
             association.drop(Drop.UNREACHABLE)
-        elif self._write(port, payload, target.sockaddr):
+        elif self._write(port, data, to):
             association.datagrams_sent += 1
             association.sent += len(payload)
 

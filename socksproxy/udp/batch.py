@@ -29,8 +29,8 @@ except (
 
 #: Datagrams of one system call.
 SLOTS = 64
-#: Bytes before a payload, for the header of a reply.
-ROOM = 32
+#: Bytes before a payload, for the header of a reply or the headers for proxies.
+ROOM = 96
 _LARGEST = 65536
 # With a power of two, all slots would share the same lines of the processor's cache.
 _STRIDE = _LARGEST + 192
@@ -165,6 +165,14 @@ class Batch:
             self._stamped = (header, stop)
         elif header != stamped:
             self._stamped = (stamped, min(upto, start))
+
+    def put(self, header: bytes, start: int, stop: int, offset: int) -> None:
+        """As :meth:`stamp`, where the datagrams begin *offset* bytes behind their place."""
+        view, size = self.view, len(header)
+        for slot in range(start, stop):
+            at = slot * _STRIDE + ROOM + offset
+            view[at - size : at] = header
+        self._stamped = (b"", 0)
 
     def equally_long(self, start: int, stop: int) -> bool:
         """Whether the datagrams from *start* to before *stop* have one length."""

@@ -25,6 +25,8 @@ class Drop(Enum):
     FILTERED = "filtered"
     #: It exceeded a limit of the association.
     LIMITED = "limited"
+    #: Its way out carries no UDP, or the proxy there gives no association.
+    UPSTREAM = "upstream"
     TOO_BIG = "too_big"
     UNREACHABLE = "unreachable"
 

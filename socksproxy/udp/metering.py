@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from ..limits.buckets import Meter, Meters
+from ..net.names import literal
+from .flows import UpstreamFlow
 from .targets import Target
 
 
@@ -42,18 +44,27 @@ class Metering:
         meters = self._of_replies.get(header) or self.meters
         return None if meters is None else meters.down
 
-    def add_replies(self, header: bytes, host: str, port: int, targets: Iterable[Target]) -> None:
+    def add_replies(
+        self, header: bytes, host: str, port: int, targets: Iterable[Target], flow: UpstreamFlow | None = None
+    ) -> None:
         """
         Limit replies from *host* and *port*, which get *header*, as datagrams to there are limited.
 
-        Replies from a port that is none of *targets* have the limits of datagrams to the same host.
+        Replies from a port that is none of *targets* have the limits of datagrams to the same host. The
+        address of a name that a proxy looks up is not known: replies from unknown hosts have its limits.
+
+        :param flow: the way by which the replies come; None: directly.
         """
-        found = None
+        found, at_host = None, False
         for target in targets:
+            if target.flow is not flow or target.sockaddr is None:
+                continue
             if target.sockaddr == (host, port):
                 found = target.meters
                 break
-            if target.sockaddr is not None and target.sockaddr[0] == host:
+            if target.sockaddr[0] == host:
+                found, at_host = target.meters or (found if at_host else None), True
+            elif flow is not None and not at_host and literal(target.sockaddr[0]) is None:
                 found = target.meters or found
         if found is not None:
             self._of_replies[header] = found

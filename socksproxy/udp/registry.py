@@ -113,6 +113,7 @@ class Associations:
         self._shortest = NEVER
         self._renewed = 0.0
         self._without_port = LogThrottle(reactor)
+        self._without_upstream = LogThrottle(reactor)
         self.reconfigure(check, settings, advertised, outgoing)
 
     def reconfigure(
@@ -127,7 +128,7 @@ class Associations:
         self._advertised = advertised
         self._outgoing = outgoing
         self._context = AssociationContext(
-            check, settings, self._reassemblies, self._closed, self._watch_idle
+            check, settings, self._reassemblies, self._closed, self._watch_idle, self._complain
         )
 
     def open(
@@ -262,6 +263,12 @@ class Associations:
         del own[association]
         if not own:
             del self._of_client[share]
+
+    def _complain(self, client: Client, what: str) -> None:
+        count = self._without_upstream.due()
+        if count:
+            more = "" if count == 1 else f" ({count} such events since the last such line)"
+            _log.warn("{client}: {what}{more}", client=client, what=what, more=more)
 
     def close(self) -> None:
         """End every association at once."""

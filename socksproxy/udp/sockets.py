@@ -36,14 +36,16 @@ from twisted.logger import Logger
 from ..logs.throttle import complain
 from ..net.names import plain
 from ..net.ports import bindable, enlarge_buffers
+from ..net.sockets import NewSocket
 from ..relay.engine import RelayEngine
 from ..relay.epoll_events import ERROR
 from ..values.outgoing import Outgoing, free_bind
 from ..wire.datagram import IPV4_SIZE, LONGEST_SIZE, header_size, is_ipv4
 from .association import Association, Outlet
-from .batch import MASK, NAME_SIZES, SLOTS, Batch
+from .batch import MASK, NAME_SIZES, ROOM, SLOTS, Batch
 from .demux import Demux
 from .drops import Drop, drop_for
+from .flows import UpstreamFlow
 from .targets import LONGEST, Target
 
 _log = Logger(namespace="socksproxy")
@@ -54,7 +56,8 @@ _TURNS = 4
 _COST = 2048
 #: Bytes of a turn that a datagram costs which is parsed, and about whose destination the policy may be asked.
 _COST_OF_THE_FIRST = 16384
-_FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
+#: Errors that say nothing of how long a datagram may be; the last one is of a datagram before.
+_PASSING = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ECONNREFUSED})
 
 # The batches of an engine, by the parameters of a batch.
 _batches: WeakKeyDictionary[RelayEngine, dict[tuple[int, bool], Batch]] = WeakKeyDictionary()
@@ -250,6 +253,45 @@ class DestinationPort(SocketPort):
         self._outlet.from_destinations(batch, count)
 
 
+class RelayPort(SocketPort):
+    """
+    A socket from which datagrams of one association leave through proxies. It is connected to a relay.
+
+    :param host: the literal address to bind.
+    :param outlet: the outlet of the association.
+    :param flow: the way through the proxies.
+    :param new_socket: makes the socket; None: it leaves as all others.
+    :raises OSError: as the system gives it.
+    """
+
+    __slots__ = ("_flow", "_outlet")
+
+    def __init__(
+        self,
+        engine: RelayEngine,
+        host: str,
+        outlet: SocketOutlet,
+        flow: UpstreamFlow,
+        new_socket: NewSocket | None,
+    ) -> None:
+        link = bound(host, 0, peer=bindable(*flow.relay), new_socket=new_socket)
+        super().__init__(engine, link, True)
+        self._outlet = outlet
+        self._flow = flow
+
+    def event(self, mask: int) -> None:
+        """See :meth:`SocketPort.event`. A relay that is gone for now shows as an error."""
+        if mask & ERROR:
+            self.link.getsockopt(SOL_SOCKET, SO_ERROR)
+        super().event(mask)
+
+    def abort(self) -> None:
+        self._outlet.abort()
+
+    def take(self, batch: Batch, count: int) -> None:
+        self._outlet.from_relay(self._flow, batch, count)
+
+
 class SocketOutlet(Outlet):
     """The sockets of an association in *engine*. For the other parameters see :class:`.Outlet`."""
 
@@ -264,6 +306,9 @@ class SocketOutlet(Outlet):
 
     def open(self, host: str) -> DestinationPort:
         return DestinationPort(self._engine, host, self)
+
+    def open_relay(self, flow: UpstreamFlow, host: str, new_socket: NewSocket | None) -> RelayPort:
+        return RelayPort(self._engine, host, self, flow, new_socket)
 
     def abort(self) -> None:
         """The engine closes."""
@@ -305,12 +350,19 @@ class SocketOutlet(Outlet):
     def _send_run(
         self, batch: Batch, start: int, stop: int, target: Target, offset: int, header: int
     ) -> None:
-        association, metering = self.association, self.association.metering
+        association, metering, flow = self.association, self.association.metering, target.flow
+        if flow is not None and (flow.port is None or len(flow.headers_of(target)) > ROOM):
+            for slot in range(start, stop):
+                self.send(target, _datagram(batch, slot)[header:])
+            return
         if metering is not None:
             sizes = [size - header for size in batch.sizes[start:stop]]
             stop = start + association.admit(metering.upload(target), sizes)
             if start == stop or association.outlet is not self:
                 return
+        if flow is not None:
+            self._send_by(flow, batch, start, stop, target, offset, header)
+            return
         port = self.port_to(target)
         if port is None:
             association.drop(Drop.UNREACHABLE, stop - start)
@@ -320,6 +372,36 @@ class SocketOutlet(Outlet):
         )
         association.datagrams_sent += passed
         association.sent += octets
+
+    def _send_by(
+        self,
+        flow: UpstreamFlow,
+        batch: Batch,
+        start: int,
+        stop: int,
+        target: Target,
+        offset: int,
+        header: int,
+    ) -> None:
+        """Send a run through proxies, with the headers for them in the place of the client's."""
+        association, headers = self.association, flow.headers_of(target)
+        longer = len(headers)
+        if offset:
+            batch.put(headers, start, stop, offset)
+        else:
+            batch.stamp(headers, start, stop)
+        passed, octets, target.segments = self._pass_on(
+            batch,
+            start,
+            stop,
+            flow.port.link,
+            flow.relay,
+            offset - longer,
+            longer - header,
+            target.segments,
+        )
+        association.datagrams_sent += passed
+        association.sent += octets - passed * longer
 
     def _pass_on(
         self,
@@ -348,7 +430,7 @@ class SocketOutlet(Outlet):
                     return stop - start, size * (stop - start - 1) + last, segments
             except OSError as problem:
                 # They are longer than the path takes in one piece, or the interface cannot: one by one, then.
-                if problem.errno not in _FULL:
+                if problem.errno not in _PASSING:
                     segments = size - 1
         passed = octets = 0
         for slot in range(start, stop):
@@ -383,39 +465,77 @@ class SocketOutlet(Outlet):
             self._reply_run(batch, start, stop, header)
             start = stop
 
-    def _reply_run(self, batch: Batch, start: int, stop: int, header: bytes) -> None:
+    def from_relay(self, flow: UpstreamFlow, batch: Batch, count: int) -> None:
+        """Take *count* datagrams, which are in *batch*, from the first proxy's relay."""
+        association, depth, replies = self.association, flow.depth, flow.replies
+        start, alike = 0, _alike(batch, 0, count)
+        while start < count and association.outlet is self and flow.port is not None:
+            headers, extra = _key(batch, start) if depth == 1 else _keys(batch, start, depth)
+            header = replies.get(headers)
+            if header is None:
+                self._engine.spent += _COST_OF_THE_FIRST
+                header = flow.header_for(headers)
+            if header is None or self.client is None:
+                if header is not None:
+                    association.drop(Drop.FILTERED)
+                start += 1
+                continue
+            stop = count if alike and not extra else _run(batch, start, count, extra, len(headers))
+            self._reply_run(batch, start, stop, header, extra, len(headers))
+            start = stop
+
+    def _reply_run(
+        self, batch: Batch, start: int, stop: int, header: bytes, extra: int = 0, cut: int = 0
+    ) -> None:
+        """
+        Send a run to the client.
+
+        :param header: what the datagrams get.
+        :param extra: the bytes in a slot that are not the client's.
+        :param cut: the bytes of a datagram that are not the client's.
+        """
         association, longer = self.association, len(header)
         association.active = self._engine.reactor.seconds()
         if association.metering is not None:
-            sizes = batch.sizes[start:stop]
+            sizes = batch.sizes[start:stop] if not cut else [size - cut for size in batch.sizes[start:stop]]
             stop = start + association.admit(association.metering.download(header), sizes)
             if start == stop or association.outlet is not self:
                 return
         if association.wrapping is not None:
             for slot in range(start, stop):
                 self._engine.spent += _COST_OF_THE_FIRST
-                at = batch.at(slot)
-                self.reply(header, bytes(batch.view[at : at + batch.sizes[slot]]))
+                at = batch.at(slot) + extra
+                self.reply(header, bytes(batch.view[at : at + batch.sizes[slot] - cut]))
             return
-        batch.stamp(header, start, stop)
+        if extra:
+            batch.put(header, start, stop, extra)
+        else:
+            batch.stamp(header, start, stop)
         passed, octets, self._segments = self._pass_on(
-            batch, start, stop, self.port.link, self.client, -longer, longer, self._segments
+            batch, start, stop, self.port.link, self.client, extra - longer, longer - cut, self._segments
         )
         association.datagrams_received += passed
         association.received += octets - passed * longer
 
 
-def bound(host: str, port: int, shared: bool = False, peer: tuple[Any, ...] | None = None) -> SocketType:
+def bound(
+    host: str,
+    port: int,
+    shared: bool = False,
+    peer: tuple[Any, ...] | None = None,
+    new_socket: NewSocket | None = None,
+) -> SocketType:
     """
     A UDP socket on *host* and *port*, non-blocking, with room for some of the largest datagrams.
 
     :param host: a literal address, as :func:`socksproxy.net.ports.host_of` gives it.
     :param shared: whether further sockets of this user may be on the port.
     :param peer: the address to which the socket is connected; None: the socket is not.
+    :param new_socket: makes the socket; None: it leaves as all others.
     :raises OSError: as the system gives it.
     """
     family = AF_INET6 if ":" in host else AF_INET
-    link = SocketType(family, SOCK_DGRAM | SOCK_NONBLOCK)
+    link = (new_socket or SocketType)(family, SOCK_DGRAM | SOCK_NONBLOCK)
     try:
         enlarge_buffers(link)
         if family == AF_INET6:
@@ -455,6 +575,17 @@ def _key(batch: Batch, slot: int) -> tuple[bytes, int]:
     end = header_size(start)
     # The header of a very short name is shorter than the head, so that the payload is in two places.
     return (start[:end], end - IPV4_SIZE) if end >= IPV4_SIZE else (b"", 0)
+
+
+def _keys(batch: Batch, slot: int, depth: int) -> tuple[bytes, int]:
+    """As :func:`_key`, for *depth* headers, one behind the other."""
+    start, end = _datagram(batch, slot, depth * LONGEST_SIZE), 0
+    for _ in range(depth):
+        size = header_size(memoryview(start)[end:])
+        if not size:
+            return b"", 0
+        end += size
+    return start[:end], end - IPV4_SIZE
 
 
 def _alike(batch: Batch, start: int, stop: int) -> bool:

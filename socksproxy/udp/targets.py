@@ -18,10 +18,12 @@ from ..net.local import has_route
 from ..net.names import canonical, reads_as_address
 from ..net.special_addresses import Special, special
 from ..policy.asking import DestinationCheck, answer_at_once, ask, permitted_addresses, still_permitted
+from ..routes.interfaces import ProxyRoute, UpstreamAssociation
 from ..values.udp import Filtering, UDPSettings
 from ..wire.datagram import has_name, parse_datagram
 from ..wire.words import Address, AddressType, Command, ProtocolError
 from .drops import Drop
+from .flows import Opens, UpstreamFlow
 
 _log = Logger(namespace="socksproxy")
 
@@ -38,6 +40,9 @@ MAX_ASKED = 32
 #: Bytes of the longest datagram.
 LONGEST = 65535
 
+#: Why datagrams are dropped, by what has been raised; else the destination is denied.
+_DROPS: dict[object, Drop] = {NameNotFound: Drop.UNRESOLVABLE, CommandNotSupported: Drop.UPSTREAM}
+
 _NOWHERE = frozenset({Special.UNSPECIFIED, Special.MULTICAST, Special.BROADCAST})
 
 
@@ -48,12 +53,15 @@ class Target:
     :ivar key: the header.
     :ivar rule: the rule whose limits hold beside those of the association; None: there is none.
     :ivar meters: the meters of all limits together; None: the meters of the association decide.
-    :ivar sockaddr: a checked literal address and a port; None: it is not known yet, or datagrams are dropped.
+    :ivar sockaddr: a checked literal address, or a name that a proxy looks up, and a port; None: it is not
+        known yet, or datagrams are dropped.
     :ivar ipv6: whether *sockaddr* is of IPv6.
     :ivar until: the clock's seconds until which *sockaddr* holds.
     :ivar used: whether a datagram went there since the table last made room.
     :ivar segments: the greatest length of datagrams of which the system takes several with one call.
     :ivar source: the literal address of ours from which datagrams leave; None: the address of all.
+    :ivar flow: the way through proxies; None: datagrams leave directly.
+    :ivar headers: what datagrams begin with that leave by the flow; None: it is not known yet.
     :ivar waiting: datagrams that wait until *sockaddr* is known; None: it is known.
     :ivar drop: why datagrams are dropped where there is no *sockaddr*.
     :ivar contact: the address as the filter of replies looks at it; None: there is none.
@@ -63,6 +71,8 @@ class Target:
     __slots__ = (
         "contact",
         "drop",
+        "flow",
+        "headers",
         "ipv6",
         "key",
         "meters",
@@ -84,6 +94,8 @@ class Target:
         self.used = False
         self.segments = LONGEST
         self.source: str | None = None
+        self.flow: UpstreamFlow | None = None
+        self.headers: bytes | None = None
         self.waiting: list[bytes] | None = None
         self.pending: Deferred[Any] | None = None
         self.drop = Drop.DENIED
@@ -96,6 +108,10 @@ class Target:
 NO_SOURCE = ""
 
 
+def _opens_none(way: ProxyRoute) -> Deferred[UpstreamAssociation]:
+    raise NotImplementedError
+
+
 class DatagramRoute(NamedTuple):
     """
     How datagrams go to a destination.
@@ -106,7 +122,9 @@ class DatagramRoute(NamedTuple):
         holds.
     :ivar rule: the name of the rule whose limits hold beside those of the association; None: there is none.
     :ivar meters: gives the association's meters of all datagrams under a rule, by the name of the rule.
-    :ivar closed: whether datagrams go through an upstream, which carries none.
+    :ivar closed: whether the way out carries no datagrams.
+    :ivar way: the way out through proxies; None: datagrams leave directly.
+    :ivar opens: asks these proxies for associations.
     """
 
     source: str | None = None
@@ -114,6 +132,8 @@ class DatagramRoute(NamedTuple):
     rule: str | None = None
     meters: Callable[[str], Meters | None] | None = None
     closed: bool = False
+    way: ProxyRoute | None = None
+    opens: Opens = _opens_none
 
 
 class TargetOwner(Shape):
@@ -129,7 +149,7 @@ class TargetOwner(Shape):
 
     def drop(self, reason: Drop, count: int = 1) -> None: ...
     def pass_on(self, target: Target, payload: bytes) -> None: ...
-    def choose_route(self, target: Target, address: Address) -> bool: ...
+    def choose_route(self, target: Target, address: Address) -> Drop | None: ...
     def forget_sources(self) -> None: ...
 
 
@@ -267,9 +287,9 @@ class Targets:
             return  # the question was cancelled
         if isinstance(result, Failure):
             result.trap(NameNotFound, NotAllowed, CommandNotSupported)
-            self._settle(target, None, Drop.UNRESOLVABLE if result.check(NameNotFound) else Drop.DENIED)
+            self._settle(target, None, _DROPS.get(result.type, Drop.DENIED))
             return
-        usable = [address for address in map(canonical, result) if not _leads_nowhere(address)]
+        usable = [address for address in map(_known, result) if not _leads_nowhere(address)]
         self._settle(target, _best(usable, target.sockaddr), Drop.DENIED)
 
     def _broke(self, failure: Failure, target: Target) -> None:
@@ -282,15 +302,17 @@ class Targets:
         if target.pending is not None:
             target.pending = None
             self.asked -= 1
-            lifetime = NAME_LIFETIME if has_name(target.key) else LIFETIME
+            looked_up = has_name(target.key) and not (address and address.type is AddressType.DOMAIN_NAME)
+            lifetime = NAME_LIFETIME if looked_up else LIFETIME
             target.until = owner.check.clock.seconds() + lifetime
         self._leave(target)
         waiting = self._taken(target)
         target.segments = LONGEST
-        if address is None or not owner.choose_route(target, address):
-            target.sockaddr, target.drop = None, otherwise
+        refused = otherwise if address is None else owner.choose_route(target, address)
+        if address is None or refused is not None:
+            target.sockaddr, target.flow, target.drop = None, None, refused or otherwise
             if waiting:
-                owner.drop(otherwise, len(waiting))
+                owner.drop(target.drop, len(waiting))
             return
         target.sockaddr = (address.host, address.port)
         target.ipv6 = address.type is AddressType.IPV6
@@ -376,9 +398,14 @@ def _destination(header: bytes, defines: Callable[[str], bool] = reads_as_addres
     return address
 
 
+def _known(address: Address) -> Address:
+    """An *address* that the resolver gave, or a name that has been checked."""
+    return address if address.type is AddressType.DOMAIN_NAME else canonical(address)
+
+
 def _leads_nowhere(address: Address) -> bool:
     """Whether *address* belongs to no single host. Nothing is sent there, whatever the policy says."""
-    return special(address.host) in _NOWHERE
+    return address.type is not AddressType.DOMAIN_NAME and special(address.host) in _NOWHERE
 
 
 def _best(addresses: list[Address], present: tuple[str, int] | None) -> Address | None:

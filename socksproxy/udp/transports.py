@@ -4,8 +4,9 @@ Associations on Twisted's UDP transports, for other platforms and reactors than 
 
 from __future__ import annotations
 
+from contextlib import closing
 from errno import EMSGSIZE
-from socket import AF_INET, AF_INET6, SO_REUSEPORT, SOCK_DGRAM, SOL_SOCKET, socket
+from socket import AF_INET, AF_INET6, SO_REUSEPORT, SOCK_DGRAM, SOL_SOCKET, SocketType
 from typing import Any
 
 from twisted.internet.error import CannotListenError, MessageLengthError
@@ -13,10 +14,13 @@ from twisted.internet.protocol import DatagramProtocol
 
 from ..net.names import plain
 from ..net.ports import bindable, enlarge_buffers
+from ..net.sockets import NewSocket
 from ..values.outgoing import FreeAddress, Outgoing, free_bind
+from ..wire.datagram import header_size
 from .association import Association, Outlet
 from .demux import Demux
 from .drops import Drop
+from .flows import UpstreamFlow
 
 #: Bytes of a buffer in which every datagram has room.
 _LARGEST = 65536
@@ -31,6 +35,7 @@ class TransportPort(DatagramProtocol):
     :param port: the port to bind; 0: any.
     :param shared: whether further sockets may be on the port.
     :param peer: the only peer, to which the socket is connected; None: any.
+    :param new_socket: makes the socket; None: it leaves as all others.
     :raises OSError: as the system gives it.
     :ivar port: the listening port.
     :ivar closed: whether the port is closed.
@@ -40,11 +45,17 @@ class TransportPort(DatagramProtocol):
     transport: Any
 
     def __init__(
-        self, reactor: Any, host: str, port: int, shared: bool = False, peer: tuple[Any, ...] | None = None
+        self,
+        reactor: Any,
+        host: str,
+        port: int,
+        shared: bool = False,
+        peer: tuple[Any, ...] | None = None,
+        new_socket: NewSocket | None = None,
     ) -> None:
         self.reactor = reactor
         self.closed = False
-        self.port = listen(reactor, self, host, port, shared, peer)
+        self.port = listen(reactor, self, host, port, shared, peer, new_socket)
 
     def send(self, data: bytes | memoryview, to: Any) -> None:
         """
@@ -118,6 +129,32 @@ class DestinationTransport(TransportPort):
         self._outlet.from_destination(data, *_host(addr))
 
 
+class RelayTransport(TransportPort):
+    """
+    A port from which datagrams of one association leave through proxies. For the other parameters see
+    :class:`TransportPort`. The socket is not connected: an ICMP error would end Twisted's port.
+
+    :param outlet: the outlet of the association.
+    :param flow: the way through the proxies.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        host: str,
+        outlet: TransportOutlet,
+        flow: UpstreamFlow,
+        new_socket: NewSocket | None,
+    ) -> None:
+        self._outlet = outlet
+        self._flow = flow
+        super().__init__(reactor, host, 0, new_socket=new_socket)
+
+    def datagramReceived(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        if _host(addr) == self._flow.relay:
+            self._outlet.from_relay(self._flow, data)
+
+
 class TransportOutlet(Outlet):
     """The Twisted ports of an association."""
 
@@ -126,14 +163,33 @@ class TransportOutlet(Outlet):
     def open(self, host: str) -> DestinationTransport:
         return DestinationTransport(self.port.reactor, host, self)
 
+    def open_relay(self, flow: UpstreamFlow, host: str, new_socket: NewSocket | None) -> RelayTransport:
+        return RelayTransport(self.port.reactor, host, self, flow, new_socket)
+
+    def from_relay(self, flow: UpstreamFlow, data: bytes) -> None:
+        """Take *data* from the first proxy's relay."""
+        association, end = self.association, 0
+        if association.outlet is not self:
+            return
+        for _ in range(flow.depth):
+            size = header_size(memoryview(data)[end:])
+            end = end + size if size else len(data) + 1
+        headers = data[:end] if end <= len(data) else b""
+        header = flow.replies.get(headers) or flow.header_for(headers)
+        if header is not None:
+            self._reply(header, data[end:])
+
     def from_destination(self, data: bytes, host: str, port: int) -> None:
         """Take *data* from a destination, or from any other source."""
         association, source = self.association, (host, port)
         if association.outlet is not self:
             return
         header = association.sources.get(source) or association.header_for(source, host, port)
-        if header is None:
-            return
+        if header is not None:
+            self._reply(header, data)
+
+    def _reply(self, header: bytes, data: bytes) -> None:
+        association = self.association
         if self.client is None:
             association.drop(Drop.FILTERED)
             return
@@ -149,6 +205,7 @@ def listen(
     port: int,
     shared: bool = False,
     peer: tuple[Any, ...] | None = None,
+    new_socket: NewSocket | None = None,
 ) -> Any:
     """
     Open a UDP port.
@@ -156,10 +213,11 @@ def listen(
     :param host: a literal address, as :func:`socksproxy.net.ports.host_of` gives it.
     :param shared: whether further sockets of this user may be on the port.
     :param peer: the address to which the socket is connected; None: the socket is not.
+    :param new_socket: makes the socket; None: it leaves as all others.
     :raises OSError: as the system gives it.
     """
-    if "%" in host or shared or isinstance(host, FreeAddress):
-        return _adopt(reactor, protocol, host, port, shared, peer)
+    if "%" in host or shared or isinstance(host, FreeAddress) or new_socket is not None:
+        return _adopt(reactor, protocol, host, port, shared, peer, new_socket or SocketType)
     try:
         opened = reactor.listenUDP(port, protocol, interface=host, maxPacketSize=_LARGEST)
     except CannotListenError as problem:
@@ -177,10 +235,11 @@ def _adopt(
     port: int,
     shared: bool,
     peer: tuple[Any, ...] | None,
+    new_socket: NewSocket,
 ) -> Any:
-    """Open a UDP port that is in a zone or shared. Twisted's own would lack the zone and the option."""
+    """Open a UDP port that Twisted cannot open: in a zone, shared, or with other options."""
     family = AF_INET6 if ":" in host else AF_INET
-    with socket(family, SOCK_DGRAM) as link:
+    with closing(new_socket(family, SOCK_DGRAM)) as link:
         link.setblocking(False)
         if shared:
             link.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)

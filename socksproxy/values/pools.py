@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import attrs
 
-from ..wire.words import Address
+from ..wire.words import Address, Command
 from .errors import ConfigError
-from .upstreams import DIRECT, Upstream, UpstreamType, chain_of, check_upstream_name
+from .upstreams import DIRECT, Upstream, UpstreamType, chain_of, check_upstream_name, commands_of
 
 #: The word for a refusal where no member is left.
 REFUSE = "refuse"
@@ -129,6 +129,25 @@ def members_of(pool: UpstreamPool, upstreams: Mapping[str, Upstream]) -> dict[st
     if pool.members_file is not None:
         for name, upstream in pool.members_file.table.items():
             found.setdefault(name, upstream)
+    return found
+
+
+def commands_of_pool(
+    name: str, pools: Mapping[str, UpstreamPool], upstreams: Mapping[str, Upstream]
+) -> frozenset[Command]:
+    """The commands that some way through the pool *name* carries."""
+    found: frozenset[Command] = frozenset((Command.CONNECT,))
+    step, seen = name, set()
+    while step in pools and step not in seen:
+        seen.add(step)
+        pool = pools[step]
+        ways = [*members_of(pool, upstreams).items(), *((each, upstreams[each]) for each in pool.backup)]
+        for member, upstream in ways:
+            names = chain_of(member, upstreams) if member in upstreams else ()
+            found |= commands_of([upstreams[each] for each in names] or [upstream])
+        step = pool.otherwise
+    if step in upstreams:
+        found |= commands_of([upstreams[each] for each in chain_of(step, upstreams)] or [upstreams[step]])
     return found
 
 

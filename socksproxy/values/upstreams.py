@@ -5,15 +5,16 @@ The settings of upstream proxies: address, protocol, login, and the upstream thr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from ipaddress import ip_address
 from itertools import pairwise
 from typing import Any, Literal
 
 import attrs
 
 from ..wire.password import Credentials, build_credentials
-from ..wire.words import Address, AddressType
+from ..wire.words import Address, AddressType, Command
 from .errors import ConfigError
 from .outgoing import Outgoing, outgoing_of
 
@@ -32,6 +33,10 @@ _MOST = 1_000_000
 #: The fields that a direct way has not; those of the sockets with which a way begins.
 _OF_PROXIES = "address", "endpoint", "login", "via", "ca_file", "proxy_protocol"
 _OF_SOCKETS = "outgoing", "interface", "mark", "netns"
+
+#: The words of udp-address: the address that the upstream tells, or the upstream's own.
+REPORTED, SERVER = "reported", "server"
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -76,6 +81,11 @@ class Upstream:
     :ivar max_sessions: the greatest number of sessions through the upstream at once, with the tries that run;
         a session too many gets reply 1, or another member of the pool. Default: any number.
     :ivar weight: the upstream's share of the sessions of a pool, beside the weights of the other members.
+    :ivar udp: whether datagrams leave through the upstream; None: wherever its protocol is SOCKS5.
+    :ivar udp_address: where the upstream takes datagrams, at the port that it tells: at the address that it
+        tells (reported), at the address of the upstream itself (server), or at this literal address.
+    :ivar bind: whether the upstream serves BIND.
+    :ivar resolve_commands: whether the upstream serves RESOLVE and RESOLVE_PTR, as Tor does.
     :ivar ca_file: the file of certificates that certify the proxy's own, for https. Default: the system's.
     :ivar outgoing: the addresses to leave from, at most one of each family; they go before all others.
     :ivar interface: the interface to leave by (SO_BINDTODEVICE).
@@ -101,6 +111,10 @@ class Upstream:
     mark: int | None = None
     netns: str | None = None
     proxy_protocol: Literal[1, 2] | None = None
+    udp: bool | None = None
+    udp_address: str = REPORTED
+    bind: bool = False
+    resolve_commands: bool = False
 
     def __attrs_post_init__(self) -> None:
         kind = self.type
@@ -111,6 +125,7 @@ class Upstream:
             raise ConfigError("there is no address in the list", path=("outgoing",), shown=False)
         if kind is UpstreamType.DIRECT:
             self._need_none("not with the type direct", *_OF_PROXIES)
+            self._check_commands()
             return
         if self.address is None and self.endpoint is None:
             raise ConfigError("address is missing", shown=False)
@@ -129,6 +144,7 @@ class Upstream:
             if kind.is_socks4 and self.login.password:
                 raise ConfigError(f"{kind.value} has a user and no password", path=("login",), shown=False)
             _check_login(self.login, kind)
+        self._check_commands()
         if self.ca_file is not None and kind is not UpstreamType.HTTPS:
             raise ConfigError("only with the type https", path=("ca-file",))
 
@@ -136,6 +152,36 @@ class Upstream:
         for field in fields:
             if getattr(self, field):
                 raise ConfigError(reason, path=(field.replace("_", "-"),), shown=False)
+
+    def _check_commands(self) -> None:
+        kind = self.type
+        for key, stated in (
+            ("udp", self.udp),
+            ("udp-address", self.udp_address != REPORTED),
+            ("resolve-commands", self.resolve_commands),
+        ):
+            if stated and kind is not UpstreamType.SOCKS5:
+                raise ConfigError("only with the type socks5", path=(key,), shown=False)
+        if self.bind and (kind.is_http or kind is UpstreamType.DIRECT):
+            raise ConfigError("only with the types socks4, socks4a and socks5", path=("bind",), shown=False)
+        if self.udp_address not in (REPORTED, SERVER):
+            try:
+                ip_address(self.udp_address)
+            except ValueError:
+                right = f"{REPORTED}, {SERVER} or a literal address"
+                raise ConfigError(right, path=("udp-address",)) from None
+        if self.resolve_commands and self.resolve != "upstream":
+            raise ConfigError("only with resolve = upstream", path=("resolve-commands",), shown=False)
+
+    @property
+    def leaves_otherwise(self) -> bool:
+        """Whether sockets to the upstream leave in another way than all others."""
+        return any(each is not None for each in (self.interface, self.mark, self.netns))
+
+    @property
+    def carries_udp(self) -> bool:
+        """Whether datagrams leave through the upstream."""
+        return self.type is UpstreamType.SOCKS5 and self.udp is not False
 
     @property
     def takes_names(self) -> bool:
@@ -201,6 +247,20 @@ def chain_of(name: str, upstreams: Mapping[str, Upstream]) -> tuple[str, ...]:
         found.append(step)
         step = upstreams[step].via
     return tuple(reversed(found))
+
+
+def commands_of(chain: Sequence[Upstream]) -> frozenset[Command]:
+    """The commands that a way out through *chain* carries; the last upstream serves all but datagrams."""
+    if not chain:
+        return frozenset(Command)
+    last, found = chain[-1], {Command.CONNECT}
+    if all(each.carries_udp for each in chain):
+        found.add(Command.UDP_ASSOCIATE)
+    if last.bind:
+        found.add(Command.BIND)
+    if last.resolve_commands:
+        found |= {Command.RESOLVE, Command.RESOLVE_PTR}
+    return frozenset(found)
 
 
 def problems_of(upstreams: Mapping[str, Upstream]) -> Iterable[ConfigError]:

@@ -204,6 +204,6 @@ def test_explain(tmp_path: Path, capsys: Any) -> None:
     assert "hunter2" not in told
     assert "  via office, by the server" in explained(capsys, file, "connect", "192.0.2.1:443")
     assert "  directly, by rule inside" in explained(capsys, file, "connect", "a.office.example:443")
-    assert "refused (the upstream carries CONNECT alone: reply 7)" in explained(
+    assert "refused (the way out does not carry bind: reply 7)" in explained(
         capsys, file, "bind", "192.0.2.1:443"
     )

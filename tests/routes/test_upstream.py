@@ -481,11 +481,12 @@ def test_never_directly(serve: Serve, scripted: Any, origin: Origin, how: str) -
 @pytest_twisted.inlineCallbacks
 def test_other_commands(serve_as: Serve, origin: Origin, host: str, command: Command) -> Playing:
     """e 19, 39: what the way cannot do is refused with 7, and is never done from here."""
+    udp = None if command is not Command.UDP_ASSOCIATE else False
     hosts = Hosts({"www.example": ["127.0.0.1"]})
     for options in (
-        through("socks5", closed_port()),
+        through("socks5", closed_port(), udp=udp),
         {
-            "upstreams": {"one": upstream("socks5", closed_port())},
+            "upstreams": {"one": upstream("socks5", closed_port(), udp=udp)},
             "policy": RulePolicy([Rule(name="all", allow=True, via="one")]),
         },
     ):

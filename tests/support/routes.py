@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from socksproxy.net.dial import Pending
-from socksproxy.wire.words import Address
+from socksproxy.wire.words import Address, Command
 
 
 class ScriptedRoute:
@@ -16,11 +16,16 @@ class ScriptedRoute:
     :param dial: starts one attempt to an address.
     """
 
-    resolves = False
+    resolves = judges = needs_trail = False
     via = None
+    identity = "scripted"
 
     def __init__(self, dial: Callable[[Address], Pending]) -> None:
         self._dial = dial
+
+    def carries(self, command: Command) -> bool:
+        """See :meth:`socksproxy.routes.interfaces.Route.carries`."""
+        return True
 
     def dial(self, address: Address, engine: bool, trail: Any = None) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""

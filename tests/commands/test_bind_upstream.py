@@ -1,0 +1,233 @@
+"""BIND through the proxies by which the client's connection leaves, over real loopback sockets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import pytest_twisted
+
+from socksproxy.policy.compiled import RulePolicy
+from socksproxy.policy.rules import Rule
+from socksproxy.wire.words import Command
+
+from ..conftest import Serve
+from ..routes.test_upstream import scripted
+from ..support.origin import Origin, echo
+from ..support.proxy import Playing, Proxy, ask4, ask5, echoes, reactor, reply4, reply5, until
+from ..support.scripted_proxy import ScriptedEnd, Step, close, open5
+from ..support.upstreams import through, upstream
+
+assert scripted  # a fixture
+
+#: The first and the second reply of a proxy that is none.
+FIRST = b"\x05\x00\x00\x01\xc6\x33\x64\x01\x13\x88"
+SECOND = b"\x05\x00\x00\x01\xc0\x00\x02\x4d\x00\x14"
+
+
+def binds(proxy: Proxy, version: int, host: str = "127.0.0.1") -> tuple[Any, Any]:
+    """Both replies' addresses, after bytes both ways."""
+    ask, reply = (ask4, reply4) if version == 4 else (ask5, reply5)
+    with proxy.connect() as sock:
+        code, told = ask(sock, host, 0, Command.BIND)
+        assert code == (90 if version == 4 else 0)
+        with socket.create_connection((told.host, told.port), 20) as peer:
+            own = peer.getsockname()
+            code, came = reply(sock)
+            assert code == (90 if version == 4 else 0)
+            if version == 5:
+                assert (came.host, came.port) == own
+            peer.sendall(b"220 hello")
+            data = b""
+            while len(data) < 9:
+                data += sock.recv(100)
+            sock.sendall(b"answer")
+            assert peer.recv(100) == b"answer"
+        return told, came
+
+
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize("kind", ["socks4", "socks5"])
+@pytest_twisted.inlineCallbacks
+def test_through_our_own(serve: Serve, serve_as: Serve, kind: str, version: int) -> Playing:
+    """Both replies are the upstream's; the relay is like any other."""
+    exit_: Proxy = yield serve_as()
+    proxy: Proxy = yield serve(**through(kind, exit_.address[1], bind=True))
+    yield proxy.play(binds, proxy, version)
+    record = yield proxy.record()
+    assert (record["via"], record["tries"], record["reply"]) == ("one", 1, 90 if version == 4 else 0)
+    assert (record["sent"], record["received"]) == (6, 9)
+    assert record["announced"]
+    out = yield exit_.record()
+    assert out["command"] == "BIND"
+
+
+@pytest_twisted.inlineCallbacks
+def test_chain(serve_as: Serve) -> Playing:
+    """The last proxy listens, and the others carry the connection to it."""
+    last: Proxy = yield serve_as()
+    first: Proxy = yield serve_as()
+    ways = {
+        "first": upstream("socks5", first.address[1]),
+        "last": upstream("socks5", last.address[1], via="first", bind=True),
+    }
+    proxy: Proxy = yield serve_as(upstreams=ways, via="last")
+    yield proxy.play(binds, proxy, 5)
+    record = yield first.record()
+    assert record["command"] == "CONNECT"
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest_twisted.inlineCallbacks
+def test_replies(serve: Serve, scripted: Any, together: bool) -> Playing:
+    """Both as they are, apart or together with the peer's first bytes; the name goes out as it is."""
+    steps: list[Step] = [FIRST, later(SECOND + b"220 hello")]
+    if together:
+        steps = [FIRST + SECOND + b"220 hello"]
+    there = yield scripted(*open5(*steps, request=18))
+    proxy: Proxy = yield serve(**through("socks5", there.port, bind=True))
+
+    def scenario() -> None:
+        with proxy.connect() as sock:
+            sock.sendall(b"\x05\x01\x00")
+            assert sock.recv(2) == b"\x05\x00"
+            sock.sendall(b"\x05\x02\x00\x03\x0bwww.example\x00\x15")
+            data = b""
+            while not data.endswith(b"hello"):
+                data += sock.recv(1000) or pytest.fail(f"the end after {data!r}")
+            assert data == FIRST + SECOND + b"220 hello"
+
+    yield proxy.play(scenario)
+    assert there.ends[0].received[3:] == b"\x05\x02\x00\x03\x0bwww.example\x00\x15"
+    record = yield proxy.record()
+    assert (record["announced"], record["reached"]) == ("198.51.100.1:5000", "192.0.2.77:20")
+
+
+@pytest_twisted.inlineCallbacks
+def test_unspecified_address(serve_as: Serve, scripted: Any) -> Playing:
+    """An unspecified first BND is the upstream's address."""
+    there = yield scripted(*open5(b"\x05\x00\x00\x01\0\0\0\0\x13\x88"))
+    proxy: Proxy = yield serve_as(**through("socks5", there.port, bind=True))
+
+    def scenario() -> Any:
+        with proxy.connect() as sock:
+            return ask5(sock, "192.0.2.1", 0, Command.BIND)
+
+    reply, told = yield proxy.play(scenario)
+    assert (reply, str(told)) == (0, "127.0.0.1:5000")
+
+
+def later(data: bytes) -> Callable[[ScriptedEnd], object]:
+    """A step: send *data* in a moment."""
+    return lambda end: reactor.callLater(0.02, end.transport.write, data)
+
+
+FAILURES = [
+    (open5(b"\x05\x02" + FIRST[2:]), [2]),
+    (open5(close), [1]),
+    ([3, close], [1]),
+    (open5(FIRST, later(b"\x05\x06" + SECOND[2:])), [0, 6]),
+    (open5(FIRST + b"\x05\x06" + SECOND[2:]), [6]),
+    (open5(FIRST, close), [0, 1]),
+]
+
+
+@pytest.mark.parametrize(("steps", "replies"), FAILURES)
+@pytest_twisted.inlineCallbacks
+def test_failures(serve: Serve, scripted: Any, steps: Any, replies: list[int]) -> Playing:
+    """e 18: each of the two replies may be an error, and the connection may end between them."""
+    there = yield scripted(*steps)
+    proxy: Proxy = yield serve(**through("socks5", there.port, bind=True))
+
+    def scenario() -> list[int]:
+        with proxy.connect() as sock:
+            sock.sendall(b"\x05\x01\x00")
+            assert sock.recv(2) == b"\x05\x00"
+            sock.sendall(b"\x05\x02\x00\x01\xc0\x00\x02\x01\x00\x00")
+            data = b""
+            while piece := sock.recv(1000):
+                data += piece
+            return list(data[1::10])
+
+    assert (yield proxy.play(scenario)) == replies
+
+
+@pytest_twisted.inlineCallbacks
+def test_client_goes(serve_as: Serve, scripted: Any) -> Playing:
+    """The connection to the upstream closes with the client's."""
+    there = yield scripted(*open5(FIRST))
+    proxy: Proxy = yield serve_as(**through("socks5", there.port, bind=True))
+
+    def scenario() -> None:
+        with proxy.connect() as sock:
+            assert ask5(sock, "192.0.2.1", 0, Command.BIND)[0] == 0
+
+    yield proxy.play(scenario)
+    yield until(lambda: there.ends[0].ended is not None)
+
+
+@pytest_twisted.inlineCallbacks
+def test_the_way_of_the_connection(serve_as: Serve) -> Playing:
+    """The upstream that carries the client's CONNECT listens, whatever the rule of the BIND says."""
+    one: Proxy = yield serve_as()
+    two: Proxy = yield serve_as()
+    ways = {
+        "one": upstream("socks5", one.address[1], bind=True),
+        "two": upstream("socks5", two.address[1], bind=True),
+    }
+    with Origin(echo) as origin:
+        rules = RulePolicy(
+            [
+                Rule(name="ftp", allow=True, ports=[(origin.port, origin.port)], via="one"),
+                Rule(name="rest", allow=True, via="two"),
+            ]
+        )
+        proxy: Proxy = yield serve_as(upstreams=ways, policy=rules)
+
+        def connected() -> None:
+            with proxy.connect() as sock:
+                assert ask5(sock, "127.0.0.1", origin.port)[0] == 0
+                echoes(sock)
+                binds(proxy, 5)
+
+        # Without a connection, by the rule.
+        yield proxy.play(binds, proxy, 5)
+        assert (yield two.record())["command"] == "BIND"
+        # During a connection, and after it, for any host and for this one.
+        yield proxy.play(connected)
+        yield proxy.play(binds, proxy, 5)
+        yield proxy.play(binds, proxy, 5, "0.0.0.0")
+        yield one.record(3)
+        assert [record["command"] for record in one.records].count("BIND") == 3
+        assert len(two.records) == 1
+        # What a reload removes is no way any more.
+        proxy.factory.reconfigure(upstreams={"two": ways["two"]}, policy=RulePolicy(rules.rules[1:]))
+        yield proxy.play(binds, proxy, 5)
+        yield two.record(1)
+
+
+@pytest_twisted.inlineCallbacks
+def test_the_peer_is_judged(serve_as: Serve, scripted: Any) -> Playing:
+    """The address of a name is known when the peer has come: a rule by network denies it."""
+    there = yield scripted(*open5(FIRST + SECOND, request=18))
+    rules = RulePolicy(
+        [
+            Rule(name="no", allow=False, networks=["192.0.2.0/24"]),
+            Rule(name="all", allow=True, names=["www.example"]),
+        ]
+    )
+    proxy: Proxy = yield serve_as(**through("socks5", there.port, bind=True), policy=rules)
+
+    def scenario() -> list[int]:
+        with proxy.connect() as sock:
+            sock.sendall(b"\x05\x01\x00")
+            assert sock.recv(2) == b"\x05\x00"
+            sock.sendall(b"\x05\x02\x00\x03\x0bwww.example\x00\x15")
+            data = b""
+            while piece := sock.recv(1000):
+                data += piece
+            return list(data[1::10])
+
+    assert (yield proxy.play(scenario)) == [0, 2]
