@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..errors import UpstreamFull
+from ..limits.counting import Counter
 
 
 class Watcher(Protocol):
@@ -24,7 +25,8 @@ class UpstreamCounters:
     :param name: the upstream's name.
     :param tell: passes an event of :class:`socksproxy.events.IServerEvents` on, with its values.
     :param since: the time from which on is counted, in seconds since the epoch.
-    :ivar most: the greatest number of sessions at once; None: any number.
+    :param counter: gives a count by its name, which all workers share.
+    :ivar most: the greatest number of sessions at once, in all workers together; None: any number.
     :ivar sessions: the sessions that there are, with the tries that run.
     :ivar total: all sessions and tries so far.
     :ivar own_failures: the tries in which the upstream itself has failed.
@@ -35,6 +37,8 @@ class UpstreamCounters:
     """
 
     __slots__ = (
+        "_counter",
+        "_in_all",
         "_tell",
         "checks",
         "destination_failures",
@@ -48,8 +52,17 @@ class UpstreamCounters:
         "watchers",
     )
 
-    def __init__(self, name: str, tell: Callable[..., None] = lambda *_: None, since: float = 0.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        tell: Callable[..., None] = lambda *_: None,
+        since: float = 0.0,
+        counter: Callable[[str], Counter] = lambda _: Counter(),
+    ) -> None:
         self._tell = tell
+        self._counter = counter
+        #: The sessions in all workers, these ones included, while there is a limit; else None.
+        self._in_all: Counter | None = None
         self.name = name
         self.since = since
         self.most: int | None = None
@@ -61,7 +74,7 @@ class UpstreamCounters:
     @property
     def full(self) -> bool:
         """Whether there are as many sessions as there may be."""
-        return self.rests or (self.most is not None and self.sessions >= self.most)
+        return self.rests or (self.most is not None and self._counted().value >= self.most)
 
     def rest(self, rests: bool) -> None:
         """Have it get no new sessions, or get them again."""
@@ -73,6 +86,8 @@ class UpstreamCounters:
     def leave(self) -> None:
         """A session or a try has ended."""
         self.sessions -= 1
+        if self._in_all is not None:
+            self._in_all.give()
         self._tell("upstream_left", self.name)
         for watcher in self.watchers:
             watcher.load_changed()
@@ -90,6 +105,30 @@ class UpstreamCounters:
         self.checks += 1
         self._tell("upstream_checked", self.name, alive)
 
+    def _counted(self) -> Counter:
+        if self._in_all is None:
+            self._in_all = self._counter(f"upstream {self.name} sessions")
+            for _ in range(self.sessions):
+                self._in_all.add()
+        return self._in_all
+
+    def _take(self) -> bool:
+        """Whether there was room for one more session, which has it now."""
+        if self.most is None:
+            if self._in_all is not None:  # a reload has taken the limit away
+                for _ in range(self.sessions):
+                    self._in_all.give()
+                self._in_all = None
+            return True
+        if self._counted().add() <= self.most:
+            return True
+        self._give_back()
+        return False
+
+    def _give_back(self) -> None:
+        if self._in_all is not None:
+            self._in_all.give()
+
     def _enter(self) -> None:
         self.sessions += 1
         self.total += 1
@@ -104,8 +143,10 @@ def enter(way: Sequence[UpstreamCounters]) -> None:
 
     :raises UpstreamFull: where one of them has no room; then none is occupied.
     """
-    for counters in way:
-        if counters.full:
+    for number, counters in enumerate(way):
+        if counters.rests or not counters._take():
+            for taken in way[:number]:
+                taken._give_back()
             why = "it is out of service" if counters.rests else f"it has {counters.most} sessions already"
             raise UpstreamFull(f"{counters.name}: {why}", counters.name)
     for counters in way:

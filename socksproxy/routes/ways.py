@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from ..limits.counting import Counter
 from ..net.resolve import NameLookups
 from ..net.sockets import Leaving
 from ..net.tcp_options import SocketOption
@@ -45,6 +46,7 @@ class WaysOut:
     :param engine: gives the present relay engine.
     :param names: gives what looks up the names of proxies.
     :param tell: passes the events of upstreams on.
+    :param counter: gives a count by its name, which all workers share.
     :ivar counters: the numbers of the upstreams, by their names.
     :ivar pools: the pools, by their names.
     :ivar own: an embedder's own routes, by their names.
@@ -57,7 +59,9 @@ class WaysOut:
         engine: Callable[[], RelayEngine | None],
         names: Callable[[], NameLookups],
         tell: Callable[..., None],
+        counter: Callable[[str], Counter],
     ) -> None:
+        self._counter = counter
         self._reactor = reactor
         self._engine = engine
         self._names = names
@@ -82,7 +86,8 @@ class WaysOut:
         self._options = options
         before, now = self.counters, time.time()
         self.counters = {
-            name: before.get(name) or UpstreamCounters(name, self._tell, now) for name in upstreams
+            name: before.get(name) or UpstreamCounters(name, self._tell, now, self._counter)
+            for name in upstreams
         }
         for name, upstream in upstreams.items():
             self.counters[name].most = upstream.max_sessions
@@ -115,7 +120,7 @@ class WaysOut:
 
     def _new_counters(self, name: str, upstream: Upstream) -> UpstreamCounters:
         """The numbers of an upstream, which is new where the file of a pool alone has it."""
-        return self.counters.get(name) or UpstreamCounters(name, self._tell, time.time())
+        return self.counters.get(name) or UpstreamCounters(name, self._tell, time.time(), self._counter)
 
     def _by_pool(self, name: str, outgoing: Outgoing) -> Route:
         members = self.pools[name]

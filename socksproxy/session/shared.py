@@ -201,7 +201,13 @@ class ServerContext:
         #: What gives these options to sockets when they are accepted.
         self.acceptors: WeakSet[TakesOptions] = WeakSet()
         self._engine: RelayEngine | None = None
-        self.ways = WaysOut(reactor, lambda: self.engine, lambda: self.names, self.events.tell)
+        self.ways = WaysOut(
+            reactor,
+            lambda: self.engine,
+            lambda: self.names,
+            self.events.tell,
+            lambda name: self.ledger.counting.counter(name),
+        )
         self._set_routes()
 
     @property

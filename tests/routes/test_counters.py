@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 
 from socksproxy.errors import UpstreamFull
 from socksproxy.events import ServerEvents
+from socksproxy.limits.counting import Counter
 from socksproxy.routes.counters import UpstreamCounters, enter
 from socksproxy.values.upstreams import Upstream
 
@@ -85,6 +86,33 @@ def test_room() -> None:
     two.leave()
     enter((two,))
     assert (two.sessions, two.total) == (1, 2)
+
+
+def test_room_in_all_workers() -> None:
+    """A limit holds for all workers together; a reload sets and lifts it while there are sessions."""
+    shared: dict[str, Counter] = {}
+    one, two = (
+        UpstreamCounters("one", counter=lambda name: shared.setdefault(name, Counter())) for _ in range(2)
+    )
+    enter((one,))
+    for each in (one, two):
+        each.most = 2
+    enter((one,))
+    assert (one.full, two.full) == (True, True)
+    with pytest.raises(UpstreamFull):
+        enter((two,))
+    one.leave()
+    enter((two,))
+    (counter,) = shared.values()
+    assert (counter.value, one.sessions, two.sessions) == (2, 1, 1)
+    for each in (one, two):
+        each.most = None
+    enter((one,))
+    enter((two,))
+    for each in (one, two):
+        each.leave()
+        each.leave()
+    assert (counter.value, one.sessions, two.sessions) == (0, 0, 0)
 
 
 def test_events() -> None:
