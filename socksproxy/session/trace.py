@@ -17,6 +17,7 @@ from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -92,11 +93,23 @@ class Trace:
         """An event is lost."""
         self._lost += 1
 
-    def take(self) -> list[bytes]:
-        """The lines of JSON so far, in their order. A line tells how many before them are lost."""
-        lines, lost = list(self._lines), self._lost
-        self._lines.clear()
-        self._size = self._lost = 0
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._lines or self._lost)
+
+    def take(self, most: int = MOST_BYTES) -> list[bytes]:
+        """
+        The lines of JSON so far, in their order. A line tells how many before them are lost.
+
+        :param most: of all lines together, in bytes.
+        """
+        lines, lost, self._lost = [], self._lost, 0
+        while self._lines and most >= len(self._lines[0]):
+            line = self._lines.popleft()
+            self._size -= len(line)
+            most -= len(line)
+            lines.append(line)
         return [_line({"time": time.time(), "event": "lost", "events": lost}), *lines] if lost else lines
 
 
@@ -427,10 +440,12 @@ class TracedPermission(Permission):
     __slots__ = ("_tell",)
 
     def __init__(self, permission: Permission, tell: Callable[..., None]) -> None:
-        super().__init__(permission._policy, permission.enter)
+        # All of it, whatever it has: the session must be judged as any other.
+        for name in Permission.__slots__:
+            setattr(self, name, getattr(permission, name))
         self._tell = tell
 
-    def permits(self, client: Client, command: Command, destination: Address) -> bool:
+    def permits(self, client: Client, command: Command, destination: Address) -> bool | Deferred[bool]:
         """See :meth:`Permission.permits`."""
         answer = super().permits(client, command, destination)
         self._told(answer, client, command, destination, None)
@@ -438,14 +453,19 @@ class TracedPermission(Permission):
 
     def permits_address(
         self, client: Client, command: Command, destination: Address, name: str | None
-    ) -> bool:
+    ) -> bool | Deferred[bool]:
         """See :meth:`Permission.permits_address`."""
         answer = super().permits_address(client, command, destination, name)
         self._told(answer, client, command, destination, name)
         return answer
 
     def _told(
-        self, answer: bool, client: Client, command: Command, destination: Address, name: str | None
+        self,
+        answer: bool | Deferred[bool],
+        client: Client,
+        command: Command,
+        destination: Address,
+        name: str | None,
     ) -> None:
         decision, policy = self._by_host[destination.host], self._policy
         steps: list[str] | None = None
@@ -458,7 +478,8 @@ class TracedPermission(Permission):
         self._tell(
             "rules",
             destination=shown(destination),
-            allowed=answer,
+            # A helper that the rule asks may yet refuse.
+            allowed=decision.allowed if isinstance(answer, Deferred) else answer,
             rule=decision.rule,
             steps=steps,
             limit=None if answer else over,

@@ -14,12 +14,14 @@ from twisted.internet.testing import MemoryReactorClock
 
 from socksproxy import Rule, RulePolicy, SOCKSFactory
 from socksproxy.limits import Limits, Rate, ServerLimits
+from socksproxy.session.permission import Permission
 from socksproxy.session.session import Session
 from socksproxy.session.trace import (
     MOST_BYTES,
     MOST_TRACES,
     CannotTrace,
     Trace,
+    TracedPermission,
     TracedSession,
     Tracing,
 )
@@ -281,6 +283,15 @@ def test_a_limit_stalls(serve_as: Serve, origin: Origin, monkeypatch: pytest.Mon
     sock.close()
     yield until(lambda: not proxy.sessions.live)
     tracing.end(trace)
+
+
+def test_a_permission_is_the_same() -> None:
+    """A traced session is judged as any other: nothing of its permission is lost."""
+    permission = Permission(RulePolicy([]))
+    for name in Permission.__slots__:
+        setattr(permission, name, object())
+    traced: Any = TracedPermission(permission, lambda *_: None)
+    assert all(getattr(traced, name) is getattr(permission, name) for name in Permission.__slots__)
 
 
 def test_a_reader_that_is_slow() -> None:
