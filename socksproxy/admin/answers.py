@@ -28,6 +28,7 @@ from .errors import RequestRefused
 from .rates import Rates
 from .rows import row_of
 from .selection import Page, Seen, SessionPlace, Test, tests_of
+from .traces import TraceAnswers
 
 if TYPE_CHECKING:
     from ..server.factory import SOCKSFactory
@@ -87,6 +88,7 @@ class Answers:
             "upstreams": self._upstreams,
             "find": self._find,
             "end": self._end,
+            **TraceAnswers(self._registry).questions,
         }
 
     def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[ProcessAnswer]:

@@ -23,6 +23,7 @@ from .routes import ApiRoute, Asked, Routes
 from .selection import FILTERS, MOST_LIMIT, ORDERS, USUAL_LIMIT, SessionPlace, number_of, tests_of
 from .settings import AdminLevel
 from .site import Response
+from .trace_stream import TraceRoutes
 from .upkeep import DEEDS, PartState
 
 _MONITOR, _OPERATOR, _ADMIN = AdminLevel
@@ -50,6 +51,7 @@ def routes_of(control: Control) -> Routes:
             ApiRoute("GET", "/v1/upstreams", _MONITOR, parts.upstreams),
             ApiRoute("GET", "/v1/pools", _MONITOR, parts.pools),
             *_deeds("/v1/upstreams/{name}", parts.set_upstream),
+            ApiRoute("GET", "/v1/trace", _OPERATOR, TraceRoutes(control).trace),
             ApiRoute("GET", "/v1/sessions", _MONITOR, sessions.all),
             ApiRoute("POST", "/v1/sessions/kill", _OPERATOR, sessions.kill),
             ApiRoute("GET", "/v1/sessions/{id}", _MONITOR, sessions.one),

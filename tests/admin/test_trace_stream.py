@@ -1,0 +1,140 @@
+"""Traces over the admin API: see :mod:`socksproxy.admin.trace_stream`."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+
+from socksproxy.admin.settings import AdminLevel
+from socksproxy.session.trace import MOST_TRACES
+
+from ..conftest import Serve
+from ..support.admin import administered, asks
+from ..support.origin import Origin, echo
+from ..support.processes import PATIENCE, Program
+from ..support.proxy import Playing, Proxy, until
+from ..support.sessions import connected
+from ..support.workers import LISTENING, with_each, workers_of
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin(echo) as server:
+        yield server
+
+
+class Reader:
+    """Reads a trace, as a program would that knows nothing of HTTP but its end of headers."""
+
+    def __init__(self, path: Path, query: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(str(path))
+        self.socket.sendall(f"GET /v1/trace?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        self.response = http.client.HTTPResponse(self.socket)
+        self.response.begin()
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        for line in self.response:
+            yield json.loads(line)
+
+    def close(self) -> None:
+        self.response.close()
+        self.socket.close()
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_trace(serve_as: Serve, tmp_path: Path, origin: Origin) -> Playing:
+    """The events come as they happen; the stream ends with its time, and nothing is left."""
+    proxy: Proxy = yield serve_as()
+    path = tmp_path / "admin"
+    with administered(proxy.factory, path, AdminLevel.OPERATOR):
+
+        def scenario() -> list[str]:
+            reader = Reader(path, "client=127.0.0.1&seconds=1")
+            assert reader.response.status == 200
+            assert reader.response.headers["Content-Type"] == "application/x-ndjson"
+            connected(proxy, origin.port).close()
+            found = [each["event"] for each in reader.events()]
+            reader.close()
+            return found
+
+        found = yield proxy.play(scenario)
+        assert found[0] == "accepted"
+        assert found[-1] == "ended"
+        yield until(lambda: proxy.sessions.context.tracing is None)
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_reader_that_leaves(serve_as: Serve, tmp_path: Path, origin: Origin) -> Playing:
+    """The trace is over with its reader."""
+    proxy: Proxy = yield serve_as()
+    path = tmp_path / "admin"
+    with administered(proxy.factory, path):
+        reader = yield proxy.play(Reader, path, "user=bob")
+        assert proxy.sessions.context.tracing is not None
+        reader.close()
+        yield until(lambda: proxy.sessions.context.tracing is None)
+
+
+@pytest_twisted.inlineCallbacks
+def test_what_makes_no_sense(serve_as: Serve, tmp_path: Path) -> Playing:
+    proxy: Proxy = yield serve_as()
+    path = tmp_path / "admin"
+    with administered(proxy.factory, path):
+        for query, status, words in (
+            ("", 400, "give one of session, user, client"),
+            ("user=bob&client=127.0.0.1", 400, "give one of session, user, client"),
+            ("client=bob", 400, "client: not an address, and not a network: bob"),
+            ("user=bob&seconds=0", 400, "seconds: a whole number from 1 to 60"),
+            ("user=bob&seconds=61", 400, "seconds: a whole number from 1 to 60"),
+            ("user=bob&bytes=1", 400, "no such parameter: bytes; there are session, user, client, seconds"),
+            ("session=1.2.3", 404, "there is no session 1.2.3"),
+        ):
+            told = yield proxy.play(asks, path, "GET", f"/v1/trace?{query}")
+            assert (told.status, told.body["error"]) == (status, words)
+        readers = []
+        for _ in range(MOST_TRACES):
+            readers.append((yield proxy.play(Reader, path, "user=bob")))
+        told = yield proxy.play(asks, path, "GET", "/v1/trace?user=bob")
+        assert (told.status, told.body["error"]) == (409, "there are 8 traces already")
+        for reader in readers:
+            reader.close()
+        yield until(lambda: proxy.sessions.context.tracing is None)
+
+
+@pytest_twisted.inlineCallbacks
+def test_monitors_do_not_trace(serve_as: Serve, tmp_path: Path) -> Playing:
+    proxy: Proxy = yield serve_as()
+    path = tmp_path / "admin"
+    with administered(proxy.factory, path, AdminLevel.MONITOR):
+        told = yield proxy.play(asks, path, "GET", "/v1/trace?user=bob")
+        assert told.status == 403
+
+
+def test_workers(twistd: Callable[..., Program], tmp_path: Path, origin: Origin) -> None:
+    """The supervisor asks all workers: sessions of each are in one stream, in the order of time."""
+    path, config = tmp_path / "admin", tmp_path / "socks.toml"
+    config.write_text(f'[[admin.listener]]\nendpoint = "unix:{path}"\n')
+    program = twistd("socks", "-p", "0", "--workers", "2", "--config", str(config))
+    port = int(program.wait_for(LISTENING)[1])
+    reader = Reader(path, "client=127.0.0.0/8&seconds=2")
+    clients: list[socket.socket] = []
+    began = time.monotonic()
+    with_each(port, origin, workers_of(program.process.pid), clients)
+    for client in clients:
+        client.close()
+    found = list(reader.events())
+    assert time.monotonic() - began < PATIENCE
+    reader.close()
+    assert {each["session"].split(".")[1] for each in found} >= {"1", "2"}
+    ended = [each for each in found if each["event"] == "ended"]
+    assert len(ended) >= len(clients) // 2
