@@ -2,12 +2,13 @@
 """
 Measure this server beside itself, configured in another way: what a way to run it costs.
 
-    python benchmarks/variants.py proxy workers limits shared spread
+    python benchmarks/variants.py proxy workers limits shared metrics spread
 
 proxy      behind HAProxy with PROXY headers (send-proxy-v2), beside HAProxy without them
 workers    --workers 2 beside one process
 limits     --workers 2 with limits on sessions and new sessions, beside --workers 2 without
 shared     --workers 2 with these limits, beside one process with them
+metrics    with [metrics] in the file, beside a server that counts nothing; also the time of echoes
 spread     how evenly the sessions fall on two workers
 
 In each round both are started afresh, and the first one changes. The figure is the median of the rounds'
@@ -65,6 +66,8 @@ class Variant:
     balanced: str | None = None
 
 
+#: The load, and what it is made of.
+_SESSIONS = (("rate", "session"),)
 _TWO = ("--port", "{port}", "--workers", "2")
 #: By the name of a pair: the way that costs something, and the way to compare it with.
 PAIRS = {
@@ -75,6 +78,7 @@ PAIRS = {
     "workers": (Variant(_TWO), Variant()),
     "limits": (Variant(_TWO, config=_LIMITS), Variant(_TWO)),
     "shared": (Variant(_TWO, config=_LIMITS), Variant(config=_LIMITS)),
+    "metrics": (Variant(config="[metrics]\n"), Variant()),
 }
 
 
@@ -98,20 +102,23 @@ def main(words: Sequence[str]) -> int:
         if name == "spread":
             print(f"spread: {_spread(binary, options.count)}", flush=True)
             continue
-        rounds = []
-        for number in range(options.rounds):
-            pair = PAIRS[name] if number % 2 else reversed(PAIRS[name])
-            found = {variant: _measure(binary, variant, options.count) for variant in pair}
-            rounds.append(tuple(found[variant] for variant in PAIRS[name]))
-        for key, unit in (("per_s", "sessions/s"), ("cpu_us_per", "µs of processor time per session")):
-            print(_line(name, unit, [(new[key], old[key]) for new, old in rounds]), flush=True)
+        for load_of, thing in (("rate", "session"), ("rtt", "echo")) if name == "metrics" else _SESSIONS:
+            rounds = []
+            for number in range(options.rounds):
+                pair = PAIRS[name] if number % 2 else reversed(PAIRS[name])
+                # An echo takes less than a session.
+                count = options.count if load_of == "rate" else 20 * options.count
+                found = {variant: _measure(binary, variant, count, load_of) for variant in pair}
+                rounds.append(tuple(found[variant] for variant in PAIRS[name]))
+            for key, unit in (("per_s", f"{thing}s/s"), ("cpu_us_per", f"µs of processor time per {thing}")):
+                print(_line(name, unit, [(new[key], old[key]) for new, old in rounds]), flush=True)
     return 0
 
 
-def _measure(binary: Path, variant: Variant, count: int) -> dict[str, float]:
+def _measure(binary: Path, variant: Variant, count: int, load_of: str = "rate") -> dict[str, float]:
     cores = machine.cores()
     with _running(variant) as server, _balanced(variant, server) as port:
-        arguments = ["rate", "-c", "64", "-n", str(count)]
+        arguments = [load_of, "-c", "64", "-n", str(count)]
         outcome = load.run(binary, arguments, port, server.process.pid, (cores.load,))
     if outcome.problem or outcome.failed:
         raise SystemExit(outcome.problem or f"{outcome.failed} sessions failed")

@@ -20,6 +20,7 @@ from .answers import MOST_BYTES, ProcessAnswer, lines_of
 from .control import Control, Gathered
 from .errors import RequestRefused
 from .routes import ApiRoute, Asked, Routes
+from .scrape import MetricsRoute
 from .selection import FILTERS, MOST_LIMIT, ORDERS, USUAL_LIMIT, SessionPlace, number_of, tests_of
 from .settings import AdminLevel
 from .site import Response
@@ -40,6 +41,7 @@ def routes_of(control: Control) -> Routes:
         [
             ApiRoute("GET", "/healthz", _MONITOR, server.health),
             ApiRoute("GET", "/readyz", _MONITOR, server.readiness),
+            ApiRoute("GET", "/metrics", _MONITOR, MetricsRoute(control.reactor, control.metrics).scrape),
             ApiRoute("GET", "/v1/status", _MONITOR, server.status),
             ApiRoute("GET", "/v1/workers", _MONITOR, server.workers),
             ApiRoute("GET", "/v1/listeners", _MONITOR, server.listeners),

@@ -17,6 +17,7 @@ import twisted
 from twisted.internet.defer import Deferred, fail
 
 from .. import __version__
+from ..metrics.snapshot import Metrics
 from .answers import Answers, ProcessAnswer
 from .errors import RequestRefused
 from .upkeep import PartState
@@ -117,6 +118,10 @@ class Control:
         The states are ``starting``, ``running``, ``draining`` and ``stopping``.
         """
         return "running", None
+
+    def metrics(self) -> Metrics | None:
+        """What is counted; None: nothing is."""
+        return None
 
     def status(self) -> dict[str, Any]:
         """What is known of the server without asking any process."""

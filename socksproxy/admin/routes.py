@@ -28,12 +28,14 @@ class Asked(NamedTuple):
     :ivar parameters: behind the question mark; each may be there once.
     :ivar body: the JSON object; empty where there is none.
     :ivar peer: who asks, for the log.
+    :ivar accept: the formats that the client wants.
     """
 
     names: Mapping[str, str]
     parameters: Mapping[str, str]
     body: Mapping[str, Any]
     peer: str
+    accept: str = ""
 
     def allow(self, *keys: str) -> None:
         """

@@ -96,7 +96,9 @@ class AdminRequest(Request):
         route, names = site.routes.find(method, path)
         site.guard.permit(route.level, method, self.requestHeaders)
         peer = peer_of(self.transport)
-        answer = maybeDeferred(route.answer, Asked(names, parameters_of(query), self._body(method), peer))
+        accept = ",".join(self.requestHeaders.getRawHeaders("accept", ()))
+        asked = Asked(names, parameters_of(query), self._body(method), peer, accept)
+        answer = maybeDeferred(route.answer, asked)
         if route.method != "GET":
             answer.addBoth(self._logged, peer)
         return answer

@@ -12,7 +12,7 @@ from enum import Enum
 
 import attrs
 
-#: The least value of a microsecond's multiple that counts in a bucket below it.
+# The upper bounds of buckets, in seconds.
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 _CONNECT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0)
 _SESSION = (0.01, 0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
@@ -191,6 +191,34 @@ USER_BYTES = Metric(
     values="as above; sent, received",
 )
 
+# The ways out.
+
+UPSTREAM_SESSIONS = Metric(
+    name="socksproxy_upstream_sessions",
+    help="Live sessions through an upstream, with the tries that run.",
+    kind=MetricKind.GAUGE,
+    labels=("upstream",),
+    values="the upstream's name in the file",
+)
+UPSTREAM_TRIES = Metric(
+    name="socksproxy_upstream_tries_total",
+    help="Tries to connect through an upstream.",
+    labels=("upstream",),
+    values="the upstream's name in the file",
+)
+UPSTREAM_FAILURES = Metric(
+    name="socksproxy_upstream_failures_total",
+    help="Tries through an upstream that have failed.",
+    labels=("upstream", "whose"),
+    values="own (the upstream itself has failed), destination (what is behind it)",
+)
+UPSTREAM_CHECKS = Metric(
+    name="socksproxy_upstream_checks_total",
+    help="Active checks of an upstream that have ended.",
+    labels=("upstream",),
+    values="the upstream's name in the file",
+)
+
 # The process.
 
 BUILD_INFO = Metric(
@@ -307,6 +335,10 @@ METRICS: tuple[Metric, ...] = (
     LIMITED,
     LIMIT_ROWS,
     LIMIT_ROWS_MAX,
+    UPSTREAM_SESSIONS,
+    UPSTREAM_TRIES,
+    UPSTREAM_FAILURES,
+    UPSTREAM_CHECKS,
     USER_SESSIONS,
     USER_BYTES,
     WORKERS,

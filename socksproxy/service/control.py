@@ -18,6 +18,7 @@ from ..admin.settings import NOTICE
 from ..admin.upkeep import PartState, Upkeep
 from ..config.plan import Plan
 from ..runtime.pool import NotRun
+from .metrics import ServerMetrics
 from .reload import CannotReload, Reloading, ReloadUnderway
 
 
@@ -28,6 +29,7 @@ class ControlledService(Protocol):
     options: Any
     reloading: Reloading
     running: Any
+    metrics: ServerMetrics | None
     stopping: bool
     loaded: float
 
@@ -56,6 +58,10 @@ class ServiceControl(Control):
     def __init__(self, service: ControlledService, generation: int, asker: ProcessAsker) -> None:
         super().__init__(service.reactor, generation, asker)
         self._service = service
+
+    def metrics(self) -> ServerMetrics | None:
+        """See :meth:`Control.metrics`."""
+        return self._service.metrics
 
     def state(self) -> tuple[str, str | None]:
         """See :meth:`Control.state`."""

@@ -29,6 +29,7 @@ from ..metrics.process import ProcessGauges
 from ..policy import IPolicy
 from ..policy.compiled import RulePolicy
 from ..policy.rules import RESERVED
+from ..routes.counters import UpstreamCounters
 from ..udp.drops import Drop
 from ..wire.words import Address, AddressType, Command, Method, Reply, Reply4, Request
 from .permission import Permission
@@ -89,6 +90,9 @@ class CountedContext(Protocol):
     @property
     def lost_lines(self) -> int: ...
 
+    @property
+    def upstreams(self) -> Mapping[str, UpstreamCounters]: ...
+
     def needed(self) -> int: ...
 
 
@@ -117,6 +121,31 @@ class _OfUser:
         if self.sessions != NOWHERE:
             self.sent = own.place(table.USER_BYTES, name, "sent")
             self.received = own.place(table.USER_BYTES, name, "received")
+
+
+class _OfUpstream:
+    """The places of one upstream, and its numbers when they were last looked at."""
+
+    __slots__ = ("_before", "_places", "sessions")
+
+    def __init__(self, own: OwnColumn, name: str) -> None:
+        self.sessions = own.place(table.UPSTREAM_SESSIONS, name)
+        self._places = (
+            own.place(table.UPSTREAM_TRIES, name),
+            own.place(table.UPSTREAM_FAILURES, name, "own"),
+            own.place(table.UPSTREAM_FAILURES, name, "destination"),
+            own.place(table.UPSTREAM_CHECKS, name),
+        )
+        self._before = (0, 0, 0, 0)
+
+    def update(self, counts: list[int], now: UpstreamCounters) -> None:
+        """Count what is new."""
+        counts[self.sessions] = now.sessions
+        numbers = now.total, now.own_failures, now.destination_failures, now.checks
+        for place, number, before in zip(self._places, numbers, self._before, strict=True):
+            # One that a reload has taken away and another has brought back begins at 0.
+            counts[place] += number - before if number >= before else number
+        self._before = numbers
 
 
 class SessionCounters(ServerEvents):
@@ -168,6 +197,7 @@ class SessionCounters(ServerEvents):
         self._moved: dict[Any, Counts] = {}
         self._methods: dict[str, tuple[int, int, int]] = {}
         self._rules: dict[str, tuple[int, int]] = {}
+        self._upstreams: dict[str, _OfUpstream] = {}
         self._timer: IDelayedCall | None = None
         self._due = self._late = 0.0
         self._left: list[Any] = []
@@ -200,6 +230,9 @@ class SessionCounters(ServerEvents):
                 own.place(table.AUTHENTICATION_SECONDS, method),
             )
         self._context.ledger.on_refusal = self.limited
+        for name in self._context.upstreams:
+            if name not in self._upstreams:
+                self._upstreams[name] = _OfUpstream(own, name)
 
     def listen(self, port: Any, label: str) -> None:
         """
@@ -384,6 +417,12 @@ class SessionCounters(ServerEvents):
         lines = context.lost_lines
         counts[self._lost_lines] += max(0, lines - self._lines_before)
         self._lines_before = lines
+        upstreams = context.upstreams
+        for name, of in self._upstreams.items():
+            if name in upstreams:
+                of.update(counts, upstreams[name])
+            else:
+                counts[of.sessions] = 0
         self._process.update(late)
         self._own.write()
 

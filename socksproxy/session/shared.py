@@ -4,7 +4,7 @@ What the sessions of one server share: the settings, the policy and the users in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import methodcaller
 from socket import SocketType
 from typing import Any, Protocol
@@ -41,6 +41,7 @@ from ..policy.sets import HostWatch
 from ..relay import engine_for
 from ..relay.engine import RelayEngine
 from ..relay.idle import IdleRelays
+from ..routes.counters import UpstreamCounters
 from ..routes.interfaces import Route
 from ..routes.sticky import Pins
 from ..routes.ways import WaysOut
@@ -246,6 +247,11 @@ class ServerContext:
         """Lines of the access log that could not be written, since it was opened."""
         observer = self.settings.observer
         return observer.lost if isinstance(observer, AccessLog) else 0
+
+    @property
+    def upstreams(self) -> Mapping[str, UpstreamCounters]:
+        """What is counted of upstreams, by their names."""
+        return self.ways.counters
 
     def needed(self) -> int:
         """How many descriptors the sessions have, once each has its two, and each association its three."""
