@@ -384,6 +384,7 @@ _LIMIT_TYPES = {
     Fallback | None: "text",
     "daily": "whole number or text",
     "monthly": "whole number or text",
+    "counts": "text",
 }
 
 _RECORD_TYPES = {

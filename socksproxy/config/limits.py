@@ -13,18 +13,20 @@ from typing import Any
 from ..errors import describe
 from ..values.amounts import byte_rate, event_rate, size, whole
 from ..values.errors import ConfigError, Path
-from ..values.limits import UNLIMITED, UNLIMITED_RATE, Fallback, Limits, Rate, ServerLimits
+from ..values.limits import DIRECTIONS, UNLIMITED, UNLIMITED_RATE, Fallback, Limits, Rate, ServerLimits
 from .readers import Key, Reader, plain, read_table
 from .words import listed
 
 #: What a single session cannot have many of.
 _NOT_OF_SESSIONS = (
-    *("sessions", "binds", "associations", "devices", "new-sessions", "daily", "monthly", "shared"),
+    *("sessions", "binds", "associations", "devices", "new-sessions", "daily", "monthly", "counts", "shared"),
 )
 #: What an option says of client addresses.
 _OF_CLIENTS = ("sessions", "binds", "associations")
 #: What is counted from one day, and one month, to the next.
-_QUOTAS = ("daily", "monthly")
+_QUOTAS = ("daily", "monthly", "counts")
+#: Words about the other limits.
+_WORDS = ("counts", "shared")
 _RATES = ("new-sessions", "upload", "download")
 
 #: What is to be known of each key; the rest is said by the class.
@@ -38,6 +40,7 @@ LIMIT_KEYS = {
     "download": Key('{ rate = "10 MB/s", burst = "40 MB" }', "bytes a second"),
     "daily": Key('"5 GB"', "bytes"),
     "monthly": Key('"100 GB"', "bytes"),
+    "counts": Key('"download"'),
     "shared": Key('"strict"'),
 }
 #: The keys that only networks of clients have.
@@ -55,7 +58,7 @@ def limits_reader(quota_file: bool, lifts: bool = False, scope: str = "user") ->
     readers = _readers(quota_file, scope)
     if lifts:
         readers = {
-            key: reader if key == "shared" else _or_unlimited(key, reader) for key, reader in readers.items()
+            key: reader if key in _WORDS else _or_unlimited(key, reader) for key, reader in readers.items()
         }
 
     def read(value: Any, path: Path, errors: list[ConfigError]) -> Limits:
@@ -173,6 +176,12 @@ def _fallback(value: Any) -> Fallback:
     return Fallback(value)
 
 
+def _direction(value: Any) -> str:
+    if value not in DIRECTIONS:
+        raise ConfigError("neither upload nor download")
+    return str(value)
+
+
 def _refused(keys: Iterable[str], reason: str) -> dict[str, Reader]:
     """Readers of *keys* that cannot be here; ``{key}`` in the *reason* is the key."""
 
@@ -192,6 +201,7 @@ _READERS: dict[str, Reader] = {
     "download": _rate(byte_rate, size),
     "daily": plain(size),
     "monthly": plain(size),
+    "counts": plain(_direction),
     "shared": plain(_fallback),
 }
 _PREFIXES = {"ipv4-prefix": _prefix(32), "ipv6-prefix": _prefix(128)}

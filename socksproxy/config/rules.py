@@ -58,6 +58,7 @@ RULE_EXAMPLES = {
     "ask": '"accounting"',
     "limits": '{ sessions = 50, download = "2 MB/s" }',
     "user-limits": '{ download = "1 MB/s" }',
+    "quota": "false",
     "log": "false",
     CONNECT_TIMEOUT: "5",
     IDLE_TIMEOUT: "600",

@@ -34,6 +34,7 @@ _EFFECTS = frozenset(
         "via",
         "limits",
         "user_limits",
+        "quota",
         "timeouts",
         "log",
     }

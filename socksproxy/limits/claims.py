@@ -98,10 +98,11 @@ class Claims:
         account = self._refused_by
         return None if account is None else TooManySessions(f"too many sessions{account.of}")
 
-    def check(self) -> None:
+    def check(self, quotas: bool = True) -> None:
         """
         Check whether the session may be served.
 
+        :param quotas: whether quotas are looked at; if not, :meth:`check_quotas` is to follow.
         :raises TooManySessions: when it is one too many.
         :raises QuotaUsedUp: when the quota of a holder is used up.
         """
@@ -110,8 +111,17 @@ class Claims:
             assert self._refused_by is not None
             self._table.complain(self._refused_by, refusal)
             raise refusal
+        if quotas:
+            self.check_quotas()
+
+    def check_quotas(self) -> None:
+        """
+        Check whether the holders, beside those within rules, have bytes left.
+
+        :raises QuotaUsedUp: when the quota of a holder is used up.
+        """
         for account in self._accounts.values():
-            if account.quota is None:
+            if account.quota is None or account.place[0] in RULE_SCOPES:
                 continue
             try:
                 _check_quota(account)
@@ -119,10 +129,11 @@ class Claims:
                 self._table.complain(account, problem)
                 raise
 
-    def enter(self, scope: Scope, holder: str, limits: Limits) -> None:
+    def enter(self, scope: Scope, holder: str, limits: Limits, quota: bool = True) -> None:
         """
         Count the session as the *holder*'s, too.
 
+        :param quota: whether the quota is looked at; if not, :meth:`check_quotas` is to follow.
         :raises TooManySessions: when the holder may not have another session.
         :raises QuotaUsedUp: when the quota of the holder is used up.
         """
@@ -135,7 +146,8 @@ class Claims:
         if known is not None:
             self._give(lambda owner, kind: owner is account)
         try:
-            _check_quota(account)
+            if quota:
+                _check_quota(account)
             if known is None and account.arrivals is not None and not account.arrivals.take():
                 raise TooManySessions(f"too many new sessions{account.of}")
             for kind in self._kinds:
@@ -192,14 +204,16 @@ class Claims:
             self._kinds.remove(kind)
             self._give(lambda owner, given: given == kind)
 
-    def meters(self, rules: Collection[str] = ()) -> Meters | None:
+    def meters(self, rules: Collection[str] = (), quotas: bool = True) -> Meters | None:
         """
         New meters for the session's bytes.
 
         :param rules: the names of the rules that allow what the session does.
+        :param quotas: whether the bytes count for quotas, beside those of these rules.
         :returns: the meters; None: nothing limits the session's bytes.
         """
-        quotas: list[Budget] = []
+        quotas_up: list[Budget] = []
+        quotas_down: list[Budget] = []
         up: list[Budget] = []
         down: list[Budget] = []
         session = self._table.session
@@ -215,13 +229,17 @@ class Claims:
             place = account.place
             if not account.measures or (place[0] in RULE_SCOPES and rule_of(place) not in rules):
                 continue
-            if account.quota is not None:
-                quotas.append(account.quota)
+            if account.quota is not None and (quotas or place[0] in RULE_SCOPES):
+                counts = account.limits.counts
+                if counts != "download":
+                    quotas_up.append(account.quota)
+                if counts != "upload":
+                    quotas_down.append(account.quota)
             if account.upload is not None:
                 up.append(account.upload)
             if account.download is not None:
                 down.append(account.download)
-        up, down = quotas + up, quotas + down
+        up, down = quotas_up + up, quotas_down + down
         if not up and not down:
             return None
         return Meters(Meter(up) if up else None, Meter(down) if down else None)

@@ -115,6 +115,7 @@ class Explanation(NamedTuple):
     :ivar way: the way out; None: connections leave directly, because no setting names a way out.
     :ivar limits: the limits of a session, each with its holder.
     :ivar log: whether the session has an access record.
+    :ivar quota: whether the bytes count for quotas of others than the rule.
     :ivar helper: the external helper that is asked, too, which this explanation does not do; empty: none.
     :ivar refusal: why the way out does not carry a request that the rules allow; empty: it carries it.
     """
@@ -128,6 +129,7 @@ class Explanation(NamedTuple):
     chosen: str = ""
     limits: tuple[tuple[str, Limits], ...] = ()
     log: bool = True
+    quota: bool = True
     refusal: str = ""
     helper: str = ""
 
@@ -159,6 +161,7 @@ class Explanation(NamedTuple):
             lines += [f"  from {', '.join(self.outgoing)}"] if self.outgoing else []
             lines += [f"  outgoing: {self.chosen}"] if self.chosen else []
             lines += [f"  limits of {whose}: {amounts.told(limits)}" for whose, limits in self.limits]
+            lines += [] if self.quota else ["  for no quota but the rule's own"]
         lines += [] if self.log else ["  without an access record"]
         # A name from a client or an operator may have line breaks; each line stays one line.
         return "\n".join(map(in_one_line, lines))
@@ -236,6 +239,7 @@ def _explained(
         chosen=chosen,
         limits=tuple(_limits(rule, client, server)),
         log=rule is None or rule.log,
+        quota=rule is None or rule.quota,
     )
 
 

@@ -195,6 +195,8 @@ class Rule:
     :ivar ask: the external helper that must also permit each request that the rule allows.
     :ivar limits: the limits of all sessions under this rule together.
     :ivar user_limits: the limits of each user under this rule; a client without a name counts by its address.
+    :ivar quota: whether bytes under this rule count for daily and monthly limits of others than the rule
+        itself.
     :ivar timeouts: the timeouts in place of the server's, once the rule has decided.
     :ivar log: whether a session has an access record.
     :raises RuleError: for mistakes, all of them.
@@ -223,6 +225,7 @@ class Rule:
     ask: str | None = None
     limits: Limits | None = None
     user_limits: Limits | None = None
+    quota: bool = True
     timeouts: RuleTimeouts | None = None
     log: bool = True
 
@@ -626,6 +629,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "ask": _helper,
     "limits": _limits,
     "user_limits": _limits,
+    "quota": _flag,
     "timeouts": _timeouts,
     "log": _flag,
 }

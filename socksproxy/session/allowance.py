@@ -37,17 +37,18 @@ class Allowance(Claims):
         """The client has turned out to be *client*."""
         self._ledger.arrive(client, self)
 
-    def enter_user(self, client: Client) -> None:
+    def enter_user(self, client: Client, quota: bool = True) -> None:
         """
         Count the session as the user's, too.
 
+        :param quota: whether the user's quota is looked at.
         :raises OverLimit: when the user may not have it.
         """
         limits = self._user_limits(client)
         if client.user is not None and limits is not None:
             if limits.devices is not None:
                 self.is_on(client.share or "unix")
-            self.enter(Scope.USER, client.user, limits)
+            self.enter(Scope.USER, client.user, limits, quota)
 
     def enter_rule(self, rule: Rule, client: Client) -> None:
         """

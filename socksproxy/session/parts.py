@@ -277,7 +277,9 @@ class SessionParts:
         self.client = Client(
             host, port, user, avatar, groups, listener, self.request.version, uid, tuple(aliases), told
         )
-        return Permission(policy, enter, self.context.helpers or None)
+        permission = Permission(policy, enter, self.context.helpers or None)
+        permission.enters_all = self.context.exempts
+        return permission
 
     @property
     def listener_words(self) -> tuple[str, ...]:
@@ -303,14 +305,19 @@ class SessionParts:
         return self.allowance
 
     def _check_limits(self) -> None:
+        # A rule may let a session go on whose quotas are used up.
+        quotas = not self.context.exempts
         if self.allowance is not None:
-            self.allowance.check()
+            self.allowance.check(quotas)
         avatar = self.client.avatar
         if avatar is not None and self.context.ledger.user_limits(getattr(avatar, "limits", None)):
-            self._limited().enter_user(self.client)
+            self._limited().enter_user(self.client, quotas)
 
     def _enter_rule(self, rule: Rule) -> None:
-        self._limited().enter_rule(rule, self.client)
+        if self.context.exempts and rule.quota and self.allowance is not None:
+            self.allowance.check_quotas()
+        if rule.limits or rule.user_limits:
+            self._limited().enter_rule(rule, self.client)
 
     def may_stay(self, deadlines: Deadlines[Any] | None, now: float | None = None) -> None:
         """
@@ -340,11 +347,16 @@ class SessionParts:
         rule = None if reached is None else self.rule(reached)
         if reached is not None:
             self._limited().settle(None if rule is None else rule.name)
-        return self._limited().meters(() if rule is None else (rule.name,))
+        return self._limited().meters(() if rule is None else (rule.name,), rule is None or rule.quota)
 
-    def _meters_under(self, rule: str) -> Meters | None:
-        """What measures datagrams under *rule*; None: what measures all others."""
-        return None if self.allowance is None else self.allowance.meters((rule,))
+    def _meters_under(self, quota: bool, rule: str) -> Meters | None:
+        """
+        What measures datagrams under *rule*; None: what measures all others.
+
+        :param quota: whether they count for quotas.
+        """
+        found = None if self.allowance is None else self.allowance.meters((rule,), quota)
+        return found if quota or found is not None else Meters(None, None)
 
     def complain(self, problem: str) -> None:
         """See :meth:`socksproxy.session.shared.ServerContext.complain`."""

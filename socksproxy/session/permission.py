@@ -33,6 +33,7 @@ class Permission:
         it raises :class:`~socksproxy.errors.OverLimit` when they are reached, and then the address is denied.
         None: the limits of rules are not looked at.
     :param helpers: the helpers that rules ask; None: no rule asks any.
+    :ivar enters_all: whether *enter* is called with all rules that allow an address.
     :ivar over: the last limit that was reached.
     """
 
@@ -45,6 +46,7 @@ class Permission:
         "_rules",
         "_settled",
         "enter",
+        "enters_all",
         "first",
         "over",
     )
@@ -58,6 +60,7 @@ class Permission:
         self._policy = policy
         self._helpers = helpers
         self.enter = enter
+        self.enters_all = False
         self.over: OverLimit | None = None
         self._latest: Decision | None = None
         self._settled = False
@@ -137,7 +140,8 @@ class Permission:
 
     def _entered(self, rule: Rule | None) -> bool:
         """Whether the limits of *rule* have room."""
-        if rule is not None and (rule.limits or rule.user_limits) and self.enter is not None:
+        limited = rule is not None and (rule.limits or rule.user_limits or self.enters_all)
+        if rule is not None and limited and self.enter is not None:
             try:
                 self.enter(rule)
             except OverLimit as problem:

@@ -205,8 +205,8 @@ class RoutedSession(SessionParts):
         return DatagramRoute(
             source,
             None if rule is None or rule.timeouts is None else rule.timeouts.idle,
-            rule.name if rule is not None and (rule.limits or rule.user_limits) else None,
-            self._meters_under,
+            rule.name if rule and (rule.limits or rule.user_limits or not rule.quota) else None,
+            partial(self._meters_under, rule is None or rule.quota),
             not route.carries(Command.UDP_ASSOCIATE),
             through_proxies(route),
             self.associate_in_time,

@@ -323,6 +323,8 @@ class ServerContext:
         self.hours.follow(policy)
         #: The policy, where it tells more than yes or no; None: sessions have nothing to do for it.
         self.deciding = policy if IDecidingPolicy.providedBy(policy) else None
+        #: Whether bytes under some rules do not count for quotas.
+        self.exempts = isinstance(policy, RulePolicy) and not all(rule.quota for rule in policy.rules)
         #: Whether sessions find out which listener their client has reached, which takes a system call.
         self.asks_listener = not isinstance(policy, RulePolicy) or any(
             rule.listeners for rule in policy.rules

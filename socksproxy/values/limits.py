@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import attrs
 
@@ -51,6 +51,8 @@ class Limits:
     :ivar download: bytes from destinations to clients, all sessions together.
     :ivar daily: bytes of both directions in a day.
     :ivar monthly: bytes of both directions in a month.
+    :ivar counts: the direction of the bytes that count in a day and a month: upload (from clients) or
+        download (to clients). Default: both.
     :ivar shared: what becomes of these limits while the store of ``[shared]`` does not answer: "share" (each
         node has its part), "strict" (new sessions are refused) or "local" (each node has the whole limit).
     """
@@ -64,6 +66,7 @@ class Limits:
     download: Rate | None = None
     daily: int | None = None
     monthly: int | None = None
+    counts: Literal["upload", "download"] | None = None
     shared: Fallback | None = None
 
     @property
@@ -73,7 +76,11 @@ class Limits:
 
     def __bool__(self) -> bool:
         """Whether there is any limit."""
-        return self != _NONE and (self.shared is None or attrs.evolve(self, shared=None) != _NONE)
+        if self == _NONE:
+            return False
+        if self.shared is None and self.counts is None:
+            return True
+        return attrs.evolve(self, shared=None, counts=None) != _NONE
 
     def over(self, template: Limits) -> Limits:
         """These limits, with the limits of *template* in place of None."""
@@ -94,6 +101,9 @@ class Limits:
         }
         return attrs.evolve(found, **lifted) if lifted else found
 
+
+#: The directions of bytes, of which a quota may count one.
+DIRECTIONS = ("upload", "download")
 
 #: The number and the rate that lift a limit, in the record of a user or a group.
 UNLIMITED = -1

@@ -511,3 +511,13 @@ def test_a_sticky_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "  outgoing: random (the server)\n" in capsys.readouterr().out
     assert main(["explain", str(file), *question, "bob-session-a b"]) == 1
     assert "the name has the separator" in capsys.readouterr().err
+
+
+def test_quota(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a rule exempts from quotas, and the limits of each user under it."""
+    file = tmp_path / "socks.toml"
+    file.write_text('[[rule]]\nname = "free"\nallow = true\nquota = false\nuser-limits = { sessions = 5 }\n')
+    assert main(["explain", str(file), "connect", "203.0.113.9:443"]) == 0
+    told = capsys.readouterr().out
+    assert "  limits of each user of rule free: sessions 5\n" in told
+    assert "  for no quota but the rule's own\n" in told

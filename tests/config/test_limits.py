@@ -165,9 +165,14 @@ def test_examples(key: str) -> None:
             [
                 (
                     "file:2: [limits.user] ipv4-prefix: no such key; there are sessions, binds, "
-                    "associations, devices, new-sessions, upload, download, daily, monthly and shared"
+                    "associations, devices, new-sessions, upload, download, daily, monthly, "
+                    "counts and shared"
                 )
             ],
+        ),
+        (
+            f'{FILE}[limits.user]\ncounts = "both"\n',
+            ['file:4: [limits.user] counts = "both": neither upload nor download'],
         ),
         (
             "[limits.server]\ndevices = 3\n[limits.session]\ndevices = 3\n[limits.user]\ndevices = 0",

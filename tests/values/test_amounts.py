@@ -151,11 +151,12 @@ def test_limits_told() -> None:
         download=Rate(1.5e6, 4_000_000),
         daily=5_000_000_000,
         monthly=123,
+        counts="upload",
         shared=Fallback.STRICT,
     )
     assert told(limits) == (
         "sessions 100, binds 8, associations 20, devices 3, new-sessions 10/s (burst 50), upload 1 MB/s, "
-        "download 1.5 MB/s (burst 4 MB), daily 5 GB, monthly 123 B, shared strict"
+        "download 1.5 MB/s (burst 4 MB), daily 5 GB, monthly 123 B, counts upload, shared strict"
     )
     assert list(data(limits)) == [field.name.replace("_", "-") for field in attrs.fields(Limits)]
     assert data(limits)["shared"] == "strict"

@@ -13,6 +13,7 @@ import pytest_twisted
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
+from twisted.internet.threads import blockingCallFromThread
 
 from socksproxy import Reply, Rule, RulePolicy
 from socksproxy.limits import Limits, ServerLimits
@@ -225,6 +226,68 @@ def test_raised(serve: Serve, path: Path, wall: Wall) -> Playing:
     assert written(path)["server", TODAY] == 3600
 
 
+@pytest.mark.parametrize(("counts", "used"), [("upload", 1000), ("download", 700)])
+@pytest_twisted.inlineCallbacks
+def test_one_direction(serve: Serve, path: Path, wall: Wall, counts: Any, used: int) -> Playing:
+    """A quota that counts one direction lets the other one pass."""
+    usage = kept(path, wall)
+    yield usage.start()
+
+    def shorter(sock: socket.socket) -> None:
+        while data := sock.recv(1000, socket.MSG_WAITALL):
+            sock.sendall(data[:700])
+
+    def scenario(sock: socket.socket) -> None:
+        sock.sendall(b"x" * 1000)
+        assert len(sock.recv(700, socket.MSG_WAITALL)) == 700
+
+    with Origin(shorter) as origin:
+        proxy: Proxy = yield serve()
+        limit(proxy, usage, ServerLimits(server=Limits(daily=1500, counts=counts)))
+        with proxy.connect() as sock:
+            assert (yield proxy.play(ask5, sock, "127.0.0.1", origin.port))[0] == 0
+            yield proxy.play(scenario, sock)
+    yield until(lambda: not proxy.sessions.live)
+    yield usage.stop()
+    assert written(path)["server", TODAY] == used
+
+
+@pytest_twisted.inlineCallbacks
+def test_exempt(serve: Serve, path: Path, wall: Wall) -> Playing:
+    """What a rule exempts counts for no quota but the rule's own, and goes on when others are used up."""
+    usage = kept(path, wall)
+    yield usage.start()
+    with Origin(echo) as free, Origin(echo) as paid:
+        rules = [
+            Rule(name="free", allow=True, ports=[free.port], quota=False, limits=Limits(daily=9000)),
+            Rule(name="paid", allow=True),
+        ]
+        limits = ServerLimits(server=Limits(daily=2400), client=Limits(daily=2400))
+        portal = portal_of(bob=Limits(daily=2400))
+        proxy: Proxy = yield serve(policy=RulePolicy(rules), portal=portal)
+        limit(proxy, usage, limits)
+        assert (yield _bob(proxy, free.port, echoes, b"x" * 1000)) == 0
+        assert (yield _bob(proxy, paid.port, echoes, b"x" * 1200)) == 0
+        assert (yield _bob(proxy, paid.port, echoes)) == Reply.NOT_ALLOWED
+        assert proxy.records[-1]["ended"].endswith("is used up")
+        assert (yield _bob(proxy, free.port, echoes, b"x" * 1000)) == 0
+        assert (yield _bob(proxy, free.port, drained)) == 0
+        assert proxy.records[-1]["ended"] == "quota used up"
+        assert (yield _bob(proxy, free.port, echoes)) == Reply.NOT_ALLOWED
+        assert proxy.records[-1]["ended"] == "refused: the quota of rule free is used up"
+    yield usage.stop()
+    of_today = {holder: used for (holder, day), used in written(path).items() if day == TODAY}
+    # Twisted's transports had read some more before it could be known.
+    assert of_today.pop("rule free") >= 9000
+    assert of_today == {"server": 2400, "client 127.0.0.1": 2400, "user bob": 2400}
+
+
+def drained(sock: socket.socket) -> None:
+    """Have what there is of a quota come back."""
+    sock.sendall(b"x" * 4000)
+    drain(sock)
+
+
 @inlineCallbacks
 def _bob(proxy: Proxy, port: int, scenario: Callable[..., Any], *arguments: Any) -> Any:
     """The reply to bob, who then plays *scenario* if he may."""
@@ -312,5 +375,36 @@ async def test_datagrams(kind: str, path: Path, wall: Wall) -> None:
     async with serving(kind) as proxy:
         limit(proxy, usage, ServerLimits(network=Limits(daily=2000)))
         await proxy.run(datagrams)
+    await usage.stop()
+    assert written(path)["network 127.0.0.0/24", TODAY] == 2000
+
+
+def free_datagrams(proxy: Any) -> None:
+    with Echo() as paid, Echo() as free, Datagrams(proxy) as client:
+        rules = [
+            Rule(name="free", allow=True, ports=[free.address[1]], quota=False),
+            Rule(name="paid", allow=True),
+        ]
+        blockingCallFromThread(reactor, proxy.factory.reconfigure, policy=RulePolicy(rules))
+        for _ in range(5):
+            assert client.ask(b"x" * 1000, free.address) == b"x" * 1000
+        assert client.ask(b"x" * 1000, paid.address) == b"x" * 1000
+        assert client.ask(b"x" * 1000, free.address) == b"x" * 1000
+    wait_for(lambda: bool(proxy.records))
+    with Echo() as free, Datagrams(proxy) as client:
+        rules = [Rule(name="free", allow=True, quota=False)]
+        blockingCallFromThread(reactor, proxy.factory.reconfigure, policy=RulePolicy(rules))
+        assert client.ask(b"x" * 1000, free.address) == b"x" * 1000
+
+
+@pytest.mark.parametrize("kind", ["engine", "transports"])
+@pytest_twisted.ensureDeferred
+async def test_exempt_datagrams(kind: str, path: Path, wall: Wall) -> None:
+    """Datagrams to where a rule exempts them count for nothing, and pass when the quota is used up."""
+    usage = kept(path, wall)
+    await usage.start()
+    async with serving(kind, policy=RulePolicy([Rule(name="all", allow=True, quota=False)])) as proxy:
+        limit(proxy, usage, ServerLimits(network=Limits(daily=2000)))
+        await proxy.run(free_datagrams)
     await usage.stop()
     assert written(path)["network 127.0.0.0/24", TODAY] == 2000
