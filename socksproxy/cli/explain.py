@@ -19,13 +19,13 @@ from ..policy.compiled import RulePolicy
 from ..values.errors import ConfigError
 from ..values.pools import commands_of_pool, pool_looks_up
 from ..values.sticky import WrongName
-from ..values.upstreams import DIRECT, chain_of, commands_of
+from ..values.upstreams import DIRECT, Upstream, chain_of, commands_of
 from ..wire.words import Address, Command
 from .failure import CommandFailed, tell, with_mistakes
 
 if TYPE_CHECKING:
     from ..config.file import Configured
-    from ..policy.explain import ServerWide
+    from ..policy.explain import KnownWay, ServerWide
 
 _DESCRIPTION = """
 Explains what the rules of a configuration file decide: which rule does, and why none
@@ -172,7 +172,7 @@ def _tell_barred(options: Namespace, reason: str) -> None:
 def _configured(file: str) -> tuple[Configured, ServerWide]:
     """What the file says, and what of that holds for all."""
     from ..config.command_line import limits_of, meanings
-    from ..policy.explain import ServerWide
+    from ..policy.explain import KnownWay, ServerWide
 
     try:
         _, configured = read_file(file)
@@ -185,21 +185,32 @@ def _configured(file: str) -> tuple[Configured, ServerWide]:
         raise with_mistakes(file, lines)
     upstreams, pools = configured.upstreams or {}, configured.pools or {}
 
-    def ways(name: str) -> tuple[tuple[str, ...], bool, frozenset[Command]]:
+    def ways(name: str) -> KnownWay:
         if name in pools:
             commands = commands_of_pool(name, pools, upstreams)
-            return (f"the pool {name}",), pool_looks_up(name, pools, upstreams), commands
+            return KnownWay((f"the pool {name}",), pool_looks_up(name, pools, upstreams), commands)
         chain = chain_of(name, upstreams)
         commands = commands_of([upstreams[each] for each in chain])
         if not chain and name in upstreams and upstreams[name].leaves_otherwise:
             commands = frozenset((Command.CONNECT,))
-        return chain, bool(chain) and upstreams[name].takes_names, commands
+        looks_up = bool(chain) and upstreams[name].takes_names
+        first = upstreams.get(chain[0] if chain else name)
+        if first is None:
+            return KnownWay(chain, looks_up, commands)
+        own = () if first.outgoing is None else tuple(filter(None, first.outgoing[:2]))
+        return KnownWay(chain, looks_up, commands, _sockets_of(first), own)
 
     via = configured.said.get("via")
     if via is not None and via != DIRECT and via not in upstreams and via not in pools:
         raise CommandFailed(f"{file}: [outgoing] via: there is no upstream {via}")
     outgoing = tuple(configured.said.get("outgoing", ()))
     return configured, ServerWide(limits_of(said, configured.limits), outgoing, via, ways)
+
+
+def _sockets_of(first: Upstream) -> str:
+    """How the sockets of a way out leave that begins with *first*."""
+    words = {"by the interface": first.interface, "with the mark": first.mark, "from netns": first.netns}
+    return " ".join(f"{what} {value}" for what, value in words.items() if value is not None)
 
 
 def _destination(text: str, command: str) -> Address:

@@ -57,6 +57,24 @@ class RuleStep(NamedTuple):
         return f"{self.rule} ({verb}): {' or '.join(self.fields)} {', '.join(self.wanted)}, not {self.found}"
 
 
+class KnownWay(NamedTuple):
+    """
+    What the configuration says of a way out.
+
+    :ivar proxies: the proxies, the first one from here first; empty: it leads directly.
+    :ivar looks_up: whether the last proxy looks names up.
+    :ivar commands: the commands that the way out carries.
+    :ivar sockets: the words for sockets that leave in a way of their own; empty: they leave as all others.
+    :ivar outgoing: the addresses from which the first proxy is reached; empty: the usual ones.
+    """
+
+    proxies: tuple[str, ...] = ()
+    looks_up: bool = False
+    commands: frozenset[Command] = frozenset(Command)
+    sockets: str = ""
+    outgoing: tuple[str, ...] = ()
+
+
 class ServerWide(NamedTuple):
     """
     The settings of a server that matter for every session, beside rules and users.
@@ -65,18 +83,13 @@ class ServerWide(NamedTuple):
     :ivar outgoing: the addresses from which connections leave.
     :ivar via: the name of the server's way out; None: connections leave directly.
     :ivar word: the word of the sticky session that the client's name asks for; None: it asks for none.
-    :ivar ways: gives, for the name of a way out, its proxies, whether the last one looks names up, and the
-        commands that the way out carries.
+    :ivar ways: gives what is known of a way out, by its name.
     """
 
     limits: ServerLimits | None = None
     outgoing: tuple[str, ...] = ()
     via: str | None = None
-    ways: Callable[[str], tuple[tuple[str, ...], bool, frozenset[Command]]] = lambda name: (
-        (),
-        False,
-        frozenset(Command),
-    )
+    ways: Callable[[str], KnownWay] = lambda name: KnownWay()
     word: str | None = None
 
 
@@ -89,15 +102,19 @@ class ExplainedWay(NamedTuple):
     :ivar because: the rule, user or server that sets the way out.
     :ivar name: whether the last proxy looks up the name of the destination, so that this server does not.
     :ivar carried: whether the way out carries the command.
+    :ivar sockets: as :attr:`KnownWay.sockets`; :attr:`outgoing` likewise.
     """
 
     proxies: tuple[str, ...]
     because: str
     name: bool = False
     carried: bool = True
+    sockets: str = ""
+    outgoing: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         told = f"via {' > '.join(self.proxies)}" if self.proxies else "directly"
+        told += f" {self.sockets}" if self.sockets else ""
         named = ", which looks the name up: rules by network do not count" if self.name else ""
         return f"{told}, by {self.because}{named}"
 
@@ -233,7 +250,8 @@ def _explained(
             return told._replace(allowed=False, refusal=refusal)
     if question.port is None:
         return told  # the rule of each destination sets the rest
-    outgoing, chosen = _outgoing(rule, client, server)
+    own = () if way is None else way.outgoing
+    outgoing, chosen = (own, "") if own else _outgoing(rule, client, server)
     return told._replace(
         outgoing=outgoing or None,
         chosen=chosen,
@@ -252,9 +270,12 @@ def _way(rule: Rule | None, question: RuleQuestion, server: ServerWide) -> Expla
         (server.via, "the server"),
     ):
         if via is not None:
-            proxies, resolves, commands = server.ways(via)
+            way = server.ways(via)
             named = question.host is None and question.name is not None
-            return ExplainedWay(proxies, because, resolves and named, question.command in commands)
+            carried = question.command in way.commands
+            return ExplainedWay(
+                way.proxies, because, way.looks_up and named, carried, way.sockets, way.outgoing
+            )
     return None
 
 
