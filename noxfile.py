@@ -28,6 +28,14 @@ def quick(session: nox.Session) -> None:
 
 
 @nox.session
+def long(session: nox.Session) -> None:
+    """Run tests that take minutes: Prometheus for two, and 200 workers that are killed."""
+    session.install("-e", ".[test]")
+    tests = ("tests/interop/test_prometheus.py", "tests/metrics/test_columns.py")
+    session.run("python", "-m", "pytest", *tests, *session.posargs, env={"SOCKSPROXY_LONG": "1"})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check the style."""
     session.install("ruff")
