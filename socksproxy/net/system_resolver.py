@@ -9,6 +9,7 @@ queue once for each client, so that no client waits behind the queue of another 
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Hashable, Sequence
 from socket import NI_NAMEREQD, SOCK_STREAM, getaddrinfo, getnameinfo
 from typing import Any
@@ -24,6 +25,9 @@ from ..twisted_internals import is_default_resolver
 from ..wire.words import AddressType
 from .lookups import BOTH_TYPES, AddressLookups, Found, found_of
 from .reverse import AT_ONCE, IReverseResolver
+
+# getaddrinfo() would import it for the first name, when another version may be installed already.
+codecs.lookup("idna")
 
 #: Threads that look up addresses, and how many of them the names of one client may occupy.
 THREADS, THREADS_PER_CLIENT = 64, 16

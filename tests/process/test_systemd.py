@@ -79,12 +79,12 @@ def test_a_listener_that_fails_is_not_ready(start: Start, manager: ServiceManage
 
 def test_a_worker_that_hangs(start: Start, manager: ServiceManager) -> None:
     """Only that worker is replaced, and the watchdog goes on hearing of the service."""
-    program = start(manager.environment(watchdog=6.0), "--workers", "2")
+    program = start(manager.environment(watchdog=4.5), "--workers", "2")
     manager.until("WATCHDOG=1")
     port = int(program.wait_for(LISTENING)[1])
     stuck, other = workers_of(program.process.pid)
     os.kill(stuck, signal.SIGSTOP)
-    said = program.wait_for(r"worker (\d) has shown no sign of life for 2 seconds, and is killed")
+    said = program.wait_for(r"worker (\d) has shown no sign of life for 1.5 seconds, and is killed")
     program.wait_for(rf"worker {said[1]} \(process {stuck}\) has ended: signal SIGKILL")
     until(lambda: len(workers_of(program.process.pid)) == 2)
     assert other in workers_of(program.process.pid)

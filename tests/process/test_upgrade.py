@@ -55,33 +55,28 @@ def begin(start: Callable[..., Program], directory: Path) -> tuple[Program, int]
     return program, int(program.wait_for(LISTENING)[1])
 
 
-def test_orders_that_differ(start: Callable[..., Program], installed: Path) -> None:
-    """The new worker refuses, and one line says what is to be done; the other worker goes on."""
+def test_upgrade(start: Callable[..., Program], installed: Path) -> None:
+    """
+    A new worker that understands its supervisor serves, and a warning names both versions.
+
+    One that does not refuses, and one line says what is to be done; the other worker goes on.
+    """
     program, port = begin(start, installed.parent)
+    old, other = workers_of(program.process.pid)
+    changed(installed / "__init__.py", r'__version__ = "[^"]*"', '__version__ = "99.0"')
+    os.kill(old, signal.SIGKILL)
+    program.wait_for(
+        r"worker \d: the program is version 99\.0 now, and the supervisor runs "
+        rf"{re.escape(socksproxy.__version__)}: restart the server"
+    )
+    program.wait_for(r"(?s)" + r"accepts clients.*" * 3)
     changed(installed / "workers" / "process.py", r"ORDERS_VERSION = \d+", "ORDERS_VERSION = 99")
-    os.kill(workers_of(program.process.pid)[0], signal.SIGKILL)
+    os.kill(other, signal.SIGKILL)
     said = program.wait_for(r"worker \d \(process \d+\) has ended: exit status 1 \((.*)\); another starts")
     assert said[1] == (
         f"the supervisor gives orders of version {ORDERS_VERSION}, and this worker knows version 99: "
         "the program has changed since the supervisor started, so restart it"
     )
     assert "Traceback" not in program.output
-    with Origin(echo) as origin:
-        connected(port, origin.port).close()
-
-
-def test_the_same_orders(start: Callable[..., Program], installed: Path) -> None:
-    """The new worker serves, and a warning names both versions."""
-    program, port = begin(start, installed.parent)
-    changed(installed / "__init__.py", r'__version__ = "[^"]*"', '__version__ = "99.0"')
-    old, other = workers_of(program.process.pid)
-    os.kill(old, signal.SIGKILL)
-    program.wait_for(
-        r"worker \d: the program is version 99\.0 now, and the supervisor runs "
-        rf"{re.escape(socksproxy.__version__)}: restart the server"
-    )
-    assert program.output.count("restart the server") == 1
-    os.kill(other, signal.SIGKILL)
-    program.wait_for(r"(?s)" + r"accepts clients.*" * 4)
     with Origin(echo) as origin:
         connected(port, origin.port).close()
