@@ -15,13 +15,14 @@ import pytest
 
 from socksproxy.auth.checkers.htpasswd import new_hash
 from socksproxy.wire.words import Command
+from tests.support.admin import asks
 from tests.support.certificates import self_signed
 from tests.support.names import NameServer
 from tests.support.origin import Origin, echo
 from tests.support.processes import Program
 from tests.support.proxy import ask4, ask5, ask_as, echoes
 from tests.support.udp import Client, udp_socket
-from tests.support.workers import LISTENING, until, with_python
+from tests.support.workers import LISTENING, until
 
 #: twistd, which tells at its end what was imported after the start.
 PROGRAM = """
@@ -213,11 +214,13 @@ via = "next"
 [[rule]]
 name = "all"
 allow = true
+[[admin.listener]]
+endpoint = "unix:admin"
 """
 
 
 def test_workers_and_upstreams(tmp_path: Path, origin: Origin) -> None:
-    """Also not in workers, through an upstream, with a syslog server, and after a reload."""
+    """Also not in workers or their supervisor: through an upstream, to syslog, reloaded, administered."""
     python = tmp_path / "python"
     python.write_text(WORKER.format(python=sys.executable))
     python.chmod(0o755)
@@ -226,7 +229,8 @@ def test_workers_and_upstreams(tmp_path: Path, origin: Origin) -> None:
     with socket.create_server(("127.0.0.1", 0)) as syslog:
         config = THROUGH.format(syslog=syslog.getsockname()[1], upstream=upstream.ports[0])
         (tmp_path / "socks.toml").write_text(config)
-        command = [*with_python(str(python)), "-n", "--pidfile=", "socks", "--config", "socks.toml"]
+        code = f"import sys; sys.executable = {str(python)!r}\n{PROGRAM}"
+        command = [sys.executable, "-c", code, "-n", "--pidfile=", "socks", "--config", "socks.toml"]
         program = Program(command, tmp_path)
         log = tmp_path / "server.log"
         until(lambda: log.exists() and "listening on" in log.read_text())
@@ -241,7 +245,9 @@ def test_workers_and_upstreams(tmp_path: Path, origin: Origin) -> None:
                 with socket.create_connection(address, 60) as sock:
                     if ask5(sock, host, origin.port)[0] == 0:
                         echoes(sock)
+            for path in ("/v1/status", "/v1/sessions", "/v1/trace?client=127.0.0.1&seconds=1"):
+                assert asks(tmp_path / "admin", "GET", path).status == 200
         program.stop()
     assert upstream.imported_late() == []
     late = [json.loads(line)["text"] for line in log.read_text().splitlines() if "imported late" in line]
-    assert late == ["imported late:"] * 2
+    assert late == ["imported late:"] * 3
