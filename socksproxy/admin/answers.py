@@ -25,6 +25,7 @@ from ..runtime.lag import Lag
 from ..runtime.slices import in_slices
 from ..session.session import Session
 from .errors import RequestRefused
+from .holders import HolderAnswers
 from .rates import Rates
 from .rows import row_of
 from .selection import Page, Seen, SessionPlace, Test, tests_of
@@ -81,11 +82,16 @@ class Answers:
         self._lag = Lag(factory.reactor)
         self._found: dict[int, Sequence[Session]] = {}
         self._tokens = count(1)
+        holders = HolderAnswers(self._context, worker, self._look)
         self._questions: dict[str, Callable[[Mapping[str, Any], list[bytes]], Any]] = {
             "counts": self._counts,
             "sessions": self._sessions,
             "load": self._load,
             "upstreams": self._upstreams,
+            "users": holders.users,
+            "lockouts": holders.lockouts,
+            "unlock": holders.unlock,
+            "limits": holders.limits,
             "find": self._find,
             "end": self._end,
             **TraceAnswers(self._registry).questions,

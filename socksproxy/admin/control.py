@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import twisted
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 
 from .. import __version__
 from ..metrics.snapshot import Metrics
@@ -73,7 +73,7 @@ class LocalAsker:
     """
 
     def __init__(self, factory: SOCKSFactory) -> None:
-        self._answers = Answers(factory)
+        self.answers = Answers(factory)
 
     def ask(
         self, question: str, arguments: Mapping[str, Any], worker: int | None = None
@@ -81,7 +81,7 @@ class LocalAsker:
         """See :class:`ProcessAsker`."""
         if worker not in (None, 0):
             return fail(RequestRefused(404, "there is no such worker"))
-        return self._answers.ask(question, arguments).addCallback(lambda answer: Gathered([answer], []))
+        return self.answers.ask(question, arguments).addCallback(lambda answer: Gathered([answer], []))
 
     def ask_each(self, question: str, each: Mapping[int, Mapping[str, Any]]) -> Deferred[Gathered]:
         """See :class:`ProcessAsker`."""
@@ -165,6 +165,43 @@ class Control:
         return []
 
     # What changes the server.
+
+    def document(self) -> dict[str, Any]:
+        """What the configuration says, without secrets."""
+        return {"arguments": [], "document": {}}
+
+    def user(self, name: str) -> dict[str, Any]:
+        """What the configuration says of a user: ``known``, ``groups``, ``limits``, ``until_reload``."""
+        return {"known": False, "groups": [], "limits": {}, "until_reload": {}}
+
+    def limit_user(self, name: str, limits: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
+        """
+        Limit a user until the next reload.
+
+        :param limits: as the file has them; empty: only the configuration counts.
+        :returns: fires with the limits that hold.
+        """
+        self._not_here("limits belong to the program")
+
+    def usage_of(self, name: str) -> Deferred[dict[str, Any] | None]:
+        """What a user has used today and this month; None: nothing counts that."""
+        return succeed(None)
+
+    def usage(self, first: str, last: str) -> Deferred[bytes]:
+        """
+        What holders of quotas have used, as lines of JSON.
+
+        :param first: the first day or month; *last*: the last one.
+        """
+        raise RequestRefused(404, "this server has no quotas")
+
+    def forget_usage(self, name: str, period: str) -> Deferred[int]:
+        """
+        Delete what a user has used in a day or a month.
+
+        :returns: fires with how many bytes that were.
+        """
+        raise RequestRefused(404, "this server has no quotas")
 
     def reload(self) -> Deferred[list[str]]:
         """

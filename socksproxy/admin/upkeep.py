@@ -83,6 +83,8 @@ class Upkeep:
         self.stage = DrainStage.NONE
         self.listeners: dict[str, PartState] = {}
         self.upstreams: dict[str, PartState] = {}
+        #: What is set for users until the next reload, as the file would have it.
+        self.user_limits: dict[str, dict[str, Any]] = {}
 
     @property
     def resting(self) -> Resting:
@@ -111,7 +113,8 @@ class Upkeep:
         self._changed()
 
     def keep(self, listeners: Collection[str], upstreams: Collection[str]) -> None:
-        """Forget parts that are not there any more, and put the others out of service again."""
+        """After a reload: forget parts that are not there any more, and put others out of service again."""
+        self.user_limits.clear()
         for parts, names in ((self.listeners, listeners), (self.upstreams, upstreams)):
             for name in [name for name in parts if name not in names]:
                 del parts[name]

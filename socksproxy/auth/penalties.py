@@ -265,6 +265,39 @@ class Penalties:
         if record is not None and record.failures:
             record.failures = [known for known in record.failures if known.name != name]
 
+    def locked_out(self, most: int) -> list[tuple[str, float, int]]:
+        """
+        The addresses and local users that are refused now.
+
+        :param most: how many at the most.
+        :returns: of each, the seconds that are left and the number of penalties.
+        """
+        now = self._clock.seconds()
+        found: list[tuple[str, float, int]] = []
+        for level in reversed(self._levels[1:]):
+            for source in level:
+                record = self._records[source]
+                if isinstance(source, str) and now < record.until and len(found) < most:
+                    found.append((source, record.until - now, record.level))
+        return found
+
+    def forgive(self, host: str) -> bool:
+        """
+        Forget the failures and the penalties of *host*.
+
+        :param host: as for :meth:`refuses`, or a /64 network as :meth:`locked_out` tells it.
+        :returns: whether there were any.
+        """
+        try:
+            source = host if "/" in host else share_of(host)
+        except ValueError:  # neither an address nor a local user
+            source = None
+        record = None if source is None else self._records.pop(source, None)
+        if record is None or source is None:
+            return False
+        del self._levels[record.level][source]
+        return True
+
     def _count_name(self, name: int, bound: float, now: float) -> bool:
         """Count a failure of *name*; returned is whether the name has more failures than *bound*."""
         known = self._names.get(name)

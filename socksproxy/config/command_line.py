@@ -327,6 +327,11 @@ class CommandLine(usage.Options, AuthOptionMixin):
             raise ConfigError(str(problem).removeprefix(f"{kind}: "), kind) from None
 
     @property
+    def shown(self) -> dict[str, Any]:
+        """What the configuration file says, without secrets."""
+        return {} if self._configured is None else self._configured.shown
+
+    @property
     def warnings(self) -> list[str]:
         """Once it is parsed: a line for each thing in the file that is hardly what was meant."""
         return [] if self._configured is None else self._configured.warnings()

@@ -25,6 +25,7 @@ from .metrics import metrics_of
 from .options import BY_NAME, PLACES, SCOPES, TABLES, Option, keys_of
 from .pools import pools_in
 from .readers import Reader, each, plain, read_table, text, typed
+from .redacted import without_secrets
 from .rules import policy_of
 from .shared import shared_in
 from .sticky import check_choice, check_names, sticky_of
@@ -262,6 +263,11 @@ class Configured:
         tables = [table for kind in (GROUPS, USERS) for _, table in self._tables(kind)]
         ways = [self.said.get("via"), *(table.get("via") for table in tables if isinstance(table, dict))]
         return [way for way in ways if isinstance(way, str)]
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What the file says, without secrets."""
+        return without_secrets(self._document)
 
     @property
     def is_wrong(self) -> bool:

@@ -4,7 +4,7 @@ The accounts of holders of limits: each has counts, buckets and a quota.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from itertools import islice
 from typing import Any, TypeVar
@@ -277,6 +277,11 @@ class Accounts:
 
     def _forget(self, place: Place) -> None:
         del self._resting[place], self._accounts[place]
+
+    @property
+    def held(self) -> Iterator[Account]:
+        """The accounts on which a session has a claim."""
+        return (account for account in self._accounts.values() if account.holders)
 
     def count(self, place: Place, kind: str) -> int:
         """How many of *kind* the holder in that *place* has, in all processes that count together."""

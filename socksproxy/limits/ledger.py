@@ -50,6 +50,8 @@ class Ledger(Accounts):
         store: SharedStore | None = None,
     ) -> None:
         super().__init__(reactor, usage, counting)
+        #: What an operator has set for users, by their names, until the next reload.
+        self.until_reload: dict[str | None, Limits] = {}
         self.set(limits, usage, store)
 
     def set(self, limits: ServerLimits, usage: UsageFile | None, store: SharedStore | None = None) -> None:
@@ -161,6 +163,14 @@ class Ledger(Accounts):
         if scope is Scope.CLIENT:
             return host
         return client_network(host, self.limits.ipv4_prefix, self.limits.ipv6_prefix)
+
+    def limits_of(self, client: Client) -> Limits | None:
+        """The limits of the user of *client*; None: nothing is limited."""
+        limits = self.user_limits(getattr(client.avatar, "limits", None))
+        if not self.until_reload or client.user not in self.until_reload:
+            return limits
+        override = self.until_reload[client.user]
+        return override if limits is None else override.over(limits)
 
     def user_limits(self, record: Limits | None) -> Limits | None:
         """

@@ -120,7 +120,7 @@ class ListeningService(Service):
         :param generation: what the ids of sessions begin with.
         """
         self.metrics = ServerMetrics(
-            self.processes, generation, lambda: self.options, lambda: not self._listening
+            self.processes, generation, lambda: self.options, lambda: self.upkeep.draining or self.stopping
         )
         return self.metrics
 

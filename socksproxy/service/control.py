@@ -8,18 +8,27 @@ from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
 from ..admin.control import Control, ProcessAsker
 from ..admin.errors import RequestRefused
+from ..admin.holders import limits_told, lines_told
 from ..admin.settings import NOTICE
 from ..admin.upkeep import PartState, Upkeep
+from ..config.limits import limits_reader
 from ..config.plan import Plan
-from ..runtime.pool import NotRun
+from ..config.redacted import arguments_without_secrets
+from ..limits.quota.database import Database, UsageFileError
+from ..runtime.pool import NotRun, Pool
+from ..values.errors import ConfigError
+from ..values.limits import Limits
 from .metrics import ServerMetrics
 from .reload import CannotReload, Reloading, ReloadUnderway
+
+#: Rows of usage in one answer, and seconds that a question to the file of quotas may take.
+_MOST_ROWS, _WITHIN = 8000, 10.0
 
 
 class ControlledService(Protocol):
@@ -29,9 +38,11 @@ class ControlledService(Protocol):
     options: Any
     reloading: Reloading
     running: Any
-    metrics: ServerMetrics | None
     stopping: bool
     loaded: float
+
+    @property
+    def metrics(self) -> ServerMetrics | None: ...
 
     @property
     def plan(self) -> Plan: ...
@@ -58,6 +69,7 @@ class ServiceControl(Control):
     def __init__(self, service: ControlledService, generation: int, asker: ProcessAsker) -> None:
         super().__init__(service.reactor, generation, asker)
         self._service = service
+        self._pool = Pool(service.reactor, name="admin", threads=1, waiting=64, deadline=_WITHIN)
 
     def metrics(self) -> ServerMetrics | None:
         """See :meth:`Control.metrics`."""
@@ -141,6 +153,84 @@ class ServiceControl(Control):
         """See :meth:`Control.undrain`."""
         self._service.upkeep.undrain()
 
+    def document(self) -> dict[str, Any]:
+        """See :meth:`Control.document`."""
+        options = self._service.options
+        return {"arguments": arguments_without_secrets(options.arguments), "document": options.shown}
+
+    def user(self, name: str) -> dict[str, Any]:
+        """See :meth:`Control.user`."""
+        options = self._service.options
+        record = None if options["users"] is None else options["users"].find(name)
+        limits = self._service.plan.settings.limits.user
+        if record is not None:
+            limits = record.limits.over_all(limits)
+        return {
+            "known": record is not None,
+            "groups": [] if record is None else list(record.groups),
+            "limits": limits_told(limits),
+            "until_reload": self._service.upkeep.user_limits.get(name, {}),
+        }
+
+    def limit_user(self, name: str, limits: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
+        """See :meth:`Control.limit_user`."""
+        user_limits_of(limits, self._service.plan.settings.usage is not None)
+        if limits:
+            self._service.upkeep.user_limits[name] = dict(limits)
+        else:
+            self._service.upkeep.user_limits.pop(name, None)
+        told = self.ask("limit user", {"user": name, "limits": dict(limits)})
+        return told.addCallback(lambda gathered: {**self.user(name), "missing": gathered.missing})
+
+    def _database(self) -> Database:
+        usage = self._service.plan.settings.usage
+        if usage is None:
+            raise RequestRefused(404, "this server has no quotas: [limits] quota-file")
+        return Database(usage.path)
+
+    def usage_of(self, name: str) -> Deferred[dict[str, Any] | None]:
+        """See :meth:`Control.usage_of`."""
+        usage = self._service.plan.settings.usage
+        if usage is None:
+            return succeed(None)
+        limits = self._service.plan.settings.limits.user
+        record = None if self._service.options["users"] is None else self._service.options["users"].find(name)
+        if record is not None:
+            limits = record.limits.over_all(limits)
+        database, day = self._database(), usage.today()
+
+        def read() -> dict[str, Any]:
+            totals = database.used(f"user {name}", day)
+            database.close()
+            return {
+                "day": {"bytes": totals.of_day, "limit": limits.daily},
+                "month": {"bytes": totals.of_month, "limit": limits.monthly},
+            }
+
+        return self._pool.run(read).addErrback(_no_usage)
+
+    def usage(self, first: str, last: str) -> Deferred[bytes]:
+        """See :meth:`Control.usage`."""
+        database = self._database()
+
+        def read() -> bytes:
+            rows = database.rows(first, last, _MOST_ROWS)
+            database.close()
+            return lines_told(rows)
+
+        return self._pool.run(read).addErrback(_no_usage)
+
+    def forget_usage(self, name: str, period: str) -> Deferred[int]:
+        """See :meth:`Control.forget_usage`."""
+        database = self._database()
+
+        def forget() -> int:
+            amount = database.forget(f"user {name}", period)
+            database.close()
+            return amount
+
+        return self._pool.run(forget).addErrback(_no_usage)
+
     def reload(self) -> Deferred[list[str]]:
         """See :meth:`Control.reload`."""
         return self._service.reloading.now().addErrback(_not_reloaded)
@@ -148,6 +238,32 @@ class ServiceControl(Control):
     def reopen_log(self) -> None:
         """See :meth:`Control.reopen_log`."""
         self._service.reopen_log()
+
+
+def _no_usage(failure: Failure) -> Any:
+    failure.trap(UsageFileError, NotRun)
+    raise RequestRefused(409, str(failure.value))
+
+
+def user_limits_of(limits: Mapping[str, Any], counted: bool) -> Limits:
+    """
+    The limits that an operator sets for a user.
+
+    :param limits: as the file has them.
+    :param counted: whether there is a file of quotas.
+    :raises RequestRefused: when they make no sense.
+    """
+    errors: list[ConfigError] = []
+    found: Any = None
+    try:
+        found = limits_reader(counted)(dict(limits), ("limits",), errors)
+    except ConfigError as problem:
+        errors.append(problem)
+    if errors:
+        words = "; ".join(f"{'.'.join(map(str, each.path[1:]))}: {each.reason}" for each in errors)
+        raise RequestRefused(400, words)
+    assert isinstance(found, Limits)
+    return found
 
 
 def _not_reloaded(failure: Failure) -> Any:

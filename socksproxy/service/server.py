@@ -9,7 +9,7 @@ and a status that is not 0.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -32,7 +32,7 @@ from ..shared.asking import StoreProblem
 from ..shared.store import SharedStore, check_store
 from ..values.metrics import MetricsSettings
 from .base import CannotStart, ListeningService, Prepared, where_listens
-from .control import ServiceControl
+from .control import ServiceControl, user_limits_of
 from .reload import CannotReload
 
 _log = Logger(namespace="socksproxy")
@@ -63,7 +63,14 @@ class SOCKSService(ListeningService):
 
     def control(self) -> ServiceControl:
         """See :meth:`ListeningService.control`."""
-        return ServiceControl(self, self.factory.context.ids.generation, LocalAsker(self.factory))
+        asker = LocalAsker(self.factory)
+        asker.answers.add("limit user", self.limit_user)
+        return ServiceControl(self, self.factory.context.ids.generation, asker)
+
+    def limit_user(self, arguments: Mapping[str, Any]) -> None:
+        """Limit a user until the next reload: ``user``, and ``limits`` as the file has them."""
+        limits = user_limits_of(arguments["limits"], self.plan.settings.usage is not None)
+        self.factory.sessions.limit_user(arguments["user"], limits)
 
     def admin_places_changed(self) -> None:
         """See :meth:`ListeningService.admin_places_changed`; no client may be connected there."""

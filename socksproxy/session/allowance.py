@@ -62,7 +62,7 @@ class Allowance(Claims):
             self.enter(scope, holder, limits)
 
     def _user_limits(self, client: Client) -> Limits | None:
-        return self._ledger.user_limits(getattr(client.avatar, "limits", None))
+        return self._ledger.limits_of(client)
 
     def take_for(self, client: Client, kind: str, make_room: Callable[[Scope], bool]) -> None:
         """

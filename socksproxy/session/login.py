@@ -190,6 +190,8 @@ class Login:
     def _enter(self, granted: Granted) -> None:
         session = self._session
         user, self._logout = granted
+        if session.context.last_logins is not None and user.name is not None:
+            session.context.note_login(user.name)
         host, port, _, _, groups, listener, version, uid, aliases, told = session.client
         # Written out: _replace() takes twice the time.
         session.client = Client(host, port, user.name, user, groups, listener, version, uid, aliases, told)

@@ -310,7 +310,7 @@ class SessionParts:
         if self.allowance is not None:
             self.allowance.check(quotas)
         avatar = self.client.avatar
-        if avatar is not None and self.context.ledger.user_limits(getattr(avatar, "limits", None)):
+        if avatar is not None and self.context.ledger.limits_of(self.client):
             self._limited().enter_user(self.client, quotas)
 
     def _enter_rule(self, rule: Rule) -> None:

@@ -23,6 +23,7 @@ from ..logs.throttle import complain
 from ..net.names import canonical
 from ..runtime.slices import in_slices
 from ..settings import ServerSettings
+from ..values.limits import Limits
 from ..wire.words import AddressType, Command
 from .allowance import Allowance
 from .parts import Phase
@@ -209,6 +210,14 @@ class Registry:
         if settings.observer is not None:
             self._recorder = Recorder(settings.observer, settings.log_probes)
             events.subscribe(self._recorder)
+
+    def limit_user(self, user: str, limits: Limits) -> None:
+        """Have *limits* hold for *user* until the next reload, over those of the configuration."""
+        if limits:
+            self.context.ledger.until_reload[user] = limits
+        else:
+            self.context.ledger.until_reload.pop(user, None)
+        self._go_over(True, False)
 
     def hours_changed(self) -> None:
         """Hours of rules have begun or ended."""

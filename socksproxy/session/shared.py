@@ -4,6 +4,7 @@ What the sessions of one server share: the settings, the policy and the users in
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from operator import methodcaller
 from socket import SocketType
@@ -59,6 +60,8 @@ from .early_data import EarlyData
 
 _log = Logger(namespace="socksproxy")
 
+#: Users whose last logins are remembered.
+_LOGINS = 16384
 #: Seconds that a client has to read its refusal and close.
 LINGER = 2.0
 
@@ -160,6 +163,8 @@ class ServerContext:
         self.events = Events()
         #: The traces (:class:`~socksproxy.session.trace.Tracing`); None: nothing is traced.
         self.tracing: Any = None
+        #: When users have logged in last, for the admin API; None: it has not asked.
+        self.last_logins: dict[str, float] | None = None
         #: Counts for the metrics; None: nothing is counted.
         self.counters: SessionCounters | None = None
         #: Names the sessions; the workers of a server have other ones.
@@ -305,7 +310,9 @@ class ServerContext:
         self._set_pins()
         self.binds.reconfigure(self.check, bind, advertised, outgoing)
         self.associations.reconfigure(self.check, udp, advertised, outgoing)
-        limited_anew = (
+        overridden = bool(self.ledger.until_reload)
+        self.ledger.until_reload.clear()
+        limited_anew = overridden or (
             settings.limits != before.limits
             or settings.usage is not before.usage
             or settings.shared is not before.shared
@@ -357,6 +364,15 @@ class ServerContext:
             hosts=self._hosts if ours else None,
             prefer=None if self.settings.prefer is None else AddressType[self.settings.prefer.upper()],
         )
+
+    def note_login(self, user: str) -> None:
+        """*user* has logged in now."""
+        logins = self.last_logins
+        if logins is not None:
+            logins.pop(user, None)
+            logins[user] = time.time()
+            if len(logins) > _LOGINS:
+                del logins[next(iter(logins))]
 
     def complain(self, client: Client, problem: str) -> None:
         """One line in the log on what *client* does, unless there was one of its kind lately."""

@@ -312,6 +312,8 @@ class SupervisorService(ListeningService):
     def worker_ready(self, worker: Worker) -> None:
         """See :class:`~socksproxy.workers.states.WorkerOwner`."""
         self._asker.ask_each("rest", {worker.number: self.upkeep.resting.as_json()})
+        for user, limits in self.upkeep.user_limits.items():
+            self._asker.ask_each("limit user", {worker.number: {"user": user, "limits": limits}})
         pid = None if worker.process is None else worker.process.pid
         _log.info("worker {number} (process {pid}) accepts clients", number=worker.number, pid=pid)
         self._ready.add(worker.number)

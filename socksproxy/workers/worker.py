@@ -304,6 +304,7 @@ def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
     if orders.questions is not None:
         answers = Answers(factory, orders.number)
         answers.add("rest", lambda resting: service.let_rest(Resting(**resting)))
+        answers.add("limit user", service.limit_user)
         answers.add("end all", lambda _: service.end_sessions())
         go(reactor, orders.questions, Answering(answers))
     service.protect(orders.protected)

@@ -63,6 +63,8 @@ _LARGEST = """
         ON of_day.period = ? AND of_day.holder = of_month.holder
     WHERE of_month.period = ? ORDER BY of_month.bytes DESC LIMIT ?
 """
+_ROWS = "SELECT period, holder, bytes FROM usage WHERE period BETWEEN ? AND ? ORDER BY period, holder LIMIT ?"
+_FORGET_ONE = "DELETE FROM usage WHERE period = ? AND holder = ?"
 _FORGET = """
     DELETE FROM usage WHERE (period, holder) IN
         (SELECT period, holder FROM usage WHERE period < ? AND length(period) = ? LIMIT ?)
@@ -226,6 +228,32 @@ class Database:
         with self._told():
             rows = self._connection.execute(_LARGEST, (day.name, day.month, most)).fetchall()
         return [(holder, Totals(of_day, of_month)) for holder, of_day, of_month in rows]
+
+    def used(self, holder: str, day: Day) -> Totals:
+        """The totals of *holder* on *day* and in its month."""
+        self.open()
+        assert self._connection is not None
+        with self._told():
+            name, month = day.name, day.month
+            return Totals(_total(self._connection, name, holder), _total(self._connection, month, holder))
+
+    def rows(self, first: str, last: str, most: int) -> list[tuple[str, str, int]]:
+        """The periods from *first* to *last*, the holders and their bytes; *most* rows."""
+        self.open()
+        assert self._connection is not None
+        with self._told():
+            return self._connection.execute(_ROWS, (first, last, most)).fetchall()
+
+    def forget(self, holder: str, period: str) -> int:
+        """Delete the use of *holder* in a day or a month; the bytes that it was."""
+        self.open()
+        assert self._connection is not None
+        with self._told():
+            self._connection.execute("BEGIN IMMEDIATE")
+            amount = _total(self._connection, period, holder)
+            self._connection.execute(_FORGET_ONE, (period, holder))
+            self._connection.execute("COMMIT")
+        return amount
 
     def prune(self, day: Day) -> None:
         """Delete some rows of days and months that are too old on *day*."""

@@ -1,0 +1,186 @@
+"""
+The routes of users, locked-out addresses and limits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from .control import Control, Gathered
+from .errors import RequestRefused
+from .holders import MOST_TOLD, USER_ORDERS
+from .routes import ApiRoute, Asked
+from .session_routes import SessionRoutes, limit_of
+from .settings import AdminLevel
+from .site import Response
+
+_SCOPES = ("server", "client", "network", "user", "rule")
+_PERIOD = re.compile(r"[0-9]{4}-[0-9]{2}(-[0-9]{2})?", re.ASCII)
+
+
+#: By what users are sorted, the largest first.
+_USER_KEYS: dict[str, Callable[[dict[str, Any]], float]] = {
+    "sessions": lambda row: row["sessions"],
+    "bytes": lambda row: row["sent"] + row["received"],
+    "rate": lambda row: row["rate"],
+}
+
+
+class HolderRoutes:
+    """
+    Users, lock-outs, limits and usage.
+
+    :param control: asks the processes, and knows the configuration.
+    :param sessions: ends the sessions of a user.
+    """
+
+    def __init__(self, control: Control, sessions: SessionRoutes) -> None:
+        self._control = control
+        self._sessions = sessions
+
+    @property
+    def routes(self) -> list[ApiRoute]:
+        """All of them."""
+        monitor, operator, admin = AdminLevel
+        return [
+            ApiRoute("GET", "/v1/users", monitor, self.users),
+            ApiRoute("GET", "/v1/users/{name}", monitor, self.user),
+            ApiRoute("POST", "/v1/users/{name}/kick", operator, self.kick),
+            ApiRoute("POST", "/v1/users/{name}/limits", operator, self.limit_user),
+            ApiRoute("DELETE", "/v1/users/{name}/usage", admin, self.forget_usage),
+            ApiRoute("GET", "/v1/lockouts", monitor, self.lockouts),
+            ApiRoute("DELETE", "/v1/lockouts/{address}", operator, self.unlock),
+            ApiRoute("GET", "/v1/limits", monitor, self.limits),
+            ApiRoute("GET", "/v1/usage", monitor, self.usage),
+        ]
+
+    def users(self, asked: Asked) -> Any:
+        """The users with sessions."""
+        asked.allow("sort", "limit")
+        sort = asked.parameters.get("sort", "sessions")
+        limit = limit_of(asked.parameters.get("limit"))
+        if sort not in USER_ORDERS:
+            raise RequestRefused(400, f"sort: there are {', '.join(USER_ORDERS)}")
+        arguments = {"sort": sort, "limit": MOST_TOLD, "user": None}
+        return self._control.ask("users", arguments).addCallback(self._users, sort, limit)
+
+    def _users(self, gathered: Gathered, sort: str, limit: int) -> Any:
+        rows = list(_merged(gathered).values())
+        rows.sort(key=lambda row: row["user"])
+        if sort != "name":
+            rows.sort(key=_USER_KEYS[sort], reverse=True)
+        return {"users": rows[:limit], "total": len(rows), "missing": gathered.missing}
+
+    def user(self, asked: Asked) -> Any:
+        """One user."""
+        asked.allow()
+        name = asked.names["name"]
+        arguments = {"sort": "name", "limit": 1, "user": name}
+        told = self._control.ask("users", arguments).addCallback(self._user, name)
+        return told.addCallback(self._with_usage, name)
+
+    def _user(self, gathered: Gathered, name: str) -> dict[str, Any]:
+        row = _merged(gathered).get(name)
+        known = self._control.user(name)
+        if row is None and not known["known"]:
+            raise RequestRefused(404, "there is no such user, and there are no sessions of that name")
+        return {**(row or _row(name)), **known, "missing": gathered.missing}
+
+    def _with_usage(self, row: dict[str, Any], name: str) -> Any:
+        return self._control.usage_of(name).addCallback(lambda usage: {**row, "usage": usage})
+
+    def kick(self, asked: Asked) -> Any:
+        """End the sessions of a user."""
+        asked.allow()
+        ended = self._sessions.end_matching({"user": asked.names["name"]})
+        return ended.addCallback(lambda outcome: {key: outcome[key] for key in ("ended", "missing")})
+
+    def limit_user(self, asked: Asked) -> Any:
+        """Limit a user until the next reload."""
+        if asked.parameters:
+            asked.allow(*asked.body)
+        return self._control.limit_user(asked.names["name"], asked.body)
+
+    def forget_usage(self, asked: Asked) -> Any:
+        """Delete what a user has used of a day or of a month."""
+        asked.allow("period")
+        period = asked.parameters.get("period")
+        if period is None or not _PERIOD.fullmatch(period):
+            raise RequestRefused(400, "period: a month or a day is needed, such as 2026-11 or 2026-11-30")
+        deleted = self._control.forget_usage(asked.names["name"], period)
+        return deleted.addCallback(lambda amount: {"deleted": amount})
+
+    def usage(self, asked: Asked) -> Any:
+        """What holders of quotas have used, a line for each."""
+        asked.allow("from", "to")
+        first, last = asked.parameters.get("from", "0000-00"), asked.parameters.get("to", "9999-99")
+        for key, period in (("from", first), ("to", last)):
+            if not _PERIOD.fullmatch(period):
+                raise RequestRefused(400, f"{key}: not a month or a day such as 2026-11 or 2026-11-30")
+        return self._control.usage(first, last).addCallback(Response, 200, "application/x-ndjson")
+
+    def lockouts(self, asked: Asked) -> Any:
+        """The addresses that are locked out."""
+        asked.allow()
+        return self._control.ask("lockouts", {}).addCallback(self._lockouts)
+
+    def _lockouts(self, gathered: Gathered) -> Any:
+        found: dict[str, dict[str, Any]] = {}
+        for value in gathered.values:
+            for address, seconds, level in value["lockouts"]:
+                row = found.setdefault(address, {"address": address, "seconds": 0.0, "level": 0})
+                row["seconds"] = max(row["seconds"], round(seconds, 3))
+                row["level"] = max(row["level"], level)
+        rows = sorted(found.values(), key=lambda row: row["address"])
+        return {"lockouts": rows, "missing": gathered.missing}
+
+    def unlock(self, asked: Asked) -> Any:
+        """Let an address try passwords again."""
+        asked.allow()
+        return self._control.ask("unlock", {"address": asked.names["address"]}).addCallback(self._unlocked)
+
+    def _unlocked(self, gathered: Gathered) -> Any:
+        if not any(value["unlocked"] for value in gathered.values):
+            raise RequestRefused(404, "this address is not locked out", missing=gathered.missing)
+        return {"unlocked": 1, "missing": gathered.missing}
+
+    def limits(self, asked: Asked) -> Any:
+        """How much of their limits holders have taken."""
+        asked.allow("scope", "full")
+        scope, full = asked.parameters.get("scope"), asked.parameters.get("full", "false")
+        if scope is not None and scope not in _SCOPES:
+            raise RequestRefused(400, f"scope: there are {', '.join(_SCOPES)}")
+        if full not in ("true", "false"):
+            raise RequestRefused(400, "full: neither true nor false")
+        arguments = {"scope": scope, "full": full == "true"}
+        return self._control.ask("limits", arguments).addCallback(self._limits)
+
+    def _limits(self, gathered: Gathered) -> Any:
+        # The counts are those of all workers already, unless one has more to tell than another.
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for value in gathered.values:
+            for row in value["limits"]:
+                found.setdefault((row["scope"], row["holder"]), row)
+        rows = [found[key] for key in sorted(found)]
+        return {"limits": rows[:MOST_TOLD], "missing": gathered.missing}
+
+
+def _row(user: str) -> dict[str, Any]:
+    return {"user": user, "sessions": 0, "sent": 0, "received": 0, "rate": 0.0, "last_seen": None}
+
+
+def _merged(gathered: Gathered) -> dict[str, dict[str, Any]]:
+    """The rows of all processes, by user."""
+    rows: dict[str, dict[str, Any]] = {}
+    for value in gathered.values:
+        for user, (sessions, sent, received, rate, seen) in value["users"].items():
+            row = rows.setdefault(user, _row(user))
+            row["sessions"] += sessions
+            row["sent"] += sent
+            row["received"] += received
+            row["rate"] = round(row["rate"] + rate, 1)
+            if seen is not None:
+                row["last_seen"] = round(max(seen, row["last_seen"] or 0.0), 3)
+    return rows
