@@ -162,6 +162,7 @@ TESTED_ELSEWHERE = {
     "relay/transports": "relay/test_contract.py",
     "routes/carriers": "routes/test_upstream.py",
     "routes/hops": "routes/test_upstream.py",
+    "routes/pool_words": "config/test_pools.py",
     "service/administration": "service/test_control.py",
     "service/base": "service/test_server.py",
     "session/allowance": "limits/test_sessions.py",

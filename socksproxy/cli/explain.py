@@ -17,6 +17,7 @@ from ..net.names import literal, plain
 from ..net.own_listeners import UNIX
 from ..policy.compiled import RulePolicy
 from ..values.errors import ConfigError
+from ..values.outgoing import Asker
 from ..values.pools import commands_of_pool, pool_looks_up
 from ..values.sticky import WrongName
 from ..values.upstreams import DIRECT, Upstream, chain_of, commands_of
@@ -173,6 +174,7 @@ def _configured(file: str) -> tuple[Configured, ServerWide]:
     """What the file says, and what of that holds for all."""
     from ..config.command_line import limits_of, meanings
     from ..policy.explain import KnownWay, ServerWide
+    from ..routes.pool_words import words_of_choice
 
     try:
         _, configured = read_file(file)
@@ -200,11 +202,16 @@ def _configured(file: str) -> tuple[Configured, ServerWide]:
         own = () if first.outgoing is None else tuple(filter(None, first.outgoing[:2]))
         return KnownWay(chain, looks_up, commands, _sockets_of(first), own)
 
+    def choice(name: str, client: Client, host: str) -> str:
+        if name not in pools:
+            return ""
+        return words_of_choice(pools[name], upstreams, Asker(client.share or "", client.user), host)
+
     via = configured.said.get("via")
     if via is not None and via != DIRECT and via not in upstreams and via not in pools:
         raise CommandFailed(f"{file}: [outgoing] via: there is no upstream {via}")
     outgoing = tuple(configured.said.get("outgoing", ()))
-    return configured, ServerWide(limits_of(said, configured.limits), outgoing, via, ways)
+    return configured, ServerWide(limits_of(said, configured.limits), outgoing, via, ways, choice=choice)
 
 
 def _sockets_of(first: Upstream) -> str:

@@ -82,6 +82,8 @@ class ServerWide(NamedTuple):
     :ivar limits: the server's limits; None: they are not known.
     :ivar outgoing: the addresses from which connections leave.
     :ivar via: the name of the server's way out; None: connections leave directly.
+    :ivar choice: gives, for the name of a pool, the client and the host of the destination, the words for
+        the choice of a member; empty: it is no pool.
     :ivar word: the word of the sticky session that the client's name asks for; None: it asks for none.
     :ivar ways: gives what is known of a way out, by its name.
     """
@@ -91,6 +93,7 @@ class ServerWide(NamedTuple):
     via: str | None = None
     ways: Callable[[str], KnownWay] = lambda name: KnownWay()
     word: str | None = None
+    choice: Callable[[str, Client, str], str] = lambda name, client, host: ""
 
 
 class ExplainedWay(NamedTuple):
@@ -103,6 +106,8 @@ class ExplainedWay(NamedTuple):
     :ivar name: whether the last proxy looks up the name of the destination, so that this server does not.
     :ivar carried: whether the way out carries the command.
     :ivar sockets: as :attr:`KnownWay.sockets`; :attr:`outgoing` likewise.
+    :ivar members: the members of a pool in the order in which they are tried, as far as it is known; empty:
+        the way out is no pool.
     """
 
     proxies: tuple[str, ...]
@@ -111,12 +116,14 @@ class ExplainedWay(NamedTuple):
     carried: bool = True
     sockets: str = ""
     outgoing: tuple[str, ...] = ()
+    members: str = ""
 
     def __str__(self) -> str:
         told = f"via {' > '.join(self.proxies)}" if self.proxies else "directly"
         told += f" {self.sockets}" if self.sockets else ""
         named = ", which looks the name up: rules by network do not count" if self.name else ""
-        return f"{told}, by {self.because}{named}"
+        members = f": {self.members}" if self.members else ""
+        return f"{told}, by {self.because}{named}{members}"
 
 
 class Explanation(NamedTuple):
@@ -273,8 +280,9 @@ def _way(rule: Rule | None, question: RuleQuestion, server: ServerWide) -> Expla
             way = server.ways(via)
             named = question.host is None and question.name is not None
             carried = question.command in way.commands
+            members = server.choice(via, client, question.name or str(question.host or ""))
             return ExplainedWay(
-                way.proxies, because, way.looks_up and named, carried, way.sockets, way.outgoing
+                way.proxies, because, way.looks_up and named, carried, way.sockets, way.outgoing, members
             )
     return None
 

@@ -14,8 +14,26 @@ from math import gcd
 from random import Random
 from typing import Protocol
 
+from ..values.outgoing import Asker
 from ..values.pools import Choose
-from ..values.rendezvous import Rendezvous
+from ..values.rendezvous import Rendezvous, key_of
+
+#: The key of choices that take none.
+NO_KEY = key_of()
+
+
+def key_for(choose: Choose, asker: Asker, host: str) -> bytes:
+    """
+    The key by which *choose*, a hash, decides.
+
+    :param asker: the client and the user.
+    :param host: of the destination.
+    """
+    if choose is Choose.HASH_DESTINATION:
+        return key_of("destination", host)
+    if choose is Choose.HASH_USER and asker.user is not None:
+        return key_of("user", asker.user)
+    return key_of("client", asker.client)
 
 
 class Choosable(Protocol):

@@ -19,9 +19,9 @@ from zope.interface import implementer
 
 from ..errors import SHORTAGES, UpstreamFailed, UpstreamFull, describe, reply_for
 from ..net.dial import Pending
-from ..values.pools import Choose, UpstreamPool
-from ..values.rendezvous import key_of
+from ..values.pools import UpstreamPool
 from ..wire.words import UNSPECIFIED, Address, Command, Reply
+from .choosing import NO_KEY, key_for
 from .interfaces import Route, Trail, UpstreamAssociation, UpstreamBound, through_proxies
 from .members import Member, Members, is_its_own
 from .own import IRoute
@@ -36,7 +36,6 @@ _SILENT = 3
 #: Timers may be this much late.
 _LATE = 1.05
 
-_NO_KEY = key_of()
 #: Replies about a destination that another member may reach.
 _ELSEWHERE = frozenset({Reply.NETWORK_UNREACHABLE, Reply.ADDRESS_TYPE_NOT_SUPPORTED})
 
@@ -153,14 +152,7 @@ class PoolRoute:
     def key(self, trail: Trail, address: Address) -> bytes:
         """By which hashes choose."""
         choose = self.members.settings.choose
-        if not choose.hashes:
-            return _NO_KEY
-        if choose is Choose.HASH_DESTINATION:
-            return key_of("destination", address.host)
-        asker = trail.asker()
-        if choose is Choose.HASH_USER and asker.user is not None:
-            return key_of("user", asker.user)
-        return key_of("client", asker.client)
+        return key_for(choose, trail.asker(), address.host) if choose.hashes else NO_KEY
 
 
 #: The public name; the code has a pool of threads, too.

@@ -16,7 +16,7 @@ from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.words import Address
 
 from ..support.upstreams import upstream
-from .test_upstreams import EXAMPLES, parsed, problems
+from .test_upstreams import EXAMPLES, explained, parsed, problems
 
 ONE = '[upstreams.one]\ntype = "socks5"\naddress = "127.0.0.1:9"\n'
 TWO = '[upstreams.two]\ntype = "http"\naddress = "two.example:9"\n'
@@ -164,3 +164,67 @@ def test_names(otherwise: str, more: Any, names: bool) -> None:
 def test_values() -> None:
     with pytest.raises(ConfigError, match="the port is missing"):
         PoolCheck(every=60, connect=Address.of("a", 0))
+
+
+EXITS = """
+[upstreams.office]
+type = "http"
+address = "office.example:3128"
+
+[upstreams.frankfurt]
+type = "socks5"
+address = "fra.example:1080"
+via = "office"
+weight = 2
+
+[upstreams.paris]
+type = "socks5"
+address = "par.example:1080"
+
+[upstreams.amsterdam]
+type = "socks5"
+address = "ams.example:1080"
+
+[pools.eu]
+members = ["frankfurt", "paris"]
+members-file = "exits"
+choose = "hash-client"
+backup = ["amsterdam"]
+otherwise = "direct"
+
+[pools.turns]
+members = ["frankfurt", "paris"]
+choose = "round-robin"
+
+[[rule]]
+name = "all"
+allow = true
+via = "eu"
+ports = [443]
+
+[[rule]]
+name = "rest"
+allow = true
+via = "turns"
+"""
+
+
+def test_explain(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool, the members in their order for this client, the reason, and what comes then."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exits").write_text("".join(f"socks5://a:hunter2@{n}.example:1\n" for n in range(20)))
+    (tmp_path / "socks.toml").write_text(EXITS)
+    told = explained(capsys, Path("socks.toml"), "connect", "192.0.2.1:443")
+    line = next(line for line in told.split("\n") if "pool" in line)
+    assert line.startswith("  via the pool eu, by rule all: hash-client: ")
+    assert line.endswith(" and 12 more; then amsterdam; then directly")
+    assert "hunter2" not in told
+    again = explained(capsys, Path("socks.toml"), "connect", "192.0.2.1:443", "--from=192.0.2.77")
+    assert line not in again
+    told = explained(capsys, Path("socks.toml"), "connect", "www.example.org:80")
+    assert (
+        "  via the pool turns, by rule rest, which looks the name up: rules by network do not count: "
+        "round-robin: office > frankfurt (weight 2), paris; then refused" in told
+    )
+    data = explained(capsys, Path("socks.toml"), "connect", "192.0.2.1:443", "--json")
+    assert '"members": "hash-client: ' in data
