@@ -45,6 +45,23 @@ class Hop:
     :ivar plain: whether the bytes on the connection are plain, so that a socket of the engine can carry them.
     """
 
+    __slots__ = (
+        "_header",
+        "_http",
+        "_kind",
+        "_login",
+        "_version",
+        "_whose",
+        "address",
+        "counters",
+        "endpoint",
+        "name",
+        "plain",
+        "settings",
+        "success",
+        "tls",
+    )
+
     def __init__(self, name: str, upstream: Upstream, counters: UpstreamCounters | None = None) -> None:
         kind, address, login = upstream.type, upstream.address, upstream.login
         self.name = name

@@ -64,11 +64,28 @@ class UpstreamRoute:
     :param first: leads to the first proxy.
     :param names: gives what looks up the name of the first proxy, and names of destinations.
     :param engine: gives the present relay engine.
-    :param seconds: the seconds in which the last proxy must have the request.
+    :param deadlines: the time in which the last proxy must have the request; routes share it.
     :param resolves: whether the last proxy receives names, and looks them up.
     :param judges: whether the last proxy receives names that are looked up here, for the policy.
     :param threads: make the calls of logins that may block.
     """
+
+    # A pool has thousands.
+    __slots__ = (
+        "_commands",
+        "_first",
+        "_names",
+        "_plain",
+        "_threads",
+        "clock",
+        "counters",
+        "deadlines",
+        "engine",
+        "hops",
+        "judges",
+        "resolves",
+        "via",
+    )
 
     needs_trail = True
 
@@ -79,7 +96,7 @@ class UpstreamRoute:
         first: Direct,
         names: Callable[[], NameLookups],
         engine: Callable[[], RelayEngine | None],
-        seconds: float,
+        deadlines: Deadlines[Try],
         resolves: bool,
         judges: bool,
         threads: Pool,
@@ -92,17 +109,21 @@ class UpstreamRoute:
         self._threads = threads
         self.via: str = ">".join(hop.name for hop in hops)
         self.counters = tuple(hop.counters for hop in hops)
-        self.identity: object = (tuple((hop.name, hop.settings) for hop in hops), first.identity)
         self._commands = commands_of([hop.settings for hop in hops])
         self._first = first
         self._names = names
         self._plain = all(hop.plain for hop in hops)
-        self.deadlines: Deadlines[Try] = Deadlines(clock, seconds, Try.expired)
+        self.deadlines = deadlines
 
     @property
     def names(self) -> NameLookups | None:
         """See :attr:`socksproxy.routes.interfaces.Route.names`."""
         return self._names()
+
+    @property
+    def identity(self) -> object:
+        """See :attr:`socksproxy.routes.interfaces.Route.identity`."""
+        return tuple((hop.name, hop.settings) for hop in self.hops), self._first.identity
 
     def carries(self, command: Command) -> bool:
         """See :meth:`socksproxy.routes.interfaces.Route.carries`."""

@@ -16,6 +16,7 @@ from ..net.resolve import NameLookups
 from ..net.sockets import Leaving
 from ..net.tcp_options import SocketOption
 from ..relay.engine import RelayEngine
+from ..runtime.deadlines import Deadlines
 from ..runtime.pool import Pool
 from ..values.errors import ConfigError
 from ..values.outgoing import Outgoing
@@ -30,7 +31,7 @@ from .members import Member, Members
 from .own import OwnRoute
 from .pool import PoolRoute, patience, try_seconds
 from .pools import Pools
-from .upstream import Nowhere, UpstreamRoute
+from .upstream import Nowhere, Try, UpstreamRoute
 
 _log = Logger(namespace="socksproxy")
 
@@ -85,6 +86,7 @@ class WaysOut:
         self._fixed = fixed
         self._options = options
         before, now = self.counters, time.time()
+        self._since = now
         self.counters = {
             name: before.get(name) or UpstreamCounters(name, self._tell, now, self._counter)
             for name in upstreams
@@ -92,6 +94,7 @@ class WaysOut:
         for name, upstream in upstreams.items():
             self.counters[name].most = upstream.max_sessions
         self.by: Callable[[str | None, Outgoing], Route] = lru_cache(_ROUTES)(self._route)
+        self._within: Callable[[float], Deadlines[Try]] = lru_cache(_ROUTES)(self._new_deadlines)
         self._names_by: Callable[[Leaving], Callable[[], NameLookups]] = lru_cache(_ROUTES)(self._new_names)
         self._leading: Callable[[Outgoing, Leaving], Direct] = lru_cache(_ROUTES)(self._new_direct)
 
@@ -120,7 +123,7 @@ class WaysOut:
 
     def _new_counters(self, name: str, upstream: Upstream) -> UpstreamCounters:
         """The numbers of an upstream, which is new where the file of a pool alone has it."""
-        return self.counters.get(name) or UpstreamCounters(name, self._tell, time.time(), self._counter)
+        return self.counters.get(name) or UpstreamCounters(name, self._tell, self._since, self._counter)
 
     def _by_pool(self, name: str, outgoing: Outgoing) -> Route:
         members = self.pools[name]
@@ -184,7 +187,7 @@ class WaysOut:
             self._direct(outgoing, first),
             self._names_by(_leaving(first)),
             self._engine,
-            min(last.try_timeout, seconds),
+            self._within(min(last.try_timeout, seconds)),
             last.takes_names,
             last.judges_names,
             self._threads,
@@ -217,6 +220,9 @@ class WaysOut:
             if first.outgoing is not None:
                 outgoing = first.outgoing._replace(strict=True)
         return self._leading(outgoing, leaving)
+
+    def _new_deadlines(self, seconds: float) -> Deadlines[Try]:
+        return Deadlines(self._reactor, seconds, Try.expired)
 
     def _new_direct(self, outgoing: Outgoing, leaving: Leaving) -> Direct:
         return Direct(self._reactor, self._engine, outgoing, self._options, self._fixed, leaving)

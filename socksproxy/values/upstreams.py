@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from functools import cache
 from ipaddress import ip_address
 from itertools import pairwise
 from typing import Any, Literal
@@ -253,12 +254,18 @@ def commands_of(chain: Sequence[Upstream]) -> frozenset[Command]:
     """The commands that a way out through *chain* carries; the last upstream serves all but datagrams."""
     if not chain:
         return frozenset(Command)
-    last, found = chain[-1], {Command.CONNECT}
-    if all(each.carries_udp for each in chain):
+    last = chain[-1]
+    return _commands(all(each.carries_udp for each in chain), last.bind, last.resolve_commands)
+
+
+@cache  # thousands of members of a pool share one set
+def _commands(udp: bool, bind: bool, resolve: bool) -> frozenset[Command]:
+    found = {Command.CONNECT}
+    if udp:
         found.add(Command.UDP_ASSOCIATE)
-    if last.bind:
+    if bind:
         found.add(Command.BIND)
-    if last.resolve_commands:
+    if resolve:
         found |= {Command.RESOLVE, Command.RESOLVE_PTR}
     return frozenset(found)
 
