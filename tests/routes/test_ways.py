@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from twisted.internet import reactor
 
 from socksproxy.net import sockets
 from socksproxy.net.dns_resolver import DNSResolver
+from socksproxy.net.sockets import Leaving
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.values.upstreams import Upstream
@@ -22,10 +25,12 @@ from socksproxy.wire.proxy import parse_header
 from socksproxy.wire.words import Address, Command
 
 from ..conftest import Serve
+from ..net.test_sockets import namespace
 from ..support.hosts import Hosts
 from ..support.logs import heard
 from ..support.names import NameServer
 from ..support.origin import Origin, echo
+from ..support.programs import require
 from ..support.proxy import Playing, Proxy, ask5, echoes, until
 from ..support.scripted_proxy import (
     REQUEST,
@@ -36,6 +41,8 @@ from ..support.scripted_proxy import (
     open5,
 )
 from ..support.upstreams import through, upstream
+
+__all__ = ["namespace"]
 
 
 @pytest.fixture
@@ -151,6 +158,30 @@ def test_cannot_leave(
     record = yield proxy.record()
     assert "cannot be used" in record["ended"]
     assert (origin.peers, there.ends, hosts.asked) == ([], [], [])
+
+
+@pytest_twisted.inlineCallbacks
+def test_namespace(serve: Serve, namespace: str) -> Playing:
+    """A destination that is in a namespace alone is reached from there, and from nowhere else."""
+    subprocess.run([require("ip"), "-n", namespace, "link", "set", "lo", "up"], check=True)
+    inside = Leaving(netns=namespace).new_socket(socket.AF_INET, socket.SOCK_STREAM)
+    with socket.socket(fileno=inside.detach()) as listening, ThreadPoolExecutor() as threads:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+
+        def answer() -> None:
+            sock, _ = listening.accept()
+            with sock:
+                echo(sock)
+
+        answered = threads.submit(answer)
+        home = Upstream(type="direct", netns=namespace)
+        proxy: Proxy = yield serve(upstreams={"home": home}, via="home")
+        yield proxy.play(sent_and_heard, proxy, "127.0.0.1", port)
+        yield until(answered.done)
+        proxy.factory.reconfigure(via=None)
+        assert (yield proxy.play(asked, proxy, "127.0.0.1", port)) == 5
 
 
 @pytest_twisted.inlineCallbacks
