@@ -170,7 +170,6 @@ def test_data() -> None:
         "limits": {"rule web": {"sessions": 20, "download": {"per_second": 1_000_000, "burst": 4e6}}},
         "log": False,
         "quota": True,
-        "helper": "",
     }
 
 

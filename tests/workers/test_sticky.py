@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -29,9 +30,19 @@ workers = 4
 log = "access.log"
 [sticky]
 file = "state"
-[outgoing]
-outgoing = [{addresses}]
 """
+
+
+def by_list(hosts: list[str]) -> str:
+    """A list of addresses, of which one is chosen."""
+    return f"[outgoing]\noutgoing = {json.dumps(hosts)}\n"
+
+
+def by_pool(hosts: list[str]) -> str:
+    """A pool whose members leave from one address each."""
+    members = [f'[upstreams."{host}"]\ntype = "direct"\noutgoing = ["{host}"]\n' for host in hosts]
+    pool = f'[pools.eu]\nchoose = "random"\nmembers = {json.dumps(hosts)}\n'
+    return "".join(members) + pool + '[outgoing]\nvia = "eu"\n'
 
 
 def left_from(port: int, origin: Origin, word: str) -> str:
@@ -47,12 +58,15 @@ def left_from(port: int, origin: Origin, word: str) -> str:
     return socket.inet_ntoa(reply[4:8])
 
 
-def test_every_worker(tmp_path: Path, twistd: Callable[..., Program], origin: Origin) -> None:
+@pytest.mark.parametrize("config", [by_list, by_pool])
+def test_every_worker(
+    tmp_path: Path, twistd: Callable[..., Program], origin: Origin, config: Callable[[list[str]], str]
+) -> None:
     """e 32: the same address in four workers, after SIGHUP with another list, and after a restart."""
-    path, hosts = tmp_path / "proxy.toml", [f'"127.0.0.{number}"' for number in range(10, 40)]
+    path, hosts = tmp_path / "proxy.toml", [f"127.0.0.{number}" for number in range(10, 40)]
 
     def write(addresses: list[str]) -> None:
-        path.write_text(CONFIG.format(addresses=", ".join(addresses)))
+        path.write_text(CONFIG + config(addresses))
 
     def start() -> tuple[Program, int]:
         program = twistd("socks", "--config", "proxy.toml")
@@ -69,7 +83,7 @@ def test_every_worker(tmp_path: Path, twistd: Callable[..., Program], origin: Or
     program, port = start()
     first = all_of(port, 8)
     assert len(set(first)) > 1
-    gone = next(host for host in hosts if host.strip('"') not in first)
+    gone = next(host for host in hosts if host not in first)
     write([host for host in hosts if host != gone])
     program.process.send_signal(signal.SIGHUP)
     program.wait_for(r" reloaded: ")
