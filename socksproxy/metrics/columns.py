@@ -21,13 +21,13 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 
 from ..logs.printable import line_of_record
 from ..runtime.shared_file import RecordLock, memory_file
-from .table import BY_NAME, Metric, MetricKind
+from .table import BY_NAME, MICROSECOND, Metric, MetricKind
 
 _log = Logger(namespace="socksproxy")
 
@@ -213,7 +213,8 @@ class OwnColumn:
 
     :param columns: of all processes.
     :param number: of the column, from 0 on.
-    :ivar counts: the numbers, by their places. It is always the same list.
+    :ivar counts: the numbers, by their places. It is always the same list. The sums of histograms are in
+        seconds here.
     """
 
     def __init__(self, columns: Columns, number: int) -> None:
@@ -221,14 +222,23 @@ class OwnColumn:
         self._cells = columns.column(number)
         columns.series()
         # The counters of a worker go on where its process before has left them.
-        self.counts: list[int] = self._cells[: columns.used].tolist()
+        self.counts: list[Any] = self._cells[: columns.used].tolist()
+        #: The places of sums of histograms.
+        self._sums: set[int] = set()
 
     def place(self, metric: Metric, *labels: str, most: int | None = None) -> int:
         """See :meth:`Columns.place`."""
         place = self._columns.place(metric, *labels, most=most)
         self.counts.extend([0] * (self._columns.used - len(self.counts)))
+        total = place + metric.cells - 1
+        if metric.kind is MetricKind.HISTOGRAM and place != NOWHERE and total not in self._sums:
+            self._sums.add(total)
+            self.counts[total] *= metric.scale
         return place
 
     def write(self) -> None:
         """Let other processes see the numbers."""
-        self._cells[: len(self.counts)] = memoryview(array("Q", self.counts))
+        numbers = self.counts.copy()
+        for place in self._sums:
+            numbers[place] = int(numbers[place] / MICROSECOND)
+        self._cells[: len(numbers)] = memoryview(array("Q", numbers))

@@ -125,7 +125,7 @@ def test_retire(columns: Columns) -> None:
             each.counts[place] = 3
         place = each.place(SESSION_SECONDS, "CONNECT")
         each.counts[place] += 1
-        each.counts[place + SESSION_SECONDS.cells - 1] += 2_000_000
+        each.counts[place + SESSION_SECONDS.cells - 1] += 2.0
         place = each.place(CPU_SECONDS)
         each.counts[place] = 5_000_000
         place = each.place(REACTOR_LAG)

@@ -33,7 +33,7 @@ def test_histogram() -> None:
         own.counts[place] += 2
         own.counts[place + 3] += 1
         own.counts[place + last] += 1
-        own.counts[place + last + 1] += 30_000_000
+        own.counts[place + last + 1] += 30.0
         own.write()
     (sample,) = Metrics(columns).snapshot().families[HANDSHAKE_SECONDS.name].samples
     assert sample == Sample((), 8, (4, 4, 4, *[6] * (last - 3), 8), 60.0)

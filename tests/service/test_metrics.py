@@ -6,11 +6,19 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
+import pytest_twisted
 import twisted
 
 from socksproxy.metrics.columns import OwnColumn
 from socksproxy.metrics.table import ENDED
 from socksproxy.service.metrics import ServerMetrics, config_hash
+from socksproxy.service.server import SOCKSService
+from socksproxy.values.metrics import MetricsSettings
+from tests.conftest import Serve
+from tests.support.origin import Origin, echo
+from tests.support.proxy import Playing, Proxy, ask5, until
+from tests.support.service import parsed
 
 
 def options(*arguments: str, config: bytes | None = None) -> Any:
@@ -69,3 +77,35 @@ def test_workers() -> None:
     metrics.show_workers(lambda: ["running", "running"], ["running", "starting"])
     samples = metrics.snapshot().families["socksproxy_workers"].samples
     assert [(each.labels, each.value) for each in samples] == [(("running",), 2), (("starting",), 0)]
+
+
+@pytest_twisted.inlineCallbacks
+def test_service(serve_as: Serve) -> Playing:
+    """A service counts as its plan says, from its start to its end, and follows a reload."""
+    with Origin(echo) as origin:
+        proxy: Proxy = yield serve_as()
+        options = parsed(reactor=proxy.factory.reactor)
+        options.plan = attrs.evolve(options.plan, listeners=[], metrics=MetricsSettings())
+        service = SOCKSService(options, proxy.factory)
+        port: Any = proxy.port
+        service.opened(port, "front")
+        service.startService()
+        metrics, counters = service.metrics, proxy.factory.context.counters
+        assert metrics is not None
+        assert counters is not None
+        with proxy.connect() as client:
+            yield proxy.play(ask5, client, "127.0.0.1", origin.port)
+        yield until(lambda: not proxy.sessions.live)
+        counters.update(0.0)
+        assert metrics.snapshot().value("socksproxy_connections_total", listener="front") == 1
+        for wanted in (None, MetricsSettings(users=5)):
+            options.plan = attrs.evolve(options.plan, metrics=wanted)
+            yield service.reload(options)
+            assert (proxy.factory.context.counters is None) is (wanted is None)
+        # What was counted before stays.
+        snapshot = metrics.snapshot()
+        assert snapshot.value("socksproxy_connections_total", listener="front") == 1
+        assert snapshot.value("socksproxy_user_sessions", user="") == 0
+        yield service.stopService()
+        assert service.metrics is None
+        assert proxy.factory.context.counters is None
