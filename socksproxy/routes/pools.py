@@ -72,6 +72,8 @@ class Pools(Mapping[str, Members]):
         self._pools: dict[str, Members] = {}
         self._checks: dict[str, PoolChecks] = {}
         self._shared: SharedChecks | None = None
+        #: What the worker that checks has told last, by the names of pools.
+        self._told: dict[str, frozenset[str]] = {}
         self._timer: IDelayedCall | None = None
 
     def __getitem__(self, name: str) -> Members:
@@ -146,8 +148,13 @@ class Pools(Mapping[str, Members]):
                 continue
             down = shared.found_down(name, [member.name for member in members])
             if down is not None:
-                for member in members:
-                    members.told_down(member, member.name in down)
+                before = self._told.get(name, frozenset())
+                self._told[name] = down
+                # What this worker's own sessions have found out stays.
+                for changed in down ^ before:
+                    member = members.get(changed)
+                    if member is not None:
+                        members.told_down(member, changed in down)
 
     def _works_beside(self, members: Members, since: float) -> bool:
         """Whether another pool than *members* has worked since a moment."""

@@ -146,6 +146,10 @@ def test_other_worker(serve_as: Serve) -> Playing:
         shared.finds = finds
         clock.advance(1)
         assert (one.health, two.health) == (health, Health.UP)
+    pools["eu"].failed(two, "a session of this worker")
+    shared.finds = frozenset(["m0"])
+    clock.advance(1)
+    assert (one.health, two.health) == (Health.DOWN, Health.DOWN)
     clock.pump([1] * 60)
     assert len(there.ends) == 1
     assert shared.told == []
