@@ -68,7 +68,7 @@ class StoreThread:
         self._link: StoreLink | None = None
         self._column = ""
         self._seen = 1
-        self._beats = self._resyncs = 0.0
+        self._beats = self._resyncs = self._flushes = 0.0
         self._ending = False
 
     def start(self) -> None:
@@ -160,6 +160,8 @@ class StoreThread:
             if now >= self._resyncs:
                 self._write(link, list(self._counts))
                 self._resyncs = now + self._timing.resync
+            elif self._changed and now >= self._flushes:
+                self._write(link, list(self._changed))
             self._work(link, asks, jobs)
         except StoreProblem as problem:
             self._lose(problem)
@@ -168,7 +170,7 @@ class StoreThread:
     def _wait(self) -> float:
         """Seconds until there is something to do in any case."""
         left = min(self._beats, self._resyncs) - monotonic()
-        if self._counts:
+        if self._counts or self._changed:
             left = min(left, self._timing.pause)
         return max(left, 0.001)
 
@@ -198,24 +200,19 @@ class StoreThread:
             self._changed[row] = None
 
     def _work(self, link: StoreLink, asks: list[Ask], jobs: list[Job]) -> None:
-        commands = [*self._counting(list(self._changed)), *self._admitting(asks)]
-        written = len(self._changed)
+        commands = list(self._admitting(asks))
+        judged = len(commands)
         commands += [
             ScriptCall(job.script, [self._prefix + key for key in job.keys], job.arguments) for job in jobs
         ]
         if not commands:
             return
         answers = link.run(commands, self._timing.patience)
-        if written:
-            self._have_written(list(self._changed))
         if jobs:
-            self._in_reactor(
-                self._reports.done, list(zip(jobs, answers[len(answers) - len(jobs) :], strict=True))
-            )
+            self._in_reactor(self._reports.done, list(zip(jobs, answers[judged:], strict=True)))
             jobs.clear()
         if asks:
-            first = -(-written // _ROWS)
-            self._judged(link, asks, answers[first : first + -(-len(asks) // _ASKS)])
+            self._judged(link, asks, answers[:judged])
 
     def _judged(self, link: StoreLink, asks: list[Ask], answers: list[Any]) -> None:
         if b"lost" in answers:
@@ -226,14 +223,32 @@ class StoreThread:
             answers = link.run(list(self._admitting(asks)), self._timing.patience)
             if b"lost" in answers:
                 raise StoreProblem("forgets this node")
-        verdicts = [int(word) for answer in answers for word in answer.split()]
-        pairs = list(zip(asks, verdicts, strict=True))
-        for ask, verdict in pairs:
-            if not verdict:
-                for row in ask.rows:
-                    self._counts[row] = self._counts.get(row, 0) + 1
+        refused = self._take_verdicts(asks, answers)
+        if refused and self._changed:
+            # What has ended meanwhile may have made room.
+            self._write(link, list(self._changed))
+            again = [ask for ask, _ in refused]
+            refused = self._take_verdicts(
+                again, link.run(list(self._admitting(again)), self._timing.patience)
+            )
+        if refused:
+            self._in_reactor(self._reports.answered, refused)
         asks.clear()
-        self._in_reactor(self._reports.answered, pairs)
+
+    def _take_verdicts(self, asks: list[Ask], answers: list[Any]) -> list[tuple[Ask, int]]:
+        """Count and tell the sessions that are admitted; the others are returned."""
+        verdicts = [int(word) for answer in answers for word in answer.split()]
+        admitted, refused = [], []
+        for pair in zip(asks, verdicts, strict=True):
+            if pair[1]:
+                refused.append(pair)
+                continue
+            admitted.append(pair)
+            for row in pair[0].rows:
+                self._counts[row] = self._counts.get(row, 0) + 1
+        if admitted:
+            self._in_reactor(self._reports.answered, admitted)
+        return refused
 
     def _admitting(self, asks: list[Ask]) -> Iterator[ScriptCall]:
         for some in _parts(asks, _ASKS):
@@ -260,6 +275,7 @@ class StoreThread:
             self._have_written(some)
 
     def _have_written(self, rows: list[str]) -> None:
+        self._flushes = monotonic() + self._timing.pause
         for row in rows:
             self._changed.pop(row, None)
             if not self._counts[row]:

@@ -310,3 +310,18 @@ def test_check(valkey: StartServer) -> None:
         assert words in str(caught.value)
         assert "hunter2" not in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest_twisted.inlineCallbacks
+def test_room_at_once(valkey: StartServer) -> Playing:
+    """A session that ends makes room for the next one at once, though its end is not written yet."""
+    nodes = Nodes(valkey().url, 1, Timing(pause=5.0))
+    store = nodes.one
+    yield nodes.start()
+    last = Need(BOB.key, 1)
+    assert (yield asked(store, last)) == ADMITTED
+    for _ in range(3):
+        store.count(last.key, -1)
+        assert (yield asked(store, last)) == ADMITTED
+    assert (yield asked(store, last)) == 1
+    yield nodes.stop()
