@@ -33,7 +33,9 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..identity import share_of
 from ..runtime.recent import Recent
+from ..shared.store import SharedStore
 from .fingerprints import Fingerprints
+from .shared_penalties import SharedPenalties
 
 __all__ = ["Penalties", "TooManyFailures"]
 
@@ -133,6 +135,7 @@ class Penalties:
         self._levels: tuple[dict[Source, None], ...] = tuple({} for _ in range(_LEVELS + 1))
         self._names: Recent[int, _Bucket] = Recent(clock, most)
         self._logins: Recent[tuple[Source, int], bool] = Recent(clock, most)
+        self._shared: SharedPenalties | None = None
 
     @property
     def entries(self) -> int:
@@ -153,6 +156,26 @@ class Penalties:
             self._names = Recent(self._clock, self._most)
             for level in self._levels:
                 level.clear()
+
+    def share_with(self, store: SharedStore | None) -> None:
+        """Count failures of addresses on all nodes that share *store*; None: this node is alone."""
+        if store is (None if self._shared is None else self._shared.store):
+            return
+        times = WINDOW, FIRST, LONGEST, QUIET
+        self._shared = None if store is None else SharedPenalties(store, times, self._locked_elsewhere)
+
+    def _locked_elsewhere(self, network: str, seconds: float, level: int) -> None:
+        """*network* is refused on all nodes, for the penalty of that *level*."""
+        if self._failures is None:
+            return
+        now = self._clock.seconds()
+        record = self._record(network, now)
+        if now + seconds <= record.until:
+            return
+        self._relocate(network, record, min(level, _LEVELS))
+        record.failures = []
+        record.guesses = 0
+        record.until = now + seconds
 
     def refuses(self, host: str | None, username: bytes) -> bool:
         """
@@ -225,6 +248,13 @@ class Penalties:
         """
         if self._failures is None:
             return 0.0
+        seconds = self._failed(host, username, guess, answered)
+        if seconds is not None and self._shared is not None and (network := _network(host)) is not None:
+            self._shared.failed(network, username, self._failures)
+        return seconds
+
+    def _failed(self, host: str | None, username: bytes, guess: bytes | None, answered: bool) -> float | None:
+        assert self._failures is not None
         # A hash, because a name may be as long as 255 bytes.
         name = hash(username)
         source = _source(host, username)
@@ -264,6 +294,8 @@ class Penalties:
         record = self._records.get(source)
         if record is not None and record.failures:
             record.failures = [known for known in record.failures if known.name != name]
+            if self._shared is not None and (network := _network(host)) is not None:
+                self._shared.succeeded(network, username)
 
     def locked_out(self, most: int) -> list[tuple[str, float, int]]:
         """
@@ -319,14 +351,17 @@ class Penalties:
         return record
 
     def _punish(self, source: Source, record: _Record, now: float) -> float:
-        del self._levels[record.level][source]
-        record.level = min(record.level + 1, _LEVELS)
-        self._enter(source, record)
+        self._relocate(source, record, min(record.level + 1, _LEVELS))
         record.failures = []
         record.guesses = 0
         seconds = min(FIRST * 2.0 ** (record.level - 1), LONGEST)
         record.until = now + seconds
         return seconds
+
+    def _relocate(self, source: Source, record: _Record, level: int) -> None:
+        del self._levels[record.level][source]
+        record.level = level
+        self._enter(source, record)
 
     def _enter(self, source: Source, record: _Record) -> None:
         """Put *source* at the end of its level, and let the first one make room if there are too many."""
@@ -342,3 +377,8 @@ def _source(host: str | None, username: bytes) -> Source:
     """The key of failures that count together: the network or the local user, else the user's name."""
     network = share_of(host)
     return hash(username) if network is None else network
+
+
+def _network(host: str | None) -> str | None:
+    """The network of *host*; None: it is a local user, whom other machines do not know."""
+    return None if host is None or host.startswith("uid ") else share_of(host)

@@ -184,6 +184,7 @@ class ServerContext:
         self.binds = Binds(self.check, reactor, bind, advertised, outgoing)
         self.associations = Associations(reactor, self.check, udp, advertised, outgoing)
         self.ledger = Ledger(reactor, settings.limits, settings.usage, store=settings.shared)
+        self._share_penalties()
         self.limits_each_session = bool(settings.limits.session)
         #: The sticky sessions; None: every name is the name of a user.
         self.pins = None if settings.sticky is None else Pins(settings.sticky, reactor)
@@ -288,6 +289,7 @@ class ServerContext:
         before, self.settings = self.settings, settings
         judged_anew = authentication is not self.authentication or settings.policy is not before.policy
         self.authentication = authentication
+        self._share_penalties()
         if settings.policy is not before.policy:
             self.set_policy(DefaultPolicy() if settings.policy is None else settings.policy)
         if settings.helpers != before.helpers:
@@ -321,6 +323,10 @@ class ServerContext:
             self.ledger.set(settings.limits, settings.usage, settings.shared)
             self.limits_each_session = bool(settings.limits.session)
         return limited_anew, judged_anew
+
+    def _share_penalties(self) -> None:
+        if self.authentication is not None:
+            self.authentication.penalties.share_with(self.settings.shared)
 
     def set_policy(self, policy: IPolicy) -> None:
         """*policy* decides from now on."""

@@ -9,6 +9,8 @@ Every key begins with ``sp:{SITE}:SCHEMA:``. The braces keep the keys of one sit
   as the sessions of a user.
 * ``u:PERIOD:HOLDER``: a hash. The field of each node has the bytes that the holder has used there in a day or
   a month.
+* ``f:NETWORK``: a hash. Each user has a field with the failures to log in as that user from there.
+* ``l:NETWORK``: a hash: the number of the penalty, and when it ends.
 * ``r:ROW``: the theoretical arrival time of a rate (GCRA), in microseconds.
 
 A script uses the server's time and no other. It changes rows only when it has decided everything, so that a
@@ -178,3 +180,28 @@ for number, key in ipairs(KEYS) do
 end
 return answers
 """)
+
+#: Keys: failures, penalty. Arguments: a user, how many failures there may be, then in milliseconds: for how
+#: long failures count, the first penalty, the longest one, and how long a penalty is remembered.
+#: Answer: milliseconds for which the address is refused from now on (0: it is not), and the penalty's number.
+FAILED = script(
+    _TIME
+    + """
+local level, till = unpack(redis.call('HMGET', KEYS[2], 'level', 'till'))
+level, till = tonumber(level or 0), tonumber(till or 0)
+if till > now then return {till - now, level} end
+redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+local failures = 0
+for _, count in ipairs(redis.call('HVALS', KEYS[1])) do failures = failures + count end
+if failures < tonumber(ARGV[2]) then return {0, 0} end
+local lasts = math.min(ARGV[4] * 2 ^ level, tonumber(ARGV[5]))
+redis.call('HSET', KEYS[2], 'level', level + 1, 'till', string.format('%.0f', now + lasts))
+redis.call('PEXPIRE', KEYS[2], string.format('%.0f', lasts + ARGV[6]))
+redis.call('DEL', KEYS[1])
+return {lasts, level + 1}
+"""
+)
+
+#: Keys: failures. Arguments: a user, whose failures from there are forgiven.
+FORGIVEN = script("return redis.call('HDEL', KEYS[1], ARGV[1])")

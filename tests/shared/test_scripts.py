@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 from redis.exceptions import ResponseError
 
-from socksproxy.shared.scripts import ADMIT, COUNT, LEASE, LEAVE, USAGE, Script, prefix
+from socksproxy.shared.scripts import ADMIT, COUNT, FAILED, FORGIVEN, LEASE, LEAVE, USAGE, Script, prefix
 from tests.support.valkey import Valkey
 
 _sites = count()
@@ -236,3 +236,32 @@ def test_usage(site: Site) -> None:
         assert answer == [7, 2**52]
         break
     assert tell("c", 0, 0) == [13, 2**52 + 60]
+
+
+def test_failures(site: Site) -> None:
+    """The last failure begins a penalty, and each one is twice as long, up to the longest."""
+    times = 60_000, 1000, 3000, LONG
+
+    def fail(user: str = "x", text: Script | str = FAILED) -> list[int]:
+        found: list[int] = site.run(text, ["f:net", "l:net"], user, 2, *times)
+        return found
+
+    for level, seconds in enumerate([1000, 2000, 3000, 3000], 1):
+        assert fail() == [0, 0]
+        site.run(FORGIVEN, ["f:net"], "y")
+        assert fail("y") == [seconds, level]
+        left, known = fail()
+        assert seconds - 500 < left <= seconds
+        assert known == level
+        site.client.hset(f"{site.prefix}l:net", "till", 0)
+    assert fail() == [0, 0]
+    site.run(FORGIVEN, ["f:net"], "x")
+    assert fail() == [0, 0]
+    for text in broken_off(FAILED):
+        site.client.hset(f"{site.prefix}l:net", "till", 0)
+        try:
+            fail("x", text)
+        except ResponseError:
+            continue
+        break
+    assert site.client.pttl(f"{site.prefix}l:net") > 0

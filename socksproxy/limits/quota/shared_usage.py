@@ -23,7 +23,7 @@ _DAY = 86_400_000
 _DAY_STAYS, _MONTH_STAYS = 9 * _DAY, 70 * _DAY
 
 
-class Told(Protocol):
+class CountedUse(Protocol):
     """The use of one holder, as a node knows it."""
 
     name: str
@@ -47,10 +47,10 @@ class SharedUsage:
 
     def __init__(self, store: SharedStore) -> None:
         self.store = store
-        self._waiting: dict[Told, None] = {}
+        self._waiting: dict[CountedUse, None] = {}
         self._asked = False
 
-    def tell(self, used: Told) -> None:
+    def tell(self, used: CountedUse) -> None:
         """Tell the totals of *used*, and learn those of other nodes, soon."""
         self._waiting[used] = None
 
