@@ -2,13 +2,14 @@
 """
 Measure this server beside itself, configured in another way: what a way to run it costs.
 
-    python benchmarks/variants.py proxy workers limits shared metrics spread
+    python benchmarks/variants.py proxy workers limits shared metrics datagrams spread
 
 proxy      behind HAProxy with PROXY headers (send-proxy-v2), beside HAProxy without them
 workers    --workers 2 beside one process
 limits     --workers 2 with limits on sessions and new sessions, beside --workers 2 without
 shared     --workers 2 with these limits, beside one process with them
 metrics    with [metrics] in the file, beside a server that counts nothing; also the time of echoes
+datagrams  datagrams through one SOCKS5 upstream, which is this server, too, beside datagrams without it
 spread     how evenly the sessions fall on two workers
 
 In each round both are started afresh, and the first one changes. The figure is the median of the rounds'
@@ -58,16 +59,31 @@ class Variant:
 
     :ivar options: of the server; ``{port}`` is its port.
     :ivar config: the text of its configuration file; none: there is no file.
+    :ivar upstream: whether there is an upstream, whose port is ``{upstream}`` in the configuration.
     :ivar balanced: what HAProxy has on the server's line, in front of it; None: there is no HAProxy.
     """
 
     options: tuple[str, ...] = ("--port", "{port}")
     config: str = ""
     balanced: str | None = None
+    upstream: bool = False
 
 
 #: The load, and what it is made of.
 _SESSIONS = (("rate", "session"),)
+#: By the name of a pair that has other loads.
+_LOADS = {
+    "metrics": (("rate", "session"), ("rtt", "echo")),
+    "datagrams": (("udp", "datagram echo"),),
+}
+_UPSTREAM = """
+[upstreams.one]
+type = "socks5"
+address = "127.0.0.1:{upstream}"
+
+[outgoing]
+via = "one"
+"""
 _TWO = ("--port", "{port}", "--workers", "2")
 #: By the name of a pair: the way that costs something, and the way to compare it with.
 PAIRS = {
@@ -79,6 +95,7 @@ PAIRS = {
     "limits": (Variant(_TWO, config=_LIMITS), Variant(_TWO)),
     "shared": (Variant(_TWO, config=_LIMITS), Variant(config=_LIMITS)),
     "metrics": (Variant(config="[metrics]\n"), Variant()),
+    "datagrams": (Variant(config=_UPSTREAM, upstream=True), Variant()),
 }
 
 
@@ -102,7 +119,7 @@ def main(words: Sequence[str]) -> int:
         if name == "spread":
             print(f"spread: {_spread(binary, options.count)}", flush=True)
             continue
-        for load_of, thing in (("rate", "session"), ("rtt", "echo")) if name == "metrics" else _SESSIONS:
+        for load_of, thing in _LOADS.get(name, _SESSIONS):
             rounds = []
             for number in range(options.rounds):
                 pair = PAIRS[name] if number % 2 else reversed(PAIRS[name])
@@ -117,7 +134,12 @@ def main(words: Sequence[str]) -> int:
 
 def _measure(binary: Path, variant: Variant, count: int, load_of: str = "rate") -> dict[str, float]:
     cores = machine.cores()
-    with _running(variant) as server, _balanced(variant, server) as port:
+    with contextlib.ExitStack() as stack:
+        upstream = 0
+        if variant.upstream:
+            upstream = stack.enter_context(_running(Variant(), core=cores.load)).port
+        server = stack.enter_context(_running(variant, upstream=upstream))
+        port = stack.enter_context(_balanced(variant, server))
         arguments = [load_of, "-c", "64", "-n", str(count)]
         outcome = load.run(binary, arguments, port, server.process.pid, (cores.load,))
     if outcome.problem or outcome.failed:
@@ -125,16 +147,23 @@ def _measure(binary: Path, variant: Variant, count: int, load_of: str = "rate") 
     return outcome.figures
 
 
-def _running(variant: Variant, *more: str) -> processes.Server:
+def _running(variant: Variant, *more: str, upstream: int = 0, core: int | None = None) -> processes.Server:
+    """
+    The server.
+
+    :param upstream: the port of its upstream.
+    :param core: the core that it has; None: the server's.
+    """
+
     def command(port: int, directory: Path) -> Sequence[str]:
         words = [option.format(port=port) for option in (*variant.options, *more)]
         if variant.config:
             file = directory / "socks.toml"
-            file.write_text(variant.config, "utf-8")
+            file.write_text(variant.config.replace("{upstream}", str(upstream)), "utf-8")
             words += ["--config", str(file)]
         return [sys.executable, "-m", "twisted", "socks", *words]
 
-    return processes.Server(command, (machine.cores().server,))
+    return processes.Server(command, (machine.cores().server if core is None else core,))
 
 
 @contextlib.contextmanager
