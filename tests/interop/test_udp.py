@@ -218,6 +218,11 @@ def certificate() -> tuple[Any, Any]:
 
 def test_quic(proxy: Proxy) -> None:
     """A handshake, and a download whose every byte comes: QUIC's datagrams are large and come in bursts."""
+    download(proxy)
+
+
+def download(proxy: Proxy) -> None:
+    """A download by QUIC."""
     quic = library("aioquic.asyncio")
     connection = library("aioquic.quic.connection")
     configuration = library("aioquic.quic.configuration").QuicConfiguration

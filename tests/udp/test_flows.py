@@ -6,6 +6,7 @@ Numbers such as "e 38" are those of known faults of other servers.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,6 +37,7 @@ from ..support.udp import (
     Echo,
     Proxy,
     Refused,
+    is_silent,
     kinds,
     reactor,
     serving,
@@ -383,6 +385,53 @@ async def test_control_connection_is_drained() -> None:
     """What a proxy says there is read, and means nothing."""
     async with relaying("engine") as (proxy, there, relay):
         await proxy.run(control_talks, there, relay)
+
+
+# From where they leave.
+
+
+@kinds
+@pytest_twisted.ensureDeferred
+async def test_outgoing_address(kind: str) -> None:
+    """e 40: the datagrams leave from the address from which the connection to the proxy leaves."""
+
+    def scenario(proxy: Proxy, relay: socket.socket) -> None:
+        with Client(proxy) as client:
+            client.send(b"x", ("198.51.100.1", 53))
+            assert relay.recvfrom(1000)[1][0] == "127.0.0.5"
+
+    async with relaying(kind, outgoing=["127.0.0.5"]) as (proxy, there, relay):
+        await proxy.run(scenario, relay)
+        assert there.ends[0].transport.getPeer().host == "127.0.0.5"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an interface can be chosen with a privilege")
+@kinds
+@pytest_twisted.ensureDeferred
+async def test_interface(kind: str) -> None:
+    """e 40: sing-box forgets the interface of UDP ports."""
+
+    def scenario(proxy: Proxy, relay: socket.socket) -> None:
+        with Client(proxy) as client:
+            client.send(b"x", ("198.51.100.1", 53))
+            relay.recvfrom(1000)
+            port = the_flow(proxy).port
+            link = port.link if kind == "engine" else port.port.socket
+            assert link.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).rstrip(b"\0") == b"lo"
+
+    async with relaying(kind, interface="lo") as (proxy, _, relay):
+        await proxy.run(scenario, relay)
+
+
+@pytest_twisted.ensureDeferred
+async def test_interface_that_is_not_there() -> None:
+    """e 19: nothing leaves by another one."""
+    async with relaying("engine", interface="none0") as (proxy, there, relay):
+        with pytest.raises(Refused) as caught:
+            await proxy.run(Client)
+        assert caught.value.args == (1,)
+        assert there.ends == []
+        assert is_silent(relay, seconds=0.01)
 
 
 # Failures: never directly.
