@@ -25,6 +25,7 @@ from ..client.handshake import HandshakeFailed, Problem, Work
 from ..errors import (
     SHORTAGES,
     CommandNotSupported,
+    ConnectFailed,
     NameNotFound,
     SOCKSError,
     UpstreamFailed,
@@ -215,7 +216,10 @@ class UpstreamRoute:
 
     def _by_endpoint(self, endpoint: str) -> Deferred[Dialed]:
         reactor = EndpointReactor(self.clock, self._names)
-        connecting: Deferred[Any] = clientFromString(reactor, endpoint).connect(_Links())
+        try:
+            connecting: Deferred[Any] = clientFromString(reactor, endpoint).connect(_Links())
+        except Exception:  # Twisted and its plugins raise all kinds, and their words may hold a password
+            return fail(ConnectFailed("the endpoint cannot be used", Reply.GENERAL_FAILURE))
         return connecting.addCallback(_dialed)
 
 

@@ -354,6 +354,19 @@ def test_endpoint(serve: Serve, scripted: Any, tmp_path: Path) -> Playing:
     assert (yield proxy.play(asked, proxy, "192.0.2.77", 8080)) == 1
 
 
+@pytest_twisted.inlineCallbacks
+def test_wrong_endpoint(serve_as: Serve) -> Playing:
+    """An endpoint of Python's, which no file has been checked for: reply 1, and no word of it is told."""
+    ways = {"one": Upstream(type="socks5", endpoint="tcp:a:hunter2")}
+    proxy: Proxy = yield serve_as(upstreams=ways, via="one")
+    with heard() as lines:
+        assert (yield proxy.play(asked, proxy, "192.0.2.1", 80)) == 1
+        record = yield proxy.record()
+    assert "the endpoint cannot be used" in record["ended"]
+    assert "hunter2" not in repr((lines, record))
+    assert proxy.sessions.context.ways.counters["one"].sessions == 0
+
+
 # Names that are looked up for the rules alone.
 
 
