@@ -138,7 +138,7 @@ def of_upstreams(upstreams: Mapping[str, Upstream], resolver: str) -> Iterator[C
             yield ConfigError(right, path=(UPSTREAMS, name, "netns"))
         keys = [key for key in ("interface", "mark", "netns") if getattr(upstream, key) is not None]
         if keys and resolver == "system" and _has_names(upstream):
-            right = 'names are looked up by the C library, which leaves otherwise; "dns:HOST" leaves likewise'
+            right = 'names are looked up by the C library, which leaves otherwise; "dns:HOST" does not'
             yield ConfigError(right, path=(UPSTREAMS, name, keys[0]), shown=False)
 
 
