@@ -10,11 +10,12 @@ takes from a process that dies. A file that is cut short or overwritten costs en
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
 from collections.abc import Callable
-from fcntl import LOCK_EX, LOCK_UN, lockf
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, lockf
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -33,6 +34,9 @@ _WAYS, _PARTS = 16, 4096
 MOST = _WAYS * _PARTS
 
 _MILLISECONDS = 1000
+
+#: How often the lock is tried, and the seconds between two attempts.
+_ATTEMPTS, _LOOK_AGAIN = 200, 0.0001
 
 
 class FirstUsesError(Exception):
@@ -124,13 +128,27 @@ class FirstUses:
         if self.path is None:
             return self._in_memory(name, now, decide)
         try:
-            lockf(self._descriptor, LOCK_EX)
+            self._lock()
             try:
                 return self._in_file(name, now, decide)
             finally:
                 lockf(self._descriptor, LOCK_UN)
         except OSError as problem:
             raise FirstUsesError(f"{self.path}: {describe(problem)}") from None
+
+    def _lock(self) -> None:
+        """
+        Keep other processes out. Ours need the file for microseconds, and any other one stops no session.
+
+        :raises OSError: (ETIMEDOUT) when another process keeps the lock.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                lockf(self._descriptor, LOCK_EX | LOCK_NB)
+                return
+            except (BlockingIOError, PermissionError):
+                time.sleep(_LOOK_AGAIN)
+        raise OSError(errno.ETIMEDOUT, "another process keeps it locked")
 
     def _in_file(self, name: bytes, now: int, decide: Callable[[Entry | None, int], Entry]) -> Entry:
         key = blake2b(name, digest_size=_KEY, key=self._secret).digest()
@@ -162,7 +180,7 @@ class FirstUses:
     def _open(self, path: str) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
         self._descriptor = os.open(path, flags, 0o600)
-        lockf(self._descriptor, LOCK_EX)
+        self._lock()
         try:
             header = os.pread(self._descriptor, _HEADER, 0)
             if not header:

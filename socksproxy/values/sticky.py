@@ -25,8 +25,10 @@ PARAMETERS = (FOR,)
 
 #: The longest word, and the longest separator.
 MOST_WORD, MOST_SEPARATOR = 64, 32
+#: The longest life of a sticky session: a year.
+MOST_SECONDS = 366 * 86400
 
-_WORD = re.compile(rb"[A-Za-z0-9_.]{1,64}")
+_WORD = re.compile(rb"[A-Za-z0-9_.]{1,%d}" % MOST_WORD)
 _MINUTES = re.compile(rb"[1-9][0-9]{0,5}")
 _OF_WORDS = re.compile(r"[A-Za-z0-9_.]*")
 
@@ -71,10 +73,6 @@ def _check_seconds(settings: StickySettings, attribute: Any, value: float) -> No
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MOST_SECONDS:
         key = attribute.name.replace("seconds", "for").replace("most", "max")
         raise ConfigError(f"not a number of seconds from 1 to {MOST_SECONDS}", path=(key,))
-
-
-#: The longest life of a sticky session: a year.
-MOST_SECONDS = 366 * 86400
 
 
 @attrs.frozen(kw_only=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -145,3 +147,26 @@ def test_together(tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert found == found[:1] * 4
+
+
+def test_locked(tmp_path: Path) -> None:
+    """A process that keeps the lock holds nothing up for long."""
+    path = str(tmp_path / "sticky")
+    uses = FirstUses(path, Wall())
+    code = (
+        "import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.lockf(file, fcntl.LOCK_EX); "
+        "print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(FirstUsesError, match="another process keeps it locked"):
+            uses.began(b"bob", 600)
+        with pytest.raises(FirstUsesError, match="another process keeps it locked"):
+            FirstUses(path)
+        other.stdin.close()
+        other.wait()
+    assert uses.began(b"bob", 600)
+    uses.close()
