@@ -85,7 +85,9 @@ def run(options: Namespace) -> None:
     from ..policy.explain import explain
 
     configured, server = _configured(options.file)
-    server = server._replace(word=_word(options, configured))
+    word = _word(options, configured)
+    if word is not None:
+        server = _with_word(server, word)
     destination = None if options.destination is None else _destination(options.destination, options.command)
     if destination is None and _COMMANDS[options.command] is not Command.UDP_ASSOCIATE:
         raise CommandFailed(f"{options.command} needs HOST:PORT; only associate can be without")
@@ -119,6 +121,16 @@ def _word(options: Namespace, configured: Configured) -> str | None:
         return None
     options.user = name.user.decode("utf-8", "surrogateescape")
     return name.word
+
+
+def _with_word(server: ServerWide, word: str) -> ServerWide:
+    """*server*, for a client whose name has *word*, which decides before the choice of a pool does."""
+
+    def choice(name: str, client: Client, host: str) -> str:
+        told = server.choice(name, client, host)
+        return told and f"by the session word {word}, before {told}"
+
+    return server._replace(word=word, choice=choice)
 
 
 def _client(options: Namespace, configured: Configured, now: float) -> Client:

@@ -521,3 +521,17 @@ def test_quota(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     assert "  limits of each user of rule free: sessions 5\n" in told
     assert "  for no quota but the rule's own\n" in told
+
+
+def test_a_sticky_session_in_a_pool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The word decides before the choice of a pool does, too."""
+    file = tmp_path / "socks.toml"
+    file.write_text(
+        '[sticky]\n[upstreams.a]\ntype = "direct"\n[upstreams.b]\ntype = "direct"\n'
+        '[pools.eu]\nmembers = ["a", "b"]\nchoose = "random"\n[outgoing]\nvia = "eu"\n'
+    )
+    question = ["connect", "203.0.113.9:443", "--user"]
+    assert main(["explain", str(file), *question, "bob-session-abc"]) == 0
+    assert ": by the session word abc, before random: a, b;" in capsys.readouterr().out
+    assert main(["explain", str(file), *question, "bob"]) == 0
+    assert "session word" not in capsys.readouterr().out
