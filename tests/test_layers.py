@@ -144,7 +144,6 @@ TESTED_ELSEWHERE = {
     "cli/run": "interop/test_run.py",
     # The parts of one thing that clients meet as a whole.
     "admin/agent": "interop/test_haproxy_agent.py",
-    "admin/answers": "admin/test_api.py",
     "admin/control": "admin/test_api.py",
     "admin/errors": "admin/test_api.py",
     "admin/holder_routes": "service/test_holders.py",

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 
 from .control import Control, Gathered
 from .errors import RequestRefused
+from .event_stream import EventSource
 from .holder_routes import HolderRoutes
 from .routes import ApiRoute, Asked, Routes
 from .scrape import MetricsRoute
@@ -54,6 +55,7 @@ def routes_of(control: Control) -> Routes:
             ApiRoute("GET", "/v1/trace", _OPERATOR, TraceRoutes(control).trace),
             *HolderRoutes(control, sessions).routes,
             ApiRoute("GET", "/v1/config", _MONITOR, server.config),
+            ApiRoute("GET", "/v1/events", _MONITOR, EventSource(control).events),
             ApiRoute("GET", "/v1/sessions", _MONITOR, sessions.all),
             ApiRoute("POST", "/v1/sessions/kill", _OPERATOR, sessions.kill),
             ApiRoute("GET", "/v1/sessions/{id}", _MONITOR, sessions.one),

@@ -5,7 +5,7 @@ The routes of sessions: list them, look at one, end some.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import merge
 from typing import Any
 
@@ -155,13 +155,10 @@ def _page(gathered: Gathered, limit: int) -> Response:
     """One page of the pages of all processes."""
     rows: list[bytes] = []
     size, last, more = 0, None, any(value["more"] for value in gathered.values)
-    pages = [_placed(answer) for answer in gathered.answers]
     # Behind the end of a page that was cut there may be sessions that come before those of another one.
-    known = [
-        page[-1][0] for page, value in zip(pages, gathered.values, strict=True) if page and value["more"]
-    ]
-    end = min(known, default=None)
-    for place, row in merge(*pages):
+    ends = [value["places"][-1] for value in gathered.values if value["more"] and value["places"]]
+    end = min(map(_place, ends), default=None)
+    for place, row in merge(*map(_placed, gathered.answers)):
         size += len(row)
         if len(rows) == limit or size > MOST_BYTES or (end is not None and place > end):
             more = True
@@ -175,8 +172,12 @@ def _page(gathered: Gathered, limit: int) -> Response:
     return Response(b'{"sessions": [' + b",\n".join(rows) + b"], " + json.dumps(tail)[1:].encode() + b"\n")
 
 
-def _placed(answer: ProcessAnswer) -> list[tuple[SessionPlace, bytes]]:
-    places = [
-        SessionPlace(key, (first, second, third)) for key, first, second, third in answer.value["places"]
-    ]
-    return list(zip(places, lines_of(answer.parts), strict=True))
+def _placed(answer: ProcessAnswer) -> Iterator[tuple[SessionPlace, bytes]]:
+    """The sessions of one process; no more of them are made than the page takes."""
+    rows = (row for part in answer.parts for row in part.split(b"\n"))
+    return ((_place(told), row) for told, row in zip(answer.value["places"], rows, strict=True))
+
+
+def _place(told: Sequence[Any]) -> SessionPlace:
+    key, generation, worker, number = told
+    return SessionPlace(key, (generation, worker, number))
