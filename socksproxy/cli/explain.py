@@ -18,9 +18,9 @@ from ..net.own_listeners import UNIX
 from ..policy.compiled import RulePolicy
 from ..values.errors import ConfigError
 from ..values.outgoing import Asker
-from ..values.pools import commands_of_pool, pool_looks_up
+from ..values.pools import commands_by, pool_looks_up
 from ..values.sticky import WrongName
-from ..values.upstreams import DIRECT, Upstream, chain_of, commands_of
+from ..values.upstreams import DIRECT, Upstream, chain_of
 from ..wire.words import Address, Command
 from .failure import CommandFailed, tell, with_mistakes
 
@@ -200,13 +200,10 @@ def _configured(file: str) -> tuple[Configured, ServerWide]:
     upstreams, pools = configured.upstreams or {}, configured.pools or {}
 
     def ways(name: str) -> KnownWay:
+        commands = commands_by(name, pools, upstreams)
         if name in pools:
-            commands = commands_of_pool(name, pools, upstreams)
             return KnownWay((f"the pool {name}",), pool_looks_up(name, pools, upstreams), commands)
         chain = chain_of(name, upstreams)
-        commands = commands_of([upstreams[each] for each in chain])
-        if not chain and name in upstreams and upstreams[name].leaves_otherwise:
-            commands = frozenset((Command.CONNECT,))
         looks_up = bool(chain) and upstreams[name].takes_names
         first = upstreams.get(chain[0] if chain else name)
         if first is None:

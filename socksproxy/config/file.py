@@ -32,7 +32,7 @@ from .sticky import check_choice, check_names, sticky_of
 from .syntax import MOST_BYTES, parsed
 from .upstreams import check_way, upstreams_in
 from .users import check_groups, directory_of
-from .warnings import of_log, of_rules, of_upstreams, of_ways
+from .warnings import of_commands, of_log, of_rules, of_upstreams, of_ways
 from .words import (
     ADMIN,
     GROUPS,
@@ -255,6 +255,7 @@ class Configured:
             rules = self._document.get(RULE, [])  # [sets.metadata] alone makes a policy, too
             found += of_rules(self.policy.rules, rules, self.policy.sets, self._document.get(USERS, ()))
             found += of_ways(self.policy.rules, self._other_ways(), self.upstreams or {}, self.pools or {})
+            found += of_commands(self.policy.rules, self.upstreams or {}, self.pools or {})
         found += of_upstreams(self.upstreams or {}, self.said.get("resolver", "system"))
         return self._told(found)
 

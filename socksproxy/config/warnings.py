@@ -18,7 +18,7 @@ from ..policy.rules import COMMANDS, DAYS, VERSIONS, Rule
 from ..policy.sets import Sets
 from ..values.errors import ConfigError
 from ..values.logs import log_place
-from ..values.pools import UpstreamPool
+from ..values.pools import UpstreamPool, commands_by
 from ..values.upstreams import Upstream
 from ..wire.words import AddressType, Command
 from .upstreams import names_resolved_by
@@ -121,6 +121,18 @@ def of_ways(
         right = f"names are not compared with networks where {by} has the upstream {behind[1]} look them up"
         found.append(ConfigError(right, path=(RULE, number, "networks"), shown=False))
     yield from reversed(found)
+
+
+def of_commands(
+    rules: Sequence[Rule], upstreams: Mapping[str, Upstream], pools: Mapping[str, UpstreamPool]
+) -> Iterator[ConfigError]:
+    """The warnings about rules whose way out carries none of their commands."""
+    for number, rule in enumerate(rules):
+        if not rule.allow or rule.commands is None or rule.via is None:
+            continue
+        if commands_by(rule.via, pools, upstreams).isdisjoint(rule.commands):
+            right = f"the way out {rule.via} carries none of these commands: clients get reply 7"
+            yield ConfigError(right, path=(RULE, number, "commands"), shown=False)
 
 
 def of_upstreams(upstreams: Mapping[str, Upstream], resolver: str) -> Iterator[ConfigError]:

@@ -151,6 +151,18 @@ def commands_of_pool(
     return found
 
 
+def commands_by(
+    name: str, pools: Mapping[str, UpstreamPool], upstreams: Mapping[str, Upstream]
+) -> frozenset[Command]:
+    """The commands that the way out *name* carries."""
+    if name in pools:
+        return commands_of_pool(name, pools, upstreams)
+    chain = chain_of(name, upstreams)
+    if not chain and name in upstreams and upstreams[name].leaves_otherwise:
+        return frozenset((Command.CONNECT,))
+    return commands_of([upstreams[each] for each in chain])
+
+
 def pool_looks_up(name: str, pools: Mapping[str, UpstreamPool], upstreams: Mapping[str, Upstream]) -> bool:
     """
     Whether names of destinations leave through the pool *name* as names.

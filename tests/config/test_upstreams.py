@@ -165,6 +165,43 @@ def test_warnings(tmp_path: Path) -> None:
     assert parsed(ONE + 'resolve = "here"\n' + rules, tmp_path).warnings == []
 
 
+def test_warnings_of_commands(tmp_path: Path) -> None:
+    """A rule whose way out carries none of its commands."""
+    rule = '[[rule]]\nname = "a"\nallow = true\nvia = "{}"\ncommands = {}\n'
+    pool = '[pools.eu]\nmembers = ["one"]\n'
+    for via in ("one", "eu"):
+        (warning,) = parsed(ONE + pool + rule.format(via, '["bind", "resolve"]'), tmp_path).warnings
+        assert f"the way out {via} carries none of these commands: clients get reply 7" in warning
+        for keys, commands in (("", '["bind", "associate"]'), ("bind = true\n", '["bind"]')):
+            assert parsed(ONE + keys + pool + rule.format(via, commands), tmp_path).warnings == []
+    assert parsed(ONE + rule.format("direct", '["bind"]'), tmp_path).warnings == []
+
+
+def test_explain_commands(tmp_path: Path, capsys: Any) -> None:
+    """The way of each command, and what it does not carry."""
+    file = tmp_path / "socks.toml"
+    file.write_text(
+        f"{ONE}bind = true\nresolve-commands = true\n"
+        '[upstreams.web]\ntype = "http"\naddress = "127.0.0.1:8"\n'
+        '[[rule]]\nname = "a"\nallow = true\nports = [53]\nvia = "web"\n'
+        '[[rule]]\nname = "b"\nallow = true\nvia = "one"\n'
+    )
+    for command, destination in (
+        ("associate", "192.0.2.1:443"),
+        ("bind", "192.0.2.1:1"),
+        ("resolve", "a.test"),
+    ):
+        told = explained(capsys, file, command, destination)
+        assert "allowed (by rule b)" in told
+        assert "via one, by rule b" in told
+    told = explained(capsys, file, "associate", "192.0.2.1:53")
+    assert "refused (the way out does not carry associate: datagrams are dropped)" in told
+    # A rule behind it has a way that carries datagrams.
+    assert "a UDP association: allowed" in explained(capsys, file, "associate")
+    file.write_text(file.read_text().replace('"one"\n', '"web"\n'))
+    assert "the way out does not carry associate: reply 7" in explained(capsys, file, "associate")
+
+
 def test_warnings_of_users(tmp_path: Path) -> None:
     """The way of a user or a group is one of the ways of a rule that names none."""
     rules = (
