@@ -293,7 +293,7 @@ CONFIG_INFO = Metric(
     help="The configuration in force: always 1.",
     kind=MetricKind.GAUGE,
     labels=("hash",),
-    values="the first 16 digits of the SHA-256 of the options and the file",
+    values="the SHA-256 of the file, as ``sha256sum`` and ``/v1/status`` show it; empty without a file",
 )
 CONFIG_LOADED = Metric(
     name="socksproxy_config_loaded_timestamp_seconds",

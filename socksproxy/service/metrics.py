@@ -4,7 +4,6 @@ The metrics of one server with all its processes.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -97,6 +96,5 @@ DEATHS = ("status", "signal", "start")
 
 
 def config_hash(options: SOCKSOptions) -> str:
-    """What tells one configuration from another: servers with the same options and file have the same."""
-    said = json.dumps(list(options.arguments)).encode("utf-8", "surrogateescape")
-    return sha256(said + b"\n" + (options.config or b"")).hexdigest()[:16]
+    """The SHA-256 of the configuration file in force, as ``sha256sum`` shows it; empty: there is no file."""
+    return "" if options.config is None else sha256(options.config).hexdigest()
