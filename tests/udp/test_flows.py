@@ -25,6 +25,7 @@ from socksproxy.udp.flows import MAX_QUEUED, PAUSE
 from socksproxy.values import Filtering
 from socksproxy.values.limits import Rate
 from socksproxy.values.pools import UpstreamPool
+from socksproxy.values.timeouts import Timeouts
 from socksproxy.values.upstreams import Upstream, UpstreamType
 from socksproxy.wire.datagram import build_header
 from socksproxy.wire.words import UNSPECIFIED, Address
@@ -195,6 +196,27 @@ async def test_names_are_looked_up_here() -> None:
     async with relaying("engine", resolver=hosts, resolve="here") as (proxy, _, relay):
         await proxy.run(addresses_go_out, relay)
     assert hosts.asked == ["game.example"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_are_judged_here() -> None:
+    """With resolve = judge, the rules see the address, and the name goes out."""
+
+    def scenario(proxy: Proxy, relay: socket.socket) -> None:
+        with Client(proxy) as client:
+            client.send(b"no", ("bad.example", 5000))
+            client.send(b"yes", ("game.example", 5000))
+            data, peer = relay.recvfrom(1000)
+            assert data == build_header(Address.of("game.example", 5000)) + b"yes"
+            relay.sendto(build_header(Address.of("198.51.100.7", 5000)) + b"answer", peer)
+            assert client.receive()[1] == b"answer"
+            assert dropped(proxy) == {"denied": 1}
+
+    hosts = Hosts({"game.example": ["198.51.100.7"], "bad.example": ["192.0.2.1"]})
+    rules = RulePolicy([Rule(name="net", allow=True, networks=["198.51.100.0/24"])])
+    async with relaying("engine", resolver=hosts, policy=rules, resolve="judge") as (proxy, _, relay):
+        await proxy.run(scenario, relay)
+    assert sorted(hosts.asked) == ["bad.example", "game.example"]
 
 
 def by_rules(proxy: Proxy) -> None:
@@ -663,17 +685,43 @@ async def test_reload(kind: str) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_only_way_is_silent() -> None:
+    """The client waits for connect-timeout, and may go before; the connection to the proxy goes with it."""
+    async with scripted(*open5()) as there:
+        more: Any = {"timeouts": Timeouts(connect=0.3)}
+        async with serving("engine", **through("socks5", there.port), **more) as proxy:
+
+            def scenario(proxy: Proxy) -> None:
+                with pytest.raises(Refused) as caught:
+                    Client(proxy)
+                assert caught.value.args == (6,)
+                wait_for(lambda: there.ends[0].ended is not None)
+                with socket.create_connection(proxy.address) as sock:
+                    sock.sendall(b"\5\1\0\5\3\0\1" + bytes(6))
+                    wait_for(lambda: len(there.ends) == 2 and len(there.ends[1].received) == 13)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes((1, 0, 0, 0, 0, 0, 0, 0)))
+                wait_for(lambda: there.ends[1].ended is not None)
+
+            await proxy.run(scenario)
+
+
+@pytest_twisted.ensureDeferred
 async def test_nothing_is_left() -> None:
-    """Sockets of a flow close with the association."""
-    async with relaying("engine") as (proxy, there, relay):
+    """Sockets of a flow close with the association, and the upstream has no session more."""
+    async with relaying("engine", max_sessions=1) as (proxy, there, relay):
+        counters = proxy.factory.sessions.context.ways.counters["one"]
 
         def scenario(proxy: Proxy) -> None:
             with Client(proxy) as client:
                 client.send(b"x", ("198.51.100.1", 53))
                 _, peer = relay.recvfrom(1000)
+                assert counters.sessions == 1
+                with pytest.raises(Refused) as caught:
+                    Client(proxy)
+                assert caught.value.args == (1,)
                 client.close()
+                wait_for(lambda: counters.sessions == 0)
                 wait_for(lambda: there.ends[0].ended is not None)
-                proxy.record()
                 udp_socket(*peer).close()
 
         await proxy.run(scenario)
