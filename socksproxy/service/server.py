@@ -139,6 +139,7 @@ class SOCKSService(ListeningService):
             if store is not None:
                 check_store(store.settings)
         except StoreProblem as problem:
+            _log.critical("cannot start: {problem}", problem=problem)
             raise CannotStart(str(problem)) from None
 
     def stopService(self) -> Deferred[None]:
