@@ -101,7 +101,7 @@ LATE = {
     "runtime/reactor.py": ["twisted.internet.reactor"],  # the import chooses a reactor
     # Each command starts with what it needs.
     "cli/check.py": ["twisted.python.usage", "socksproxy.config", "socksproxy.net.resources"],
-    "cli/explain.py": ["socksproxy.config", "socksproxy.policy.explain"],
+    "cli/explain.py": ["socksproxy.config", "socksproxy.policy.explain", "socksproxy.routes.pool_words"],
     "app.py": ["socksproxy.workers.supervisor"],  # one process does without the machinery for many
     "client/proxy.py": ["socksproxy.client.agent"],  # all of twisted.web comes with it
     "service/administration.py": ["socksproxy.admin"],  # all of twisted.web comes with it
