@@ -13,17 +13,12 @@ if TYPE_CHECKING:
     from .errors import SOCKSError
     from .identity import Client
     from .policy import IPolicy, Rule, RulePolicy
-    from .routes.own import IRoute
-    from .routes.pool import Pool
-    from .routes.upstream import UpstreamRoute
     from .runtime.clocks import use_monotonic_clock
     from .server.factory import SOCKSFactory
     from .settings import ServerSettings
     from .values.bind import BindSettings
-    from .values.pools import UpstreamPool
     from .values.timeouts import Timeouts
     from .values.udp import UDPSettings
-    from .values.upstreams import Upstream
     from .wire.words import Address, AddressType, Command, Reply
 
 __version__ = "0.1.0"
@@ -35,8 +30,6 @@ __all__ = [
     "Client",
     "Command",
     "IPolicy",
-    "IRoute",
-    "Pool",
     "Reply",
     "Rule",
     "RulePolicy",
@@ -45,9 +38,6 @@ __all__ = [
     "ServerSettings",
     "Timeouts",
     "UDPSettings",
-    "Upstream",
-    "UpstreamPool",
-    "UpstreamRoute",
     "use_monotonic_clock",
 ]
 
@@ -58,8 +48,6 @@ _MODULES = {
     "Client": "identity",
     "Command": "wire.words",
     "IPolicy": "policy",
-    "IRoute": "routes.own",
-    "Pool": "routes.pool",
     "Reply": "wire.words",
     "Rule": "policy",
     "RulePolicy": "policy",
@@ -68,9 +56,6 @@ _MODULES = {
     "ServerSettings": "settings",
     "Timeouts": "values.timeouts",
     "UDPSettings": "values.udp",
-    "Upstream": "values.upstreams",
-    "UpstreamPool": "values.pools",
-    "UpstreamRoute": "routes.upstream",
     "use_monotonic_clock": "runtime.clocks",
 }
 

@@ -88,9 +88,9 @@ class ServerSettings:
     :ivar outgoing: what connections leave from: literal addresses of this machine, prefixes, and words
         such as ``same``. See :class:`~socksproxy.values.outgoing.Sources`.
     :ivar upstreams: the upstream proxies, by their names.
-    :ivar pools: the pools of upstreams, by their names; see :class:`~socksproxy.values.pools.UpstreamPool`.
-    :ivar routes: ways out of your own by their names, each an :class:`~socksproxy.IRoute`; ``via`` of the
-        server, of rules and of users names them.
+    :ivar pools: the pools of upstreams, by their names; see :class:`~socksproxy.values.UpstreamPool`.
+    :ivar routes: ways out of your own by their names, each an :class:`~socksproxy.routes.IRoute`; ``via``
+        of the server, of rules and of users names them.
     :ivar via: the upstream or pool through which connections leave where no rule and no user says another;
         None: directly.
     :ivar sticky: names with which users keep one address or one upstream, such as ``bob-session-abc123``.

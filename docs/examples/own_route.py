@@ -8,7 +8,9 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import react
 from zope.interface import implementer
 
-from socksproxy import Address, IRoute, SOCKSError, SOCKSFactory, Upstream, UpstreamPool
+from socksproxy import Address, SOCKSError, SOCKSFactory
+from socksproxy.routes import IRoute
+from socksproxy.values import Upstream, UpstreamPool
 
 #: Where to by which way, and None for not at all: the countries of your customers, for example.
 WAYS = {"at home": "direct", "abroad": "exits", "forbidden": None}

@@ -16,6 +16,7 @@ from ..identity import Client
 from ..net.names import literal, plain
 from ..net.own_listeners import UNIX
 from ..policy.compiled import RulePolicy
+from ..routes.pool_words import words_of_choice
 from ..values.errors import ConfigError
 from ..values.outgoing import Asker
 from ..values.pools import commands_by, pool_looks_up
@@ -186,7 +187,6 @@ def _configured(file: str) -> tuple[Configured, ServerWide]:
     """What the file says, and what of that holds for all."""
     from ..config.command_line import limits_of, meanings
     from ..policy.explain import KnownWay, ServerWide
-    from ..routes.pool_words import words_of_choice
 
     try:
         _, configured = read_file(file)

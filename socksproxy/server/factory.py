@@ -430,7 +430,7 @@ class SOCKSFactory(Factory):
 
     def way(self, name: str) -> Route:
         """
-        The way out *name*, an :class:`~socksproxy.IRoute`, by which a route of your own leads on.
+        The way out *name*, an :class:`~socksproxy.routes.IRoute`, by which a route of your own leads on.
 
         :param name: ``direct``, or the name of an upstream, a pool or a route of your own. Connections by a
             way that there is not fail.

@@ -12,10 +12,11 @@ from twisted.internet.defer import fail
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from socksproxy import Address, IRoute, Pool, SOCKSError, SOCKSFactory, UpstreamRoute
+from socksproxy import Address, SOCKSError, SOCKSFactory
 from socksproxy.errors import NotAllowed
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
+from socksproxy.routes import IRoute, Pool, UpstreamRoute
 from socksproxy.routes.direct import Direct
 from socksproxy.settings import ServerSettings
 from socksproxy.values.errors import ConfigError
