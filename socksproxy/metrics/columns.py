@@ -240,5 +240,5 @@ class OwnColumn:
         """Let other processes see the numbers."""
         numbers = self.counts.copy()
         for place in self._sums:
-            numbers[place] = int(numbers[place] / MICROSECOND)
+            numbers[place] = round(numbers[place] / MICROSECOND)
         self._cells[: len(numbers)] = memoryview(array("Q", numbers))

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
 from ..auth.authentication import Authentication
 from ..commands.service import NO_COUNTS, Counts, Service
@@ -23,6 +24,7 @@ from ..events import End, Ended, ServerEvents
 from ..identity import Client
 from ..limits.account import Account, Scope
 from ..limits.ledger import Ledger
+from ..logs.throttle import complain
 from ..metrics import table
 from ..metrics.columns import NOWHERE, OwnColumn
 from ..metrics.process import ProcessGauges
@@ -33,6 +35,8 @@ from ..routes.counters import UpstreamCounters
 from ..udp.drops import Drop
 from ..wire.words import Address, AddressType, Command, Method, Reply, Reply4, Request
 from .permission import Permission
+
+_log = Logger(namespace="socksproxy")
 
 #: Rules that have series of their own, at the most; others count together.
 MOST_RULES = 200
@@ -140,7 +144,7 @@ class _OfUpstream:
 
     def update(self, counts: list[int], now: UpstreamCounters) -> None:
         """Count what is new."""
-        counts[self.sessions] = now.sessions
+        counts[self.sessions] = max(0, now.sessions)
         numbers = now.total, now.own_failures, now.destination_failures, now.checks
         for place, number, before in zip(self._places, numbers, self._before, strict=True):
             # One that a reload has taken away and another has brought back begins at 0.
@@ -384,7 +388,11 @@ class SessionCounters(ServerEvents):
     def _look_at_some(self) -> None:
         for session in self._left[-_AT_ONCE:]:
             if session in self._context.live:
-                self._look_at(session)
+                try:
+                    self._look_at(session)
+                except Exception:
+                    # A fault of ours: it costs some numbers, and the others are looked at.
+                    complain(_log, "{client}: the session cannot be looked at", client=session.client)
         del self._left[-_AT_ONCE:]
         if self._left:
             self._timer = self._reactor.callLater(0, self._look_at_some)

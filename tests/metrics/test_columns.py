@@ -110,8 +110,15 @@ def test_own_column(columns: Columns) -> None:
     assert metrics.snapshot().value(ENDED.name) == 2
     late = own.place(SESSION_SECONDS, "CONNECT")
     own.counts[late] += 1
+    total = late + SESSION_SECONDS.cells - 1
+    own.counts[total] += 0.000_017
     own.write()
     assert metrics.snapshot().value(SESSION_SECONDS.name) == 1
+    # A second list on the same column begins with the same numbers.
+    again = OwnColumn(columns, 1)
+    again.place(SESSION_SECONDS, "CONNECT")
+    again.write()
+    assert columns.column(1)[total] == 17
 
 
 def test_retire(columns: Columns) -> None:

@@ -261,3 +261,23 @@ def test_fault(serve_as: Serve, origin: Origin, monkeypatch: pytest.MonkeyPatch)
     assert (yield proxy.record())["end"] == "client"
     monkeypatch.undo()
     proxy.factory.stop_counting()
+
+
+@pytest_twisted.inlineCallbacks
+def test_fault_in_a_look(serve_as: Serve, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """A session that cannot be looked at does not end the looks at others."""
+    clock = Clock()
+    proxy: Proxy = yield serve_as("wrapped", clock=clock)
+    metrics = proxy.factory.count()
+
+    def broken(*_: object) -> str:
+        raise RuntimeError
+
+    with proxy.connect():
+        yield until(lambda: proxy.sessions.live)
+        monkeypatch.setattr(counters_module, "_phase", broken)
+        clock.advance(1)
+        monkeypatch.undo()
+        clock.advance(1)
+        assert metrics.snapshot().value("socksproxy_sessions") == 1
+    proxy.factory.stop_counting()
