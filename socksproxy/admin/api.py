@@ -139,7 +139,7 @@ class ServerRoutes:
     def config(self, asked: Asked) -> Any:
         """The configuration in force, without secrets."""
         asked.allow()
-        return {**self._control.config(), **self._control.document()}
+        return self._control.document().addCallback(Response)
 
     def drain(self, asked: Asked) -> Any:
         """Have balancers send clients elsewhere, then accept none, then end the sessions that are left."""

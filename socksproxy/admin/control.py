@@ -7,6 +7,7 @@ controls of their own, which know more.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -166,9 +167,9 @@ class Control:
 
     # What changes the server.
 
-    def document(self) -> dict[str, Any]:
-        """What the configuration says, without secrets."""
-        return {"arguments": [], "document": {}}
+    def document(self) -> Deferred[bytes]:
+        """What the configuration says, without secrets, as JSON; a thread makes it."""
+        return succeed(json.dumps({**self.config(), "arguments": [], "document": {}}).encode())
 
     def user(self, name: str) -> dict[str, Any]:
         """What the configuration says of a user: ``known``, ``groups``, ``limits``, ``until_reload``."""

@@ -16,6 +16,8 @@ from .session_routes import SessionRoutes, limit_of
 from .settings import AdminLevel
 from .site import Response
 
+#: Users that each worker tells at the least, if it has so many.
+_LEAST_USERS = 200
 _SCOPES = ("server", "client", "network", "user", "rule")
 _PERIOD = re.compile(r"[0-9]{4}-[0-9]{2}(-[0-9]{2})?", re.ASCII)
 
@@ -63,7 +65,8 @@ class HolderRoutes:
         limit = limit_of(asked.parameters.get("limit"))
         if sort not in USER_ORDERS:
             raise RequestRefused(400, f"sort: there are {', '.join(USER_ORDERS)}")
-        arguments = {"sort": sort, "limit": MOST_TOLD, "user": None}
+        # A user may have more sessions in one worker than in another.
+        arguments = {"sort": sort, "limit": min(MOST_TOLD, max(2 * limit, _LEAST_USERS)), "user": None}
         return self._control.ask("users", arguments).addCallback(self._users, sort, limit)
 
     def _users(self, gathered: Gathered, sort: str, limit: int) -> Any:

@@ -155,7 +155,10 @@ class AdminRequest(Request):
         self.setHeader("Content-Type", reply.kind)
         if isinstance(reply, Stream):
             self.write(b"")
-            reply.start(self)
+            if self.method == b"HEAD":
+                self.finish()
+            else:
+                reply.start(self)
             return
         body = reply.body
         if not isinstance(body, bytes):

@@ -4,8 +4,10 @@ What the admin API asks of a service: one process with its listeners and its con
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
+from itertools import islice
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
@@ -27,6 +29,10 @@ from ..values.limits import Limits
 from .metrics import ServerMetrics
 from .reload import CannotReload, Reloading, ReloadUnderway
 
+#: Bytes of the configuration in one answer.
+_MOST_DOCUMENT = 1 << 19
+#: Upstreams that are told; the files of pools may have more.
+_MOST_UPSTREAMS = 1000
 #: Rows of usage in one answer, and seconds that a question to the file of quotas may take.
 _MOST_ROWS, _WITHIN = 8000, 10.0
 
@@ -115,7 +121,7 @@ class ServiceControl(Control):
         """See :meth:`Control.upstreams`."""
         settings, states = self._service.plan.settings, self._service.upkeep.upstreams
         told = {}
-        for name in self._service.upstream_names():
+        for name in islice(self._service.upstream_names(), _MOST_UPSTREAMS):
             upstream = settings.upstreams.get(name)
             told[name] = {
                 "name": name,
@@ -153,10 +159,15 @@ class ServiceControl(Control):
         """See :meth:`Control.undrain`."""
         self._service.upkeep.undrain()
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Deferred[bytes]:
         """See :meth:`Control.document`."""
-        options = self._service.options
-        return {"arguments": arguments_without_secrets(options.arguments), "document": options.shown}
+        options, config = self._service.options, self.config()
+
+        def make() -> bytes:
+            arguments = arguments_without_secrets(options.arguments)
+            return document_told({**config, "arguments": arguments}, options.shown)
+
+        return self._pool.run(make).addErrback(_not_run)
 
     def user(self, name: str) -> dict[str, Any]:
         """See :meth:`Control.user`."""
@@ -238,6 +249,24 @@ class ServiceControl(Control):
     def reopen_log(self) -> None:
         """See :meth:`Control.reopen_log`."""
         self._service.reopen_log()
+
+
+def document_told(head: Mapping[str, Any], document: Mapping[str, Any]) -> bytes:
+    """*head*, and *document* as far as there is room: of its longest tables the number of entries alone."""
+    shown = dict(document)
+    while True:
+        told = json.dumps({**head, "document": shown}, ensure_ascii=False)
+        data = told.encode("utf-8", "backslashreplace") + b"\n"
+        if len(data) <= _MOST_DOCUMENT or not shown:
+            return data
+        longest = max(shown, key=lambda key: len(json.dumps(shown[key])))
+        value = shown.pop(longest)
+        head = {**head, "omitted": {**head.get("omitted", {}), longest: len(value) if value else 0}}
+
+
+def _not_run(failure: Failure) -> Any:
+    failure.trap(NotRun)
+    raise RequestRefused(503, "too many such questions at once")
 
 
 def _no_usage(failure: Failure) -> Any:

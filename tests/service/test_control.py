@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import stat
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from socksproxy.service.control import document_told
 
 from ..support.admin import asks
 from ..support.origin import Origin, echo
@@ -178,3 +181,14 @@ def test_cannot_start(config: str, told: str, twistd: Start, tmp_path: Path) -> 
     assert lines
     assert all("admin" in line for line in lines)
     assert "Traceback" not in program.output
+
+
+def test_long_document() -> None:
+    """A file with many users makes no answer without bound."""
+    document = {
+        "users": {f"user{number}": {"groups": ["x" * 50]} for number in range(20_000)},
+        "log": {"a": 1},
+    }
+    data = document_told({"file": "f"}, document)
+    assert json.loads(data) == {"file": "f", "omitted": {"users": 20_000}, "document": {"log": {"a": 1}}}
+    assert json.loads(document_told({"file": "f"}, {"log": {}})) == {"file": "f", "document": {"log": {}}}
