@@ -167,6 +167,7 @@ def test_data() -> None:
         "chosen": "IPv6 destinations are refused",
         "way": None,
         "refusal": "",
+        "helper": "",
         "limits": {"rule web": {"sessions": 20, "download": {"per_second": 1_000_000, "burst": 4e6}}},
         "log": False,
         "quota": True,
