@@ -15,9 +15,10 @@ from ..errors import OverLimit
 from ..logs.printable import printable
 from ..logs.throttle import LogThrottle
 from ..shared.store import SharedStore
-from ..values.limits import Limits, Rate
+from ..values.limits import Fallback, Limits, Rate
 from .buckets import Bucket
 from .counting import Counter, Counting, Device, Devices, Pace, burst_of
+from .lent import LentBucket
 from .quota.quota import Quota
 from .quota.usage import UsageFile
 
@@ -101,6 +102,8 @@ class Account:
         "complaints",
         "download",
         "holders",
+        "lent_download",
+        "lent_upload",
         "limits",
         "measures",
         "name",
@@ -127,6 +130,8 @@ class Account:
         self.arrivals: Pace | None = None
         self.upload: Bucket | None = None
         self.download: Bucket | None = None
+        self.lent_upload: LentBucket | None = None
+        self.lent_download: LentBucket | None = None
         self.quota: Quota | None = None
         self.complaints: LogThrottle | None = None
         self.change(limits)
@@ -140,6 +145,7 @@ class Account:
         self.arrivals = at_rate(limits.new_sessions, self.arrivals, counting.pace, f"{name} arrivals")
         self.upload = at_rate(limits.upload, self.upload, counting.bucket, f"{name} upload")
         self.download = at_rate(limits.download, self.download, counting.bucket, f"{name} download")
+        self.share()
         if not limits.counts_bytes:
             self.quota = None
         elif self.quota is None:
@@ -147,6 +153,24 @@ class Account:
         else:
             self.quota.change(limits.daily, limits.monthly)
         self.measures = any(each is not None for each in (self.upload, self.download, self.quota))
+
+    def share(self) -> None:
+        """Have the rates of bytes hold for all nodes that share the store in use, if there is one."""
+        limits, name, store = self.limits, self.name, self._accounts.store
+
+        def bucket(direction: str, rate: Rate | None, present: LentBucket | None) -> LentBucket | None:
+            if store is None or (present is not None and present.store is not store):
+                present = None
+            if store is None or rate is None:
+                return None
+            made = present or LentBucket(self._accounts.reactor, rate, store, f"{name} {direction}")
+            if made.rate != rate:
+                made.rate = rate
+            made.local = limits.shared is Fallback.LOCAL
+            return made
+
+        self.lent_upload = bucket("upload", limits.upload, self.lent_upload)
+        self.lent_download = bucket("download", limits.download, self.lent_download)
 
     def begin_quota(self) -> None:
         """Begin anew with the usage file, because another one is in use."""
@@ -228,7 +252,7 @@ class Accounts:
         self.refusing = 0
         #: Called with each account that has led to a refusal, and with what was refused.
         self.on_refusal: Callable[[Account, OverLimit], None] | None = None
-        self._reactor = reactor
+        self.reactor = reactor
         self._without_usage = LogThrottle(reactor)
         self._accounts: dict[Place, Account] = {}
         self._resting: dict[Place, None] = {}
@@ -305,7 +329,7 @@ class Accounts:
         if self.on_refusal is not None:
             self.on_refusal(account, problem)
         if account.complaints is None:
-            account.complaints = LogThrottle(self._reactor)
+            account.complaints = LogThrottle(self.reactor)
         refused = account.complaints.due()
         if refused:
             _log.warn(

@@ -235,10 +235,8 @@ class Claims:
                     quotas_up.append(account.quota)
                 if counts != "upload":
                     quotas_down.append(account.quota)
-            if account.upload is not None:
-                up.append(account.upload)
-            if account.download is not None:
-                down.append(account.download)
+            up += [each for each in (account.upload, account.lent_upload) if each is not None]
+            down += [each for each in (account.download, account.lent_download) if each is not None]
         up, down = quotas_up + up, quotas_down + down
         if not up and not down:
             return None

@@ -56,7 +56,10 @@ class Ledger(Accounts):
 
     def set(self, limits: ServerLimits, usage: UsageFile | None, store: SharedStore | None = None) -> None:
         """Have *limits* hold from now on; live sessions renew their claims then."""
-        self.store = store
+        if store is not self.store:
+            self.store = store
+            for account in self._accounts.values():
+                account.share()
         if usage is not None:
             usage.share(store)
         self.limits, self.session = limits, limits.session

@@ -9,6 +9,7 @@ Every key begins with ``sp:{SITE}:SCHEMA:``. The braces keep the keys of one sit
   as the sessions of a user.
 * ``u:PERIOD:HOLDER``: a hash. The field of each node has the bytes that the holder has used there in a day or
   a month.
+* ``b:HOLDER DIRECTION``: a hash: the bytes that are left of a rate, and when each node has borrowed last.
 * ``f:NETWORK``: a hash. Each user has a field with the failures to log in as that user from there.
 * ``l:NETWORK``: a hash: the number of the penalty, and when it ends.
 * ``r:ROW``: the theoretical arrival time of a rate (GCRA), in microseconds.
@@ -205,3 +206,28 @@ return {lasts, level + 1}
 
 #: Keys: failures. Arguments: a user, whose failures from there are forgiven.
 FORGIVEN = script("return redis.call('HDEL', KEYS[1], ARGV[1])")
+
+#: Keys: bucket. Arguments: bytes a second, the most bytes of the bucket, wanted bytes, node.
+#: Answer: the bytes that are lent. If there are not enough, each node that has asked lately gets an equal
+#: part.
+LOAN = script(
+    _TIME
+    + """
+local rate, most, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local fields, left, since, nodes = redis.call('HGETALL', KEYS[1]), most, micros, 1
+for at = 1, #fields, 2 do
+  local field, value = fields[at], tonumber(fields[at + 1])
+  if field == 'left' then left = value
+  elseif field == 'since' then since = value
+  elseif field ~= 'n:' .. ARGV[4] then
+    if now - value < 500 then nodes = nodes + 1 else redis.call('HDEL', KEYS[1], field) end
+  end
+end
+left = math.min(left + math.max(micros - since, 0) / 1000000 * rate, most)
+local lent = math.max(math.min(wanted, left / nodes), 0)
+redis.call('HSET', KEYS[1], 'left', string.format('%.3f', left - lent),
+  'since', string.format('%.0f', micros), 'n:' .. ARGV[4], string.format('%.0f', now))
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.min(most / math.max(rate, 1), 3600) * 1000 + 2000))
+return string.format('%.3f', lent)
+"""
+)

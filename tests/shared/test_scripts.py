@@ -12,7 +12,18 @@ import pytest
 from hypothesis import given, strategies as st
 from redis.exceptions import ResponseError
 
-from socksproxy.shared.scripts import ADMIT, COUNT, FAILED, FORGIVEN, LEASE, LEAVE, USAGE, Script, prefix
+from socksproxy.shared.scripts import (
+    ADMIT,
+    COUNT,
+    FAILED,
+    FORGIVEN,
+    LEASE,
+    LEAVE,
+    LOAN,
+    USAGE,
+    Script,
+    prefix,
+)
 from tests.support.valkey import Valkey
 
 _sites = count()
@@ -265,3 +276,25 @@ def test_failures(site: Site) -> None:
             continue
         break
     assert site.client.pttl(f"{site.prefix}l:net") > 0
+
+
+def test_loan(site: Site) -> None:
+    """No more is lent than there is, and each node that asks has an equal part of what is scarce."""
+
+    def lend(node: str, wanted: float, rate: float = 0.001, text: Script | str = LOAN) -> float:
+        return float(site.run(text, ["b:bob"], rate, 1000, wanted, node))
+
+    assert lend("a", 100) == 100
+    assert lend("b", 100) == 100
+    assert lend("a", 900) == pytest.approx(400, abs=1)
+    assert lend("b", 900) == pytest.approx(200, abs=1)
+    assert lend("c", 900) == pytest.approx(200 / 3, abs=1)
+    assert sum(lend(node, 900) for node in "abcabcabcabcabcabcabcabc") < 1000 - 866
+    assert 0 < site.client.pttl(f"{site.prefix}b:bob") <= 3600 * 1000 + 2000
+    for text in broken_off(LOAN):
+        try:
+            assert lend("a", 900, 1e9, text) > 0
+        except ResponseError:
+            continue
+        break
+    assert lend("d", 5000, 1e9) <= 1000
