@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from socksproxy.service.control import document_told
 
 from ..support.admin import asks
 from ..support.origin import Origin, echo
-from ..support.processes import Program
+from ..support.processes import TWISTD, Program
+from ..support.service import SYSTEMD
 from ..support.sessions import ends
 from ..support.workers import LISTENING, connected, echoes, until
 
@@ -192,3 +194,24 @@ def test_long_document() -> None:
     data = document_told({"file": "f"}, document)
     assert json.loads(data) == {"file": "f", "omitted": {"users": 20_000}, "document": {"log": {"a": 1}}}
     assert json.loads(document_told({"file": "f"}, {"log": {}})) == {"file": "f", "document": {"log": {}}}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_systemd(workers: str, start: Start, tmp_path: Path) -> None:
+    """An admin socket that systemd has opened answers, stays over a reload, and its file stays at the end."""
+    path, config = tmp_path / "passed", tmp_path / "socks.toml"
+    config.write_text('[[admin.listener]]\nendpoint = "systemd:domain=UNIX:name=socks"\n')
+    with socket.socket(socket.AF_UNIX) as passed:
+        passed.bind(str(path))
+        passed.listen()
+        command = [*TWISTD, "-n", "--pidfile=", "socks", "-p", "0", "--config", str(config)]
+        program = start(
+            [sys.executable, "-c", SYSTEMD, str(passed.fileno()), *command, "--workers", workers],
+            pass_fds=[passed.fileno()],
+        )
+        program.wait_for(LISTENING)
+        assert asks(path, "GET", "/v1/status").body["workers"]["running"] == int(workers)
+        assert reload(path) == (200, {"changes": []})
+        assert asks(path, "POST", "/v1/log/reopen").status == 200
+        program.stop()
+        assert path.exists()
