@@ -123,10 +123,10 @@ def _number(row: list[float], place: int) -> float:
 def _told(account: Account) -> dict[str, Any]:
     scope, holder = account.place
     now = {
-        kind: account.counter(kind).now for kind in (SESSIONS, BINDS, ASSOCIATIONS) if _limits(account, kind)
+        kind: account.counter(kind).value for kind in (SESSIONS, BINDS, ASSOCIATIONS) if _limits(account, kind)
     }
     full = any(count >= _limits(account, kind) for kind, count in now.items())
-    if account.quota is not None and account.quota.exhausted:
+    if account.quota is not None and not account.quota.available():
         full = True
     return {
         "scope": scope.value,

@@ -310,7 +310,7 @@ class Accounts:
     def count(self, place: Place, kind: str) -> int:
         """How many of *kind* the holder in that *place* has, in all processes that count together."""
         account = self._accounts.get(place)
-        return 0 if account is None else account.counter(kind).now
+        return 0 if account is None else account.counter(kind).value
 
     def __len__(self) -> int:
         """The number of accounts on which a session has a claim."""

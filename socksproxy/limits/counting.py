@@ -36,11 +36,6 @@ class Counter:
         """Count one less."""
         self._value -= 1
 
-    @property
-    def now(self) -> int:
-        """How many there are now."""
-        return self.value
-
 
 class Devices:
     """How many different addresses there are; each is counted as long as it has a session."""

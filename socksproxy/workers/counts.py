@@ -56,13 +56,6 @@ class SharedCounter(Counter):
         self._alone += 1
         return self._alone
 
-    @property
-    def now(self) -> int:
-        """See :attr:`~socksproxy.limits.counting.Counter.now`."""
-        if self._place is None:
-            return self._alone
-        return sum(self._table.cells[self._place : self._place + self._table.columns])
-
     def give(self) -> None:
         """See :meth:`~socksproxy.limits.counting.Counter.give`."""
         if self._place is None:

@@ -15,8 +15,11 @@ from twisted.internet.testing import MemoryReactorClock
 
 from socksproxy import SOCKSFactory
 from socksproxy.admin.answers import MOST_BYTES, Answers, ProcessAnswer, lines_of
+from socksproxy.admin.holders import MOST_TOLD
 from socksproxy.commands.service import Counts
 from socksproxy.identity import Client
+from socksproxy.limits import Limits
+from socksproxy.limits.account import SESSIONS, Scope
 from socksproxy.routes.interfaces import Trail
 from socksproxy.session.session import Session
 from socksproxy.wire.words import Address, Command, Request, Version
@@ -149,3 +152,28 @@ def test_end() -> None:
     later = Crowd(300)
     assert len(ids) == 300
     assert ids.isdisjoint(session.id for session in later.factory.sessions.live)
+
+
+def test_limits(crowd: Crowd) -> None:
+    """Many holders are told in as small slices, and no more of them than an answer may have."""
+    ledger = crowd.factory.context.ledger
+    accounts = [ledger.account((Scope.USER, f"u{number}"), Limits(sessions=5)) for number in range(3000)]
+    for _ in range(5):
+        accounts[7].counter(SESSIONS).add()
+    worst = []
+    for _ in range(3):
+        crowd.reactor.costs.clear()
+        value = crowd.ask("limits", scope="user", full=False).value
+        assert (value["total"], len(value["limits"])) == (3000, MOST_TOLD)
+        worst.append(max(crowd.reactor.costs))
+    assert median(worst) < 0.005, worst
+    (row,) = crowd.ask("limits", scope=None, full=True).value["limits"]
+    assert row == {
+        "scope": "user",
+        "holder": "u7",
+        "limits": {"sessions": 5},
+        "now": {"sessions": 5},
+        "full": True,
+    }
+    for account in accounts:
+        ledger.leave(account)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +82,9 @@ def test_places(tmp_path: Path) -> None:
     ports.close()
 
 
-def test_client_certificates(tmp_path: Path) -> None:
-    """An endpoint with TLS asks its clients for certificates."""
+@pytest_twisted.inlineCallbacks
+def test_client_certificates(tmp_path: Path) -> Playing:
+    """Over TLS, a client without a certificate of the right authority is not answered."""
     pem = tmp_path / "own.pem"
     pem.write_bytes(self_signed())
     ports = opened(
@@ -89,7 +92,22 @@ def test_client_certificates(tmp_path: Path) -> None:
             endpoint=f"ssl:0:privateKey={pem}:interface=127.0.0.1", client_ca=str(pem), level=AdminLevel.ADMIN
         )
     )
-    assert ports.sites[0].guard.listener.client_ca == str(pem)
+    ports.enter()
+    ((_, port),) = ports.places
+
+    def asked(shown: bool) -> int:
+        context = ssl.create_default_context(cafile=str(pem))
+        if shown:
+            context.load_cert_chain(str(pem))
+        connection = http.client.HTTPSConnection("localhost", port, timeout=30, context=context)
+        try:
+            connection.request("GET", "/x")
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    assert (yield deferToThread(asked, True)) == 200
+    assert (yield deferToThread(asked, False)) == 401
     ports.close()
     (tmp_path / "empty").write_text("")
     endpoint = f"ssl:0:privateKey={pem}:interface=127.0.0.1"
