@@ -325,6 +325,8 @@ class Penalties:
         except ValueError:  # neither an address nor a local user
             source = None
         record = None if source is None else self._records.pop(source, None)
+        if source is not None and self._shared is not None and not source.startswith("uid "):
+            self._shared.forgive(source)
         if record is None or source is None:
             return False
         del self._levels[record.level][source]

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Any
 
 from ..shared.asking import Job
-from ..shared.scripts import FAILED, FORGIVEN
+from ..shared.scripts import FAILED, FORGIVEN, UNLOCK
 from ..shared.store import SharedStore
 
 
@@ -56,6 +56,10 @@ class SharedPenalties:
     def succeeded(self, network: str, username: bytes) -> None:
         """A check has succeeded: the failures of that user from there are forgiven, and no others."""
         self.store.run(Job(FORGIVEN, [f"f:{network}"], [_hashed(username)], lambda _: None))
+
+    def forgive(self, network: str) -> None:
+        """Forget the failures and the penalty of *network*."""
+        self.store.run(Job(UNLOCK, [f"f:{network}", f"l:{network}"], [], lambda _: None))
 
 
 def _hashed(username: bytes) -> str:

@@ -286,6 +286,30 @@ QUOTA_UNWRITTEN = Metric(
     kind=MetricKind.GAUGE,
 )
 
+# The store that nodes share.
+
+SHARED_UP = Metric(
+    name="socksproxy_shared_up",
+    help="Processes for which the store that nodes share answers.",
+    kind=MetricKind.GAUGE,
+)
+SHARED_ASKS = Metric(
+    name="socksproxy_shared_asks_total",
+    help="Questions about sessions that limits of all nodes concern.",
+)
+SHARED_FALLBACKS = Metric(
+    name="socksproxy_shared_fallbacks_total",
+    help="Questions that were decided without the store, because it did not answer.",
+)
+SHARED_FAILURES = Metric(
+    name="socksproxy_shared_failures_total",
+    help="How many times the store has stopped answering.",
+)
+SHARED_SENT = Metric(
+    name="socksproxy_shared_sent_bytes_total",
+    help="Bytes sent to the store.",
+)
+
 # The configuration.
 
 CONFIG_INFO = Metric(
@@ -339,6 +363,11 @@ METRICS: tuple[Metric, ...] = (
     UPSTREAM_TRIES,
     UPSTREAM_FAILURES,
     UPSTREAM_CHECKS,
+    SHARED_UP,
+    SHARED_ASKS,
+    SHARED_FALLBACKS,
+    SHARED_FAILURES,
+    SHARED_SENT,
     USER_SESSIONS,
     USER_BYTES,
     WORKERS,

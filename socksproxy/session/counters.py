@@ -32,6 +32,7 @@ from ..policy import IPolicy
 from ..policy.compiled import RulePolicy
 from ..policy.rules import RESERVED
 from ..routes.counters import UpstreamCounters
+from ..shared.store import SharedStore
 from ..udp.drops import Drop
 from ..wire.words import Address, AddressType, Command, Method, Reply, Reply4, Request
 from .permission import Permission
@@ -152,6 +153,34 @@ class _OfUpstream:
         self._before = numbers
 
 
+class _OfStore:
+    """
+    The cells of the store that nodes share, and what was counted in them.
+
+    :param own: where they are counted.
+    """
+
+    def __init__(self, own: OwnColumn) -> None:
+        self._up = own.place(table.SHARED_UP)
+        metrics = table.SHARED_ASKS, table.SHARED_FALLBACKS, table.SHARED_FAILURES, table.SHARED_SENT
+        self._places = [own.place(metric) for metric in metrics]
+        self._before: tuple[SharedStore | None, list[int]] = None, [0] * len(metrics)
+
+    def update(self, counts: Any, store: SharedStore | None) -> None:
+        """Count what *store* has done since the last time; None: there is none."""
+        counts[self._up] = store is not None and store.up
+        if store is None:
+            return
+        stats = store.stats
+        now = [stats.asks, stats.alone, stats.failures, stats.sent]
+        known, before = self._before
+        if known is not store:
+            before = [0] * len(now)
+        for place, count, earlier in zip(self._places, now, before, strict=True):
+            counts[place] += max(0, count - earlier)
+        self._before = store, now
+
+
 class SessionCounters(ServerEvents):
     """
     Counts the sessions of one server in one process.
@@ -188,6 +217,7 @@ class SessionCounters(ServerEvents):
         self._pauses = own.place(table.ACCEPT_PAUSES)
         self._lost_lines = own.place(table.ACCESS_LOG_LOST)
         self._locked = own.place(table.LOCKED_ADDRESSES)
+        self._store = _OfStore(own)
         self._unwritten = own.place(table.QUOTA_UNWRITTEN)
         self._limited: dict[tuple[Scope, str], int] = {
             (scope, limit): own.place(table.LIMITED, scope.value, limit)
@@ -428,6 +458,7 @@ class SessionCounters(ServerEvents):
         authentication, usage = context.authentication, context.ledger.usage
         counts[self._locked] = 0 if authentication is None else authentication.penalties.locked
         counts[self._unwritten] = 0 if usage is None else usage.unwritten
+        self._store.update(counts, context.ledger.store)
         lines = context.lost_lines
         counts[self._lost_lines] += max(0, lines - self._lines_before)
         self._lines_before = lines

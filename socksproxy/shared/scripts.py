@@ -207,6 +207,9 @@ return {lasts, level + 1}
 #: Keys: failures. Arguments: a user, whose failures from there are forgiven.
 FORGIVEN = script("return redis.call('HDEL', KEYS[1], ARGV[1])")
 
+#: Keys: failures, penalty. An operator lets the clients of a network try again.
+UNLOCK = script("return redis.call('DEL', KEYS[1], KEYS[2])")
+
 #: Keys: bucket. Arguments: bytes a second, the most bytes of the bucket, wanted bytes, node.
 #: Answer: the bytes that are lent. If there are not enough, each node that has asked lately gets an equal
 #: part.

@@ -68,6 +68,8 @@ class StoreThread:
         self._link: StoreLink | None = None
         self._column = ""
         self._seen = 1
+        #: Bytes that connections before this one have sent.
+        self._sent_before = 0
         self._beats = self._resyncs = self._flushes = 0.0
         self._ending = False
 
@@ -131,11 +133,12 @@ class StoreThread:
             return
         self._seen = len({column.rpartition(b"/")[0] for column in columns})
         self._beats = monotonic() + self._timing.beat
-        self._in_reactor(self._reports.told, self._seen, link.sent)
+        self._in_reactor(self._reports.told, self._seen, self._sent_before + link.sent)
 
     def _lose(self, problem: StoreProblem) -> None:
         link, self._link = self._link, None
         if link is not None:
+            self._sent_before += link.sent
             link.close()
         self._in_reactor(self._reports.went_down, problem)
 

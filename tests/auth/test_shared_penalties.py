@@ -89,6 +89,26 @@ def test_forgiven(valkey: Valkey) -> Playing:
 
 
 @pytest_twisted.inlineCallbacks
+def test_unlocked(valkey: Valkey) -> Playing:
+    """What an operator unlocks is not locked again by the next failure."""
+    clock, nodes = Clock(), Nodes(valkey.url)
+    yield nodes.start()
+    one = node(nodes, 0, clock)
+    for _ in range(4):
+        one.failed(HOST, b"bob")
+    client = valkey.client()
+    yield until(lambda: client.keys("*:l:*"))
+    yield asked(nodes.one, NEED)
+    assert one.forgive(HOST)
+    yield until(lambda: not client.keys("*:l:*"))
+    one.failed(HOST, b"bob")
+    yield until(lambda: client.keys("*:f:*"))
+    yield asked(nodes.one, NEED)
+    assert not one.refuses(HOST, b"bob")
+    yield nodes.stop()
+
+
+@pytest_twisted.inlineCallbacks
 def test_without(valkey: Valkey) -> Playing:
     """Local users, servers without lock-outs and stores that are down tell the store nothing."""
     clock, nodes = Clock(), Nodes(valkey.url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +20,10 @@ from socksproxy.wire.words import Reply
 from tests.conftest import Serve
 from tests.support.origin import Origin, echo
 from tests.support.proxy import Playing, Proxy, ask4, ask5, ask_as, echoes, until
+from tests.support.stores import QUICK, Nodes
 from tests.support.udp import Client as Datagrams, Echo, serving, wait_for
 from tests.support.users import portal_of
+from tests.support.valkey import Valkey
 
 ALL = Rule(name="all", allow=True, networks=["0.0.0.0/0", "::/0"])
 
@@ -281,3 +284,31 @@ def test_fault_in_a_look(serve_as: Serve, monkeypatch: pytest.MonkeyPatch) -> Pl
         clock.advance(1)
         assert metrics.snapshot().value("socksproxy_sessions") == 1
     proxy.factory.stop_counting()
+
+
+@pytest_twisted.inlineCallbacks
+def test_store(serve_as: Serve, origin: Origin, tmp_path: Path) -> Playing:
+    """What the store that nodes share was asked, and that it is gone."""
+    server = Valkey(tmp_path)
+    nodes = Nodes(server.url, 1, QUICK)
+    yield nodes.start()
+    proxy: Proxy = yield serve_as(shared=nodes.one, limits=ServerLimits(network=Limits(sessions=5)))
+    metrics = proxy.factory.count()
+    with proxy.connect() as client:
+        yield proxy.play(ask5, client, "127.0.0.1", origin.port)
+    yield until(lambda: nodes.one.stats.sent)
+    assert value(metrics, proxy, "shared_up") == 1
+    assert value(metrics, proxy, "shared_asks_total") == 1
+    assert value(metrics, proxy, "shared_fallbacks_total") == 0
+    assert value(metrics, proxy, "shared_sent_bytes_total") > 0
+    server.kill()
+    yield until(lambda: not nodes.one.up)
+    with proxy.connect() as client:
+        yield proxy.play(ask5, client, "127.0.0.1", origin.port)
+    assert value(metrics, proxy, "shared_up") == 0
+    assert value(metrics, proxy, "shared_asks_total") == 2
+    assert value(metrics, proxy, "shared_fallbacks_total") == 1
+    assert value(metrics, proxy, "shared_failures_total") == 1
+    yield until(lambda: not proxy.sessions.live)
+    proxy.factory.stop_counting()
+    yield nodes.stop()
