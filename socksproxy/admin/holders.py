@@ -122,9 +122,8 @@ def _number(row: list[float], place: int) -> float:
 
 def _told(account: Account) -> dict[str, Any]:
     scope, holder = account.place
-    now = {
-        kind: account.counter(kind).value for kind in (SESSIONS, BINDS, ASSOCIATIONS) if _limits(account, kind)
-    }
+    kinds = [kind for kind in (SESSIONS, BINDS, ASSOCIATIONS) if _limits(account, kind)]
+    now = {kind: account.counter(kind).value for kind in kinds}
     full = any(count >= _limits(account, kind) for kind, count in now.items())
     if account.quota is not None and not account.quota.available():
         full = True

@@ -125,7 +125,8 @@ class AdminPorts:
         maybeDeferred(endpoint.listen, factory).addCallbacks(opened.append, failures.append)
         if failures:
             reason = getattr(failures[0].value, "socketError", failures[0].value)
-            raise CannotOpen(f"[admin] {description}: {getattr(reason, 'strerror', None) or reason}".lower())
+            words = getattr(reason, "strerror", None) or str(reason)
+            raise CannotOpen(f"[admin] {description}: {words.lower()}")
         self._ports += opened
         return opened[0]
 
