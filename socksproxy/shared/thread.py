@@ -220,10 +220,9 @@ class StoreThread:
     def _judged(self, link: StoreLink, asks: list[Ask], answers: list[Any]) -> None:
         if b"lost" in answers:
             # The store has forgotten this process, and has done nothing; so it can be asked again.
-            admitted = [answer for answer in answers if answer != b"lost"]
-            assert not admitted
-            self._rejoin(link)
-            answers = link.run(list(self._admitting(asks)), self._timing.patience)
+            if all(answer == b"lost" for answer in answers):
+                self._rejoin(link)
+                answers = link.run(list(self._admitting(asks)), self._timing.patience)
             if b"lost" in answers:
                 raise StoreProblem("forgets this node")
         refused = self._take_verdicts(asks, answers)
@@ -293,6 +292,14 @@ class StoreThread:
             asks, jobs = self._take(left)
             self._refuse(asks, jobs)
             self._follow_changes()
+            self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        """Keep no row of which nothing is left: the next column begins with what there is."""
+        for row in self._changed:
+            if not self._counts[row]:
+                del self._counts[row]
+        self._changed.clear()
 
     def _refuse(self, asks: list[Ask], jobs: list[Job]) -> None:
         if asks:

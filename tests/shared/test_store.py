@@ -325,3 +325,22 @@ def test_room_at_once(valkey: StartServer) -> Playing:
         assert (yield asked(store, last)) == ADMITTED
     assert (yield asked(store, last)) == 1
     yield nodes.stop()
+
+
+@pytest_twisted.inlineCallbacks
+def test_long_outage(valkey: StartServer) -> Playing:
+    """Sessions that end while the store is down leave nothing behind; those that go on count later."""
+    nodes = Nodes("unix:///nowhere/valkey.sock", 1, QUICK)
+    store = nodes.one
+    yield nodes.start()
+    for number in range(1000):
+        store.count(f"n:client {number} sessions", 1)
+        store.count(f"n:client {number} sessions", -1)
+    store.count(BOB.key, 2)
+    thread = store._thread
+    yield until(lambda: not thread.changes and thread._counts == {BOB.key: 2})
+    assert not thread._changed
+    server = valkey()
+    thread._settings = settings_of(server.url, node="n1")
+    yield until(lambda: row(server) == {"n1": 2})
+    yield nodes.stop()
