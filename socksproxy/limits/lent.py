@@ -4,7 +4,7 @@ Buckets of bytes that nodes share: the store lends each process some bytes ahead
 Strategy: a rate of all nodes is a bucket in the store. Each process has a bucket of its own, which fills by
 loans of a quarter of a second's worth, and asks for the next loan while half of one is left. So no byte waits
 for the store as long as there are enough bytes. Where there are not, the store gives each node that asks an
-equal part. While the store is down, the process's bucket fills by time, at this node's part of the rate.
+equal part. While the store is down, the process's bucket fills by time, at this process's part of the rate.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class LentBucket(Bucket):
             self._filled = now
             self._borrow(now)
             return
-        part = self._per_second if self.local else self._per_second / self.store.nodes
+        part = self._per_second if self.local else self._per_second / self.store.processes
         self._tokens = min(self._tokens + (now - self._filled) * part, self._burst - self._lent)
         self._filled = now
 

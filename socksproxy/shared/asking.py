@@ -102,8 +102,8 @@ class Reports(Shape):
     def went_down(self, problem: StoreProblem) -> None:
         """The store does not answer any more, or still does not."""
 
-    def told(self, nodes: int, sent: int) -> None:
-        """So many nodes have a lease, and so many bytes have been sent."""
+    def told(self, nodes: int, processes: int, sent: int) -> None:
+        """So many nodes and processes have a lease, and so many bytes have been sent."""
 
     def answered(self, answers: Sequence[tuple[Ask, int]]) -> None:
         """These asks have an answer."""

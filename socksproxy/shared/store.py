@@ -73,6 +73,7 @@ class SharedStore:
     :param timing: how long things take.
     :ivar up: whether the store answers.
     :ivar nodes: how many nodes there are, or were when it last answered; at least 1.
+    :ivar processes: how many processes these nodes have, workers included.
     :ivar stats: what it has been used for.
     :ivar when_up: called each time when the store answers again, which may have forgotten everything.
     :raises StoreProblem: when the extra is not installed.
@@ -85,7 +86,7 @@ class SharedStore:
             raise StoreProblem(missing("shared", problem)) from None
         self.settings = settings
         self.up = False
-        self.nodes = settings.nodes or 1
+        self.nodes = self.processes = settings.nodes or 1
         self.stats = StoreStats()
         self.when_up: list[Callable[[], None]] = []
         self._reactor = reactor
@@ -191,9 +192,9 @@ class SharedStore:
         self._have_started()
         self._drop_pending()
 
-    def told(self, nodes: int, sent: int) -> None:
+    def told(self, nodes: int, processes: int, sent: int) -> None:
         """See :class:`~socksproxy.shared.asking.Reports`."""
-        self.nodes, self.stats.sent = nodes, sent
+        self.nodes, self.processes, self.stats.sent = nodes, processes, sent
 
     def answered(self, answers: Sequence[tuple[Ask, int]]) -> None:
         """See :class:`~socksproxy.shared.asking.Reports`."""

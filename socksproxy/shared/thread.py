@@ -133,7 +133,7 @@ class StoreThread:
             return
         self._seen = len({column.rpartition(b"/")[0] for column in columns})
         self._beats = monotonic() + self._timing.beat
-        self._in_reactor(self._reports.told, self._seen, self._sent_before + link.sent)
+        self._in_reactor(self._reports.told, self._seen, len(columns), self._sent_before + link.sent)
 
     def _lose(self, problem: StoreProblem) -> None:
         link, self._link = self._link, None

@@ -78,7 +78,7 @@ def test_alone(valkey: Valkey) -> Playing:
     nodes = Nodes(valkey.url, 2)
     yield nodes.start()
     store = nodes.stores[1]
-    yield until(lambda: store.nodes == 2)
+    yield until(lambda: store.processes == 2)
     rate = Rate(400_000.0)
     eager = Eager(LentBucket(reactor, rate, store, "user bob upload"))
     for step, expected in ((lambda: None, 1.0), (valkey.kill, 0.5), (valkey.start, 1.0)):
@@ -101,7 +101,7 @@ class NoStore:
     """A store that is down."""
 
     up = False
-    nodes = 4
+    nodes = processes = 4
     when_up: list[Any] = []  # noqa: RUF012
 
 
