@@ -12,7 +12,7 @@ from tests.support.service import parsed
 
 def test_set_files(tmp_path: Path) -> None:
     """They are watched; without rules there are none."""
-    assert parsed("-p", "0").plan.set_files == ()
+    assert list(parsed("-p", "0").plan.set_files) == []
     (tmp_path / "bad.txt").write_text("192.0.2.1\n")
     (tmp_path / "socks.toml").write_text(
         f'[sets.bad]\nnetworks-file = "{tmp_path}/bad.txt"\n'
