@@ -27,6 +27,7 @@ def add_to(commands: Any) -> None:
     """Add this one to argparse's subparsers *commands*."""
     parser = commands.add_parser("check", help="check a configuration file", description=_DESCRIPTION)
     parser.add_argument("file", metavar="FILE", help="the configuration file (TOML)")
+    parser.add_argument("--node", metavar="FILE", help="a node's own file, as for twistd socks --node")
     parser.set_defaults(run=run)
 
 
@@ -44,11 +45,12 @@ def run(options: Namespace) -> None:
     reactor = _NothingRuns()
     parsed = SOCKSOptions(reactor, CheckedResources(reactor))
     try:
-        parsed.parseOptions([f"--config={options.file}"])
+        node = [] if options.node is None else [f"--node={options.node}"]
+        parsed.parseOptions([f"--config={options.file}", *node])
     except Mistakes as problem:
         raise with_mistakes(options.file, problem.lines) from None
     except UsageError as problem:
-        raise CommandFailed(str(problem).removeprefix("--config ")) from None
+        raise CommandFailed(str(problem).removeprefix("--config ").removeprefix("--node ")) from None
     ignored = [entry for file in parsed.plan.set_files for entry in file.ignored]
     warnings = [*parsed.warnings, *(f"an entry of a file does not count: {entry}" for entry in ignored)]
     for checker in parsed["credCheckers"]:

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from ..auth.directory import Barred, DirectoryRealm
-from ..config.loading import Unreadable, read_file
+from ..config.loading import Unreadable, content_of, read_file
 from ..errors import NameNotFound
 from ..identity import Client
 from ..net.names import literal, plain
@@ -49,6 +49,7 @@ def add_to(commands: Any) -> None:
     """Add this one to argparse's subparsers *commands*."""
     parser = commands.add_parser("explain", help="explain what rules decide", description=_DESCRIPTION)
     parser.add_argument("file", metavar="FILE", help="the configuration file (TOML)")
+    parser.add_argument("--node", metavar="FILE", help="a node's own file, as for twistd socks --node")
     parser.add_argument("command", metavar="COMMAND", choices=_COMMANDS, help=", ".join(_COMMANDS))
     parser.add_argument(
         "destination",
@@ -85,7 +86,7 @@ def run(options: Namespace) -> None:
     """
     from ..policy.explain import explain
 
-    configured, server = _configured(options.file)
+    configured, server = _configured(options.file, options.node)
     word = _word(options, configured)
     if word is not None:
         server = _with_word(server, word)
@@ -183,13 +184,14 @@ def _tell_barred(options: Namespace, reason: str) -> None:
         tell(f"{destination}: denied ({options.user} cannot log in: {reason})")
 
 
-def _configured(file: str) -> tuple[Configured, ServerWide]:
-    """What the file says, and what of that holds for all."""
+def _configured(file: str, node: str | None) -> tuple[Configured, ServerWide]:
+    """What the files say, and what of that holds for all."""
     from ..config.command_line import limits_of, meanings
     from ..policy.explain import KnownWay, ServerWide
 
     try:
-        _, configured = read_file(file)
+        own = None if node is None else (content_of(node), node)
+        _, configured = read_file(file, node=own)
     except Unreadable as problem:
         raise CommandFailed(str(problem)) from None
     said, problems = meanings(configured.said)

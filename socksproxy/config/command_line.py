@@ -72,7 +72,7 @@ from ..values.timeouts import Timeouts
 from ..values.udp import UDPSettings
 from ..values.upstreams import Upstream
 from .listeners import Listening, described, named_listener
-from .loading import Unreadable, read_file
+from .loading import Unreadable, content_of, read_file
 from .options import BY_NAME, OPTIONS, Option, excluded_by, settings_of
 from .plan import Listener, Plan
 from .sticky import check_choice
@@ -124,10 +124,12 @@ class CommandLine(usage.Options, AuthOptionMixin):
     :param resources: opens what the options name; None: what fits the number of workers.
     :param config: what the configuration file holds, for one who must not read it again; None: it is read.
     :param directory: from where it is named; None: from where the process is now.
+    :param node: what the node's own file holds, likewise.
     :ivar resources: that one, once they are parsed.
     :ivar plan: what they mean, once they are parsed.
     :ivar arguments: what was parsed, for a worker to parse it again.
     :ivar config: what the configuration file holds, or None where there is none.
+    :ivar node: what the node's own file holds, or None where there is none.
     """
 
     synopsis = "[-i ADDRESS] [-p PORT] [-l FILE] [options]"
@@ -161,12 +163,14 @@ class CommandLine(usage.Options, AuthOptionMixin):
         resources: Resources | None = None,
         config: bytes | None = None,
         directory: str | None = None,
+        node: bytes | None = None,
     ) -> None:
         super().__init__()
         self._reactor = reactor
         self._resources = resources
         self.arguments: list[str] = []
         self.config = config
+        self.node = node
         self.directory = directory
         self._configured: Configured | None = None
         self._wrong: list[ConfigError] = []
@@ -243,9 +247,18 @@ class CommandLine(usage.Options, AuthOptionMixin):
     def _configure(self) -> None:
         """Have what the configuration file says, where no option says it."""
         if self["config"] is None:
+            if self["node"] is not None:
+                raise usage.UsageError("--node needs --config FILE, the file of all nodes")
             return
+        directory = self.directory or ""
         try:
-            self.config, self._configured = read_file(self["config"], self.config, self.directory or "")
+            if self["node"] is not None and self.node is None:
+                self.node = content_of(self["node"], directory)
+        except Unreadable as problem:
+            raise usage.UsageError(f"--node {problem}") from None
+        node = None if self.node is None else (self.node, self["node"])
+        try:
+            self.config, self._configured = read_file(self["config"], self.config, directory, node)
         except Unreadable as problem:
             raise usage.UsageError(f"--config {problem}") from None
         hidden = self._given()

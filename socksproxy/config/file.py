@@ -23,6 +23,7 @@ from .limits import check_quota_file, server_limits
 from .listeners import Listening, listeners_of, problem_with
 from .metrics import metrics_of
 from .options import BY_NAME, PLACES, SCOPES, TABLES, Option, keys_of
+from .overlay import Places, Standing, overlaid
 from .pools import pools_in
 from .readers import Reader, each, plain, read_table, text, typed
 from .redacted import without_secrets
@@ -65,10 +66,11 @@ class Configured:
     What a file says.
 
     :param file: its name.
-    :param document: what is in it.
-    :param lines: where each thing stands.
+    :param document: what is in it, under what is in the file of the node.
+    :param places: where each thing stands.
     :param errors: what is wrong already.
     :param directory: from where it names files.
+    :param node: the name of the file of the node, if there is one.
     :ivar errors: all that is wrong, except with the values of options.
     :ivar said: what it says for each option, as the command line would: text, texts, or True.
     :ivar limits: what it says of limits that no option says.
@@ -91,17 +93,19 @@ class Configured:
         self,
         file: str,
         document: dict[str, Any],
-        lines: dict[Path, int],
+        places: Places,
         errors: Iterable[ConfigError] = (),
         directory: str = "",
+        node: str = "",
     ) -> None:
         self.file = file
+        self._node = node
         self.errors = list(errors)
         self.used: set[str] = set()
         self.unused: list[ConfigError] = []
         self.wrong: set[str] = set()
         self._document = document
-        self._lines = lines
+        self._places = places
         options, scopes = _parts(document)
         found = self._read_options(options)
         self.said = {
@@ -148,10 +152,11 @@ class Configured:
                 errors.append(ConfigError(self._no_table(name), path=(name,), shown=False))
         self._left_out = {error.path for error in errors if isinstance(error.path[-1], int)}
         self.wrong |= {str(error.path[1]) for error in errors if len(error.path) == 2 and error.shown}
-        errors.sort(key=lambda error: self._line(error.path) or 0)
+        errors.sort(key=lambda error: self._order(self._places.of(error.path)))
         self.errors += errors[:MOST_TOLD]
         if len(errors) > MOST_TOLD:
-            line = self._line(errors[MOST_TOLD].path)
+            node, first = self._places.of(errors[MOST_TOLD].path)
+            line = None if node else first
             self.errors.append(ConfigError(f"and {len(errors) - MOST_TOLD} more such mistakes", line=line))
         return found
 
@@ -307,11 +312,12 @@ class Configured:
         """A line for each of *errors*, in the order in which one finds them in the file."""
         found = []
         for error in errors:
-            line = self._line(error.path) if error.path else error.line
+            place = self._places.of(error.path) if error.path else Standing(False, error.line)
             number = error.path[-1] if error.path and isinstance(error.path[-1], int) else 0
-            where = [str(each) for each in (line, error.column) if each is not None]
-            text = in_one_line(f"{':'.join([self.file, *where])}: {self._text(error)}")
-            found.append((line or 0, number, text))
+            file = self._node if place.node else self.file
+            where = [str(each) for each in (place.line, error.column) if each is not None]
+            text = in_one_line(f"{':'.join([file, *where])}: {self._text(error)}")
+            found.append((self._order(place), number, text))
         return [text for _, _, text in sorted(found, key=lambda each: each[:2])]
 
     def _text(self, error: ConfigError) -> str:
@@ -375,25 +381,29 @@ class Configured:
         self.wrong.update(keys_of(name))
         return f"not a table; its keys stand below a line [{name}]"
 
-    def _line(self, path: Path) -> int | None:
-        for length in range(len(path), 0, -1):
-            if path[:length] in self._lines:
-                return self._lines[path[:length]]
-        return None
+    @staticmethod
+    def _order(place: Standing) -> tuple[bool, int]:
+        return place.node, place.line or 0
 
 
-def read(data: bytes, file: str, directory: str = "") -> Configured:
+def read(data: bytes, file: str, directory: str = "", node: tuple[bytes, str] | None = None) -> Configured:
     """
     What the configuration file says that holds *data*. Files of sets that it names are loaded.
 
     :param file: its name.
     :param directory: from where it names files; empty: from where the process is.
+    :param node: what the file of the node holds, which lies over that one, and its name; None: there is none.
     """
+    at = file
     try:
         document, lines = parsed(data)
+        if node is None:
+            return Configured(file, document, Places(lines), directory=directory)
+        content, at = node
+        document, places = overlaid(document, lines, *parsed(content))
     except ConfigError as problem:
-        return Configured(file, {}, {}, [problem])
-    return Configured(file, document, lines, directory=directory)
+        return Configured(at, {}, Places({}), [problem])
+    return Configured(file, document, places, directory=directory, node=at)
 
 
 def _reader(option: Option) -> Reader:

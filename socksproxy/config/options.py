@@ -132,6 +132,11 @@ OPTIONS: tuple[Option, ...] = (
         completion=CompleteFiles("*.toml"),
     ),
     Option(
+        name="node",
+        help="File (TOML) with this node's own values. They override those of --config.",
+        completion=CompleteFiles("*.toml"),
+    ),
+    Option(
         name="listen",
         help="Listen on [NAME=]ENDPOINT, such as tcp:1080:interface=127.0.0.1; not with -i, -p. Repeatable.",
         table="listeners",

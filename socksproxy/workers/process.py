@@ -59,7 +59,7 @@ _BOOT = (
 
 
 #: Raise it with every change of :class:`Orders`, and of the commands and answers above.
-ORDERS_VERSION = 4
+ORDERS_VERSION = 5
 
 
 class OtherVersion(Exception):
@@ -83,6 +83,7 @@ class Orders(NamedTuple):
         None: each worker counts for itself.
     :ivar status: where it says what it is at.
     :ivar config: what the configuration file held when the supervisor read it, if there is one.
+    :ivar node: likewise, what the node's own file held.
     :ivar directory: in which names of files are looked up.
     :ivar channel: where further orders come; None: there are none.
     :ivar ids: the generation and the serial number that the ids of its sessions begin with; None: they
@@ -105,6 +106,7 @@ class Orders(NamedTuple):
     counts: tuple[int, int, str] | None
     status: int
     config: int | None = None
+    node: int | None = None
     directory: str | None = None
     channel: int | None = None
     ids: tuple[int, int] | None = None
@@ -122,6 +124,7 @@ class Orders(NamedTuple):
             files={name: descriptors[place] for name, place in self.files.items()},
             log=None if self.log is None else (descriptors[self.log[0]], self.log[1]),
             config=None if self.config is None else descriptors[self.config],
+            node=None if self.node is None else descriptors[self.node],
         )
 
     def line(self) -> bytes:

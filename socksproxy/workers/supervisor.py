@@ -451,6 +451,7 @@ class SupervisorService(ListeningService):
             counts=None,
             status=-1,
             config=None if options.config is None else holding(options.config),
+            node=None if options.node is None else holding(options.node),
             protected=self.administration.places,
         )
 

@@ -274,12 +274,18 @@ def options_of(
 
     :param before: the resources of the configuration before.
     """
-    config = None
-    if orders.config is not None:
-        config = os.pread(orders.config, os.fstat(orders.config).st_size, 0)
-        os.close(orders.config)
+    config, node = map(_held, (orders.config, orders.node))
     resources = WorkerResources(reactor, orders.listeners, orders.files, orders.log, before)
-    return SOCKSOptions(reactor, resources, config, orders.directory), resources
+    return SOCKSOptions(reactor, resources, config, orders.directory, node), resources
+
+
+def _held(descriptor: int | None) -> bytes | None:
+    """What is in the file *descriptor*, which is closed."""
+    if descriptor is None:
+        return None
+    data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    os.close(descriptor)
+    return data
 
 
 def make_worker_service(orders: Orders, reactor: Any) -> WorkerService:
