@@ -164,6 +164,8 @@ TESTED_ELSEWHERE = {
     "routes/pool_words": "config/test_pools.py",
     "service/administration": "service/test_control.py",
     "service/base": "service/test_server.py",
+    "service/log_files": "process/test_logs.py",
+    "service/signals": "service/test_server.py",
     "session/allowance": "limits/test_sessions.py",
     "shared/asking": "shared/test_store.py",
     "shared/thread": "shared/test_store.py",

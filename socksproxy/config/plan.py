@@ -4,7 +4,8 @@ What the configuration comes to: all that a service needs to know.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import attrs
@@ -65,6 +66,13 @@ class Plan:
     workers: int
     admin: AdminSettings | None = None
     metrics: MetricsSettings | None = None
+
+    @property
+    def upstream_names(self) -> Collection[str]:
+        """The names of all upstreams."""
+        pools = self.settings.pools.values()
+        files = [pool.members_file.table for pool in pools if pool.members_file]
+        return {*self.settings.upstreams, *chain.from_iterable(files)}
 
     @property
     def set_files(self) -> Sequence[SetFile]:

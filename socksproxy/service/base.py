@@ -9,38 +9,33 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Collection, Generator
-from contextlib import suppress
-from functools import partial
-from itertools import chain
-from types import FrameType
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
-from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
-from twisted.logger import Logger, globalLogPublisher
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..admin.control import Control
 from ..admin.settings import AdminSettings
-from ..admin.upkeep import PartState, Upkeep
+from ..admin.upkeep import Upkeep
 from ..config.command_line import CLAIMABLE, OPEN_TO_ALL, SOCKSOptions
 from ..config.plan import Listener, Plan
 from ..errors import describe
-from ..logs.server_log import switch
 from ..net.descriptors import raise_limit
 from ..net.special_addresses import is_loopback
-from ..twisted_internals import handles_signal
 from .administration import Administration, CannotAdminister
+from .log_files import abandon_logs, close_access_log, close_logs, reopen_logs, use_server_log
 from .metrics import ServerMetrics
 from .notify import Notifier
 from .privileges import NEEDLESS_ROOT, is_root_without_need
 from .reload import CannotReload, Reloading
+from .signals import Signals
 
 _log = Logger(namespace="socksproxy")
 
@@ -91,13 +86,13 @@ class ListeningService(Service):
         self.reactor = reactor = options.reactor
         self.factory = factory
         self.ports: list[IListeningPort] = []
-        self._open_listeners: list[tuple[IListeningPort, Listener]] = []
+        #: The same with what the configuration says of each.
+        self.open_listeners: list[tuple[IListeningPort, Listener]] = []
         self._waiting: list[Deferred[None]] = []
         self._problem: CannotStart | None = None
         self._listening = False
         self._starting = False
-        self._signalled = False
-        self._handlers: dict[int, tuple[Any, Any]] = {}
+        self._signals = Signals(reactor, lambda: bool(self.running), lambda: self.end_now())
         #: What is counted; None: the service does not run.
         self.metrics: ServerMetrics | None = None
         self.notifier = Notifier(reactor, self.status, self.sound)
@@ -200,9 +195,7 @@ class ListeningService(Service):
 
     def reopen_log(self) -> None:
         """The files of the logs have been moved away."""
-        for log in (self.plan.access_log, self.plan.server_log):
-            if log is not None:
-                log.reopen()
+        reopen_logs(self.plan)
 
     def hung_up(self) -> None:
         """SIGHUP has come: read the configuration again."""
@@ -233,10 +226,9 @@ class ListeningService(Service):
         if not self._listening:
             self._listen()
         self.reloading.start()
-        for name, act in _acts_of_signals(self):
-            if hasattr(signal, name):
-                self._handle(getattr(signal, name), partial(self._on_signal, act))
-        self.reactor.callWhenRunning(self._watch_stop_signals)
+        self._signals.start(
+            {"SIGUSR1": self.reopen_log, "SIGUSR2": self.dump_sessions, "SIGHUP": self.hung_up}
+        )
         self.warn_of_root()
         DeferredList(list(self._waiting)).addCallback(lambda _: self.reactor.callWhenRunning(self._all_open))
 
@@ -271,7 +263,7 @@ class ListeningService(Service):
         for waiting in list(self._waiting):
             waiting.cancel()
         ports, self.ports = self.ports, []
-        self._open_listeners = []
+        self.open_listeners = []
         self.options.resources.keeper.forget()
         return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
 
@@ -284,38 +276,12 @@ class ListeningService(Service):
         self.administration.close()
         self.notifier.stopped()
         self._end_metrics()
-        self._restore(*(number for number in self._handlers if number not in (signal.SIGTERM, signal.SIGINT)))
-        if signal.SIGTERM in self._handlers or signal.SIGINT in self._handlers:
-            # It does not come to that when the process ends: a signal that comes meanwhile is still ours.
-            self.reactor.callLater(0, self._restore, signal.SIGTERM, signal.SIGINT)
-        logs: list[Any] = [self.plan.access_log]
-        if switch.log is not None and not switch.chosen:
-            globalLogPublisher.removeObserver(switch)
-            logs.append(switch.log)
-            switch.log = None
-        return DeferredList([log.close() for log in logs if log is not None])
-
-    def _restore(self, *numbers: int) -> None:
-        for number in numbers:
-            handler, before = self._handlers.pop(number, (None, None))
-            if handler is not None and signal.getsignal(number) == handler:
-                signal.signal(number, before)
-
-    def told_listeners(self) -> list[dict[str, Any]]:
-        """What the admin API tells of the listeners."""
-        return [
-            {
-                "name": listener.name,
-                "endpoint": listener.description,
-                "address": where_listens(port)[0],
-                "state": self.upkeep.listeners.get(listener.description, PartState.ENABLED).value,
-            }
-            for port, listener in self._open_listeners
-        ]
+        self._signals.stop()
+        return close_logs(self.plan)
 
     def _listen(self) -> None:
         self._listening = self._starting = True
-        self.use_server_log()
+        use_server_log(self.plan)
         self.stopping = False
         self.raise_descriptor_limit()
         try:
@@ -332,15 +298,6 @@ class ListeningService(Service):
             if self._problem is not None:
                 raise self._problem
         self._starting = False
-
-    def use_server_log(self) -> None:
-        """Have the server's own log go where the plan says."""
-        log, before = self.plan.server_log, switch.log
-        switch.log = log or before
-        if log is not None and before is None and not switch.chosen:
-            globalLogPublisher.addObserver(switch)
-        if log is not None and before is not None and log is not before:
-            before.close()
 
     def raise_descriptor_limit(self) -> None:
         """A session takes two descriptors, and the usual soft limit is 1024."""
@@ -390,10 +347,7 @@ class ListeningService(Service):
         for port in prepared.options.resources.keeper.fresh:
             _close(port)
         self.administration.abandon()
-        _close_log(prepared.options.plan, self.plan)
-        log = prepared.options.plan.server_log
-        if log is not None and log is not switch.log:
-            log.close()
+        abandon_logs(prepared.options.plan, self.plan)
 
     def enter(self, prepared: Prepared) -> list[str]:
         """
@@ -402,11 +356,11 @@ class ListeningService(Service):
         :returns: what has changed, in a few words each.
         """
         before, self.options = self.plan, prepared.options
-        self.use_server_log()
+        use_server_log(self.plan)
         keeper = self.options.resources.keeper
         left = keeper.enter()
         self.ports = [port for port, _ in prepared.ports]
-        self._open_listeners = list(prepared.ports)
+        self.open_listeners = list(prepared.ports)
         self.loaded = time.time()
         changes = self.administration.enter()
         for port, listener in prepared.ports:
@@ -418,19 +372,13 @@ class ListeningService(Service):
             changes.append(f"closed {where_listens(port)[0]}")
             self.closed(port)
             _close(port)
-        _close_log(before, self.plan)
+        close_access_log(before, self.plan)
         if before.server_log is not None and self.plan.server_log is None:
             changes.append("restart the server to have its own log where the program sends it")
         if self.processes != self.plan.workers:
             changes.append("restart the server for another number of workers")
-        self.upkeep.keep([each.description for each in self.plan.listeners], self.upstream_names())
+        self.upkeep.keep([each.description for each in self.plan.listeners], self.plan.upstream_names)
         return changes
-
-    def upstream_names(self) -> Collection[str]:
-        """The names of all upstreams of the configuration in force."""
-        settings = self.plan.settings
-        files = [pool.members_file.table for pool in settings.pools.values() if pool.members_file]
-        return {*settings.upstreams, *chain.from_iterable(files)}
 
     def _settled(self, _: object, waiting: Deferred[Any]) -> None:
         self._waiting.remove(waiting)
@@ -442,7 +390,7 @@ class ListeningService(Service):
             port.stopListening()
             raise
         self.ports.append(port)
-        self._open_listeners.append((port, listener))
+        self.open_listeners.append((port, listener))
         self.opened(port, listener.name)
         self._announce(port, listener)
 
@@ -469,38 +417,6 @@ class ListeningService(Service):
         """Something failed while the reactor runs: so its process ends with a status that is not 0."""
         signal.raise_signal(signal.SIGTERM)
 
-    def _handle(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._handlers[number] = handler, signal.signal(number, handler)
-
-    def _on_signal(self, act: Callable[[], None], number: int, frame: FrameType | None) -> None:
-        """Do what the signal asks for, and what another handler would: ``twistd`` rotates its own log."""
-        self.reactor.callFromThread(act)
-        before = self._handlers[number][1]
-        if callable(before):
-            before(number, frame)
-
-    def _watch_stop_signals(self) -> None:
-        """The second SIGTERM or SIGINT ends what the first one waits for."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # The reactor's own would only complain the second time; others are not ours to replace.
-            if self.running and handles_signal(self.reactor, number):
-                self._handle(number, self._stop)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        first, self._signalled = not self._signalled, True
-        before = self._handlers[number][1]
-        if first:
-            before(number, frame)
-        else:
-            # Behind what the first one has asked the reactor for, or is about to.
-            self.reactor.callFromThread(self.reactor.callLater, 0, self._end_at_once)
-
-    def _end_at_once(self) -> None:
-        self.end_now()
-        with suppress(ReactorNotRunning):
-            self.reactor.stop()  # the first signal may have come while it did not stop the program
-
 
 def _reason(failure: Failure) -> str:
     """Why a listener cannot open, in one line."""
@@ -521,20 +437,6 @@ def _check_place(port: IListeningPort, plan: Plan) -> None:
     where, local = where_listens(port)
     if not (local or plan.open or plan.guarded):
         raise CannotStart(f"{where} is not a loopback address, and {OPEN_TO_ALL}: add --auth, or --open")
-
-
-def _acts_of_signals(service: ListeningService) -> tuple[tuple[str, Callable[[], None]], ...]:
-    return (
-        ("SIGUSR1", service.reopen_log),
-        ("SIGUSR2", service.dump_sessions),
-        ("SIGHUP", service.hung_up),
-    )
-
-
-def _close_log(old: Plan, new: Plan) -> None:
-    """Close the access log of the plan *old*, unless it is *new*'s, too."""
-    if old.access_log is not None and old.access_log is not new.access_log:
-        old.access_log.close()
 
 
 def _close(port: IListeningPort) -> None:

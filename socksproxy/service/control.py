@@ -5,12 +5,13 @@ What the admin API asks of a service: one process with its listeners and its con
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
@@ -20,12 +21,13 @@ from ..admin.holders import limits_told, lines_told
 from ..admin.settings import NOTICE
 from ..admin.upkeep import PartState, Upkeep
 from ..config.limits import limits_reader
-from ..config.plan import Plan
+from ..config.plan import Listener, Plan
 from ..config.redacted import arguments_without_secrets
 from ..limits.quota.database import Database, UsageFileError
 from ..runtime.pool import NotRun, Pool
 from ..values.errors import ConfigError
 from ..values.limits import Limits
+from .base import where_listens
 from .metrics import ServerMetrics
 from .reload import CannotReload, Reloading, ReloadUnderway
 
@@ -56,9 +58,8 @@ class ControlledService(Protocol):
     @property
     def upkeep(self) -> Upkeep: ...
 
-    def upstream_names(self) -> Collection[str]: ...
-
-    def told_listeners(self) -> list[dict[str, Any]]: ...
+    @property
+    def open_listeners(self) -> Sequence[tuple[IListeningPort, Listener]]: ...
 
     def reopen_log(self) -> None: ...
 
@@ -106,11 +107,20 @@ class ServiceControl(Control):
 
     def listeners(self) -> Sequence[dict[str, Any]]:
         """See :meth:`Control.listeners`."""
-        return self._service.told_listeners()
+        states = self._service.upkeep.listeners
+        return [
+            {
+                "name": listener.name,
+                "endpoint": listener.description,
+                "address": where_listens(port)[0],
+                "state": states.get(listener.description, PartState.ENABLED).value,
+            }
+            for port, listener in self._service.open_listeners
+        ]
 
     def set_listener(self, name: str, state: PartState) -> tuple[str, ...]:
         """See :meth:`Control.set_listener`."""
-        for told in self._service.told_listeners():
+        for told in self.listeners():
             if name in (told["name"], told["address"], told["endpoint"]):
                 self._service.upkeep.set(self._service.upkeep.listeners, told["endpoint"], state)
                 kind, _, place = told["address"].partition(":")
@@ -121,7 +131,7 @@ class ServiceControl(Control):
         """See :meth:`Control.upstreams`."""
         settings, states = self._service.plan.settings, self._service.upkeep.upstreams
         told = {}
-        for name in islice(self._service.upstream_names(), _MOST_UPSTREAMS):
+        for name in islice(self._service.plan.upstream_names, _MOST_UPSTREAMS):
             upstream = settings.upstreams.get(name)
             told[name] = {
                 "name": name,
@@ -141,7 +151,7 @@ class ServiceControl(Control):
 
     def set_upstream(self, name: str, state: PartState) -> None:
         """See :meth:`Control.set_upstream`."""
-        if name not in self._service.upstream_names():
+        if name not in self._service.plan.upstream_names:
             raise RequestRefused(404, "there is no such upstream")
         self._service.upkeep.set(self._service.upkeep.upstreams, name, state)
 

@@ -83,7 +83,7 @@ class SOCKSService(ListeningService):
     def let_rest(self, resting: Resting) -> None:
         """Have the parts in *resting* get no new sessions, and all others get them."""
         self.resting = resting
-        for port, listener in self._open_listeners:
+        for port, listener in self.open_listeners:
             self.factory.rest(port, resting.everything or listener.description in resting.listeners)
         self.factory.context.ways.rest(resting.upstreams)
 
