@@ -17,9 +17,11 @@ from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
 
 from ..events import Cause
 from ..limits.account import SESSIONS, Scope
+from ..logs.debug import ALL, TOPICS, topics_of
 from ..net.descriptors import current_limit
 from ..runtime.lag import Lag
 from ..runtime.slices import in_slices
@@ -94,6 +96,7 @@ class Answers:
             "limits": holders.limits,
             "find": self._find,
             "end": self._end,
+            "log level": self._log_level,
             **TraceAnswers(self._registry).questions,
         }
 
@@ -163,6 +166,10 @@ class Answers:
     def add(self, question: str, answer: Callable[[Mapping[str, Any]], Any]) -> None:
         """Have *answer*, which is given the arguments, answer *question*, too."""
         self._questions[question] = lambda arguments, parts: answer(arguments)
+
+    def _log_level(self, arguments: Mapping[str, Any], parts: list[bytes]) -> None:
+        """Write debug lines for so many seconds."""
+        speak(self._context.reactor, arguments["logger"], arguments["seconds"])
 
     def _load(self, arguments: Mapping[str, Any], parts: list[bytes]) -> dict[str, Any]:
         """How much is free, from 0 to 1, and by how many seconds the event loop is late."""
@@ -266,6 +273,20 @@ def _resident_bytes() -> int | None:
             return int(file.read().split()[1]) * resource.getpagesize()
     except (OSError, IndexError, ValueError):
         return None
+
+
+def speak(clock: IReactorTime, logger: Any, seconds: float) -> None:
+    """
+    Have *logger* write debug lines for so many *seconds*; 0: no more.
+
+    :raises RequestRefused: when there is no such logger.
+    """
+    try:
+        topics = list(topics_of(logger))
+    except (KeyError, AttributeError):
+        raise RequestRefused(400, f"logger: there are {ALL}, {', '.join(TOPICS)}") from None
+    for topic in topics:
+        topic.speak(clock, seconds)
 
 
 def _unknown(question: str) -> Any:

@@ -14,6 +14,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from ..logs.debug import ALL
+from .answers import speak
 from .control import Control, Gathered
 from .errors import RequestRefused
 from .event_stream import EventSource
@@ -29,6 +31,8 @@ from .upkeep import DEEDS, PartState
 _MONITOR, _OPERATOR, _ADMIN = AdminLevel
 #: A month.
 _MOST_SECONDS = 31 * 86400
+#: For how long debug lines are written if the request does not say it.
+_DEBUG_SECONDS = 300.0
 
 
 def routes_of(control: Control) -> Routes:
@@ -46,6 +50,7 @@ def routes_of(control: Control) -> Routes:
             ApiRoute("GET", "/v1/listeners", _MONITOR, server.listeners),
             ApiRoute("POST", "/v1/reload", _ADMIN, server.reload),
             ApiRoute("POST", "/v1/log/reopen", _OPERATOR, server.reopen_log),
+            ApiRoute("POST", "/v1/log-level", _OPERATOR, server.log_level),
             ApiRoute("POST", "/v1/drain", _ADMIN, server.drain),
             ApiRoute("POST", "/v1/undrain", _ADMIN, server.undrain),
             *_deeds("/v1/listeners/{name}", parts.set_listener),
@@ -135,6 +140,28 @@ class ServerRoutes:
         asked.allow()
         self._control.reopen_log()
         return {}
+
+    def log_level(self, asked: Asked) -> Any:
+        """The server's own log tells more for a while, in all processes."""
+        asked.allow("logger", "level", "seconds")
+        logger, level = asked.body.get("logger", ALL), asked.body.get("level")
+        if level not in ("debug", "info"):
+            raise RequestRefused(400, "level: there are debug and info")
+        seconds = _seconds(asked, "seconds")
+        if level == "info":
+            seconds = 0.0
+        elif seconds is None:
+            seconds = _DEBUG_SECONDS
+        speak(self._control.reactor, logger, seconds)
+        told = self._control.ask("log level", {"logger": logger, "seconds": seconds})
+        return told.addCallback(
+            lambda gathered: {
+                "logger": logger,
+                "level": level,
+                "seconds": seconds,
+                "missing": gathered.missing,
+            }
+        )
 
     def config(self, asked: Asked) -> Any:
         """The configuration in force, without secrets."""

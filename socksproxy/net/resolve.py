@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from ..errors import NameNotFound, TooManyLookups
 from ..extras import missing
+from ..logs.debug import NAMES as DEBUG
 from ..runtime.recent import Recent
 from ..wire.words import Address, AddressType
 from .hosts_file import HostsFile
@@ -240,6 +241,8 @@ class NameLookups:
         if lookup is not None:
             lookup.waiting.append(answer)
             return answer
+        if DEBUG.on:
+            DEBUG("looks up {name!r}", name=name)
         lookup = lookups[share] = _Lookup()
         lookup.waiting.append(answer)
         lookup.pending = maybeDeferred(self._resolve, name, share)
@@ -272,6 +275,9 @@ class NameLookups:
     def _answered(self, result: Found | Failure, name: str, share: Hashable, lookup: _Lookup) -> None:
         if self._waiting.get(name, {}).get(share) is not lookup:
             return  # it was cancelled
+        if DEBUG.on:
+            what = result.value if isinstance(result, Failure) else [host for host, _ in result]
+            DEBUG("{name!r}: {what}", name=name, what=what)
         if not isinstance(result, Failure):
             over = list(self._waiting.pop(name).values())
             if result and self._keep:

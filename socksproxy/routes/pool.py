@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import SHORTAGES, UpstreamFailed, UpstreamFull, describe, reply_for
+from ..logs.debug import POOLS as DEBUG
 from ..net.dial import Pending
 from ..values.pools import UpstreamPool
 from ..wire.words import UNSPECIFIED, Address, Command, Reply
@@ -250,6 +251,8 @@ class PoolDial:
     def _try(self, member: Member) -> None:
         route, trail = self._route, self._trail
         self._left -= 1
+        if DEBUG.on:
+            DEBUG("{pool}: {member} is chosen", pool=route.members.name, member=member.name)
         self._tried.append(member)
         route.members.way = route.way
         self._member = member
@@ -265,6 +268,14 @@ class PoolDial:
             return  # it is cancelled
         self._member = self._pending = None
         members = self._route.members
+        if DEBUG.on:
+            failed = isinstance(result, Failure)
+            DEBUG(
+                "{pool}: {member}: {what}",
+                pool=members.name,
+                member=member.name,
+                what=describe(result.value) if failed else "has served",
+            )
         if not isinstance(result, Failure):
             members.answered(member)
             # A destination that the session's own member does not reach moves no session.

@@ -33,6 +33,8 @@ from ..errors import (
     UpstreamRefused,
     describe,
 )
+from ..logs.debug import UPSTREAMS as DEBUG
+from ..logs.printable import shown
 from ..net.dial import Destination, Dialed, Pending, dial
 from ..net.resolve import NameLookups
 from ..relay.engine import RelayEngine
@@ -287,6 +289,12 @@ class Try:
         """
         route = self._route
         route.deadlines.start(self, route.clock.seconds())
+        if DEBUG.on:
+            DEBUG(
+                "{via}: tries to reach {destination}",
+                via=route.via,
+                destination=shown(self._destination),
+            )
         pending = self._pending = route.reach_first(engine)
         pending.addBoth(self._reached)
         return self.result
@@ -451,6 +459,9 @@ class Try:
             self._fail(CommandNotSupported(f"{self._name}: datagrams of GSSAPI are not passed on"))
             return
         self._end()
+        if DEBUG.on:
+            destination = shown(self._destination)
+            DEBUG("{via}: has reached {destination}", via=self._route.via, destination=destination)
         self.trail.reply = int(self._hops[-1].success)
         self.trail.credentials = None
         self.trail.entered = self.counters
@@ -506,7 +517,10 @@ class Try:
         if self.over:
             return
         self._drop()
-        self.result.errback(problem if isinstance(problem, Failure) else Failure(problem))
+        failure = problem if isinstance(problem, Failure) else Failure(problem)
+        if DEBUG.on:
+            DEBUG("{via}: {problem}", via=self._route.via, problem=failure.value)
+        self.result.errback(failure)
 
     def _cancelled(self, _: object) -> None:
         if not self.over:

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
+from ..logs.debug import RELOAD as DEBUG
 from ..runtime.pool import NotRun, Pool
 from .notify import Notifier
 
@@ -100,6 +101,8 @@ class Reloading:
             self._again = True
             return
         self._underway = True
+        if DEBUG.on:
+            DEBUG("reads the configuration again")
         self._notifier.reloading()
         reading: Deferred[Any] = self.pool.run(self._current().again)
         reading.addCallback(self._read).addCallbacks(self._told, self._failed).addBoth(self._over)
@@ -114,6 +117,8 @@ class Reloading:
         self._again = False
 
     def _read(self, options: SOCKSOptions) -> Deferred[list[str]] | None:
+        if DEBUG.on:
+            DEBUG("the configuration is read; opens what is new")
         return None if self._stopped else self._apply(options)
 
     def _told(self, changes: list[str] | None) -> None:

@@ -19,6 +19,7 @@ from ..commands.channel import Channel
 from ..errors import NameNotFound
 from ..events import Cause
 from ..identity import Client
+from ..logs.debug import SESSIONS as DEBUG
 from ..logs.throttle import complain
 from ..net.names import canonical
 from ..runtime.slices import in_slices
@@ -101,6 +102,8 @@ class Registry:
             allowance = Allowance(context.ledger)
             allowance.identify(client)
             if allowance.dropped:
+                if DEBUG.on:
+                    DEBUG("{client}: closed unheard: {problem}", client=client, problem=allowance.refusal)
                 allowance.close()
                 context.events.tell("dropped")
                 return None

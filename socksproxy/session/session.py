@@ -41,6 +41,7 @@ from ..errors import (
 from ..events import Cause, End, Ended, end_for
 from ..identity import Client
 from ..limits.account import ASSOCIATIONS, BINDS
+from ..logs.debug import SESSIONS as DEBUG
 from ..logs.printable import shown
 from ..negotiation import DONE, NotSOCKS
 from ..wire.words import Address, Command, Reply, Reply4, Request, Version
@@ -367,6 +368,8 @@ class Session(SharingSession):
         self.channel.write(data)
 
     def _refused(self, ended: Ended) -> None:
+        if DEBUG.on:
+            DEBUG("session {id} of {client}: {ended}", id=self.id, client=self.client, ended=ended.words)
         self.context.events.tell("refused", self, ended)
         self.finish(ended)
 

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from ..events import SessionIds
 from ..limits.quota.database import Database, UsageFileError
+from ..logs.debug import TOPICS
 from ..metrics.table import LIMIT_ROWS, LIMIT_ROWS_MAX
 from ..runtime.pool import NotRun
 from ..service.base import CannotStart, ListeningService, Prepared
@@ -314,6 +315,10 @@ class SupervisorService(ListeningService):
         self._asker.ask_each("rest", {worker.number: self.upkeep.resting.as_json()})
         for user, limits in self.upkeep.user_limits.items():
             self._asker.ask_each("limit user", {worker.number: {"user": user, "limits": limits}})
+        for topic in TOPICS.values():
+            if topic.on:
+                arguments = {"logger": topic.name, "seconds": topic.left}
+                self._asker.ask_each("log level", {worker.number: arguments})
         pid = None if worker.process is None else worker.process.pid
         _log.info("worker {number} (process {pid}) accepts clients", number=worker.number, pid=pid)
         self._ready.add(worker.number)

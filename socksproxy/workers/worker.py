@@ -79,14 +79,20 @@ class Reporter:
     def __call__(self, event: LogEvent) -> None:
         """See :class:`twisted.logger.ILogObserver`."""
         level = event.get("log_level", LogLevel.info)
-        ours = event.get("log_namespace", "").startswith("socksproxy")
-        if level < (LogLevel.info if ours else LogLevel.warn):
+        if level < _lowest(event.get("log_namespace", "")):
             return  # such as what Twisted says of ports that open and close; the supervisor has its own
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
         if len(text) > _LONGEST_EVENT:
             # Of a traceback, what it ends with says most.
             text = f"{text[:200]} [...] {text[-_LONGEST_EVENT + 300 :]}"
         self._stream.write(_report(level.name, text))
+
+
+def _lowest(logger: str) -> Any:
+    """The lowest level of *logger* that is passed on."""
+    if logger.startswith("socksproxy."):
+        return LogLevel.debug  # a topic, which speaks if it is asked to
+    return LogLevel.info if logger == "socksproxy" else LogLevel.warn
 
 
 def _report(level: str, text: str) -> str:

@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogEvent
 
 from socksproxy.admin.api import routes_of
 from socksproxy.admin.control import control_of
 from socksproxy.admin.settings import AdminLevel
+from socksproxy.logs.debug import NAMES, SESSIONS
 from socksproxy.server.factory import SOCKSFactory
 
 from ..conftest import Serve
 from ..support.admin import administered, asks, raw
+from ..support.logs import log_publisher
 from ..support.origin import Origin, echo
 from ..support.proxy import Playing, Proxy, ask5, echoes, until
 from ..support.sessions import connected, ends
@@ -201,3 +204,35 @@ def test_wrong(serve_as: Serve, tmp_path: Path, method: str, target: str, status
         assert isinstance(told.body["error"], str)
     assert not [name for name in told.headers if name.startswith("Access-Control")]
     assert status != 405 or told.headers["Allow"] == "GET"
+
+
+@pytest_twisted.inlineCallbacks
+def test_log_level(serve_as: Serve, tmp_path: Path) -> Playing:
+    """Debug lines on a topic are there for a while, and tell why a session is refused."""
+    proxy: Proxy = yield serve_as()
+    path = tmp_path / "admin"
+    events: list[LogEvent] = []
+    log_publisher.addObserver(events.append)
+    with administered(proxy.factory, path):
+        for wrong in (
+            {},
+            {"level": "all"},
+            {"level": "debug", "logger": "twisted"},
+            {"level": "debug", "logger": 1},
+            {"level": "debug", "seconds": -1},
+        ):
+            assert (yield proxy.play(asks, path, "POST", "/v1/log-level", wrong)).status == 400
+        assert not SESSIONS.on
+        body = {"logger": "sessions", "level": "debug", "seconds": 30}
+        told = yield proxy.play(asks, path, "POST", "/v1/log-level", body)
+        assert (told.status, told.body) == (200, {**body, "missing": []})
+        assert (SESSIONS.on, NAMES.on) == (True, False)
+        with proxy.connect() as client:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            yield proxy.play(client.recv, 100)
+        told = yield proxy.play(asks, path, "POST", "/v1/log-level", {"level": "info"})
+        assert (told.body["logger"], told.body["seconds"]) == ("socksproxy", 0)
+    log_publisher.removeObserver(events.append)
+    (line,) = (event for event in events if event["log_namespace"] == "socksproxy.sessions")
+    assert line["log_level"].name == "debug"
+    assert not SESSIONS.on

@@ -152,6 +152,11 @@ def test_parts(workers: str, twistd: Start, tmp_path: Path) -> None:
         connected(port, origin.port).close()
     for part in ("listeners/side", "upstreams/two", "listeners/front/x"):
         assert asks(path, "POST", f"/v1/{part}/drain").status == 404
+    body = {"logger": "sessions", "level": "debug", "seconds": 30}
+    assert asks(path, "POST", "/v1/log-level", body).body == {**body, "missing": []}
+    with socket.create_connection(("127.0.0.1", port), 30) as stranger:
+        stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        program.wait_for(r"(worker \d: )?session \S+ of 127\.0\.0\.1:\d+: ")
 
 
 def waits(port: int, origin: Origin) -> bool:

@@ -82,6 +82,7 @@ def test_reports_what_matters(pipe: tuple[int, int]) -> None:
     assert reported(pipe, lambda log: log.info("starting"), "log_legacy") == []
     assert reported(pipe, lambda log: log.error("broken"), "log_legacy") == [["error", "broken"]]
     assert reported(pipe, lambda log: log.debug("detail")) == []
+    assert reported(pipe, lambda log: log.debug("detail"), "socksproxy.names") == [["debug", "detail"]]
 
 
 def test_reports_to_nobody() -> None:
