@@ -89,6 +89,11 @@ class Program:
             if not self._read(deadline):
                 raise AssertionError(f"{pattern!r} was not said, but:\n{self.output}")
 
+    def read(self) -> None:
+        """Read what has been said by now."""
+        while self._read(0.0):
+            pass
+
     def wait(self) -> int:
         """Read to the end and return the exit status."""
         deadline = time.monotonic() + PATIENCE
