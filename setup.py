@@ -63,7 +63,7 @@ setup(
     long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",
     license="MIT",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "socksproxy/admin/page/static/uplot-LICENSE.txt"],
     keywords=["socks", "socks4", "socks4a", "socks5", "proxy", "twisted"],
     classifiers=[
         "Development Status :: 3 - Alpha",
@@ -89,6 +89,7 @@ setup(
     packages=[
         "socksproxy",
         "socksproxy.admin",
+        "socksproxy.admin.page",
         "socksproxy.auth",
         "socksproxy.auth.checkers",
         "socksproxy.cli",
@@ -119,7 +120,7 @@ setup(
         "socksproxy.workers",
         "twisted.plugins",
     ],
-    package_data={"socksproxy": ["py.typed"]},
+    package_data={"socksproxy": ["py.typed"], "socksproxy.admin.page": ["static/*"]},
     install_requires=[
         f"Twisted {TWISTED}",
         "attrs >= 22.2",

@@ -170,7 +170,7 @@ def check_contents(wheel: Path, sdist: Path) -> None:
         str(path.relative_to(ROOT))
         for place in ("socksproxy", "twisted")
         for path in (ROOT / place).rglob("*.py")
-    }
+    } | {str(path.relative_to(ROOT)) for path in (ROOT / "socksproxy/admin/page/static").iterdir()}
     expect(modules <= inside, f"the wheel lacks {sorted(modules - inside)}")
     strangers = {
         name for name in inside - modules if ".dist-info/" not in name and name != "socksproxy/py.typed"

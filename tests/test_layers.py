@@ -148,6 +148,7 @@ TESTED_ELSEWHERE = {
     "admin/errors": "admin/test_api.py",
     "admin/holder_routes": "service/test_holders.py",
     "admin/holders": "service/test_holders.py",
+    "admin/page/routes": "admin/page/test_files.py",
     "admin/session_routes": "admin/test_api.py",
     "admin/rows": "admin/test_api.py",
     "client/resolve": "client/test_proxy.py",

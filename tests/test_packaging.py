@@ -116,6 +116,16 @@ def test_every_package_is_listed() -> None:
     assert {".".join(path.parent.relative_to(ROOT).parts) for path in MODULES} == there
 
 
+def test_every_file_of_the_status_page_is_packed(tmp_path: Path) -> None:
+    """The wheel has the page, and the licence of what is in it."""
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=120)
+    page = Path("socksproxy", "admin", "page", "static")
+    there = {path.name for path in (tmp_path / page).iterdir()}
+    assert there == {path.name for path in (ROOT / page).iterdir()}
+    assert {"index.html", "uplot.js", "uplot-LICENSE.txt"} <= there
+
+
 def test_nothing_of_twisteds_is_replaced() -> None:
     """An ``__init__.py`` here would overwrite Twisted's own, and an uninstall would delete it."""
     ours = [path.relative_to(ROOT / "twisted") for path in (ROOT / "twisted").rglob("*.py")]

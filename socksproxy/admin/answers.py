@@ -26,8 +26,10 @@ from ..net.descriptors import current_limit
 from ..runtime.lag import Lag
 from ..runtime.slices import in_slices
 from ..session.session import Session
+from .busiest import BusiestAnswers
 from .errors import RequestRefused
 from .holders import HolderAnswers
+from .lines import append_line
 from .rates import Rates
 from .rows import row_of
 from .selection import Page, Seen, SessionPlace, Test, tests_of
@@ -49,8 +51,6 @@ _MOST_FOUND = 8
 
 #: Bytes of all lines of one answer.
 MOST_BYTES = 512 << 10
-#: Bytes of a part of an answer; one line may be longer.
-_PART = 32 << 10
 
 Work = Generator[object, None, Any]
 
@@ -97,6 +97,7 @@ class Answers:
             "find": self._find,
             "end": self._end,
             "log level": self._log_level,
+            "page": BusiestAnswers(self._registry, worker, self._look).page,
             **TraceAnswers(self._registry).questions,
         }
 
@@ -226,7 +227,7 @@ class Answers:
                 if size > MOST_BYTES:
                     page.more = True
                     break
-                _append(parts, row)
+                append_line(parts, row)
                 places.append(place)
             if number % _WRITTEN_AT_ONCE == 0:
                 yield None
@@ -291,16 +292,3 @@ def speak(clock: IReactorTime, logger: Any, seconds: float) -> None:
 
 def _unknown(question: str) -> Any:
     raise RequestRefused(501, f"this process does not know the question {question}")
-
-
-def _append(parts: list[bytes], row: bytes) -> None:
-    """Append a line to the last part, or begin another one."""
-    if parts and len(parts[-1]) + len(row) < _PART:
-        parts[-1] += b"\n" + row
-    else:
-        parts.append(row)
-
-
-def lines_of(parts: list[bytes]) -> list[bytes]:
-    """The lines of all *parts*."""
-    return [line for part in parts for line in part.split(b"\n")]

@@ -20,6 +20,7 @@ from .control import Control, Gathered
 from .errors import RequestRefused
 from .event_stream import EventSource
 from .holder_routes import HolderRoutes
+from .page.routes import with_page
 from .routes import ApiRoute, Asked, Routes
 from .scrape import MetricsRoute
 from .session_routes import SessionRoutes
@@ -40,7 +41,8 @@ def routes_of(control: Control) -> Routes:
     sessions = SessionRoutes(control)
     server = ServerRoutes(control)
     parts = PartRoutes(control, sessions)
-    return Routes(
+    return with_page(
+        control,
         [
             ApiRoute("GET", "/healthz", _MONITOR, server.health),
             ApiRoute("GET", "/readyz", _MONITOR, server.readiness),
@@ -65,7 +67,7 @@ def routes_of(control: Control) -> Routes:
             ApiRoute("POST", "/v1/sessions/kill", _OPERATOR, sessions.kill),
             ApiRoute("GET", "/v1/sessions/{id}", _MONITOR, sessions.one),
             ApiRoute("DELETE", "/v1/sessions/{id}", _OPERATOR, sessions.end),
-        ]
+        ],
     )
 
 

@@ -87,6 +87,7 @@ class AdminPorts:
         self._reactor = reactor
         self._ports: list[IListeningPort] = []
         self.sites: list[AdminSite] = []
+        self._table: Routes | None = None
         try:
             if settings is not None:
                 self._open(settings, routes, agent)
@@ -95,7 +96,7 @@ class AdminPorts:
             raise
 
     def _open(self, settings: AdminSettings, routes: Callable[[], Routes], agent: Callable[[], Any]) -> None:
-        table = routes()
+        self._table = table = routes()
         for number, listener in enumerate(settings.listeners):
             site = AdminSite(self._reactor, table, _guard(listener, settings))
             port = self._listen(number, listener.endpoint, site, listener.client_ca)
@@ -140,6 +141,8 @@ class AdminPorts:
         """These listeners are in force; those of the configuration before that are left close."""
         for port in self._resources.keeper.enter():
             self._close(port)
+        if self._table is not None:
+            self._table.start()
 
     def abandon(self) -> None:
         """Close what was opened anew; the listeners of the configuration before stay."""
@@ -153,6 +156,8 @@ class AdminPorts:
             self._close(port)
         for site in self.sites:
             site.close_connections()
+        if self._table is not None:
+            self._table.stop()
         self._resources.keeper.forget()
 
     def _close(self, port: Any) -> None:

@@ -70,10 +70,14 @@ class Routes:
     A table of routes.
 
     :param routes: all of them.
+    :ivar start: called when there are listeners with these routes; it may be called again.
+    :ivar stop: called when all of them are closed.
     """
 
     def __init__(self, routes: Sequence[ApiRoute]) -> None:
         self.routes = list(routes)
+        self.start: Callable[[], None] = lambda: None
+        self.stop: Callable[[], None] = lambda: None
         self._split = [(route, route.path.split("/")[1:]) for route in routes]
 
     def find(self, method: str, path: bytes) -> tuple[ApiRoute, dict[str, str]]:

@@ -11,9 +11,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from .answers import MOST_BYTES, ProcessAnswer, lines_of
+from .answers import MOST_BYTES, ProcessAnswer
 from .control import Control, Gathered
 from .errors import RequestRefused
+from .lines import lines_of
 from .routes import Asked
 from .selection import FILTERS, MOST_LIMIT, ORDERS, USUAL_LIMIT, SessionPlace, number_of, tests_of
 from .site import Response

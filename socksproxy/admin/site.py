@@ -42,11 +42,13 @@ class Response(NamedTuple):
     :ivar body: what JSON can carry; or bytes, as they are.
     :ivar status: of HTTP.
     :ivar kind: the type of the bytes.
+    :ivar headers: what it has besides, or in place of, the headers of every answer.
     """
 
     body: Any
     status: int = 200
     kind: str = _JSON
+    headers: Mapping[str, str] = {}
 
 
 class Stream:
@@ -163,6 +165,8 @@ class AdminRequest(Request):
         body = reply.body
         if not isinstance(body, bytes):
             body = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        for name, value in reply.headers.items():
+            self.setHeader(name, value)
         self.setResponseCode(reply.status)
         self.setHeader("Content-Length", str(len(body)))
         self.write(body)

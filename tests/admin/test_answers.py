@@ -14,8 +14,9 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from socksproxy import SOCKSFactory
-from socksproxy.admin.answers import MOST_BYTES, Answers, ProcessAnswer, lines_of
+from socksproxy.admin.answers import MOST_BYTES, Answers, ProcessAnswer
 from socksproxy.admin.holders import MOST_TOLD
+from socksproxy.admin.lines import lines_of
 from socksproxy.commands.service import Counts
 from socksproxy.identity import Client
 from socksproxy.limits import Limits
@@ -105,6 +106,7 @@ def crowd() -> Iterator[Crowd]:
 QUESTIONS: dict[str, dict[str, Any]] = {
     "counts": {},
     "load": {},
+    "page": {"rows": 500},
     "upstreams": {},
     "sessions": {"sort": "rate", "limit": 1000, "cursor": None, "filter": {"client": "192.0.0.0/16"}},
     "users": {"sort": "rate", "limit": 1000, "user": None},

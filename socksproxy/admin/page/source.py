@@ -1,0 +1,285 @@
+"""
+The stream of the status page: what all its viewers see.
+
+Strategy: one look at the server serves all viewers, and there is none without them. The page consists of
+sections. A viewer gets a section again when it differs from what was there before; one who does not keep up
+misses nothing but what was there for a moment: the newest of each section is sent as soon as there is room.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ...logs.throttle import complain
+from ..answers import MOST_BYTES
+from ..busiest import GROUPS
+from ..control import Control, Gathered
+from ..errors import RequestRefused
+from ..event_stream import CUT_AFTER
+from ..lines import lines_of
+from ..routes import Asked, Routes
+from ..site import AdminRequest, Stream
+from .history import History
+
+_log = Logger(namespace="socksproxy")
+
+#: Seconds between two looks at the sessions, and how many of these looks see the rest of the server, too.
+EVERY, REST = 2.0, 2
+#: Viewers at once, and those that are written to in one turn of the reactor.
+MOST_VIEWERS, _AT_ONCE = 64, 4
+#: Sessions that are told, and the fewest of each process.
+MOST_ROWS, FEWEST_ROWS = 500, 50
+#: Holders of limits, and groups of each kind, that are told.
+_MOST_HOLDERS, _MOST_GROUPS = 40, 30
+
+#: The sections that are answers of the API.
+_ANSWERS = ("status", "workers", "listeners", "upstreams", "pools", "limits", "lockouts")
+
+
+class PageSource:
+    """
+    Looks at a server as long as there are viewers.
+
+    :param control: asks its processes.
+    :param api: answers what the page shows besides.
+    :param history: has the points of the plots.
+    """
+
+    def __init__(self, control: Control, api: Routes, history: History) -> None:
+        self._control = control
+        self._api = api
+        self._history = history
+        history.changed = self._points
+        self._viewers: dict[PageStream, None] = {}
+        self._timer: IDelayedCall | None = None
+        self._looks = 0
+        self._underway = False
+        #: The newest of each section, as it is written.
+        self.sections: dict[str, bytes] = {}
+
+    def stream(self, asked: Asked) -> PageStream:
+        """The route: a stream for another viewer."""
+        asked.allow()
+        if len(self._viewers) >= MOST_VIEWERS:
+            raise RequestRefused(503, f"there are {MOST_VIEWERS} viewers already")
+        return PageStream(self, self._control.reactor)
+
+    def enter(self, viewer: PageStream) -> None:
+        """*viewer* sees the page from now on."""
+        if not self._viewers:
+            self.sections.clear()
+        self._viewers[viewer] = None
+        viewer.number = self._history.number
+        viewer.write(event("history", self._history.as_json()))
+        viewer.write(b"".join(self.sections.values()))
+        if self._timer is None:
+            self._looks = 0
+            self._timer = self._control.reactor.callLater(0, self._look)
+
+    def leave(self, viewer: PageStream) -> None:
+        """*viewer* is gone."""
+        self._viewers.pop(viewer, None)
+        if not self._viewers and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # Points.
+
+    def points_since(self, number: int) -> bytes:
+        """The event with the points behind the first *number*."""
+        return event("points", json.dumps(self._history.since(number)).encode())
+
+    def _points(self) -> None:
+        if not self._viewers:
+            return
+        now = self._history.number
+        usual = self.points_since(now - 1)
+        for viewer in self._viewers:
+            if viewer.keeps_up:
+                viewer.write(usual if viewer.number == now - 1 else self.points_since(viewer.number))
+                viewer.number = now
+
+    # Sections.
+
+    def _look(self) -> None:
+        self._timer = self._control.reactor.callLater(EVERY, self._look)
+        if self._underway:
+            return
+        self._underway = True
+        rows = max(FEWEST_ROWS, MOST_ROWS // max(1, self._control.processes()["configured"]))
+        done = self._control.ask("page", {"rows": rows}).addCallback(self._seen)
+        if self._looks % REST == 0:
+            for name in _ANSWERS:
+                done.addCallback(self._answered, name)
+        self._looks += 1
+        done.addErrback(lambda _: complain(_log, "a look for the status page fails")).addBoth(self._looked)
+
+    def _looked(self, _: object) -> None:
+        self._underway = False
+
+    def _answered(self, _: object, name: str) -> Deferred[None] | None:
+        route, names = self._api.find("GET", f"/v1/{name}".encode())
+        answer = route.answer(Asked(names, {}, {}, ""))
+        if not isinstance(answer, Deferred):
+            self._put(name, answer)
+            return None
+        return answer.addCallback(lambda told: self._put(name, told))
+
+    def _put(self, name: str, told: Mapping[str, Any]) -> None:
+        if name == "limits":
+            told = {**told, "limits": fullest(told["limits"])}
+        self._tell(name, _written(told))
+
+    def _seen(self, gathered: Gathered) -> None:
+        lines: dict[bytes, list[bytes]] = {}
+        size = 0
+        for line in (line for answer in gathered.answers for line in lines_of(answer.parts)):
+            size += len(line)
+            if size > MOST_BYTES:
+                break
+            lines.setdefault(line[2 : line.index(b'"', 2)], []).append(line)
+        values = gathered.values
+        phases: dict[str, int] = {}
+        for value in values:
+            for phase, number in value["phases"].items():
+                phases[phase] = phases.get(phase, 0) + number
+        head = {"live": sum(value["live"] for value in values), "phases": phases, "missing": gathered.missing}
+        rows = b", ".join(lines.get(b"live", ()))
+        self._tell("sessions", json.dumps(head)[:-1].encode() + b', "rows": [' + rows + b"]}")
+        self._tell("ended", b"[" + b", ".join(lines.get(b"ended", ())) + b"]")
+        told = (json.loads(line) for kind in GROUPS for line in lines.get(kind.encode(), ()))
+        self._tell(
+            "busiest", json.dumps(busiest(told), ensure_ascii=False).encode("utf-8", "backslashreplace")
+        )
+
+    def _tell(self, name: str, data: bytes) -> None:
+        written = event(name, data)
+        if self.sections.get(name) == written:
+            return
+        self.sections[name] = written
+        self._write(name, list(self._viewers))
+
+    def _write(self, name: str, viewers: list[PageStream]) -> None:
+        """Write a section to *viewers*, some in each turn of the reactor."""
+        for viewer in viewers[:_AT_ONCE]:
+            viewer.show(name)
+        if viewers[_AT_ONCE:]:
+            self._control.reactor.callLater(0, self._write, name, viewers[_AT_ONCE:])
+
+
+def _written(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def event(name: str, data: bytes) -> bytes:
+    """An event as browsers read it."""
+    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
+
+
+def busiest(told: Iterable[list[Any]]) -> dict[str, list[list[Any]]]:
+    """The groups of all processes: for each kind lists of the name, sessions, rate and bytes."""
+    kinds: dict[str, dict[str, list[Any]]] = {kind: {} for kind in GROUPS}
+    for kind, name, sessions, rate, moved in told:
+        group = kinds[kind].setdefault(name, [name, 0, 0, 0])
+        group[1:] = group[1] + sessions, round(group[2] + rate, 1), group[3] + moved
+    return {kind: _most(list(groups.values())) for kind, groups in kinds.items()}
+
+
+def _most(rows: list[list[Any]]) -> list[list[Any]]:
+    keys: tuple[Callable[[list[Any]], Any], ...] = (
+        lambda row: (-row[2], -row[3], row[0]),
+        lambda row: (-row[1], -row[3], row[0]),
+    )
+    chosen = {row[0]: row for key in keys for row in sorted(rows, key=key)[:_MOST_GROUPS]}
+    return list(chosen.values())
+
+
+def fullest(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The holders that have taken the largest shares of their limits."""
+
+    def share(row: Mapping[str, Any]) -> float:
+        shares: list[float] = [now / (row["limits"].get(kind) or 1) for kind, now in row["now"].items()]
+        return max(shares, default=0.0) + bool(row["full"])
+
+    return sorted(rows, key=share, reverse=True)[:_MOST_HOLDERS]
+
+
+@implementer(IPushProducer)
+class PageStream(Stream):
+    """
+    What one viewer gets.
+
+    :param source: has the page.
+    :param reactor: keeps time.
+    :ivar number: of the newest point that it has got.
+    """
+
+    kind = "text/event-stream"
+
+    def __init__(self, source: PageSource, reactor: Any) -> None:
+        self._source = source
+        self._reactor = reactor
+        self._request: AdminRequest | None = None
+        self._cut: IDelayedCall | None = None
+        self._missed: dict[str, None] = {}
+        self.number = 0
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether what was written has been read, nearly."""
+        return self._request is not None and self._cut is None
+
+    def start(self, request: AdminRequest) -> None:
+        """See :meth:`Stream.start`."""
+        self._request = request
+        request.notifyFinish().addBoth(self._gone)
+        request.registerProducer(self, True)
+        self._source.enter(self)
+
+    def write(self, data: bytes) -> None:
+        """Write *data*, if there is any."""
+        if self._request is not None and data:
+            self._request.write(data)
+
+    def show(self, name: str) -> None:
+        """The section of that *name* is new: write it, now or as soon as the viewer keeps up."""
+        if self.keeps_up:
+            self.write(self._source.sections.get(name, b""))
+        else:
+            self._missed[name] = None
+
+    def _gone(self, _: object) -> None:
+        self._request = None
+        self._source.leave(self)
+        self._keep()
+
+    def pauseProducing(self) -> None:
+        """See :class:`twisted.internet.interfaces.IPushProducer`."""
+        if self._cut is None and self._request is not None:
+            self._cut = self._reactor.callLater(CUT_AFTER, self._expired)
+
+    def resumeProducing(self) -> None:
+        """See :class:`twisted.internet.interfaces.IPushProducer`."""
+        self._keep()
+        missed, self._missed = self._missed, {}
+        for name in missed:
+            self.show(name)
+
+    def stopProducing(self) -> None:
+        """See :class:`twisted.internet.interfaces.IPushProducer`."""
+
+    def _keep(self) -> None:
+        cut, self._cut = self._cut, None
+        if cut is not None and cut.active():
+            cut.cancel()
+
+    def _expired(self) -> None:
+        if self._request is not None:
+            self._request.channel.transport.abortConnection()
