@@ -84,6 +84,8 @@ def test_everything_is_named() -> None:
     fields = [
         field for row in table(TEXT, "Field") for field in row.replace("`", "").replace("-", "_").split(", ")
     ]
-    effects = {"name", "allow", "outgoing", "via", "limits", "timeouts", "log", "zone"}
+    effects = {"name", "allow", "outgoing", "via", "ask", "limits", "user_limits", "quota", "timeouts"}
+    effects |= {"log", "zone"}
     assert set(fields) | effects == {field.name for field in Rule.__attrs_attrs__}
+    text = text.replace("user-limits", "user_limits")
     assert all(f"``{word}" in text for word in [*BUILT_IN, *RESERVED, *(effects - {"name"})])
