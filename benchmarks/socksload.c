@@ -23,6 +23,8 @@
  *     -4              SOCKS4, or SOCKS4a together with -H; otherwise SOCKS5
  *     -H NAME         ask for the origin by this name; its addresses must be 127.0.0.1 and perhaps ::1
  *     -u USER:PASS    SOCKS5 with a password
+ *     -V PORT         SOCKS5 to a second proxy, at this port of 127.0.0.1: the session asks it for the origin,
+ *                     through the first one
  *     -D              no SOCKS: straight to the origin or, with -p, to a forwarder that leads there
  *     -O PORT         the origin's port (the kernel chooses)
  *     -P PID          add up the processor time and the memory of this process and its descendants
@@ -425,7 +427,7 @@ struct mode {
 
 static struct {
     const struct mode *mode;
-    int port, origin_port;
+    int port, origin_port, second_port;
     long concurrency, count;
     uint64_t bytes;
     int size;
@@ -437,7 +439,7 @@ static struct {
 
 static int epoll;
 static struct sockaddr_in server;
-static unsigned char request[600];
+static unsigned char request[600], first_request[10];
 static size_t request_size;
 
 static long started, done, failed;
@@ -454,6 +456,7 @@ enum state { CONNECTING, GREETING, AUTHENTICATING, REQUESTING, RELAYING };
 struct session {
     int fd;
     enum state state;
+    int second;                  /* the conversation is with the second proxy */
     int got;                     /* bytes of the reply */
     unsigned char reply[300];
     int idle;
@@ -497,18 +500,18 @@ static size_t socks4_request(unsigned char *to)
     return size;
 }
 
-static size_t socks5_request(unsigned char *to)
+static size_t socks5_request(unsigned char *to, const char *name, int port)
 {
     memcpy(to, "\5\1\0", 3);
     size_t size = 3;
-    if (options.name) {
+    if (name) {
         to[size++] = 3;
-        size += put_counted(to + size, options.name);
+        size += put_counted(to + size, name);
     } else {
         memcpy(to + size, "\1\177\0\0\1", 5);
         size += 5;
     }
-    return size + put_port(to + size, options.origin_port);
+    return size + put_port(to + size, port);
 }
 
 static enum step ask(struct session *session, enum state next, const void *data, size_t size)
@@ -532,6 +535,10 @@ static enum step have(struct session *session, int wanted)
 
 static enum step granted(struct session *session)
 {
+    if (options.second_port && !session->second) {
+        session->second = 1;
+        return ask(session, GREETING, "\5\1\0", 3);
+    }
     session->state = RELAYING;
     return options.mode->begin(session);
 }
@@ -551,6 +558,13 @@ static enum step connected(struct session *session)
     return ask(session, GREETING, options.user ? "\5\1\2" : "\5\1\0", 3);
 }
 
+static enum step request_it(struct session *session)
+{
+    if (options.second_port && !session->second)
+        return ask(session, REQUESTING, first_request, sizeof first_request);
+    return ask(session, REQUESTING, request, request_size);
+}
+
 static enum step authenticate(struct session *session)
 {
     unsigned char message[520];
@@ -566,10 +580,10 @@ static enum step greeted(struct session *session)
     enum step step = have(session, 2);
     if (step != FINISHED)
         return step;
-    int method = options.user ? 2 : 0;
-    if (session->reply[0] != 5 || session->reply[1] != method)
+    int login = options.user && !session->second;
+    if (session->reply[0] != 5 || session->reply[1] != (login ? 2 : 0))
         return FAILED;
-    return options.user ? authenticate(session) : ask(session, REQUESTING, request, request_size);
+    return login ? authenticate(session) : request_it(session);
 }
 
 static enum step authenticated(struct session *session)
@@ -577,7 +591,7 @@ static enum step authenticated(struct session *session)
     enum step step = have(session, 2);
     if (step != FINISHED)
         return step;
-    return session->reply[1] ? FAILED : ask(session, REQUESTING, request, request_size);
+    return session->reply[1] ? FAILED : request_it(session);
 }
 
 static enum step answered_socks4(struct session *session)
@@ -857,13 +871,30 @@ static void run_udp_origin(int fd)
     }
 }
 
+/* A connection that reaches the second proxy through the first one; NULL with what was refused. */
+static const char *reach_second(int fd)
+{
+    unsigned char reply[10];
+    socks5_request(first_request, NULL, options.second_port);
+    if (send_whole(fd, "\5\1\0", 3) || receive_whole(fd, reply, 2) || reply[1])
+        return "greeting refused";
+    if (send_whole(fd, first_request, sizeof first_request) || receive_whole(fd, reply, 10) || reply[1])
+        return "no connection to the second proxy";
+    return NULL;
+}
+
 /* The relay's address, from the reply to an ASSOCIATE; NULL with what was refused. */
-static const char *associate(int fd, struct sockaddr_in *relay)
+static const char *associate(int fd, int second, struct sockaddr_in *relay)
 {
     static char refusal[64];
     unsigned char reply[10];
+    struct timeval patience = {PATIENCE, 0};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     if (connect(fd, (void *)&server, sizeof server))
         return "no connection";
+    const char *unreached = second ? reach_second(fd) : NULL;
+    if (unreached)
+        return unreached;
     if (send_whole(fd, "\5\1\0", 3) || receive_whole(fd, reply, 2) || reply[1])
         return "greeting refused";
     if (send_whole(fd, "\5\3\0\1\0\0\0\0\0\0", 10) || receive_whole(fd, reply, 4))
@@ -881,10 +912,12 @@ static const char *associate(int fd, struct sockaddr_in *relay)
     return NULL;
 }
 
-static size_t datagram_header(unsigned char *to, int port)
+static size_t datagram_header(unsigned char *to, const struct sockaddr_in *address)
 {
-    memcpy(to, "\0\0\0\1\177\0\0\1", 8);
-    return 8 + put_port(to + 8, port);
+    memcpy(to, "\0\0\0\1", 4);
+    memcpy(to + 4, &address->sin_addr, 4);
+    memcpy(to + 8, &address->sin_port, 2);
+    return 10;
 }
 
 /* Datagrams that came back; *quiet grows by the seconds in which there was nothing but waiting for lost ones. */
@@ -920,11 +953,11 @@ static int run_udp(void)
     pid_t kid = child();
     if (!kid)
         run_udp_origin(origin);
-    struct sockaddr_in relay;
-    int control = socket(AF_INET, SOCK_STREAM, 0);
-    struct timeval patience = {PATIENCE, 0}, second = {1, 0};
-    setsockopt(control, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    const char *refusal = associate(control, &relay);
+    struct sockaddr_in relay, second_relay, destination = loopback(port_of(origin));
+    struct timeval second = {1, 0};
+    const char *refusal = associate(socket(AF_INET, SOCK_STREAM, 0), 0, &relay);
+    if (!refusal && options.second_port)
+        refusal = associate(socket(AF_INET, SOCK_STREAM, 0), 1, &second_relay);
     if (refusal) {
         fprintf(stderr, "%s\n", refusal);
         return 1;
@@ -935,7 +968,8 @@ static int run_udp(void)
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &second, sizeof second);
 
     static unsigned char datagram[1 << 17];
-    size_t header = datagram_header(datagram, port_of(origin));
+    size_t header = options.second_port ? datagram_header(datagram, &second_relay) : 0;
+    header += datagram_header(datagram + header, &destination);
     struct usage before = usage_of(options.pid);
     double began = now(), quiet = 0;
     long got = exchange(fd, datagram, header, &quiet);
@@ -1017,7 +1051,7 @@ static void read_options(int count, char **words)
         usage("no mode");
     options.mode = mode_named(words[1]);
     optind = 2;
-    for (int option; (option = getopt(count, words, "p:4u:c:n:b:s:t:H:DP:O:")) > 0;) {
+    for (int option; (option = getopt(count, words, "p:4u:c:n:b:s:t:H:DP:O:V:")) > 0;) {
         switch (option) {
         case 'p': options.port = atoi(optarg); break;
         case '4': options.socks4 = 1; break;
@@ -1031,6 +1065,7 @@ static void read_options(int count, char **words)
         case 'D': options.direct = 1; break;
         case 'P': options.pid = atoi(optarg); break;
         case 'O': options.origin_port = atoi(optarg); break;
+        case 'V': options.second_port = atoi(optarg); break;
         default: usage("no such option");
         }
     }
@@ -1042,6 +1077,8 @@ static void read_options(int count, char **words)
         usage("CONCURRENCY and COUNT are 1 or more");
     if (!options.port && !options.direct)
         usage("no port");
+    if (options.second_port && (options.socks4 || options.direct))
+        usage("-V goes with SOCKS5 alone");
 }
 
 static void raise_descriptor_limit(void)
@@ -1057,7 +1094,9 @@ static int run_tcp(void)
     pid_t kid = start_origin(&options.origin_port, options.name != NULL);
     if (!options.port)
         server = loopback(options.origin_port);
-    request_size = options.socks4 ? socks4_request(request) : socks5_request(request);
+    request_size =
+        options.socks4 ? socks4_request(request) : socks5_request(request, options.name, options.origin_port);
+    socks5_request(first_request, NULL, options.second_port);
     epoll = epoll_create1(0);
     int echoing = options.mode->go_on == rtt;
     long goal = echoing ? options.concurrency : options.count;

@@ -220,21 +220,22 @@ class Handshake:
         self._login = login
         self._exchange: Exchange | None = None
         self._replies = 2 if request.command == Command.BIND else 1
-        self._step: Callable[[], bytes | None]
+        # A function, not a bound method, which would be a cycle.
+        self._step: Callable[[Handshake], bytes | None]
         self.answers: list[Address] = []
         self.done = False
         self.work: Work | None = None
         self.wrapping: Wrapping | None = None
         if request.version is Version.SOCKS4:
-            self._step = self._take_reply4
+            self._step = Handshake._take_reply4
             self._request = socks4.build_request(request)
         else:
-            self._step = self._take_choice
+            self._step = Handshake._take_choice
             self._request = socks5.build_request(request.command, request.destination)
 
     def begin(self) -> bytes:
         """What is sent first."""
-        if self._step == self._take_reply4:
+        if self._step is Handshake._take_reply4:
             return self._request
         return socks5.build_greeting(self._offered())
 
@@ -268,7 +269,7 @@ class Handshake:
     @property
     def asking(self) -> bool:
         """Whether the request is sent and the proxy has not answered."""
-        return self._step in (self._take_reply4, self._take_reply5) and not self.done
+        return self._step in _AWAIT_REPLY and not self.done
 
     @property
     def rest(self) -> bytes:
@@ -278,7 +279,7 @@ class Handshake:
     def _go_on(self) -> bytes:
         send = b""
         while not self.done and self.work is None:
-            said = self._step()
+            said = self._step(self)
             if said is None:
                 break
             send += said
@@ -307,7 +308,7 @@ class Handshake:
         self._exchange = None if self._login is None else self._login.exchange(method)
         if self._exchange is None:
             return self._ask()
-        self._step = self._take_login
+        self._step = Handshake._take_login
         return self._say(self._exchange.begin())
 
     def _take_login(self) -> bytes | None:
@@ -331,7 +332,7 @@ class Handshake:
         return b""
 
     def _ask(self) -> bytes:
-        self._step = self._take_reply5
+        self._step = Handshake._take_reply5
         return self._request if self.wrapping is None else self.wrapping.wrap(self._request)
 
     def _take_reply5(self) -> bytes | None:
@@ -358,5 +359,6 @@ class Handshake:
         return b""
 
 
+_AWAIT_REPLY = (Handshake._take_reply4, Handshake._take_reply5)
 _OPEN = bytes((Method.NO_AUTHENTICATION,))
 _IDENT = (Reply4.NO_IDENT, Reply4.IDENT_MISMATCH)

@@ -73,7 +73,7 @@ class FirstUses:
         self.path = path
         self._wall = wall
         self._descriptor = -1
-        self._secret = b""
+        self._secret = os.urandom(_SECRET) if path is None else b""
         self._memory: dict[bytes, Entry] = {}
         if path is not None:
             try:
@@ -88,6 +88,10 @@ class FirstUses:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+    def sealed(self, name: bytes) -> bytes:
+        """32 bytes that stand for *name*, and that tell others nothing of *name*."""
+        return blake2b(name, digest_size=32, key=self._secret, person=b"sealed").digest()
 
     def began(self, name: bytes, seconds: float) -> Entry:
         """

@@ -84,7 +84,7 @@ class Trail:
         """
         if self._own is None:
             pin = self.pin()
-            secret = token_hex(32) if pin is None else pin.key.hex()
+            secret = token_hex(32) if pin is None else pin.login.hex()
             self._own = Credentials(secret[:32].encode(), secret[32:].encode())
         return self._own
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.logger import Logger
 
@@ -20,6 +20,8 @@ from ..values.sticky import StickySettings
 from .first_uses import Entry, FirstUses, FirstUsesError
 
 _log = Logger(namespace="socksproxy")
+
+T = TypeVar("T")
 
 
 class Pin:
@@ -46,6 +48,11 @@ class Pin:
     def strict(self) -> bool:
         """Whether a connection fails where the session's member of a pool does not work."""
         return self._pins.settings.strict
+
+    @property
+    def login(self) -> bytes:
+        """What an upstream may know the session by: 32 bytes that confirm no guess of user and word."""
+        return self._pins.sealed(self.key)
 
     def moved(self, pool: str) -> int:
         """The :func:`hash_of` the member of *pool* that the session has moved to; 0: it has not moved."""
@@ -101,16 +108,15 @@ class Pins:
 
     def moved(self, name: bytes) -> int:
         """See :meth:`.FirstUses.moved`."""
-        return self._do(lambda uses: Entry(0, 0, uses.moved(name))).member
+        return self._do(lambda uses: uses.moved(name))
 
     def move(self, name: bytes, ends: int, member: int) -> None:
         """See :meth:`.FirstUses.move`."""
+        self._do(lambda uses: uses.move(name, ends, member))
 
-        def move(uses: FirstUses) -> Entry:
-            uses.move(name, ends, member)
-            return Entry(0, ends, member)
-
-        self._do(move)
+    def sealed(self, name: bytes) -> bytes:
+        """See :meth:`.FirstUses.sealed`."""
+        return self._do(lambda uses: uses.sealed(name))
 
     def close(self) -> None:
         """Close the file. It is opened again for a session that goes on."""
@@ -118,7 +124,7 @@ class Pins:
         if uses is not None:
             uses.close()
 
-    def _do(self, work: Callable[[FirstUses], Entry]) -> Entry:
+    def _do(self, work: Callable[[FirstUses], T]) -> T:
         """What *work* finds in the file, or in memory where there is no file or the file cannot be used."""
         path = self.settings.file
         if path is None:

@@ -32,6 +32,19 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
     return None if request.param == "memory" else str(tmp_path / "sticky")
 
 
+def test_sealed(path: str | None) -> None:
+    """Only who has the secret can compute it; it is the same after a restart where there is a file."""
+    uses = FirstUses(path)
+    sealed = uses.sealed(b"bob")
+    assert len(sealed) == 32
+    assert sealed == uses.sealed(b"bob") != uses.sealed(b"eve")
+    again, other = FirstUses(path), FirstUses()
+    assert (again.sealed(b"bob") == sealed) is (path is not None)
+    assert other.sealed(b"bob") != sealed
+    for each in (uses, again, other):
+        each.close()
+
+
 def test_absolute(path: str | None) -> None:
     """The time begins with the first use, and later uses do not prolong it."""
     wall = Wall()

@@ -35,6 +35,21 @@ def order_in(pin: Pin, pool: str, members: list[str]) -> list[str]:
     return sorted(order_of(pin.key, members), key=lambda member: not moved or hash_of(member) != moved)
 
 
+def test_login(tmp_path: Path) -> None:
+    """What an upstream sees is no hash that it can compute, and lasts as long as the session does."""
+    for file in (None, str(tmp_path / "sticky")):
+        settings = StickySettings(file=file)
+        pins = Pins(settings, Clock(), Wall())
+        pin = pins.pin("bob", "abc")
+        assert pin.login == pins.pin("bob", "abc").login
+        assert pin.login not in (
+            pins.pin("bob", "abd").login,
+            Pins(StickySettings(), Clock()).sealed(pin.key),
+        )
+        assert pin.login == Pins(settings, Clock(), Wall(), pins).pin("bob", "abc").login
+        pins.close()
+
+
 def test_choice() -> None:
     """The user and the word decide, for the time of the session."""
     wall = Wall()
