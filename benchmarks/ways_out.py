@@ -27,7 +27,6 @@ import os
 import socket
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -232,7 +231,8 @@ def black_hole() -> Iterator[str]:
         names = stack.enter_context(closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
         names.bind(("127.0.0.1", 0))
         names.setblocking(False)
-        origin = stack.enter_context(Origin())
+        origin = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        origin.setblocking(False)
         hole = stack.enter_context(dropping())
         own = Path(stack.enter_context(_upstream_of_its_own()).directory)
         for alive, last in ((True, int((own / "port").read_text())), (False, hole)):
@@ -244,10 +244,12 @@ def black_hole() -> Iterator[str]:
 
             with processes.Server(command) as server:
                 destination = b"\x01\x7f\x00\x00\x01" if alive else b"\x03\x0eorigin.example"
-                reply, seconds = asked(server.port, destination + origin.port.to_bytes(2, "big"))
+                reply, seconds = asked(server.port, destination + origin.getsockname()[1].to_bytes(2, "big"))
             what = "first member black-holed" if alive else "all members black-holed"
             yield f"hole: {what}: reply {reply} after {seconds:.2f} s"
-        yield f"hole: {origin.directly} direct connections of {origin.count}, {_waiting(names)} look-ups"
+        hosts = came(origin)
+        directly = len(hosts) - hosts.count(_UPSTREAMS_OWN)
+        yield f"hole: {directly} direct connections of {len(hosts)}, {_waiting(names)} look-ups"
 
 
 @contextmanager
@@ -277,38 +279,16 @@ def dropping() -> Iterator[int]:
         yield hole.getsockname()[1]
 
 
-class Origin:
-    """
-    Accepts, and counts.
-
-    :ivar count: all connections.
-    :ivar directly: those that are not the upstream's.
-    """
-
-    def __init__(self) -> None:
-        self.count = self.directly = 0
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-
-    def __enter__(self) -> Origin:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._listening.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                accepted, (host, _) = self._listening.accept()
-            except OSError:
-                return
-            accepted.close()
-            self.count += 1
-            self.directly += host != _UPSTREAMS_OWN
+def came(origin: socket.socket) -> list[str]:
+    """The addresses from which connections have come to *origin*, which listens and does not block."""
+    hosts = []
+    while True:
+        try:
+            accepted, (host, _) = origin.accept()
+        except BlockingIOError:
+            return hosts
+        accepted.close()
+        hosts.append(host)
 
 
 def asked(port: int, destination: bytes) -> tuple[int, float]:
