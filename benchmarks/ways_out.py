@@ -281,7 +281,7 @@ def dropping() -> Iterator[int]:
 
 def came(origin: socket.socket) -> list[str]:
     """The addresses from which connections have come to *origin*, which listens and does not block."""
-    hosts = []
+    hosts: list[str] = []
     while True:
         try:
             accepted, (host, _) = origin.accept()
