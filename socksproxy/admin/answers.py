@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from ..server.factory import SOCKSFactory
 
 #: Sessions that are looked at in one turn of the reactor.
-AT_ONCE = 256
+AT_ONCE = 64
 #: Sessions that are written down, or ended, in one turn: each takes some ten times as long.
-_WRITTEN_AT_ONCE, _ENDED_AT_ONCE = 40, 64
+_WRITTEN_AT_ONCE, _ENDED_AT_ONCE = 16, 16
 
 #: Upstreams that are told; the files of pools may have more.
 _MOST_UPSTREAMS = 1000

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Users, addresses and holders that one answer has, and accounts that are looked at in one turn.
 MOST_TOLD = 1000
-_AT_ONCE = 256
+_AT_ONCE = 64
 
 #: What users can be sorted by: which of their numbers. The name sorts the other way round.
 USER_ORDERS = {"sessions": 0, "bytes": 1, "rate": 3, "name": None}

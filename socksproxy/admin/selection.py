@@ -293,7 +293,14 @@ class Page:
     def take(self, matching: list[Seen]) -> None:
         """*matching* are further sessions of the list."""
         self.total += len(matching)
-        placed = [(SessionPlace(self._key(seen), seen.session.number), seen) for seen in matching]
+        key = self._key
+        if self._best and len(self._best) == self._limit:
+            # Most sessions of a long list come behind those that the page has.
+            worst = self._best[-1][0].key
+            near = [seen for seen in matching if key(seen) <= worst]
+            self.more |= len(near) < len(matching)
+            matching = near
+        placed = [(SessionPlace(key(seen), seen.session.number), seen) for seen in matching]
         if self._after is not None:
             placed = [each for each in placed if each[0] > self._after]
         all_of_them = self._best + placed

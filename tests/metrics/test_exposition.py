@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text
 
 from socksproxy.metrics.columns import HEARTBEAT, Columns, OwnColumn, new_columns
-from socksproxy.metrics.exposition import OPENMETRICS, TEXT, exposition
+from socksproxy.metrics.exposition import OPENMETRICS, TEXT, Exposition, exposition
 from socksproxy.metrics.snapshot import Metrics, Snapshot
 from socksproxy.metrics.table import BUILD_INFO, BY_NAME, METRICS, SESSION_SECONDS, USER_BYTES
 
@@ -29,6 +29,9 @@ HOSTILE = (
     " ",
 )
 
+#: More names than one step formats.
+MANY = tuple(f"user {number}" for number in range(70))
+
 
 def everything() -> Snapshot:
     """Every metric of the table, with values."""
@@ -38,7 +41,7 @@ def everything() -> Snapshot:
         place = own.place(metric, *(f"some {label}" for label in metric.labels))
         for cell in range(place, place + metric.cells):
             own.counts[cell] = cell
-    for name in HOSTILE:
+    for name in (*HOSTILE, *MANY):
         own.place(USER_BYTES, name, "sent")
     own.counts[HEARTBEAT] = 1
     own.write()
@@ -89,7 +92,7 @@ def test_hostile_names() -> None:
         _, data = exposition(everything(), accept)
         (family,) = (each for each in parse(data.decode()) if each.name == "socksproxy_user_bytes")
         names = [sample.labels["user"] for sample in family.samples]
-        assert len(set(names)) == len(HOSTILE) + 1
+        assert len(set(names)) == len(HOSTILE) + len(MANY) + 1
         assert {'qu"ote', "back\\slash", "line\\nbreak", "\\udcff", "<img onerror>"} <= set(names)
 
 
@@ -102,3 +105,37 @@ def test_promtool() -> None:
             ["promtool", "check", "metrics"], input=data, capture_output=True, timeout=30, check=False
         )
         assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+
+
+def test_steps() -> None:
+    """
+    A snapshot is formatted in short steps, with the same text as in one; heads come once.
+
+    What has not changed since the last time takes no step, and what has changed is told.
+    """
+    columns = Columns(new_columns(2), 2)
+    own = OwnColumn(columns, 0)
+    places = [own.place(USER_BYTES, name, "sent") for name in MANY]
+    metrics, formatted = Metrics(columns), Exposition()
+
+    def told(accept: str) -> tuple[int, bytes]:
+        work, steps = formatted.text(metrics.snapshot(), accept), 0
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                return steps, end.value[1]
+            steps += 1
+
+    for accept in ("", "application/openmetrics-text"):
+        steps, data = told(accept)
+        assert steps >= 5
+        assert (data.count(b"# HELP"), data.count(b"# TYPE")) == (1, 1)
+        assert data.count(b"\nsocksproxy_user_bytes_total") == len(MANY)
+        again, same = told(accept)
+        assert (again, same) == (0, data)
+        own.counts[places[-1]] += 1
+        own.write()
+        fresh, changed = told(accept)
+        assert fresh == 1
+        assert changed == exposition(metrics.snapshot(), accept)[1] != data
