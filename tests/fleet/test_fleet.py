@@ -6,11 +6,43 @@ import socket
 import time
 from collections import Counter
 from contextlib import ExitStack
+from struct import pack
 
+from socksproxy.wire.words import Address, Command
 from tests.support.fleet import BALANCER, CLIENTS, ORIGIN, Fleet, until
 from tests.support.fleet_load import FleetLoad
 from tests.support.origin import Origin
-from tests.support.proxy import echoes, reply5, request5
+from tests.support.proxy import PATIENCE, echoes, reply5, request5
+
+
+class Datagrams:
+    """A socket of the origin that echoes one datagram after the other, in a ``with`` statement."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        with fleet.inside("origin"):
+            self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sock.settimeout(PATIENCE)
+        self._sock.bind((ORIGIN, 0))
+
+    def __enter__(self) -> Datagrams:
+        return self
+
+    def __exit__(self, *how: object) -> None:
+        self._sock.close()
+
+    def echoed(self, client: str, relay: Address) -> bool:
+        """Whether a datagram of *client* comes back by *relay*."""
+        with self._fleet.inside("load"):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sock:
+            sock.settimeout(PATIENCE)
+            sock.bind((client, 0))
+            sent = b"\0\0\0\1" + socket.inet_aton(ORIGIN) + pack("!H", self._sock.getsockname()[1]) + b"ping"
+            sock.sendto(sent, (relay.host, relay.port))
+            data, peer = self._sock.recvfrom(100)
+            self._sock.sendto(data, peer)
+            return peer[0] == relay.host and sock.recv(100) == sent
 
 
 def at_once(fleet: Fleet, origin: Origin) -> Counter[int]:
@@ -51,6 +83,30 @@ def test_checks(fleet: Fleet) -> None:
         assert node.ask("GET", "/v1/limits?full=true").body["limits"] == []
         assert node.sessions == 0
         assert node.said == said
+
+
+def test_addresses(fleet: Fleet, origin: Origin) -> None:
+    """BIND and UDP answer with the address of the node that serves them, where others reach it."""
+    nodes = {node.address for node in fleet.nodes.values()}
+    found = set()
+    with ExitStack() as stack, Datagrams(fleet) as datagrams:
+        for client in CLIENTS[:16]:
+            sock = stack.enter_context(fleet.logged_in("dave", client))
+            sock.sendall(request5(ORIGIN, 0, Command.BIND))
+            reply, place = reply5(sock)
+            assert (reply, place.host in nodes) == (0, True)
+            found.add(place.host)
+            with fleet.inside("origin"):
+                peer = stack.enter_context(socket.create_connection((place.host, place.port)))
+            assert reply5(sock) == (0, Address.of(*peer.getsockname()))
+            peer.sendall(b"ping")
+            assert sock.recv(4) == b"ping"
+            sock = stack.enter_context(fleet.logged_in("dave", client))
+            sock.sendall(request5("0.0.0.0", 0, Command.UDP_ASSOCIATE))
+            reply, place = reply5(sock)
+            assert (reply, place.host in nodes, place.port) == (0, True, 1081)
+            assert datagrams.echoed(client, place)
+    assert found == nodes
 
 
 def test_drain(fleet: Fleet, origin: Origin) -> None:
