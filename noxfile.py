@@ -29,7 +29,7 @@ def quick(session: nox.Session) -> None:
 
 @nox.session
 def long(session: nox.Session) -> None:
-    """Run tests that take minutes: Prometheus for two, 200 workers that are killed, and a fleet of four nodes."""
+    """Run tests that take minutes: Prometheus, 200 workers that are killed, and a fleet of four nodes."""
     session.install("-e", ".[test]")
     tests = ("tests/interop/test_prometheus.py", "tests/metrics/test_columns.py", "tests/fleet")
     session.run("python", "-m", "pytest", *tests, *session.posargs, env={"SOCKSPROXY_LONG": "1"})
