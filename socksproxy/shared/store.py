@@ -72,7 +72,7 @@ class SharedStore:
     :param settings: the store, and this node's name.
     :param timing: how long things take.
     :ivar up: whether the store answers.
-    :ivar nodes: how many nodes there are, or were when it last answered; at least 1.
+    :ivar nodes: how many nodes there are, or were when it last answered; at least those of the settings.
     :ivar processes: how many processes these nodes have, workers included.
     :ivar stats: what it has been used for.
     :ivar when_up: called each time when the store answers again, which may have forgotten everything.
@@ -86,7 +86,8 @@ class SharedStore:
             raise StoreProblem(missing("shared", problem)) from None
         self.settings = settings
         self.up = False
-        self.nodes = self.processes = settings.nodes or 1
+        self._least = settings.nodes or 1
+        self.nodes = self.processes = self._least
         self.stats = StoreStats()
         self.when_up: list[Callable[[], None]] = []
         self._reactor = reactor
@@ -166,7 +167,7 @@ class SharedStore:
         """See :class:`~socksproxy.shared.asking.Reports`."""
         if not self._running:
             return
-        self.nodes, self.up = nodes, True
+        self.nodes, self.up = max(nodes, self._least), True
         if self._words:
             self._words.clear()
             _log.info("the shared store {store} answers again", store=self.settings.store)
@@ -194,7 +195,8 @@ class SharedStore:
 
     def told(self, nodes: int, processes: int, sent: int) -> None:
         """See :class:`~socksproxy.shared.asking.Reports`."""
-        self.nodes, self.processes, self.stats.sent = nodes, processes, sent
+        self.nodes, self.processes = max(nodes, self._least), max(processes, self._least)
+        self.stats.sent = sent
 
     def answered(self, answers: Sequence[tuple[Ask, int]]) -> None:
         """See :class:`~socksproxy.shared.asking.Reports`."""

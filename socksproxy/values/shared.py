@@ -134,7 +134,7 @@ class SharedSettings:
     :ivar site: the prefix of all keys, so that several sites can share one store.
     :ivar required: whether the server needs the store in order to start. If it does not, it starts without
         the store, and needs "nodes".
-    :ivar nodes: how many nodes there are, as long as the store has not told.
+    :ivar nodes: how many nodes there are at least, also while fewer run, or the store has not told.
     """
 
     store: StoreAddress

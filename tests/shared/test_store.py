@@ -101,6 +101,19 @@ def test_killed_node(valkey: StartServer) -> Playing:
     yield nodes.stop()
 
 
+@pytest_twisted.inlineCallbacks
+def test_least_nodes(valkey: StartServer) -> Playing:
+    """A node that is the first to come divides limits by the nodes that are to come, too."""
+    nodes = Nodes(valkey().url, 1, QUICK, nodes=4)
+    assert nodes.one.nodes == 4
+    yield nodes.start()
+    assert (nodes.one.nodes, nodes.one.up) == (4, True)
+    told = nodes.one.stats.sent
+    yield until(lambda: nodes.one.stats.sent > told)  # a beat
+    assert (nodes.one.nodes, nodes.one.processes) == (4, 4)
+    yield nodes.stop()
+
+
 def stopped(server: Valkey) -> Callable[[], None]:
     server.signal(signal.SIGSTOP)
     return lambda: server.signal(signal.SIGCONT)
