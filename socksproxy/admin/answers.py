@@ -28,7 +28,7 @@ from ..runtime.slices import in_slices
 from ..session.session import Session
 from .busiest import BusiestAnswers
 from .errors import RequestRefused
-from .holders import HolderAnswers
+from .holders import TELL_NODES, HolderAnswers
 from .lines import append_line
 from .rates import Rates
 from .rows import row_of
@@ -94,6 +94,7 @@ class Answers:
             "lockouts": holders.lockouts,
             "unlock": holders.unlock,
             "limits": holders.limits,
+            TELL_NODES: holders.tell_nodes,
             "find": self._find,
             "end": self._end,
             "log level": self._log_level,

@@ -15,11 +15,13 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from ..logs.debug import ALL
+from ..shared.commands import Deed
 from .answers import speak
 from .control import Control, Gathered
 from .errors import RequestRefused
 from .event_stream import EventSource
 from .holder_routes import HolderRoutes
+from .node_commands import THIS, NodeCommands, wanted_nodes
 from .page.routes import with_page
 from .routes import ApiRoute, Asked, Routes
 from .scrape import MetricsRoute
@@ -134,8 +136,10 @@ class ServerRoutes:
 
     def reload(self, asked: Asked) -> Any:
         """Read the configuration again, and wait for the end."""
-        asked.allow()
-        return self._control.reload().addCallback(lambda changes: {"changes": changes})
+        asked.allow("nodes")
+        wanted_nodes(asked)
+        done = self._control.reload().addCallback(lambda changes: {"changes": changes})
+        return done.addCallback(NodeCommands(self._control).tell, asked, Deed.RELOAD, "", THIS)
 
     def reopen_log(self, asked: Asked) -> Any:
         """The access log's file has been moved away."""

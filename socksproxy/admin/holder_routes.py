@@ -8,9 +8,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ..shared.commands import Deed
 from .control import Control, Gathered
 from .errors import RequestRefused
 from .holders import MOST_TOLD, USER_ORDERS
+from .node_commands import NodeCommands, wanted_nodes
 from .routes import ApiRoute, Asked
 from .session_routes import SessionRoutes, limit_of
 from .settings import AdminLevel
@@ -41,6 +43,7 @@ class HolderRoutes:
     def __init__(self, control: Control, sessions: SessionRoutes) -> None:
         self._control = control
         self._sessions = sessions
+        self._nodes = NodeCommands(control)
 
     @property
     def routes(self) -> list[ApiRoute]:
@@ -96,9 +99,12 @@ class HolderRoutes:
 
     def kick(self, asked: Asked) -> Any:
         """End the sessions of a user."""
-        asked.allow()
-        ended = self._sessions.end_matching({"user": asked.names["name"]})
-        return ended.addCallback(lambda outcome: {key: outcome[key] for key in ("ended", "missing")})
+        asked.allow("nodes")
+        wanted_nodes(asked)
+        user = asked.names["name"]
+        ended = self._sessions.end_matching({"user": user})
+        ended.addCallback(lambda outcome: {key: outcome[key] for key in ("ended", "missing")})
+        return ended.addCallback(self._nodes.tell, asked, Deed.KICK, user)
 
     def limit_user(self, asked: Asked) -> Any:
         """Limit a user until the next reload."""
@@ -141,13 +147,16 @@ class HolderRoutes:
 
     def unlock(self, asked: Asked) -> Any:
         """Let an address try passwords again."""
-        asked.allow()
-        return self._control.ask("unlock", {"address": asked.names["address"]}).addCallback(self._unlocked)
+        asked.allow("nodes")
+        wanted_nodes(asked)
+        address = asked.names["address"]
+        unlocked = self._control.ask("unlock", {"address": address}).addCallback(self._unlocked)
+        unlocked.addCallback(self._nodes.tell, asked, Deed.UNLOCK, address)
+        return unlocked.addCallback(_unless_locked_nowhere)
 
-    def _unlocked(self, gathered: Gathered) -> Any:
-        if not any(value["unlocked"] for value in gathered.values):
-            raise RequestRefused(404, "this address is not locked out", missing=gathered.missing)
-        return {"unlocked": 1, "missing": gathered.missing}
+    def _unlocked(self, gathered: Gathered) -> dict[str, Any]:
+        unlocked = int(any(value["unlocked"] for value in gathered.values))
+        return {"unlocked": unlocked, "missing": gathered.missing}
 
     def limits(self, asked: Asked) -> Any:
         """How much of their limits holders have taken."""
@@ -168,6 +177,13 @@ class HolderRoutes:
                 found.setdefault((row["scope"], row["holder"]), row)
         rows = [found[key] for key in sorted(found)]
         return {"limits": rows[:MOST_TOLD], "missing": gathered.missing}
+
+
+def _unless_locked_nowhere(answer: dict[str, Any]) -> dict[str, Any]:
+    # Another node may have locked it out.
+    if not answer["unlocked"] and answer.get("nodes") != "all":
+        raise RequestRefused(404, "this address is not locked out", missing=answer["missing"])
+    return answer
 
 
 def _row(user: str) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from twisted.internet.defer import Deferred, succeed
 
 from ..limits.account import ASSOCIATIONS, BINDS, SESSIONS, Account, Scope
 from ..logs.printable import line_of_record
+from ..shared.commands import Deed
 from ..values.limits import Limits, Rate
 from .selection import Seen
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 #: Users, addresses and holders that one answer has, and accounts that are looked at in one turn.
 MOST_TOLD = 1000
 _AT_ONCE = 64
+
+#: The question to one process, which tells the store of a command for all nodes.
+TELL_NODES = "tell nodes"
 
 #: What users can be sorted by: which of their numbers. The name sorts the other way round.
 USER_ORDERS = {"sessions": 0, "bytes": 1, "rate": 3, "name": None}
@@ -95,6 +100,14 @@ class HolderAnswers:
         authentication = self._context.authentication
         done = authentication is not None and authentication.penalties.forgive(arguments["address"])
         return {"worker": self._worker, "unlocked": done}
+
+    def tell_nodes(self, arguments: Mapping[str, Any], parts: list[bytes]) -> Deferred[dict[str, Any]]:
+        """Tell the other nodes of a command. ``sent``: whether the store has it; None: there is no store."""
+        store = self._context.settings.shared
+        if store is None:
+            return succeed({"sent": None})
+        sent = store.commands.send(Deed(arguments["deed"]), arguments["about"], arguments["by"])
+        return sent.addCallback(lambda told: {"sent": told})
 
     def limits(self, arguments: Mapping[str, Any], parts: list[bytes]) -> Work:
         """Holders of limits with sessions, and how much of their limits is taken."""

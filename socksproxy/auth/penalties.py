@@ -170,7 +170,7 @@ class Penalties:
             return
         now = self._clock.seconds()
         record = self._record(network, now)
-        if now + seconds <= record.until:
+        if seconds <= 0 or now + seconds <= record.until:
             return
         self._relocate(network, record, min(level, _LEVELS))
         record.failures = []
@@ -313,11 +313,12 @@ class Penalties:
                     found.append((source, record.until - now, record.level))
         return found
 
-    def forgive(self, host: str) -> bool:
+    def forgive(self, host: str, told: bool = False) -> bool:
         """
         Forget the failures and the penalties of *host*.
 
         :param host: as for :meth:`refuses`, or a /64 network as :meth:`locked_out` tells it.
+        :param told: whether another node says so, which has told the store.
         :returns: whether there were any.
         """
         try:
@@ -325,7 +326,7 @@ class Penalties:
         except ValueError:  # neither an address nor a local user
             source = None
         record = None if source is None else self._records.pop(source, None)
-        if source is not None and self._shared is not None and not source.startswith("uid "):
+        if source is not None and self._shared is not None and not told and not source.startswith("uid "):
             self._shared.forgive(source)
         if record is None or source is None:
             return False

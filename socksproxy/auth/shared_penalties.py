@@ -3,8 +3,9 @@ Failures and lock-outs of addresses that hold for all nodes that share a store.
 
 Strategy: each node counts failures as without a store, and tells the store of each one. The store counts the
 failures of all nodes, and answers with the time for which the address is refused. So a client that guesses on
-several nodes in turn is locked out after as many failures as on one, and each further node learns of it with
-the next failure there. No session waits for that: while the store is down, each node counts for itself.
+several nodes in turn is locked out after as many failures as on one. The other nodes learn of it from the
+stream of commands, within a second or with the next failure there. No session waits for that: while the store
+is down, each node counts for itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from hashlib import blake2b
 from typing import Any
 
 from ..shared.asking import Job
-from ..shared.scripts import FAILED, FORGIVEN, UNLOCK
+from ..shared.commands import Deed, NodeCommand
+from ..shared.scripts import COMMANDS, FAILED, FORGIVEN, UNLOCK
 from ..shared.store import SharedStore
 
 
@@ -38,6 +40,10 @@ class SharedPenalties:
         self.store = store
         self._times = [int(seconds * 1000) for seconds in times]
         self._lock = lock
+        store.commands.obey[Deed.LOCK] = self._locked
+
+    def _locked(self, command: NodeCommand) -> None:
+        self._lock(command.about, command.lasts, command.level)
 
     def failed(self, network: str, username: bytes, most: int) -> None:
         """
@@ -50,8 +56,8 @@ class SharedPenalties:
             if answer is not None and answer[0]:
                 self._lock(network, int(answer[0]) / 1000, int(answer[1]))
 
-        keys = [f"f:{network}", f"l:{network}"]
-        self.store.run(Job(FAILED, keys, [_hashed(username), most, *self._times], done))
+        keys = [f"f:{network}", f"l:{network}", COMMANDS]
+        self.store.run(Job(FAILED, keys, [_hashed(username), most, *self._times, network], done))
 
     def succeeded(self, network: str, username: bytes) -> None:
         """A check has succeeded: the failures of that user from there are forgiven, and no others."""

@@ -29,6 +29,7 @@ from ..net.own_listeners import place_of
 from ..policy.sets import SetFiles
 from ..server.factory import SOCKSFactory
 from ..shared.asking import StoreProblem
+from ..shared.commands import Deed, NodeCommand
 from ..shared.store import SharedStore, check_store
 from ..values.metrics import MetricsSettings
 from .base import CannotStart, ListeningService, Prepared, where_listens
@@ -119,14 +120,22 @@ class SOCKSService(ListeningService):
         self._at_once = False
         self.check_store()
         self._store = self.plan.settings.shared
-        if self._store is not None:
-            self._store.start()
+        self._start_store()
         super().startService()
         self.begin_counting()
         self._watch_sets()
         self._usage = self.plan.settings.usage
         if self._usage is not None:
             self._usage.start().addErrback(self._no_usage)
+
+    def _start_store(self) -> None:
+        if self._store is not None:
+            self._store.commands.obey[Deed.RELOAD] = self.reload_commanded
+            self._store.start()
+
+    def reload_commanded(self, command: NodeCommand) -> None:
+        """Another node has all nodes read their configurations again."""
+        self.reloading.want()
 
     def check_store(self) -> None:
         """
@@ -234,8 +243,7 @@ class SOCKSService(ListeningService):
             raise CannotReload([str(problem)]) from None
         before, self._store = self._store, settings.shared
         if self._store is not before:
-            if self._store is not None:
-                self._store.start()
+            self._start_store()
             if before is not None:
                 before.stop()
         changes = super().enter(prepared)

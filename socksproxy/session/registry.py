@@ -289,11 +289,16 @@ class Registry:
             # A fault of ours: it costs one session, and the others end all the same.
             complain(_log, "{client}: the session fails to end", client=session.client)
 
-    def end_all(self, cause: Cause) -> None:
-        """End the sessions that there are, not too many in one turn of the reactor; others may follow."""
+    def end_all(self, cause: Cause, user: str | None = None) -> None:
+        """
+        End the sessions that there are, not too many in one turn of the reactor; others may follow.
+
+        :param user: end this user's alone.
+        """
+        chosen = [session for session in self.live if user is None or session.client.user == user]
 
         def work() -> Generator[None, None, None]:
-            for number, session in enumerate(list(self.live), 1):
+            for number, session in enumerate(chosen, 1):
                 if session in self.live:
                     self.abort(session, cause)
                 if number % _ENDED_AT_ONCE == 0:

@@ -49,6 +49,7 @@ from ..routes.ways import WaysOut
 from ..runtime.deadlines import Deadlines, OwnDeadlines
 from ..runtime.pool import Pool
 from ..settings import ServerSettings
+from ..shared.commands import Deed, NodeCommand
 from ..udp.registry import Associations
 from ..values.outgoing import Outgoing
 from ..values.timeouts import Timeouts
@@ -83,6 +84,8 @@ class Sessions(Protocol):
     def live(self) -> dict[Any, None]: ...
 
     def end(self, session: Any) -> None: ...
+
+    def end_all(self, cause: Cause, user: str | None = None) -> None: ...
 
     def spoken(self, client: Client, host: str) -> AddressType | None: ...
 
@@ -184,7 +187,7 @@ class ServerContext:
         self.binds = Binds(self.check, reactor, bind, advertised, outgoing)
         self.associations = Associations(reactor, self.check, udp, advertised, outgoing)
         self.ledger = Ledger(reactor, settings.limits, settings.usage, store=settings.shared)
-        self._share_penalties()
+        self._share()
         self.limits_each_session = bool(settings.limits.session)
         #: The sticky sessions; None: every name is the name of a user.
         self.pins = None if settings.sticky is None else Pins(settings.sticky, reactor)
@@ -289,7 +292,7 @@ class ServerContext:
         before, self.settings = self.settings, settings
         judged_anew = authentication is not self.authentication or settings.policy is not before.policy
         self.authentication = authentication
-        self._share_penalties()
+        self._share()
         if settings.policy is not before.policy:
             self.set_policy(DefaultPolicy() if settings.policy is None else settings.policy)
         if settings.helpers != before.helpers:
@@ -324,9 +327,21 @@ class ServerContext:
             self.limits_each_session = bool(settings.limits.session)
         return limited_anew, judged_anew
 
-    def _share_penalties(self) -> None:
+    def _share(self) -> None:
+        """Have the other nodes' penalties hold here, and their commands obeyed."""
+        store = self.settings.shared
         if self.authentication is not None:
-            self.authentication.penalties.share_with(self.settings.shared)
+            self.authentication.penalties.share_with(store)
+        if store is not None:
+            store.commands.obey[Deed.KICK] = self._kick
+            store.commands.obey[Deed.UNLOCK] = self._unlock
+
+    def _kick(self, command: NodeCommand) -> None:
+        self.sessions.end_all(Cause.ABORTED, command.about)
+
+    def _unlock(self, command: NodeCommand) -> None:
+        if self.authentication is not None:
+            self.authentication.penalties.forgive(command.about, told=True)
 
     def set_policy(self, policy: IPolicy) -> None:
         """*policy* decides from now on."""

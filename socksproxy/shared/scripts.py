@@ -12,6 +12,7 @@ Every key begins with ``sp:{SITE}:SCHEMA:``. The braces keep the keys of one sit
 * ``b:HOLDER DIRECTION``: a hash: the bytes that are left of a rate, and when each node has borrowed last.
 * ``f:NETWORK``: a hash. Each user has a field with the failures to log in as that user from there.
 * ``l:NETWORK``: a hash: the number of the penalty, and when it ends.
+* ``commands``: a stream of commands for all nodes, and of lock-outs that have begun.
 * ``r:ROW``: the theoretical arrival time of a rate (GCRA), in microseconds.
 
 A script uses the server's time and no other. It changes rows only when it has decided everything, so that a
@@ -48,6 +49,11 @@ def prefix(site: str) -> str:
     """What the keys of *site* begin with."""
     return f"sp:{{{site}}}:{SCHEMA}:"
 
+
+#: The stream of commands, about how many it has, how long they stay there, and how long they are obeyed
+#: (ms).
+COMMANDS = "commands"
+_MOST, _STAY, _OBEYED = 1000, 120_000, 60_000
 
 #: Milliseconds and microseconds by the server's clock.
 _TIME = """
@@ -182,8 +188,36 @@ end
 return answers
 """)
 
-#: Keys: failures, penalty. Arguments: a user, how many failures there may be, then in milliseconds: for how
-#: long failures count, the first penalty, the longest one, and how long a penalty is remembered.
+#: Keys: commands. Arguments: what is to be done, about what, the node that says so, and who wants it there.
+SEND = script(f"""
+local number = redis.call('XADD', KEYS[1], 'MAXLEN', '~', '{_MOST}', '*',
+  'deed', ARGV[1], 'about', ARGV[2], 'node', ARGV[3], 'by', ARGV[4])
+redis.call('PEXPIRE', KEYS[1], {_STAY})
+return number
+""")
+
+#: Keys: commands. Arguments: the position behind which to begin; '': now.
+#: Answer: the position from which to go on, the time (ms), and the commands, as XRANGE has them.
+LOOK = script(
+    _TIME
+    + f"""
+local position, oldest = ARGV[1], now - {_OBEYED}
+if position == '' then oldest = now - 1 end
+if position == '' or tonumber(string.match(position, '%d+')) < oldest then
+  position = string.format('%.0f-0', oldest)
+end
+local answer = {{position, string.format('%.0f', now)}}
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '(' .. position, '+', 'COUNT', 100)) do
+  answer[#answer + 1] = entry
+  answer[1] = entry[1]
+end
+return answer
+"""
+)
+
+#: Keys: failures, penalty, commands. Arguments: a user, how many failures there may be, then in milliseconds:
+#: for how long failures count, the first penalty, the longest one, and how long a penalty is remembered; then
+#: the network.
 #: Answer: milliseconds for which the address is refused from now on (0: it is not), and the penalty's number.
 FAILED = script(
     _TIME
@@ -200,8 +234,11 @@ local lasts = math.min(ARGV[4] * 2 ^ level, tonumber(ARGV[5]))
 redis.call('HSET', KEYS[2], 'level', level + 1, 'till', string.format('%.0f', now + lasts))
 redis.call('PEXPIRE', KEYS[2], string.format('%.0f', lasts + ARGV[6]))
 redis.call('DEL', KEYS[1])
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', '{most}', '*', 'deed', 'lock', 'about', ARGV[7],
+  'level', level + 1, 'till', string.format('%.0f', now + lasts))
+redis.call('PEXPIRE', KEYS[3], {stay})
 return {lasts, level + 1}
-"""
+""".replace("{most}", str(_MOST)).replace("{stay}", str(_STAY))
 )
 
 #: Keys: failures. Arguments: a user, whose failures from there are forgiven.

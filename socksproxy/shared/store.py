@@ -19,6 +19,7 @@ from ..extras import missing
 from ..logs.throttle import complain
 from ..values.shared import SharedSettings
 from .asking import ADMITTED, DOWN, END, WAKE, Ask, Job, StoreProblem, Timing
+from .commands import Commands
 
 _log = Logger(namespace="socksproxy")
 
@@ -75,6 +76,7 @@ class SharedStore:
     :ivar nodes: how many nodes there are, or were when it last answered; at least those of the settings.
     :ivar processes: how many processes these nodes have, workers included.
     :ivar stats: what it has been used for.
+    :ivar commands: for all nodes.
     :ivar when_up: called each time when the store answers again, which may have forgotten everything.
     :raises StoreProblem: when the extra is not installed.
     """
@@ -89,7 +91,8 @@ class SharedStore:
         self._least = settings.nodes or 1
         self.nodes = self.processes = self._least
         self.stats = StoreStats()
-        self.when_up: list[Callable[[], None]] = []
+        self.commands = Commands(reactor, self)
+        self.when_up: list[Callable[[], None]] = [self.commands.look]
         self._reactor = reactor
         self._thread = StoreThread(settings, timing, self, self._in_reactor)
         self._pending: dict[Ask, None] = {}
@@ -113,6 +116,7 @@ class SharedStore:
         self._started = started
         self._running = True
         self._thread.start()
+        self.commands.start()
         return started
 
     def stop(self) -> Deferred[None]:
@@ -124,6 +128,7 @@ class SharedStore:
         if not self._running:
             return succeed(None)
         self._running = False
+        self.commands.stop()
         self._drop_pending()
         self.up = False
         stopped: Deferred[None] = Deferred()

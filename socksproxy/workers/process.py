@@ -39,6 +39,8 @@ LONGEST_LINE = 65536
 _LONGEST_ORDERS = 1 << 18
 
 READY, RELOADED, NOT_RELOADED = b"ready", b"reloaded", b"not reloaded"
+#: What a worker says before the number of a command of another node to read the configuration again.
+RELOAD_WANTED = b"reload wanted "
 #: What the number of sessions follows.
 BEAT = b"beat "
 DRAIN, END, REOPEN, DUMP = b"drain", b"end", b"reopen", b"dump"
@@ -228,6 +230,7 @@ class WorkerProcess(ProcessProtocol):
     :param status: the one where it says what it is at.
     :param hand_over: passes orders on to it.
     :param questions: asks it.
+    :param reload_wanted: called with the number of a command of another node to read the configuration again.
     """
 
     transport: Any = None
@@ -240,8 +243,10 @@ class WorkerProcess(ProcessProtocol):
         status: int,
         hand_over: Callable[[WorkerProcess], None],
         questions: Questions,
+        reload_wanted: Callable[[bytes], None] = lambda number: None,
     ) -> None:
         self.questions = questions
+        self._reload_wanted = reload_wanted
         #: The process's number, once it runs.
         self.pid: int | None = None
         self._number = number
@@ -335,6 +340,8 @@ class WorkerProcess(ProcessProtocol):
             self._worker.not_reloaded()
         elif line.startswith(BEAT):
             self._worker.beat(int(line[len(BEAT) :]))
+        elif line.startswith(RELOAD_WANTED):
+            self._reload_wanted(line[len(RELOAD_WANTED) :])
 
     def _said(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()

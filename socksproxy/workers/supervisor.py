@@ -81,6 +81,8 @@ class SupervisorService(ListeningService):
         #: Gives each process that is started its serial number.
         self._ids = SessionIds()
         self._looked = 0.0
+        #: The last command of another node to read the configuration again: each worker tells it.
+        self._last_command = b""
         #: The workers whose process has accepted clients.
         self._ready: set[int] = set()
         #: The workers that have yet to go over to another configuration, and what happens then.
@@ -99,6 +101,11 @@ class SupervisorService(ListeningService):
     def end_sessions(self) -> None:
         """See :meth:`ListeningService.end_sessions`."""
         self._asker.ask("end all", {})
+
+    def _reload_commanded(self, number: bytes) -> None:
+        if number != self._last_command:
+            self._last_command = number
+            self.reloading.want()
 
     @property
     def _resources(self) -> SupervisorResources:
@@ -380,7 +387,8 @@ class SupervisorService(ListeningService):
         control = max([2, *(fixed for _, fixed in ports if fixed is not None)]) + 1
         status, channel = control + 1, control + 2
         questions = Questions(self.reactor)
-        process = WorkerProcess(number, worker, control, status, partial(self._hand_over, number), questions)
+        hand_over = partial(self._hand_over, number)
+        process = WorkerProcess(number, worker, control, status, hand_over, questions, self._reload_commanded)
         with ExitStack() as stack:
             our_way, its_way = socketpair()
             our_end, its_end = socketpair()

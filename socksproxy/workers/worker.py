@@ -35,6 +35,7 @@ from ..metrics.columns import Columns, OwnColumn
 from ..runtime.clocks import use_monotonic_clock
 from ..runtime.reactor import global_reactor
 from ..service.server import SOCKSService, make_factory
+from ..shared.commands import NodeCommand
 from ..udp.registry import Associations
 from ..udp.routing import Routing
 from .counts import SharedCounting
@@ -49,6 +50,7 @@ from .process import (
     LONGEST_LINE,
     NOT_RELOADED,
     READY,
+    RELOAD_WANTED,
     RELOADED,
     REOPEN,
     Inbox,
@@ -197,6 +199,8 @@ class WorkerService(SOCKSService):
     failed = False
     #: The columns of the metrics, and which one is this worker's; None: it counts nothing.
     columns: tuple[Columns, int] | None = None
+    #: Tells the supervisor something.
+    say: Callable[[bytes], None] = staticmethod(lambda what: None)
 
     def begin_counting(self) -> None:
         """See :meth:`~socksproxy.service.server.SOCKSService.begin_counting`; the supervisor has the rest."""
@@ -219,6 +223,10 @@ class WorkerService(SOCKSService):
 
     def check_store(self) -> None:
         """The supervisor has checked it; a worker that takes another's place starts in any case."""
+
+    def reload_commanded(self, command: NodeCommand) -> None:
+        """See :meth:`~socksproxy.service.server.SOCKSService.reload_commanded`; the supervisor does it."""
+        self.say(RELOAD_WANTED + command.number.encode("ascii"))
 
     def raise_descriptor_limit(self) -> None:
         """The supervisor has raised it."""
@@ -360,6 +368,8 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
     def say(what: bytes) -> None:
         with suppress(OSError):  # there is no supervisor any more
             os.write(orders.status, what + b"\n")
+
+    service.say = say
 
     def followed(failure: Failure | None) -> None:
         if failure is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from twisted.internet.task import Clock
 
 from socksproxy.auth.penalties import Penalties
 from socksproxy.shared.asking import Need
+from socksproxy.shared.commands import Deed, NodeCommand
 from tests.support.proxy import Playing, until
 from tests.support.stores import Nodes, asked
 from tests.support.valkey import Valkey
@@ -31,6 +33,10 @@ def node(nodes: Nodes, number: int, clock: Clock, failures: int | None = 4) -> P
     penalties = Penalties(clock, failures)
     penalties.share_with(nodes.stores[number])
     return penalties
+
+
+def unlock(penalties: Penalties, told: NodeCommand) -> None:
+    penalties.forgive(told.about, told=True)
 
 
 @pytest_twisted.inlineCallbacks
@@ -130,3 +136,31 @@ def test_without(valkey: Valkey) -> Playing:
     one.failed("192.0.2.9", b"bob")
     yield nodes.stop()
     assert not valkey.client().keys("*:f:*")
+
+
+@pytest_twisted.inlineCallbacks
+def test_learned(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """A lock-out on one node is one on all nodes soon, without another failure, and ends everywhere."""
+    monkeypatch.setattr("socksproxy.shared.commands.LOOKS_EVERY", 0.05)
+    clock, nodes = Clock(), Nodes(valkey.url, 3)
+    yield nodes.start()
+    all_three = [node(nodes, number, clock) for number in range(3)]
+    for penalties, store in zip(all_three, nodes.stores, strict=True):
+        store.commands.obey[Deed.UNLOCK] = partial(unlock, penalties)
+    yield until(lambda: all(store.commands._position for store in nodes.stores))
+    for _ in range(4):
+        all_three[0].failed(HOST, b"bob")
+    yield until(lambda: all(penalties.refuses(HOST, b"bob") for penalties in all_three))
+    clock.advance(55)
+    assert all_three[1].refuses(HOST, b"bob")
+    clock.advance(6)
+    assert not all_three[1].refuses(HOST, b"bob")
+    for _ in range(4):
+        all_three[0].failed("192.0.2.2", b"bob")
+    yield until(lambda: all(penalties.refuses("192.0.2.2", b"bob") for penalties in all_three))
+    # An operator unlocks it on one node.
+    assert all_three[1].forgive("192.0.2.2")
+    yield nodes.stores[1].commands.send(Deed.UNLOCK, "192.0.2.2", "uid 0")
+    yield until(lambda: not any(penalties.refuses("192.0.2.2", b"bob") for penalties in all_three))
+    assert not valkey.client().keys("*:l:192.0.2.2")
+    yield nodes.stop()

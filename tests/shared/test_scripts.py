@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 
 from socksproxy.shared.scripts import (
     ADMIT,
+    COMMANDS,
     COUNT,
     FAILED,
     FORGIVEN,
@@ -254,7 +255,7 @@ def test_failures(site: Site) -> None:
     times = 60_000, 1000, 3000, LONG
 
     def fail(user: str = "x", text: Script | str = FAILED) -> list[int]:
-        found: list[int] = site.run(text, ["f:net", "l:net"], user, 2, *times)
+        found: list[int] = site.run(text, ["f:net", "l:net", COMMANDS], user, 2, *times, "net")
         return found
 
     for level, seconds in enumerate([1000, 2000, 3000, 3000], 1):
