@@ -96,6 +96,7 @@ setup(
         "socksproxy.client",
         "socksproxy.commands",
         "socksproxy.config",
+        "socksproxy.ctl",
         "socksproxy.helpers",
         "socksproxy.limits",
         "socksproxy.limits.quota",

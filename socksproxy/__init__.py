@@ -7,8 +7,8 @@ Each name is imported when it is first used: ``python -m socksproxy check`` star
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .errors import SOCKSError
     from .identity import Client

@@ -105,6 +105,8 @@ LATE = {
     "app.py": ["socksproxy.workers.supervisor"],  # one process does without the machinery for many
     "client/proxy.py": ["socksproxy.client.agent"],  # all of twisted.web comes with it
     "service/administration.py": ["socksproxy.admin"],  # all of twisted.web comes with it
+    "ctl/connection.py": ["ssl"],  # few servers are asked over TLS, and it takes long
+    "ctl/text.py": ["unicodedata.category", "unicodedata.east_asian_width"],  # for other names than ASCII
     "relay/__init__.py": ["socksproxy.relay.engine"],  # there are platforms without epoll
 }
 
@@ -151,6 +153,13 @@ TESTED_ELSEWHERE = {
     "admin/page/routes": "admin/page/test_files.py",
     "admin/session_routes": "admin/test_api.py",
     "admin/rows": "admin/test_api.py",
+    "ctl/connection": "ctl/test_command.py",
+    "ctl/outcome": "ctl/test_command.py",
+    "ctl/subcommands": "ctl/test_command.py",
+    "ctl/look": "ctl/test_server.py",
+    "ctl/change": "ctl/test_server.py",
+    "ctl/follow": "ctl/test_server.py",
+    "ctl/screen": "ctl/test_watch.py",
     "client/resolve": "client/test_proxy.py",
     "commands/service": "session/test_record.py",
     "limits/account": "limits/test_ledger.py",

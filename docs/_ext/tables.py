@@ -50,6 +50,8 @@ from socksproxy.config.options import (
     keys_of,
 )
 from socksproxy.config.readers import Key
+from socksproxy.ctl.outcome import MEANINGS
+from socksproxy.ctl.subcommands import COMMON, SUBCOMMANDS, Argument
 from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.metrics.table import METRICS
 from socksproxy.negotiation import TRANSITIONS
@@ -133,6 +135,50 @@ def options() -> Iterator[Row]:
             short = "" if option.short is None else f"``-{option.short}``, "
             table = f"``[{option.table}]``" if option.table else "none"
             yield (f"{short}``--{option.name}``", _default_of(option), table, _plainly(option.help))
+
+
+def ctl_subcommands() -> Iterator[Row]:
+    """All that ``socksproxy ctl`` can do."""
+    yield ("Subcommand", "Level", "What it does")
+    for each in SUBCOMMANDS:
+        standing = " ".join(_standing(argument) for argument in each.arguments if not argument.is_option)
+        level = each.level or "none"
+        yield (f"``{each.name} {standing}".rstrip() + "``", level, f"{each.help[0].upper()}{each.help[1:]}.")
+
+
+def ctl_options() -> Iterator[Row]:
+    """The options of subcommands; those that several have the same meaning in are one row."""
+    yield ("Option", "Subcommands", "Meaning")
+    rows: dict[tuple[str, str], list[str]] = {}
+    for each in SUBCOMMANDS:
+        for argument in each.arguments:
+            if argument.is_option:
+                names = ", ".join(f"``{_with_value(name, argument)}``" for name in argument.names)
+                rows.setdefault((names, argument.help), []).append(f"``{each.name}``")
+    for argument in COMMON:
+        names = ", ".join(f"``{_with_value(name, argument)}``" for name in argument.names)
+        rows[names, argument.help] = ["all"]
+    for (names, meaning), subcommands in rows.items():
+        yield (names, ", ".join(subcommands), f"{meaning[0].upper()}{meaning[1:]}.")
+
+
+def ctl_statuses() -> Iterator[Row]:
+    """The exit statuses of ``socksproxy ctl``."""
+    yield ("Status", "Meaning")
+    for status, meaning in MEANINGS.items():
+        yield (str(status), f"{meaning[0].upper()}{meaning[1:]}.")
+
+
+def _standing(argument: Argument) -> str:
+    """An argument without an option, as a usage line has it."""
+    text = argument.more.get("metavar") or "|".join(argument.more["choices"])
+    many = argument.more.get("nargs")
+    return {"?": f"[{text}]", "*": f"[{text} ...]"}.get(many, text)
+
+
+def _with_value(name: str, argument: Argument) -> str:
+    value = argument.more.get("metavar") or "|".join(argument.more.get("choices", ()))
+    return f"{name} {value}".rstrip()
 
 
 def _default_of(option: Option) -> str:
@@ -401,6 +447,9 @@ TABLES = {
     "config-groups": partial(config_records, GroupRecord, users.GROUP_KEYS),
     "config-upstreams": config_upstreams,
     "config-pools": config_pools,
+    "ctl-subcommands": ctl_subcommands,
+    "ctl-options": ctl_options,
+    "ctl-statuses": ctl_statuses,
     "config-admin": config_admin,
     "config-admin-listener": config_admin_listener,
     "config-helpers": config_helpers,

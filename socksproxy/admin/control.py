@@ -21,7 +21,7 @@ from .. import __version__
 from ..metrics.snapshot import Metrics
 from .answers import Answers, ProcessAnswer
 from .errors import RequestRefused
-from .upkeep import PartState
+from .upkeep import DrainStage, PartState
 
 if TYPE_CHECKING:
     from ..server.factory import SOCKSFactory
@@ -112,6 +112,10 @@ class Control:
         """Whether the server is drained so far that it accepts no clients."""
         return False
 
+    def drain_stage(self) -> DrainStage:
+        """How far a drain of the server is."""
+        return DrainStage.NONE
+
     def state(self) -> tuple[str, str | None]:
         """
         The state of the server, and why it should get no new clients; None: it should.
@@ -130,6 +134,7 @@ class Control:
         return {
             "state": state,
             "why": why,
+            "drain": self.drain_stage().value,
             "version": __version__,
             "python": platform.python_version(),
             "twisted": twisted.__version__,

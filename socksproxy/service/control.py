@@ -19,7 +19,7 @@ from ..admin.control import Control, ProcessAsker
 from ..admin.errors import RequestRefused
 from ..admin.holders import limits_told, lines_told
 from ..admin.settings import NOTICE
-from ..admin.upkeep import PartState, Upkeep
+from ..admin.upkeep import DrainStage, PartState, Upkeep
 from ..config.limits import limits_reader
 from ..config.plan import Listener, Plan
 from ..config.redacted import arguments_without_secrets
@@ -89,6 +89,10 @@ class ServiceControl(Control):
         if not self._service.running:
             return "starting", "starting"
         return ("draining", "draining") if self._service.upkeep.draining else ("running", None)
+
+    def drain_stage(self) -> DrainStage:
+        """See :meth:`Control.drain_stage`."""
+        return self._service.upkeep.stage
 
     @property
     def closed(self) -> bool:

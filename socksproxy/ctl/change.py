@@ -1,0 +1,173 @@
+"""
+Subcommands that change what the server does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from .command import Console
+from .connection import quoted
+from .follow import wait_for
+from .look import used
+from .outcome import IN_PART, REFUSED, USAGE, CtlFailed
+from .watch import filters_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+
+def kill(console: Console) -> None:
+    """End sessions."""
+    options = console.options
+    filters = filters_of(options)
+    if options.ids and filters:
+        raise CtlFailed("give either ids or filters", USAGE)
+    if not options.ids and not filters:
+        raise CtlFailed("give the ids of sessions, or a filter such as --user", USAGE)
+    if options.ids and not options.dry_run and options.expect is None:
+        _kill_ids(console, options.ids)
+    else:
+        _kill_matching(console, {"id": options.ids} if options.ids else filters)
+
+
+def _kill_ids(console: Console, ids: Sequence[str]) -> None:
+    ended, refused = [], []
+    for each in ids:
+        try:
+            console.note_missing(console.client.change("DELETE", f"/v1/sessions/{quoted(each)}"))
+            ended.append(each)
+        except CtlFailed as problem:
+            if problem.status != REFUSED:
+                raise
+            refused.append(each)
+            console.note(f"{each}: {problem}")
+    if refused:
+        console.status = IN_PART if ended else REFUSED
+    console.tell({"ended": ended, "refused": refused}, [f"{len(ended)} sessions ended"])
+
+
+def _kill_matching(console: Console, filters: dict[str, Any]) -> None:
+    options = console.options
+    order = {"filter": filters, "expect": options.expect}
+    if options.dry_run or not options.yes:
+        answer = console.client.change("POST", "/v1/sessions/kill", {**order, "dry_run": True})
+        matched = answer["matched"]
+        if options.dry_run:
+            console.tell(answer, [f"{matched} sessions match"])
+            return
+        if matched:
+            _confirm(f"End {matched} sessions?")
+            order["expect"] = matched
+    answer = console.client.change("POST", "/v1/sessions/kill", order)
+    console.tell(answer, [f"{answer['ended']} sessions ended"])
+    if not answer["matched"]:
+        raise CtlFailed("no session matches", max(REFUSED, console.status))
+
+
+def _confirm(question: str) -> None:
+    """
+    Ask the operator.
+
+    :raises CtlFailed: when the answer is no, or there is nobody to ask.
+    """
+    if not sys.stdin.isatty():
+        raise CtlFailed("there is no terminal on which to ask: give --yes", USAGE)
+    print(question, "[y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise CtlFailed("nothing is done")
+
+
+def reset_usage(console: Console) -> None:
+    """Delete what a user has used."""
+    options = console.options
+    period = options.period
+    if period is None:
+        rows = used(console, True, None, None)
+        if not rows:
+            raise CtlFailed("nothing is counted in this month")
+        period = rows[0]["period"]
+    path = f"/v1/users/{quoted(options.name)}/usage?period={quoted(period)}"
+    answer = console.client.change("DELETE", path)
+    console.tell({**answer, "period": period}, [f"{period}: {answer['deleted']} bytes are deleted"])
+
+
+def limit(console: Console) -> None:
+    """Limit a user until the next reload."""
+    options = console.options
+    if bool(options.limits) == options.clear:
+        raise CtlFailed("give limits such as sessions=5, or --clear", USAGE)
+    wanted = dict(map(_limit_of, options.limits))
+    answer = console.client.change("POST", f"/v1/users/{quoted(options.name)}/limits", wanted)
+    console.tell(answer, [f"until the next reload: {json.dumps(wanted)}" if wanted else "taken back"])
+
+
+def _limit_of(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise CtlFailed(f"{text}: KEY=VALUE is due, such as sessions=5", USAGE)
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def unlock(console: Console) -> None:
+    """Let an address try passwords again."""
+    answer = console.client.change("DELETE", f"/v1/lockouts/{quoted(console.options.address)}")
+    console.tell(answer, [f"{console.options.address} is not locked out any more"])
+
+
+def listener(console: Console) -> None:
+    """Take a listener out of service, or back."""
+    _set(console, "listeners")
+
+
+def upstream(console: Console) -> None:
+    """Take an upstream out of service, or back."""
+    _set(console, "upstreams")
+
+
+def _set(console: Console, kind: str) -> None:
+    options = console.options
+    answer = console.client.change("POST", f"/v1/{kind}/{quoted(options.name)}/{options.deed}")
+    ended = f", {answer['ended']} sessions ended" if answer["ended"] else ""
+    console.tell(answer, [f"{options.name}: {answer['state']}{ended}"])
+
+
+def reload(console: Console) -> None:
+    """Read the configuration again."""
+    answer = console.client.change("POST", "/v1/reload")
+    console.tell(answer, answer["changes"] or ["nothing has changed"])
+
+
+def drain(console: Console) -> None:
+    """Drain the server."""
+    options = console.options
+    order: dict[str, Any] = {"seconds": options.seconds, "notice": options.notice}
+    if options.refuse:
+        order = {"seconds": options.seconds, "refuse": True}
+    answer = console.client.change("POST", "/v1/drain", order)
+    if not options.wait:
+        words = (
+            f"clients are accepted for {answer['notice']:g} s, sessions may take {answer['seconds']:g} s more"
+        )
+        console.tell(answer, [words])
+        return
+    console.note_missing(answer)
+    # The server itself ends what is left then.
+    most = answer["notice"] + answer["seconds"] + 30
+    wait_for(console, "drained", most if options.timeout is None else options.timeout)
+
+
+def undrain(console: Console) -> None:
+    """Take a drain back."""
+    console.tell(console.client.change("POST", "/v1/undrain"), ["clients are accepted again"])
+
+
+def log(console: Console) -> None:
+    """Open the access log again."""
+    console.tell(console.client.change("POST", "/v1/log/reopen"), ["the access log is open again"])

@@ -1,0 +1,180 @@
+"""
+The command line: from its arguments to the exit status.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import SUPPRESS, ArgumentParser, HelpFormatter, Namespace
+from importlib import import_module
+
+from .connection import AdminClient, Credentials, find, token_in
+from .outcome import DONE, IN_PART, MEANINGS, CtlFailed
+from .subcommands import COMMON, SUBCOMMANDS, Argument, Subcommand
+from .text import escaped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+#: Ended by Ctrl-C, as shells have it.
+_INTERRUPTED = 130
+
+_DESCRIPTION = """
+Asks a server that runs, and changes what it does, over its admin socket. The socket is that of --server or of
+the variable SOCKSPROXY_ADMIN, or is found where servers usually have it. """
+
+
+class Console:
+    """
+    What a subcommand has to work with.
+
+    :param options: the arguments.
+    :ivar status: the exit status when the subcommand returns.
+    """
+
+    def __init__(self, options: Namespace) -> None:
+        self.options = options
+        self.status = DONE
+        self._client: AdminClient | None = None
+
+    @property
+    def client(self) -> AdminClient:
+        """Asks the server; raises :class:`CtlFailed` when there is none."""
+        if self._client is None:
+            options = self.options
+            # The nodes of a fleet are found here, too.
+            token = None if options.token_file is None else token_in(options.token_file)
+            credentials = Credentials(token, options.ca, options.certificate, options.key)
+            place = find(options.server, os.environ)
+            timeout = 30.0 if options.timeout is None else options.timeout
+            self._client = AdminClient(place, credentials, timeout)
+        return self._client
+
+    @property
+    def width(self) -> int | None:
+        """The columns of the terminal; None: the output is not one."""
+        return _terminal_width(sys.stdout)
+
+    def tell(self, answer: Any, lines: Iterable[str]) -> None:
+        """Print the *answer* of the server: as JSON, where it is asked for, or as *lines* for people."""
+        print_lines([json.dumps(answer, ensure_ascii=True)] if self.options.json else lines)
+        self.note_missing(answer)
+
+    def note_missing(self, answer: Any) -> None:
+        """Say so when workers have not answered."""
+        missing = answer.get("missing") if isinstance(answer, dict) else None
+        if missing:
+            self.note(f"no answer from the workers {', '.join(map(str, missing))}")
+            self.status = IN_PART
+
+    def note(self, words: str) -> None:
+        """Tell the operator *words* beside the output."""
+        for line in words.split("\n"):
+            print(f"socksproxy ctl: {escaped(line)}", file=sys.stderr)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print *lines*, at once."""
+    for line in lines:
+        print(line)
+    sys.stdout.flush()
+
+
+class _Formatter(HelpFormatter):
+    """The usual one, without :mod:`shutil`, which it would import for the width."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_terminal_width(sys.stdout) or 80)
+
+
+def _terminal_width(stream: Any) -> int | None:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return None
+
+
+def parsed(arguments: Sequence[str]) -> Namespace:
+    """
+    The options of *arguments*. One subcommand has its own parser alone: all of them take long.
+
+    :raises SystemExit: when they make no sense, or ask for help.
+    """
+    named = next((each for each in SUBCOMMANDS if arguments[:1] == [each.name]), None)
+    if named is not None:
+        return _parser_of(named, ArgumentParser(f"socksproxy ctl {named.name}", **_how(named))).parse_args(
+            arguments[1:]
+        )
+    return parser().parse_args(arguments)
+
+
+def parser() -> ArgumentParser:
+    """The parser of all subcommands."""
+    statuses = "; ".join(f"{status} {meaning}" for status, meaning in MEANINGS.items())
+    made = ArgumentParser(
+        "socksproxy ctl",
+        description=_DESCRIPTION,
+        epilog=f"Exit statuses: {statuses}.",
+        formatter_class=_Formatter,
+    )
+    _add(made, COMMON)
+    commands = made.add_subparsers(title="subcommands", metavar="SUBCOMMAND", required=True)
+    for subcommand in SUBCOMMANDS:
+        one = commands.add_parser(subcommand.name, help=subcommand.help, **_how(subcommand))
+        _parser_of(subcommand, one, default=SUPPRESS)
+    return made
+
+
+def _how(subcommand: Subcommand) -> dict[str, Any]:
+    return {"description": f"{subcommand.help}.", "formatter_class": _Formatter}
+
+
+def _parser_of(subcommand: Subcommand, made: ArgumentParser, **more: Any) -> ArgumentParser:
+    """The parser *made*, with all that the subcommand has."""
+    _add(made, subcommand.arguments)
+    if subcommand.level:
+        _add(made, COMMON, **more)
+    elif not more:
+        made.set_defaults(**dict.fromkeys(("server", "token_file", "ca", "certificate", "key", "timeout")))
+    made.set_defaults(subcommand=subcommand)
+    return made
+
+
+def _add(made: ArgumentParser, arguments: Sequence[Argument], **more: Any) -> None:
+    for argument in arguments:
+        made.add_argument(*argument.names, help=argument.help, **argument.more, **more)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """
+    Do what *arguments*, those behind ``ctl``, say.
+
+    :returns: the exit status.
+    :raises SystemExit: (with status 2) when the arguments make no sense.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    options = parsed(arguments)
+    console = Console(options)
+    try:
+        _work(options.subcommand)(console)
+        sys.stdout.flush()
+    except CtlFailed as problem:
+        console.note(str(problem))
+        return problem.status
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # A reader such as "head" has read enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return console.status
+
+
+def _work(subcommand: Subcommand) -> Any:
+    module, _, name = subcommand.work.partition(":")
+    return getattr(import_module(f".{module}", __package__), name)

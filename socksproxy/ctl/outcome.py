@@ -1,0 +1,30 @@
+"""
+How a subcommand ends.
+"""
+
+from __future__ import annotations
+
+#: The exit statuses.
+DONE, REFUSED, USAGE, NO_SERVER, TIME_OVER, IN_PART = range(6)
+
+#: What each of them means.
+MEANINGS = {
+    DONE: "done",
+    REFUSED: "refused, or it is not as asked; standard error says why",
+    USAGE: "the arguments make no sense",
+    NO_SERVER: "there is no server at the socket, or it went away",
+    TIME_OVER: "the time is over",
+    IN_PART: "done in part: workers have not answered, or some of several things are not done",
+}
+
+
+class CtlFailed(Exception):
+    """
+    What was asked for is not done; its words are for the operator.
+
+    :param status: the exit status.
+    """
+
+    def __init__(self, words: str, status: int = REFUSED) -> None:
+        super().__init__(words)
+        self.status = status

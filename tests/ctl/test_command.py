@@ -1,0 +1,235 @@
+"""From the command line to the exit status: see :mod:`socksproxy.ctl.command`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from socksproxy.ctl.command import main, parser
+from socksproxy.ctl.subcommands import SUBCOMMANDS
+
+from ..support.ctl import Operator, answer, scripted
+
+CTL = (sys.executable, "-m", "socksproxy", "ctl")
+
+STATUS: dict[str, Any] = {
+    "state": "running",
+    "why": None,
+    "drain": "none",
+    "version": "1",
+    "python": "3",
+    "twisted": "26",
+    "pid": 1,
+    "generation": 5,
+    "started": 0,
+    "uptime": 3700,
+    "workers": {"running": 1, "configured": 2},
+    "config": {"file": "socks.toml", "hash": "ab", "loaded": 0},
+    "sessions": 7,
+    "phases": {"relaying": 7},
+    "missing": [],
+}
+
+
+@pytest.fixture
+def ctl(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Operator:
+    return Operator(capsys, tmp_path / "admin")
+
+
+def test_status(ctl: Operator, tmp_path: Path) -> None:
+    with scripted(tmp_path / "admin", [answer(json.dumps(STATUS))] * 2) as requests:
+        status, told, complaints = ctl("status")
+        assert (status, complaints) == (0, "")
+        assert "state          running\n" in told
+        assert "sessions       7 (7 relaying)\n" in told
+        assert "uptime         1h01m, since " in told
+        status, told, _ = ctl("status", "--json")
+        assert (status, json.loads(told)) == (0, STATUS)
+    assert requests[0].startswith(b"GET /v1/status HTTP/1.0\r\nHost: localhost\r\n")
+
+
+def test_done_in_part(ctl: Operator, tmp_path: Path) -> None:
+    """What some workers have not answered is shown, and the status tells that it is not all."""
+    with scripted(tmp_path / "admin", [answer(json.dumps({**STATUS, "missing": [2]}))]):
+        status, told, complaints = ctl("status")
+    assert (status, complaints) == (5, "socksproxy ctl: no answer from the workers 2\n")
+    assert "running" in told
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "words"),
+    [
+        (answer('{"error": "there is no such thing"}', "404 Not Found"), 1, "there is no such thing"),
+        (answer('{"error": "a\\u001b[2Jb"}', "409 Conflict"), 1, r"a\x1b[2Jb"),
+        (answer("<html>", "502 Bad Gateway"), 1, "the server answers with the status 502"),
+        (answer("<html>"), 1, "the answer is not JSON: this is no admin socket of socksproxy"),
+        (b"SSH-2.0-x\r\n", 1, "the answer is not HTTP: this is no admin socket of socksproxy"),
+        (b"", 3, "the server closes the connection without an answer"),
+        (
+            b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\n{",
+            3,
+            "the answer ends in the middle: the server went away",
+        ),
+    ],
+)
+def test_refused(reply: bytes, status: int, words: str, ctl: Operator, tmp_path: Path) -> None:
+    """The reason is on standard error, in a line that does nothing to a terminal."""
+    with scripted(tmp_path / "admin", [reply]):
+        assert ctl("status") == (status, "", f"socksproxy ctl: {words}\n")
+
+
+def test_mistakes(ctl: Operator, tmp_path: Path) -> None:
+    """Each mistake of a configuration that is not loaded has a line."""
+    body = json.dumps({"error": "not reloaded: 2 mistakes", "mistakes": ["a: x", "b: y"]})
+    with scripted(tmp_path / "admin", [answer(body, "422 Unprocessable Content")]):
+        status, _, complaints = ctl("reload")
+    assert status == 1
+    assert complaints.splitlines() == [
+        f"socksproxy ctl: {line}" for line in ("a: x", "b: y", "not reloaded: 2 mistakes")
+    ]
+
+
+def test_no_server(ctl: Operator, tmp_path: Path) -> None:
+    path = tmp_path / "admin"
+    assert ctl("status") == (3, "", f"socksproxy ctl: {path}: No such file or directory\n")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        assert ctl("status") == (3, "", f"socksproxy ctl: {path}: Connection refused\n")
+
+
+def test_time_over(ctl: Operator, tmp_path: Path) -> None:
+    """A server that does not answer is not waited for without an end."""
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(tmp_path / "admin"))
+        mute.listen()
+        status, _, complaints = ctl("status", "--timeout", "0.1")
+    assert (status, complaints[-29:]) == (4, "no answer within 0.1 seconds\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["stats"],
+        ["status", "--nothing"],
+        ["show"],
+        ["sessions", "--older", "soon"],
+        ["sessions", "--limit", "-1"],
+        ["listener", "x", "stop"],
+        ["wait", "rdy"],
+        ["wait", "generation:x"],
+        ["kill"],
+        ["kill", "1.1.1", "--user", "bob"],
+        ["limit", "bob"],
+        ["limit", "bob", "sessions"],
+        ["trace"],
+        ["trace", "--user", "bob", "--client", "::1"],
+        ["sessions", "--every", "2"],
+        ["raw", "GET", "v1"],
+        ["raw", "GET", "/v1 x"],
+        ["raw", "POST", "/v1/reload", "{"],
+        ["status", "--server", "ftp://x:1"],
+        ["status", "--server", "http://localhost"],
+        ["status", "--token-file", "/nowhere"],
+    ],
+)
+def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What makes no sense has the status 2, and one line says why."""
+    (tmp_path / "x").touch()
+    try:
+        status = main([*arguments[:1], *arguments[1:]])
+    except SystemExit as end:
+        status = end.code  # type: ignore[assignment]
+    assert status == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("socksproxy ctl")
+
+
+def test_options_stand_anywhere() -> None:
+    """The common options stand before the subcommand and behind it."""
+    for arguments in (
+        ["--json", "-s", "x", "status"],
+        ["status", "--json", "-s", "x"],
+        ["-s", "x", "status", "--json"],
+    ):
+        options = parser().parse_args(arguments)
+        assert (options.json, options.server, options.subcommand.name) == (True, "x", "status")
+
+
+@pytest.mark.parametrize("name", [each.name for each in SUBCOMMANDS])
+def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each subcommand has help, and 80 columns are enough for it."""
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"usage: socksproxy ctl {name}")
+    assert max(map(len, told.splitlines())) <= 80
+
+
+def _program(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*CTL, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **more},
+    )
+
+
+def test_the_usual_socket(tmp_path: Path) -> None:
+    """The server is found without an option; the variable, and then the option, say more."""
+    (tmp_path / "socksproxy").mkdir()
+    for path, more in (
+        (tmp_path / "socksproxy/admin.sock", {"XDG_RUNTIME_DIR": str(tmp_path)}),
+        (tmp_path / "admin.sock", {"RUNTIME_DIRECTORY": f"{tmp_path}:/other"}),
+        (tmp_path / "mine", {"SOCKSPROXY_ADMIN": f"unix:{tmp_path}/mine", "XDG_RUNTIME_DIR": str(tmp_path)}),
+    ):
+        with scripted(path, [answer('{"ready": true}')]):
+            done = _program("health", **more)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "ready\n", "")
+
+
+def test_reader_that_has_enough(tmp_path: Path) -> None:
+    """``ctl | head`` ends without a complaint."""
+    path = tmp_path / "admin"
+    with scripted(path, [answer(json.dumps("x" * (1 << 20)))]):
+        process = subprocess.Popen([*CTL, "raw", "GET", "/v1/x", "-s", str(path)], stdout=-1, stderr=-1)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
+        process.stderr.close()
+
+
+def test_starts_at_once(tmp_path: Path) -> None:
+    """An answer takes not much longer than Python takes to start, and Twisted is not loaded for it."""
+    code = (
+        "import sys; from socksproxy.cli import main; status = main(sys.argv[1:]);"
+        "print(sorted({'twisted', 'zope', 'attr', 'ssl', 'typing'} & set(sys.modules)))"
+    )
+    path = tmp_path / "admin"
+    ours, bare = [], []
+    count = 7
+    with scripted(path, [answer(json.dumps(STATUS))] * count):
+        for _ in range(count):
+            began = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-c", code, "ctl", "status", "-s", str(path)], capture_output=True, text=True
+            )
+            between = time.perf_counter()
+            subprocess.run([sys.executable, "-c", "pass"], check=True)
+            ours.append(between - began)
+            bare.append(time.perf_counter() - between)
+            assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]")
+    # The goal is 3; a busy machine, and modules that have to be compiled, take more.
+    assert min(ours) < 8 * min(bare)
