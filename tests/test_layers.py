@@ -153,6 +153,7 @@ TESTED_ELSEWHERE = {
     "admin/page/routes": "admin/page/test_files.py",
     "admin/session_routes": "admin/test_api.py",
     "admin/rows": "admin/test_api.py",
+    "cli/parser": "cli/test_check.py",
     "ctl/connection": "ctl/test_command.py",
     "ctl/outcome": "ctl/test_command.py",
     "ctl/subcommands": "ctl/test_command.py",

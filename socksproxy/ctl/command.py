@@ -10,7 +10,7 @@ import sys
 from argparse import SUPPRESS, ArgumentParser, HelpFormatter, Namespace
 from importlib import import_module
 
-from .connection import AdminClient, Credentials, find, token_in
+from .connection import AdminClient, ClientCredentials, find, token_in
 from .outcome import DONE, IN_PART, MEANINGS, CtlFailed
 from .subcommands import COMMON, SUBCOMMANDS, Argument, Subcommand
 from .text import escaped
@@ -48,7 +48,7 @@ class Console:
             options = self.options
             # The nodes of a fleet are found here, too.
             token = None if options.token_file is None else token_in(options.token_file)
-            credentials = Credentials(token, options.ca, options.certificate, options.key)
+            credentials = ClientCredentials(token, options.ca, options.certificate, options.key)
             place = find(options.server, os.environ)
             timeout = 30.0 if options.timeout is None else options.timeout
             self._client = AdminClient(place, credentials, timeout)

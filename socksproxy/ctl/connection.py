@@ -50,7 +50,7 @@ class ServerPlace:
         self.tls = tls
 
 
-class Credentials:
+class ClientCredentials:
     """
     What a server at an address may ask for.
 
@@ -75,7 +75,7 @@ class Credentials:
         self.key = key
 
 
-class Answer:
+class AdminAnswer:
     """
     What a server answers.
 
@@ -159,13 +159,13 @@ class AdminClient:
     """
 
     def __init__(
-        self, place: ServerPlace, credentials: Credentials | None = None, timeout: float = 30.0
+        self, place: ServerPlace, credentials: ClientCredentials | None = None, timeout: float = 30.0
     ) -> None:
         self.place = place
         self.timeout = timeout
-        self._credentials = credentials or Credentials()
+        self._credentials = credentials or ClientCredentials()
 
-    def ask(self, method: str, path: str, body: Any = None) -> Answer:
+    def ask(self, method: str, path: str, body: Any = None) -> AdminAnswer:
         """
         Send a request, and take the answer, whatever its status is.
 
@@ -173,7 +173,7 @@ class AdminClient:
         :raises CtlFailed: when there is no server, or no answer in time.
         """
         with self._sent(method, path, body, self.timeout) as stream:
-            answer: Answer = self._told(_read, stream)
+            answer: AdminAnswer = self._told(_read, stream)
             return answer
 
     def get(self, path: str, parameters: Mapping[str, Any] | None = None) -> Any:
@@ -204,7 +204,7 @@ class AdminClient:
         with self._sent("GET", path + query_of(parameters), None, idle) as stream:
             status = self._told(_head, stream)[0]
             if status != 200:
-                accepted(Answer(status, self._told(lambda each: each.read(_MOST), stream)))
+                accepted(AdminAnswer(status, self._told(lambda each: each.read(_MOST), stream)))
             while line := self._told(lambda each: each.readline(_LONGEST_LINE), stream):
                 yield line
 
@@ -303,15 +303,15 @@ def _head(stream: BinaryIO) -> tuple[int, int | None]:
     return int(first[1]), length
 
 
-def _read(stream: BinaryIO) -> Answer:
+def _read(stream: BinaryIO) -> AdminAnswer:
     status, length = _head(stream)
     data = stream.read(_MOST if length is None else min(length, _MOST))
     if length is not None and len(data) < length:
         raise CtlFailed("the answer ends in the middle: the server went away", NO_SERVER)
-    return Answer(status, data)
+    return AdminAnswer(status, data)
 
 
-def accepted(answer: Answer) -> Answer:
+def accepted(answer: AdminAnswer) -> AdminAnswer:
     """
     The *answer* itself.
 
