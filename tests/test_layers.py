@@ -185,6 +185,7 @@ TESTED_ELSEWHERE = {
     "values/pools": "config/test_pools.py",
     "values/helpers": "config/test_helpers.py",
     "values/metrics": "config/test_metrics.py",
+    "values/records": "config/test_records.py",
     "values/upstreams": "config/test_upstreams.py",
     # A scripted server for each check and its fault.
     "probe/": "probe/test_checks.py",

@@ -30,6 +30,7 @@ from socksproxy.config import (
     limits,
     metrics,
     pools,
+    records,
     rules,
     sets,
     shared,
@@ -61,6 +62,7 @@ from socksproxy.values.helpers import HelperSettings
 from socksproxy.values.limits import Fallback
 from socksproxy.values.metrics import MetricsSettings
 from socksproxy.values.pools import Choose, UpstreamPool
+from socksproxy.values.records import RecordSettings
 from socksproxy.values.shared import SharedSettings
 from socksproxy.values.sticky import StickySettings
 from socksproxy.values.upstreams import Upstream
@@ -320,6 +322,17 @@ def config_metrics() -> Iterator[Row]:
         yield (f"``{key}``", "whole number", str(default), f"``{known.example}``", meanings[key])
 
 
+def config_usage() -> Iterator[Row]:
+    """The keys of ``[usage]`` in the configuration file."""
+    yield ("Key", "Type", "Default", "Example", "Meaning")
+    meanings = _meanings(RecordSettings)
+    for key, known in records.RECORD_KEYS.items():
+        default = next(field for field in attrs.fields(RecordSettings) if field.name == key).default
+        kind = "whole number" if key == "days" else "file"
+        shown = "none" if default is attrs.NOTHING else str(default)
+        yield (f"``{key}``", kind, shown, f"``{known.example}``", meanings[key])
+
+
 def all_metrics() -> Iterator[Row]:
     """Every metric, its type, its labels, and what it counts."""
     yield ("Metric", "Type", "Labels", "Meaning")
@@ -455,6 +468,7 @@ TABLES = {
     "config-helpers": config_helpers,
     "config-shared": config_shared,
     "config-metrics": config_metrics,
+    "config-usage": config_usage,
     "metrics": all_metrics,
     "config-sets": config_sets,
     "config-sticky": config_sticky,

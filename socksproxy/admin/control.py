@@ -201,6 +201,10 @@ class Control:
         """
         raise RequestRefused(404, "this server has no quotas")
 
+    def usage_records(self, after: int) -> Deferred[bytes]:
+        """The usage records with numbers above *after*, as lines of JSON; some, if there are many."""
+        raise RequestRefused(404, "this server keeps no usage records")
+
     def forget_usage(self, name: str, period: str) -> Deferred[int]:
         """
         Delete what a user has used in a day or a month.

@@ -23,6 +23,8 @@ _LEAST_USERS = 200
 _SCOPES = ("server", "client", "network", "user", "rule")
 _PERIOD = re.compile(r"[0-9]{4}-[0-9]{2}(-[0-9]{2})?", re.ASCII)
 
+#: Digits of the number of a usage record: it fits in 64 bits.
+_MOST_DIGITS = 18
 
 #: By what users are sorted, the largest first.
 _USER_KEYS: dict[str, Callable[[dict[str, Any]], float]] = {
@@ -122,8 +124,14 @@ class HolderRoutes:
         return deleted.addCallback(lambda amount: {"deleted": amount})
 
     def usage(self, asked: Asked) -> Any:
-        """What holders of quotas have used, a line for each."""
-        asked.allow("from", "to")
+        """What holders of quotas have used, or usage records: a line for each."""
+        asked.allow("from", "to", "after")
+        after = asked.parameters.get("after")
+        if after is not None:
+            asked.allow("after")
+            if not (after.isascii() and after.isdecimal() and len(after) <= _MOST_DIGITS):
+                raise RequestRefused(400, "after: not the number of a record")
+            return self._control.usage_records(int(after)).addCallback(Response, 200, "application/x-ndjson")
         first, last = asked.parameters.get("from", "0000-00"), asked.parameters.get("to", "9999-99")
         for key, period in (("from", first), ("to", last)):
             if not _PERIOD.fullmatch(period):

@@ -436,6 +436,7 @@ class SOCKSOptions(CommandLine):
             workers=said["workers"],
             admin=None if self._configured is None else self._configured.admin,
             metrics=None if self._configured is None else self._configured.metrics,
+            records=None if self._configured is None else self._configured.records,
         )
 
     @property

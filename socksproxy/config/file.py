@@ -26,9 +26,10 @@ from .options import BY_NAME, PLACES, SCOPES, TABLES, Option, keys_of
 from .overlay import Places, Standing, overlaid
 from .pools import pools_in
 from .readers import Reader, each, plain, read_table, text, typed
+from .records import records_of
 from .redacted import without_secrets
 from .rules import policy_of
-from .shared import shared_in
+from .shared import node_of, shared_in
 from .sticky import check_choice, check_names, sticky_of
 from .syntax import MOST_BYTES, parsed
 from .upstreams import check_way, upstreams_in
@@ -48,6 +49,7 @@ from .words import (
     SHARED,
     STICKY,
     UPSTREAMS,
+    USAGE,
     USERS,
     in_option,
     listed,
@@ -82,6 +84,7 @@ class Configured:
     :ivar helpers: its external helpers; None: they are wrong.
     :ivar shared: the store that it names; None: none, or its settings are wrong.
     :ivar metrics: what is counted; None: nothing is.
+    :ivar records: where usage records are kept; None: nowhere.
     :ivar directory: its users' records; None: it has none, or they are wrong.
     :ivar policy: what its rules come to; None: it has none, or they are wrong.
     :ivar used: the options for which that is what counts.
@@ -132,6 +135,7 @@ class Configured:
             self.wrong.add(HELPERS)
         self.shared = shared_in(document.get(SHARED), document.get(NODE), directory, self.errors)
         self.metrics = metrics_of(document.get(METRICS), self.errors)
+        self.records = records_of(document.get(USAGE), node_of(document.get(NODE)), directory, self.errors)
         self.directory = self._read_users(counted)
         self.policy = self._read_rules(counted, directory)
         self._check_ways()

@@ -18,6 +18,7 @@ from ..policy.compiled import RulePolicy
 from ..policy.sets import SetFile
 from ..settings import ServerSettings
 from ..values.metrics import MetricsSettings
+from ..values.records import RecordSettings
 
 
 class Listener(NamedTuple):
@@ -54,6 +55,7 @@ class Plan:
     :ivar workers: processes that serve clients.
     :ivar admin: the admin sockets; None: there are none.
     :ivar metrics: what is counted; None: nothing is.
+    :ivar records: where usage records are kept; None: nowhere.
     """
 
     settings: ServerSettings
@@ -66,6 +68,7 @@ class Plan:
     workers: int
     admin: AdminSettings | None = None
     metrics: MetricsSettings | None = None
+    records: RecordSettings | None = None
 
     @property
     def upstream_names(self) -> Collection[str]:

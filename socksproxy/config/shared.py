@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ..values.errors import ConfigError, Path
-from ..values.shared import SharedSettings, StoreAddress, check_name
+from ..values.shared import SharedSettings, StoreAddress, check_name, own_name
 from .environment import expanded
 from .readers import Key, Reader, flag, plain, read_table, text
 from .upstreams import password_in
@@ -66,6 +66,19 @@ def shared_in(table: Any, node: Any, directory: str, errors: list[ConfigError]) 
     if "name" in named:
         found["node"] = named["name"]
     return SharedSettings(**{key.replace("-", "_"): value for key, value in found.items()})
+
+
+def node_of(table: Any) -> str:
+    """
+    The name of this node.
+
+    :param table: the value of the key ``node``; None: the file does not have it. Its mistakes are told where
+        the store is read.
+    """
+    try:
+        return _name(table["name"])
+    except (TypeError, KeyError, ConfigError):
+        return own_name()
 
 
 def _table(value: Any, path: Path, readers: dict[str, Reader], errors: list[ConfigError]) -> dict[str, Any]:

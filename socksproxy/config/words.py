@@ -17,9 +17,9 @@ USERS, GROUPS, RULE, SETS = "users", "groups", "rule", "sets"
 UPSTREAMS, POOLS = "upstreams", "pools"
 STICKY, ADMIN, HELPERS, METRICS = "sticky", "admin", "helpers", "metrics"
 #: The tables of these that have keys, and not tables with names.
-SHARED, NODE = "shared", "node"
-SINGLE = (STICKY, SHARED, NODE, METRICS)
-OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS, POOLS, STICKY, ADMIN, HELPERS, SHARED, NODE, METRICS)
+SHARED, NODE, USAGE = "shared", "node", "usage"
+SINGLE = (STICKY, SHARED, NODE, METRICS, USAGE)
+OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS, POOLS, STICKY, ADMIN, HELPERS, SHARED, NODE, METRICS, USAGE)
 
 #: Most mistakes of one kind, or in one table, that are shown: a full list of very many would take minutes.
 MOST_TOLD = 100

@@ -40,6 +40,7 @@ from ..net.tcp_options import set_options
 from ..relay.interfaces import RelayOwner
 from ..relay.transports import TransportsRelay, reached_by
 from ..routes.interfaces import Route
+from ..session.billing import Billing
 from ..session.early_data import READ
 from ..session.registry import Registry
 from ..session.session import Session
@@ -57,6 +58,7 @@ from ..twisted_internals import (
     without_header,
 )
 from ..values.outgoing import Outgoing
+from ..values.records import RecordSettings
 from ..wire.proxy import ProxyHeader
 from .balanced import NO_HEADER, Arrival, arrive, reached, shown
 from .sockets import pace, take_over
@@ -411,6 +413,15 @@ class SOCKSFactory(Factory):
     def stop_counting(self) -> None:
         """Count sessions no more; the numbers stay."""
         self.context.stop_counting()
+
+    def keep_records(self, settings: RecordSettings) -> Billing:
+        """
+        Keep usage records from now on, until :meth:`~socksproxy.session.billing.Billing.stop`.
+
+        :returns: what keeps them; it is to be started.
+        """
+        self.context.billing = billing = Billing(self.reactor, settings, self.context)
+        return billing
 
     def stop_sessions(self) -> None:
         """End every session at once."""

@@ -5,6 +5,7 @@ What the admin API asks of a service: one process with its listeners and its con
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
@@ -24,6 +25,7 @@ from ..config.limits import limits_reader
 from ..config.plan import Listener, Plan
 from ..config.redacted import arguments_without_secrets
 from ..limits.quota.database import Database, UsageFileError
+from ..limits.quota.records import SPAN, RecordFile, UsageRecord
 from ..runtime.pool import NotRun, Pool
 from ..values.errors import ConfigError
 from ..values.limits import Limits
@@ -37,6 +39,8 @@ _MOST_DOCUMENT = 1 << 19
 _MOST_UPSTREAMS = 1000
 #: Rows of usage in one answer, and seconds that a question to the file of quotas may take.
 _MOST_ROWS, _WITHIN = 8000, 10.0
+#: Usage records in one answer.
+_MOST_RECORDS = 2000
 
 
 class ControlledService(Protocol):
@@ -245,6 +249,20 @@ class ServiceControl(Control):
 
         return self._pool.run(read).addErrback(_no_usage)
 
+    def usage_records(self, after: int) -> Deferred[bytes]:
+        """See :meth:`Control.usage_records`."""
+        settings = self._service.plan.records
+        if settings is None:
+            raise RequestRefused(404, "this server keeps no usage records: [usage] file")
+        file, node = RecordFile(settings.file, settings.days), settings.node
+
+        def read() -> bytes:
+            rows = file.after(after, _MOST_RECORDS, time.time())
+            file.close()
+            return records_told(rows, node)
+
+        return self._pool.run(read).addErrback(_no_usage)
+
     def forget_usage(self, name: str, period: str) -> Deferred[int]:
         """See :meth:`Control.forget_usage`."""
         database = self._database()
@@ -276,6 +294,25 @@ def document_told(head: Mapping[str, Any], document: Mapping[str, Any]) -> bytes
         longest = max(shown, key=lambda key: len(json.dumps(shown[key])))
         value = shown.pop(longest)
         head = {**head, "omitted": {**head.get("omitted", {}), longest: len(value) if value else 0}}
+
+
+def records_told(records: Sequence[UsageRecord], node: str) -> bytes:
+    """Usage records as lines of JSON."""
+    lines = [
+        {
+            "seq": record.number,
+            "node": node,
+            "from": record.began,
+            "to": record.began + SPAN,
+            "user": record.user or None,
+            "rule": record.rule or None,
+            "sent": record.sent,
+            "received": record.received,
+            "sessions": record.sessions,
+        }
+        for record in records
+    ]
+    return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
 
 
 def _not_run(failure: Failure) -> Any:

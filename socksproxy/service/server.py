@@ -23,11 +23,13 @@ from ..admin.upkeep import Resting
 from ..config.command_line import SOCKSOptions
 from ..events import Cause
 from ..limits.quota.database import UsageFileError
+from ..limits.quota.records import check_records
 from ..limits.quota.usage import UsageFile
 from ..metrics.columns import OwnColumn
 from ..net.own_listeners import place_of
 from ..policy.sets import SetFiles
 from ..server.factory import SOCKSFactory
+from ..session.billing import Billing
 from ..shared.asking import StoreProblem
 from ..shared.commands import Deed, NodeCommand
 from ..shared.store import SharedStore, check_store
@@ -54,6 +56,7 @@ class SOCKSService(ListeningService):
         super().__init__(options, factory)
         self._set_files: SetFiles | None = None
         self._usage: UsageFile | None = None
+        self._billing: Billing | None = None
         self._store: SharedStore | None = None
         self._at_once = False
         #: What the open ports are called in metrics.
@@ -127,6 +130,9 @@ class SOCKSService(ListeningService):
         self._usage = self.plan.settings.usage
         if self._usage is not None:
             self._usage.start().addErrback(self._no_usage)
+        if self.plan.records is not None:
+            self._billing = self.factory.keep_records(self.plan.records)
+            self._billing.start().addErrback(self._no_usage)
 
     def _start_store(self) -> None:
         if self._store is not None:
@@ -160,6 +166,7 @@ class SOCKSService(ListeningService):
         super().stopService()
         self._leave_sets()
         closed = self.close_ports().addCallback(self._drain).addCallback(self._leave_usage)
+        closed.addCallback(self._leave_records)
         return closed.addCallback(self._leave_store).addCallback(lambda _: self.finish())
 
     def end_now(self) -> None:
@@ -210,6 +217,10 @@ class SOCKSService(ListeningService):
                 yield self.reloading.pool.run(check_store, shared.settings)
             except StoreProblem as problem:
                 raise CannotReload([str(problem)]) from None
+        try:
+            yield self.reloading.pool.run(check_records, options.plan.records)
+        except UsageFileError as problem:
+            raise CannotReload([str(problem)]) from None
         prepared: Prepared = yield super().prepare(options)
         if usage is not None and usage is not before:
             try:
@@ -253,6 +264,7 @@ class SOCKSService(ListeningService):
         if self._usage is not settings.usage:
             self._leave_usage()
             self._usage = settings.usage
+        self._follow_records()
         return changes
 
     def finish(self) -> Deferred[Any]:
@@ -302,6 +314,21 @@ class SOCKSService(ListeningService):
     def _leave_usage(self, _: object = None) -> Deferred[None]:
         usage, self._usage = self._usage, None
         return succeed(None) if usage is None else usage.stop()
+
+    def _follow_records(self) -> None:
+        """Keep usage records as the plan says, after a reload."""
+        present, wanted = self._billing, self.plan.records
+        if wanted == (None if present is None else present.settings):
+            return
+        self._leave_records()
+        if wanted is not None:
+            self._billing = self.factory.keep_records(wanted)
+            self._billing.start().addErrback(self._no_usage)
+
+    def _leave_records(self, _: object = None) -> Deferred[None]:
+        billing, self._billing = self._billing, None
+        self.factory.context.billing = None
+        return succeed(None) if billing is None else billing.stop()
 
     def _leave_store(self, _: object = None) -> Deferred[None]:
         store, self._store = self._store, None

@@ -131,6 +131,13 @@ class Registry:
             except Exception:
                 # A fault of ours: it costs some numbers, and the session ends all the same.
                 complain(_log, "{client}: the session cannot be counted", client=session.client)
+        billing = self.context.billing
+        if billing is not None:
+            try:
+                billing.over(session)
+            except Exception:
+                # A fault of ours: it costs some bytes, and the session ends all the same.
+                complain(_log, "{client}: the use of the session cannot be counted", client=session.client)
         if self.context.events.wants("ended"):
             self.context.events.tell("ended", session, record_of(session))
         self.when_ended()

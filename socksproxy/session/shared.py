@@ -73,6 +73,12 @@ class TakesOptions(Protocol):
     def set_options(self, options: Sequence[SocketOption]) -> None: ...
 
 
+class Biller(Protocol):
+    """What counts for usage records."""
+
+    def over(self, session: Any) -> None: ...
+
+
 class Sessions(Protocol):
     """
     What keeps the sessions.
@@ -170,6 +176,8 @@ class ServerContext:
         self.last_logins: dict[str, float] | None = None
         #: Counts for the metrics; None: nothing is counted.
         self.counters: SessionCounters | None = None
+        #: Counts for usage records; None: there are none.
+        self.billing: Biller | None = None
         #: Names the sessions; the workers of a server have other ones.
         self.ids = SessionIds()
         self.listeners = OwnListeners()

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from ..events import SessionIds
 from ..limits.quota.database import Database, UsageFileError
+from ..limits.quota.records import check_records
 from ..logs.debug import TOPICS
 from ..metrics.table import LIMIT_ROWS, LIMIT_ROWS_MAX
 from ..runtime.pool import NotRun
@@ -476,14 +477,15 @@ def _resources_of(options: SOCKSOptions) -> SupervisorResources:
 
 def _check_usage(options: SOCKSOptions) -> None:
     """
-    See whether the file of quotas can be used. Workers keep it; this process does not.
+    See whether the files of quotas and of usage records can be used. Workers keep them, and not this process.
 
-    :raises UsageFileError: when it cannot.
+    :raises UsageFileError: when one cannot.
     """
     if options.plan.settings.usage is not None:
         database = Database(options.plan.settings.usage.path)
         database.open()
         database.close()
+    check_records(options.plan.records)
 
 
 def _check_store(options: SOCKSOptions, present: SOCKSOptions | None = None) -> None:
