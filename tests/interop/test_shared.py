@@ -6,19 +6,68 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
+from cryptography.x509 import IPAddress
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from redis import Redis
 
-from socksproxy.shared.asking import ADMITTED, Need, Timing
+from socksproxy.shared.asking import ADMITTED, Need, StoreProblem, Timing
+from socksproxy.shared.store import check_store
+from tests.support.authority import Authority
 from tests.support.programs import require
 from tests.support.proxy import PATIENCE, Playing, closed_port, until
-from tests.support.stores import Nodes, asked
+from tests.support.stores import Nodes, asked, settings_of
 
 BOB = Need("n:user bob sessions", 10)
+
+
+@pytest_twisted.inlineCallbacks
+def test_tls(tmp_path: Path) -> Playing:
+    """A node uses TLS, and sees whose certificate the store has."""
+    authority, foreign = Authority(tmp_path), Authority(tmp_path, "foreign")
+    here = [IPAddress(ip_address("127.0.0.1"))]
+    certificate = authority.issue("store", alternatives=here, usage=ExtendedKeyUsageOID.SERVER_AUTH)
+    port = closed_port()
+    server = subprocess.Popen(
+        [
+            *(
+                require("redis-server"),
+                "--port",
+                "0",
+                "--tls-port",
+                str(port),
+                "--save",
+                "",
+                "--dir",
+                tmp_path,
+            ),
+            *("--tls-cert-file", certificate, "--tls-key-file", certificate),
+            *("--tls-ca-cert-file", authority.ca_file, "--tls-auth-clients", "no"),
+        ],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        nodes = Nodes(f"rediss://127.0.0.1:{port}/0", ca_file=str(authority.ca_file))
+        yield nodes.start()
+        yield until(lambda: nodes.one.up)
+        assert (yield asked(nodes.one, BOB)) == ADMITTED
+        yield nodes.stop()
+        for url, ca_file, words in (
+            (f"rediss://127.0.0.1:{port}/0", foreign.ca_file, "certificate"),
+            (f"rediss://localhost:{port}/0", authority.ca_file, "certificate"),
+            (f"redis://127.0.0.1:{port}/0", None, "reset|closed"),
+        ):
+            settings = settings_of(url, ca_file=None if ca_file is None else str(ca_file))
+            with pytest.raises(StoreProblem, match=words):
+                check_store(settings)
+    finally:
+        server.kill()
+        server.wait()
 
 
 class Redises:

@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,25 @@ from twisted.internet.defer import gatherResults
 
 from socksproxy import Reply, Rule, RulePolicy
 from socksproxy.limits import Limits, Rate, ServerLimits
+from socksproxy.limits.quota.usage import UsageFile
 from socksproxy.shared.asking import Timing
 from socksproxy.values.limits import Fallback
 from socksproxy.wire.words import Command
 from tests.conftest import Serve
 from tests.support.origin import Origin, echo
-from tests.support.proxy import Playing, Proxy, ask4, ask5, ask_as, echoes, greet, reply5, request5, until
+from tests.support.proxy import (
+    Playing,
+    Proxy,
+    ask4,
+    ask5,
+    ask_as,
+    echoes,
+    greet,
+    reactor,
+    reply5,
+    request5,
+    until,
+)
 from tests.support.stores import Nodes
 from tests.support.users import portal_of
 from tests.support.valkey import Valkey
@@ -202,3 +215,50 @@ def test_other_store(serve_as: Serve, origin: Origin, valkey: Valkey) -> Playing
         yield proxy.play(echoes, client)
     yield nodes.stop()
     yield others.stop()
+
+
+def trickle(sock: socket.socket) -> float:
+    """Move a byte now and then, until the session ends; when that is."""
+    with suppress(OSError):
+        sock.sendall(b"x")
+        while sock.recv(1):
+            time.sleep(0.02)
+            sock.sendall(b"x")
+    return time.monotonic()
+
+
+@pytest_twisted.inlineCallbacks
+def test_quota_used_up_elsewhere(
+    serve_as: Serve, origin: Origin, valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Playing:
+    """When a user has used up a quota on one node, the user's sessions on another one end, and say why."""
+    monkeypatch.setattr("socksproxy.limits.quota.usage.WRITE_AFTER", 0.4)
+    nodes = Nodes(valkey.url, 2)
+    yield nodes.start()
+    portal = portal_of(bob=Limits(daily=100_000))
+    proxies: list[Proxy] = []
+    usages: list[UsageFile] = []
+    for store in nodes.stores:
+        usage = UsageFile(reactor, str(tmp_path / store.settings.node))
+        yield usage.start()
+        usages.append(usage)
+        proxy: Proxy = yield serve_as(portal=portal)
+        proxy.factory.reconfigure(usage=usage, shared=store)
+        proxies.append(proxy)
+    one, other = proxies
+    with one.connect() as here, other.connect() as there:
+        assert (yield other.play(ask_as, there, b"bob", origin.port)) == 0
+        going_on = other.play(trickle, there)
+        assert (yield one.play(ask_as, here, b"bob", origin.port)) == 0
+        with suppress(AssertionError, OSError):
+            yield one.play(echoes, here, b"x" * 60_000)
+        used_up = time.monotonic()
+        ended = yield going_on
+        # Each node writes what was used within 0.4 seconds here, and within a second otherwise.
+        assert ended - used_up < 2
+    yield until(lambda: bool(other.records) and bool(one.records))
+    assert other.records[0]["ended"] == one.records[0]["ended"] == "quota used up"
+    with other.connect() as again:
+        assert (yield other.play(ask_as, again, b"bob", origin.port)) == Reply.NOT_ALLOWED
+    yield gatherResults([usage.stop() for usage in usages])
+    yield nodes.stop()

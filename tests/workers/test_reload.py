@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -17,9 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from socksproxy.shared.commands import LOOKS_EVERY
+
 from ..support.certificates import self_signed
 from ..support.origin import Origin, echo
 from ..support.processes import PATIENCE, TWISTD, Program
+from ..support.valkey import Valkey
 from ..support.workers import (
     LISTENING,
     Load,
@@ -391,6 +395,30 @@ def test_quota_file(proxy: Reloadable, origin: Origin, tmp_path: Path, clients: 
     assert proxy.workers() == pids
     assert (tmp_path / "usage.sqlite").exists()
     assert "Traceback" not in proxy.program.output
+
+
+def test_wanted_by_another_node(proxy: Reloadable, tmp_path: Path) -> None:
+    """A node that shares a store has the other nodes read their files again, once for all workers."""
+    with tempfile.TemporaryDirectory() as directory:
+        valkey = Valkey(Path(directory))
+        try:
+            shared = f'[node]\nname = "n1"\n[shared]\nstore = "{valkey.url}"\n'
+            proxy.reload(more=shared)
+            client = valkey.client()
+            name = "sp:{socks}:1:"
+            until(lambda: client.zcard(f"{name}nodes") == 2)
+            # Each worker has looked once, and knows where to go on.
+            time.sleep(LOOKS_EVERY + 0.2)
+            output = len(proxy.program.output)
+            fields = {"deed": "reload", "about": "", "node": "n2", "by": "uid 0"}
+            client.xadd(f"{name}commands", fields)
+            proxy.program.wait_for(r"(?s)(node n2 \(uid 0\) has all nodes reload.*){2}")
+            proxy.program.wait_for(r"(?s)(reloaded: .*){2}")
+            time.sleep(0.3)
+            proxy.workers()
+            assert proxy.program.output[output:].count("reloaded: ") == 1
+        finally:
+            valkey.stop()
 
 
 def test_socket_of_systemd(tmp_path: Path, start: Callable[..., Program], origin: Origin) -> None:
