@@ -16,6 +16,9 @@ from twisted.internet.testing import MemoryReactorClock
 
 from socksproxy.app import Options
 from socksproxy.cli import main
+from socksproxy.ctl.command import parsed
+
+from .support.docs import DOCS, blocks
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,6 +36,20 @@ HASH = "$2y$04$sjS4Fd6DIVw3yO1.FqKOMuQB4sRgqnPWTXW0uUuFj8f5Wd2FCOp0m"
 @pytest.fixture(autouse=True)
 def password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOCKS_PASSWORD", HASH)
+
+
+def ctl_commands() -> list[str]:
+    """The calls of ``socksproxy ctl`` that ``docs/operations.rst`` shows."""
+    lines = "\n".join(blocks(DOCS / "operations.rst", ".. code-block:: console")).splitlines()
+    return [line.partition(" socksproxy ")[2] for line in lines if " socksproxy ctl " in line]
+
+
+@pytest.mark.parametrize(
+    "command", [*ctl_commands(), "ctl health --live", "ctl limit bob", "ctl unlock 192.0.2.7"]
+)
+def test_commands_of_operations(command: str) -> None:
+    """What the page has operators type is taken."""
+    assert parsed(shlex.split(command)[1:]).subcommand
 
 
 # The container.
@@ -236,6 +253,7 @@ def test_drain_in_kubernetes(tmp_path: Path) -> None:
     document = tomllib.loads(text)
     (container,) = pod()["containers"]
     command = container["lifecycle"]["preStop"]["exec"]["command"]
+    parsed(command[2:])
     assert [command[:3], command[4:]] == [["socksproxy", "ctl", "drain"], ["--wait"]]
     drain = max(int(command[3]), document["workers"]["drain"])
     assert pod()["terminationGracePeriodSeconds"] > document["admin"]["notice"] + drain
@@ -246,6 +264,7 @@ def test_drain_in_kubernetes(tmp_path: Path) -> None:
         ("livenessProbe", [*health, "--live"]),
     ):
         assert container[probe]["exec"]["command"] == command
+        assert parsed(command[2:])
     (port,) = container["ports"]
     assert document["listeners"]["listen"] == [f"tcp:{port['containerPort']}:interface=0.0.0.0"]
 
