@@ -103,10 +103,10 @@ const shown = {
     say(byId("now-sessions"), count(told.live));
     const phases = Object.entries(told.phases).filter(([phase]) => phase !== "over");
     say(byId("now-phases"), phases.map(([phase, number]) => `${count(number)} ${phase}`).join(", ") || "\u00a0");
-    sessions.take(told, known.ended, Date.now() / 1000 + ahead);
+    draw();
   },
 
-  ended(told) { known.ended = told; },
+  ended(told) { known.ended = told; draw(); },
 
   busiest(told) {
     for (const [kind, rows] of Object.entries(told)) {
@@ -172,6 +172,10 @@ const shown = {
   },
 };
 
+function draw() {
+  if (known.sessions) sessions.take(known.sessions, known.ended, Date.now() / 1000 + ahead);
+}
+
 function parts() {
   const rows = (known.upstreams ?? []).map((row) => [row.name, pill(row.state), row.address, count(row.sessions), count(row.total),
     `${count(row.own_failures)} / ${count(row.destination_failures)}`]);
@@ -211,6 +215,9 @@ function choose(name) {
 byId("ten-minutes").addEventListener("click", () => choose("seconds"));
 byId("day").addEventListener("click", () => choose("minutes"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { for (const plot of plots) plot.make(points[range]); });
+
+// Ages grow, and what has ended is shown for a minute, although nothing new comes.
+setInterval(() => { if (stream) draw(); }, 5000);
 
 // The stream. A hidden page gets nothing. A server that is gone is tried again, from a second on to ten.
 
