@@ -154,7 +154,6 @@ TESTED_ELSEWHERE = {
     "admin/session_routes": "admin/test_api.py",
     "admin/rows": "admin/test_api.py",
     "cli/parser": "cli/test_check.py",
-    "ctl/connection": "ctl/test_command.py",
     "ctl/outcome": "ctl/test_command.py",
     "ctl/subcommands": "ctl/test_command.py",
     "ctl/look": "ctl/test_server.py",

@@ -239,9 +239,13 @@ class AdminClient:
         import ssl
 
         try:
-            context = ssl.create_default_context(cafile=self._credentials.ca)
-            if self._credentials.certificate is not None:
-                context.load_cert_chain(self._credentials.certificate, self._credentials.key)
+            try:
+                context = ssl.create_default_context(cafile=self._credentials.ca)
+                if self._credentials.certificate is not None:
+                    context.load_cert_chain(self._credentials.certificate, self._credentials.key)
+            except OSError as problem:
+                words = problem.strerror or str(problem)
+                raise CtlFailed(f"--ca, --certificate or --key: {words}", USAGE) from None
             return context.wrap_socket(sock, server_hostname=self.place.host)
         except BaseException:
             sock.close()

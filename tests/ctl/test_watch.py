@@ -65,6 +65,9 @@ class Terminal:
         )
         os.close(other)
 
+    def say(self, data: bytes) -> None:
+        os.write(self._end, data)
+
     def resize(self, columns: int, lines: int) -> None:
         fcntl.ioctl(self._end, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
@@ -208,6 +211,24 @@ def test_pages(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert status == 0
     assert [each["user"] for each in json.loads(told)["sessions"]] == ["a", "b"]
     assert requests[1].startswith(b"GET /v1/sessions?sort=rate&limit=1000&cursor=1%402 ")
+
+
+@pytest.mark.parametrize(("said", "status", "requests"), [(b"y\n", 0, 2), (b"\n", 1, 1), (b"\x04", 1, 1)])
+def test_question(
+    said: bytes, status: int, requests: int, terminal: Callable[..., Terminal], tmp_path: Path
+) -> None:
+    """Many sessions are ended after a yes, and as many as were told."""
+    matched = answer('{"matched": 3, "ended": 0, "missing": []}')
+    ended = answer('{"matched": 3, "ended": 3, "missing": []}')
+    path = tmp_path / "admin"
+    with scripted(path, [matched, ended]) as asked:
+        screen = terminal("kill", "--user", "bob", "-s", str(path))
+        screen.until(lambda output: "End 3 sessions? [y/N] " in output)
+        screen.say(said)
+        assert screen.process.wait(_PATIENCE) == status
+        assert len(asked) == requests
+    assert b'"dry_run": true' in asked[0]
+    assert status or b'"expect": 3' in asked[1]
 
 
 def test_ctrl_c_elsewhere(tmp_path: Path) -> None:
