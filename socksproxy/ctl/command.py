@@ -11,7 +11,7 @@ from argparse import SUPPRESS, ArgumentParser, HelpFormatter, Namespace
 from importlib import import_module
 
 from .connection import AdminClient, ClientCredentials, find, token_in
-from .outcome import DONE, IN_PART, MEANINGS, CtlFailed
+from .outcome import DONE, IN_PART, MEANINGS, REFUSED, CtlFailed
 from .subcommands import COMMON, SUBCOMMANDS, Argument, Subcommand
 from .text import escaped
 
@@ -171,8 +171,22 @@ def main(arguments: Sequence[str]) -> int:
         return _INTERRUPTED
     except BrokenPipeError:
         # A reader such as "head" has read enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_nowhere()
+    except OSError as problem:
+        _print_nowhere()
+        console.note(f"the output cannot be written: {problem.strerror}")
+        return REFUSED
+    except KeyError as problem:
+        console.note(f"the answer has no {problem}: the server is of another version")
+        return REFUSED
     return console.status
+
+
+def _print_nowhere() -> None:
+    """Have what is not written yet go nowhere; it would fail again at the end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _work(subcommand: Subcommand) -> Any:

@@ -24,7 +24,6 @@ _socksproxy() {
         return
     }
     local line="${COMP_LINE:0:$COMP_POINT}" words
-    read -r -a words <<< ""
     IFS=$' \\t\\n' read -r -a words <<< "$line"
     [[ "$line" == *[[:space:]] ]] && words+=("")
     local word

@@ -92,7 +92,15 @@ def _events(lines: Iterator[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
         if key == "event":
             name = value
         elif key == "data":
-            yield name, json.loads(value)
+            yield name, _parsed(value)
+
+
+def _parsed(text: str | bytes) -> dict[str, Any]:
+    try:
+        event: dict[str, Any] = json.loads(text)
+    except ValueError:
+        raise CtlFailed("the stream ends in the middle of a line: the server went away", NO_SERVER) from None
+    return event
 
 
 def trace(console: Console) -> None:
@@ -106,7 +114,7 @@ def trace(console: Console) -> None:
         if console.options.json:
             print_lines([line.decode("utf-8", "backslashreplace").rstrip("\n")])
             continue
-        event = json.loads(line)
+        event = _parsed(line)
         time, session, name = (event.pop(key, None) for key in ("time", "session", "event"))
         print_lines([_line(time, f"{session or ''} {name}".strip(), event)])
 

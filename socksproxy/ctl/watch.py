@@ -119,7 +119,8 @@ def _watch(console: Console, sort: str | None, head: Callable[[dict[str, Any]], 
     with Screen() as screen:
         while True:
             width, height = screen.size()
-            limit = min(_PAGE, max(1, height - 6)) if height else getattr(options, "limit", None) or _USUAL
+            limit = getattr(options, "limit", None) or (_PAGE if height else _USUAL)
+            limit = min(limit, _PAGE, max(1, height - 6) if height else _PAGE)
             try:
                 answer = console.client.get("/v1/sessions", {**parameters, "limit": limit})
                 lines = _drawn(console, answer, head, width)

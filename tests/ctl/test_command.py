@@ -210,6 +210,46 @@ def test_reader_that_has_enough(tmp_path: Path) -> None:
         process.stderr.close()
 
 
+def test_output_that_is_full(tmp_path: Path) -> None:
+    path = tmp_path / "admin"
+    with scripted(path, [answer('{"ready": true}')]), open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*CTL, "health", "-s", str(path)], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"socksproxy ctl: the output cannot be written: No space left on device\n"
+
+
+def test_other_version(ctl: Operator, tmp_path: Path) -> None:
+    """An answer without what it should have is told in words."""
+    with scripted(tmp_path / "admin", [answer("{}")]):
+        status, _, complaints = ctl("status")
+    assert (status, complaints) == (
+        1,
+        "socksproxy ctl: the answer has no 'workers': the server is of another version\n",
+    )
+
+
+@pytest.mark.parametrize("reply", [b'data: {"a', b'event: status\ndata: {"time": 1, "stat'])
+def test_stream_that_is_cut(reply: bytes, ctl: Operator, tmp_path: Path) -> None:
+    """A server that goes away in the middle of an event is told, too."""
+    with scripted(tmp_path / "admin", [b"HTTP/1.0 200 OK\r\n\r\n" + reply]):
+        assert ctl("events")[0] == 3
+    with scripted(tmp_path / "admin", [b"HTTP/1.0 200 OK\r\n\r\n" + reply]):
+        assert ctl("trace", "--user", "bob")[0] == 3
+
+
+def test_trace(ctl: Operator, tmp_path: Path) -> None:
+    """An event is a line, whatever names are in it."""
+    event = {"time": 0.25, "session": "1.1.1", "event": "request", "destination": "a\x1b[2J b", "port": None}
+    reply = b"HTTP/1.0 200 OK\r\n\r\n" + json.dumps(event).encode() + b"\n"
+    with scripted(tmp_path / "admin", [reply, reply]) as requests:
+        status, told, _ = ctl("trace", "--client", "192.0.2.0/24", "--for", "5s")
+        assert (status, told[8:]) == (0, '.250 1.1.1 request destination="a\\u001b[2J b"\n')
+        assert json.loads(ctl("trace", "--session", "1.1.1", "--json")[1]) == event
+    assert requests[0].startswith(b"GET /v1/trace?client=192.0.2.0%2F24&seconds=5 ")
+
+
 def _seconds(environment: dict[str, str], *arguments: str) -> float:
     """The processor time of an interpreter, which other programs on the machine change little."""
     process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, env=environment)
