@@ -27,6 +27,7 @@ from ..settings import ServerSettings
 from ..values.limits import Limits
 from ..wire.words import AddressType, Command
 from .allowance import Allowance
+from .connected_ways import Whose
 from .parts import Phase
 from .record import Recorder, line_of, record_of
 from .session import Session
@@ -152,9 +153,9 @@ class Registry:
                 return reached.type
         return None
 
-    def way_of(self, client: Client, host: str | None) -> str | None:
+    def way_of(self, whose: Whose, host: str | None) -> str | None:
         """
-        The proxies by which *client* has last connected to *host* in a session that goes on.
+        The proxies by which *whose* has last connected to *host* in a session that goes on.
 
         :param host: a name or a literal address; None: any host.
         """
@@ -162,7 +163,7 @@ class Registry:
             service = session.service
             if service is None or service.trail is None or not service.granted:
                 continue
-            if session.request.command != Command.CONNECT or session.client.whose != client.whose:
+            if session.request.command != Command.CONNECT or session.whose != whose:
                 continue
             if host is None or _name_of(session) == host:
                 return service.trail.via

@@ -24,6 +24,7 @@ from ..values.outgoing import STICKY, Asker, Outgoing, Sources, leaving, sources
 from ..values.timeouts import NEVER
 from ..wire.password import Credentials
 from ..wire.words import Address, AddressType, Command
+from .connected_ways import Whose
 from .parts import SessionParts
 
 T = TypeVar("T")
@@ -94,17 +95,23 @@ class RoutedSession(SessionParts):
         rule, context = self.rule(destination), self.context
         if command is Command.BIND and context.remembers_ways:
             host = None if destination.host == WILDCARD.get(destination.type) else destination.host
-            name = context.way_of(self.client, host)
+            name = context.way_of(self.whose, host)
             way = None if name is None else self.way(rule, name)
             if way is not None and way.carries(command):
                 return way
         return self.way(rule)
 
+    @property
+    def whose(self) -> Whose:
+        """The owner of the session, where a BIND follows a connection."""
+        client, pin = self.client, self.pin()
+        return Whose(client.whose, client.user, "" if pin is None else pin.word)
+
     def note_way(self) -> None:
         """Remember how the client's connection leaves, for a BIND to come."""
         context, trail = self.context, None if self.service is None else self.service.trail
         if context.remembers_ways and trail is not None and trail.via is not None:
-            context.note_way(self.client, self.request.destination, trail.via)
+            context.note_way(self.whose, self.request.destination, trail.via)
 
     def associate(self, route: ProxyRoute) -> Deferred[UpstreamAssociation]:
         """Ask the proxies of *route* for associations."""

@@ -55,7 +55,7 @@ from ..values.outgoing import Outgoing
 from ..values.timeouts import Timeouts
 from ..values.upstreams import CLIENTS_OWN
 from ..wire.words import Address, AddressType
-from .connected_ways import ConnectedWays
+from .connected_ways import ConnectedWays, Whose
 from .counters import SessionCounters
 from .early_data import EarlyData
 
@@ -95,7 +95,7 @@ class Sessions(Protocol):
 
     def spoken(self, client: Client, host: str) -> AddressType | None: ...
 
-    def way_of(self, client: Client, host: str | None) -> str | None: ...
+    def way_of(self, whose: Whose, host: str | None) -> str | None: ...
 
     def hours_changed(self) -> None: ...
 
@@ -462,17 +462,17 @@ class ServerContext:
         """The family in which *client* has reached *host*, a name, in a session that goes on."""
         return self.sessions.spoken(client, host)
 
-    def note_way(self, client: Client, destination: Address, via: str) -> None:
-        """*client* has reached *destination* by *via*."""
+    def note_way(self, whose: Whose, destination: Address, via: str) -> None:
+        """A connection of *whose* has reached *destination* by *via*."""
         try:
             host = canonical(destination).host
         except NameNotFound:  # a name that the hosts file defines
             host = destination.host.lower()
-        self._connected_ways.note(client.whose, host, via)
+        self._connected_ways.note(whose, host, via)
 
-    def way_of(self, client: Client, host: str | None) -> str | None:
-        """The last upstream of the way by which *client* reaches *host*, or has lately; None: any host."""
-        via = self.sessions.way_of(client, host) or self._connected_ways.find(client.whose, host)
+    def way_of(self, whose: Whose, host: str | None) -> str | None:
+        """The last upstream of the way by which *whose* reaches *host*, or has lately; None: any host."""
+        via = self.sessions.way_of(whose, host) or self._connected_ways.find(whose, host)
         name = None if via is None else via.rpartition(">")[2]
         return name if name in self.settings.upstreams else None
 

@@ -29,15 +29,16 @@ from socksproxy.policy.rules import Rule
 from socksproxy.values.pools import UpstreamPool
 from socksproxy.values.sticky import StickySettings
 from socksproxy.values.upstreams import Upstream
+from socksproxy.wire.datagram import build_header
 from socksproxy.wire.password import Credentials, build_credentials
-from socksproxy.wire.words import Reply
+from socksproxy.wire.words import Address, Command, Reply
 
 from ..conftest import Serve
 from ..support.origin import Origin, echo
 from ..support.pools import pooled
 from ..support.proxy import Playing, Proxy, echoes, reactor, reply4, reply5, request4, request5
 from ..support.scripted_proxy import REQUEST, SUCCESS5, ScriptedProxy
-from ..support.upstreams import through
+from ..support.upstreams import through, upstream
 
 ADDRESSES = [f"127.0.0.{number}" for number in range(10, 30)]
 STICKY = StickySettings(allow=("for",))
@@ -289,6 +290,70 @@ def test_word_decides_in_pools(serve_as: Serve, origin: Origin, choose: str) -> 
     proxy.factory.reconfigure(upstreams=more, pools={"eu": pool}, sticky=attrs.evolve(STICKY))
     for word, before in found.items():
         assert (yield left_from(proxy, origin.port, f"bob-session-{word}"))[0] in (before, host)
+
+
+def bound(proxy: Proxy, name: str) -> None:
+    """A BIND as *name*, whose peer comes."""
+    with proxy.connect() as sock:
+        assert log_in(sock, name) == 0
+        sock.sendall(request5("127.0.0.1", 0, Command.BIND))
+        code, told = reply5(sock)
+        assert code == 0
+        with socket.create_connection((told.host, told.port), 20) as peer:
+            assert reply5(sock)[0] == 0
+            peer.sendall(b"220")
+            assert sock.recv(3) == b"220"
+
+
+def datagrams(proxy: Proxy, name: str) -> None:
+    """A datagram as *name*, to a destination and back."""
+    with (
+        proxy.connect() as sock,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as destination,
+    ):
+        for each in (own, destination):
+            each.bind(("127.0.0.1", 0))
+            each.settimeout(20)
+        assert log_in(sock, name) == 0
+        sock.sendall(request5("0.0.0.0", 0, Command.UDP_ASSOCIATE))
+        code, relay = reply5(sock)
+        assert code == 0
+        header = build_header(Address.of(*destination.getsockname()))
+        own.sendto(header + b"ping", (relay.host, relay.port))
+        payload, peer = destination.recvfrom(100)
+        destination.sendto(payload[::-1], peer)
+        assert own.recv(100) == header + b"gnip"
+
+
+@pytest.mark.parametrize("command", [bound, datagrams])
+@pytest_twisted.inlineCallbacks
+def test_word_decides_for_all_commands(serve_as: Serve, origin: Origin, command: Any) -> Playing:
+    """BIND and datagrams leave by the member of the session's connections, and move with it."""
+    exits: dict[str, Proxy] = {}
+    for number in range(3):
+        exits[f"m{number}"] = yield serve_as()
+    upstreams = {name: upstream("socks5", exit_.address[1], bind=True) for name, exit_ in exits.items()}
+    pool = UpstreamPool(members=list(upstreams), choose="round-robin")
+    proxy: Proxy = yield serve_as(
+        portal=portal(), sticky=STICKY, upstreams=upstreams, pools={"eu": pool}, via="eu"
+    )
+    ways = {}
+    for word in "abcd":
+        ways[word] = yield gone_through(proxy, origin.port, f"bob-session-{word}")
+    assert len(set(ways.values())) > 1
+    for word, way in ways.items():
+        number = len(proxy.records)
+        yield proxy.play(command, proxy, f"bob-session-{word}")
+        record = yield proxy.record(number)
+        assert (record["via"], record["sticky"], record["user"]) == (way, word, "bob")
+    yield exits[ways["a"]].port.stopListening()
+    moved = yield gone_through(proxy, origin.port, "bob-session-a")
+    assert moved != ways["a"]
+    number = len(proxy.records)
+    yield proxy.play(command, proxy, "bob-session-a")
+    record = yield proxy.record(number)
+    assert record["via"] == moved
 
 
 @pytest_twisted.inlineCallbacks
