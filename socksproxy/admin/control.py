@@ -163,8 +163,8 @@ class Control:
         ]
 
     def config(self) -> dict[str, Any]:
-        """The configuration file that is in force, its hash, and when it was loaded."""
-        return {"file": None, "hash": None, "loaded": round(self._began, 3)}
+        """The configuration file in force, its hash, when it was loaded, and the last reload if it failed."""
+        return {"file": None, "hash": None, "loaded": round(self._began, 3), "failed": None}
 
     def listeners(self) -> Sequence[dict[str, Any]]:
         """Where clients are accepted."""

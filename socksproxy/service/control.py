@@ -105,12 +105,14 @@ class ServiceControl(Control):
 
     def config(self) -> dict[str, Any]:
         """See :meth:`Control.config`."""
+        failed = self._service.reloading.failed
         options = self._service.options
         data = options.config
         return {
             "file": options["config"],
             "hash": None if data is None else sha256(data).hexdigest(),
             "loaded": round(self._service.loaded, 3),
+            "failed": None if failed is None else {"time": round(failed[0], 3), "mistakes": failed[1]},
         }
 
     def listeners(self) -> Sequence[dict[str, Any]]:

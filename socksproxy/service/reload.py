@@ -6,6 +6,7 @@ A thread reads and checks the configuration, and all files that it names. With a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,8 @@ class Reloading:
         self._apply = apply
         self._notifier = notifier
         self._counted = counted
+        #: When the last reading has failed, and its mistakes; None: it has not, or there was none.
+        self.failed: tuple[float, list[str]] | None = None
         self._underway = False
         self._again = False
         self._stopped = False
@@ -127,6 +130,7 @@ class Reloading:
             if answer is not None:
                 answer.errback(CannotReload(["the server stops"]))
             return
+        self.failed = None
         self._counted(True)
         what = f"; {', '.join(changes)}" if changes else ""
         _log.info("reloaded: {source} in force from now on{what}", source=self._source(), what=what)
@@ -147,6 +151,7 @@ class Reloading:
         problem = failure.value
         if self._stopped and isinstance(problem, NotRun):
             return
+        self.failed = time.time(), str(problem).splitlines()
         self._counted(False)
         if isinstance(problem, (CannotReload, UsageError, NotRun)):
             _log.error(

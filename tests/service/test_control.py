@@ -53,7 +53,9 @@ def test_reload(twistd: Start, tmp_path: Path) -> None:
     status, body = reload(path)
     assert status == 422
     assert [line.partition(":")[0] for line in body["mistakes"]] == ["socks.toml"] * 2
-    assert asks(path, "GET", "/v1/status").body["config"] == second
+    third = asks(path, "GET", "/v1/status").body["config"]
+    assert {**third, "failed": None} == second
+    assert third["failed"]["mistakes"] == body["mistakes"]
     program.wait_for(r"admin: uid \d+ \(process \d+\): POST /v1/reload: not done: not reloaded")
     # The admin listeners follow the file, too.
     file.write_text(f'{_ADMIN.replace("admin.sock", "other.sock")}level = "monitor"\n')
