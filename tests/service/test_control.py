@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,13 @@ def started(twistd: Start, tmp_path: Path, config: str, *more: str) -> tuple[Pro
     (tmp_path / "socks.toml").write_text(config)
     program = twistd("socks", "-p", "0", "--config", "socks.toml", *more)
     return program, int(program.wait_for(LISTENING)[1])
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody has at the moment."""
+    with ExitStack() as stack:
+        some = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in some]
 
 
 def reload(path: Path) -> tuple[int, Any]:
@@ -68,30 +77,104 @@ def test_reload(twistd: Start, tmp_path: Path) -> None:
     until(lambda: not other.exists())
 
 
-def test_own_listener(twistd: Start, tmp_path: Path) -> None:
-    """No client of the proxy is connected to an admin listener, whatever it calls it."""
-    config = f'{_TCP}[[rule]]\nname = "all"\nallow = true\nnetworks = ["0.0.0.0/0", "::/0"]\n'
-    program, port = started(twistd, tmp_path, config, "--bind-any-peer")
-    admin = int(program.wait_for(r"AdminSite starting on (\d+)")[1])
-    assert asks(("127.0.0.1", admin), "GET", "/healthz").status == 200
+_ALL_ALLOWED = """
+[admin]
+agent = "tcp:{agent}:interface=127.0.0.1"
+[[admin.listener]]
+endpoint = "tcp:{everywhere}:interface=0.0.0.0"
+token-file = "token"
+[[rule]]
+name = "all"
+allow = true
+networks = ["0.0.0.0/0", "::/0"]
+"""
+#: Clients of the listener "outer" leave through a proxy that is the listener "inner" of the same server.
+_LOOP = """
+[listeners]
+listen = ["outer=tcp:{outer}:interface=127.0.0.1", "inner=tcp:{inner}:interface=127.0.0.1"]
+[upstreams.loop]
+type = "socks5"
+address = "127.0.0.1:{way}"
+[[rule]]
+name = "outer"
+allow = true
+listeners = ["outer"]
+networks = ["0.0.0.0/0", "::/0"]
+via = "loop"
+"""
+
+
+def requests_for(port: int) -> list[bytes]:
+    """What a client that wants to reach *port* of this machine may say, in all versions and disguises."""
+    place = port.to_bytes(2, "big")
     mapped = socket.inet_pton(socket.AF_INET6, "::ffff:127.0.0.1")
     nat64 = socket.inet_pton(socket.AF_INET6, "64:ff9b::7f00:1")
-    for address in (
+    names = [b"localhost", b"LOCALHOST.", b"127.0.0.1", b"::1", b"::ffff:127.0.0.1", b"0.0.0.0", b"127.1"]
+    addresses = [
         b"\x01\x7f\x00\x00\x01",
         b"\x01\x00\x00\x00\x00",
-        b"\x03\x09localhost",
+        *(b"\x03" + bytes([len(name)]) + name for name in names),
         b"\x04" + mapped,
         b"\x04" + nat64,
         b"\x04" + bytes(16),
-    ):
-        with socket.create_connection(("127.0.0.1", port), 30) as client:
-            client.sendall(b"\x05\x01\x00\x05\x01\x00" + address + admin.to_bytes(2, "big"))
-            answer = b""
-            while len(answer) < 4 and (more := client.recv(100)):
-                answer += more
-        assert answer[3] != 0, address
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        connected(port, other.getsockname()[1]).close()
+        b"\x04" + bytes(15) + b"\x01",
+    ]
+    return [
+        *(b"\x05\x01\x00\x05\x01\x00" + address + place for address in addresses),
+        b"\x04\x01" + place + b"\x7f\x00\x00\x01\x00",
+        b"\x04\x01" + place + b"\x00\x00\x00\x01\x00localhost\x00",
+    ]
+
+
+def is_granted(port: int, request: bytes) -> bool:
+    """Whether the proxy grants *request*: the second byte of its reply, behind the choice of a method."""
+    with socket.create_connection(("127.0.0.1", port), 30) as client:
+        client.sendall(request)
+        answer, expected = b"", 4 if request[0] == 5 else 2
+        while len(answer) < expected and (more := client.recv(100)):
+            answer += more
+    assert len(answer) >= expected, request
+    return answer[3] == 0 if request[0] == 5 else answer[1] == 90
+
+
+def lead_to(port: int) -> Callable[[socket.socket], None]:
+    """What has an origin pass a question on to *port*, and the answers back."""
+
+    def serve(client: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", port), 30) as there:
+            for source, target in ((client, there), (there, client)) * 2:
+                target.sendall(source.recv(1000))
+
+    return serve
+
+
+@pytest.mark.parametrize(("workers", "loop"), [("1", False), ("2", False), ("1", True)])
+def test_own_listener(workers: str, loop: bool, twistd: Start, tmp_path: Path) -> None:
+    """
+    No client of the proxy is connected to an admin listener, whatever it calls it, nor to the agent.
+
+    A proxy that leads back here, and would connect to a name, does not help.
+    """
+    outer, inner, everywhere, agent = free_ports(4)
+    (tmp_path / "token").write_text("x" * 32)
+    config = (_LOOP if loop else "") + _ALL_ALLOWED + _TCP
+    place = () if loop else ("-p", str(outer))
+    with Origin(lead_to(inner)) as way, socket.create_server(("127.0.0.1", 0)) as other:
+        ports = {"outer": outer, "inner": inner, "everywhere": everywhere, "agent": agent, "way": way.port}
+        (tmp_path / "socks.toml").write_text(config.format(**ports))
+        words = ("--config", "socks.toml", "--bind-any-peer", "--workers", workers)
+        program = twistd("socks", *place, *words)
+        program.wait_for(LISTENING)
+        admins = {int(port) for port in re.findall(r"AdminSite starting on (\d+)", program.output)}
+        assert everywhere in admins
+        assert len(admins) == 2
+        for port in admins:
+            assert asks(("127.0.0.1", port), "GET", "/healthz").status in (200, 401)
+        for port in {*admins, agent}:
+            granted = [request for request in requests_for(port) if is_granted(outer, request)]
+            assert granted == []
+        # All other ports of the machine are reached.
+        assert is_granted(outer, requests_for(other.getsockname()[1])[0])
 
 
 _PARTS = """
