@@ -180,7 +180,7 @@ def measured(
         servers = {
             name: stack.enter_context(_running(*way, behind.port))
             for name, way in WAYS.items()
-            if peers.which(way[0])
+            if name in (DIRECT, OURS) or ("rate" in parts and peers.which(way[0]))
         }
         for part in parts:
             found: Found = {name: [] for name in servers if part == "rate" or name in (DIRECT, OURS)}
