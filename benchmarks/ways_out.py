@@ -218,8 +218,9 @@ def lines(part: str, found: Found) -> Iterator[str]:
         for other, rounds in found.items():
             theirs = [figures.get(key, 0.0) for figures in rounds]
             ratios = [mine / its for mine, its in zip(own, theirs, strict=True) if mine and its]
-            if other != OURS and ratios:
-                yield f"  {other}: {statistics.median(theirs):.3g}, ratio {ratio_with_interval(ratios)}"
+            if other != OURS:
+                ratio = ratio_with_interval(ratios) if ratios else "unknown: the runs are too short"
+                yield f"  {other}: {statistics.median(theirs):.3g}, ratio {ratio}"
 
 
 # The first member drops all packets.
