@@ -12,9 +12,13 @@ from tests.fleet.conftest import LONG
 from tests.support.fleet import CLIENTS, ORIGIN, Fleet, Node, until
 from tests.support.fleet_load import FleetLoad
 from tests.support.origin import Origin
+from tests.support.processes import Program
+from tests.support.programs import require
 from tests.support.proxy import echoes
 
 pytestmark = LONG
+#: The address that one of the balancers has.
+_SHARED = "10.90.0.9"
 
 
 def told(what: str, value: object) -> None:
@@ -135,6 +139,54 @@ def _goes_on(sock: socket.socket) -> bool:
     except (AssertionError, OSError):
         return False
     return True
+
+
+def test_reserve(fleet: Fleet, origin: Origin) -> None:
+    """The address of the balancers moves to the other one when one fails, and a client to the same node."""
+    keepalived = require("keepalived")
+    fleet.balance("reserve")
+    pairs = [
+        fleet.start(machine, keepalived, "-nlP", "-p", "pid", "-r", "vrrp", "-f", "keepalived.conf")
+        for machine in ("balancer", "reserve")
+    ]
+    try:
+        until(lambda: _reached(fleet))
+        nodes = [_node_of(fleet, origin)]
+        first = next(each for each in pairs if "MASTER STATE" in _said(each))
+        machine = ("balancer", "reserve")[pairs.index(first)]
+        fleet.balancers[machine].process.kill()
+        took = until(lambda: _reached(fleet))
+        told("seconds until the other balancer has the address", round(took, 1))
+        assert took < 10
+        nodes.append(_node_of(fleet, origin))
+        assert nodes[0] == nodes[1]
+        fleet.balance(machine)
+    finally:
+        for program in pairs:
+            program.stop()
+
+
+def _said(program: Program) -> str:
+    program.read()
+    return program.output
+
+
+def _reached(fleet: Fleet) -> bool:
+    try:
+        fleet.connected(CLIENTS[5], _SHARED, within=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _node_of(fleet: Fleet, origin: Origin) -> str:
+    """The node at which a session by the address of both balancers is."""
+    reply, sock = fleet.session("dave", origin.port, CLIENTS[5], to=_SHARED)
+    with sock:
+        assert reply == 0
+        (name,) = [node.name for node in fleet.nodes.values() if node.sessions]
+    until(lambda: fleet.sessions == 0)
+    return name
 
 
 def test_rolling_upgrade(fleet: Fleet, origin: Origin) -> None:

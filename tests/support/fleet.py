@@ -4,7 +4,7 @@ The fleet of ``docs/examples/fleet``: each machine is a network namespace, and a
 ::
 
     load 10.90.1.1 ... 10.90.1.64  --  balancer 10.90.0.2  --  n1 ... n4 10.90.0.11 ... 10.90.0.14
-                                                               store 10.90.0.4, origin 10.90.0.5
+                                 reserve 10.90.0.3       store 10.90.0.4, origin 10.90.0.5
 
 A socket belongs to the namespace of the thread that makes it, and a process to that of the thread that
 starts it: :meth:`Fleet.inside`.
@@ -37,6 +37,7 @@ BALANCER, STORE, ORIGIN = "10.90.0.2", "10.90.0.4", "10.90.0.5"
 CLIENTS = tuple(f"10.90.1.{number}" for number in range(1, 65))
 ADDRESSES = {
     "balancer": (BALANCER,),
+    "reserve": ("10.90.0.3",),
     "store": (STORE,),
     "origin": (ORIGIN,),
     "load": CLIENTS,
@@ -116,6 +117,8 @@ class Fleet:
 
     :param directory: for files; its path is short, as those of sockets are in it.
     :param changes: gives the text of a file of the documentation, by its name, another text.
+    :ivar balancers: the HAProxy of each machine that has one.
+    :ivar nodes: the proxies, by their names.
     """
 
     def __init__(self, directory: Path, changes: Callable[[str, str], str] = lambda name, text: text) -> None:
@@ -125,6 +128,7 @@ class Fleet:
             missing("the right to make network namespaces (root)")
         self.directory = directory
         self.programs: list[Program] = []
+        self.balancers: dict[str, Program] = {}
         self._changes = changes
         self._valkey: Valkey | None = None
         self._make_namespaces()
@@ -139,19 +143,28 @@ class Fleet:
                 for file, source in (("common.toml", "common.toml"), ("node.toml", f"{node.name}.toml")):
                     (node.directory / file).write_text(self._text(source, node.directory))
                 node.start()
-            (directory / "haproxy.cfg").write_text(self._text("haproxy.cfg", directory))
-            with self.inside("balancer"):
-                self.programs.append(
-                    Program([self._haproxy, "-db", "-f", str(directory / "haproxy.cfg")], directory)
-                )
+            self.balance("balancer")
             for node in self.nodes.values():
                 node.wait()
-            until((directory / "admin.sock").exists)
+            until((directory / "balancer" / "admin.sock").exists)
             for name in NODES:
                 until(lambda: self.state_of(name) == "UP")  # noqa: B023 - it is called here
         except BaseException:
             self.stop()
             raise
+
+    def balance(self, machine: str) -> None:
+        """Start an HAProxy on *machine*."""
+        self.balancers[machine] = self.start(machine, self._haproxy, "-db", "-f", "haproxy.cfg")
+
+    def start(self, machine: str, *command: str) -> Program:
+        """Start a program on *machine*, whose file is the last argument, and of the documentation."""
+        directory = self.directory / machine
+        directory.mkdir(exist_ok=True)
+        (directory / command[-1]).write_text(self._text(command[-1], directory))
+        with self.inside(machine):
+            self.programs.append(Program(command, directory))
+        return self.programs[-1]
 
     @property
     def valkey(self) -> Valkey:
@@ -225,18 +238,22 @@ class Fleet:
             finally:
                 library.setns(here.fileno(), _CLONE_NEWNET)
 
-    def connected(self, client: str = CLIENTS[0], to: str = BALANCER) -> socket.socket:
+    def connected(self, client: str, to: str = BALANCER, within: float = PATIENCE) -> socket.socket:
         """A connection of the *client*."""
         with self.inside("load"):
             sock = socket.socket()
-        sock.settimeout(PATIENCE)
-        sock.bind((client, 0))
-        sock.connect((to, 1080))
+        sock.settimeout(within)
+        try:
+            sock.bind((client, 0))
+            sock.connect((to, 1080))
+        except BaseException:
+            sock.close()
+            raise
         return sock
 
-    def logged_in(self, user: str, client: str = CLIENTS[0]) -> socket.socket:
+    def logged_in(self, user: str, client: str, to: str = BALANCER) -> socket.socket:
         """A connection of the *user*, by the balancer, before its request."""
-        sock = self.connected(client)
+        sock = self.connected(client, to)
         try:
             sock.sendall(b"\x05\x01\x02")
             assert sock.recv(2) == b"\x05\x02"
@@ -247,9 +264,9 @@ class Fleet:
             raise
         return sock
 
-    def session(self, user: str, port: int, client: str = CLIENTS[0]) -> tuple[int, socket.socket]:
+    def session(self, user: str, port: int, client: str, to: str = BALANCER) -> tuple[int, socket.socket]:
         """The reply to a request of the *user* for that *port* of the origin, and the connection."""
-        sock = self.logged_in(user, client)
+        sock = self.logged_in(user, client, to)
         try:
             sock.sendall(request5(ORIGIN, port))
             return reply5(sock)[0], sock
@@ -260,7 +277,7 @@ class Fleet:
     def state_of(self, server: str) -> str:
         """What HAProxy has for *server*: UP, DOWN, DRAIN or MAINT."""
         with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(self.directory / "admin.sock"))
+            client.connect(str(self.directory / "balancer" / "admin.sock"))
             client.sendall(b"show stat\n")
             text = b"".join(iter(lambda: client.recv(65536), b"")).decode().removeprefix("# ")
         (row,) = [row for row in csv.DictReader(text.splitlines()) if row["svname"] == server]
