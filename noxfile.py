@@ -33,6 +33,7 @@ def long(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     tests = ("tests/interop/test_prometheus.py", "tests/metrics/test_columns.py", "tests/fleet")
     session.run("python", "-m", "pytest", *tests, *session.posargs, env={"SOCKSPROXY_LONG": "1"})
+    session.run("python", "benchmarks/fleet.py", "--seconds", "600")
 
 
 @nox.session
