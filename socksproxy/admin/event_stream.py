@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.logger import Logger
@@ -155,23 +155,35 @@ def changes(before: ServerLook, now: ServerLook) -> Iterator[tuple[str, dict[str
             yield "worker", {"number": number, "state": state, "pid": pid}
 
 
-@implementer(IPushProducer)
-class EventStream(Stream):
-    """
-    What one reader gets.
+class ReaderKeeper(Protocol):
+    """Has what readers get."""
 
-    :param source: has the events.
+    def enter(self, reader: Any) -> None: ...
+
+    def leave(self, reader: Any) -> None: ...
+
+
+@implementer(IPushProducer)
+class ReaderStream(Stream):
+    """
+    What one reader gets, who is cut off when it has read nothing for a while.
+
+    :param source: is told when the reader comes and goes.
     :param reactor: keeps time.
     """
 
     kind = "text/event-stream"
 
-    def __init__(self, source: EventSource, reactor: Any) -> None:
+    def __init__(self, source: ReaderKeeper, reactor: Any) -> None:
         self._source = source
         self._reactor = reactor
         self._request: AdminRequest | None = None
         self._cut: IDelayedCall | None = None
-        self._lost = 0
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether the reader is there, and has read nearly all that was written."""
+        return self._request is not None and self._cut is None
 
     def start(self, request: AdminRequest) -> None:
         """See :meth:`Stream.start`."""
@@ -180,21 +192,15 @@ class EventStream(Stream):
         request.registerProducer(self, True)
         self._source.enter(self)
 
-    def tell(self, name: str, data: dict[str, Any]) -> None:
-        """Write an event, unless the reader does not keep up."""
-        if self._request is None:
-            return
-        if self._cut is not None:
-            self._lost += 1
-            return
-        if self._lost:
-            data, self._lost = {**data, "lost": self._lost}, 0
-        self._request.write(f"event: {name}\ndata: {json.dumps(data)}\n\n".encode())
+    def write(self, data: bytes) -> None:
+        """Write *data*, whether the reader keeps up or not."""
+        if self._request is not None and data:
+            self._request.write(data)
 
     def _gone(self, _: object) -> None:
         self._request = None
         self._source.leave(self)
-        self.resumeProducing()
+        self._keep()
 
     def pauseProducing(self) -> None:
         """See :class:`twisted.internet.interfaces.IPushProducer`."""
@@ -203,13 +209,31 @@ class EventStream(Stream):
 
     def resumeProducing(self) -> None:
         """See :class:`twisted.internet.interfaces.IPushProducer`."""
-        cut, self._cut = self._cut, None
-        if cut is not None and cut.active():
-            cut.cancel()
+        self._keep()
 
     def stopProducing(self) -> None:
         """See :class:`twisted.internet.interfaces.IPushProducer`."""
 
+    def _keep(self) -> None:
+        cut, self._cut = self._cut, None
+        if cut is not None and cut.active():
+            cut.cancel()
+
     def _expired(self) -> None:
         if self._request is not None:
             self._request.channel.transport.abortConnection()
+
+
+class EventStream(ReaderStream):
+    """The events that one reader gets."""
+
+    _lost = 0
+
+    def tell(self, name: str, data: dict[str, Any]) -> None:
+        """Write an event, unless the reader does not keep up."""
+        if not self.keeps_up:
+            self._lost += 1
+            return
+        if self._lost:
+            data, self._lost = {**data, "lost": self._lost}, 0
+        self.write(f"event: {name}\ndata: {json.dumps(data)}\n\n".encode())

@@ -9,23 +9,23 @@ misses nothing but what was there for a moment: the newest of each section is se
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from ...logs.throttle import complain
+from ...runtime.slices import in_slices
 from ..answers import MOST_BYTES
 from ..busiest import GROUPS
 from ..control import Control, Gathered
 from ..errors import RequestRefused
-from ..event_stream import CUT_AFTER
+from ..event_stream import ReaderStream
 from ..lines import lines_of
 from ..routes import Asked, Routes
-from ..site import AdminRequest, Stream
 from .history import History
 
 _log = Logger(namespace="socksproxy")
@@ -137,7 +137,11 @@ class PageSource:
             told = {**told, "limits": fullest(told["limits"])}
         self._tell(name, _written(told))
 
-    def _seen(self, gathered: Gathered) -> None:
+    def _seen(self, gathered: Gathered) -> Deferred[None]:
+        return in_slices(self._control.reactor, self._sort(gathered))
+
+    def _sort(self, gathered: Gathered) -> Generator[None, None, None]:
+        """Put what the processes have told into sections."""
         lines: dict[bytes, list[bytes]] = {}
         size = 0
         for line in (line for answer in gathered.answers for line in lines_of(answer.parts)):
@@ -145,19 +149,24 @@ class PageSource:
             if size > MOST_BYTES:
                 break
             lines.setdefault(line[2 : line.index(b'"', 2)], []).append(line)
+        yield
         values = gathered.values
-        phases: dict[str, int] = {}
+        phases: Counter[str] = Counter()
         for value in values:
-            for phase, number in value["phases"].items():
-                phases[phase] = phases.get(phase, 0) + number
-        head = {"live": sum(value["live"] for value in values), "phases": phases, "missing": gathered.missing}
+            phases.update(value["phases"])
+        head = {
+            "live": sum(value["live"] for value in values),
+            "phases": dict(phases),
+            "missing": gathered.missing,
+        }
+        self._tell("ended", b"[" + b", ".join(lines.get(b"ended", ())) + b"]")
         rows = b", ".join(lines.get(b"live", ()))
         self._tell("sessions", json.dumps(head)[:-1].encode() + b', "rows": [' + rows + b"]}")
-        self._tell("ended", b"[" + b", ".join(lines.get(b"ended", ())) + b"]")
-        told = (json.loads(line) for kind in GROUPS for line in lines.get(kind.encode(), ()))
-        self._tell(
-            "busiest", json.dumps(busiest(told), ensure_ascii=False).encode("utf-8", "backslashreplace")
-        )
+        told: dict[str, list[list[Any]]] = {}
+        for kind in GROUPS:
+            yield
+            told[kind] = busiest(map(json.loads, lines.get(kind.encode(), ())))
+        self._tell("busiest", _written(told))
 
     def _tell(self, name: str, data: bytes) -> None:
         written = event(name, data)
@@ -183,20 +192,17 @@ def event(name: str, data: bytes) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
 
 
-def busiest(told: Iterable[list[Any]]) -> dict[str, list[list[Any]]]:
-    """The groups of all processes: for each kind lists of the name, sessions, rate and bytes."""
-    kinds: dict[str, dict[str, list[Any]]] = {kind: {} for kind in GROUPS}
-    for kind, name, sessions, rate, moved in told:
-        group = kinds[kind].setdefault(name, [name, 0, 0, 0])
+def busiest(told: Iterable[list[Any]]) -> list[list[Any]]:
+    """The groups of one kind, in all processes: lists of the name, sessions, rate and bytes."""
+    groups: dict[str, list[Any]] = {}
+    for _, name, sessions, rate, moved in told:
+        group = groups.setdefault(name, [name, 0, 0, 0])
         group[1:] = group[1] + sessions, round(group[2] + rate, 1), group[3] + moved
-    return {kind: _most(list(groups.values())) for kind, groups in kinds.items()}
-
-
-def _most(rows: list[list[Any]]) -> list[list[Any]]:
     keys: tuple[Callable[[list[Any]], Any], ...] = (
         lambda row: (-row[2], -row[3], row[0]),
         lambda row: (-row[1], -row[3], row[0]),
     )
+    rows = list(groups.values())
     chosen = {row[0]: row for key in keys for row in sorted(rows, key=key)[:_MOST_GROUPS]}
     return list(chosen.values())
 
@@ -211,8 +217,7 @@ def fullest(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(rows, key=share, reverse=True)[:_MOST_HOLDERS]
 
 
-@implementer(IPushProducer)
-class PageStream(Stream):
+class PageStream(ReaderStream):
     """
     What one viewer gets.
 
@@ -221,65 +226,22 @@ class PageStream(Stream):
     :ivar number: of the newest point that it has got.
     """
 
-    kind = "text/event-stream"
-
     def __init__(self, source: PageSource, reactor: Any) -> None:
-        self._source = source
-        self._reactor = reactor
-        self._request: AdminRequest | None = None
-        self._cut: IDelayedCall | None = None
+        super().__init__(source, reactor)
+        self._page = source
         self._missed: dict[str, None] = {}
         self.number = 0
-
-    @property
-    def keeps_up(self) -> bool:
-        """Whether what was written has been read, nearly."""
-        return self._request is not None and self._cut is None
-
-    def start(self, request: AdminRequest) -> None:
-        """See :meth:`Stream.start`."""
-        self._request = request
-        request.notifyFinish().addBoth(self._gone)
-        request.registerProducer(self, True)
-        self._source.enter(self)
-
-    def write(self, data: bytes) -> None:
-        """Write *data*, if there is any."""
-        if self._request is not None and data:
-            self._request.write(data)
 
     def show(self, name: str) -> None:
         """The section of that *name* is new: write it, now or as soon as the viewer keeps up."""
         if self.keeps_up:
-            self.write(self._source.sections.get(name, b""))
+            self.write(self._page.sections.get(name, b""))
         else:
             self._missed[name] = None
 
-    def _gone(self, _: object) -> None:
-        self._request = None
-        self._source.leave(self)
-        self._keep()
-
-    def pauseProducing(self) -> None:
-        """See :class:`twisted.internet.interfaces.IPushProducer`."""
-        if self._cut is None and self._request is not None:
-            self._cut = self._reactor.callLater(CUT_AFTER, self._expired)
-
     def resumeProducing(self) -> None:
         """See :class:`twisted.internet.interfaces.IPushProducer`."""
-        self._keep()
+        super().resumeProducing()
         missed, self._missed = self._missed, {}
         for name in missed:
             self.show(name)
-
-    def stopProducing(self) -> None:
-        """See :class:`twisted.internet.interfaces.IPushProducer`."""
-
-    def _keep(self) -> None:
-        cut, self._cut = self._cut, None
-        if cut is not None and cut.active():
-            cut.cancel()
-
-    def _expired(self) -> None:
-        if self._request is not None:
-            self._request.channel.transport.abortConnection()
