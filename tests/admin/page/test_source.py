@@ -162,8 +162,8 @@ def test_points(server: Server) -> None:
     server.reactor.advance(0)
     viewer.events(), slow.events()
     slow.producer.pauseProducing()
-    for time in (1, 2):
-        server.point(time)
+    server.point(1)
+    server.point(2)
     assert [data[0][0] for _, data in viewer.events()] == [1, 2]
     server.lines = server.lines[:1]
     server.reactor.advance(EVERY)
