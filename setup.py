@@ -116,6 +116,7 @@ setup(
         "socksproxy.session",
         "socksproxy.shared",
         "socksproxy.socksify",
+        "socksproxy.sources",
         "socksproxy.udp",
         "socksproxy.values",
         "socksproxy.wire",

@@ -18,9 +18,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "htpasswd": ("socksproxy.auth.checkers.htpasswd", "socksproxy.auth.checkers.records"),
     "metrics": ("socksproxy.metrics.exposition",),
     "pam": ("socksproxy.auth.checkers.pam",),
-    "shared": ("socksproxy.shared.link", "socksproxy.shared.thread"),
+    "shared": ("socksproxy.shared.link", "socksproxy.shared.thread", "socksproxy.sources.stored"),
     "tls": (
         "socksproxy.auth.checkers.tls",
+        "socksproxy.sources.signing",
         "OpenSSL",
         "cryptography",
         "twisted.protocols.tls",

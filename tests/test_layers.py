@@ -145,6 +145,7 @@ TESTED_ELSEWHERE = {
     "cli/forward": "socksify/test_forward.py",
     "cli/run": "interop/test_run.py",
     # The parts of one thing that clients meet as a whole.
+    "sources/found": "sources/test_files.py",
     "admin/agent": "interop/test_haproxy_agent.py",
     "admin/control": "admin/test_api.py",
     "admin/errors": "admin/test_api.py",

@@ -8,8 +8,8 @@ from typing import Any
 from .failure import CommandFailed, complain, shown, tell, with_mistakes
 
 _DESCRIPTION = """
-Checks a configuration file for twistd socks --config FILE. It names every mistake
-in it, a line each, and ends with status 1 if there is one. Lines that begin with
+Checks a configuration file for twistd socks --config FILE, or whatever --config can name.
+It names every mistake in it, a line each, and ends with status 1 if there is one. Lines that begin with
 "warning:" are about what is no mistake, and hardly what was meant. Entries of set files
 that can never match are warnings, and so are lines of files of passwords that do not
 count. Nothing is started, opened or written. What the file names, such as certificates,
@@ -17,17 +17,13 @@ files of passwords and local addresses, is looked at as it is here and for this 
 """
 
 
-class _NothingRuns:
-    """Stands for the reactor: a check makes endpoints and resolvers, and none of them is used."""
-
-    nameResolver = None
-
-
 def add_to(commands: Any) -> None:
     """Add this one to argparse's subparsers *commands*."""
     parser = commands.add_parser("check", help="check a configuration file", description=_DESCRIPTION)
     parser.add_argument("file", metavar="FILE", help="the configuration file (TOML)")
     parser.add_argument("--node", metavar="FILE", help="a node's own file, as for twistd socks --node")
+    parser.add_argument("--config-key", metavar="FILE", help="a public key, as for twistd socks --config-key")
+    parser.add_argument("--config-ca", metavar="FILE", help="certificates, as for twistd socks --config-ca")
     parser.set_defaults(run=run)
 
 
@@ -39,14 +35,16 @@ def run(options: Namespace) -> None:
     """
     from twisted.python.usage import UsageError
 
-    from ..config.command_line import Mistakes, SOCKSOptions
+    from ..config.command_line import Mistakes, NothingRuns, SOCKSOptions
     from ..net.resources import CheckedResources
 
-    reactor = _NothingRuns()
+    reactor = NothingRuns()
     parsed = SOCKSOptions(reactor, CheckedResources(reactor))
     try:
         node = [] if options.node is None else [f"--node={options.node}"]
-        parsed.parseOptions([f"--config={options.file}", *node])
+        given = {"key": options.config_key, "ca": options.config_ca}
+        more = [f"--config-{name}={file}" for name, file in given.items() if file is not None]
+        parsed.parseOptions([f"--config={options.file}", *node, *more])
     except Mistakes as problem:
         raise with_mistakes(options.file, problem.lines) from None
     except UsageError as problem:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..logs.printable import escape_unknown
-from . import check, connect, explain, forward, passwd, probe, run
+from . import check, connect, explain, forward, passwd, probe, run, sign
 from .failure import CommandFailed, complain
 
 
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     passwd.add_to(commands)
     check.add_to(commands)
+    sign.add_to(commands)
     explain.add_to(commands)
     run.add_to(commands)
     connect.add_to(commands)

@@ -54,12 +54,13 @@ from ..net.local import is_local
 from ..net.names import is_localhost
 from ..net.ports import Advertised
 from ..net.resolve import make_resolver
-from ..net.resources import Resources
+from ..net.resources import CheckedResources, Resources
 from ..net.special_addresses import is_loopback
 from ..runtime.reactor import global_reactor
 from ..settings import ServerSettings
 from ..shared.asking import StoreProblem
 from ..shared.store import SharedStore
+from ..sources.found import FoundConfig, SourceProblem
 from ..values.auth import AuthSettings
 from ..values.balancers import Balancers
 from ..values.bind import BindSettings
@@ -74,6 +75,7 @@ from ..values.upstreams import Upstream
 from .listeners import Listening, described, named_listener
 from .loading import Unreadable, content_of, read_file
 from .options import BY_NAME, OPTIONS, Option, excluded_by, settings_of
+from .origin import Origin, is_remote, origin_of
 from .plan import Listener, Plan
 from .sticky import check_choice
 from .upstreams import check_way
@@ -100,6 +102,12 @@ class Mistakes(usage.UsageError):
     def __init__(self, lines: Sequence[str]) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
+
+
+class NothingRuns:
+    """Stands for the reactor: a check makes endpoints and resolvers, and none of them is used."""
+
+    nameResolver = None
 
 
 #: The options that the command line can give.
@@ -130,6 +138,10 @@ class CommandLine(usage.Options, AuthOptionMixin):
     :ivar arguments: what was parsed, for a worker to parse it again.
     :ivar config: what the configuration file holds, or None where there is none.
     :ivar node: what the node's own file holds, or None where there is none.
+    :ivar origin: where it comes from; None: from nowhere, or another process has read it.
+    :ivar seen: the configuration as it was found there; None: likewise.
+    :ivar present: the one in force, when it is read again; None: the server starts.
+    :ivar fallback: why the last good one counts, and not what is there now; empty: it does not.
     """
 
     synopsis = "[-i ADDRESS] [-p PORT] [-l FILE] [options]"
@@ -172,6 +184,10 @@ class CommandLine(usage.Options, AuthOptionMixin):
         self.config = config
         self.node = node
         self.directory = directory
+        self.origin: Origin | None = None
+        self.seen: FoundConfig | None = None
+        self.present: FoundConfig | None = None
+        self.fallback = ""
         self._configured: Configured | None = None
         self._wrong: list[ConfigError] = []
         self.auth_kinds: set[str] = set()
@@ -249,8 +265,13 @@ class CommandLine(usage.Options, AuthOptionMixin):
         if self["config"] is None:
             if self["node"] is not None:
                 raise usage.UsageError("--node needs --config FILE, the file of all nodes")
+            for name in sorted(self._given()):
+                if name.startswith("config-"):
+                    raise usage.UsageError(f"--{name} needs --config")
             return
         directory = self.directory or ""
+        if self.config is None:
+            self._find()
         try:
             if self["node"] is not None and self.node is None:
                 self.node = content_of(self["node"], directory)
@@ -273,6 +294,44 @@ class CommandLine(usage.Options, AuthOptionMixin):
                 except ConfigError as problem:
                     self._note(problem, "auth", number)
         self._add_directory(self._configured.directory)
+
+    def _find(self) -> None:
+        """Look for the configuration where it comes from, or take the last good one."""
+        name = self["config"]
+        try:
+            origin = origin_of(self, self.directory or "")
+            needed = is_remote(name) and not isinstance(self._resources, CheckedResources)
+            if needed and origin.last_good is None:
+                reason = "needs --config-state FILE, where the last good one stays"
+                raise ConfigError(reason, name, path=("config",))
+        except ConfigError as problem:
+            raise usage.UsageError(in_option(problem)) from None
+        kept, lost = None, ""
+        if self.present is None:
+            try:
+                kept = origin.kept()
+            except SourceProblem as problem:
+                lost = f"; --config-state {problem}"
+        try:
+            found = origin.look(present=self.present or kept)
+            if kept is not None and not found.same(kept):
+                self.trial(found)
+        except (SourceProblem, usage.UsageError) as problem:
+            wrong = f"{name}: {problem}" if isinstance(problem, SourceProblem) else str(problem)
+            if kept is None:
+                raise usage.UsageError(f"--config {wrong}{lost}") from None
+            found, self.fallback = kept, wrong
+        self.origin, self.seen, self.config = origin, found, found.content
+
+    def trial(self, seen: FoundConfig) -> None:
+        """
+        See whether *seen* is right, with all that it names. Nothing is opened. Any thread may do it.
+
+        :raises twisted.python.usage.UsageError: when it is not.
+        """
+        reactor = NothingRuns()
+        options = SOCKSOptions(reactor, CheckedResources(reactor), seen.content, self.directory)
+        options.parseOptions(self.arguments)
 
     def _add_directory(self, directory: Directory | None) -> None:
         """Have the *directory* of users; if it has passwords, it is asked before any other checker."""
@@ -357,13 +416,18 @@ class SOCKSOptions(CommandLine):
     See :class:`CommandLine` for the parameters.
     """
 
-    def again(self) -> SOCKSOptions:
+    def again(self, seen: FoundConfig | None = None) -> SOCKSOptions:
         """
         What the same command line means now: all that it names is read anew. Any thread may do it.
 
+        :param seen: the configuration as it was found; None: its source is looked at.
         :raises twisted.python.usage.UsageError: as :meth:`parseOptions` does.
         """
-        options = type(self)(self.reactor, self.resources.successor(), None, self.directory)
+        content = None if seen is None else seen.content
+        options = type(self)(self.reactor, self.resources.successor(), content, self.directory)
+        options.present = self.seen
+        if seen is not None:
+            options.origin, options.seen = self.origin, seen
         options.parseOptions(self.arguments)
         return options
 
@@ -437,6 +501,8 @@ class SOCKSOptions(CommandLine):
             admin=None if self._configured is None else self._configured.admin,
             metrics=None if self._configured is None else self._configured.metrics,
             records=None if self._configured is None else self._configured.records,
+            config_interval=said["config-interval"],
+            config_spread=said["config-spread"],
         )
 
     @property

@@ -128,13 +128,42 @@ class Option:
 OPTIONS: tuple[Option, ...] = (
     Option(
         name="config",
-        help="Configuration file (TOML). Options override it.",
+        help="Configuration (TOML): a file, directory, https: URL, or key of a store. Options override it.",
         completion=CompleteFiles("*.toml"),
     ),
     Option(
         name="node",
         help="File (TOML) with this node's own values. They override those of --config.",
         completion=CompleteFiles("*.toml"),
+    ),
+    Option(
+        name="config-interval",
+        help="Seconds between looks at the source of --config; 0: none.",
+        parse=seconds(or_zero="for none", zero=NEVER),
+        otherwise="30, and none at a file",
+        unit="seconds",
+    ),
+    Option(
+        name="config-spread",
+        help="Seconds in which all nodes put a new configuration in force, a few first.",
+        parse=seconds(or_zero="for all at once"),
+        default="0",
+        unit="seconds",
+    ),
+    Option(
+        name="config-state",
+        help="File that keeps the last good configuration, for a start without its source.",
+        completion=CompleteFiles(),
+    ),
+    Option(
+        name="config-key",
+        help="Public key (Ed25519, PEM): only a configuration that it has signed is used.",
+        completion=CompleteFiles("*.pem"),
+    ),
+    Option(
+        name="config-ca",
+        help="Certificates (PEM) that vouch for the server of --config. [default: those of the system]",
+        completion=CompleteFiles("*.pem"),
     ),
     Option(
         name="listen",

@@ -56,6 +56,9 @@ class Plan:
     :ivar admin: the admin sockets; None: there are none.
     :ivar metrics: what is counted; None: nothing is.
     :ivar records: where usage records are kept; None: nowhere.
+    :ivar config_interval: seconds between two looks at the source of the configuration; None: as its kind
+        has it.
+    :ivar config_spread: seconds in which all nodes put a new one in force.
     """
 
     settings: ServerSettings
@@ -69,6 +72,8 @@ class Plan:
     admin: AdminSettings | None = None
     metrics: MetricsSettings | None = None
     records: RecordSettings | None = None
+    config_interval: float | None = None
+    config_spread: float = 0.0
 
     @property
     def upstream_names(self) -> Collection[str]:

@@ -330,6 +330,11 @@ RELOADS = Metric(
     labels=("result",),
     values="done, failed",
 )
+CONFIG_PROBLEM = Metric(
+    name="socksproxy_config_problem",
+    help="1 while the configuration that was read last is not in force, or its source gives none; else 0.",
+    kind=MetricKind.GAUGE,
+)
 DRAINING = Metric(
     name="socksproxy_draining",
     help="1 while the server lets its sessions finish and accepts no client; else 0.",
@@ -382,6 +387,7 @@ METRICS: tuple[Metric, ...] = (
     CONFIG_INFO,
     CONFIG_LOADED,
     RELOADS,
+    CONFIG_PROBLEM,
     DRAINING,
 )
 

@@ -27,9 +27,11 @@ from ..admin.upkeep import Upkeep
 from ..config.command_line import CLAIMABLE, OPEN_TO_ALL, SOCKSOptions
 from ..config.plan import Listener, Plan
 from ..errors import describe
+from ..metrics.table import CONFIG_PROBLEM
 from ..net.descriptors import raise_limit
 from ..net.special_addresses import is_loopback
 from .administration import Administration, CannotAdminister
+from .following import Following
 from .log_files import abandon_logs, close_access_log, close_logs, reopen_logs, use_server_log
 from .metrics import ServerMetrics
 from .notify import Notifier
@@ -97,6 +99,7 @@ class ListeningService(Service):
         self.metrics: ServerMetrics | None = None
         self.notifier = Notifier(reactor, self.status, self.sound)
         self.reloading = Reloading(reactor, lambda: self.options, self.reload, self.notifier, self._reloaded)
+        self.following = Following(reactor, lambda: self.options, self.reloading)
         self.stopping = False
         #: When the configuration in force was read, in seconds since the epoch.
         self.loaded = time.time()
@@ -117,6 +120,7 @@ class ListeningService(Service):
         self.metrics = ServerMetrics(
             self.processes, generation, lambda: self.options, lambda: self.upkeep.draining or self.stopping
         )
+        self.metrics.register(CONFIG_PROBLEM, lambda: [((), bool(self.following.problem))])
         return self.metrics
 
     def _end_metrics(self) -> None:
@@ -127,6 +131,7 @@ class ListeningService(Service):
     def _reloaded(self, done: bool) -> None:
         if self.metrics is not None:
             self.metrics.reloaded(done)
+        self.following.reloaded(done)
 
     # A subclass overrides these.
 
@@ -226,6 +231,7 @@ class ListeningService(Service):
         if not self._listening:
             self._listen()
         self.reloading.start()
+        self.following.start()
         self._signals.start(
             {"SIGUSR1": self.reopen_log, "SIGUSR2": self.dump_sessions, "SIGHUP": self.hung_up}
         )
@@ -243,6 +249,7 @@ class ListeningService(Service):
 
     def listening(self) -> None:
         """All listeners are open, and the reactor runs."""
+        self.following.keep()
         self.notifier.ready()
 
     def warn_of_root(self) -> None:
@@ -259,6 +266,7 @@ class ListeningService(Service):
         self._listening = False
         self.stopping = True
         self.upkeep.stop()
+        self.following.stop()
         self.reloading.stop()
         for waiting in list(self._waiting):
             waiting.cancel()

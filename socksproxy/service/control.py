@@ -30,6 +30,7 @@ from ..runtime.pool import NotRun, Pool
 from ..values.errors import ConfigError
 from ..values.limits import Limits
 from .base import where_listens
+from .following import Following
 from .metrics import ServerMetrics
 from .reload import CannotReload, Reloading, ReloadUnderway
 
@@ -49,6 +50,7 @@ class ControlledService(Protocol):
     reactor: Any
     options: Any
     reloading: Reloading
+    following: Following
     running: Any
     stopping: bool
     loaded: float
@@ -113,6 +115,7 @@ class ServiceControl(Control):
             "hash": None if data is None else sha256(data).hexdigest(),
             "loaded": round(self._service.loaded, 3),
             "failed": None if failed is None else {"time": round(failed[0], 3), "mistakes": failed[1]},
+            **self._service.following.told(),
         }
 
     def listeners(self) -> Sequence[dict[str, Any]]:

@@ -21,6 +21,7 @@ from .notify import Notifier
 
 if TYPE_CHECKING:
     from ..config.command_line import SOCKSOptions
+    from ..sources.found import FoundConfig
 
 _log = Logger(namespace="socksproxy")
 
@@ -78,10 +79,16 @@ class Reloading:
         #: The caller who waits for the end of the reading that is under way.
         self._answer: Deferred[list[str]] | None = None
 
-    def now(self) -> Deferred[list[str]]:
+    @property
+    def underway(self) -> bool:
+        """Whether the configuration is being read."""
+        return self._underway
+
+    def now(self, seen: FoundConfig | None = None) -> Deferred[list[str]]:
         """
         Read it again, and tell how that ends.
 
+        :param seen: the configuration as it was found; None: its source is looked at.
         :returns: fires with what has changed, in a few words each.
         :raises ReloadUnderway: (by the Deferred) when it is being read already.
         :raises CannotReload: (by the Deferred) when it cannot come into force, with the reasons.
@@ -93,7 +100,7 @@ class Reloading:
             return fail(ReloadUnderway())
         answer: Deferred[list[str]] = Deferred()
         self._answer = answer
-        self.want()
+        self._begin(seen)
         return answer
 
     def want(self) -> None:
@@ -103,11 +110,14 @@ class Reloading:
         if self._underway:
             self._again = True
             return
+        self._begin(None)
+
+    def _begin(self, seen: FoundConfig | None) -> None:
         self._underway = True
         if DEBUG.on:
             DEBUG("reads the configuration again")
         self._notifier.reloading()
-        reading: Deferred[Any] = self.pool.run(self._current().again)
+        reading: Deferred[Any] = self.pool.run(self._current().again, seen)
         reading.addCallback(self._read).addCallbacks(self._told, self._failed).addBoth(self._over)
 
     def start(self) -> None:

@@ -365,6 +365,7 @@ class SupervisorService(ListeningService):
         """See :meth:`ListeningService.listening`; the workers accept, not this process."""
 
     def _all_started(self) -> None:
+        self.following.keep()
         self.notifier.ready()
         announcements, self._announcements = self._announcements, []
         for where, local, by in announcements:

@@ -30,7 +30,8 @@ from ..support.workers import orders
 ROOT = Path(__file__).parents[2]
 
 #: Options that are no setting.
-NO_KEYS = {"config", "node", "help", "help-auth", "help-auth-type", "version"}
+NO_KEYS = {"node", "help", "help-auth", "help-auth-type", "version"}
+NO_KEYS |= {name for name in BY_NAME if name.startswith("config")}
 
 #: Settings that no option has.
 NO_OPTIONS = {"quota-file"}
