@@ -543,8 +543,11 @@ class SOCKSOptions(CommandLine):
         )
 
     def _usage(self) -> UsageFile | None:
-        path = None if self._configured is None else self._configured.quota_file
-        return None if path is None else UsageFile(self.reactor, os.path.join(self.directory or "", path))
+        configured = self._configured
+        if configured is None or configured.quota_file is None:
+            return None
+        path = os.path.join(self.directory or "", configured.quota_file)
+        return UsageFile(self.reactor, path, zone=configured.time_zone)
 
     def _shared(self) -> SharedStore | None:
         configured = self._configured

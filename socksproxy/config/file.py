@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import tzinfo
 from typing import Any
 
 from ..auth.directory import Directory
 from ..logs.printable import in_one_line
 from ..policy.compiled import RulePolicy
+from ..runtime.zones import zone_called
 from ..values.errors import ConfigError, Path
 from ..values.outgoing import is_address
 from .admin import admin_of
@@ -77,6 +79,7 @@ class Configured:
     :ivar said: what it says for each option, as the command line would: text, texts, or True.
     :ivar limits: what it says of limits that no option says.
     :ivar quota_file: what keeps how much of the daily and monthly ones is used; None: there are none.
+    :ivar time_zone: the time zone whose days and months these are; None: the machine's.
     :ivar upstreams: its upstream proxies; None: they are wrong.
     :ivar pools: its pools of upstreams; None: they, or the upstreams, are wrong.
     :ivar sticky: its names with which users keep one address; None: it has none, or they are wrong.
@@ -117,6 +120,7 @@ class Configured:
             if value is not False and BY_NAME[name].on_command_line
         }
         self.quota_file: str | None = found.get("quota-file")
+        self.time_zone = self._zone(found.get("time-zone"))
         self._check_quota_file(directory)
         counted = self.quota_file is not None or "quota-file" in self.wrong
         known = len(self.errors)
@@ -163,6 +167,13 @@ class Configured:
             line = None if node else first
             self.errors.append(ConfigError(f"and {len(errors) - MOST_TOLD} more such mistakes", line=line))
         return found
+
+    def _zone(self, name: str | None) -> tzinfo | None:
+        try:
+            return None if name is None else zone_called(name)
+        except ValueError as problem:
+            self.errors.append(ConfigError(str(problem), name, path=("limits", "time-zone")))
+            return None
 
     def _check_quota_file(self, directory: str) -> None:
         if self.quota_file is None:

@@ -309,6 +309,14 @@ OPTIONS: tuple[Option, ...] = (
         on_command_line=False,
     ),
     Option(
+        name="time-zone",
+        help="Time zone whose midnights begin the days and months of daily and monthly limits.",
+        table="limits",
+        otherwise="the machine's",
+        example='"Europe/Berlin"',
+        on_command_line=False,
+    ),
+    Option(
         name="handshake-timeout",
         help="Seconds from connection to complete request.",
         table="timeouts",

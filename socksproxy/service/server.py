@@ -203,7 +203,7 @@ class SOCKSService(ListeningService):
     def prepare(self, options: SOCKSOptions) -> Generator[Any, Any, Prepared]:
         """See :meth:`ListeningService.prepare`."""
         usage, before = options.plan.settings.usage, self._usage
-        if usage is not None and before is not None and usage.path == before.path:
+        if usage is not None and before is not None and _same(usage, before):
             usage = before
             settings = attrs.evolve(options.plan.settings, usage=usage)
             options.plan = attrs.evolve(options.plan, settings=settings)
@@ -336,6 +336,11 @@ class SOCKSService(ListeningService):
 
     def _drain(self, _: object) -> Deferred[None]:
         return self.factory.drain(0 if self._at_once else self.plan.drain)
+
+
+def _same(usage: UsageFile, before: UsageFile) -> bool:
+    """Whether these are of one file, and have the same days."""
+    return usage.path == before.path and usage.zone == before.zone
 
 
 def make_factory(options: SOCKSOptions) -> SOCKSFactory:

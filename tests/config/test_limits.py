@@ -39,6 +39,7 @@ def test_all() -> None:
         [limits]
         max-sessions = 7
         quota-file = "usage.sqlite"
+        time-zone = "Pacific/Chatham"
         [limits.server]
         sessions = 100
         binds = 8
@@ -76,6 +77,7 @@ def test_all() -> None:
         ipv6_prefix=48,
     )
     assert found.quota_file == "usage.sqlite"
+    assert str(found.time_zone) == "Pacific/Chatham"
     assert found.said == {"max-sessions": "7"}
 
 
@@ -230,6 +232,13 @@ def test_examples(key: str) -> None:
         (
             '[limits]\nquota-fiel = "a"\n[limits.user]\ndaily = 5',
             ["file:2: [limits] quota-fiel: no such key; did you mean quota-file?"],
+        ),
+        (
+            '[limits]\ntime-zone = "Berlin"',
+            [
+                'file:2: [limits] time-zone = "Berlin": must be a time zone that this machine knows, such as '
+                + "Europe/Berlin"
+            ],
         ),
         (
             "[limits]\nquota-file = 5\n[limits.user]\ndaily = 5",

@@ -34,7 +34,7 @@ NO_KEYS = {"node", "help", "help-auth", "help-auth-type", "version"}
 NO_KEYS |= {name for name in BY_NAME if name.startswith("config")}
 
 #: Settings that no option has.
-NO_OPTIONS = {"quota-file"}
+NO_OPTIONS = {"quota-file", "time-zone"}
 
 #: Of each key: what the file says, the same said by options, and options that say something else.
 SAID: dict[str, tuple[str, list[str], list[str]]] = {

@@ -123,7 +123,7 @@ class UsageFile:
         self.path = path
         self.wall = wall
         self._reactor = reactor
-        self._zone = zone
+        self.zone = zone
         self._today = Day("", 0.0, 0.0)
         self._known: dict[str, Used] = {}
         self._waiting: dict[Used, None] = {}
@@ -193,7 +193,7 @@ class UsageFile:
         """The present day."""
         now = self.wall()
         if not self._today.begins <= now < self._today.ends:
-            self._today = day_at(now, self._zone)
+            self._today = day_at(now, self.zone)
         return self._today
 
     def of(self, name: str) -> Used:
