@@ -236,8 +236,10 @@ def test_examples(key: str) -> None:
         (
             '[limits]\ntime-zone = "Berlin"',
             [
-                'file:2: [limits] time-zone = "Berlin": must be a time zone that this machine knows, such as '
-                + "Europe/Berlin"
+                (
+                    'file:2: [limits] time-zone = "Berlin": must be a time zone that this machine knows, '
+                    "such as Europe/Berlin"
+                )
             ],
         ),
         (
