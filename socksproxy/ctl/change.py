@@ -117,8 +117,26 @@ def _limit_of(text: str) -> tuple[str, Any]:
 
 def unlock(console: Console) -> None:
     """Let an address try passwords again."""
-    answer = console.client.change("DELETE", f"/v1/lockouts/{quoted(console.options.address)}")
-    console.tell(answer, [f"{console.options.address} is not locked out any more"])
+    options = console.options
+    query = "?nodes=this" if options.this_node else ""
+    answer = console.client.change("DELETE", f"/v1/lockouts/{quoted(options.address)}{query}")
+    console.tell(answer, [f"{options.address} is not locked out any more"])
+    _note_nodes(console, answer)
+
+
+def kick(console: Console) -> None:
+    """End the sessions of a user."""
+    options = console.options
+    body = {"nodes": "this"} if options.this_node else None
+    answer = console.client.change("POST", f"/v1/users/{quoted(options.name)}/kick", body)
+    console.tell(answer, [f"{answer['ended']} sessions ended"])
+    _note_nodes(console, answer)
+
+
+def _note_nodes(console: Console, answer: dict[str, Any]) -> None:
+    if answer.get("nodes") == "this" and not console.options.this_node:
+        console.note("done on this node alone: the shared store is down")
+        console.status = IN_PART
 
 
 def listener(console: Console) -> None:
@@ -140,7 +158,8 @@ def _set(console: Console, kind: str) -> None:
 
 def reload(console: Console) -> None:
     """Read the configuration again."""
-    answer = console.client.change("POST", "/v1/reload")
+    body = {"nodes": "all"} if console.options.all_nodes else None
+    answer = console.client.change("POST", "/v1/reload", body)
     console.tell(answer, answer["changes"] or ["nothing has changed"])
 
 
@@ -171,3 +190,13 @@ def undrain(console: Console) -> None:
 def log(console: Console) -> None:
     """Open the access log again."""
     console.tell(console.client.change("POST", "/v1/log/reopen"), ["the access log is open again"])
+
+
+def log_level(console: Console) -> None:
+    """Have the server's own log tell more for a while."""
+    options = console.options
+    given = {"level": options.level, "seconds": options.seconds, "logger": options.logger}
+    order = {key: value for key, value in given.items() if value is not None}
+    answer = console.client.change("POST", "/v1/log-level", order)
+    silent = options.level == "info"
+    console.tell(answer, ["no debug lines" if silent else f"debug lines for {answer['seconds']:g} s"])

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 
-from .outcome import NO_SERVER, REFUSED, TIME_OVER, USAGE, CtlFailed
+from .outcome import IN_PART, NO_SERVER, REFUSED, TIME_OVER, USAGE, CtlFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # to import typing takes half as long as to start Python
@@ -327,8 +327,10 @@ def accepted(answer: AdminAnswer) -> AdminAnswer:
         body = json.loads(answer.data)
         words, mistakes = str(body.get("error", body.get("why"))), body.get("mistakes", ())
     except (ValueError, AttributeError):
-        words, mistakes = f"the server answers with the status {answer.status}", ()
-    raise CtlFailed("\n".join([*map(str, mistakes), words]))
+        raise CtlFailed(f"the server answers with the status {answer.status}") from None
+    # On this node, and not on the others.
+    done = not body.keys().isdisjoint(("changes", "ended", "unlocked"))
+    raise CtlFailed("\n".join([*map(str, mistakes), words]), IN_PART if done else REFUSED)
 
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")

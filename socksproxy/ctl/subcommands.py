@@ -126,6 +126,7 @@ FILTERS = (
 _EVERY = Argument(("--every",), "time between two looks [2s]", _SECONDS)
 _COUNT = Argument(("--count",), "end after so many looks", _NUMBER)
 _SORT = Argument(("--sort",), "the order", {"choices": ("age", "rate", "bytes")})
+_THIS_NODE = Argument(("--this-node",), "on this node alone, where several share a store", _FLAG)
 _DEED = Argument(
     ("deed",), "drain: no new sessions; disable: no sessions", {"choices": ("disable", "drain", "enable")}
 )
@@ -168,6 +169,13 @@ SUBCOMMANDS = (
             Argument(("--expect",), "end none unless so many match", _NUMBER),
             Argument(("-y", "--yes"), "do not ask", _FLAG),
         ),
+    ),
+    Subcommand(
+        "kick",
+        "end the sessions of a user, on all nodes that share a store",
+        "operator",
+        "change:kick",
+        (Argument(("name",), "the name of the user", {"metavar": "NAME"}, "users"), _THIS_NODE),
     ),
     Subcommand(
         "users",
@@ -239,7 +247,7 @@ SUBCOMMANDS = (
         "let an address try passwords again",
         "operator",
         "change:unlock",
-        (Argument(("address",), "the address", {"metavar": "ADDRESS"}, "lockouts"),),
+        (Argument(("address",), "the address", {"metavar": "ADDRESS"}, "lockouts"), _THIS_NODE),
     ),
     Subcommand("workers", "list the processes that serve clients", "monitor", "look:workers"),
     Subcommand("listeners", "list where clients are accepted", "monitor", "look:listeners"),
@@ -265,6 +273,7 @@ SUBCOMMANDS = (
         "read the configuration again, and tell what has changed or what is wrong",
         "admin",
         "change:reload",
+        (Argument(("--all-nodes",), "all nodes that share a store reload, too", _FLAG),),
     ),
     Subcommand(
         "drain",
@@ -289,6 +298,17 @@ SUBCOMMANDS = (
         "operator",
         "change:log",
         (Argument(("deed",), "what to do", {"choices": ("reopen",)}),),
+    ),
+    Subcommand(
+        "log-level",
+        "have the server's own log tell more for a while",
+        "operator",
+        "change:log_level",
+        (
+            Argument(("level",), "debug, or info, which ends it", {"choices": ("debug", "info")}),
+            Argument(("--for",), "how long [5m]", {**_SECONDS, "dest": "seconds"}),
+            Argument(("--logger",), "on this topic alone, such as upstreams", {"metavar": "TOPIC"}),
+        ),
     ),
     Subcommand(
         "trace",

@@ -96,6 +96,18 @@ def test_mistakes(ctl: Operator, tmp_path: Path) -> None:
     ]
 
 
+def test_nodes(ctl: Operator, tmp_path: Path) -> None:
+    """What was done on one node of several is done in part, unless that was asked for."""
+    alone = answer('{"ended": 2, "missing": [], "nodes": "this"}')
+    with scripted(tmp_path / "admin", [alone, alone, answer('{"unlocked": 1, "nodes": "all"}')]) as requests:
+        words = "socksproxy ctl: done on this node alone: the shared store is down\n"
+        assert ctl("kick", "bob") == (5, "2 sessions ended\n", words)
+        assert ctl("kick", "bob", "--this-node") == (0, "2 sessions ended\n", "")
+        assert ctl("unlock", "192.0.2.7", "--this-node")[0] == 0
+    assert requests[1].endswith(b'{"nodes": "this"}')
+    assert requests[2].startswith(b"DELETE /v1/lockouts/192.0.2.7?nodes=this ")
+
+
 def test_no_server(ctl: Operator, tmp_path: Path) -> None:
     path = tmp_path / "admin"
     assert ctl("status") == (3, "", f"socksproxy ctl: {path}: No such file or directory\n")

@@ -137,6 +137,12 @@ def test_server(workers: str, twistd: Start, ctl: Operator, tmp_path: Path) -> N
     assert ctl("usage", "--from", "2020-01", "--to", "2020-02")[:2] == (0, "PERIOD  HOLDER  USED\n")
     assert "bytes are deleted" in ctl("reset-usage", "bob")[1]
     assert ctl("log", "reopen")[0] == 0
+    assert ctl("log-level", "debug", "--for", "5m", "--logger", "names")[:2] == (0, "debug lines for 300 s\n")
+    assert ctl("log-level", "info")[:2] == (0, "no debug lines\n")
+    assert ctl("log-level", "debug", "--logger", "x")[0] == 1
+    assert ctl("kick", "bob")[:2] == (0, "0 sessions ended\n")
+    status, _, complaints = ctl("reload", "--all-nodes")
+    assert (status, "done on this node alone" in complaints) == (5, True)
     assert json.loads(ctl("config")[1])["document"]["upstreams"]["office"]["address"] == "127.0.0.1:9"
     assert json.loads(ctl("raw", "GET", "/v1/status")[1])["state"] == "running"
     assert ctl("raw", "POST", "/v1/undrain")[2] == "socksproxy ctl: the server is not drained\n"
