@@ -145,8 +145,11 @@ def _usage_rows(console: Console, path: str) -> list[Row]:
 
 
 def usage(console: Console) -> None:
-    """What holders of quotas have used."""
+    """What holders of quotas have used, or all usage records after a number."""
     options = console.options
+    if options.after is not None:
+        _print_records(console, options.after)
+        return
     rows = used(console, options.month, options.first, options.last)
     if options.csv:
         print_lines(["period,holder,bytes", *(_csv_line(row) for row in rows)])
@@ -154,6 +157,20 @@ def usage(console: Console) -> None:
     columns = [Column("PERIOD"), Column("HOLDER", elastic=True), Column("USED", right=True)]
     cells = [(row["period"], row["holder"], amount(row["bytes"])) for row in rows]
     console.tell(rows, table(columns, cells, console.width))
+
+
+def _print_records(console: Console, after: int) -> None:
+    """Usage records as lines of JSON, until there are no more."""
+    while True:
+        path = "/v1/usage" + query_of({"after": str(after)})
+        data = accepted(console.client.ask("GET", path)).data
+        if not data:
+            return
+        try:
+            after = json.loads(data.splitlines()[-1])["seq"]
+        except (ValueError, KeyError, TypeError):
+            raise CtlFailed("the answer is no usage record: this is no admin socket of socksproxy") from None
+        _print_stream([data])
 
 
 def _csv_line(row: Row) -> str:

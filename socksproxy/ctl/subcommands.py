@@ -202,6 +202,7 @@ SUBCOMMANDS = (
             ),
             Argument(("--to",), "until this day or month", {"dest": "last", "metavar": "PERIOD"}),
             Argument(("--csv",), "for a spreadsheet", _FLAG),
+            Argument(("--after",), "instead, the usage records after this number, as JSON", _NUMBER),
         ),
     ),
     Subcommand(

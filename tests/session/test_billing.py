@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import struct
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -198,6 +200,8 @@ def test_program(workers: str, twistd: Callable[..., Program], tmp_path: Path) -
         program = twistd(*arguments)
         exchange(int(program.wait_for(LISTENING)[1]), 700_000)
         assert (told(last).status, told(last).data) == (200, b"")
+        command = [sys.executable, "-m", "socksproxy", "ctl", "-s", str(admin), "usage", "--after", "0"]
+        assert subprocess.run(command, capture_output=True, check=True).stdout == told(0).data
         line = json.loads(told(0).data.splitlines()[-1])
         assert (line["seq"], line["node"], line["rule"], line["to"]) == (
             last,
