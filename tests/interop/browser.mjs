@@ -18,11 +18,20 @@ async function open(url, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   const page = await context.newPage();
   page.setDefaultTimeout(20000);
-  page.on("console", (message) => { if (message.type() === "error") complaints.push(message.text()); });
+  page.on("console", (message) => {
+    // Other tests make network interfaces, and Chromium begins anew whatever is under way.
+    if (message.type() === "error" && !message.text().includes("ERR_NETWORK_CHANGED")) complaints.push(message.text());
+  });
   page.on("pageerror", (error) => complaints.push(error.message));
   page.on("dialog", (dialog) => { complaints.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
-  await page.goto(url);
-  return page;
+  for (let tries = 1; ; tries += 1) {
+    try {
+      await page.goto(url);
+      return page;
+    } catch (error) {
+      if (tries === 3 || !String(error).includes("ERR_NETWORK_CHANGED")) throw error;
+    }
+  }
 }
 
 /** What axe-core finds that is serious. */
