@@ -74,6 +74,7 @@ class Following:
         self._looking: IDelayedCall | None = None
         self._applying: IDelayedCall | None = None
         self._running = False
+        self._good = False
 
     @property
     def problem(self) -> str:
@@ -97,11 +98,13 @@ class Following:
                 problem=options.fallback,
             )
         self._known = options.seen
+        if self._good:
+            self.keep()
         self._wait()
 
     def stop(self) -> None:
         """Follow no more."""
-        self._running = False
+        self._running = self._good = False
         self._forget()
         looking, self._looking = self._looking, None
         if looking is not None:
@@ -228,6 +231,9 @@ class Following:
 
     def keep(self) -> None:
         """Have what is in force stay on disk: it has come into force without a mistake."""
+        self._good = True
+        if not self._running:
+            return  # the file is to belong to the user as whom the process will run
         options = self._current()
         if options.origin is None or options.seen is None or options.fallback:
             return

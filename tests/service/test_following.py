@@ -407,7 +407,7 @@ async def test_asked_for_now(server: ConfigServer, tmp_path: Path) -> None:
         server.content = text(222).encode()
         await service.reloading.now()
         assert idle(service) == 222
-        await until(lambda: state.read_text() == text(222))
+        await until(lambda: state.exists() and state.read_text() == text(222))
         server.content = b"[timeouts\n"
         with pytest.raises(UsageError, match="expected"):
             await service.reloading.now()
