@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 import statistics
 import sys
@@ -316,4 +317,5 @@ def _waiting(names: socket.socket) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the servers, too
     raise SystemExit(main(sys.argv[1:]))
