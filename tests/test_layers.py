@@ -178,6 +178,7 @@ TESTED_ELSEWHERE = {
     "service/log_files": "process/test_logs.py",
     "service/signals": "service/test_server.py",
     "session/allowance": "limits/test_sessions.py",
+    "workers/orders": "workers/test_supervisor.py",
     "shared/asking": "shared/test_store.py",
     "shared/thread": "shared/test_store.py",
     "session/parts": "session/test_session.py",

@@ -201,21 +201,12 @@ class ServerContext:
         self.pins = None if settings.sticky is None else Pins(settings.sticky, reactor)
         #: When a line on a client that has broken the protocol is due.
         self.garbage = LogThrottleByKind(reactor)
-        timeouts = settings.timeouts
-        self.handshakes: Deadlines[Any] = Deadlines(
-            reactor, timeouts.handshake, methodcaller("handshake_expired")
-        )
-        self.connects: OwnDeadlines[Any] = OwnDeadlines(
-            reactor, timeouts.connect, methodcaller("connect_expired")
-        )
-        self.peers: Deadlines[Any] = Deadlines(reactor, bind.timeout, methodcaller("peer_expired"))
-        self.lingers: Deadlines[Any] = Deadlines(reactor, LINGER, methodcaller("linger_expired"))
-        self.graces: Deadlines[Any] = Deadlines(reactor, udp.grace, methodcaller("grace_expired"))
+        self._set_deadlines()
         self.half_closed = IdleRelays(reactor, Cause.HALF_CLOSED)
         self.early = EarlyData()
         self._connected_ways = ConnectedWays(reactor)
         #: What the TCP sockets of both sides are told.
-        self.socket_options = socket_options(timeouts)
+        self.socket_options = socket_options(settings.timeouts)
         #: What gives these options to sockets when they are accepted.
         self.acceptors: WeakSet[TakesOptions] = WeakSet()
         self._engine: RelayEngine | None = None
@@ -227,6 +218,19 @@ class ServerContext:
             lambda name: self.ledger.counting.counter(name),
         )
         self._set_routes()
+
+    def _set_deadlines(self) -> None:
+        """Have a deadline for each state that a session waits in."""
+        reactor, settings, timeouts = self.reactor, self.settings, self.settings.timeouts
+        self.handshakes: Deadlines[Any] = Deadlines(
+            reactor, timeouts.handshake, methodcaller("handshake_expired")
+        )
+        self.connects: OwnDeadlines[Any] = OwnDeadlines(
+            reactor, timeouts.connect, methodcaller("connect_expired")
+        )
+        self.peers: Deadlines[Any] = Deadlines(reactor, settings.bind.timeout, methodcaller("peer_expired"))
+        self.lingers: Deadlines[Any] = Deadlines(reactor, LINGER, methodcaller("linger_expired"))
+        self.graces: Deadlines[Any] = Deadlines(reactor, settings.udp.grace, methodcaller("grace_expired"))
 
     @property
     def deadlines(self) -> tuple[Deadlines[Any], ...]:

@@ -32,10 +32,11 @@ from ..shared.asking import StoreProblem
 from ..shared.store import check_store
 from ..udp.routing import Router
 from .control import SupervisorControl, with_sessions
-from .datagrams import Way, go
-from .descriptor_passing import SupervisorResources, file_of
+from .datagrams import go
+from .descriptor_passing import SupervisorResources
 from .fill_level import FillLevel
-from .process import DUMP, REOPEN, Orders, WorkerProcess, pass_on, spawn
+from .orders import Inherited, columns_for, counts_for, orders_for, resources_of, way_to
+from .process import DUMP, REOPEN, WorkerProcess, pass_on, spawn
 from .questions import Questions, WorkersAsker
 from .shared_table import SharedTable, new_table
 from .states import Ending, GroupState, Worker, WorkerGroup, WorkerState
@@ -110,7 +111,7 @@ class SupervisorService(ListeningService):
 
     @property
     def _resources(self) -> SupervisorResources:
-        return _resources_of(self.options)
+        return resources_of(self.options)
 
     def _hire(self) -> None:
         """Have workers, none of which has been started yet."""
@@ -345,17 +346,9 @@ class SupervisorService(ListeningService):
         if self._table is not None:
             self._table.clear(worker.number - 1)
         if self.metrics is not None:
-            self.metrics.worker_died(worker.number, self._how_died(worker, ending))
+            self.metrics.worker_died(worker.number, _how_died(worker, ending, worker.number in self._ready))
         self._ready.discard(worker.number)
         self._settle(worker)
-
-    def _how_died(self, worker: Worker, ending: Ending) -> str | None:
-        """The word for the metric; None: the worker was told to end."""
-        if worker.state is WorkerState.STOPPING:
-            return None
-        if worker.number not in self._ready:
-            return "start"
-        return "signal" if ending.killed else "status"
 
     def worker_stopped(self, worker: Worker) -> None:
         """See :class:`~socksproxy.workers.states.WorkerOwner`."""
@@ -396,10 +389,10 @@ class SupervisorService(ListeningService):
             our_end, its_end = socketpair()
             for end in (our_way, its_way, our_end, its_end):
                 stack.callback(end.close)
-            inherited = _Inherited(channel + 1)
-            orders = self._orders(number, inherited, stack)._replace(
-                counts=self._counts(inherited),
-                metrics=self._columns(inherited),
+            inherited = Inherited(channel + 1)
+            orders = orders_for(self, number, inherited, stack)._replace(
+                counts=counts_for(self._table, self._secret, inherited),
+                metrics=columns_for(self.metrics, inherited),
                 status=status,
                 channel=channel,
                 ids=(self._ids.generation, self._ids.next()),
@@ -410,70 +403,24 @@ class SupervisorService(ListeningService):
             inherited.descriptors[channel] = process.its_channel.fileno()
             inherited.descriptors.update({fixed: port.fileno() for port, fixed in ports if fixed is not None})
             spawn(self.reactor, process, orders, control, inherited.descriptors)
-            self._route(our_way.detach())
+            go(self.reactor, our_way.detach(), way_to(self._router))
             go(self.reactor, our_end.detach(), questions)
         return process
 
-    def _route(self, descriptor: int) -> None:
-        """Hear of the datagrams of a worker, which come on the way of *descriptor*."""
-        router = self._router
-        way = Way(lambda message, data: router.received(way, message, data), lambda: router.gone(way))
-        go(self.reactor, descriptor, way)
-
-    def _counts(self, inherit: _Inherited) -> tuple[int, int, str] | None:
-        table = self._table
-        return None if table is None else (inherit(table.fileno()), table.columns, self._secret.hex())
-
-    def _columns(self, inherit: _Inherited) -> tuple[int, int] | None:
-        if self.metrics is None:
-            return None
-        columns = self.metrics.columns
-        return inherit(columns.fileno()), columns.count
-
     def _hand_over(self, number: int, process: WorkerProcess) -> None:
         with ExitStack() as stack:
-            inherited = _Inherited(0)
-            orders = self._orders(number, inherited, stack)
+            inherited = Inherited(0)
+            orders = orders_for(self, number, inherited, stack)
             pass_on(process.channel, orders, list(inherited.descriptors.values()))
 
-    def _orders(self, number: int, inherit: _Inherited, stack: ExitStack) -> Orders:
-        """
-        What a worker is to do now.
 
-        :param inherit: gives descriptors their numbers there.
-        :param stack: closes what is needed only until the worker has it.
-        """
-        options, resources, log = self.options, self._resources, self.plan.access_log
-
-        def holding(data: bytes) -> int:
-            descriptor = file_of(data)
-            stack.callback(os.close, descriptor)
-            return inherit(descriptor)
-
-        listeners = []
-        for listener in range(len(self.plan.listeners)):
-            ports = resources.ports.get(listener, [])
-            listeners.append([inherit(port.fileno()) for port, fixed in ports if fixed is None])
-        return Orders(
-            number=number,
-            reactor=type(self.reactor).__module__,
-            arguments=options.arguments,
-            directory=options.directory,
-            listeners=listeners,
-            files={name: holding(data) for name, data in resources.files.items()},
-            # A worker connects to a socket by itself.
-            log=(inherit(log.fileno()), log.path) if log is not None and log.place.is_file else None,
-            counts=None,
-            status=-1,
-            config=None if options.config is None else holding(options.config),
-            node=None if options.node is None else holding(options.node),
-            protected=self.administration.places,
-        )
-
-
-def _resources_of(options: SOCKSOptions) -> SupervisorResources:
-    assert isinstance(options.resources, SupervisorResources)
-    return options.resources
+def _how_died(worker: Worker, ending: Ending, was_ready: bool) -> str | None:
+    """The word for the metric; None: the worker was told to end."""
+    if worker.state is WorkerState.STOPPING:
+        return None
+    if not was_ready:
+        return "start"
+    return "signal" if ending.killed else "status"
 
 
 def _check_usage(options: SOCKSOptions) -> None:
@@ -508,26 +455,7 @@ def _check_passed(options: SOCKSOptions) -> None:
 
     :raises ValueError: when there is a new one.
     """
-    resources = _resources_of(options)
+    resources = resources_of(options)
     for ports in resources.ports.values():
         if any(fixed is not None and port in resources.keeper.fresh for port, fixed in ports):
             raise ValueError("restart the server to use another socket of systemd")
-
-
-class _Inherited:
-    """
-    The descriptors that a worker is given.
-
-    :param first: the number of the first one.
-    :ivar descriptors: by their numbers there, those here.
-    """
-
-    def __init__(self, first: int) -> None:
-        self._first = first
-        self.descriptors: dict[int, int] = {}
-
-    def __call__(self, descriptor: int) -> int:
-        """The number that *descriptor* has there."""
-        place = self._first + len(self.descriptors)
-        self.descriptors[place] = descriptor
-        return place
