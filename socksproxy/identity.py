@@ -56,10 +56,13 @@ class Told(NamedTuple):
     :ivar unique_id: the balancer's name for the connection; None: it tells none.
     :ivar tls_name: the common name in the client's TLS certificate, which the balancer has verified.
         None: the client has no certificate.
+    :ivar check: whether the balancer tells of no client: until it makes a request, it is taken for a health
+        check.
     """
 
     unique_id: str | None
     tls_name: str | None
+    check: bool = False
 
 
 class Client(NamedTuple):
@@ -90,6 +93,11 @@ class Client(NamedTuple):
     uid: int | None = None
     aliases: tuple[str, ...] = ()
     told: Told | None = None
+
+    @property
+    def check(self) -> bool:
+        """Whether the client is taken for a health check of a balancer, until it makes a request."""
+        return self.told is not None and self.told.check
 
     @property
     def local(self) -> bool:

@@ -120,7 +120,7 @@ def _client(header: ProxyHeader, balancer: Client) -> Client:
     if header.unique_id or header.name:
         told = Told(_text(header.unique_id), _text(header.name))
     if header.source is None:
-        return balancer if told is None else balancer._replace(told=told)
+        return balancer._replace(told=Told(_text(header.unique_id), _text(header.name), check=True))
     host, port = header.source
     return Client(plain(host), port, told=told)
 

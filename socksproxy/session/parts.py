@@ -146,7 +146,12 @@ class SessionParts:
 
     @property
     def heard(self) -> bool:
-        """See :attr:`socksproxy.events.Subject.heard`: a client that sends nothing is a probe."""
+        """
+        See :attr:`socksproxy.events.Subject.heard`: a client that sends nothing is a probe, and so is a
+        balancer's check, which may greet.
+        """
+        if self.client.check and self._request is None:
+            return False
         return self.negotiation.state is not State.START
 
     @property

@@ -80,10 +80,8 @@ class Session(SharingSession):
 
     def received(self, data: bytes) -> None:
         """The client sent *data*."""
-        if self.allowance is not None and self.ended is None and not self.heard:
-            self.allowance.begin()
-            # A flood that is dropped is not heard, and writes no lines.
-            self._drop_if_too_many()
+        if self.allowance is not None and self.ended is None and not (self.heard or self.client.check):
+            self._begin()
         if self.ended is not None:
             if not self.negotiation.discard(data):
                 self.channel.abort()
@@ -93,6 +91,13 @@ class Session(SharingSession):
             self.service.received(data)
         else:
             self._keep(data)
+
+    def _begin(self) -> None:
+        """Count the session in the rates at which sessions begin."""
+        if self.allowance is not None:
+            self.allowance.begin()
+            # A flood that is dropped is not heard, and writes no lines.
+            self._drop_if_too_many()
 
     def read_closed(self) -> None:
         """The client has closed its direction."""
@@ -280,6 +285,10 @@ class Session(SharingSession):
 
     def _requested(self, request: Request) -> None:
         self._request = request
+        if self.client.check:
+            self._begin()  # it is no check of a balancer
+            if self.ended is not None:
+                return
         if request.version is not Version.SOCKS4 or self.context.authentication is None:
             self._serve()
             return

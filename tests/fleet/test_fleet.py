@@ -79,7 +79,7 @@ def test_checks(fleet: Fleet) -> None:
             socket.create_connection((node.address, 1080)).close()
     time.sleep(2.5)  # HAProxy checks once a second
     for node, said in zip(fleet.nodes.values(), before, strict=True):
-        assert f'"client": "{BALANCER}' not in node.records
+        assert f'"client":"{BALANCER}' not in node.records
         assert node.ask("GET", "/v1/limits?full=true").body["limits"] == []
         assert node.sessions == 0
         assert node.said == said

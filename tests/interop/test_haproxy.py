@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import socket
@@ -174,3 +175,59 @@ def test_others(tmp_path: Path, echoes: Origin) -> None:
             except (AssertionError, OSError):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
+
+
+#: Health checks of HAProxy: what the server's line has for each, and what the backend has.
+CHECKS = {
+    "connects": ("check port {port}", ""),
+    "v1": ("check check-send-proxy send-proxy", ""),
+    "v2": ("check check-send-proxy send-proxy-v2", ""),
+    "greets": (
+        "check check-send-proxy send-proxy-v2",
+        "option tcp-check\n    tcp-check send-binary 050100\n    tcp-check expect binary 0500",
+    ),
+}
+
+
+def test_checks_leave_nothing(tmp_path: Path, echoes: Origin) -> None:
+    """Checks of each kind write no line, count in no limit, and take no place of a client."""
+    access = tmp_path / "access.log"
+    server = Program(
+        [
+            *(*TWISTD, "-n", "--pidfile=", "socks", "--listen", WAYS["v2"][0], "--proxy-from", "127.0.0.1"),
+            *("-l", str(access), "--log-format", "json", "--max-sessions-per-client", "1"),
+        ],
+        tmp_path,
+    )
+    port = int(server.wait_for(r"listening on tcp:127\.0\.0\.1:(\d+)")[1])
+    parts = ["defaults\n    mode tcp\n    timeout connect 5s\n    timeout server 60s"]
+    parts.append(f"global\n    stats socket {tmp_path}/haproxy.sock")
+    for name, (options, more) in CHECKS.items():
+        line = f"server {name} 127.0.0.1:{port} inter 20ms {options.format(port=port)}"
+        parts.append(f"backend {name}\n    {more}\n    {line}")
+    path = tmp_path / "haproxy.cfg"
+    path.write_text("\n".join(parts) + "\n")
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+        sock.sendall(b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n")  # a client at the balancer's own address
+        assert ask5(sock, "127.0.0.1", echoes.port)[0] == 0
+        known = len(server.output)
+        balancer = Program([require("haproxy"), "-db", "-f", str(path)], tmp_path)
+        try:
+            time.sleep(1.5)  # some 70 checks of each kind
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(tmp_path / "haproxy.sock"))
+                client.sendall(b"show stat\n")
+                text = b"".join(iter(lambda: client.recv(65536), b"")).decode().removeprefix("# ")
+        finally:
+            balancer.stop()
+        rows = {row["svname"]: row for row in csv.DictReader(text.splitlines())}
+        assert {name: (rows[name]["status"], rows[name]["chkfail"]) for name in CHECKS} == dict.fromkeys(
+            CHECKS, ("UP", "0")
+        )
+        echoed(sock, b"still here")
+        server.read()
+        lines = server.output[known:].splitlines()
+        assert [line for line in lines if "runs as root" not in line] == []
+        assert access.read_text() == ""
+    server.stop()
+    assert len(access.read_text().splitlines()) == 1

@@ -20,7 +20,7 @@ from socksproxy.policy import DefaultPolicy
 from socksproxy.server.factory import SOCKSProtocol
 from socksproxy.server.sockets import BalancedSocketChannel
 from socksproxy.session.session import UNIDENTIFIED, Session
-from socksproxy.values.limits import Limits, ServerLimits
+from socksproxy.values.limits import Limits, Rate, ServerLimits
 
 from ..conftest import Serve
 from ..support.balancer import header2, summed, vector
@@ -366,3 +366,26 @@ def _all_of(sock: socket.socket) -> bytes:
     while data := sock.recv(4096):
         found += data
     return found
+
+
+@pytest.mark.parametrize("command", [0x20, 0x21])
+@pytest.mark.parametrize("kind", ["engine", "transports"])
+@pytest_twisted.inlineCallbacks
+def test_checks(serve_as: Serve, origin: Origin, tmp_path: Path, kind: str, command: int) -> Playing:
+    """A balancer's own check may greet: it has no record, and takes nothing of a rate. A request does."""
+    limits = ServerLimits(server=Limits(new_sessions=Rate(0.001, 1)))
+    balanced = Balanced(serve_as, kind, tmp_path, log_probes=False, limits=limits)
+    proxy: Proxy = yield balanced.starting
+    header = header2(b"", command=command, kind=0)
+    for _ in range(3):
+        with balanced.connect(proxy) as sock:
+            sock.sendall(header + b"\x05\x01\x00")
+            assert (yield proxy.play(sock.recv, 2)) == b"\x05\x00"
+        yield until(lambda: not proxy.sessions.live)
+    assert proxy.records == []
+    for reply in (0, 2):
+        with balanced.connect(proxy) as sock:
+            sock.sendall(header)
+            assert (yield proxy.play(ask5, sock, "127.0.0.1", origin.port))[0] == reply
+        yield until(lambda: not proxy.sessions.live)
+    assert [record["reply"] for record in proxy.records] == [0, 2]
