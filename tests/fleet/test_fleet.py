@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from struct import pack
 
 from socksproxy.wire.words import Address, Command
+from tests.fleet.conftest import LONG
 from tests.support.fleet import BALANCER, CLIENTS, ORIGIN, Fleet, until
 from tests.support.fleet_load import FleetLoad
 from tests.support.origin import Origin
@@ -112,6 +113,7 @@ def test_addresses(fleet: Fleet, origin: Origin) -> None:
     until(lambda: fleet.sessions == 0)
 
 
+@LONG
 def test_drain(fleet: Fleet, origin: Origin) -> None:
     """A node goes and comes back while sessions begin and end: none of them fails, and long ones go on."""
     with ExitStack() as stack:
