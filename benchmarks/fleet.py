@@ -41,7 +41,7 @@ PATIENCE = 3.0
 #: Seconds before a kill whose bytes may be lost: two from write to write, and the delays of a busy machine.
 LOST = 6.0
 #: Seconds after the store's trouble in which sessions may be left that began under the fallback.
-ECHO_OF_TROUBLE = 6.0
+ECHO_OF_TROUBLE = 8.0
 
 CONFIG = """
 [listeners]
@@ -331,6 +331,8 @@ class Havoc:
         # In turn, so that there are times in which the limits have to hold exactly.
         trouble = self.done.total() % 2 == 1
         deed = self._chance.choice(troubles if trouble else without)
+        # A node that ends sessions and leaves counts no more before its clients have noticed.
+        trouble = trouble or deed == self.restart_node
         self.done[deed.__name__] += 1
         if trouble:
             self._load.trouble_until = float("inf")
