@@ -93,7 +93,7 @@ def _text(key: str, value: Any) -> str:
 def _number(key: str, value: Any) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = -1.0
     if isinstance(value, bool) or not isfinite(number) or number < 0:
         raise RequestRefused(400, f"{key}: not a number from 0 on")

@@ -67,7 +67,7 @@ class SessionRoutes:
         asked.allow("filter", "expect", "dry_run")
         body = asked.body
         wanted, expect, dry = body.get("filter"), body.get("expect"), body.get("dry_run", False)
-        if not isinstance(wanted, dict) or not wanted:
+        if not isinstance(wanted, dict) or wanted in ({}, {"worker": None}):
             raise RequestRefused(
                 400, "filter: an object with at least one key is needed; nothing matches all sessions"
             )

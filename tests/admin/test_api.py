@@ -93,6 +93,7 @@ def test_kill(serve_as: Serve, tmp_path: Path) -> Playing:
             ({}, 400),
             ({"filter": {}}, 400),
             ({"filter": []}, 400),
+            ({"filter": {"worker": None}}, 400),
             ({"filter": {"colour": "red"}}, 400),
             ({"filter": {"client": "300.0.0.1"}}, 400),
             ({"filter": {"id": "7"}}, 400),

@@ -99,6 +99,7 @@ def test_hostless() -> None:
         {"older": "soon"},
         {"older": True},
         {"older": []},
+        {"older": 10**400},
         {"min_rate": float("inf")},
         {"min_rate": -1},
         {"id": 3},
