@@ -17,7 +17,7 @@ from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..events import Cause
 from ..limits.account import SESSIONS, Scope
@@ -46,8 +46,8 @@ _WRITTEN_AT_ONCE, _ENDED_AT_ONCE = 16, 16
 #: Upstreams that are told; the files of pools may have more.
 _MOST_UPSTREAMS = 1000
 
-#: Searches whose sessions are remembered until they are ended.
-_MOST_FOUND = 8
+#: Searches whose sessions are remembered until they are ended, and for how many seconds.
+MOST_FOUND, FOUND_FOR = 256, 10.0
 
 #: Bytes of all lines of one answer.
 MOST_BYTES = 512 << 10
@@ -82,7 +82,7 @@ class Answers:
         self._worker = worker
         self._rates = Rates()
         self._lag = Lag(factory.reactor)
-        self._found: dict[int, Sequence[Session]] = {}
+        self._found: dict[int, tuple[Sequence[Session], IDelayedCall]] = {}
         self._tokens = count(1)
         holders = HolderAnswers(self._context, worker, self._look)
         self._questions: dict[str, Callable[[Mapping[str, Any], list[bytes]], Any]] = {
@@ -249,15 +249,19 @@ class Answers:
         for matching in self._matching(tests):
             found += [seen.session for seen in matching]
             yield None
-        while len(self._found) >= _MOST_FOUND:
-            del self._found[next(iter(self._found))]
+        # One search must not forget another one: its sessions would not end.
+        if len(self._found) >= MOST_FOUND:
+            raise RequestRefused(503, "too many searches for sessions at once")
         token = next(self._tokens)
-        self._found[token] = found
+        timer = self._context.reactor.callLater(FOUND_FOR, self._found.pop, token)
+        self._found[token] = found, timer
         return {"worker": self._worker, "matched": len(found), "token": token}
 
     def _end(self, arguments: Mapping[str, Any], parts: list[bytes]) -> Work:
         """End the sessions that were found under a token: these, and no others."""
-        chosen = self._found.pop(arguments["token"], ())
+        chosen, timer = self._found.pop(arguments["token"], ((), None))
+        if timer is not None:
+            timer.cancel()
         ended = 0
         for number, session in enumerate(chosen, 1):
             if session in self._registry.live:

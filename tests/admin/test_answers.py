@@ -14,7 +14,7 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from socksproxy import SOCKSFactory
-from socksproxy.admin.answers import MOST_BYTES, Answers, ProcessAnswer
+from socksproxy.admin.answers import FOUND_FOR, MOST_BYTES, MOST_FOUND, Answers, ProcessAnswer
 from socksproxy.admin.holders import MOST_TOLD
 from socksproxy.admin.lines import lines_of
 from socksproxy.commands.service import Counts
@@ -154,6 +154,20 @@ def test_end() -> None:
     later = Crowd(300)
     assert len(ids) == 300
     assert ids.isdisjoint(session.id for session in later.factory.sessions.live)
+
+
+def test_many_searches() -> None:
+    """No search makes another one forget what it has found; one that ends nothing is forgotten in time."""
+    crowd = Crowd(20)
+    found = [crowd.ask("find", filter={"user": f"user{number}"}).value for number in range(20)]
+    assert [crowd.ask("end", token=each["token"]).value["ended"] for each in found] == [1] * 20
+    assert not crowd.reactor.getDelayedCalls()
+    for _ in range(MOST_FOUND):
+        crowd.ask("find", filter={"user": "user7"})
+    with pytest.raises(AssertionError, match="too many searches"):
+        crowd.ask("find", filter={"user": "user7"})
+    crowd.reactor.advance(FOUND_FOR)
+    assert crowd.ask("find", filter={"user": "user7"}).value["matched"] == 0
 
 
 def test_limits(crowd: Crowd) -> None:
