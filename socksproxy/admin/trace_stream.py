@@ -22,6 +22,7 @@ from zope.interface import implementer
 from ..session.trace import MOST_SECONDS
 from .control import Control, Gathered
 from .errors import RequestRefused
+from .event_stream import CUT_AFTER
 from .routes import Asked
 from .site import AdminRequest, Stream
 from .traces import BEGIN, END, TAKE
@@ -88,12 +89,16 @@ class TraceStream(Stream):
         self._full = False
         self._asking = False
         self._timer: IDelayedCall | None = None
+        self._seconds = seconds
+        self._cut: IDelayedCall | None = None
 
     def start(self, request: AdminRequest) -> None:
         """See :meth:`Stream.start`."""
         self._request = request
         request.notifyFinish().addBoth(self._gone)
         request.registerProducer(self, True)
+        # A reader that does not read keeps no connection.
+        self._cut = self._control.reactor.callLater(self._seconds + CUT_AFTER, self._end)
         self._ask()
 
     def _ask(self) -> None:
@@ -134,9 +139,10 @@ class TraceStream(Stream):
     def _gone(self, _: object) -> None:
         """The answer is over, or its reader is gone."""
         self._request = None
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
+        for timer in (self._timer, self._cut):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._timer = None
         self._control.ask(END, self._arguments).addErrback(lambda _: None)
 
     def pauseProducing(self) -> None:

@@ -7,12 +7,20 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
 
+from socksproxy.admin.answers import ProcessAnswer
+from socksproxy.admin.control import Gathered
+from socksproxy.admin.event_stream import CUT_AFTER
 from socksproxy.admin.settings import AdminLevel
+from socksproxy.admin.trace_stream import TraceStream
+from socksproxy.admin.traces import END, TAKE
 from socksproxy.session.trace import MOST_TRACES
 
 from ..conftest import Serve
@@ -82,6 +90,33 @@ def test_a_reader_that_leaves(serve_as: Serve, tmp_path: Path, origin: Origin) -
         assert proxy.sessions.context.tracing is not None
         reader.close()
         yield until(lambda: proxy.sessions.context.tracing is None)
+
+
+def test_a_reader_that_does_not_read() -> None:
+    """It is cut off some time after the end of the trace, and keeps no connection."""
+    clock = Clock()
+    asked: list[str] = []
+
+    def ask(question: str, arguments: object) -> Deferred[Gathered]:
+        asked.append(question)
+        return succeed(Gathered([ProcessAnswer({"over": False}, [b'{"time": 1}'])], []))
+
+    gone: Deferred[None] = Deferred()
+    request: Any = SimpleNamespace(
+        notifyFinish=lambda: gone,
+        registerProducer=lambda producer, streaming: None,
+        unregisterProducer=lambda: None,
+        write=lambda data: None,
+        finish=lambda: gone.callback(None),
+    )
+    control: Any = SimpleNamespace(reactor=clock, ask=ask)
+    stream = TraceStream(control, "a", 5.0)
+    stream.start(request)
+    stream.pauseProducing()
+    clock.advance(5.0 + CUT_AFTER)
+    assert gone.called
+    assert asked == [TAKE, END]
+    assert not clock.getDelayedCalls()
 
 
 @pytest_twisted.inlineCallbacks
