@@ -40,12 +40,19 @@ class _Messages(Int32StringReceiver):
     """Messages in both directions."""
 
     transport: Any
-    #: Bytes of a message: of the longest part of an answer, and the line before it.
-    MAX_LENGTH = 1 << 20
+    #: Bytes of a message: of an answer's value or longest part. A longer one would break the connection.
+    MAX_LENGTH = 16 << 20
 
     def tell(self, message: Sequence[Any], data: bytes = b"") -> None:
-        """Send *message*, and *data* with it."""
-        self.sendString(json.dumps(message).encode() + b"\n" + data)
+        """
+        Send *message*, and *data* with it.
+
+        :raises ValueError: when that is too long; nothing is sent.
+        """
+        string = json.dumps(message).encode() + b"\n" + data
+        if len(string) > self.MAX_LENGTH:
+            raise ValueError(f"a message of {len(string)} bytes")
+        self.sendString(string)
 
     def stringReceived(self, string: bytes) -> None:
         line, _, data = string.partition(b"\n")
@@ -149,7 +156,7 @@ class Answering(_Messages):
         """See :meth:`_Messages.told`."""
         number, question, arguments = message
         answer = self._answers.ask(question, arguments)
-        answer.addCallbacks(self._answered, self._failed, callbackArgs=(number,), errbackArgs=(number,))
+        answer.addCallback(self._answered, number).addErrback(self._failed, number)
 
     def _answered(self, answer: ProcessAnswer, number: int) -> None:
         for part in answer.parts:

@@ -124,6 +124,25 @@ def test_refused(workers: dict[int, Worker], asker: WorkersAsker) -> None:
     assert gathered == [Gathered([], [2])]
 
 
+def test_long(workers: dict[int, Worker], asker: WorkersAsker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pools may have many members. What is too long is not sent, and costs no other answer."""
+    gathered: list[Gathered] = []
+    workers[1].answer = succeed(ProcessAnswer("x" * (2 << 20), []))
+    asker.ask("upstreams", {}, 1).addCallback(gathered.append)
+    workers[1].exchange()
+    assert [len(value) for value in gathered[0].values] == [2 << 20]
+    monkeypatch.setattr(Answering, "MAX_LENGTH", 1 << 10)
+    asker.ask("upstreams", {}, 1).addCallback(gathered.append)
+    with heard() as lines:
+        workers[1].exchange()
+        assert any("a question of the supervisor fails" in line for line in lines)
+    assert gathered[1] == Gathered([], [1])
+    workers[1].answer = succeed(ProcessAnswer(1, []))
+    asker.ask("counts", {}, 1).addCallback(gathered.append)
+    workers[1].exchange()
+    assert gathered[2].values == [1]
+
+
 def test_unknown_worker(asker: WorkersAsker) -> None:
     failures: list[Failure] = []
     asker.ask("counts", {}, 3).addErrback(failures.append)
