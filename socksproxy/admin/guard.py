@@ -44,6 +44,10 @@ class Guard:
         """What clients of the listener may do."""
         return self.listener.level
 
+    def admits_as(self, other: Guard) -> bool:
+        """Whether clients need the same for the same as with *other*."""
+        return (self.listener, self._token) == (other.listener, other._token)
+
     def admit(self, headers: Headers, transport: Any, version: bytes) -> None:
         """
         See whether the client may ask anything.

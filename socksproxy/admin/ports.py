@@ -88,6 +88,7 @@ class AdminPorts:
         self._ports: list[IListeningPort] = []
         self.sites: list[AdminSite] = []
         self._table: Routes | None = None
+        self._before = before
         try:
             if settings is not None:
                 self._open(settings, routes, agent)
@@ -141,8 +142,22 @@ class AdminPorts:
         """These listeners are in force; those of the configuration before that are left close."""
         for port in self._resources.keeper.enter():
             self._close(port)
+        before, self._before = self._before, None
+        if before is not None:
+            self._follow(before)
         if self._table is not None:
             self._table.start()
+
+    def _follow(self, before: AdminPorts) -> None:
+        """Streams go on where clients need the same as before; others end, for their readers may not read."""
+        for old in before.sites:
+            same = next((site for site in self.sites if site.guard.admits_as(old.guard)), None)
+            if same is None:
+                old.close_streams()
+            else:
+                same.take_over(old)
+        if self._table is None and before._table is not None:
+            before._table.stop()
 
     def abandon(self) -> None:
         """Close what was opened anew; the listeners of the configuration before stay."""

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 
+from ..logs.printable import in_one_line
 from .errors import RequestRefused
 from .guard import Guard, peer_of
 from .routes import Asked, Routes, parameters_of
@@ -126,7 +127,9 @@ class AdminRequest(Request):
         """Have the log tell who has changed what."""
         outcome = "done"
         if isinstance(result, Failure):
-            outcome = f"not done: {result.getErrorMessage()}"
+            outcome = in_one_line(f"not done: {result.getErrorMessage()}")
+            if self._left(result):
+                outcome = "the client has not waited for the end"
         _log.info(
             "admin: {peer}: {method} {path}: {outcome}",
             peer=peer,
@@ -136,7 +139,13 @@ class AdminRequest(Request):
         )
         return result
 
-    def _refused(self, failure: Failure) -> Response:
+    def _left(self, failure: Failure) -> bool:
+        """Whether there is no answer because the client is gone."""
+        return self._disconnected and failure.check(CancelledError) is not None
+
+    def _refused(self, failure: Failure) -> Response | None:
+        if self._left(failure):
+            return None
         problem = failure.value
         if not isinstance(problem, RequestRefused):
             _log.failure("admin: a request fails", failure)
@@ -160,6 +169,7 @@ class AdminRequest(Request):
             if self.method == b"HEAD":
                 self.finish()
             else:
+                self.channel.streams = True
                 reply.start(self)
             return
         body = reply.body
@@ -190,6 +200,8 @@ class AdminChannel(HTTPChannel):
     factory: AdminSite
     transport: Any
     requestFactory = AdminRequest
+    #: Whether its answer is a stream.
+    streams = False
     timeOut = READ_WITHIN
 
     def callLater(self, period: float, func: Callable[..., object]) -> Any:
@@ -269,6 +281,16 @@ class AdminSite(ServerFactory):
     def left(self, channel: AdminChannel) -> None:
         """*channel* is closed."""
         self._channels.discard(channel)
+
+    def take_over(self, before: AdminSite) -> None:
+        """The connections of *before* count here from now on."""
+        self._channels = before._channels
+
+    def close_streams(self) -> None:
+        """Close connections whose answers have no end; others have theirs soon."""
+        for channel in list(self._channels):
+            if channel.streams:
+                channel.transport.abortConnection()
 
     def close_connections(self) -> None:
         """Close all connections at once."""

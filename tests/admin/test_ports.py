@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import select
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,18 @@ from twisted.internet.threads import deferToThread
 from socksproxy.admin.ports import AdminPorts, CannotOpen
 from socksproxy.admin.routes import ApiRoute, Routes
 from socksproxy.admin.settings import AdminLevel, AdminListener, AdminSettings
+from socksproxy.admin.site import AdminRequest, Stream
 
 from ..support.admin import asks
 from ..support.certificates import self_signed
 from ..support.proxy import Playing
 
-TABLE = Routes([ApiRoute("GET", "/x", AdminLevel.MONITOR, lambda asked: {})])
+TABLE = Routes(
+    [
+        ApiRoute("GET", "/x", AdminLevel.MONITOR, lambda asked: {}),
+        ApiRoute("GET", "/s", AdminLevel.MONITOR, lambda asked: Endless()),
+    ]
+)
 
 
 def opened(*listeners: AdminListener, before: AdminPorts | None = None) -> AdminPorts:
@@ -53,6 +61,55 @@ def test_reload(tmp_path: Path) -> Playing:
     third.enter()
     third.close()
     assert not list(tmp_path.glob("*o*e"))
+
+
+class Endless(Stream):
+    """A stream of which nothing comes."""
+
+    kind = "text/event-stream"
+
+    def start(self, request: AdminRequest) -> None:
+        request.write(b"begun")
+
+
+def reading(path: Path) -> socket.socket:
+    """A client to whom a stream begins."""
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(30)
+    client.connect(str(path))
+    client.sendall(b"GET /s HTTP/1.0\r\n\r\n")
+    answer = b""
+    while b"begun" not in answer:
+        answer += client.recv(4096)
+    return client
+
+
+@pytest_twisted.inlineCallbacks
+def test_streams_over_reloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """Streams go on while nothing changes, and end when a token is needed, or the listener is gone."""
+    stopped: list[int] = []
+    monkeypatch.setattr(TABLE, "stop", lambda: stopped.append(1))
+    one, two = tmp_path / "one", tmp_path / "two"
+    (tmp_path / "token").write_text("0123456789abcdef")
+    ports = opened(unix(one), unix(two))
+    ports.enter()
+    readers = []
+    for path in (one, two):
+        readers.append((yield deferToThread(reading, path)))
+    for _ in range(2):
+        ports = opened(unix(one), unix(two), before=ports)
+        ports.enter()
+    assert not select.select(readers, [], [], 0)[0]
+    ports = opened(unix(one, token_file=str(tmp_path / "token")), before=ports)
+    ports.enter()
+    for reader in readers:
+        assert (yield deferToThread(reader.recv, 1)) == b""
+        reader.close()
+    assert not stopped
+    last = opened(before=ports)
+    last.enter()
+    assert stopped
+    last.close()
 
 
 @pytest_twisted.inlineCallbacks

@@ -144,6 +144,28 @@ def test_late_answer(server: Server) -> None:
     assert cancelled == [1]
 
 
+def test_client_that_leaves(server: Server) -> None:
+    """No fault is logged because a client leaves; where it wanted a change, the log tells so."""
+    for data in (GET, post(b"{}")):
+        server.answer = Deferred()
+        channel, transport = server.connect()
+        with heard() as lines:
+            channel.dataReceived(data)
+            transport.loseConnection()
+        expected = [] if data == GET else ["the client has not waited for the end"]
+        assert [line.partition("/x: ")[2] for line in lines] == expected
+
+
+def test_words_of_a_client_in_the_log(server: Server) -> None:
+    """They do nothing to a terminal, and begin no line."""
+    server.answer = RequestRefused(400, "no such parameter: \x1b[2J\nadmin: uid 0")
+    with heard() as lines:
+        server.said(post(b"{}"))
+    assert [line.partition("/x: ")[2] for line in lines] == [
+        "not done: no such parameter: \\x1b[2J\\nadmin: uid 0"
+    ]
+
+
 def test_slow_request(server: Server) -> None:
     """A byte now and then does not keep a connection."""
     channel, transport = server.connect()
