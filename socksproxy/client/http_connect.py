@@ -52,7 +52,9 @@ class HTTPHandshake:
     def receive(self, data: bytes) -> bytes:
         """See :meth:`socksproxy.client.handshake.Handshake.receive`."""
         if not data:
-            raise HandshakeFailed(Problem.CLOSED)
+            if self.asking:
+                raise HandshakeFailed(Problem.CLOSED)
+            raise HandshakeFailed(Problem.PROTOCOL, "it closes the connection before the request")
         try:
             self._connection.receive_data(data)
             event = self._connection.next_event()

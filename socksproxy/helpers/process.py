@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol as Shape
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
@@ -19,6 +20,8 @@ from .lines import HelperAnswer, answer_in, question
 MOST_BYTES = 65536
 #: Seconds between looks whether a process has ended: not every reactor of ours handles SIGCHLD.
 _LOOK_EVERY = 0.1
+#: Seconds that a process has to end, once it is not asked any more.
+ENDS_WITHIN = 5.0
 
 
 class HelperQuestion(Shape):
@@ -62,6 +65,7 @@ class HelperProcess(ProcessProtocol):
         self._asked: dict[int, HelperQuestion | None] = {}
         self._received = b""
         self._ended = False
+        self._killing: IDelayedCall | None = None
         self._complain = complain
         self.useful = False
         self.idle_since: float = reactor.seconds()
@@ -98,19 +102,19 @@ class HelperProcess(ProcessProtocol):
         Wait for the answer to a question no more.
 
         :returns: whether the process can be asked further questions. A process without channel numbers
-            cannot: its next answer would be taken for that of the next question.
+            cannot: its next answer would be taken for that of the next question. Nor can one that owes an
+            answer on each of its channels, and for which nothing waits.
         """
         for channel, each in self._asked.items():
             if each is asked:
                 self._asked[channel] = None
-                return self._channels
+                return self._channels and (self.room > 0 or any(self._asked.values()))
         return True
 
     def close(self) -> None:
         """Have the process end: it reads the end of its input."""
         self._forget()
-        if not self._ended:
-            self.transport.closeStdin()
+        self._end()
 
     def kill(self) -> None:
         """End the process."""
@@ -138,12 +142,21 @@ class HelperProcess(ProcessProtocol):
         """See :meth:`twisted.internet.protocol.ProcessProtocol.childConnectionLost`."""
         if childFD == 1:
             self._forget()
+            self._end()
             self._reap()
 
     def processEnded(self, reason: Failure) -> None:
         """See :meth:`twisted.internet.protocol.ProcessProtocol.processEnded`."""
         self._ended = True
         self._forget()
+        if self._killing is not None and self._killing.active():
+            self._killing.cancel()
+
+    def _end(self) -> None:
+        """Have the process read the end of its input; one that does not end then is killed."""
+        if not self._ended and self._killing is None:
+            self.transport.closeStdin()
+            self._killing = self._reactor.callLater(ENDS_WITHIN, self.kill)
 
     def _reap(self) -> None:
         if not self._ended:

@@ -4,10 +4,13 @@ The carriers of handshakes with the proxies of a way out: a plain socket of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from socket import SocketType
 from typing import Any, Protocol as Shape
 
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ..client.handshake import Wrapping
 from ..client.protected import Protected
@@ -93,7 +96,7 @@ class SocketCarrier:
         """See :class:`socksproxy.relay.engine.Handler`: the engine ends."""
         self._talk.lost(ConnectionAbortedError("the relay engine ends"))
 
-    def start_tls(self, hop: Hop) -> None:
+    def start_tls(self, hop: Hop, secured: Callable[[], None]) -> None:
         """A socket of the engine speaks no TLS."""
         raise NotImplementedError
 
@@ -115,12 +118,12 @@ class TransportCarrier:
         self.link = link
         link.end = self
 
-    def start_tls(self, hop: Hop) -> None:
-        """Speak TLS with *hop* from now on."""
+    def start_tls(self, hop: Hop, secured: Callable[[], None]) -> None:
+        """Speak TLS with *hop* from now on; *secured* is called when its certificate has been accepted."""
         from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
         options: Any = hop.tls
-        lower, self.link = self.link, Destination()
+        lower, self.link = self.link, SecuredLink(secured)
         self.link.end, lower.end = self, None
         layer = TLSMemoryBIOProtocol(TLSMemoryBIOFactory(options, True, _NO_FACTORY), self.link)
         _put(layer, lower.transport)
@@ -160,6 +163,23 @@ class TransportCarrier:
     def connectionLost(self, reason: Failure) -> None:
         """See :class:`socksproxy.net.dial.RelaySide`."""
         self._talk.lost(reason.value or ConnectionAbortedError())
+
+
+@implementer(IHandshakeListener)
+class SecuredLink(Destination):
+    """
+    A link within TLS.
+
+    :param secured: called when the handshake of TLS is over.
+    """
+
+    def __init__(self, secured: Callable[[], None]) -> None:
+        super().__init__()
+        self._secured = secured
+
+    def handshakeCompleted(self) -> None:
+        """See :class:`twisted.internet.interfaces.IHandshakeListener`."""
+        self._secured()
 
 
 def _put(layer: Any, transport: Any) -> None:

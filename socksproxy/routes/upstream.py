@@ -382,8 +382,9 @@ class Try:
         if hop.tls is not None:
             if header:
                 self._carried.send(header)
-            self._carried.start_tls(hop)
-            header = b""
+            # The proxy has the request when TLS stands, and not when we have written it.
+            self._carried.start_tls(hop, lambda: self._send(handshake.begin()))
+            return
         self._send(header + handshake.begin())
 
     def _wanted(self) -> Address:
@@ -425,6 +426,9 @@ class Try:
                 return
             self._ask_next()
             if not rest:
+                return
+            if self._hops[self._at].tls is not None:  # these would be taken for words within TLS
+                self._own_failure("plain bytes come before TLS")
                 return
             data = rest
 

@@ -13,7 +13,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
 
-from socksproxy.helpers import helper as module
+from socksproxy.helpers import helper as module, process
 from socksproxy.helpers.helper import Helper
 from socksproxy.helpers.lines import HelperAnswer, HelperVerdict
 from tests.support.helpers import Program
@@ -190,6 +190,29 @@ def test_idle(start: Any, monkeypatch: pytest.MonkeyPatch) -> Playing:
     yield helper.ask((b"yes",))
     yield until(lambda: not running(helper))
     assert (yield helper.ask((b"yes",))).verdict is HelperVerdict.YES
+
+
+@pytest_twisted.inlineCallbacks
+def test_owes_all_answers(start: Any, program: Program) -> Playing:
+    """A program that loses questions is started anew when all of its channels are taken."""
+    helper = start(children=1, concurrency=2, timeout=0.2)
+    yield gatherResults([helper.ask((b"hang",)) for _ in range(2)])
+    helper.settings = program.settings(children=1, concurrency=2, timeout=20)
+    assert (yield helper.ask((b"no",))).verdict is HelperVerdict.NO
+    assert program.starts == 2
+
+
+@pytest.mark.parametrize("closes", ["", "exec 1>&-;"])
+@pytest_twisted.inlineCallbacks
+def test_does_not_end(start: Any, monkeypatch: pytest.MonkeyPatch, closes: str) -> Playing:
+    """A program that closes its output, or does not mind the end of its input, is not left behind."""
+    monkeypatch.setattr(process, "ENDS_WITHIN", 0.2)
+    helper = start(command=("/bin/sh", "-c", f"read q; echo OK; {closes} exec sleep 60"), timeout=20)
+    assert (yield helper.ask((b"yes",))).verdict is HelperVerdict.YES
+    (pid,) = running(helper)
+    if not closes:
+        helper.close()
+    yield until(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 @pytest_twisted.inlineCallbacks

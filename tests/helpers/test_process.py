@@ -104,6 +104,19 @@ def test_breaks_the_protocol(concurrency: int, data: bytes) -> None:
     assert (len(asked.answers), owner.process.room) == (int(answered), 0)
 
 
+def test_owes_all_answers() -> None:
+    """A process for whose answers nothing waits keeps no channel; if all are taken, it is not asked again."""
+    owner = Owner(2)
+    process, asked = owner.process, [Asked(b"a"), Asked(b"b"), Asked(b"c")]
+    process.ask(asked[0])
+    assert process.give_up(asked[0])
+    process.ask(asked[1])
+    process.outReceived(b"0 OK\n")
+    process.ask(asked[2])
+    assert process.give_up(asked[1])
+    assert not process.give_up(asked[2])
+
+
 def test_gone_once() -> None:
     """The owner hears once that a process is gone."""
     owner = Owner(1)

@@ -26,6 +26,7 @@ from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.settings import ServerSettings
 from socksproxy.values.errors import ConfigError
+from socksproxy.values.pools import UpstreamPool
 from socksproxy.values.timeouts import Timeouts
 from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.password import Credentials
@@ -368,6 +369,41 @@ def test_tls_wrong_certificate(serve: Serve, scripted: Any, origin: Origin, auth
     assert origin.peers == []
     record = yield proxy.record()
     assert record["end"] == "upstream"
+
+
+@pytest.mark.parametrize("how", ["silent", "closes", "another certificate"])
+@pytest_twisted.inlineCallbacks
+def test_no_tls(serve: Serve, scripted: Any, origin: Origin, authority: Authority, how: str) -> Playing:
+    """Before TLS stands the proxy has no request: its own failure, and the pool takes the next member."""
+    if how == "another certificate":
+        there = yield scripted(1, SUCCESS_HTTP, context=_context(authority, "192.0.2.9"))
+    else:
+        there = yield scripted(*([1, close] if how == "closes" else [100000]))
+    good = yield scripted(*open5(forward_to(origin.port), SUCCESS5))
+    ways = {
+        "one": upstream("https", there.port, ca_file=str(authority.ca_file), try_timeout=0.5),
+        "two": upstream("socks5", good.port),
+    }
+    proxy: Proxy = yield serve(upstreams=ways, pools={"all": UpstreamPool(members=["one", "two"])}, via="all")
+    yield proxy.play(sent_and_heard, proxy, "127.0.0.1", origin.port)
+    record = yield proxy.record()
+    assert (record["via"], record["tries"]) == ("two", 2)
+
+
+@pytest_twisted.inlineCallbacks
+def test_plain_bytes_before_tls(serve_as: Serve, scripted: Any, authority: Authority) -> Playing:
+    """A proxy cannot answer in the place of the next one, which speaks TLS."""
+    inner = "127.0.0.1:9"
+    length = len(f"CONNECT {inner} HTTP/1.1\r\nHost: {inner}\r\n\r\n")
+    outer = yield scripted(length, SUCCESS_HTTP + SUCCESS_HTTP, 100000)
+    ways = {
+        "outer": upstream("http", outer.port),
+        "one": upstream("https", 9, ca_file=str(authority.ca_file), via="outer"),
+    }
+    proxy: Proxy = yield serve_as(upstreams=ways, via="one")
+    assert (yield proxy.play(asked, proxy, "192.0.2.1", 80)) == 1
+    record = yield proxy.record()
+    assert "plain bytes come before TLS" in record["ended"]
 
 
 # Failures: truthful replies, and never directly.
