@@ -489,7 +489,18 @@ class SOCKSOptions(CommandLine):
             proxy_from=proxy_from,
             **fields[""],
         )
-        self.plan = Plan(
+        self.plan = self._plan(said, settings, listeners, access_log, server_log)
+
+    def _plan(
+        self,
+        said: Mapping[str, Any],
+        settings: ServerSettings,
+        listeners: Sequence[Listener],
+        access_log: AccessLog | None,
+        server_log: ServerLog | None,
+    ) -> Plan:
+        configured = self._configured
+        return Plan(
             settings=settings,
             listeners=listeners,
             open=bool(self["open"]),
@@ -498,9 +509,9 @@ class SOCKSOptions(CommandLine):
             server_log=server_log,
             drain=said["drain"],
             workers=said["workers"],
-            admin=None if self._configured is None else self._configured.admin,
-            metrics=None if self._configured is None else self._configured.metrics,
-            records=None if self._configured is None else self._configured.records,
+            admin=None if configured is None else configured.admin,
+            metrics=None if configured is None else configured.metrics,
+            records=None if configured is None else configured.records,
             config_interval=said["config-interval"],
             config_spread=said["config-spread"],
         )

@@ -17,7 +17,7 @@ from ..auth.directory import RecordedUser
 from ..auth.users import User
 from ..commands.channel import Channel
 from ..commands.service import Service
-from ..events import Cause, Ended
+from ..events import Cause, End, Ended
 from ..identity import Client
 from ..limits.account import Scope
 from ..limits.buckets import Meters
@@ -308,6 +308,20 @@ class SessionParts:
         if self.allowance is None:
             self.allowance = Allowance(self.context.ledger)
         return self.allowance
+
+    def _begin(self) -> None:
+        """Count the session in the rates at which sessions begin."""
+        if self.allowance is not None:
+            self.allowance.begin()
+            # A flood that is dropped is not heard, and writes no lines.
+            self._drop_if_too_many()
+
+    def _drop_if_too_many(self) -> None:
+        """End a session that a rate has dropped."""
+        allowance = self.allowance
+        if allowance is not None and allowance.dropped:
+            self.ended = Ended(End.LIMIT, f"refused: {allowance.refusal}")
+            self.channel.abort()
 
     def _check_limits(self) -> None:
         # A rule may let a session go on whose quotas are used up.

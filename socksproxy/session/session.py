@@ -72,12 +72,6 @@ class Session(SharingSession):
         self._limited().identify(client)
         self._drop_if_too_many()
 
-    def _drop_if_too_many(self) -> None:
-        allowance = self.allowance
-        if allowance is not None and allowance.dropped:
-            self.ended = Ended(End.LIMIT, f"refused: {allowance.refusal}")
-            self.channel.abort()
-
     def received(self, data: bytes) -> None:
         """The client sent *data*."""
         if self.allowance is not None and self.ended is None and not (self.heard or self.client.check):
@@ -91,13 +85,6 @@ class Session(SharingSession):
             self.service.received(data)
         else:
             self._keep(data)
-
-    def _begin(self) -> None:
-        """Count the session in the rates at which sessions begin."""
-        if self.allowance is not None:
-            self.allowance.begin()
-            # A flood that is dropped is not heard, and writes no lines.
-            self._drop_if_too_many()
 
     def read_closed(self) -> None:
         """The client has closed its direction."""

@@ -349,12 +349,7 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
     :param reactor: the one that is installed.
     """
     use_monotonic_clock(reactor)
-    if orders.program != __version__:
-        _log.warn(
-            "the program is version {ours} now, and the supervisor runs {theirs}: restart the server",
-            ours=__version__,
-            theirs=orders.program,
-        )
+    _warn_of_another_version(orders)
     service = make_worker_service(orders, reactor)
 
     def drain() -> None:
@@ -399,16 +394,31 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
         follow_orders(reactor, orders.channel, lambda *taken: service.follow(*taken).addBoth(followed))
     reactor.callWhenRunning(say, READY)
     if orders.beat is not None:
-        # A supervisor that does not read must not stop this process.
-        os.set_blocking(orders.status, False)
-        beats = LoopingCall(lambda: say(BEAT + b"%d" % len(service.factory.sessions)))
-        beats.clock = reactor
-        reactor.callWhenRunning(beats.start, orders.beat)
+        _beat(orders, reactor, lambda: say(BEAT + b"%d" % len(service.factory.sessions)))
     # With the reactor's own handlers a signal that comes with a command would be one too many.
     reactor.run(installSignalHandlers=False)
     if service.failed:
         # The supervisor must not take it for a worker that was told to end.
         raise SystemExit(1)
+
+
+def _beat(orders: Orders, reactor: Any, beat: Callable[[], None]) -> None:
+    """Call *beat* as often as the supervisor wants to hear of this process."""
+    # A supervisor that does not read must not stop this process.
+    os.set_blocking(orders.status, False)
+    beats = LoopingCall(beat)
+    beats.clock = reactor
+    reactor.callWhenRunning(beats.start, orders.beat)
+
+
+def _warn_of_another_version(orders: Orders) -> None:
+    """One line where the package has been replaced under a supervisor that runs."""
+    if orders.program != __version__:
+        _log.warn(
+            "the program is version {ours} now, and the supervisor runs {theirs}: restart the server",
+            ours=__version__,
+            theirs=orders.program,
+        )
 
 
 def main() -> None:
