@@ -7,7 +7,7 @@ from argparse import Namespace
 from datetime import datetime, timezone
 from typing import Any
 
-from ..config.syntax import MOST_BYTES
+from ..config.words import MOST_BYTES
 from ..errors import describe
 from ..extras import missing
 from ..runtime.files import read_regular_file

@@ -21,7 +21,7 @@ from ..sources.last_good import LastGood
 from ..values.errors import ConfigError
 from ..values.shared import StoreAddress
 from .environment import expanded
-from .syntax import MOST_BYTES
+from .words import MOST_BYTES
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

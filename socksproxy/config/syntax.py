@@ -20,8 +20,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: Bytes of a file. A file that people write is shorter, and some files never end.
-MOST_BYTES = 16 << 20
 #: Tables and lists in one another.
 _DEEPEST = 64
 #: Bits of a number that Python still writes in decimal digits.

@@ -21,6 +21,9 @@ SHARED, NODE, USAGE = "shared", "node", "usage"
 SINGLE = (STICKY, SHARED, NODE, METRICS, USAGE)
 OTHERS = (USERS, GROUPS, RULE, SETS, UPSTREAMS, POOLS, STICKY, ADMIN, HELPERS, SHARED, NODE, METRICS, USAGE)
 
+#: Bytes of a file. A file that people write is shorter, and some files never end.
+MOST_BYTES = 16 << 20
+
 #: Most mistakes of one kind, or in one table, that are shown: a full list of very many would take minutes.
 MOST_TOLD = 100
 

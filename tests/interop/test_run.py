@@ -424,7 +424,7 @@ def test_pipes_are_the_program_s(own_names: Proxy) -> None:
 WITHOUT_ROOT = """
 import ctypes, os, sys
 import twisted.internet.epollreactor, encodings.idna  # this user may not read the interpreter's files
-import socksproxy.cli
+import socksproxy.cli, socksproxy.cli.parser
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)

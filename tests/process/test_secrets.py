@@ -121,7 +121,9 @@ def test_tracebacks(serve_as: Serve, monkeypatch: pytest.MonkeyPatch) -> Playing
     """A fault of ours in a handshake is logged in full, without the password."""
 
     def fail(self: Try, data: bytes) -> None:
-        raise RuntimeError(f"a fault with {self._route.hops[0].__dict__} and {self._handshake!r}")
+        hop = self._route.hops[0]
+        seen = {name: getattr(hop, name) for name in hop.__slots__}
+        raise RuntimeError(f"a fault with {seen} and {self._handshake!r}")
 
     there = yield ScriptedProxy(4, b"\x05\x02").start()
     monkeypatch.setattr(Try, "_go_on", fail)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ def scripted(path: Path, answers: Sequence[bytes]) -> Iterator[list[bytes]]:
         if thread.is_alive():
             with socket.socket(socket.AF_UNIX) as last:
                 if last.connect_ex(str(path)) == 0:
-                    last.sendall(b"stop")
+                    with suppress(OSError):  # the server has just ended
+                        last.sendall(b"stop")
             if thread.is_alive():
                 listening.close()
         thread.join(_PATIENCE)
