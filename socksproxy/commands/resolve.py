@@ -96,6 +96,8 @@ def resolve_pointer(
         answer: Address = yield asked
         if answer.type is not AddressType.DOMAIN_NAME:
             raise UpstreamFailed(f"the upstream answers RESOLVE_PTR with an address: {answer.host}")
+        if not answer.host:
+            raise UpstreamFailed("the upstream answers RESOLVE_PTR with an empty name")
         name = answer.host
     resolved()
     return Address(name, 0, AddressType.DOMAIN_NAME)

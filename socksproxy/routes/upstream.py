@@ -474,7 +474,8 @@ class Try:
         reached = self._destination
         if self._command is not Command.CONNECT:
             reached = self._dialed.reached
-        elif bound.type is AddressType.DOMAIN_NAME:
+        unsayable = self._command is Command.BIND and not bound.host
+        if bound.type is AddressType.DOMAIN_NAME and (self._command is Command.CONNECT or unsayable):
             bound = UNSPECIFIED
         self.result.callback(Dialed(link, reached, self._dialed.outgoing, bound, early))
 

@@ -11,7 +11,7 @@ import pytest_twisted
 
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
-from socksproxy.wire.words import Command
+from socksproxy.wire.words import Address, Command
 
 from ..conftest import Serve
 from ..routes.test_upstream import scripted
@@ -103,6 +103,20 @@ def test_replies(serve: Serve, scripted: Any, together: bool) -> Playing:
     assert there.ends[0].received[3:] == b"\x05\x02\x00\x03\x0bwww.example\x00\x15"
     record = yield proxy.record()
     assert (record["announced"], record["reached"]) == ("198.51.100.1:5000", "192.0.2.77:20")
+
+
+@pytest_twisted.inlineCallbacks
+def test_peer_with_an_empty_name(serve_as: Serve, scripted: Any) -> Playing:
+    """No reply has a form for it; the client is told an unspecified address."""
+    there = yield scripted(*open5(FIRST, b"\x05\x00\x00\x03\x00\x00\x50"))
+    proxy: Proxy = yield serve_as(**through("socks5", there.port, bind=True))
+
+    def scenario() -> Any:
+        with proxy.connect() as sock:
+            assert ask5(sock, "192.0.2.1", 21, Command.BIND)[0] == 0
+            return reply5(sock)
+
+    assert (yield proxy.play(scenario)) == (0, Address.of("0.0.0.0", 0))
 
 
 @pytest_twisted.inlineCallbacks

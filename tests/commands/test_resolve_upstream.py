@@ -72,6 +72,7 @@ IPV6 = b"\x05\x00\x00\x04" + bytes(15) + b"\x05\x00\x00"
         (Command.RESOLVE, "a.example", close, 1, None),
         (Command.RESOLVE_PTR, "198.51.100.7", NAME, 0, "www.example"),
         (Command.RESOLVE_PTR, "198.51.100.7", IPV4, 1, None),
+        (Command.RESOLVE_PTR, "198.51.100.7", b"\x05\x00\x00\x03\x00\x00\x00", 1, None),
         (Command.RESOLVE_PTR, "198.51.100.7", b"\x05\x04" + IPV4[2:], 4, None),
     ],
 )
