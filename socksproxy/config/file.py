@@ -33,7 +33,7 @@ from .redacted import without_secrets
 from .rules import policy_of
 from .shared import node_of, shared_in
 from .sticky import check_choice, check_names, sticky_of
-from .syntax import MOST_BYTES, parsed
+from .syntax import parsed
 from .upstreams import check_way, upstreams_in
 from .users import check_groups, directory_of
 from .warnings import of_commands, of_log, of_rules, of_upstreams, of_ways
@@ -42,6 +42,7 @@ from .words import (
     GROUPS,
     HELPERS,
     METRICS,
+    MOST_BYTES,
     MOST_TOLD,
     NODE,
     OTHERS,

@@ -13,7 +13,7 @@ from typing import Any
 from ..runtime.text import NotUTF8, without_mark
 from ..values.errors import ConfigError, Path
 from .lines import Twice, first_twice, lines_of, tokens_of, too_deep
-from .words import BARE_KEY, OTHERS, named
+from .words import BARE_KEY, MOST_BYTES, OTHERS, named
 
 if sys.version_info >= (3, 11):
     import tomllib
