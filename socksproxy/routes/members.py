@@ -8,6 +8,7 @@ left, one that is down is tried, too. Only a change of a member costs time for e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from heapq import heappop, heappush
@@ -164,7 +165,7 @@ class Members:
     :param upstreams: the upstreams by name.
     :param counters: gives the numbers of an upstream.
     :param chance: draws.
-    :ivar used: when a session asked last for a member, in the clock's seconds.
+    :ivar used: when a session asked last for a member, in the clock's seconds; none has: long ago.
     :ivar worked: when a member answered last.
     :ivar takes_names: whether all members look names up.
     :ivar judges_names: whether all members get names that are looked up here for the rules alone.
@@ -188,7 +189,7 @@ class Members:
         self.takes_names = self.judges_names = False
         self.worked = 0.0
         self.name = name
-        self.used = clock.seconds()
+        self.used = -math.inf
         self.wake: Callable[[], None] | None = None
         self.way: Callable[[Member], Route]
         self.configure(settings, upstreams, counters)

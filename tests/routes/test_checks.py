@@ -40,6 +40,7 @@ class Checked:
             check=PoolCheck(every=every, connect=DESTINATION, at_once=at_once),
         )
         self.members = Members(self.clock, "eu", settings, ways, lambda name, _: UpstreamCounters(name))
+        self.members.used = 0.0  # by a session
         self.moments: list[tuple[float, str]] = []
         self.pending: list[tuple[Member, Deferred[None]]] = []
         self.answer: Callable[[Member], Any] = lambda _: succeed(None)
