@@ -9,7 +9,7 @@ from typing import Any
 
 from ..values.errors import ConfigError, Path
 from ..values.helpers import FORMAT, HelperSettings
-from .readers import Key, Reader, each, plain, read_table, text, typed
+from .readers import Key, Reader, each, named_tables, plain, read_table, text, typed
 from .words import HELPERS, nearest
 
 #: The examples and units of the keys; the docstring of the class describes them.
@@ -44,29 +44,12 @@ def helpers_in(tables: Any, errors: list[ConfigError]) -> dict[str, HelperSettin
     :returns: the helpers by name; None: there are mistakes.
     """
     known = len(errors)
-    if tables is None:
-        return {}
-    if not isinstance(tables, dict):
-        reason = f"each has a table of its own: it begins with [{HELPERS}.NAME]"
-        errors.append(ConfigError(reason, path=(HELPERS,), shown=False))
-        return None
-    found = {}
-    for name, table in tables.items():
-        path: Path = (HELPERS, name)
-        try:
-            helper = _helper(table, path, errors)
-        except ConfigError as problem:
-            errors.append(problem.within(path))
-        else:
-            if helper is not None:
-                found[name] = helper
+    found = named_tables(tables, HELPERS, lambda table, path: _helper(table, path, errors), errors)
     return found if len(errors) == known else None
 
 
 def _helper(table: Any, path: Path, errors: list[ConfigError]) -> HelperSettings | None:
     known = len(errors)
-    if not isinstance(table, dict):
-        raise ConfigError(f"not a table: it begins with [{HELPERS}.NAME]", shown=False)
     found = read_table(table, path, _READERS, errors)
     if "command" not in table:
         errors.append(ConfigError("command is missing", path=path, shown=False))

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ..errors import NameNotFound
-from ..net.names import canonical
 from ..policy.sets import SetFileError
 from ..routes.member_files import MembersFile
 from ..values.errors import ConfigError, Path
@@ -19,7 +17,7 @@ from ..values.pools import Choose, PoolCheck, UpstreamPool, problems_of_pools
 from ..values.upstreams import Upstream
 from ..wire.words import Address
 from .environment import expanded
-from .readers import Key, Reader, each, plain, read_table, text, typed
+from .readers import Key, Reader, each, named_tables, number_by, place_in, plain, read_table, text, typed
 from .words import POOLS, listed
 
 #: The examples and units of the keys; the docstring of the class describes them.
@@ -35,7 +33,7 @@ POOL_KEYS = {
     "otherwise": Key('"direct"'),
 }
 
-_seconds = seconds()
+_number_of_seconds = number_by(seconds())
 
 
 def pools_in(
@@ -51,25 +49,16 @@ def pools_in(
     :returns: the pools by name; None: there are mistakes, here or in the upstreams.
     """
     known = len(errors)
-    if tables is None:
-        return {} if upstreams is not None else None
-    if not isinstance(tables, dict):
-        reason = f"each has a table of its own: it begins with [{POOLS}.NAME]"
-        errors.append(ConfigError(reason, path=(POOLS,), shown=False))
-        return None
     readers = {**_READERS, "members-file": plain(partial(_members_file, directory))}
-    found: dict[str, UpstreamPool] = {}
-    for name, table in tables.items():
-        path: Path = (POOLS, name)
+
+    def read(table: Any, path: Path) -> UpstreamPool | None:
         before = len(errors)
-        try:
-            if not isinstance(table, dict):
-                raise ConfigError(f"not a table: it begins with [{POOLS}.NAME]", shown=False)
-            values = read_table(table, path, readers, errors)
-            if len(errors) == before:
-                found[name] = UpstreamPool(**{key.replace("-", "_"): value for key, value in values.items()})
-        except ConfigError as problem:
-            errors.append(problem.within(path))
+        values = read_table(table, path, readers, errors)
+        if len(errors) > before:
+            return None
+        return UpstreamPool(**{key.replace("-", "_"): value for key, value in values.items()})
+
+    found = named_tables(tables, POOLS, read, errors)
     if upstreams is None:
         return None
     if len(errors) == known:
@@ -96,22 +85,8 @@ def _choose(value: Any) -> Choose:
     return Choose(value)
 
 
-def _number_of_seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError("not a number")
-    return float(_seconds(str(value)))
-
-
 def _destination(value: Any) -> Address:
-    host, colon, port = text(value).rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    right = port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536
-    if not (colon and bare and right) or (":" in bare and not host.startswith("[")):
-        raise ConfigError("not HOST:PORT, such as www.example.org:443 or [2001:db8::1]:443")
-    try:
-        return canonical(Address.of(bare, int(port)))
-    except NameNotFound:
-        raise ConfigError("the host is not a valid name or address") from None
+    return place_in(text(value), "www.example.org:443")
 
 
 def _check(value: Any, path: Path, errors: list[ConfigError]) -> PoolCheck | None:

@@ -8,11 +8,17 @@ wrong it adds to the list, or raises, and the rest is read nevertheless. So one 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from ..errors import NameNotFound
+from ..net.names import canonical
 from ..policy.rules import Problem
 from ..values.errors import ConfigError, Path
+from ..values.parsers import Parser
+from ..wire.words import Address
 from .words import MOST_TOLD, listed, nearest
+
+T = TypeVar("T")
 
 #: What TOML promises of whole numbers.
 _MOST_BITS = 63
@@ -62,6 +68,35 @@ def typed(*kinds: type) -> Callable[[Any], Any]:
 
 #: Reads true or false; text.
 flag, text = typed(bool), typed(str)
+
+
+def number_by(parse: Parser) -> Callable[[Any], float]:
+    """Reads a number as *parse*, a parser of the command line, does."""
+
+    def read(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ConfigError("not a number")
+        return float(parse(str(value)))
+
+    return read
+
+
+def place_in(value: str, example: str) -> Address:
+    """
+    The host and the port in *value*.
+
+    :param example: a right value with a name, for the message.
+    :raises ConfigError: when *value* is no such thing.
+    """
+    host, colon, port = value.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    right = port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536
+    if not (colon and bare and right) or (":" in bare and not host.startswith("[")):
+        raise ConfigError(f"not HOST:PORT, such as {example} or [2001:db8::1]:{example.rpartition(':')[2]}")
+    try:
+        return canonical(Address.of(bare, int(port)))
+    except NameNotFound:
+        raise ConfigError("the host is not a valid name or address") from None
 
 
 def each(parse: Callable[[Any], Any], alone: str = "") -> Reader:
@@ -127,6 +162,43 @@ def read_table(
     if unknown is None and len(strange) > MOST_TOLD:
         reason = f"and {len(strange) - MOST_TOLD} more such keys"
         errors.append(ConfigError(reason, path=(*path, strange[MOST_TOLD]), shown=False))
+    return found
+
+
+def named_tables(
+    tables: Any,
+    kind: str,
+    read: Callable[[Any, Path], T | None],
+    errors: list[ConfigError],
+    check_name: Callable[[Any], None] = lambda name: None,
+) -> dict[str, T]:
+    """
+    What is right in tables that have names of their own, such as ``[upstreams.NAME]``.
+
+    :param tables: the value of the key *kind*; None: the file does not have it.
+    :param read: called with a table and its path; returns None, or raises, where the table is wrong.
+    :param errors: receives every mistake.
+    :param check_name: raises where a table cannot have the name.
+    """
+    found: dict[str, T] = {}
+    if tables is None:
+        return found
+    if not isinstance(tables, dict):
+        reason = f"each has a table of its own: it begins with [{kind}.NAME]"
+        errors.append(ConfigError(reason, path=(kind,), shown=False))
+        return found
+    for name, table in tables.items():
+        path: Path = (kind, name)
+        try:
+            check_name(name)
+            if not isinstance(table, dict):
+                raise ConfigError(f"not a table: it begins with [{kind}.NAME]", shown=False)
+            value = read(table, path)
+        except ConfigError as problem:
+            errors.append(problem.within(path))
+        else:
+            if value is not None:
+                found[name] = value
     return found
 
 

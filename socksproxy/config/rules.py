@@ -7,7 +7,7 @@ Which values are right is for :class:`~socksproxy.policy.rules.Rule` and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import fields
@@ -15,10 +15,10 @@ from attrs import fields
 from ..policy.compiled import RulePolicy
 from ..policy.rules import Problem, Rule, RuleError, RuleTimeouts
 from ..values.errors import ConfigError, Path
-from ..values.parsers import Parser, seconds
+from ..values.parsers import seconds
 from ..values.timeouts import NEVER
 from .limits import limits_reader
-from .readers import Reader, error_of, plain, read_table
+from .readers import Reader, error_of, number_by, plain, read_table
 from .sets import sets_of
 from .words import MOST_TOLD, RULE
 
@@ -115,9 +115,9 @@ def _rules(rules: Any, quota_file: bool, errors: list[ConfigError]) -> dict[int,
         **dict.fromkeys(_PLAIN_RULE_KEYS, plain(_simple)),
         "limits": limits_reader(quota_file, scope="rule"),
         "user-limits": limits_reader(quota_file),
-        CONNECT_TIMEOUT: plain(_timeout_by(_connect)),
-        IDLE_TIMEOUT: plain(_timeout_by(_idle)),
-        HALF_CLOSED_TIMEOUT: plain(_timeout_by(_idle)),
+        CONNECT_TIMEOUT: plain(number_by(_connect)),
+        IDLE_TIMEOUT: plain(number_by(_idle)),
+        HALF_CLOSED_TIMEOUT: plain(number_by(_idle)),
     }
     return {number: _rule((RULE, number), rules, readers, errors) for number, _ in enumerate(rules)}
 
@@ -154,16 +154,6 @@ def _names_differ(rules: Any, errors: list[ConfigError]) -> bool:
             right = f"another name: the rule number {first[name] + 1} has this one"
             errors.append(ConfigError(right, path=(RULE, number, "name")))
     return len(errors) == known
-
-
-def _timeout_by(parse: Parser) -> Callable[[Any], float]:
-    def read(value: Any) -> float:
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise ConfigError("not a number")
-        found: float = parse(str(value))
-        return found
-
-    return read
 
 
 def _timeouts(found: dict[str, Any]) -> RuleTimeouts | None:

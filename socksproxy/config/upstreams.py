@@ -9,8 +9,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
-from ..errors import NameNotFound, describe
-from ..net.names import canonical
+from ..errors import describe
 from ..net.sockets import SO_BINDTODEVICE, can_enter_namespaces
 from ..routes.endpoint_reactor import check_endpoint
 from ..routes.hops import Hop
@@ -32,7 +31,7 @@ from ..values.upstreams import (
 from ..wire.password import Credentials
 from ..wire.words import Address
 from .environment import expanded
-from .readers import Key, Reader, flag, plain, read_table, text, typed
+from .readers import Key, Reader, flag, named_tables, number_by, place_in, plain, read_table, text, typed
 from .words import UPSTREAMS, listed, nearest
 
 #: The examples and units of the keys; the docstring of the class describes them.
@@ -58,7 +57,6 @@ UPSTREAM_KEYS = {
     "proxy-protocol": Key("2"),
 }
 
-_seconds = seconds()
 #: Bytes of the longest name of an interface (IFNAMSIZ, without the zero at the end).
 _LONGEST_INTERFACE = 15
 #: Most bytes of a file with a password.
@@ -75,26 +73,16 @@ def upstreams_in(tables: Any, directory: str, errors: list[ConfigError]) -> dict
     :returns: the upstreams by name; None: there are mistakes.
     """
     known = len(errors)
-    if tables is None:
-        return {}
-    if not isinstance(tables, dict):
-        reason = f"each has a table of its own: it begins with [{UPSTREAMS}.NAME]"
-        errors.append(ConfigError(reason, path=(UPSTREAMS,), shown=False))
-        return None
     readers = dict(_READERS)
     readers["login"] = partial(_login, directory)
     readers["ca-file"] = plain(lambda value: os.path.join(directory, expanded(value)))
-    found: dict[str, Upstream] = {}
-    for name, table in tables.items():
-        path: Path = (UPSTREAMS, name)
-        try:
-            check_upstream_name(name)
-            upstream = _upstream(table, path, readers, errors)
-        except ConfigError as problem:
-            errors.append(problem.within(path))
-        else:
-            if upstream is not None:
-                found[name] = upstream
+    found = named_tables(
+        tables,
+        UPSTREAMS,
+        lambda table, path: _upstream(table, path, readers, errors),
+        errors,
+        check_upstream_name,
+    )
     if len(errors) == known:
         errors += [problem.within((UPSTREAMS,)) for problem in problems_of(found)]
     return found if len(errors) == known else None
@@ -131,8 +119,6 @@ def _upstream(
     table: Any, path: Path, readers: Mapping[str, Reader], errors: list[ConfigError]
 ) -> Upstream | None:
     known = len(errors)
-    if not isinstance(table, dict):
-        raise ConfigError(f"not a table: it begins with [{UPSTREAMS}.NAME]", shown=False)
     found = read_table(table, path, readers, errors)
     if "type" not in table:
         errors.append(ConfigError("type is missing", path=path, shown=False))
@@ -152,15 +138,7 @@ def _type(value: Any) -> UpstreamType:
 
 
 def _address(value: Any) -> Address:
-    host, colon, port = expanded(value).rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    right = port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536
-    if not (colon and bare and right) or (":" in bare and not host.startswith("[")):
-        raise ConfigError("not HOST:PORT, such as proxy.example.org:1080 or [2001:db8::1]:1080")
-    try:
-        return canonical(Address.of(bare, int(port)))
-    except NameNotFound:
-        raise ConfigError("the host is not a valid name or address") from None
+    return place_in(expanded(value), "proxy.example.org:1080")
 
 
 def _endpoint(value: Any) -> str:
@@ -201,12 +179,6 @@ def _version(value: Any) -> int:
     return int(value)
 
 
-def _try_timeout(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError("not a number")
-    return float(_seconds(str(value)))
-
-
 def _login(directory: str, value: Any, path: Path, errors: list[ConfigError]) -> Any:
     if isinstance(value, str) and value in (CLIENTS_OWN, EACH_SESSION, GSSAPI):
         return value
@@ -245,7 +217,7 @@ _READERS: dict[str, Reader] = {
     "address": plain(_address),
     "via": plain(text),
     "resolve": plain(_resolve),
-    "try-timeout": plain(_try_timeout),
+    "try-timeout": plain(number_by(seconds())),
     "max-sessions": plain(typed(int)),
     "weight": plain(typed(int)),
     "endpoint": plain(_endpoint),
