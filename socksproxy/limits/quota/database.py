@@ -132,7 +132,7 @@ class Database:
         :raises FileLost: when the file was open before, and its content is gone.
         :raises UsageFileError: when the file cannot be opened, or is not ours.
         """
-        if self._identity is not None and _identity(self.path) != self._identity:
+        if self._identity is not None and identity_of(self.path) != self._identity:
             self.close()
             there = os.path.lexists(self.path)
             raise FileLost(f"{self.path}: {'is another file than before' if there else 'is gone'}")
@@ -167,7 +167,7 @@ class Database:
         """Close the file, and open the file that is there now or a new file."""
         self.close()
         with self._told(), _alone(os.path.dirname(self.path)):
-            if self._identity is not None and _identity(self.path) == self._identity:
+            if self._identity is not None and identity_of(self.path) == self._identity:
                 self._set_aside()  # otherwise another process has done so
             self._identity = None
             try:
@@ -290,12 +290,12 @@ class Database:
             raise UsageFileError(f"{self.path}: is not a regular file")
         if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
             raise UsageFileError(f"{self.path}: this process may not read and write it")
-        identity = _identity(self.path)
+        identity = identity_of(self.path)
         self._connection = connection = sqlite3.connect(
             self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
         )
         connection.execute("BEGIN IMMEDIATE")  # fails when the file cannot be written
-        if self._identity is None and _is_new(connection):
+        if self._identity is None and is_new(connection):
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -307,11 +307,11 @@ class Database:
         self._identity = identity
 
     def _check(self, connection: sqlite3.Connection) -> None:
-        if self._identity is not None and _is_new(connection):
+        if self._identity is not None and is_new(connection):
             raise ForeignFile(f"{self.path}: is empty")
-        if _pragma(connection, "application_id") != APPLICATION:
+        if pragma(connection, "application_id") != APPLICATION:
             raise ForeignFile(f"{self.path}: is the database of another program")
-        version = _pragma(connection, "user_version")
+        version = pragma(connection, "user_version")
         if version != VERSION:
             raise ForeignFile(f"{self.path}: has format {version}, and this proxy knows format {VERSION}")
 
@@ -370,15 +370,18 @@ def _total(connection: sqlite3.Connection, period: str, holder: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _is_new(connection: sqlite3.Connection) -> bool:
-    return _pragma(connection, "application_id") == 0 and _pragma(connection, "schema_version") == 0
+def is_new(connection: sqlite3.Connection) -> bool:
+    """Whether nothing is in the database yet."""
+    return pragma(connection, "application_id") == 0 and pragma(connection, "schema_version") == 0
 
 
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
+def pragma(connection: sqlite3.Connection, name: str) -> int:
+    """The number of the pragma *name*."""
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def identity_of(path: str) -> tuple[int, int] | None:
+    """What tells the file at *path* from another one of the same name; None: there is none."""
     try:
         status = os.stat(path)
     except OSError:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from ...values.records import RecordSettings
-from .database import BUSY, UsageFileError
+from .database import BUSY, UsageFileError, identity_of, is_new, pragma
 
 #: The mark of our files: "SOCR".
 APPLICATION = 0x534F4352
@@ -126,7 +126,7 @@ class RecordFile:
         :param now: the seconds since the epoch.
         :raises UsageFileError: when the file cannot be opened, or is not ours.
         """
-        if self._connection is not None and _identity(self.path) != self._identity:
+        if self._connection is not None and identity_of(self.path) != self._identity:
             self.close()
         if self._connection is None:
             with self._told():
@@ -198,21 +198,20 @@ class RecordFile:
         with suppress(FileExistsError):
             # SQLite would make a file that other users can read.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        self._identity = _identity(self.path)
+        self._identity = identity_of(self.path)
         self._connection = connection = sqlite3.connect(
             self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
         )
         connection.execute("BEGIN IMMEDIATE")  # fails when the file cannot be written
-        mark = _pragma(connection, "application_id")
-        if mark == 0 and _pragma(connection, "schema_version") == 0:
+        if is_new(connection):
             for statement in _SCHEMA:
                 connection.execute(statement)
             connection.execute("INSERT INTO sqlite_sequence VALUES ('records', ?)", (int(now * 1000),))
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
-        elif mark != APPLICATION:
+        elif pragma(connection, "application_id") != APPLICATION:
             raise sqlite3.DatabaseError("is the database of another program")
-        elif _pragma(connection, "user_version") != VERSION:
+        elif pragma(connection, "user_version") != VERSION:
             raise sqlite3.DatabaseError("has another format than this proxy knows")
         connection.execute("COMMIT")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -228,15 +227,3 @@ def check_records(settings: RecordSettings | None) -> None:
         file = RecordFile(settings.file, settings.days)
         file.open(time.time())
         file.close()
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
