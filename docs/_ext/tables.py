@@ -14,9 +14,10 @@ import re
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
+from enum import Enum
 from functools import cmp_to_key, partial
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import attrs
 
@@ -61,7 +62,7 @@ from socksproxy.policy.rules import Rule
 from socksproxy.values.helpers import HelperSettings
 from socksproxy.values.limits import Fallback
 from socksproxy.values.metrics import MetricsSettings
-from socksproxy.values.pools import Choose, UpstreamPool
+from socksproxy.values.pools import UpstreamPool
 from socksproxy.values.records import RecordSettings
 from socksproxy.values.shared import SharedSettings
 from socksproxy.values.sticky import StickySettings
@@ -210,127 +211,46 @@ def config_records(kind: type, keys: Mapping[str, Key]) -> Iterator[Row]:
         yield (f"``{key}``", _RECORD_TYPES[kinds[key]], "none", f"``{known.example}``", meanings[key])
 
 
-def config_upstreams() -> Iterator[Row]:
-    """The keys of an upstream in the configuration file."""
-    yield ("Key", "Type", "Default", "Example", "Meaning")
-    meanings = _meanings(Upstream)
-    for key, known in upstreams.UPSTREAM_KEYS.items():
-        name = key.replace("-", "_")
-        default = next(field for field in attrs.fields(Upstream) if field.name == name).default
-        shown = {None: "none", attrs.NOTHING: "none: required"}.get(default, str(default))
-        kind = _UPSTREAM_TYPES.get(key, "text")
-        yield (f"``{key}``", kind, shown, f"``{known.example}``", meanings[name])
-
-
-def config_pools() -> Iterator[Row]:
-    """The keys of a pool in the configuration file."""
-    yield ("Key", "Type", "Default", "Example", "Meaning")
-    meanings = _meanings(UpstreamPool)
-    for key, known in pools.POOL_KEYS.items():
-        name = key.replace("-", "_")
-        default = next(field for field in attrs.fields(UpstreamPool) if field.name == name).default
-        shown = "none" if default is None else default.value if isinstance(default, Choose) else str(default)
-        kind = _POOL_TYPES.get(key, "text")
-        yield (
-            f"``{key}``",
-            kind,
-            "``[]``" if default == () else shown,
-            f"``{known.example}``",
-            meanings[name],
-        )
-
-
-def config_sticky() -> Iterator[Row]:
-    """The keys of sticky sessions in the configuration file."""
-    yield ("Key", "Type", "Default", "Example", "Meaning")
-    meanings = _meanings(StickySettings)
-    for key, known in sticky.STICKY_KEYS.items():
-        name = sticky.FIELDS.get(key, key.replace("-", "_"))
-        default = next(field for field in attrs.fields(StickySettings) if field.name == name).default
-        shown = {None: "none", (): "``[]``", False: "false"}.get(default) or f"``{default}``"
-        kind = _STICKY_TYPES.get(key, "text")
-        yield (f"``{key}``", kind, shown, f"``{known.example}``", meanings[name])
-
-
-def config_admin() -> Iterator[Row]:
-    """The keys of ``[admin]``."""
-    kinds = {"listener": "tables", "names": "list of texts", "notice": "number (seconds)"}
-    yield from _admin_keys(admin.ADMIN_KEYS, AdminSettings, kinds)
-
-
-def config_admin_listener() -> Iterator[Row]:
-    """The keys of ``[[admin.listener]]``."""
-    yield from _admin_keys(admin.ADMIN_LISTENER_KEYS, AdminListener, {})
-
-
-def _admin_keys(
-    keys: Mapping[str, Key], cls: type[AdminSettings | AdminListener], kinds: Mapping[str, str]
+def settings_keys(
+    keys: Mapping[str, Key], cls: type[Any], kinds: Mapping[str, str], names: Mapping[str, str] = {}
 ) -> Iterator[Row]:
+    """
+    The keys of one table of the configuration file.
+
+    :param keys: their examples.
+    :param cls: the class of the settings, whose docstring describes them.
+    :param kinds: the types of the keys that are no text.
+    :param names: the fields of the keys that have other names.
+    """
     yield ("Key", "Type", "Default", "Example", "Meaning")
-    meanings = _meanings(cls)
-    defaults = {field.name: field.default for field in attrs.fields(cls)}
+    meanings, fields = _meanings(cls), attrs.fields_dict(cls)
     for key, known in keys.items():
-        name = "listeners" if key == "listener" else key.replace("-", "_")
-        default = defaults[name]
-        shown = {attrs.NOTHING: "none: required"}.get(default, str(default))
-        if default is None or default == ():
-            shown = "none"
-        elif isinstance(default, attrs.Factory):
-            shown = "see the meaning"
-        yield (
-            f"``{key}``",
-            kinds.get(key, "text"),
-            shown,
-            f"``{known.example}``",
-            known.meaning or meanings[name],
-        )
+        name = names.get(key, key.replace("-", "_"))
+        meaning = known.meaning or meanings[name]
+        default = _shown_default(fields[name].default)
+        yield (f"``{key}``", kinds.get(key, "text"), default, f"``{known.example}``", meaning)
 
 
-def config_helpers() -> Iterator[Row]:
-    """The keys of an external helper in the configuration file."""
-    yield ("Key", "Type", "Default", "Example", "Meaning")
-    meanings = _meanings(HelperSettings)
-    for key, known in helpers.HELPER_KEYS.items():
-        name = key.replace("-", "_")
-        default = attrs.fields_dict(HelperSettings)[name].default
-        shown = "none: required" if default is attrs.NOTHING else str(default)
-        kind = {"command": "list of texts", "format": "text"}.get(key, "number")
-        yield (f"``{key}``", kind, shown, f"``{known.example}``", meanings[name])
+def _shown_default(default: object) -> str:
+    if default is attrs.NOTHING:
+        return "none: required"
+    if default is None:
+        return "none"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        return "see the meaning"
+    if default == ():
+        return "``[]``"
+    text = default.value if isinstance(default, Enum) else default
+    return f"``{text}``" if isinstance(text, str) else str(text)
 
 
 def config_shared() -> Iterator[Row]:
     """The keys of the store that nodes share, and of a node."""
-    yield ("Key", "Type", "Default", "Example", "Meaning")
-    meanings = _meanings(SharedSettings)
-    for key, known in shared.SHARED_KEYS.items():
-        field = next(field for field in attrs.fields(SharedSettings) if field.name == key.replace("-", "_"))
-        default = {None: "none", attrs.NOTHING: "none: required", True: "true"}.get(
-            field.default, field.default
-        )
-        kind = _SHARED_TYPES.get(key, "text")
-        yield (f"``{key}``", kind, str(default), f"``{known.example}``", meanings[field.name])
+    yield from settings_keys(shared.SHARED_KEYS, SharedSettings, _SHARED_TYPES)
     for key, known in shared.NODE_KEYS.items():
         yield (f"``{key}`` of ``[node]``", "text", "the machine's", f"``{known.example}``", known.meaning)
-
-
-def config_metrics() -> Iterator[Row]:
-    """The keys of ``[metrics]`` in the configuration file."""
-    yield ("Key", "Type", "Default", "Example", "Meaning")
-    meanings = _meanings(MetricsSettings)
-    for key, known in metrics.METRIC_KEYS.items():
-        default = next(field for field in attrs.fields(MetricsSettings) if field.name == key).default
-        yield (f"``{key}``", "whole number", str(default), f"``{known.example}``", meanings[key])
-
-
-def config_usage() -> Iterator[Row]:
-    """The keys of ``[usage]`` in the configuration file."""
-    yield ("Key", "Type", "Default", "Example", "Meaning")
-    meanings = _meanings(RecordSettings)
-    for key, known in records.RECORD_KEYS.items():
-        default = next(field for field in attrs.fields(RecordSettings) if field.name == key).default
-        kind = "whole number" if key == "days" else "file"
-        shown = "none" if default is attrs.NOTHING else str(default)
-        yield (f"``{key}``", kind, shown, f"``{known.example}``", meanings[key])
 
 
 def all_metrics() -> Iterator[Row]:
@@ -411,6 +331,18 @@ _STICKY_TYPES = {
     "strict": "true or false",
 }
 
+_ADMIN_TYPES = {"listener": "tables", "names": "list of texts", "notice": "number (seconds)"}
+
+_HELPER_TYPES = {
+    **dict.fromkeys(helpers.HELPER_KEYS, "number"),
+    "command": "list of texts",
+    "format": "text",
+}
+
+_METRIC_TYPES = {"users": "whole number"}
+
+_USAGE_TYPES = {"file": "file", "days": "whole number"}
+
 _SHARED_TYPES = {"required": "true or false", "nodes": "whole number"}
 
 _UPSTREAM_TYPES = {"login": "table, or text", "try-timeout": "number (seconds)"}
@@ -458,20 +390,22 @@ _RECORD_TYPES = {
 TABLES = {
     "config-users": partial(config_records, UserRecord, users.USER_KEYS),
     "config-groups": partial(config_records, GroupRecord, users.GROUP_KEYS),
-    "config-upstreams": config_upstreams,
-    "config-pools": config_pools,
+    "config-upstreams": partial(settings_keys, upstreams.UPSTREAM_KEYS, Upstream, _UPSTREAM_TYPES),
+    "config-pools": partial(settings_keys, pools.POOL_KEYS, UpstreamPool, _POOL_TYPES),
     "ctl-subcommands": ctl_subcommands,
     "ctl-options": ctl_options,
     "ctl-statuses": ctl_statuses,
-    "config-admin": config_admin,
-    "config-admin-listener": config_admin_listener,
-    "config-helpers": config_helpers,
+    "config-admin": partial(
+        settings_keys, admin.ADMIN_KEYS, AdminSettings, _ADMIN_TYPES, {"listener": "listeners"}
+    ),
+    "config-admin-listener": partial(settings_keys, admin.ADMIN_LISTENER_KEYS, AdminListener, {}),
+    "config-helpers": partial(settings_keys, helpers.HELPER_KEYS, HelperSettings, _HELPER_TYPES),
     "config-shared": config_shared,
-    "config-metrics": config_metrics,
-    "config-usage": config_usage,
+    "config-metrics": partial(settings_keys, metrics.METRIC_KEYS, MetricsSettings, _METRIC_TYPES),
+    "config-usage": partial(settings_keys, records.RECORD_KEYS, RecordSettings, _USAGE_TYPES),
     "metrics": all_metrics,
     "config-sets": config_sets,
-    "config-sticky": config_sticky,
+    "config-sticky": partial(settings_keys, sticky.STICKY_KEYS, StickySettings, _STICKY_TYPES, sticky.FIELDS),
     "config-limit-keys": config_limits,
     "config-rule": config_rule,
     **{f"config-{name}": partial(config_keys, name) for name in FILE_TABLES},

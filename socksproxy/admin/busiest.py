@@ -23,7 +23,7 @@ from .lines import append_line
 from .rows import row_of
 from .selection import Seen
 
-#: What is told of a session that lives, and of one that has ended.
+#: The fields of a session that lives, and of a session that has ended.
 LIVE = (
     *("id", "client", "user", "command", "destination", "rule", "via", "phase"),
     *("began", "sent", "received", "rate"),

@@ -1,5 +1,5 @@
 """
-What is told of one session that lives.
+The fields of one session that lives.
 """
 
 from __future__ import annotations

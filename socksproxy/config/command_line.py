@@ -132,14 +132,14 @@ class CommandLine(usage.Options, AuthOptionMixin):
     :param resources: opens what the options name; None: what fits the number of workers.
     :param config: what the configuration file holds, for one who must not read it again; None: it is read.
     :param directory: from where it is named; None: from where the process is now.
-    :param node: what the node's own file holds, likewise.
+    :param node: what the node's own file holds, for one who must not read it again; None: it is read.
     :ivar resources: that one, once they are parsed.
     :ivar plan: what they mean, once they are parsed.
     :ivar arguments: what was parsed, for a worker to parse it again.
     :ivar config: what the configuration file holds, or None where there is none.
     :ivar node: what the node's own file holds, or None where there is none.
     :ivar origin: where it comes from; None: from nowhere, or another process has read it.
-    :ivar seen: the configuration as it was found there; None: likewise.
+    :ivar seen: the configuration as it was found there; None: from nowhere, or another process has read it.
     :ivar present: the one in force, when it is read again; None: the server starts.
     :ivar fallback: why the last good one counts, and not what is there now; empty: it does not.
     """

@@ -72,7 +72,7 @@ def _confirm(question: str) -> None:
     """
     Ask the operator.
 
-    :raises CtlFailed: when the answer is no, or there is nobody to ask.
+    :raises CtlFailed: when the answer is no, or no terminal can ask.
     """
     if not sys.stdin.isatty():
         raise CtlFailed("there is no terminal on which to ask: give --yes", USAGE)

@@ -103,7 +103,7 @@ class AdminAnswer:
 
 
 def places(environment: Mapping[str, str]) -> list[str]:
-    """Where the socket of a server is looked for when nobody says where it is."""
+    """The places of a server's socket, where no option names one."""
     runtime = environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
     found = [runtime] if runtime else []
     found.append("/run/socksproxy")
@@ -293,7 +293,7 @@ def token_in(path: str) -> str:
 
 
 def _head(stream: BinaryIO) -> tuple[int, int | None]:
-    """The status of the answer that begins, and how many bytes its body has; None: nobody says."""
+    """The status of the answer that begins, and how many bytes its body has; None: the header is missing."""
     first = stream.readline(_LONGEST_LINE).split()
     if not first:
         raise CtlFailed("the server closes the connection without an answer", NO_SERVER)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-#: Sessions of one page, and of a list when nobody says how many.
+#: Sessions of one page, and of a list without --limit.
 _PAGE, _USUAL = 1000, 100
 #: Seconds between two looks: usually, and at least.
 _EVERY, _LEAST_EVERY = 2.0, 0.1

@@ -85,7 +85,7 @@ class Orders(NamedTuple):
         None: each worker counts for itself.
     :ivar status: where it says what it is at.
     :ivar config: what the configuration file held when the supervisor read it, if there is one.
-    :ivar node: likewise, what the node's own file held.
+    :ivar node: what the node's own file held then, if there is one.
     :ivar directory: in which names of files are looked up.
     :ivar channel: where further orders come; None: there are none.
     :ivar ids: the generation and the serial number that the ids of its sessions begin with; None: they
