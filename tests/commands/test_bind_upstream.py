@@ -16,7 +16,19 @@ from socksproxy.wire.words import Address, Command
 from ..conftest import Serve
 from ..routes.test_upstream import scripted
 from ..support.origin import Origin, echo
-from ..support.proxy import Playing, Proxy, ask4, ask5, echoes, reactor, reply4, reply5, until
+from ..support.proxy import (
+    Playing,
+    Proxy,
+    ask4,
+    ask5,
+    echoes,
+    greet,
+    reactor,
+    reply4,
+    reply5,
+    request5,
+    until,
+)
 from ..support.scripted_proxy import ScriptedEnd, Step, close, open5
 from ..support.upstreams import through, upstream
 
@@ -113,7 +125,9 @@ def test_peer_with_an_empty_name(serve_as: Serve, scripted: Any) -> Playing:
 
     def scenario() -> Any:
         with proxy.connect() as sock:
-            assert ask5(sock, "192.0.2.1", 21, Command.BIND)[0] == 0
+            greet(sock)
+            sock.sendall(request5("192.0.2.1", 21, Command.BIND))
+            assert reply5(sock, len(FIRST))[0] == 0
             return reply5(sock)
 
     assert (yield proxy.play(scenario)) == (0, Address.of("0.0.0.0", 0))

@@ -195,7 +195,9 @@ def test_idle(start: Any, monkeypatch: pytest.MonkeyPatch) -> Playing:
 @pytest_twisted.inlineCallbacks
 def test_owes_all_answers(start: Any, program: Program) -> Playing:
     """A program that loses questions is started anew when all of its channels are taken."""
-    helper = start(children=1, concurrency=2, timeout=0.2)
+    helper = start(children=1, concurrency=2, timeout=20)
+    assert (yield helper.ask((b"yes",))).verdict is HelperVerdict.YES
+    helper.settings = program.settings(children=1, concurrency=2, timeout=0.2)
     yield gatherResults([helper.ask((b"hang",)) for _ in range(2)])
     helper.settings = program.settings(children=1, concurrency=2, timeout=20)
     assert (yield helper.ask((b"no",))).verdict is HelperVerdict.NO
