@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ..logs.printable import line_of_record
 from ..shared.commands import Deed
 from .control import Control, Gathered
 from .errors import RequestRefused
@@ -90,11 +91,12 @@ class HolderRoutes:
         return told.addCallback(self._with_usage, name)
 
     def _user(self, gathered: Gathered, name: str) -> dict[str, Any]:
-        row = _merged(gathered).get(name)
+        shown = line_of_record(name)
+        row = _merged(gathered).get(shown)
         known = self._control.user(name)
         if row is None and not known["known"]:
             raise RequestRefused(404, "there is no such user, and there are no sessions of that name")
-        return {**(row or _row(name)), **known, "missing": gathered.missing}
+        return {**(row or _row(shown)), **known, "missing": gathered.missing}
 
     def _with_usage(self, row: dict[str, Any], name: str) -> Any:
         return self._control.usage_of(name).addCallback(lambda usage: {**row, "usage": usage})

@@ -53,17 +53,24 @@ class HolderAnswers:
         """Users with sessions, or who have logged in since the first such question."""
         if self._context.last_logins is None:
             self._context.last_logins = {}
-        return self._users(arguments["sort"], arguments["limit"], arguments["user"])
+        only = arguments["user"]
+        # Two names that are shown in the same way are one here.
+        return self._users(
+            arguments["sort"], arguments["limit"], None if only is None else line_of_record(only)
+        )
 
     def _users(self, sort: str, limit: int, only: str | None) -> Work:
         users: dict[str, list[float]] = {}
         for some in self._look():
             for seen in some:
                 user = seen.session.client.user
-                if user is None or (only is not None and user != only):
+                if user is None:
+                    continue
+                user = line_of_record(user)
+                if only is not None and user != only:
                     continue
                 service = seen.session.service
-                row = users.setdefault(line_of_record(user), [0, 0, 0, 0.0])
+                row = users.setdefault(user, [0, 0, 0, 0.0])
                 row[0] += 1
                 row[3] += seen.rate
                 if service is not None:

@@ -65,6 +65,9 @@ class Stream:
         """The headers are written: write to *request* from now on."""
         raise NotImplementedError
 
+    def unread(self) -> None:
+        """Nobody reads: the request was HEAD, or its client is gone. :meth:`start` is not called."""
+
 
 class AdminRequest(Request):
     """One request."""
@@ -158,6 +161,8 @@ class AdminRequest(Request):
 
     def _reply(self, reply: Any) -> None:
         if self.finished or self._disconnected:
+            if isinstance(reply, Stream):
+                reply.unread()
             return
         if not isinstance(reply, (Response, Stream)):
             reply = Response(reply)
@@ -167,6 +172,7 @@ class AdminRequest(Request):
         if isinstance(reply, Stream):
             self.write(b"")
             if self.method == b"HEAD":
+                reply.unread()
                 self.finish()
             else:
                 self.channel.streams = True

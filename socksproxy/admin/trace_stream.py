@@ -56,7 +56,8 @@ class TraceRoutes:
         seconds = _seconds(asked.parameters.get("seconds"))
         name = token_hex(8)
         arguments = {"name": name, "filter": wanted, "seconds": seconds}
-        return self._control.ask(BEGIN, arguments).addCallback(self._begun, name, seconds)
+        begun = self._control.ask(BEGIN, arguments).addCallback(self._begun, name, seconds)
+        return begun.addErrback(self._not_begun, name)
 
     def _begun(self, gathered: Gathered, name: str, seconds: float) -> Stream:
         reasons = [value["why"] for value in gathered.values]
@@ -66,6 +67,11 @@ class TraceRoutes:
             status = 404 if "no session" in reasons[0] else 409
             raise RequestRefused(status, reasons[0])
         return TraceStream(self._control, name, seconds)
+
+    def _not_begun(self, failure: Failure, name: str) -> Failure:
+        # The client is gone, or no process answers: one may still begin the trace.
+        _end_trace(self._control, name)
+        return failure
 
 
 @implementer(IPushProducer)
@@ -143,7 +149,11 @@ class TraceStream(Stream):
             if timer is not None and timer.active():
                 timer.cancel()
         self._timer = None
-        self._control.ask(END, self._arguments).addErrback(lambda _: None)
+        self.unread()
+
+    def unread(self) -> None:
+        """See :meth:`Stream.unread`."""
+        _end_trace(self._control, self._arguments["name"])
 
     def pauseProducing(self) -> None:
         """See :class:`twisted.internet.interfaces.IPushProducer`."""
@@ -158,6 +168,11 @@ class TraceStream(Stream):
     def stopProducing(self) -> None:
         """See :class:`twisted.internet.interfaces.IPushProducer`."""
         self._full = True
+
+
+def _end_trace(control: Control, name: str) -> None:
+    """No process keeps the trace of that *name* any more."""
+    control.ask(END, {"name": name}).addErrback(lambda _: None)
 
 
 def _check_client(text: str) -> None:

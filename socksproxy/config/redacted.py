@@ -32,6 +32,9 @@ def _shown(key: str, value: Any) -> Any:
         return without_secrets(value)
     if _SECRET.search(key):
         return HIDDEN
+    if key == "command" and isinstance(value, list):
+        # The arguments of a program may be secrets.
+        return [str(value[0]), *[HIDDEN] * (len(value) - 1)] if value else []
     if isinstance(value, list):
         return [_shown("", entry) for entry in value]
     if isinstance(value, str):

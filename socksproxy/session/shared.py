@@ -22,6 +22,7 @@ from ..events import Cause, IServerEvents, ServerEvents, SessionIds
 from ..identity import Client
 from ..limits.ledger import Ledger
 from ..logs.access_log import AccessLog
+from ..logs.printable import line_of_record
 from ..logs.throttle import LogThrottleByKind, complain
 from ..metrics.columns import OwnColumn
 from ..net.dial import Destination
@@ -402,6 +403,7 @@ class ServerContext:
         """*user* has logged in now."""
         logins = self.last_logins
         if logins is not None:
+            user = line_of_record(user)  # as questions about users have it
             logins.pop(user, None)
             logins[user] = time.time()
             if len(logins) > _LOGINS:

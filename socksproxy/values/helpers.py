@@ -37,13 +37,15 @@ _CODE = re.compile(r"%[A-Za-z>]+")
 
 
 def _command(value: str | Sequence[str]) -> tuple[str, ...]:
+    # The arguments may be secrets: messages show the program alone.
     words = (value,) if isinstance(value, str) else tuple(value)
     if not words or not all(isinstance(word, str) and word and "\0" not in word for word in words):
         raise ConfigError("must be the path of a program, and its arguments", path=("command",))
     if not os.path.isabs(words[0]):
-        raise ConfigError("must begin with an absolute path", path=("command",))
+        raise ConfigError(f"must begin with an absolute path, not {words[0]}", path=("command",), shown=False)
     if not (os.path.isfile(words[0]) and os.access(words[0], os.X_OK)):
-        raise ConfigError(f"{words[0]} is not a program that this user may run", path=("command",))
+        reason = f"{words[0]} is not a program that this user may run"
+        raise ConfigError(reason, path=("command",), shown=False)
     return words
 
 

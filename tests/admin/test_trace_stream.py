@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 
 from socksproxy.admin.answers import ProcessAnswer
 from socksproxy.admin.control import Gathered
+from socksproxy.admin.errors import RequestRefused
 from socksproxy.admin.event_stream import CUT_AFTER
+from socksproxy.admin.routes import Asked
 from socksproxy.admin.settings import AdminLevel
-from socksproxy.admin.trace_stream import TraceStream
-from socksproxy.admin.traces import END, TAKE
+from socksproxy.admin.trace_stream import TraceRoutes, TraceStream
+from socksproxy.admin.traces import BEGIN, END, TAKE
 from socksproxy.session.trace import MOST_TRACES
 
 from ..conftest import Serve
@@ -90,6 +92,42 @@ def test_a_reader_that_leaves(serve_as: Serve, tmp_path: Path, origin: Origin) -
         assert proxy.sessions.context.tracing is not None
         reader.close()
         yield until(lambda: proxy.sessions.context.tracing is None)
+
+
+@pytest_twisted.inlineCallbacks
+def test_head(serve_as: Serve, tmp_path: Path) -> Playing:
+    """HEAD begins a trace to learn the status, and keeps none."""
+    proxy: Proxy = yield serve_as()
+    path = tmp_path / "admin"
+    with administered(proxy.factory, path):
+        for _ in range(MOST_TRACES + 1):
+            told = yield proxy.play(asks, path, "HEAD", "/v1/trace?user=bob")
+            assert (told.status, told.data) == (200, b"")
+        assert proxy.sessions.context.tracing is None
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_no_stream(silent: bool) -> None:
+    """A process that is asked to begin a trace is asked to end it, too, where no stream comes of it."""
+    told: list[tuple[str, str]] = []
+    begun: Deferred[Gathered] = Deferred()
+
+    def ask(question: str, arguments: dict[str, Any]) -> Deferred[Gathered]:
+        told.append((question, arguments["name"]))
+        return begun if question == BEGIN else succeed(Gathered([], []))
+
+    control: Any = SimpleNamespace(ask=ask)
+    answer = TraceRoutes(control).trace(Asked({}, {"user": "bob"}, {}, "me"))
+    if silent:
+        begun.callback(Gathered([], [1]))
+    else:
+        answer.cancel()  # the client is gone
+    (name,) = {name for _, name in told}
+    assert name
+    assert [question for question, _ in told] == [BEGIN, END]
+    problems: list[Any] = []
+    answer.addErrback(lambda failure: problems.append(failure.type))
+    assert problems == [RequestRefused if silent else CancelledError]
 
 
 def test_a_reader_that_does_not_read() -> None:

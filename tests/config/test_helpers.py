@@ -48,10 +48,13 @@ def test_meaning(tmp_path: Path) -> None:
         (f"{ONE}timeout = true\n", "file:3: [helpers.one] timeout = true: not a number"),
         (f'{ONE}format = "%DOG"\n', 'file:3: [helpers.one] format = "%DOG": %DOG is none of %SRC'),
         (f'{ONE}format = "x=%DST"\n', 'file:3: [helpers.one] format = "x=%DST": x=%DST: each code is'),
-        ('[helpers.one]\ncommand = ["sh"]\n', 'file:2: [helpers.one] command = ["sh"]: must begin with an'),
         (
-            '[helpers.one]\ncommand = ["/no"]\n',
-            '[helpers.one] command = ["/no"]: /no is not a program',
+            '[helpers.one]\ncommand = ["sh", "hunter2"]\n',
+            "file:2: [helpers.one] command: must begin with an absolute path, not sh",
+        ),
+        (
+            '[helpers.one]\ncommand = ["/no", "hunter2"]\n',
+            "[helpers.one] command: /no is not a program",
         ),
         (f"{ONE}{RULE.replace('one', 'onne')}", "there is no such helper; did you mean one?"),
         (RULE, "there is no such helper; each has a table that begins with [helpers.NAME]"),
@@ -62,6 +65,7 @@ def test_mistakes(config: str, line: str, tmp_path: Path) -> None:
     lines = problems(config, tmp_path)
     assert len(lines) == 1
     assert line in lines[0]
+    assert "hunter2" not in lines[0]
 
 
 def test_explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ def test_document() -> None:
         "users": {"bob": {"password": _SECRET, "groups": ["a"]}},
         "upstreams": {"one": {"login": {"user": "me", "password": _SECRET}, "address": "x:1"}},
         "shared": {"url": f"rediss://user:{_SECRET}@store:6379/0", "cluster-secret": _SECRET},
+        "helpers": {"judge": {"command": ["/bin/judge", "--key", _SECRET], "children": 5}},
         "rule": [{"name": "web", "ports": [80], "token": _SECRET}],
         "limits": {"daily": "1 GB", "max-sessions": 7, "flag": True},
     }
@@ -26,6 +27,10 @@ def test_document() -> None:
     assert shown["shared"]["url"] == "rediss://...@store:6379/0"
     assert shown["authentication"]["auth"] == ["memory:...", "anonymous"]
     assert shown["users"]["bob"]["groups"] == ["a"]
+    assert shown["helpers"]["judge"] == {
+        "command": ["/bin/judge", "(not shown)", "(not shown)"],
+        "children": 5,
+    }
 
 
 def test_arguments() -> None:

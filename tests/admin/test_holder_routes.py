@@ -1,0 +1,45 @@
+"""The routes of users: see :mod:`socksproxy.admin.holder_routes`; ``tests/service`` has the rest of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import pytest_twisted
+
+from ..conftest import Serve
+from ..support.admin import administered, asks
+from ..support.origin import Origin, echo
+from ..support.proxy import Playing, Proxy, ask_as, until
+from ..support.sessions import ends
+from ..support.users import portal_of
+
+
+@pytest.mark.parametrize("name", ["a\nb\x1b[2J", "%/?&", "x" * 255])
+@pytest_twisted.inlineCallbacks
+def test_names(name: str, serve_as: Serve, tmp_path: Path) -> Playing:
+    """A user is found under any name, as it is and as it is shown, also when the sessions have ended."""
+    proxy: Proxy = yield serve_as(portal=portal_of(**{name: None, "bob": None}))
+    path = tmp_path / "admin"
+    with administered(proxy.factory, path), Origin(echo) as origin:
+        yield proxy.play(asks, path, "GET", "/v1/users")  # logins are noted from now on
+        with proxy.connect() as bob, proxy.connect() as client:
+            assert (yield proxy.play(ask_as, bob, b"bob", origin.port)) == 0
+            assert (yield proxy.play(ask_as, client, name.encode(), origin.port)) == 0
+            rows = (yield proxy.play(asks, path, "GET", "/v1/users?sort=name")).body["users"]
+            (shown,) = {row["user"] for row in rows} - {"bob"}
+            assert shown.isprintable()
+            for each in (name, shown):
+                told = yield proxy.play(asks, path, "GET", f"/v1/users/{quote(each, safe='')}")
+                assert (told.status, told.body["user"], told.body["sessions"]) == (200, shown, 1)
+            kick = f"/v1/users/{quote(shown, safe='')}/kick"
+            assert (yield proxy.play(asks, path, "POST", kick)).body["ended"] == 1
+            assert (yield proxy.play(ends, client))
+            assert len(proxy.sessions.live) == 1
+        yield until(lambda: not proxy.sessions.live)
+        for each in (name, shown):
+            told = yield proxy.play(asks, path, "GET", f"/v1/users/{quote(each, safe='')}")
+            assert (told.status, told.body["sessions"]) == (200, 0)
+            assert told.body["last_seen"] > 0
+        assert (yield proxy.play(asks, path, "GET", "/v1/users/eve")).status == 404
