@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ..events import SessionIds
@@ -50,7 +51,9 @@ _log = Logger(namespace="socksproxy")
 _LOOK_EVERY = 0.05
 
 
-#: So many of the service manager's beats may pass without a sign of life of a worker.
+#: Seconds without a sign of life after which a worker is replaced.
+SILENCE = 30.0
+#: So many of the service manager's beats may pass without one, where the service manager has a watchdog.
 _PATIENCE = 2
 
 
@@ -83,6 +86,9 @@ class SupervisorService(ListeningService):
         #: Gives each process that is started its serial number.
         self._ids = SessionIds()
         self._looked = 0.0
+        #: Looks for workers that hang, where no watchdog asks for that.
+        self._vigil = LoopingCall(self.sound)
+        self._vigil.clock = self.reactor
         #: The last command of another node to read the configuration again: each worker tells it.
         self._last_command = b""
         #: The workers whose process has accepted clients.
@@ -216,7 +222,7 @@ class SupervisorService(ListeningService):
         """See :meth:`ListeningService.sound`; a worker that has shown no sign of life is replaced."""
         now, before = self.reactor.seconds(), self._looked
         self._looked = now
-        limit = _PATIENCE * self.notifier.beat
+        limit = SILENCE if self.notifier.watchdog is None else _PATIENCE * self.notifier.beat
         if now - before > limit:
             # This process has not run itself, and has yet to read what the workers said meanwhile.
             for worker in self.workers:
@@ -299,10 +305,14 @@ class SupervisorService(ListeningService):
     def _start(self, _: object) -> None:
         if self._listening:
             self._group.start()
+            if self.notifier.watchdog is None:
+                self._vigil.start(self.notifier.beat)
 
     def _clear(self) -> Deferred[Any]:
         finished = self.finish()
         self._hire()
+        if self._vigil.running:
+            self._vigil.stop()
         self._resources.forget_ports()
         if self._level is not None:
             self._level.stop()
@@ -397,7 +407,7 @@ class SupervisorService(ListeningService):
                 channel=channel,
                 ids=(self._ids.generation, self._ids.next()),
                 datagrams=inherited(its_way.fileno()),
-                beat=self.notifier.beat / 2 if self.notifier.active else None,
+                beat=self.notifier.beat / 2,
                 questions=inherited(its_end.fileno()),
             )
             inherited.descriptors[channel] = process.its_channel.fileno()

@@ -308,6 +308,28 @@ def test_interrupted_start(number: signal.Signals, tmp_path: Path, start: Callab
     assert "Traceback" not in program.output
 
 
+HASTY = """
+import socksproxy.service.notify as notify, socksproxy.workers.supervisor as supervisor
+notify.BEAT, supervisor.SILENCE = 0.5, 6.0
+"""
+
+
+def test_a_worker_that_hangs(start: Callable[..., Program], origin: Origin) -> None:
+    """It is replaced without a service manager, too; the other worker and its sessions go on."""
+    beginning = [sys.executable, "-c", HASTY + TWISTD[2], "-n", "--pidfile="]
+    program = start([*beginning, "socks", "-p", "0", "--workers", "2"])
+    port = int(program.wait_for(LISTENING)[1])
+    stuck, other = workers_of(program.process.pid)
+    os.kill(stuck, signal.SIGSTOP)
+    with connected(port, origin.port) as client:
+        said = program.wait_for(r"worker (\d) has shown no sign of life for 6 seconds, and is killed")
+        died = rf"worker {said[1]} \(process {stuck}\) has ended: signal SIGKILL"
+        program.wait_for(rf"(?s){died}.*worker {said[1]} \(process \d+\) accepts clients")
+        assert echoes(client)
+    assert other in workers_of(program.process.pid)
+    assert program.output.count("no sign of life") == 1
+
+
 # What cannot start.
 
 
