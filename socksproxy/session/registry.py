@@ -125,20 +125,13 @@ class Registry:
         if session.allowance is not None:
             session.allowance.close()
             session.allowance = None
-        counters = self.context.counters
-        if counters is not None:
-            try:
-                counters.over(session)
-            except Exception:
-                # A fault of ours: it costs some numbers, and the session ends all the same.
-                complain(_log, "{client}: the session cannot be counted", client=session.client)
-        billing = self.context.billing
-        if billing is not None:
-            try:
-                billing.over(session)
-            except Exception:
-                # A fault of ours: it costs some bytes, and the session ends all the same.
-                complain(_log, "{client}: the use of the session cannot be counted", client=session.client)
+        for counting in (self.context.counters, self.context.billing):
+            if counting is not None:
+                try:
+                    counting.over(session)
+                except Exception:
+                    # A fault of ours: it costs some numbers, and the session ends all the same.
+                    complain(_log, "{client}: the session cannot be counted", client=session.client)
         if self.context.events.wants("ended"):
             self.context.events.tell("ended", session, record_of(session))
         self.when_ended()
