@@ -34,6 +34,9 @@ def orders(**changes: Any) -> Orders:
     return Orders(**{**given, **changes})
 
 
+#: Python 3.12 has no name for it.
+_IP_BIND_ADDRESS_NO_PORT = 24
+
 LISTENING = r"listening on tcp:127\.0\.0\.1:(\d+)"
 
 
@@ -107,6 +110,8 @@ def connected(port: int, destination: int, source: str = "127.0.0.1") -> socket.
     client = socket.socket()
     try:
         client.settimeout(PATIENCE)
+        # The port is chosen with the connection: else those of connections before are all in use one day.
+        client.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         client.bind((source, 0))
         client.connect(("127.0.0.1", port))
         client.sendall(b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01" + destination.to_bytes(2, "big"))
