@@ -31,7 +31,8 @@ def quick(session: nox.Session) -> None:
 def long(session: nox.Session) -> None:
     """Run tests that take minutes: Prometheus, 200 workers that are killed, and a fleet of four nodes."""
     session.install("-e", ".[test]")
-    tests = ("tests/interop/test_prometheus.py", "tests/metrics/test_columns.py", "tests/fleet")
+    workers = ("tests/workers/test_killed.py", "tests/workers/test_check.py", "tests/metrics/test_columns.py")
+    tests = ("tests/interop/test_prometheus.py", *workers, "tests/fleet")
     session.run("python", "-m", "pytest", *tests, *session.posargs, env={"SOCKSPROXY_LONG": "1"})
     session.run("python", "benchmarks/fleet.py", "--seconds", "600")
 

@@ -14,8 +14,12 @@ from twisted.internet.testing import MemoryReactorClock
 
 from socksproxy import SOCKSFactory
 from socksproxy.admin.answers import FOUND_FOR, MOST_BYTES, MOST_FOUND, Answers, ProcessAnswer
+from socksproxy.admin.control import control_of
+from socksproxy.admin.errors import RequestRefused
 from socksproxy.admin.holders import MOST_TOLD
 from socksproxy.admin.lines import lines_of
+from socksproxy.admin.routes import Asked
+from socksproxy.admin.session_routes import SessionRoutes
 from socksproxy.commands.service import Counts
 from socksproxy.identity import Client
 from socksproxy.limits import Limits
@@ -153,6 +157,31 @@ def test_end() -> None:
     later = Crowd(300)
     assert len(ids) == 300
     assert ids.isdisjoint(session.id for session in later.factory.sessions.live)
+
+
+def test_an_id_is_never_used_again() -> None:
+    """After 100,000 more sessions, the id of one that has ended finds none, and a kill by it ends none."""
+    crowd = Crowd(2)
+    registry = crowd.factory.sessions
+    channel: Any = SimpleNamespace(abort=lambda: None, began=0.0)
+    gone, bystander = registry.live
+    client = gone.client
+    found = crowd.ask("find", filter={"id": gone.id}).value
+    assert crowd.ask("end", token=found["token"]).value["ended"] == 1
+    for _ in range(100_000):
+        later = Session(registry.context, channel, client, None)
+        assert later.number > bystander.number
+    registry.live[later] = None
+    routes = SessionRoutes(control_of(crowd.factory))
+    problems: list[Any] = []
+    for answer in (routes.end, routes.one):
+        answer(Asked({"id": gone.id}, {}, {}, "me")).addErrback(
+            lambda failure: problems.append(failure.value)
+        )
+        while crowd.reactor.turn():
+            pass
+    assert [(problem.status, type(problem)) for problem in problems] == [(404, RequestRefused)] * 2
+    assert list(registry.live) == [bystander, later]
 
 
 def test_many_searches() -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from ..support.journal import fields_of
 from ..support.origin import Origin, echo
-from ..support.processes import PATIENCE, Program
+from ..support.processes import PATIENCE, TWISTD, Program
 from ..support.workers import LISTENING, connected, echoes, until
 
 Twistd = Callable[..., Program]
@@ -148,6 +149,30 @@ def test_rsyslog_stops(rsyslog: Rsyslog, twistd: Twistd, origin: Origin) -> None
         rsyslog.process.send_signal(signal.SIGCONT)
         until(lambda: sum(words[3] == "access" for words in rsyslog.received) == 300)
     assert "lost" not in program.output
+
+
+#: The queue for a socket that is full has little room.
+SMALL = "import socksproxy.logs.sinks as sinks; sinks.MOST_WAITING = 20_000\n"
+
+
+def test_rsyslog_stops_for_long(rsyslog: Rsyslog, start: Twistd, origin: Origin) -> None:
+    """What finds no room is lost: that is told once, and how many lines it was when rsyslog reads again."""
+    place = f"syslog:{rsyslog.directory}/dev-log"
+    beginning = [sys.executable, "-c", SMALL + TWISTD[2], "-n", "--pidfile="]
+    program = start([*beginning, "socks", "-p", "0", "--log", place])
+    port = int(program.wait_for(LISTENING)[1])
+    rsyslog.process.send_signal(signal.SIGSTOP)
+    with connected(port, origin.port) as bystander:
+        for _ in range(300):
+            with connected(port, origin.port):
+                pass
+            assert echoes(bystander)
+        program.wait_for("cannot be written, 1 lines are lost: resource temporarily unavailable")
+        rsyslog.process.send_signal(signal.SIGCONT)
+        lost = int(program.wait_for(r"is written again, (\d+) lines are lost")[1])
+        assert lost > 100
+        until(lambda: lost + sum(words[3] == "access" for words in rsyslog.received) == 300)
+    assert program.output.count("cannot be written") == 1
 
 
 def test_journal(tmp_path: Path, twistd: Twistd, origin: Origin) -> None:
