@@ -18,7 +18,7 @@ from ..values.auth import AuthSettings
 from .checkers.threads import CheckThreads
 from .credentials import Anonymous, ICertificate, ICertifiedName, IPeerCredentials, IUserid, Userid
 from .gate import Gate
-from .known import inner, knows, methods_of
+from .known import inner, knows, methods_of, retire
 from .methods import NoAuthentication, UsernamePassword
 from .penalties import Penalties
 
@@ -135,6 +135,11 @@ class Authentication:
         if knows(self._portal.checkers[interface], avatar_id) is False:
             return fail(UnauthorizedLogin("there is no such user any more"))
         return self.gate.renew(client, avatar_id)
+
+    def retire(self) -> None:
+        """Another authentication takes the place of this one."""
+        for checker in self._portal.checkers.values():
+            retire(checker)
 
     def _transport_shows(self, shown: Callable[[], ICredentials | None]) -> tuple[str, ICredentials] | None:
         credentials = shown() if self._asks_transport else None

@@ -10,6 +10,8 @@ All of this is optional:
 * A method ``recall(credentials)`` returns at once, without a check, what the checker remembers
   (:class:`Recall`).
 * A method ``methods()`` returns the authentication methods that the checker brings along.
+* A method ``retire()`` is called when another portal takes the place of the checker's. It ends what the
+  checker has running, as soon as that has answered. A further question may start it again.
 
 A checker that asks other checkers has them in its ``checker`` or ``checkers``. Where it does not answer
 itself, they answer for it.
@@ -69,6 +71,13 @@ def methods_of(checker: Any) -> list[IMethod]:
     """The authentication methods that *checker* and the checkers that it asks bring along."""
     own: list[IMethod] = getattr(checker, "methods", list)()
     return [*own, *(method for one in inner(checker) for method in methods_of(one))]
+
+
+def retire(checker: Any) -> None:
+    """Have *checker*, and the checkers that it asks, end what they have running."""
+    getattr(checker, "retire", lambda: None)()
+    for one in inner(checker):
+        retire(one)
 
 
 def recalls(checker: Any, credentials: Any) -> Recall:

@@ -8,7 +8,6 @@ again later and later. A process that was not asked for a while ends.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from ..errors import describe
 from ..logs.throttle import LogThrottle
 from ..values.helpers import HelperSettings
 from .lines import HelperAnswer, HelperVerdict
-from .process import HelperProcess, HelperQuestion
+from .process import ENDS_WITHIN, HelperProcess, HelperQuestion
 
 _log = Logger(namespace="socksproxy")
 
@@ -32,6 +31,9 @@ IDLE = 300.0
 #: Seconds before a process starts after one that has not answered; each further one waits twice as long.
 FIRST_DELAY = 0.25
 LONGEST_DELAY = 30.0
+#: Where the reactor stops: seconds that take the place of :data:`.ENDS_WITHIN`, and those for which the
+#: reactor waits. A worker must have ended within a second.
+ENDS_SOON_WITHIN, HOLDS_FOR = 0.2, 0.5
 #: Processes in a row without an answer, after which questions do not wait for the next one.
 _GIVES_UP = 3
 
@@ -47,13 +49,18 @@ class Helper:
     def __init__(self, reactor: Any, settings: HelperSettings) -> None:
         self.settings = settings
         self._reactor = reactor
+        #: The processes that may be asked, and those that are to end.
         self._processes: list[HelperProcess] = []
+        self._ending: set[HelperProcess] = set()
+        #: Whether processes end as soon as nothing waits for their answers.
+        self._closed = self._stopping = False
+        self._all_ended: Deferred[None] | None = None
         self._waiting: deque[_Waits] = deque()
         self._failures = 0
         self._not_before = 0.0
         self._later: IDelayedCall | None = None
         self._sweep: IDelayedCall | None = None
-        self._trigger: Any = None
+        self._triggers: list[Any] = []
         self._throttle = LogThrottle(reactor)
 
     def ask(self, words: Sequence[bytes | None]) -> Deferred[HelperAnswer]:
@@ -64,6 +71,7 @@ class Helper:
         :returns: fires with the answer, which is :attr:`HelperVerdict.BROKEN` where none comes in time. It
             can be cancelled.
         """
+        self._closed = self._stopping
         asked = _Waits(self, tuple(words))
         if len(self._waiting) >= MOST_WAITING:
             asked.fail("too many questions wait")
@@ -74,30 +82,31 @@ class Helper:
         return asked.result
 
     def close(self) -> None:
-        """End all processes; questions have no answer. A further question starts a process again."""
-        waiting, self._waiting = self._waiting, deque()
-        self._not_before = math.inf  # no process starts meanwhile
+        """End all processes, as soon as they have answered. A further question starts a process again."""
+        self._closed = True
         for process in list(self._processes):
-            (process.kill if process.busy else process.close)()
-        for asked in [*waiting, *self._waiting]:
-            asked.fail("the helper is closed")
-        self._waiting.clear()
-        self._not_before = 0.0
-        for call in (self._later, self._sweep):
-            if call is not None and call.active():
-                call.cancel()
-        self._later = self._sweep = None
-        if self._trigger is not None:
-            self._reactor.removeSystemEventTrigger(self._trigger)
-            self._trigger = None
+            self._end_if_done(process)
+
+    def kill(self) -> None:
+        """End all processes at once; questions have no answer."""
+        asked = (asked for process in self._processes for asked in process.waited_for)
+        for each in [*self._waiting, *asked]:
+            assert isinstance(each, _Waits)
+            self.give_up(each)
+            each.fail("the helper is closed")
+        for process in [*self._processes, *self._ending]:
+            process.kill()
 
     def give_up(self, asked: _Waits) -> None:
         """Nothing waits for *asked* any more."""
         if asked in self._waiting:
             self._waiting.remove(asked)
         process, asked.process = asked.process, None
-        if process is not None and not process.give_up(asked):
-            process.kill()
+        if process is not None:
+            if process.give_up(asked):
+                self._end_if_done(process)
+            else:
+                process.kill()
 
     def _serve(self) -> None:
         """Give questions that wait to processes with room."""
@@ -124,9 +133,9 @@ class Helper:
 
     def _may_start(self) -> bool:
         """Whether a process may start now; if not, one does later where questions wait."""
-        wait = self._not_before - self._reactor.seconds()
-        if wait <= 0 or wait == math.inf:
-            return bool(wait <= 0)
+        wait: float = self._not_before - self._reactor.seconds()
+        if wait <= 0:
+            return True
         if self._failures >= _GIVES_UP and not self._processes:
             for asked in [self._waiting.popleft() for _ in range(len(self._waiting))]:
                 asked.fail("no process of the helper answers")
@@ -139,18 +148,38 @@ class Helper:
         self._serve()
 
     def _started(self) -> HelperProcess:
-        process = HelperProcess(self.settings, self._reactor, self._free, self._gone, self._complain)
+        process = HelperProcess(self.settings, self._reactor, self)
         process.start()
         self._processes.append(process)
-        if self._trigger is None:
-            self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._shut_down)
+        if not self._triggers:
+            add = self._reactor.addSystemEventTrigger
+            self._triggers = [
+                add("before", "shutdown", self._shut_down),
+                add("during", "shutdown", self._shut_down_now),
+            ]
         if self._sweep is None:
             self._sweep = self._reactor.callLater(IDLE, self._end_idle)
         return process
 
-    def _shut_down(self) -> None:
-        self._trigger = None
+    def _shut_down(self) -> Deferred[None]:
+        """The reactor is to stop: it waits a moment for the processes. Those that are asked answer still."""
+        del self._triggers[:1]
+        self._stopping = True
         self.close()
+        for process in self._ending:
+            process.close(ENDS_SOON_WITHIN)
+        ended = self._all_ended = Deferred()
+        ended.addTimeout(HOLDS_FOR, self._reactor, lambda *_: None)
+        return ended
+
+    def _shut_down_now(self) -> None:
+        """The sessions are over, and the reactor stops."""
+        self._triggers.clear()
+        self.kill()
+
+    def _end_if_done(self, process: HelperProcess) -> None:
+        if self._closed and not process.waited_for:
+            process.close(ENDS_SOON_WITHIN if self._stopping else ENDS_WITHIN)
 
     def _end_idle(self) -> None:
         self._sweep = None
@@ -161,12 +190,18 @@ class Helper:
         if self._processes:
             self._sweep = self._reactor.callLater(IDLE, self._end_idle)
 
-    def _free(self, process: HelperProcess) -> None:
+    # What processes tell.
+
+    def free(self, process: HelperProcess) -> None:
+        """See :meth:`.ProcessOwner.free`."""
         self._failures = 0
         self._serve()
+        self._end_if_done(process)
 
-    def _gone(self, process: HelperProcess, left: list[HelperQuestion]) -> None:
+    def gone(self, process: HelperProcess, left: list[HelperQuestion]) -> None:
+        """See :meth:`.ProcessOwner.gone`."""
         self._processes.remove(process)
+        self._ending.add(process)
         if left and not process.useful:
             self._failed("has ended without an answer")
         for asked in left:
@@ -179,15 +214,31 @@ class Helper:
                 self._waiting.appendleft(asked)
         self._serve()
 
+    def ended(self, process: HelperProcess) -> None:
+        """See :meth:`.ProcessOwner.ended`."""
+        self._ending.discard(process)
+        if self._ending or self._processes:
+            return
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        triggers, self._triggers = self._triggers, []
+        for trigger in triggers:
+            self._reactor.removeSystemEventTrigger(trigger)
+        waiting, self._all_ended = self._all_ended, None
+        if waiting is not None and not waiting.called:
+            waiting.callback(None)
+
+    def complain(self, what: str) -> None:
+        """See :meth:`.ProcessOwner.complain`."""
+        if self._throttle.due():
+            _log.warn("helper {program} {what}", program=self.settings.command[0], what=what)
+
     def _failed(self, what: str) -> None:
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0**self._failures)
         self._failures += 1
         self._not_before = self._reactor.seconds() + delay
-        self._complain(what)
-
-    def _complain(self, what: str) -> None:
-        if self._throttle.due():
-            _log.warn("helper {program} {what}", program=self.settings.command[0], what=what)
+        self.complain(what)
 
 
 class _Waits:

@@ -4,7 +4,6 @@ One process of a helper: its pipes, and the questions that it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol as Shape
 
 from twisted.internet.interfaces import IDelayedCall
@@ -20,7 +19,8 @@ from .lines import HelperAnswer, answer_in, question
 MOST_BYTES = 65536
 #: Seconds between looks whether a process has ended: not every reactor of ours handles SIGCHLD.
 _LOOK_EVERY = 0.1
-#: Seconds that a process has to end, once it is not asked any more.
+#: Seconds that a process has to end, once it is not asked any more: then it gets SIGTERM, and after so many
+#: more seconds SIGKILL.
 ENDS_WITHIN = 5.0
 
 
@@ -33,16 +33,29 @@ class HelperQuestion(Shape):
     def answered(self, answer: HelperAnswer) -> None: ...
 
 
+class ProcessOwner(Shape):
+    """What a process tells."""
+
+    def free(self, process: HelperProcess) -> None:
+        """*process* has had an answer."""
+
+    def gone(self, process: HelperProcess, left: list[HelperQuestion]) -> None:
+        """*process* is not asked any more; it has not answered the questions that are *left*."""
+
+    def ended(self, process: HelperProcess) -> None:
+        """*process* has ended; :meth:`gone` comes first."""
+
+    def complain(self, what: str) -> None:
+        """Tell the operator; this may come often."""
+
+
 class HelperProcess(ProcessProtocol):
     """
     A process of a helper.
 
     :param settings: of the helper.
     :param reactor: starts the process.
-    :param free: called with this process when it has had an answer.
-    :param gone: called with this process, and with the questions that it has not answered, when it has ended
-        or is not asked any more.
-    :param complain: called with words for the log, which may come often.
+    :param owner: hears of it.
     :ivar useful: whether the process has answered any question.
     :ivar idle_since: the time of the last answer, or of the start.
     """
@@ -53,20 +66,17 @@ class HelperProcess(ProcessProtocol):
         self,
         settings: HelperSettings,
         reactor: Any,
-        free: Callable[[HelperProcess], None],
-        gone: Callable[[HelperProcess, list[HelperQuestion]], None],
-        complain: Callable[[str], None],
+        owner: ProcessOwner,
     ) -> None:
         self._settings = settings
         self._reactor = reactor
-        self._free = free
-        self._gone: Callable[[HelperProcess, list[HelperQuestion]], None] | None = gone
+        self._owner = owner
+        self._is_asked = True
         self._channels = settings.concurrency > 0
         self._asked: dict[int, HelperQuestion | None] = {}
         self._received = b""
         self._ended = False
         self._killing: IDelayedCall | None = None
-        self._complain = complain
         self.useful = False
         self.idle_since: float = reactor.seconds()
 
@@ -82,12 +92,17 @@ class HelperProcess(ProcessProtocol):
     @property
     def room(self) -> int:
         """How many further questions the process may have now."""
-        return 0 if self._gone is None else max(1, self._settings.concurrency) - len(self._asked)
+        return max(1, self._settings.concurrency) - len(self._asked) if self._is_asked else 0
 
     @property
     def busy(self) -> bool:
         """Whether the process has a question."""
         return bool(self._asked)
+
+    @property
+    def waited_for(self) -> list[HelperQuestion]:
+        """The questions of the process for whose answers something waits."""
+        return [asked for asked in self._asked.values() if asked is not None]
 
     def ask(self, asked: HelperQuestion) -> None:
         """Ask; there must be room."""
@@ -108,19 +123,22 @@ class HelperProcess(ProcessProtocol):
         for channel, each in self._asked.items():
             if each is asked:
                 self._asked[channel] = None
-                return self._channels and (self.room > 0 or any(self._asked.values()))
+                return self._channels and (self.room > 0 or bool(self.waited_for))
         return True
 
-    def close(self) -> None:
-        """Have the process end: it reads the end of its input."""
+    def close(self, seconds: float = ENDS_WITHIN) -> None:
+        """
+        Have the process end: it reads the end of its input.
+
+        :param seconds: after which it gets SIGTERM; after as many more it gets SIGKILL. The last call counts.
+        """
         self._forget()
-        self._end()
+        self._end(seconds)
 
     def kill(self) -> None:
         """End the process."""
         self._forget()
-        if not self._ended and self.transport.pid:
-            self.transport.signalProcess("KILL")
+        self._signal("KILL")
 
     # What Twisted says.
 
@@ -128,7 +146,7 @@ class HelperProcess(ProcessProtocol):
         """See :meth:`twisted.internet.protocol.ProcessProtocol.outReceived`."""
         *lines, self._received = (self._received + data).split(b"\n")
         for line in lines:
-            if self._gone is None:
+            if not self._is_asked:
                 return
             self._answer(line)
         if len(self._received) > MOST_BYTES:
@@ -136,27 +154,41 @@ class HelperProcess(ProcessProtocol):
 
     def errReceived(self, data: bytes) -> None:
         """See :meth:`twisted.internet.protocol.ProcessProtocol.errReceived`."""
-        self._complain(f"says: {printable(data.decode('utf-8', 'replace').strip())}")
+        self._owner.complain(f"says: {printable(data.decode('utf-8', 'replace').strip())}")
 
     def childConnectionLost(self, childFD: int) -> None:
         """See :meth:`twisted.internet.protocol.ProcessProtocol.childConnectionLost`."""
         if childFD == 1:
-            self._forget()
-            self._end()
+            if self._killing is None:
+                self.close()
             self._reap()
 
     def processEnded(self, reason: Failure) -> None:
         """See :meth:`twisted.internet.protocol.ProcessProtocol.processEnded`."""
         self._ended = True
         self._forget()
+        self._stop_waiting()
+        self._owner.ended(self)
+
+    def _end(self, seconds: float) -> None:
+        if self._ended:
+            return
+        if self._killing is None:
+            self.transport.closeStdin()
+        self._stop_waiting()
+        self._killing = self._reactor.callLater(seconds, self._terminate, seconds)
+
+    def _terminate(self, seconds: float) -> None:
+        self._signal("TERM")
+        self._killing = self._reactor.callLater(seconds, self._signal, "KILL")
+
+    def _stop_waiting(self) -> None:
         if self._killing is not None and self._killing.active():
             self._killing.cancel()
 
-    def _end(self) -> None:
-        """Have the process read the end of its input; one that does not end then is killed."""
-        if not self._ended and self._killing is None:
-            self.transport.closeStdin()
-            self._killing = self._reactor.callLater(ENDS_WITHIN, self.kill)
+    def _signal(self, name: str) -> None:
+        if not self._ended and self.transport.pid:
+            self.transport.signalProcess(name)
 
     def _reap(self) -> None:
         if not self._ended:
@@ -178,16 +210,16 @@ class HelperProcess(ProcessProtocol):
         self.idle_since = self._reactor.seconds()
         if asked is not None:
             asked.answered(answer)
-        self._free(self)
+        self._owner.free(self)
 
     def _wrong(self, what: str) -> None:
-        self._complain(f"breaks the protocol: {what}")
+        self._owner.complain(f"breaks the protocol: {what}")
         self.kill()
 
     def _forget(self) -> None:
         """The owner does not count on the process any more."""
-        gone, self._gone = self._gone, None
-        if gone is not None:
-            left = [asked for asked in self._asked.values() if asked is not None]
+        if self._is_asked:
+            self._is_asked = False
+            left = self.waited_for
             self._asked.clear()
-            gone(self, left)
+            self._owner.gone(self, left)

@@ -71,7 +71,7 @@ class RequestHelper:
         return result
 
     def close(self) -> None:
-        """End the helper's processes."""
+        """End the helper's processes when they have answered."""
         self._helper.close()
 
     def _words(self, client: Client, command: Command, host: str, port: int) -> _Words:
@@ -118,12 +118,19 @@ class RequestHelpers:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._helpers: dict[str, RequestHelper] = {}
+        #: Those that the last reload has taken away: requests under the rules before it may ask them.
+        self._gone: dict[str, RequestHelper] = {}
 
     def __bool__(self) -> bool:
         return bool(self._helpers)
 
     def follow(self, settings: Mapping[str, HelperSettings]) -> None:
-        """Have the helpers of *settings*; a helper whose settings stay keeps its processes and answers."""
+        """
+        Have the helpers of *settings*.
+
+        A helper whose settings stay keeps its processes and answers. Another one answers the questions that
+        wait, and ends.
+        """
         before, self._helpers = self._helpers, {}
         for name, each in settings.items():
             kept = before.get(name)
@@ -133,15 +140,16 @@ class RequestHelpers:
         for helper in before.values():
             if self._helpers.get(helper.name) is not helper:
                 helper.close()
+        self._gone = {name: helper for name, helper in before.items() if name not in settings}
 
     def close(self) -> None:
-        """End the processes; a further question starts them again."""
-        for helper in self._helpers.values():
+        """End the processes when they have answered; a further question starts them again."""
+        for helper in (*self._helpers.values(), *self._gone.values()):
             helper.close()
 
     def permits(
         self, name: str, client: Client, command: Command, host: str, port: int
     ) -> bool | Deferred[bool]:
         """See :meth:`RequestHelper.permits`; a helper that there is not denies."""
-        helper = self._helpers.get(name)
+        helper = self._helpers.get(name) or self._gone.get(name)
         return False if helper is None else helper.permits(client, command, host, port)

@@ -339,7 +339,10 @@ class SOCKSFactory(Factory):
         settings = attrs.evolve(settings or before, **changes)
         if settings.engine is not before.engine:
             raise ValueError("whether the engine is used cannot change while the server runs")
+        asked = self.context.authentication
         self.sessions.reconfigure(self._authentication(settings, before), settings)
+        if asked is not None and settings.portal is not before.portal:
+            asked.retire()
         self.settings = settings
 
     def _authentication(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
+from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, gatherResults
 
 from socksproxy.helpers import helper as module, process
@@ -21,6 +21,8 @@ from tests.support.logs import heard
 from tests.support.proxy import Playing, until
 
 pytestmark = pytest.mark.process
+
+reactor: Any = _reactor
 
 
 @pytest.fixture
@@ -38,11 +40,17 @@ def start(program: Program) -> Iterator[Any]:
 
     yield started
     for each in helpers:
-        each.close()
+        each.kill()
 
 
 def running(helper: Helper) -> list[int]:
     return [each.transport.pid for each in helper._processes]
+
+
+def stops(helper: Helper) -> Any:
+    """What the reactor does when it stops; it goes on for the tests behind."""
+    reactor.removeSystemEventTrigger(helper._triggers[0])
+    return helper._shut_down()
 
 
 @pytest.mark.parametrize("concurrency", [0, 3])
@@ -167,14 +175,65 @@ def test_close(start: Any) -> Playing:
     assert running(helper) == []
 
 
+@pytest.mark.parametrize("concurrency", [0, 2])
 @pytest_twisted.inlineCallbacks
-def test_close_while_asked(start: Any, program: Program) -> Playing:
+def test_close_while_asked(start: Any, program: Program, concurrency: int) -> Playing:
+    """The processes answer what they are asked, and end then."""
+    helper = start(children=1, concurrency=concurrency, timeout=20)
+    asked = [helper.ask((word,)) for word in (b"wait", b"yes", b"no")]
+    yield until(lambda: "wait" in " ".join(program.lines))
+    (pid,) = running(helper)
+    helper.close()
+    program.go_on()
+    answers = yield gatherResults(asked)
+    assert [each.verdict.value for each in answers] == ["OK", "OK", "ERR"]
+    yield until(lambda: not os.path.exists(f"/proc/{pid}"))
+    assert (running(helper), program.starts) == ([], 1)
+    assert (yield helper.ask((b"no",))).verdict is HelperVerdict.NO
+    assert len(running(helper)) == 1
+
+
+@pytest_twisted.inlineCallbacks
+def test_close_while_it_owes_an_answer(start: Any, program: Program) -> Playing:
+    """A process for whose answers nothing waits ends, although it has not given all of them."""
+    helper = start(children=1, concurrency=2)
+    asked = helper.ask((b"hang",))
+    asked.addErrback(lambda failure: failure.trap(CancelledError) and None)
+    yield until(lambda: program.lines)
+    (pid,) = running(helper)
+    helper.close()
+    asked.cancel()
+    yield until(lambda: not os.path.exists(f"/proc/{pid}"))
+
+
+@pytest_twisted.inlineCallbacks
+def test_the_reactor_stops(start: Any, program: Program, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """The reactor waits for processes that end, and not for long for others: these are killed at last."""
+    helper = start(children=1, timeout=20)
+    yield helper.ask((b"yes",))
+    (idle,) = running(helper)
+    yield stops(helper)
+    yield until(lambda: not os.path.exists(f"/proc/{idle}"))
+    monkeypatch.setattr(module, "HOLDS_FOR", 0.01)
+    asked = helper.ask((b"hang",))  # of a session that has not ended
+    yield until(lambda: "hang" in program.lines)
+    (busy,) = running(helper)
+    yield stops(helper)
+    assert running(helper) == [busy]
+    reactor.removeSystemEventTrigger(helper._triggers[0])
+    helper._shut_down_now()
+    assert (yield asked).words["message"] == "the helper is closed"
+    yield until(lambda: not os.path.exists(f"/proc/{busy}"))
+
+
+@pytest_twisted.inlineCallbacks
+def test_kill(start: Any, program: Program) -> Playing:
     """Questions have no answer then, and a process that hangs is killed."""
     helper = start(children=1)
     yield helper.ask((b"yes",))
     (pid,) = running(helper)
     asked = [helper.ask((b"hang",)) for _ in range(3)]
-    helper.close()
+    helper.kill()
     answers = yield gatherResults(asked)
     assert answers == [HelperAnswer(HelperVerdict.BROKEN, {"message": "the helper is closed"})] * 3
     yield until(lambda: not os.path.exists(f"/proc/{pid}"))

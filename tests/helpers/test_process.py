@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.error import ProcessDone
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from socksproxy.helpers.lines import HelperAnswer, HelperVerdict
-from socksproxy.helpers.process import MOST_BYTES, HelperProcess
+from socksproxy.helpers.process import ENDS_WITHIN, MOST_BYTES, HelperProcess, HelperQuestion
 from socksproxy.values.helpers import HelperSettings
 
 
@@ -19,16 +21,16 @@ class Pipes:
 
     def __init__(self) -> None:
         self.written = b""
-        self.killed = False
+        self.signals: list[str] = []
 
     def write(self, data: bytes) -> None:
         self.written += data
 
     def signalProcess(self, name: str) -> None:
-        self.killed = True
+        self.signals.append(name)
 
     def closeStdin(self) -> None:
-        self.killed = True
+        self.signals.append("end of input")
 
 
 class Asked:
@@ -43,21 +45,29 @@ class Asked:
 
 
 class Owner:
-    """A process, and what its owner is told."""
+    """The owner of a process, and what it is told."""
 
     def __init__(self, concurrency: int) -> None:
-        self.free: list[HelperProcess] = []
+        self.answers = 0
         self.left: list[Any] = []
+        self.ends = 0
         self.complaints: list[str] = []
+        self.clock = Clock()
         settings = HelperSettings(command="/bin/sh", concurrency=concurrency)
-        self.process = HelperProcess(
-            settings,
-            Clock(),
-            self.free.append,
-            lambda _, left: self.left.append(left),
-            self.complaints.append,
-        )
+        self.process = HelperProcess(settings, self.clock, self)
         self.pipes = self.process.transport = Pipes()
+
+    def free(self, process: HelperProcess) -> None:
+        self.answers += 1
+
+    def gone(self, process: HelperProcess, left: list[HelperQuestion]) -> None:
+        self.left.append(left)
+
+    def ended(self, process: HelperProcess) -> None:
+        self.ends += 1
+
+    def complain(self, what: str) -> None:
+        self.complaints.append(what)
 
 
 def test_channels() -> None:
@@ -79,7 +89,7 @@ def test_channels() -> None:
         HelperVerdict.NO,
         HelperVerdict.YES,
     ]
-    assert (process.room, process.busy, len(owner.free)) == (3, False, 4)
+    assert (process.room, process.busy, owner.answers) == (3, False, 4)
 
 
 def test_one_at_a_time() -> None:
@@ -98,7 +108,7 @@ def test_breaks_the_protocol(concurrency: int, data: bytes) -> None:
     owner.process.ask(asked)
     owner.process.outReceived(data)
     answered = concurrency == 0 and data.startswith(b"OK")
-    assert (owner.pipes.killed, owner.left) == (True, [[] if answered else [asked]])
+    assert (owner.pipes.signals, owner.left) == (["KILL"], [[] if answered else [asked]])
     assert len(owner.complaints) == 1
     owner.process.outReceived(b"0 OK\nOK\n")
     assert (len(asked.answers), owner.process.room) == (int(answered), 0)
@@ -123,3 +133,21 @@ def test_gone_once() -> None:
     owner.process.close()
     owner.process.kill()
     assert owner.left == [[]]
+
+
+def test_does_not_end() -> None:
+    """The end of its input, then SIGTERM, then SIGKILL; sooner where the server ends meanwhile."""
+    owner = Owner(1)
+    owner.process.close()
+    for expected in (["end of input"], ["end of input", "TERM"], ["end of input", "TERM", "KILL"]):
+        assert owner.pipes.signals == expected
+        owner.clock.advance(ENDS_WITHIN)
+    owner = Owner(1)
+    owner.process.close()
+    owner.clock.advance(1)
+    owner.process.close(0.2)
+    owner.clock.pump([0.2, 0.2])
+    assert owner.pipes.signals == ["end of input", "TERM", "KILL"]
+    owner.process.processEnded(Failure(ProcessDone(0)))
+    assert owner.ends == 1
+    assert owner.clock.getDelayedCalls() == []

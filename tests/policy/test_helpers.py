@@ -101,7 +101,7 @@ def test_cancelled(monkeypatch: pytest.MonkeyPatch, program: Program) -> None:
 
 
 def test_reload(program: Program) -> None:
-    """A helper that stays keeps what it knows; one that is gone denies."""
+    """A helper that stays keeps what it knows; one that is gone answers for the rules before, then denies."""
     helpers = RequestHelpers(Clock())
     settings = program.settings()
     helpers.follow({"one": settings, "two": settings})
@@ -111,6 +111,7 @@ def test_reload(program: Program) -> None:
     assert helpers._helpers["two"] is not before["two"]
     helpers.follow({})
     assert not helpers
+    helpers.follow({})
     assert helpers.permits("one", CLIENT, Command.CONNECT, "a.example", 80) is False
 
 
@@ -194,6 +195,27 @@ def test_client_goes_away(serve_as: Serve, program: Program, origin: Origin) -> 
 
     yield proxy.play(scenario)
     yield until(lambda: not proxy.sessions.live)
+
+
+@pytest.mark.parametrize("goes", [False, True])
+@pytest_twisted.inlineCallbacks
+def test_reload_while_asked(serve_as: Serve, program: Program, origin: Origin, goes: bool) -> Playing:
+    """A reload with another program, or without any, denies no question that waits: the old one answers."""
+    hosts = Hosts({"wait": ["127.0.0.1"]})
+    options = asking(program, timeout=20, children=1)
+    proxy: Proxy = yield serve_as(resolver=hosts, **options)
+
+    def changes() -> None:
+        helpers = {} if goes else {"one": program.settings(format="%DST")}
+        policy = RulePolicy([Rule(name="all", allow=True)]) if goes else options["policy"]
+        proxy.factory.reconfigure(helpers=helpers, policy=policy)
+        program.go_on()
+
+    asked = proxy.play(told, proxy, "wait", origin.port)
+    yield until(lambda: program.lines)
+    changes()
+    assert (yield asked) == Reply.SUCCEEDED
+    assert program.lines[0] == f"127.0.0.1 CONNECT {origin.port} wait"
 
 
 @pytest_twisted.inlineCallbacks

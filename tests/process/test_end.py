@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -115,3 +116,50 @@ def test_passwords_and_database(twistd: Callable[..., Program], tmp_path: Path, 
         began = time.monotonic()
         program.stop()
         assert time.monotonic() - began < WITHIN
+
+
+#: Answers, and does not end by itself.
+STAYS = """#!{python}
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: open("terminated", "w"))
+with open("pid", "w") as file:
+    file.write(str(os.getpid()))
+for line in sys.stdin:
+    print("OK", flush=True)
+open("no more input", "w")
+while True:
+    time.sleep(60)
+"""
+
+
+def lives(pid: str) -> bool:
+    """Whether there is a process with this number that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_helper(twistd: Callable[..., Program], tmp_path: Path, workers: int) -> None:
+    """A helper reads the end of its input, then gets SIGTERM and SIGKILL: none is left behind."""
+    program = tmp_path / "helper"
+    program.write_text(STAYS.replace("{python}", sys.executable))
+    program.chmod(0o755)
+    (tmp_path / "socks.toml").write_text(
+        f'[listeners]\nport = 0\n[helpers.one]\ncommand = ["{program}"]\n'
+        '[[rule]]\nname = "all"\nallow = true\nnetworks = ["0.0.0.0/0"]\nask = "one"\n'
+    )
+    setting = Setting(twistd("socks", "--config=socks.toml", f"--workers={workers}"), tmp_path)
+    with socket.create_connection(("127.0.0.1", setting.port), PATIENCE) as client:
+        client.sendall(request(Command.CONNECT, "127.0.0.1"))
+        assert len(client.recv(2)) == 2
+        assert len(client.recv(10)) == 10
+    pid = (tmp_path / "pid").read_text()
+    assert lives(pid)
+    began = time.monotonic()
+    setting.program.stop()
+    assert time.monotonic() - began < WITHIN
+    assert not lives(pid)
+    assert (tmp_path / "no more input").exists()
+    assert (tmp_path / "terminated").exists()

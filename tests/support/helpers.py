@@ -7,7 +7,8 @@ from pathlib import Path
 
 from socksproxy.values.helpers import HelperSettings
 
-#: Answers as the words of a question say: yes, no, broken, die, hang, garbage, late, or anything else.
+#: Answers as the words of a question say: yes, no, broken, die, hang, garbage, wait (until
+#: the test goes on), or anything else.
 SCRIPT = r"""#!{python}
 import os, sys, time
 path, channels = sys.argv[1], sys.argv[2] == "channels"
@@ -25,6 +26,8 @@ for line in iter(sys.stdin.readline, ""):
         if channels:
             continue
         time.sleep(60)
+    while word == "wait" and not os.path.exists(path + ".go"):
+        time.sleep(0.01)
     if word == "says":
         print("a word to the operator", file=sys.stderr, flush=True)
     answers = dict(no="ERR message=no", broken="BH", garbage="what", named="OK user=alice")
@@ -51,6 +54,10 @@ class Program:
         kind = "channels" if changes.get("concurrency") else "one"
         values: dict[str, object] = {"command": (str(self.path), str(self.notes), kind), **changes}
         return HelperSettings(**values)  # type: ignore[arg-type]
+
+    def go_on(self) -> None:
+        """Let the processes answer ``wait``."""
+        self.notes.with_name(f"{self.notes.name}.go").touch()
 
     @property
     def lines(self) -> list[str]:

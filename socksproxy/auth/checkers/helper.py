@@ -53,8 +53,8 @@ class HelperChecker:
         asked: Deferred[Any] = self._helper.ask((name, credentials.password))
         return asked.addCallback(_judged, name)
 
-    def close(self) -> None:
-        """End the processes; a further question starts them again."""
+    def retire(self) -> None:
+        """See :func:`socksproxy.auth.known.retire`."""
         if self._helper is not None:
             self._helper.close()
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -15,19 +16,46 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import InvalidAuthArgumentString, makeChecker
 from zope.interface.verify import verifyObject
 
+from socksproxy.auth.chain import portal_of
 from socksproxy.auth.checkers.helper import HelperChecker
 from socksproxy.auth.checkers.threads import CheckFailed
+from socksproxy.runtime.reactor import global_reactor
 from socksproxy.wire.password import Credentials, build_credentials
+from tests.conftest import Serve
 from tests.support.helpers import Program
 from tests.support.processes import Program as Started
 from tests.support.programs import require
-from tests.support.proxy import Playing
+from tests.support.proxy import Playing, Proxy, until
 from tests.support.workers import LISTENING
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
     return Program(tmp_path)
+
+
+@pytest_twisted.inlineCallbacks
+def test_reload(serve_as: Serve, program: Program) -> Playing:
+    """The old program answers what it is asked when the portal changes, and ends."""
+    checkers = [HelperChecker(program.settings(children=1)) for _ in range(2)]
+    reactor: Any = global_reactor()
+    proxy: Proxy = yield serve_as(portal=portal_of([checkers[0]], reactor))
+
+    def scenario() -> bytes:
+        with proxy.connect() as sock:
+            sock.sendall(b"\5\1\2" + build_credentials(Credentials(b"bob", b"wait")))
+            answer = b""
+            while len(answer) < 4:
+                answer += sock.recv(4)
+            return answer
+
+    asked = proxy.play(scenario)
+    yield until(lambda: program.lines)
+    helper: Any = checkers[0]._helper
+    proxy.factory.reconfigure(portal=portal_of([checkers[1]], reactor))
+    program.go_on()
+    assert (yield asked) == b"\5\2\1\0"
+    yield until(lambda: not helper._processes and not helper._ending)
 
 
 @pytest_twisted.inlineCallbacks
@@ -43,7 +71,7 @@ def test_answers(program: Program) -> Playing:
     with pytest.raises(CheckFailed, match="it cannot tell"):
         yield checker.requestAvatarId(UsernamePassword(b"bob", b"broken"))
     assert program.lines == ["bo%20b yes", "bob named", "bob no", "bob broken"]
-    checker.close()
+    checker.retire()
 
 
 def test_argument(program: Program) -> None:
