@@ -213,8 +213,8 @@ class Login:
 
     def forget(self) -> None:
         """Clients are not asked any more: as if this one had come now."""
-        self.authentication = None
-        self.pin = None
+        self.authentication = self.credentials = self.pin = None
+        self._shown = self._name = self._asked = None
         self.log_out()
         self._session.client = self._session.client._replace(user=None, avatar=None)
 

@@ -33,9 +33,10 @@ from ..support.limits import had
 from ..support.logs import heard
 from ..support.origin import Origin, echo
 from ..support.policy import Policy
-from ..support.proxy import Playing, Proxy, ask4, ask5, echoes, greet, reply5, request5, until
+from ..support.proxy import Playing, Proxy, ask4, ask5, closed_port, echoes, greet, reply5, request5, until
 from ..support.sessions import connected, ends, refused, the_session
 from ..support.udp import Client as Datagrams, Echo, serving
+from ..support.upstreams import upstream
 
 ENDED = "no longer permitted"
 NOBODY = RulePolicy([Rule(name="nobody", allow=False)])
@@ -673,6 +674,23 @@ def test_nobody_is_asked_any_more(serve_as: Callable[..., Any], origin: Origin) 
     assert (yield proxy.play(ends, bob))
     record = yield proxy.record()
     assert (record["ended"], record["rule"], record["method"]) == (ENDED, "default", "password")
+    bob.close()
+
+
+@pytest_twisted.inlineCallbacks
+def test_asked_anew(serve_as: Callable[..., Any], origin: Origin) -> Playing:
+    """What a client has shown does not count any more when a portal asks again, and no upstream gets it."""
+    portal = Portal(Groups(bob=[]), [Passwords(b"bob")])
+    ways = {"one": upstream("socks5", closed_port(), login="client")}
+    proxy: Proxy = yield serve_as(portal=portal, upstreams=ways)
+    bob = yield proxy.play(logged_in, proxy, b"bob", origin.port)
+    session = the_session(proxy)
+    assert session._shown_credentials() == Credentials(b"bob", b"bob")
+    proxy.factory.reconfigure(portal=None)
+    yield proxy.play(echoes, bob)
+    assert session._shown_credentials() is None
+    proxy.factory.reconfigure(portal=portal)
+    assert (yield proxy.play(ends, bob))
     bob.close()
 
 
