@@ -18,8 +18,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import UpstreamRefused, describe
-from ..wire.words import Address
+from ..errors import UpstreamRefused, describe, reply_for
+from ..values.upstreams import UpstreamType
+from ..wire.words import Address, Reply
 from .members import Member, Members, is_its_own
 
 _log = Logger(namespace="socksproxy")
@@ -143,12 +144,11 @@ class PoolChecks:
         if self._stopped:
             return
         problem = result.value if isinstance(result, Failure) else None
-        if problem is None or isinstance(problem, (UpstreamRefused, TimeoutError)):
-            # One that is silent when it has the request may wait for the destination.
+        if problem is None or _is_answer(problem, member):
             member.counters.checked(alive=True)
             self._members.answered(member, check=True)
             self._judge()
-        elif is_its_own(problem, member):
+        elif is_its_own(problem, member) or isinstance(problem, TimeoutError):
             member.counters.checked(alive=False)
             self._suspects[member] = f"check: {describe(problem)}"
             if self._has_worked():
@@ -176,3 +176,11 @@ class PoolChecks:
         for member, reason in self._suspects.items():
             self._members.failed(member, reason, check=True)
         self._suspects.clear()
+
+
+def _is_answer(problem: BaseException, member: Member) -> bool:
+    """Whether a check that ends with *problem* tells that *member* works."""
+    if member.upstream.type is UpstreamType.DIRECT:
+        return reply_for(problem) is Reply.CONNECTION_REFUSED
+    # A proxy that is silent when it has the request may wait for the destination.
+    return isinstance(problem, (UpstreamRefused, TimeoutError))

@@ -7,7 +7,7 @@ A chooser gets the members among which it may choose once, and again when one of
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import accumulate, count
 from math import gcd
@@ -70,7 +70,7 @@ class Chooser(Protocol):
     def set(self, members: Sequence[Choosable]) -> None:
         """Choose among *members* from now on, which are in the order of the configuration."""
 
-    def next(self, tried: Collection[Choosable], key: bytes) -> Choosable | None:
+    def next(self, tried: Container[Choosable], key: bytes) -> Choosable | None:
         """
         One of the members; None: there is none left.
 
@@ -92,7 +92,7 @@ class InOrder:
         """See :meth:`Chooser.set`."""
         self._members = members
 
-    def next(self, tried: Collection[Choosable], key: bytes) -> Choosable | None:
+    def next(self, tried: Container[Choosable], key: bytes) -> Choosable | None:
         """See :meth:`Chooser.next`."""
         for member in self._members:
             if member not in tried and not member.full:
@@ -128,7 +128,7 @@ class InTurn(InOrder):
         ]
         self._members = [members[number] for _, number in sorted(turns)]
 
-    def next(self, tried: Collection[Choosable], key: bytes) -> Choosable | None:
+    def next(self, tried: Container[Choosable], key: bytes) -> Choosable | None:
         """See :meth:`Chooser.next`."""
         members = self._members
         for _ in range(len(members)):
@@ -156,7 +156,7 @@ class ByChance(InOrder):
         super().set(members)
         self._weights = list(accumulate(member.weight for member in members))
 
-    def next(self, tried: Collection[Choosable], key: bytes) -> Choosable | None:
+    def next(self, tried: Container[Choosable], key: bytes) -> Choosable | None:
         """See :meth:`Chooser.next`."""
         if not self._members:
             return None
@@ -195,7 +195,7 @@ class ByLoad(InOrder):
         else:
             heappush(self._heap, self._entry(member))
 
-    def next(self, tried: Collection[Choosable], key: bytes) -> Choosable | None:
+    def next(self, tried: Container[Choosable], key: bytes) -> Choosable | None:
         """See :meth:`Chooser.next`."""
         heap, aside, found = self._heap, [], None
         while heap:
@@ -233,7 +233,7 @@ class ByHash(InOrder):
         """The first member of *key*, living or not; None: there is no member."""
         return next(iter(self._hash.first(key)), None)
 
-    def next(self, tried: Collection[Choosable], key: bytes) -> Choosable | None:
+    def next(self, tried: Container[Choosable], key: bytes) -> Choosable | None:
         """See :meth:`Chooser.next`."""
         if not self._members:
             return None
@@ -246,7 +246,7 @@ class ByHash(InOrder):
         return None
 
 
-def _free(member: Choosable, tried: Collection[Choosable]) -> bool:
+def _free(member: Choosable, tried: Container[Choosable]) -> bool:
     return member.living and member not in tried and not member.full
 
 

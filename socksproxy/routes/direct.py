@@ -4,6 +4,7 @@ The direct route, from this machine to the destination without a proxy between.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from socket import SocketType
 from typing import Any
@@ -13,7 +14,7 @@ from twisted.internet.interfaces import IReactorTCP
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..errors import UpstreamFull, reply_for
+from ..errors import SHORTAGES, CannotLeave, SOCKSError, UpstreamFull, reply_for
 from ..net.dial import Connects, Dialed, Pending, SocketDialer, TransportDialer, as_deferred
 from ..net.resolve import NameLookups
 from ..net.sockets import Leaving
@@ -23,6 +24,17 @@ from ..wire.words import Address, Command, Reply
 from .counters import UpstreamCounters, enter
 from .interfaces import Trail
 from .own import IRoute
+
+#: The ends of connections that the other side has brought about.
+_RESETS = frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE})
+
+
+def cannot_leave(problem: BaseException) -> bool:
+    """Whether *problem* tells that a connection cannot leave this machine; others tell of the destination."""
+    if isinstance(problem, SOCKSError):
+        return isinstance(problem, CannotLeave)
+    number = problem.errno if isinstance(problem, OSError) else getattr(problem, "osError", None)
+    return reply_for(problem) is Reply.GENERAL_FAILURE and number not in _RESETS
 
 
 @implementer(IRoute)
@@ -143,7 +155,9 @@ class DirectUpstream:
         return dialed
 
     def _failed(self, failure: Failure) -> Failure:
+        problem = failure.value
         self.counters.leave()
-        if failure.value is not None and not failure.check(CancelledError):
-            self.counters.failed(own=reply_for(failure.value) is Reply.GENERAL_FAILURE)
+        short = isinstance(problem, OSError) and problem.errno in SHORTAGES
+        if problem is not None and not short and not isinstance(problem, CancelledError):
+            self.counters.failed(own=cannot_leave(problem))
         return failure

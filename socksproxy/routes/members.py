@@ -9,7 +9,7 @@ left, one that is down is tried, too. Only a change of a member costs time for e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from enum import Enum
 from heapq import heappop, heappush
 from itertools import count
@@ -19,12 +19,13 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..errors import SOCKSError, UpstreamFailed, UpstreamFull, reply_for
-from ..values.pools import MOST_RETRY_AFTER, Choose, UpstreamPool, looks_up, members_of
+from ..errors import UpstreamFailed, UpstreamFull
+from ..values.pools import MOST_RETRY_AFTER, Choose, UpstreamPool, commands_of_member, looks_up, members_of
 from ..values.upstreams import Upstream, UpstreamType
-from ..wire.words import Reply
+from ..wire.words import Command
 from .choosing import ByHash, Chooser, chooser_of
 from .counters import UpstreamCounters
+from .direct import cannot_leave
 from .interfaces import Route
 from .sticky import Pin, hash_of
 
@@ -52,6 +53,7 @@ class Member:
     :param name: its name; for a member of a file, without its password.
     :param upstream: its settings.
     :param counters: its numbers, which it shares with other pools.
+    :ivar commands: the commands that it carries.
     :ivar health: what is known of it.
     :ivar failures: its own failures in a row.
     :ivar harmed: when it failed last, in the clock's seconds; 0: never.
@@ -62,6 +64,7 @@ class Member:
 
     __slots__ = (
         "_rank",
+        "commands",
         "counters",
         "delay",
         "entry",
@@ -81,6 +84,7 @@ class Member:
         self.upstream = upstream
         self.weight = upstream.weight
         self.counters = counters
+        self.commands: frozenset[Command] = frozenset()
         self.health = Health.UP
         self.living = True
         self.failures = 0
@@ -146,7 +150,7 @@ class Rank:
         for member in members:
             member.join(self)
 
-    def next(self, tried: Collection[Member], key: bytes) -> Member | None:
+    def next(self, tried: Container[Member], key: bytes) -> Member | None:
         """See :meth:`.Chooser.next`."""
         if self.stale:
             self.stale = False
@@ -237,6 +241,7 @@ class Members:
         if known is None or not _is_same(known.upstream, upstream):
             known = Member(name, upstream, self._counters(name, upstream))
         known.upstream, known.weight = upstream, upstream.weight
+        known.commands = commands_of_member(name, upstream, self._upstreams)
         self._by_name[name] = known
         return known
 
@@ -258,7 +263,7 @@ class Members:
         """The member called *name*; None: there is none."""
         return self._by_name.get(name)
 
-    def next(self, tried: Collection[Member], key: bytes, pin: Pin | None = None) -> Member | None:
+    def next(self, tried: Container[Member], key: bytes, pin: Pin | None = None) -> Member | None:
         """
         The member that a connection tries next; None: there is none left that is not full.
 
@@ -316,7 +321,7 @@ class Members:
         if member.health is Health.DUE:
             member.set(Health.TRIAL)
 
-    def _dead(self, tried: Collection[Member]) -> Member | None:
+    def _dead(self, tried: Container[Member]) -> Member | None:
         left = [
             member
             for member in self._by_name.values()
@@ -387,8 +392,7 @@ def is_its_own(problem: BaseException, member: Member) -> bool:
     if isinstance(problem, UpstreamFailed):
         # Another proxy on the way to it may have failed.
         return problem.upstream == member.name and not isinstance(problem, UpstreamFull)
-    direct = member.upstream.type is UpstreamType.DIRECT
-    return direct and not isinstance(problem, SOCKSError) and reply_for(problem) is Reply.GENERAL_FAILURE
+    return member.upstream.type is UpstreamType.DIRECT and cannot_leave(problem)
 
 
 def _is_same(before: Upstream, now: Upstream) -> bool:

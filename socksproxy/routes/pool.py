@@ -9,7 +9,7 @@ connection fails, or leaves as ``otherwise`` says; a failure alone never makes i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -97,7 +97,7 @@ class PoolRoute:
         self.members.refresh()
         if self.otherwise is not None and serves(self.otherwise, command):
             return True
-        return any(serves(self.way(member), command) for member in self.members)
+        return any(command in member.commands for member in self.members)
 
     @property
     def identity(self) -> object:
@@ -158,6 +158,22 @@ class PoolRoute:
 
 #: The public name; the code has a pool of threads, too.
 Pool = PoolRoute
+
+
+class _PassedBy:
+    """
+    The members that a choice passes by.
+
+    :param tried: those that the connection has tried.
+    :param command: what the others must carry.
+    """
+
+    def __init__(self, tried: Container[Member], command: Command) -> None:
+        self._tried = tried
+        self._command = command
+
+    def __contains__(self, member: object) -> bool:
+        return member in self._tried or self._command not in cast("Member", member).commands
 
 
 class PoolDial:
@@ -242,11 +258,10 @@ class PoolDial:
             passed = route.clock.seconds() - self._began
             if passed + try_seconds(members.settings, route.seconds) > _LATE * route.seconds:
                 return None
-        while True:
-            member = members.next(self._tried, self._key, self._pin)
-            if member is None or serves(route.way(member), self._command):
-                return member
-            self._tried.append(member)
+        tried: Container[Member] = self._tried
+        if self._command is not Command.CONNECT:
+            tried = _PassedBy(self._tried, self._command)
+        return members.next(tried, self._key, self._pin)
 
     def _try(self, member: Member) -> None:
         route, trail = self._route, self._trail

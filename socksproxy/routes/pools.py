@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
+from ..errors import NameNotFound
 from ..net.dial import Destination, Dialed, as_deferred, dial
 from ..net.resolve import NameLookups
 from ..values.pools import UpstreamPool
@@ -26,6 +27,8 @@ from .members import Member, Members
 
 #: Seconds between two looks at what other workers tell.
 LOOK_EVERY = 1.0
+#: Seconds in which the name of a check's destination must be found; the whole check may take longer.
+FOUND_WITHIN = 10.0
 
 
 class SharedChecks(Protocol):
@@ -167,10 +170,16 @@ class Pools(Mapping[str, Members]):
         connect = partial(way.dial, engine=False, trail=trail)
         if address.type is AddressType.DOMAIN_NAME and not way.resolves:
             found: Deferred[Any] = self._names().lookup(address.host, address.port)
+            found.addTimeout(FOUND_WITHIN, self._reactor, _not_found)
         else:
             found = succeed([address])
         found.addCallback(lambda addresses: as_deferred(dial(addresses, connect, self._reactor)))
         return found.addCallback(_closed, trail)
+
+
+def _not_found(result: object, seconds: float) -> None:
+    """A look-up hangs, which says nothing of the member that was to be checked."""
+    raise NameNotFound(f"the name is not found within {seconds:g} seconds")
 
 
 def _closed(dialed: Dialed, trail: Trail) -> None:

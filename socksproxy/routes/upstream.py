@@ -24,7 +24,6 @@ from ..client.connecting import Conversation, relay_host
 from ..client.handshake import HandshakeFailed, Problem, Work
 from ..errors import (
     SHORTAGES,
-    CommandNotSupported,
     ConnectFailed,
     NameNotFound,
     SOCKSError,
@@ -458,9 +457,6 @@ class Try:
 
     def _succeed(self, bound: Address, early: bytes) -> None:
         if self.over:  # who waits for BIND's first answer has cancelled
-            return
-        if self._command is Command.UDP_ASSOCIATE and self._handshake.wrapping is not None:
-            self._fail(CommandNotSupported(f"{self._name}: datagrams of GSSAPI are not passed on"))
             return
         self._end()
         if DEBUG.on:

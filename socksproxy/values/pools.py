@@ -143,12 +143,23 @@ def commands_of_pool(
         pool = pools[step]
         ways = [*members_of(pool, upstreams).items(), *((each, upstreams[each]) for each in pool.backup)]
         for member, upstream in ways:
-            names = chain_of(member, upstreams) if member in upstreams else ()
-            found |= commands_of([upstreams[each] for each in names] or [upstream])
+            found |= commands_of_member(member, upstream, upstreams)
         step = pool.otherwise
     if step in upstreams:
-        found |= commands_of([upstreams[each] for each in chain_of(step, upstreams)] or [upstreams[step]])
+        found |= commands_of_member(step, upstreams[step], upstreams)
     return found
+
+
+def commands_of_member(
+    name: str, upstream: Upstream, upstreams: Mapping[str, Upstream]
+) -> frozenset[Command]:
+    """
+    The commands that the member *name* of a pool carries.
+
+    :param upstream: its settings; a file of members alone may have it.
+    """
+    chain = chain_of(name, upstreams) if name in upstreams else ()
+    return commands_of([upstreams[each] for each in chain] or [upstream])
 
 
 def commands_by(

@@ -82,7 +82,8 @@ class Upstream:
     :ivar max_sessions: the greatest number of sessions through the upstream at once, with the tries that run;
         a session too many gets reply 1, or another member of the pool. Default: any number.
     :ivar weight: the upstream's share of the sessions of a pool, beside the weights of the other members.
-    :ivar udp: whether datagrams leave through the upstream; None: wherever its protocol is SOCKS5.
+    :ivar udp: whether datagrams leave through the upstream; None: wherever its protocol is SOCKS5
+        and its login is not gssapi.
     :ivar udp_address: where the upstream takes datagrams, at the port that it tells: at the address that it
         tells (reported), at the address of the upstream itself (server), or at this literal address.
     :ivar bind: whether the upstream serves BIND.
@@ -171,6 +172,9 @@ class Upstream:
             except ValueError:
                 right = f"{REPORTED}, {SERVER} or a literal address"
                 raise ConfigError(right, path=("udp-address",)) from None
+        if self.udp and self.login == GSSAPI:
+            right = "not with the login gssapi: the proxy carries no datagrams within its protection"
+            raise ConfigError(right, path=("udp",), shown=False)
         if self.resolve_commands and self.resolve != "upstream":
             raise ConfigError("only with resolve = upstream", path=("resolve-commands",), shown=False)
 
@@ -182,7 +186,7 @@ class Upstream:
     @property
     def carries_udp(self) -> bool:
         """Whether datagrams leave through the upstream."""
-        return self.type is UpstreamType.SOCKS5 and self.udp is not False
+        return self.type is UpstreamType.SOCKS5 and self.udp is not False and self.login != GSSAPI
 
     @property
     def takes_names(self) -> bool:

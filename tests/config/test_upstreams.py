@@ -105,6 +105,7 @@ def test_meaning(tmp_path: Path) -> None:
         (f'{ONE}[groups.all]\nvia = "on"\n', 5, "did you mean one?"),
         (f'{ONE}[[rule]]\nname = "a"\nallow = true\nvia = "on"\n', 7, "did you mean one?"),
         ('[upstreams.one]\ntype = "http"\naddress = "a:1"\nudp = true\n', 4, "only with the type socks5"),
+        (f'{ONE}login = "gssapi"\nudp = true\n', 5, "not with the login gssapi: the proxy carries no datagr"),
         (
             '[upstreams.one]\ntype = "socks4"\naddress = "a:1"\nudp-address = "server"\n',
             4,

@@ -14,6 +14,7 @@ from socksproxy.routes.checks import IDLE, PoolChecks
 from socksproxy.routes.counters import UpstreamCounters
 from socksproxy.routes.members import Health, Member, Members
 from socksproxy.values.pools import PoolCheck, UpstreamPool
+from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.words import Address, Reply
 
 from ..support.logs import heard
@@ -140,6 +141,24 @@ def test_destination_is_not_the_member() -> None:
     checked.answer = lambda member: fail(UpstreamFailed("hop 1", "another"))
     checked.wait(100)
     assert {checked.health(f"m{number}") for number in range(3)} == {Health.UP}
+
+
+def test_direct_members() -> None:
+    """A destination that refuses is reached; one that is silent is not, where others reach theirs."""
+    checked = Checked(3)
+    for member in checked.members:
+        member.upstream = Upstream(type="direct")
+    silent: list[str] = ["m1"]
+
+    def answer(member: Member) -> Deferred[None]:
+        return Deferred() if member.name in silent else fail(ConnectionRefusedError())
+
+    checked.answer = answer
+    checked.wait(80)
+    assert [member.health for member in checked.members] == [Health.UP, Health.DOWN, Health.UP]
+    silent.clear()
+    checked.wait(60)
+    assert {member.health for member in checked.members} == {Health.UP}
 
 
 def test_local_outage() -> None:

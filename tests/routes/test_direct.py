@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectBindError, ConnectError
 from twisted.internet.testing import MemoryReactorClock
 
-from socksproxy.routes.direct import Direct
+from socksproxy.errors import CannotLeave, ConnectedToItself
+from socksproxy.net.dial import as_deferred
+from socksproxy.routes.counters import UpstreamCounters
+from socksproxy.routes.direct import Direct, DirectUpstream
+from socksproxy.routes.members import Member, is_its_own
 from socksproxy.values.outgoing import Outgoing
+from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.words import Address
 
 IPV4, IPV6 = Address.of("192.0.2.1", 80), Address.of("2001:db8::1", 80)
@@ -63,3 +70,32 @@ def test_where_from(engine: bool) -> None:
         route.dial(address, engine)
     bound = there.sources if engine else [client[4] for client in reactor.tcpClients]
     assert bound == [("192.0.2.7", 0), ("2001:db8::8", 0)]
+
+
+@pytest.mark.parametrize(
+    ("problem", "own"),
+    [
+        (OSError(errno.EADDRNOTAVAIL, "no such address"), True),
+        (CannotLeave("the interface lost0 cannot be used"), True),
+        (ConnectBindError(errno.EADDRNOTAVAIL, "no such address"), True),
+        (OSError(errno.ECONNRESET, "reset"), False),
+        (ConnectError(errno.ECONNRESET, "reset"), False),
+        (OSError(errno.ECONNREFUSED, "refused"), False),
+        (OSError(errno.ENETUNREACH, "unreachable"), False),
+        (ConnectedToItself("nothing listens"), False),
+        (OSError(errno.EMFILE, "no descriptor"), None),
+    ],
+)
+def test_who_is_to_blame(problem: Exception, own: bool | None) -> None:
+    """What the destination does, also by a reset, is not the failure of a direct way or member."""
+    told: list[Any] = []
+    counters = UpstreamCounters("here", lambda *event: told.append(event))
+    direct: Any = Direct(MemoryReactorClock(), lambda: None, Outgoing(), ())
+    direct.dial = lambda *_: fail(problem)
+    way = DirectUpstream(counters, direct, lambda: None)  # type: ignore[arg-type, return-value]
+    failed: list[Any] = []
+    as_deferred(way.dial(IPV4, False)).addErrback(failed.append)
+    assert [event[2] for event in told if event[0] == "upstream_failed"] == ([] if own is None else [own])
+    assert counters.sessions == 0
+    member = Member("here", Upstream(type="direct"), counters)
+    assert own is None or is_its_own(failed[0].value, member) is own

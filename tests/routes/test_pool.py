@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,19 @@ from typing import Any
 import attrs
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
+from socksproxy.routes.counters import UpstreamCounters
+from socksproxy.routes.interfaces import Trail
 from socksproxy.routes.member_files import MembersFile
-from socksproxy.routes.members import Health
+from socksproxy.routes.members import Health, Member, Members
+from socksproxy.routes.pool import PoolRoute
 from socksproxy.settings import ServerSettings
 from socksproxy.values.errors import ConfigError
-from socksproxy.values.pools import UpstreamPool
+from socksproxy.values.pools import Choose, UpstreamPool
 from socksproxy.values.timeouts import Timeouts
 from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.words import Command
@@ -35,7 +40,7 @@ from ..support.logs import heard
 from ..support.origin import Origin, echo
 from ..support.pools import pooled
 from ..support.proxy import Playing, Proxy, ask5, closed_port, echoes, greet, reply5, request5, until
-from ..support.scripted_proxy import SUCCESS5, ScriptedProxy, Step, close, forward_to, open5
+from ..support.scripted_proxy import SUCCESS5, ScriptedProxy, Step, close, forward_to, open5, reset
 from ..support.upstreams import upstream
 
 
@@ -201,6 +206,75 @@ def test_direct_member(serve_as: Serve, scripted: Any, origin: Origin) -> Playin
     yield until(lambda: len(origin.peers) == 2 and len(proxy.records) == 4)
     assert len(there.ends) == 2
     assert Counter(each["via"] for each in proxy.records) == {"one": 2, "here": 2}
+
+
+class Way:
+    """The way through a member. Those that an association has asked are in *asked*."""
+
+    via = "a member"
+
+    def __init__(self, member: Member, asked: list[str]) -> None:
+        self._name = member.name
+        self._asked = asked
+
+    def associate(self, trail: Trail) -> Deferred[Any]:
+        self._asked.append(self._name)
+        return Deferred()
+
+
+@pytest.mark.parametrize("choose", Choose)
+def test_few_carry_the_command(choose: Choose) -> None:
+    """Where one of many members carries UDP, the choice looks at each member a few times at most."""
+    ways = {f"m{number}": upstream("http", 1000 + number) for number in range(500)}
+    ways["last"] = upstream("socks5", 9)
+    settings = UpstreamPool(members=list(ways), choose=choose)
+    members = Members(Clock(), "eu", settings, ways, lambda name, _: UpstreamCounters(name))
+    looked: list[str] = []
+
+    class Counting(frozenset[Command]):
+        def __contains__(self, command: object) -> bool:
+            looked.append("at one")
+            return super().__contains__(command)
+
+    for member in members:
+        member.commands = Counting(member.commands)
+    asked: list[str] = []
+    way: Any = lambda member: Way(member, asked)  # noqa: E731
+    PoolRoute(Clock(), members, way, None).associate(Trail(None))
+    assert asked == ["last"]
+    assert len(looked) <= 3 * len(ways)
+
+
+@pytest_twisted.inlineCallbacks
+def test_reset_of_the_destination(serve: Serve, scripted: Any) -> Playing:
+    """What happens to a connection after the member's positive reply tells nothing of the member."""
+    one = yield scripted(*open5(SUCCESS5, 1, reset))
+    proxy: Proxy = yield serve(**pooled(one.port, down_after=1))
+
+    def scenario() -> None:
+        for _ in range(3):
+            with proxy.connect() as sock:
+                assert ask5(sock, "192.0.2.1", 80)[0] == 0
+                sock.sendall(b"x")
+                with suppress(ConnectionError):
+                    assert sock.recv(1) == b""
+
+    yield proxy.play(scenario)
+    yield until(lambda: len(proxy.records) == 3)
+    assert health(proxy, "m0") is Health.UP
+    assert proxy.sessions.context.ways.counters["m0"].own_failures == 0
+
+
+@pytest_twisted.inlineCallbacks
+def test_direct_member_that_cannot_leave(serve: Serve, origin: Origin) -> Playing:
+    """A member whose interface is gone fails itself: the next one is tried, and it is down at last."""
+    ways = {"gone": Upstream(type="direct", interface="lost0"), "here": Upstream(type="direct")}
+    pool = UpstreamPool(members=list(ways), down_after=1)
+    proxy: Proxy = yield serve(upstreams=ways, pools={"eu": pool}, via="eu")
+    assert (yield proxy.play(asked, proxy, "127.0.0.1", origin.port)) == 0
+    assert health(proxy, "gone") is Health.DOWN
+    counters = proxy.sessions.context.ways.counters
+    assert (counters["gone"].own_failures, counters["here"].own_failures) == (1, 0)
 
 
 # Which failure leads to the next member.

@@ -108,6 +108,28 @@ def test_name_for_members_without_names(serve_as: Serve) -> Playing:
 
 
 @pytest_twisted.inlineCallbacks
+def test_name_that_is_not_found_in_time(serve_as: Serve) -> Playing:
+    """A look-up that hangs tells nothing of the member: one that is down does not come back."""
+    clock, hosts = Clock(), Hosts({"www.example": None})
+    check = PoolCheck(every=5, connect=Address.of("www.example", 80))
+    ways = {"here": Upstream(type="direct")}
+    proxy: Proxy = yield serve_as(
+        clock=clock,
+        resolver=hosts,
+        **pooled(upstreams=ways, members=("here",), check=check, down_after=1, retry_after=300),
+    )
+    members = proxy.sessions.context.ways.pools["eu"]
+    (here,) = members
+    with Origin(echo) as origin:
+        assert (yield proxy.play(lambda: ask5(proxy.connect(), "127.0.0.1", origin.port)))[0] == 0
+    members.failed(here, "the test says so")
+    clock.pump([1] * 60)
+    assert hosts.asked
+    assert (here.health, here.counters.checks) == (Health.DOWN, 0)
+    assert "down" in repr(here)
+
+
+@pytest_twisted.inlineCallbacks
 def test_leading_worker(serve_as: Serve) -> Playing:
     """One worker checks for all, also for the sessions of the others."""
     clock = Clock()
