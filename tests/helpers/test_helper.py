@@ -113,9 +113,10 @@ def test_never_answers(start: Any, program: Program) -> Playing:
 @pytest_twisted.inlineCallbacks
 def test_timeout(start: Any, program: Program, concurrency: int) -> Playing:
     """A late answer is none, and never the answer to the next question."""
-    helper = start(children=1, concurrency=concurrency, timeout=0.3)
+    helper = start(children=1, concurrency=concurrency, timeout=20)
     yield helper.ask((b"yes",))
     (pid,) = running(helper)
+    helper.settings = program.settings(children=1, concurrency=concurrency, timeout=0.3)
     answer = yield helper.ask((b"hang",))
     assert answer == HelperAnswer(HelperVerdict.BROKEN, {"message": "no answer within 0.3 seconds"})
     helper.settings = program.settings(children=1, concurrency=concurrency, timeout=20)
