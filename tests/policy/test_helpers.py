@@ -146,7 +146,7 @@ def told(proxy: Proxy, host: str, port: int) -> int:
 def test_names(serve: Serve, program: Program, origin: Origin) -> Playing:
     """The helper is asked with the name, before the name is looked up; only a yes goes on."""
     hosts = Hosts({"yes": ["127.0.0.1"], "no": ["127.0.0.1"]})
-    proxy: Proxy = yield serve(resolver=hosts, **asking(program, timeout=0.4, children=2))
+    proxy: Proxy = yield serve(resolver=hosts, **asking(program, timeout=5, children=2))
     replies = []
     with heard():
         for name in NAMES:
