@@ -40,15 +40,19 @@ class _SharedAsk:
 
     :ivar needed: the account and the kind of each need.
     :ivar ahead: the kind that is not counted here yet; None: all are.
+    :ivar answered: called with the answer; None: it is known at once, or nobody waits.
     :ivar settled: whether the store counts it, or will.
+    :ivar refused: the account that refuses, and why; None: it is not refused.
     """
 
-    __slots__ = ("ahead", "needed", "settled")
+    __slots__ = ("ahead", "answered", "needed", "refused", "settled")
 
     def __init__(self, needed: list[tuple[Account, str]], ahead: str | None) -> None:
         self.needed = needed
         self.ahead = ahead
+        self.answered: Callable[[Refusal | None], None] | None = None
         self.settled = False
+        self.refused: Refusal | None = None
 
 
 class SharedClaims:
@@ -59,14 +63,13 @@ class SharedClaims:
     :ivar pending: how many answers are missing.
     """
 
-    __slots__ = ("_at_once", "_held", "_paced", "pending", "store")
+    __slots__ = ("_held", "_paced", "pending", "store")
 
     def __init__(self, store: SharedStore) -> None:
         self.store = store
         self.pending = 0
         self._held: dict[tuple[Account, str], _SharedAsk] = {}
         self._paced: set[Account] = set()
-        self._at_once: Refusal | None = None
 
     def ask(
         self,
@@ -107,15 +110,13 @@ class SharedClaims:
         for key in needed:
             if key[1] is not ARRIVALS:
                 self._held[key] = asked
-        self._at_once = None
         self.pending += 1
-        at_once = not self.store.asks
-        self.store.ask(Ask(needs, partial(self._judged, asked, None if at_once else answered)))
-        return self._at_once
+        self.store.ask(Ask(needs, partial(self._judged, asked)))
+        if not asked.settled:
+            asked.answered = answered
+        return asked.refused
 
-    def _judged(
-        self, asked: _SharedAsk, answered: Callable[[Refusal | None], None] | None, answer: int
-    ) -> None:
+    def _judged(self, asked: _SharedAsk, answer: int) -> None:
         self.pending -= 1
         refused: Refusal | None = None
         if answer == DOWN:
@@ -133,10 +134,9 @@ class SharedClaims:
             elif refused is None and held != (answer == ADMITTED):
                 # It has ended before the store has counted it; or it goes on, and the store is down.
                 self.store.count(_row(*key), 1 if held else -1)
-        if answered is None:
-            self._at_once = refused
-        else:
-            answered(refused)
+        asked.refused = refused
+        if asked.answered is not None:
+            asked.answered(refused)
 
     def _judge_alone(self, asked: _SharedAsk) -> Refusal | None:
         nodes = self.store.nodes

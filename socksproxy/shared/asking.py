@@ -34,6 +34,32 @@ class Need(NamedTuple):
     burst: float | None = None
 
 
+class Want(NamedTuple):
+    """
+    What this process wants to have in hand ahead of need: see :mod:`socksproxy.shared.spares`.
+
+    :ivar need: the row or the rate.
+    :ivar have: how many it has in hand; negative: so many beginnings within a rate are given back.
+    """
+
+    need: Need
+    have: int
+
+
+class Loan(NamedTuple):
+    """
+    What the store says to a :class:`Want`.
+
+    :ivar want: the want.
+    :ivar most: how many this process may have in hand for now.
+    :ivar added: how many it has got for that.
+    """
+
+    want: Want
+    most: int
+    added: int
+
+
 class Ask:
     """
     The needs of a session, of which it gets all or none.
@@ -41,20 +67,25 @@ class Ask:
     :param needs: the needs.
     :param answered: called once with the answer: :data:`ADMITTED`, the number of the need that is not met,
         or :data:`DOWN`: the store does not answer, and nothing is counted.
+    :ivar lacking: which of the needs the store is asked about; the others are met by what is in hand.
+    :ivar wants: what this process wants to have in hand besides.
     :ivar over: whether the answer was given.
     """
 
-    __slots__ = ("answered", "needs", "over")
+    __slots__ = ("answered", "lacking", "needs", "over", "wants")
 
     def __init__(self, needs: Sequence[Need], answered: Callable[[int], None]) -> None:
         self.needs = needs
+        self.lacking: Sequence[int] = range(len(needs))
+        self.wants: Sequence[Want] = ()
         self.answered = answered
         self.over = False
 
     @property
     def rows(self) -> list[str]:
-        """The rows in which the session has a place, once it is admitted."""
-        return [need.key for need in self.needs if need.burst is None]
+        """The rows in which the session has a place, once the store has admitted it."""
+        needs = self.needs
+        return [needs[at].key for at in self.lacking if needs[at].burst is None]
 
 
 class Job(NamedTuple):
@@ -83,6 +114,7 @@ class Timing(NamedTuple):
     :ivar resync: from one writing of all counts to the next.
     :ivar probe: from one attempt to reach a store that is down to the next.
     :ivar pause: how long a count may wait to be written.
+    :ivar renewal: how long the store's word holds that a process may have places in hand.
     """
 
     patience: float = 0.05
@@ -91,6 +123,7 @@ class Timing(NamedTuple):
     resync: float = 5.0
     probe: float = 1.0
     pause: float = 0.025
+    renewal: float = 1.0
 
 
 class Reports(Shape):
@@ -105,8 +138,8 @@ class Reports(Shape):
     def told(self, nodes: int, processes: int, sent: int) -> None:
         """So many nodes and processes have a lease, and so many bytes have been sent."""
 
-    def answered(self, answers: Sequence[tuple[Ask, int]]) -> None:
-        """These asks have an answer."""
+    def answered(self, answers: Sequence[tuple[Ask, int]], loans: Sequence[Loan]) -> None:
+        """These asks and wants have an answer."""
 
     def done(self, jobs: Sequence[tuple[Job, Any]]) -> None:
         """These jobs have an answer; None: the store does not answer."""

@@ -92,14 +92,8 @@ for number, key in ipairs(KEYS) do
 end
 """)
 
-#: Keys: nodes, then rows and rates. Arguments: column, how long rows stay (ms), the sessions as JSON.
-#: A session is a list of what it needs: [number of the key, most] of a row, or [number of the key,
-#: microseconds for one, most at once] of a rate. Each session gets all that it needs, or nothing.
-#: Answer: a number for each session: 0: it has all; otherwise which need was not met. Or 'lost': the column
-#: has no lease, and nothing was done.
-ADMIT = script(
-    _TIME
-    + """
+#: What columns have in rows together. A column without a lease counts no more, and is among the dead ones.
+_SUMS = """
 local column, stay = ARGV[1], ARGV[2]
 local lease = redis.call('ZSCORE', KEYS[1], column)
 if not lease or tonumber(lease) <= now then return 'lost' end
@@ -112,24 +106,51 @@ local function lives(name)
   end
   return living[name]
 end
-local sums, dead, added, arrivals, changed = {}, {}, {}, {}, {}
-local function sum(place)
-  if not sums[place] then
-    local fields, total = redis.call('HGETALL', KEYS[place]), 0
-    for number = 1, #fields, 2 do
-      if lives(fields[number]) then
-        total = total + fields[number + 1]
-      else
-        dead[#dead + 1] = {KEYS[place], fields[number]}
-      end
+local dead = {}
+local function sum_of(key)
+  local fields, total = redis.call('HGETALL', key), 0
+  for number = 1, #fields, 2 do
+    if lives(fields[number]) then
+      total = total + fields[number + 1]
+    else
+      dead[#dead + 1] = {key, fields[number]}
     end
-    sums[place], added[place] = total, 0
   end
+  return total
+end
+local function forget_dead()
+  for _, each in ipairs(dead) do redis.call('HDEL', each[1], each[2]) end
+end
+local function count_more(key, number)
+  redis.call('HINCRBY', key, column, number)
+  redis.call('PEXPIRE', key, stay)
+end
+local function arrival_of(key)
+  return math.max(tonumber(redis.call('GET', key) or 0), micros)
+end
+local function arrive(key, arrival)
+  local left = math.ceil((arrival - micros) / 1000) + 1
+  redis.call('SET', key, string.format('%.0f', arrival), 'PX', left)
+end
+"""
+
+#: Keys: nodes, then rows and rates. Arguments: column, how long rows stay (ms), the sessions as JSON.
+#: A session is a list of what it needs: [number of the key, most] of a row, or [number of the key,
+#: microseconds for one, most at once] of a rate. Each session gets all that it needs, or nothing.
+#: Answer: a number for each session: 0: it has all; otherwise which need was not met. Or 'lost': the column
+#: has no lease, and nothing was done.
+ADMIT = script(
+    _TIME
+    + _SUMS
+    + """
+local sums, added, arrivals, changed = {}, {}, {}, {}
+local function sum(place)
+  if not sums[place] then sums[place], added[place] = sum_of(KEYS[place]), 0 end
   return sums[place]
 end
 local function arrival(place)
-  if not arrivals[place] then arrivals[place] = tonumber(redis.call('GET', KEYS[place]) or 0) end
-  return math.max(arrivals[place], micros)
+  if not arrivals[place] then arrivals[place] = arrival_of(KEYS[place]) end
+  return arrivals[place]
 end
 local answers = {}
 for number, needs in ipairs(cjson.decode(ARGV[3])) do
@@ -155,17 +176,48 @@ for number, needs in ipairs(cjson.decode(ARGV[3])) do
   end
   answers[number] = refused
 end
-for _, each in ipairs(dead) do redis.call('HDEL', each[1], each[2]) end
+forget_dead()
 for place, count in pairs(added) do
-  if count > 0 then
-    redis.call('HINCRBY', KEYS[place], column, count)
-    redis.call('PEXPIRE', KEYS[place], stay)
+  if count > 0 then count_more(KEYS[place], count) end
+end
+for place in pairs(changed) do arrive(KEYS[place], arrivals[place]) end
+return table.concat(answers, ' ')
+"""
+)
+
+#: Keys: nodes, then rows and rates. Arguments: column, how long rows stay (ms), for each row and rate as JSON
+#: what the column wants to have in hand: [most, what it has in hand] of a row, or [microseconds for one, what
+#: it has in hand, most at once] of a rate. Less than 0 in hand: so many beginnings are given back.
+#: Answer: for each row and rate how many the column may have in hand, and how many it has got for that. Or
+#: 'lost', as above.
+LEND = script(
+    _TIME
+    + _SUMS
+    + """
+local answers, counts, arrivals = {}, {}, {}
+local function part(free) return math.min(math.floor(free / 50), 64) end
+for number, want in ipairs(cjson.decode(ARGV[3])) do
+  local key, most, have, burst = KEYS[number + 1], want[1], want[2], want[3]
+  local may, added = 0, 0
+  if burst then
+    local arrival = arrivals[key] or arrival_of(key)
+    local left = burst - (arrival - micros) / most
+    if have >= 0 and left * 2 > burst then may = part(left) end
+    if have < 0 then added = have else added = math.max(may - have, 0) end
+    if added ~= 0 then arrivals[key] = math.max(arrival + added * most, micros) end
+  else
+    local used = sum_of(key) - have
+    if used * 2 < most then
+      may = part(most - used)
+      added = math.max(may - have, 0)
+    end
+    if added > 0 then counts[key] = added end
   end
+  answers[number] = may .. ' ' .. math.max(added, 0)
 end
-for place in pairs(changed) do
-  local left = math.ceil((arrivals[place] - micros) / 1000) + 1
-  redis.call('SET', KEYS[place], string.format('%.0f', arrivals[place]), 'PX', left)
-end
+forget_dead()
+for key, number in pairs(counts) do count_more(key, number) end
+for key, arrival in pairs(arrivals) do arrive(key, arrival) end
 return table.concat(answers, ' ')
 """
 )

@@ -8,7 +8,7 @@ waits again until the store answers a probe. What to do without the store is for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -18,8 +18,9 @@ from twisted.logger import Logger
 from ..extras import missing
 from ..logs.throttle import complain
 from ..values.shared import SharedSettings
-from .asking import ADMITTED, DOWN, END, WAKE, Ask, Job, StoreProblem, Timing
+from .asking import ADMITTED, DOWN, END, WAKE, Ask, Job, Loan, Need, StoreProblem, Timing
 from .commands import Commands
+from .spares import Spares
 
 _log = Logger(namespace="socksproxy")
 
@@ -95,6 +96,7 @@ class SharedStore:
         self.when_up: list[Callable[[], None]] = [self.commands.look]
         self._reactor = reactor
         self._thread = StoreThread(settings, timing, self, self._in_reactor)
+        self._spares = Spares(reactor, timing, self._uncount, self._flush, self._thread.inbox.put)
         self._pending: dict[Ask, None] = {}
         self._started: Deferred[None] | None = None
         self._stopped: Deferred[None] | None = None
@@ -129,8 +131,9 @@ class SharedStore:
             return succeed(None)
         self._running = False
         self.commands.stop()
-        self._drop_pending()
         self.up = False
+        self._spares.forget()
+        self._drop_pending()
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped
         self._timer = self._reactor.callLater(_STOPS_WITHIN, self.ended)
@@ -145,19 +148,43 @@ class SharedStore:
         return self.up or self._started is not None
 
     def ask(self, ask: Ask) -> None:
-        """Ask; if the store is down, the answer is there before this returns."""
+        """Ask; if all is in hand, or the store is down, the answer is there before this returns."""
+        if self.up:
+            ask.lacking = self._spares.take(ask.needs)
+            if not ask.lacking:
+                self._tell(ask, ADMITTED)
+                return
         self.stats.asks += 1
         if not self.asks:
             self._tell(ask, DOWN)
             return
+        if self.up:
+            ask.wants = self._spares.wants([ask.needs[at] for at in ask.lacking])
         self._pending[ask] = None
         self._thread.inbox.put(ask)
 
     def count(self, row: str, by: int) -> None:
-        """Change the count of this process in *row*, without asking."""
+        """Change the count of this process in *row*, by 1 or -1, without asking."""
+        if by < 0 and self.up:
+            self._spares.leave(row)
+            return
         self._thread.changes.append((row, by))
-        if by > 0:
+        self._thread.inbox.put(WAKE)
+
+    def _uncount(self, row: str, by: int) -> None:
+        self._thread.changes.append((row, -by))
+
+    def _flush(self) -> None:
+        if self._thread.changes:
             self._thread.inbox.put(WAKE)
+
+    def _put_back(self, needs: Iterable[Need]) -> None:
+        """What was in hand for *needs* is not needed."""
+        for need in needs:
+            if need.burst is None:
+                self.count(need.key, -1)
+            else:
+                self._spares.put_back(need)
 
     def run(self, job: Job) -> None:
         """Run a script; if the store is down, the answer is None."""
@@ -196,6 +223,7 @@ class SharedStore:
                 problem=words,
             )
         self._have_started()
+        self._spares.forget()
         self._drop_pending()
 
     def told(self, nodes: int, processes: int, sent: int) -> None:
@@ -203,9 +231,10 @@ class SharedStore:
         self.nodes, self.processes = max(nodes, self._least), max(processes, self._least)
         self.stats.sent = sent
 
-    def answered(self, answers: Sequence[tuple[Ask, int]]) -> None:
+    def answered(self, answers: Sequence[tuple[Ask, int]], loans: Sequence[Loan]) -> None:
         """See :class:`~socksproxy.shared.asking.Reports`."""
         self.stats.answers += 1
+        self._spares.lent(loans)
         for ask, answer in answers:
             if not ask.over:
                 del self._pending[ask]
@@ -251,8 +280,11 @@ class SharedStore:
 
     def _tell(self, ask: Ask, answer: int) -> None:
         ask.over = True
+        if answer != ADMITTED:
+            self._put_back(need for at, need in enumerate(ask.needs) if at not in ask.lacking)
         if answer > 0:
             self.stats.refused += 1
+            answer = ask.lacking[answer - 1] + 1
         elif answer == DOWN:
             self.stats.alone += 1
         try:

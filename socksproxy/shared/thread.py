@@ -23,16 +23,25 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from ..values.shared import SharedSettings
-from .asking import DOWN, END, Ask, Job, Reports, StoreProblem, Timing
+from .asking import DOWN, END, Ask, Job, Loan, Reports, StoreProblem, Timing, Want
 from .link import ScriptCall, StoreLink
-from .scripts import ADMIT, COUNT, LEASE, LEAVE, prefix
+from .scripts import ADMIT, COUNT, LEASE, LEAVE, LEND, prefix
 
-#: Sessions that one script judges, and rows that one script writes.
+#: Sessions that one script judges, and rows that one script writes or lends of.
 _ASKS, _ROWS = 64, 200
 #: How many times its lease a row stays that no process writes any more.
 _STAYS = 3
 
 _T = TypeVar("_T")
+
+
+class _Work:
+    """What has come since the last turn."""
+
+    def __init__(self) -> None:
+        self.asks: list[Ask] = []
+        self.wants: list[Want] = []
+        self.jobs: list[Job] = []
 
 
 class StoreThread:
@@ -54,7 +63,7 @@ class StoreThread:
         reports: Reports,
         in_reactor: Callable[..., object],
     ) -> None:
-        self.inbox: SimpleQueue[Ask | Job | bool | None] = SimpleQueue()
+        self.inbox: SimpleQueue[Ask | Job | list[Want] | bool | None] = SimpleQueue()
         self.changes: deque[tuple[str, int]] = deque()
         self._settings = settings
         self._timing = timing
@@ -70,7 +79,7 @@ class StoreThread:
         self._seen = 1
         #: Bytes that connections before this one have sent.
         self._sent_before = 0
-        self._beats = self._resyncs = self._flushes = 0.0
+        self._beats = self._resyncs = 0.0
         self._ending = False
 
     def start(self) -> None:
@@ -153,7 +162,7 @@ class StoreThread:
     # What a turn does.
 
     def _turn(self) -> None:
-        asks, jobs = self._take(self._wait())
+        work = self._take(max(min(self._beats, self._resyncs) - monotonic(), 0.001))
         self._follow_changes()
         link, now = self._link, monotonic()
         assert link is not None
@@ -163,37 +172,32 @@ class StoreThread:
             if now >= self._resyncs:
                 self._write(link, list(self._counts))
                 self._resyncs = now + self._timing.resync
-            elif self._changed and now >= self._flushes:
+            elif len(self._changed) > _ROWS:
                 self._write(link, list(self._changed))
-            self._work(link, asks, jobs)
+            self._do(link, work)
         except StoreProblem as problem:
             self._lose(problem)
-            self._refuse(asks, jobs)
+            self._refuse(work)
 
-    def _wait(self) -> float:
-        """Seconds until there is something to do in any case."""
-        left = min(self._beats, self._resyncs) - monotonic()
-        if self._counts or self._changed:
-            left = min(left, self._timing.pause)
-        return max(left, 0.001)
-
-    def _take(self, seconds: float) -> tuple[list[Ask], list[Job]]:
+    def _take(self, seconds: float) -> _Work:
         """What has come; if nothing has, wait so many seconds for it."""
-        asks: list[Ask] = []
-        jobs: list[Job] = []
+        work = _Work()
         try:
             one = self.inbox.get(timeout=seconds)
             while True:
                 if isinstance(one, Ask):
                     if not one.over:
-                        asks.append(one)
+                        work.asks.append(one)
+                        work.wants += one.wants
+                elif isinstance(one, list):
+                    work.wants += one
                 elif isinstance(one, Job):
-                    jobs.append(one)
+                    work.jobs.append(one)
                 elif one is END:
                     self._ending = True
                 one = self.inbox.get_nowait()
         except Empty:
-            return asks, jobs
+            return work
 
     def _follow_changes(self) -> None:
         changes, counts = self.changes, self._counts
@@ -202,55 +206,69 @@ class StoreThread:
             counts[row] = counts.get(row, 0) + by
             self._changed[row] = None
 
-    def _work(self, link: StoreLink, asks: list[Ask], jobs: list[Job]) -> None:
-        commands = list(self._admitting(asks))
-        judged = len(commands)
-        commands += [
-            ScriptCall(job.script, [self._prefix + key for key in job.keys], job.arguments) for job in jobs
+    def _do(self, link: StoreLink, work: _Work) -> None:
+        """Write what has changed, which makes room for those that ask; all in one exchange."""
+        changed = list(self._changed)
+        writing = list(self._counting(changed))
+        admitting = list(self._admitting(work.asks))
+        lending = list(self._lending(work.wants))
+        running = [
+            ScriptCall(job.script, [self._prefix + key for key in job.keys], job.arguments)
+            for job in work.jobs
         ]
+        commands = writing + admitting + lending + running
         if not commands:
             return
         answers = link.run(commands, self._timing.patience)
-        if jobs:
-            self._in_reactor(self._reports.done, list(zip(jobs, answers[judged:], strict=True)))
-            jobs.clear()
-        if asks:
-            self._judged(link, asks, answers[:judged])
-
-    def _judged(self, link: StoreLink, asks: list[Ask], answers: list[Any]) -> None:
-        if b"lost" in answers:
-            # The store has forgotten this process, and has done nothing; so it can be asked again.
-            if all(answer == b"lost" for answer in answers):
-                self._rejoin(link)
-                answers = link.run(list(self._admitting(asks)), self._timing.patience)
-            if b"lost" in answers:
-                raise StoreProblem("forgets this node")
-        refused = self._take_verdicts(asks, answers)
-        if refused and self._changed:
-            # What has ended meanwhile may have made room.
-            self._write(link, list(self._changed))
-            again = [ask for ask, _ in refused]
-            refused = self._take_verdicts(
-                again, link.run(list(self._admitting(again)), self._timing.patience)
+        self._have_written(changed)
+        at = len(writing)
+        verdicts = answers[at : at + len(admitting)]
+        at += len(admitting)
+        loans = self._loans(work.wants, answers[at : at + len(lending)])
+        if work.jobs:
+            self._in_reactor(
+                self._reports.done, list(zip(work.jobs, answers[at + len(lending) :], strict=True))
             )
-        if refused:
-            self._in_reactor(self._reports.answered, refused)
-        asks.clear()
+            work.jobs.clear()
+        if b"lost" in verdicts:
+            verdicts = self._ask_again(link, work.asks, verdicts)
+        if work.asks or loans:
+            self._in_reactor(self._reports.answered, self._judged(work.asks, verdicts), loans)
+        work.asks.clear()
 
-    def _take_verdicts(self, asks: list[Ask], answers: list[Any]) -> list[tuple[Ask, int]]:
-        """Count and tell the sessions that are admitted; the others are returned."""
+    def _ask_again(self, link: StoreLink, asks: list[Ask], answers: list[Any]) -> list[Any]:
+        """The store has forgotten this process, and has done nothing; so it can be asked again."""
+        if all(answer == b"lost" for answer in answers):
+            self._rejoin(link)
+            answers = link.run(list(self._admitting(asks)), self._timing.patience)
+        if b"lost" in answers:
+            raise StoreProblem("forgets this node")
+        return answers
+
+    def _judged(self, asks: list[Ask], answers: list[Any]) -> list[tuple[Ask, int]]:
+        """The asks with their answers; those that are admitted count from now on."""
         verdicts = [int(word) for answer in answers for word in answer.split()]
-        admitted, refused = [], []
-        for pair in zip(asks, verdicts, strict=True):
-            if pair[1]:
-                refused.append(pair)
-                continue
-            admitted.append(pair)
-            for row in pair[0].rows:
-                self._counts[row] = self._counts.get(row, 0) + 1
-        if admitted:
-            self._in_reactor(self._reports.answered, admitted)
-        return refused
+        judged = list(zip(asks, verdicts, strict=True))
+        for ask, verdict in judged:
+            if not verdict:
+                for row in ask.rows:
+                    self._counts[row] = self._counts.get(row, 0) + 1
+        return judged
+
+    def _loans(self, wants: list[Want], answers: list[Any]) -> list[Loan]:
+        """What the wants have got; it counts from now on."""
+        if b"lost" in answers:
+            # This process joins again with the next beat or session; until then nothing is in hand.
+            return [Loan(want, 0, 0) for want in wants]
+        numbers = [int(word) for answer in answers for word in answer.split()]
+        loans = [
+            Loan(want, most, added)
+            for want, most, added in zip(wants, numbers[::2], numbers[1::2], strict=True)
+        ]
+        for (need, _), _, added in loans:
+            if added and need.burst is None:
+                self._counts[need.key] = self._counts.get(need.key, 0) + added
+        return loans
 
     def _admitting(self, asks: list[Ask]) -> Iterator[ScriptCall]:
         for some in _parts(asks, _ASKS):
@@ -258,11 +276,18 @@ class StoreThread:
             sessions = []
             for ask in some:
                 needs = []
-                for key, most, burst in ask.needs:
+                for at in ask.lacking:
+                    key, most, burst = ask.needs[at]
                     place = places.setdefault(self._prefix + key, len(places) + 1)
                     needs.append([place, most] if burst is None else [place, most, burst])
                 sessions.append(needs)
             yield ScriptCall(ADMIT, list(places), [self._column, self._stay, json.dumps(sessions)])
+
+    def _lending(self, wants: list[Want]) -> Iterator[ScriptCall]:
+        for some in _parts(wants, _ROWS):
+            keys = [self._prefix + need.key for need, _ in some]
+            told = [[most, have] if burst is None else [most, have, burst] for (_, most, burst), have in some]
+            yield ScriptCall(LEND, [self._nodes, *keys], [self._column, self._stay, json.dumps(told)])
 
     # The counts.
 
@@ -277,7 +302,6 @@ class StoreThread:
             self._have_written(some)
 
     def _have_written(self, rows: list[str]) -> None:
-        self._flushes = monotonic() + self._timing.pause
         for row in rows:
             self._changed.pop(row, None)
             if not self._counts[row]:
@@ -289,8 +313,7 @@ class StoreThread:
         """For so many seconds, answer that the store is down."""
         until = monotonic() + seconds
         while not self._ending and (left := until - monotonic()) > 0:
-            asks, jobs = self._take(left)
-            self._refuse(asks, jobs)
+            self._refuse(self._take(left))
             self._follow_changes()
             self._forget_ended()
 
@@ -301,11 +324,11 @@ class StoreThread:
                 del self._counts[row]
         self._changed.clear()
 
-    def _refuse(self, asks: list[Ask], jobs: list[Job]) -> None:
-        if asks:
-            self._in_reactor(self._reports.answered, [(ask, DOWN) for ask in asks])
-        if jobs:
-            self._in_reactor(self._reports.done, [(job, None) for job in jobs])
+    def _refuse(self, work: _Work) -> None:
+        if work.asks:
+            self._in_reactor(self._reports.answered, [(ask, DOWN) for ask in work.asks], [])
+        if work.jobs:
+            self._in_reactor(self._reports.done, [(job, None) for job in work.jobs])
 
 
 def _parts(things: Sequence[_T], most: int) -> Iterator[list[_T]]:

@@ -20,6 +20,7 @@ from socksproxy.shared.scripts import (
     FORGIVEN,
     LEASE,
     LEAVE,
+    LEND,
     LOAN,
     USAGE,
     Script,
@@ -206,6 +207,74 @@ def test_broken_off(site: Site) -> None:
         assert site.row("server") == {new: 1}
         assert all(site.client.pttl(key) > 0 for key in site.client.keys(f"{site.prefix}n:*"))
     assert steps > 8
+
+
+def lend(
+    site: Site, column: str, wants: dict[str, list[Any]], text: Script | str = LEND
+) -> list[tuple[int, int]] | str:
+    answer = site.run(text, ["nodes", *wants], column, LONG, json.dumps(list(wants.values())))
+    if answer == "lost":
+        return "lost"
+    numbers = [int(word) for word in answer.split()]
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def test_lend(site: Site) -> None:
+    """2 % of what is free is lent, less what there is already, and while more than half is free."""
+    assert lend(site, "a/1", {"n:bob": [1000, 0]}) == "lost"
+    site.join("a/1", "b/1")
+    assert lend(site, "a/1", {"n:bob": [1000, 0], "n:all": [1e6, 0]}) == [(20, 20), (64, 64)]
+    assert lend(site, "a/1", {"n:bob": [1000, 15]}) == [(19, 4)]
+    assert site.row("bob") == {"a/1": 24}
+    site.run(COUNT, ["n:bob"], "b/1", LONG, 477)
+    assert lend(site, "a/1", {"n:bob": [1000, 24]}) == [(10, 0)]
+    site.run(COUNT, ["n:bob"], "b/1", LONG, 500)
+    assert lend(site, "a/1", {"n:bob": [1000, 24], "n:ten": [10, 0]}) == [(0, 0), (0, 0)]
+    site.run(LEAVE, ["nodes"], "b/1")
+    assert lend(site, "a/1", {"n:bob": [1000, 24]}) == [(20, 0)]
+    assert site.row("bob") == {"a/1": 24}
+
+
+def test_lend_of_rate(site: Site) -> None:
+    """The same for a rate; what is given back is as if it had never been lent."""
+    site.join("a/1")
+    hour = 3600e6
+    assert lend(site, "a/1", {"r:bob": [hour, 0, 1000]}) == [(20, 20)]
+    assert site.admit("a/1", [[["r:bob", hour, 1000]]] * 479) == [0] * 479
+    assert lend(site, "a/1", {"r:bob": [hour, 3, 1000]}) == [(10, 7)]
+    assert lend(site, "a/1", {"r:bob": [hour, 3, 1000]}) == [(0, 0)]
+    assert lend(site, "a/1", {"r:bob": [hour, -17, 1000]}) == [(0, 0)]
+    assert site.admit("a/1", [[["r:bob", hour, 1000]]] * 512) == [0] * 511 + [1]
+    assert lend(site, "a/1", {"r:ann": [hour, -5, 1000]}) == [(0, 0)]
+    assert site.client.pttl(f"{site.prefix}r:ann") <= 1
+    assert site.client.pttl(f"{site.prefix}r:bob") > 0
+
+
+def test_lending_is_broken_off(site: Site) -> None:
+    """What was lent by a script that has not answered goes away with the column."""
+    steps = 0
+    for number, text in enumerate(broken_off(LEND)):
+        site.client.flushall()
+        old, new = f"a/{number}", f"a/{number}-new"
+        site.join("b/1", "gone/1", old)
+        site.run(COUNT, ["n:bob", "n:all"], "gone/1", LONG, 1, 1)
+        site.run(COUNT, ["n:bob"], "b/1", LONG, 2)
+        site.run(LEAVE, ["nodes"], "gone/1")
+        wants = {"n:bob": [100, 0], "n:all": [1000, 0], "r:bob": [1000, 0, 1000]}
+        try:
+            lend(site, old, wants, text)
+        except ResponseError:
+            pass
+        else:
+            steps = number
+            break
+        site.run(LEASE, ["nodes"], new, LONG, old, 1)
+        assert site.admit(new, [[["n:bob", 5]]] * 4) == [0, 0, 0, 1]
+        assert site.admit(new, [[["n:all", 1]]]) == [0]
+        assert site.row("bob") == {"b/1": 2, new: 3}
+        assert site.row("all") == {new: 1}
+        assert all(site.client.pttl(key) > 0 for key in site.client.keys(f"{site.prefix}n:*"))
+    assert steps > 10
 
 
 def test_late(site: Site) -> None:
