@@ -17,6 +17,7 @@ from twisted.internet.error import ConnectingCancelledError, ConnectionClosed, C
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
+    IHandshakeListener,
     IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
@@ -27,7 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
 from ..net.names import is_localhost
-from ..twisted_internals import replace_protocol
+from ..twisted_internals import is_tls, replace_protocol
 from ..wire.words import Address, AddressType, Request
 from .early_bytes import EarlyBytes
 from .errors import (
@@ -63,9 +64,12 @@ class Conversation(Shape):
     def resume(self, result: bytes) -> bytes: ...
 
 
+@implementer(IHandshakeListener)
 class Negotiator(Protocol):
     """
-    Drives the handshake of an *attempt*; afterwards it passes all on to :attr:`inner`, where there is one.
+    Drives the handshake of an *attempt*, once TLS stands where there is TLS.
+
+    Afterwards it passes all on to :attr:`inner`, where there is one.
     """
 
     inner: Any = None
@@ -76,6 +80,10 @@ class Negotiator(Protocol):
 
     def connectionMade(self) -> None:
         self._attempt.connected(self)
+
+    def handshakeCompleted(self) -> None:
+        """See :class:`~twisted.internet.interfaces.IHandshakeListener`."""
+        self._attempt.secured()
 
     def dataReceived(self, data: bytes) -> None:
         if self.inner is None:
@@ -126,7 +134,7 @@ class Attempt:
         self._handshake = handshake
         self._request = request
         self._connecting: Deferred[Any] | None = None
-        self._over = False
+        self._over = self._begun = False
         self._told = 0
         self.negotiator: Negotiator | None = None
         self.hop = 1
@@ -167,7 +175,14 @@ class Attempt:
             _abort(negotiator.transport)
             return
         self.hop = hops_of(negotiator.transport) + 1
-        self._send(self._handshake.begin())
+        if not is_securing(negotiator.transport):
+            self.secured()
+
+    def secured(self) -> None:
+        """There is TLS on the connection, if there is to be any: the handshake with the proxy begins."""
+        if not self._over and not self._begun:
+            self._begun = True
+            self._send(self._handshake.begin())
 
     def received(self, data: bytes) -> None:
         """The proxy has sent *data*."""
@@ -192,7 +207,8 @@ class Attempt:
         if self._over:
             return
         cause = reason.value
-        if cause is not None and not isinstance(cause, ConnectionClosed):  # TLS to the proxy has failed
+        # TLS to the proxy has failed where the cause is another one, or the handshake has not begun.
+        if cause is not None and not (self._begun and isinstance(cause, ConnectionClosed)):
             self.failed(_unreachable(cause, self.hop))
             return
         try:
@@ -231,7 +247,7 @@ class Attempt:
     @property
     def asking(self) -> bool:
         """Whether the request is sent and the proxy has not answered."""
-        return self.negotiator is not None and self._handshake.asking
+        return self._begun and self._handshake.asking
 
     @property
     def over(self) -> bool:
@@ -282,6 +298,8 @@ class Attempt:
         kind: type[ProxiedConnectError]
         if self.negotiator is None:
             kind, phase = ProxyTimedOut, "there is no connection to the proxy"
+        elif not self._begun:
+            kind, phase = ProxyTimedOut, "there is no TLS to the proxy"
         elif self.asking:
             kind, phase = ReplyTimedOut, "the proxy has not answered the request"
         else:
@@ -357,6 +375,11 @@ def hand_over(
     attempt.succeed(protocol)
     if rest:
         EarlyBytes(transport, protocol, rest).deliver()
+
+
+def is_securing(transport: Any) -> bool:
+    """Whether *transport* speaks TLS, whose handshake is not over: its protocol hears when it is."""
+    return is_tls(transport) and transport.getPeerCertificate() is None
 
 
 def hops_of(transport: object) -> int:

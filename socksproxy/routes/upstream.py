@@ -12,11 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,7 +21,6 @@ from ..client.connecting import Conversation, relay_host
 from ..client.handshake import HandshakeFailed, Problem, Work
 from ..errors import (
     SHORTAGES,
-    ConnectFailed,
     NameNotFound,
     SOCKSError,
     UpstreamFailed,
@@ -42,10 +38,10 @@ from ..runtime.pool import NotRun, Pool
 from ..values.upstreams import commands_of
 from ..wire.words import UNSPECIFIED, Address, AddressType, Command, Reply
 from .associations import Associating
+from .by_endpoint import connect_by
 from .carriers import SocketCarrier, TransportCarrier
 from .counters import enter
 from .direct import Direct
-from .endpoint_reactor import EndpointReactor
 from .hops import TOR, Hop
 from .interfaces import Trail, UpstreamAssociation, UpstreamBound
 from .own import IRoute
@@ -204,7 +200,7 @@ class UpstreamRoute:
         """Connect to the first proxy, at any of its addresses."""
         address, endpoint = self.hops[0].address, self.hops[0].endpoint
         if endpoint is not None:
-            return self._by_endpoint(endpoint)
+            return connect_by(endpoint, self.clock, self._names)
         assert address is not None
         if address.type is not AddressType.DOMAIN_NAME:
             return self._first.dial(address, engine)
@@ -214,14 +210,6 @@ class UpstreamRoute:
     def work(self, work: Work) -> Deferred[bytes]:
         """Make a call that may block, for a login."""
         return self._threads.run(work)
-
-    def _by_endpoint(self, endpoint: str) -> Deferred[Dialed]:
-        reactor = EndpointReactor(self.clock, self._names)
-        try:
-            connecting: Deferred[Any] = clientFromString(reactor, endpoint).connect(_Links())
-        except Exception:  # Twisted and its plugins raise all kinds, and their words may hold a password
-            return fail(ConnectFailed("the endpoint cannot be used", Reply.GENERAL_FAILURE))
-        return connecting.addCallback(_dialed)
 
 
 class Try:
@@ -562,23 +550,6 @@ def _words(problem: BaseException) -> str:
     if isinstance(problem, (OSError, SOCKSError)):
         return describe(problem)
     return str(problem) or type(problem).__name__
-
-
-class _Links(Factory[Destination]):
-    """The factory of what an endpoint connects."""
-
-    noisy = False
-    protocol = Destination
-
-
-def _dialed(link: Destination) -> Dialed:
-    """The connection that an endpoint has made."""
-    own = link.transport.getHost()
-    host = getattr(own, "host", None)
-    place = UNSPECIFIED if host is None else Address.of(host, own.port)
-    peer = link.transport.getPeer()
-    told = isinstance(peer, (IPv4Address, IPv6Address))
-    return Dialed(link, Address.of(peer.host, peer.port) if told else UNSPECIFIED, place)
 
 
 @implementer(IRoute)

@@ -109,6 +109,23 @@ def test_silence(endpoint: Any, login: Any, says: list[bytes], kind: type[Except
     assert clock.getDelayedCalls() == []
 
 
+@pytest.mark.parametrize("endpoint", [S4, S5, HTTP])
+def test_no_tls(endpoint: Any) -> None:
+    """e 8: a proxy has no request before TLS to it stands: silence and the end are the proxy's failures."""
+    for ends in (False, True):
+        proxy, clock, factory = MemoryProxy(), Clock(), Recorders()
+        secured = wrapClientTLS(ssl.optionsForClientTLS("proxy.test"), proxy)
+        results = outcome(endpoint(secured, "192.0.2.9", 80, timeout=10, reactor=clock).connect(factory))
+        if ends:
+            proxy.end(error.ConnectionDone())
+        else:
+            clock.advance(10)
+        problem = failed(results)
+        assert type(problem) is (errors.ProxyUnreachable if ends else errors.ProxyTimedOut)
+        assert factory.built == []
+        assert clock.getDelayedCalls() == []
+
+
 def test_silence_of_the_network() -> None:
     """e 8: the same limit while there is no connection."""
     proxy, clock = MemoryProxy(connects=False), Clock()

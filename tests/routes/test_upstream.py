@@ -321,7 +321,7 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def _context(authority: Authority, name: str = "127.0.0.1") -> Any:
+def context_of(authority: Authority, name: str = "127.0.0.1") -> Any:
     import ipaddress
 
     alternative = x509.IPAddress(ipaddress.ip_address(name))
@@ -333,7 +333,7 @@ def _context(authority: Authority, name: str = "127.0.0.1") -> Any:
 @pytest_twisted.inlineCallbacks
 def test_tls(serve: Serve, scripted: Any, origin: Origin, authority: Authority, hops: int) -> Playing:
     """HTTP over TLS, and TLS inside TLS, with a banner behind the reply."""
-    context = _context(authority)
+    context = context_of(authority)
     target = f"127.0.0.1:{origin.port}"
     length = len(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n")
     there = yield scripted(length, forward_to(origin.port), SUCCESS_HTTP + b"hello", context=context)
@@ -362,7 +362,7 @@ def test_tls(serve: Serve, scripted: Any, origin: Origin, authority: Authority, 
 @pytest_twisted.inlineCallbacks
 def test_tls_wrong_certificate(serve: Serve, scripted: Any, origin: Origin, authority: Authority) -> Playing:
     """e 22: a proxy that is another one is the way's own failure, and gets no request."""
-    there = yield scripted(1, SUCCESS_HTTP, context=_context(authority, "192.0.2.9"))
+    there = yield scripted(1, SUCCESS_HTTP, context=context_of(authority, "192.0.2.9"))
     proxy: Proxy = yield serve(**through("https", there.port, ca_file=str(authority.ca_file)))
     assert (yield proxy.play(asked, proxy, "127.0.0.1", origin.port)) == 1
     assert there.ends[0].received == b""
@@ -376,7 +376,7 @@ def test_tls_wrong_certificate(serve: Serve, scripted: Any, origin: Origin, auth
 def test_no_tls(serve: Serve, scripted: Any, origin: Origin, authority: Authority, how: str) -> Playing:
     """Before TLS stands the proxy has no request: its own failure, and the pool takes the next member."""
     if how == "another certificate":
-        there = yield scripted(1, SUCCESS_HTTP, context=_context(authority, "192.0.2.9"))
+        there = yield scripted(1, SUCCESS_HTTP, context=context_of(authority, "192.0.2.9"))
     else:
         there = yield scripted(*([1, close] if how == "closes" else [100000]))
     good = yield scripted(*open5(forward_to(origin.port), SUCCESS5))
