@@ -111,6 +111,21 @@ class WaysOut:
         for members in self.pools.values():
             members.way = self._way(members, Outgoing())  # until a session leaves from other addresses
 
+    def through(self, name: str, outgoing: Outgoing) -> Route | None:
+        """
+        The way out through the upstream *name*, which the file of a pool alone may have; None: there is none.
+
+        :param outgoing: the addresses to leave from.
+        """
+        if name in self._upstreams:
+            return self.by(name, outgoing)
+        for members in self.pools.values():
+            members.refresh()
+            member = members.get(name)
+            if member is not None:
+                return self._way(members, outgoing)(member)
+        return None
+
     def all_counters(self) -> dict[str, UpstreamCounters]:
         """The numbers of all upstreams, also of those that files of pools alone have, by their names."""
         members = {member.name: member.counters for pool in self.pools.values() for member in pool}

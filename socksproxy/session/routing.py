@@ -96,7 +96,7 @@ class RoutedSession(SessionParts):
         if command is Command.BIND and context.remembers_ways:
             host = None if destination.host == WILDCARD.get(destination.type) else destination.host
             name = context.way_of(self.whose, host)
-            way = None if name is None else self.way(rule, name)
+            way = None if name is None else context.ways.through(name, self._leaves_from(rule))
             if way is not None and way.carries(command):
                 return way
         return self.way(rule)
@@ -224,15 +224,11 @@ class RoutedSession(SessionParts):
         via = None if rule is None else rule.via
         return via or getattr(self.client.avatar, "via", None) or self.context.settings.via
 
-    def way(self, rule: Rule | None, instead: str | None = None) -> Route:
-        """
-        The way out of *rule*, or else of the user, or else of the server.
-
-        :param instead: the name of another way out; None: that of the rule, the user or the server.
-        """
-        of_rule, via = None, instead
+    def way(self, rule: Rule | None) -> Route:
+        """The way out of *rule*, or else of the user, or else of the server."""
+        of_rule = via = None
         if rule is not None:
-            of_rule, via = rule.outgoing, via or rule.via
+            of_rule, via = rule.outgoing, rule.via
         avatar = self.client.avatar
         of_user = None
         if avatar is not None:
@@ -243,6 +239,11 @@ class RoutedSession(SessionParts):
         return self.context.route_by(
             via or self.context.settings.via, self._outgoing(sources_of(of_rule), sources_of(of_user))
         )
+
+    def _leaves_from(self, rule: Rule | None) -> Outgoing:
+        """The addresses of *rule*, or else of the user, or else of the server."""
+        of_rule = None if rule is None else rule.outgoing
+        return self._outgoing(sources_of(of_rule), sources_of(getattr(self.client.avatar, "outgoing", None)))
 
     def _outgoing(self, of_rule: Sources, of_user: Sources) -> Outgoing:
         """What the session leaves from: it keeps what has been chosen once."""

@@ -427,8 +427,9 @@ class ServerContext:
 
     def _set_routes(self) -> None:
         upstreams = self.settings.upstreams
-        #: Whether an upstream serves BIND, so that the ways of connections count.
-        self.remembers_ways = any(each.bind for each in upstreams.values())
+        #: Whether an upstream may serve BIND, so that the ways of connections count.
+        in_files = any(pool.members_file is not None for pool in self.settings.pools.values())
+        self.remembers_ways = in_files or any(each.bind for each in upstreams.values())
         #: Whether an upstream gets the names and passwords that clients show.
         self.passes_logins = any(each.login == CLIENTS_OWN for each in upstreams.values())
         self.ways.configure(upstreams, _fixed(self.settings), self.socket_options)
@@ -479,8 +480,7 @@ class ServerContext:
     def way_of(self, whose: Whose, host: str | None) -> str | None:
         """The last upstream of the way by which *whose* reaches *host*, or has lately; None: any host."""
         via = self.sessions.way_of(whose, host) or self._connected_ways.find(whose, host)
-        name = None if via is None else via.rpartition(">")[2]
-        return name if name in self.settings.upstreams else None
+        return None if via is None else via.rpartition(">")[2]
 
 
 def _fixed(settings: ServerSettings) -> Outgoing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import pytest_twisted
 
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
+from socksproxy.routes.member_files import MembersFile
+from socksproxy.values.pools import UpstreamPool
 from socksproxy.wire.words import Address, Command
 
 from ..conftest import Serve
@@ -234,6 +237,42 @@ def test_the_way_of_the_connection(serve_as: Serve) -> Playing:
         proxy.factory.reconfigure(upstreams={"two": ways["two"]}, policy=RulePolicy(rules.rules[1:]))
         yield proxy.play(binds, proxy, 5)
         yield two.record(1)
+
+
+@pytest_twisted.inlineCallbacks
+def test_the_member_of_the_connection(serve_as: Serve, tmp_path: Path) -> Playing:
+    """The same where the file of a pool alone has the members, which take turns."""
+    exits: list[Proxy] = []
+    for _ in range(3):
+        exits.append((yield serve_as()))
+    path = tmp_path / "exits"
+    path.write_text("".join(f"socks5://bob:x@127.0.0.1:{each.address[1]}?bind=true\n" for each in exits))
+    file = MembersFile(str(path))
+    file.load()
+    pool = UpstreamPool(members_file=file, choose="round-robin")
+    proxy: Proxy = yield serve_as(pools={"eu": pool}, via="eu")
+    with Origin(echo) as origin:
+
+        def connected() -> None:
+            with proxy.connect() as sock:
+                assert ask5(sock, "127.0.0.1", origin.port)[0] == 0
+                echoes(sock)
+                binds(proxy, 5)
+                binds(proxy, 5)
+
+        yield proxy.play(connected)
+        yield until(lambda: sum(len(each.records) for each in exits) == 3)
+        assert sorted(len(each.records) for each in exits) == [0, 0, 3]
+        # What the file has no more is no way any more.
+        path.write_text("# none\n")
+        file.load()
+
+    def refused() -> int:
+        with proxy.connect() as sock:
+            return ask5(sock, "127.0.0.1", 0, Command.BIND)[0]
+
+    assert (yield proxy.play(refused)) != 0
+    assert sum(len(each.records) for each in exits) == 3
 
 
 @pytest_twisted.inlineCallbacks

@@ -49,6 +49,42 @@ def test_lines(tmp_path: Path) -> None:
     assert file.ignored == ()
 
 
+def test_settings(tmp_path: Path) -> None:
+    """What stands behind a member counts for it alone."""
+    file = read(
+        tmp_path / "members",
+        "192.0.2.1:1080?bind=true&udp=false&weight=3\nsocks5://a:b@192.0.2.2?resolve-commands=true\n"
+        "http://192.0.2.3?max-sessions=9\n192.0.2.4:1080?\n",
+    )
+    one, two, three, four = file.table.values()
+    assert (one.bind, one.udp, one.weight, one.max_sessions) == (True, False, 3, None)
+    assert (two.resolve_commands, two.bind, three.max_sessions) == (True, False, 9)
+    assert four == Upstream(type="socks5", address=Address.of("192.0.2.4", 1080))
+    assert list(file.table)[1] == "a@192.0.2.2:1080"
+
+
+@pytest.mark.parametrize(
+    ("line", "right"),
+    [
+        ("192.0.2.1:1080?bind=yes", "behind '?', with '&' between, stand bind=true, udp=true, "),
+        ("192.0.2.1:1080?bind", "behind '?'"),
+        ("192.0.2.1:1080?hunter2=true", "weight=NUMBER"),
+        ("192.0.2.1:1080?weight=-1", "behind '?'"),
+        ("192.0.2.1:1080?weight=0", "weight: not a whole number from 1 to"),
+        ("http://192.0.2.1?bind=true", "bind: only with the types socks4, socks4a and socks5"),
+        ("socks5://alice:hunter2?x@192.0.2.1", "the proxy's URL has a wrong host or port"),
+    ],
+)
+def test_wrong_settings(tmp_path: Path, line: str, right: str) -> None:
+    path = tmp_path / "members"
+    path.write_text(line)
+    with pytest.raises(SetFileError) as caught:
+        MembersFile(str(path)).load()
+    assert f"{path}, line 1: " in str(caught.value)
+    assert right in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "line",
     [
