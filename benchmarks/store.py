@@ -31,11 +31,11 @@ from pathlib import Path
 import load
 import machine
 import processes
-from fleet import Store
+from fleet import HERE, Store
 from governed import CONFIGURATIONS, LOGIN
 from measure import ratio_with_interval
 
-_SHARED = '[shared]\nstore = "redis://127.0.0.1:{store}"\n'
+_SHARED = '[shared]\nstore = "redis://{here}:{store}"\n'
 #: Sessions of a round that come one at a time, for each of the others.
 _ALONE = 0.2
 _PLENTY = CONFIGURATIONS["counts"][1]
@@ -154,7 +154,7 @@ def _store() -> Iterator[Store]:
 
 def _used(store: Store) -> tuple[float, float, float, float]:
     """The calls, the bytes in and out, and the microseconds of the store so far."""
-    with socket.create_connection(("127.0.0.1", store.port), 10) as link:
+    with socket.create_connection((HERE, store.port), 10) as link:
         link.sendall(b"INFO everything\r\nQUIT\r\n")
         text = b""
         while some := link.recv(65536):
@@ -173,7 +173,7 @@ def _used(store: Store) -> tuple[float, float, float, float]:
 def _running(governed: Governed, store: Store | None = None) -> processes.Server:
     def command(port: int, directory: Path) -> Sequence[str]:
         file = directory / "socks.toml"
-        shared = "" if store is None else _SHARED.replace("{store}", str(store.port))
+        shared = "" if store is None else _SHARED.format(here=HERE, store=store.port)
         file.write_text(governed.config + shared, "utf-8")
         return [sys.executable, "-m", "twisted", "socks", "--port", str(port), "--config", str(file)]
 
