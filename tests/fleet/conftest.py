@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,16 +18,23 @@ from tests.support.origin import Origin, echo
 LONG = pytest.mark.skipif("SOCKSPROXY_LONG" not in os.environ, reason="takes long: nox -s long runs it")
 
 
-@pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
+@contextmanager
+def running(make: Callable[[Path], Fleet] = Fleet) -> Iterator[Fleet]:
+    """The fleet that *make* starts in a directory."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
     with tempfile.TemporaryDirectory() as directory:
-        fleet = Fleet(Path(directory))
+        fleet = make(Path(directory))
         try:
             yield fleet
         finally:
             fleet.stop()
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    with running() as fleet:
+        yield fleet
 
 
 @pytest.fixture
@@ -35,3 +43,8 @@ def origin(fleet: Fleet) -> Iterator[Origin]:
         origin = Origin(echo, ORIGIN)
     with origin:
         yield origin
+
+
+def told(what: str, value: object) -> None:
+    """Print a figure, for ``pytest -s``."""
+    print(f"\n{what}: {value}", flush=True)

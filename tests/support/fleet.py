@@ -5,6 +5,7 @@ The fleet of ``docs/examples/fleet``: each machine is a network namespace, and a
 
     load 10.90.1.1 ... 10.90.1.64  --  balancer 10.90.0.2  --  n1 ... n4 10.90.0.11 ... 10.90.0.14
                                  reserve 10.90.0.3       store 10.90.0.4, origin 10.90.0.5
+                                                         second 10.90.0.6, watch 10.90.0.7
 
 A socket belongs to the namespace of the thread that makes it, and a process to that of the thread that
 starts it: :meth:`Fleet.inside`.
@@ -22,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.support.admin import Told, asks
 from tests.support.processes import PATIENCE, TWISTD, Program
@@ -40,6 +41,8 @@ ADDRESSES = {
     "reserve": ("10.90.0.3",),
     "store": (STORE,),
     "origin": (ORIGIN,),
+    "second": ("10.90.0.6",),
+    "watch": ("10.90.0.7",),
     "load": CLIENTS,
     **{name: (f"10.90.0.1{name[1]}",) for name in NODES},
 }
@@ -96,8 +99,12 @@ class Node:
 
     @property
     def sessions(self) -> int:
-        """How many it has."""
+        """How many it has; the balancer's checks are some, as long as they take."""
         return int(self.ask("GET", "/v1/status").body["sessions"])
+
+    def sessions_of(self, user: str) -> int:
+        """How many that *user* has here."""
+        return int(self.ask("GET", f"/v1/sessions?limit=1&user={user}").body["total"])
 
     @property
     def said(self) -> str:
@@ -111,17 +118,36 @@ class Node:
         return (self.directory / "access.log").read_text()
 
 
+class Store(Protocol):
+    """What nodes share."""
+
+    def stop(self) -> None: ...
+
+
+def _valkey(fleet: Fleet) -> Store:
+    directory = fleet.directory / "store"
+    directory.mkdir()
+    with fleet.inside("store"):
+        return Valkey(directory, "--port", "6379", "--bind", STORE, "--protected-mode", "no")
+
+
 class Fleet:
     """
-    Four nodes with the files of the documentation, HAProxy in front of them, and a Valkey.
+    Four nodes with the files of the documentation, HAProxy in front of them, and a store.
 
     :param directory: for files; its path is short, as those of sockets are in it.
     :param changes: gives the text of a file of the documentation, by its name, another text.
+    :param store: starts the store; a Valkey.
     :ivar balancers: the HAProxy of each machine that has one.
     :ivar nodes: the proxies, by their names.
     """
 
-    def __init__(self, directory: Path, changes: Callable[[str, str], str] = lambda name, text: text) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        changes: Callable[[str, str], str] = lambda name, text: text,
+        store: Callable[[Fleet], Store] = _valkey,
+    ) -> None:
         require("ip")
         self._haproxy = require("haproxy")
         if os.geteuid():
@@ -130,14 +156,11 @@ class Fleet:
         self.programs: list[Program] = []
         self.balancers: dict[str, Program] = {}
         self._changes = changes
-        self._valkey: Valkey | None = None
+        self._store: Store | None = None
         self._make_namespaces()
         try:
             self._write_users()
-            (directory / "store").mkdir()
-            with self.inside("store"):
-                arguments = ("--port", "6379", "--bind", STORE, "--protected-mode", "no")
-                self._valkey = Valkey(directory / "store", *arguments)
+            self._store = store(self)
             self.nodes = {name: Node(self, name) for name in NODES}
             for node in self.nodes.values():
                 for file, source in (("common.toml", "common.toml"), ("node.toml", f"{node.name}.toml")):
@@ -147,8 +170,7 @@ class Fleet:
             for node in self.nodes.values():
                 node.wait()
             until((directory / "balancer" / "admin.sock").exists)
-            for name in NODES:
-                until(lambda: self.state_of(name) == "UP")  # noqa: B023 - it is called here
+            until(self.balances)
         except BaseException:
             self.stop()
             raise
@@ -167,12 +189,6 @@ class Fleet:
         return self.programs[-1]
 
     @property
-    def valkey(self) -> Valkey:
-        """The store."""
-        assert self._valkey is not None
-        return self._valkey
-
-    @property
     def outages(self) -> int:
         """How often a node has not had an answer of the store in time, which a busy machine is enough for."""
         return sum(node.said.count("until it answers") for node in self.nodes.values())
@@ -180,12 +196,15 @@ class Fleet:
     def shares(self) -> bool:
         """Whether the store answers each node."""
         said = [node.said for node in self.nodes.values()]
-        return all(text.count("until it answers") <= text.count("answers again") for text in said)
+        return all(text.rfind("until it answers") <= text.rfind("answers again") for text in said)
 
-    @property
-    def sessions(self) -> int:
-        """How many all nodes have."""
-        return sum(node.sessions for node in self.nodes.values())
+    def balances(self) -> bool:
+        """Whether the balancer sends clients to each node."""
+        return all(self.state_of(name) == "UP" for name in NODES)
+
+    def sessions_of(self, user: str) -> int:
+        """How many that *user* has on all nodes."""
+        return sum(node.sessions_of(user) for node in self.nodes.values())
 
     def _make_namespaces(self) -> None:
         self._remove()
@@ -225,6 +244,11 @@ class Fleet:
         text = self._changes(name, (EXAMPLES / name).read_text())
         text = text.replace("/etc/socksproxy/", f"{self.directory}/")
         return re.sub(r"/(?:run|var/log)/(?:socksproxy|haproxy)/", f"{directory}/", text)
+
+    def cut(self, machine: str, cut: bool = True) -> None:
+        """Have nothing reach *machine*, or have it reached again."""
+        state = "down" if cut else "up"
+        subprocess.run(["ip", "-n", _HUB, "link", "set", machine, state], check=True)
 
     @contextmanager
     def inside(self, machine: str) -> Iterator[None]:
@@ -290,6 +314,6 @@ class Fleet:
                 program.process.terminate()
         for program in self.programs:
             program.stop()
-        if self._valkey is not None:
-            self._valkey.stop()
+        if self._store is not None:
+            self._store.stop()
         self._remove()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from types import TracebackType
 
-from tests.support.fleet import CLIENTS, Fleet
-from tests.support.proxy import echoes
+from tests.support.fleet import CLIENTS, ORIGIN, Fleet, until
+from tests.support.origin import Origin
+from tests.support.proxy import echoes, reply5, request5
 
 
 class FleetLoad:
@@ -17,17 +19,23 @@ class FleetLoad:
 
     :param rate: sessions a second, all together; None: as many as there can be.
     :param port: of the origin, which echoes.
+    :param size: of what each session sends, and gets back.
     :ivar outcomes: how sessions went: "served", or what went wrong.
+    :ivar waits: when each request was sent, and how many seconds later the reply was there.
     """
 
-    def __init__(self, fleet: Fleet, port: int, *, threads: int = 4, rate: float | None = None) -> None:
+    def __init__(
+        self, fleet: Fleet, port: int, *, threads: int = 4, rate: float | None = None, size: int = 4
+    ) -> None:
         self._fleet = fleet
         self._port = port
+        self._data = bytes(size)
         self._pause = 0.0 if rate is None else threads / rate
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=[number]) for number in range(threads)]
         self._step = threads
         self.outcomes: Counter[str] = Counter()
+        self.waits: list[tuple[float, float]] = []
 
     def __enter__(self) -> FleetLoad:
         self._began = time.monotonic()
@@ -59,11 +67,35 @@ class FleetLoad:
 
     def _session(self, client: str) -> str:
         try:
-            reply, sock = self._fleet.session("dave", self._port, client)
-            with sock:
+            with self._fleet.logged_in("dave", client) as sock:
+                began = time.monotonic()
+                sock.sendall(request5(ORIGIN, self._port))
+                reply = reply5(sock)[0]
+                self.waits.append((began, time.monotonic() - began))
                 if reply:
                     return f"reply {reply}"
-                echoes(sock)
+                echoes(sock, self._data)
         except Exception as problem:
             return f"{type(problem).__name__}: {problem}"
         return "served"
+
+
+def at_once(fleet: Fleet, origin: Origin, count: int) -> Counter[int]:
+    """The replies to so many requests of alice at once, while the store answers all nodes."""
+    for _ in range(5):
+        until(fleet.shares)
+        before = fleet.outages
+        with ExitStack() as stack:
+            socks = [
+                stack.enter_context(fleet.logged_in("alice", CLIENTS[number % len(CLIENTS)]))
+                for number in range(count)
+            ]
+            for sock in socks:
+                sock.sendall(request5(ORIGIN, origin.port))
+            replies = Counter(reply5(sock)[0] for sock in socks)
+            # All nodes were asked.
+            assert min(node.sessions for node in fleet.nodes.values()) > count / 50
+        until(lambda: fleet.sessions_of("alice") == 0)
+        if fleet.outages == before:
+            break
+    return replies
