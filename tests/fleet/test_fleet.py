@@ -81,7 +81,7 @@ def _lines(node: Node) -> list[str]:
 def test_addresses(fleet: Fleet, origin: Origin) -> None:
     """BIND and UDP answer with the address of the node that serves them, where others reach it."""
     nodes = {node.address for node in fleet.nodes.values()}
-    found = set()
+    found: set[str] = set()
     with ExitStack() as stack, Datagrams(fleet) as datagrams:
         # A node that a busy machine does not let answer its check gets no client for a while.
         for client in CLIENTS:
