@@ -16,6 +16,7 @@ from .limits.quota.usage import UsageFile
 from .negotiation import IMethod
 from .net.ports import Advertised, advertised_of
 from .policy import IPolicy
+from .relay.busy_poll import LONGEST_BUSY_POLL
 from .routes.own import IRoute
 from .shared.store import SharedStore
 from .values.auth import AuthSettings
@@ -71,6 +72,11 @@ def _need_helpers(settings: ServerSettings, attribute: object, helpers: Mapping[
             raise ConfigError(f"there is no helper {rule.ask}, which the rule {rule.name} asks")
 
 
+def _check_busy_poll(settings: ServerSettings, attribute: object, microseconds: Any) -> None:
+    if type(microseconds) is not int or not 0 <= microseconds <= LONGEST_BUSY_POLL:
+        raise ConfigError(f"busy_poll: not a whole number from 0 to {LONGEST_BUSY_POLL}", microseconds)
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class ServerSettings:
     """
@@ -113,6 +119,8 @@ class ServerSettings:
     :ivar resolve_commands: whether RESOLVE and RESOLVE_PTR are served.
     :ivar proxy_from: the addresses and networks of balancers whose PROXY headers count, on listeners that
         expect such headers (``haproxy:``); empty: all headers count there.
+    :ivar busy_poll: the microseconds for which the engine asks for events without sleep, where the last ones
+        came that soon, at most 1,000; 0: it sleeps. Servers of one reactor share the engine.
     :ivar log_probes: whether *observer* also receives events of clients that connect and send nothing.
     :raises ValueError: for an address or a network that is not a literal one, a word of
         *outgoing* that has no meaning, a second listening address of a family, methods without a portal,
@@ -143,6 +151,7 @@ class ServerSettings:
     advertise: Advertised = attrs.field(default=Advertised(), converter=advertised_of)
     resolve_commands: bool = True
     proxy_from: Balancers = attrs.field(default=Balancers(), converter=balancers_of)
+    busy_poll: int = attrs.field(default=0, validator=_check_busy_poll)
     log_probes: bool = False
 
 

@@ -17,6 +17,7 @@ from twisted.python.usage import CompleteFiles, CompleteList, Completer
 from ..logs.access_log import FORMATS
 from ..logs.server_log import SERVER_FORMATS
 from ..net.tcp_options import LONGEST_KEEPALIVE, LONGEST_USER_TIMEOUT
+from ..relay.busy_poll import LONGEST_BUSY_POLL
 from ..values.outgoing import FAMILIES
 from ..values.parsers import count, one_of, port, seconds, workers
 from ..values.ports import port_range
@@ -603,6 +604,17 @@ OPTIONS: tuple[Option, ...] = (
         default="0",
         unit="seconds",
         example="30",
+    ),
+    Option(
+        name="busy-poll",
+        help="Microseconds for which a process asks for data before it sleeps; 0: not at all.",
+        table="workers",
+        types=WHOLE,
+        parse=count(or_zero="for not at all", most=LONGEST_BUSY_POLL),
+        default="0",
+        unit="microseconds",
+        example="50",
+        field="busy_poll",
     ),
 )
 

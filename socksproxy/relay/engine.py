@@ -35,6 +35,7 @@ from ..net.tcp_options import SOCKET_OPTIONS, SocketOption
 from ..twisted_internals import join_epoll
 from ..values.outgoing import free_bind
 from ..values.timeouts import NEVER
+from .busy_poll import BusyPoll
 from .epoll_events import BROKEN, EVERYTHING, READ, READABLE
 from .idle import IdleRelays
 from .interfaces import RelayOwner
@@ -118,10 +119,21 @@ class RelayEngine:
         self._users = 0
         self._broken = LogThrottle(reactor)
         self._epoll = select.epoll()
+        self._poll: Callable[[float, int], list[tuple[int, int]]] = self._epoll.poll
         self._joint = join_epoll(reactor, self._epoll, self._round, _BATCH)
         if self._joint is None:
             reactor.addReader(self)
         self._trigger: Any = reactor.addSystemEventTrigger("during", "shutdown", self._shut_down)
+
+    def poll_busily(self, seconds: float) -> None:
+        """
+        Wait without sleep where the next events are near; see :class:`~socksproxy.relay.busy_poll.BusyPoll`.
+
+        Under another reactor than epoll's, the engine does not wait, and this changes nothing.
+
+        :param seconds: the longest wait without sleep; 0: every wait sleeps.
+        """
+        self._poll = BusyPoll(self._epoll.poll, seconds).poll if seconds else self._epoll.poll
 
     # What the reactor asks.
 
@@ -154,7 +166,7 @@ class RelayEngine:
         if fresh:
             fresh.clear()
         try:
-            events = self._epoll.poll(timeout, _BATCH)
+            events = self._poll(timeout, _BATCH)
             for fd, mask in events:
                 # The reactor's descriptor has no handler.
                 handler = handlers[fd] if fd < len(handlers) else None

@@ -324,6 +324,8 @@ class ServerContext:
             self.socket_options = socket_options(settings.timeouts)
             for acceptor in self.acceptors:
                 acceptor.set_options(self.socket_options)
+        if settings.busy_poll != before.busy_poll:
+            self._poll_busily()
         self._set_routes()
         self._set_pins()
         self.binds.reconfigure(self.check, bind, advertised, outgoing)
@@ -423,7 +425,13 @@ class ServerContext:
         """The reactor's relay engine, or None where there can be none."""
         if self._engine is None or self._engine.closed:
             self._engine = engine_for(self.reactor) if self.settings.engine else None
+            if self.settings.busy_poll:
+                self._poll_busily()
         return self._engine
+
+    def _poll_busily(self) -> None:
+        if self._engine is not None and not self._engine.closed:
+            self._engine.poll_busily(self.settings.busy_poll * 1e-6)
 
     def _set_routes(self) -> None:
         upstreams = self.settings.upstreams

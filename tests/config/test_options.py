@@ -84,6 +84,7 @@ SAID: dict[str, tuple[str, list[str], list[str]]] = {
     "server-log-format": ('"json"', ["--server-log-format=json"], ["--server-log-format=text"]),
     "workers": ("2", ["--workers=2"], ["--workers=1"]),
     "drain": ("2.5", ["--drain=2.5"], ["--drain=0"]),
+    "busy-poll": ("50", ["--busy-poll=50"], ["--busy-poll=60"]),
     "max-sessions": ("2", ["--max-sessions=2"], ["--max-sessions=3"]),
     "max-sessions-per-client": ("2", ["--max-sessions-per-client=2"], ["--max-sessions-per-client=3"]),
     "max-binds-per-client": ("2", ["--max-binds-per-client=2"], ["--max-binds-per-client=32"]),
@@ -150,7 +151,7 @@ def meant(options: Options) -> dict[str, Any]:
             "log-probes",
         )
     }
-    fields = ("timeouts", "limits", "bind", "udp", "auth", "via", "prefer")
+    fields = ("timeouts", "limits", "bind", "udp", "auth", "via", "prefer", "busy_poll")
     found |= {name: getattr(settings, name) for name in fields}
     found |= {name: getattr(plan, name) for name in ("drain", "workers", "guarded")}
     found["socks4-userid"] = options["socks4-userid"]

@@ -101,7 +101,7 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
         *("--handshake-timeout", "1.5", "--connect-timeout", "2", "--idle-timeout", "3e2"),
         *("--half-closed-timeout", "0", "--keepalive", "61", "--keepalive-interval", "7"),
         *("--tcp-user-timeout", "9", "--max-sessions", "10", "--max-sessions-per-client", "2"),
-        *("--outgoing", "127.0.0.1", "--resolver", "dns:127.0.0.1:5353"),
+        *("--outgoing", "127.0.0.1", "--resolver", "dns:127.0.0.1:5353", "--busy-poll", "50"),
     )
     assert options.plan.settings.timeouts == Timeouts(
         handshake=1.5,
@@ -148,6 +148,7 @@ def test_everything_said(monkeypatch: pytest.MonkeyPatch) -> None:
         "bind": options.plan.settings.bind,
         "udp": UDPSettings(),
         "resolve_commands": True,
+        "busy_poll": 50,
         "log_probes": False,
     }
 
@@ -311,6 +312,8 @@ def test_who_asks_but_not_everybody(more: list[str]) -> None:
             "--tcp-user-timeout 2147483: not a whole number from 1 to 2147482",
         ),
         (["--drain", "-1"], "--drain -1: not a number of seconds, or 0 for none"),
+        (["--busy-poll", "-1"], "--busy-poll -1: not a whole number from 1 to 1000, or 0 for not at all"),
+        (["--busy-poll", "1001"], "--busy-poll 1001: not a whole number from 1 to 1000, or 0"),
         (["--workers", "0"], "--workers 0: neither auto nor a number from 1 to 256"),
         (["--workers", "257"], "--workers 257: neither"),
         (["--workers", "all"], "--workers all: neither"),
