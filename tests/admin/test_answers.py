@@ -28,6 +28,8 @@ from socksproxy.routes.interfaces import Trail
 from socksproxy.session.session import Session
 from socksproxy.wire.words import Address, Command, Request, Version
 
+from ..support.busy import processor_seconds
+
 MANY = 10_000
 
 
@@ -128,7 +130,7 @@ def test_holds_no_loop(question: str, crowd: Crowd) -> None:
         crowd.ask(question, **QUESTIONS[question])
         worst.append(max(crowd.reactor.costs))
     # What else the machine is at can make most of them slow.
-    assert min(worst) < 0.005, [f"{1000 * each:.1f} ms" for each in worst]
+    assert min(worst) < processor_seconds(0.005), [f"{1000 * each:.1f} ms" for each in worst]
 
 
 def test_page(crowd: Crowd) -> None:
@@ -153,7 +155,8 @@ def test_end() -> None:
     assert everyone["matched"] == 299
     assert crowd.ask("end", token=everyone["token"]).value["ended"] == 299
     assert not crowd.factory.sessions.live
-    assert max(crowd.reactor.costs) < 0.05
+    # One turn that ended all of them would take some hundred milliseconds.
+    assert len(crowd.reactor.costs) > 299 / 16
     later = Crowd(300)
     assert len(ids) == 300
     assert ids.isdisjoint(session.id for session in later.factory.sessions.live)
@@ -210,7 +213,7 @@ def test_limits(crowd: Crowd) -> None:
         value = crowd.ask("limits", scope="user", full=False).value
         assert (value["total"], len(value["limits"])) == (3000, MOST_TOLD)
         worst.append(max(crowd.reactor.costs))
-    assert min(worst) < 0.005, worst
+    assert min(worst) < processor_seconds(0.005), worst
     (row,) = crowd.ask("limits", scope=None, full=True).value["limits"]
     assert row == {
         "scope": "user",

@@ -16,12 +16,12 @@ from cryptography.x509 import IPAddress
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from redis import Redis
 
-from socksproxy.shared.asking import ADMITTED, Need, StoreProblem, Timing
+from socksproxy.shared.asking import ADMITTED, Need, StoreProblem
 from socksproxy.shared.store import check_store
 from tests.support.authority import Authority
 from tests.support.programs import require
 from tests.support.proxy import PATIENCE, Playing, closed_port, until
-from tests.support.stores import Nodes, asked, settings_of
+from tests.support.stores import CALM, Nodes, asked, settings_of
 
 BOB = Need("n:user bob sessions", 10)
 
@@ -129,7 +129,7 @@ def redises(tmp_path: Path) -> Iterator[Redises]:
 def test_failover(redises: Redises) -> Playing:
     """Nodes follow a failover by themselves, and the counts are right on the server that takes over."""
     url = f"redis+sentinel://127.0.0.1:{redises.sentinel}/main"
-    nodes = Nodes(url, 2, Timing(probe=0.1))
+    nodes = Nodes(url, 2, CALM._replace(probe=0.1))
     yield nodes.start()
     one, other = nodes.stores
     for store in (one, other, one):

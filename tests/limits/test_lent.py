@@ -67,7 +67,8 @@ def test_together(valkey: Valkey) -> Playing:
     passed = time.monotonic() - begun
     for each in eager:
         each.stop()
-    assert sum(moved) == pytest.approx(rate.per_second * passed, rel=0.1)
+    # A busy machine asks for less than there is.
+    assert 0.7 < sum(moved) / (rate.per_second * passed) < 1.1
     assert min(moved) > max(moved) / 2
     yield nodes.stop()
 
@@ -88,7 +89,7 @@ def test_alone(valkey: Valkey) -> Playing:
         before, begun = eager.moved, time.monotonic()
         yield until(wait(0.6))
         got = (eager.moved - before) / (time.monotonic() - begun)
-        assert got == pytest.approx(expected * rate.per_second, rel=0.2)
+        assert 0.65 < got / (expected * rate.per_second) < 1.2
     eager.stop()
     yield nodes.stop()
 

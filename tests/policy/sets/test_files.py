@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
+from itertools import count
 from pathlib import Path
 from threading import Thread
 from time import thread_time
@@ -22,6 +23,8 @@ from socksproxy.policy.sets import (
 )
 from socksproxy.runtime import watched_file
 from socksproxy.runtime.files import FileContent, read_regular_file
+
+from ...support.busy import processor_seconds
 
 reactor: Any = _reactor
 
@@ -229,8 +232,8 @@ def test_no_long_step(
     """The thread that reads a large file leaves the interpreter's lock to other threads all the time."""
     numbers = (number * 7919 % 65521 for number in range(40_000))
     parts = ((n, n ^ 0x5555, n >> 12, n >> 4 & 255, n & 15) for n in numbers)
-    file = kind(write(tmp_path / "set.txt", "\n".join(entry.format(*part) for part in parts)))
-    steps = []
+    text = "\n".join(entry.format(*part) for part in parts)
+    steps: list[float] = []
     began = 0.0
 
     def pause(seconds: float) -> None:
@@ -238,19 +241,28 @@ def test_no_long_step(
         steps.append(thread_time() - began)
         began = thread_time()
 
-    def load() -> None:
+    def load(file: SetFile) -> None:
         nonlocal began
         began = thread_time()
         file.load()
         pause(0)
 
+    numbers_of_files = count()
+
+    def longest() -> float:
+        steps.clear()
+        file = kind(write(tmp_path / f"set{next(numbers_of_files)}.txt", text))
+        thread = Thread(target=load, args=(file,))
+        thread.start()
+        thread.join()
+        assert len(file.table) > 1000
+        assert len(steps) > 2 * 40_000 // 1000
+        return max(steps)
+
     monkeypatch.setattr(tables, "sleep", pause)
-    thread = Thread(target=load)
-    thread.start()
-    thread.join()
-    assert len(file.table) > 1000
-    assert len(steps) > 2 * 40_000 // 1000
-    assert max(steps) < 0.02
+    most = processor_seconds(0.02)
+    # A collection of garbage may make one step slow, and the cold caches of a busy machine some.
+    assert any(longest() < most for _ in range(3))
 
 
 def test_what_another_one_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
