@@ -106,6 +106,7 @@ LATE = {
     "client/proxy.py": ["socksproxy.client.agent"],  # all of twisted.web comes with it
     "service/administration.py": ["socksproxy.admin"],  # all of twisted.web comes with it
     "ctl/connection.py": ["ssl"],  # few servers are asked over TLS, and it takes long
+    "ctl/fleet.py": ["threading.Thread"],  # few commands ask all nodes, and it takes long
     "ctl/text.py": ["unicodedata.category", "unicodedata.east_asian_width"],  # for other names than ASCII
     "relay/__init__.py": ["socksproxy.relay.engine"],  # there are platforms without epoll
 }
@@ -147,6 +148,7 @@ TESTED_ELSEWHERE = {
     # The parts of one thing that clients meet as a whole.
     "sources/found": "sources/test_files.py",
     "admin/agent": "interop/test_haproxy_agent.py",
+    "admin/announcements": "admin/test_nodes.py",
     "admin/control": "admin/test_api.py",
     "admin/errors": "admin/test_api.py",
     "admin/holder_routes": "service/test_holders.py",

@@ -64,7 +64,7 @@ from socksproxy.values.limits import Fallback
 from socksproxy.values.metrics import MetricsSettings
 from socksproxy.values.pools import UpstreamPool
 from socksproxy.values.records import RecordSettings
-from socksproxy.values.shared import SharedSettings
+from socksproxy.values.shared import NodeSettings, SharedSettings
 from socksproxy.values.sticky import StickySettings
 from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.words import Command, Reply
@@ -249,8 +249,9 @@ def _shown_default(default: object) -> str:
 def config_shared() -> Iterator[Row]:
     """The keys of the store that nodes share, and of a node."""
     yield from settings_keys(shared.SHARED_KEYS, SharedSettings, _SHARED_TYPES)
-    for key, known in shared.NODE_KEYS.items():
-        yield (f"``{key}`` of ``[node]``", "text", "the machine's", f"``{known.example}``", known.meaning)
+    _, *of_node = settings_keys(shared.NODE_KEYS, NodeSettings, {})
+    for key, *row in of_node:
+        yield (f"{key} of ``[node]``", *row)
 
 
 def all_metrics() -> Iterator[Row]:

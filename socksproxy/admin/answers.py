@@ -26,6 +26,7 @@ from ..net.descriptors import current_limit
 from ..runtime.lag import Lag
 from ..runtime.slices import in_slices
 from ..session.session import Session
+from .announcements import AnnouncementAnswers
 from .busiest import BusiestAnswers
 from .errors import RequestRefused
 from .holders import TELL_NODES, HolderAnswers
@@ -100,6 +101,7 @@ class Answers:
             "log level": self._log_level,
             "page": BusiestAnswers(self._registry, worker, self._look).page,
             **TraceAnswers(self._registry).questions,
+            **AnnouncementAnswers(self._context).questions,
         }
 
     def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[ProcessAnswer]:

@@ -22,6 +22,7 @@ from .errors import RequestRefused
 from .event_stream import EventSource
 from .holder_routes import HolderRoutes
 from .node_commands import THIS, NodeCommands, wanted_nodes
+from .nodes import NodeRoutes
 from .page.routes import with_page
 from .routes import ApiRoute, Asked, Routes
 from .scrape import MetricsRoute
@@ -50,6 +51,7 @@ def routes_of(control: Control) -> Routes:
             ApiRoute("GET", "/readyz", _MONITOR, server.readiness),
             ApiRoute("GET", "/metrics", _MONITOR, MetricsRoute(control.reactor, control.metrics).scrape),
             ApiRoute("GET", "/v1/status", _MONITOR, server.status),
+            ApiRoute("GET", "/v1/nodes", _MONITOR, NodeRoutes(control).nodes),
             ApiRoute("GET", "/v1/workers", _MONITOR, server.workers),
             ApiRoute("GET", "/v1/listeners", _MONITOR, server.listeners),
             ApiRoute("POST", "/v1/reload", _ADMIN, server.reload),

@@ -19,12 +19,17 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from .. import __version__
 from ..metrics.snapshot import Metrics
+from ..values.shared import NodeSettings
 from .answers import Answers, ProcessAnswer
 from .errors import RequestRefused
 from .upkeep import DrainStage, PartState
 
 if TYPE_CHECKING:
     from ..server.factory import SOCKSFactory
+
+
+#: Workers in these states have sessions, and the connection to the shared store.
+_SERVING = frozenset({"running", "reloading", "leaving", "stopping"})
 
 
 class Gathered(NamedTuple):
@@ -139,12 +144,22 @@ class Control:
             "python": platform.python_version(),
             "twisted": twisted.__version__,
             "pid": os.getpid(),
+            "node": self.node().name,
             "generation": self.generation,
             "started": round(self._began, 3),
             "uptime": round(time.time() - self._began, 3),
             "workers": self.processes(),
             "config": self.config(),
         }
+
+    def node(self) -> NodeSettings:
+        """What this node is called, and where its admin API is reached."""
+        return NodeSettings()
+
+    def teller(self) -> int | None:
+        """The process that talks for this node to the store that several nodes share; None: none runs."""
+        serving = (row["number"] for row in self.workers() if row["state"] in _SERVING or not row["number"])
+        return min(serving, default=None)
 
     def processes(self) -> dict[str, int]:
         """How many processes serve clients, and how many should."""

@@ -38,11 +38,11 @@ class NodeCommands:
         nodes = wanted_nodes(asked)
         if (nodes or usually) == THIS:
             return dict(done)
-        running = [row["number"] for row in self._control.workers() if row["state"] == "running"]
-        if not running:
+        process = self._control.teller()
+        if process is None:
             return self._told(Gathered([], []), done, nodes)
         arguments = {"deed": deed.value, "about": about, "by": asked.peer}
-        asking = self._control.ask_each(TELL_NODES, {min(running): arguments})
+        asking = self._control.ask_each(TELL_NODES, {process: arguments})
         return asking.addCallback(self._told, done, nodes)
 
     def _told(self, gathered: Gathered, done: Mapping[str, Any], nodes: str | None) -> dict[str, Any]:

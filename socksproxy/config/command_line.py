@@ -68,6 +68,7 @@ from ..values.errors import ConfigError, Path
 from ..values.limits import Limits, ServerLimits
 from ..values.outgoing import UNSAID, Outgoing, Sources, is_address, outgoing_of, problems_with
 from ..values.pools import UpstreamPool
+from ..values.shared import NodeSettings
 from ..values.sticky import StickySettings
 from ..values.timeouts import Timeouts
 from ..values.udp import UDPSettings
@@ -512,6 +513,7 @@ class SOCKSOptions(CommandLine):
             admin=None if configured is None else configured.admin,
             metrics=None if configured is None else configured.metrics,
             records=None if configured is None else configured.records,
+            node=NodeSettings() if configured is None else configured.node,
             config_interval=said["config-interval"],
             config_spread=said["config-spread"],
         )

@@ -31,7 +31,7 @@ from .readers import Reader, each, plain, read_table, text, typed
 from .records import records_of
 from .redacted import without_secrets
 from .rules import policy_of
-from .shared import node_of, shared_in
+from .shared import node_in, shared_in
 from .sticky import check_choice, check_names, sticky_of
 from .syntax import parsed
 from .upstreams import check_way, upstreams_in
@@ -86,6 +86,7 @@ class Configured:
     :ivar sticky: its names with which users keep one address; None: it has none, or they are wrong.
     :ivar admin: its admin sockets; None: it has none, or they are wrong.
     :ivar helpers: its external helpers; None: they are wrong.
+    :ivar node: what it says of this node alone.
     :ivar shared: the store that it names; None: none, or its settings are wrong.
     :ivar metrics: what is counted; None: nothing is.
     :ivar records: where usage records are kept; None: nowhere.
@@ -138,9 +139,10 @@ class Configured:
         self.helpers = helpers_in(document.get(HELPERS), self.errors)
         if self.helpers is None:
             self.wrong.add(HELPERS)
-        self.shared = shared_in(document.get(SHARED), document.get(NODE), directory, self.errors)
+        self.node = node_in(document.get(NODE), self.admin, self.errors)
+        self.shared = shared_in(document.get(SHARED), self.node.name, directory, self.errors)
         self.metrics = metrics_of(document.get(METRICS), self.errors)
-        self.records = records_of(document.get(USAGE), node_of(document.get(NODE)), directory, self.errors)
+        self.records = records_of(document.get(USAGE), self.node.name, directory, self.errors)
         self.directory = self._read_users(counted)
         self.policy = self._read_rules(counted, directory)
         self._check_ways()

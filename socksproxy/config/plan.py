@@ -19,6 +19,7 @@ from ..policy.sets import SetFile
 from ..settings import ServerSettings
 from ..values.metrics import MetricsSettings
 from ..values.records import RecordSettings
+from ..values.shared import NodeSettings
 
 
 class Listener(NamedTuple):
@@ -56,6 +57,7 @@ class Plan:
     :ivar admin: the admin sockets; None: there are none.
     :ivar metrics: what is counted; None: nothing is.
     :ivar records: where usage records are kept; None: nowhere.
+    :ivar node: what is of this node alone.
     :ivar config_interval: seconds between two looks at the source of the configuration; None: as its kind
         has it.
     :ivar config_spread: seconds in which all nodes put a new one in force.
@@ -72,6 +74,7 @@ class Plan:
     admin: AdminSettings | None = None
     metrics: MetricsSettings | None = None
     records: RecordSettings | None = None
+    node: NodeSettings = attrs.field(factory=NodeSettings)
     config_interval: float | None = None
     config_spread: float = 0.0
 

@@ -8,8 +8,9 @@ import os
 from functools import partial
 from typing import Any
 
+from ..admin.settings import AdminSettings
 from ..values.errors import ConfigError, Path
-from ..values.shared import SharedSettings, StoreAddress, check_name, own_name
+from ..values.shared import NodeSettings, SharedSettings, StoreAddress, check_admin_url, check_name
 from .environment import expanded
 from .readers import Key, Reader, flag, plain, read_table, text
 from .upstreams import password_in
@@ -24,24 +25,23 @@ SHARED_KEYS = {
     "required": Key("false"),
     "nodes": Key("4"),
 }
-NODE_KEYS = {"name": Key('"node1"', meaning="The name of this node among those that share a store.")}
+NODE_KEYS = {"name": Key('"node1"'), "admin": Key('"https://10.90.0.11:9090"')}
 
 #: Most nodes that an operator may name.
 _MOST_NODES = 1024
 
 
-def shared_in(table: Any, node: Any, directory: str, errors: list[ConfigError]) -> SharedSettings | None:
+def shared_in(table: Any, node: str, directory: str, errors: list[ConfigError]) -> SharedSettings | None:
     """
     Read the store of a file.
 
     :param table: the value of the key ``shared``; None: the file does not have it.
-    :param node: the value of the key ``node``; None: the file does not have it.
+    :param node: the name of this node.
     :param directory: the directory to which relative paths refer.
     :param errors: receives every mistake.
     :returns: the settings; None: there is no store, or there are mistakes.
     """
     known = len(errors)
-    named = _table(node, (NODE,), {"name": plain(_name)}, errors)
     readers: dict[str, Reader] = {
         "store": plain(lambda value: StoreAddress.of(expanded(value))),
         "password-file": plain(partial(_password, directory)),
@@ -63,22 +63,25 @@ def shared_in(table: Any, node: Any, directory: str, errors: list[ConfigError]) 
     file = found.pop("password-file", None)
     if file is not None:
         found["password_file"], found["password"] = file
-    if "name" in named:
-        found["node"] = named["name"]
-    return SharedSettings(**{key.replace("-", "_"): value for key, value in found.items()})
+    return SharedSettings(**{key.replace("-", "_"): value for key, value in found.items()}, node=node)
 
 
-def node_of(table: Any) -> str:
+def node_in(table: Any, admin: AdminSettings | None, errors: list[ConfigError]) -> NodeSettings:
     """
-    The name of this node.
+    Read what is of this node alone.
 
-    :param table: the value of the key ``node``; None: the file does not have it. Its mistakes are told where
-        the store is read.
+    :param table: the value of the key ``node``; None: the file does not have it.
+    :param admin: the admin sockets; None: there are none.
+    :param errors: receives every mistake.
     """
-    try:
-        return _name(table["name"])
-    except (TypeError, KeyError, ConfigError):
-        return own_name()
+    known = len(errors)
+    found = _table(table, (NODE,), {"name": plain(_name), "admin": plain(_admin_url)}, errors)
+    if len(errors) > known:
+        return NodeSettings()
+    if "admin" in found and not (admin and any(not each.is_unix for each in admin.listeners)):
+        reason = "there is no [[admin.listener]] at an address: one with tcp: or ssl: is needed"
+        errors.append(ConfigError(reason, path=(NODE, "admin")))
+    return NodeSettings(**found)
 
 
 def _table(value: Any, path: Path, readers: dict[str, Reader], errors: list[ConfigError]) -> dict[str, Any]:
@@ -94,6 +97,10 @@ def _table(value: Any, path: Path, readers: dict[str, Reader], errors: list[Conf
 
 def _name(value: Any) -> str:
     return check_name(expanded(value))
+
+
+def _admin_url(value: Any) -> str:
+    return check_admin_url(expanded(value))
 
 
 def _nodes(value: Any) -> int:

@@ -10,7 +10,7 @@ import sys
 from .command import Console
 from .connection import quoted
 from .follow import wait_for
-from .look import used
+from .look import usage_of, used
 from .outcome import IN_PART, REFUSED, USAGE, CtlFailed
 from .watch import filters_of
 
@@ -86,7 +86,7 @@ def reset_usage(console: Console) -> None:
     options = console.options
     period = options.period
     if period is None:
-        rows = used(console, True, None, None)
+        rows = used(lambda path: usage_of(console.client, path), True, None, None)
         if not rows:
             raise CtlFailed("nothing is counted in this month")
         period = rows[0]["period"]

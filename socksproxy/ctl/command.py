@@ -11,14 +11,18 @@ from argparse import SUPPRESS, ArgumentParser, HelpFormatter, Namespace
 from importlib import import_module
 
 from .connection import AdminClient, ClientCredentials, find, token_in
-from .outcome import DONE, IN_PART, MEANINGS, REFUSED, CtlFailed
+from .fleet import FleetAnswers, ask_all, client_of
+from .outcome import DONE, IN_PART, MEANINGS, REFUSED, USAGE, CtlFailed
 from .subcommands import COMMON, SUBCOMMANDS, Argument, Subcommand
 from .text import escaped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
+
+#: The options that name a server, in :data:`~socksproxy.ctl.subcommands.COMMON`.
+_ASKING = ("server", "node", "token_file", "ca", "certificate", "key", "timeout")
 
 #: Ended by Ctrl-C, as shells have it.
 _INTERRUPTED = 130
@@ -46,13 +50,24 @@ class Console:
         """Asks the server; raises :class:`CtlFailed` when there is none."""
         if self._client is None:
             options = self.options
-            # The nodes of a fleet are found here, too.
             token = None if options.token_file is None else token_in(options.token_file)
             credentials = ClientCredentials(token, options.ca, options.certificate, options.key)
             place = find(options.server, os.environ)
             timeout = 30.0 if options.timeout is None else options.timeout
-            self._client = AdminClient(place, credentials, timeout)
+            client = AdminClient(place, credentials, timeout)
+            self._client = client if options.node is None else client_of(client, options.node)
         return self._client
+
+    def ask_all(self, ask: Callable[[AdminClient], Any]) -> FleetAnswers:
+        """
+        Ask all nodes.
+
+        :param ask: asks one of them.
+        :raises CtlFailed: when there is no server that knows them.
+        """
+        if self.options.node is not None:
+            raise CtlFailed("give either --node or --all-nodes", USAGE)
+        return ask_all(self.client, ask)
 
     @property
     def width(self) -> int | None:
@@ -70,6 +85,12 @@ class Console:
         if missing:
             self.note(f"no answer from the workers {', '.join(map(str, missing))}")
             self.status = IN_PART
+
+    def note_silent(self, gathered: FleetAnswers) -> None:
+        """Say so when nodes have not answered."""
+        for note in gathered.notes:
+            self.note(note)
+        self.status = max(self.status, gathered.status)
 
     def note(self, words: str) -> None:
         """Tell the operator *words* beside the output."""
@@ -139,7 +160,7 @@ def _parser_of(subcommand: Subcommand, made: ArgumentParser, **more: Any) -> Arg
     if subcommand.level:
         _add(made, COMMON, **more)
     elif not more:
-        made.set_defaults(**dict.fromkeys(("server", "token_file", "ca", "certificate", "key", "timeout")))
+        made.set_defaults(**dict.fromkeys(_ASKING))
     made.set_defaults(subcommand=subcommand)
     return made
 

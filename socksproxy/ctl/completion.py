@@ -172,6 +172,10 @@ def _lockouts(console: Console) -> Iterator[str]:
     return (row["address"] for row in console.client.get("/v1/lockouts")["lockouts"])
 
 
+def _nodes(console: Console) -> Iterator[str]:
+    return (row["name"] for row in console.client.get("/v1/nodes")["nodes"])
+
+
 def _waits(console: Console) -> Iterator[str]:
     return iter(("ready", "drained", "generation:"))
 
@@ -182,5 +186,6 @@ _LIVE: dict[str, Callable[[Console], Iterator[str]]] = {
     "listeners": _listeners,
     "upstreams": _upstreams,
     "lockouts": _lockouts,
+    "nodes": _nodes,
     "waits": _waits,
 }

@@ -165,6 +165,10 @@ class AdminClient:
         self.timeout = timeout
         self._credentials = credentials or ClientCredentials()
 
+    def at(self, place: ServerPlace) -> AdminClient:
+        """What asks the server at *place* in the same way."""
+        return AdminClient(place, self._credentials, self.timeout)
+
     def ask(self, method: str, path: str, body: Any = None) -> AdminAnswer:
         """
         Send a request, and take the answer, whatever its status is.

@@ -8,6 +8,7 @@ import json
 import sys
 from time import localtime, strftime, time
 
+from . import merged
 from .command import Console, print_lines
 from .connection import accepted, query_of, quoted
 from .outcome import REFUSED, USAGE, CtlFailed
@@ -15,8 +16,10 @@ from .text import Column, amount, pairs, span, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
+
+    from .connection import AdminClient
 
     Row = dict[str, Any]
 
@@ -70,10 +73,15 @@ def show(console: Console) -> None:
 def users(console: Console) -> None:
     """Users with sessions, or one user."""
     options = console.options
+    if options.name is not None and options.all_nodes:
+        raise CtlFailed("give either a name or --all-nodes", USAGE)
     if options.name is not None:
         _user(console)
         return
-    answer = console.client.get("/v1/users", {"sort": options.sort, "limit": options.limit})
+    if options.all_nodes:
+        answer = merged.users(console, options.sort, options.limit)
+    else:
+        answer = console.client.get("/v1/users", {"sort": options.sort, "limit": options.limit})
     columns = [
         Column("USER", elastic=True),
         *(Column(title, right=True) for title in ("SESSIONS", "RATE", "SENT", "RECEIVED", "LAST LOGIN")),
@@ -86,9 +94,12 @@ def users(console: Console) -> None:
             amount(each["sent"]),
             amount(each["received"]),
             "-" if each["last_seen"] is None else f"{span(max(0.0, time() - each['last_seen']))} ago",
+            *([", ".join(each["nodes"])] if options.all_nodes else []),
         )
         for each in answer["users"]
     ]
+    if options.all_nodes:
+        columns.append(Column("NODES", elastic=True))
     console.tell(answer, table(columns, rows, console.width))
 
 
@@ -116,10 +127,11 @@ def _keys(limits: Row) -> str:
     return ", ".join(f"{key}={value}" for key, value in limits.items()) or "-"
 
 
-def used(console: Console, month: bool, first: str | None, last: str | None) -> list[Row]:
+def used(fetch: Callable[[str], list[Row]], month: bool, first: str | None, last: str | None) -> list[Row]:
     """
     What holders of quotas have used.
 
+    :param fetch: gives what the API has at a path.
     :param month: in months; else in days, unless *first* or *last* is a month.
     :param first: the first period, and *last* the last one; both None: only the last one that is counted.
     """
@@ -127,17 +139,18 @@ def used(console: Console, month: bool, first: str | None, last: str | None) -> 
     if first is None and last is None:
         # Days of the server begin with another hour than ours, maybe.
         day = strftime("%Y-%m-%d", localtime(time() - 2 * 86400))
-        rows = _usage_rows(console, path + query_of({"from": day[:7] if month else day}))
+        rows = fetch(path + query_of({"from": day[:7] if month else day}))
         rows = [row for row in rows if (len(row["period"]) == 7) == month]
         latest = max((row["period"] for row in rows), default=None)
         return [row for row in rows if row["period"] == latest]
-    rows = _usage_rows(console, path + query_of({"from": first, "to": last}))
+    rows = fetch(path + query_of({"from": first, "to": last}))
     length = 7 if month or len(first or last or "") == 7 else 10
     return [row for row in rows if len(row["period"]) == length]
 
 
-def _usage_rows(console: Console, path: str) -> list[Row]:
-    data = accepted(console.client.ask("GET", path)).data
+def usage_of(client: AdminClient, path: str) -> list[Row]:
+    """The lines of JSON at *path*."""
+    data = accepted(client.ask("GET", path)).data
     try:
         return [json.loads(line) for line in data.splitlines()]
     except ValueError:
@@ -148,14 +161,27 @@ def usage(console: Console) -> None:
     """What holders of quotas have used, or all usage records after a number."""
     options = console.options
     if options.after is not None:
+        if options.all_nodes:
+            raise CtlFailed("records are numbered on each node: give --node, not --all-nodes", USAGE)
         _print_records(console, options.after)
         return
-    rows = used(console, options.month, options.first, options.last)
+
+    def fetch(path: str) -> list[Row]:
+        if options.all_nodes:
+            return merged.usage(console, lambda client: usage_of(client, path))
+        return usage_of(console.client, path)
+
+    rows = used(fetch, options.month, options.first, options.last)
     if options.csv:
-        print_lines(["period,holder,bytes", *(_csv_line(row) for row in rows)])
+        head = "period,holder,bytes,node" if options.all_nodes else "period,holder,bytes"
+        print_lines([head, *(_csv_line(row) for row in rows)])
         return
     columns = [Column("PERIOD"), Column("HOLDER", elastic=True), Column("USED", right=True)]
-    cells = [(row["period"], row["holder"], amount(row["bytes"])) for row in rows]
+    cells = [[row["period"], row["holder"], amount(row["bytes"])] for row in rows]
+    if options.all_nodes:
+        columns.append(Column("NODE", elastic=True))
+        cells = [[*cell, row["node"]] for cell, row in zip(cells, rows, strict=True)]
+        cells += merged.sums(rows)
     console.tell(rows, table(columns, cells, console.width))
 
 
@@ -178,7 +204,8 @@ def _csv_line(row: Row) -> str:
     # A spreadsheet calculates what begins with one of these.
     if holder[:1] in "=+-@\t\r" and holder:
         holder = "'" + holder
-    return ",".join([row["period"], '"' + holder.replace('"', '""') + '"', str(row["bytes"])])
+    node = [row["node"]] if "node" in row else []
+    return ",".join([row["period"], '"' + holder.replace('"', '""') + '"', str(row["bytes"]), *node])
 
 
 def limits(console: Console) -> None:

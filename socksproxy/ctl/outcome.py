@@ -14,7 +14,7 @@ MEANINGS = {
     USAGE: "the arguments make no sense",
     NO_SERVER: "there is no server at the socket, or it went away",
     TIME_OVER: "the time is over",
-    IN_PART: "done in part: workers have not answered, or some of several things are not done",
+    IN_PART: "done in part: workers or nodes have not answered, or some of several things are not done",
 }
 
 

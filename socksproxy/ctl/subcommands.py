@@ -87,6 +87,7 @@ COMMON = (
         "the admin socket: PATH, http://HOST:PORT or https://HOST:PORT",
         {"metavar": "WHERE"},
     ),
+    Argument(("--node",), "ask this node, which the server there knows", {"metavar": "NAME"}, "nodes"),
     Argument(("--token-file",), "a file with the token that the listener asks for", {"metavar": "FILE"}),
     Argument(
         ("--ca",), "a file with the authorities of the server's certificate, in PEM", {"metavar": "FILE"}
@@ -127,12 +128,19 @@ _EVERY = Argument(("--every",), "time between two looks [2s]", _SECONDS)
 _COUNT = Argument(("--count",), "end after so many looks", _NUMBER)
 _SORT = Argument(("--sort",), "the order", {"choices": ("age", "rate", "bytes")})
 _THIS_NODE = Argument(("--this-node",), "on this node alone, where several share a store", _FLAG)
+_ALL_NODES = Argument(("--all-nodes",), "of all nodes that share a store", _FLAG)
 _DEED = Argument(
     ("deed",), "drain: no new sessions; disable: no sessions", {"choices": ("disable", "drain", "enable")}
 )
 
 SUBCOMMANDS = (
     Subcommand("status", "how the server is", "monitor", "look:status"),
+    Subcommand(
+        "nodes",
+        "list the nodes that share a store, and what differs",
+        "monitor",
+        "nodes:nodes",
+    ),
     Subcommand(
         "sessions",
         "list sessions; all filters have to match",
@@ -142,6 +150,7 @@ SUBCOMMANDS = (
             *FILTERS,
             _SORT,
             Argument(("--limit",), "the most sessions [100]; 0: all", _NUMBER),
+            _ALL_NODES,
             Argument(("--watch",), "draw the list again and again", _FLAG),
             _EVERY,
             _COUNT,
@@ -186,6 +195,7 @@ SUBCOMMANDS = (
             Argument(("name",), "the name of the user", {"metavar": "NAME", "nargs": "?"}, "users"),
             Argument(("--sort",), "the order", {"choices": ("sessions", "rate", "bytes", "name")}),
             Argument(("--limit",), "the most users [100]", _NUMBER),
+            _ALL_NODES,
         ),
     ),
     Subcommand(
@@ -202,6 +212,7 @@ SUBCOMMANDS = (
             ),
             Argument(("--to",), "until this day or month", {"dest": "last", "metavar": "PERIOD"}),
             Argument(("--csv",), "for a spreadsheet", _FLAG),
+            _ALL_NODES,
             Argument(("--after",), "instead, the usage records after this number, as JSON", _NUMBER),
         ),
     ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from time import localtime, strftime
 
+from . import merged
 from .command import Console
 from .outcome import NO_SERVER, TIME_OVER, USAGE, CtlFailed
 from .screen import Screen
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .connection import AdminClient
+
 #: Sessions of one page, and of a list without --limit.
 _PAGE, _USUAL = 1000, 100
 #: Seconds between two looks: usually, and at least.
 _EVERY, _LEAST_EVERY = 2.0, 0.1
 
+_NODE = Column("NODE", elastic=True)
 _COLUMNS = (
     Column("ID"),
     Column("USER", elastic=True),
@@ -44,26 +48,32 @@ def filters_of(options: Namespace) -> dict[str, Any]:
 def sessions(console: Console) -> None:
     """List sessions."""
     options = console.options
+    if options.watch and options.all_nodes:
+        raise CtlFailed("give either --watch or --all-nodes", USAGE)
     if options.watch:
         _watch(console, options.sort, lambda answer: [])
         return
     if options.every is not None or options.count is not None:
         raise CtlFailed("--every and --count are for --watch", USAGE)
-    answer = _all(console, _USUAL if options.limit is None else options.limit)
+    limit = _USUAL if options.limit is None else options.limit
+    parameters = {**filters_of(options), "sort": options.sort}
+    if options.all_nodes:
+        answer = merged.sessions(console, lambda client: _all(client, parameters, limit), options.sort, limit)
+    else:
+        answer = _all(console.client, parameters, limit)
     console.tell(answer, _table(answer, console.width))
     if not options.json and len(answer["sessions"]) < answer["total"]:
         console.note(f"{len(answer['sessions'])} of {answer['total']} sessions; --limit 0 shows all")
 
 
-def _all(console: Console, limit: int) -> dict[str, Any]:
+def _all(client: AdminClient, parameters: dict[str, Any], limit: int) -> dict[str, Any]:
     """The first sessions, so many as *limit* says; 0: all."""
-    parameters = {**filters_of(console.options), "sort": console.options.sort}
     found: list[Any] = []
     missing: set[int] = set()
     cursor = None
     while True:
         size = min(_PAGE, limit - len(found)) if limit else _PAGE
-        answer = console.client.get("/v1/sessions", {**parameters, "limit": size, "cursor": cursor})
+        answer = client.get("/v1/sessions", {**parameters, "limit": size, "cursor": cursor})
         found += answer["sessions"]
         missing.update(answer["missing"])
         cursor = answer["cursor"]
@@ -72,8 +82,10 @@ def _all(console: Console, limit: int) -> dict[str, Any]:
 
 
 def _table(answer: dict[str, Any], width: int | None) -> list[str]:
+    nodes = "nodes" in answer
     rows = [
         (
+            *([row["node"]] if nodes else []),
             row["id"],
             row["user"] or "-",
             row["client"],
@@ -84,7 +96,7 @@ def _table(answer: dict[str, Any], width: int | None) -> list[str]:
         )
         for row in answer["sessions"]
     ]
-    return table(_COLUMNS, rows, width)
+    return table((_NODE, *_COLUMNS) if nodes else _COLUMNS, rows, width)
 
 
 def top(console: Console) -> None:

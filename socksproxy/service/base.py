@@ -31,6 +31,7 @@ from ..metrics.table import CONFIG_PROBLEM
 from ..net.descriptors import raise_limit
 from ..net.special_addresses import is_loopback
 from .administration import Administration, CannotAdminister
+from .announcing import Announcing
 from .following import Following
 from .log_files import abandon_logs, close_access_log, close_logs, reopen_logs, use_server_log
 from .metrics import ServerMetrics
@@ -105,6 +106,7 @@ class ListeningService(Service):
         self.loaded = time.time()
         self.administration = Administration(self)
         self.upkeep = Upkeep(reactor, self.rest, self.end_sessions)
+        self.announcing = Announcing(reactor, lambda: self.control())
 
     @property
     def plan(self) -> Plan:
@@ -150,6 +152,10 @@ class ListeningService(Service):
     def admin_of(self, plan: Plan) -> AdminSettings | None:
         """The admin sockets of *plan* that this process opens."""
         return plan.admin
+
+    def announces(self, plan: Plan) -> bool:
+        """Whether this process tells the nodes with which *plan* shares a store about this one."""
+        return plan.settings.shared is not None
 
     def admin_places_changed(self) -> None:
         """The admin listeners are at other addresses than before, or are there for the first time."""
@@ -232,6 +238,7 @@ class ListeningService(Service):
             self._listen()
         self.reloading.start()
         self.following.start()
+        self.announcing.follow(self.announces(self.plan))
         self._signals.start(
             {"SIGUSR1": self.reopen_log, "SIGUSR2": self.dump_sessions, "SIGHUP": self.hung_up}
         )
@@ -282,6 +289,7 @@ class ListeningService(Service):
         :returns: fires when the last lines of the logs have been sent.
         """
         self.administration.close()
+        self.announcing.stop()
         self.notifier.stopped()
         self._end_metrics()
         self._signals.stop()
@@ -385,6 +393,7 @@ class ListeningService(Service):
             changes.append("restart the server to have its own log where the program sends it")
         if self.processes != self.plan.workers:
             changes.append("restart the server for another number of workers")
+        self.announcing.follow(self.announces(self.plan))
         self.upkeep.keep([each.description for each in self.plan.listeners], self.plan.upstream_names)
         return changes
 

@@ -29,6 +29,7 @@ from ..limits.quota.records import SPAN, RecordFile, UsageRecord
 from ..runtime.pool import NotRun, Pool
 from ..values.errors import ConfigError
 from ..values.limits import Limits
+from ..values.shared import NodeSettings
 from .base import where_listens
 from .following import Following
 from .metrics import ServerMetrics
@@ -95,6 +96,10 @@ class ServiceControl(Control):
         if not self._service.running:
             return "starting", "starting"
         return ("draining", "draining") if self._service.upkeep.draining else ("running", None)
+
+    def node(self) -> NodeSettings:
+        """See :meth:`Control.node`."""
+        return self._service.plan.node
 
     def drain_stage(self) -> DrainStage:
         """See :meth:`Control.drain_stage`."""

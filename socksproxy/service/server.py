@@ -32,6 +32,7 @@ from ..server.factory import SOCKSFactory
 from ..session.billing import Billing
 from ..shared.asking import StoreProblem
 from ..shared.commands import Deed, NodeCommand
+from ..shared.nodes import withdraw
 from ..shared.store import SharedStore, check_store
 from ..values.metrics import MetricsSettings
 from .base import CannotStart, ListeningService, Prepared, where_listens
@@ -256,6 +257,7 @@ class SOCKSService(ListeningService):
         if self._store is not before:
             self._start_store()
             if before is not None:
+                withdraw(before)
                 before.stop()
         changes = super().enter(prepared)
         self._count()
@@ -332,7 +334,10 @@ class SOCKSService(ListeningService):
 
     def _leave_store(self, _: object = None) -> Deferred[None]:
         store, self._store = self._store, None
-        return succeed(None) if store is None else store.stop()
+        if store is None:
+            return succeed(None)
+        withdraw(store)
+        return store.stop()
 
     def _drain(self, _: object) -> Deferred[None]:
         return self.factory.drain(0 if self._at_once else self.plan.drain)

@@ -14,6 +14,8 @@ from .errors import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PORT, _SENTINEL_PORT = 6379, 26379
+#: Characters of the URL of an admin API: it is told to all nodes.
+_LONGEST_URL = 300
 #: The schemes of TCP, and whether TLS and Sentinel are in use.
 _SCHEMES = {
     "redis": (False, False),
@@ -120,6 +122,36 @@ def check_name(name: str) -> str:
 def own_name() -> str:
     """The name of this machine, as a node has it."""
     return re.sub(r"[^A-Za-z0-9_.-]", "-", gethostname())[:64].lstrip("-_.") or "node"
+
+
+def check_admin_url(url: str) -> str:
+    """
+    The *url* at which other machines reach the admin API of a node.
+
+    :raises ConfigError: when it cannot be one.
+    """
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname and parts.port) and not (parts.query or parts.fragment or parts.username)
+    except ValueError:
+        whole = False
+    if not whole or parts.scheme not in ("http", "https") or parts.path.strip("/") or len(url) > _LONGEST_URL:
+        raise ConfigError("not the URL of an admin listener, such as http://HOST:9090 or https://HOST:9090")
+    return url.rstrip("/")
+
+
+@attrs.frozen(kw_only=True)
+class NodeSettings:
+    """
+    What is of one node alone.
+
+    :ivar name: the name of this node among those that share a store. Default: that of the machine.
+    :ivar admin: where other machines reach the admin API of this node, http://HOST:PORT or https://HOST:PORT,
+        at one of its admin listeners.
+    """
+
+    name: str = attrs.field(factory=own_name)
+    admin: str | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -234,6 +234,10 @@ class WorkerService(SOCKSService):
     def admin_of(self, plan: Plan) -> None:
         """See :meth:`~socksproxy.service.base.ListeningService.admin_of`: the supervisor has all of them."""
 
+    def announces(self, plan: Plan) -> bool:
+        """See :meth:`~socksproxy.service.base.ListeningService.announces`: the supervisor does."""
+        return False
+
     def rest(self) -> None:
         """See :meth:`~socksproxy.service.base.ListeningService.rest`: the supervisor says what rests."""
         self.let_rest(self.resting)

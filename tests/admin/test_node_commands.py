@@ -36,7 +36,10 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Reloads(Control):
-    """A control that can reload."""
+    """A control that can reload, of a server that is drained."""
+
+    def state(self) -> tuple[str, str | None]:
+        return "draining", "draining"
 
     def reload(self) -> Deferred[list[str]]:
         return succeed(["a rule"])

@@ -13,10 +13,10 @@ from twisted.internet.testing import MemoryReactorClock
 from socksproxy.app import Options
 from socksproxy.cli import main
 from socksproxy.config.command_line import Mistakes
-from socksproxy.config.shared import SHARED_KEYS
+from socksproxy.config.shared import NODE_KEYS, SHARED_KEYS
 from socksproxy.net.resources import CheckedResources
 from socksproxy.values.limits import Fallback
-from socksproxy.values.shared import SharedSettings, StoreAddress, own_name
+from socksproxy.values.shared import NodeSettings, SharedSettings, StoreAddress, own_name
 
 STORE = '[shared]\nstore = "redis://127.0.0.1:6379"\n'
 
@@ -37,6 +37,7 @@ def problems(config: str, directory: Path) -> list[str]:
 def test_every_key_is_a_field() -> None:
     known = {field.name for field in fields(SharedSettings)} - {"password", "node"}
     assert {key.replace("-", "_") for key in SHARED_KEYS} == known
+    assert set(NODE_KEYS) == {field.name for field in fields(NodeSettings)}
 
 
 def test_meaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +73,16 @@ def test_defaults(tmp_path: Path) -> None:
         "socks",
         True,
     )
-    assert parsed('[node]\nname = "n1"\n', tmp_path).plan.settings.shared is None
+    plan = parsed('[node]\nname = "n1"\n', tmp_path).plan
+    assert (plan.settings.shared, plan.node) == (None, NodeSettings(name="n1"))
+    assert parsed("", tmp_path).plan.node.name == own_name()
+
+
+def test_admin_of_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERE", "10.90.0.11")
+    listener = '[[admin.listener]]\nendpoint = "tcp:9090:interface=127.0.0.1"\n'
+    config = f'[node]\nadmin = "http://${{HERE}}:9090/"\n{listener}'
+    assert parsed(config, tmp_path).plan.node.admin == "http://10.90.0.11:9090"
 
 
 @pytest.mark.parametrize(
@@ -91,6 +101,25 @@ def test_defaults(tmp_path: Path) -> None:
         (f"{STORE}required = false\n", "file:3: [shared] required = false: needs nodes: without the store"),
         (f'{STORE}password-file = "none"\n', 'file:3: [shared] password-file = "none": no such file'),
         (f"{STORE}[node]\nname = 1\n", "file:4: [node] name = 1: not text in quotes"),
+        ("[node]\nadmin = 1\n", "file:2: [node] admin = 1: not text in quotes"),
+        *(
+            (f'[node]\nadmin = "{url}"\n', "not the URL of an admin listener, such as http://HOST:9090")
+            for url in (
+                "10.90.0.11:9090",
+                "unix:/run/socksproxy/admin.sock",
+                "http://10.90.0.11",
+                "http://:9090",
+                "http://x:99999",
+                "http://x:1/v1",
+                "http://user@x:1",
+                "http://x:1?a",
+                f"http://{'x' * 300}:1",
+            )
+        ),
+        (
+            '[node]\nadmin = "http://x:1"\n[[admin.listener]]\nendpoint = "unix:/run/x"\n',
+            'file:2: [node] admin = "http://x:1": there is no [[admin.listener]] at an address',
+        ),
         (
             '[limits.user]\nsessions = 1\nshared = "no"\n',
             'file:3: [limits.user] shared = "no": there are share, strict and local',

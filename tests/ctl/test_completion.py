@@ -16,6 +16,7 @@ from socksproxy.ctl.completion import SCRIPTS
 from socksproxy.ctl.subcommands import SUBCOMMANDS
 
 from ..support.ctl import answer, scripted
+from ..support.nodes import FakeNode, listing, row
 from ..support.programs import require
 
 USERS = answer(json.dumps({"users": [{"user": "bob"}, {"user": "bo b"}, {"user": "al\x1bice"}]}))
@@ -68,6 +69,15 @@ def test_live_words(complete: Complete, tmp_path: Path) -> None:
         assert complete("kill", "--user", "bo") == ["bob", "bo b"]
         assert complete("-s", str(tmp_path / "admin"), "sessions", "--user", "") == ["bob", "bo b"]
     assert complete("users", "b") == []
+
+
+def test_nodes(complete: Complete, tmp_path: Path) -> None:
+    """The names of nodes are those that the server knows; with a name, that node knows the other words."""
+    with FakeNode("n2") as two:
+        two.answers["/v1/users"] = {"users": [{"user": "ann"}]}
+        with scripted(tmp_path / "admin", [listing(row("n1"), row("n2", admin=two.url))] * 2):
+            assert complete("--node", "n") == ["n1", "n2"]
+            assert complete("--node", "n2", "users", "a") == ["ann"]
 
 
 def test_all_subcommands(complete: Complete) -> None:

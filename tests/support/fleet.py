@@ -237,6 +237,7 @@ class Fleet:
         from passlib.hash import apr_md5_crypt
 
         hashed = apr_md5_crypt.hash("secret")
+        (self.directory / "admin.token").write_text("0123456789abcdef\n")
         (self.directory / "users").write_text("".join(f"{user}:{hashed}\n" for user in _USERS))
 
     def _text(self, name: str, directory: Path) -> str:
