@@ -49,9 +49,11 @@ class SOCKSService(ListeningService):
     :param options: parsed; see :class:`ListeningService`.
     :param factory: serves the clients.
     :ivar resting: the parts that get no new sessions.
+    :ivar withdraws: whether the other nodes forget this one at the end.
     """
 
     factory: SOCKSFactory
+    withdraws = True
 
     def __init__(self, options: SOCKSOptions, factory: SOCKSFactory) -> None:
         super().__init__(options, factory)
@@ -336,7 +338,8 @@ class SOCKSService(ListeningService):
         store, self._store = self._store, None
         if store is None:
             return succeed(None)
-        withdraw(store)
+        if self.withdraws:
+            withdraw(store)
         return store.stop()
 
     def _drain(self, _: object) -> Deferred[None]:

@@ -199,6 +199,8 @@ class WorkerService(SOCKSService):
     failed = False
     #: The columns of the metrics, and which one is this worker's; None: it counts nothing.
     columns: tuple[Columns, int] | None = None
+    #: A node whose supervisor was killed has not been stopped.
+    withdraws = False
     #: Tells the supervisor something.
     say: Callable[[bytes], None] = staticmethod(lambda what: None)
 
@@ -356,9 +358,13 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
     _warn_of_another_version(orders)
     service = make_worker_service(orders, reactor)
 
-    def drain() -> None:
+    def stop() -> None:
         with suppress(ReactorNotRunning):
             reactor.stop()
+
+    def drain() -> None:
+        service.withdraws = True
+        stop()
 
     def end() -> None:
         service.end_now()
@@ -392,7 +398,7 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
         reactor,
         control,
         {DRAIN: drain, END: end, REOPEN: service.reopen_log, DUMP: service.dump_sessions},
-        drain,
+        stop,
     )
     if orders.channel is not None:
         follow_orders(reactor, orders.channel, lambda *taken: service.follow(*taken).addBoth(followed))

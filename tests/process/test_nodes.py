@@ -90,7 +90,7 @@ class Pair:
         (directory / "common.toml").write_text(self.config)
         self.one, self.two = Node(twistd, directory, "n1"), Node(twistd, directory, "n2", 2)
         self._ctl = Operator(capture, self.one.admin)
-        until(lambda: set(self.nodes()) == {"n1", "n2"})
+        until(lambda: [row["state"] for row in self.nodes().values()] == ["running", "running"])
 
     def ctl(self, *arguments: str) -> tuple[int, str, str]:
         """What ``ctl`` prints, with the token."""
@@ -222,8 +222,8 @@ def test_drain(pair: Pair, origin: Origin) -> None:
         for thread in threads:
             thread.join()
     assert set(outcomes) == {"n1", "n2"}
-    until(lambda: pair.nodes()["n2"]["state"] == "draining")
-    assert (pair.nodes()["n2"]["sessions"], pair.nodes()["n2"]["drain"]) == (0, "closed")
+    until(lambda: pair.nodes()["n2"]["drain"] == "closed")
+    assert (pair.nodes()["n2"]["sessions"], pair.nodes()["n2"]["state"]) == (0, "draining")
     assert pair.ctl("undrain", "--node", "n2")[0] == 0
     until(lambda: pair.nodes()["n2"]["state"] == "running")
     pair.two.program.stop()
