@@ -20,7 +20,7 @@ from socksproxy.shared.nodes import LONGEST, announce
 from socksproxy.values.shared import NodeSettings, own_name
 from tests.support.admin import administered, asks
 from tests.support.proxy import Playing, reactor, until
-from tests.support.stores import Nodes
+from tests.support.stores import CALM, Nodes
 from tests.support.valkey import Valkey
 
 NOTHING = dict.fromkeys(
@@ -126,7 +126,7 @@ def test_no_store(tmp_path: Path) -> Playing:
 @pytest_twisted.inlineCallbacks
 def test_all(valkey: Valkey, tmp_path: Path) -> Playing:
     """All nodes are listed: this one as it is, others as they have told, an old one by its column."""
-    nodes = Nodes(valkey.url, 3)
+    nodes = Nodes(valkey.url, 3, CALM)
     yield nodes.start()
     own, two, _ = nodes.stores
     yield announce(own, b'{"sessions": 999}')

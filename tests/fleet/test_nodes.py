@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from socksproxy.ctl.fleet import STORE_DOWN
 from tests.support.ctl import Operator
 from tests.support.fleet import CLIENTS, NODES, Fleet, until
 from tests.support.fleet_load import FleetLoad
@@ -22,9 +23,18 @@ class Ctl:
         self._operator = Operator(capture, fleet.nodes["n1"].admin)
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        """The exit status, the output and what is on standard error."""
+        """
+        The exit status, the output and what is on standard error.
+
+        On a busy machine the store may have been late for a moment; then it is asked again.
+        """
+        until(lambda: STORE_DOWN not in self._asked(*arguments)[2])
+        return self._last
+
+    def _asked(self, *arguments: str) -> tuple[int, str, str]:
         with self._fleet.inside("n1"):
-            return self._operator(*arguments, "--token-file", self._fleet.directory / "admin.token")
+            self._last = self._operator(*arguments, "--token-file", self._fleet.directory / "admin.token")
+        return self._last
 
     def got(self, *arguments: str) -> Any:
         """The JSON of the output."""

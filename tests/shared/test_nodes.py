@@ -11,7 +11,7 @@ from socksproxy.shared.nodes import ANNOUNCE, FIND, LONGEST, MOST, WITHDRAW, ann
 from socksproxy.shared.scripts import prefix
 from tests.shared.test_link import ACL
 from tests.support.proxy import Playing, until
-from tests.support.stores import QUICK, Nodes, settings_of
+from tests.support.stores import CALM, QUICK, Nodes, settings_of
 from tests.support.valkey import Valkey
 
 TOLD, ABOUT, COLUMNS = (prefix("socks") + key for key in ("told", "about", "nodes"))
@@ -22,7 +22,7 @@ _HOUR = 3_600_000
 def test_told(valkey: Callable[..., Valkey]) -> Playing:
     """A node is known with what it has told last, until it stops; one that tells nothing by its column."""
     server = valkey()
-    nodes = Nodes(server.url, 2)
+    nodes = Nodes(server.url, 2, CALM)
     yield nodes.start()
     assert (yield announce(nodes.one, b"old")) is True
     assert (yield announce(nodes.one, b"new")) is True
@@ -42,7 +42,7 @@ def test_told(valkey: Callable[..., Valkey]) -> Playing:
 def test_gone(valkey: Callable[..., Valkey]) -> Playing:
     """A node that tells no more stays known for an hour, without a column."""
     server = valkey()
-    nodes = Nodes(server.url, 1)
+    nodes = Nodes(server.url, 1, CALM)
     yield nodes.start()
     client = server.client()
     yield announce(nodes.one, b"me")
@@ -62,7 +62,7 @@ def test_gone(valkey: Callable[..., Valkey]) -> Playing:
 def test_most(valkey: Callable[..., Valkey]) -> Playing:
     """Of too many nodes those stay that have told something last."""
     server = valkey()
-    nodes = Nodes(server.url, 1)
+    nodes = Nodes(server.url, 1, CALM)
     yield nodes.start()
     client = server.client()
     yield announce(nodes.one, b"me")
@@ -83,7 +83,7 @@ def test_most(valkey: Callable[..., Valkey]) -> Playing:
 def test_garbage(valkey: Callable[..., Valkey]) -> Playing:
     """Whatever is in the store, the nodes are read, told again, and the store is not taken to be down."""
     server = valkey()
-    nodes = Nodes(server.url, 1)
+    nodes = Nodes(server.url, 1, CALM)
     yield nodes.start()
     client = server.client()
     yield announce(nodes.one, b"me")
