@@ -151,7 +151,6 @@ TESTED_ELSEWHERE = {
     "admin/announcements": "admin/test_nodes.py",
     "admin/control": "admin/test_api.py",
     "admin/errors": "admin/test_api.py",
-    "admin/holder_routes": "service/test_holders.py",
     "admin/holders": "service/test_holders.py",
     "admin/page/routes": "admin/page/test_files.py",
     "admin/session_routes": "admin/test_api.py",
