@@ -60,13 +60,13 @@ def test_all_nodes(fleet: Fleet, origin: Origin, ctl: Ctl) -> None:
     with ExitStack() as stack:
         for client in CLIENTS[:16]:
             stack.enter_context(fleet.session("dave", origin.port, client)[1])
-        until(lambda: fleet.sessions == 16)
-        answer = ctl.got("sessions", "--all-nodes")
+        until(lambda: fleet.sessions_of("dave") == 16)
+        answer = ctl.got("sessions", "--all-nodes", "--user", "dave")
         assert (answer["total"], answer["nodes"]) == (16, list(NODES))
         assert {row["node"] for row in answer["sessions"]} == set(NODES)
         (dave,) = ctl.got("users", "--all-nodes")["users"]
         assert (dave["user"], dave["sessions"], dave["nodes"]) == ("dave", 16, list(NODES))
-    until(lambda: fleet.sessions == 0)
+    until(lambda: fleet.sessions_of("dave") == 0)
 
 
 def test_drain(fleet: Fleet, origin: Origin, ctl: Ctl) -> None:
@@ -81,4 +81,4 @@ def test_drain(fleet: Fleet, origin: Origin, ctl: Ctl) -> None:
         assert ctl("undrain", "--node", "n2")[0] == 0
         until(lambda: fleet.state_of("n2") == "UP")
     assert load.outcomes == {"served": load.served}
-    until(lambda: fleet.sessions == 0)
+    until(lambda: fleet.sessions_of("dave") == 0)
