@@ -29,6 +29,8 @@ from .scripts import ADMIT, COUNT, LEASE, LEAVE, LEND, prefix
 
 #: Sessions that one script judges, and rows that one script writes or lends of.
 _ASKS, _ROWS = 64, 200
+#: Seconds from the end of one attempt to connect to the next one at the least.
+_BREATH = 0.02
 #: How many times its lease a row stays that no process writes any more.
 _STAYS = 3
 
@@ -92,11 +94,13 @@ class StoreThread:
 
     def _run(self) -> None:
         while not self._ending:
+            began = monotonic()
             try:
                 if self._link is not None or self._open():
                     self._turn()
                 else:
-                    self._do_without(self._timing.probe)
+                    # An attempt that takes long is not followed by a long pause.
+                    self._do_without(max(self._timing.probe - (monotonic() - began), _BREATH))
             except Exception as problem:
                 self._in_reactor(self._reports.broke, problem)
                 self._lose(StoreProblem("internal error"))

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_twisted
 from cryptography.x509 import IPAddress
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from redis import Redis
 
 from socksproxy.shared.asking import ADMITTED, Need, StoreProblem
 from socksproxy.shared.store import check_store
 from tests.support.authority import Authority
 from tests.support.programs import require
-from tests.support.proxy import PATIENCE, Playing, closed_port, until
+from tests.support.proxy import Playing, closed_port, until
+from tests.support.redises import Redises
 from tests.support.stores import CALM, Nodes, asked, settings_of
 
 BOB = Need("n:user bob sessions", 10)
@@ -70,51 +67,6 @@ def test_tls(tmp_path: Path) -> Playing:
         server.wait()
 
 
-class Redises:
-    """A server, its replica, and a Sentinel."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.first, self.second, self.sentinel = closed_port(), closed_port(), closed_port()
-
-    def start(self) -> None:
-        """Start them, and wait until each knows the others."""
-        directory, server = self.directory, require("redis-server")
-        self.begin(server, "--port", str(self.first))
-        self.begin(server, "--port", str(self.second), "--replicaof", f"127.0.0.1 {self.first}")
-        config = directory / "sentinel.conf"
-        config.write_text(
-            f"port {self.sentinel}\ndir {directory}\n"
-            f"sentinel monitor main 127.0.0.1 {self.first} 1\n"
-            "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 2000\n"
-        )
-        _answers(self.first, "role:master")
-        _answers(self.second, "master_link_status:up")
-        self.begin(require("redis-sentinel"), str(config))
-        _answers(self.sentinel, "slaves:1")
-
-    def begin(self, *command: str) -> None:
-        more = [] if command[-1].endswith(".conf") else ["--save", "", "--dir", str(self.directory)]
-        self.processes.append(subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL))
-
-    def stop(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-
-def _answers(port: int, words: str) -> None:
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        with suppress(Exception):
-            client: Any = Redis(port=port, protocol=2, socket_timeout=1)
-            if words in str(client.execute_command("INFO")).replace("': '", ":").replace("': ", ":"):
-                return
-        time.sleep(0.02)
-    raise AssertionError(f"no Redis on port {port} says {words}")
-
-
 @pytest.fixture
 def redises(tmp_path: Path) -> Iterator[Redises]:
     servers = Redises(tmp_path)
@@ -144,6 +96,6 @@ def test_failover(redises: Redises) -> Playing:
     four = Need(BOB.key, 4)
     assert (yield asked(one, four)) == 1
     assert (yield asked(one, Need(BOB.key, 5))) == ADMITTED
-    client: Any = Redis(port=redises.second, protocol=2)
+    client = redises.client(redises.second)
     assert sorted(map(int, client.hvals("sp:{socks}:1:n:user bob sessions"))) == [2, 3]
     yield nodes.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -361,3 +362,22 @@ def test_long_outage(valkey: StartServer) -> Playing:
     thread._settings = settings_of(server.url, node="n1")
     yield until(lambda: row(server) == {"n1": 2})
     yield nodes.stop()
+
+
+@pytest_twisted.inlineCallbacks
+def test_attempts(monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """A store that lets each attempt to connect hang is tried as often as one that refuses."""
+    began: list[float] = []
+
+    class HangingLink:
+        def __init__(self, settings: Any) -> None:
+            began.append(time.monotonic())
+            time.sleep(0.4)
+            raise StoreProblem("does not answer in time")
+
+    monkeypatch.setattr("socksproxy.shared.thread.StoreLink", HangingLink)
+    nodes = Nodes("unix:///nowhere", 1, Timing(probe=0.4), nodes=1)
+    yield nodes.start()
+    yield until(lambda: len(began) > 4)
+    yield nodes.stop()
+    assert min(after - before for before, after in pairwise(began)) < 0.7

@@ -48,7 +48,11 @@ class Quota:
         used = self._now()
         of_day, of_month = self._daily - used.of_day, self._monthly - used.of_month
         left = of_day if of_day < of_month else of_month
-        return left if left > 0 else 0
+        if left > 0:
+            return left
+        if used.unsaid:
+            self._usage.hurry()
+        return 0
 
     def spend(self, amount: int, waiter: Any = None) -> None:
         """Count *amount* bytes; other processes count them soon. A negative amount takes bytes back."""

@@ -224,6 +224,12 @@ class UsageFile:
         if not self._busy and not self._failing:
             self._schedule()
 
+    def hurry(self) -> None:
+        """Have the thread write what waits at once: a quota is used up, which other nodes have to know."""
+        self._urgent = True
+        if self._waiting and self._stopped is None and not self._busy and not self._failing:
+            self._schedule()
+
     def share(self, store: SharedStore | None) -> None:
         """Count what other nodes move, too. *store* is what the nodes share; None: this node is alone."""
         before = self._shared

@@ -151,6 +151,22 @@ def test_clock_set_back(usage: UsageFile, wall: Wall) -> None:
     assert quota.available() == 1000
 
 
+def test_used_up_is_written_at_once(desk: Desk, tmp_path: Path) -> None:
+    """Other processes and nodes have to know soon."""
+    with used(desk, tmp_path / "usage") as opened:
+        quota = Quota(opened, "user bob", daily=1000)
+        desk.pass_by(0)
+        quota.spend(1000)
+        assert not quota.available()
+        desk.pass_by(0)
+        assert not opened.unwritten
+        # What is written need not be written again.
+        quota.spend(1)
+        desk.pass_by(WRITE_AFTER)
+        assert not quota.available()
+        assert not desk.getDelayedCalls()
+
+
 def test_nothing_under_way(usage: UsageFile, desk: Desk, tmp_path: Path) -> None:
     """A quota of which nothing is spent has no timer, once its file has been read."""
     with used(desk, tmp_path / "usage") as opened:

