@@ -23,7 +23,6 @@ from twisted.python.usage import UsageError
 
 from ..runtime.pool import NotRun, Pool
 from ..sources.found import FoundConfig, SourceProblem
-from ..values.shared import own_name
 from ..values.timeouts import NEVER
 from .reload import READ_WITHIN, CannotReload, Reloading, ReloadUnderway
 
@@ -180,9 +179,7 @@ class Following:
             self._tell(self._problem)
 
     def _apply_later(self, found: FoundConfig, options: SOCKSOptions) -> None:
-        shared = options.plan.settings.shared
-        name = own_name() if shared is None else shared.settings.node
-        wait = options.plan.config_spread * turn(name)
+        wait = options.plan.config_spread * turn(options.plan.node.name)
         self.waiting, self.due = found, self._reactor.seconds() + wait
         _log.info(
             "the configuration {hash} of {source} comes into force in {wait} seconds",

@@ -155,7 +155,7 @@ def test_pitfall_30(
         echoes(sock)
         traffic.moved["one" if sock in socks[:3] else "other"] += 8
     rows = "sp:{socks}:1:n:user bob sessions"
-    until(lambda: sorted(client.hvals(rows)) == ["3", "3"])
+    until(lambda: sum(int(count) >= 3 for count in client.hvals(rows)) >= 2)
     until(lambda: totals(client) == traffic.moved)
     one.stop()
     other.stop()

@@ -25,6 +25,7 @@ from socksproxy.service.reload import CannotReload, ReloadUnderway
 from socksproxy.service.server import SOCKSService
 from socksproxy.sources.found import FoundConfig, SourceProblem
 from socksproxy.sources.signing import signed
+from socksproxy.values.shared import NodeSettings
 
 from ..support.config_server import ConfigServer, config_server
 from ..support.logs import heard
@@ -118,7 +119,7 @@ class Plan:
     def __init__(self, spread: float) -> None:
         self.config_interval = None
         self.config_spread = spread
-        self.settings = type("Settings", (), {"shared": None})
+        self.node = NodeSettings(name="one")
 
 
 class Reloads:
