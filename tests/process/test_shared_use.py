@@ -256,7 +256,8 @@ def test_pitfall_33(stack: ExitStack, directory: Path, origin: Origin, store: Va
     took = {name: round(at - used_up, 2) for name, at in sessions.ended.items()}
     print("\nseconds until sessions on another node end:", took)
     assert len(took) == 3
-    assert max(took.values()) < 2
+    # On a busy machine the store may count as down for a second.
+    assert max(took.values()) < 2 + one.outages + other.outages
     until(lambda: len(other.records) == 3)
     assert {record["command"] for record in other.records} == {"CONNECT", "BIND", "UDP_ASSOCIATE"}
     for record in (*other.records, *one.records):

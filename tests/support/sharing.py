@@ -203,6 +203,16 @@ class SharingNode:
         return self.program.output
 
     @property
+    def outages(self) -> int:
+        """How often the store has been down for it."""
+        return self.said.count("until it answers")
+
+    @property
+    def sessions(self) -> int:
+        """How many it has."""
+        return int(self.ask("GET", "/v1/status").body["sessions"])
+
+    @property
     def records(self) -> list[dict[str, Any]]:
         """Its access log."""
         lines = (self.directory / "access.log").read_text().splitlines()
