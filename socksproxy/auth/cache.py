@@ -164,7 +164,7 @@ class Remembering:
 
     def _version(self) -> int:
         """A number that grows whenever users of the checker have changed, as far as it tells that."""
-        return sum([getattr(one, "version", 0) for one in self._versioned])
+        return sum([getattr(one, "version", 0) for one in self._versioned]) if self._versioned else 0
 
     def recall(self, credentials: Any) -> Recall:
         """

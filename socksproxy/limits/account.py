@@ -16,7 +16,7 @@ from ..logs.printable import printable
 from ..logs.throttle import LogThrottle
 from ..shared.store import SharedStore
 from ..values.limits import Fallback, Limits, Rate
-from .buckets import Bucket
+from .buckets import Bucket, Budget
 from .counting import Counter, Counting, Device, Devices, Pace, burst_of
 from .lent import LentBucket
 from .quota.quota import Quota
@@ -28,6 +28,8 @@ _log = Logger(namespace="socksproxy")
 MOST_RESTING = 16384
 #: Accounts without a session that are kept in any case: clients come back, and a new account takes time.
 KEPT = 1024
+#: Sets of holders whose sessions' budgets are remembered.
+MOST_PLANS = 4096
 #: How many of the others are looked at for each new account.
 _LOOKED_AT = 4
 
@@ -52,6 +54,8 @@ class Scope(Enum):
     SERVER = "server"
 
 
+#: The budgets of bytes from clients, and those of bytes to clients.
+Budgets = tuple[tuple[Budget, ...], tuple[Budget, ...]]
 #: A holder of limits: of what kind it is, and its name.
 Place = tuple[Scope, str]
 #: Who waits, waits at the narrowest first.
@@ -88,8 +92,9 @@ class Account:
     :ivar rank: the narrowest scope has the lowest.
     :ivar arrivals: how often sessions may begin; None: at any rate.
     :ivar upload: the bucket of bytes from clients; :attr:`download` is the one of bytes to clients.
+    :ivar up: the buckets of bytes from clients, also the one that nodes share; :attr:`down` are the others.
+    :ivar quotas_up: the quota, if bytes from clients count; :attr:`quotas_down`: if bytes to clients do.
     :ivar quota: what is left of a day and of a month.
-    :ivar measures: whether bytes count at all.
     :ivar holders: how many claims there are on it.
     """
 
@@ -100,17 +105,20 @@ class Account:
         "_part",
         "arrivals",
         "complaints",
+        "down",
         "download",
         "holders",
         "lent_download",
         "lent_upload",
         "limits",
-        "measures",
         "name",
         "of",
         "place",
         "quota",
+        "quotas_down",
+        "quotas_up",
         "rank",
+        "up",
         "upload",
     )
 
@@ -124,7 +132,6 @@ class Account:
         self._part: Pace | None = None
         self.of = "" if scope is Scope.SERVER else f" of {printable(self.name)}"
         self.rank = _RANKS[scope]
-        self.measures = False
         self.limits = Limits()
         self.holders = 0
         self.arrivals: Pace | None = None
@@ -133,6 +140,10 @@ class Account:
         self.lent_upload: LentBucket | None = None
         self.lent_download: LentBucket | None = None
         self.quota: Quota | None = None
+        self.up: tuple[Budget, ...] = ()
+        self.down: tuple[Budget, ...] = ()
+        self.quotas_up: tuple[Budget, ...] = ()
+        self.quotas_down: tuple[Budget, ...] = ()
         self.complaints: LogThrottle | None = None
         self.change(limits)
 
@@ -152,7 +163,16 @@ class Account:
             self.quota = self._accounts.quota(self.name, limits)
         else:
             self.quota.change(limits.daily, limits.monthly)
-        self.measures = any(each is not None for each in (self.upload, self.download, self.quota))
+        self._set_budgets()
+
+    def _set_budgets(self) -> None:
+        """Have the budgets ready for the sessions: each session is under all of them, and makes none."""
+        self.up = tuple(each for each in (self.upload, self.lent_upload) if each is not None)
+        self.down = tuple(each for each in (self.download, self.lent_download) if each is not None)
+        quota, counts = self.quota, self.limits.counts
+        self.quotas_up = () if quota is None or counts == "download" else (quota,)
+        self.quotas_down = () if quota is None or counts == "upload" else (quota,)
+        self._accounts.plans.clear()
 
     def share(self) -> None:
         """Have the rates of bytes hold for all nodes that share the store in use, if there is one."""
@@ -171,11 +191,13 @@ class Account:
 
         self.lent_upload = bucket("upload", limits.upload, self.lent_upload)
         self.lent_download = bucket("download", limits.download, self.lent_download)
+        self._set_budgets()
 
     def begin_quota(self) -> None:
         """Begin anew with the usage file, because another one is in use."""
         if self.quota is not None:
             self.quota = self._accounts.quota(self.name, self.limits)
+            self._set_budgets()
 
     def counter(self, kind: str) -> Counter:
         """The count of *kind*."""
@@ -238,6 +260,7 @@ class Accounts:
     :ivar store: what nodes share; None: this node is alone.
     :ivar own: counts and rates of this process alone.
     :ivar session: the limits of each session by itself.
+    :ivar plans: the budgets of sessions, by what they follow from. A change of an account empties it.
     :ivar refusing: how many sessions wait for nothing but their refusal.
     """
 
@@ -249,6 +272,7 @@ class Accounts:
         self.usage = usage
         self.store: SharedStore | None = None
         self.session = Limits()
+        self.plans: dict[tuple[object, ...], Budgets] = {}
         self.refusing = 0
         #: Called with each account that has led to a refusal, and with what was refused.
         self.on_refusal: Callable[[Account, OverLimit], None] | None = None

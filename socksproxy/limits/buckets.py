@@ -223,7 +223,8 @@ class Bucket:
 
     def take_back(self, lent: int, unused: int) -> None:
         self._lent -= lent
-        self._tokens = min(self._tokens + unused, self._burst - self._lent)
+        tokens, most = self._tokens + unused, self._burst - self._lent
+        self._tokens = tokens if tokens < most else most
 
     def wait(self, waiter: Waiter) -> None:
         if waiter in self._numbers:
@@ -448,7 +449,8 @@ class Meter:
         """End: no more bytes will be moved."""
         self.repay()
         self.waiting = False
-        self.rest()
+        if self._held:
+            self.rest()
         self.owner = None
         if self._at >= 0:
             for budget in self.budgets:

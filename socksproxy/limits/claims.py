@@ -16,10 +16,12 @@ from .account import (
     ASSOCIATIONS,
     BINDS,
     DEVICES,
+    MOST_PLANS,
     RULE_SCOPES,
     SESSIONS,
     Account,
     Accounts,
+    Budgets,
     Place,
     Scope,
     at_rate,
@@ -212,35 +214,46 @@ class Claims:
         :param quotas: whether the bytes count for quotas, beside those of these rules.
         :returns: the meters; None: nothing limits the session's bytes.
         """
-        quotas_up: list[Budget] = []
-        quotas_down: list[Budget] = []
-        up: list[Budget] = []
-        down: list[Budget] = []
         session = self._table.session
         if session.upload is None is session.download:
             self._own = None, None
+            up, down = self._shared_budgets(rules, quotas)
         else:
             own, (up_before, down_before) = self._table.own, self._own
             own_up = at_rate(session.upload, up_before, own.bucket, "")
             own_down = at_rate(session.download, down_before, own.bucket, "")
             self._own = own_up, own_down
-            up, down = _present(own_up), _present(own_down)
-        for account in sorted(self._accounts.values(), key=_rank):
-            place = account.place
-            if not account.measures or (place[0] in RULE_SCOPES and rule_of(place) not in rules):
-                continue
-            if account.quota is not None and (quotas or place[0] in RULE_SCOPES):
-                counts = account.limits.counts
-                if counts != "download":
-                    quotas_up.append(account.quota)
-                if counts != "upload":
-                    quotas_down.append(account.quota)
-            up += [each for each in (account.upload, account.lent_upload) if each is not None]
-            down += [each for each in (account.download, account.lent_download) if each is not None]
-        up, down = quotas_up + up, quotas_down + down
+            up, down = self._budgets(rules, quotas)
         if not up and not down:
             return None
         return Meters(Meter(up) if up else None, Meter(down) if down else None)
+
+    def _shared_budgets(self, rules: Collection[str], quotas: bool) -> Budgets:
+        """As :meth:`_budgets`, and found once for all sessions of the same holders."""
+        key = (quotas, *rules, *self._accounts.values())
+        plans = self._table.plans
+        found = plans.get(key)
+        if found is None:
+            if len(plans) >= MOST_PLANS:
+                plans.clear()
+            found = plans[key] = self._budgets(rules, quotas)
+        return found
+
+    def _budgets(self, rules: Collection[str], quotas: bool) -> Budgets:
+        """The budgets of the session: quotas first, then the narrowest holder's. See :meth:`meters`."""
+        quotas_up: tuple[Budget, ...] = ()
+        quotas_down: tuple[Budget, ...] = ()
+        up, down = map(_present, self._own)
+        for account in sorted(self._accounts.values(), key=_rank):
+            of_rule = account.place[0] in RULE_SCOPES
+            if of_rule and rule_of(account.place) not in rules:
+                continue
+            if quotas or of_rule:
+                quotas_up += account.quotas_up
+                quotas_down += account.quotas_down
+            up += account.up
+            down += account.down
+        return quotas_up + up, quotas_down + down
 
     def of(self, *scopes: Scope) -> list[Holder]:
         """The holders of *scopes*, with their limits."""
@@ -248,10 +261,9 @@ class Claims:
 
     def settle(self, rule: str | None) -> None:
         """Count the session under *rule* alone; other rules might have allowed it as well."""
-        for place in [
-            place for place in self._accounts if place[0] in RULE_SCOPES and rule_of(place) != rule
-        ]:
-            self.leave(place)
+        for place in tuple(self._accounts):
+            if place[0] in RULE_SCOPES and rule_of(place) != rule:
+                self.leave(place)
 
     def close(self) -> None:
         """Give everything back: the session is over."""
@@ -309,13 +321,12 @@ class Claims:
 
         A client that connects and sends nothing, as health checks and scanners do, does not count.
         """
-        too_often = [
-            account
-            for account in self._accounts.values()
-            if account.arrivals is not None and not account.arrivals.take()
-        ]
-        if too_often and self._refused_by is None:
-            self._refuse(too_often[0])
+        too_often = None
+        for account in self._accounts.values():
+            if account.arrivals is not None and not account.arrivals.take():
+                too_often = too_often or account
+        if too_often is not None and self._refused_by is None:
+            self._refuse(too_often)
 
     def renew(self, holders: Iterable[Holder]) -> None:
         """Follow changed limits: the session goes on, and counts for *holders* and no others."""
@@ -422,5 +433,5 @@ def _check_quota(account: Account) -> None:
         raise QuotaUsedUp(f"the quota{account.of} is used up")
 
 
-def _present(bucket: Bucket | None) -> list[Budget]:
-    return [] if bucket is None else [bucket]
+def _present(bucket: Bucket | None) -> tuple[Budget, ...]:
+    return () if bucket is None else (bucket,)

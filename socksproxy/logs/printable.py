@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..wire.words import Address
+from ..wire.words import Address, AddressType
 
 _SHOWN = 255
 
@@ -53,5 +53,7 @@ def _escaped(character: str) -> str:
 
 def shown(destination: Address) -> str:
     """*destination* as a log may show it."""
+    if destination.type is not AddressType.DOMAIN_NAME:
+        return str(destination)
     host = line_of_record(destination.host)
     return str(destination if host == destination.host else destination._replace(host=host))

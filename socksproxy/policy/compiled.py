@@ -290,6 +290,7 @@ class Compiled:
         self._waking = 0
         # A client asks again, and its answer is there. Sets in files change, so their answers are not kept.
         self._of_client = lru_cache(_REMEMBERED)(self._client_matching)
+        self._clients_change = self._clients.changes
         self._by_address = self._address_matching
         if not self._networks.changes:
             self._by_address = lru_cache(_REMEMBERED)(self._address_matching)
@@ -312,7 +313,10 @@ class Compiled:
         matching = self._matching(question, now)
         if question.host is None:
             return self._with_no_address(question, matching)
-        matching &= self._anywhere | self._by_name(question.name) | self._by_address(question.host)
+        where = self._anywhere | self._by_address(question.host)
+        if question.name is not None:
+            where |= self._by_name(question.name)
+        matching &= where
         if not matching:
             return DENIED
         return self._decided(matching & -matching, question)
@@ -354,7 +358,7 @@ class Compiled:
         client, command, _, port, _ = question
         host, _, user, _, groups, listener, version, _, aliases, _ = client
         matching = self._of_client(command, user, groups, listener, version, aliases, host)
-        if self._clients.changes and matching & ~self._from_anywhere:
+        if self._clients_change and matching & ~self._from_anywhere:
             matching &= self._from(host)
         if command in WITHOUT_PORT:
             matching &= self._any_port
@@ -392,7 +396,7 @@ class Compiled:
                 if pattern.fullmatch(user):
                     who |= rules
         matching &= by_listener & who
-        if not self._clients.changes and matching & ~self._from_anywhere:
+        if not self._clients_change and matching & ~self._from_anywhere:
             matching &= self._from(host)
         return matching
 

@@ -79,7 +79,9 @@ def question_of(client: Client, command: Command, destination: Address, name: st
         return RuleQuestion(client, command, None, port, bare_name(host))
     if command is Command.BIND and name is None and host in WILDCARDS:
         return RuleQuestion(client, command, None, port, None)  # any peer may come
-    return RuleQuestion(client, command, plain(host), port, None if name is None else bare_name(name))
+    # IPv4 addresses are plain already.
+    host = plain(host) if ":" in host else host
+    return RuleQuestion(client, command, host, port, None if name is None else bare_name(name))
 
 
 class Verdict(Enum):

@@ -22,11 +22,9 @@ class Allowance(Claims):
     :param ledger: has the accounts.
     """
 
-    __slots__ = ("_ledger",)
+    __slots__ = ()
 
-    def __init__(self, ledger: Ledger) -> None:
-        super().__init__(ledger)
-        self._ledger = ledger
+    _table: Ledger
 
     @property
     def dropped(self) -> bool:
@@ -35,7 +33,7 @@ class Allowance(Claims):
 
     def identify(self, client: Client) -> None:
         """The client has turned out to be *client*."""
-        self._ledger.arrive(client, self)
+        self._table.arrive(client, self)
 
     def enter_user(self, client: Client, quota: bool = True) -> None:
         """
@@ -62,7 +60,7 @@ class Allowance(Claims):
             self.enter(scope, holder, limits)
 
     def _user_limits(self, client: Client) -> Limits | None:
-        return self._ledger.limits_of(client)
+        return self._table.limits_of(client)
 
     def take_for(self, client: Client, kind: str, make_room: Callable[[Scope], bool]) -> None:
         """
@@ -70,7 +68,7 @@ class Allowance(Claims):
 
         :raises OverLimit: when there are too many.
         """
-        self._ledger.joined(self, client, kind)
+        self._table.joined(self, client, kind)
         self.take(kind, make_room)
 
     def follow(self, client: Client, known: bool, rules: Iterable[Rule] | None) -> None:
@@ -90,12 +88,12 @@ class Allowance(Claims):
             if limits.devices is not None:
                 self.is_on(client.share or "unix")
             others.append(((Scope.USER, client.user), limits))
-        self._ledger.renewed(self, client, others)
+        self._table.renewed(self, client, others)
         self.share_again(known)
 
     def share_for(self, client: Client, kind: str, answered: Callable[[OverLimit | None], None]) -> bool:
         """See :meth:`socksproxy.limits.claims.Claims.share`; *client* is about to take one of *kind*."""
-        self._ledger.joined(self, client, kind)
+        self._table.joined(self, client, kind)
         return self.share(answered, kind)
 
 

@@ -150,7 +150,7 @@ class SessionParts:
         See :attr:`socksproxy.events.Subject.heard`: a client that sends nothing is a probe, and so is a
         balancer's check, which may greet.
         """
-        if self.client.check and self._request is None:
+        if self._request is None and self.client.check:
             return False
         return self.negotiation.state is not State.START
 
@@ -361,12 +361,15 @@ class SessionParts:
 
     def meters(self, reached: Address | None) -> Meters | None:
         """What measures the bytes to and from *reached*; None: there are many destinations."""
-        if self.allowance is None and not self.context.limits_each_session:
-            return None
+        allowance = self.allowance
+        if allowance is None:
+            if not self.context.limits_each_session:
+                return None
+            allowance = self._limited()
         rule = None if reached is None else self.rule(reached)
         if reached is not None:
-            self._limited().settle(None if rule is None else rule.name)
-        return self._limited().meters(() if rule is None else (rule.name,), rule is None or rule.quota)
+            allowance.settle(None if rule is None else rule.name)
+        return allowance.meters(() if rule is None else (rule.name,), rule is None or rule.quota)
 
     def _meters_under(self, quota: bool, rule: str) -> Meters | None:
         """

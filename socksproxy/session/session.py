@@ -43,7 +43,7 @@ from ..identity import Client
 from ..limits.account import ASSOCIATIONS, BINDS
 from ..logs.debug import SESSIONS as DEBUG
 from ..logs.printable import shown
-from ..negotiation import DONE, NotSOCKS
+from ..negotiation import DONE, NotSOCKS, State
 from ..wire.words import Address, Command, Reply, Reply4, Request, Version
 from .login import Login
 from .parts import WAITS
@@ -74,7 +74,8 @@ class Session(SharingSession):
 
     def received(self, data: bytes) -> None:
         """The client sent *data*."""
-        if self.allowance is not None and self.ended is None and not (self.heard or self.client.check):
+        first = self.negotiation.state is State.START
+        if first and self.allowance is not None and self.ended is None and not self.client.check:
             self._begin()
         if self.ended is not None:
             if not self.negotiation.discard(data):

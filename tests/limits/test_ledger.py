@@ -653,3 +653,25 @@ def test_limits_of_users_follow_a_change() -> None:
     later = ledger.arrive(Client("192.0.2.1"))
     assert later is not None
     assert later.of(Scope.CLIENT) == [((Scope.CLIENT, "192.0.2.1"), Limits(sessions=5))]
+
+
+def test_sessions_of_the_same_holders_are_under_the_same_budgets() -> None:
+    """They are found once, until the limits of a holder change."""
+    ledger = Ledger(Clock(), ServerLimits(client=Limits(upload=Rate(1e6))))
+    client = Client("192.0.2.1", 5)
+    first, second = ledger.arrive(client), ledger.arrive(client)
+    assert first is not None
+    assert second is not None
+    before, same = first.meters(), second.meters()
+    assert before is not None
+    assert before.up is not None
+    assert before.down is None
+    assert same is not None
+    assert same.up is not None
+    assert same.up.budgets is before.up.budgets
+    ledger.set(ServerLimits(client=Limits(upload=Rate(1e6), download=Rate(1e6))), None)
+    ledger.renewed(first, client, ())
+    after = first.meters()
+    assert after is not None
+    assert after.up is not None
+    assert after.down is not None

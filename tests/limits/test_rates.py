@@ -247,7 +247,7 @@ def to_many(proxy: Any) -> None:
         for sock in there * 10:
             client.send(bytes(1000), sock.getsockname())
         wait_for(lambda: had_all(proxy, 50))
-        bucket = next(account for account in ledger._accounts.values() if account.measures).upload
+        bucket = next(account for account in ledger._accounts.values() if account.up).upload
         assert bucket.waiting == 1
         blockingCallFromThread(reactor, proxy.factory.reconfigure, limits=ServerLimits(server=few(0.001)))
         assert bucket.waiting == 0
