@@ -22,10 +22,11 @@ from ..net.dial import Dialed
 from ..net.local import address_towards, is_local
 from ..net.names import canonical
 from ..net.ports import Advertised, opened
+from ..net.sockets import NewSocket
 from ..net.special_addresses import WILDCARD, is_no_host
 from ..policy import INamePolicy, IPolicy
 from ..policy.asking import DestinationCheck, answer_at_once, ask, ask_address, permitted_addresses
-from ..routes.interfaces import UpstreamBound
+from ..routes.interfaces import ListenHere, SourceTo, UpstreamBound
 from ..values.bind import BindSettings
 from ..values.outgoing import Outgoing
 from ..wire.words import Address, AddressType, Command, Version
@@ -51,7 +52,8 @@ class Wanted(NamedTuple):
     :ivar leaves_as_name: see :attr:`socksproxy.policy.asking.DestinationCheck.leaves_as_name`.
     :ivar source: gives the literal address of ours for a peer; None: the one for all peers.
     :ivar discard: closes a connection that is not wanted.
-    :ivar through: has a proxy listen for a peer, and fires when it does; None: the way out is direct.
+    :ivar through: has the way out listen for a peer, by a proxy or at this machine, and fires when it does;
+        None: the way out is direct.
     """
 
     client: Client
@@ -62,7 +64,7 @@ class Wanted(NamedTuple):
     leaves_as_name: Callable[[Command, Address], bool] | None = None
     source: Callable[[Address], str | None] = lambda _: None
     discard: Callable[[Any], None] = lambda _: None
-    through: Callable[[Address], Deferred[UpstreamBound] | None] = lambda _: None
+    through: Callable[[Address, ListenHere], Deferred[UpstreamBound] | None] = lambda *_: None
 
 
 class Bound(NamedTuple):
@@ -158,14 +160,40 @@ class Binds:
         addresses: list[Address] = yield permitted_addresses(
             means, client, Command.BIND, destination, answer, resolved
         )
-        asked = wanted.through(addresses[0])
-        if asked is not None:
-            return bound_through((yield asked), wanted, addresses)
-        told, listening = self._open(wanted, addresses)
+
+        def here(source: SourceTo, new_socket: NewSocket | None) -> UpstreamBound:
+            found = wanted._replace(source=source)
+            bound = self._bind_here(found, means.policy, addresses, take, stranger, new_socket)
+            return UpstreamBound(bound.address, bound.accepted, here=True)
+
+        asked = wanted.through(addresses[0], here)
+        if asked is None:
+            return self._bind_here(wanted, means.policy, addresses, take, stranger)
+        bound: UpstreamBound = yield asked
+        if bound.here:
+            return Bound(bound.address, addresses, bound.accepted)
+        return bound_through(bound, wanted, addresses)
+
+    def _bind_here(
+        self,
+        wanted: Wanted,
+        policy: IPolicy,
+        addresses: Sequence[Address],
+        take: Take,
+        stranger: Callable[[], None],
+        new_socket: NewSocket | None = None,
+    ) -> Bound:
+        """
+        Open a listener at this machine, for peers that *policy* has judged.
+
+        :param new_socket: makes sockets that leave in a way of their own; None: as all others.
+        """
+        destination = wanted.destination
+        told, listening = self._open(wanted, addresses, new_socket)
         if is_any(destination):
             permitted = self._judge_as_they_come(wanted)
         else:
-            permitted = self._judge(wanted, means.policy, addresses)
+            permitted = self._judge(wanted, policy, addresses)
         admits = self._judge_port(destination.port, permitted, stranger)
         place: tuple[str, int] = listening.getsockname()[:2]
         try:
@@ -231,19 +259,21 @@ class Binds:
 
     # Where the listener opens.
 
-    def _open(self, wanted: Wanted, addresses: Sequence[Address]) -> tuple[Address, socket.socket]:
+    def _open(
+        self, wanted: Wanted, addresses: Sequence[Address], new_socket: NewSocket | None
+    ) -> tuple[Address, socket.socket]:
         """The address to tell, without its port, and a socket that listens there."""
         problem: OSError | None = None
         for towards in _one_of_each_family(wanted, addresses):
             try:
-                told, host = self._place(wanted, towards)
+                told, host = self._place(wanted, towards, new_socket)
             except OSError as no_way:
                 problem = problem or no_way
                 continue
-            return Address(told, 0, towards.type), self._listen(host)
+            return Address(told, 0, towards.type), self._listen(host, new_socket)
         raise problem or AddressTypeNotSupported("SOCKS4 has no form for the peer's address")
 
-    def _place(self, wanted: Wanted, towards: Address) -> tuple[str, str]:
+    def _place(self, wanted: Wanted, towards: Address, new_socket: NewSocket | None) -> tuple[str, str]:
         """
         The address that a client is told, and the one to listen on.
 
@@ -257,10 +287,10 @@ class Binds:
             return told, own or (told if is_local(told) else wildcard)
         if own is not None and own != wildcard:
             return own, own
-        told = self._own_address(towards)
+        told = self._own_address(towards, new_socket)
         return told, own or told
 
-    def _own_address(self, towards: Address) -> str:
+    def _own_address(self, towards: Address, new_socket: NewSocket | None) -> str:
         """
         The address that a connection to *towards* would come from.
 
@@ -270,20 +300,20 @@ class Binds:
         if source is not None:
             return source[0]
         if not is_any(towards):
-            return address_towards(towards.host, towards.port)
+            return address_towards(towards.host, towards.port, new_socket)
         try:
-            return address_towards(_FAR_AWAY[towards.type])
+            return address_towards(_FAR_AWAY[towards.type], new_socket=new_socket)
         except OSError as problem:
             if problem.errno not in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL):
                 raise
             return towards.host  # there is nothing better
 
-    def _listen(self, host: str) -> socket.socket:
+    def _listen(self, host: str, new_socket: NewSocket | None) -> socket.socket:
         def listen(port: int) -> socket.socket:
             # Not to be tried one by one when all of a wide range are ours.
             if (host, port) in self._listening:
                 raise OSError(errno.EADDRINUSE, "we listen there ourselves")
-            return listening_socket(host, port)
+            return listening_socket(host, port, new_socket)
 
         try:
             return opened(self._ports, listen, self._chance)
@@ -386,7 +416,7 @@ def bound_through(listening: UpstreamBound, wanted: Wanted, addresses: Sequence[
 
     :raises AddressTypeNotSupported: when the client cannot be told where the proxy listens.
     """
-    told, accepted = listening
+    told, accepted, _ = listening
     if wanted.ipv4_only and told.type is not AddressType.IPV4:
         accepted.addErrback(lambda _: None)
         accepted.cancel()

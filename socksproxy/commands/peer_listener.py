@@ -23,6 +23,7 @@ from ..errors import SHORTAGES
 from ..logs.throttle import complain
 from ..net.dial import Destination, Dialed, adopted
 from ..net.names import unmapped
+from ..net.sockets import NewSocket
 from ..net.tcp_options import SocketOption, set_options
 from ..relay.epoll_events import READABLE
 from ..values.outgoing import free_bind
@@ -39,14 +40,16 @@ _BUDGET = 16
 Take = Callable[[SocketType], "SocketType | Destination"]
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
+def listening_socket(host: str, port: int, new_socket: NewSocket | None = None) -> socket.socket:
     """
     A socket that listens on the literal address *host*, or a wildcard, and on *port* (0: any).
 
+    :param new_socket: makes the socket; None: it is like all others.
     :raises OSError: as the system gives it.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, SOCK_STREAM)
+    made = None if new_socket is None else new_socket(family, SOCK_STREAM).detach()
+    listening = socket.socket(family, SOCK_STREAM, fileno=made)
     try:
         listening.setblocking(False)
         # The port's last connection may not be forgotten yet, and a range has few.

@@ -25,7 +25,7 @@ from ..policy.rules import Rule
 from ..relay.engine import RelayEngine
 from ..relay.idle import IdleRelays
 from ..relay.interfaces import Direction, IRelay
-from ..routes.interfaces import ProxyRoute, Route, Trail, UpstreamAssociation, UpstreamBound
+from ..routes.interfaces import ListenHere, ProxyRoute, Route, Trail, UpstreamAssociation, UpstreamBound
 from ..runtime.deadlines import Deadlines
 from ..udp.registry import Associations
 from ..udp.targets import DatagramRoute
@@ -143,7 +143,7 @@ class Owner(Protocol):
 
     def associate_in_time(self, route: ProxyRoute) -> Deferred[UpstreamAssociation]: ...
 
-    def bind(self, peer: Address) -> Deferred[UpstreamBound] | None: ...
+    def bind(self, peer: Address, listen: ListenHere) -> Deferred[UpstreamBound] | None: ...
 
     def look_up(self, command: Command, destination: Address) -> Deferred[Address] | None: ...
 

@@ -5,8 +5,11 @@ Questions to the kernel about routes and addresses of this machine. No packet is
 from __future__ import annotations
 
 import socket
+from contextlib import closing
+from typing import Any
 
 from ..errors import SHORTAGES
+from .sockets import NewSocket
 
 #: A port that stands for any port where only the route counts.
 ANY_PORT = 9
@@ -21,13 +24,14 @@ def has_route(host: str, port: int = ANY_PORT) -> bool:
     return True
 
 
-def address_towards(host: str, port: int = ANY_PORT) -> str:
+def address_towards(host: str, port: int = ANY_PORT, new_socket: NewSocket | None = None) -> str:
     """
     The address of this machine from which packets to the literal address *host* leave, without a zone.
 
+    :param new_socket: makes the sockets that are to leave; None: they leave as all others.
     :raises OSError: when there is no route.
     """
-    with _probe(host) as probe:
+    with _probe(host, new_socket) as probe:
         probe.connect((host, port or ANY_PORT))
         own: str = probe.getsockname()[0]
     return own.partition("%")[0]
@@ -48,5 +52,8 @@ def is_local(host: str) -> bool:
     return True
 
 
-def _probe(host: str) -> socket.socket:
-    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+def _probe(host: str, new_socket: NewSocket | None = None) -> Any:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if new_socket is None:
+        return socket.socket(family, socket.SOCK_DGRAM)
+    return closing(new_socket(family, socket.SOCK_DGRAM))

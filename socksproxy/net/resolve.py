@@ -31,7 +31,7 @@ from ..wire.words import Address, AddressType
 from .hosts_file import HostsFile
 from .lookups import MOST_ADDRESSES, Found, IAddressLookup, ILeavingLookup, TimedFound, found_of
 from .names import literal, reads_as_address, unmapped
-from .reverse import ReverseLookups
+from .reverse import ReverseLookups, reverse_lookups
 from .sockets import NewSocket
 from .system_resolver import system_resolver
 
@@ -192,7 +192,10 @@ class NameLookups:
         if not ILeavingLookup.providedBy(self._resolver):
             return self
         resolver: Any = self._resolver
-        return NameLookups(resolver.leaving_by(new_socket), self._clock, self._keep, hosts=self._hosts)
+        leaving = resolver.leaving_by(new_socket)
+        return NameLookups(
+            leaving, self._clock, self._keep, reverse=reverse_lookups(leaving), hosts=self._hosts
+        )
 
     def lookup_lasting(self, name: str, port: int) -> Deferred[list[Address]]:
         """

@@ -47,6 +47,10 @@ class ProxyAssociations:
         self._trails = trails
         self._ended: Callable[[], None] | None = None
 
+    def source(self, address: Address) -> str | None:
+        """See :meth:`socksproxy.routes.interfaces.UpstreamAssociation.source`: there are proxies."""
+        return None
+
     def watch(self, ended: Callable[[], None]) -> None:
         """See :meth:`socksproxy.routes.interfaces.UpstreamAssociation.watch`."""
         self._ended = ended

@@ -6,24 +6,27 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from socket import SocketType
-from typing import Any
+from contextlib import closing
+from socket import AF_INET, AF_INET6, SOCK_DGRAM, SocketType
+from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, execute, fail
 from twisted.internet.interfaces import IReactorTCP
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import SHORTAGES, CannotLeave, SOCKSError, UpstreamFull, reply_for
-from ..net.dial import Connects, Dialed, Pending, SocketDialer, TransportDialer, as_deferred
+from ..net.dial import Connects, Pending, SocketDialer, TransportDialer, as_deferred
 from ..net.resolve import NameLookups
 from ..net.sockets import Leaving
 from ..net.tcp_options import SocketOption
-from ..values.outgoing import Outgoing
-from ..wire.words import Address, Command, Reply
+from ..values.outgoing import Outgoing, free_bind
+from ..wire.words import UNSPECIFIED, Address, AddressType, Command, Reply
 from .counters import UpstreamCounters, enter
-from .interfaces import Trail
+from .interfaces import ListenHere, Trail, UpstreamAssociation, UpstreamBound
 from .own import IRoute
+
+T = TypeVar("T")
 
 #: The ends of connections that the other side has brought about.
 _RESETS = frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE})
@@ -103,6 +106,23 @@ class Direct:
         source = self._outgoing.source(address)
         return None if source is None else source[0]
 
+    def leaves_from(self, address: Address) -> str | None:
+        """The address from which connections to *address* leave; None: the system's choice."""
+        source = self._dialing.source(address)
+        return None if source is None else source[0]
+
+    def try_socket(self) -> None:
+        """
+        Make a socket as datagrams need it.
+
+        :raises OSError: where none can leave.
+        """
+        host = self._dialing.ipv4 or self._dialing.ipv6 or "0.0.0.0"
+        family, make = AF_INET6 if ":" in host else AF_INET, self.new_socket or SocketType
+        with closing(make(family, SOCK_DGRAM)) as link:
+            free_bind(link, host)
+            link.bind((host, 0))
+
 
 @implementer(IRoute)
 class DirectUpstream:
@@ -112,7 +132,7 @@ class DirectUpstream:
     :param counters: its numbers.
     :param direct: leads out.
     :param names: gives what looks up the names of destinations, where sockets leave in a way of their own.
-    :ivar via: the name, where sockets leave in a way of their own: then the route carries CONNECT alone.
+    :ivar via: the name, where sockets leave in a way of their own; None: they leave as all others.
     """
 
     resolves = judges = False
@@ -132,27 +152,68 @@ class DirectUpstream:
 
     def carries(self, command: Command) -> bool:
         """See :meth:`socksproxy.routes.interfaces.Route.carries`."""
-        return self.via is None or command is Command.CONNECT
+        return True
 
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
         trail = Trail(None) if trail is None else trail
-        way = (self.counters,)
         try:
-            enter(way)
+            self._enter(trail)
         except UpstreamFull:
             return fail()
+        return self._noted(as_deferred(self._direct.dial(address, engine)), trail)
+
+    def associate(self, trail: Trail) -> Deferred[UpstreamAssociation]:
+        """See :meth:`socksproxy.routes.interfaces.ProxyRoute.associate`."""
+        try:
+            self._enter(trail)
+        except UpstreamFull:
+            return fail()
+        trying: Deferred[Any] = execute(self._direct.try_socket)
+        trying.addCallback(lambda _: DirectAssociation(self._direct, trail))
+        return self._noted(trying, trail)
+
+    def bind(self, peer: Address, engine: bool, trail: Trail, listen: ListenHere) -> Deferred[UpstreamBound]:
+        """See :meth:`socksproxy.routes.interfaces.ProxyRoute.bind`."""
+        try:
+            self._enter(trail)
+        except UpstreamFull:
+            return fail()
+        listening = execute(listen, self._direct.leaves_from, self._direct.new_socket)
+
+        def listens(bound: UpstreamBound) -> UpstreamBound:
+            self._noted(bound.accepted, trail)
+            return bound
+
+        return listening.addCallbacks(listens, self._failed)
+
+    def resolve(self, command: Command, destination: Address, trail: Trail) -> Deferred[Address]:
+        """See :meth:`socksproxy.routes.interfaces.ProxyRoute.resolve`; names are looked up before."""
         trail.tries += 1
-        dialing: Deferred[Any] = as_deferred(self._direct.dial(address, engine))
-        return dialing.addCallbacks(self._connected, self._failed, callbackArgs=(trail,))
+        named: Deferred[Any] = self._names().reverse(destination.host)
+        return named.addCallback(lambda name: Address(name, 0, AddressType.DOMAIN_NAME))
 
     def source(self, address: Address) -> str | None:
         """See :meth:`socksproxy.routes.interfaces.Route.source`."""
         return self._direct.source(address)
 
-    def _connected(self, dialed: Dialed, trail: Trail) -> Dialed:
-        trail.entered = (self.counters,)
-        return dialed
+    def _enter(self, trail: Trail) -> None:
+        """
+        A try begins.
+
+        :raises UpstreamFull: where there is no room.
+        """
+        enter((self.counters,))
+        trail.tries += 1
+
+    def _noted(self, trying: Deferred[T], trail: Trail) -> Deferred[T]:
+        """What comes of a try is noted."""
+
+        def entered(result: T) -> T:
+            trail.entered = (self.counters,)
+            return result
+
+        return trying.addCallbacks(entered, self._failed)
 
     def _failed(self, failure: Failure) -> Failure:
         problem = failure.value
@@ -161,3 +222,32 @@ class DirectUpstream:
         if problem is not None and not short and not isinstance(problem, CancelledError):
             self.counters.failed(own=cannot_leave(problem))
         return failure
+
+
+class DirectAssociation:
+    """
+    An :class:`~socksproxy.routes.interfaces.UpstreamAssociation` without a proxy.
+
+    :param direct: the way of the datagrams.
+    :param trail: records it.
+    """
+
+    __slots__ = ("_direct", "_trail", "new_socket", "own", "relays")
+
+    def __init__(self, direct: Direct, trail: Trail) -> None:
+        self.own = UNSPECIFIED
+        self.relays: tuple[Address, ...] = ()
+        self.new_socket = direct.new_socket
+        self._direct = direct
+        self._trail = trail
+
+    def source(self, address: Address) -> str | None:
+        """See :meth:`socksproxy.routes.interfaces.UpstreamAssociation.source`."""
+        return self._direct.leaves_from(address)
+
+    def watch(self, ended: Callable[[], None]) -> None:
+        """See :meth:`socksproxy.routes.interfaces.UpstreamAssociation.watch`: it does not end by itself."""
+
+    def close(self) -> None:
+        """See :meth:`socksproxy.routes.interfaces.UpstreamAssociation.close`."""
+        self._trail.leave()

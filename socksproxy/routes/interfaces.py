@@ -170,18 +170,28 @@ def through_proxies(route: Route) -> ProxyRoute | None:
     return None if route.via is None else cast("ProxyRoute", route)
 
 
+#: Gives the literal address of this machine from which something leaves to an address; None: the usual one.
+#: It raises an OSError where there is no address of the family.
+SourceTo: TypeAlias = Callable[[Address], str | None]
+
+
 class UpstreamAssociation(Protocol):
     """
-    The associations with all proxies of a route.
+    The associations with all proxies of a route, or the way of datagrams that leave without a proxy.
 
     :ivar own: the address at this end of the connection to the first proxy.
-    :ivar relays: where the proxies take datagrams, the first proxy first; its address is literal.
-    :ivar new_socket: makes sockets that leave as the connection to the first proxy does; None: as all others.
+    :ivar relays: where the proxies take datagrams, the first proxy first; its address is literal. Empty:
+        there is no proxy.
+    :ivar new_socket: makes sockets that leave as the connection to the first proxy does, or as datagrams do
+        without a proxy; None: as all others.
     """
 
     own: Address
     relays: tuple[Address, ...]
     new_socket: NewSocket | None
+
+    def source(self, address: Address) -> str | None:
+        """Without a proxy, the address from which datagrams to *address* leave, as :data:`SourceTo`."""
 
     def watch(self, ended: Callable[[], None]) -> None:
         """Call *ended* once, when a proxy ends its association; at once, if one has done so already."""
@@ -192,19 +202,29 @@ class UpstreamAssociation(Protocol):
 
 class UpstreamBound(NamedTuple):
     """
-    The last proxy of a route listens.
+    The last proxy of a route listens, or this machine does.
 
     :ivar address: where the peer is to connect.
     :ivar accepted: fires with the peer's connection, whose :attr:`~socksproxy.net.dial.Dialed.bound` is the
         peer's address as the proxy tells it; cancelling it closes the connection to the proxy.
+    :ivar here: whether this machine listens, and has judged the peer.
     """
 
     address: Address
     accepted: Deferred[Dialed]
+    here: bool = False
+
+
+#: Listens at this machine, at the address from which the peer is reached, by sockets that leave in a way of
+#: their own (None: as all others). It raises a SOCKSError or an OSError where that cannot be.
+ListenHere: TypeAlias = Callable[[SourceTo, NewSocket | None], UpstreamBound]
 
 
 class ProxyRoute(Route, Protocol):
-    """A route through proxies. :meth:`Route.carries` tells which of its methods can succeed."""
+    """
+    A route through proxies, or a direct one with a name. :meth:`Route.carries` tells which of its methods can
+    succeed.
+    """
 
     def associate(self, trail: Trail) -> Deferred[UpstreamAssociation]:
         """
@@ -215,11 +235,12 @@ class ProxyRoute(Route, Protocol):
         :raises SOCKSError: (by the Deferred) when a proxy fails or refuses.
         """
 
-    def bind(self, peer: Address, engine: bool, trail: Trail) -> Deferred[UpstreamBound]:
+    def bind(self, peer: Address, engine: bool, trail: Trail, listen: ListenHere) -> Deferred[UpstreamBound]:
         """
         Have the last proxy listen for a connection from *peer*.
 
         :param engine: as for :meth:`Route.dial`.
+        :param listen: listens, if there is no proxy.
         :returns: fires when it listens; it can be cancelled.
         :raises SOCKSError: (by the Deferred) when a proxy fails or refuses.
         """

@@ -22,7 +22,7 @@ class IRoute(Interface):
     """
     A way out. Upstreams, pools and the direct way provide it, and so does a way of your own.
 
-    A route carries CONNECT.
+    A route carries CONNECT. The server refuses all other commands that would leave by it, with reply 7.
     """
 
     resolves: bool = Attribute(

@@ -23,7 +23,8 @@ from ..net.dial import Pending
 from ..values.pools import UpstreamPool
 from ..wire.words import UNSPECIFIED, Address, Command, Reply
 from .choosing import NO_KEY, key_for
-from .interfaces import Route, Trail, UpstreamAssociation, UpstreamBound, through_proxies
+from .direct import Direct
+from .interfaces import ListenHere, Route, Trail, UpstreamAssociation, UpstreamBound
 from .members import Member, Members, is_its_own
 from .own import IRoute
 
@@ -56,8 +57,8 @@ def try_seconds(pool: UpstreamPool, seconds: float) -> float:
 
 
 def serves(way: Route, command: Command) -> bool:
-    """Whether *command* leaves by *way* as a part of a pool; all but connections leave through proxies."""
-    return command is Command.CONNECT or (through_proxies(way) is not None and way.carries(command))
+    """Whether *command* leaves by *way* where no member is left: ``direct`` carries connections alone."""
+    return command is Command.CONNECT or (not isinstance(way, Direct) and way.carries(command))
 
 
 @implementer(IRoute)
@@ -126,9 +127,9 @@ class PoolRoute:
         ask = cast("Callable[[Route], Pending]", lambda way: way.associate(trail))
         return self._try(UNSPECIFIED, trail, ask, Command.UDP_ASSOCIATE)
 
-    def bind(self, peer: Address, engine: bool, trail: Trail) -> Deferred[UpstreamBound]:
+    def bind(self, peer: Address, engine: bool, trail: Trail, listen: ListenHere) -> Deferred[UpstreamBound]:
         """See :meth:`socksproxy.routes.interfaces.ProxyRoute.bind`."""
-        ask = cast("Callable[[Route], Pending]", lambda way: way.bind(peer, engine, trail))
+        ask = cast("Callable[[Route], Pending]", lambda way: way.bind(peer, engine, trail, listen))
         return self._try(peer, trail, ask, Command.BIND)
 
     def resolve(self, command: Command, destination: Address, trail: Trail) -> Deferred[Address]:

@@ -43,7 +43,7 @@ from .carriers import SocketCarrier, TransportCarrier
 from .counters import enter
 from .direct import Direct
 from .hops import TOR, Hop
-from .interfaces import Trail, UpstreamAssociation, UpstreamBound
+from .interfaces import ListenHere, Trail, UpstreamAssociation, UpstreamBound
 from .own import IRoute
 
 _UNSPECIFIED6 = Address.of("::", 0)
@@ -147,7 +147,7 @@ class UpstreamRoute:
 
         return Associating(self.hops, ask, trail, self._first.new_socket).start()
 
-    def bind(self, peer: Address, engine: bool, trail: Trail) -> Deferred[UpstreamBound]:
+    def bind(self, peer: Address, engine: bool, trail: Trail, listen: ListenHere) -> Deferred[UpstreamBound]:
         """See :meth:`socksproxy.routes.interfaces.ProxyRoute.bind`."""
         trying = Try(self, peer, trail, Command.BIND)
         accepted = trying.result

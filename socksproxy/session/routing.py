@@ -17,9 +17,18 @@ from ..net.resolve import NameLookups
 from ..net.special_addresses import WILDCARD
 from ..policy.asking import DestinationCheck
 from ..policy.rules import Rule
-from ..routes.interfaces import ProxyRoute, Route, Trail, UpstreamAssociation, UpstreamBound, through_proxies
+from ..routes.interfaces import (
+    ListenHere,
+    ProxyRoute,
+    Route,
+    Trail,
+    UpstreamAssociation,
+    UpstreamBound,
+    through_proxies,
+)
 from ..routes.sticky import Pin
-from ..udp.targets import NO_SOURCE, DatagramRoute
+from ..udp.flows import NO_SOURCE
+from ..udp.targets import DatagramRoute
 from ..values.outgoing import STICKY, Asker, Outgoing, Sources, leaving, sources_of
 from ..values.timeouts import NEVER
 from ..wire.password import Credentials
@@ -122,12 +131,17 @@ class RoutedSession(SessionParts):
         associating, seconds = self.associate(route), self.context.timeouts.connect
         return associating if seconds == NEVER else associating.addTimeout(seconds, self.context.reactor)
 
-    def bind(self, peer: Address) -> Deferred[UpstreamBound] | None:
-        """Have the last proxy of the way out listen for *peer*; None: the way out is direct."""
+    def bind(self, peer: Address, listen: ListenHere) -> Deferred[UpstreamBound] | None:
+        """
+        Have the last proxy of the way out listen for *peer*; None: the way out is direct.
+
+        :param listen: see :meth:`socksproxy.routes.interfaces.ProxyRoute.bind`.
+        """
         route = through_proxies(self.way_to(Command.BIND, peer))
         if route is None:
             return None
-        return self._ask(route, partial(route.bind, peer, self.channel.detachable))
+        bind = partial(route.bind, peer, self.channel.detachable, listen=listen)
+        return self._ask(route, bind)
 
     def look_up(self, command: Command, destination: Address) -> Deferred[Address] | None:
         """Have the last proxy of the way out look *destination* up; None: the way out is direct."""

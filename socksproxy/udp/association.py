@@ -27,10 +27,10 @@ from ..values.udp import Filtering, UDPSettings
 from ..wire.datagram import build_header, fragment_of, header_size, unfragmented
 from ..wire.words import Address, Command, ProtocolError
 from .drops import Drop, drop_for
-from .flows import Opens, UpstreamFlow, UpstreamFlows
+from .flows import NO_SOURCE, Exit, Opens, UpstreamFlow, UpstreamFlows
 from .metering import Metering
 from .reassembly import Reassembly
-from .targets import NO_SOURCE, DatagramRoute, Target, Targets, name_of
+from .targets import DatagramRoute, Target, Targets, name_of
 
 
 class AssociationContext(NamedTuple):
@@ -307,7 +307,7 @@ class Association:
         route = self.route(address, name_of(target.key))
         if route.closed:
             return Drop.UPSTREAM
-        target.source = route.source
+        target.exit = None if route.source is None else Exit(route.source)
         target.flow = None if route.way is None else self.flow(route.way, route.opens)
         target.headers = None
         if route.rule != target.rule:
@@ -450,7 +450,7 @@ class Outlet:
     :ivar client: the address for replies, as a socket takes it; None: it is not known yet.
     """
 
-    __slots__ = ("_by_family", "_by_source", "_outgoing", "association", "client", "port")
+    __slots__ = ("_by_exit", "_by_family", "_outgoing", "association", "client", "port")
 
     def __init__(self, association: Association, port: Any, outgoing: Outgoing) -> None:
         self.association = association
@@ -458,15 +458,16 @@ class Outlet:
         if association.port is not None:
             self.client = (association.host, association.port)
         self.port = port
-        # Ports for destinations: of IPv4 and IPv6, and by the address from which datagrams leave.
+        # Ports for destinations: of IPv4 and IPv6, and by the exit of datagrams.
         self._by_family: list[Any] = [None, None]
-        self._by_source: dict[str, Any] = {}
+        self._by_exit: dict[Exit, Any] = {}
         self._outgoing = outgoing
 
-    def open(self, host: str) -> Any:
+    def open(self, host: str, new_socket: NewSocket | None = None) -> Any:
         """
         A new port for datagrams that leave from *host*.
 
+        :param new_socket: makes the socket; None: it leaves as all others.
         :raises OSError: as the system gives it.
         """
         raise NotImplementedError
@@ -482,21 +483,22 @@ class Outlet:
 
     def port_to(self, target: Target) -> Any | None:
         """The port from which datagrams to *target* leave; None: there is none."""
-        port = self._by_family[target.ipv6] if target.source is None else self._by_source.get(target.source)
+        port = self._by_family[target.ipv6] if target.exit is None else self._by_exit.get(target.exit)
         return port or self._open(target)
 
     def _open(self, target: Target) -> Any | None:
-        if target.source == NO_SOURCE:
-            return None
+        exit_ = target.exit
         host = self._outgoing.ipv6 or "::" if target.ipv6 else self._outgoing.ipv4 or "0.0.0.0"
+        if exit_ is not None and exit_.host == NO_SOURCE:
+            return None
         try:
-            port = self.open(target.source or host)
+            port = self.open(host) if exit_ is None else self.open(*exit_)
         except OSError:
             return None  # no descriptor is left, or this machine lacks the family or the address
-        if target.source is None:
+        if exit_ is None:
             self._by_family[target.ipv6] = port
         else:
-            self._by_source[target.source] = port
+            self._by_exit[exit_] = port
         return port
 
     def send(self, target: Target, payload: bytes | memoryview) -> None:
@@ -541,7 +543,7 @@ class Outlet:
 
     def close(self) -> None:
         """Close the sockets; the client's port only when no other association has it."""
-        for port in (*self._by_family, *self._by_source.values()):
+        for port in (*self._by_family, *self._by_exit.values()):
             if port is not None:
                 port.close()
         if not self.port.demux.remove(self.association):

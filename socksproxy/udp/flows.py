@@ -11,13 +11,14 @@ association, the flow is closed, and the next datagram opens it again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol as Shape
+from typing import Any, NamedTuple, Protocol as Shape
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ..errors import NameNotFound, describe
 from ..net.names import canonical, literal
+from ..net.sockets import NewSocket
 from ..net.special_addresses import WILDCARD
 from ..policy.asking import DestinationCheck
 from ..routes.interfaces import ProxyRoute, UpstreamAssociation
@@ -32,6 +33,22 @@ MAX_FLOWS = 16
 #: Seconds without a new attempt after one has failed: at first, and at the most.
 PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
+#: The source of datagrams that cannot leave.
+NO_SOURCE = ""
+
+
+class Exit(NamedTuple):
+    """
+    Where datagrams leave this machine.
+
+    :ivar host: a literal address or a wildcard; NO_SOURCE: they cannot leave.
+    :ivar new_socket: makes sockets that leave in a way of their own; None: as all others.
+    """
+
+    host: str
+    new_socket: NewSocket | None = None
+
+
 #: Asks the proxies of a way out for associations.
 Opens = Callable[[ProxyRoute], "Deferred[UpstreamAssociation]"]
 
@@ -41,6 +58,7 @@ class Destined(Shape):
 
     flow: UpstreamFlow | None
     headers: bytes | None
+    exit: Exit | None
     sockaddr: tuple[str, int] | None
     until: float
 
@@ -71,7 +89,8 @@ class UpstreamFlow:
     The datagrams of *association* that leave through *way*.
 
     :param opens: asks the proxies for associations.
-    :ivar port: the port from which datagrams leave; None: the proxies' associations do not stand.
+    :ivar port: the port from which datagrams leave; None: the proxies' associations do not stand, or there is
+        no proxy.
     :ivar relay: where the first proxy takes datagrams.
     :ivar depth: the headers that a datagram from the relay has, one for each proxy.
     :ivar replies: the headers that datagrams for the client get, by the headers that the relay sends.
@@ -118,6 +137,9 @@ class UpstreamFlow:
     def keep(self, target: Destined, payload: bytes | memoryview) -> None:
         """Keep *payload* until the proxies' associations stand, which are asked for if need be."""
         association = self._association
+        if self._upstream is not None:
+            self._send_directly(self._upstream, target, payload)
+            return
         now = association.check.clock.seconds()
         if self.closed or now < self._not_before:
             association.drop(Drop.UPSTREAM)
@@ -130,6 +152,25 @@ class UpstreamFlow:
         if self._opening is None:
             self._opening = opening = self._opens(self.way)
             opening.addCallbacks(self.opened, self._failed)
+
+    def _send_directly(
+        self, upstream: UpstreamAssociation, target: Destined, payload: bytes | memoryview
+    ) -> None:
+        """Send *payload* without a proxy, and so all that goes to *target*, until its time is over."""
+        assert target.sockaddr is not None
+        address = Address.of(*target.sockaddr)
+        if address.type is AddressType.DOMAIN_NAME:  # the file of a pool has got its first direct member
+            self._association.drop(Drop.UNRESOLVABLE)
+            return
+        try:
+            source = upstream.source(address)
+        except OSError:
+            source = NO_SOURCE
+        if source is None and upstream.new_socket is not None:
+            source = WILDCARD[address.type]
+        target.exit = None if source is None else Exit(source, upstream.new_socket)
+        target.flow = None
+        self._association.pass_on(target, bytes(payload))
 
     def headers_of(self, target: Destined) -> bytes:
         """What datagrams to *target* begin with."""
@@ -150,13 +191,9 @@ class UpstreamFlow:
         if self.closed or outlet is None:
             upstream.close()
             return
-        first, *others = upstream.relays
-        self._outer = tuple(others)
-        self.depth = len(upstream.relays)
-        self.relay = first.host, first.port
         self._since = association.check.clock.seconds()
         try:
-            self.port = outlet.open_relay(self, _own_host(upstream.own, first), upstream.new_socket)
+            self._open_port(upstream)
         except OSError as problem:
             upstream.close()
             self._fails(describe(problem))
@@ -166,6 +203,21 @@ class UpstreamFlow:
         queued, self._queued, self._queued_bytes = self._queued, [], 0
         for target, payload in queued:
             association.pass_on(target, payload)
+
+    def _open_port(self, upstream: UpstreamAssociation) -> None:
+        """
+        Open the port for the first proxy, where there is one.
+
+        :raises OSError: as the system gives it.
+        """
+        if not upstream.relays:
+            return
+        first, *others = upstream.relays
+        self._outer = tuple(others)
+        self.depth = len(upstream.relays)
+        self.relay = first.host, first.port
+        own = _own_host(upstream.own, first)
+        self.port = self._association.outlet.open_relay(self, own, upstream.new_socket)
 
     def _failed(self, failure: Failure) -> None:
         self._opening = None

@@ -237,13 +237,16 @@ class DestinationPort(SocketPort):
 
     :param host: the literal address to bind.
     :param outlet: the outlet of the association.
+    :param new_socket: makes the socket; None: it leaves as all others.
     :raises OSError: as the system gives it.
     """
 
     __slots__ = ("_outlet",)
 
-    def __init__(self, engine: RelayEngine, host: str, outlet: SocketOutlet) -> None:
-        super().__init__(engine, bound(host, 0), False)
+    def __init__(
+        self, engine: RelayEngine, host: str, outlet: SocketOutlet, new_socket: NewSocket | None
+    ) -> None:
+        super().__init__(engine, bound(host, 0, new_socket=new_socket), False)
         self._outlet = outlet
 
     def abort(self) -> None:
@@ -304,8 +307,8 @@ class SocketOutlet(Outlet):
         self._engine = engine
         self._segments = LONGEST
 
-    def open(self, host: str) -> DestinationPort:
-        return DestinationPort(self._engine, host, self)
+    def open(self, host: str, new_socket: NewSocket | None = None) -> DestinationPort:
+        return DestinationPort(self._engine, host, self, new_socket)
 
     def open_relay(self, flow: UpstreamFlow, host: str, new_socket: NewSocket | None) -> RelayPort:
         return RelayPort(self._engine, host, self, flow, new_socket)

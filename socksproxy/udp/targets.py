@@ -23,7 +23,7 @@ from ..values.udp import Filtering, UDPSettings
 from ..wire.datagram import has_name, parse_datagram
 from ..wire.words import Address, AddressType, Command, ProtocolError
 from .drops import Drop
-from .flows import Opens, UpstreamFlow
+from .flows import Exit, Opens, UpstreamFlow
 
 _log = Logger(namespace="socksproxy")
 
@@ -59,7 +59,7 @@ class Target:
     :ivar until: the clock's seconds until which *sockaddr* holds.
     :ivar used: whether a datagram went there since the table last made room.
     :ivar segments: the greatest length of datagrams of which the system takes several with one call.
-    :ivar source: the literal address of ours from which datagrams leave; None: the address of all.
+    :ivar exit: where datagrams leave; None: where all do.
     :ivar flow: the way through proxies; None: datagrams leave directly.
     :ivar headers: what datagrams begin with that leave by the flow; None: it is not known yet.
     :ivar waiting: datagrams that wait until *sockaddr* is known; None: it is known.
@@ -71,6 +71,7 @@ class Target:
     __slots__ = (
         "contact",
         "drop",
+        "exit",
         "flow",
         "headers",
         "ipv6",
@@ -80,7 +81,6 @@ class Target:
         "rule",
         "segments",
         "sockaddr",
-        "source",
         "until",
         "used",
         "waiting",
@@ -93,7 +93,7 @@ class Target:
         self.until = 0.0
         self.used = False
         self.segments = LONGEST
-        self.source: str | None = None
+        self.exit: Exit | None = None
         self.flow: UpstreamFlow | None = None
         self.headers: bytes | None = None
         self.waiting: list[bytes] | None = None
@@ -102,10 +102,6 @@ class Target:
         self.contact: object = None
         self.rule: str | None = None
         self.meters: Meters | None = None
-
-
-#: The source of datagrams that cannot leave.
-NO_SOURCE = ""
 
 
 def _opens_none(way: ProxyRoute) -> Deferred[UpstreamAssociation]:

@@ -121,9 +121,11 @@ class DestinationTransport(TransportPort):
     :param outlet: the outlet of the association.
     """
 
-    def __init__(self, reactor: Any, host: str, outlet: TransportOutlet) -> None:
+    def __init__(
+        self, reactor: Any, host: str, outlet: TransportOutlet, new_socket: NewSocket | None
+    ) -> None:
         self._outlet = outlet
-        super().__init__(reactor, host, 0)
+        super().__init__(reactor, host, 0, new_socket=new_socket)
 
     def datagramReceived(self, data: bytes, addr: tuple[Any, ...]) -> None:
         self._outlet.from_destination(data, *_host(addr))
@@ -160,8 +162,8 @@ class TransportOutlet(Outlet):
 
     __slots__ = ()
 
-    def open(self, host: str) -> DestinationTransport:
-        return DestinationTransport(self.port.reactor, host, self)
+    def open(self, host: str, new_socket: NewSocket | None = None) -> DestinationTransport:
+        return DestinationTransport(self.port.reactor, host, self, new_socket)
 
     def open_relay(self, flow: UpstreamFlow, host: str, new_socket: NewSocket | None) -> RelayTransport:
         return RelayTransport(self.port.reactor, host, self, flow, new_socket)

@@ -159,7 +159,8 @@ def commands_of_member(
     :param upstream: its settings; a file of members alone may have it.
     """
     chain = chain_of(name, upstreams) if name in upstreams else ()
-    return commands_of([upstreams[each] for each in chain] or [upstream])
+    direct = upstream.type is UpstreamType.DIRECT
+    return commands_of([upstreams[each] for each in chain] or ([] if direct else [upstream]))
 
 
 def commands_by(
@@ -168,10 +169,7 @@ def commands_by(
     """The commands that the way out *name* carries."""
     if name in pools:
         return commands_of_pool(name, pools, upstreams)
-    chain = chain_of(name, upstreams)
-    if not chain and name in upstreams and upstreams[name].leaves_otherwise:
-        return frozenset((Command.CONNECT,))
-    return commands_of([upstreams[each] for each in chain])
+    return commands_of([upstreams[each] for each in chain_of(name, upstreams)])
 
 
 def pool_looks_up(name: str, pools: Mapping[str, UpstreamPool], upstreams: Mapping[str, Upstream]) -> bool:

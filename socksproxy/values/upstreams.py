@@ -179,11 +179,6 @@ class Upstream:
             raise ConfigError("only with resolve = upstream", path=("resolve-commands",), shown=False)
 
     @property
-    def leaves_otherwise(self) -> bool:
-        """Whether sockets to the upstream leave in another way than all others."""
-        return any(each is not None for each in (self.interface, self.mark, self.netns))
-
-    @property
     def carries_udp(self) -> bool:
         """Whether datagrams leave through the upstream."""
         return self.type is UpstreamType.SOCKS5 and self.udp is not False and self.login != GSSAPI

@@ -914,7 +914,7 @@ def test_socks4_and_ipv6(serve: Serve) -> Playing:
 def test_no_way(serve: Serve, number: int, code: Reply, monkeypatch: pytest.MonkeyPatch) -> Playing:
     """A peer to which there is no way cannot come, and a proxy without descriptors cannot listen."""
 
-    def fails(host: str, port: int) -> str:
+    def fails(*_: Any, **__: Any) -> str:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(module, "address_towards", fails)
@@ -930,10 +930,10 @@ def test_no_way_in_one_family(serve_as: Serve, monkeypatch: pytest.MonkeyPatch) 
     """A name with IPv6 does not stop a machine that has none."""
     towards = module.address_towards  # type: ignore[attr-defined]
 
-    def no_ipv6(host: str, port: int) -> str:
+    def no_ipv6(host: str, *more: Any) -> str:
         if ":" in host:
             raise OSError(errno.ENETUNREACH, "Network is unreachable")
-        return towards(host, port)
+        return towards(host, *more)
 
     monkeypatch.setattr(module, "address_towards", no_ipv6)
     proxy: Proxy = yield serve_as(resolver=Hosts({NAME: ["::1", "127.0.0.1"]}))
@@ -947,7 +947,7 @@ def test_no_way_in_one_family(serve_as: Serve, monkeypatch: pytest.MonkeyPatch) 
 def test_no_network(serve_as: Serve, asked: str, host: str, monkeypatch: pytest.MonkeyPatch) -> Playing:
     """Without any network and without a named peer there is nothing better to tell than the wildcard."""
 
-    def unreachable(host: str, port: int = 9) -> str:
+    def unreachable(host: str, *_: Any, **__: Any) -> str:
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
     monkeypatch.setattr(module, "address_towards", unreachable)
@@ -963,7 +963,7 @@ def test_no_network(serve_as: Serve, asked: str, host: str, monkeypatch: pytest.
 def test_no_descriptors_for_the_listener(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Playing:
     """It costs this request and nothing else, and it is not ports that are short."""
 
-    def fails(host: str, port: int) -> socket.socket:
+    def fails(*_: Any) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
     proxy: Proxy = yield serve(limits=ServerLimits(client=Limits(binds=1)))

@@ -14,6 +14,7 @@ from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.routes.member_files import MembersFile
 from socksproxy.values.pools import UpstreamPool
+from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.words import Address, Command
 
 from ..conftest import Serve
@@ -273,6 +274,37 @@ def test_the_member_of_the_connection(serve_as: Serve, tmp_path: Path) -> Playin
 
     assert (yield proxy.play(refused)) != 0
     assert sum(len(each.records) for each in exits) == 3
+
+
+@pytest_twisted.inlineCallbacks
+def test_direct_member(serve: Serve) -> Playing:
+    """A direct member listens here, at its own address; one that has no such address is passed by."""
+    ways = {
+        "lost": Upstream(type="direct", outgoing=["192.0.2.7"]),
+        "here": Upstream(type="direct", outgoing=["127.0.0.7"], max_sessions=1),
+    }
+    pool = UpstreamPool(members=list(ways), down_after=1)
+    proxy: Proxy = yield serve(upstreams=ways, pools={"eu": pool}, via="eu")
+    told, _ = yield proxy.play(binds, proxy, 5)
+    assert told.host == "127.0.0.7"
+    record = yield proxy.record()
+    assert (record["via"], record["tries"], record["sent"]) == ("here", 2, 6)
+    context = proxy.sessions.context
+    assert not context.ways.pools["eu"]._by_name["lost"].up
+    yield until(lambda: context.ways.counters["here"].sessions == 0)
+
+    def other_peer() -> int:
+        """A peer that the client has not named."""
+        with proxy.connect() as sock:
+            reply, told = ask5(sock, "127.0.0.1", 0, Command.BIND)
+            assert reply == 0
+            with socket.create_connection((told.host, told.port), 20, ("127.0.0.9", 0)) as peer:
+                assert peer.recv(1) == b""
+            with proxy.connect() as another:
+                return ask5(another, "127.0.0.1", 0, Command.BIND)[0]
+
+    assert (yield proxy.play(other_peer)) == 1
+    yield until(lambda: context.ways.counters["here"].sessions == 0)
 
 
 @pytest_twisted.inlineCallbacks

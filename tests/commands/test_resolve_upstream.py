@@ -9,11 +9,13 @@ import pytest_twisted
 
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
-from socksproxy.wire.words import Address, Command
+from socksproxy.values.pools import UpstreamPool
+from socksproxy.values.upstreams import Upstream
+from socksproxy.wire.words import Address, AddressType, Command
 
 from ..conftest import Serve
 from ..routes.test_upstream import scripted
-from ..support.hosts import Hosts
+from ..support.hosts import Both, Hosts
 from ..support.proxy import Playing, Proxy, ask4, ask5, until
 from ..support.scripted_proxy import close, open5
 from ..support.upstreams import through, upstream
@@ -54,6 +56,19 @@ def test_through_our_own(serve_as: Serve, kind: str) -> Playing:
             return ask4(sock, "www.example", 0, Command.RESOLVE)
 
     assert (yield proxy.play(socks4))[1].host == "198.51.100.7"
+
+
+@pytest_twisted.inlineCallbacks
+def test_direct_member(serve_as: Serve) -> Playing:
+    """A pool with a direct member looks names and addresses up here."""
+    hosts = Both({"www.example": ["127.0.0.1"]}, {"192.0.2.77": "back.example"})
+    ways = {"one": upstream("http", 9), "here": Upstream(type="direct")}
+    pool = UpstreamPool(members=list(ways))
+    proxy: Proxy = yield serve_as(upstreams=ways, pools={"eu": pool}, via="eu", resolver=hosts)
+    assert (yield proxy.play(resolved, proxy, "www.example"))[1].host == "127.0.0.1"
+    found = yield proxy.play(resolved, proxy, "192.0.2.77", Command.RESOLVE_PTR)
+    assert found == (0, Address("back.example", 0, AddressType.DOMAIN_NAME))
+    assert (yield proxy.play(resolved, proxy, "192.0.2.78", Command.RESOLVE_PTR))[0] == 4
 
 
 NAME = b"\x05\x00\x00\x03\x0bwww.example\x00\x00"

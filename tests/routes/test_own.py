@@ -132,6 +132,19 @@ def test_failures(serve_as: Serve, origin: Origin) -> Playing:
     assert origin.peers == []
 
 
+@pytest.mark.parametrize("command", [Command.BIND, Command.UDP_ASSOCIATE, Command.RESOLVE])
+@pytest_twisted.inlineCallbacks
+def test_other_commands(serve_as: Serve, command: Command) -> Playing:
+    """They get reply 7 with a reason, and are never served from here."""
+    own = Scripted(lambda *_: fail(NotAllowed("not asked")))
+    hosts = Hosts({"www.example": ["127.0.0.1"]})
+    proxy: Proxy = yield serve_as(routes={"own": own}, via="own", resolver=hosts)
+    assert (yield proxy.play(asked, proxy, "www.example", 80, command)) == 7
+    record = yield proxy.record()
+    assert record["ended"] == f"refused: own does not carry {command.name}"
+    assert (own.asked, hosts.asked) == ([], [])
+
+
 def test_mistakes() -> None:
     """Its name is no other way's, and it provides the interface."""
     route = Scripted(None)

@@ -121,7 +121,7 @@ def test_no_such_outgoing(serve: Serve, origin: Origin, outgoing: list[str], rep
 
 @pytest_twisted.inlineCallbacks
 def test_interface(serve: Serve, scripted: Any, origin: Origin) -> Playing:
-    """By the interface that there is, and by no other; a direct way carries CONNECT alone then."""
+    """By the interface that there is, and by no other; a direct way carries all commands."""
     there = yield scripted(*open5(SUCCESS5))
     ways = {
         "one": upstream("socks5", there.port, interface="lo"),
@@ -133,8 +133,14 @@ def test_interface(serve: Serve, scripted: Any, origin: Origin) -> Playing:
     yield proxy.play(sent_and_heard, proxy, "127.0.0.1", origin.port)
     record = yield proxy.record()
     for command in (Command.BIND, Command.UDP_ASSOCIATE, Command.RESOLVE):
-        assert (yield proxy.play(asked, proxy, "127.0.0.1", origin.port, command)) == 7
+        assert (yield proxy.play(asked, proxy, "127.0.0.1", origin.port, command)) == 0
     assert record
+    counters = proxy.sessions.context.ways.counters["home"]
+    yield until(lambda: counters.sessions == 0)
+    gone = {"gone": Upstream(type="direct", interface="lost0")}
+    proxy.factory.reconfigure(upstreams=gone, via="gone")
+    for command in (Command.BIND, Command.UDP_ASSOCIATE):
+        assert (yield proxy.play(asked, proxy, "127.0.0.1", origin.port, command)) == 1
 
 
 @pytest.mark.parametrize("more", [{"interface": "lost0"}, {"mark": 7}, {"netns": "lost"}])

@@ -87,6 +87,61 @@ def dropped(proxy: Proxy) -> dict[str, int]:
 # Ways that work.
 
 
+def directly(proxy: Proxy) -> None:
+    counters = proxy.factory.sessions.context.ways.counters
+    with Echo() as echo, Echo("::1") as six, Client(proxy) as client:
+        for _ in range(3):
+            assert client.ask(b"ping", echo.address) == b"ping"
+        assert {peer[0] for _, peer in echo.seen} == {"127.0.0.7"}
+        batch = [bytes([number]) * 700 for number in range(60)]
+        for payload in batch:
+            client.send(payload, echo.address)
+        assert [client.receive()[1] for _ in batch] == batch
+        # The member has no address of this family.
+        client.send(b"lost", six.address)
+        wait_for(lambda: dropped(proxy) == {"unreachable": 1})
+        assert counters["here"].sessions == 1
+        client.close()
+        record = proxy.record()
+        assert (record["via"], record["datagrams_sent"], record["datagrams_received"]) == ("here", 63, 63)
+    wait_for(lambda: counters["here"].sessions == 0)
+
+
+@kinds
+@pytest_twisted.ensureDeferred
+async def test_direct_member(kind: str) -> None:
+    """Datagrams leave directly by a direct member, from its address; one that cannot leave is passed by."""
+    ways = {
+        "gone": Upstream(type=UpstreamType.DIRECT, interface="lost0"),
+        "http": upstream("http", 9),
+        "here": Upstream(type=UpstreamType.DIRECT, outgoing=["127.0.0.7"]),
+    }
+    pool = UpstreamPool(members=list(ways), down_after=1)
+    async with serving(kind, upstreams=ways, pools={"eu": pool}, via="eu") as proxy:
+        await proxy.run(directly)
+        assert [member.up for member in proxy.factory.sessions.context.ways.pools["eu"]] == [
+            False,
+            True,
+            True,
+        ]
+
+
+def by_interface(proxy: Proxy) -> None:
+    with Echo() as echo, Client(proxy) as client:
+        assert client.ask(b"ping", echo.address) == b"ping"
+        assert client.ask(b"pong", ("here.example", echo.address[1])) == b"pong"
+
+
+@kinds
+@pytest_twisted.ensureDeferred
+async def test_direct_upstream(kind: str) -> None:
+    """An upstream of type direct with an interface carries datagrams, too."""
+    ways = {"home": Upstream(type=UpstreamType.DIRECT, interface="lo")}
+    hosts = Hosts({"here.example": ["127.0.0.1"]})
+    async with serving(kind, upstreams=ways, via="home", resolver=hosts) as proxy:
+        await proxy.run(by_interface)
+
+
 def there_and_back(proxy: Proxy) -> None:
     with Echo() as echo, Echo("::1") as six, Client(proxy) as client:
         for payload in (b"ping", b"", bytes(range(256)) * 5):
@@ -494,16 +549,15 @@ async def test_ways_that_carry_no_udp(way: Any) -> None:
         assert caught.value.args == (7,)
 
 
-@pytest.mark.parametrize("first", ["refuses", "cannot", "dead", "here"])
+@pytest.mark.parametrize("first", ["refuses", "cannot", "dead"])
 @pytest_twisted.ensureDeferred
 async def test_pool(first: str) -> None:
-    """e 42: the member that can do UDP is used, and the others are not, nor is the direct way."""
+    """e 42: the member that can do UDP is used, and the others are not."""
     async with scripted(*open5(REFUSES)) as there, serving("engine") as exit_:
         ways = {
             "refuses": upstream("socks5", there.port),
             "cannot": upstream("http", closed_port()),
             "dead": upstream("socks5", closed_port()),
-            "here": Upstream(type=UpstreamType.DIRECT),
             "can": upstream("socks5", exit_.address[1]),
         }
         pool = UpstreamPool(members=[first, "can"])
@@ -515,7 +569,7 @@ async def test_pool(first: str) -> None:
                     client.close()
                     record = proxy.record()
                     assert record["via"] == "can"
-                    assert record["tries"] == (1 if first in ("cannot", "here") else 2)
+                    assert record["tries"] == (1 if first == "cannot" else 2)
 
             await proxy.run(scenario)
 
