@@ -9,12 +9,12 @@ here. Then the store is asked about all holders of the session at once. While th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
 
 from ..errors import OverLimit, StoreDown, TooManyAssociations, TooManyBinds, TooManySessions
 from ..shared.asking import ADMITTED, DOWN, Ask, Need
 from ..shared.store import SharedStore
-from ..values.limits import Fallback
+from ..values.limits import Fallback, Rate
 from .account import ASSOCIATIONS, BINDS, SESSIONS, Account
 from .counting import burst_of
 
@@ -29,6 +29,8 @@ _REFUSALS: dict[str, type[OverLimit]] = {
 }
 _WORDS = {SESSIONS: "sessions", BINDS: "BINDs", ASSOCIATIONS: "associations", ARRIVALS: ARRIVALS}
 _MICROSECONDS = 1e6
+#: Rows and needs that are remembered.
+_REMEMBERED = 8192
 
 #: The account that refuses a session, and why.
 Refusal = tuple[Account, OverLimit]
@@ -95,15 +97,13 @@ class SharedClaims:
             most = getattr(account.limits, kind)
             if most is not None and key not in self._held:
                 needed.append(key)
-                needs.append(Need(_row(account, kind), most))
+                needs.append(_place(account.name, kind, most))
         for account in begun:
             rate = account.limits.new_sessions
             if rate is not None and rate.per_second > 0 and account not in self._paced:
                 self._paced.add(account)
                 needed.append((account, ARRIVALS))
-                needs.append(
-                    Need(f"r:{account.name} arrivals", _MICROSECONDS / rate.per_second, burst_of(rate))
-                )
+                needs.append(_beginning(account.name, rate))
         if not needs:
             return None
         asked = _SharedAsk(needed, ahead)
@@ -133,7 +133,7 @@ class SharedClaims:
                 del self._held[key]
             elif refused is None and held != (answer == ADMITTED):
                 # It has ended before the store has counted it; or it goes on, and the store is down.
-                self.store.count(_row(*key), 1 if held else -1)
+                self.store.count(_row(key[0].name, key[1]), 1 if held else -1)
         asked.refused = refused
         if asked.answered is not None:
             asked.answered(refused)
@@ -163,7 +163,7 @@ class SharedClaims:
         """The session does not have that any more."""
         asked = self._held.pop((account, kind), None)
         if asked is not None and asked.settled:
-            self.store.count(_row(account, kind), -1)
+            self.store.count(_row(account.name, kind), -1)
 
     def follow(self, taken: Iterable[tuple[Account, str]]) -> None:
         """The session goes on with what is *taken*; it is counted, whatever the store says."""
@@ -175,7 +175,7 @@ class SharedClaims:
             if key not in self._held:
                 asked = self._held[key] = _SharedAsk([key], None)
                 asked.settled = True
-                self.store.count(_row(*key), 1)
+                self.store.count(_row(key[0].name, key[1]), 1)
 
     def close(self) -> None:
         """The session has nothing any more."""
@@ -183,5 +183,19 @@ class SharedClaims:
             self.give(*key)
 
 
-def _row(account: Account, kind: str) -> str:
-    return f"n:{account.name} {kind}"
+# Sessions of the same holders come again and again.
+
+
+@lru_cache(_REMEMBERED)
+def _row(name: str, kind: str) -> str:
+    return f"n:{name} {kind}"
+
+
+@lru_cache(_REMEMBERED)
+def _place(name: str, kind: str, most: int) -> Need:
+    return Need(_row(name, kind), most)
+
+
+@lru_cache(_REMEMBERED)
+def _beginning(name: str, rate: Rate) -> Need:
+    return Need(f"r:{name} arrivals", _MICROSECONDS / rate.per_second, burst_of(rate))

@@ -5,15 +5,12 @@ What is asked of the store, and how it answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol as Shape
+from typing import Any, NamedTuple, Protocol as Shape, TypeAlias
 
 from .scripts import Script
 
 #: The answers to an :class:`Ask`, beside the number of the need that was not met, from 1 on.
 ADMITTED, DOWN = 0, -1
-
-#: Has the thread look at what has changed; ends the thread.
-WAKE, END = True, None
 
 
 class StoreProblem(Exception):
@@ -102,6 +99,13 @@ class Job(NamedTuple):
     keys: Sequence[str]
     arguments: Sequence[Any]
     done: Callable[[Any], None]
+
+
+#: What the thread is given, several at a time.
+Item: TypeAlias = Ask | Want | Job
+#: Has the thread look at what has changed; ends the thread.
+WAKE: Sequence[Item] = ()
+END = None
 
 
 class Timing(NamedTuple):

@@ -9,8 +9,8 @@ until the next writing of counts, or for longer where there is plenty of room.
 No limit is exceeded by that, because what is in hand counts in the store. A session could be refused because
 of what other processes have in hand. The store lends 2 % of what is free, at most 64, and only while more
 than half of the limit is free; and what it says holds for a second. So the row has to go from half full to
-full in that second. After the second, the process asks again for all that was in use, with one question, and
-gives back the rest. What is left of a limit below 50 is never lent.
+full in that second. After the second, the process asks again for all that it has, with one question; what no
+session has needed for three seconds goes back. Of a limit below 50 nothing is lent.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from .asking import Loan, Need, Timing, Want
 
 #: The least limit of which the store lends anything.
 LEAST = 50
+#: Renewals after which it goes back if no session needs it.
+_IDLE = 3
 
 
 class _Spare:
@@ -33,16 +35,15 @@ class _Spare:
     :ivar need: the row or the rate, with its limit.
     :ivar left: how many are in hand.
     :ivar most: how many may be, for longer than a moment.
-    :ivar used: whether a session has looked for one lately.
+    :ivar idle: seconds in which no session has needed one.
     :ivar asked: whether an answer of the store is missing.
     """
 
-    __slots__ = ("asked", "left", "most", "need", "used")
+    __slots__ = ("asked", "idle", "left", "most", "need")
 
     def __init__(self, need: Need) -> None:
         self.need = need
-        self.left = self.most = 0
-        self.used = True
+        self.left = self.most = self.idle = 0
         self.asked = False
 
 
@@ -63,7 +64,7 @@ class Spares:
         timing: Timing,
         uncount: Callable[[str, int], None],
         flush: Callable[[], None],
-        send: Callable[[list[Want]], None],
+        send: Callable[[Sequence[Want]], object],
     ) -> None:
         self._reactor = reactor
         self._timing = timing
@@ -82,7 +83,7 @@ class Spares:
             spare = self._spares.get(need.key)
             if spare is not None and spare.left and spare.need == need:
                 spare.left -= 1
-                spare.used = True
+                spare.idle = 0
                 if spare.left * 2 < spare.most > 1 and not spare.asked:
                     spare.asked = True
                     self._send([Want(need, spare.left)])
@@ -103,7 +104,8 @@ class Spares:
             self._uncount(row, 1)
         else:
             spare.left += 1
-            if spare.left <= spare.most:
+            # Sessions come and go in turn; twice as many are bearable until the next renewal.
+            if spare.left <= 2 * spare.most:
                 return
             self._too_many[spare] = None
         self._flush_soon()
@@ -118,7 +120,7 @@ class Spares:
                 spare = None
             if spare is None:
                 spare = self._spares[need.key] = _Spare(need)
-            spare.used = True
+            spare.idle = 0
             if not spare.asked and (need.most if need.burst is None else need.burst) >= LEAST:
                 spare.asked = True
                 found.append(Want(need, spare.left))
@@ -188,12 +190,15 @@ class Spares:
         for key, spare in list(self._spares.items()):
             if spare.asked:
                 continue
-            if not spare.used:
+            spare.idle += 1
+            if spare.left > spare.most:
+                self._return(spare.need, spare.left - spare.most, wants)
+                spare.left = spare.most
+            if spare.idle > (_IDLE if spare.left and spare.most else 1):
                 self._drop(key, wants)
             elif spare.most:
                 spare.asked = True
                 wants.append(Want(spare.need, spare.left))
-            spare.used = False
         if wants:
             self._send(wants)
         self._flush()

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from ..extras import missing
 from ..logs.throttle import complain
 from ..values.shared import SharedSettings
-from .asking import ADMITTED, DOWN, END, WAKE, Ask, Job, Loan, Need, StoreProblem, Timing
+from .asking import ADMITTED, DOWN, END, WAKE, Ask, Item, Job, Loan, Need, StoreProblem, Timing
 from .commands import Commands
 from .spares import Spares
 
@@ -96,7 +96,9 @@ class SharedStore:
         self.when_up: list[Callable[[], None]] = [self.commands.look]
         self._reactor = reactor
         self._thread = StoreThread(settings, timing, self, self._in_reactor)
-        self._spares = Spares(reactor, timing, self._uncount, self._flush, self._thread.inbox.put)
+        self._spares = Spares(reactor, timing, self._uncount, self._flush, self._send)
+        #: What the thread is to get at the end of the reactor's turn: one wake for many questions.
+        self._outbox: list[Item] = []
         self._pending: dict[Ask, None] = {}
         self._started: Deferred[None] | None = None
         self._stopped: Deferred[None] | None = None
@@ -136,6 +138,7 @@ class SharedStore:
         self._drop_pending()
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped
+        self._post()
         self._timer = self._reactor.callLater(_STOPS_WITHIN, self.ended)
         self._thread.inbox.put(END)
         return stopped
@@ -161,7 +164,7 @@ class SharedStore:
         if self.up:
             ask.wants = self._spares.wants([ask.needs[at] for at in ask.lacking])
         self._pending[ask] = None
-        self._thread.inbox.put(ask)
+        self._send([ask])
 
     def count(self, row: str, by: int) -> None:
         """Change the count of this process in *row*, by 1 or -1, without asking."""
@@ -170,6 +173,16 @@ class SharedStore:
             return
         self._thread.changes.append((row, by))
         self._thread.inbox.put(WAKE)
+
+    def _send(self, items: Sequence[Item]) -> None:
+        if not self._outbox:
+            self._reactor.callLater(0, self._post)
+        self._outbox += items
+
+    def _post(self) -> None:
+        items, self._outbox = self._outbox, []
+        if items:
+            self._thread.inbox.put(items)
 
     def _uncount(self, row: str, by: int) -> None:
         self._thread.changes.append((row, -by))
@@ -189,7 +202,7 @@ class SharedStore:
     def run(self, job: Job) -> None:
         """Run a script; if the store is down, the answer is None."""
         if self.up:
-            self._thread.inbox.put(job)
+            self._send([job])
         else:
             self.done([(job, None)])
 

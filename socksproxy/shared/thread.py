@@ -23,7 +23,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from ..values.shared import SharedSettings
-from .asking import DOWN, END, Ask, Job, Loan, Reports, StoreProblem, Timing, Want
+from .asking import DOWN, END, Ask, Item, Job, Loan, Reports, StoreProblem, Timing, Want
 from .link import ScriptCall, StoreLink
 from .scripts import ADMIT, COUNT, LEASE, LEAVE, LEND, prefix
 
@@ -45,6 +45,16 @@ class _Work:
         self.wants: list[Want] = []
         self.jobs: list[Job] = []
 
+    def add(self, item: Item) -> None:
+        if isinstance(item, Ask):
+            if not item.over:
+                self.asks.append(item)
+                self.wants += item.wants
+        elif isinstance(item, Want):
+            self.wants.append(item)
+        else:
+            self.jobs.append(item)
+
 
 class StoreThread:
     """
@@ -54,7 +64,7 @@ class StoreThread:
     :param timing: how long things take.
     :param reports: is told what happens.
     :param in_reactor: calls a function in the reactor's thread.
-    :ivar inbox: what is to be done.
+    :ivar inbox: what is to be done; END: the thread ends.
     :ivar changes: rows, and by how much their counts have changed. They wait for the next turn.
     """
 
@@ -65,7 +75,7 @@ class StoreThread:
         reports: Reports,
         in_reactor: Callable[..., object],
     ) -> None:
-        self.inbox: SimpleQueue[Ask | Job | list[Want] | bool | None] = SimpleQueue()
+        self.inbox: SimpleQueue[Sequence[Item] | None] = SimpleQueue()
         self.changes: deque[tuple[str, int]] = deque()
         self._settings = settings
         self._timing = timing
@@ -186,22 +196,16 @@ class StoreThread:
     def _take(self, seconds: float) -> _Work:
         """What has come; if nothing has, wait so many seconds for it."""
         work = _Work()
-        try:
-            one = self.inbox.get(timeout=seconds)
+        with suppress(Empty):
+            items = self.inbox.get(timeout=seconds)
             while True:
-                if isinstance(one, Ask):
-                    if not one.over:
-                        work.asks.append(one)
-                        work.wants += one.wants
-                elif isinstance(one, list):
-                    work.wants += one
-                elif isinstance(one, Job):
-                    work.jobs.append(one)
-                elif one is END:
+                if items is END:
                     self._ending = True
-                one = self.inbox.get_nowait()
-        except Empty:
-            return work
+                else:
+                    for item in items:
+                        work.add(item)
+                items = self.inbox.get_nowait()
+        return work
 
     def _follow_changes(self) -> None:
         changes, counts = self.changes, self._counts

@@ -52,17 +52,16 @@ def test_exactly(valkey: StartServer) -> Playing:
 @pytest_twisted.inlineCallbacks
 def test_rate(valkey: StartServer) -> Playing:
     """Four nodes that all want more than the rate get the rate together."""
-    nodes = Nodes(valkey().url, 4)
+    nodes = Nodes(valkey().url, 4, CALM._replace(patience=10))
     yield nodes.start()
     begun, admitted = time.monotonic(), 0
-    while time.monotonic() < begun + 0.8:
-        answers = yield gatherResults(
-            [asked(store, Need("r:net new", 1e6 / 200, 20)) for _ in range(3) for store in nodes.stores]
-        )
+    need = Need("r:net new", 1e6 / 200, 400)
+    while time.monotonic() < begun + 1:
+        # More than come in any pause of a busy machine: what is not taken is not lost.
+        answers = yield gatherResults([asked(store, need) for _ in range(100) for store in nodes.stores])
         admitted += answers.count(ADMITTED)
     passed = time.monotonic() - begun
-    # A busy machine asks for less than there is.
-    assert 0.5 * 200 * passed < admitted < 1.05 * (20 + 200 * passed)
+    assert admitted == pytest.approx(400 + 200 * passed, rel=0.05)
     yield nodes.stop()
 
 

@@ -79,6 +79,7 @@ class SteppedNode:
 
     def turn(self) -> None:
         """One turn of the thread, with all that has come."""
+        self.clock.advance(0)
         self.thread.inbox.put(WAKE)
         self.thread._turn()
 
