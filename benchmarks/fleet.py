@@ -47,8 +47,9 @@ PATIENCE, STARTS_WITHIN = 3.0, 60.0
 HERE = f"127.77.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
 #: Seconds before a kill whose bytes may be lost: two from write to write, and the delays of a busy machine.
 LOST = 6.0
-#: How many things happen that the limits have to bear, and then how many that are trouble of the store.
-WITHOUT, TROUBLES = 5, 2
+#: How many things happen that the limits have to bear, and then how many that are trouble of the store. The
+#: first trouble comes early, as a busy machine does little in a minute.
+WITHOUT, TROUBLES, SKIPPED = 5, 2, 3
 #: Seconds after trouble until columns of gone connections count no more (the lease and a beat), and until
 #: sessions are over that began under the fallback.
 REST = 15.0
@@ -395,7 +396,7 @@ class Havoc:
         troubles = self.kill_store, self.stop_store, self.flush_store, self.cut_off, self.stop_node
         without = self.kill_worker, self.kill_node, self.restart_node
         # Some of each, so that there are times in which the limits have to hold exactly.
-        trouble = self.done.total() % (WITHOUT + TROUBLES) >= WITHOUT
+        trouble = (self.done.total() + SKIPPED) % (WITHOUT + TROUBLES) >= WITHOUT
         deed = self._chance.choice(troubles if trouble else without)
         self.done[deed.__name__] += 1
         began = time.time()
