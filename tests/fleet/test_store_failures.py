@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import pytest
 
@@ -111,12 +114,11 @@ def test_store_fails(fleet: Fleet, stores: list[GuardedStore], origin: Origin, f
         long = [stack.enter_context(fleet.session("dave", origin.port, each)[1]) for each in CLIENTS[:16]]
         with FleetLoad(fleet, origin.port, rate=40, size=1000) as load:
             time.sleep(_CALM)
-            began = time.monotonic()
-            fault(fleet, store)
-            until(store.settled)
-            time.sleep(_CALM)
-        for sock in long:
-            echoes(sock)
+            with downtime(fleet) as down, talking(long) as rounds:
+                began = time.monotonic()
+                fault(fleet, store)
+                until(store.settled)
+                time.sleep(_CALM)
         told(f"sessions while the store is {fault.__name__}", dict(load.outcomes))
         assert load.outcomes == {"served": load.served}
     calm = sorted(wait for at, wait in load.waits if at < began)
@@ -126,14 +128,53 @@ def test_store_fails(fleet: Fleet, stores: list[GuardedStore], origin: Origin, f
     told(
         "ms: p99 before, p99 after, the longest", [round(1000 * each, 1) for each in (usual, most, after[-1])]
     )
+    told("seconds without the store", round(0.1 * len(down), 1))
     told("sessions after it that took 50 ms longer than p99 before", f"{late} of {len(after)}")
     assert most <= usual + _LONGER
-    moved = 1000 * load.served + len(b"ping") * len(long)
+    moved = 1000 * load.served + len(b"ping") * len(long) * len(rounds)
     until(lambda: used(fleet)[0] >= before[0] + moved)
     assert used(fleet) == (before[0] + moved, before[1] + moved)
     until(lambda: store.total("user dave") >= sum(used(fleet)))
     assert store.total("user dave") == sum(used(fleet))
     assert at_once(fleet, origin, 200) == {0: 10, 2: 190}
+
+
+@contextmanager
+def repeated(seconds: float, step: Callable[[], bool]) -> Iterator[list[float]]:
+    """Take a *step* so often, in a thread, and once at the end; the times at which it was true."""
+    times: list[float] = []
+    stopping = threading.Event()
+
+    def run() -> None:
+        ends = False
+        while not ends:
+            ends = stopping.wait(seconds)
+            if step():
+                times.append(time.monotonic())
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(run)
+        try:
+            yield times
+        finally:
+            stopping.set()
+        done.result()
+
+
+def downtime(fleet: Fleet) -> AbstractContextManager[list[float]]:
+    """The times at which a node was without the store, ten in each second."""
+    return repeated(0.1, lambda: not fleet.shares())
+
+
+def talking(socks: list[socket.socket]) -> AbstractContextManager[list[float]]:
+    """Sessions that send four bytes from time to time, and get them back; when they have."""
+
+    def talk() -> bool:
+        for sock in socks:
+            echoes(sock)
+        return True
+
+    return repeated(5, talk)
 
 
 def p99(waits: list[float]) -> float:

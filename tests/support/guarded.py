@@ -110,14 +110,10 @@ class GuardedStore:
         return False
 
     def total(self, holder: str) -> int:
-        """The bytes of *holder* this month, of all nodes."""
+        """The bytes of *holder* in all months, of all nodes."""
         of = ADDRESSES[self.master][0]
-        (key,) = [
-            key
-            for key in self.ask("KEYS", f"sp:*:u:*:{holder}", of=of, port=6379)
-            if key.split(":")[4].count("-") == 1
-        ]
-        return sum(map(int, self.ask("HVALS", key, of=of, port=6379)))
+        keys = self.ask("KEYS", f"sp:*:u:????-??:{holder}", of=of, port=6379)
+        return sum(int(count) for key in keys for count in self.ask("HVALS", key, of=of, port=6379))
 
     def stop(self) -> None:
         """End all of them, also those that are stopped."""
