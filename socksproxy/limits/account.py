@@ -212,6 +212,12 @@ class Account:
             self._devices = self._accounts.counting.devices(f"{self.name} {DEVICES}")
         return Device(self._devices, address)
 
+    def count(self, kind: str) -> int:
+        """How many of *kind* there are here."""
+        if kind is not DEVICES:
+            return self.counter(kind).value
+        return 0 if self._devices is None else self._devices.value
+
     def part_of_arrivals(self, nodes: int) -> Pace | None:
         """How often sessions may begin here, as this node's part of *nodes*; None: at any rate."""
         rate = self.limits.new_sessions

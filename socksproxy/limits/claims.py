@@ -359,6 +359,7 @@ class Claims:
         shared = self._shared
         if shared is None or shared.store is not store:
             shared = self._shared = SharedClaims(store)
+        shared.device = self._device
         taken = self._shareable()
         if ahead is not None and ahead not in self._kinds:
             taken += [(account, ahead) for account in self._accounts.values()]
@@ -395,11 +396,12 @@ class Claims:
         if shared is None and store is not None and goes_on:
             shared = self._shared = SharedClaims(store)
         if shared is not None:
+            shared.device = self._device
             shared.follow(self._shareable())
 
     def _shareable(self) -> list[tuple[Account, str]]:
         """What the session has and the store can count."""
-        return [(account, kind) for account, kind, _ in self._taken if kind is not DEVICES]
+        return [(account, kind) for account, kind, _ in self._taken]
 
     def _join(self, place: Place, limits: Limits) -> Account:
         account = self._accounts.get(place)

@@ -45,6 +45,11 @@ class Devices:
     def __init__(self) -> None:
         self._sessions: dict[str, int] = {}
 
+    @property
+    def value(self) -> int:
+        """How many addresses there are."""
+        return len(self._sessions)
+
     def add(self, address: str) -> int:
         """Count one more session from *address*, and return how many addresses there are."""
         self._sessions[address] = self._sessions.get(address, 0) + 1

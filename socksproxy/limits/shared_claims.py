@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 
 from ..errors import OverLimit, StoreDown, TooManyAssociations, TooManyBinds, TooManySessions
-from ..shared.asking import ADMITTED, DOWN, Ask, Need
+from ..shared.asking import ADMITTED, DOWN, OF, Ask, Need
 from ..shared.store import SharedStore
 from ..values.limits import Fallback, Rate
-from .account import ASSOCIATIONS, BINDS, SESSIONS, Account
+from .account import ASSOCIATIONS, BINDS, DEVICES, SESSIONS, Account
 from .counting import burst_of
 
 #: The kind of a need that is a beginning within a rate.
@@ -25,9 +25,16 @@ _REFUSALS: dict[str, type[OverLimit]] = {
     SESSIONS: TooManySessions,
     BINDS: TooManyBinds,
     ASSOCIATIONS: TooManyAssociations,
+    DEVICES: TooManySessions,
     ARRIVALS: TooManySessions,
 }
-_WORDS = {SESSIONS: "sessions", BINDS: "BINDs", ASSOCIATIONS: "associations", ARRIVALS: ARRIVALS}
+_WORDS = {
+    SESSIONS: "sessions",
+    BINDS: "BINDs",
+    ASSOCIATIONS: "associations",
+    DEVICES: "client addresses",
+    ARRIVALS: ARRIVALS,
+}
 _MICROSECONDS = 1e6
 #: Rows and needs that are remembered.
 _REMEMBERED = 8192
@@ -63,12 +70,14 @@ class SharedClaims:
 
     :param store: the store.
     :ivar pending: how many answers are missing.
+    :ivar device: the address by which the session counts as a device; set before one is counted.
     """
 
-    __slots__ = ("_held", "_paced", "pending", "store")
+    __slots__ = ("_held", "_paced", "device", "pending", "store")
 
     def __init__(self, store: SharedStore) -> None:
         self.store = store
+        self.device = ""
         self.pending = 0
         self._held: dict[tuple[Account, str], _SharedAsk] = {}
         self._paced: set[Account] = set()
@@ -97,7 +106,7 @@ class SharedClaims:
             most = getattr(account.limits, kind)
             if most is not None and key not in self._held:
                 needed.append(key)
-                needs.append(_place(account.name, kind, most))
+                needs.append(_place(account.name, kind, most, self._device_of(kind)))
         for account in begun:
             rate = account.limits.new_sessions
             if rate is not None and rate.per_second > 0 and account not in self._paced:
@@ -133,7 +142,7 @@ class SharedClaims:
                 del self._held[key]
             elif refused is None and held != (answer == ADMITTED):
                 # It has ended before the store has counted it; or it goes on, and the store is down.
-                self.store.count(_row(key[0].name, key[1]), 1 if held else -1)
+                self.store.count(self._row(*key), 1 if held else -1)
         asked.refused = refused
         if asked.answered is not None:
             asked.answered(refused)
@@ -150,7 +159,7 @@ class SharedClaims:
                 pace = account.part_of_arrivals(nodes)
                 room = pace is None or pace.take()
             else:
-                count = account.counter(kind).value + (kind == asked.ahead)
+                count = account.count(kind) + (kind == asked.ahead)
                 room = count <= max(getattr(account.limits, kind) // nodes, 1)
             if not room:
                 words = (
@@ -163,7 +172,7 @@ class SharedClaims:
         """The session does not have that any more."""
         asked = self._held.pop((account, kind), None)
         if asked is not None and asked.settled:
-            self.store.count(_row(account.name, kind), -1)
+            self.store.count(self._row(account, kind), -1)
 
     def follow(self, taken: Iterable[tuple[Account, str]]) -> None:
         """The session goes on with what is *taken*; it is counted, whatever the store says."""
@@ -175,25 +184,31 @@ class SharedClaims:
             if key not in self._held:
                 asked = self._held[key] = _SharedAsk([key], None)
                 asked.settled = True
-                self.store.count(_row(key[0].name, key[1]), 1)
+                self.store.count(self._row(*key), 1)
 
     def close(self) -> None:
         """The session has nothing any more."""
         for key in list(self._held):
             self.give(*key)
 
+    def _row(self, account: Account, kind: str) -> str:
+        return _row(account.name, kind, self._device_of(kind))
+
+    def _device_of(self, kind: str) -> str:
+        return self.device if kind is DEVICES else ""
+
 
 # Sessions of the same holders come again and again.
 
 
 @lru_cache(_REMEMBERED)
-def _row(name: str, kind: str) -> str:
-    return f"n:{name} {kind}"
+def _row(name: str, kind: str, device: str) -> str:
+    return f"d:{name} {kind}{OF}{device}" if device else f"n:{name} {kind}"
 
 
 @lru_cache(_REMEMBERED)
-def _place(name: str, kind: str, most: int) -> Need:
-    return Need(_row(name, kind), most)
+def _place(name: str, kind: str, most: int, device: str) -> Need:
+    return Need(_row(name, kind, device), most)
 
 
 @lru_cache(_REMEMBERED)

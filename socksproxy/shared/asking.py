@@ -12,6 +12,9 @@ from .scripts import Script
 #: The answers to an :class:`Ask`, beside the number of the need that was not met, from 1 on.
 ADMITTED, DOWN = 0, -1
 
+#: Between the key of a row of different things and one of these things.
+OF = "\0"
+
 
 class StoreProblem(Exception):
     """The store cannot be used; the words are for the operator, and hold no password."""
@@ -21,7 +24,8 @@ class Need(NamedTuple):
     """
     What a session needs: a place in a row of counts, or a beginning within a rate.
 
-    :ivar key: the row or the rate, behind the prefix of all keys.
+    :ivar key: the row or the rate, behind the prefix of all keys. In a row of different things,
+        :data:`OF` and the thing follow: it has room if it is there already.
     :ivar most: the most that there may be in the row; of a rate: microseconds for one.
     :ivar burst: the most that may begin at once; None: the need is a place in a row.
     """

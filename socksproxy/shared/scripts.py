@@ -7,6 +7,8 @@ Every key begins with ``sp:{SITE}:SCHEMA:``. The braces keep the keys of one sit
   connection of one process, and its name is ``NODE/EPOCH``. A column without a lease counts no more.
 * ``n:ROW``: a hash. The field of each column has the number that the column's process has of something, such
   as the sessions of a user.
+* ``d:ROW``: a hash, of different things, such as the addresses of a user's clients. The field
+  ``COLUMN THING`` has the number that the column's process has of the thing. Things count, not numbers.
 * ``u:PERIOD:HOLDER``: a hash. The field of each node has the bytes that the holder has used there in a day or
   a month.
 * ``b:HOLDER DIRECTION``: a hash: the bytes that are left of a rate, and when each node has borrowed last.
@@ -79,14 +81,15 @@ return redis.call('ZRANGE', KEYS[1], 0, -1)
 #: Keys: nodes. Arguments: column. The column counts no more.
 LEAVE = script("return redis.call('ZREM', KEYS[1], ARGV[1])")
 
-#: Keys: rows. Arguments: column, how long rows stay (ms), the column's number in each row.
+#: Keys: rows. Arguments: column, how long rows stay (ms), the column's number in each row. In a row of
+#: different things the number has a space and the thing behind it.
 COUNT = script("""
 for number, key in ipairs(KEYS) do
-  local count = ARGV[number + 2]
+  local count, thing = string.match(ARGV[number + 2], '^(%S+)(.*)$')
   if count == '0' then
-    redis.call('HDEL', key, ARGV[1])
+    redis.call('HDEL', key, ARGV[1] .. thing)
   else
-    redis.call('HSET', key, ARGV[1], count)
+    redis.call('HSET', key, ARGV[1] .. thing, count)
     redis.call('PEXPIRE', key, ARGV[2])
   end
 end
@@ -118,11 +121,23 @@ local function sum_of(key)
   end
   return total
 end
+local function things_in(key)
+  local fields, found, total = redis.call('HGETALL', key), {}, 0
+  for number = 1, #fields, 2 do
+    local name, thing = string.match(fields[number], '^(%S+) (.*)$')
+    if not lives(name) then
+      dead[#dead + 1] = {key, fields[number]}
+    elseif not found[thing] then
+      found[thing], total = true, total + 1
+    end
+  end
+  return found, total
+end
 local function forget_dead()
   for _, each in ipairs(dead) do redis.call('HDEL', each[1], each[2]) end
 end
-local function count_more(key, number)
-  redis.call('HINCRBY', key, column, number)
+local function count_more(key, number, thing)
+  redis.call('HINCRBY', key, thing and column .. ' ' .. thing or column, number)
   redis.call('PEXPIRE', key, stay)
 end
 local function arrival_of(key)
@@ -135,18 +150,26 @@ end
 """
 
 #: Keys: nodes, then rows and rates. Arguments: column, how long rows stay (ms), the sessions as JSON.
-#: A session is a list of what it needs: [number of the key, most] of a row, or [number of the key,
-#: microseconds for one, most at once] of a rate. Each session gets all that it needs, or nothing.
+#: A session is a list of what it needs: [number of the key, most] of a row, [number of the key, most, thing]
+#: of a row of different things, or [number of the key, microseconds for one, most at once] of a rate. Each
+#: session gets all that it needs, or nothing.
 #: Answer: a number for each session: 0: it has all; otherwise which need was not met. Or 'lost': the column
 #: has no lease, and nothing was done.
 ADMIT = script(
     _TIME
     + _SUMS
     + """
-local sums, added, arrivals, changed = {}, {}, {}, {}
+local sums, added, arrivals, changed, things = {}, {}, {}, {}, {}
 local function sum(place)
   if not sums[place] then sums[place], added[place] = sum_of(KEYS[place]), 0 end
   return sums[place]
+end
+local function row_of(place)
+  if not things[place] then
+    local found, total = things_in(KEYS[place])
+    things[place] = {found = found, total = total, added = {}}
+  end
+  return things[place]
 end
 local function arrival(place)
   if not arrivals[place] then arrivals[place] = arrival_of(KEYS[place]) end
@@ -157,7 +180,10 @@ for number, needs in ipairs(cjson.decode(ARGV[3])) do
   local refused = 0
   for at, need in ipairs(needs) do
     local place, most, burst = need[1], need[2], need[3]
-    if burst then
+    if type(burst) == 'string' then
+      local row = row_of(place)
+      if not row.found[burst] and row.total + 1 > most then refused = at end
+    elseif burst then
       if arrival(place) + most - micros > (burst + 0.000001) * most then refused = at end
     elseif sum(place) + 1 > most then
       refused = at
@@ -166,8 +192,12 @@ for number, needs in ipairs(cjson.decode(ARGV[3])) do
   end
   if refused == 0 then
     for _, need in ipairs(needs) do
-      local place = need[1]
-      if need[3] then
+      local place, thing = need[1], need[3]
+      if type(thing) == 'string' then
+        local row = row_of(place)
+        if not row.found[thing] then row.found[thing], row.total = true, row.total + 1 end
+        row.added[thing] = (row.added[thing] or 0) + 1
+      elseif thing then
         arrivals[place], changed[place] = arrival(place) + need[2], true
       else
         sums[place], added[place] = sums[place] + 1, added[place] + 1
@@ -179,6 +209,9 @@ end
 forget_dead()
 for place, count in pairs(added) do
   if count > 0 then count_more(KEYS[place], count) end
+end
+for place, row in pairs(things) do
+  for thing, count in pairs(row.added) do count_more(KEYS[place], count, thing) end
 end
 for place in pairs(changed) do arrive(KEYS[place], arrivals[place]) end
 return table.concat(answers, ' ')

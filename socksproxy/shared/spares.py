@@ -20,7 +20,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
-from .asking import Loan, Need, Timing, Want
+from .asking import OF, Loan, Need, Timing, Want
 
 #: The least limit of which the store lends anything.
 LEAST = 50
@@ -121,7 +121,8 @@ class Spares:
             if spare is None:
                 spare = self._spares[need.key] = _Spare(need)
             spare.idle = 0
-            if not spare.asked and (need.most if need.burst is None else need.burst) >= LEAST:
+            enough = (need.most if need.burst is None else need.burst) >= LEAST
+            if not spare.asked and enough and OF not in need.key:
                 spare.asked = True
                 found.append(Want(need, spare.left))
         self._renew_later()

@@ -23,7 +23,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from ..values.shared import SharedSettings
-from .asking import DOWN, END, Ask, Item, Job, Loan, Reports, StoreProblem, Timing, Want
+from .asking import DOWN, END, OF, Ask, Item, Job, Loan, Reports, StoreProblem, Timing, Want
 from .link import ScriptCall, StoreLink
 from .scripts import ADMIT, COUNT, LEASE, LEAVE, LEND, prefix
 
@@ -286,8 +286,10 @@ class StoreThread:
                 needs = []
                 for at in ask.lacking:
                     key, most, burst = ask.needs[at]
+                    key, _, thing = key.partition(OF)
                     place = places.setdefault(self._prefix + key, len(places) + 1)
-                    needs.append([place, most] if burst is None else [place, most, burst])
+                    more = thing or burst
+                    needs.append([place, most] if more is None else [place, most, more])
                 sessions.append(needs)
             yield ScriptCall(ADMIT, list(places), [self._column, self._stay, json.dumps(sessions)])
 
@@ -301,8 +303,13 @@ class StoreThread:
 
     def _counting(self, rows: list[str]) -> Iterator[ScriptCall]:
         for some in _parts(rows, _ROWS):
-            counts = [self._counts[row] for row in some]
-            yield ScriptCall(COUNT, [self._prefix + row for row in some], [self._column, self._stay, *counts])
+            parts = [row.partition(OF) for row in some]
+            counts = [
+                f"{self._counts[row]} {thing}" if thing else self._counts[row]
+                for row, (_, _, thing) in zip(some, parts, strict=True)
+            ]
+            keys = [self._prefix + key for key, _, _ in parts]
+            yield ScriptCall(COUNT, keys, [self._column, self._stay, *counts])
 
     def _write(self, link: StoreLink, rows: list[str]) -> None:
         for command, some in zip(self._counting(rows), _parts(rows, _ROWS), strict=True):

@@ -92,6 +92,13 @@ class SharedDevices(Devices):
         #: The addresses for which the table had no room.
         self._alone: dict[str, int] = {}
 
+    @property
+    def value(self) -> int:
+        """See :attr:`~socksproxy.limits.counting.Devices.value`."""
+        with self._table.lock:
+            total = self._table.row(self._key)
+        return len(self._alone) + (0 if total is None else self._sum(total))
+
     def add(self, address: str) -> int:
         """See :meth:`~socksproxy.limits.counting.Devices.add`."""
         table, column = self._table, self._column

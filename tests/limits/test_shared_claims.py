@@ -14,7 +14,7 @@ from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.limits.account import ASSOCIATIONS, Scope
 from socksproxy.limits.claims import Claims
 from socksproxy.limits.ledger import Ledger
-from socksproxy.shared.asking import ADMITTED, DOWN, Ask
+from socksproxy.shared.asking import ADMITTED, DOWN, OF, Ask
 from socksproxy.values.limits import Fallback
 from socksproxy.wire.words import Reply
 
@@ -199,6 +199,25 @@ def test_associations_alone() -> None:
         else:
             with pytest.raises(TooManyAssociations, match="on one of 2 nodes: the shared store is down"):
                 node.share(claims, ASSOCIATIONS)
+
+
+def test_devices_alone() -> None:
+    """Each node has its part of client addresses, too. More sessions from the same ones may come."""
+    store = FakeStore(up=False, nodes=2)
+    node = Node(store)
+    let_in, words = [], set()
+    for host in "121342":
+        claims = Claims(node.ledger)
+        claims.is_on(f"192.0.2.{host}")
+        claims.enter(USER, "bob", Limits(devices=4))
+        try:
+            assert not node.share(claims)
+            let_in.append(host)
+        except TooManySessions as problem:
+            words.add(str(problem))
+    assert let_in == ["1", "2", "1", "2"]
+    assert words == {"too many client addresses of user bob on one of 2 nodes: the shared store is down"}
+    assert store.held == {f"d:user bob devices{OF}192.0.2.{host}": 2 for host in "12"}
 
 
 def test_strict() -> None:

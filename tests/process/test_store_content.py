@@ -36,6 +36,7 @@ new-sessions = "1000/s"
 [limits.user]
 sessions = {sessions}
 daily = 1000000000
+devices = 3
 upload = "50 MB/s"
 download = "50 MB/s"
 """
@@ -135,7 +136,7 @@ def test_every_kind(stack: ExitStack, directory: Path, store: Valkey) -> None:
     client = store.client()
     keys = client.keys("*")
     kinds = {re.sub(r"^sp:\{berlin\}:1:", "", key).partition(":")[0] for key in keys}
-    assert kinds >= {"nodes", "n", "u", "b", "commands"}
+    assert kinds >= {"nodes", "n", "u", "b", "d", "commands"}
     assert all(key.startswith("sp:{berlin}:1:") for key in keys)
     client.save()
     dump = (directory / "store" / "dump.rdb").read_bytes()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 
 from socksproxy import Reply, Rule, RulePolicy
 from socksproxy.limits import Limits, Rate, ServerLimits
@@ -90,6 +90,45 @@ def test_exactly(serve: Serve, origin: Origin, valkey: Valkey) -> Playing:
     assert ends.count("refused: too many sessions of network 127.0.0.0/24 on all nodes") >= 30
     with ExitStack() as socks:
         assert (yield proxies[0].play(codes, proxies[:1], 10, origin, socks)) == [0] * 10
+    yield until(lambda: not any(proxy.sessions.live for proxy in proxies))
+    yield nodes.stop()
+
+
+@pytest_twisted.inlineCallbacks
+def test_devices(serve_as: Serve, origin: Origin, valkey: Valkey) -> Playing:
+    """A user may come from so many addresses to all nodes together; an address on two nodes counts once."""
+    nodes = Nodes(valkey.url, 2)
+    yield nodes.start()
+    portal = portal_of(bob=Limits(devices=2, sessions=100))
+    policy = RulePolicy([Rule(name="all", allow=True, networks=["127.0.0.0/8"])])
+    proxies: list[Proxy] = []
+    for store in nodes.stores:
+        proxies.append((yield serve_as("wrapped", shared=store, portal=portal, policy=policy)))
+    one, other = proxies
+
+    def ask(proxy: Proxy, client: str) -> Deferred[int]:
+        sock = socks.enter_context(proxy.connect(client))
+        found: Deferred[int] = proxy.play(ask_as, sock, b"bob", origin.port)
+        return found
+
+    with ExitStack() as socks:
+        told = []
+        for proxy, client in (
+            *((one, "192.0.2.1"), (one, "192.0.2.1"), (other, "192.0.2.1"), (one, "192.0.2.2")),
+            *((other, "192.0.2.3"), (one, "192.0.2.3"), (other, "192.0.2.2")),
+        ):
+            told.append((yield ask(proxy, client)))
+        assert told == [0, 0, 0, 0, Reply.NOT_ALLOWED, Reply.NOT_ALLOWED, 0]
+        # The refused ones have left nothing.
+        (key,) = valkey.client().keys("*:d:*")
+        assert {field.split()[1] for field in valkey.client().hgetall(key)} == {"192.0.2.1", "192.0.2.2"}
+    yield until(lambda: not any(proxy.sessions.live for proxy in proxies))
+    yield until(lambda: not valkey.client().keys("*:d:*"))
+    ends = [record["ended"] for proxy in proxies for record in proxy.records]
+    assert ends.count("refused: too many client addresses of user bob on all nodes") == 1
+    assert ends.count("refused: too many client addresses of user bob") == 1
+    with ExitStack() as socks:
+        assert (yield ask(other, "192.0.2.3")) == 0
     yield until(lambda: not any(proxy.sessions.live for proxy in proxies))
     yield nodes.stop()
 

@@ -277,6 +277,41 @@ def test_lending_is_broken_off(site: Site) -> None:
     assert steps > 10
 
 
+def test_different_things(site: Site) -> None:
+    """Each thing counts once, however many columns have however many of it, as long as one of them lives."""
+
+    def need(thing: str, most: int = 2) -> list[list[Any]]:
+        return [["d:bob", most, thing]]
+
+    def row() -> dict[str, str]:
+        found: dict[str, str] = site.client.hgetall(f"{site.prefix}d:bob")
+        return found
+
+    site.join("a/1", "b/1", "gone/1")
+    assert site.admit("gone/1", [need("x")]) == [0]
+    assert site.admit("a/1", [need("x"), need("x"), need("y"), need("z")]) == [0, 0, 0, 1]
+    assert site.admit("b/1", [need("y"), need("z"), [*need("z"), ["n:bob", 9]]]) == [0, 1, 1]
+    assert site.row("bob") == {}
+    assert row() == {"gone/1 x": "1", "a/1 x": "2", "a/1 y": "1", "b/1 y": "1"}
+    site.run(COUNT, ["d:bob", "d:bob"], "a/1", LONG, "0 x", "0 y")
+    site.run(LEAVE, ["nodes"], "gone/1")
+    assert site.admit("b/1", [need("a b"), need("x")]) == [0, 1]
+    assert row() == {"b/1 y": "1", "b/1 a b": "1"}
+    site.run(COUNT, ["d:bob"], "b/1", LONG, "7 y")
+    assert row() == {"b/1 y": "7", "b/1 a b": "1"}
+    assert 0 < site.client.pttl(f"{site.prefix}d:bob") <= LONG
+    for number, text in enumerate(broken_off(ADMIT)):
+        site.client.delete(f"{site.prefix}d:bob")
+        site.join(f"a/{number}")
+        try:
+            site.admit(f"a/{number}", [need("x")], text)
+        except ResponseError:
+            site.run(LEAVE, ["nodes"], f"a/{number}")
+            assert site.admit("b/1", [need("y", 1)]) == [0]
+            continue
+        break
+
+
 def test_late(site: Site) -> None:
     """What an old connection has on its way counts for nothing once the node has a new one."""
     site.join("a/1")

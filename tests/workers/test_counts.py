@@ -300,6 +300,7 @@ class Addresses:
     def add(self, worker: int, address: str) -> None:
         self.here.append((worker, address))
         assert self.devices[worker].add(address) == len({address for _, address in self.here})
+        assert self.devices[worker].value == len({address for _, address in self.here})
 
     def give(self, number: int) -> None:
         worker, address = self.here.pop(number % len(self.here))
