@@ -150,8 +150,8 @@ def test_monitor_changes_nothing(serve_as: Serve, tmp_path: Path) -> Playing:
                 found.append((method, target, headers, told))
         return found
 
-    with administered(proxy.factory, path, AdminLevel.MONITOR), proxy.connect():
-        yield until(lambda: len(proxy.sessions.live) == 1)
+    with administered(proxy.factory, path, AdminLevel.MONITOR), Origin(echo) as origin:
+        client = yield proxy.play(connected, proxy, origin.port)
         done = yield proxy.play(all_of_them)
         reads = [each for each in done if each[0] == "GET" and each[3].status in (200, 501)]
         assert done == reads
@@ -162,6 +162,7 @@ def test_monitor_changes_nothing(serve_as: Serve, tmp_path: Path) -> Playing:
         answer = yield proxy.play(raw, path, b"GET /healthz HTTP/1.0\r\n\r\n" + line.encode())
         assert answer.count(b"HTTP/1.0 ") == 1  # one request a connection
         assert len(proxy.sessions.live) == 1
+        client.close()
     yield until(lambda: not proxy.sessions.live)
 
 

@@ -147,7 +147,8 @@ def test_flood(
 ) -> None:
     proxy = twistd(
         *(f"--logfile={tmp_path / 'log'}", "socks", "--listen", "tcp:0:interface=127.0.0.1"),
-        *("--auth", auth(tmp_path / "users"), *options),
+        # An attempt that a busy machine holds up is refused, and not given up.
+        *("--handshake-timeout=120", "--auth", auth(tmp_path / "users"), *options),
     )
     log = tmp_path / "log"
     deadline = time.monotonic() + PATIENCE

@@ -149,7 +149,7 @@ def test_out_of_descriptors(twistd: Callable[..., Program], origin: int, listen:
     try:
         crowd.open(clients)
         crowd.send(hello)
-        crowd.wait(12, within=2)
+        crowd.wait(12, least=40)
         program.wait_for(r"descriptors are short: of 128, \d+ are in use, 16 are reserved for logs")
         began = cpu_seconds(program)
         served = crowd.wait(12, within=5)

@@ -19,7 +19,7 @@ from socksproxy.admin.ports import AdminPorts
 from socksproxy.admin.settings import AdminLevel, AdminListener, AdminSettings
 
 #: Seconds.
-_PATIENCE = 30
+_PATIENCE = 90
 
 
 class Told(NamedTuple):

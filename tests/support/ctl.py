@@ -14,7 +14,7 @@ import pytest
 from socksproxy.ctl.command import main
 
 #: Seconds.
-_PATIENCE = 30
+_PATIENCE = 90
 
 
 class Operator:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 #: Seconds that a process of ours may take for anything; far more than it needs.
-PATIENCE = 60.0
+PATIENCE = 150.0
 
 
 # What a process has run counts for coverage, although a signal ends it and so

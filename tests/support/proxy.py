@@ -29,7 +29,7 @@ from socksproxy.wire.words import Address, Command, Request, Version
 reactor: Any = _reactor
 
 #: Seconds after which a test that waits has failed.
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 #: How a session is carried: by Twisted's transports alone; by a transport whose socket the
 #: engine takes for the relay; by a plain socket from the start; by a transport behind a PROXY header,

@@ -35,7 +35,7 @@ from tests.support.wrapping import Swapped, WrappedSocket
 reactor: Any = _reactor
 
 #: Seconds after which a test that waits has failed.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 #: "wrapped": over transports, and the client's end is encapsulated.
 KINDS = ["transports", "wrapped"] + (["engine"] if sys.platform == "linux" else [])

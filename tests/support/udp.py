@@ -35,7 +35,7 @@ from socksproxy.wire.words import UNSPECIFIED
 reactor: Any = _reactor
 
 #: Seconds after which a test that waits has failed.
-PATIENCE = 30.0
+PATIENCE = 90.0
 #: Seconds of silence after which nothing is going to come: long for loopback.
 SILENCE = 0.3
 
