@@ -144,11 +144,11 @@ class Claims:
         if known is not None and known.limits == limits:
             return
         account = self._join(place, limits)
-        account.change(limits)
         if known is not None:
+            account.change(limits)
             self._give(lambda owner, kind: owner is account)
         try:
-            if quota:
+            if quota and account.quota is not None:
                 _check_quota(account)
             if known is None and account.arrivals is not None and not account.arrivals.take():
                 raise TooManySessions(f"too many new sessions{account.of}")

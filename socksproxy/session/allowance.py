@@ -35,15 +35,15 @@ class Allowance(Claims):
         """The client has turned out to be *client*."""
         self._table.arrive(client, self)
 
-    def enter_user(self, client: Client, quota: bool = True) -> None:
+    def enter_user(self, client: Client, limits: Limits, quota: bool = True) -> None:
         """
         Count the session as the user's, too.
 
+        :param limits: those of the user of *client*.
         :param quota: whether the user's quota is looked at.
         :raises OverLimit: when the user may not have it.
         """
-        limits = self._user_limits(client)
-        if client.user is not None and limits is not None:
+        if client.user is not None:
             if limits.devices is not None:
                 self.is_on(client.share or "unix")
             self.enter(Scope.USER, client.user, limits, quota)

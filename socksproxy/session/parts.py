@@ -328,9 +328,11 @@ class SessionParts:
         quotas = not self.context.exempts
         if self.allowance is not None:
             self.allowance.check(quotas)
-        avatar = self.client.avatar
-        if avatar is not None and self.context.ledger.limits_of(self.client):
-            self._limited().enter_user(self.client, quotas)
+        if self.client.avatar is None:
+            return
+        limits = self.context.ledger.limits_of(self.client)
+        if limits is not None:
+            self._limited().enter_user(self.client, limits, quotas)
 
     def _enter_rule(self, rule: Rule) -> None:
         if self.context.exempts and rule.quota and self.allowance is not None:

@@ -35,14 +35,22 @@ def parse_credentials(data: bytes | bytearray) -> tuple[Credentials, int] | None
 
     :raises ProtocolError: for a version other than 1 or an empty field.
     """
-    _check_version(data)
-    username = _parse_field(data, 1, "username")
-    if username is None:
+    if data and data[0] != VERSION:
+        raise _wrong_version(data)
+    size = len(data)
+    if size < 2:
         return None
-    password = _parse_field(data, username[1], "password")
-    if password is None:
+    middle = 2 + data[1]
+    if middle == 2:
+        raise ProtocolError("an empty username")
+    if size <= middle:
         return None
-    return Credentials(username[0], password[0]), password[1]
+    end = middle + 1 + data[middle]
+    if end == middle + 1:
+        raise ProtocolError("an empty password")
+    if size < end:
+        return None
+    return Credentials(bytes(data[2:middle]), bytes(data[middle + 1 : end])), end
 
 
 def build_credentials(credentials: Credentials) -> bytes:
@@ -66,7 +74,8 @@ def parse_status(data: bytes | bytearray) -> tuple[int, int] | None:
 
     :raises ProtocolError: for a version other than 1.
     """
-    _check_version(data)
+    if data and data[0] != VERSION:
+        raise _wrong_version(data)
     return (data[1], 2) if len(data) >= 2 else None
 
 
@@ -75,18 +84,5 @@ def build_status(status: int) -> bytes:
     return bytes((VERSION, status))
 
 
-def _check_version(data: bytes | bytearray) -> None:
-    if data and data[0] != VERSION:
-        raise ProtocolError(f"sub-negotiation version {data[0]} where 1 was due")
-
-
-def _parse_field(data: bytes | bytearray, at: int, name: str) -> tuple[bytes, int] | None:
-    if len(data) <= at:
-        return None
-    length = data[at]
-    if not length:
-        raise ProtocolError(f"an empty {name}")
-    end = at + 1 + length
-    if len(data) < end:
-        return None
-    return bytes(data[at + 1 : end]), end
+def _wrong_version(data: bytes | bytearray) -> ProtocolError:
+    return ProtocolError(f"sub-negotiation version {data[0]} where 1 was due")
