@@ -246,6 +246,11 @@ class Fleet:
         text = text.replace("/etc/socksproxy/", f"{self.directory}/")
         return re.sub(r"/(?:run|var/log)/(?:socksproxy|haproxy)/", f"{directory}/", text)
 
+    def has(self, machine: str, address: str) -> bool:
+        """Whether *machine* has that address now."""
+        command = ["ip", "-n", f"{_PREFIX}-{machine}", "-o", "addr"]
+        return f" {address}/" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
     def cut(self, machine: str, cut: bool = True) -> None:
         """Have nothing reach *machine*, or have it reached again."""
         state = "down" if cut else "up"
