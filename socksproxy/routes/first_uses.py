@@ -128,17 +128,20 @@ class FirstUses:
 
         One that ends at once is not kept.
         """
-        now = int(self._wall() * _MILLISECONDS)
         if self.path is None:
-            return self._in_memory(name, now, decide)
+            return self._in_memory(name, self._now(), decide)
         try:
             self._lock()
             try:
-                return self._in_file(name, now, decide)
+                # Now, and not before: for an earlier moment, what another process has just begun is to come.
+                return self._in_file(name, self._now(), decide)
             finally:
                 lockf(self._descriptor, LOCK_UN)
         except OSError as problem:
             raise FirstUsesError(f"{self.path}: {describe(problem)}") from None
+
+    def _now(self) -> int:
+        return int(self._wall() * _MILLISECONDS)
 
     def _lock(self) -> None:
         """

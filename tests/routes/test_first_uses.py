@@ -162,6 +162,22 @@ def test_together(tmp_path: Path) -> None:
     assert found == found[:1] * 4
 
 
+def test_waits_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another process begins while this one waits for the lock is a first use, and not one to come."""
+    path, wall = str(tmp_path / "sticky"), Wall()
+    uses, other = FirstUses(path, wall), FirstUses(path, wall)
+    begun: list[Entry] = []
+
+    def waits() -> None:
+        wall.now += 0.005
+        begun.append(other.began(b"bob", 600))
+
+    monkeypatch.setattr(uses, "_lock", waits)
+    assert [uses.began(b"bob", 600)] == begun
+    uses.close()
+    other.close()
+
+
 def test_locked(tmp_path: Path) -> None:
     """A process that keeps the lock holds nothing up for long."""
     path = str(tmp_path / "sticky")
