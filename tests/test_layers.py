@@ -174,6 +174,7 @@ TESTED_ELSEWHERE = {
     "routes/carriers": "routes/test_upstream.py",
     "routes/hops": "routes/test_upstream.py",
     "routes/pool_words": "config/test_pools.py",
+    "routes/tries": "routes/test_upstream.py",
     "service/administration": "service/test_control.py",
     "service/base": "service/test_server.py",
     "service/log_files": "process/test_logs.py",

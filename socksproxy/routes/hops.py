@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Tor's own replies (proposal 304).
 TOR = range(0xF0, 0xF8)
+#: Those that mean a lack of permission.
+_TOR_NOT_ALLOWED = frozenset({0xF4, 0xF5})
 #: With these, HTTP proxies tell that a destination is not reached.
 _NOT_REACHED = frozenset({403, 404, 502, 503, 504})
 
@@ -125,6 +127,13 @@ class Hop:
         return (
             Reply.NOT_ALLOWED <= problem.meaning <= Reply.ADDRESS_TYPE_NOT_SUPPORTED or problem.meaning in TOR
         )
+
+
+def reply_to_client(meaning: int) -> Reply:
+    """The reply to our client after a proxy's reply *meaning*."""
+    if meaning in TOR:
+        return Reply.NOT_ALLOWED if meaning in _TOR_NOT_ALLOWED else Reply.HOST_UNREACHABLE
+    return Reply(meaning) if 1 <= meaning <= 8 else Reply.GENERAL_FAILURE
 
 
 def hops_of(

@@ -31,7 +31,8 @@ from .members import Member, Members
 from .own import OwnRoute
 from .pool import PoolRoute, patience, try_seconds
 from .pools import Pools
-from .upstream import Nowhere, Try, UpstreamRoute
+from .tries import Try
+from .upstream import Nowhere, UpstreamRoute
 
 _log = Logger(namespace="socksproxy")
 

@@ -13,7 +13,7 @@ import pytest
 import pytest_twisted
 
 from socksproxy.cli import main
-from socksproxy.routes.upstream import Try
+from socksproxy.routes.tries import Try
 from socksproxy.wire.password import Credentials
 
 from ..conftest import Serve
