@@ -22,6 +22,7 @@ from socksproxy.shared.scripts import (
     LEAVE,
     LEND,
     LOAN,
+    SEND,
     USAGE,
     Script,
     prefix,
@@ -275,6 +276,35 @@ def test_lending_is_broken_off(site: Site) -> None:
         assert site.row("all") == {new: 1}
         assert all(site.client.pttl(key) > 0 for key in site.client.keys(f"{site.prefix}n:*"))
     assert steps > 10
+
+
+def test_others_broken_off(site: Site) -> None:
+    """The other scripts that write: the next call repairs what one that was broken off has left."""
+    lease = LEASE, ["nodes"], ["a/2", LONG, "a/1", 1]
+    counts = COUNT, ["n:bob", "n:ann"], ["a/2", LONG, 2, 0]
+    send = SEND, [COMMANDS], ["kick", "bob", "n1", "x"]
+    for written, keys, arguments in (lease, counts, send):
+        steps = 0
+        for text in broken_off(written):
+            site.client.flushall()
+            site.join("a/1")
+            site.run(COUNT, ["n:bob", "n:ann"], "a/2", LONG, 1, 1)
+            try:
+                site.run(text, keys, *arguments)
+            except ResponseError:
+                steps += 1
+                site.run(written, keys, *arguments)
+                assert all(site.client.pttl(key) > 0 for key in site.client.keys(f"{site.prefix}*"))
+                if written is LEASE:
+                    assert site.client.zrange(f"{site.prefix}nodes", 0, -1) == ["a/2"]
+                elif written is COUNT:
+                    assert (site.row("bob"), site.row("ann")) == ({"a/2": 2}, {})
+                else:
+                    # A command that is there twice does the same as one.
+                    assert 0 < site.client.xlen(f"{site.prefix}{COMMANDS}") <= 2
+                continue
+            break
+        assert steps > 1
 
 
 def test_different_things(site: Site) -> None:

@@ -66,6 +66,24 @@ def test_rate(valkey: StartServer) -> Playing:
 
 
 @pytest_twisted.inlineCallbacks
+def test_layouts(valkey: StartServer, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """Nodes whose layouts have different numbers share a server, and leave each other alone."""
+    server = valkey()
+    nodes = Nodes(server.url)
+    yield nodes.start()
+    monkeypatch.setattr("socksproxy.shared.scripts.SCHEMA", SCHEMA + 1)
+    later = Nodes(server.url)
+    yield later.start()
+    last = Need(BOB.key, 1)
+    for each in (nodes.one, later.one):
+        assert (yield asked(each, last)) == ADMITTED
+        assert (yield asked(each, last)) == 1
+    found = {key.split(":")[2] for key in server.client().keys("sp:*")}
+    assert found == {str(SCHEMA), str(SCHEMA + 1)}
+    yield gatherResults([nodes.stop(), later.stop()])
+
+
+@pytest_twisted.inlineCallbacks
 def test_release(valkey: StartServer) -> Playing:
     """What ends on one node makes room on another one."""
     server = valkey()

@@ -410,8 +410,10 @@ class UsageFile:
             return
         self._running = False
         self._cancel()
-        if self._shared is not None:
-            self._shared.flush()
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.flush()
+            shared.store.when_up.remove(self._tell_all)
         self._pool.stop()
         lost = self._writing + sum(used.unsaid for used in self._waiting)
         if lost:

@@ -100,6 +100,23 @@ def test_together(tmp_path: Path, valkey: Valkey) -> Playing:
 
 
 @pytest_twisted.inlineCallbacks
+def test_closed(tmp_path: Path, valkey: Valkey) -> Playing:
+    """A file that another one follows, as after a reload with another time zone, tells nothing any more."""
+    nodes = Nodes(valkey.url, 1)
+    yield nodes.start()
+    store = nodes.one
+    before = list(store.when_up)
+    for number in range(3):
+        node = Counting(tmp_path / "one", store)
+        yield node.begin()
+        node.bob.spend(100)
+        yield node.file.stop()
+        yield until(partial(has_told, valkey, 100 * (number + 1)))
+    assert store.when_up == before
+    yield nodes.stop()
+
+
+@pytest_twisted.inlineCallbacks
 def test_restart(tmp_path: Path, valkey: Valkey) -> Playing:
     """The last bytes of a node that ends are in the store. It goes on from its file: no byte counts twice."""
     nodes = Nodes(valkey.url, 2)
