@@ -22,21 +22,24 @@ def nothing(name: str, **more: object) -> dict[str, object]:
     return {**dict.fromkeys(row(name)), "name": name, "alive": True, "processes": 1, **more}
 
 
-NODES = [
-    row("n1", seen=0.0, loaded=time.time() - 7300),
-    row("n2", state="draining", sessions=0, waiting="ef" * 32),
-    row("n3", hash="cd" * 32, in_step=False, error="socks.toml:12: \x1b[2J wrong"),
-    row("n4", alive=False, seen=12.0),
-    nothing("n5"),
-    nothing("n6", alive=False, processes=0, seen=90.0),
-]
+def nodes() -> list[dict[str, object]]:
+    """Nodes, as a server lists them now: the table tells how long ago something was."""
+    return [
+        row("n1", seen=0.0, loaded=time.time() - 7290),
+        row("n2", state="draining", sessions=0, waiting="ef" * 32),
+        row("n3", hash="cd" * 32, in_step=False, error="socks.toml:12: \x1b[2J wrong"),
+        row("n4", alive=False, seen=12.0),
+        nothing("n5"),
+        nothing("n6", alive=False, processes=0, seen=90.0),
+    ]
 
 
 def test_table(ctl: Operator, tmp_path: Path) -> None:
     """Each node has a line, and what is wrong with it another one, in which no name does anything."""
-    with scripted(tmp_path / "admin", [listing(*NODES)] * 2):
+    told_of = nodes()
+    with scripted(tmp_path / "admin", [listing(*told_of)] * 2):
         status, told, complaints = ctl("nodes")
-        assert json.loads(ctl("nodes", "--json")[1])["nodes"] == NODES
+        assert json.loads(ctl("nodes", "--json")[1])["nodes"] == told_of
     assert (status, complaints) == (0, "")
     lines = told.splitlines()
     assert lines[0].split() == ["NODE", "STATE", "SESSIONS", "UPTIME", "VERSION", "CONFIG", "LOADED", "SEEN"]
