@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: The options that name a server, in :data:`~socksproxy.ctl.subcommands.COMMON`.
 _ASKING = ("server", "node", "token_file", "ca", "certificate", "key", "timeout")
 
+#: Seconds for each step, usually, and where one of many nodes may not answer.
+_USUAL, _ONE_OF_ALL = 30.0, 10.0
+
 #: Ended by Ctrl-C, as shells have it.
 _INTERRUPTED = 130
 
@@ -53,7 +56,7 @@ class Console:
             token = None if options.token_file is None else token_in(options.token_file)
             credentials = ClientCredentials(token, options.ca, options.certificate, options.key)
             place = find(options.server, os.environ)
-            timeout = 30.0 if options.timeout is None else options.timeout
+            timeout = _USUAL if options.timeout is None else options.timeout
             client = AdminClient(place, credentials, timeout)
             self._client = client if options.node is None else client_of(client, options.node)
         return self._client
@@ -67,6 +70,8 @@ class Console:
         """
         if self.options.node is not None:
             raise CtlFailed("give either --node or --all-nodes", USAGE)
+        if self.options.timeout is None:
+            self.client.timeout = _ONE_OF_ALL
         return ask_all(self.client, ask)
 
     @property

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-#: Nodes that are asked at once, and seconds for each step.
-_AT_ONCE, _PATIENCE = 32, 10.0
+#: Nodes that are asked at once.
+_AT_ONCE = 32
 
 
 class FleetAnswers:
@@ -87,7 +87,6 @@ def ask_all(client: AdminClient, ask: Callable[[AdminClient], Any]) -> FleetAnsw
     gathered = FleetAnswers()
     gathered.alone = alone(answer)
     rows = list(answer["nodes"])
-    client.timeout = min(client.timeout, _PATIENCE)
 
     def work() -> None:
         while rows:
