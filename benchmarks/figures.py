@@ -225,6 +225,7 @@ FIGURES = (
     Figure("idle", "Memory of an idle session", "KiB", Run("idle", 500, 3000, 1), "kb_per", False, "memory"),
     Figure("udp64", "Datagrams echoed, 64 in flight", "per second", _UDP, "per_s", True, "udp"),
     Figure("udp64cpu", "Processor time of one such echo", "µs", _UDP, "cpu_us_per", False, "udp"),
+    Figure("udp64load", "The load's own of one such echo", "µs", _UDP, "load_us_per", False),
     Figure("worker1", "New connections, one process", "per second", _ONE_WORKER, "per_s", True),
     Figure(
         "worker2",
