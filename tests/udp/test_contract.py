@@ -719,10 +719,10 @@ async def test_no_socket_for_a_family(kind: str, monkeypatch: pytest.MonkeyPatch
     module, name = (sockets, "bound") if kind == "engine" else (transports, "listen")
     real = getattr(module, name)
 
-    def refuses(*arguments: Any) -> Any:
+    def refuses(*arguments: Any, **named: Any) -> Any:
         if "::" in arguments:
             raise OSError(errno.EMFILE, "too many open files")
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(module, name, refuses)
     async with serving(kind) as proxy:
