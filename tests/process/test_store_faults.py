@@ -137,8 +137,12 @@ def loading(shared: Shared) -> Mend:
     # It looks for commands after each of its keys.
     shared.store.start()
     del shared.store.arguments[-len(slowly) :]
-    (shared.store.directory / "dump.rdb").unlink()
-    return lambda: shared.command("CONFIG", "SET", "key-load-delay", 0)
+
+    def mend() -> None:
+        shared.command("CONFIG", "SET", "key-load-delay", 0)
+        (shared.store.directory / "dump.rdb").unlink()
+
+    return mend
 
 
 def read_only(shared: Shared) -> Mend:
