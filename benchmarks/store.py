@@ -36,6 +36,8 @@ from governed import CONFIGURATIONS, LOGIN
 from measure import ratio_with_interval
 
 _SHARED = '[shared]\nstore = "redis://{here}:{store}"\n'
+#: Sessions before those of a round.
+_WARM = 400
 #: Sessions of a round that come one at a time, for each of the others.
 _ALONE = 0.2
 _PLENTY = CONFIGURATIONS["counts"][1]
@@ -95,7 +97,7 @@ def main(words: Sequence[str]) -> int:
     for name in options.limits:
         with _store() as store, _running(LIMITS[name], store) as new, _running(LIMITS[name]) as old:
             for server in (new, old):
-                _measure(binary, LIMITS[name], server, 500)  # accounts, and the store's scripts
+                _measure(binary, LIMITS[name], server, 100)  # accounts, and the store's scripts
             rounds = []
             used = [0.0] * 4
             for number in range(options.rounds):
@@ -108,7 +110,7 @@ def main(words: Sequence[str]) -> int:
                         used = [each + more for each, more in zip(used, spent, strict=True)]
                 rounds.append((found[new], found[old]))
         print("\n".join(_lines(name, rounds)))
-        sessions = options.rounds * options.count * (1 + _ALONE)
+        sessions = options.rounds * (_WARM + options.count * (1 + _ALONE))
         calls, received, sent, processor = (each / sessions for each in used)
         print(
             f"{name} [the store, per session]: {calls:.3f} calls, {received:.0f} bytes in, {sent:.0f} out, "
@@ -128,6 +130,7 @@ def _measure(binary: Path, governed: Governed, server: processes.Server, count: 
             raise SystemExit(outcome.problem or f"{outcome.failed} sessions failed: {server.output}")
         return outcome.figures
 
+    run(64, _WARM)  # the other server has had its turn, and this one has forgotten its clients
     before = _processor(server)
     many = run(64, count)
     return Figures((_processor(server) - before) / count, many["per_s"], run(1, int(count * _ALONE))["p50us"])

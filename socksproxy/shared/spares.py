@@ -26,6 +26,8 @@ from .asking import OF, Loan, Need, Timing, Want
 LEAST = 50
 #: Renewals after which it goes back if no session needs it.
 _IDLE = 3
+#: Rows and rates of which anything is in hand.
+_MOST = 4096
 
 
 class _Spare:
@@ -119,6 +121,8 @@ class Spares:
                 self._drop(need.key, found)
                 spare = None
             if spare is None:
+                if len(self._spares) >= _MOST:
+                    continue
                 spare = self._spares[need.key] = _Spare(need)
             spare.idle = 0
             enough = (need.most if need.burst is None else need.burst) >= LEAST
@@ -185,7 +189,7 @@ class Spares:
             back.append(Want(need, -number))
 
     def _renew(self) -> None:
-        """Ask again for what was in use, and give back the rest."""
+        """Ask again for all that is in hand, and give back what is not needed."""
         self._renews = None
         wants: list[Want] = []
         for key, spare in list(self._spares.items()):

@@ -31,6 +31,8 @@ from .scripts import ADMIT, COUNT, LEASE, LEAVE, LEND, prefix
 _ASKS, _ROWS = 64, 200
 #: Seconds from the end of one attempt to connect to the next one at the least.
 _BREATH = 0.02
+#: Wants of one exchange, so that no session waits for the renewal of many others.
+_WANTS = 400
 #: How many times its lease a row stays that no process writes any more.
 _STAYS = 3
 
@@ -86,6 +88,8 @@ class StoreThread:
         self._stay = int(timing.lease * _STAYS * 1000)
         self._counts: dict[str, int] = {}
         self._changed: dict[str, None] = {}
+        #: Wants for which there was no room in the last exchange.
+        self._wants: deque[Want] = deque()
         self._link: StoreLink | None = None
         self._column = ""
         self._seen = 1
@@ -160,6 +164,7 @@ class StoreThread:
 
     def _lose(self, problem: StoreProblem) -> None:
         link, self._link = self._link, None
+        self._wants.clear()
         if link is not None:
             self._sent_before += link.sent
             link.close()
@@ -176,7 +181,10 @@ class StoreThread:
     # What a turn does.
 
     def _turn(self) -> None:
-        work = self._take(max(min(self._beats, self._resyncs) - monotonic(), 0.001))
+        left = 0.0 if self._wants else min(self._beats, self._resyncs) - monotonic()
+        work = self._take(max(left, 0.001))
+        self._wants += work.wants
+        work.wants = [self._wants.popleft() for _ in range(min(_WANTS, len(self._wants)))]
         self._follow_changes()
         link, now = self._link, monotonic()
         assert link is not None

@@ -254,6 +254,33 @@ def test_killed(common: Valkey) -> None:
     fleet.close()
 
 
+def test_many_rows(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The renewal of many rows makes no session wait. The table of what is in hand has a bound."""
+    monkeypatch.setattr("socksproxy.shared.spares._MOST", 1000)
+    node = fleet.one
+    needs = [Need(f"n:user {number} sessions", 100) for number in range(1100)]
+    for some in range(0, 1100, 100):
+        for need in needs[some : some + 100]:
+            assert node.ask(need) is None
+        node.turn()
+    assert [node.ask(need) for need in needs[:1000:100]] == [ADMITTED] * 10
+    assert node.ask(needs[-1]) is None
+    node.turn()
+    node.clock.advance(1)
+    answers: list[int] = []
+    node.store.ask(Ask([needs[-2]], answers.append))
+    node.turn()
+    assert answers == [ADMITTED]
+    assert len(node.thread._wants) == 1000 - 400
+    node.turn()
+    node.turn()
+    assert not node.thread._wants
+    assert node.ask(needs[1]) == ADMITTED
+    node.wait(5)
+    for need in needs[1:100]:
+        assert fleet.row(need) == {"n1": 1 + (need == needs[1])}
+
+
 def test_stop(fleet: Fleet) -> None:
     """The end leaves no timer and nothing in hand."""
     fleet.one.asked(BOB)
