@@ -56,6 +56,8 @@ class StoreLink:
 
     def __init__(self, settings: SharedSettings) -> None:
         self.sent = 0
+        #: The digests of the scripts that the server has got here.
+        self._known: set[str] = set()
         self._connection = _connection(settings)
         try:
             self._connection.connect()
@@ -86,10 +88,11 @@ class StoreLink:
         """
         until = monotonic() + patience
         try:
-            answers = self._exchange([_evalsha(each) for each in commands], until)
+            answers = self._exchange([self._call(each) for each in commands], until)
             unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if unknown:
-                # It was not run, and neither were the others that the server does not know.
+                # An operator has had the server forget its scripts. Those that it did not know run later than
+                # the others; the next writing of all counts repairs what comes of that.
                 again = self._exchange([_eval(commands[number]) for number in unknown], until)
                 for number, answer in zip(unknown, again, strict=True):
                     answers[number] = answer
@@ -99,6 +102,18 @@ class StoreLink:
             if isinstance(answer, Exception):
                 raise StoreProblem(_words(answer))
         return answers
+
+    def _call(self, command: ScriptCall) -> tuple[Any, ...]:
+        """
+        The words that run a script: the first time here its text, or the digest.
+
+        By the digest, a script that the server does not know would run later than those behind it.
+        """
+        digest = command.script.digest
+        if digest in self._known:
+            return ("EVALSHA", digest, len(command.keys), *command.keys, *command.arguments)
+        self._known.add(digest)
+        return _eval(command)
 
     def _exchange(self, commands: Sequence[tuple[Any, ...]], until: float) -> list[Any]:
         packed = self._connection.pack_commands(commands)
@@ -117,10 +132,6 @@ class StoreLink:
         """Close the connection."""
         with suppress(Exception):
             self._connection.disconnect()
-
-
-def _evalsha(command: ScriptCall) -> tuple[Any, ...]:
-    return ("EVALSHA", command.script.digest, len(command.keys), *command.keys, *command.arguments)
 
 
 def _eval(command: ScriptCall) -> tuple[Any, ...]:

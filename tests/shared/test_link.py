@@ -107,6 +107,21 @@ def test_pipeline(common: Valkey) -> None:
     link.close()
 
 
+def test_order(common: Valkey) -> None:
+    """A script that is new to the server runs in its turn: counts are written before sessions are judged."""
+    link = StoreLink(settings_of(common.url))
+    push = "redis.call('RPUSH', KEYS[1], ARGV[1])"
+    known, new = script(push + " -- known"), script(push + " -- new")
+    calls = (
+        [ScriptCall(known, ["order"], [1])],
+        [ScriptCall(each, ["order"], [number]) for number, each in enumerate((new, known, new), 2)],
+    )
+    for some in calls:
+        link.run(some, 1.0)
+    assert common.client().lrange("order", 0, -1) == ["1", "2", "3", "4"]
+    link.close()
+
+
 def test_rights(valkey: Callable[..., Valkey]) -> None:
     """A user with the rights of the documentation's ACL may do all that is needed, and nothing else."""
     server = valkey()
