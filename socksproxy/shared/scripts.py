@@ -239,12 +239,12 @@ for number, want in ipairs(cjson.decode(ARGV[3])) do
     if have < 0 then added = have else added = math.max(may - have, 0) end
     if added ~= 0 then arrivals[key] = math.max(arrival + added * most, micros) end
   else
-    local used = sum_of(key) - have
+    local used = sum_of(key) + (counts[key] or 0) - have
     if used * 2 < most then
       may = part(most - used)
       added = math.max(may - have, 0)
     end
-    if added > 0 then counts[key] = added end
+    if added > 0 then counts[key] = (counts[key] or 0) + added end
   end
   answers[number] = may .. ' ' .. math.max(added, 0)
 end

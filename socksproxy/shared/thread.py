@@ -199,7 +199,8 @@ class StoreThread:
             self._do(link, work)
         except StoreProblem as problem:
             self._lose(problem)
-            self._refuse(work)
+        finally:
+            self._refuse(work)  # nothing, where all have their answers
 
     def _take(self, seconds: float) -> _Work:
         """What has come; if nothing has, wait so many seconds for it."""

@@ -236,6 +236,15 @@ def test_lend(site: Site) -> None:
     assert site.row("bob") == {"a/1": 24}
 
 
+def test_lend_twice(site: Site) -> None:
+    """A limit may change while a question is on its way: what two wants of one row get counts together."""
+    site.join("a/1")
+    wants = [[1000, 0], [2000, 0]]
+    answer = site.run(LEND, ["nodes", "n:bob", "n:bob"], "a/1", LONG, json.dumps(wants))
+    assert answer == "20 20 39 39"
+    assert site.row("bob") == {"a/1": 59}
+
+
 def test_lend_of_rate(site: Site) -> None:
     """The same for a rate; what is given back is as if it had never been lent."""
     site.join("a/1")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from socksproxy.shared.asking import ADMITTED, DOWN, Ask, Need, StoreProblem
+from socksproxy.shared.asking import ADMITTED, DOWN, Ask, Job, Need, StoreProblem
 from socksproxy.shared.scripts import LEAVE, SCHEMA
 from tests.support.stores import SteppedNode
 from tests.support.valkey import Valkey
@@ -223,6 +223,18 @@ def test_down(fleet: Fleet) -> None:
     assert fleet.row() == {"n1": 2}
     node.turn()  # what had been asked before
     assert fleet.row() == {"n1": 2}
+
+
+def test_fault(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a fault of the thread, all that waits has an answer: there is no store."""
+    node = fleet.one
+    monkeypatch.setattr(node.thread, "_do", lambda link, work: 1 / 0)
+    answers: list[Any] = []
+    node.store.run(Job(LEAVE, ["nodes"], ["n0/1"], answers.append))
+    node.store.ask(Ask([BOB], answers.append))
+    with pytest.raises(ZeroDivisionError):
+        node.turn()
+    assert answers == [DOWN, None]
 
 
 def test_forgotten(fleet: Fleet) -> None:
