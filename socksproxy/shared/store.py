@@ -247,7 +247,8 @@ class SharedStore:
     def answered(self, answers: Sequence[tuple[Ask, int]], loans: Sequence[Loan]) -> None:
         """See :class:`~socksproxy.shared.asking.Reports`."""
         self.stats.answers += 1
-        self._spares.lent(loans)
+        if self._running:
+            self._spares.lent(loans)
         for ask, answer in answers:
             if not ask.over:
                 del self._pending[ask]

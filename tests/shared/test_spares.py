@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from socksproxy.shared.asking import ADMITTED, DOWN, Ask, Job, Need, StoreProblem
+from socksproxy.shared.asking import ADMITTED, DOWN, Ask, Job, Loan, Need, StoreProblem, Want
 from socksproxy.shared.scripts import LEAVE, SCHEMA
 from tests.support.stores import SteppedNode
 from tests.support.valkey import Valkey
@@ -291,6 +291,16 @@ def test_many_rows(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     node.wait(5)
     for need in needs[1:100]:
         assert fleet.row(need) == {"n1": 1 + (need == needs[1])}
+
+
+def test_answer_after_the_end(fleet: Fleet) -> None:
+    """What the store lends after the end begins nothing."""
+    node = fleet.one
+    node.clock.advance(0)
+    node.store.stop()
+    node.store.answered([], [Loan(Want(BOB, 0), 20, 20)])
+    node.store.ended()
+    assert not node.clock.getDelayedCalls()
 
 
 def test_stop(fleet: Fleet) -> None:
