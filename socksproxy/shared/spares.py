@@ -183,9 +183,11 @@ class Spares:
         self._flush()
 
     def _return(self, need: Need, number: int, back: list[Want]) -> None:
+        if not number:
+            return
         if need.burst is None:
             self._uncount(need.key, number)
-        elif number:
+        else:
             back.append(Want(need, -number))
 
     def _renew(self) -> None:

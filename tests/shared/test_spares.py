@@ -293,6 +293,16 @@ def test_many_rows(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
         assert fleet.row(need) == {"n1": 1 + (need == needs[1])}
 
 
+def test_nothing_goes_back(fleet: Fleet) -> None:
+    """A row of which nothing is in hand is forgotten without a word to the store."""
+    node = fleet.one
+    assert node.asked(BOB._replace(most=10)) == ADMITTED
+    for _ in range(3):
+        node.clock.advance(1)
+    assert not node.store._spares._spares
+    assert not node.thread.changes
+
+
 def test_answer_after_the_end(fleet: Fleet) -> None:
     """What the store lends after the end begins nothing."""
     node = fleet.one
