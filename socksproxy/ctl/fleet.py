@@ -101,6 +101,8 @@ def ask_all(client: AdminClient, ask: Callable[[AdminClient], Any]) -> FleetAnsw
                 gathered.silent[name] = str(problem) if row["alive"] else f"gone, {last_seen(row)}"
             except KeyError as problem:
                 gathered.silent[name] = f"the answer has no {problem}: it is of another version"
+            except (TypeError, AttributeError):
+                gathered.silent[name] = "the answer makes no sense: it is of another version"
 
     threads = [Thread(target=work, daemon=True) for _ in range(min(len(rows), _AT_ONCE))]
     for thread in threads:

@@ -95,9 +95,10 @@ def test_both(ctl: Operator, tmp_path: Path) -> None:
 def test_all(ctl: Operator, tmp_path: Path) -> None:
     """Each node that does not answer is named with the reason, and the others count."""
     page = {"sessions": [], "total": 0, "live": 0, "cursor": None, "missing": []}
-    with FakeNode("n2") as two, FakeNode("n3") as three, FakeNode("n4") as four:
+    with FakeNode("n2") as two, FakeNode("n3") as three, FakeNode("n4") as four, FakeNode("n7") as seven:
         two.answers["/v1/sessions"] = page
         four.answers["/v1/sessions"] = {}
+        seven.answers["/v1/sessions"] = []
         nodes = [
             row("n1"),
             row("n2", admin=two.url),
@@ -105,6 +106,7 @@ def test_all(ctl: Operator, tmp_path: Path) -> None:
             row("n4", admin=four.url),
             row("n5"),
             row("n6", alive=False, seen=12.0),
+            row("n7", admin=seven.url),
         ]
         with scripted(tmp_path / "admin", [listing(*nodes), answer(json.dumps(page))]):
             status, told, complaints = ctl("sessions", "--all-nodes", "--json")
@@ -114,6 +116,7 @@ def test_all(ctl: Operator, tmp_path: Path) -> None:
         "n4": "the answer has no 'sessions': it is of another version",
         "n5": "n5 tells no address of its admin API: its key admin of [node]",
         "n6": "gone, last seen 12s ago",
+        "n7": "the answer makes no sense: it is of another version",
     }
     assert "socksproxy ctl: without n6: gone, last seen 12s ago\n" in complaints
 
