@@ -6,11 +6,14 @@ count in the process's column as if they were sessions. It lends beginnings with
 finds in hand all that it needs is admitted at once. The place that a session has left is in hand as well,
 until the next writing of counts, or for longer where there is plenty of room.
 
-No limit is exceeded by that, because what is in hand counts in the store. A session could be refused because
-of what other processes have in hand. The store lends 2 % of what is free, at most 64, and only while more
-than half of the limit is free; and what it says holds for a second. So the row has to go from half full to
-full in that second. After the second, the process asks again for all that it has, with one question; what no
-session has needed for three seconds goes back. Of a limit below 50 nothing is lent.
+No limit is exceeded by that, because what is in hand counts in the store. A beginning within a rate counts
+when it is lent, so a burst that comes later can be larger by what is in hand.
+
+A session could be refused because of what other processes have in hand. The store lends 2 % of what is free,
+at most 64, and only while more than half of the limit is free; and what it says holds for a second. So the
+row has to go from half full to full in that second. After the second, the process asks again for all that it
+has, with one question; what no session has needed for three seconds goes back. Of a limit below 50 nothing is
+lent.
 """
 
 from __future__ import annotations
