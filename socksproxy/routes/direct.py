@@ -141,7 +141,7 @@ class DirectUpstream:
     def __init__(self, counters: UpstreamCounters, direct: Direct, names: Callable[[], NameLookups]) -> None:
         self._names = names
         self.via = None if direct.leaves_as_others else counters.name
-        self.identity = direct.identity
+        self.identity: object = (counters.name, direct.identity)
         self._direct = direct
         self.counters = counters
 

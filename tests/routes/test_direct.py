@@ -72,6 +72,20 @@ def test_where_from(engine: bool) -> None:
     assert bound == [("192.0.2.7", 0), ("2001:db8::8", 0)]
 
 
+def test_identity() -> None:
+    """An upstream is the same after a reload; another one that leaves in the same way has its own sessions."""
+
+    def made(name: str, host: str) -> DirectUpstream:
+        direct = Direct(MemoryReactorClock(), lambda: None, Outgoing(host), ())
+        names: Any = None
+        return DirectUpstream(UpstreamCounters(name), direct, names)
+
+    home = made("home", "192.0.2.7").identity
+    assert home == made("home", "192.0.2.7").identity
+    assert home != made("work", "192.0.2.7").identity
+    assert home != made("home", "192.0.2.8").identity
+
+
 @pytest.mark.parametrize(
     ("problem", "own"),
     [
