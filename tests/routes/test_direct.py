@@ -73,7 +73,7 @@ def test_where_from(engine: bool) -> None:
 
 
 def test_identity() -> None:
-    """An upstream is the same after a reload; another one that leaves in the same way has its own sessions."""
+    """An upstream is the same after a reload; another one that leaves so has its own sessions."""
 
     def made(name: str, host: str) -> DirectUpstream:
         direct = Direct(MemoryReactorClock(), lambda: None, Outgoing(host), ())
