@@ -92,7 +92,8 @@ class Orders(NamedTuple):
         stay what they are.
     :ivar datagrams: the way to the router of datagrams, at the start; None: it stays what it is.
     :ivar program: the supervisor's version of the program.
-    :ivar beat: seconds after which the worker shows again that it lives; None: nothing asks for that.
+    :ivar beat: seconds after which the worker shows again that it lives, at the start; None: it stays what it
+        is.
     :ivar questions: the socket on which the supervisor asks, at the start; None: it stays what it is.
     :ivar protected: addresses and ports of the supervisor to which no client may be connected.
     :ivar metrics: the columns of the metrics, and how many there are, at the start; None: it stays where it

@@ -384,14 +384,7 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
         # No client is accepted under the old configuration once the new one counts as in force.
         service.close_ports().addCallback(lambda _: say(NOT_RELOADED))
 
-    signals = 0
-
-    def terminated(number: int, frame: FrameType | None) -> None:
-        nonlocal signals
-        signals += 1
-        reactor.callFromThread(drain if signals == 1 else end)
-
-    signal.signal(signal.SIGTERM, terminated)
+    _obey_signals(reactor, drain, end)
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     follow_commands(
@@ -410,6 +403,18 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
     if service.failed:
         # The supervisor must not take it for a worker that was told to end.
         raise SystemExit(1)
+
+
+def _obey_signals(reactor: Any, drain: Callable[[], None], end: Callable[[], None]) -> None:
+    """Call *drain* at the first SIGTERM, and *end* at each further one."""
+    signals = 0
+
+    def terminated(number: int, frame: FrameType | None) -> None:
+        nonlocal signals
+        signals += 1
+        reactor.callFromThread(drain if signals == 1 else end)
+
+    signal.signal(signal.SIGTERM, terminated)
 
 
 def _beat(orders: Orders, reactor: Any, beat: Callable[[], None]) -> None:
