@@ -435,8 +435,8 @@ class ServerContext:
 
     def _set_routes(self) -> None:
         upstreams = self.settings.upstreams
-        #: Whether an upstream may serve BIND, so that the ways of connections count.
         in_files = any(pool.members_file is not None for pool in self.settings.pools.values())
+        #: Whether an upstream may serve BIND, so that the ways of connections count.
         self.remembers_ways = in_files or any(each.bind for each in upstreams.values())
         #: Whether an upstream gets the names and passwords that clients show.
         self.passes_logins = any(each.login == CLIENTS_OWN for each in upstreams.values())
