@@ -217,6 +217,7 @@ class Worker:
             return
         self.state = WorkerState.RUNNING
         self._stop_timer()
+        self._heard = self._clock.seconds()
         if self._outdated:
             self.reload()
         else:
@@ -253,9 +254,10 @@ class Worker:
         """
         Whether the process has shown that it lives, within *limit* seconds.
 
-        One that serves clients and has not is killed, and another takes its place.
+        One that serves clients and has not is killed, and another takes its place. To read a configuration
+        may take longer; that has a limit of its own.
         """
-        if not self.serves or self._clock.seconds() - self._heard <= limit:
+        if self.state is not WorkerState.RUNNING or self._clock.seconds() - self._heard <= limit:
             return True
         self._kill(f"has shown no sign of life for {limit:g} seconds, and is killed")
         return False

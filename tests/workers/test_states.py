@@ -567,3 +567,18 @@ def test_second_signal_reaches_all() -> None:
     everybody.draining()
     everybody.group.end()
     assert {tuple(process.asked) for process in everybody.processes.values()} == {("drain", "end")}
+
+
+def test_silence() -> None:
+    """A worker that serves and is silent is killed, but not one that still reads a configuration."""
+    setting = Setting()
+    setting.reloading()
+    setting.clock.advance(RELOAD_TIMEOUT / 2)
+    assert setting.worker.check(30)
+    setting.worker.reloaded()
+    setting.clock.advance(30)
+    assert setting.worker.check(30)
+    setting.worker.beat(0)
+    setting.clock.advance(30.5)
+    assert not setting.worker.check(30)
+    assert setting.processes[0].asked == ["reload", "kill"]
