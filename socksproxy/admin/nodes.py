@@ -135,7 +135,7 @@ class NodeRoutes:
 
 
 def usual_hash(rows: Iterable[Row]) -> str | None:
-    """The hash of the configuration that the most nodes have; of two such, that which was loaded last."""
+    """The hash of the configuration that most nodes have; of two with as many, the one loaded last."""
     counts: Counter[str] = Counter()
     loaded: dict[str, float] = {}
     for row in rows:

@@ -66,7 +66,7 @@ class Stream:
         raise NotImplementedError
 
     def unread(self) -> None:
-        """Nobody reads: the request was HEAD, or its client is gone. :meth:`start` is not called."""
+        """The answer has no reader (HEAD, or the client is gone), so :meth:`start` is not called."""
 
 
 class AdminRequest(Request):

@@ -1,8 +1,8 @@
 """
 The way to other nodes: a server knows those that share a store with it, and where each of them is asked.
 
-An address comes from the store. So whoever is reached there says its name first, and a Unix socket, which
-would be one of this machine, is no address.
+An address comes from the store, which others can write. So the server at the address says its name first,
+and a Unix socket, which would be one of this machine, is not accepted.
 """
 
 from __future__ import annotations

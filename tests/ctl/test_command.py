@@ -38,11 +38,6 @@ STATUS: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def ctl(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Operator:
-    return Operator(capsys, tmp_path / "admin")
-
-
 def test_status(ctl: Operator, tmp_path: Path) -> None:
     with scripted(tmp_path / "admin", [answer(json.dumps(STATUS))] * 2) as requests:
         status, told, complaints = ctl("status")

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ..support.ctl import Operator, answer, scripted
 from ..support.nodes import FakeNode, listing, row
-
-
-@pytest.fixture
-def two() -> Iterator[FakeNode]:
-    with FakeNode("n2") as node:
-        yield node
-
-
-@pytest.fixture
-def ctl(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Operator:
-    return Operator(capsys, tmp_path / "admin")
 
 
 def test_by_name(ctl: Operator, two: FakeNode, tmp_path: Path) -> None:

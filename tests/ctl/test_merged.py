@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from ..support.ctl import Operator, answer, scripted
 from ..support.nodes import FakeNode, listing, row
 from .test_watch import row as session
-
-
-@pytest.fixture
-def two() -> Iterator[FakeNode]:
-    with FakeNode("n2") as node:
-        yield node
-
-
-@pytest.fixture
-def ctl(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Operator:
-    return Operator(capsys, tmp_path / "admin")
 
 
 def page(*rows: dict[str, Any], **more: Any) -> dict[str, Any]:

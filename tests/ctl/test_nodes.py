@@ -12,11 +12,6 @@ from ..support.ctl import Operator, scripted
 from ..support.nodes import listing, row
 
 
-@pytest.fixture
-def ctl(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Operator:
-    return Operator(capsys, tmp_path / "admin")
-
-
 def nothing(name: str, **more: object) -> dict[str, object]:
     """A node that has told nothing."""
     return {**dict.fromkeys(row(name)), "name": name, "alive": True, "processes": 1, **more}

