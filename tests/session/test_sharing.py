@@ -54,10 +54,17 @@ def origin() -> Iterator[Origin]:
 
 
 def rows(valkey: Valkey) -> dict[str, int]:
-    """How many there are of everything, on all nodes."""
+    """How many there are of everything, on all nodes: what columns without a lease have does not count."""
     client = valkey.client()
-    keys = [key for key in client.keys("*") if ":n:" in key]
-    found = {key.partition(":n:")[2]: sum(map(int, client.hvals(key))) for key in keys}
+    keys = client.keys("*")
+    living = {column for key in keys if key.endswith(":nodes") for column in client.zrange(key, 0, -1)}
+    found = {
+        key.partition(":n:")[2]: sum(
+            int(count) for column, count in client.hgetall(key).items() if column in living
+        )
+        for key in keys
+        if ":n:" in key
+    }
     return {key: count for key, count in found.items() if count}
 
 
