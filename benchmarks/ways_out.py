@@ -41,6 +41,10 @@ from measure import ratio_with_interval
 
 #: Where the upstream leaves from in the part "hole": all others who come to the origin come directly.
 _UPSTREAMS_OWN = "127.0.0.3"
+#: Where 3proxy leaves from.
+_3PROXYS_OWN = "127.0.0.4"
+#: Seconds before each run: connections of the run before have ended, and their ports can be used again.
+_REST = 1.5
 #: Seconds that a reply may take.
 _PATIENCE = 20.0
 
@@ -91,14 +95,18 @@ def _v2ray(port: int, upstream: int, directory: Path) -> list[str]:
         "settings": {"auth": "noauth", "udp": True, "ip": "127.0.0.1"},
     }
     outbound = {"protocol": "socks", "settings": {"servers": [server]}}
-    config = {"log": {"loglevel": "none"}, "inbounds": [inbound], "outbounds": [outbound]}
+    # Otherwise it keeps each connection to the upstream for 5 s after the client's end.
+    at_once = {"levels": {"0": {"uplinkOnly": 0, "downlinkOnly": 0}}}
+    config = {"log": {"loglevel": "none"}, "policy": at_once, "inbounds": [inbound], "outbounds": [outbound]}
     return ["-config", _written(directory, "v2ray.json", json.dumps(config))]
 
 
 def _3proxy(port: int, upstream: int, directory: Path) -> list[str]:
+    # It binds each connection to a port that nothing else may have at its address, not even a connection of
+    # another server that has ended a minute ago. So it has an address of its own.
     text = (
-        f"maxconn 10000\nauth iponly\nallow *\nparent 1000 socks5 127.0.0.1 {upstream}\n"
-        f"socks -p{port} -i127.0.0.1\n"
+        f"maxconn 10000\nexternal {_3PROXYS_OWN}\nauth iponly\nallow *\n"
+        f"parent 1000 socks5 127.0.0.1 {upstream}\nsocks -p{port} -i127.0.0.1\n"
     )
     return [_written(directory, "3proxy.cfg", text)]
 
@@ -118,8 +126,8 @@ WAYS: dict[str, Way] = {
 #: The load by its name: arguments of socksload, and what of it is told.
 LOADS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
     "rate": (
-        ("rate", "-c", "64", "-n", "4000"),
-        (("per_s", "connections/s"), ("cpu_us_per", "µs of processor time of one")),
+        ("rate", "-c", "64", "-n", "2000"),
+        (("per_s", "connections/s"), ("cpu_us_per", "µs of processor time of a connection")),
     ),
     "rtt": (("rtt", "-c", "64", "-n", "60000"), (("cpu_us_per", "µs of processor time of an echo"),)),
     "down": (
@@ -205,23 +213,30 @@ def _load(binary: Path, server: processes.Server, part: str, second: int, scale:
     """One run; *second* is the port of the second proxy that the client asks; 0: it asks none."""
     *words, last = LOADS[part][0]
     words += [str(max(64, round(int(last) * scale))), *(["-V", str(second)] if second else [])]
+    time.sleep(_REST)
     outcome = load.run(binary, words, server.port, server.process.pid, (machine.cores().load,))
     if outcome.problem or outcome.failed:
         print(f"{part}: {outcome.problem or f'{outcome.failed} failed'}", file=sys.stderr)
+        return {}
     return outcome.figures
 
 
 def lines(part: str, found: Found) -> Iterator[str]:
-    """The figures in words; each one of this server's beside all others."""
+    """The figures in words; each one of this server's beside all others. Runs that failed do not count."""
     for key, unit in LOADS[part][1]:
         own = [figures.get(key, 0.0) for figures in found[OURS]]
-        yield f"{part}: {statistics.median(own):.3g} {unit} through the upstream"
+        yield f"{part}: {_median(own)} {unit} through the upstream"
         for other, rounds in found.items():
             theirs = [figures.get(key, 0.0) for figures in rounds]
             ratios = [mine / its for mine, its in zip(own, theirs, strict=True) if mine and its]
             if other != OURS:
-                ratio = ratio_with_interval(ratios) if ratios else "unknown: the runs are too short"
-                yield f"  {other}: {statistics.median(theirs):.3g}, ratio {ratio}"
+                ratio = ratio_with_interval(ratios) if ratios else "unknown: the runs failed or are too short"
+                yield f"  {other}: {_median(theirs)}, ratio {ratio}"
+
+
+def _median(values: Sequence[float]) -> str:
+    present = [value for value in values if value]
+    return f"{statistics.median(present):.3g}" if present else "unknown"
 
 
 # The first member drops all packets.

@@ -23,6 +23,19 @@ def test_runs(generator: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert "  without: " in told
 
 
+def test_failed_runs_do_not_count() -> None:
+    """A run in which sessions failed is neither in the median nor in a ratio."""
+    found: ways_out.Found = {
+        ways_out.OURS: [{"per_s": 100.0}, {}, {"per_s": 300.0}],
+        "v2ray": [{"per_s": 200.0}, {"per_s": 900.0}, {}],
+        "3proxy": [{}, {}, {}],
+    }
+    told = list(ways_out.lines("rate", found))
+    assert told[0].startswith("rate: 200 connections/s")
+    assert told[1].startswith("  v2ray: 550, ratio 0.5")
+    assert told[2].startswith("  3proxy: unknown, ratio unknown")
+
+
 def test_black_hole() -> None:
     """SYNs are dropped, and the origin tells who has come directly."""
     with ways_out.dropping() as hole, socket.create_server(("127.0.0.1", 0)) as origin:
