@@ -37,11 +37,15 @@ class AnnouncementAnswers:
         return {"sessions": len(self._context.live)}
 
     def _announce(self, arguments: Mapping[str, Any], parts: list[bytes]) -> Deferred[dict[str, Any]]:
-        """Write ``text`` about this node. ``told``: whether the store has it."""
+        """
+        Write ``text`` about this node. ``told``: whether the store has it.
+
+        ``node`` and ``before``: the name of this node, and what the store had of it before.
+        """
         store = self._context.settings.shared
         if store is None:
             return succeed({"told": False})
-        return announce(store, arguments["text"].encode()).addCallback(lambda told: {"told": told})
+        return announce(store, arguments["text"].encode()).addCallback(_announced, store.settings.node)
 
     def _find(self, arguments: Mapping[str, Any], parts: list[bytes]) -> Deferred[dict[str, Any]]:
         """``node``: the name of this one; ``nodes``: what the store has of all. Or None: nothing is known."""
@@ -49,6 +53,12 @@ class AnnouncementAnswers:
         if store is None:
             return succeed({"node": None, "nodes": None})
         return find(store).addCallback(_told, store.settings.node)
+
+
+def _announced(before: bytes | None, node: str) -> dict[str, Any]:
+    if before is None:
+        return {"told": False}
+    return {"told": True, "node": node, "before": before.decode("utf-8", "replace")}
 
 
 def _told(nodes: list[KnownNode] | None, node: str) -> dict[str, Any]:

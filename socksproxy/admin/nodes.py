@@ -34,6 +34,7 @@ _KEYS: Mapping[str, type] = {
     "waiting": str,
     "error": str,
     "admin": str,
+    "namesake": str,
 }
 
 Row = dict[str, Any]
@@ -57,6 +58,7 @@ def _told(gathered: Gathered, control: Control) -> Row:
         "waiting": None if waiting is None else waiting["hash"],
         "error": None if problem is None else problem.partition("\n")[0][:_MOST_WORDS],
         "admin": admin,
+        "namesake": None,
     }
 
 
@@ -96,6 +98,15 @@ def _sound(value: Any, kind: type) -> Any:
     return value if sound else None
 
 
+def instance_of(text: str) -> str | None:
+    """Which server of a name has told that *text*; empty: it does not say; None: it tells nothing."""
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return (_sound(told.get("instance"), str) or "") if isinstance(told, dict) else None
+
+
 class NodeRoutes:
     """
     The route of the nodes.
@@ -123,7 +134,9 @@ class NodeRoutes:
         here = {"processes": self._control.processes()["running"], "seen": 0.0, "alive": True}
         rows = [{"name": name, **own, **here}]
         for other, seen, processes, text in value["nodes"] or ():
-            if other != name:
+            if other == name:
+                rows[0]["namesake"] = row_of(text, seen)["namesake"]
+            else:
                 alive = processes > 0 or (seen is not None and seen <= GONE)
                 told = {"processes": processes, "seen": seen, "alive": alive}
                 rows.append({"name": other, **row_of(text, seen), **told})

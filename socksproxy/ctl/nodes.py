@@ -66,6 +66,8 @@ def _remarks(row: Row) -> Iterator[str]:
         return
     if row["seen"] is None:
         yield "tells nothing of itself: it is of an older version"
+    if row.get("namesake") is not None:
+        yield f'another server has the same name ({row["namesake"]}): give each its own "name" in [node]'
     if row["in_step"] is False:
         yield "has another configuration than most nodes"
     if row["waiting"] is not None:

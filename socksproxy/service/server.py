@@ -32,7 +32,6 @@ from ..server.factory import SOCKSFactory
 from ..session.billing import Billing
 from ..shared.asking import StoreProblem
 from ..shared.commands import Deed, NodeCommand
-from ..shared.nodes import withdraw
 from ..shared.store import SharedStore, check_store
 from ..values.metrics import MetricsSettings
 from .base import CannotStart, ListeningService, Prepared, where_listens
@@ -259,8 +258,7 @@ class SOCKSService(ListeningService):
         if self._store is not before:
             self._start_store()
             if before is not None:
-                withdraw(before)
-                before.stop()
+                before.stop(withdraws=not _one_node(before, self._store))
         changes = super().enter(prepared)
         self._count()
         self._leave_sets()
@@ -338,9 +336,7 @@ class SOCKSService(ListeningService):
         store, self._store = self._store, None
         if store is None:
             return succeed(None)
-        if self.withdraws:
-            withdraw(store)
-        return store.stop()
+        return store.stop(self.withdraws)
 
     def _drain(self, _: object) -> Deferred[None]:
         return self.factory.drain(0 if self._at_once else self.plan.drain)
@@ -349,6 +345,14 @@ class SOCKSService(ListeningService):
 def _same(usage: UsageFile, before: UsageFile) -> bool:
     """Whether these are of one file, and have the same days."""
     return usage.path == before.path and usage.zone == before.zone
+
+
+def _one_node(store: SharedStore, other: SharedStore | None) -> bool:
+    """Whether this node has the same name at both, and they differ in what is needed to reach them."""
+    if other is None:
+        return False
+    names = ((each.settings.store.place, each.settings.site, each.settings.node) for each in (store, other))
+    return next(names) == next(names)
 
 
 def make_factory(options: SOCKSOptions) -> SOCKSFactory:

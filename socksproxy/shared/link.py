@@ -51,11 +51,13 @@ class StoreLink:
 
     :param settings: the store.
     :ivar sent: the bytes sent so far.
+    :ivar out_of_turn: whether the scripts of the last :meth:`run` have run in another order than they had.
     :raises StoreProblem: when there can be none.
     """
 
     def __init__(self, settings: SharedSettings) -> None:
         self.sent = 0
+        self.out_of_turn = False
         #: The digests of the scripts that the server has got here.
         self._known: set[str] = set()
         self._connection = _connection(settings)
@@ -90,9 +92,10 @@ class StoreLink:
         try:
             answers = self._exchange([self._call(each) for each in commands], until)
             unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+            self.out_of_turn = 0 < len(unknown) < len(answers)
             if unknown:
-                # An operator has had the server forget its scripts. Those that it did not know run later than
-                # the others; the next writing of all counts repairs what comes of that.
+                # An operator has had the server forget its scripts, and another node has told it some of them
+                # again. Those that it did not know run later than the others.
                 again = self._exchange([_eval(commands[number]) for number in unknown], until)
                 for number, answer in zip(unknown, again, strict=True):
                     answers[number] = answer

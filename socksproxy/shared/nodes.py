@@ -1,9 +1,10 @@
 """
 What the nodes that share a store tell of themselves.
 
-Strategy: each node writes a text about itself again and again, and removes it when it stops. A node that
-writes no more stays known for an hour, so that an operator sees what is missing. The reader trusts nothing:
-nodes of other versions write other texts, and nodes of older versions none, so these have only their column.
+Strategy: each node writes a text about itself again and again. The last of its processes that stops removes
+it. A node that writes no more stays known for an hour, so that an operator sees what is missing. The reader
+trusts nothing: nodes of other versions write other texts, and nodes of older versions none, so these have
+only their column.
 
 * ``told``: a sorted set with the time at which each node has written last.
 * ``about``: a hash with the text of each node.
@@ -20,7 +21,7 @@ from ..values.errors import ConfigError
 from ..values.shared import check_name
 from .asking import Job
 from .commands import JobStore
-from .scripts import script
+from .scripts import ABOUT, TOLD, script
 
 #: Seconds from one text of a node to the next, and after which a node without a new one is gone.
 BEAT, GONE = 3.0, 10.0
@@ -29,20 +30,24 @@ MOST, LONGEST, _COLUMNS = 1000, 2048, 8192
 #: For how long a node is known that writes no more, and how far the store's clock may go back (ms).
 _STAYS, _BACK = 3_600_000, 60_000
 
-_TOLD, _ABOUT, _NODES = "told", "about", "nodes"
+_NODES = "nodes"
 
 _TIME = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-#: Keys: told, about. Arguments: node, text. Whatever else is at the keys goes.
+#: Keys: told, about. Arguments: node, text. Whatever else is at the keys goes. Answer: what the node has told
+#: before, if that was lately, or ''.
 ANNOUNCE = script(
     _TIME
     + f"""
 for _, probe in ipairs({{{{'ZRANGE', KEYS[1], 0, 0}}, {{'HMGET', KEYS[2], ARGV[1]}}}}) do
   if redis.pcall(unpack(probe)).err then redis.call('DEL', probe[2]) end
 end
+local before, seen = '', redis.call('ZSCORE', KEYS[1], ARGV[1])
+if seen and now - seen < {int(GONE * 1000)} then before = redis.call('HMGET', KEYS[2], ARGV[1])[1] or '' end
+if #before > {LONGEST} then before = '' end
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 for _, names in ipairs({{
@@ -56,15 +61,9 @@ for _, names in ipairs({{
   end
 end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, {_STAYS}) end
-return 1
+return before
 """
 )
-
-#: Keys: told, about. Arguments: node.
-WITHDRAW = script("""
-redis.pcall('ZREM', KEYS[1], ARGV[1])
-redis.pcall('HDEL', KEYS[2], ARGV[1])
-""")
 
 #: Keys: told, about, nodes. Answer: the time (ms); the nodes, each with when it has written; their texts; the
 #: columns that have a lease.
@@ -102,21 +101,15 @@ class KnownNode(NamedTuple):
     text: bytes
 
 
-def announce(store: JobStore, text: bytes) -> Deferred[bool]:
+def announce(store: JobStore, text: bytes) -> Deferred[bytes | None]:
     """
     Write *text* about this node.
 
-    :returns: fires with whether the store has it.
+    :returns: fires with what the store had of a node of this name, if that was new; None: it does not answer.
     """
-    told: Deferred[bool] = Deferred()
-    arguments = [store.settings.node, text]
-    store.run(Job(ANNOUNCE, [_TOLD, _ABOUT], arguments, lambda answer: told.callback(answer is not None)))
+    told: Deferred[bytes | None] = Deferred()
+    store.run(Job(ANNOUNCE, [TOLD, ABOUT], [store.settings.node, text], told.callback))
     return told
-
-
-def withdraw(store: JobStore) -> None:
-    """This node stops: nothing is to be known of it any more."""
-    store.run(Job(WITHDRAW, [_TOLD, _ABOUT], [store.settings.node], lambda _: None))
 
 
 def find(store: JobStore) -> Deferred[list[KnownNode] | None]:
@@ -126,7 +119,7 @@ def find(store: JobStore) -> Deferred[list[KnownNode] | None]:
     def answered(answer: list[Any] | None) -> None:
         found.callback(None if answer is None else _read(answer))
 
-    store.run(Job(FIND, [_TOLD, _ABOUT, _NODES], [], answered))
+    store.run(Job(FIND, [TOLD, ABOUT, _NODES], [], answered))
     return found
 
 

@@ -56,6 +56,8 @@ def prefix(site: str) -> str:
 #: (ms).
 COMMANDS = "commands"
 _MOST, _STAY, _OBEYED = 1000, 120_000, 60_000
+#: When each node has told something of itself last, and what.
+TOLD, ABOUT = "told", "about"
 
 #: Milliseconds and microseconds by the server's clock.
 _TIME = """
@@ -64,13 +66,14 @@ local micros = time[1] * 1000000 + time[2]
 local now = math.floor(micros / 1000)
 """
 
-#: Keys: nodes. Arguments: column, lease (ms), a column that is given up or '', whether to join ('1').
+#: Keys: nodes. Arguments: column, lease (ms), columns that are given up with spaces between, whether to join
+#: ('1').
 #: Answer: the columns that have a lease; none: this column has lost its own, and has to join again.
 LEASE = script(
     _TIME
     + """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-if ARGV[3] ~= '' then redis.call('ZREM', KEYS[1], ARGV[3]) end
+for column in string.gmatch(ARGV[3], '%S+') do redis.call('ZREM', KEYS[1], column) end
 if ARGV[4] ~= '1' and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return {} end
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2] * 2)
@@ -78,8 +81,20 @@ return redis.call('ZRANGE', KEYS[1], 0, -1)
 """
 )
 
-#: Keys: nodes. Arguments: column. The column counts no more.
-LEAVE = script("return redis.call('ZREM', KEYS[1], ARGV[1])")
+#: Keys: nodes, told, about. Arguments: column, and its node or ''. The column counts no more. If it was the
+#: last one of the node, what the node has told goes.
+LEAVE = script(
+    _TIME
+    + """
+redis.call('ZREM', KEYS[1], ARGV[1])
+if (ARGV[2] or '') == '' then return end
+for _, column in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')) do
+  if string.match(column, '^(.*)/') == ARGV[2] then return end
+end
+redis.pcall('ZREM', KEYS[2], ARGV[2])
+redis.pcall('HDEL', KEYS[3], ARGV[2])
+"""
+)
 
 #: Keys: rows. Arguments: column, how long rows stay (ms), the column's number in each row. In a row of
 #: different things the number has a space and the thing behind it.

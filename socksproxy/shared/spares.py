@@ -119,6 +119,8 @@ class Spares:
         """What to want of the store besides, if these *needs* are not in hand."""
         found: list[Want] = []
         for need in needs:
+            if OF in need.key:
+                continue  # there are as many such rows as clients
             spare = self._spares.get(need.key)
             if spare is not None and spare.need != need:
                 self._drop(need.key, found)
@@ -129,7 +131,7 @@ class Spares:
                 spare = self._spares[need.key] = _Spare(need)
             spare.idle = 0
             enough = (need.most if need.burst is None else need.burst) >= LEAST
-            if not spare.asked and enough and OF not in need.key:
+            if not spare.asked and enough:
                 spare.asked = True
                 found.append(Want(need, spare.left))
         self._renew_later()

@@ -123,15 +123,17 @@ class SharedStore:
         self.commands.start()
         return started
 
-    def stop(self) -> Deferred[None]:
+    def stop(self, withdraws: bool = False) -> Deferred[None]:
         """
         Count no more in the store, and close the connection.
 
+        :param withdraws: whether the node is to be forgotten, if this was its last process.
         :returns: fires when that is done.
         """
         if not self._running:
             return succeed(None)
         self._running = False
+        self._thread.withdraws = withdraws
         self.commands.stop()
         self.up = False
         self._spares.forget()

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from ..values.shared import SharedSettings
 from .asking import DOWN, END, OF, Ask, Item, Job, Loan, Reports, StoreProblem, Timing, Want
 from .link import ScriptCall, StoreLink
-from .scripts import ADMIT, COUNT, LEASE, LEAVE, LEND, prefix
+from .scripts import ABOUT, ADMIT, COUNT, LEASE, LEAVE, LEND, TOLD, prefix
 
 #: Sessions that one script judges, and rows that one script writes or lends of.
 _ASKS, _ROWS = 64, 200
@@ -35,6 +35,8 @@ _BREATH = 0.02
 _WANTS = 400
 #: How many times its lease a row stays that no process writes any more.
 _STAYS = 3
+#: Columns that were begun in vain and may have a lease: one a second, and a lease is over then.
+_BEGUN = 16
 
 _T = TypeVar("_T")
 
@@ -68,6 +70,8 @@ class StoreThread:
     :param in_reactor: calls a function in the reactor's thread.
     :ivar inbox: what is to be done; END: the thread ends.
     :ivar changes: rows, and by how much their counts have changed. They wait for the next turn.
+    :ivar withdraws: whether what the node has told of itself goes at the end, if no other process of it is
+        left.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class StoreThread:
     ) -> None:
         self.inbox: SimpleQueue[Sequence[Item] | None] = SimpleQueue()
         self.changes: deque[tuple[str, int]] = deque()
+        self.withdraws = False
         self._settings = settings
         self._timing = timing
         self._reports = reports
@@ -92,6 +97,7 @@ class StoreThread:
         self._wants: deque[Want] = deque()
         self._link: StoreLink | None = None
         self._column = ""
+        self._begun: deque[str] = deque(maxlen=_BEGUN)
         self._seen = 1
         #: Bytes that connections before this one have sent.
         self._sent_before = 0
@@ -140,8 +146,7 @@ class StoreThread:
 
     def _join(self, link: StoreLink) -> None:
         """Begin a column, and write all counts into it."""
-        before, self._column = self._column, f"{self._settings.node}/{secrets.token_hex(6)}"
-        self._lease(link, before, joins=True)
+        self._lease(link, f"{self._settings.node}/{secrets.token_hex(6)}")
         self._follow_changes()
         self._write(link, list(self._counts))
         self._resyncs = monotonic() + self._timing.resync
@@ -151,13 +156,25 @@ class StoreThread:
         self._join(link)
         self._in_reactor(self._reports.went_up, self._seen)
 
-    def _lease(self, link: StoreLink, before: str = "", joins: bool = False) -> None:
-        lease = int(self._timing.lease * 1000)
-        command = ScriptCall(LEASE, [self._nodes], [self._column, lease, before, int(joins)])
+    def _lease(self, link: StoreLink, begins: str = "") -> None:
+        """
+        Renew the lease of the column.
+
+        :param begins: another column, which begins; those before end. Empty: the present one goes on.
+        """
+        column, lease, before = self._column, int(self._timing.lease * 1000), ""
+        if begins:
+            # Until there is an answer, it is not known whether those before have ended.
+            before = " ".join([column, *self._begun])
+            column = begins
+            self._begun.append(column)
+        command = ScriptCall(LEASE, [self._nodes], [column, lease, before, int(bool(begins))])
         (columns,) = link.run([command], self._timing.patience)
         if not columns:
             self._rejoin(link)
             return
+        self._column = column
+        self._begun.clear()
         self._seen = len({column.rpartition(b"/")[0] for column in columns})
         self._beats = monotonic() + self._timing.beat
         self._in_reactor(self._reports.told, self._seen, len(columns), self._sent_before + link.sent)
@@ -175,7 +192,9 @@ class StoreThread:
         if link is None:
             return
         with suppress(StoreProblem):  # the lease ends by itself
-            link.run([ScriptCall(LEAVE, [self._nodes], [self._column])], self._timing.patience)
+            keys = [self._nodes, self._prefix + TOLD, self._prefix + ABOUT]
+            node = self._settings.node if self.withdraws else ""
+            link.run([ScriptCall(LEAVE, keys, [self._column, node])], self._timing.patience)
         link.close()
 
     # What a turn does.
@@ -238,6 +257,9 @@ class StoreThread:
             return
         answers = link.run(commands, self._timing.patience)
         self._have_written(changed)
+        if link.out_of_turn:
+            # Counts from before the answers may be written over those from after them.
+            self._resyncs = 0.0
         at = len(writing)
         verdicts = answers[at : at + len(admitting)]
         at += len(admitting)

@@ -57,6 +57,11 @@ class StoreAddress:
         )
         return places if self.service is None else f"{places} ({self.service})"
 
+    @property
+    def place(self) -> StoreAddress:
+        """The same address without the login."""
+        return attrs.evolve(self, user=None, password=None)
+
     @classmethod
     def of(cls, url: str) -> StoreAddress:
         """

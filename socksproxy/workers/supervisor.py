@@ -23,6 +23,7 @@ from ..events import SessionIds
 from ..limits.quota.database import Database, UsageFileError
 from ..limits.quota.records import check_records
 from ..logs.debug import TOPICS
+from ..logs.throttle import complain
 from ..metrics.table import LIMIT_ROWS, LIMIT_ROWS_MAX
 from ..runtime.pool import NotRun
 from ..service.base import CannotStart, ListeningService, Prepared
@@ -87,7 +88,7 @@ class SupervisorService(ListeningService):
         self._ids = SessionIds()
         self._looked = 0.0
         #: Looks for workers that hang, where no watchdog asks for that.
-        self._vigil = LoopingCall(self.sound)
+        self._vigil = LoopingCall(self._watch)
         self._vigil.clock = self.reactor
         #: The last command of another node to read the configuration again: each worker tells it.
         self._last_command = b""
@@ -229,6 +230,12 @@ class SupervisorService(ListeningService):
                 worker.beat(worker.sessions)
         silent = [worker for worker in self.workers if not worker.check(limit)]
         return not silent
+
+    def _watch(self) -> None:
+        try:
+            self.sound()
+        except Exception:
+            complain(_log, "the workers cannot be watched now")
 
     def dump_sessions(self) -> None:
         """Each worker writes its live sessions to the log."""

@@ -24,7 +24,10 @@ from tests.support.stores import CALM, Nodes
 from tests.support.valkey import Valkey
 
 NOTHING = dict.fromkeys(
-    ("state", "why", "drain", "version", "sessions", "uptime", "hash", "loaded", "waiting", "error", "admin")
+    (
+        *("state", "why", "drain", "version", "sessions", "uptime", "hash", "loaded", "waiting", "error"),
+        *("admin", "namesake"),
+    )
 )
 
 
@@ -129,7 +132,7 @@ def test_all(valkey: Valkey, tmp_path: Path) -> Playing:
     nodes = Nodes(valkey.url, 3, CALM)
     yield nodes.start()
     own, two, _ = nodes.stores
-    yield announce(own, b'{"sessions": 999}')
+    yield announce(own, b'{"sessions": 999, "namesake": "process 7 on web3"}')
     yield announce(two, b'{"state": "draining", "sessions": 5, "uptime": 60, "hash": "cd"}')
     client = valkey.client()
     client.zadd("sp:{socks}:1:told", {"n4": float(client.zscore("sp:{socks}:1:told", "n2")) - 12_000})
@@ -141,6 +144,7 @@ def test_all(valkey: Valkey, tmp_path: Path) -> Playing:
         rows = {row["name"]: row for row in answer["nodes"]}
         assert list(rows) == ["n1", "n2", "n3", "n4"]
         assert (rows["n1"]["sessions"], rows["n1"]["in_step"]) == (0, None)
+        assert [rows[name]["namesake"] for name in ("n1", "n2", "n3")] == ["process 7 on web3", None, None]
         assert (rows["n2"]["state"], rows["n2"]["sessions"], rows["n2"]["in_step"]) == ("draining", 5, True)
         assert rows["n2"]["uptime"] >= 60
         assert (rows["n3"]["state"], rows["n3"]["seen"], rows["n3"]["alive"]) == (None, None, True)

@@ -21,7 +21,7 @@ def nodes() -> list[dict[str, object]]:
     """Nodes, as a server lists them now: the table tells how long ago something was."""
     return [
         row("n1", seen=0.0, loaded=time.time() - 7290),
-        row("n2", state="draining", sessions=0, waiting="ef" * 32),
+        row("n2", state="draining", sessions=0, waiting="ef" * 32, namesake="process 7 on web3"),
         row("n3", hash="cd" * 32, in_step=False, error="socks.toml:12: \x1b[2J wrong"),
         row("n4", alive=False, seen=12.0),
         nothing("n5"),
@@ -43,6 +43,7 @@ def test_table(ctl: Operator, tmp_path: Path) -> None:
     assert lines[5].split() == ["n5", "-", "-", "-", "-", "-", "-", "-"]
     assert lines[7:] == [
         "",
+        'n2: another server has the same name (process 7 on web3): give each its own "name" in [node]',
         "n2: waits for its turn to go over to the configuration efefefef",
         "n3: has another configuration than most nodes",
         r"n3: refuses the new configuration: socks.toml:12: \x1b[2J wrong",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest_twisted
+from twisted.internet.defer import gatherResults
 
 from socksproxy.shared.link import ScriptCall, StoreLink
-from socksproxy.shared.nodes import ANNOUNCE, FIND, LONGEST, MOST, WITHDRAW, announce, find, withdraw
-from socksproxy.shared.scripts import prefix
+from socksproxy.shared.nodes import ANNOUNCE, FIND, GONE, LONGEST, MOST, announce, find
+from socksproxy.shared.scripts import LEAVE, prefix
 from tests.shared.test_link import ACL
 from tests.support.proxy import Playing, until
 from tests.support.stores import CALM, QUICK, Nodes, settings_of
@@ -24,18 +25,37 @@ def test_told(valkey: Callable[..., Valkey]) -> Playing:
     server = valkey()
     nodes = Nodes(server.url, 2, CALM)
     yield nodes.start()
-    assert (yield announce(nodes.one, b"old")) is True
-    assert (yield announce(nodes.one, b"new")) is True
+    assert (yield announce(nodes.one, b"old")) == b""
+    assert (yield announce(nodes.one, b"new")) == b"old"
     one, two = yield find(nodes.stores[1])
     assert (one.name, one.processes, one.text) == ("n1", 1, b"new")
     assert 0 <= one.seen < 60
     assert two == ("n2", None, 1, b"")
     assert 0 < server.client().pttl(TOLD) <= _HOUR
     assert 0 < server.client().pttl(ABOUT) <= _HOUR
-    withdraw(nodes.one)
-    yield nodes.one.stop()
+    yield nodes.one.stop(withdraws=True)
     assert [each.name for each in (yield find(nodes.stores[1]))] == ["n2"]
     yield nodes.stop()
+
+
+@pytest_twisted.inlineCallbacks
+def test_processes(valkey: Callable[..., Valkey]) -> Playing:
+    """A node is known until the last of its processes has left, also if several leave at once."""
+    server = valkey()
+    nodes, more = Nodes(server.url, 2, CALM), Nodes(server.url, 1, CALM)
+    yield nodes.start()
+    yield more.start()
+    yield announce(nodes.one, b"me")
+    yield more.one.stop(withdraws=True)
+    assert [each.text for each in (yield find(nodes.stores[1]))] == [b"me", b""]
+    more = Nodes(server.url, 1, CALM)
+    yield more.start()
+    yield gatherResults([nodes.one.stop(withdraws=True), more.one.stop(withdraws=True)])
+    assert [each.name for each in (yield find(nodes.stores[1]))] == ["n2"]
+    # One that was not told to withdraw stays known.
+    yield announce(nodes.stores[1], b"it")
+    yield nodes.stop()
+    assert server.client().hgetall(ABOUT) == {"n2": "it"}
 
 
 @pytest_twisted.inlineCallbacks
@@ -53,7 +73,8 @@ def test_gone(valkey: Callable[..., Valkey]) -> Playing:
     found = yield find(nodes.one)
     assert [(each.name, each.processes, each.text) for each in found] == [("n1", 1, b"me"), ("n2", 0, b"it")]
     assert 12 <= found[1].seen < 60
-    yield announce(nodes.one, b"me")
+    client.zadd(TOLD, {"n1": now - int(1000 * GONE) - 1})
+    assert (yield announce(nodes.one, b"me")) == b""  # what is old tells nothing of today
     assert sorted(client.zrange(TOLD, 0, -1)) == sorted(client.hkeys(ABOUT)) == ["n1", "n2"]
     yield nodes.stop()
 
@@ -98,15 +119,17 @@ def test_garbage(valkey: Callable[..., Valkey]) -> Playing:
         client.delete(key)
         set_(key, "garbage")
         assert "n1" in [each.name for each in (yield find(nodes.one))]
-        assert (yield announce(nodes.one, b"me")) is True
+        assert (yield announce(nodes.one, b"me")) == b""
+        client.hset(ABOUT, "n1", "x" * (LONGEST + 1))
+        assert (yield announce(nodes.one, b"me")) == b""
         assert client.hgetall(ABOUT)["n1"] == "me"
         client.delete(key)
         set_(key, "garbage")
-        withdraw(nodes.one)
         assert (yield find(nodes.one)) is not None
     assert nodes.one.up
     assert nodes.one.stats.failures == 0
-    yield nodes.stop()
+    yield nodes.one.stop(withdraws=True)
+    assert client.zrange(COLUMNS, 0, -1) == ["/", "n8/", "without a slash"]
 
 
 @pytest_twisted.inlineCallbacks
@@ -117,9 +140,8 @@ def test_down(valkey: Callable[..., Valkey]) -> Playing:
     yield nodes.start()
     server.kill()
     yield until(lambda: not nodes.one.up)
-    assert (yield announce(nodes.one, b"me")) is False
+    assert (yield announce(nodes.one, b"me")) is None
     assert (yield find(nodes.one)) is None
-    withdraw(nodes.one)
     yield nodes.stop()
 
 
@@ -131,12 +153,12 @@ def test_rights(valkey: Callable[..., Valkey]) -> None:
     link = StoreLink(settings_of(f"unix://socks:secret@{server.path}"))
     told, about, columns = (prefix("berlin") + key for key in ("told", "about", "nodes"))
     server.client().zadd(told, {"n0": 1, "n2": 9e15})
-    for garbage in (False, True):
+    for garbage, last in ((False, b""), (False, b"{}"), (True, b"")):
         if garbage:
             server.client().set(told, "x")
-        assert link.run([ScriptCall(ANNOUNCE, [told, about], ["n1", "{}"])], 1.0) == [1]
+        assert link.run([ScriptCall(ANNOUNCE, [told, about], ["n1", "{}"])], 1.0) == [last]
         ((_, found, texts, _),) = link.run([ScriptCall(FIND, [told, about, columns], [])], 1.0)
         assert (found[0], texts) == (b"n1", [b"{}"])
-    link.run([ScriptCall(WITHDRAW, [told, about], ["n1"])], 1.0)
-    assert not server.client().exists(told)
+    link.run([ScriptCall(LEAVE, [columns, told, about], ["n1/1", "n1"])], 1.0)
+    assert not server.client().exists(about)
     link.close()

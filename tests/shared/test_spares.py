@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from socksproxy.shared.asking import ADMITTED, DOWN, Ask, Job, Loan, Need, StoreProblem, Want
-from socksproxy.shared.scripts import LEAVE, SCHEMA
+from socksproxy.shared.asking import ADMITTED, DOWN, OF, Ask, Job, Loan, Need, StoreProblem, Want
+from socksproxy.shared.link import ScriptCall, StoreLink
+from socksproxy.shared.scripts import ADMIT, LEAVE, SCHEMA
 from tests.support.stores import SteppedNode
 from tests.support.valkey import Valkey
 
@@ -249,6 +250,61 @@ def test_forgotten(fleet: Fleet) -> None:
     assert node.asked(Need("n:other", 5)) == ADMITTED
     node.turn()
     assert fleet.row()["n1"] == 2
+
+
+def test_forgets_scripts(fleet: Fleet) -> None:
+    """The counts are right at once when the store has forgotten the scripts, and knows some of them again."""
+    node, client = fleet.one, fleet.server.client()
+    ten = Need("n:user ann sessions", 10)
+    assert node.asked(ten) == ADMITTED
+    node.store.count(ten.key, 1)
+    node.turn()
+    client.script_flush()
+    client.script_load(ADMIT.text)
+    node.store.count(ten.key, 1)
+    assert node.asked(ten) == ADMITTED
+    node.turn()
+    assert fleet.row(ten) == {"n1": 4}
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+def test_joins_in_vain(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, arrives: bool) -> None:
+    """Sessions count once, though the store was lost again before it was known who has which column."""
+    node, client = fleet.one, fleet.server.client()
+    ten = Need("n:user ann sessions", 10)
+    assert node.asked(ten) == ADMITTED
+    before = client.zrange(fleet.key("nodes"), 0, -1)
+    run = StoreLink.run
+
+    def cut(link: StoreLink, commands: Sequence[ScriptCall], patience: float) -> list[Any]:
+        if arrives:
+            run(link, commands, 10.0)
+        raise StoreProblem("cut")
+
+    for _ in range(2):
+        if node.thread._link is not None:
+            node.thread._lose(StoreProblem("gone"))
+        with monkeypatch.context() as patched:
+            patched.setattr(StoreLink, "run", cut)
+            assert not node.thread._open()
+    assert (client.zrange(fleet.key("nodes"), 0, -1) == before) != arrives
+    assert node.thread._open()
+    assert len(client.zrange(fleet.key("nodes"), 0, -1)) == 1
+    assert fleet.row(ten) == {"n1": 1}
+    node.turn()
+    assert not node.thread._begun
+
+
+def test_many_devices(fleet: Fleet) -> None:
+    """The addresses of clients have no part in what is in hand; a place is free as soon as it is left."""
+    node = fleet.one
+    first, second = (Need(f"d:user bob devices{OF}10.0.0.{number}", 1) for number in (1, 2))
+    assert node.asked(BOB, first) == ADMITTED
+    assert list(node.store._spares._spares) == [BOB.key]
+    assert node.asked(second) == 1
+    node.store.count(first.key, -1)
+    assert node.asked(BOB, second) == ADMITTED
+    assert node.asked(first) == 1
 
 
 def test_killed(common: Valkey) -> None:

@@ -311,6 +311,14 @@ def test_interrupted_start(number: signal.Signals, tmp_path: Path, start: Callab
 HASTY = """
 import socksproxy.service.notify as notify, socksproxy.workers.supervisor as supervisor
 notify.BEAT, supervisor.SILENCE = 0.5, 6.0
+sound, faults = supervisor.SupervisorService.sound, [ValueError("a fault of the first look")]
+
+def faulty(self):
+    if faults:
+        raise faults.pop()
+    return sound(self)
+
+supervisor.SupervisorService.sound = faulty
 """
 
 
@@ -328,6 +336,7 @@ def test_a_worker_that_hangs(start: Callable[..., Program], origin: Origin) -> N
         assert echoes(client)
     assert other in workers_of(program.process.pid)
     assert program.output.count("no sign of life") == 1
+    assert program.output.count("the workers cannot be watched now") == 1
 
 
 # What cannot start.
