@@ -8,7 +8,8 @@ from typing import Any
 from attr import evolve
 
 from ..client.proxy import Kind
-from ..socksify.connect import NotConnected, connect
+from ..errors import describe
+from ..socksify.connect import NotConnected, Unwritten, connect
 from . import proxy_options
 from .failure import CommandFailed, complain
 
@@ -64,6 +65,8 @@ def run(options: Namespace) -> None:
         status = connect(proxy, options.host, options.port, listening)
     except NotConnected as problem:
         raise CommandFailed(str(problem), problem.status) from None
+    except Unwritten as problem:
+        raise CommandFailed(f"standard output: {describe(problem)}") from None
     except ImportError as problem:
         raise CommandFailed(str(problem)) from None
     if status:

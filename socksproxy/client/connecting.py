@@ -434,7 +434,7 @@ def _unreachable(problem: BaseException, hop: int) -> ProxyUnreachable:
     """The error for a proxy to which there is no connection, because of *problem*."""
     if isinstance(problem, ProxiedConnectError):
         hop = problem.hop
-        text = f"it does not lead to the next proxy: {problem.message}"
+        text = f"the proxy does not lead to the next one: {problem.message}"
         found = ProxyUnreachable(text, problem.reply, hop)
     else:
         found = ProxyUnreachable(f"no connection to the proxy: {problem or type(problem).__name__}", hop=hop)

@@ -22,7 +22,8 @@ def destination_of(host: str | bytes, port: int) -> Address:
     text = host.decode("utf-8", "surrogateescape") if isinstance(host, bytes) else host
     if not 0 <= port <= 65535:
         raise InvalidDestination(f"a port is 0 to 65535, not {port}")
-    if "%" in text:
+    before, percent, _ = text.partition("%")
+    if percent and literal(before) is not None:
         raise InvalidDestination(f"{text!r}: an address with a zone means something on this machine alone")
     address = literal(text)
     if address is not None:

@@ -115,10 +115,13 @@ class Proxy:
         if kind is None:
             begins = f"begins with {parts.scheme!r}" if "://" in url else "has no scheme"
             raise ValueError(f"the proxy's URL {begins}: one of {', '.join(sorted(_SCHEMES))} is due")
-        if not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+        host = parts.hostname or ""
+        if not host or any(map(str.isspace, host)) or parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError(f"the proxy's URL has another form than {parts.scheme}://HOST:PORT")
+        if ":" in host:
+            host = host.replace("%25", "%")  # a zone (RFC 6874)
         given = {"login": _login_of(parts, kind), **more}
-        return cls(kind=kind, host=parts.hostname, port=port or _PORTS.get(kind, _SOCKS_PORT), **given)
+        return cls(kind=kind, host=host, port=port or _PORTS.get(kind, _SOCKS_PORT), **given)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, **more: Any) -> Proxy | None:

@@ -13,10 +13,12 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..client.errors import InvalidDestination
 from ..wire.words import Address
 
 #: Seconds without a datagram after which an association ends.
@@ -37,11 +39,18 @@ class FlowAssociations:
 
     :param clock: for idle ones.
     :param associate: asks the proxy for one: :meth:`socksproxy.client.Proxy.associate`.
+    :param refused: is told why there is none, at most once for each :data:`REFUSED` seconds.
     """
 
-    def __init__(self, clock: Any, associate: Callable[[DatagramProtocol], Deferred[Any]]) -> None:
+    def __init__(
+        self,
+        clock: Any,
+        associate: Callable[[DatagramProtocol], Deferred[Any]],
+        refused: Callable[[object], None] = lambda problem: None,
+    ) -> None:
         self._clock = clock
         self._associate = associate
+        self._refused = refused
         self._open: dict[Hashable, _Association] = {}
         self._refused_until = 0.0
 
@@ -83,8 +92,10 @@ class FlowAssociations:
         return association
 
     def _failed(self, failure: Failure, association: _Association) -> None:
-        self._refused_until = self._clock.seconds() + REFUSED
-        _log.debug("no association: {problem}", problem=failure.value)
+        now = self._clock.seconds()
+        if now >= self._refused_until:
+            self._refused(failure.value)
+        self._refused_until = now + REFUSED
         association.close()
 
 
@@ -107,9 +118,16 @@ class _Association(DatagramProtocol):
         """Send *data*, now or when the association is there."""
         if self.transport is not None:
             self._timer.reset(IDLE)
-            self.transport.write(data)
+            self._write(data)
         elif len(self._queue) < QUEUE:
             self._queue.append(data)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self.transport.write(data)
+        except (InvalidDestination, MessageLengthError) as problem:
+            # The network drops such a datagram, too. With the proxy's header it can be too long.
+            _log.debug("a datagram is dropped: {problem}", problem=problem)
 
     def startProtocol(self) -> None:
         """The association is there."""

@@ -51,6 +51,10 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 _NETWORK_UNREACHABLE, _NETWORK_UNREACHABLE_STATUS = 3, 13
 
 
+class Unwritten(OSError):
+    """A write has failed."""
+
+
 class NotConnected(Exception):
     """
     There is no connection; the words say why.
@@ -77,6 +81,7 @@ def connect(proxy: Proxy, host: str, port: int, listening: Callable[[str], None]
     :param listening: where the proxy is to listen for *host* (BIND): is told its address; None: connect.
     :returns: the exit status: 0, or :data:`BROKEN`.
     :raises NotConnected: when there is no connection.
+    :raises Unwritten: when standard output takes no more, such as a file on a full disk.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     joining = _Joining(proxy.reactor)
@@ -90,7 +95,7 @@ def connect(proxy: Proxy, host: str, port: int, listening: Callable[[str], None]
     if joining.problem is not None:
         raise NotConnected(joining.problem)
     if joining.link is None:
-        return joining.status
+        return _written(joining.early, joining.status)
     return copy_both_ways(joining.link, joining.early)
 
 
@@ -133,8 +138,6 @@ class _Joining:
             self.link = detach_socket(end.transport)
         if self.link is not None or end.lost is not None:
             self.early = end.take_early()
-            if self.link is None:
-                os.write(1, self.early)
             self._stop()
             return
         here = JoinedEnd()
@@ -153,12 +156,23 @@ class _Joining:
             self._reactor.callWhenRunning(self._reactor.stop)
 
 
+def _written(data: bytes, status: int) -> int:
+    """Write the last bytes: *status*, since a reader that reads no more is no failure."""
+    try:
+        _write_all(1, data)
+    except Unwritten as problem:
+        if problem.errno != errno.EPIPE:
+            raise
+    return status
+
+
 def copy_both_ways(link: socket.socket, early: bytes) -> int:
     """
     Move bytes between standard input and output and *link*, until both directions are closed.
 
     :param early: what has come from *link* already.
     :returns: the exit status.
+    :raises Unwritten: when standard output takes no more.
     """
     link.setblocking(True)
     descriptor = link.fileno()
@@ -167,9 +181,11 @@ def copy_both_ways(link: socket.socket, early: bytes) -> int:
     try:
         _write_all(1, early)
         copy(descriptor, 1)
-    except BrokenPipeError:  # the reader of standard output has what it wants
-        return 0
-    except OSError:
+    except OSError as problem:
+        if problem.errno == errno.EPIPE:  # the reader of standard output has what it wants
+            return 0
+        if isinstance(problem, Unwritten):
+            raise
         return BROKEN
     os.close(1)
     os.open(os.devnull, os.O_WRONLY)
@@ -215,5 +231,8 @@ def copy_by_reading(source: int, target: int) -> None:
 
 
 def _write_all(target: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(target, data) :]
+    try:
+        while data:
+            data = data[os.write(target, data) :]
+    except OSError as problem:
+        raise Unwritten(*problem.args) from None

@@ -23,9 +23,11 @@ from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..client.destinations import destination_of
 from ..client.errors import ProxiedConnectError
 from ..client.proxy import Proxy
 from ..logs.throttle import LogThrottle
+from ..net.names import literal
 from ..wire.words import Address
 from .associations import FlowAssociations
 from .joining import JoinedEnd, join
@@ -57,15 +59,41 @@ def parse_place(text: str, default: str | None = None) -> Place:
     """
     Read ``[tcp:|udp:][HOST:]PORT``, with an IPv6 address in brackets.
 
-    :param default: the host where none is given; None: there must be one.
+    :param default: the host where none is given, for a port to listen on, which may be 0; None: there must
+        be one, and a port.
     :raises ValueError: for another text.
     """
     found = _PLACE.fullmatch(text)
     host = found and (found["ipv6"] or found["host"] or default)
-    if not found or not host or int(found["port"]) > 65535:
-        form = "[udp:]HOST:PORT" if default is None else "[udp:][ADDRESS:]PORT"
+    least = 1 if default is None else 0
+    if not found or not host or not least <= int(found["port"]) <= 65535:
+        form = "HOST:PORT" if default is None else "[udp:][ADDRESS:]PORT"
         raise ValueError(f"{text}: {form} is due")
     return Place(found["kind"] == "udp", host, int(found["port"]))
+
+
+def _listening_at(text: str) -> Place:
+    """
+    Where *text* says to listen.
+
+    :raises ValueError: for another text.
+    """
+    place = parse_place(text, _LOOPBACK)
+    if literal(place.host) is None:
+        raise ValueError(f"{text}: an address such as {_LOOPBACK} is due, not {place.host}")
+    return place
+
+
+def _leading_to(text: str, listen: Place) -> Place:
+    """
+    The destination that *text* describes, for what comes to *listen*.
+
+    :raises ValueError: for another text, and a name that the DNS does not allow.
+    """
+    place = parse_place(text)
+    if place.udp and not listen.udp:
+        raise ValueError(f"{text}: the port to listen on needs udp:, too")
+    return place._replace(host=destination_of(place.host, place.port).host)
 
 
 class ForwardService(Service):
@@ -83,13 +111,14 @@ class ForwardService(Service):
         self, proxy: Proxy, listen: Sequence[str], destinations: Sequence[str] | None = None
     ) -> None:
         self._proxy = proxy
-        self._places = [parse_place(text, _LOOPBACK) for text in listen]
-        to = [None] * len(listen) if destinations is None else [parse_place(text) for text in destinations]
-        if len(to) != len(self._places):
-            raise ValueError(f"{len(self._places)} ports to listen on have {len(to)} destinations")
-        self._destinations = to
+        self._places = list(map(_listening_at, listen))
+        if destinations is not None and len(destinations) != len(listen):
+            raise ValueError(f"{len(listen)} ports to listen on have {len(destinations)} destinations")
+        self._destinations: list[Place | None] = [None] * len(listen)
+        if destinations is not None:
+            self._destinations = list(map(_leading_to, destinations, self._places))
         self._ports: list[Any] = []
-        self._associations = FlowAssociations(proxy.reactor, proxy.associate)
+        self._associations = FlowAssociations(proxy.reactor, proxy.associate, _tell)
 
     def privilegedStartService(self) -> None:
         """
@@ -139,6 +168,10 @@ class ForwardService(Service):
             return transparent
         protocol = ForwardedDatagrams(self._associations, Address.of(destination.host, destination.port))
         return reactor.listenUDP(place.port, protocol, interface=place.host, maxPacketSize=65535)
+
+
+def _tell(problem: object) -> None:
+    _log.warn("datagrams are not forwarded: {problem}", problem=problem)
 
 
 class ForwardFactory(Factory):

@@ -293,7 +293,7 @@ class Streams:
         link = call.socket
         address = self._upstream.sockaddr_for(link.family)
         if address is None or (address[8:].startswith(sockaddr.MAPPED) and not _takes_mapped(link)):
-            link = _twin(call.socket, self._upstream.family)
+            link = _twin(call.socket)
             address = self._upstream.sockaddr_for(link.family)
         assert address is not None
         return self._start(_Attempt(call, link, peer, early), handshake, address)
@@ -418,9 +418,10 @@ def family_here(link: socket.socket) -> int:
     return link.family
 
 
-def _twin(link: socket.socket, family: int) -> socket.socket:
-    """A socket of *family* with the options of *link*."""
-    twin = socket.socket(family, socket.SOCK_STREAM)
+def _twin(link: socket.socket) -> socket.socket:
+    """A socket with the options of *link*, which reaches IPv6 and IPv4."""
+    twin = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    twin.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     for level, option in _OPTIONS:
         with suppress(OSError):
             twin.setsockopt(level, option, link.getsockopt(level, option))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
-from socket import AF_INET, AF_INET6
+from socket import AF_INET6
 from typing import NamedTuple
 
 from ..client.connecting import Conversation
@@ -44,11 +44,6 @@ class RunProxy:
         for host in of_family or (self._hosts if family == AF_INET6 else ()):
             return sockaddr.build(family, host, self.proxy.port)
         return None
-
-    @property
-    def family(self) -> int:
-        """The family of its best address."""
-        return AF_INET6 if ":" in self._hosts[0] else AF_INET
 
     def handshake(self, destination: Address) -> Conversation:
         """

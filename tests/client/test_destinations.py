@@ -35,6 +35,20 @@ def test_any_host(host: str | bytes, port: int) -> None:
     handshake_for(request_for(Version.SOCKS5, Command.CONNECT, destination), None)
 
 
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("fe80::1%eth0", "'fe80::1%eth0': an address with a zone means something on this machine alone"),
+        ("ex%41mple", "'ex%41mple' is neither an address nor a name that the DNS allows"),
+        ("%", "'%' is neither an address nor a name that the DNS allows"),
+    ],
+)
+def test_what_is_wrong(host: str, told: str) -> None:
+    with pytest.raises(errors.InvalidDestination) as caught:
+        destination_of(host, 80)
+    assert str(caught.value) == told
+
+
 def test_mapped_address() -> None:
     """SOCKS4 gets the IPv4 address that an IPv4-mapped one is; no other IPv6 address has a form."""
     destination = destination_of("::ffff:1.2.3.4", 80)

@@ -47,6 +47,7 @@ from ..support.scripted_proxy import Recorders
         ("http://proxy.example", Kind.HTTP, "proxy.example", 80, None),
         ("https://me:pass@proxy.example", Kind.HTTPS, "proxy.example", 443, UsernamePassword("me", "pass")),
         ("SOCKS5://a%40b:%3A%2F%25@h:9", Kind.SOCKS5, "h", 9, UsernamePassword("a@b", ":/%")),
+        ("socks5://[fe80::1%25eth0]", Kind.SOCKS5, "fe80::1%eth0", 1080, None),
         ("socks5://%FF:@h", Kind.SOCKS5, "h", 1080, UsernamePassword(b"\xff", b"")),
     ],
 )
@@ -66,6 +67,8 @@ def test_from_url(url: str, kind: Kind, host: str, port: int, login: Any) -> Non
         "socks5://me:geheim@h:port",
         "socks5://me:geheim@h:70000",
         "socks5://me:geheim@h/path",
+        "socks5://me:geheim@a b",
+        "socks5://me:geheim@h ",
         "socks5://me:geheim@h?x=1",
         "socks5://me:geheim@[::1",
         "socks4://me:geheim@h",

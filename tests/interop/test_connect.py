@@ -44,6 +44,13 @@ def test_closed_standard_files(proxy: Proxy, answers: Origin, closed: str) -> No
     assert (done.stderr, done.returncode) == (b"", 0)
 
 
+def test_a_standard_output_that_is_full(proxy: Proxy, answers: Origin) -> None:
+    """What fails is not the connection."""
+    line = [*CONNECT, "--proxy", f"127.0.0.1:{proxy.port}", "127.0.0.1", str(answers.port)]
+    done = run(["bash", "-c", '"$@" >/dev/full', "bash", *line], data=UPLOAD)
+    assert (done.stderr, done.returncode) == (b"socksproxy: standard output: no space left on device\n", 1)
+
+
 @pytest.mark.slow
 def test_ssh(proxy: Proxy, tmp_path: Path) -> None:
     """The ProxyCommand of the documentation, with a server that inetd would have started."""

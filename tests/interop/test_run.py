@@ -117,6 +117,7 @@ for only, bound in ((0, False), (1, False), (1, True)):
         assert sock.recv(100) == b"six"
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) and sock.get_inheritable() == bound
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) and not sock.getblocking() is None
+        assert sock.getsockname()[0] == "::ffff:127.0.0.1" and len(sock.getsockname()) == 4
         print(sock.getpeername()[0])
 """
 
@@ -277,6 +278,23 @@ with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:  # with connect
 def test_datagrams(own_names: Proxy) -> None:
     with Echo() as echo:
         assert python(own_names.port, DATAGRAMS, "echo.test", echo.address[1]) == "ENETUNREACH\n"
+
+
+TOO_LONG = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.settimeout(20)
+    sock.connect((sys.argv[1], int(sys.argv[2])))
+    sock.send(bytes(65507))
+    sock.send(b"short")
+    print(sock.recv(100))
+"""
+
+
+def test_a_datagram_that_is_too_long_with_the_proxy_s_header(own_names: Proxy) -> None:
+    """It is lost, as the network loses datagrams, and the next one passes."""
+    with Echo() as echo:
+        assert python(own_names.port, TOO_LONG, "echo.test", echo.address[1]) == "b'short'\n"
 
 
 WAITING = """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
+from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from socksproxy import SOCKSFactory
 from socksproxy.client.proxy import Proxy
@@ -18,6 +20,7 @@ from socksproxy.socksify.forward import ForwardService, Place, parse_place
 
 from ..support.machine import needs_ipv6
 from ..support.origin import Origin, answer_at_the_end, echo
+from ..support.proxy import until
 from ..support.udp import Echo
 
 
@@ -37,7 +40,7 @@ def test_a_place(text: str, place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "host", "host:", ":1", "1:2:3", "::1:53", "host:65536", "sctp:host:1", "[::1]"]
+    "text", ["", "host", "host:", ":1", "1:2:3", "::1:53", "host:0", "host:65536", "sctp:host:1", "[::1]"]
 )
 def test_a_place_that_is_none(text: str) -> None:
     with pytest.raises(ValueError, match=r"HOST:PORT is due"):
@@ -45,13 +48,27 @@ def test_a_place_that_is_none(text: str) -> None:
 
 
 def test_a_destination_needs_a_host() -> None:
-    with pytest.raises(ValueError, match=r"80: \[udp:\]HOST:PORT is due"):
+    with pytest.raises(ValueError, match=r"80: HOST:PORT is due"):
         parse_place("80")
 
 
 def test_each_port_has_a_destination() -> None:
     with pytest.raises(ValueError, match="2 ports to listen on have 1 destinations"):
         ForwardService(Proxy.from_url("socks5://127.0.0.1"), ["1", "2"], ["a:1"])
+
+
+@pytest.mark.parametrize(
+    ("listen", "destination", "told"),
+    [
+        ("localhost:1", "a:1", "localhost:1: an address such as 127.0.0.1 is due, not localhost"),
+        ("udp:localhost:1", "a:1", "udp:localhost:1: an address such as 127.0.0.1 is due, not localhost"),
+        ("1", "udp:a:1", "udp:a:1: the port to listen on needs udp:, too"),
+        ("1", "a..b:1", "'a..b' is neither an address nor a name that the DNS allows"),
+    ],
+)
+def test_what_cannot_be_forwarded(listen: str, destination: str, told: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+        ForwardService(Proxy.from_url("socks5://127.0.0.1"), [listen], [destination])
 
 
 class Forwarding:
@@ -145,3 +162,22 @@ def test_datagrams() -> Any:
         assert (yield forwarding.run(ask, forwarding.ports[0], b"two" * 9000)) == b"two" * 9000
         assert len({source for _, source in there.seen}) == 2
         yield forwarding.stop()
+
+
+@pytest_twisted.inlineCallbacks
+def test_datagrams_that_the_proxy_does_not_take() -> Any:
+    """One line says why, and not one for each datagram."""
+    forwarding = Forwarding(["udp:0"], ["127.0.0.1:1"], "socks4a")
+    with capturedLogs() as events, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for _ in range(3):
+            sock.sendto(b"x", forwarding.ports[0])
+        yield until(lambda: bool(told(events)))
+        yield forwarding.stop()
+    assert told(events) == [
+        "datagrams are not forwarded: a proxy that speaks socks4a does not serve UDP",
+    ]
+
+
+def told(events: Sequence[LogEvent]) -> list[str]:
+    """What *events* say of datagrams."""
+    return [words for words in map(formatEvent, events) if words.startswith("datagrams")]
