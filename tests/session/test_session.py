@@ -287,6 +287,20 @@ def test_sends_on_while_resolving(serve: Serve, size: int) -> Playing:
 
 
 @pytest_twisted.inlineCallbacks
+def test_strangers_have_no_record(serve: Serve) -> Playing:
+    """Another program that looks at the port comes before the test's client, whose record is the first one."""
+    with Origin(echo) as origin:
+        proxy: Proxy = yield serve()
+        with proxy.connect() as sock:
+            with socket.create_connection(proxy.address):
+                pass
+            yield until(lambda: len(proxy.sessions.live) == 1)
+            yield proxy.play(ask5, sock, "127.0.0.1", origin.port)
+            yield proxy.play(echoes, sock)
+        assert (yield proxy.record())["sent"] == 4
+
+
+@pytest_twisted.inlineCallbacks
 def test_sends_on_to_be_refused(serve: Serve) -> Playing:
     """A client whose bytes were held back still reads its refusal."""
     hosts = Hosts({SLOW: None})

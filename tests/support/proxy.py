@@ -68,7 +68,9 @@ class Proxy:
     :param clock: the proxy's time; None: the real one.
     :param heard: what the test's own observer fills; None: the proxy has one of its own.
     :param options: of the factory.
-    :ivar records: the events of the sessions that are over, in order.
+    :ivar records: the events of the sessions that are over, in order. A program on the same machine may look
+        at the port, as one that had the same number before: what says nothing, and is not this test's, is
+        left out.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Proxy:
     ) -> None:
         self.kind = kind
         self.records: list[dict[str, Any]] = [] if heard is None else heard
-        options.setdefault("observer", self.records.append)
+        options.setdefault("observer", self._ended)
         options.setdefault("engine", kind != "transports")
         # A client that says nothing is a session like others for most tests.
         options.setdefault("log_probes", True)
@@ -93,8 +95,13 @@ class Proxy:
             listen = f"haproxy:{_LISTEN}" if kind == "wrapped" else _LISTEN
         self._listen = listen
         self._before: set[str] = set()
+        self._clients: set[str] = set()
         self.port: Any = None
         self.address: Any = None
+
+    def _ended(self, record: dict[str, Any]) -> None:
+        if record["version"] is not None or not self._clients or record["client"] in self._clients:
+            self.records.append(record)
 
     @inlineCallbacks
     def start(self) -> Playing:
@@ -143,8 +150,10 @@ class Proxy:
             sock.connect(self.address)
         else:
             sock = socket.create_connection(self.address, PATIENCE)
+        own = sock.getsockname()
+        if isinstance(own, tuple):
+            self._clients.add(f"{client or own[0]}:{own[1]}")
         if self.kind == "wrapped":
-            own = sock.getsockname()
             header = f"PROXY TCP4 {client or own[0]} 127.0.0.1 {own[1]} {self.address[1]}\r\n"
             sock.sendall(header.encode("ascii"))
         return sock
