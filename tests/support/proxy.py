@@ -100,7 +100,8 @@ class Proxy:
         self.address: Any = None
 
     def _ended(self, record: dict[str, Any]) -> None:
-        if record["version"] is not None or not self._clients or record["client"] in self._clients:
+        silent = record["version"] is None and record["end"] == "client"
+        if not silent or not self._clients or record["client"] in self._clients:
             self.records.append(record)
 
     @inlineCallbacks
