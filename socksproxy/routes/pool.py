@@ -21,9 +21,9 @@ from ..errors import SHORTAGES, UpstreamFailed, UpstreamFull, describe, reply_fo
 from ..logs.debug import POOLS as DEBUG
 from ..net.dial import Pending
 from ..values.pools import UpstreamPool
+from ..values.upstreams import DIRECT
 from ..wire.words import UNSPECIFIED, Address, Command, Reply
 from .choosing import NO_KEY, key_for
-from .direct import Direct
 from .interfaces import ListenHere, Route, Trail, UpstreamAssociation, UpstreamBound
 from .members import Member, Members, is_its_own
 from .own import IRoute
@@ -56,11 +56,6 @@ def try_seconds(pool: UpstreamPool, seconds: float) -> float:
     return seconds / min(pool.tries, _SILENT)
 
 
-def serves(way: Route, command: Command) -> bool:
-    """Whether *command* leaves by *way* where no member is left: ``direct`` carries connections alone."""
-    return command is Command.CONNECT or (not isinstance(way, Direct) and way.carries(command))
-
-
 @implementer(IRoute)
 class PoolRoute:
     """
@@ -69,7 +64,7 @@ class PoolRoute:
     :param clock: tells the time.
     :param members: the members, and what is known of them.
     :param way: gives the route through a member.
-    :param otherwise: where connections leave if no member is left; None: nowhere.
+    :param otherwise: the way of all that finds no member left; None: there is none.
     :param seconds: the seconds in which a connection gets past silent members.
     """
 
@@ -96,8 +91,21 @@ class PoolRoute:
         if command is Command.CONNECT:
             return True
         self.members.refresh()
-        if self.otherwise is not None and serves(self.otherwise, command):
-            return True
+        return self._members_carry(command) or self.otherwise_for(command) is not None
+
+    def otherwise_for(self, command: Command) -> Route | None:
+        """
+        The way of *command* where no member is left; None: there is none.
+
+        What no member carries does not leave directly: the client's connections leave through members.
+        """
+        other = self.otherwise
+        if other is None or not other.carries(command):
+            return None
+        directly = self.members.settings.otherwise == DIRECT and command is not Command.CONNECT
+        return None if directly and not self._members_carry(command) else other
+
+    def _members_carry(self, command: Command) -> bool:
         return any(command in member.commands for member in self.members)
 
     @property
@@ -336,11 +344,9 @@ class PoolDial:
         if self._problem is not None and self._problem[1]:
             self._result.errback(self._problem[0])
             return
-        other = route.otherwise
-        if other is not None and serves(other, self._command):
-            if other.via is None:
-                trail.tries += 1
-            trail.via, trail.asked, trail.reply = other.via or "direct", False, None
+        other = route.otherwise_for(self._command)
+        if other is not None:
+            trail.via, trail.asked, trail.reply = other.via or route.members.settings.otherwise, False, None
             self._pending = pending = self._ask(other)
             pending.addBoth(self._otherwise)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
+from socksproxy.net.sockets import Leaving
 from socksproxy.policy.compiled import RulePolicy
 from socksproxy.policy.rules import Rule
 from socksproxy.routes.member_files import MembersFile
@@ -18,13 +20,16 @@ from socksproxy.values.upstreams import Upstream
 from socksproxy.wire.words import Address, Command
 
 from ..conftest import Serve
+from ..net.test_sockets import namespace
 from ..routes.test_upstream import scripted
 from ..support.origin import Origin, echo
+from ..support.programs import require
 from ..support.proxy import (
     Playing,
     Proxy,
     ask4,
     ask5,
+    closed_port,
     echoes,
     greet,
     reactor,
@@ -34,9 +39,10 @@ from ..support.proxy import (
     until,
 )
 from ..support.scripted_proxy import ScriptedEnd, Step, close, open5
+from ..support.socket_marks import MARK, needs_marks, sockets_with_mark
 from ..support.upstreams import through, upstream
 
-assert scripted  # a fixture
+assert scripted, namespace  # fixtures
 
 #: The first and the second reply of a proxy that is none.
 FIRST = b"\x05\x00\x00\x01\xc6\x33\x64\x01\x13\x88"
@@ -305,6 +311,63 @@ def test_direct_member(serve: Serve) -> Playing:
 
     assert (yield proxy.play(other_peer)) == 1
     yield until(lambda: context.ways.counters["here"].sessions == 0)
+
+
+@pytest_twisted.inlineCallbacks
+def test_otherwise_direct(serve: Serve) -> Playing:
+    """Where no member that carries BIND lives, this machine listens as for a direct upstream."""
+    ways = {"dead": upstream("socks5", closed_port(), bind=True), "http": upstream("http", 9)}
+    pool = UpstreamPool(members=["dead"], otherwise="direct")
+    options = {"upstreams": ways, "pools": {"eu": pool}, "via": "eu"}
+    proxy: Proxy = yield serve(outgoing=["127.0.0.7"], **options)
+    told, _ = yield proxy.play(binds, proxy, 5)
+    assert told.host == "127.0.0.7"
+    record = yield proxy.record()
+    assert (record["via"], record["tries"]) == ("direct", 2)
+    never = (["dead"], "refuse", 1), (["http"], "direct", 7)
+    for members, otherwise, reply in never:
+        proxy.factory.reconfigure(pools={"eu": UpstreamPool(members=members, otherwise=otherwise)})
+        with proxy.connect() as sock:
+            assert (yield proxy.play(ask5, sock, "127.0.0.1", 0, Command.BIND))[0] == reply
+
+
+@pytest_twisted.inlineCallbacks
+def test_namespace(serve: Serve, namespace: str) -> Playing:
+    """A direct way of a network namespace listens there, where alone the peer can come."""
+    subprocess.run([require("ip"), "-n", namespace, "link", "set", "lo", "up"], check=True)
+    home = Upstream(type="direct", netns=namespace)
+    proxy: Proxy = yield serve(upstreams={"home": home}, via="home")
+
+    def scenario() -> None:
+        with proxy.connect() as sock:
+            code, told = ask5(sock, "127.0.0.1", 0, Command.BIND)
+            assert code == 0
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((told.host, told.port), 20)
+            inside = Leaving(netns=namespace).new_socket(socket.AF_INET, socket.SOCK_STREAM)
+            with socket.socket(fileno=inside.detach()) as peer:
+                peer.settimeout(20)
+                peer.connect((told.host, told.port))
+                assert reply5(sock)[0] == 0
+                echoed = b"220 hello"
+                peer.sendall(echoed)
+                assert sock.recv(100) == echoed
+
+    yield proxy.play(scenario)
+
+
+@needs_marks
+@pytest_twisted.inlineCallbacks
+def test_mark(serve: Serve) -> Playing:
+    """The port of a direct way with a mark has it, so that the answers to the peer have it."""
+    proxy: Proxy = yield serve(upstreams={"home": Upstream(type="direct", mark=MARK)}, via="home")
+
+    def scenario() -> None:
+        with proxy.connect() as sock:
+            assert ask5(sock, "127.0.0.1", 0, Command.BIND)[0] == 0
+            assert sockets_with_mark() == [(socket.SOCK_STREAM, True)]
+
+    yield proxy.play(scenario)
 
 
 @pytest_twisted.inlineCallbacks

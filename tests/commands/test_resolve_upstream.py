@@ -16,7 +16,7 @@ from socksproxy.wire.words import Address, AddressType, Command
 from ..conftest import Serve
 from ..routes.test_upstream import scripted
 from ..support.hosts import Both, Hosts
-from ..support.proxy import Playing, Proxy, ask4, ask5, until
+from ..support.proxy import Playing, Proxy, ask4, ask5, closed_port, until
 from ..support.scripted_proxy import close, open5
 from ..support.upstreams import through, upstream
 
@@ -69,6 +69,19 @@ def test_direct_member(serve_as: Serve) -> Playing:
     found = yield proxy.play(resolved, proxy, "192.0.2.77", Command.RESOLVE_PTR)
     assert found == (0, Address("back.example", 0, AddressType.DOMAIN_NAME))
     assert (yield proxy.play(resolved, proxy, "192.0.2.78", Command.RESOLVE_PTR))[0] == 4
+
+
+@pytest_twisted.inlineCallbacks
+def test_otherwise_direct(serve_as: Serve) -> Playing:
+    """So does a pool where no member lives, and direct is written."""
+    hosts = Both({"www.example": ["127.0.0.1"]}, {"192.0.2.77": "back.example"})
+    ways = {"dead": upstream("socks5", closed_port(), resolve_commands=True), "http": upstream("http", 9)}
+    options = {"upstreams": ways, "via": "eu", "resolver": hosts}
+    for member, reply in (("dead", 0), ("http", 7)):
+        pool = UpstreamPool(members=[member], otherwise="direct")
+        proxy: Proxy = yield serve_as(pools={"eu": pool}, **options)
+        for command, host in ((Command.RESOLVE, "www.example"), (Command.RESOLVE_PTR, "192.0.2.77")):
+            assert (yield proxy.play(resolved, proxy, host, command))[0] == reply
 
 
 NAME = b"\x05\x00\x00\x03\x0bwww.example\x00\x00"

@@ -170,6 +170,17 @@ def test_otherwise_direct(serve_as: Serve, origin: Origin) -> Playing:
 
 
 @pytest_twisted.inlineCallbacks
+def test_otherwise_by_name(serve_as: Serve, origin: Origin) -> Playing:
+    """An upstream of type direct is one, too; each try counts once."""
+    more = {"m0": upstream("socks5", closed_port()), "here": Upstream(type="direct")}
+    pools = {"eu": UpstreamPool(members=["m0"], otherwise="here")}
+    proxy: Proxy = yield serve_as(upstreams=more, pools=pools, via="eu")
+    assert (yield proxy.play(asked, proxy, "127.0.0.1", origin.port)) == 0
+    record = yield proxy.record()
+    assert (record["via"], record["tries"]) == ("here", 2)
+
+
+@pytest_twisted.inlineCallbacks
 def test_otherwise_is_not_for_answers(serve_as: Serve, scripted: Any, origin: Origin) -> Playing:
     """What a member says of the destination is the answer, whatever stands in otherwise."""
     for code in (1, 3, 5):

@@ -288,7 +288,7 @@ def test_sends_on_while_resolving(serve: Serve, size: int) -> Playing:
 
 @pytest_twisted.inlineCallbacks
 def test_strangers_have_no_record(serve: Serve) -> Playing:
-    """Another program that looks at the port comes before the test's client, whose record is the first one."""
+    """Another program that looks at the port comes first; the first record is the test's client's."""
     with Origin(echo) as origin:
         proxy: Proxy = yield serve()
         with proxy.connect() as sock:

@@ -33,6 +33,7 @@ from socksproxy.wire.words import UNSPECIFIED, Address
 from ..support.hosts import Hosts
 from ..support.proxy import closed_port
 from ..support.scripted_proxy import ScriptedProxy, Step, close, open5
+from ..support.socket_marks import MARK, needs_marks, sockets_with_mark
 from ..support.udp import (
     Client,
     Echo,
@@ -140,6 +141,48 @@ async def test_direct_upstream(kind: str) -> None:
     hosts = Hosts({"here.example": ["127.0.0.1"]})
     async with serving(kind, upstreams=ways, via="home", resolver=hosts) as proxy:
         await proxy.run(by_interface)
+
+
+@kinds
+@pytest_twisted.ensureDeferred
+async def test_otherwise_direct(kind: str) -> None:
+    """Where no member that carries datagrams lives, they leave as by a direct upstream: it is written."""
+    hosts = Hosts({"here.example": ["127.0.0.1"]})
+    pool = UpstreamPool(members=["dead"], otherwise="direct")
+    ways = {"dead": upstream("socks5", closed_port())}
+    options = {"upstreams": ways, "pools": {"eu": pool}, "via": "eu", "resolver": hosts}
+    async with serving(kind, outgoing=["127.0.0.7"], **options) as proxy:
+        await proxy.run(by_interface)
+        await proxy.run(otherwise_directly)
+
+
+def otherwise_directly(proxy: Proxy) -> None:
+    with Echo() as echo, Client(proxy) as client:
+        assert client.ask(b"ping", echo.address) == b"ping"
+        assert echo.seen[0][1][0] == "127.0.0.7"
+        client.close()
+        wait_for(lambda: len(proxy.records) == 2)
+        assert proxy.records[1]["via"] == "direct"
+
+
+def marked(proxy: Proxy) -> None:
+    with Echo() as echo, Client(proxy) as client:
+        assert client.ask(b"ping", echo.address) == b"ping"
+        assert (socket.SOCK_DGRAM, False) in sockets_with_mark()
+
+
+@needs_marks
+@pytest.mark.parametrize("direct", [True, False])
+@kinds
+@pytest_twisted.ensureDeferred
+async def test_mark(kind: str, direct: bool) -> None:
+    """All datagrams have the mark, to the destination and to a proxy."""
+    async with serving("engine") as exit_:
+        ways = through("socks5", exit_.address[1], mark=MARK)
+        if direct:
+            ways["upstreams"] = {"one": Upstream(type=UpstreamType.DIRECT, mark=MARK)}
+        async with serving(kind, **ways) as proxy:
+            await proxy.run(marked)
 
 
 def there_and_back(proxy: Proxy) -> None:
@@ -576,7 +619,7 @@ async def test_pool(first: str) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_pool_without_udp() -> None:
-    """e 19, 42: no member can; the direct way that is written is for connections."""
+    """e 19, 42: no member can, so that connections alone may leave directly when no member is left."""
     ways = {"one": upstream("http", 1), "two": upstream("socks5", 1, udp=False)}
     pool = UpstreamPool(members=["one", "two"], otherwise="direct")
     async with serving("engine", upstreams=ways, pools={"eu": pool}, via="eu") as proxy:
