@@ -120,7 +120,8 @@ class ServerSettings:
     :ivar proxy_from: the addresses and networks of balancers whose PROXY headers count, on listeners that
         expect such headers (``haproxy:``); empty: all headers count there.
     :ivar busy_poll: the microseconds for which the engine asks for events without sleep, where the last ones
-        came that soon, at most 1,000; 0: it sleeps. Servers of one reactor share the engine.
+        came that soon, at most 1,000; 0: it sleeps. Servers of one reactor share the engine, and the setting
+        of the last one holds.
     :ivar log_probes: whether *observer* also receives events of clients that connect and send nothing.
     :raises ValueError: for an address or a network that is not a literal one, a word of
         *outgoing* that has no meaning, a second listening address of a family, methods without a portal,
@@ -151,7 +152,7 @@ class ServerSettings:
     advertise: Advertised = attrs.field(default=Advertised(), converter=advertised_of)
     resolve_commands: bool = True
     proxy_from: Balancers = attrs.field(default=Balancers(), converter=balancers_of)
-    busy_poll: int = attrs.field(default=0, validator=_check_busy_poll)
+    busy_poll: int = attrs.field(default=50, validator=_check_busy_poll)
     log_probes: bool = False
 
 

@@ -611,9 +611,9 @@ OPTIONS: tuple[Option, ...] = (
         table="workers",
         types=WHOLE,
         parse=count(or_zero="for not at all", most=LONGEST_BUSY_POLL),
-        default="0",
+        default="50",
         unit="microseconds",
-        example="50",
+        example="0",
         field="busy_poll",
     ),
 )

@@ -425,8 +425,7 @@ class ServerContext:
         """The reactor's relay engine, or None where there can be none."""
         if self._engine is None or self._engine.closed:
             self._engine = engine_for(self.reactor) if self.settings.engine else None
-            if self.settings.busy_poll:
-                self._poll_busily()
+            self._poll_busily()
         return self._engine
 
     def _poll_busily(self) -> None:

@@ -84,7 +84,7 @@ SAID: dict[str, tuple[str, list[str], list[str]]] = {
     "server-log-format": ('"json"', ["--server-log-format=json"], ["--server-log-format=text"]),
     "workers": ("2", ["--workers=2"], ["--workers=1"]),
     "drain": ("2.5", ["--drain=2.5"], ["--drain=0"]),
-    "busy-poll": ("50", ["--busy-poll=50"], ["--busy-poll=60"]),
+    "busy-poll": ("0", ["--busy-poll=0"], ["--busy-poll=50"]),
     "max-sessions": ("2", ["--max-sessions=2"], ["--max-sessions=3"]),
     "max-sessions-per-client": ("2", ["--max-sessions-per-client=2"], ["--max-sessions-per-client=3"]),
     "max-binds-per-client": ("2", ["--max-binds-per-client=2"], ["--max-binds-per-client=32"]),

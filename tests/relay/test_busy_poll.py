@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from itertools import accumulate, cycle, islice
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ if sys.platform != "linux":
     pytest.skip("the engine is Linux's", allow_module_level=True)
 
 from socksproxy import SOCKSFactory
-from socksproxy.relay.busy_poll import BusyPoll, Events
+from socksproxy.relay.busy_poll import LONGEST_REST, BusyPoll, Events
 from socksproxy.relay.epoll_events import READ
 from socksproxy.values.errors import ConfigError
 
@@ -31,13 +33,14 @@ class Kernel:
 
     :param times: when events come, in seconds, in order.
     :ivar asked: the questions that did not sleep.
+    :ivar in_vain: those of them that found nothing.
     :ivar slept: the timeouts of those that did.
     """
 
     def __init__(self, *times: float) -> None:
         self.time = 0.0
         self.times = list(times)
-        self.asked = 0
+        self.asked = self.in_vain = 0
         self.slept: list[float] = []
         self.busy = BusyPoll(self.poll, MOST, lambda: self.time)
 
@@ -53,6 +56,7 @@ class Kernel:
         if self.times and self.times[0] <= self.time:
             del self.times[0]
             return SOMETHING
+        self.in_vain += not timeout
         return []
 
     def wait(self, timeout: float = -1) -> Events:
@@ -85,6 +89,90 @@ def test_no_event_follows() -> None:
     before = kernel.asked
     kernel.wait()
     assert (kernel.asked, kernel.slept) == (before, [-1, -1, -1])
+
+
+def gaps(*microseconds: float) -> list[float]:
+    """The times of 3,000 events with these gaps between them, again and again."""
+    return list(accumulate(islice(cycle(each * 1e-6 for each in microseconds), 3000)))
+
+
+def random_gaps(mean: float) -> list[float]:
+    source = random.Random(13)
+    return gaps(*(source.expovariate(1 / mean) for _ in range(3000)))
+
+
+VAIN = {
+    "60 µs": gaps(60),
+    "100 µs": gaps(100),
+    "1 ms": gaps(1000),
+    "every other one soon": gaps(30, 60),
+    "an answer, and a client that thinks": gaps(20, 1000),
+    "an answer, and a client that nearly comes soon": gaps(20, 51),
+    "bursts": gaps(*[0] * 9, 300),
+    "short bursts": gaps(20, 20, 300),
+    "at random, 100 µs": random_gaps(100),
+    "at random, 200 µs": random_gaps(200),
+    "at random, 1 ms": random_gaps(1000),
+}
+
+
+@pytest.mark.parametrize("times", VAIN.values(), ids=VAIN)
+def test_events_for_which_it_asks_in_vain(times: Sequence[float]) -> None:
+    """Where fewer than half of the waits would find events, next to no time goes to questions in vain."""
+    kernel = Kernel(*times)
+    while kernel.times:
+        assert kernel.wait() == SOMETHING
+    assert kernel.in_vain * QUESTION < 0.025 * kernel.time
+    assert kernel.time < times[-1] + 1e-3
+
+
+@pytest.mark.parametrize("soon", [30, 45])
+def test_events_come_soon_again(soon: float) -> None:
+    """However long it has asked in vain, a few hundred events that come soon make it ask again."""
+    kernel = Kernel(*gaps(20, 1000))
+    while kernel.times:
+        kernel.wait()
+    kernel.times = [kernel.time + each for each in gaps(soon)]
+    for _ in range(LONGEST_REST + 10):
+        kernel.wait()
+    kernel.slept.clear()
+    while kernel.times:
+        kernel.wait()
+    assert kernel.slept == []
+
+
+class SharedCore(Kernel):
+    """
+    The other end needs the core, and has it while the server sleeps.
+
+    :ivar preempts: whether the other end also gets the core while the server asks, after a while.
+    """
+
+    preempts = False
+
+    def poll(self, timeout: float, maxevents: int) -> Events:
+        self.time += QUESTION
+        if timeout:
+            self.slept.append(timeout)
+            self.time += 20e-6
+            return SOMETHING
+        self.asked += 1
+        self.in_vain += 1
+        if not self.preempts or self.in_vain % 20:
+            return []
+        self.time += 1e-3
+        return SOMETHING
+
+
+@pytest.mark.parametrize("preempts", [False, True])
+def test_one_core_for_both_ends(preempts: bool) -> None:
+    """It hardly asks: the answer comes late, or only once it sleeps."""
+    kernel = SharedCore()
+    kernel.preempts = preempts
+    for _ in range(3000):
+        assert kernel.wait() == SOMETHING
+    assert len(kernel.slept) > 2950
+    assert kernel.in_vain * QUESTION < 0.025 * kernel.time
 
 
 def test_only_calls_of_the_reactor() -> None:
@@ -161,20 +249,21 @@ def test_a_relay(timeouts: list[float]) -> Generator[Any, Any, None]:
 
 
 def test_settings() -> None:
-    """The engine has the server's setting, also after a reload. A server without it changes nothing."""
-    factory = SOCKSFactory(reactor, busy_poll=50)
-    other = SOCKSFactory(reactor)
+    """The engine has the setting of the server that comes last, also after a reload."""
+    factory = SOCKSFactory(reactor)
+    other = SOCKSFactory(reactor, busy_poll=0)
     factory.doStart()
     try:
         engine = factory.context.engine
         assert engine is not None
-        assert engine is other.context.engine
 
         def of_engine() -> float:
             owner = getattr(engine._poll, "__self__", None)
             return owner._seconds if isinstance(owner, BusyPoll) else 0.0
 
         assert of_engine() == pytest.approx(50e-6)
+        assert engine is other.context.engine
+        assert of_engine() == 0.0
         factory.reconfigure(busy_poll=70)
         assert of_engine() == pytest.approx(70e-6)
         other.reconfigure(log_probes=True)
