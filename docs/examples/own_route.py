@@ -8,8 +8,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import react
 from zope.interface import implementer
 
-from socksproxy import Address, SOCKSError, SOCKSFactory
-from socksproxy.routes import IRoute
+from socksproxy import Address, Command, SOCKSError, SOCKSFactory
+from socksproxy.routes import ICommandsRoute
 from socksproxy.values import Upstream, UpstreamPool
 
 #: Where to by which way, and None for not at all: the countries of your customers, for example.
@@ -23,19 +23,38 @@ def country_of(host: str) -> str:
     return "at home" if host == "127.0.0.1" else "abroad"
 
 
-@implementer(IRoute)
+@implementer(ICommandsRoute)  # IRoute, with dial() alone, is enough for CONNECT
 class ByCountry:
-    """Leaves by the way of the destination's country."""
+    """Leaves by the way of the destination's country; all datagrams leave by the pool."""
 
     resolves = False  # the server looks names up, and asks its policy about the addresses
     via = "by country"
     factory: SOCKSFactory
 
     def dial(self, address: Address, engine: bool, trail: Any = None) -> Any:
+        way = self.way_to(address)
+        return refusal() if way is None else way.dial(address, engine, trail)
+
+    def carries(self, command: Command) -> bool:
+        return command is not Command.RESOLVE_PTR
+
+    def associate(self, trail: Any) -> Any:  # where to is not known yet
+        return self.factory.way("exits").associate(trail)
+
+    def bind(self, peer: Address, engine: bool, trail: Any, listen: Any) -> Any:
+        way = self.way_to(peer)
+        return refusal() if way is None else way.bind(peer, engine, trail, listen)
+
+    def resolve(self, command: Command, destination: Address, trail: Any) -> Any:
+        raise NotImplementedError("the server looks names up, because resolves is False")
+
+    def way_to(self, address: Address) -> Any:
         way = WAYS[country_of(address.host)]
-        if way is None:
-            return fail(SOCKSError("no connection leaves for this country"))
-        return self.factory.way(way).dial(address, engine, trail)
+        return None if way is None else self.factory.way(way)
+
+
+def refusal() -> Any:
+    return fail(SOCKSError("no connection leaves for this country"))
 
 
 def make_factory(reactor: Any, exits: list[str], **options: Any) -> SOCKSFactory:

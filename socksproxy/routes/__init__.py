@@ -8,13 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .own import IRoute
+    from .own import ICommandsRoute, IRoute
     from .pool import Pool
     from .upstream import UpstreamRoute
 
-__all__ = ["IRoute", "Pool", "UpstreamRoute"]
+__all__ = ["ICommandsRoute", "IRoute", "Pool", "UpstreamRoute"]
 
-_MODULES = {"IRoute": "own", "Pool": "pool", "UpstreamRoute": "upstream"}
+_MODULES = {"ICommandsRoute": "own", "IRoute": "own", "Pool": "pool", "UpstreamRoute": "upstream"}
 
 
 def __getattr__(name: str) -> object:

@@ -24,7 +24,7 @@ from ..values.outgoing import Outgoing, free_bind
 from ..wire.words import UNSPECIFIED, Address, AddressType, Command, Reply
 from .counters import UpstreamCounters, enter
 from .interfaces import ListenHere, Trail, UpstreamAssociation, UpstreamBound
-from .own import IRoute
+from .own import ICommandsRoute, IRoute
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ class Direct:
             link.bind((host, 0))
 
 
-@implementer(IRoute)
+@implementer(ICommandsRoute)
 class DirectUpstream:
     """
     A direct way with a name: an upstream of type direct.

@@ -4,16 +4,17 @@ Ways out of an embedder's own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import fail
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from zope.interface import Attribute, Interface
 
 from ..errors import SOCKSError, UpstreamFailed, describe
 from ..net.dial import Pending
 from ..wire.words import Address, Command
-from .interfaces import Trail
+from .interfaces import ListenHere, Trail, UpstreamAssociation, UpstreamBound
 
 _log = Logger(namespace="socksproxy")
 
@@ -22,7 +23,8 @@ class IRoute(Interface):
     """
     A way out. Upstreams, pools and the direct way provide it, and so does a way of your own.
 
-    A route carries CONNECT. The server refuses all other commands that would leave by it, with reply 7.
+    A route carries CONNECT. The server refuses all other commands that would leave by it, with reply 7,
+    unless the route provides :class:`~socksproxy.routes.ICommandsRoute`.
     """
 
     resolves: bool = Attribute(
@@ -48,6 +50,49 @@ class IRoute(Interface):
         """
 
 
+class ICommandsRoute(IRoute):
+    """
+    A way out that carries other commands than CONNECT, too. A route of your own leads them on by a ready-made
+    way of :meth:`.SOCKSFactory.way`, all of which provide this interface.
+
+    All methods get the record of the request, as :meth:`IRoute.dial` does. Each returns a Deferred that can
+    be cancelled, and that fails as the one of :meth:`IRoute.dial` does.
+    """
+
+    def carries(command: Command) -> bool:
+        """
+        Whether requests for *command* can leave by this way. If not, the client gets reply 7.
+
+        :param command: a :class:`~socksproxy.Command`.
+        """
+
+    def associate(trail: Trail) -> Deferred[UpstreamAssociation]:
+        """
+        Ask for an association, for all datagrams of a client that leave by this way. The destinations are not
+        known yet.
+
+        :returns: what the method of a ready-made way has returned.
+        """
+
+    def bind(peer: Address, engine: bool, trail: Trail, listen: ListenHere) -> Deferred[UpstreamBound]:
+        """
+        Listen for a connection from *peer*. A route of your own decides by itself, also where the client has
+        a connection to that host already.
+
+        :param engine: as for :meth:`IRoute.dial`.
+        :param listen: listens at this machine; for ready-made ways.
+        :returns: what the method of a ready-made way has returned.
+        """
+
+    def resolve(command: Command, destination: Address, trail: Trail) -> Deferred[Address]:
+        """
+        Look up a name (RESOLVE) or an address (RESOLVE_PTR). Names come only where
+        :attr:`IRoute.resolves` is true.
+
+        :returns: fires with the answer: an :class:`~socksproxy.Address` with an address, or with a name.
+        """
+
+
 class OwnRoute:
     """
     The way out *route* of an embedder, as the server uses it.
@@ -61,6 +106,7 @@ class OwnRoute:
 
     def __init__(self, name: str, route: Any) -> None:
         self._route = route
+        self._more = ICommandsRoute.providedBy(route)
         self.identity: object = name, route
         self.via: str = route.via or name
 
@@ -71,18 +117,42 @@ class OwnRoute:
 
     def carries(self, command: Command) -> bool:
         """See :meth:`socksproxy.routes.interfaces.Route.carries`."""
-        return command is Command.CONNECT
+        if command is Command.CONNECT:
+            return True
+        try:
+            return self._more and bool(self._route.carries(command))
+        except Exception:
+            _log.failure("the way out {name} failed", name=self.via)
+            return False
 
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """See :meth:`IRoute.dial`."""
+        pending: Pending = self._asked(lambda: self._route.dial(address, engine, trail))
+        return pending
+
+    def associate(self, trail: Trail) -> Deferred[UpstreamAssociation]:
+        """See :meth:`ICommandsRoute.associate`."""
+        asked: Deferred[UpstreamAssociation] = self._asked(lambda: self._route.associate(trail))
+        return asked
+
+    def bind(self, peer: Address, engine: bool, trail: Trail, listen: ListenHere) -> Deferred[UpstreamBound]:
+        """See :meth:`ICommandsRoute.bind`."""
+        asked: Deferred[UpstreamBound] = self._asked(lambda: self._route.bind(peer, engine, trail, listen))
+        return asked
+
+    def resolve(self, command: Command, destination: Address, trail: Trail) -> Deferred[Address]:
+        """See :meth:`ICommandsRoute.resolve`."""
+        asked: Deferred[Address] = self._asked(lambda: self._route.resolve(command, destination, trail))
+        return asked
+
+    def _asked(self, ask: Callable[[], Any]) -> Any:
+        """What *ask* returns; whatever it raises means that the route does not work."""
         try:
-            pending: Pending = self._route.dial(address, engine, trail)
+            return ask()
         except Exception as problem:
-            # An embedder's route may raise anything, which means that it does not work.
             if not isinstance(problem, (SOCKSError, OSError)):
                 _log.failure("the way out {name} failed", name=self.via)
             return fail(UpstreamFailed(f"{self.via}: {describe(problem)}", self.via))
-        return pending
 
     def source(self, address: Address) -> str | None:
         """See :meth:`socksproxy.routes.interfaces.Route.source`."""

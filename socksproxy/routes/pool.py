@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..errors import SHORTAGES, UpstreamFailed, UpstreamFull, describe, reply_for
+from ..errors import SHORTAGES, CommandNotSupported, UpstreamFailed, UpstreamFull, describe, reply_for
 from ..logs.debug import POOLS as DEBUG
 from ..net.dial import Pending
 from ..values.pools import UpstreamPool
@@ -26,7 +26,7 @@ from ..wire.words import UNSPECIFIED, Address, Command, Reply
 from .choosing import NO_KEY, key_for
 from .interfaces import ListenHere, Route, Trail, UpstreamAssociation, UpstreamBound
 from .members import Member, Members, is_its_own
-from .own import IRoute
+from .own import ICommandsRoute
 
 #: Seconds in which a connection gets past silent members.
 PATIENCE = 7.5
@@ -56,7 +56,7 @@ def try_seconds(pool: UpstreamPool, seconds: float) -> float:
     return seconds / min(pool.tries, _SILENT)
 
 
-@implementer(IRoute)
+@implementer(ICommandsRoute)
 class PoolRoute:
     """
     Connects to destinations through the members of a pool.
@@ -152,6 +152,8 @@ class PoolRoute:
         ask: Callable[[Route], Pending],
         command: Command = Command.CONNECT,
     ) -> Deferred[Any]:
+        if not self.carries(command):
+            return fail(CommandNotSupported(f"{self.via} does not carry {command.name}"))
         self.members.refresh()
         return PoolDial(self, address, trail, ask, command).start()
 

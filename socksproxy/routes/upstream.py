@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from ..client.connecting import relay_host
 from ..client.handshake import Work
-from ..errors import UpstreamFailed
+from ..errors import CommandNotSupported, UpstreamFailed
 from ..net.dial import Dialed, Pending, dial
 from ..net.resolve import NameLookups
 from ..relay.engine import RelayEngine
@@ -31,11 +31,11 @@ from .by_endpoint import connect_by
 from .direct import Direct
 from .hops import Hop
 from .interfaces import ListenHere, Trail, UpstreamAssociation, UpstreamBound
-from .own import IRoute
+from .own import ICommandsRoute
 from .tries import Try
 
 
-@implementer(IRoute)
+@implementer(ICommandsRoute)
 class UpstreamRoute:
     """
     Connects to destinations through proxies.
@@ -118,6 +118,8 @@ class UpstreamRoute:
 
     def associate(self, trail: Trail) -> Deferred[UpstreamAssociation]:
         """See :meth:`socksproxy.routes.interfaces.ProxyRoute.associate`."""
+        if not self.carries(Command.UDP_ASSOCIATE):
+            return self._carries_no(Command.UDP_ASSOCIATE)
 
         def ask(number: int, trail: Trail) -> Deferred[Dialed]:
             hops = self.hops[:number]
@@ -127,6 +129,8 @@ class UpstreamRoute:
 
     def bind(self, peer: Address, engine: bool, trail: Trail, listen: ListenHere) -> Deferred[UpstreamBound]:
         """See :meth:`socksproxy.routes.interfaces.ProxyRoute.bind`."""
+        if not self.carries(Command.BIND):
+            return self._carries_no(Command.BIND)
         trying = Try(self, peer, trail, Command.BIND)
         accepted = trying.result
         bound: Deferred[UpstreamBound] = Deferred(lambda _: accepted.cancel())
@@ -151,8 +155,13 @@ class UpstreamRoute:
 
     def resolve(self, command: Command, destination: Address, trail: Trail) -> Deferred[Address]:
         """See :meth:`socksproxy.routes.interfaces.ProxyRoute.resolve`."""
+        if not self.carries(command):
+            return self._carries_no(command)
         asked: Deferred[Any] = Try(self, destination, trail, command).start(False)
         return asked.addCallback(_answer, trail)
+
+    def _carries_no(self, command: Command) -> Deferred[Any]:
+        return fail(CommandNotSupported(f"{self.via} does not carry {command.name}"))
 
     def source(self, address: Address) -> str | None:
         """See :meth:`socksproxy.routes.interfaces.Route.source`."""
@@ -183,7 +192,7 @@ def _answer(dialed: Dialed, trail: Trail) -> Address:
     return dialed.bound
 
 
-@implementer(IRoute)
+@implementer(ICommandsRoute)
 class Nowhere:
     """
     A way out that the configuration does not have, or no longer has; every attempt fails.
@@ -206,6 +215,21 @@ class Nowhere:
 
     def dial(self, address: Address, engine: bool, trail: Trail | None = None) -> Pending:
         """See :meth:`socksproxy.routes.interfaces.Route.dial`."""
+        return self._fails()
+
+    def associate(self, trail: Trail) -> Deferred[UpstreamAssociation]:
+        """See :meth:`socksproxy.routes.interfaces.ProxyRoute.associate`."""
+        return self._fails()
+
+    def bind(self, peer: Address, engine: bool, trail: Trail, listen: ListenHere) -> Deferred[UpstreamBound]:
+        """See :meth:`socksproxy.routes.interfaces.ProxyRoute.bind`."""
+        return self._fails()
+
+    def resolve(self, command: Command, destination: Address, trail: Trail) -> Deferred[Address]:
+        """See :meth:`socksproxy.routes.interfaces.ProxyRoute.resolve`."""
+        return self._fails()
+
+    def _fails(self) -> Deferred[Any]:
         return fail(UpstreamFailed(f"{self.via}: there is no such way out", self.via))
 
     def source(self, address: Address) -> str | None:

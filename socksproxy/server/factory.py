@@ -5,7 +5,7 @@ The SOCKS server as Twisted sees it: a factory, and a protocol on any stream tra
 from __future__ import annotations
 
 from socket import AF_INET6, AF_UNIX, SocketType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import attrs
 from twisted.cred.credentials import ICredentials
@@ -39,7 +39,7 @@ from ..net.ports import host_of
 from ..net.tcp_options import set_options
 from ..relay.interfaces import RelayOwner
 from ..relay.transports import TransportsRelay, reached_by
-from ..routes.interfaces import Route
+from ..routes.interfaces import ProxyRoute
 from ..session.billing import Billing
 from ..session.early_data import READ
 from ..session.registry import Registry
@@ -59,6 +59,7 @@ from ..twisted_internals import (
 )
 from ..values.outgoing import Outgoing
 from ..values.records import RecordSettings
+from ..values.upstreams import DIRECT
 from ..wire.proxy import ProxyHeader
 from .balanced import NO_HEADER, Arrival, arrive, reached, shown
 from .sockets import pace, take_over
@@ -442,14 +443,17 @@ class SOCKSFactory(Factory):
         """
         return self.sessions.drain(seconds)
 
-    def way(self, name: str) -> Route:
+    def way(self, name: str) -> ProxyRoute:
         """
-        The way out *name*, an :class:`~socksproxy.routes.IRoute`, by which a route of your own leads on.
+        The way out *name*, an :class:`~socksproxy.routes.ICommandsRoute`, by which a route of your own leads
+        on.
 
         :param name: ``direct``, or the name of an upstream, a pool or a route of your own. Connections by a
             way that there is not fail.
         """
-        return self.context.route_by(name, Outgoing())
+        if name == DIRECT:
+            return self.context.ways.direct(Outgoing())
+        return cast("ProxyRoute", self.context.route_by(name, Outgoing()))
 
     def startFactory(self) -> None:
         """The first port is open."""

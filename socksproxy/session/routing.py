@@ -99,10 +99,12 @@ class RoutedSession(SessionParts):
         """
         The way out for *command* with *destination*.
 
-        A BIND leaves as the client's connection to the same host has left: to there the peer will connect.
+        A BIND leaves as the client's connection to the same host has left: to there the peer will connect. An
+        embedder's own route decides that by itself.
         """
         rule, context = self.rule(destination), self.context
-        if command is Command.BIND and context.remembers_ways:
+        own = self._via(rule) in context.ways.own
+        if command is Command.BIND and context.remembers_ways and not own:
             host = None if destination.host == WILDCARD.get(destination.type) else destination.host
             name = context.way_of(self.whose, host)
             way = None if name is None else context.ways.through(name, self._leaves_from(rule))
