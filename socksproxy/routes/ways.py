@@ -141,18 +141,17 @@ class WaysOut:
         """The numbers of an upstream, which is new where the file of a pool alone has it."""
         return self.counters.get(name) or UpstreamCounters(name, self._tell, self._since, self._counter)
 
-    def direct(self, outgoing: Outgoing) -> Route:
+    def direct(self, outgoing: Outgoing) -> DirectUpstream:
         """The direct way for all commands, as an upstream of type direct is one; it counts for none."""
         return DirectUpstream(UpstreamCounters(DIRECT), self._direct(outgoing), self._names)
 
     def _by_pool(self, name: str, outgoing: Outgoing) -> Route:
         members = self.pools[name]
         otherwise = members.settings.otherwise
-        if otherwise == REFUSE:
-            other = None
-        elif otherwise == DIRECT:
+        other: Route | None = None
+        if otherwise == DIRECT:
             other = self.direct(outgoing)
-        else:
+        elif otherwise != REFUSE:
             other = self.by(otherwise, outgoing)
         return PoolRoute(self._reactor, members, self._way(members, outgoing), other, self._patience)
 
