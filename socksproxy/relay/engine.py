@@ -5,38 +5,35 @@ Strategy: under the epoll reactor, the engine waits in the reactor's place, for 
 reactor's (:class:`~socksproxy.twisted_internals.JointEpoll`). A message then costs one wait and no turn of
 the reactor. Under any other reactor, the engine's descriptor is a reader like others. Each socket is
 registered with the engine once, edge-triggered, and has a :class:`Handler`: a client in its handshake, a
-connection that is being made, or one half of a relay (:mod:`~socksproxy.relay.pump`). A handler uses an edge
-up, or asks for another turn with :meth:`RelayEngine.again`. Two budgets keep the reactor responsive: events
-and bytes in one round. A fault of ours in a handler ends its session only.
+connection that is being made (:mod:`~socksproxy.relay.attempt`), or one half of a relay
+(:mod:`~socksproxy.relay.pump`). A handler uses an edge up, or asks for another turn with
+:meth:`RelayEngine.again`. Two budgets keep the reactor responsive: events and bytes in one round. A fault of
+ours in a handler ends its session only.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import select
-import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from socket import SO_ERROR, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SocketType
+from socket import SocketType
 from typing import Any, Protocol as Shape
 
-from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..events import Cause
 from ..limits.buckets import Meters
 from ..logs.throttle import LogThrottle, complain
+from ..net.sockets import NewSocket
 from ..net.tcp_options import SOCKET_OPTIONS, SocketOption
 from ..twisted_internals import join_epoll
-from ..values.outgoing import free_bind
 from ..values.timeouts import NEVER
+from .attempt import Attempt, itself
 from .busy_poll import BusyPoll
-from .epoll_events import BROKEN, EVERYTHING, READ, READABLE
+from .epoll_events import EVERYTHING, READ
 from .idle import IdleRelays
 from .interfaces import RelayOwner
 from .pipes import PipePool
@@ -44,15 +41,9 @@ from .pump import BUFFER_SIZE, EngineRelay
 
 _log = Logger(namespace="socksproxy")
 
-#: The outcome of an attempt that goes on.
-_OPEN = object()
-
 _BATCH = 256
-_STREAM = int(SOCK_STREAM | SOCK_NONBLOCK)
 #: Bytes that bulk streams may move in one turn of the reactor.
 _TURN_BYTES = 4 << 20
-#: Linux: bind the address now, choose the port when connecting (24, or None where there is no such thing).
-_BIND_ADDRESS_NO_PORT = 24
 
 
 class Handler(Shape):
@@ -79,10 +70,6 @@ class Pump(Handler, Shape):
     queued: bool
 
     def pump(self) -> None: ...
-
-
-def _itself(link: SocketType) -> SocketType:
-    return link
 
 
 @implementer(IReadDescriptor)
@@ -367,39 +354,11 @@ class RelayEngine:
         family: int,
         source: tuple[str, int] | None = None,
         options: Iterable[SocketOption] = SOCKET_OPTIONS,
-        made: Callable[[SocketType], Any] = _itself,
-        new_socket: Callable[[int, int], SocketType] = SocketType,
+        made: Callable[[SocketType], Any] = itself,
+        new_socket: NewSocket = SocketType,
     ) -> Attempt:
-        """
-        Connect a stream socket.
-
-        :param sockaddr: a literal address and a port.
-        :param family: ``AF_INET`` or ``AF_INET6``.
-        :param source: the address (and port, or 0) to connect from.
-        :param options: what the socket is told.
-        :param made: what the caller makes of the connected socket.
-        :param new_socket: makes the socket, of a family and a type.
-        :returns: ends with what *made* returns; the socket is non-blocking and registered for everything.
-            The caller calls :meth:`drop` before it closes the socket. Or it ends with the failure of an
-            :class:`OSError` as the system gives it, or of what *made* raises, and then the socket is closed.
-        """
-        attempt = Attempt(self, made)
-        try:
-            attempt.link = link = new_socket(family, _STREAM)
-            for option in options:
-                link.setsockopt(*option)
-            if source is not None:
-                _bind(link, source)
-            number = link.connect_ex(sockaddr)
-            if number and number != errno.EINPROGRESS:
-                raise OSError(number, os.strerror(number))
-            self.register(link.fileno(), attempt)
-        except OSError as problem:
-            attempt.fail(problem)
-            return attempt
-        if not number:
-            attempt.event(0)
-        return attempt
+        """Connect a stream socket. The parameters are those of :class:`~socksproxy.relay.attempt.Attempt`."""
+        return Attempt(self, sockaddr, family, source, options, made, new_socket)
 
     # Life.
 
@@ -444,79 +403,3 @@ class RelayEngine:
         self._epoll.close()
         if self._trigger is not None:
             self.reactor.removeSystemEventTrigger(self._trigger)
-
-
-class Attempt:
-    """
-    A connection that is being made, and who waits for it: what a Deferred does for one callback, faster.
-
-    :ivar link: the socket; None: the attempt has ended.
-    :ivar missed: events that are not used up, for the relay that takes the socket over.
-    """
-
-    __slots__ = ("_engine", "_made", "_outcome", "_then", "link", "missed")
-
-    def __init__(self, engine: RelayEngine, made: Callable[[SocketType], Any]) -> None:
-        self._engine = engine
-        self._made = made
-        self._outcome: Any = _OPEN
-        self._then: tuple[Any, ...] | None = None
-        self.link: SocketType | None = None
-        self.missed = 0
-
-    def addBoth(self, then: Callable[..., Any], *arguments: Any) -> None:
-        """Call *then* once, with the result or a Failure, and with *arguments*."""
-        if self._outcome is _OPEN:
-            self._then = (then, *arguments)
-        else:
-            then(self._outcome, *arguments)
-
-    def event(self, mask: int) -> None:
-        """The attempt has come to an end, or its socket waits for a relay."""
-        self.missed |= mask & READABLE
-        link = self.link
-        if link is None:
-            return
-        try:
-            number = link.getsockopt(SOL_SOCKET, SO_ERROR) if mask & BROKEN else 0
-            if number:
-                raise OSError(number, os.strerror(number))
-            result = self._made(link)
-        except Exception as problem:
-            self.fail(problem)
-        else:
-            self.link = None
-            self._end(result)
-
-    def fail(self, problem: Exception) -> None:
-        """End with *problem*."""
-        self.cancel()
-        self._end(Failure(problem))
-
-    def abort(self) -> None:
-        """The engine closes: the connection is not wanted any more."""
-        if self.link is not None:
-            self.fail(CancelledError())
-
-    def cancel(self) -> None:
-        """Close the socket. Nothing is called any more."""
-        link, self.link = self.link, None
-        if link is not None:
-            self._engine.drop(link.fileno())
-            link.close()
-
-    def _end(self, outcome: Any) -> None:
-        self._outcome = outcome
-        if self._then is not None:
-            then, *arguments = self._then
-            self._then = None
-            then(outcome, *arguments)
-
-
-def _bind(link: SocketType, source: tuple[str, int]) -> None:
-    if not source[1]:
-        # Without it, on an old kernel, the port is chosen now, and there are fewer of them.
-        with suppress(OSError):
-            link.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
-    free_bind(link, source[0])
-    link.bind(source)
