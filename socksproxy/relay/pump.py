@@ -150,7 +150,7 @@ class Half:
                 relay.broken(self, problem)
                 return
             if not size:
-                self._ended()
+                relay.ended(self)
                 return
             try:
                 taken = self.other.socket.send(buffer[:size])
@@ -314,7 +314,7 @@ class Half:
             self.relay.broken(self, problem)
             return -1
         if not size:
-            self._ended()
+            self.relay.ended(self)
             return -1
         try:
             taken = self.other.socket.send(buffer[:size])
@@ -409,23 +409,6 @@ class Half:
         self._pipe = None
         self._streak = streak
 
-    def _ended(self) -> None:
-        """The source has closed its direction, and all that it sent is with the other socket."""
-        self.eof = True
-        relay = self.relay
-        if relay.how is None:  # what came first
-            relay.how = Cause.CLIENT if self is relay.client else Cause.DESTINATION
-        if self.other.eof:
-            relay.finish()
-            return
-        try:
-            self.other.socket.shutdown(SHUT_WR)
-        except OSError as problem:
-            relay.broken(self.other, problem)
-            return
-        if relay.owner is not None:
-            relay.owner.relay_half_closed(relay)
-
     def _check(self) -> bool:
         """The source sends no more, but something happened to it: whether the relay goes on."""
         number = self.socket.getsockopt(SOL_SOCKET, SO_ERROR)
@@ -491,6 +474,23 @@ class EngineRelay:
         name = link.getsockname()
         return path_of(name) if link.family == AF_UNIX else (plain(name[0]), name[1])
 
+    def ended(self, half: Half) -> None:
+        """*half*'s peer has closed its direction, and the other socket has taken all that the peer sent."""
+        half.eof = True
+        other = half.other
+        if self.how is None:  # what came first
+            self.how = Cause.CLIENT if half is self.client else Cause.DESTINATION
+        if other.eof:
+            self._close(reset=False)
+            return
+        try:
+            other.socket.shutdown(SHUT_WR)
+        except OSError as problem:
+            self.broken(other, problem)
+            return
+        if self.owner is not None:
+            self.owner.relay_half_closed(self)
+
     def broken(self, half: Half, problem: OSError) -> None:
         """*half*'s socket has failed: the other one's peer gets a reset."""
         if self.owner is None:
@@ -502,11 +502,6 @@ class EngineRelay:
         else:
             self.how = Cause.DESTINATION_RESET if reset else Cause.DESTINATION_LOST
         self._close(reset=True)
-
-    def finish(self) -> None:
-        """Both directions are closed."""
-        if self.owner is not None:
-            self._close(reset=False)
 
     def _close(self, *, reset: bool) -> None:
         owner, self.owner = self.owner, None
