@@ -4,14 +4,15 @@ The accounts of holders of limits: each has counts, buckets and a quota.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import Enum
 from itertools import islice
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from twisted.logger import Logger
 
-from ..errors import OverLimit
+from ..errors import OverLimit, TooManyAssociations, TooManyBinds, TooManySessions
 from ..logs.printable import printable
 from ..logs.throttle import LogThrottle
 from ..shared.store import SharedStore
@@ -29,13 +30,31 @@ MOST_RESTING = 16384
 #: Accounts without a session that are kept in any case: clients come back, and a new account takes time.
 KEPT = 1024
 #: Sets of holders whose sessions' budgets are remembered.
-MOST_PLANS = 4096
+_MOST_BUDGETS = 4096
 #: How many of the others are looked at for each new account.
 _LOOKED_AT = 4
 
 _Rated = TypeVar("_Rated", Bucket, Pace)
 
 SESSIONS, BINDS, ASSOCIATIONS, DEVICES = "sessions", "binds", "associations", "devices"
+#: The beginnings of sessions within a rate.
+ARRIVALS = "new sessions"
+
+#: How messages call what a holder has.
+WORDS = {
+    SESSIONS: "sessions",
+    BINDS: "BINDs",
+    ASSOCIATIONS: "associations",
+    DEVICES: "client addresses",
+    ARRIVALS: "new sessions",
+}
+_REFUSALS: dict[str, type[OverLimit]] = {
+    SESSIONS: TooManySessions,
+    BINDS: TooManyBinds,
+    ASSOCIATIONS: TooManyAssociations,
+    DEVICES: TooManySessions,
+    ARRIVALS: TooManySessions,
+}
 
 
 class Scope(Enum):
@@ -56,10 +75,13 @@ class Scope(Enum):
 
 #: The budgets of bytes from clients, and those of bytes to clients.
 Budgets = tuple[tuple[Budget, ...], tuple[Budget, ...]]
+#: The buckets of one session by itself, in the same order; None: there is no limit.
+OwnBuckets = tuple[Bucket | None, Bucket | None]
 #: A holder of limits: of what kind it is, and its name.
 Place = tuple[Scope, str]
 #: Who waits, waits at the narrowest first.
 _RANKS = {scope: rank for rank, scope in enumerate(Scope)}
+_rank = attrgetter("rank")
 #: The scopes of which a session has a holder for each rule.
 RULE_SCOPES = (Scope.RULE_USER, Scope.RULE)
 
@@ -172,7 +194,7 @@ class Account:
         quota, counts = self.quota, self.limits.counts
         self.quotas_up = () if quota is None or counts == "download" else (quota,)
         self.quotas_down = () if quota is None or counts == "upload" else (quota,)
-        self._accounts.plans.clear()
+        self._accounts.forget_budgets()
 
     def share(self) -> None:
         """Have the rates of bytes hold for all nodes that share the store in use, if there is one."""
@@ -253,6 +275,45 @@ def at_rate(
     return present
 
 
+def too_many(account: Account, kind: str, where: str = "") -> OverLimit:
+    """
+    The refusal of one more of *kind* than *account* allows.
+
+    :param where: where the limit holds, and with a space before it; empty: in this process.
+    """
+    return _REFUSALS[kind](f"too many {WORDS[kind]}{account.of}{where}")
+
+
+def budgets_of(
+    accounts: Iterable[Account], rules: Collection[str], quotas: bool, own: OwnBuckets = (None, None)
+) -> Budgets:
+    """
+    The budgets of a session: quotas first, then the narrowest holder's.
+
+    :param accounts: of the session's holders.
+    :param rules: the names of the rules that allow what the session does; those of other rules do not count.
+    :param quotas: whether the bytes count for quotas, beside those of these rules.
+    :param own: the buckets of the session by itself.
+    """
+    quotas_up: tuple[Budget, ...] = ()
+    quotas_down: tuple[Budget, ...] = ()
+    up, down = map(_present, own)
+    for account in sorted(accounts, key=_rank):
+        of_rule = account.place[0] in RULE_SCOPES
+        if of_rule and rule_of(account.place) not in rules:
+            continue
+        if quotas or of_rule:
+            quotas_up += account.quotas_up
+            quotas_down += account.quotas_down
+        up += account.up
+        down += account.down
+    return quotas_up + up, quotas_down + down
+
+
+def _present(bucket: Bucket | None) -> tuple[Budget, ...]:
+    return () if bucket is None else (bucket,)
+
+
 class Accounts:
     """
     The accounts of all holders.
@@ -266,7 +327,6 @@ class Accounts:
     :ivar store: what nodes share; None: this node is alone.
     :ivar own: counts and rates of this process alone.
     :ivar session: the limits of each session by itself.
-    :ivar plans: the budgets of sessions, by what they follow from. A change of an account empties it.
     :ivar refusing: how many sessions wait for nothing but their refusal.
     """
 
@@ -278,7 +338,10 @@ class Accounts:
         self.usage = usage
         self.store: SharedStore | None = None
         self.session = Limits()
-        self.plans: dict[tuple[object, ...], Budgets] = {}
+        #: By what the budgets follow from.
+        self._budgets: dict[tuple[object, ...], Budgets] = {}
+        #: An account has changed, and so have the budgets of the sessions under it.
+        self.forget_budgets = self._budgets.clear
         self.refusing = 0
         #: Called with each account that has led to a refusal, and with what was refused.
         self.on_refusal: Callable[[Account, OverLimit], None] | None = None
@@ -336,6 +399,16 @@ class Accounts:
     def held(self) -> Iterator[Account]:
         """The accounts on which a session has a claim."""
         return (account for account in self._accounts.values() if account.holders)
+
+    def budgets(self, accounts: Iterable[Account], rules: Collection[str], quotas: bool) -> Budgets:
+        """See :func:`budgets_of`; found once for all sessions with the same *accounts*."""
+        key = (quotas, *rules, *accounts)
+        found = self._budgets.get(key)
+        if found is None:
+            if len(self._budgets) >= _MOST_BUDGETS:
+                self._budgets.clear()
+            found = self._budgets[key] = budgets_of(accounts, rules, quotas)
+        return found
 
     def count(self, place: Place, kind: str) -> int:
         """How many of *kind* the holder in that *place* has, in all processes that count together."""

@@ -8,43 +8,28 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from enum import Enum
 from functools import partial
-from operator import attrgetter
 
-from ..errors import OverLimit, QuotaUsedUp, TooManyAssociations, TooManyBinds, TooManySessions
+from ..errors import OverLimit, QuotaUsedUp, TooManySessions
 from ..values.limits import Limits
 from .account import (
-    ASSOCIATIONS,
-    BINDS,
+    ARRIVALS,
     DEVICES,
-    MOST_PLANS,
     RULE_SCOPES,
     SESSIONS,
     Account,
     Accounts,
-    Budgets,
+    OwnBuckets,
     Place,
     Scope,
     at_rate,
+    budgets_of,
     rule_of,
+    too_many,
 )
-from .buckets import Bucket, Budget, Meter, Meters
+from .buckets import Meter, Meters
 from .counting import Counter, Device
 from .shared_claims import Refusal, SharedClaims
 
-_REFUSALS = {
-    SESSIONS: TooManySessions,
-    BINDS: TooManyBinds,
-    ASSOCIATIONS: TooManyAssociations,
-    DEVICES: TooManySessions,
-}
-_WORDS = {
-    SESSIONS: "sessions",
-    BINDS: "BINDs",
-    ASSOCIATIONS: "associations",
-    DEVICES: "client addresses",
-}
-
-_rank = attrgetter("rank")
 #: A holder, and what holds for it.
 Holder = tuple[Place, Limits]
 
@@ -88,7 +73,7 @@ class Claims:
         self._kinds = [SESSIONS]
         # The address by which the session counts as a device.
         self._device = ""
-        self._own: tuple[Bucket | None, Bucket | None] = None, None
+        self._own: OwnBuckets = None, None
         self.admission = Admission.SERVE
         self._refused_by: Account | None = None
         #: What the session has in the store that nodes share; None: nothing, or there is no store.
@@ -151,7 +136,7 @@ class Claims:
             if quota and account.quota is not None:
                 _check_quota(account)
             if known is None and account.arrivals is not None and not account.arrivals.take():
-                raise TooManySessions(f"too many new sessions{account.of}")
+                raise too_many(account, ARRIVALS)
             for kind in self._kinds:
                 self._take(account, kind)
         except OverLimit as problem:
@@ -217,43 +202,16 @@ class Claims:
         session = self._table.session
         if session.upload is None is session.download:
             self._own = None, None
-            up, down = self._shared_budgets(rules, quotas)
+            up, down = self._table.budgets(self._accounts.values(), rules, quotas)
         else:
             own, (up_before, down_before) = self._table.own, self._own
             own_up = at_rate(session.upload, up_before, own.bucket, "")
             own_down = at_rate(session.download, down_before, own.bucket, "")
             self._own = own_up, own_down
-            up, down = self._budgets(rules, quotas)
+            up, down = budgets_of(self._accounts.values(), rules, quotas, self._own)
         if not up and not down:
             return None
         return Meters(Meter(up) if up else None, Meter(down) if down else None)
-
-    def _shared_budgets(self, rules: Collection[str], quotas: bool) -> Budgets:
-        """As :meth:`_budgets`, and found once for all sessions of the same holders."""
-        key = (quotas, *rules, *self._accounts.values())
-        plans = self._table.plans
-        found = plans.get(key)
-        if found is None:
-            if len(plans) >= MOST_PLANS:
-                plans.clear()
-            found = plans[key] = self._budgets(rules, quotas)
-        return found
-
-    def _budgets(self, rules: Collection[str], quotas: bool) -> Budgets:
-        """The budgets of the session: quotas first, then the narrowest holder's. See :meth:`meters`."""
-        quotas_up: tuple[Budget, ...] = ()
-        quotas_down: tuple[Budget, ...] = ()
-        up, down = map(_present, self._own)
-        for account in sorted(self._accounts.values(), key=_rank):
-            of_rule = account.place[0] in RULE_SCOPES
-            if of_rule and rule_of(account.place) not in rules:
-                continue
-            if quotas or of_rule:
-                quotas_up += account.quotas_up
-                quotas_down += account.quotas_down
-            up += account.up
-            down += account.down
-        return quotas_up + up, quotas_down + down
 
     def of(self, *scopes: Scope) -> list[Holder]:
         """The holders of *scopes*, with their limits."""
@@ -417,7 +375,7 @@ class Claims:
     def _take(self, account: Account, kind: str) -> None:
         most = getattr(account.limits, kind)
         if most is not None and self._add(account, kind) > most:
-            raise _REFUSALS[kind](f"too many {_WORDS[kind]}{account.of}")
+            raise too_many(account, kind)
 
     def _give(self, which: Callable[[Account, str], bool]) -> None:
         taken, self._taken = self._taken, []
@@ -433,7 +391,3 @@ class Claims:
 def _check_quota(account: Account) -> None:
     if account.quota is not None and account.quota.exhausted:
         raise QuotaUsedUp(f"the quota{account.of} is used up")
-
-
-def _present(bucket: Bucket | None) -> tuple[Budget, ...]:
-    return () if bucket is None else (bucket,)

@@ -11,30 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 
-from ..errors import OverLimit, StoreDown, TooManyAssociations, TooManyBinds, TooManySessions
+from ..errors import OverLimit, StoreDown
 from ..shared.asking import ADMITTED, DOWN, OF, Ask, Need
 from ..shared.store import SharedStore
 from ..values.limits import Fallback, Rate
-from .account import ASSOCIATIONS, BINDS, DEVICES, SESSIONS, Account
+from .account import ARRIVALS, DEVICES, WORDS, Account, too_many
 from .counting import burst_of
 
-#: The kind of a need that is a beginning within a rate.
-ARRIVALS = "new sessions"
-
-_REFUSALS: dict[str, type[OverLimit]] = {
-    SESSIONS: TooManySessions,
-    BINDS: TooManyBinds,
-    ASSOCIATIONS: TooManyAssociations,
-    DEVICES: TooManySessions,
-    ARRIVALS: TooManySessions,
-}
-_WORDS = {
-    SESSIONS: "sessions",
-    BINDS: "BINDs",
-    ASSOCIATIONS: "associations",
-    DEVICES: "client addresses",
-    ARRIVALS: ARRIVALS,
-}
 _MICROSECONDS = 1e6
 #: Rows and needs that are remembered.
 _REMEMBERED = 8192
@@ -132,7 +115,7 @@ class SharedClaims:
             refused = self._judge_alone(asked)
         elif answer != ADMITTED:
             account, kind = asked.needed[answer - 1]
-            refused = account, _REFUSALS[kind](f"too many {_WORDS[kind]}{account.of} on all nodes")
+            refused = account, too_many(account, kind, " on all nodes")
         asked.settled = True
         for key in asked.needed:
             if key[1] is ARRIVALS:
@@ -152,7 +135,7 @@ class SharedClaims:
         for account, kind in asked.needed:
             how = account.limits.shared
             if how is Fallback.STRICT:
-                return account, StoreDown(f"no {_WORDS[kind]}{account.of}: the shared store is down")
+                return account, StoreDown(f"no {WORDS[kind]}{account.of}: the shared store is down")
             if how is Fallback.LOCAL:
                 continue
             if kind is ARRIVALS:
@@ -162,10 +145,8 @@ class SharedClaims:
                 count = account.count(kind) + (kind == asked.ahead)
                 room = count <= max(getattr(account.limits, kind) // nodes, 1)
             if not room:
-                words = (
-                    f"too many {_WORDS[kind]}{account.of} on one of {nodes} nodes: the shared store is down"
-                )
-                return account, _REFUSALS[kind](words)
+                where = f" on one of {nodes} nodes: the shared store is down"
+                return account, too_many(account, kind, where)
         return None
 
     def give(self, account: Account, kind: str) -> None:
