@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from functools import partial
 from socket import socketpair
@@ -176,20 +176,7 @@ class SupervisorService(ListeningService):
         self._level.start()
 
     def _wait_for_workers(self) -> None:
-        signals: list[int] = []
-        # Without handlers of our own, an interrupt would be an exception in whatever the reactor is at.
-        before = {
-            number: signal.signal(number, lambda number, frame: signals.append(number))
-            for number in (signal.SIGINT, signal.SIGTERM)
-            if signal.getsignal(number) is not signal.SIG_IGN
-        }
-        try:
-            while self._group.state is GroupState.STARTING and not signals:
-                self.reactor.iterate(_LOOK_EVERY)
-                reapAllProcesses()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        signals = _iterate(self.reactor, lambda: self._group.state is GroupState.STARTING)
         if self._gave_up is not None:
             raise CannotStart(self._gave_up)
         if signals and self._group.state is GroupState.STARTING:
@@ -429,6 +416,29 @@ class SupervisorService(ListeningService):
             inherited = Inherited(0)
             orders = orders_for(self, number, inherited, stack)
             pass_on(process.channel, orders, list(inherited.descriptors.values()))
+
+
+def _iterate(reactor: Any, more: Callable[[], bool]) -> list[int]:
+    """
+    Do the work of *reactor*, which does not run yet, as long as there is *more* to wait for.
+
+    :returns: the signals that have come and that end the process; the first one ends the wait.
+    """
+    signals: list[int] = []
+    # Without handlers of our own, an interrupt would be an exception in whatever the reactor is at.
+    before = {
+        number: signal.signal(number, lambda number, frame: signals.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        while more() and not signals:
+            reactor.iterate(_LOOK_EVERY)
+            reapAllProcesses()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return signals
 
 
 def _how_died(worker: Worker, ending: Ending, was_ready: bool) -> str | None:
