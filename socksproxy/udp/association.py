@@ -19,17 +19,18 @@ from ..identity import Client
 from ..limits.buckets import Meter, Meters
 from ..negotiation import IWrapping
 from ..net.sockets import NewSocket
-from ..policy.asking import DestinationCheck, answer_at_once, ask
+from ..policy.asking import DestinationCheck
 from ..routes.interfaces import ProxyRoute
 from ..runtime.deadlines import Deadlines
 from ..values.outgoing import Outgoing
-from ..values.udp import Filtering, UDPSettings
-from ..wire.datagram import build_header, fragment_of, header_size, unfragmented
-from ..wire.words import Address, Command, ProtocolError
+from ..values.udp import UDPSettings
+from ..wire.datagram import fragment_of, header_size, unfragmented
+from ..wire.words import Address, ProtocolError
 from .drops import Drop, drop_for
 from .flows import NO_SOURCE, Exit, Opens, UpstreamFlow, UpstreamFlows
 from .metering import Metering
 from .reassembly import Reassembly
+from .replies import Replies
 from .targets import DatagramRoute, Target, Targets, name_of
 
 
@@ -75,7 +76,7 @@ class Association:
     :ivar outlet: the association's sockets.
     :ivar flows: the ways out through proxies; None: none has been taken.
     :ivar targets: the destinations.
-    :ivar sources: the headers for replies. A key is the source of a reply, in the form that the outlet uses.
+    :ivar replies: the datagrams from destinations.
     :ivar sent: bytes from the client to destinations, in :attr:`datagrams_sent` datagrams.
     :ivar received: bytes from destinations to the client, in :attr:`datagrams_received` datagrams.
     :ivar dropped: datagrams of either direction that were not passed on, by reason.
@@ -88,8 +89,6 @@ class Association:
         "_fragments",
         "_idle",
         "_idle_as_all",
-        "_seen",
-        "_since",
         "_unwrapped",
         "active",
         "check",
@@ -105,9 +104,9 @@ class Association:
         "outlet",
         "port",
         "received",
+        "replies",
         "route",
         "sent",
-        "sources",
         "targets",
         "wrapping",
     )
@@ -129,7 +128,7 @@ class Association:
         self.outlet: Outlet | None = None
         self.targets = Targets(self, context.settings)
         self.flows: UpstreamFlows | None = None
-        self.sources: dict[Any, bytes] = {}
+        self.replies = Replies(self, context.settings)
         self.sent = self.received = self.datagrams_sent = self.datagrams_received = 0
         self.dropped: dict[Drop, int] = {}
         self.how: Cause | None = None
@@ -142,8 +141,7 @@ class Association:
         self._context = context
         self._ended: Callable[[Association], None] | None = ended
         self._fragments: Reassembly | None = None
-        self._seen = 0
-        self.active = self._since = context.check.clock.seconds()
+        self.active = context.check.clock.seconds()
 
     # From the client.
 
@@ -238,40 +236,6 @@ class Association:
         if whole is not None:
             self.send(header, whole)
 
-    # From destinations.
-
-    def header_for(self, source: Any, host: str, port: int) -> bytes | None:
-        """
-        The header for replies from *source*, which is not in :attr:`sources`; None: the replies are dropped.
-
-        :param source: the source, in the form that the outlet uses.
-        :param host: the source's literal address; an IPv4-mapped address stands as IPv4.
-        """
-        if not self._passes(host, port, self.targets.has_contact(host, port)):
-            self.drop(Drop.FILTERED)
-            return None
-        if len(self.sources) >= self._context.settings.destinations:
-            self.forget_sources()
-        header = self.sources[source] = build_header(Address.of(host, port))
-        if self.metering is not None:
-            self.metering.add_replies(header, host, port, self.targets)
-        return header
-
-    def header_from(self, flow: UpstreamFlow, source: Address) -> bytes | None:
-        """The header for replies from *source* that come by *flow*; None: the replies are dropped."""
-        host, port = source.host, source.port
-        known = self.targets.has_contact(host, port)
-        if not known:  # the address of a name that a proxy looks up is not known
-            by_port = self._context.settings.filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT
-            known = flow.sends_to(port if by_port else None)
-        if not self._passes(host, port, known):
-            self.drop(Drop.FILTERED)
-            return None
-        header = build_header(source)
-        if self.metering is not None:
-            self.metering.add_replies(header, host, port, self.targets, flow)
-        return header
-
     def to_client(self, header: bytes, payload: bytes) -> bytes | None:
         """The datagram for the client, encapsulated if need be; None: it is too big, and is dropped."""
         data = header + payload
@@ -282,21 +246,6 @@ class Association:
         except ProtocolError:
             self.drop(Drop.TOO_BIG)
             return None
-
-    def _passes(self, host: str, port: int, known: bool) -> bool:
-        if self._context.settings.filtering is not Filtering.ENDPOINT_INDEPENDENT:
-            return known
-        answer = ask(self.check.policy, self.client, Command.UDP_ASSOCIATE, Address.of(host, port))
-        # A policy that answers later does not decide here: any number of sources may send something.
-        return answer_at_once(answer, known)
-
-    def forget_sources(self) -> None:
-        """Decide anew about every source of replies."""
-        self.sources.clear()
-        for flow in self.flows or ():
-            flow.replies.clear()
-        if self.metering is not None:
-            self.metering.forget_replies()
 
     # Routes and limits.
 
@@ -312,7 +261,7 @@ class Association:
         target.headers = None
         if route.rule != target.rule:
             target.rule, target.meters = route.rule, self._meters_of_rule(route)
-            self.forget_sources()
+            self.replies.forget()
         if route.idle is None:
             self._idle_as_all = True
             return None
@@ -329,11 +278,6 @@ class Association:
     def complain(self, what: str) -> None:
         """Tell the operator *what* is wrong."""
         self._context.complain(self.client, what)
-
-    @property
-    def most_sources(self) -> int:
-        """How many sources of replies are remembered."""
-        return self._context.settings.destinations
 
     def _meters_of_rule(self, route: DatagramRoute) -> Meters | None:
         if route.rule is None or route.meters is None:
@@ -356,7 +300,7 @@ class Association:
         before.leave(meters)
         if not before.by_rule:
             return
-        self.forget_sources()
+        self.replies.forget()
         for target in self.targets:
             target.rule = target.meters = None
             if target.sockaddr is None or not live:
@@ -400,21 +344,14 @@ class Association:
             self.send(header, payload)
         if self.flows is not None:
             self.flows.keep_used()
-        self.forget_sources()
+        self.replies.forget()
 
     def is_idle(self, now: float) -> bool:
-        """
-        Whether no datagram has passed for the longest time that one of the destinations allows.
-
-        The registry asks from time to time.
-        """
-        passed = self.datagrams_sent + self.datagrams_received
-        if passed != self._seen:
-            self._seen, self._since = passed, now
+        """Whether no datagram has passed for the longest time that one of the destinations allows."""
         idle = self._idle
         if self._idle_as_all or not idle:
             idle = max(idle, self._context.settings.idle)
-        return now - self._since >= idle
+        return now - self.active >= idle
 
     def abort(self, how: Cause = Cause.ABORTED) -> None:
         """End the association at once."""
@@ -430,7 +367,7 @@ class Association:
         if self.flows is not None:
             self.flows.close()
         self.targets.close()
-        self.forget_sources()
+        self.replies.forget()
         if outlet is not None:
             outlet.close()
         self._context.closed(self)

@@ -66,6 +66,15 @@ class Destined(Shape):
     def key(self) -> bytes: ...
 
 
+class ReplyHeaders(Shape):
+    """What a flow uses of the :class:`~socksproxy.udp.replies.Replies` of its association."""
+
+    @property
+    def most(self) -> int: ...
+
+    def header_from(self, flow: UpstreamFlow, source: Address) -> bytes | None: ...
+
+
 class FlowOwner(Shape):
     """What a flow uses of its :class:`~socksproxy.udp.association.Association`."""
 
@@ -76,11 +85,10 @@ class FlowOwner(Shape):
     def targets(self) -> Iterable[Destined]: ...
 
     @property
-    def most_sources(self) -> int: ...
+    def replies(self) -> ReplyHeaders: ...
 
     def drop(self, reason: Drop, count: int = 1) -> None: ...
     def pass_on(self, target: Any, payload: bytes) -> None: ...
-    def header_from(self, flow: UpstreamFlow, source: Address) -> bytes | None: ...
     def complain(self, what: str) -> None: ...
 
 
@@ -288,9 +296,9 @@ class UpstreamFlow:
         if source is None:
             association.drop(Drop.FRAGMENT)
             return None
-        header = association.header_from(self, source)
+        header = association.replies.header_from(self, source)
         if header is not None:
-            if len(self.replies) >= association.most_sources:
+            if len(self.replies) >= association.replies.most:
                 self.replies.clear()
             self.replies[headers] = header
         return header

@@ -310,7 +310,7 @@ class Associations:
                 if association.is_idle(now):
                     association.abort(Cause.IDLE)
                 elif renew:
-                    association.forget_sources()
+                    association.replies.forget()
             except Exception:
                 # A fault of ours costs this association only; the others end in their time.
                 complain(_log, "{client}: the association fails to end", client=association.client)

@@ -326,7 +326,7 @@ class SocketOutlet(Outlet):
             self._unwrap(batch, start, stop)
             return
         targets, now = association.targets.by_header, self._engine.reactor.seconds()
-        alike = _alike(batch, start, stop)
+        before, alike = association.datagrams_sent, _alike(batch, start, stop)
         while start < stop and association.outlet is self:
             key, extra = _key(batch, start)
             target = targets.get(key)
@@ -338,9 +338,10 @@ class SocketOutlet(Outlet):
                 continue
             end = stop if alike and not extra else _run(batch, start, stop, extra, len(key))
             target.used = True
-            association.active = now
             self._send_run(batch, start, end, target, extra, len(key))
             start = end
+        if association.datagrams_sent != before:
+            association.active = now
 
     def _unwrap(self, batch: Batch, start: int, stop: int) -> None:
         """Do what :meth:`from_client` does where datagrams are encapsulated, so that there are no runs."""
@@ -451,14 +452,14 @@ class SocketOutlet(Outlet):
 
     def from_destinations(self, batch: Batch, count: int) -> None:
         """Take *count* datagrams, which are in *batch*, from destinations or from any other source."""
-        association = self.association
-        start = 0
+        association, replies = self.association, self.association.replies
+        headers, start = replies.headers, 0
         while start < count and association.outlet is self:
             name = batch.name(start)
-            header = association.sources.get(name)
+            header = headers.get(name)
             if header is None:
                 host, port = _peer(name)[:2]
-                header = association.header_for(name, plain(host), port)
+                header = replies.header_for(name, plain(host), port)
             if header is None or self.client is None:
                 if header is not None:
                     association.drop(Drop.FILTERED)
@@ -498,7 +499,6 @@ class SocketOutlet(Outlet):
         :param cut: the bytes of a datagram that are not the client's.
         """
         association, longer = self.association, len(header)
-        association.active = self._engine.reactor.seconds()
         if association.metering is not None:
             sizes = batch.sizes[start:stop] if not cut else [size - cut for size in batch.sizes[start:stop]]
             stop = start + association.admit(association.metering.download(header), sizes)
@@ -517,6 +517,8 @@ class SocketOutlet(Outlet):
         passed, octets, self._segments = self._pass_on(
             batch, start, stop, self.port.link, self.client, extra - longer, longer - cut, self._segments
         )
+        if passed:
+            association.active = self._engine.reactor.seconds()
         association.datagrams_received += passed
         association.received += octets - passed * longer
 

@@ -132,6 +132,12 @@ class DatagramRoute(NamedTuple):
     opens: Opens = _opens_none
 
 
+class ReplySources(Shape):
+    """What targets use of the :class:`~socksproxy.udp.replies.Replies` of their association."""
+
+    def forget(self) -> None: ...
+
+
 class TargetOwner(Shape):
     """
     What targets use of their :class:`~socksproxy.udp.association.Association`.
@@ -146,7 +152,9 @@ class TargetOwner(Shape):
     def drop(self, reason: Drop, count: int = 1) -> None: ...
     def pass_on(self, target: Target, payload: bytes) -> None: ...
     def choose_route(self, target: Target, address: Address) -> Drop | None: ...
-    def forget_sources(self) -> None: ...
+
+    @property
+    def replies(self) -> ReplySources: ...
 
 
 class Targets:
@@ -334,7 +342,7 @@ class Targets:
             self._contacts[contact] = left
             return
         del self._contacts[contact]
-        self._owner.forget_sources()
+        self._owner.replies.forget()
 
     def _make_room(self) -> None:
         """

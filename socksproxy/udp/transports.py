@@ -186,7 +186,7 @@ class TransportOutlet(Outlet):
         association, source = self.association, (host, port)
         if association.outlet is not self:
             return
-        header = association.sources.get(source) or association.header_for(source, host, port)
+        header = association.replies.headers.get(source) or association.replies.header_for(source, host, port)
         if header is not None:
             self._reply(header, data)
 

@@ -36,6 +36,7 @@ class Remembering(Outlet):
     def send(self, target: Target, payload: bytes | memoryview) -> None:
         self.sent.append((target.sockaddr, bytes(payload)))
         self.association.datagrams_sent += 1
+        self.association.active = self.association.check.clock.seconds()
 
     def close(self) -> None:
         self.closed += 1
@@ -111,7 +112,7 @@ class World:
         return {reason.value: count for reason, count in self.association.dropped.items()}
 
     def passes(self, host: str, port: int) -> bool:
-        return self.association.header_for((host, port), host, port) is not None
+        return self.association.replies.header_for((host, port), host, port) is not None
 
 
 DATAGRAM = build_header(Address.of("198.51.100.1", 53)) + b"x"

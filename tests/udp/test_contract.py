@@ -937,6 +937,26 @@ async def test_idle(kind: str) -> None:
         await proxy.run(idle)
 
 
+def passes_both_ways(proxy: Proxy) -> None:
+    with Client(proxy) as client, udp_socket() as destination:
+        (association,) = proxy.factory.sessions.context.associations.live
+        began = association.active
+        client.send(b"there", destination.getsockname())
+        source = destination.recvfrom(16)[1]
+        wait_for(lambda: association.active > began)
+        sent = association.active
+        destination.sendto(b"back", source)
+        assert client.receive()[1] == b"back"
+        wait_for(lambda: association.active > sent)
+
+
+@kinds
+@pytest_twisted.ensureDeferred
+async def test_each_direction_keeps_it_alive(kind: str) -> None:
+    async with serving(kind) as proxy:
+        await proxy.run(passes_both_ways)
+
+
 def talks_over_tcp(proxy: Proxy) -> None:
     with Client(proxy) as client:
         try:
@@ -1324,7 +1344,7 @@ def many_destinations(proxy: Proxy) -> None:
         (association,) = proxy.factory.sessions.context.associations.live
         assert len(association.targets.by_header) <= 64
         assert len(association.targets._contacts) <= 64
-        assert len(association.sources) <= 64
+        assert len(association.replies.headers) <= 64
         assert client.ask(b"x", echo.address) == b"x"
 
 

@@ -288,7 +288,7 @@ def test_idle_ones_end() -> None:
     factory = Factory(idle=100.0)
     one, two = factory.open()[0], factory.open()[0]
     advance(factory.reactor, 60, lambda: None)
-    two.datagrams_received += 1
+    two.active = factory.reactor.seconds()
     advance(factory.reactor, 60, lambda: None)
     assert factory.ended == [one]
     assert one.how is Cause.IDLE
@@ -300,9 +300,9 @@ def test_idle_ones_end() -> None:
 def test_sources_are_looked_at_anew() -> None:
     factory = Factory(idle=NEVER, filtering=Filtering.ENDPOINT_INDEPENDENT)
     association = factory.open()[0]
-    association.header_for("key", "198.51.100.1", 53)
+    association.replies.header_for("key", "198.51.100.1", 53)
     advance(factory.reactor, LIFETIME + 15, lambda: None)
-    assert association.sources == {}
+    assert association.replies.headers == {}
 
 
 def advance(clock: Clock, seconds: float, each: Callable[[], None]) -> None:
@@ -328,5 +328,5 @@ def test_what_comes_after_the_end() -> None:
     assert isinstance(outlet, TransportOutlet)
     association.abort()
     outlet.from_destination(b"late", "198.51.100.1", 53)
-    assert association.sources == {}
+    assert association.replies.headers == {}
     assert association.dropped == {}
