@@ -344,6 +344,8 @@ class Association:
             self.send(header, payload)
         if self.flows is not None:
             self.flows.keep_used()
+        if self.outlet is not None:
+            self.outlet.keep_used()
         self.replies.forget()
 
     def is_idle(self, now: float) -> bool:
@@ -428,6 +430,8 @@ class Outlet:
         host = self._outgoing.ipv6 or "::" if target.ipv6 else self._outgoing.ipv4 or "0.0.0.0"
         if exit_ is not None and exit_.host == NO_SOURCE:
             return None
+        if exit_ is not None:
+            self.keep_used()
         try:
             port = self.open(host) if exit_ is None else self.open(*exit_)
         except OSError:
@@ -437,6 +441,12 @@ class Outlet:
         else:
             self._by_exit[exit_] = port
         return port
+
+    def keep_used(self) -> None:
+        """Close the ports at exits by which no datagrams leave any more."""
+        used = {target.exit for target in self.association.targets}
+        for exit_ in [each for each in self._by_exit if each not in used]:
+            self._by_exit.pop(exit_).close()
 
     def send(self, target: Target, payload: bytes | memoryview) -> None:
         """Send *payload* to *target*, whose address is known."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, strategies as st
 
 from socksproxy.events import Cause
+from socksproxy.net.sockets import NewSocket
+from socksproxy.udp.association import Association, Outlet
 from socksproxy.udp.reassembly import TIME
+from socksproxy.udp.targets import DatagramRoute
 from socksproxy.values import Filtering
+from socksproxy.values.outgoing import Outgoing
 from socksproxy.values.timeouts import NEVER
 
-from ..support.association import DATAGRAM, World
+from ..support.association import CLIENT, DATAGRAM, World
 
 # Headers.
 
@@ -73,6 +79,59 @@ def test_fragments_have_their_time() -> None:
 
 
 # Life.
+
+
+class Ports(Outlet):
+    """Opens ports that only tell whether they are closed."""
+
+    def __init__(self, association: Association) -> None:
+        super().__init__(association, None, Outgoing())
+        self.opened: list[Port] = []
+
+    def open(self, host: str, new_socket: NewSocket | None = None) -> Port:
+        self.opened.append(Port(host))
+        return self.opened[-1]
+
+    @property
+    def left(self) -> list[str]:
+        """The addresses of the open ports."""
+        return [port.host for port in self.opened if not port.closed]
+
+
+class Port:
+    """A port at *host*."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.closed = False
+        self.sent: list[Any] = []
+
+    def send(self, data: bytes, to: tuple[str, int]) -> None:
+        assert not self.closed
+        self.sent.append(to)
+
+    def close(self) -> None:
+        assert not self.closed
+        self.closed = True
+
+
+def test_a_port_closes_after_its_last_destination() -> None:
+    """An association whose destinations come and go has no more ports at exits than destinations."""
+    world = World(destinations=8)
+    association = world.association
+    outlet = association.outlet = Ports(association)
+    association.route = lambda address, name: DatagramRoute(f"192.0.2.{address.port}")
+    for port in range(1, 200):
+        world.send("198.51.100.1", port=port)
+        world.send("198.51.100.2", port=port)
+        assert f"192.0.2.{port}" in outlet.left
+        assert len(outlet.left) <= 8
+    assert sum(len(port.sent) for port in outlet.opened) == 2 * 199
+    association.route = lambda address, name: DatagramRoute()
+    association.reconsider(CLIENT, association.check)
+    assert outlet.left == []
+    world.send("198.51.100.1")
+    assert outlet.left == ["0.0.0.0"], "the port of all datagrams without an exit"
 
 
 def test_idle() -> None:
