@@ -49,6 +49,7 @@ def over_the_rate(proxy: Proxy, limits: Callable[[], float]) -> None:
         sent = flood(client, echo.address, 4, 4 * limits())
         elapsed = time.monotonic() - began
         wait_for(lambda: counted(proxy)[0] + counted(proxy)[1] == sent)
+        wait_for(lambda: len(echo.seen) == counted(proxy)[0])
         passed = len(echo.seen) * SIZE
         client.close()
         record = proxy.record()
