@@ -21,3 +21,7 @@ class RequestRefused(Exception):
         self.status = status
         self.words = words
         self.more = more
+
+
+class DoneInPart(RequestRefused):
+    """What the request asks for is done on this node, and not on the others."""

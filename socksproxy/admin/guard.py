@@ -81,13 +81,18 @@ class Guard:
 
     def _identify(self, headers: Headers, transport: Any) -> None:
         if self.listener.client_ca is not None and transport.getPeerCertificate() is None:
-            raise RequestRefused(401, "a certificate is needed")
+            raise RequestRefused(401, "a certificate is needed (socksproxy ctl --certificate FILE)")
         if self._token is None:
             return
         given = headers.getRawHeaders(b"authorization") or [b""]
         scheme, _, token = given[0].partition(b" ")
-        if scheme.lower() != b"bearer" or not compare_digest(token.strip(), self._token):
-            raise RequestRefused(401, "the header Authorization: Bearer TOKEN is needed")
+        if scheme.lower() != b"bearer":
+            words = (
+                "a token is needed: the header Authorization: Bearer TOKEN (socksproxy ctl --token-file FILE)"
+            )
+            raise RequestRefused(401, words)
+        if not compare_digest(token.strip(), self._token):
+            raise RequestRefused(401, "the token is not that of this server's token-file")
 
     def permit(self, needed: AdminLevel, method: str, headers: Headers) -> None:
         """
@@ -123,18 +128,3 @@ def peer_of(transport: Any) -> str:
     peer = transport.getPeer()
     host = getattr(peer, "host", None)
     return f"{host}:{peer.port}" if host is not None else "unix"
-
-
-def token_in(data: bytes) -> str:
-    """
-    The token that a file with *data* has.
-
-    :raises ValueError: when it has none that is long enough, or that a header cannot carry.
-    """
-    token = data.decode("ascii").strip()
-    if len(token) < _SHORTEST_TOKEN or not token.isprintable() or " " in token:
-        raise ValueError(f"a token has at least {_SHORTEST_TOKEN} characters, and no spaces")
-    return token
-
-
-_SHORTEST_TOKEN = 16

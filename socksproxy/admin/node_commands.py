@@ -9,7 +9,7 @@ from typing import Any
 
 from ..shared.commands import Deed
 from .control import Control, Gathered
-from .errors import RequestRefused
+from .errors import DoneInPart, RequestRefused
 from .holders import TELL_NODES
 from .routes import Asked
 
@@ -33,7 +33,7 @@ class NodeCommands:
         :param done: the answer, without them.
         :param usually: the nodes where the request names none.
         :returns: the answer. Where a store is shared, ``nodes`` is in it.
-        :raises RequestRefused: when the request says so, and that cannot be.
+        :raises DoneInPart: when the request says so, and that cannot be.
         """
         nodes = wanted_nodes(asked)
         if (nodes or usually) == THIS:
@@ -51,7 +51,7 @@ class NodeCommands:
             return {**done, "nodes": ALL}
         if nodes == ALL:
             why = "nodes share no store: [shared]" if sent is None else "the shared store is down"
-            raise RequestRefused(409 if sent is None else 503, f"done on this node alone: {why}", **done)
+            raise DoneInPart(409 if sent is None else 503, f"done on this node alone: {why}", **done)
         return dict(done) if sent is None else {**done, "nodes": THIS}
 
 

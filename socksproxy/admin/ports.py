@@ -18,9 +18,9 @@ from ..net.resources import Resources
 from ..net.special_addresses import is_loopback
 from ..runtime.files import read_regular_file
 from ..twisted_internals import SharedUNIXPort
-from .guard import Guard, token_in
+from .guard import Guard
 from .routes import Routes
-from .settings import AdminListener, AdminSettings
+from .settings import AdminListener, AdminSettings, token_in
 from .site import AdminSite
 from .sockets import SocketFile, listen_at
 

@@ -37,6 +37,22 @@ class AdminLevel(IntEnum):
         raise ConfigError("there are monitor, operator and admin")
 
 
+#: Characters of a token, at the least.
+_SHORTEST_TOKEN = 16
+
+
+def token_in(data: bytes) -> str:
+    """
+    The token that a file with *data* has.
+
+    :raises ValueError: when it has none that is long enough, or that a header cannot carry.
+    """
+    token = data.decode("latin-1").strip(" \t\r\n")
+    if len(token) < _SHORTEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError(f"a token has at least {_SHORTEST_TOKEN} characters of ASCII, and no spaces")
+    return token
+
+
 @attrs.frozen(kw_only=True)
 class AdminListener:
     """

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 
 from ..logs.printable import in_one_line
-from .errors import RequestRefused
+from .errors import DoneInPart, RequestRefused
 from .guard import Guard, peer_of
 from .routes import Asked, Routes, parameters_of
 
@@ -130,7 +130,8 @@ class AdminRequest(Request):
         """Have the log tell who has changed what."""
         outcome = "done"
         if isinstance(result, Failure):
-            outcome = in_one_line(f"not done: {result.getErrorMessage()}")
+            words = result.getErrorMessage()
+            outcome = in_one_line(words if result.check(DoneInPart) else f"not done: {words}")
             if self._left(result):
                 outcome = "the client has not waited for the end"
         _log.info(

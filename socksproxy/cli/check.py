@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from .failure import CommandFailed, complain, shown, tell, with_mistakes
+from .failure import CommandFailed, both, complain, tell, with_mistakes
 
 _DESCRIPTION = """
 Checks a configuration file for twistd socks --config FILE, or whatever --config can name.
@@ -46,7 +46,7 @@ def run(options: Namespace) -> None:
         more = [f"--config-{name}={file}" for name, file in given.items() if file is not None]
         parsed.parseOptions([f"--config={options.file}", *node, *more])
     except Mistakes as problem:
-        raise with_mistakes(options.file, problem.lines) from None
+        raise with_mistakes(options.file, problem.lines, options.node) from None
     except UsageError as problem:
         raise CommandFailed(str(problem).removeprefix("--config ").removeprefix("--node ")) from None
     ignored = [entry for file in parsed.plan.set_files for entry in file.ignored]
@@ -55,4 +55,4 @@ def run(options: Namespace) -> None:
         warnings += getattr(checker, "warnings", ())
     if warnings:
         complain(*(f"warning: {warning}" for warning in warnings))
-    tell(f"{shown(options.file)}: no mistakes")
+    tell(f"{both(options.file, options.node)}: no mistakes")

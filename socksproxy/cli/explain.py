@@ -198,7 +198,7 @@ def _configured(file: str, node: str | None) -> tuple[Configured, ServerWide]:
     configured.used.update(configured.said)
     lines = configured.report(problems)
     if lines:
-        raise with_mistakes(file, lines)
+        raise with_mistakes(file, lines, node)
     upstreams, pools = configured.upstreams or {}, configured.pools or {}
 
     def ways(name: str) -> KnownWay:

@@ -24,16 +24,19 @@ class CommandFailed(Exception):
         self.status = status
 
 
-def with_mistakes(file: str, lines: Sequence[str]) -> CommandFailed:
+def with_mistakes(file: str, lines: Sequence[str], node: str | None = None) -> CommandFailed:
     """
     What to raise where a configuration file has mistakes, which are printed.
 
     :param file: its name.
     :param lines: one for each mistake.
+    :param node: the name of the file of a node, which was read, too; None: none was.
     """
     complain(*lines)
     count = len(lines)
-    return CommandFailed(f"{shown(file)}: {count} mistakes" if count > 1 else f"{shown(file)}: 1 mistake")
+    return CommandFailed(
+        f"{both(file, node)}: {count} mistakes" if count > 1 else f"{both(file, node)}: 1 mistake"
+    )
 
 
 def complain(*lines: str) -> None:
@@ -63,6 +66,11 @@ def _output(stream: Any) -> Iterator[None]:
         os.close(nowhere)
         if not isinstance(problem, BrokenPipeError):
             raise CommandFailed(f"the output cannot be written: {describe(problem)}") from None
+
+
+def both(file: str, node: str | None) -> str:
+    """The names of a configuration file and of that of a *node*, as they can be printed."""
+    return shown(file) if node is None else f"{shown(file)} with {shown(node)}"
 
 
 def shown(name: str) -> str:

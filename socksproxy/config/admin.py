@@ -9,8 +9,9 @@ import stat
 from functools import partial
 from typing import Any
 
-from ..admin.settings import AdminLevel, AdminListener, AdminSettings
+from ..admin.settings import AdminLevel, AdminListener, AdminSettings, token_in
 from ..errors import describe
+from ..runtime.files import read_regular_file
 from ..values.errors import ConfigError, Path
 from ..values.parsers import seconds
 from .environment import expanded
@@ -75,12 +76,11 @@ def _listeners(
         )
     if len(value) > _MOST:
         raise ConfigError(f"more than {_MOST} of them", shown=False)
-    file = plain(partial(_file, directory))
     readers: dict[str, Reader] = {
         "endpoint": plain(text),
         "level": plain(lambda word: AdminLevel.called(text(word))),
-        "token-file": file,
-        "client-ca": file,
+        "token-file": plain(partial(_token_file, directory)),
+        "client-ca": plain(partial(_file, directory)),
     }
     found: list[AdminListener] = []
     for number, table in enumerate(value):
@@ -112,6 +112,19 @@ def _file(directory: str, value: Any) -> str:
         raise ConfigError(describe(problem) if isinstance(problem, OSError) else "not a path") from None
     if not stat.S_ISREG(mode):
         raise ConfigError("not a regular file")
+    return path
+
+
+def _token_file(directory: str, value: Any) -> str:
+    path = _file(directory, value)
+    try:
+        token_in(read_regular_file(path).data)
+    except PermissionError:
+        pass  # as above
+    except OSError as problem:
+        raise ConfigError(describe(problem)) from None
+    except ValueError as problem:
+        raise ConfigError(str(problem)) from None
     return path
 
 

@@ -139,7 +139,7 @@ class Configured:
         self.helpers = helpers_in(document.get(HELPERS), self.errors)
         if self.helpers is None:
             self.wrong.add(HELPERS)
-        self.node = node_in(document.get(NODE), self.admin, self.errors)
+        self.node = node_in(document.get(NODE), self._has_admin_address, self.errors)
         self.shared = shared_in(document.get(SHARED), self.node.name, directory, self.errors)
         self.metrics = metrics_of(document.get(METRICS), self.errors)
         self.records = records_of(document.get(USAGE), self.node.name, directory, self.errors)
@@ -170,6 +170,13 @@ class Configured:
             line = None if node else first
             self.errors.append(ConfigError(f"and {len(errors) - MOST_TOLD} more such mistakes", line=line))
         return found
+
+    @property
+    def _has_admin_address(self) -> bool:
+        """Whether there is an admin socket at an address, or may be: what is wrong is not read."""
+        if self.admin is None:
+            return ADMIN in self._document
+        return any(not each.is_unix for each in self.admin.listeners)
 
     def _zone(self, name: str | None) -> tzinfo | None:
         try:

@@ -8,7 +8,6 @@ import os
 from functools import partial
 from typing import Any
 
-from ..admin.settings import AdminSettings
 from ..values.errors import ConfigError, Path
 from ..values.shared import NodeSettings, SharedSettings, StoreAddress, check_admin_url, check_name
 from .environment import expanded
@@ -66,19 +65,19 @@ def shared_in(table: Any, node: str, directory: str, errors: list[ConfigError]) 
     return SharedSettings(**{key.replace("-", "_"): value for key, value in found.items()}, node=node)
 
 
-def node_in(table: Any, admin: AdminSettings | None, errors: list[ConfigError]) -> NodeSettings:
+def node_in(table: Any, has_address: bool, errors: list[ConfigError]) -> NodeSettings:
     """
     Read what is of this node alone.
 
     :param table: the value of the key ``node``; None: the file does not have it.
-    :param admin: the admin sockets; None: there are none.
+    :param has_address: whether there may be an admin socket at an address.
     :param errors: receives every mistake.
     """
     known = len(errors)
     found = _table(table, (NODE,), {"name": plain(_name), "admin": plain(_admin_url)}, errors)
     if len(errors) > known:
         return NodeSettings()
-    if "admin" in found and not (admin and any(not each.is_unix for each in admin.listeners)):
+    if "admin" in found and not has_address:
         reason = "there is no [[admin.listener]] at an address: one with tcp: or ssl: is needed"
         errors.append(ConfigError(reason, path=(NODE, "admin")))
     return NodeSettings(**found)

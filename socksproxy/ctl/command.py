@@ -7,10 +7,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from argparse import SUPPRESS, ArgumentParser, HelpFormatter, Namespace
+from argparse import SUPPRESS, Action, ArgumentParser, HelpFormatter, Namespace
 from importlib import import_module
 
-from .connection import AdminClient, ClientCredentials, find, token_in
+from .connection import USUAL_TIMEOUT, AdminClient, ClientCredentials, find, token_in
 from .fleet import FleetAnswers, ask_all, client_of
 from .outcome import DONE, IN_PART, MEANINGS, REFUSED, USAGE, CtlFailed
 from .subcommands import COMMON, SUBCOMMANDS, Argument, Subcommand
@@ -19,13 +19,13 @@ from .text import escaped
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any
+    from typing import Any, NoReturn
 
 #: The options that name a server, in :data:`~socksproxy.ctl.subcommands.COMMON`.
 _ASKING = ("server", "node", "token_file", "ca", "certificate", "key", "timeout")
 
-#: Seconds for each step, usually, and where one of many nodes may not answer.
-_USUAL, _ONE_OF_ALL = 30.0, 10.0
+#: Seconds for an answer, where one of many nodes may not answer.
+_ONE_OF_ALL = 10.0
 
 #: Ended by Ctrl-C, as shells have it.
 _INTERRUPTED = 130
@@ -52,14 +52,22 @@ class Console:
     def client(self) -> AdminClient:
         """Asks the server; raises :class:`CtlFailed` when there is none."""
         if self._client is None:
-            options = self.options
-            token = None if options.token_file is None else token_in(options.token_file)
-            credentials = ClientCredentials(token, options.ca, options.certificate, options.key)
-            place = find(options.server, os.environ)
-            timeout = _USUAL if options.timeout is None else options.timeout
-            client = AdminClient(place, credentials, timeout)
-            self._client = client if options.node is None else client_of(client, options.node)
+            self._client = self.reached()
         return self._client
+
+    def reached(self, until: float | None = None) -> AdminClient:
+        """
+        What asks the server.
+
+        :param until: when the time is over for all that it asks; None: each answer has its own time.
+        :raises CtlFailed: when there is no server.
+        """
+        options = self.options
+        token = None if options.token_file is None else token_in(options.token_file)
+        credentials = ClientCredentials(token, options.ca, options.certificate, options.key)
+        timeout = USUAL_TIMEOUT if options.timeout is None else options.timeout
+        client = AdminClient(find(options.server, os.environ), credentials, timeout, until)
+        return client if options.node is None else client_of(client, options.node)
 
     def ask_all(self, ask: Callable[[AdminClient], Any]) -> FleetAnswers:
         """
@@ -99,8 +107,7 @@ class Console:
 
     def note(self, words: str) -> None:
         """Tell the operator *words* beside the output."""
-        for line in words.split("\n"):
-            print(f"socksproxy ctl: {escaped(line)}", file=sys.stderr)
+        print(f"socksproxy ctl: {escaped(words)}", file=sys.stderr)
 
 
 def print_lines(lines: Iterable[str]) -> None:
@@ -108,6 +115,35 @@ def print_lines(lines: Iterable[str]) -> None:
     for line in lines:
         print(line)
     sys.stdout.flush()
+
+
+class _Parser(ArgumentParser):
+    """The usual one; nothing in an argument does anything to the terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        """See :meth:`argparse.ArgumentParser.error`."""
+        super().error(escaped(message))
+
+
+class _Once(Action):
+    """
+    Takes the value of an option, which an operator gives once.
+
+    :param given: the options that have a value already.
+    """
+
+    def __init__(self, *names: Any, given: set[str], **more: Any) -> None:
+        super().__init__(*names, **more)
+        self._given = given
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        """See :class:`argparse.Action`."""
+        if self.dest in self._given:
+            parser.error(f"{option_string} is given twice")
+        self._given.add(self.dest)
+        setattr(namespace, self.dest, values)
 
 
 class _Formatter(HelpFormatter):
@@ -132,7 +168,7 @@ def parsed(arguments: Sequence[str]) -> Namespace:
     """
     named = next((each for each in SUBCOMMANDS if arguments[:1] == [each.name]), None)
     if named is not None:
-        return _parser_of(named, ArgumentParser(f"socksproxy ctl {named.name}", **_how(named))).parse_args(
+        return _parser_of(named, _Parser(f"socksproxy ctl {named.name}", **_how(named)), set()).parse_args(
             arguments[1:]
         )
     return parser().parse_args(arguments)
@@ -141,17 +177,18 @@ def parsed(arguments: Sequence[str]) -> Namespace:
 def parser() -> ArgumentParser:
     """The parser of all subcommands."""
     statuses = "; ".join(f"{status} {meaning}" for status, meaning in MEANINGS.items())
-    made = ArgumentParser(
+    given: set[str] = set()
+    made = _Parser(
         "socksproxy ctl",
         description=_DESCRIPTION,
         epilog=f"Exit statuses: {statuses}.",
         formatter_class=_Formatter,
     )
-    _add(made, COMMON)
+    _add(made, COMMON, given)
     commands = made.add_subparsers(title="subcommands", metavar="SUBCOMMAND", required=True)
     for subcommand in SUBCOMMANDS:
         one = commands.add_parser(subcommand.name, help=subcommand.help, **_how(subcommand))
-        _parser_of(subcommand, one, default=SUPPRESS)
+        _parser_of(subcommand, one, given, default=SUPPRESS)
     return made
 
 
@@ -159,20 +196,23 @@ def _how(subcommand: Subcommand) -> dict[str, Any]:
     return {"description": f"{subcommand.help}.", "formatter_class": _Formatter}
 
 
-def _parser_of(subcommand: Subcommand, made: ArgumentParser, **more: Any) -> ArgumentParser:
+def _parser_of(subcommand: Subcommand, made: ArgumentParser, given: set[str], **more: Any) -> ArgumentParser:
     """The parser *made*, with all that the subcommand has."""
-    _add(made, subcommand.arguments)
+    _add(made, subcommand.arguments, given)
     if subcommand.level:
-        _add(made, COMMON, **more)
+        _add(made, COMMON, given, **more)
     elif not more:
         made.set_defaults(**dict.fromkeys(_ASKING))
     made.set_defaults(subcommand=subcommand)
     return made
 
 
-def _add(made: ArgumentParser, arguments: Sequence[Argument], **more: Any) -> None:
+def _add(made: ArgumentParser, arguments: Sequence[Argument], given: set[str], **more: Any) -> None:
     for argument in arguments:
-        made.add_argument(*argument.names, help=argument.help, **argument.more, **more)
+        once: dict[str, Any] = (
+            {} if "action" in argument.more or not argument.is_option else {"action": _Once, "given": given}
+        )
+        made.add_argument(*argument.names, help=argument.help, **argument.more, **once, **more)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -191,7 +231,8 @@ def main(arguments: Sequence[str]) -> int:
         _work(options.subcommand)(console)
         sys.stdout.flush()
     except CtlFailed as problem:
-        console.note(str(problem))
+        for line in (*problem.reasons, str(problem)):
+            console.note(line)
         return problem.status
     except KeyboardInterrupt:
         return _INTERRUPTED

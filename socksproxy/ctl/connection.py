@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+from io import BufferedReader, RawIOBase
+from time import monotonic
 
 from .outcome import IN_PART, NO_SERVER, REFUSED, TIME_OVER, USAGE, CtlFailed
 
@@ -23,8 +25,12 @@ if TYPE_CHECKING:  # to import typing takes half as long as to start Python
 VARIABLE = "SOCKSPROXY_ADMIN"
 #: The name of the socket in directories where it may be.
 _NAME = "admin.sock"
+#: Seconds for an answer.
+USUAL_TIMEOUT = 30.0
 #: Bytes of an answer that is read as a whole, and of a line.
 _MOST, _LONGEST_LINE = 256 << 20, 1 << 20
+#: Characters of a token, at the least.
+_SHORTEST_TOKEN = 16
 
 
 class ServerPlace:
@@ -144,7 +150,10 @@ def parse_place(text: str) -> ServerPlace:
     host, _, port = rest.rstrip("/").rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     number = int(port) if port.isascii() and port.isdecimal() and len(port) < 6 else 0
-    if scheme not in ("http", "https") or not host or not 0 < number < 65536 or not host.isascii():
+    right = host.isascii() and host.isprintable() and " " not in host
+    # A look-up fails with another error otherwise.
+    right = right and all(0 < len(label) < 64 for label in host.removesuffix(".").split("."))
+    if scheme not in ("http", "https") or not right or not 0 < number < 65536:
         raise CtlFailed(f"{text}: PATH, http://HOST:PORT or https://HOST:PORT is due", USAGE)
     return ServerPlace(text, None, host, number, scheme == "https")
 
@@ -155,19 +164,33 @@ class AdminClient:
 
     :param place: where it is.
     :param credentials: what it may ask for.
-    :param timeout: seconds for each step of a connection.
+    :param timeout: seconds for each answer, from the first step of its connection to its last byte.
+    :param until: when the time is over for all answers together, on the monotonic clock; None: never.
     """
 
     def __init__(
-        self, place: ServerPlace, credentials: ClientCredentials | None = None, timeout: float = 30.0
+        self,
+        place: ServerPlace,
+        credentials: ClientCredentials | None = None,
+        timeout: float = USUAL_TIMEOUT,
+        until: float | None = None,
     ) -> None:
         self.place = place
         self.timeout = timeout
+        self.until = until
         self._credentials = credentials or ClientCredentials()
+        self._seconds = timeout
 
     def at(self, place: ServerPlace) -> AdminClient:
         """What asks the server at *place* in the same way."""
-        return AdminClient(place, self._credentials, self.timeout)
+        return AdminClient(place, self._credentials, self.timeout, self.until)
+
+    def _begin(self) -> float:
+        """When the time of an answer is over that is asked for now."""
+        now = monotonic()
+        over = now + self.timeout if self.until is None else min(now + self.timeout, self.until)
+        self._seconds = max(0.0, over - now)
+        return over
 
     def ask(self, method: str, path: str, body: Any = None) -> AdminAnswer:
         """
@@ -176,7 +199,8 @@ class AdminClient:
         :param body: for JSON; None: there is none.
         :raises CtlFailed: when there is no server, or no answer in time.
         """
-        with self._sent(method, path, body, self.timeout) as stream:
+        until = self._begin()
+        with self._sent(method, path, body, until) as sock, BufferedReader(_Incoming(sock, until)) as stream:
             answer: AdminAnswer = self._told(_read, stream)
             return answer
 
@@ -205,38 +229,43 @@ class AdminClient:
         :param idle: the most seconds between two lines; None: no matter how many.
         :raises CtlFailed: also when the server refuses, or goes away before the end.
         """
-        with self._sent("GET", path + query_of(parameters), None, idle) as stream:
+        with self._sent("GET", path + query_of(parameters), None, self._begin()) as sock:
+            sock.settimeout(idle)
+            stream = BufferedReader(_Incoming(sock))
             status = self._told(_head, stream)[0]
             if status != 200:
                 accepted(AdminAnswer(status, self._told(lambda each: each.read(_MOST), stream)))
             while line := self._told(lambda each: each.readline(_LONGEST_LINE), stream):
                 yield line
 
-    def _sent(self, method: str, path: str, body: Any, timeout: float | None) -> BinaryIO:
+    def _sent(self, method: str, path: str, body: Any, until: float) -> socket.socket:
+        """The connection on which the request is sent."""
         try:
-            sock = self._connected()
-        except OSError as problem:
-            raise self._failed(problem) from None
-        with sock:  # the stream keeps it open
+            sock = self._connected(until)
             try:
-                sock.settimeout(timeout)
+                sock.settimeout(_left(until))
                 sock.sendall(self._request(method, path, body))
-            except OSError as problem:
-                raise self._failed(problem) from None
-            return sock.makefile("rb")
-
-    def _connected(self) -> socket.socket:
-        place = self.place
-        if place.path is not None:
-            sock = socket.socket(socket.AF_UNIX)
-            try:
-                sock.settimeout(self.timeout)
-                sock.connect(place.path)
             except BaseException:
                 sock.close()
                 raise
-            return sock
-        sock = socket.create_connection((place.host, place.port), self.timeout)
+        except OSError as problem:
+            raise self._failed(problem) from None
+        return sock
+
+    def _connected(self, until: float) -> socket.socket:
+        place = self.place
+        if place.path is not None:
+            return _connect(socket.AF_UNIX, place.path, _left(until))
+        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+        for number, (family, *_, address) in enumerate(found, 1):
+            try:
+                # One address that does not answer leaves time for the others.
+                sock = _connect(family, address, _left(until) / (len(found) + 1 - number))
+                break
+            except OSError:
+                if number == len(found):
+                    raise
+        sock.settimeout(_left(until))
         return self._with_tls(sock) if place.tls else sock
 
     def _with_tls(self, sock: socket.socket) -> socket.socket:
@@ -274,25 +303,73 @@ class AdminClient:
     def _failed(self, problem: OSError) -> CtlFailed:
         where = self.place.text
         if isinstance(problem, TimeoutError):
-            return CtlFailed(f"{where}: no answer within {self.timeout:g} seconds", TIME_OVER)
+            return CtlFailed(f"{where}: no answer within {round(self._seconds, 1):g} seconds", TIME_OVER)
         words = problem.strerror or str(problem)
         status = REFUSED if isinstance(problem, PermissionError) else NO_SERVER
         return CtlFailed(f"{where}: {words}", status)
 
 
+class _Incoming(RawIOBase):
+    """
+    What comes in on *sock*.
+
+    :param until: when the time is over for all of it; None: the socket has its own bound.
+    """
+
+    def __init__(self, sock: socket.socket, until: float | None = None) -> None:
+        self._sock = sock
+        self._until = until
+
+    def readable(self) -> bool:
+        """See :meth:`io.IOBase.readable`."""
+        return True
+
+    def readinto(self, room: Any) -> int:
+        """See :meth:`io.RawIOBase.readinto`."""
+        if self._until is not None:
+            self._sock.settimeout(_left(self._until))
+        return self._sock.recv_into(room)
+
+
+def _left(until: float) -> float:
+    """
+    The seconds that are left.
+
+    :raises TimeoutError: when there are none.
+    """
+    left = until - monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _connect(family: int, address: Any, seconds: float) -> socket.socket:
+    sock = socket.socket(family)
+    try:
+        sock.settimeout(seconds)
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 def token_in(path: str) -> str:
     """
-    The token that the file at *path* has.
+    The token that the file at *path* has, as a server reads it.
 
-    :raises CtlFailed: when it has none.
+    :raises CtlFailed: when it has none that can be one.
     """
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            token = file.read(4096).strip()
+        with open(path, encoding="latin-1") as file:
+            token = file.read(_LONGEST_LINE).strip(" \t\r\n")
     except OSError as problem:
         raise CtlFailed(f"{path}: {problem.strerror}", USAGE) from None
-    if not token or not token.isascii() or not token.isprintable():
+    if not token:
         raise CtlFailed(f"{path}: there is no token in it", USAGE)
+    if len(token) < _SHORTEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
+        words = f"a token has at least {_SHORTEST_TOKEN} characters of ASCII, and no spaces"
+        raise CtlFailed(f"{path}: what it has is no token: {words}", USAGE)
     return token
 
 
@@ -334,7 +411,7 @@ def accepted(answer: AdminAnswer) -> AdminAnswer:
         raise CtlFailed(f"the server answers with the status {answer.status}") from None
     # On this node, and not on the others.
     done = not body.keys().isdisjoint(("changes", "ended", "unlocked"))
-    raise CtlFailed("\n".join([*map(str, mistakes), words]), IN_PART if done else REFUSED)
+    raise CtlFailed(words, IN_PART if done else REFUSED, map(str, mistakes))
 
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")

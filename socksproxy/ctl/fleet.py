@@ -8,7 +8,7 @@ and a Unix socket, which would be one of this machine, is not accepted.
 from __future__ import annotations
 
 from .connection import AdminClient, parse_place
-from .outcome import DONE, IN_PART, REFUSED, CtlFailed
+from .outcome import DONE, IN_PART, NO_SERVER, REFUSED, TIME_OVER, CtlFailed
 from .text import span
 
 TYPE_CHECKING = False
@@ -59,6 +59,10 @@ def alone(answer: Row) -> str | None:
     return {"up": None, "down": STORE_DOWN}.get(answer["store"], NO_STORE)
 
 
+class NodeUnknown(CtlFailed):
+    """No other node knows that there is such a node, or where it is asked; it has just started, maybe."""
+
+
 def client_of(client: AdminClient, name: str) -> AdminClient:
     """
     What asks the node called *name*.
@@ -69,8 +73,9 @@ def client_of(client: AdminClient, name: str) -> AdminClient:
     answer = client.get("/v1/nodes")
     rows = {row["name"]: row for row in answer["nodes"]}
     if name not in rows:
-        why = alone(answer) or f"there are {', '.join(rows)}"
-        raise CtlFailed(f"{name}: there is no such node; {why}")
+        why = alone(answer)
+        words = f"{name}: there is no such node; " + (why or f"there are {', '.join(rows)}")
+        raise CtlFailed(words) if why == NO_STORE else NodeUnknown(words)
     return client if name == answer["node"] else _reached(client, rows[name])
 
 
@@ -121,12 +126,20 @@ def _reached(client: AdminClient, row: Row) -> AdminClient:
     """What asks the node of *row*."""
     name, address = row["name"], row["admin"]
     if address is None:
-        raise CtlFailed(f"{name} tells no address of its admin API: its key admin of [node]")
-    place = parse_place(address)
-    if place.path is not None:
+        raise NodeUnknown(f"{name} tells no address of its admin API: its key admin of [node]")
+    try:
+        place = parse_place(address)
+    except CtlFailed:
+        place = None
+    if place is None or place.path is not None:
         raise CtlFailed(f"{name} tells {address}, which is no address of an admin API")
     found = client.at(place)
-    other = found.get("/v1/status")["node"]
+    try:
+        other = found.get("/v1/status")["node"]
+    except CtlFailed as problem:
+        if row["alive"] or problem.status not in (NO_SERVER, TIME_OVER):
+            raise
+        raise CtlFailed(f"{problem}; {name} is gone, {last_seen(row)}", problem.status) from None
     if other != name:
         raise CtlFailed(f"{name} is not at the address that it tells: {address} is the node {other}")
     return found

@@ -9,7 +9,8 @@ import re
 from time import localtime, monotonic, sleep, strftime
 
 from .command import Console, print_lines
-from .connection import accepted
+from .connection import USUAL_TIMEOUT, accepted
+from .fleet import NodeUnknown
 from .outcome import NO_SERVER, TIME_OVER, USAGE, CtlFailed
 from .text import escaped
 
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from .connection import AdminClient
+
 #: Seconds between two looks at what is waited for.
 _EVERY = 0.2
+#: Seconds for a look, however short the time is.
+_LEAST = 0.1
 #: Seconds for which a stream of events may say nothing.
 _SILENT = 30.0
 _GENERATION = re.compile(r"generation:([0-9]{1,18})", re.ASCII)
@@ -28,7 +33,7 @@ _GENERATION = re.compile(r"generation:([0-9]{1,18})", re.ASCII)
 def wait(console: Console) -> None:
     """Wait until the server is as it should be."""
     timeout = console.options.timeout
-    wait_for(console, console.options.what, 60.0 if timeout is None else timeout)
+    wait_for(console, console.options.what, USUAL_TIMEOUT if timeout is None else timeout)
 
 
 def wait_for(console: Console, what: str, seconds: float) -> None:
@@ -42,20 +47,26 @@ def wait_for(console: Console, what: str, seconds: float) -> None:
         raise CtlFailed(f"{what}: ready, drained or generation:N is due", USAGE)
     least = int(match[1]) if match else 0
     until = monotonic() + seconds
-    last = "there is no server"
+    client: AdminClient | None = None
+    last = ""
     while True:
+        # The last look has a moment, too.
+        over = max(until, monotonic() + _LEAST)
         try:
-            console.client.timeout = max(0.1, min(30.0, until - monotonic()))
-            status = accepted(console.client.ask("GET", "/v1/status")).body
+            client = console.reached(over) if client is None else client
+            client.until = over
+            status = accepted(client.ask("GET", "/v1/status")).body
             if _is_so(status, what, least):
                 console.tell(status, [what])
                 return
             last = f"it is {status['state']}, with {status['sessions']} sessions"
         except CtlFailed as problem:
-            # A server that starts, or starts again, has no socket for a while.
-            if problem.status not in (NO_SERVER, TIME_OVER) or what == "drained":
+            # A server that starts, or starts again, has no socket for a while. No other node knows it then.
+            absent = problem.status in (NO_SERVER, TIME_OVER) or isinstance(problem, NodeUnknown)
+            if not absent or what == "drained":
                 raise
-            last = str(problem)
+            if not last or problem.status != TIME_OVER:
+                last = str(problem)
         left = until - monotonic()
         if left <= 0:
             raise CtlFailed(f"not {what} within {seconds:g} seconds: {last}", TIME_OVER)

@@ -4,6 +4,10 @@ How a subcommand ends.
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 #: The exit statuses.
 DONE, REFUSED, USAGE, NO_SERVER, TIME_OVER, IN_PART = range(6)
 
@@ -20,11 +24,13 @@ MEANINGS = {
 
 class CtlFailed(Exception):
     """
-    What was asked for is not done; its words are for the operator.
+    What was asked for is not done; its words are for the operator, one line.
 
     :param status: the exit status.
+    :param reasons: further lines, which stand before that one.
     """
 
-    def __init__(self, words: str, status: int = REFUSED) -> None:
+    def __init__(self, words: str, status: int = REFUSED, reasons: Iterable[str] = ()) -> None:
         super().__init__(words)
         self.status = status
+        self.reasons = list(reasons)

@@ -120,7 +120,9 @@ def check_name(name: str) -> str:
     :raises ConfigError: when it cannot be one.
     """
     if not _NAME.fullmatch(name):
-        raise ConfigError('a name has up to 64 letters, digits, ".", "-" and "_"')
+        raise ConfigError(
+            'a name has up to 64 letters, digits, ".", "-" and "_", and begins with a letter or a digit'
+        )
     return name
 
 

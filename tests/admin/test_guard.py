@@ -10,8 +10,8 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.web.http_headers import Headers
 
 from socksproxy.admin.errors import RequestRefused
-from socksproxy.admin.guard import Guard, token_in
-from socksproxy.admin.settings import AdminLevel, AdminListener
+from socksproxy.admin.guard import Guard
+from socksproxy.admin.settings import AdminLevel, AdminListener, token_in
 
 UNIX = UNIXAddress(b"/run/admin")
 LOOPBACK = IPv4Address("TCP", "127.0.0.1", 9)
@@ -142,7 +142,7 @@ def test_not_json(kinds: list[str], method: str) -> None:
     "data", [b"", b"short", b"0123456789abcdef with", b"\xff" * 20, b"0123456789\nabcdefg"]
 )
 def test_wrong_token_file(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r"token|codec"):
+    with pytest.raises(ValueError, match="a token has at least 16"):
         token_in(data)
 
 

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 
 from socksproxy.admin import site
-from socksproxy.admin.errors import RequestRefused
+from socksproxy.admin.errors import DoneInPart, RequestRefused
 from socksproxy.admin.guard import Guard
 from socksproxy.admin.routes import ApiRoute, Asked, Routes
 from socksproxy.admin.settings import AdminLevel, AdminListener
@@ -128,9 +128,15 @@ def test_changes_are_logged(server: Server) -> None:
         server.said(post(b"{}"))
         server.answer = RequestRefused(409, "not now")
         server.said(post(b"{}"))
+        server.answer = DoneInPart(503, "done on this node alone: the shared store is down")
+        server.said(post(b"{}"))
         server.said(GET)
         found = [line for line in lines if line.startswith("admin: ")]
-    assert [line.partition("POST /x: ")[2] for line in found] == ["done", "not done: not now"]
+    assert [line.partition("POST /x: ")[2] for line in found] == [
+        "done",
+        "not done: not now",
+        "done on this node alone: the shared store is down",
+    ]
 
 
 def test_late_answer(server: Server) -> None:

@@ -37,6 +37,20 @@ def test_mistakes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_node(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is read together is counted together: a mistake may be in either file."""
+    file.write_text("")
+    node = Path("node.toml")
+    node.write_text('[node]\nname = "n1"\n')
+    assert main(["check", "socks.toml", "--node", "node.toml"]) == 0
+    assert capsys.readouterr().out == "socks.toml with node.toml: no mistakes\n"
+    node.write_text('[node]\nname = "-"\n')
+    assert main(["check", "socks.toml", "--node", "node.toml"]) == 1
+    mistake, last = capsys.readouterr().err.splitlines()
+    assert mistake.startswith("node.toml:2: [node] name")
+    assert last == "socksproxy: socks.toml with node.toml: 1 mistake"
+
+
 def test_no_such_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "socks.toml"]) == 1
     said = capsys.readouterr()

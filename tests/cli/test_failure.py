@@ -16,6 +16,7 @@ from socksproxy.cli.failure import complain, shown, tell, with_mistakes
 def test_mistakes(lines: list[str], count: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert str(with_mistakes("socks.toml", lines)) == f"socks.toml: {count}"
     assert capsys.readouterr().err.splitlines() == lines
+    assert str(with_mistakes("socks.toml", lines, "node.toml")) == f"socks.toml with node.toml: {count}"
 
 
 def test_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:

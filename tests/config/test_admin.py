@@ -80,6 +80,11 @@ def test_meaning(tmp_path: Path) -> None:
         ("[[admin.listener]]\nendpoint = 'tcp:1'", 'number 1 endpoint = "tcp:1": not a loopback address'),
         ("[[admin.listener]]\nendpoint = 'unix:a'\ntoken-file = 'x'", 'token-file = "x": no such file'),
         ("[[admin.listener]]\nendpoint = 'unix:a'\ntoken-file = '.'", 'token-file = ".": not a regular file'),
+        (
+            # Of an admin listener that is wrong nothing follows.
+            "[node]\nadmin = 'http://x:1'\n[[admin.listener]]\nendpoint = 'tcp:1'\ntoken-file = 'x'",
+            'file:5: [[admin.listener]] number 1 token-file = "x": no such file',
+        ),
         ("[[admin.listener]]\nendpoint = 'unix:a'\n" * 2, 'number 2 endpoint = "unix:a": two listeners'),
         ("[admin]\nnames = ['a/b']", '[admin] names[0] = "a/b": not the name of a host'),
         ("[admin]\nnotice = -1", "[admin] notice = -1: not a number of seconds"),
@@ -91,3 +96,10 @@ def test_mistakes(config: str, told: str, tmp_path: Path) -> None:
     """Each mistake has one line, which names the place and what would be right."""
     (line,) = problems(config, tmp_path)
     assert told in line
+
+
+def test_no_token(tmp_path: Path) -> None:
+    """What a file with a token has is looked at, too."""
+    (tmp_path / "token").write_text("secret")
+    (line,) = problems("[[admin.listener]]\nendpoint = 'unix:a'\ntoken-file = 'token'", tmp_path)
+    assert line.endswith('token-file = "token": a token has at least 16 characters of ASCII, and no spaces')

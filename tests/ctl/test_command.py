@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,28 @@ def test_time_over(ctl: Operator, tmp_path: Path) -> None:
     assert (status, complaints[-29:]) == (4, "no answer within 0.1 seconds\n")
 
 
+def test_drop_by_drop(ctl: Operator, tmp_path: Path) -> None:
+    """The time is that of the whole answer, and not of each of its bytes."""
+    path, done = tmp_path / "admin", threading.Event()
+
+    def serve() -> None:
+        client, _ = mute.accept()
+        with client, suppress(OSError):
+            while not done.wait(0.02):
+                client.sendall(b"H")
+
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(path))
+        mute.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            assert ctl("status", "--timeout", "0.5")[0] == 4
+        finally:
+            done.set()
+            thread.join()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -145,6 +169,11 @@ def test_time_over(ctl: Operator, tmp_path: Path) -> None:
         ["status", "--server", "ftp://x:1"],
         ["status", "--server", "http://localhost"],
         ["status", "--token-file", "/nowhere"],
+        ["status", "--node", "n1", "--node", "n2"],
+        ["kill", "--user", "bob", "--user", "ann"],
+        ["--server", "x", "status", "--server", "y"],
+        ["status", "a\nb"],
+        ["status", "--server", "http://a..b:1"],
     ],
 )
 def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -156,6 +185,13 @@ def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_pat
         status = end.code  # type: ignore[assignment]
     assert status == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("socksproxy ctl")
+
+
+def test_given_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two values, none is chosen silently."""
+    with pytest.raises(SystemExit):
+        main(["drain", "--node", "n1", "--node=n2"])
+    assert capsys.readouterr().err.endswith("socksproxy ctl drain: error: --node is given twice\n")
 
 
 def test_options_stand_anywhere() -> None:

@@ -13,7 +13,7 @@ from socksproxy.admin.ports import AdminPorts
 from socksproxy.admin.routes import ApiRoute, Routes
 from socksproxy.admin.settings import AdminLevel, AdminListener, AdminSettings
 from socksproxy.ctl.command import main
-from socksproxy.ctl.connection import parse_place, places, query_of, quoted
+from socksproxy.ctl.connection import parse_place, places, query_of, quoted, token_in
 from socksproxy.ctl.outcome import CtlFailed
 
 from ..support.certificates import self_signed
@@ -46,8 +46,29 @@ def test_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Playing:
     assert (yield deferToThread(health, "-s", where, "--token-file", str(token))) == 0
     assert (yield deferToThread(health, "-s", where, "--token-file", str(tmp_path / "other"))) == 1
     assert (yield deferToThread(health, "-s", where)) == 1
-    assert "Authorization: Bearer TOKEN is needed" in capsys.readouterr().err
+    wrong, missing = capsys.readouterr().err.splitlines()
+    assert wrong == "socksproxy ctl: the token is not that of this server's token-file"
+    assert missing.endswith("the header Authorization: Bearer TOKEN (socksproxy ctl --token-file FILE)")
     ports.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b" \n", "there is no token in it"),
+        (b"0123456789", "what it has is no token"),
+        (b"0123456789 abcdef0", "what it has is no token"),
+        (b"0123456789\xffabcdef0", "what it has is no token"),
+        (b"0123456789abcdef\n0123456789abcdef\n", "what it has is no token"),
+    ],
+)
+def test_token_file(data: bytes, words: str, tmp_path: Path) -> None:
+    """What a server would not take is not sent; an empty file and a wrong one have words of their own."""
+    path = tmp_path / "token"
+    path.write_bytes(data)
+    with pytest.raises(CtlFailed, match=words) as caught:
+        token_in(str(path))
+    assert caught.value.status == 2
 
 
 @pytest_twisted.inlineCallbacks
@@ -94,6 +115,11 @@ def test_place(text: str, place: tuple[str | None, str, int, bool]) -> None:
         "http://x:1/v1",
         "tcp://x:1",
         "http://ü:1",
+        "http://a..b:1",
+        "http://.:1",
+        "http://a b:1",
+        "http://a\r\nb:1",
+        f"http://{'a' * 64}:1",
     ],
 )
 def test_no_place(text: str) -> None:

@@ -39,6 +39,8 @@ def test_own_name(ctl: Operator, tmp_path: Path) -> None:
         ([row("n1")], "none", "n2: there is no such node; this node alone: it shares no store with others"),
         ([row("n2")], "up", "n2 tells no address of its admin API: its key admin of [node]"),
         ([row("n2", admin="/run/a.sock")], "up", "n2 tells /run/a.sock, which is no address of an admin API"),
+        ([row("n2", admin="http://x")], "up", "n2 tells http://x, which is no address of an admin API"),
+        ([row("n2", admin="ftp://x:1")], "up", "n2 tells ftp://x:1, which is no address of an admin API"),
     ],
 )
 def test_no_such_node(nodes: list[object], store: str, words: str, ctl: Operator, tmp_path: Path) -> None:
@@ -62,6 +64,25 @@ def test_dead(ctl: Operator, tmp_path: Path) -> None:
         with scripted(tmp_path / "admin", [listing(row("n1"), row("n2", admin=url))]):
             done = ctl("health", "--node", "n2")
     assert done == (3, "", f"socksproxy ctl: {url}: Connection refused\n")
+
+
+def test_gone(ctl: Operator, tmp_path: Path) -> None:
+    """A node that is gone is asked nevertheless, and the reason for what follows is told."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        nodes = listing(row("n1"), row("n2", admin=url, alive=False, seen=12.0))
+        with scripted(tmp_path / "admin", [nodes]):
+            status, _, complaints = ctl("health", "--node", "n2")
+    words = f"socksproxy ctl: {url}: Connection refused; n2 is gone, last seen 12s ago\n"
+    assert (status, complaints) == (3, words)
+
+
+def test_name_in_one_line(ctl: Operator, tmp_path: Path) -> None:
+    """A name makes no line of its own."""
+    with scripted(tmp_path / "admin", [listing(row("n1"))]):
+        done = ctl("health", "--node", "n\n1")
+    assert done == (1, "", "socksproxy ctl: n\\n1: there is no such node; there are n1\n")
 
 
 def test_other_version(ctl: Operator, tmp_path: Path) -> None:

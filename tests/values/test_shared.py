@@ -79,5 +79,7 @@ def test_names() -> None:
     assert check_name("node-1.example_org") == "node-1.example_org"
     assert check_name(own_name())
     for name in ("", "a/b", "a b", "{a}", "-a", "x" * 65, "ä"):
-        with pytest.raises(ConfigError, match="a name has up to 64 letters"):
+        with pytest.raises(
+            ConfigError, match=r"a name has up to 64 letters.*, and begins with a letter or a digit"
+        ):
             check_name(name)
