@@ -208,11 +208,12 @@ class Control:
         """What a user has used today and this month; None: nothing counts that."""
         return succeed(None)
 
-    def usage(self, first: str, last: str) -> Deferred[bytes]:
+    def usage(self, first: str, last: str, beyond: str | None) -> Deferred[bytes]:
         """
-        What holders of quotas have used, as lines of JSON.
+        What holders of quotas have used, as lines of JSON; some, if there are many.
 
         :param first: the first day or month; *last*: the last one.
+        :param beyond: of *first*, only the holders behind this one; None: all.
         """
         raise RequestRefused(404, "this server has no quotas")
 

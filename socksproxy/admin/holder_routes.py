@@ -66,13 +66,17 @@ class HolderRoutes:
 
     def users(self, asked: Asked) -> Any:
         """The users with sessions."""
-        asked.allow("sort", "limit")
+        asked.allow("sort", "limit", "beyond")
         sort = asked.parameters.get("sort", "sessions")
+        beyond = asked.parameters.get("beyond")
         limit = limit_of(asked.parameters.get("limit"))
         if sort not in USER_ORDERS:
             raise RequestRefused(400, f"sort: there are {', '.join(USER_ORDERS)}")
+        if beyond is not None and sort != "name":
+            raise RequestRefused(400, "beyond: only with sort=name")
         # A user may have more sessions in one worker than in another.
-        arguments = {"sort": sort, "limit": min(MOST_TOLD, max(2 * limit, _LEAST_USERS)), "user": None}
+        most = min(MOST_TOLD, max(2 * limit, _LEAST_USERS))
+        arguments = {"sort": sort, "limit": most, "user": None, "beyond": beyond}
         return self._control.ask("users", arguments).addCallback(self._users, sort, limit)
 
     def _users(self, gathered: Gathered, sort: str, limit: int) -> Any:
@@ -80,13 +84,15 @@ class HolderRoutes:
         rows.sort(key=lambda row: row["user"])
         if sort != "name":
             rows.sort(key=_USER_KEYS[sort], reverse=True)
-        return {"users": rows[:limit], "total": len(rows), "missing": gathered.missing}
+        # Workers tell so many of their users; how many users are in several of them, nobody knows then.
+        total = max([len(rows), *(value["total"] for value in gathered.values)])
+        return {"users": rows[:limit], "total": total, "missing": gathered.missing}
 
     def user(self, asked: Asked) -> Any:
         """One user."""
         asked.allow()
         name = asked.names["name"]
-        arguments = {"sort": "name", "limit": 1, "user": name}
+        arguments = {"sort": "name", "limit": 1, "user": name, "beyond": None}
         told = self._control.ask("users", arguments).addCallback(self._user, name)
         return told.addCallback(self._with_usage, name)
 
@@ -127,7 +133,7 @@ class HolderRoutes:
 
     def usage(self, asked: Asked) -> Any:
         """What holders of quotas have used, or usage records: a line for each."""
-        asked.allow("from", "to", "after")
+        asked.allow("from", "to", "beyond", "after")
         after = asked.parameters.get("after")
         if after is not None:
             asked.allow("after")
@@ -138,7 +144,10 @@ class HolderRoutes:
         for key, period in (("from", first), ("to", last)):
             if not _PERIOD.fullmatch(period):
                 raise RequestRefused(400, f"{key}: not a month or a day such as 2026-11 or 2026-11-30")
-        return self._control.usage(first, last).addCallback(Response, 200, "application/x-ndjson")
+        beyond = asked.parameters.get("beyond")
+        if beyond is not None and "from" not in asked.parameters:
+            raise RequestRefused(400, "beyond: only with from")
+        return self._control.usage(first, last, beyond).addCallback(Response, 200, "application/x-ndjson")
 
     def lockouts(self, asked: Asked) -> Any:
         """The addresses that are locked out."""
@@ -153,7 +162,7 @@ class HolderRoutes:
                 row["seconds"] = max(row["seconds"], round(seconds, 3))
                 row["level"] = max(row["level"], level)
         rows = sorted(found.values(), key=lambda row: row["address"])
-        return {"lockouts": rows, "missing": gathered.missing}
+        return {"lockouts": rows[:MOST_TOLD], "total": len(rows), "missing": gathered.missing}
 
     def unlock(self, asked: Asked) -> Any:
         """Let an address try passwords again."""
@@ -186,7 +195,8 @@ class HolderRoutes:
             for row in value["limits"]:
                 found.setdefault((row["scope"], row["holder"]), row)
         rows = [found[key] for key in sorted(found)]
-        return {"limits": rows[:MOST_TOLD], "missing": gathered.missing}
+        total = max([len(rows), *(value["total"] for value in gathered.values)])
+        return {"limits": rows[:MOST_TOLD], "total": total, "missing": gathered.missing}
 
 
 def _unless_locked_nowhere(answer: dict[str, Any]) -> dict[str, Any]:

@@ -55,11 +55,10 @@ class HolderAnswers:
             self._context.last_logins = {}
         only = arguments["user"]
         # Two names that are shown in the same way are one here.
-        return self._users(
-            arguments["sort"], arguments["limit"], None if only is None else line_of_record(only)
-        )
+        only = None if only is None else line_of_record(only)
+        return self._users(arguments["sort"], arguments["limit"], only, arguments["beyond"])
 
-    def _users(self, sort: str, limit: int, only: str | None) -> Work:
+    def _users(self, sort: str, limit: int, only: str | None, beyond: str | None) -> Work:
         users: dict[str, list[float]] = {}
         for some in self._look():
             for seen in some:
@@ -67,7 +66,7 @@ class HolderAnswers:
                 if user is None:
                     continue
                 user = line_of_record(user)
-                if only is not None and user != only:
+                if (only is not None and user != only) or (beyond is not None and user <= beyond):
                     continue
                 service = seen.session.service
                 row = users.setdefault(user, [0, 0, 0, 0.0])
@@ -99,7 +98,8 @@ class HolderAnswers:
     def lockouts(self, arguments: Mapping[str, Any], parts: list[bytes]) -> dict[str, Any]:
         """The addresses whose clients may not try a password now."""
         authentication = self._context.authentication
-        locked = [] if authentication is None else authentication.penalties.locked_out(MOST_TOLD)
+        # One more than is told: then there are more.
+        locked = [] if authentication is None else authentication.penalties.locked_out(MOST_TOLD + 1)
         return {"worker": self._worker, "lockouts": [list(each) for each in locked]}
 
     def unlock(self, arguments: Mapping[str, Any], parts: list[bytes]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ _KEYS: Mapping[str, type] = {
     "loaded": float,
     "waiting": str,
     "error": str,
+    "failed": float,
     "admin": str,
     "namesake": str,
 }
@@ -57,6 +58,7 @@ def _told(gathered: Gathered, control: Control) -> Row:
         "loaded": config["loaded"],
         "waiting": None if waiting is None else waiting["hash"],
         "error": None if problem is None else problem.partition("\n")[0][:_MOST_WORDS],
+        "failed": None if failed is None else failed["time"],
         "admin": admin,
         "namesake": None,
     }

@@ -11,12 +11,13 @@ from .command import Console
 from .connection import quoted
 from .follow import wait_for
 from .look import usage_of, used
+from .nodes import reload_all
 from .outcome import IN_PART, REFUSED, USAGE, CtlFailed
 from .watch import filters_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 
@@ -28,7 +29,11 @@ def kill(console: Console) -> None:
         raise CtlFailed("give either ids or filters", USAGE)
     if not options.ids and not filters:
         raise CtlFailed("give the ids of sessions, or a filter such as --user", USAGE)
-    if options.ids and not options.dry_run and options.expect is None:
+    if options.all_nodes:
+        if options.ids:
+            raise CtlFailed("ids are unique on each node alone: give --node, or a filter", USAGE)
+        _kill_on_all(console, filters)
+    elif options.ids and not options.dry_run and options.expect is None:
         _kill_ids(console, options.ids)
     else:
         _kill_matching(console, {"id": options.ids} if options.ids else filters)
@@ -68,6 +73,49 @@ def _kill_matching(console: Console, filters: dict[str, Any]) -> None:
         raise CtlFailed("no session matches", max(REFUSED, console.status))
 
 
+def _kill_on_all(console: Console, filters: dict[str, Any]) -> None:
+    """End the sessions that match on each of the nodes that share a store."""
+    options = console.options
+    expected: dict[str | None, int] | None = None
+    if options.dry_run or not options.yes or options.expect is not None:
+        answer = _kill_on_each(console, lambda node: {"filter": filters, "dry_run": True})
+        matched = answer["matched"]
+        if options.dry_run:
+            console.tell(answer, [*_per_node(answer, "matched"), f"{matched} sessions match"])
+            return
+        if options.expect not in (None, matched):
+            raise CtlFailed(f"{matched} sessions match, not {options.expect}")
+        if matched and not options.yes:
+            _confirm(f"End {matched} sessions?")
+        expected = {node: row["matched"] for node, row in answer["nodes"].items()}
+    answer = _kill_on_each(
+        console,
+        lambda node: {"filter": filters, "expect": None if expected is None else expected.get(node, 0)},
+    )
+    console.tell(answer, [*_per_node(answer, "ended"), f"{answer['ended']} sessions ended"])
+    if not answer["matched"]:
+        raise CtlFailed("no session matches", max(REFUSED, console.status))
+
+
+def _kill_on_each(console: Console, order: Callable[[str | None], dict[str, Any]]) -> dict[str, Any]:
+    """
+    Send an order to each node.
+
+    :param order: gives that of a node.
+    :returns: the sums, with the answers of the nodes.
+    """
+    gathered = console.ask_all(lambda client: client.change("POST", "/v1/sessions/kill", order(client.node)))
+    console.note_silent(gathered)
+    nodes = dict(sorted(gathered.answers.items()))
+    sums = {key: sum(row[key] for row in nodes.values()) for key in ("matched", "ended")}
+    missing = [f"{node}/{number}" for node, row in nodes.items() for number in row["missing"]]
+    return {**sums, "nodes": nodes, "silent": gathered.silent, "missing": missing}
+
+
+def _per_node(answer: dict[str, Any], key: str) -> list[str]:
+    return [f"{node}: {row[key]}" for node, row in answer["nodes"].items() if row[key]]
+
+
 def _confirm(question: str) -> None:
     """
     Ask the operator.
@@ -86,7 +134,7 @@ def reset_usage(console: Console) -> None:
     options = console.options
     period = options.period
     if period is None:
-        rows = used(lambda path: usage_of(console.client, path), True, None, None)
+        rows = used(lambda parameters: usage_of(console.client, parameters), True, None, None)
         if not rows:
             raise CtlFailed("nothing is counted in this month")
         period = rows[0]["period"]
@@ -158,8 +206,10 @@ def _set(console: Console, kind: str) -> None:
 
 def reload(console: Console) -> None:
     """Read the configuration again."""
-    body = {"nodes": "all"} if console.options.all_nodes else None
-    answer = console.client.change("POST", "/v1/reload", body)
+    if console.options.all_nodes:
+        reload_all(console)
+        return
+    answer = console.client.change("POST", "/v1/reload")
     console.tell(answer, answer["changes"] or ["nothing has changed"])
 
 

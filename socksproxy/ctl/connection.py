@@ -166,6 +166,7 @@ class AdminClient:
     :param credentials: what it may ask for.
     :param timeout: seconds for each answer, from the first step of its connection to its last byte.
     :param until: when the time is over for all answers together, on the monotonic clock; None: never.
+    :ivar node: the name of the node that it asks; None: it is not known.
     """
 
     def __init__(
@@ -178,6 +179,7 @@ class AdminClient:
         self.place = place
         self.timeout = timeout
         self.until = until
+        self.node: str | None = None
         self._credentials = credentials or ClientCredentials()
         self._seconds = timeout
 

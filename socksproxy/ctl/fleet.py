@@ -28,18 +28,20 @@ class FleetAnswers:
 
     :ivar answers: what each node has answered.
     :ivar silent: the nodes without an answer, and why there is none.
+    :ivar refusing: those of them that have refused.
     :ivar alone: why this is one node alone; None: the store knows all of them.
     """
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
         self.silent: dict[str, str] = {}
+        self.refusing: set[str] = set()
         self.alone: str | None = None
 
     @property
     def status(self) -> int:
         """The exit status."""
-        if not self.answers:
+        if not self.answers and self.refusing == self.silent.keys():
             return REFUSED
         return IN_PART if self.silent or self.alone == STORE_DOWN else DONE
 
@@ -84,7 +86,7 @@ def ask_all(client: AdminClient, ask: Callable[[AdminClient], Any]) -> FleetAnsw
     Ask all nodes at once.
 
     :param client: asks a server that knows them.
-    :param ask: asks one of them.
+    :param ask: asks one of them, which ``node`` of the client names.
     """
     from threading import Thread
 
@@ -101,9 +103,13 @@ def ask_all(client: AdminClient, ask: Callable[[AdminClient], Any]) -> FleetAnsw
                 return  # another thread has it
             name = row["name"]
             try:
-                gathered.answers[name] = ask(client if name == answer["node"] else _reached(client, row))
+                asking = client if name == answer["node"] else _reached(client, row)
+                asking.node = name
+                gathered.answers[name] = ask(asking)
             except CtlFailed as problem:
                 gathered.silent[name] = str(problem) if row["alive"] else f"gone, {last_seen(row)}"
+                if problem.status == REFUSED and row["alive"]:
+                    gathered.refusing.add(name)
             except KeyError as problem:
                 gathered.silent[name] = f"the answer has no {problem}: it is of another version"
             except (TypeError, AttributeError):

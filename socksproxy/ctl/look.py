@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
+#: Lines about usage that an answer has at the most.
+_PAGE = 8000
+
 
 def when(seconds: float | None) -> str:
     """A time since the epoch, for people."""
@@ -81,7 +84,7 @@ def users(console: Console) -> None:
     if options.all_nodes:
         answer = merged.users(console, options.sort, options.limit)
     else:
-        answer = console.client.get("/v1/users", {"sort": options.sort, "limit": options.limit})
+        answer = merged.users_of_one(console.client, options.sort, options.limit)
     columns = [
         Column("USER", elastic=True),
         *(Column(title, right=True) for title in ("SESSIONS", "RATE", "SENT", "RECEIVED", "LAST LOGIN")),
@@ -101,6 +104,14 @@ def users(console: Console) -> None:
     if options.all_nodes:
         columns.append(Column("NODES", elastic=True))
     console.tell(answer, table(columns, rows, console.width))
+    _note_rest(console, answer, "users", "users; --limit 0 shows all")
+
+
+def _note_rest(console: Console, answer: Row, key: str, words: str) -> None:
+    """Say so when the server knows more than is told; JSON has the total."""
+    told, total = len(answer[key]), answer.get("total", 0)
+    if told < total and not console.options.json:
+        console.note(f"{told} of {total} {words}")
 
 
 def _user(console: Console) -> None:
@@ -127,34 +138,39 @@ def _keys(limits: Row) -> str:
     return ", ".join(f"{key}={value}" for key, value in limits.items()) or "-"
 
 
-def used(fetch: Callable[[str], list[Row]], month: bool, first: str | None, last: str | None) -> list[Row]:
+def used(fetch: Callable[[Row], list[Row]], month: bool, first: str | None, last: str | None) -> list[Row]:
     """
     What holders of quotas have used.
 
-    :param fetch: gives what the API has at a path.
+    :param fetch: gives what the API has, with parameters.
     :param month: in months; else in days, unless *first* or *last* is a month.
     :param first: the first period, and *last* the last one; both None: only the last one that is counted.
     """
-    path = "/v1/usage"
     if first is None and last is None:
         # Days of the server begin with another hour than ours, maybe.
         day = strftime("%Y-%m-%d", localtime(time() - 2 * 86400))
-        rows = fetch(path + query_of({"from": day[:7] if month else day}))
+        rows = fetch({"from": day[:7] if month else day})
         rows = [row for row in rows if (len(row["period"]) == 7) == month]
         latest = max((row["period"] for row in rows), default=None)
         return [row for row in rows if row["period"] == latest]
-    rows = fetch(path + query_of({"from": first, "to": last}))
+    rows = fetch({"from": first, "to": last})
     length = 7 if month or len(first or last or "") == 7 else 10
     return [row for row in rows if len(row["period"]) == length]
 
 
-def usage_of(client: AdminClient, path: str) -> list[Row]:
-    """The lines of JSON at *path*."""
-    data = accepted(client.ask("GET", path)).data
-    try:
-        return [json.loads(line) for line in data.splitlines()]
-    except ValueError:
-        raise CtlFailed("the answer is not JSON: this is no admin socket of socksproxy") from None
+def usage_of(client: AdminClient, parameters: Row) -> list[Row]:
+    """All lines about usage that *parameters* choose, page by page."""
+    found: list[Row] = []
+    while True:
+        data = accepted(client.ask("GET", "/v1/usage" + query_of(parameters))).data
+        try:
+            page = [json.loads(line) for line in data.splitlines()]
+        except ValueError:
+            raise CtlFailed("the answer is not JSON: this is no admin socket of socksproxy") from None
+        found += page
+        if len(page) < _PAGE:
+            return found
+        parameters = {**parameters, "from": page[-1]["period"], "beyond": page[-1]["holder"]}
 
 
 def usage(console: Console) -> None:
@@ -166,10 +182,10 @@ def usage(console: Console) -> None:
         _print_records(console, options.after)
         return
 
-    def fetch(path: str) -> list[Row]:
+    def fetch(parameters: Row) -> list[Row]:
         if options.all_nodes:
-            return merged.usage(console, lambda client: usage_of(client, path))
-        return usage_of(console.client, path)
+            return merged.usage(console, lambda client: usage_of(client, parameters))
+        return usage_of(console.client, parameters)
 
     rows = used(fetch, options.month, options.first, options.last)
     if options.csv:
@@ -225,6 +241,7 @@ def limits(console: Console) -> None:
         for row in answer["limits"]
     ]
     console.tell(answer, table(columns, cells, console.width))
+    _note_rest(console, answer, "limits", "holders; --scope or --full shows fewer")
 
 
 def lockouts(console: Console) -> None:
@@ -233,6 +250,7 @@ def lockouts(console: Console) -> None:
     columns = [Column("ADDRESS", elastic=True), Column("LEFT", right=True), Column("LEVEL", right=True)]
     cells = [(row["address"], span(row["seconds"]), str(row["level"])) for row in answer["lockouts"]]
     console.tell(answer, table(columns, cells, console.width))
+    _note_rest(console, answer, "lockouts", "addresses, or of more")
 
 
 def workers(console: Console) -> None:

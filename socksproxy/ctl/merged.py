@@ -8,7 +8,7 @@ from .text import amount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from .command import Console
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 #: The numbers of a user that are added up.
 _ADDED = ("sessions", "sent", "received", "rate")
-#: Users that each node tells: one may have more sessions there than on another one.
-_MOST_USERS = 1000
+#: Users of one answer, and of a list without --limit.
+_PAGE, _USUAL = 1000, 100
 
 #: What sessions and users are sorted by, in the order of a list.
 _ORDERS: dict[str | None, Callable[[Row], float]] = {
@@ -46,9 +46,7 @@ def sessions(console: Console, ask: Callable[[AdminClient], Row], sort: str | No
 
 def users(console: Console, sort: str | None, limit: int | None) -> Row:
     """The users of all nodes, each with what all of them count, and their names."""
-    sort = sort or "sessions"
-    parameters = {"sort": sort, "limit": _MOST_USERS}
-    _, rows, rest = _merged(console, lambda client: client.get("/v1/users", parameters), "users")
+    _, rows, rest = _merged(console, _all_users, "users")
     found: dict[str, Row] = {}
     for row in rows:
         node = row.pop("node")
@@ -57,8 +55,39 @@ def users(console: Console, sort: str | None, limit: int | None) -> Row:
             user[key] += row[key]
         user["last_seen"] = max(row["last_seen"] or 0, user["last_seen"] or 0) or None
         user["nodes"].append(node)
-    rows = sorted(found.values(), key=lambda row: (_ORDERS[sort](row), row["user"]))
-    return {"users": rows[: 100 if limit is None else limit], "total": len(rows), **rest}
+    return {"users": _first(found.values(), sort, limit), "total": len(found), **rest}
+
+
+def users_of_one(client: AdminClient, sort: str | None, limit: int | None) -> Row:
+    """
+    The users of one node.
+
+    :param limit: the most of them; 0: all; None: the usual number.
+    """
+    if limit is None or 0 < limit <= _PAGE:
+        answer: Row = client.get("/v1/users", {"sort": sort, "limit": limit})
+        return answer
+    answer = _all_users(client)
+    return {**answer, "users": _first(answer["users"], sort, limit)}
+
+
+def _all_users(client: AdminClient) -> Row:
+    """All users of one node, page by page: one may have more sessions on it than on another one."""
+    found: list[Row] = []
+    missing: set[int] = set()
+    beyond = None
+    while True:
+        answer = client.get("/v1/users", {"sort": "name", "limit": _PAGE, "beyond": beyond})
+        found += answer["users"]
+        missing.update(answer["missing"])
+        if len(answer["users"]) < _PAGE:
+            return {"users": found, "total": len(found), "missing": sorted(missing)}
+        beyond = found[-1]["user"]
+
+
+def _first(users: Iterable[Row], sort: str | None, limit: int | None) -> list[Row]:
+    rows = sorted(users, key=lambda row: (_ORDERS[sort or "sessions"](row), row["user"]))
+    return rows[: (_USUAL if limit is None else limit) or None]
 
 
 def _merged(

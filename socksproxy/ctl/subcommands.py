@@ -174,6 +174,7 @@ SUBCOMMANDS = (
         (
             Argument(("ids",), "the ids of sessions", {"metavar": "ID", "nargs": "*"}, "sessions"),
             *FILTERS,
+            _ALL_NODES,
             Argument(("--dry-run",), "count the sessions, and end none", _FLAG),
             Argument(("--expect",), "end none unless so many match", _NUMBER),
             Argument(("-y", "--yes"), "do not ask", _FLAG),
@@ -194,7 +195,7 @@ SUBCOMMANDS = (
         (
             Argument(("name",), "the name of the user", {"metavar": "NAME", "nargs": "?"}, "users"),
             Argument(("--sort",), "the order", {"choices": ("sessions", "rate", "bytes", "name")}),
-            Argument(("--limit",), "the most users [100]", _NUMBER),
+            Argument(("--limit",), "the most users [100]; 0: all", _NUMBER),
             _ALL_NODES,
         ),
     ),
@@ -285,7 +286,7 @@ SUBCOMMANDS = (
         "read the configuration again, and tell what has changed or what is wrong",
         "admin",
         "change:reload",
-        (Argument(("--all-nodes",), "all nodes that share a store reload, too", _FLAG),),
+        (Argument(("--all-nodes",), "have all nodes that share a store do so, and wait for them", _FLAG),),
     ),
     Subcommand(
         "drain",

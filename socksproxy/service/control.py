@@ -40,7 +40,7 @@ _MOST_DOCUMENT = 1 << 19
 #: Upstreams that are told; the files of pools may have more.
 _MOST_UPSTREAMS = 1000
 #: Rows of usage in one answer, and seconds that a question to the file of quotas may take.
-_MOST_ROWS, _WITHIN = 8000, 10.0
+MOST_ROWS, _WITHIN = 8000, 10.0
 #: Usage records in one answer.
 _MOST_RECORDS = 2000
 
@@ -248,12 +248,12 @@ class ServiceControl(Control):
 
         return self._pool.run(read).addErrback(_no_usage)
 
-    def usage(self, first: str, last: str) -> Deferred[bytes]:
+    def usage(self, first: str, last: str, beyond: str | None) -> Deferred[bytes]:
         """See :meth:`Control.usage`."""
         database = self._database()
 
         def read() -> bytes:
-            rows = database.rows(first, last, _MOST_ROWS)
+            rows = database.rows(first, last, MOST_ROWS, beyond)
             database.close()
             return lines_told(rows)
 

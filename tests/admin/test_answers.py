@@ -114,7 +114,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "page": {"rows": 500},
     "upstreams": {},
     "sessions": {"sort": "rate", "limit": 1000, "cursor": None, "filter": {"client": "192.0.0.0/16"}},
-    "users": {"sort": "rate", "limit": 1000, "user": None},
+    "users": {"sort": "rate", "limit": 1000, "user": None, "beyond": None},
     "limits": {"scope": None, "full": False},
     "lockouts": {},
     "find": {"filter": {"via": "two", "destination": "nowhere"}},

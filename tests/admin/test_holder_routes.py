@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 from urllib.parse import quote
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from socksproxy import SOCKSFactory
+from socksproxy.identity import Client
 
 from ..conftest import Serve
 from ..support.admin import administered, asks
 from ..support.origin import Origin, echo
-from ..support.proxy import Playing, Proxy, ask_as, until
+from ..support.proxy import Playing, Proxy, ask_as, reactor, until
 from ..support.sessions import ends
 from ..support.users import portal_of
 
@@ -43,3 +50,28 @@ def test_names(name: str, serve_as: Serve, tmp_path: Path) -> Playing:
             assert (told.status, told.body["sessions"]) == (200, 0)
             assert told.body["last_seen"] > 0
         assert (yield proxy.play(asks, path, "GET", "/v1/users/eve")).status == 404
+
+
+@pytest_twisted.inlineCallbacks
+def test_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Playing:
+    """Users are told page by page, in the order of their names; the total counts all."""
+    monkeypatch.setattr("socksproxy.admin.holder_routes._LEAST_USERS", 1)
+    monkeypatch.setattr("socksproxy.admin.holder_routes.MOST_TOLD", 2)
+    factory, path = SOCKSFactory(reactor), tmp_path / "admin"
+    for number, name in enumerate("edcba"):
+        session = Mock(client=Client("192.0.2.1", 1024, name), service=None, number=(1, 1, number), began=0.0)
+        factory.sessions.live[session] = None
+
+    def page(query: str) -> Deferred[Any]:
+        return deferToThread(asks, path, "GET", f"/v1/users?{query}")
+
+    with administered(factory, path):
+        found: list[str] = []
+        for beyond in ("", "&beyond=b", "&beyond=d"):
+            told = (yield page(f"sort=name&limit=2{beyond}")).body
+            assert told["total"] == 5 - len(found)
+            found += [row["user"] for row in told["users"]]
+        assert "".join(found) == "abcde"
+        assert (yield page("sort=rate&limit=2")).body["total"] == 5
+        assert (yield page("beyond=b")).status == 400
+    factory.sessions.live.clear()

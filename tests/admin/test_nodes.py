@@ -26,7 +26,7 @@ from tests.support.valkey import Valkey
 NOTHING = dict.fromkeys(
     (
         *("state", "why", "drain", "version", "sessions", "uptime", "hash", "loaded", "waiting", "error"),
-        *("admin", "namesake"),
+        *("failed", "admin", "namesake"),
     )
 )
 
@@ -57,7 +57,7 @@ def test_told() -> Playing:
     control = Refusing(reactor, 1, LocalAsker(SOCKSFactory(reactor)))
     told = yield told_of(control)
     assert (told["state"], told["sessions"], told["hash"], told["loaded"]) == ("running", 0, "ab" * 32, 7.0)
-    assert told["error"] == Refusing.words[:200]
+    assert (told["error"], told["failed"]) == (Refusing.words[:200], 1.0)
     text = text_of(told)
     assert len(text.encode()) < LONGEST
     assert row_of(text, 1.5) == {**told, "uptime": round(told["uptime"] + 1.5, 3)}

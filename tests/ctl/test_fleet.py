@@ -131,7 +131,9 @@ def test_all(ctl: Operator, tmp_path: Path) -> None:
 
 
 def test_none(ctl: Operator, tmp_path: Path) -> None:
-    """Where no node answers, nothing is done."""
+    """Where all nodes refuse, nothing is done; what a node that is gone would say, nobody knows."""
     nothing = answer('{"error": "no"}', "409 Conflict")
     with scripted(tmp_path / "admin", [listing(row("n1")), nothing]):
         assert ctl("sessions", "--all-nodes")[0] == 1
+    with scripted(tmp_path / "admin", [listing(row("n1"), row("n2", alive=False)), nothing]):
+        assert ctl("usage", "--all-nodes")[0] == 5

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ..support.ctl import Operator, answer, scripted
 from ..support.nodes import FakeNode, listing, row
 from .test_watch import row as session
@@ -59,6 +61,54 @@ def test_users(ctl: Operator, two: FakeNode, tmp_path: Path) -> None:
         assert (body["total"], body["nodes"], body["silent"]) == (2, ["n1", "n2"], {})
         told = ctl("users", "--all-nodes", "--sort", "name", "--limit", "1")[1]
     assert told.splitlines()[1].split()[:2] == ["ann", "3"]
+
+
+def test_many_users(ctl: Operator, two: FakeNode, tmp_path: Path) -> None:
+    """All users of a node count, page by page; the list says where it ends."""
+    names = [f"u{number:04d}" for number in range(1500)]
+    path = "/v1/users?sort=name&limit=1000"
+    for query, some in ((path, names[:1000]), (f"{path}&beyond=u0999", names[1000:])):
+        two.answers[query] = {"users": [user(name, 1) for name in some], "total": 1500, "missing": []}
+    here = {"users": [user("u1400", 9)], "total": 1, "missing": []}
+    with scripted(
+        tmp_path / "admin", [listing(row("n1"), row("n2", admin=two.url)), answer(json.dumps(here))]
+    ):
+        status, told, complaints = ctl("users", "--all-nodes", "--limit", "1")
+    assert told.splitlines()[1].split()[:2] == ["u1400", "10"]
+    assert (status, complaints) == (0, "socksproxy ctl: 1 of 1500 users; --limit 0 shows all\n")
+
+
+def test_all_users_of_one(ctl: Operator, two: FakeNode) -> None:
+    """One server tells all of its users, too, in any order."""
+    names = [f"u{number:04d}" for number in range(1001)]
+    path = "/v1/users?sort=name&limit=1000"
+    for query, some in ((path, names[:1000]), (f"{path}&beyond=u0999", names[1000:])):
+        two.answers[query] = {"users": [user(name, int(name[1:])) for name in some], "missing": []}
+    two.answers["/v1/users"] = {"users": [user("u1000", 1000)], "total": 1001, "missing": []}
+    ctl.path = two.url
+    body = json.loads(ctl("users", "--limit", "0", "--json")[1])
+    assert (len(body["users"]), body["total"], body["users"][0]["user"]) == (1001, 1001, "u1000")
+    assert ctl("users")[2] == "socksproxy ctl: 1 of 1001 users; --limit 0 shows all\n"
+    assert two.queries[-1] == "/v1/users"
+
+
+@pytest.mark.parametrize(("command", "words"), [("limits", "holders"), ("lockouts", "addresses")])
+def test_more_than_is_told(command: str, words: str, ctl: Operator, tmp_path: Path) -> None:
+    """A list that has an end before the last row says so."""
+    with scripted(tmp_path / "admin", [answer(json.dumps({command: [], "total": 5, "missing": []}))]):
+        assert ctl(command)[2].startswith(f"socksproxy ctl: 0 of 5 {words}")
+
+
+def test_much_usage(ctl: Operator, tmp_path: Path) -> None:
+    """Usage has no end where an answer has one."""
+    rows = [{"period": "2026-11", "holder": f"user u{number:05d}", "bytes": 1} for number in range(8001)]
+    first, second = (
+        "\n".join(json.dumps(each) for each in some) + "\n" for some in (rows[:8000], rows[8000:])
+    )
+    with scripted(tmp_path / "admin", [answer(first), answer(second)]) as requests:
+        found = json.loads(ctl("usage", "--from", "2026-10", "--to", "2026-12", "--json")[1])
+    assert found == rows
+    assert requests[1].startswith(b"GET /v1/usage?from=2026-11&to=2026-12&beyond=user%20u07999 ")
 
 
 def test_usage(ctl: Operator, two: FakeNode, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -130,6 +131,10 @@ def test_all(workers: str, twistd: Callable[..., Program], tmp_path: Path) -> No
     until(lambda: asks(path, "GET", "/v1/usage").data == asks(path, "GET", "/v1/usage").data)
     used = [json.loads(line) for line in asks(path, "GET", "/v1/usage").data.splitlines()]
     month = used[0]["period"][:7]
+    for place, row in enumerate(used, 1):
+        rest = f"/v1/usage?from={row['period']}&beyond={quote(row['holder'])}"
+        assert len(asks(path, "GET", rest).data.splitlines()) == len(used) - place
+    assert asks(path, "GET", "/v1/usage?beyond=x").status == 400
     assert asks(path, "DELETE", f"/v1/users/bob/usage?period={month}").body["deleted"] > 0
     until(lambda: asks(path, "DELETE", f"/v1/users/bob/usage?period={month}").body["deleted"] == 0)
     assert asks(path, "DELETE", "/v1/users/bob/usage").status == 400

@@ -25,6 +25,7 @@ def row(name: str, **more: Any) -> dict[str, Any]:
         "loaded": 0.0,
         "waiting": None,
         "error": None,
+        "failed": None,
         "admin": None,
         "processes": 1,
         "seen": 1.0,
@@ -45,23 +46,31 @@ class FakeNode:
     A node at an address, in a ``with`` statement.
 
     :ivar url: where it is.
-    :ivar answers: by the path, without parameters.
-    :ivar requests: the paths that were asked for.
+    :ivar answers: by the path, with parameters or without.
+    :ivar requests: the paths that were asked for, without parameters; *queries*: with them.
+    :ivar bodies: what was sent.
     :ivar tokens: the headers ``Authorization``.
     """
 
     def __init__(self, name: str) -> None:
         self.answers: dict[str, Any] = {"/v1/status": {"node": name}}
         self.requests: list[str] = []
+        self.queries: list[str] = []
+        self.bodies: list[Any] = []
         self.tokens: set[str | None] = set()
         node = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                node.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.do_GET()
+
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 node.requests.append(path)
+                node.queries.append(self.path)
                 node.tokens.add(self.headers["Authorization"])
-                body = node.answers.get(path)
+                body = node.answers.get(self.path, node.answers.get(path))
                 self.send_response(404 if body is None else 200)
                 self.end_headers()
                 self.wfile.write(

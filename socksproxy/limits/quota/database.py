@@ -63,7 +63,11 @@ _LARGEST = """
         ON of_day.period = ? AND of_day.holder = of_month.holder
     WHERE of_month.period = ? ORDER BY of_month.bytes DESC LIMIT ?
 """
-_ROWS = "SELECT period, holder, bytes FROM usage WHERE period BETWEEN ? AND ? ORDER BY period, holder LIMIT ?"
+_ROWS = """
+    SELECT period, holder, bytes FROM usage
+    WHERE period BETWEEN ? AND ? AND (? IS NULL OR period > ? OR holder > ?)
+    ORDER BY period, holder LIMIT ?
+"""
 _FORGET_ONE = "DELETE FROM usage WHERE period = ? AND holder = ?"
 _FORGET = """
     DELETE FROM usage WHERE (period, holder) IN
@@ -237,12 +241,17 @@ class Database:
             name, month = day.name, day.month
             return Totals(_total(self._connection, name, holder), _total(self._connection, month, holder))
 
-    def rows(self, first: str, last: str, most: int) -> list[tuple[str, str, int]]:
-        """The periods from *first* to *last*, the holders and their bytes; *most* rows."""
+    def rows(self, first: str, last: str, most: int, beyond: str | None = None) -> list[tuple[str, str, int]]:
+        """
+        The periods from *first* to *last*, the holders and their bytes.
+
+        :param most: rows.
+        :param beyond: of *first*, only the holders behind this one; None: all.
+        """
         self.open()
         assert self._connection is not None
         with self._told():
-            return self._connection.execute(_ROWS, (first, last, most)).fetchall()
+            return self._connection.execute(_ROWS, (first, last, beyond, first, beyond, most)).fetchall()
 
     def forget(self, holder: str, period: str) -> int:
         """Delete the use of *holder* in a day or a month; the bytes that it was."""

@@ -93,6 +93,22 @@ def test_largest(database: Database) -> None:
     assert database.largest(day(DAY), 3) == [("e", (2, 52)), ("b", (7, 7)), ("a", (0, 5))]
 
 
+def test_rows(database: Database) -> None:
+    """Rows are told in parts: what stands behind the last one of a part follows, and nothing twice."""
+    database.add([Amount(holder, day, 1) for day in ("2026-11-01", "2026-11-02") for holder in "abc"])
+    everything = database.rows("2026-11", "2026-11-02", 100)
+    assert [row[:2] for row in everything] == [
+        *(("2026-11", holder) for holder in "abc"),
+        *(("2026-11-01", holder) for holder in "abc"),
+        *(("2026-11-02", holder) for holder in "abc"),
+    ]
+    found = database.rows("2026-11", "2026-11-02", 2)
+    while page := database.rows(found[-1][0], "2026-11-02", 2, found[-1][1]):
+        found += page
+    assert found == everything
+    assert database.rows("2026-11-02", "2026-11-02", 9, "c") == []
+
+
 def test_prune(path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Days and months go some time after they have ended, a few at a time."""
     monkeypatch.setattr(module, "_DELETED_AT_ONCE", 2)
