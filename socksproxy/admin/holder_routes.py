@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from ipaddress import ip_network
 from typing import Any
 
 from ..logs.printable import line_of_record
@@ -22,7 +23,9 @@ from .site import Response
 #: Users that each worker tells at the least, if it has so many.
 _LEAST_USERS = 200
 _SCOPES = ("server", "client", "network", "user", "rule")
-_PERIOD = re.compile(r"[0-9]{4}-[0-9]{2}(-[0-9]{2})?", re.ASCII)
+_PERIOD = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?", re.ASCII)
+_LOCAL_USER = re.compile(r"uid [0-9]{1,10}", re.ASCII)
+_FIRST, _LAST = "0001-01", "9999-12-31"
 
 #: Digits of the number of a usage record: it fits in 64 bits.
 _MOST_DIGITS = 18
@@ -140,7 +143,7 @@ class HolderRoutes:
             if not (after.isascii() and after.isdecimal() and len(after) <= _MOST_DIGITS):
                 raise RequestRefused(400, "after: not the number of a record")
             return self._control.usage_records(int(after)).addCallback(Response, 200, "application/x-ndjson")
-        first, last = asked.parameters.get("from", "0000-00"), asked.parameters.get("to", "9999-99")
+        first, last = asked.parameters.get("from", _FIRST), asked.parameters.get("to", _LAST)
         for key, period in (("from", first), ("to", last)):
             if not _PERIOD.fullmatch(period):
                 raise RequestRefused(400, f"{key}: not a month or a day such as 2026-11 or 2026-11-30")
@@ -169,6 +172,8 @@ class HolderRoutes:
         asked.allow("nodes")
         wanted_nodes(asked)
         address = asked.names["address"]
+        if not _LOCAL_USER.fullmatch(address) and not _is_network(address):
+            raise RequestRefused(400, f"{address}: neither an address nor a local user such as uid 1000")
         unlocked = self._control.ask("unlock", {"address": address}).addCallback(self._unlocked)
         unlocked.addCallback(self._nodes.tell, asked, Deed.UNLOCK, address)
         return unlocked.addCallback(_unless_locked_nowhere)
@@ -204,6 +209,15 @@ def _unless_locked_nowhere(answer: dict[str, Any]) -> dict[str, Any]:
     if not answer["unlocked"] and answer.get("nodes") != "all":
         raise RequestRefused(404, "this address is not locked out", missing=answer["missing"])
     return answer
+
+
+def _is_network(text: str) -> bool:
+    """Whether *text* is an address, or a network."""
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _row(user: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from .follow import wait_for
 from .look import usage_of, used
 from .nodes import reload_all
 from .outcome import IN_PART, REFUSED, USAGE, CtlFailed
+from .text import escaped
 from .watch import filters_of
 
 TYPE_CHECKING = False
@@ -168,7 +169,8 @@ def unlock(console: Console) -> None:
     options = console.options
     query = "?nodes=this" if options.this_node else ""
     answer = console.client.change("DELETE", f"/v1/lockouts/{quoted(options.address)}{query}")
-    console.tell(answer, [f"{options.address} is not locked out any more"])
+    words = "is not locked out any more" if answer["unlocked"] else "was not locked out on this node"
+    console.tell(answer, [f"{escaped(options.address)} {words}"])
     _note_nodes(console, answer)
 
 
@@ -177,12 +179,15 @@ def kick(console: Console) -> None:
     options = console.options
     body = {"nodes": "this"} if options.this_node else None
     answer = console.client.change("POST", f"/v1/users/{quoted(options.name)}/kick", body)
-    console.tell(answer, [f"{answer['ended']} sessions ended"])
+    here = " on this node" if "nodes" in answer else ""
+    console.tell(answer, [f"{answer['ended']} sessions ended{here}"])
     _note_nodes(console, answer)
 
 
 def _note_nodes(console: Console, answer: dict[str, Any]) -> None:
-    if answer.get("nodes") == "this" and not console.options.this_node:
+    if answer.get("nodes") == "all":
+        console.note("the other nodes are told, and do so within about a second")
+    elif answer.get("nodes") == "this" and not console.options.this_node:
         console.note("done on this node alone: the shared store is down")
         console.status = IN_PART
 

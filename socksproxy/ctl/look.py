@@ -153,8 +153,14 @@ def used(fetch: Callable[[Row], list[Row]], month: bool, first: str | None, last
         rows = [row for row in rows if (len(row["period"]) == 7) == month]
         latest = max((row["period"] for row in rows), default=None)
         return [row for row in rows if row["period"] == latest]
+    lengths = {7} if month else set()
+    lengths |= {len(period) for period in (first, last) if period is not None}
+    if len(lengths) > 1:
+        raise CtlFailed("--from, --to and --month: give either months or days", USAGE)
+    if first is not None and last is not None and first > last:
+        raise CtlFailed(f"--from {first} is later than --to {last}", USAGE)
     rows = fetch({"from": first, "to": last})
-    length = 7 if month or len(first or last or "") == 7 else 10
+    (length,) = lengths
     return [row for row in rows if len(row["period"]) == length]
 
 

@@ -75,3 +75,28 @@ def test_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Playing:
         assert (yield page("sort=rate&limit=2")).body["total"] == 5
         assert (yield page("beyond=b")).status == 400
     factory.sessions.live.clear()
+
+
+@pytest.mark.parametrize(
+    ("method", "where", "words"),
+    [
+        ("DELETE", "lockouts/x", "x: neither an address nor a local user such as uid 1000"),
+        ("GET", "usage?from=2026-13", "from: not a month or a day such as 2026-11 or 2026-11-30"),
+        ("GET", "usage?to=2026-12-32", "to: not a month or a day such as 2026-11 or 2026-11-30"),
+        ("GET", "usage?from=2026-00", "from: not a month or a day such as 2026-11 or 2026-11-30"),
+    ],
+)
+@pytest_twisted.inlineCallbacks
+def test_nonsense(method: str, where: str, words: str, tmp_path: Path) -> Playing:
+    with administered(SOCKSFactory(reactor), tmp_path / "admin"):
+        told = yield deferToThread(asks, tmp_path / "admin", method, f"/v1/{where}")
+    assert (told.status, told.body) == (400, {"error": words})
+
+
+@pytest.mark.parametrize("source", ["192.0.2.7", "2001:db8::1", "2001:db8::%2F64", "uid%201000"])
+@pytest_twisted.inlineCallbacks
+def test_unlock(source: str, tmp_path: Path) -> Playing:
+    """What can be locked out can be asked for."""
+    with administered(SOCKSFactory(reactor), tmp_path / "admin"):
+        told = yield deferToThread(asks, tmp_path / "admin", "DELETE", f"/v1/lockouts/{source}")
+    assert told.status == 404

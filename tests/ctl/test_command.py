@@ -96,11 +96,18 @@ def test_mistakes(ctl: Operator, tmp_path: Path) -> None:
 def test_nodes(ctl: Operator, tmp_path: Path) -> None:
     """What was done on one node of several is done in part, unless that was asked for."""
     alone = answer('{"ended": 2, "missing": [], "nodes": "this"}')
-    with scripted(tmp_path / "admin", [alone, alone, answer('{"unlocked": 1, "nodes": "all"}')]) as requests:
+    answers = (
+        *('{"unlocked": 1}', '{"ended": 0, "missing": [], "nodes": "all"}'),
+        '{"unlocked": 0, "missing": [], "nodes": "all"}',
+    )
+    with scripted(tmp_path / "admin", [alone, alone, *map(answer, answers)]) as requests:
         words = "socksproxy ctl: done on this node alone: the shared store is down\n"
-        assert ctl("kick", "bob") == (5, "2 sessions ended\n", words)
-        assert ctl("kick", "bob", "--this-node") == (0, "2 sessions ended\n", "")
+        assert ctl("kick", "bob") == (5, "2 sessions ended on this node\n", words)
+        assert ctl("kick", "bob", "--this-node") == (0, "2 sessions ended on this node\n", "")
         assert ctl("unlock", "192.0.2.7", "--this-node")[0] == 0
+        told = "socksproxy ctl: the other nodes are told, and do so within about a second\n"
+        assert ctl("kick", "bob") == (0, "0 sessions ended on this node\n", told)
+        assert ctl("unlock", "192.0.2.7") == (0, "192.0.2.7 was not locked out on this node\n", told)
     assert requests[1].endswith(b'{"nodes": "this"}')
     assert requests[2].startswith(b"DELETE /v1/lockouts/192.0.2.7?nodes=this ")
 
@@ -171,6 +178,9 @@ def test_drop_by_drop(ctl: Operator, tmp_path: Path) -> None:
         ["status", "--token-file", "/nowhere"],
         ["status", "--node", "n1", "--node", "n2"],
         ["kill", "--user", "bob", "--user", "ann"],
+        ["usage", "--from", "2026-11-01", "--to", "2026-11"],
+        ["usage", "--month", "--to", "2026-11-30"],
+        ["usage", "--from", "2026-12", "--to", "2026-11"],
         ["--server", "x", "status", "--server", "y"],
         ["status", "a\nb"],
         ["status", "--server", "http://a..b:1"],
