@@ -206,8 +206,12 @@ class HolderRoutes:
 
 def _unless_locked_nowhere(answer: dict[str, Any]) -> dict[str, Any]:
     # Another node may have locked it out.
-    if not answer["unlocked"] and answer.get("nodes") != "all":
-        raise RequestRefused(404, "this address is not locked out", missing=answer["missing"])
+    nodes = answer.get("nodes")
+    if not answer["unlocked"] and nodes != "all":
+        words = "this address is not locked out"
+        if nodes == "this":
+            words += " on this node; the others are not told: the shared store is down"
+        raise RequestRefused(404, words, missing=answer["missing"])
     return answer
 
 

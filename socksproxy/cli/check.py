@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from .failure import CommandFailed, both, complain, tell, with_mistakes
+from .failure import CommandFailed, Once, both, complain, tell, with_mistakes
 
 _DESCRIPTION = """
 Checks a configuration file for twistd socks --config FILE, or whatever --config can name.
@@ -21,7 +21,9 @@ def add_to(commands: Any) -> None:
     """Add this one to argparse's subparsers *commands*."""
     parser = commands.add_parser("check", help="check a configuration file", description=_DESCRIPTION)
     parser.add_argument("file", metavar="FILE", help="the configuration file (TOML)")
-    parser.add_argument("--node", metavar="FILE", help="a node's own file, as for twistd socks --node")
+    parser.add_argument(
+        "--node", metavar="FILE", action=Once, help="a node's own file, as for twistd socks --node"
+    )
     parser.add_argument("--config-key", metavar="FILE", help="a public key, as for twistd socks --config-key")
     parser.add_argument("--config-ca", metavar="FILE", help="certificates, as for twistd socks --config-ca")
     parser.set_defaults(run=run)

@@ -23,7 +23,7 @@ from ..values.pools import commands_by, pool_looks_up
 from ..values.sticky import WrongName
 from ..values.upstreams import DIRECT, Upstream, chain_of
 from ..wire.words import Address, Command
-from .failure import CommandFailed, tell, with_mistakes
+from .failure import CommandFailed, Once, tell, with_mistakes
 
 if TYPE_CHECKING:
     from ..config.file import Configured
@@ -49,7 +49,9 @@ def add_to(commands: Any) -> None:
     """Add this one to argparse's subparsers *commands*."""
     parser = commands.add_parser("explain", help="explain what rules decide", description=_DESCRIPTION)
     parser.add_argument("file", metavar="FILE", help="the configuration file (TOML)")
-    parser.add_argument("--node", metavar="FILE", help="a node's own file, as for twistd socks --node")
+    parser.add_argument(
+        "--node", metavar="FILE", action=Once, help="a node's own file, as for twistd socks --node"
+    )
     parser.add_argument("command", metavar="COMMAND", choices=_COMMANDS, help=", ".join(_COMMANDS))
     parser.add_argument(
         "destination",

@@ -263,6 +263,10 @@ class CommandLine(usage.Options, AuthOptionMixin):
 
     def _configure(self) -> None:
         """Have what the configuration file says, where no option says it."""
+        for name in ("config", "node"):
+            files = self._values(name)
+            if len(files) > 1:
+                raise usage.UsageError(f"--{name}: there are two files, {files[0]} and {files[1]}")
         if self["config"] is None:
             if self["node"] is not None:
                 raise usage.UsageError("--node needs --config FILE, the file of all nodes")
@@ -349,6 +353,11 @@ class CommandLine(usage.Options, AuthOptionMixin):
         options, _ = getopt.getopt(self.arguments, self.shortOpt, self.longOpt)
         names = [option.lstrip("-") for option, _ in options]
         return {self.synonyms.get(name, name).replace("_", "-") for name in names}
+
+    def _values(self, name: str) -> list[str]:
+        """All values of an option on the command line."""
+        options, _ = getopt.getopt(self.arguments, self.shortOpt, self.longOpt)
+        return [value for option, value in options if option == f"--{name}"]
 
     def _note(self, problem: ConfigError, name: str, number: int | None = None) -> None:
         problem.path = (name,) if number is None else (name, number)

@@ -170,7 +170,7 @@ def unlock(console: Console) -> None:
     query = "?nodes=this" if options.this_node else ""
     answer = console.client.change("DELETE", f"/v1/lockouts/{quoted(options.address)}{query}")
     words = "is not locked out any more" if answer["unlocked"] else "was not locked out on this node"
-    console.tell(answer, [f"{escaped(options.address)} {words}"])
+    console.tell(answer, [f"{escaped(options.address)} {words}{_others(answer)}"])
     _note_nodes(console, answer)
 
 
@@ -180,14 +180,16 @@ def kick(console: Console) -> None:
     body = {"nodes": "this"} if options.this_node else None
     answer = console.client.change("POST", f"/v1/users/{quoted(options.name)}/kick", body)
     here = " on this node" if "nodes" in answer else ""
-    console.tell(answer, [f"{answer['ended']} sessions ended{here}"])
+    console.tell(answer, [f"{answer['ended']} sessions ended{here}{_others(answer)}"])
     _note_nodes(console, answer)
 
 
+def _others(answer: dict[str, Any]) -> str:
+    return "; the other nodes are told" if answer.get("nodes") == "all" else ""
+
+
 def _note_nodes(console: Console, answer: dict[str, Any]) -> None:
-    if answer.get("nodes") == "all":
-        console.note("the other nodes are told, and do so within about a second")
-    elif answer.get("nodes") == "this" and not console.options.this_node:
+    if answer.get("nodes") == "this" and not console.options.this_node:
         console.note("done on this node alone: the shared store is down")
         console.status = IN_PART
 

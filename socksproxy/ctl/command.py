@@ -65,7 +65,8 @@ class Console:
         options = self.options
         token = None if options.token_file is None else token_in(options.token_file)
         credentials = ClientCredentials(token, options.ca, options.certificate, options.key)
-        timeout = USUAL_TIMEOUT if options.timeout is None else options.timeout
+        each = options.timeout is not None and until is None
+        timeout = options.timeout if each else USUAL_TIMEOUT
         client = AdminClient(find(options.server, os.environ), credentials, timeout, until)
         return client if options.node is None else client_of(client, options.node)
 

@@ -76,8 +76,11 @@ def client_of(client: AdminClient, name: str) -> AdminClient:
     rows = {row["name"]: row for row in answer["nodes"]}
     if name not in rows:
         why = alone(answer)
-        words = f"{name}: there is no such node; " + (why or f"there are {', '.join(rows)}")
-        raise CtlFailed(words) if why == NO_STORE else NodeUnknown(words)
+        if why == NO_STORE:
+            raise CtlFailed(f"{name}: there is no such node; {why}")
+        if why is not None:
+            raise NodeUnknown(f"{name}: where it is asked is not known; {why}")
+        raise NodeUnknown(f"{name}: there is no such node; there are {', '.join(rows)}")
     return client if name == answer["node"] else _reached(client, rows[name])
 
 

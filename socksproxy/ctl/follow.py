@@ -60,6 +60,8 @@ def wait_for(console: Console, what: str, seconds: float) -> None:
                 console.tell(status, [what])
                 return
             last = f"it is {status['state']}, with {status['sessions']} sessions"
+            if match:
+                last += f", of the generation {status['generation']}"
         except CtlFailed as problem:
             # A server that starts, or starts again, has no socket for a while. No other node knows it then.
             absent = problem.status in (NO_SERVER, TIME_OVER) or isinstance(problem, NodeUnknown)

@@ -107,6 +107,9 @@ def test_all_nodes(valkey: Valkey, tmp_path: Path) -> Playing:
         told = yield ask("POST", "/v1/users/bob/kick", {"nodes": "all"})
         assert (told.status, told.body["ended"]) == (503, 0)
         assert "the shared store is down" in told.body["error"]
+        told = yield ask("DELETE", "/v1/lockouts/192.0.2.1")
+        assert told.status == 404
+        assert told.body["error"].endswith("the others are not told: the shared store is down")
     yield nodes.stop()
 
 

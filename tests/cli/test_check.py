@@ -51,6 +51,15 @@ def test_node(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert last == "socksproxy: socks.toml with node.toml: 1 mistake"
 
 
+@pytest.mark.parametrize("command", [["check", "socks.toml"], ["explain", "socks.toml", "associate"]])
+def test_two_nodes(command: list[str], file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two files, none is chosen silently."""
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--node", "a", "--node", "b"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.endswith("error: --node is given twice\n")
+
+
 def test_no_such_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "socks.toml"]) == 1
     said = capsys.readouterr()

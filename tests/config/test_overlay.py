@@ -122,6 +122,11 @@ def test_very_many() -> None:
     ("arguments", "reason"),
     [
         (["--node=n1.toml"], "--node needs --config FILE"),
+        (
+            ["--config=common.toml", "--node=n1.toml", "--node", "n2.toml"],
+            "^--node: there are two files, n1.toml and n2.toml$",
+        ),
+        (["--config=common.toml", "--config=x"], "^--config: there are two files, common.toml and x$"),
         (["--config=common.toml", "--node=nowhere"], "^--node nowhere: no such file or directory$"),
         (["--config=common.toml", "--node=/dev/zero"], "^--node /dev/zero: is not a regular file$"),
     ],

@@ -35,7 +35,11 @@ def test_own_name(ctl: Operator, tmp_path: Path) -> None:
     ("nodes", "store", "words"),
     [
         ([row("n1"), row("n3")], "up", "n2: there is no such node; there are n1, n3"),
-        ([row("n1")], "down", "n2: there is no such node; this node alone: the shared store is down"),
+        (
+            [row("n1")],
+            "down",
+            "n2: where it is asked is not known; this node alone: the shared store is down",
+        ),
         ([row("n1")], "none", "n2: there is no such node; this node alone: it shares no store with others"),
         ([row("n2")], "up", "n2 tells no address of its admin API: its key admin of [node]"),
         ([row("n2", admin="/run/a.sock")], "up", "n2 tells /run/a.sock, which is no address of an admin API"),

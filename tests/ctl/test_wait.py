@@ -80,6 +80,13 @@ def test_no_nodes(ctl: Operator, tmp_path: Path) -> None:
         assert ctl("wait", "ready", "--node", "n3")[0] == 1
 
 
+def test_generation(ctl: Operator, tmp_path: Path) -> None:
+    """A server that does not start again tells its number."""
+    with scripted(tmp_path / "admin", [answer(json.dumps({**STATUS, "why": None}))]):
+        complaints = ctl("wait", "generation:6", "--timeout", "0")[2]
+    assert complaints.endswith("it is running, with 7 sessions, of the generation 5\n")
+
+
 def test_drained(ctl: Operator, tmp_path: Path) -> None:
     """A server that goes away was not drained by this."""
     drained = {**STATUS, "drain": "ended", "sessions": 0}
