@@ -47,6 +47,7 @@ class Console:
         self.options = options
         self.status = DONE
         self._client: AdminClient | None = None
+        self._noted: set[str] = set()
 
     @property
     def client(self) -> AdminClient:
@@ -103,7 +104,9 @@ class Console:
     def note_silent(self, gathered: FleetAnswers) -> None:
         """Say so when nodes have not answered."""
         for note in gathered.notes:
-            self.note(note)
+            if note not in self._noted:
+                self.note(note)
+        self._noted.update(gathered.notes)
         self.status = max(self.status, gathered.status)
 
     def note(self, words: str) -> None:

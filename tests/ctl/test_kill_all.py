@@ -40,16 +40,18 @@ def test_dry_run(ctl: Operator, two: FakeNode, tmp_path: Path) -> None:
     assert two.bodies == [{"filter": {"user": "bob"}, "dry_run": True}]
 
 
-@pytest.mark.parametrize(("expect", "status"), [("4", 1), ("5", 0)])
+@pytest.mark.parametrize(("expect", "status"), [("4", 1), ("5", 5)])
 def test_expect(expect: str, status: int, ctl: Operator, two: FakeNode, tmp_path: Path) -> None:
     """The number is that of all nodes; each then ends as many as it has told of."""
     two.answers[KILL] = matched(3, 3)
-    nodes = listing(row("n1"), row("n2", admin=two.url))
+    nodes = listing(row("n1"), row("n2", admin=two.url), row("n3", alive=False))
     with scripted(tmp_path / "admin", [nodes, answer(json.dumps(matched(2, 2)))] * 2):
         done = ctl("kill", "--all-nodes", "--user", "bob", "--yes", "--expect", expect)
     assert done[0] == status
-    if status:
-        assert done[2] == "socksproxy ctl: 5 sessions match, not 4\n"
+    # A node that does not answer is named once.
+    assert done[2].count("without n3") == 1
+    if status == 1:
+        assert done[2].endswith("socksproxy ctl: 5 sessions match, not 4\n")
         assert len(two.bodies) == 1
     else:
         assert two.bodies[1] == {"filter": {"user": "bob"}, "expect": 3}

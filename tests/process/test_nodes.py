@@ -161,6 +161,13 @@ def test_all_nodes(pair: Pair, origin: Origin) -> None:
         assert pair.ctl("show", id_)[0] == 1
         assert pair.got("show", "--node", "n2", id_)["user"] == "ann"
         assert pair.ctl("kill", "--node", "n2", id_)[:2] == (0, "1 sessions ended\n")
+        matched = pair.got("kill", "--all-nodes", "--user", "bob", "--dry-run")
+        assert (matched["matched"], list(matched["nodes"])) == (2, ["n1", "n2"])
+        pair.ctl("kill", "--all-nodes", "--user", "bob", "--yes")
+        until(lambda: pair.got("sessions", "--all-nodes")["total"] == 0)
+    hashes = {row["hash"][:8] for row in pair.nodes().values()}
+    told = pair.ctl("reload", "--all-nodes", "--timeout", "90")
+    assert told == (0, f"n1: nothing has changed\nn2: {hashes.pop()} is in force\n", "")
     until(lambda: len(pair.got("usage", "--all-nodes")) == 3)
     rows = [(row["holder"], row["node"], row["bytes"]) for row in pair.got("usage", "--all-nodes")]
     assert rows == [("user ann", "n2", 200), ("user bob", "n1", 200), ("user bob", "n2", 200)]
@@ -192,7 +199,7 @@ def test_bad_configuration(pair: Pair) -> None:
     nodes = pair.nodes()
     assert (nodes["n2"]["hash"], nodes["n2"]["in_step"], nodes["n1"]["in_step"]) == (new, False, True)
     told = pair.ctl("nodes")[1]
-    assert "n2: has another configuration than most nodes" in told
+    assert "n2: has another configuration than n1" in told
     assert "n2: refuses the new configuration: " in told
 
 
