@@ -349,6 +349,8 @@ class Accounts:
         self._without_usage = LogThrottle(reactor)
         self._accounts: dict[Place, Account] = {}
         self._resting: dict[Place, None] = {}
+        #: What sessions need of the store: see :mod:`socksproxy.limits.shared_claims`.
+        self.needs: dict[object, Any] = {}
 
     def account(self, place: Place, limits: Limits) -> Account:
         """The account of the holder in that *place*, for one claim more; :meth:`leave` is to follow."""

@@ -318,13 +318,15 @@ class Claims:
         if shared is None or shared.store is not store:
             shared = self._shared = SharedClaims(store)
         shared.device = self._device
-        taken = self._shareable()
+        taken, accounts, judged = self._shareable(), self._accounts.values(), partial(self._judged, answered)
         if ahead is not None and ahead not in self._kinds:
-            taken += [(account, ahead) for account in self._accounts.values()]
-        refused = shared.ask(taken, self._accounts.values(), ahead, partial(self._judged, answered))
+            taken += [(account, ahead) for account in accounts]
+            refused = shared.ask(taken, accounts, ahead, judged)
+        else:
+            refused = shared.ask_about(self._table.needs, tuple(taken), tuple(accounts), judged)
         if refused is not None:
             raise self._give_up(*refused)
-        return self.unanswered
+        return shared.pending > 0
 
     @property
     def unanswered(self) -> bool:

@@ -8,8 +8,9 @@ here. Then the store is asked about all holders of the session at once. While th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from functools import lru_cache, partial
+from typing import Any
 
 from ..errors import OverLimit, StoreDown
 from ..shared.asking import ADMITTED, DOWN, OF, Ask, Need
@@ -22,8 +23,13 @@ _MICROSECONDS = 1e6
 #: Rows and needs that are remembered.
 _REMEMBERED = 8192
 
+#: Sets of holders whose sessions' needs are remembered.
+_MOST_PLANS = 4096
+
 #: The account that refuses a session, and why.
 Refusal = tuple[Account, OverLimit]
+#: Accounts, and the kinds of what a session has of each.
+_Taken = tuple[tuple[Account, str], ...]
 
 
 class _SharedAsk:
@@ -47,16 +53,45 @@ class _SharedAsk:
         self.refused: Refusal | None = None
 
 
+#: What is the store's word already.
+_SETTLED = _SharedAsk([], None)
+_SETTLED.settled = True
+
+
+class _Plan:
+    """
+    What the sessions of the same accounts need, found once for all of them.
+
+    :ivar limits: the accounts, and the limits that it follows from.
+    :ivar needs: what they need.
+    :ivar rows: where they have their places then.
+    :ivar held: the accounts and kinds of these.
+    :ivar paced: the accounts whose rates are among the needs.
+    """
+
+    __slots__ = ("held", "limits", "needs", "paced", "rows")
+
+    def __init__(self, taken: _Taken, accounts: tuple[Account, ...], device: str) -> None:
+        needed, self.needs = _needs(taken, accounts, device, (), ())
+        self.limits = [(account, account.limits) for account in accounts]
+        self.held = {key: _SETTLED for key in needed if key[1] is not ARRIVALS}
+        self.rows = [need.key for need in self.needs if need.burst is None]
+        self.paced = {account for account, kind in needed if kind is ARRIVALS}
+
+
 class SharedClaims:
     """
     The places of one session in the rows of the store.
+
+    Strategy: most sessions find in hand all that they need. What these have is the same for all with the same
+    accounts, and none of them has a table of its own until it differs.
 
     :param store: the store.
     :ivar pending: how many answers are missing.
     :ivar device: the address by which the session counts as a device; set before one is counted.
     """
 
-    __slots__ = ("_held", "_paced", "device", "pending", "store")
+    __slots__ = ("_asked", "_held", "_paced", "_plan", "device", "pending", "store")
 
     def __init__(self, store: SharedStore) -> None:
         self.store = store
@@ -64,6 +99,49 @@ class SharedClaims:
         self.pending = 0
         self._held: dict[tuple[Account, str], _SharedAsk] = {}
         self._paced: set[Account] = set()
+        #: Whose tables these are; None: the session's own.
+        self._plan: _Plan | None = None
+        #: What was asked about last.
+        self._asked: tuple[_Taken, tuple[Account, ...]] | None = None
+
+    def ask_about(
+        self,
+        plans: dict[object, Any],
+        taken: _Taken,
+        accounts: tuple[Account, ...],
+        answered: Callable[[Refusal | None], None],
+    ) -> Refusal | None:
+        """
+        Ask the store about what it has not been asked about yet, unless all of it is in hand.
+
+        :param plans: what sessions of the same accounts need.
+        :param taken: accounts, and the kinds of what the session has of each.
+        :param accounts: all accounts of the session.
+        :param answered: see :meth:`ask`; so is what is returned.
+        """
+        before, self._asked = self._asked, (taken, accounts)
+        if before == self._asked:
+            return None
+        if before is None and not self._held and self._begin(plans, taken, accounts):
+            return None
+        return self.ask(taken, accounts, None, answered)
+
+    def _begin(self, plans: dict[object, Any], taken: _Taken, accounts: tuple[Account, ...]) -> bool:
+        key = self.device, taken, accounts
+        plan = plans.get(key)
+        if plan is None or any(account.limits is not limits for account, limits in plan.limits):
+            if len(plans) >= _MOST_PLANS:
+                plans.clear()
+            plan = plans[key] = _Plan(taken, accounts, self.device)
+        if not self.store.take(plan.needs):
+            return False
+        self._plan, self._held, self._paced = plan, plan.held, plan.paced
+        return True
+
+    def _differ(self) -> None:
+        """The session has tables of its own from now on."""
+        if self._plan is not None:
+            self._plan, self._held, self._paced = None, dict(self._held), set(self._paced)
 
     def ask(
         self,
@@ -82,25 +160,15 @@ class SharedClaims:
         :returns: the account that refuses, and why, if that is known at once; None: it is not refused, or
             :attr:`pending` says that answers are missing.
         """
-        needed: list[tuple[Account, str]] = []
-        needs: list[Need] = []
-        for key in taken:
-            account, kind = key
-            most = getattr(account.limits, kind)
-            if most is not None and key not in self._held:
-                needed.append(key)
-                needs.append(_place(account.name, kind, most, self._device_of(kind)))
-        for account in begun:
-            rate = account.limits.new_sessions
-            if rate is not None and rate.per_second > 0 and account not in self._paced:
-                self._paced.add(account)
-                needed.append((account, ARRIVALS))
-                needs.append(_beginning(account.name, rate))
+        needed, needs = _needs(taken, begun, self.device, self._held, self._paced)
         if not needs:
             return None
+        self._differ()
         asked = _SharedAsk(needed, ahead)
         for key in needed:
-            if key[1] is not ARRIVALS:
+            if key[1] is ARRIVALS:
+                self._paced.add(key[0])
+            else:
                 self._held[key] = asked
         self.pending += 1
         self.store.ask(Ask(needs, partial(self._judged, asked)))
@@ -151,12 +219,14 @@ class SharedClaims:
 
     def give(self, account: Account, kind: str) -> None:
         """The session does not have that any more."""
+        self._differ()
         asked = self._held.pop((account, kind), None)
         if asked is not None and asked.settled:
             self.store.count(self._row(account, kind), -1)
 
     def follow(self, taken: Iterable[tuple[Account, str]]) -> None:
         """The session goes on with what is *taken*; it is counted, whatever the store says."""
+        self._differ()
         now = dict.fromkeys(taken)
         for key, asked in list(self._held.items()):
             if key not in now and asked.settled:
@@ -169,14 +239,40 @@ class SharedClaims:
 
     def close(self) -> None:
         """The session has nothing any more."""
+        plan = self._plan
+        if plan is not None:
+            self._plan, self._held = None, {}
+            self.store.leave(plan.rows)
+            return
         for key in list(self._held):
             self.give(*key)
 
     def _row(self, account: Account, kind: str) -> str:
-        return _row(account.name, kind, self._device_of(kind))
+        return _row(account.name, kind, self.device if kind is DEVICES else "")
 
-    def _device_of(self, kind: str) -> str:
-        return self.device if kind is DEVICES else ""
+
+def _needs(
+    taken: Iterable[tuple[Account, str]],
+    begun: Iterable[Account],
+    device: str,
+    held: Container[tuple[Account, str]],
+    paced: Container[Account],
+) -> tuple[list[tuple[Account, str]], list[Need]]:
+    """What is not *held* or *paced* yet: the account and the kind of each, and the needs."""
+    needed: list[tuple[Account, str]] = []
+    needs: list[Need] = []
+    for key in taken:
+        account, kind = key
+        most = getattr(account.limits, kind)
+        if most is not None and key not in held:
+            needed.append(key)
+            needs.append(_place(account.name, kind, most, device if kind is DEVICES else ""))
+    for account in begun:
+        rate = account.limits.new_sessions
+        if rate is not None and rate.per_second > 0 and account not in paced:
+            needed.append((account, ARRIVALS))
+            needs.append(_beginning(account.name, rate))
+    return needed, needs
 
 
 # Sessions of the same holders come again and again.

@@ -87,14 +87,29 @@ class Spares:
         for at, need in enumerate(needs):
             spare = self._spares.get(need.key)
             if spare is not None and spare.left and spare.need == need:
-                spare.left -= 1
-                spare.idle = 0
-                if spare.left * 2 < spare.most > 1 and not spare.asked:
-                    spare.asked = True
-                    self._send([Want(need, spare.left)])
+                self._use(spare)
             else:
                 lacking.append(at)
         return lacking
+
+    def take_all(self, needs: Sequence[Need]) -> bool:
+        """Take *needs*, each of another row or rate, if all of them are in hand."""
+        found = []
+        for need in needs:
+            spare = self._spares.get(need.key)
+            if spare is None or not spare.left or (spare.need is not need and spare.need != need):
+                return False
+            found.append(spare)
+        for spare in found:
+            self._use(spare)
+        return True
+
+    def _use(self, spare: _Spare) -> None:
+        spare.left -= 1
+        spare.idle = 0
+        if spare.left * 2 < spare.most > 1 and not spare.asked:
+            spare.asked = True
+            self._send([Want(spare.need, spare.left)])
 
     def put_back(self, need: Need) -> None:
         """The beginning that was taken for *need* is not needed."""

@@ -168,6 +168,15 @@ class SharedStore:
         self._pending[ask] = None
         self._send([ask])
 
+    def take(self, needs: Sequence[Need]) -> bool:
+        """Take *needs*, each of another row or rate, if all of them are in hand; nothing is asked."""
+        return self.up and self._spares.take_all(needs)
+
+    def leave(self, rows: Iterable[str]) -> None:
+        """A session has left its places in *rows*."""
+        for row in rows:
+            self.count(row, -1)
+
     def count(self, row: str, by: int) -> None:
         """Change the count of this process in *row*, by 1 or -1, without asking."""
         if by < 0 and self.up:

@@ -14,7 +14,7 @@ from socksproxy.limits import Limits, Rate, ServerLimits
 from socksproxy.limits.account import ASSOCIATIONS, Scope
 from socksproxy.limits.claims import Claims
 from socksproxy.limits.ledger import Ledger
-from socksproxy.shared.asking import ADMITTED, DOWN, OF, Ask
+from socksproxy.shared.asking import ADMITTED, DOWN, OF, Ask, Need
 from socksproxy.values.limits import Fallback
 from socksproxy.wire.words import Reply
 
@@ -29,6 +29,19 @@ class FakeStore:
         self.nodes = nodes
         self.open: list[Ask] = []
         self.counts: Counter[str] = Counter()
+        #: Whether all that sessions need is in hand, and what was taken of that.
+        self.in_hand = False
+        self.taken: list[list[Need]] = []
+
+    def take(self, needs: list[Need]) -> bool:
+        if self.in_hand:
+            self.taken.append(needs)
+            self.counts.update(need.key for need in needs if need.burst is None)
+        return self.in_hand
+
+    def leave(self, rows: list[str]) -> None:
+        for row in rows:
+            self.count(row, -1)
 
     @property
     def asks(self) -> bool:
@@ -109,6 +122,57 @@ def test_together() -> None:
     claims.leave((Scope.RULE, "web"))
     assert "n:rule web sessions" not in store.held
     claims.close()
+    assert not store.held
+
+
+def test_in_hand() -> None:
+    """A session for which all is in hand asks nothing, counts, and gives everything back in the end."""
+    store = FakeStore()
+    store.in_hand = True
+    node = Node(store, ServerLimits(server=Limits(sessions=9), network=Limits(new_sessions=Rate(10, 5))))
+    sessions = [node.session(sessions=3) for _ in range(3)]
+    for claims in sessions:
+        assert not node.share(claims)
+        assert not node.share(claims)
+        assert not claims.unanswered
+    assert store.open == node.heard == []
+    both = {"n:server sessions": 3, "n:user bob sessions": 3}
+    assert store.held == both
+    assert [[need.key for need in needs] for needs in store.taken] == [
+        [*both, "r:network 192.0.2.0/24 arrivals"]
+    ] * 3
+    # One is under a rule, too; one leaves a holder; one is as it was. None of that touches the others.
+    one, two, three = sessions
+    one.enter(Scope.RULE, "web", Limits(sessions=7))
+    assert node.share(one)
+    assert store.answer(ADMITTED) == ["n:rule web sessions"]
+    two.leave((USER, "bob"))
+    assert store.held == {"n:server sessions": 3, "n:user bob sessions": 2, "n:rule web sessions": 1}
+    two.close()
+    one.close()
+    assert store.held == {"n:server sessions": 1, "n:user bob sessions": 1}
+    three.close()
+    assert not store.held
+
+
+def test_in_hand_under_other_limits() -> None:
+    """What sessions need follows the limits, and a session that goes on under others keeps its places."""
+    store = FakeStore()
+    store.in_hand = True
+    node = Node(store, ServerLimits(server=Limits(sessions=9)))
+    client = Client("192.0.2.1", 1)
+    first = node.session(sessions=3)
+    node.share(first)
+    node.ledger.set(ServerLimits(server=Limits(sessions=8)), None, node.ledger.store)
+    assert node.ledger.renewed(first, client, first.of(USER)) is first
+    first.share_again(True)
+    second = node.session(sessions=3)
+    node.share(second)
+    assert [need.most for need in store.taken[0]] == [9, 3]
+    assert [need.most for need in store.taken[1]] == [8, 3]
+    assert store.held == {"n:server sessions": 2, "n:user bob sessions": 2}
+    first.close()
+    second.close()
     assert not store.held
 
 

@@ -72,6 +72,27 @@ def test_no_question(fleet: Fleet) -> None:
     assert node.thread._link.sent == sent
 
 
+def test_take(fleet: Fleet) -> None:
+    """All that a session needs is taken at once, or nothing."""
+    node = fleet.one
+    other = Need("n:user ann sessions", 1000)
+    assert not node.store.take([BOB])
+    node.asked(BOB)
+    assert not node.store.take([BOB, other])
+    assert not node.store.take([Need(BOB.key, 999)])
+    assert fleet.row() == {"n1": 1 + 19}
+    taken = 0
+    while node.store.take([Need(*BOB)]):
+        taken += 1
+        assert taken <= 19
+    assert taken == 19
+    node.turn()  # more was wanted on the way
+    assert node.store.take([BOB])
+    node.store.leave([BOB.key] * 21)
+    node.thread._lose(StoreProblem("gone"))
+    assert not node.store.take([BOB])
+
+
 def test_one_wake(fleet: Fleet) -> None:
     """Questions of one turn of the reactor wake the thread once; the ends of sessions do not wake it."""
     node = fleet.one
