@@ -63,16 +63,17 @@ class _Plan:
     What the sessions of the same accounts need, found once for all of them.
 
     :ivar limits: the accounts, and the limits that it follows from.
+    :ivar needed: the account and the kind of each of the needs.
     :ivar needs: what they need.
     :ivar rows: where they have their places then.
     :ivar held: the accounts and kinds of these.
     :ivar paced: the accounts whose rates are among the needs.
     """
 
-    __slots__ = ("held", "limits", "needs", "paced", "rows")
+    __slots__ = ("held", "limits", "needed", "needs", "paced", "rows")
 
     def __init__(self, taken: _Taken, accounts: tuple[Account, ...], device: str) -> None:
-        needed, self.needs = _needs(taken, accounts, device, (), ())
+        self.needed, self.needs = needed, _ = _needs(taken, accounts, device, (), ())
         self.limits = [(account, account.limits) for account in accounts]
         self.held = {key: _SETTLED for key in needed if key[1] is not ARRIVALS}
         self.rows = [need.key for need in self.needs if need.burst is None]
@@ -122,21 +123,18 @@ class SharedClaims:
         before, self._asked = self._asked, (taken, accounts)
         if before == self._asked:
             return None
-        if before is None and not self._held and self._begin(plans, taken, accounts):
-            return None
-        return self.ask(taken, accounts, None, answered)
-
-    def _begin(self, plans: dict[object, Any], taken: _Taken, accounts: tuple[Account, ...]) -> bool:
+        if before is not None or self._held:
+            return self.ask(taken, accounts, None, answered)
         key = self.device, taken, accounts
-        plan = plans.get(key)
+        plan: _Plan | None = plans.get(key)
         if plan is None or any(account.limits is not limits for account, limits in plan.limits):
             if len(plans) >= _MOST_PLANS:
                 plans.clear()
             plan = plans[key] = _Plan(taken, accounts, self.device)
         if not self.store.take(plan.needs):
-            return False
+            return self._ask(plan.needed, plan.needs, None, answered)
         self._plan, self._held, self._paced = plan, plan.held, plan.paced
-        return True
+        return None
 
     def _differ(self) -> None:
         """The session has tables of its own from now on."""
@@ -161,6 +159,15 @@ class SharedClaims:
             :attr:`pending` says that answers are missing.
         """
         needed, needs = _needs(taken, begun, self.device, self._held, self._paced)
+        return self._ask(needed, needs, ahead, answered)
+
+    def _ask(
+        self,
+        needed: list[tuple[Account, str]],
+        needs: list[Need],
+        ahead: str | None,
+        answered: Callable[[Refusal | None], None],
+    ) -> Refusal | None:
         if not needs:
             return None
         self._differ()

@@ -119,9 +119,9 @@ class StoreLink:
         return _eval(command)
 
     def _exchange(self, commands: Sequence[tuple[Any, ...]], until: float) -> list[Any]:
-        packed = self._connection.pack_commands(commands)
-        self.sent += sum(map(len, packed))
-        self._connection.send_packed_command(packed, check_health=False)
+        packed = _packed(commands)
+        self.sent += len(packed)
+        self._connection.send_packed_command([packed], check_health=False)
         answers: list[Any] = []
         for _ in commands:
             left = max(until - monotonic(), 0.001)
@@ -139,6 +139,17 @@ class StoreLink:
 
 def _eval(command: ScriptCall) -> tuple[Any, ...]:
     return ("EVAL", command.script.text, len(command.keys), *command.keys, *command.arguments)
+
+
+def _packed(commands: Sequence[tuple[Any, ...]]) -> bytes:
+    """The bytes of *commands*. The package has a function for that which takes three times as long."""
+    parts: list[bytes] = []
+    for words in commands:
+        parts.append(b"*%d\r\n" % len(words))
+        for word in words:
+            data = word if isinstance(word, bytes) else str(word).encode("utf-8", "surrogateescape")
+            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
 
 
 def _connection(settings: SharedSettings) -> AbstractConnection:

@@ -243,7 +243,7 @@ LEND = script(
     + _SUMS
     + """
 local answers, counts, arrivals = {}, {}, {}
-local function part(free) return math.min(math.floor(free / 50), 64) end
+local function part(free) return math.min(math.floor(free / 50), 256) end
 for number, want in ipairs(cjson.decode(ARGV[3])) do
   local key, most, have, burst = KEYS[number + 1], want[1], want[2], want[3]
   local may, added = 0, 0

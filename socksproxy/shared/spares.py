@@ -10,7 +10,7 @@ No limit is exceeded by that, because what is in hand counts in the store. A beg
 when it is lent, so a burst that comes later can be larger by what is in hand.
 
 A session could be refused because of what other processes have in hand. The store lends 2 % of what is free,
-at most 64, and only while more than half of the limit is free; and what it says holds for a second. So the
+at most 256, and only while more than half of the limit is free; and what it says holds for a second. So the
 row has to go from half full to full in that second. After the second, the process asks again for all that it
 has, with one question; what no session has needed for three seconds goes back. Of a limit below 50 nothing is
 lent.

@@ -135,7 +135,8 @@ def test_in_hand() -> None:
         assert not node.share(claims)
         assert not node.share(claims)
         assert not claims.unanswered
-    assert store.open == node.heard == []
+    assert not store.open
+    assert not node.heard
     both = {"n:server sessions": 3, "n:user bob sessions": 3}
     assert store.held == both
     assert [[need.key for need in needs] for needs in store.taken] == [

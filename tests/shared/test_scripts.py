@@ -224,7 +224,7 @@ def test_lend(site: Site) -> None:
     """2 % of what is free is lent, less what there is already, and while more than half is free."""
     assert lend(site, "a/1", {"n:bob": [1000, 0]}) == "lost"
     site.join("a/1", "b/1")
-    assert lend(site, "a/1", {"n:bob": [1000, 0], "n:all": [1e6, 0]}) == [(20, 20), (64, 64)]
+    assert lend(site, "a/1", {"n:bob": [1000, 0], "n:all": [1e6, 0]}) == [(20, 20), (256, 256)]
     assert lend(site, "a/1", {"n:bob": [1000, 15]}) == [(19, 4)]
     assert site.row("bob") == {"a/1": 24}
     site.run(COUNT, ["n:bob"], "b/1", LONG, 477)
