@@ -107,6 +107,18 @@ def test_pipeline(common: Valkey) -> None:
     link.close()
 
 
+def test_words(common: Valkey) -> None:
+    """Whatever a script is given arrives as it is: names of all kinds, bytes, numbers, nothing."""
+    link = StoreLink(settings_of(common.url))
+    echo = ScriptCall(
+        script("return {KEYS[1], unpack(ARGV)}"), ["n:ü\r\n$3"], ["\udcff", b"\xff\0", 7, 0.25, ""]
+    )
+    expected = ["n:ü\r\n$3".encode(), b"\xff", b"\xff\0", b"7", b"0.25", b""]
+    for _ in range(2):
+        assert link.run([echo, ONE], 1.0) == [expected, 1]
+    link.close()
+
+
 def test_order(common: Valkey) -> None:
     """A script that is new to the server runs in its turn: counts are written before sessions are judged."""
     link = StoreLink(settings_of(common.url))
