@@ -2,7 +2,8 @@
 ``twistd socks``: the options and the service that they make.
 
 What is wrong with an option shows while the options are parsed; what shows only when the listeners open is
-:class:`~socksproxy.service.base.CannotStart`. Both end the process with one line and a status that is not 0.
+:class:`~socksproxy.service.opening.CannotStart`. Both end the process with one line and a status that is
+not 0.
 """
 
 from __future__ import annotations

@@ -1,22 +1,19 @@
 """
 The service that opens listeners, closes them, and handles the signals of the process.
 
-A mistake that shows only when the listeners open is :class:`CannotStart`. It ends the process with one line
-and a status that is not 0.
+A mistake that shows only when the listeners open is :class:`~socksproxy.service.opening.CannotStart`. It ends
+the process with one line and a status that is not 0.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from twisted.application.service import Service
-from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -26,35 +23,20 @@ from ..admin.settings import AdminSettings
 from ..admin.upkeep import Upkeep
 from ..config.command_line import CLAIMABLE, OPEN_TO_ALL, SOCKSOptions
 from ..config.plan import Listener, Plan
-from ..errors import describe
 from ..metrics.table import CONFIG_PROBLEM
 from ..net.descriptors import raise_limit
-from ..net.special_addresses import is_loopback
 from .administration import Administration, CannotAdminister
 from .announcing import Announcing
 from .following import Following
 from .log_files import abandon_logs, close_access_log, close_logs, reopen_logs, use_server_log
 from .metrics import ServerMetrics
 from .notify import Notifier
+from .opening import CannotStart, Opening, cannot_start, check_place, close, where_listens
 from .privileges import NEEDLESS_ROOT, is_root_without_need
 from .reload import CannotReload, Reloading
 from .signals import Signals
 
 _log = Logger(namespace="socksproxy")
-
-
-class CannotStart(SystemExit, Exception):
-    """
-    The service cannot start.
-
-    An :exc:`Exception`, so that a daemonized ``twistd`` tells its parent and
-    removes its PID file; and a :exc:`SystemExit`, so that the process ends
-    with status 1 and no traceback.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.code = 1
 
 
 class Prepared(NamedTuple):
@@ -78,7 +60,6 @@ class ListeningService(Service):
     :param options: parsed; what they describe is served, and they are read again when SIGHUP comes.
     :param factory: is given the listeners' clients.
     :ivar options: those that are in force.
-    :ivar ports: the ports that listen now.
     :ivar processes: how many processes serve clients.
     """
 
@@ -88,10 +69,9 @@ class ListeningService(Service):
         self.options = options
         self.reactor = reactor = options.reactor
         self.factory = factory
-        self.ports: list[IListeningPort] = []
-        #: The same with what the configuration says of each.
+        #: The ports that listen now, with what the configuration says of each.
         self.open_listeners: list[tuple[IListeningPort, Listener]] = []
-        self._waiting: list[Deferred[None]] = []
+        self._opening = Opening(factory)
         self._problem: CannotStart | None = None
         self._listening = False
         self._starting = False
@@ -112,6 +92,11 @@ class ListeningService(Service):
     def plan(self) -> Plan:
         """What the options in force mean."""
         return self.options.plan
+
+    @property
+    def ports(self) -> list[IListeningPort]:
+        """The ports that listen now."""
+        return [port for port, _ in self.open_listeners]
 
     def begin_metrics(self, generation: int) -> ServerMetrics:
         """
@@ -243,7 +228,7 @@ class ListeningService(Service):
             {"SIGUSR1": self.reopen_log, "SIGUSR2": self.dump_sessions, "SIGHUP": self.hung_up}
         )
         self.warn_of_root()
-        DeferredList(list(self._waiting)).addCallback(lambda _: self.reactor.callWhenRunning(self._all_open))
+        self._opening.finished().addCallback(lambda _: self.reactor.callWhenRunning(self._all_open))
 
     def stopService(self) -> Any:
         """The service ends; a subclass closes the listeners, and lets sessions finish."""
@@ -275,10 +260,8 @@ class ListeningService(Service):
         self.upkeep.stop()
         self.following.stop()
         self.reloading.stop()
-        for waiting in list(self._waiting):
-            waiting.cancel()
-        ports, self.ports = self.ports, []
-        self.open_listeners = []
+        self._opening.cancel()
+        ports, self.open_listeners = self.ports, []
         self.options.resources.keeper.forget()
         return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
 
@@ -306,11 +289,8 @@ class ListeningService(Service):
             _log.critical("cannot listen: {problem}", problem=problem)
             raise CannotStart(str(problem)) from None
         for listener in self.plan.listeners:
-            waiting: Deferred[Any] = maybeDeferred(listener.endpoint.listen, self.factory)
-            waiting.addCallback(self._opened, listener)
-            waiting.addErrback(self._failed, listener)
-            self._waiting.append(waiting)
-            waiting.addBoth(self._settled, waiting)
+            opening = self._opening.open(listener).addCallback(self._opened, listener)
+            opening.addErrback(self._failed, listener)
             if self._problem is not None:
                 raise self._problem
         self._starting = False
@@ -335,18 +315,12 @@ class ListeningService(Service):
         prepared = Prepared(options, [])
         problems = []
         for listener in options.plan.listeners:
-            waiting: Deferred[Any] = maybeDeferred(listener.endpoint.listen, self.factory)
-            self._waiting.append(waiting)
             try:
-                port = yield waiting
+                port = yield self._opening.open(listener)
                 prepared.ports.append((port, listener))
-                _check_place(port, options.plan)
+                check_place(port, options.plan)
             except CannotStart as problem:
-                problems.append(str(problem))
-            except Exception:
-                problems.append(f"cannot listen: {listener.description}: {_reason(Failure())}")
-            finally:
-                self._waiting.remove(waiting)
+                problems.append(f"cannot listen: {problem}")
         try:
             self.administration.prepare(self.admin_of(options.plan))
         except CannotAdminister as problem:
@@ -361,7 +335,7 @@ class ListeningService(Service):
     def abandon(self, prepared: Prepared) -> None:
         """Close what was opened for *prepared*; all stays as it was."""
         for port in prepared.options.resources.keeper.fresh:
-            _close(port)
+            close(port)
         self.administration.abandon()
         abandon_logs(prepared.options.plan, self.plan)
 
@@ -375,7 +349,6 @@ class ListeningService(Service):
         use_server_log(self.plan)
         keeper = self.options.resources.keeper
         left = keeper.enter()
-        self.ports = [port for port, _ in prepared.ports]
         self.open_listeners = list(prepared.ports)
         self.loaded = time.time()
         changes = self.administration.enter()
@@ -387,26 +360,19 @@ class ListeningService(Service):
         for port in left:
             changes.append(f"closed {where_listens(port)[0]}")
             self.closed(port)
-            _close(port)
+            close(port)
         close_access_log(before, self.plan)
-        if before.server_log is not None and self.plan.server_log is None:
-            changes.append("restart the server to have its own log where the program sends it")
-        if self.processes != self.plan.workers:
-            changes.append("restart the server for another number of workers")
+        changes += _left_for_a_restart(before, self.plan, self.processes)
         self.announcing.follow(self.announces(self.plan))
         self.upkeep.keep([each.description for each in self.plan.listeners], self.plan.upstream_names)
         return changes
 
-    def _settled(self, _: object, waiting: Deferred[Any]) -> None:
-        self._waiting.remove(waiting)
-
     def _opened(self, port: IListeningPort, listener: Listener) -> None:
         try:
-            _check_place(port, self.plan)
+            check_place(port, self.plan)
         except CannotStart:
             port.stopListening()
             raise
-        self.ports.append(port)
         self.open_listeners.append((port, listener))
         self.opened(port, listener.name)
         self._announce(port, listener)
@@ -421,9 +387,7 @@ class ListeningService(Service):
     def _failed(self, failure: Failure, listener: Listener) -> None:
         if not self._listening:
             return  # stopped meanwhile
-        problem = failure.value
-        if not isinstance(problem, CannotStart):
-            problem = CannotStart(f"{listener.description}: {_reason(failure)}")
+        problem = cannot_start(failure, listener)
         _log.critical("cannot listen: {problem}", problem=problem)
         if self._starting:
             self._problem = problem
@@ -435,41 +399,11 @@ class ListeningService(Service):
         signal.raise_signal(signal.SIGTERM)
 
 
-def _reason(failure: Failure) -> str:
-    """Why a listener cannot open, in one line."""
-    problem = failure.value
-    if isinstance(problem, CannotListenError):
-        problem = problem.socketError
-    if isinstance(problem, OSError):
-        return describe(problem)
-    return " ".join(str(problem).split()) or type(problem).__name__
-
-
-def _check_place(port: IListeningPort, plan: Plan) -> None:
-    """
-    See that *port* is where it may be by the *plan*.
-
-    :raises CannotStart: when it is not.
-    """
-    where, local = where_listens(port)
-    if not (local or plan.open or plan.guarded):
-        raise CannotStart(f"{where} is not a loopback address, and {OPEN_TO_ALL}: add --auth, or --open")
-
-
-def _close(port: IListeningPort) -> None:
-    maybeDeferred(port.stopListening).addErrback(
-        lambda failure: _log.failure("a port fails to close", failure)
-    )
-
-
-def where_listens(port: IListeningPort) -> tuple[str, bool]:
-    """Where *port* listens as an endpoint would say it, and whether only this machine can reach it."""
-    address: Any = port.getHost()
-    if isinstance(address, UNIXAddress):
-        return f"unix:{os.fsdecode(address.name or b'')}", True
-    host = getattr(address, "host", None)
-    if host is None:
-        return str(address), False
-    if ":" in host:
-        return f"tcp6:[{host}]:{address.port}", is_loopback(host)
-    return f"tcp:{host}:{address.port}", is_loopback(host)
+def _left_for_a_restart(before: Plan, plan: Plan, processes: int) -> list[str]:
+    """What a reload cannot change, as messages for the operator."""
+    left = []
+    if before.server_log is not None and plan.server_log is None:
+        left.append("restart the server to have its own log where the program sends it")
+    if processes != plan.workers:
+        left.append("restart the server for another number of workers")
+    return left

@@ -30,9 +30,9 @@ from ..runtime.pool import NotRun, Pool
 from ..values.errors import ConfigError
 from ..values.limits import Limits
 from ..values.shared import NodeSettings
-from .base import where_listens
 from .following import Following
 from .metrics import ServerMetrics
+from .opening import where_listens
 from .reload import CannotReload, Reloading, ReloadUnderway
 
 #: Bytes of the configuration in one answer.

@@ -3,7 +3,7 @@
 
 What is wrong with an option shows while they are parsed
 (:mod:`~socksproxy.config.command_line`); what shows only when the listeners open is
-:class:`~socksproxy.service.base.CannotStart`. Both end the process with one line
+:class:`~socksproxy.service.opening.CannotStart`. Both end the process with one line
 and a status that is not 0.
 """
 
@@ -34,8 +34,9 @@ from ..shared.asking import StoreProblem
 from ..shared.commands import Deed, NodeCommand
 from ..shared.store import SharedStore, check_store
 from ..values.metrics import MetricsSettings
-from .base import CannotStart, ListeningService, Prepared, where_listens
+from .base import ListeningService, Prepared
 from .control import ServiceControl, user_limits_of
+from .opening import CannotStart, where_listens
 from .reload import CannotReload
 
 _log = Logger(namespace="socksproxy")

@@ -13,7 +13,7 @@ from functools import partial
 from socket import socketpair
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
@@ -26,8 +26,9 @@ from ..logs.debug import TOPICS
 from ..logs.throttle import complain
 from ..metrics.table import LIMIT_ROWS, LIMIT_ROWS_MAX
 from ..runtime.pool import NotRun
-from ..service.base import CannotStart, ListeningService, Prepared
+from ..service.base import ListeningService, Prepared
 from ..service.metrics import ServerMetrics
+from ..service.opening import CannotStart
 from ..service.reload import CannotReload
 from ..service.server import make_factory
 from ..shared.asking import StoreProblem
@@ -151,9 +152,9 @@ class SupervisorService(ListeningService):
         self._table = SharedTable(new_table(count), count, self._secret)
         self._watch_table(self._table)
         self.begin_metrics(self._ids.generation)
-        if self._waiting:
+        if self._opening.unfinished:
             # An endpoint that takes its time: workers are given all ports at their start.
-            DeferredList(list(self._waiting)).addCallback(self._start)
+            self._opening.finished().addCallback(self._start)
             return
         self._start(None)
         if not self.reactor.running:

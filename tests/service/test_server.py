@@ -35,7 +35,7 @@ from socksproxy.config.plan import Listener
 from socksproxy.limits import Limits, ServerLimits
 from socksproxy.net.dns_resolver import DNSResolver
 from socksproxy.net.endpoints import BACKLOG
-from socksproxy.service.base import CannotStart
+from socksproxy.service.opening import CannotStart
 from socksproxy.service.privileges import NEEDLESS_ROOT
 from socksproxy.service.server import SOCKSService
 from socksproxy.settings import ServerSettings
