@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -25,7 +24,6 @@ from twisted.cred.strcred import (
     UnsupportedInterfaces,
     makeChecker,
 )
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.python import usage
 
@@ -49,13 +47,11 @@ from ..limits.quota.usage import UsageFile
 from ..logs.access_log import AccessLog, check_access_log
 from ..logs.printable import escape_unknown, in_one_line
 from ..logs.server_log import ServerLog
-from ..net.endpoints import BACKLOG, WrongSystemd, check_keys, place_asked_for
+from ..net.endpoints import check_keys, place_asked_for
 from ..net.local import is_local
-from ..net.names import is_localhost
 from ..net.ports import Advertised
 from ..net.resolve import make_resolver
 from ..net.resources import CheckedResources, Resources
-from ..net.special_addresses import is_loopback
 from ..runtime.reactor import global_reactor
 from ..settings import ServerSettings
 from ..shared.asking import StoreProblem
@@ -64,7 +60,7 @@ from ..sources.found import FoundConfig, SourceProblem
 from ..values.auth import AuthSettings
 from ..values.balancers import Balancers
 from ..values.bind import BindSettings
-from ..values.errors import ConfigError, Path
+from ..values.errors import ConfigError
 from ..values.limits import Limits, ServerLimits
 from ..values.outgoing import UNSAID, Outgoing, Sources, is_address, outgoing_of, problems_with
 from ..values.pools import UpstreamPool
@@ -73,24 +69,18 @@ from ..values.sticky import StickySettings
 from ..values.timeouts import Timeouts
 from ..values.udp import UDPSettings
 from ..values.upstreams import Upstream
-from .listeners import Listening, described, named_listener
+from .endpoints import CLAIMABLE, check_local, is_claimable, listener_from, listener_on, loops
+from .listeners import Listening, described
 from .loading import Unreadable, content_of, read_file
 from .options import BY_NAME, OPTIONS, Option, excluded_by, settings_of
 from .origin import Origin, is_remote, origin_of
 from .plan import Listener, Plan
 from .sticky import check_choice
 from .upstreams import check_way
-from .words import POOLS, SHARED, STICKY, UPSTREAMS, OpenToAll, in_option
+from .words import SHARED, STICKY, OpenToAll, in_option
 
 if TYPE_CHECKING:
     from .file import Configured
-
-#: Why a listener that others can reach is not opened by itself.
-OPEN_TO_ALL = "every client that reaches it can use the proxy without authentication"
-
-
-#: What is wrong with a listener that others can reach, and that takes every PROXY header.
-CLAIMABLE = "who reaches it can claim any address: name the balancers with --proxy-from"
 
 
 class Mistakes(usage.UsageError):
@@ -363,6 +353,19 @@ class CommandLine(usage.Options, AuthOptionMixin):
         problem.path = (name,) if number is None else (name, number)
         self._wrong.append(problem)
 
+    def _right(self, name: str, make: Callable[[list[str]], object]) -> list[str]:
+        """The entries of the option *name* of which *make* makes something; the others are noted."""
+        right = []
+        for number, entry in enumerate(self[name]):
+            try:
+                make([entry])
+            except ValueError as problem:
+                wrong = problem if isinstance(problem, ConfigError) else ConfigError(str(problem))
+                self._note(wrong, name, number)
+            else:
+                right.append(entry)
+        return right
+
     def _is_wrong(self, *names: str) -> bool:
         """Whether something is wrong with one of these: then what follows from it is no news."""
         known = {str(problem.path[0]) for problem in self._wrong}
@@ -466,7 +469,7 @@ class SOCKSOptions(CommandLine):
         listeners = self._listeners(said)
         if self._configured is not None and not self._is_wrong("listen"):
             self._configured.check_listeners(self._listening(listeners))
-        self._check_loops(upstreams, pools, listeners)
+            self._configured.errors += loops(upstreams, pools, listeners)
         self._check_sticky(said["workers"])
         proxy_from = self._balancers(listeners)
         resolver = self._name_resolver()
@@ -530,18 +533,9 @@ class SOCKSOptions(CommandLine):
     @property
     def warnings(self) -> list[str]:
         """See :attr:`CommandLine.warnings`; also on listeners where every client can claim an address."""
-        found = super().warnings
-        for description, place in ((each.description, self._claimed(each)) for each in self.plan.listeners):
-            if place is not None and not _only_local(place):
-                found.append(f"{description}: {CLAIMABLE}")
-        return found
-
-    def _claimed(self, listener: Listener) -> str | None:
-        """Where *listener* takes every PROXY header; None: nowhere, or that shows only when it opens."""
-        if not listener.balanced or self.plan.settings.proxy_from.networks:
-            return None
-        place = place_asked_for(listener.endpoint)
-        return None if place is None else place[0]
+        proxy_from = self.plan.settings.proxy_from
+        claimable = [each.description for each in self.plan.listeners if is_claimable(each, proxy_from)]
+        return super().warnings + [f"{description}: {CLAIMABLE}" for description in claimable]
 
     def _portal(self, said: Mapping[str, Any]) -> Portal | None:
         userid = said["socks4-userid"]
@@ -608,7 +602,7 @@ class SOCKSOptions(CommandLine):
             host = "127.0.0.1" if self["interface"] is None else self["interface"] or "0.0.0.0"
             port = 1080 if said["port"] is None else said["port"]
             try:
-                listeners.append(_listener_on(self.resources.reactor_for(0), host, port))
+                listeners.append(listener_on(self.resources.reactor_for(0), host, port))
             except ConfigError as problem:
                 self._note(problem, name)
         else:
@@ -617,7 +611,7 @@ class SOCKSOptions(CommandLine):
                 self._note(ConfigError("says all: leave --interface and --port out, or --listen"), name)
             for number, description in enumerate(self["listen"]):
                 try:
-                    listeners.append(_listener_from(self.resources, number, description))
+                    listeners.append(listener_from(self.resources, number, description))
                 except ConfigError as problem:
                     self._note(problem, name, number)
         self.resources.separate([each.endpoint for each in listeners])
@@ -637,14 +631,12 @@ class SOCKSOptions(CommandLine):
                 self._note(ConfigError(str(problem), listener.description), "listen", number)
 
     def _check_open(self, listeners: Sequence[Listener], name: str) -> None:
-        for number, (description, endpoint, _) in enumerate(listeners):
-            place = place_asked_for(endpoint)
-            host = None if place is None else place[0]
-            if host is not None and not _only_local(host) and not (self["open"] or self["guarded"]):
-                problem = OpenToAll(
-                    f"{description} is not on a loopback address, and {OPEN_TO_ALL}: "
-                    "listen on 127.0.0.1, [::1] or a Unix socket, add --auth, or --open"
-                )
+        if self["open"] or self["guarded"]:
+            return
+        for number, listener in enumerate(listeners):
+            try:
+                check_local(listener)
+            except OpenToAll as problem:
                 self._note(problem, name, number if name == "listen" else None)
 
     def _ask_for_certificates(self, listeners: Sequence[Listener]) -> None:
@@ -731,34 +723,6 @@ class SOCKSOptions(CommandLine):
         reason = "file is missing: several workers need it, for what they know together"
         self._configured.errors.append(ConfigError(reason, path=(STICKY,), shown=False))
 
-    def _check_loops(
-        self,
-        upstreams: Mapping[str, Upstream],
-        pools: Mapping[str, UpstreamPool],
-        listeners: Sequence[Listener],
-    ) -> None:
-        """Note upstreams that are this very server."""
-        if self._configured is None or self._is_wrong("listen"):
-            return
-        places = {place_asked_for(each.endpoint) for each in listeners}
-        all_: list[tuple[Path, Upstream]] = [
-            ((UPSTREAMS, name, "address"), upstream) for name, upstream in upstreams.items()
-        ]
-        for name, pool in pools.items():
-            table = {} if pool.members_file is None else pool.members_file.table
-            all_ += [((POOLS, name, "members-file"), upstream) for upstream in table.values()]
-        for path, upstream in all_:
-            address = upstream.address
-            if address is None:
-                continue
-            host = "127.0.0.1" if is_localhost(address.host) else address.host
-            ours = {place[0] for place in places if place is not None and place[1] == address.port}
-            wildcard = bool(ours & {"0.0.0.0", "::", ""}) and _literal(host) is not None and is_local(host)
-            if host in ours or wildcard:
-                self._configured.errors.append(
-                    ConfigError(f"{address} is a listener of this server: a loop", path=path)
-                )
-
     def _outgoing(self) -> Sources:
         """What connections leave from."""
         words = self["outgoing"]
@@ -776,14 +740,7 @@ class SOCKSOptions(CommandLine):
 
     def _balancers(self, listeners: Sequence[Listener]) -> Balancers:
         """Whose PROXY headers count."""
-        right: list[str] = []
-        for number, entry in enumerate(self["proxy-from"]):
-            try:
-                Balancers([entry])
-            except ConfigError as problem:
-                self._note(problem, "proxy-from", number)
-            else:
-                right.append(entry)
+        right = self._right("proxy-from", Balancers)
         if not self._is_wrong("listen") and not any(each.balanced for each in listeners):
             needed = "a listener that expects PROXY headers, such as haproxy:tcp:1080"
             if right:
@@ -794,60 +751,12 @@ class SOCKSOptions(CommandLine):
 
     def _advertised(self) -> Advertised:
         """What clients are told in place of our addresses."""
-        right: list[str] = []
-        for number, entry in enumerate(self["advertise"]):
-            try:
-                Advertised([entry])
-            except ValueError as problem:
-                self._note(ConfigError(str(problem)), "advertise", number)
-            else:
-                right.append(entry)
-        return Advertised(right)
+        return Advertised(self._right("advertise", Advertised))
 
 
 for _option in GIVEN:
     if _option.repeatable and _option.name != "auth":
         setattr(SOCKSOptions, f"opt_{_option.name.replace('-', '_')}", _repeatable(_option))
-
-
-def _literal(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(text) if "%" not in text else None
-    except ValueError:
-        return None
-
-
-def _listener_on(reactor: Any, interface: str, port: int) -> Listener:
-    host = interface[1:-1] if interface.startswith("[") and interface.endswith("]") else interface
-    if ":" not in host:
-        return Listener(
-            f"tcp:{host}:{port}", TCP4ServerEndpoint(reactor, port, backlog=BACKLOG, interface=host)
-        )
-    if _literal(host.partition("%")[0]) is None:
-        raise ConfigError("not an address", interface)
-    return Listener(
-        f"tcp6:[{host}]:{port}", TCP6ServerEndpoint(reactor, port, backlog=BACKLOG, interface=host)
-    )
-
-
-def _listener_from(resources: Resources, number: int, text: str) -> Listener:
-    name, description = named_listener(text)
-    try:
-        return Listener(description, resources.endpoint(number, description), name)
-    except OSError as problem:
-        file = f": {problem.filename}" if problem.filename else ""
-        raise ConfigError(f"{describe(problem)}{file}", description) from None
-    except WrongSystemd as problem:
-        raise ConfigError(f"not an endpoint that can open: {problem}", description) from None
-    except Exception as problem:
-        # Each kind of endpoint has its own parser, with its own exceptions.
-        raise ConfigError(
-            f"not an endpoint such as tcp:1080:interface=127.0.0.1 ({problem})", description
-        ) from None
-
-
-def _only_local(host: str) -> bool:
-    return host == "localhost" or is_loopback(host)
 
 
 def meanings(said: Mapping[str, Any]) -> tuple[dict[str, Any], list[ConfigError]]:

@@ -21,7 +21,8 @@ from twisted.python.failure import Failure
 from ..admin.control import Control
 from ..admin.settings import AdminSettings
 from ..admin.upkeep import Upkeep
-from ..config.command_line import CLAIMABLE, OPEN_TO_ALL, SOCKSOptions
+from ..config.command_line import SOCKSOptions
+from ..config.endpoints import CLAIMABLE, OPEN_TO_ALL
 from ..config.plan import Listener, Plan
 from ..metrics.table import CONFIG_PROBLEM
 from ..net.descriptors import raise_limit

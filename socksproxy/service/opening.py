@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config.command_line import OPEN_TO_ALL
+from ..config.endpoints import OPEN_TO_ALL
 from ..config.plan import Listener, Plan
 from ..errors import describe
 from ..net.special_addresses import is_loopback
