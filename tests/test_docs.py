@@ -41,6 +41,11 @@ from .support.modules import module_at
 from .support.origin import connected
 from .support.processes import TWISTD, Program
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 LISTEN = "tcp:1080:interface=127.0.0.1"
 
 _HASH = "$2y$04$sjS4Fd6DIVw3yO1.FqKOMuQB4sRgqnPWTXW0uUuFj8f5Wd2FCOp0m"
@@ -453,6 +458,17 @@ def test_plain_english(path: Path) -> None:
     if not path.stem.startswith(("performance-", "comparison-")):
         wide = [line for line in text.splitlines() if len(line) > 110]
         assert [line for line in wide if not line.startswith("    ")] == []
+
+
+def test_architecture_has_every_room() -> None:
+    """The picture has the rooms in the order that ``lint-imports`` checks."""
+    root = DOCS.parent
+    contracts = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    picture = (DOCS / "architecture.rst").read_text("utf-8").partition(".. code-block:: none")[2]
+    assert re.findall(r"^    (?:[A-Z]+)? +([a-z_]+)(?:/|\.py) ", picture, re.MULTILINE) == layers
 
 
 def test_architecture_names_modules() -> None:
