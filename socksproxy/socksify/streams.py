@@ -30,6 +30,7 @@ from . import kernel, sockaddr
 from .call import SO_COOKIE, Call, CallResult, is_close_on_exec
 from .replies import errno_for
 from .upstream import RunProxy
+from .waiting import LOOK, RESTART, signals_for
 from .ways import Bypass, Ways
 
 MSG_FASTOPEN = 0x20000000
@@ -158,6 +159,10 @@ class LinkConnecting:
         if self._handshake is not None and self._handshake.done:
             self._end(0)
 
+    def interrupt(self) -> None:
+        """A signal ends the call; the socket is as before."""
+        self._end(RESTART)
+
     def connectionLost(self, reason: object) -> None:
         """The reactor has found an error on the socket."""
         self._failed(self._link.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNRESET)
@@ -204,7 +209,7 @@ class LinkConnecting:
         self._reactor.removeWriter(self)
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        if result and self._handshake is not None:
+        if result == RESTART or (result and self._handshake is not None):
             # The program may try another address with the same socket.
             kernel.connect(self._link.fileno(), _DISCONNECT)
             self._link.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -310,7 +315,18 @@ class Streams:
             self._unreachable,
         )
         connecting.start(address, timeout)
+        self._reactor.callLater(LOOK, self._look, cookie, attempt, connecting)
         return CallResult.LATER
+
+    def _look(self, cookie: bytes, attempt: _Attempt, connecting: LinkConnecting) -> None:
+        """A connection can take long: look whether a signal such as that of Control-C waits for the call."""
+        if self._running.get(cookie) is not attempt:
+            return
+        notice = attempt.call.notice
+        if signals_for(notice.thread).stops and attempt.call.listener.is_valid(notice.id):
+            connecting.interrupt()
+        else:
+            self._reactor.callLater(LOOK, self._look, cookie, attempt, connecting)
 
     def _unreachable(self, problem: int) -> None:
         if self._throttle.due():
@@ -325,7 +341,7 @@ class Streams:
             result, cookie = attempt.hand_over(cookie)
         if result >= 0 and attempt.peer is not None:
             self._remember(cookie, attempt.peer)
-        if not call.answer(result):
+        if not call.answer(result) and problem != RESTART:
             self._unclaimed[cookie] = result
             self._reactor.callLater(_UNCLAIMED, self._unclaimed.pop, cookie, None)
         call.close()

@@ -1,27 +1,47 @@
 """
-Calls that wait for a datagram, as the kernel would have them wait.
+Calls that wait for a datagram, as the kernel would have them wait, and the signals that end a wait.
+
+A filter that keeps signals from interrupting calls that have begun (Linux 5.19) keeps all signals from them
+that do not kill. So the supervisor looks whether there is one.
 """
 
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from .call import Call
 
 #: Seconds between two looks at whether a signal waits for the caller.
 LOOK = 0.1
 _TIMEVAL = struct.Struct("=qq")
-_PENDING, _IGNORED = (b"SigPnd:", b"ShdPnd:"), (b"SigBlk:", b"SigIgn:")
+#: ERESTARTSYS, the kernel's own: the call begins again after the signal, or ends with EINTR, as the program
+#: has told the kernel (SA_RESTART). It is right only for a thread that a signal waits for, since another one
+#: would see the number.
+RESTART = 512
+_STOPPING = sum(
+    1 << number - 1
+    for number in (
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGALRM,
+        signal.SIGTERM,
+        signal.SIGSTOP,
+        signal.SIGTSTP,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+    )
+)
 
 
 class WaitingCall:
     """
-    A call whose socket has nothing to read yet. It ends with EINTR when a signal comes, because a filter that
-    keeps signals from interrupting ``connect`` (Linux 5.19) keeps them from this call, too.
+    A call whose socket has nothing to read yet. A signal ends it, whatever signal it is.
 
     :param reactor: watches the socket.
     :param call: the call.
@@ -61,8 +81,8 @@ class WaitingCall:
             self._end(errno.EINTR)
         elif self._deadline is not None and self._reactor.seconds() >= self._deadline:
             self._end(errno.EAGAIN)
-        elif has_signal(call.notice.thread):
-            self._end(errno.EINTR)
+        elif any(signals := signals_for(call.notice.thread)):
+            self._end(RESTART if signals.own and self._deadline is None else errno.EINTR)
         else:
             self._timer = self._reactor.callLater(LOOK, self._look)
 
@@ -77,16 +97,34 @@ class WaitingCall:
             self._timer.cancel()
 
 
-def has_signal(thread: int) -> bool:
-    """Whether a signal waits for *thread* that the thread does not block or ignore."""
-    pending = ignored = 0
+class WaitingSignals(NamedTuple):
+    """
+    Signals that wait for a thread, and that are neither blocked nor ignored: bits, SIGHUP the lowest.
+
+    :ivar own: those that come to the thread for certain.
+    :ivar shared: those of its process that may come to another thread.
+    """
+
+    own: int
+    shared: int
+
+    @property
+    def stops(self) -> bool:
+        """Whether a program that gets one usually ends or stops, so that no call must keep it waiting."""
+        return bool(self.own & _STOPPING)
+
+
+def signals_for(thread: int) -> WaitingSignals:
+    """The signals that wait for *thread*; none when it has ended."""
+    found: dict[bytes, bytes] = {}
     try:
         with open(f"/proc/{thread}/status", "rb") as status:
             for line in status:
-                if line.startswith(_PENDING):
-                    pending |= int(line.split()[1], 16)
-                elif line.startswith(_IGNORED):
-                    ignored |= int(line.split()[1], 16)
+                name, _, value = line.partition(b":")
+                found[name] = value
     except OSError:
-        return True
-    return bool(pending & ~ignored)
+        return WaitingSignals(0, 0)
+    passed = ~(int(found[b"SigBlk"], 16) | int(found[b"SigIgn"], 16))
+    own, shared = int(found[b"SigPnd"], 16) & passed, int(found[b"ShdPnd"], 16) & passed
+    # The kernel gives a signal of the process to its first thread, when that one takes it.
+    return WaitingSignals(own | shared, 0) if int(found[b"Tgid"]) == thread else WaitingSignals(own, shared)

@@ -169,6 +169,42 @@ def test_a_proxy_that_does_not_answer() -> None:
         assert python(port, code, "192.0.2.1", 80, options=["--timeout", "0.3"]) == "110\n"
 
 
+SIGNALS_MEANWHILE = """
+import os, signal, socket, sys, time
+class Alarm(Exception):
+    pass
+def alarm(number, frame):
+    raise Alarm
+here = socket.create_server(("127.0.0.1", 0))
+with socket.socket() as sock:
+    signal.signal(signal.SIGALRM, alarm)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        sock.connect(("192.0.2.1", 80))
+    except Alarm:
+        print("interrupted")
+    sock.connect(here.getsockname())
+    print(sock.getpeername() == here.getsockname(), flush=True)
+child = os.fork()
+if not child:
+    with socket.socket() as sock:
+        sock.connect(("192.0.2.1", 80))
+time.sleep(0.5)
+os.kill(child, signal.SIGTSTP)
+print(os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1]))
+os.kill(child, signal.SIGCONT)
+os.kill(child, signal.SIGINT)
+print(os.waitpid(child, 0)[1] != 0)
+"""
+
+
+def test_a_signal_while_the_proxy_does_not_answer() -> None:
+    """The program gets it at once. It can be stopped, too."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        said = python(silent.getsockname()[1], SIGNALS_MEANWHILE, options=["--timeout", "3600"])
+    assert said == "interrupted\nTrue\nTrue\nTrue\n"
+
+
 def test_a_proxy_that_is_not_there() -> None:
     """The program sees an unreachable network, and standard error says why."""
     code = "import socket\nfor _ in (1, 2): print(socket.socket().connect_ex(('192.0.2.1', 80)))"

@@ -6,14 +6,16 @@ import errno
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
 
+from socksproxy.socksify import waiting
 from socksproxy.socksify.kernel import Notice
-from socksproxy.socksify.waiting import LOOK, WaitingCall, has_signal
+from socksproxy.socksify.waiting import LOOK, RESTART, WaitingCall, WaitingSignals, signals_for
 
 
 class Reactor(Clock):
@@ -59,9 +61,9 @@ def link() -> Iterator[socket.socket]:
 def test_it_proceeds_when_there_is_something(link: socket.socket) -> None:
     reactor, call = Reactor(), Waiter(link)
     proceeded: list[Any] = []
-    waiting = WaitingCall(reactor, call, proceeded.append)  # type: ignore[arg-type]
+    made = WaitingCall(reactor, call, proceeded.append)  # type: ignore[arg-type]
     reactor.pump([LOOK] * 50)
-    waiting.doRead()
+    made.doRead()
     assert proceeded == [call]
     assert (reactor.readers, reactor.getDelayedCalls(), call.answers) == ([], [], [])
 
@@ -87,15 +89,74 @@ def test_a_caller_that_has_ended(link: socket.socket) -> None:
     assert reactor.getDelayedCalls() == []
 
 
-def test_a_signal_that_waits() -> None:
-    """One that is blocked or ignored is none."""
-    own = threading.get_native_id()
-    assert not has_signal(own)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
-    try:
-        signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
-        assert not has_signal(own)
-        assert signal.sigtimedwait({signal.SIGUSR2}, 1) is not None
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
-    assert has_signal(0x7FFFFFFF)  # no such thread
+STATUS = "Tgid:\t{}\nSigPnd:\t{:016x}\nShdPnd:\t{:016x}\nSigBlk:\t{:016x}\nSigIgn:\t{:016x}\n"
+INT, ALRM, USR1, WINCH = (
+    1 << number - 1 for number in (signal.SIGINT, signal.SIGALRM, signal.SIGUSR1, signal.SIGWINCH)
+)
+
+
+@pytest.mark.parametrize(
+    ("process", "own", "shared", "blocked", "ignored", "signals", "stops"),
+    [
+        (9, 0, 0, 0, 0, WaitingSignals(0, 0), False),
+        (9, INT, 0, 0, 0, WaitingSignals(INT, 0), True),
+        (9, INT | USR1, 0, INT, 0, WaitingSignals(USR1, 0), False),
+        (9, INT, 0, 0, INT, WaitingSignals(0, 0), False),
+        (9, 0, INT, 0, 0, WaitingSignals(0, INT), False),
+        (7, 0, ALRM | WINCH, 0, 0, WaitingSignals(ALRM | WINCH, 0), True),
+        (7, 0, ALRM | WINCH, ALRM, 0, WaitingSignals(WINCH, 0), False),
+    ],
+)
+def test_signals_that_wait(
+    fs_status: Callable[[str], None],
+    process: int,
+    own: int,
+    shared: int,
+    blocked: int,
+    ignored: int,
+    signals: WaitingSignals,
+    stops: bool,
+) -> None:
+    """One that is blocked or ignored is none; one of the process goes to its first thread."""
+    fs_status(STATUS.format(process, own, shared, blocked, ignored))
+    assert signals_for(7) == signals
+    assert signals.stops is stops
+
+
+@pytest.fixture
+def fs_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Writes the status of thread 7."""
+
+    def write(text: str) -> None:
+        path = tmp_path / "status"
+        path.write_text(text)
+        opened = {"/proc/7/status": path}
+        monkeypatch.setattr(
+            "builtins.open", lambda name, *rest, _open=open: _open(opened.get(name, name), *rest)
+        )
+
+    return write
+
+
+def test_a_thread_that_has_ended() -> None:
+    assert signals_for(0x7FFFFFFF) == WaitingSignals(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("signals", "timeout", "result"),
+    [
+        (WaitingSignals(WINCH, 0), 0, -RESTART),
+        (WaitingSignals(WINCH, 0), 5, -errno.EINTR),
+        (WaitingSignals(0, WINCH), 0, -errno.EINTR),
+    ],
+)
+def test_a_signal_ends_a_call(
+    link: socket.socket, monkeypatch: pytest.MonkeyPatch, signals: WaitingSignals, timeout: int, result: int
+) -> None:
+    """The kernel decides whether it begins again, as it does for a call without a timeout."""
+    monkeypatch.setattr(waiting, "signals_for", lambda thread: signals)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout.to_bytes(8, "little") + bytes(8))
+    reactor, call = Reactor(), Waiter(link)
+    WaitingCall(reactor, call, print)  # type: ignore[arg-type]
+    reactor.advance(LOOK)
+    assert (call.answers, call.closed, reactor.getDelayedCalls()) == ([result], True, [])
