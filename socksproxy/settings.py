@@ -26,11 +26,11 @@ from .values.errors import ConfigError
 from .values.helpers import HelperSettings
 from .values.limits import ServerLimits
 from .values.outgoing import FAMILIES, UNSAID, Sources, sources_of
-from .values.pools import UpstreamPool, check_pool_name, check_pools, need_way, pools_of
+from .values.pools import UpstreamPool, check_pools, need_way, pools_of
 from .values.sticky import StickySettings
 from .values.timeouts import Timeouts
 from .values.udp import UDPSettings
-from .values.upstreams import Upstream, upstreams_of
+from .values.upstreams import Upstream, check_upstream_name, upstreams_of
 
 
 def _need_portal(settings: ServerSettings, attribute: object, methods: Sequence[IMethod]) -> None:
@@ -55,7 +55,7 @@ def _need_upstream(settings: ServerSettings, attribute: object, via: str | None)
 
 def _need_names(settings: ServerSettings, attribute: object, routes: Mapping[str, Any]) -> None:
     for name, route in routes.items():
-        check_pool_name(name)
+        check_upstream_name(name)
         if not IRoute.providedBy(route):
             raise ConfigError(f"the route {name} does not provide IRoute")
         if name in settings.upstreams or name in settings.pools:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 
@@ -200,7 +200,7 @@ def problems_of_pools(
     """The mistakes in *pools* together: names that are taken, unknown members, loops."""
     for name, pool in pools.items():
         try:
-            check_pool_name(name)
+            check_upstream_name(name)
         except ConfigError as problem:
             yield problem.within((name,))
             continue
@@ -209,17 +209,6 @@ def problems_of_pools(
             continue
         yield from _unknown(name, pool, pools, upstreams)
         yield from _wrong_otherwise(name, pools, upstreams)
-
-
-def check_pool_name(name: Any) -> None:
-    """
-    Check that a pool can have the name *name*.
-
-    :raises ConfigError: when it cannot.
-    """
-    if name == REFUSE:
-        raise ConfigError("another name: refuse is what happens where no member is left", shown=False)
-    check_upstream_name(name)
 
 
 def _unknown(

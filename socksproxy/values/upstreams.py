@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from functools import cache
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ GSSAPI: Literal["gssapi"] = "gssapi"
 
 #: The greatest weight, and the greatest number of sessions that can be a limit.
 _MOST = 1_000_000
+#: Names that no way out of the configuration can have.
+_RESERVED = {DIRECT: "the way out without an upstream", "refuse": "what happens where no member is left"}
 #: The fields that a direct way has not; those of the sockets with which a way begins.
 _OF_PROXIES = "address", "endpoint", "login", "via", "ca_file", "proxy_protocol"
 _OF_SOCKETS = "outgoing", "interface", "mark", "netns"
@@ -75,8 +77,9 @@ class Upstream:
     :ivar login: user and password-file; the text "client" stands for the name and the password that the
         client has shown, "session" for random ones of each session, "gssapi" for the server's tickets.
     :ivar via: another upstream, through which this one is reached.
-    :ivar resolve: the place where names of destinations are looked up: upstream or here. SOCKS4 has no names,
-        so they are looked up here. judge: they are looked up here for the rules, and passed on as names.
+    :ivar resolve: the place where names of destinations are looked up: upstream or here. judge: they are
+        looked up here for the rules, and passed on as names. Default: upstream; here for socks4, which has no
+        names, and for direct.
     :ivar try_timeout: seconds until the proxy has the request: for TCP, TLS, greeting and login of a whole
         chain. The answer may take the rest of connect-timeout.
     :ivar max_sessions: the greatest number of sessions through the upstream at once, with the tries that run;
@@ -103,7 +106,7 @@ class Upstream:
     endpoint: str | None = attrs.field(default=None, repr=False)
     login: Credentials | Literal["client", "session", "gssapi"] | None = attrs.field(default=None, repr=False)
     via: str | None = None
-    resolve: Literal["upstream", "here", "judge"] = "upstream"
+    resolve: Literal["upstream", "here", "judge"] | None = None
     try_timeout: float = 5.0
     ca_file: str | None = None
     max_sessions: int | None = None
@@ -125,12 +128,17 @@ class Upstream:
         _check_number("mark", self.mark, 0, 0xFFFFFFFF)
         if self.outgoing == Outgoing():
             raise ConfigError("there is no address in the list", path=("outgoing",), shown=False)
+        if self.resolve in ("upstream", "judge") and kind in (UpstreamType.SOCKS4, UpstreamType.DIRECT):
+            right = f"{kind.value} passes on no names: they are looked up here"
+            raise ConfigError(right, path=("resolve",), shown=False)
         if kind is UpstreamType.DIRECT:
             self._need_none("not with the type direct", *_OF_PROXIES)
             self._check_commands()
             return
         if self.address is None and self.endpoint is None:
             raise ConfigError("address is missing", shown=False)
+        if self.address is not None and _is_of_no_proxy(self.address.host):
+            raise ConfigError("no proxy has such an address", path=("address",))
         if self.endpoint is not None:
             self._need_none("not together with endpoint", "address", "via", *_OF_SOCKETS)
         if self.via is not None:
@@ -167,15 +175,14 @@ class Upstream:
         if self.bind and (kind.is_http or kind is UpstreamType.DIRECT):
             raise ConfigError("only with the types socks4, socks4a and socks5", path=("bind",), shown=False)
         if self.udp_address not in (REPORTED, SERVER):
-            try:
-                ip_address(self.udp_address)
-            except ValueError:
-                right = f"{REPORTED}, {SERVER} or a literal address"
-                raise ConfigError(right, path=("udp-address",)) from None
+            literal = _literal(self.udp_address)
+            if literal is None or _is_of_no_proxy(self.udp_address):
+                right = f"{REPORTED}, {SERVER} or the literal address of a proxy"
+                raise ConfigError(right, path=("udp-address",))
         if self.udp and self.login == GSSAPI:
             right = "not with the login gssapi: the proxy carries no datagrams within its protection"
             raise ConfigError(right, path=("udp",), shown=False)
-        if self.resolve_commands and self.resolve != "upstream":
+        if self.resolve_commands and self.resolve not in (None, "upstream"):
             raise ConfigError("only with resolve = upstream", path=("resolve-commands",), shown=False)
 
     @property
@@ -186,12 +193,25 @@ class Upstream:
     @property
     def takes_names(self) -> bool:
         """Whether names go to the proxy without a look-up; if not, they are looked up here."""
-        return self.type is not UpstreamType.SOCKS4 and self.resolve == "upstream"
+        return self.type is not UpstreamType.SOCKS4 and self.resolve in (None, "upstream")
 
     @property
     def judges_names(self) -> bool:
         """Whether names go to the proxy as they are, after a look-up that the rules want."""
-        return self.type is not UpstreamType.SOCKS4 and self.resolve == "judge"
+        return self.resolve == "judge"
+
+
+def _literal(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
+def _is_of_no_proxy(host: str) -> bool:
+    """Whether *host* is 0.0.0.0 or ``::``, which lead to this machine itself, or a multicast address."""
+    literal = _literal(host)
+    return literal is not None and (literal.is_unspecified or literal.is_multicast)
 
 
 def _check_number(key: str, value: int | None, least: int, most: int = _MOST) -> None:
@@ -218,8 +238,8 @@ def check_upstream_name(name: Any) -> None:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError("a name is 1 to 64 letters, digits, '_', '.' or '-'", shown=False)
-    if name == DIRECT:
-        raise ConfigError("another name: direct is the way out without an upstream", shown=False)
+    if name in _RESERVED:
+        raise ConfigError(f"another name: {name} is {_RESERVED[name]}", shown=False)
 
 
 def chain_of(name: str, upstreams: Mapping[str, Upstream]) -> tuple[str, ...]:
