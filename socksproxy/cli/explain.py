@@ -130,8 +130,8 @@ def _word(options: Namespace, configured: Configured) -> str | None:
 def _with_word(server: ServerWide, word: str) -> ServerWide:
     """*server*, for a client whose name has *word*, which decides before the choice of a pool does."""
 
-    def choice(name: str, client: Client, host: str) -> str:
-        told = server.choice(name, client, host)
+    def choice(name: str, client: Client, host: str, command: Command) -> str:
+        told = server.choice(name, client, host, command)
         return told and f"by the session word {word}, before {told}"
 
     return server._replace(word=word, choice=choice)
@@ -215,10 +215,11 @@ def _configured(file: str, node: str | None) -> tuple[Configured, ServerWide]:
         own = () if first.outgoing is None else tuple(filter(None, first.outgoing[:2]))
         return KnownWay(chain, looks_up, commands, _sockets_of(first), own)
 
-    def choice(name: str, client: Client, host: str) -> str:
+    def choice(name: str, client: Client, host: str, command: Command) -> str:
         if name not in pools:
             return ""
-        return words_of_choice(pools[name], upstreams, Asker(client.share or "", client.user), host)
+        asker = Asker(client.share or "", client.user)
+        return words_of_choice(pools[name], upstreams, asker, host, command)
 
     via = configured.said.get("via")
     if via is not None and via != DIRECT and via not in upstreams and via not in pools:

@@ -82,8 +82,8 @@ class ServerWide(NamedTuple):
     :ivar limits: the server's limits; None: they are not known.
     :ivar outgoing: the addresses from which connections leave.
     :ivar via: the name of the server's way out; None: connections leave directly.
-    :ivar choice: gives, for the name of a pool, the client and the host of the destination, the words for
-        the choice of a member; empty: it is no pool.
+    :ivar choice: gives, for the name of a pool, the client, the host of the destination and the command, the
+        words for the choice of a member; empty: it is no pool.
     :ivar word: the word of the sticky session that the client's name asks for; None: it asks for none.
     :ivar ways: gives what is known of a way out, by its name.
     """
@@ -93,7 +93,7 @@ class ServerWide(NamedTuple):
     via: str | None = None
     ways: Callable[[str], KnownWay] = lambda name: KnownWay()
     word: str | None = None
-    choice: Callable[[str, Client, str], str] = lambda name, client, host: ""
+    choice: Callable[[str, Client, str, Command], str] = lambda name, client, host, command: ""
 
 
 class ExplainedWay(NamedTuple):
@@ -280,7 +280,7 @@ def _way(rule: Rule | None, question: RuleQuestion, server: ServerWide) -> Expla
             way = server.ways(via)
             named = question.host is None and question.name is not None
             carried = question.command in way.commands
-            members = server.choice(via, client, question.name or str(question.host or ""))
+            members = server.choice(via, client, question.name or str(question.host or ""), question.command)
             return ExplainedWay(
                 way.proxies, because, way.looks_up and named, carried, way.sockets, way.outgoing, members
             )

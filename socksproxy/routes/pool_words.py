@@ -7,22 +7,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..values.outgoing import Asker
-from ..values.pools import REFUSE, UpstreamPool, members_of
+from ..values.pools import REFUSE, UpstreamPool, commands_of_member, members_of
 from ..values.rendezvous import Rendezvous
-from ..values.upstreams import Upstream, chain_of
+from ..values.upstreams import DIRECT, Upstream, chain_of
+from ..wire.words import Command
 from .choosing import key_for
 
 #: The most members that are named.
 _MOST = 10
 
 
-def words_of_choice(pool: UpstreamPool, upstreams: Mapping[str, Upstream], asker: Asker, host: str) -> str:
+def words_of_choice(
+    pool: UpstreamPool,
+    upstreams: Mapping[str, Upstream],
+    asker: Asker,
+    host: str,
+    command: Command = Command.CONNECT,
+) -> str:
     """
     The members of *pool* in the order in which a connection tries them, as far as the settings tell.
 
     :param upstreams: the upstreams by name.
     :param asker: the client and the user.
     :param host: of the destination.
+    :param command: of the request; members that do not carry it are passed by.
     """
     members = members_of(pool, upstreams)
     known = {**upstreams, **members}
@@ -30,10 +38,17 @@ def words_of_choice(pool: UpstreamPool, upstreams: Mapping[str, Upstream], asker
     if pool.choose.hashes:
         ring = Rendezvous((name, upstream.weight, name) for name, upstream in members.items())
         names = ring.order(key_for(pool.choose, asker, host), len(names))
+
+    def carrying(names: Sequence[str]) -> list[str]:
+        return [name for name in names if command in commands_of_member(name, known[name], upstreams)]
+
+    names, backup = carrying(names), carrying(pool.backup)
     told = [f"{how}: {_listed(names, known)}"]
-    if pool.backup:
-        told.append(f"then {_listed(pool.backup, known)}")
-    last = {REFUSE: "refused", "direct": "directly"}.get(pool.otherwise, f"via {pool.otherwise}")
+    if backup:
+        told.append(f"then {_listed(backup, known)}")
+    if pool.otherwise == DIRECT and not names and not backup and command is not Command.CONNECT:
+        return told[0]  # see socksproxy.routes.pool.PoolRoute.otherwise_for
+    last = {REFUSE: "refused", DIRECT: "directly"}.get(pool.otherwise, f"via {pool.otherwise}")
     return "; ".join([*told, f"then {last}"])
 
 

@@ -228,3 +228,20 @@ def test_explain(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -
     )
     data = explained(capsys, Path("socks.toml"), "connect", "192.0.2.1:443", "--json")
     assert '"members": "hash-client: ' in data
+
+
+def test_explain_commands(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members that do not carry the command are passed by; what none carries does not leave directly."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "socks.toml"
+    ways = '[upstreams.a]\ntype = "http"\naddress = "a.example:1"\n' + ONE
+    pool = '[pools.p]\nmembers = ["a", "one"]\notherwise = "direct"\n[outgoing]\nvia = "p"\n'
+    file.write_text(ways + pool)
+    for words, told in (
+        (("connect", "192.0.2.1:443"), "first: a, one; then directly"),
+        (("associate", "192.0.2.1:443"), "first: one; then directly"),
+        (("bind", "192.0.2.1:443"), "first: no member\n"),
+    ):
+        assert (
+            f"via the pool p, by the server: {told}" in explained(capsys, Path("socks.toml"), *words) + "\n"
+        )
