@@ -54,9 +54,9 @@ def test_no_answer(node: tuple[str, ...], ctl: Operator, tmp_path: Path) -> None
         where = f"http://127.0.0.1:{mute.getsockname()[1]}"
         with scripted(tmp_path / "admin", [listing(row("n1"), row("n2", admin=where))]):
             ctl.path = tmp_path / "admin" if node else where
-            status, _, complaints = ctl("wait", "ready", "--timeout", "0.5", *node)
+            status, _, complaints = ctl("wait", "ready", "--timeout", "3", *node)
     assert status == 4
-    assert f"socksproxy ctl: not ready within 0.5 seconds: {where}: no answer within 0." in complaints
+    assert f"socksproxy ctl: not ready within 3 seconds: {where}: no answer within " in complaints
 
 
 def test_a_node_that_starts(ctl: Operator, two: FakeNode, tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_no_nodes(ctl: Operator, tmp_path: Path) -> None:
 
 def test_generation(ctl: Operator, tmp_path: Path) -> None:
     """A server that does not start again tells its number."""
-    with scripted(tmp_path / "admin", [answer(json.dumps({**STATUS, "why": None}))]):
-        complaints = ctl("wait", "generation:6", "--timeout", "0")[2]
+    with scripted(tmp_path / "admin", [answer(json.dumps({**STATUS, "why": None}))] * 40):
+        complaints = ctl("wait", "generation:6", "--timeout", "3")[2]
     assert complaints.endswith("it is running, with 7 sessions, of the generation 5\n")
 
 

@@ -58,6 +58,8 @@ def scripted(path: Path, answers: Sequence[bytes]) -> Iterator[list[bytes]]:
     listening.bind(str(path))
     listening.listen()
 
+    over = threading.Event()
+
     def serve() -> None:
         with listening:
             for each in answers:
@@ -66,6 +68,8 @@ def scripted(path: Path, answers: Sequence[bytes]) -> Iterator[list[bytes]]:
                 except OSError:
                     return
                 with client:
+                    if over.is_set():
+                        break  # answers are left, and nobody asks for them
                     client.settimeout(_PATIENCE)
                     requests.append(client.recv(65536))
                     client.sendall(each)
@@ -76,6 +80,7 @@ def scripted(path: Path, answers: Sequence[bytes]) -> Iterator[list[bytes]]:
     try:
         yield requests
     finally:
+        over.set()
         if thread.is_alive():
             with socket.socket(socket.AF_UNIX) as last:
                 if last.connect_ex(str(path)) == 0:
