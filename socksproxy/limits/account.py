@@ -29,8 +29,8 @@ _log = Logger(namespace="socksproxy")
 MOST_RESTING = 16384
 #: Accounts without a session that are kept in any case: clients come back, and a new account takes time.
 KEPT = 1024
-#: Sets of holders whose sessions' budgets are remembered.
-_MOST_BUDGETS = 4096
+#: Sets of holders whose sessions' budgets are remembered. They keep the accounts, also forgotten ones.
+_MOST_BUDGETS = 1024
 #: How many of the others are looked at for each new account.
 _LOOKED_AT = 4
 
@@ -167,18 +167,24 @@ class Account:
         self.quotas_up: tuple[Budget, ...] = ()
         self.quotas_down: tuple[Budget, ...] = ()
         self.complaints: LogThrottle | None = None
-        self.change(limits)
+        if limits != self.limits:
+            # Nothing is remembered of a new account, so what is remembered stays.
+            self._follow(limits)
 
     def change(self, limits: Limits) -> None:
         """Have *limits* hold from now on; counts stay, and so do buckets that are still limited."""
         if limits is self.limits or limits == self.limits:
             return
+        self._follow(limits)
+        self._accounts.forget_budgets()
+
+    def _follow(self, limits: Limits) -> None:
         self.limits = limits
         counting, name = self._accounts.counting, self.name
         self.arrivals = at_rate(limits.new_sessions, self.arrivals, counting.pace, f"{name} arrivals")
         self.upload = at_rate(limits.upload, self.upload, counting.bucket, f"{name} upload")
         self.download = at_rate(limits.download, self.download, counting.bucket, f"{name} download")
-        self.share()
+        self._lend()
         if not limits.counts_bytes:
             self.quota = None
         elif self.quota is None:
@@ -194,10 +200,14 @@ class Account:
         quota, counts = self.quota, self.limits.counts
         self.quotas_up = () if quota is None or counts == "download" else (quota,)
         self.quotas_down = () if quota is None or counts == "upload" else (quota,)
-        self._accounts.forget_budgets()
 
     def share(self) -> None:
         """Have the rates of bytes hold for all nodes that share the store in use, if there is one."""
+        self._lend()
+        self._set_budgets()
+        self._accounts.forget_budgets()
+
+    def _lend(self) -> None:
         limits, name, store = self.limits, self.name, self._accounts.store
 
         def bucket(direction: str, rate: Rate | None, present: LentBucket | None) -> LentBucket | None:
@@ -213,13 +223,13 @@ class Account:
 
         self.lent_upload = bucket("upload", limits.upload, self.lent_upload)
         self.lent_download = bucket("download", limits.download, self.lent_download)
-        self._set_budgets()
 
     def begin_quota(self) -> None:
         """Begin anew with the usage file, because another one is in use."""
         if self.quota is not None:
             self.quota = self._accounts.quota(self.name, self.limits)
             self._set_budgets()
+            self._accounts.forget_budgets()
 
     def counter(self, kind: str) -> Counter:
         """The count of *kind*."""

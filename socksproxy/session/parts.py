@@ -21,6 +21,7 @@ from ..events import Cause, End, Ended
 from ..identity import Client
 from ..limits.account import Scope
 from ..limits.buckets import Meters
+from ..limits.claims import Admission
 from ..negotiation import Negotiation, State
 from ..net.dial import Pending
 from ..policy import IPolicy
@@ -319,7 +320,7 @@ class SessionParts:
     def _drop_if_too_many(self) -> None:
         """End a session that a rate has dropped."""
         allowance = self.allowance
-        if allowance is not None and allowance.dropped:
+        if allowance is not None and allowance.admission is Admission.DROP:
             self.ended = Ended(End.LIMIT, f"refused: {allowance.refusal}")
             self.channel.abort()
 

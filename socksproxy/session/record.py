@@ -47,7 +47,8 @@ class Recorder(ServerEvents):
 
     def ended(self, session: Subject, record: AccessRecord | None) -> None:
         """See :meth:`socksproxy.events.IServerEvents.ended`."""
-        if record is not None and (session.heard or self._probes):
+        # Who has made a request is heard.
+        if record is not None and (record.command is not None or self._probes or session.heard):
             self._write(record, time.time())
 
     def _observe(self, record: AccessRecord, now: float) -> None:
@@ -74,8 +75,8 @@ def record_of(session: Session) -> AccessRecord | None:
     rule, recorded = rule_of(session, reached, counts.datagrams_sent is not None)
     if not recorded:
         return None
-    client, told = session.client, session.client.told
-    began, requested = session.began, session.requested
+    client, login = session.client, session.login
+    told, pin = client.told, None if login is None else login.pin
     destination = None if request is None else shown(request.destination)
     # A literal destination is what is reached.
     same = request is not None and reached is request.destination
@@ -91,7 +92,7 @@ def record_of(session: Session) -> AccessRecord | None:
         None if outgoing is None else str(outgoing),
         None if trail is None else trail.via,
         None if trail is None else trail.tries,
-        _sticky(session),
+        None if pin is None else pin.word,
         None if trail is None else trail.reply,
         announced,
         strangers,
@@ -101,10 +102,7 @@ def record_of(session: Session) -> AccessRecord | None:
         counts.datagrams_sent,
         counts.datagrams_received,
         counts.dropped,
-        _between(began, requested),
-        _between(requested, resolved),
-        _between(resolved or requested, session.answered),
-        _between(began, session.context.reactor.seconds()),
+        *_times(session, resolved),
         None if told is None or told.unique_id is None else line_of_record(told.unique_id),
         None if told is None or told.tls_name is None else line_of_record(told.tls_name),
         session.id,
@@ -148,17 +146,26 @@ def method_of(session: Session) -> str | None:
     return negotiation.method.name if broken and negotiation.method is not None else None
 
 
-def _sticky(session: Session) -> str | None:
-    """The word of the sticky session; None: it is none."""
-    pin = None if session.login is None else session.login.pin
-    return None if pin is None else pin.word
-
-
 def _version(session: Session) -> int | None:
     """The version of a client without a request; None: it has not got far enough to be answered."""
     return session.negotiation.version if session.negotiation.state is State.REFUSED else None
 
 
-def _between(start: float | None, end: float | None) -> float | None:
-    # As round(..., 6), in a third of the time.
-    return None if start is None or end is None else int((end - start) * 1e6 + 0.5) / 1e6
+def _times(
+    session: Session, resolved: float | None
+) -> tuple[float | None, float | None, float | None, float]:
+    """The seconds until the request, from there to the addresses, from there to the reply, and in all."""
+    began, requested, answered = session.began, session.requested, session.answered
+    looked_up = connected = None
+    # int(... + 0.5) as round(..., 6), in a third of the time.
+    if requested is not None:
+        if resolved is not None:
+            looked_up = int((resolved - requested) * 1e6 + 0.5) / 1e6
+        if answered is not None:
+            connected = int((answered - (resolved or requested)) * 1e6 + 0.5) / 1e6
+    return (
+        None if requested is None else int((requested - began) * 1e6 + 0.5) / 1e6,
+        looked_up,
+        connected,
+        int((session.context.reactor.seconds() - began) * 1e6 + 0.5) / 1e6,
+    )

@@ -669,6 +669,14 @@ def test_sessions_of_the_same_holders_are_under_the_same_budgets() -> None:
     assert same is not None
     assert same.up is not None
     assert same.up.budgets is before.up.budgets
+    # Another client, whose account is new, changes nothing about that.
+    assert ledger.arrive(Client("192.0.2.2")) is not None
+    third = ledger.arrive(client)
+    assert third is not None
+    again = third.meters()
+    assert again is not None
+    assert again.up is not None
+    assert again.up.budgets is before.up.budgets
     ledger.set(ServerLimits(client=Limits(upload=Rate(1e6), download=Rate(1e6))), None)
     ledger.renewed(first, client, ())
     after = first.meters()
