@@ -7,6 +7,9 @@ Measured are the requests to a Twisted web server, and the reactor's calls that 
 
     python benchmarks/embedded.py
 
+Other programs on the machine make the waits longer. With ``--processor-time`` they do not: then a wait is the
+processor time that the program takes meanwhile, which is how long it does other things first.
+
 It fails when an answer is missing or wrong, or when no data moved.
 """
 
@@ -21,7 +24,8 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,8 +93,12 @@ def ask(sock: socket.socket) -> None:
             raise WrongAnswer(repr(answer))
 
 
-def probe(port: int, seconds: float) -> Latencies:
-    """Ask a web server over and over, for so many seconds; and how long calls waited meanwhile."""
+def probe(port: int, seconds: float, clock: Callable[[], float] = time.perf_counter) -> Latencies:
+    """
+    Ask a web server over and over, for so many seconds; and how long calls waited meanwhile.
+
+    :param clock: measures the answers.
+    """
     taken = []
     _waits(port)
     with socket.create_connection(("127.0.0.1", port), _PATIENCE) as sock:
@@ -98,9 +106,9 @@ def probe(port: int, seconds: float) -> Latencies:
         ask(sock)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            began = time.perf_counter()
+            began = clock()
             ask(sock)
-            taken.append((time.perf_counter() - began) * 1e6)
+            taken.append((clock() - began) * 1e6)
             time.sleep(_BETWEEN)
     return {WEB: Latency.of(taken)} | {kind: Latency.of(each) for kind, each in _waits(port).items()}
 
@@ -111,8 +119,18 @@ def _waits(port: int) -> dict[str, list[float]]:
     return told
 
 
+def _processor_time(pid: int) -> Callable[[], float]:
+    """The clock of the processor time of the process *pid*, as clock_getcpuclockid(3) makes it."""
+    return partial(time.clock_gettime, (~pid << 3) | 2)
+
+
 def measure(
-    binary: Path, seconds: float, streams: int, engine: bool
+    binary: Path,
+    seconds: float,
+    streams: int,
+    more: Sequence[str] = (),
+    checkout: Path | None = None,
+    processor_time: bool = False,
 ) -> tuple[Latencies, Latencies, load.Outcome]:
     """
     The waits without and with a load, and what the downloads moved.
@@ -120,27 +138,43 @@ def measure(
     :param binary: the load generator.
     :param seconds: of each of the two.
     :param streams: downloads at a time.
-    :param engine: False: the proxy relays over Twisted's transports.
+    :param more: further options of ``proxy.py``.
+    :param checkout: the proxy's code; None: the installed one.
+    :param processor_time: whether the waits are processor time of the program.
     """
     cores = machine.cores()
     web_port = free_port()
-    more = [] if engine else ["--no-engine"]
+    words = ["--processor-time", *more] if processor_time else more
+    path = [] if checkout is None else [str(checkout.resolve())]
+    # Before what may be installed: an editable install finds one checkout only.
+    script = str(HERE / "proxy.py")
+    code = f"import runpy, sys; sys.path[:0] = {path}; runpy.run_path({script!r}, None, '__main__')"
 
     def command(port: int, directory: Path) -> list[str]:
-        ports = ["--port", str(port), "--web-port", str(web_port)]
-        return [sys.executable, str(HERE / "proxy.py"), *ports, *more]
+        return [sys.executable, "-c", code, "--port", str(port), "--web-port", str(web_port), *words]
 
     with Server(command, (cores.server,)) as server:
+        clock = _processor_time(server.process.pid) if processor_time else time.perf_counter
         _keep_out_of_the_way((cores.load,))
-        quiet = probe(web_port, seconds)
+        quiet = probe(web_port, seconds, clock)
         # It begins before the probing and ends after it.
-        words = ["down", "-c", str(streams), "-n", str(streams), "-b", str(1 << 50), "-t", str(seconds + 1)]
-        bulk = load.begin(binary, words, server.port, cpus=(cores.load,))
-        words = ["rtt", "-c", str(_ECHOES), "-n", str(1 << 30), "-t", str(seconds + 1)]
-        echoes = load.begin(binary, words, server.port, cpus=(cores.load,))
+        load_words = [
+            "down",
+            "-c",
+            str(streams),
+            "-n",
+            str(streams),
+            "-b",
+            str(1 << 50),
+            "-t",
+            str(seconds + 1),
+        ]
+        bulk = load.begin(binary, load_words, server.port, cpus=(cores.load,))
+        load_words = ["rtt", "-c", str(_ECHOES), "-n", str(1 << 30), "-t", str(seconds + 1)]
+        echoes = load.begin(binary, load_words, server.port, cpus=(cores.load,))
         time.sleep(0.5)
         try:
-            busy = probe(web_port, seconds)
+            busy = probe(web_port, seconds, clock)
         finally:
             outcome = load.finish(bulk)
             load.finish(echoes)
@@ -179,7 +213,10 @@ def main(words: Sequence[str]) -> int:
     facts = machine.facts()
     try:
         binary = load.build()
-        quiet, busy, outcome = measure(binary, options.seconds, options.streams, not options.no_engine)
+        more = ["--no-engine"] if options.no_engine else []
+        quiet, busy, outcome = measure(
+            binary, options.seconds, options.streams, more, options.checkout, options.processor_time
+        )
     except (load.NoCompiler, CannotStart, WrongAnswer, OSError) as problem:
         print(f"FAILED: {problem}", file=sys.stderr)
         return 1
@@ -211,6 +248,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--streams", type=int, default=16, help="downloads at a time [%(default)s]")
     made.add_argument("--no-engine", action="store_true", help="relay over Twisted's transports")
+    made.add_argument(
+        "--processor-time", action="store_true", help="measure the program's processor time, not the time"
+    )
+    made.add_argument("--checkout", type=Path, help="another checkout of this server, such as an older one")
     made.add_argument("--output", type=Path, help=f"write {RESULTS} into this directory, such as {DOCS.name}")
     return made
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from threading import Thread
 from typing import Any
 
@@ -32,26 +33,28 @@ class Waits:
     """
     How long the reactor lets calls wait that are due at once.
 
+    :param clock: in seconds.
     :ivar taken: microseconds of each call, by how it was made.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, clock: Callable[[], float]) -> None:
         self._reactor = reactor
+        self._clock = clock
         self.taken: dict[str, list[float]] = {"callLater(0)": [], "callFromThread": []}
         self._call_later()
         Thread(target=self._call_from_thread, daemon=True).start()
 
     def _note(self, kind: str, began: float) -> None:
-        self.taken[kind].append((time.perf_counter() - began) * 1e6)
+        self.taken[kind].append((self._clock() - began) * 1e6)
 
     def _call_later(self) -> None:
-        self._reactor.callLater(0, self._note, "callLater(0)", time.perf_counter())
+        self._reactor.callLater(0, self._note, "callLater(0)", self._clock())
         self._reactor.callLater(_BETWEEN, self._call_later)
 
     def _call_from_thread(self) -> None:
         while True:
             time.sleep(_BETWEEN)
-            self._reactor.callFromThread(self._note, "callFromThread", time.perf_counter())
+            self._reactor.callFromThread(self._note, "callFromThread", self._clock())
 
     def tell(self) -> bytes:
         """As JSON; what has been told is forgotten."""
@@ -75,11 +78,13 @@ class Page(Resource):
         return self._waits.tell() if request.path == WAITS else BODY
 
 
-async def main(reactor: Any, port: int, web_port: int | None, engine: bool) -> None:
+async def main(reactor: Any, options: argparse.Namespace) -> None:
     """Serve until a signal comes."""
-    if web_port is not None:
-        await _endpoint(reactor, web_port).listen(Site(Page(Waits(reactor))))
-    await _endpoint(reactor, port).listen(SOCKSFactory(reactor, engine=engine))
+    if options.web_port is not None:
+        clock = time.process_time if options.processor_time else time.perf_counter
+        await _endpoint(reactor, options.web_port).listen(Site(Page(Waits(reactor, clock))))
+    factory = SOCKSFactory(reactor, engine=not options.no_engine)
+    await _endpoint(reactor, options.port).listen(factory)
     await Deferred()
 
 
@@ -93,13 +98,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, required=True, help="of the proxy, on 127.0.0.1")
     parser.add_argument("--web-port", type=int, help="of the web server")
     parser.add_argument("--no-engine", action="store_true", help="relay over Twisted's transports")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="calls wait for so much of this process's processor time",
+    )
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     options = arguments()
-    react(
-        lambda reactor: Deferred.fromCoroutine(
-            main(reactor, options.port, options.web_port, not options.no_engine)
-        )
-    )
+    react(lambda reactor: Deferred.fromCoroutine(main(reactor, options)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import time
@@ -25,7 +26,11 @@ MOST = 40 << 20
 DOWNLOADS, ECHOES, CALLS = 16, 64, 200
 
 
-@pytest.mark.parametrize("relay", [[], ["--no-engine"]], ids=["engine", "transports"])
+@pytest.mark.parametrize(
+    "relay",
+    [[], ["--no-engine"], ["--processor-time", "--checkout", str(Path(__file__).parents[2])]],
+    ids=["engine", "transports", "checkout"],
+)
 def test_the_web_server_keeps_answering(generator: Path, tmp_path: Path, relay: list[str]) -> None:
     """Every request is answered, rightly, with 16 streams beside it: how fast says the benchmark."""
     said = run("embedded.py", "--seconds", "1", "--output", tmp_path, *relay)
@@ -38,6 +43,12 @@ def test_the_web_server_keeps_answering(generator: Path, tmp_path: Path, relay: 
     assert float(moved[1]) > 0
     assert "16 streams" not in said.stderr
     assert "Gbit/s and 64 echoes through the proxy" in (tmp_path / embedded.RESULTS).read_text("utf-8")
+
+
+def test_processor_time() -> None:
+    """The clock of a process is the one that it has itself. Both add up threads, not at the same moment."""
+    clock = embedded._processor_time(os.getpid())
+    assert clock() == pytest.approx(time.process_time(), abs=0.5)
 
 
 @pytest.mark.parametrize(
