@@ -14,10 +14,12 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
+from zope.interface import implementer
 
 from ..logs.printable import in_one_line
 from .errors import DoneInPart, RequestRefused
@@ -30,6 +32,8 @@ _log = Logger(namespace="socksproxy")
 READ_WITHIN = WRITTEN_WITHIN = 10
 #: Bytes of a body.
 MOST_BODY = 64 << 10
+#: Digits of the length of a body.
+_MOST_DIGITS = 18
 #: Connections of one listener.
 MOST_CONNECTIONS = 128
 
@@ -86,6 +90,12 @@ class AdminRequest(Request):
         if not self._is_too_long:
             self.content.write(data)
 
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """See :meth:`twisted.web.http.Request.requestReceived`; there are no forms, so none is parsed."""
+        self.method, self.uri, self.clientproto = command, path, version
+        self.channel.is_asked = True
+        self.process()
+
     def process(self) -> None:
         """See :meth:`twisted.web.http.Request.process`."""
         site = self.channel.factory
@@ -102,7 +112,7 @@ class AdminRequest(Request):
         route, names = site.routes.find(method, path)
         site.guard.permit(route.level, method, self.requestHeaders)
         peer = peer_of(self.transport)
-        accept = ",".join(self.requestHeaders.getRawHeaders("accept", ()))
+        accept = b",".join(self.requestHeaders.getRawHeaders(b"accept") or ()).decode("latin-1")
         asked = Asked(names, parameters_of(query), self._body(method), peer, accept)
         answer = maybeDeferred(route.answer, asked)
         if route.method != "GET":
@@ -201,12 +211,15 @@ _HEADERS = {
 }
 
 
+@implementer(IHalfCloseableProtocol)
 class AdminChannel(HTTPChannel):
     """A connection, which carries one request."""
 
     factory: AdminSite
     transport: Any
     requestFactory = AdminRequest
+    #: Whether the request is whole.
+    is_asked = False
     #: Whether its answer is a stream.
     streams = False
     timeOut = READ_WITHIN
@@ -229,6 +242,21 @@ class AdminChannel(HTTPChannel):
         """See :meth:`twisted.internet.interfaces.IProtocol.connectionLost`."""
         super().connectionLost(reason)
         self.factory.left(self)
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more, and may wait for its answer. The reader of a stream is gone so."""
+        if self.streams or not self.is_asked:
+            self.transport.abortConnection()
+
+    def writeConnectionLost(self) -> None:
+        """See :meth:`twisted.internet.interfaces.IHalfCloseableProtocol.writeConnectionLost`."""
+
+    def headerReceived(self, line: bytes) -> bool:
+        """See :meth:`twisted.web.http.HTTPChannel.headerReceived`; it refuses no length, however long."""
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length" and len(value.strip()) > _MOST_DIGITS:
+            line = b"Content-Length: too long"
+        return bool(super().headerReceived(line))
 
     def timeoutConnection(self) -> None:
         """The request is not whole in time."""

@@ -15,7 +15,7 @@ from socksproxy.admin.errors import DoneInPart, RequestRefused
 from socksproxy.admin.guard import Guard
 from socksproxy.admin.routes import ApiRoute, Asked, Routes
 from socksproxy.admin.settings import AdminLevel, AdminListener
-from socksproxy.admin.site import MOST_BODY, READ_WITHIN, WRITTEN_WITHIN, AdminSite
+from socksproxy.admin.site import MOST_BODY, READ_WITHIN, WRITTEN_WITHIN, AdminSite, Stream
 
 from ..support.logs import heard
 
@@ -107,6 +107,25 @@ def test_body_of_get(server: Server) -> None:
     assert server.said(b"GET /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")[0] == 400
 
 
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        # A form is no JSON, and is not read as a form before it is refused.
+        (post(b"a=1").replace(b"application/json", b"multipart/form-data; boundary=x"), 415),
+        (post(b"a=1").replace(b"application/json", b"a\x1cb"), 415),
+        (GET.replace(b"\r\n\r\n", b"\r\nAccept: \xff\r\n\r\n"), 200),
+        (post(b"", b"Content-Length: " + b"9" * 5000), 400),
+        (post(b"", b"Content-Length: " + b"9" * 50), 400),
+    ],
+    ids=["form", "type", "accept", "length", "long"],
+)
+def test_nonsense(data: bytes, status: int, server: Server) -> None:
+    """Headers that no client sends get an answer, and the log has no fault."""
+    with heard() as lines:
+        assert server.said(data)[0] == status
+    assert not [line for line in lines if "Traceback" in line]
+
+
 def test_fault(server: Server) -> None:
     """A fault of ours is told without its words, which the log has."""
     server.answer = KeyError("secret")
@@ -160,6 +179,47 @@ def test_client_that_leaves(server: Server) -> None:
             transport.loseConnection()
         expected = [] if data == GET else ["the client has not waited for the end"]
         assert [line.partition("/x: ")[2] for line in lines] == expected
+
+
+def test_client_that_sends_no_more(server: Server) -> None:
+    """``socat`` and others close their direction with the end of the request, and wait for the answer."""
+    later: Deferred[Any] = Deferred()
+    server.answer = later
+    channel, transport = server.connect()
+    channel.dataReceived(GET)
+    channel.readConnectionLost()
+    later.callback({"fine": True})
+    assert transport.value().endswith(b'{"fine": true}\n')
+    assert not transport.connected
+
+
+@pytest.mark.parametrize("data", [b"", GET[:-2], post(b"{}")[:-1]], ids=["nothing", "head", "body"])
+def test_client_that_sends_too_little(data: bytes, server: Server) -> None:
+    """A request that will never be whole is over with its client's direction."""
+    channel, transport = server.connect()
+    channel.dataReceived(data)
+    channel.readConnectionLost()
+    assert not transport.connected
+    assert not server.asked
+
+
+def test_stream_without_its_reader(server: Server) -> None:
+    """The end of what a reader sends is the end of its stream: nothing else tells that it is gone."""
+    server.answer = Endless()
+    channel, transport = server.connect()
+    channel.dataReceived(GET)
+    assert transport.connected
+    channel.readConnectionLost()
+    assert not transport.connected
+
+
+class Endless(Stream):
+    """A stream that tells nothing."""
+
+    kind = "text/event-stream"
+
+    def start(self, request: Any) -> None:
+        pass
 
 
 def test_words_of_a_client_in_the_log(server: Server) -> None:
