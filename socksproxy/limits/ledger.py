@@ -172,8 +172,7 @@ class Ledger(Accounts):
         limits = self.user_limits(getattr(client.avatar, "limits", None))
         if not self.until_reload or client.user not in self.until_reload:
             return limits
-        override = self.until_reload[client.user]
-        return override if limits is None else override.over(limits)
+        return self.until_reload[client.user].over_all(limits or Limits()) or None
 
     def user_limits(self, record: Limits | None) -> Limits | None:
         """

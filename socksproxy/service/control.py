@@ -139,9 +139,9 @@ class ServiceControl(Control):
     def set_listener(self, name: str, state: PartState) -> tuple[str, ...]:
         """See :meth:`Control.set_listener`."""
         for told in self.listeners():
-            if name in (told["name"], told["address"], told["endpoint"]):
+            kind, _, place = told["address"].partition(":")
+            if name in (told["name"], told["address"], told["endpoint"], place):
                 self._service.upkeep.set(self._service.upkeep.listeners, told["endpoint"], state)
-                kind, _, place = told["address"].partition(":")
                 return tuple(filter(None, (told["name"], told["address"] if kind == "unix" else place)))
         raise RequestRefused(404, "there is no such listener")
 
@@ -346,7 +346,7 @@ def user_limits_of(limits: Mapping[str, Any], counted: bool) -> Limits:
     errors: list[ConfigError] = []
     found: Any = None
     try:
-        found = limits_reader(counted)(dict(limits), ("limits",), errors)
+        found = limits_reader(counted, lifts=True)(dict(limits), ("limits",), errors)
     except ConfigError as problem:
         errors.append(problem)
     if errors:

@@ -380,7 +380,8 @@ def run(orders: Orders, control: int, reactor: Any) -> None:
         if failure is None:
             say(RELOADED)
             return
-        _log.failure("the new configuration cannot be put in force", failure)
+        if not service.stopping:
+            _log.failure("the new configuration cannot be put in force", failure)
         # No client is accepted under the old configuration once the new one counts as in force.
         service.close_ports().addCallback(lambda _: say(NOT_RELOADED))
 

@@ -217,7 +217,8 @@ def test_parts(workers: str, twistd: Start, tmp_path: Path) -> None:
         assert deed(f"listeners/tcp:127.0.0.1:{port}", "enable")["state"] == "enabled"
         with connected(port, origin.port) as other:
             assert echoes(other)
-        assert deed("listeners/front", "disable")["ended"] >= 1
+        # As a session and the access log name it.
+        assert deed(f"listeners/127.0.0.1:{port}", "disable")["ended"] >= 1
         assert ends(client)
         client.close()
         deed("listeners/front", "enable")

@@ -96,6 +96,11 @@ def test_all(workers: str, twistd: Callable[..., Program], tmp_path: Path) -> No
         with pytest.raises(PermissionError):
             session(port, origin.port)
         assert [row["holder"] for row in got("/v1/limits?full=true")["limits"]] == ["bob"]
+        told = asks(path, "POST", "/v1/users/bob/limits", {"sessions": "unlimited"})
+        assert (told.status, told.body["until_reload"]) == (200, {"sessions": "unlimited"})
+        for client in [session(port, origin.port) for _ in range(4)]:
+            client.close()
+        until(lambda: got("/v1/users/bob")["sessions"] == 2)
         for wrong in ({"sessions": 0}, {"colour": 1}, {"download": "fast"}):
             assert asks(path, "POST", "/v1/users/bob/limits", wrong).status == 400
         assert asks(path, "POST", "/v1/reload").status == 200

@@ -320,7 +320,7 @@ def test_another_number(proxy: Reloadable, origin: Origin, clients: list[socket.
     all_deny(proxy, origin.port)
 
 
-#: A worker's Python: the first one that is to follow when there is a file "broken" cannot.
+#: A worker's Python: the first one that is to follow when there is a file "broken" does *deed* instead.
 BROKEN = """#!/bin/sh
 boot="
 import contextlib
@@ -332,7 +332,7 @@ def options_of(*arguments):
         os.unlink('{path}/broken')
     except FileNotFoundError:
         return before(*arguments)
-    raise OSError('it is broken')
+    {deed}
 worker.options_of = options_of
 follow = worker.follow_commands
 def follow_late(reactor, descriptor, commands, ended):
@@ -344,6 +344,14 @@ exec {python} "$1" "$boot" "$3" "$4" "$5"
 """
 
 
+def broken(path: Path, deed: str) -> list[str]:
+    """``twistd`` whose workers have the Python of BROKEN."""
+    python = path / "python"
+    python.write_text(BROKEN.format(path=path, python=sys.executable, deed=deed))
+    python.chmod(0o755)
+    return [*with_python(str(python)), "-n", "--pidfile="]
+
+
 def test_one_cannot(
     tmp_path: Path, start: Callable[..., Program], origin: Origin, other: Origin, clients: list[socket.socket]
 ) -> None:
@@ -352,10 +360,7 @@ def test_one_cannot(
 
     The worker accepts no client after the new rules are in force, however late the supervisor's word comes.
     """
-    python = tmp_path / "python"
-    python.write_text(BROKEN.format(path=tmp_path, python=sys.executable))
-    python.chmod(0o755)
-    proxy = Reloadable(tmp_path, start, [*with_python(str(python)), "-n", "--pidfile="])
+    proxy = Reloadable(tmp_path, start, broken(tmp_path, "raise OSError('it is broken')"))
     proxy.reload()
     pids = proxy.workers()
     by_worker = with_each(proxy.port, other, pids, clients)
@@ -376,6 +381,17 @@ def test_one_cannot(
     all_deny(proxy, origin.port)
     assert victim not in proxy.workers()
     assert len(proxy.workers()) == 2
+
+
+def test_one_ends_meanwhile(tmp_path: Path, start: Callable[..., Program], origin: Origin) -> None:
+    """That a worker is told to end while it goes over is no fault, and keeps no reload waiting."""
+    deed = "os.kill(os.getpid(), 15); return before(*arguments)"
+    proxy = Reloadable(tmp_path, start, broken(tmp_path, deed))
+    (tmp_path / "broken").touch()
+    proxy.reload(denied=origin.port)
+    proxy.program.wait_for(r"(?s)has ended: exit status 0; another starts at once.*accepts clients")
+    all_deny(proxy, origin.port)
+    assert "Traceback" not in proxy.program.output
 
 
 # What workers would find wrong.
