@@ -147,7 +147,7 @@ class ServerRoutes:
         """The access log's file has been moved away."""
         asked.allow()
         self._control.reopen_log()
-        return {}
+        return _when_all_follow(self._control, {})
 
     def log_level(self, asked: Asked) -> Any:
         """The server's own log tells more for a while, in all processes."""

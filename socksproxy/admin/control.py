@@ -239,7 +239,11 @@ class Control:
         self._not_here("there is no configuration file")
 
     def reopen_log(self) -> None:
-        """Open the access log again."""
+        """
+        Open the files of the logs again. Workers have been told so, and do it before they answer a question.
+
+        :raises RequestRefused: when that cannot be.
+        """
         self._not_here("there is no access log")
 
     def set_listener(self, name: str, state: PartState) -> tuple[str, ...]:

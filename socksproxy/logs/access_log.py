@@ -255,9 +255,9 @@ class AccessLog:
         """
         self._send(self._encode(seconds, record))
 
-    def reopen(self) -> None:
-        """Go on in a new file of the same name: the old one has been moved away."""
-        self._sink.reopen()
+    def reopen(self) -> str | None:
+        """Go on in a new file of the same name: the old one has been moved away. See :meth:`Sink.reopen`."""
+        return self._sink.reopen()
 
     def close(self) -> Deferred[None]:
         """Lines that come later are lost; fires when those before have been sent."""

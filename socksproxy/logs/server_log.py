@@ -65,9 +65,9 @@ class ServerLog:
         else:
             self._reactor.callFromThread(self._sink.write, data)
 
-    def reopen(self) -> None:
-        """Go on in a new file of the same name: the old one has been moved away."""
-        self._sink.reopen()
+    def reopen(self) -> str | None:
+        """Go on in a new file of the same name: the old one has been moved away. See :meth:`Sink.reopen`."""
+        return self._sink.reopen()
 
     def close(self) -> Deferred[None]:
         """Events that come later are lost; fires when those before have been sent."""

@@ -59,8 +59,8 @@ class Sink(Protocol):
     def write(self, data: bytes) -> None:
         """Take a message, or lose it."""
 
-    def reopen(self) -> None:
-        """Go on in a new file of the same name, if it is a file."""
+    def reopen(self) -> str | None:
+        """Go on in a new file of the same name, if it is a file; returned is why that cannot be, or None."""
 
     def close(self) -> Deferred[None]:
         """Messages that come later are lost; fires when those before have been sent, or cannot be."""
@@ -147,24 +147,22 @@ class FileSink:
         if self.losses.count:
             self.losses.end()
 
-    def reopen(self) -> None:
+    def reopen(self) -> str | None:
         """See :meth:`Sink.reopen`."""
         if own_descriptor(self.path) is not None:
-            return  # it cannot be moved; and in a worker the name means another stream
+            return None  # it cannot be moved; and in a worker the name means another stream
         try:
             fresh = open_for_appending(self.path)
         except OSError as problem:
-            _log.warn(
-                "{path} cannot be opened again, the old file goes on: {reason}",
-                path=self.path,
-                reason=problem.strerror,
-            )
-            return
+            words = f"{self.path} cannot be opened again, the old file goes on: {problem.strerror}"
+            _log.warn("{words}", words=words)
+            return words
         old, self._descriptor = self._descriptor, fresh
         self._may_wait = may_wait(fresh)
         self._torn = False
         if old >= 0:
             os.close(old)
+        return None
 
     def close(self) -> Deferred[None]:
         """See :meth:`Sink.close`."""
@@ -238,7 +236,7 @@ class DatagramSink:
         self._queue.add(data, self._reason)
 
     def reopen(self) -> None:
-        """See :meth:`Sink.reopen`."""
+        """See :meth:`Sink.reopen`; it is no file."""
 
     def close(self) -> Deferred[None]:
         """See :meth:`Sink.close`; a message that is sent has been taken."""
@@ -365,7 +363,7 @@ class StreamSink:
             self._connect()
 
     def reopen(self) -> None:
-        """See :meth:`Sink.reopen`."""
+        """See :meth:`Sink.reopen`; it is no file."""
 
     def close(self) -> Deferred[None]:
         """See :meth:`Sink.close`."""

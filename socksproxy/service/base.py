@@ -190,9 +190,9 @@ class ListeningService(Service):
         """Whether all processes of the service live."""
         return True
 
-    def reopen_log(self) -> None:
-        """The files of the logs have been moved away."""
-        reopen_logs(self.plan)
+    def reopen_log(self) -> list[str]:
+        """The files of the logs have been moved away; returned is which cannot be opened again, and why."""
+        return reopen_logs(self.plan)
 
     def hung_up(self) -> None:
         """SIGHUP has come: read the configuration again."""

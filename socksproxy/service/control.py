@@ -68,7 +68,7 @@ class ControlledService(Protocol):
     @property
     def open_listeners(self) -> Sequence[tuple[IListeningPort, Listener]]: ...
 
-    def reopen_log(self) -> None: ...
+    def reopen_log(self) -> list[str]: ...
 
 
 class ServiceControl(Control):
@@ -290,7 +290,9 @@ class ServiceControl(Control):
 
     def reopen_log(self) -> None:
         """See :meth:`Control.reopen_log`."""
-        self._service.reopen_log()
+        problems = self._service.reopen_log()
+        if problems:
+            raise RequestRefused(409, "; ".join(problems))
 
 
 def document_told(head: Mapping[str, Any], document: Mapping[str, Any]) -> bytes:

@@ -21,11 +21,15 @@ def use_server_log(plan: Plan) -> None:
         before.close()
 
 
-def reopen_logs(plan: Plan) -> None:
-    """The files of the logs of the *plan*, which is in force, have been moved away."""
-    for log in (plan.access_log, plan.server_log):
-        if log is not None:
-            log.reopen()
+def reopen_logs(plan: Plan) -> list[str]:
+    """
+    The files of the logs of the *plan*, which is in force, have been moved away.
+
+    :returns: which cannot be opened again, and why.
+    """
+    logs: list[Any] = [plan.access_log, plan.server_log]
+    problems = [log.reopen() for log in logs if log is not None]
+    return [problem for problem in problems if problem is not None]
 
 
 def close_access_log(old: Plan, new: Plan) -> None:

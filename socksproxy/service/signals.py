@@ -33,7 +33,7 @@ class Signals:
         self._stopping = False
         self._handlers: dict[int, tuple[Any, Any]] = {}
 
-    def start(self, acts: Mapping[str, Callable[[], None]]) -> None:
+    def start(self, acts: Mapping[str, Callable[[], object]]) -> None:
         """
         Handle signals from now on, and those that stop the program as soon as the reactor runs.
 
@@ -61,7 +61,7 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             self._handlers[number] = handler, signal.signal(number, handler)
 
-    def _on_signal(self, act: Callable[[], None], number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, act: Callable[[], object], number: int, frame: FrameType | None) -> None:
         """Do what the signal asks for, and what another handler would: ``twistd`` rotates its own log."""
         self._reactor.callFromThread(act)
         before = self._handlers[number][1]

@@ -196,7 +196,7 @@ class Lines:
     :param received: called with each line, without its end, cut to :data:`LONGEST_LINE`.
     """
 
-    def __init__(self, received: Callable[[bytes], None]) -> None:
+    def __init__(self, received: Callable[[bytes], object]) -> None:
         self._received = received
         self._rest = b""
         self._skipping = False

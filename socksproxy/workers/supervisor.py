@@ -234,10 +234,10 @@ class SupervisorService(ListeningService):
             if isinstance(worker.process, WorkerProcess):
                 worker.process.send(command)
 
-    def reopen_log(self) -> None:
-        """See :meth:`ListeningService.reopen_log`."""
-        super().reopen_log()
+    def reopen_log(self) -> list[str]:
+        """See :meth:`ListeningService.reopen_log`; the workers do the same as they hear of it."""
         self._send(REOPEN)
+        return super().reopen_log()
 
     def announce(self, where: str, local: bool, by: str) -> None:
         """See :meth:`ListeningService.announce`; the operator hears of it when a worker accepts there."""

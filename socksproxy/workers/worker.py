@@ -149,7 +149,7 @@ class Inlet:
 
 
 def follow_commands(
-    reactor: Any, descriptor: int, commands: Mapping[bytes, Callable[[], None]], ended: Callable[[], None]
+    reactor: Any, descriptor: int, commands: Mapping[bytes, Callable[[], object]], ended: Callable[[], None]
 ) -> None:
     """
     Do what the supervisor says.

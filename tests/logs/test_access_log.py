@@ -250,7 +250,7 @@ def test_moved_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     (tmp_path / "access.log").rename(tmp_path / "access.log.1")
     log(EVENT)
-    log.reopen()
+    assert log.reopen() is None
     log(EVENT)
     log.close()
     assert len((tmp_path / "access.log.1").read_text().splitlines()) == 2
@@ -263,12 +263,14 @@ def test_cannot_reopen(tmp_path: Path, warnings: list[str]) -> None:
     directory.mkdir()
     log = AccessLog(str(directory / "access.log"), "json")
     directory.rename(tmp_path / "moved")
-    log.reopen()
+    problem = log.reopen()
     log(EVENT)
     log.close()
     assert len((tmp_path / "moved" / "access.log").read_text().splitlines()) == 1
     assert len(warnings) == 1
     assert "the old file goes on: No such file or directory" in warnings[0]
+    assert problem is not None
+    assert problem in warnings[0]
 
 
 def test_closed_descriptors(tmp_path: Path) -> None:

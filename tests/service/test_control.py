@@ -21,7 +21,7 @@ from ..support.origin import Origin, echo
 from ..support.processes import TWISTD, Program
 from ..support.service import SYSTEMD
 from ..support.sessions import ends
-from ..support.workers import LISTENING, connected, echoes, until
+from ..support.workers import LISTENING, connected, descriptors_of, echoes, until, workers_of
 
 _ADMIN = '[[admin.listener]]\nendpoint = "unix:admin.sock"\n'
 _TCP = '[[admin.listener]]\nendpoint = "tcp:0:interface=127.0.0.1"\n'
@@ -285,6 +285,31 @@ def test_long_document() -> None:
     data = document_told({"file": "f"}, document)
     assert json.loads(data) == {"file": "f", "omitted": {"users": 20_000}, "document": {"log": {"a": 1}}}
     assert json.loads(document_told({"file": "f"}, {"log": {}})) == {"file": "f", "document": {"log": {}}}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_rotation(workers: str, twistd: Start, tmp_path: Path) -> None:
+    """When the answer has come, no process writes to the old file; a file that cannot be opened is told."""
+    path, file, old = (tmp_path / name for name in ("admin.sock", "access.log", "old"))
+    (tmp_path / "socks.toml").write_text(f'[log]\nlog = "access.log"\n{_ADMIN}')
+    program = twistd("socks", "-p", "0", "--config", "socks.toml", "--workers", workers)
+    program.wait_for(LISTENING)
+
+    def users() -> list[int]:
+        """The processes that have the old file open."""
+        pids = [program.process.pid, *workers_of(program.process.pid)]
+        return [pid for pid in pids if str(old) in descriptors_of(pid)]
+
+    file.rename(old)
+    assert len(users()) >= int(workers)
+    file.mkdir()
+    told = asks(path, "POST", "/v1/log/reopen")
+    words = f"{file} cannot be opened again, the old file goes on: Is a directory"
+    assert (told.status, told.body) == (409, {"error": words})
+    assert len(users()) >= int(workers)
+    file.rmdir()
+    assert asks(path, "POST", "/v1/log/reopen").body == {"missing": []}
+    assert not users()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
