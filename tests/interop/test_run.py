@@ -187,10 +187,11 @@ with socket.socket() as sock:
     print(sock.getpeername() == here.getsockname(), flush=True)
 child = os.fork()
 if not child:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with socket.socket() as sock:
         sock.connect(("192.0.2.1", 80))
 time.sleep(0.5)
-os.kill(child, signal.SIGTSTP)
+os.kill(child, signal.SIGSTOP)  # SIGTSTP stops no process whose group is orphaned, as under setsid
 print(os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1]))
 os.kill(child, signal.SIGCONT)
 os.kill(child, signal.SIGINT)
