@@ -167,7 +167,7 @@ def outage(kind: str, store: Store) -> Outage:
 
 
 def lines(kind: str, sessions: Sequence[Session], seconds: float) -> Iterator[str]:
-    """What is told of a run: of before, during and after, each so many *seconds*."""
+    """What a run shows before, during and after the fault, each for so many *seconds*."""
     windows: dict[int, list[float]] = {}
     for session in sessions:
         windows.setdefault(int(session.due / _WINDOW), []).append(session.took * 1000)

@@ -14,7 +14,7 @@ from socket import gaierror
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet import defer, error
 
-from .wire.words import ProtocolError, Reply, Reply4, SOCKSError
+from .wire.words import Command, ProtocolError, Reply, Reply4, SOCKSError
 
 __all__ = [
     "SHORTAGES",
@@ -123,6 +123,11 @@ class CommandNotSupported(SOCKSError):
     """A command that is unknown or not served here."""
 
     reply = Reply.COMMAND_NOT_SUPPORTED
+
+
+def not_carried(via: str | None, command: Command) -> CommandNotSupported:
+    """The error for a *command* that the way out called *via* does not carry."""
+    return CommandNotSupported(f"{via} does not carry {command.name}")
 
 
 class ConnectTimedOut(SOCKSError):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import ip_network
 from typing import Any
 
 from ..logs.printable import line_of_record
@@ -16,6 +15,7 @@ from .errors import RequestRefused
 from .holders import MOST_TOLD, USER_ORDERS
 from .node_commands import NodeCommands, wanted_nodes
 from .routes import ApiRoute, Asked
+from .selection import network_in
 from .session_routes import SessionRoutes, limit_of
 from .settings import AdminLevel
 from .site import Response
@@ -87,7 +87,7 @@ class HolderRoutes:
         rows.sort(key=lambda row: row["user"])
         if sort != "name":
             rows.sort(key=_USER_KEYS[sort], reverse=True)
-        # Workers tell so many of their users; how many users are in several of them, nobody knows then.
+        # Each worker tells a part of its users, so the number of users in several workers is unknown.
         total = max([len(rows), *(value["total"] for value in gathered.values)])
         return {"users": rows[:limit], "total": total, "missing": gathered.missing}
 
@@ -172,7 +172,7 @@ class HolderRoutes:
         asked.allow("nodes")
         wanted_nodes(asked)
         address = asked.names["address"]
-        if not _LOCAL_USER.fullmatch(address) and not _is_network(address):
+        if not _LOCAL_USER.fullmatch(address) and network_in(address) is None:
             raise RequestRefused(400, f"{address}: neither an address nor a local user such as uid 1000")
         unlocked = self._control.ask("unlock", {"address": address}).addCallback(self._unlocked)
         unlocked.addCallback(self._nodes.tell, asked, Deed.UNLOCK, address)
@@ -213,15 +213,6 @@ def _unless_locked_nowhere(answer: dict[str, Any]) -> dict[str, Any]:
             words += " on this node; the others are not told: the shared store is down"
         raise RequestRefused(404, words, missing=answer["missing"])
     return answer
-
-
-def _is_network(text: str) -> bool:
-    """Whether *text* is an address, or a network."""
-    try:
-        ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True
 
 
 def _row(user: str) -> dict[str, Any]:

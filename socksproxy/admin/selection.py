@@ -116,14 +116,21 @@ def _by_user(value: Any) -> Test:
     )
 
 
+def network_in(text: str) -> IPv4Network | IPv6Network | None:
+    """The network that *text* is, where an address is a network of one; None: it is neither."""
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
 def _by_client(value: Any) -> Test:
     text = _text("client", value)
     if text in ("unix", "local"):
         return lambda seen: seen.session.client.host is None
-    try:
-        network = ip_network(text, strict=False)
-    except ValueError:
-        raise RequestRefused(400, f"client: neither an address nor a network: {text:.80}") from None
+    network = network_in(text)
+    if network is None:
+        raise RequestRefused(400, f"client: neither an address nor a network: {text:.80}")
     within = lru_cache(4096)(lambda host: _is_within(host, network))
     return lambda seen: bool(seen.session.client.host) and within(seen.session.client.host)
 

@@ -9,7 +9,6 @@ of time. A reader that is slow is not written to; then the rings lose events, an
 from __future__ import annotations
 
 import json
-from ipaddress import ip_network
 from secrets import token_hex
 from typing import Any
 
@@ -24,6 +23,7 @@ from .control import Control, Gathered
 from .errors import RequestRefused
 from .event_stream import CUT_AFTER
 from .routes import Asked
+from .selection import network_in
 from .site import AdminRequest, Stream
 from .traces import BEGIN, END, TAKE
 
@@ -176,10 +176,8 @@ def _end_trace(control: Control, name: str) -> None:
 
 
 def _check_client(text: str) -> None:
-    try:
-        ip_network(text, strict=False)
-    except ValueError:
-        raise RequestRefused(400, f"client: not an address, and not a network: {text:.80}") from None
+    if network_in(text) is None:
+        raise RequestRefused(400, f"client: not an address, and not a network: {text:.80}")
 
 
 def _seconds(text: str | None) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import getopt
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -340,14 +340,18 @@ class CommandLine(usage.Options, AuthOptionMixin):
 
     def _given(self) -> set[str]:
         """The names of the options on the command line."""
-        options, _ = getopt.getopt(self.arguments, self.shortOpt, self.longOpt)
-        names = [option.lstrip("-") for option, _ in options]
-        return {self.synonyms.get(name, name).replace("_", "-") for name in names}
+        return {name for name, _ in self._on_command_line()}
 
     def _values(self, name: str) -> list[str]:
         """All values of an option on the command line."""
+        return [value for given, value in self._on_command_line() if given == name]
+
+    def _on_command_line(self) -> Iterator[tuple[str, str]]:
+        """The options on the command line: the name of each, and its value."""
         options, _ = getopt.getopt(self.arguments, self.shortOpt, self.longOpt)
-        return [value for option, value in options if option == f"--{name}"]
+        for option, value in options:
+            name = option.lstrip("-")
+            yield self.synonyms.get(name, name).replace("_", "-"), value
 
     def _note(self, problem: ConfigError, name: str, number: int | None = None) -> None:
         problem.path = (name,) if number is None else (name, number)

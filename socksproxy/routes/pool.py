@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..errors import SHORTAGES, CommandNotSupported, UpstreamFailed, UpstreamFull, describe, reply_for
+from ..errors import SHORTAGES, UpstreamFailed, UpstreamFull, describe, not_carried, reply_for
 from ..logs.debug import POOLS as DEBUG
 from ..net.dial import Pending
 from ..values.pools import UpstreamPool
@@ -153,7 +153,7 @@ class PoolRoute:
         command: Command = Command.CONNECT,
     ) -> Deferred[Any]:
         if not self.carries(command):
-            return fail(CommandNotSupported(f"{self.via} does not carry {command.name}"))
+            return fail(not_carried(self.via, command))
         self.members.refresh()
         return PoolDial(self, address, trail, ask, command).start()
 

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from ..client.connecting import relay_host
 from ..client.handshake import Work
-from ..errors import CommandNotSupported, UpstreamFailed
+from ..errors import UpstreamFailed, not_carried
 from ..net.dial import Dialed, Pending, dial
 from ..net.resolve import NameLookups
 from ..relay.engine import RelayEngine
@@ -119,7 +119,7 @@ class UpstreamRoute:
     def associate(self, trail: Trail) -> Deferred[UpstreamAssociation]:
         """See :meth:`socksproxy.routes.interfaces.ProxyRoute.associate`."""
         if not self.carries(Command.UDP_ASSOCIATE):
-            return self._carries_no(Command.UDP_ASSOCIATE)
+            return fail(not_carried(self.via, Command.UDP_ASSOCIATE))
 
         def ask(number: int, trail: Trail) -> Deferred[Dialed]:
             hops = self.hops[:number]
@@ -130,7 +130,7 @@ class UpstreamRoute:
     def bind(self, peer: Address, engine: bool, trail: Trail, listen: ListenHere) -> Deferred[UpstreamBound]:
         """See :meth:`socksproxy.routes.interfaces.ProxyRoute.bind`."""
         if not self.carries(Command.BIND):
-            return self._carries_no(Command.BIND)
+            return fail(not_carried(self.via, Command.BIND))
         trying = Try(self, peer, trail, Command.BIND)
         accepted = trying.result
         bound: Deferred[UpstreamBound] = Deferred(lambda _: accepted.cancel())
@@ -156,12 +156,9 @@ class UpstreamRoute:
     def resolve(self, command: Command, destination: Address, trail: Trail) -> Deferred[Address]:
         """See :meth:`socksproxy.routes.interfaces.ProxyRoute.resolve`."""
         if not self.carries(command):
-            return self._carries_no(command)
+            return fail(not_carried(self.via, command))
         asked: Deferred[Any] = Try(self, destination, trail, command).start(False)
         return asked.addCallback(_answer, trail)
-
-    def _carries_no(self, command: Command) -> Deferred[Any]:
-        return fail(CommandNotSupported(f"{self.via} does not carry {command.name}"))
 
     def source(self, address: Address) -> str | None:
         """See :meth:`socksproxy.routes.interfaces.Route.source`."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 
-from ..errors import CommandNotSupported
+from ..errors import not_carried
 from ..net.dial import Pending
 from ..net.names import canonical
 from ..net.resolve import NameLookups
@@ -296,4 +296,4 @@ class RoutedSession(SessionParts):
 
 def _need(route: Route, command: Command) -> None:
     if not route.carries(command):
-        raise CommandNotSupported(f"{route.via} does not carry {command.name}")
+        raise not_carried(route.via, command)

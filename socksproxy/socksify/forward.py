@@ -86,7 +86,7 @@ def _listening_at(text: str) -> Place:
 
 def _leading_to(text: str, listen: Place) -> Place:
     """
-    The destination that *text* describes, for what comes to *listen*.
+    The destination that *text* describes, to which clients of the port *listen* are led.
 
     :raises ValueError: for another text, and a name that the DNS does not allow.
     """

@@ -135,7 +135,7 @@ def test_all(ctl: Operator, tmp_path: Path) -> None:
 
 
 def test_none(ctl: Operator, tmp_path: Path) -> None:
-    """Where all nodes refuse, nothing is done; what a node that is gone would say, nobody knows."""
+    """Where all nodes refuse, nothing is done; the answer of a node that is gone is unknown."""
     nothing = answer('{"error": "no"}', "409 Conflict")
     with scripted(tmp_path / "admin", [listing(row("n1")), nothing]):
         assert ctl("sessions", "--all-nodes")[0] == 1

@@ -36,7 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FastClock:
 
 
 def test_usual_time(ctl: Operator, clock: FastClock, tmp_path: Path) -> None:
-    """Where nobody listens at the socket, the wait ends after the time that the help names."""
+    """Where no server listens at the socket, the wait ends after the time that the help names."""
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "admin"))
         status, _, complaints = ctl("wait", "ready")

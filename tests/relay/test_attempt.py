@@ -60,7 +60,7 @@ def test_connected(engine: RelayEngine, family: int, host: str) -> Playing:
 @pytest.mark.parametrize("fails", [False, True])
 @pytest_twisted.inlineCallbacks
 def test_made(engine: RelayEngine, fails: bool) -> Playing:
-    """What the caller makes of the socket; a socket of which nothing can be made is closed."""
+    """The result is what the caller makes of the socket. If the caller fails, the socket is closed."""
     before = open_descriptors()
 
     def made(link: socket.SocketType) -> Any:
@@ -160,7 +160,7 @@ def test_source_that_is_not_ours(engine: RelayEngine) -> Playing:
 def test_cancelled(engine: RelayEngine) -> Playing:
     """A client that goes away while we dial leaves no half-open socket."""
     with socket.socket() as full:
-        # Nobody accepts: with the queue full, a further connection stays in SYN-SENT.
+        # No program accepts: with the queue full, a further connection stays in SYN-SENT.
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         fillers = []

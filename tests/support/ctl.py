@@ -69,7 +69,7 @@ def scripted(path: Path, answers: Sequence[bytes]) -> Iterator[list[bytes]]:
                     return
                 with client:
                     if over.is_set():
-                        break  # answers are left, and nobody asks for them
+                        break  # answers are left, and the client asks no more
                     client.settimeout(_PATIENCE)
                     requests.append(client.recv(65536))
                     client.sendall(each)
